@@ -1,0 +1,1 @@
+//! A Supabase Realtime and PostgREST client.
