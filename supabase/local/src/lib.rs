@@ -1,1 +1,4 @@
 //! An embedded Supabase-compatible stack.
+
+pub mod jwt;
+pub mod rest;

@@ -1,0 +1,1 @@
+//! `/rest/v1`: what PostgREST answers, answered from the same database.
