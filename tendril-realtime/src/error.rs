@@ -1,0 +1,321 @@
+//! The one error type of the crate: a kind, a source, and advice on whether to try again.
+
+use std::{error::Error as StdError, fmt, time::Duration};
+
+type Source = Box<dyn StdError + Send + Sync + 'static>;
+
+/// What went wrong, with its cause and with advice: see [`Error::kind`], [`Error::retry`] and [`Error::code`].
+///
+/// No message of this type contains a key or a token.
+///
+/// ```
+/// # use tendril_realtime::{Client, ErrorKind};
+/// let error = Client::builder("not a url", "anon-key").build().unwrap_err();
+/// assert!(matches!(error.kind(), ErrorKind::InvalidInput { field: "url", .. }));
+/// ```
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    source: Option<Source>,
+}
+
+/// The classes of failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// An argument the server would refuse or misread; nothing was sent.
+    InvalidInput {
+        /// The parameter's name.
+        field: &'static str,
+        /// What is wrong with it, and what it should be.
+        reason: String,
+    },
+    /// The server could not be reached: DNS, TCP, TLS, or a proxy on the way.
+    Connect {
+        /// The step that failed, such as `tcp` or `tls`.
+        step: &'static str,
+    },
+    /// The websocket upgrade was answered with an HTTP error.
+    HandshakeRefused {
+        /// HTTP status.
+        status: u16,
+        /// The server's own words, or the status' meaning where it gave none.
+        message: String,
+    },
+    /// The connection ended while something still depended on it.
+    ConnectionLost {
+        /// Websocket close code, where there was one.
+        code: Option<u16>,
+        /// Why, in the words of the protocol.
+        reason: String,
+    },
+    /// No answer in time.
+    Timeout {
+        /// What was waited for.
+        waiting_for: &'static str,
+    },
+    /// The server refused to let the channel be joined, or ended it later.
+    Channel {
+        /// Sub-topic, without `realtime:`.
+        topic: String,
+        /// The code before the colon of `reason`, such as `Unauthorized`.
+        code: String,
+        /// The server's sentence.
+        message: String,
+        /// What the class of this refusal calls for.
+        retry: Retry,
+    },
+    /// The channel is joined, but the server could not subscribe it to row changes.
+    PostgresChanges {
+        /// Sub-topic, without `realtime:`.
+        topic: String,
+        /// The server's sentence.
+        message: String,
+        /// [`Retry::Never`] for wrong parameters; otherwise the server tries again by itself.
+        retry: Retry,
+    },
+    /// A push (broadcast, track) was answered with an error.
+    Push {
+        /// The server's words, such as `payload_size_exceeded`.
+        message: String,
+    },
+    /// The token source could not give a token.
+    Token {
+        /// Why.
+        message: String,
+    },
+    /// A row or a message is not of the type that was asked for. The stream goes on.
+    Decode {
+        /// What was being read.
+        what: &'static str,
+        /// The reader's complaint; it names fields and positions, not values.
+        message: String,
+    },
+    /// A row change that the server delivered without its data.
+    IncompleteChange {
+        /// The server's texts: `Error 400: …`, `Error 401: …` or `Error 413: …`.
+        errors: Vec<String>,
+    },
+    /// `PostgREST` answered with an error.
+    Api(ApiError),
+    /// The client was shut down, or the channel was left.
+    Closed,
+}
+
+/// An error answer of PostgREST: `{"code","details","hint","message"}` and what came with it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct ApiError {
+    /// HTTP status.
+    pub status: u16,
+    /// SQLSTATE or `PGRST…`; empty if the answer had none (a gateway's error page).
+    pub code: String,
+    /// What happened.
+    pub message: String,
+    /// More of it, where the server said so.
+    pub details: Option<String>,
+    /// What may help, where the server said so.
+    pub hint: Option<String>,
+    /// The `Retry-After` header.
+    pub retry_after: Option<Duration>,
+}
+
+/// Whether doing the same again can help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Retry {
+    /// No: something has to be changed first.
+    Never,
+    /// Yes, with a fresh access token.
+    WithFreshToken,
+    /// Yes, after a growing pause.
+    Backoff,
+    /// Yes, but not before this time has passed.
+    After(Duration),
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind) -> Self {
+        Self { kind, source: None }
+    }
+
+    pub(crate) fn with_source(kind: ErrorKind, source: impl Into<Source>) -> Self {
+        Self { kind, source: Some(source.into()) }
+    }
+
+    pub(crate) fn invalid(field: &'static str, reason: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InvalidInput { field, reason: reason.into() })
+    }
+
+    pub(crate) fn decode(what: &'static str, error: &serde_json::Error) -> Self {
+        Self::new(ErrorKind::Decode { what, message: without_values(error) })
+    }
+
+    /// The class of the failure.
+    pub fn kind(&self) -> &ErrorKind {
+        &self.kind
+    }
+
+    /// Whether the same again can help, and when.
+    pub fn retry(&self) -> Retry {
+        match &self.kind {
+            ErrorKind::InvalidInput { .. }
+            | ErrorKind::Push { .. }
+            | ErrorKind::Decode { .. }
+            | ErrorKind::IncompleteChange { .. }
+            | ErrorKind::Closed => Retry::Never,
+            ErrorKind::Connect { .. } | ErrorKind::ConnectionLost { .. } | ErrorKind::Timeout { .. } => {
+                Retry::Backoff
+            }
+            ErrorKind::Token { .. } => Retry::Backoff,
+            ErrorKind::HandshakeRefused { status, message } => handshake_retry(*status, message),
+            ErrorKind::Channel { retry, .. } | ErrorKind::PostgresChanges { retry, .. } => *retry,
+            ErrorKind::Api(api) => api.retry(),
+        }
+    }
+
+    /// A short machine-readable name: the server's own code where it gave one, otherwise the kind's.
+    pub fn code(&self) -> &str {
+        match &self.kind {
+            ErrorKind::InvalidInput { .. } => "InvalidInput",
+            ErrorKind::Connect { .. } => "ConnectFailed",
+            ErrorKind::HandshakeRefused { .. } => "HandshakeRefused",
+            ErrorKind::ConnectionLost { .. } => "ConnectionLost",
+            ErrorKind::Timeout { .. } => "Timeout",
+            ErrorKind::Channel { code, .. } => code,
+            ErrorKind::PostgresChanges { .. } => "PostgresChanges",
+            ErrorKind::Push { .. } => "Push",
+            ErrorKind::Token { .. } => "TokenSource",
+            ErrorKind::Decode { .. } => "Decode",
+            ErrorKind::IncompleteChange { .. } => "IncompleteChange",
+            ErrorKind::Api(api) if api.code.is_empty() => "Http",
+            ErrorKind::Api(api) => &api.code,
+            ErrorKind::Closed => "Closed",
+        }
+    }
+
+    /// The error answer of `PostgREST`, where this is one.
+    pub fn api(&self) -> Option<&ApiError> {
+        match &self.kind {
+            ErrorKind::Api(api) => Some(api),
+            _ => None,
+        }
+    }
+
+    /// The same error without its source, for a second listener.
+    pub(crate) fn duplicate(&self) -> Self {
+        Self { kind: self.kind.clone(), source: self.source.as_ref().map(|source| source.to_string().into()) }
+    }
+}
+
+impl ApiError {
+    /// By status and code: what a repetition can do. Whether a repetition is *safe* is the caller's knowledge.
+    pub fn retry(&self) -> Retry {
+        match (self.status, self.code.as_str()) {
+            // PGRST303 is an expired or not yet valid token; PGRST301 one that will never be accepted.
+            (401, "PGRST303") => Retry::WithFreshToken,
+            (408 | 429 | 502 | 503 | 504, _)
+            | (500, "57014")
+            | (_, "PGRST000" | "PGRST001" | "PGRST002" | "PGRST003") => match self.retry_after {
+                Some(pause) if !pause.is_zero() => Retry::After(pause),
+                _ => Retry::Backoff,
+            },
+            // Serialization failure and deadlock.
+            (_, "40001" | "40P01") => Retry::Backoff,
+            (520..=540, _) => Retry::Backoff,
+            (500, "") => Retry::Backoff,
+            _ => Retry::Never,
+        }
+    }
+}
+
+fn handshake_retry(status: u16, message: &str) -> Retry {
+    match status {
+        401 if message.contains("expired") => Retry::WithFreshToken,
+        // Keys may be rotating.
+        401 if message.contains("JWT signer") => Retry::After(Duration::from_secs(30)),
+        // Counters are 60 s averages; sooner keeps them tripped.
+        429 => Retry::After(Duration::from_secs(30)),
+        // A paused project may come back.
+        404 | 403 if message.contains("enant") => Retry::After(Duration::from_secs(60)),
+        400..=499 => Retry::Never,
+        _ => Retry::Backoff,
+    }
+}
+
+/// `serde_json` quotes the offending value (``invalid type: string "…"``); values may be secrets.
+fn without_values(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let mut out = String::with_capacity(text.len());
+    let mut parts = text.split('"');
+    if let Some(first) = parts.next() {
+        out.push_str(first);
+    }
+    let mut quoted = true;
+    for part in parts {
+        if quoted {
+            out.push('…');
+        } else {
+            out.push_str(part);
+        }
+        quoted = !quoted;
+    }
+    out
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            ErrorKind::InvalidInput { field, reason } => write!(f, "invalid {field}: {reason}"),
+            ErrorKind::Connect { step } => match &self.source {
+                Some(source) => write!(f, "cannot connect ({step}): {source}"),
+                None => write!(f, "cannot connect ({step})"),
+            },
+            ErrorKind::HandshakeRefused { status, message } => {
+                write!(f, "the server refused the connection: HTTP {status}: {message}")
+            }
+            ErrorKind::ConnectionLost { code: Some(code), reason } => {
+                write!(f, "the connection was lost: {reason} (close code {code})")
+            }
+            ErrorKind::ConnectionLost { code: None, reason } => {
+                write!(f, "the connection was lost: {reason}")
+            }
+            ErrorKind::Timeout { waiting_for } => write!(f, "no answer in time: {waiting_for}"),
+            ErrorKind::Channel { topic, message, .. } => write!(f, "channel `{topic}`: {message}"),
+            ErrorKind::PostgresChanges { topic, message, .. } => {
+                write!(f, "row changes of channel `{topic}`: {message}")
+            }
+            ErrorKind::Push { message } => write!(f, "the server refused the message: {message}"),
+            ErrorKind::Token { message } => write!(f, "no access token: {message}"),
+            ErrorKind::Decode { what, message } => write!(f, "cannot read {what}: {message}"),
+            ErrorKind::IncompleteChange { errors } => {
+                write!(f, "a row change came without its data: {}", errors.join("; "))
+            }
+            ErrorKind::Api(api) => write!(f, "{api}"),
+            ErrorKind::Closed => f.write_str("the channel or the client was closed"),
+        }
+    }
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HTTP {}", self.status)?;
+        if !self.code.is_empty() {
+            write!(f, " {}", self.code)?;
+        }
+        write!(f, ": {}", self.message)?;
+        if let Some(details) = &self.details {
+            write!(f, " ({details})")?;
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, " hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_ref().map(|source| source.as_ref() as _)
+    }
+}

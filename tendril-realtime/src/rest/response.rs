@@ -1,0 +1,119 @@
+//! What came back.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use serde::de::DeserializeOwned;
+
+use crate::error::{ApiError, Error};
+
+/// A successful answer.
+#[derive(Debug, Clone)]
+pub struct Response {
+    status: u16,
+    content_range: Option<String>,
+    body: Bytes,
+}
+
+impl Response {
+    pub(super) fn new(status: u16, headers: &HeaderMap, body: Bytes) -> Self {
+        let content_range =
+            headers.get("content-range").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Self { status, content_range, body }
+    }
+
+    /// HTTP status: 200, 201, 204 or 206.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The number of all matching rows, if it was asked for with [`Request::count`](super::Request::count).
+    pub fn count(&self) -> Option<u64> {
+        self.content_range.as_deref()?.rsplit_once('/')?.1.parse().ok()
+    }
+
+    /// How many rows the answer speaks of, where the server said so (an update does, an insert does not).
+    pub fn affected(&self) -> Option<u64> {
+        let range = self.content_range.as_deref()?.split_once('/')?.0;
+        let (first, last) = range.split_once('-')?;
+        Some(last.parse::<u64>().ok()?.checked_sub(first.parse().ok()?)? + 1)
+    }
+
+    /// The body as it came.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// The body, read as JSON. An empty body reads as `null`.
+    ///
+    /// # Errors
+    /// [`Decode`](crate::ErrorKind::Decode) if it is not of that type.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        let body = if self.body.is_empty() { b"null".as_slice() } else { &self.body };
+        serde_json::from_slice(body).map_err(|error| Error::decode("the answer", &error))
+    }
+}
+
+/// Reads an error answer; whatever a gateway in between may have sent instead of JSON is kept, shortened.
+pub(super) fn api_error(status: u16, headers: &HeaderMap, body: &[u8]) -> ApiError {
+    #[derive(serde::Deserialize, Default)]
+    #[serde(default)]
+    struct Body {
+        code: Option<String>,
+        message: Option<String>,
+        /// A gateway's names for the same thing.
+        msg: Option<String>,
+        error: Option<String>,
+        details: Option<serde_json::Value>,
+        hint: Option<String>,
+    }
+    let parsed: Body = serde_json::from_slice(body).unwrap_or_default();
+    let details = parsed.details.and_then(|details| match details {
+        serde_json::Value::Null => None,
+        serde_json::Value::String(text) => Some(text),
+        other => Some(other.to_string()),
+    });
+    let message = parsed.message.or(parsed.msg).or(parsed.error).unwrap_or_else(|| {
+        let text: String = String::from_utf8_lossy(body).chars().take(200).collect();
+        let text = text.trim();
+        if text.is_empty() { "no explanation was given".to_owned() } else { text.to_owned() }
+    });
+    ApiError {
+        status,
+        code: parsed.code.unwrap_or_default(),
+        message,
+        details,
+        hint: parsed.hint,
+        retry_after: headers
+            .get(RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+            .map(Duration::from_secs),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_range(range: &str) -> Response {
+        let mut headers = HeaderMap::new();
+        headers.insert("content-range", range.parse().unwrap());
+        Response::new(200, &headers, Bytes::new())
+    }
+
+    #[test]
+    fn the_content_range_tells_rows_and_total() {
+        assert_eq!((with_range("0-10/11").affected(), with_range("0-10/11").count()), (Some(11), Some(11)));
+        assert_eq!((with_range("*/0").affected(), with_range("*/0").count()), (None, Some(0)));
+        assert_eq!((with_range("0-0/*").affected(), with_range("0-0/*").count()), (Some(1), None));
+        assert_eq!((with_range("*/*").affected(), with_range("nonsense").count()), (None, None));
+    }
+
+    #[test]
+    fn an_error_page_of_a_gateway_is_an_error_too() {
+        let error = api_error(502, &HeaderMap::new(), b"<html>Bad Gateway</html>");
+        assert_eq!((error.status, error.code.as_str()), (502, ""));
+        assert_eq!(error.message, "<html>Bad Gateway</html>");
+    }
+}

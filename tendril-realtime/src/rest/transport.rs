@@ -1,0 +1,148 @@
+//! Sends requests: one pool, explicit timeouts, tokens, retries.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use reqwest::{
+    Client, Method,
+    header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue},
+};
+use url::Url;
+
+use super::{
+    response::{Response, api_error},
+    retry::{Next, RetryPolicy, next},
+};
+use crate::{
+    error::{Error, ErrorKind},
+    secret::{AccessToken, ApiKey},
+    token::TokenSource,
+};
+
+/// A request in the types of our own HTTP stack.
+#[derive(Debug, Clone)]
+pub(super) struct Parts {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+    /// Whether a second execution does no harm.
+    pub(super) idempotent: bool,
+}
+
+pub(crate) struct Transport {
+    http: Client,
+    key: ApiKey,
+    tokens: Option<Arc<dyn TokenSource>>,
+    timeout: Duration,
+    retries: RetryPolicy,
+}
+
+impl Transport {
+    pub(super) fn new(
+        key: ApiKey,
+        tokens: Option<Arc<dyn TokenSource>>,
+        timeout: Duration,
+        retries: RetryPolicy,
+        tls: &Arc<rustls::ClientConfig>,
+    ) -> Result<Self, Error> {
+        let http = Client::builder()
+            .tls_backend_preconfigured(rustls::ClientConfig::clone(tls))
+            .connect_timeout(Duration::from_secs(10))
+            .tcp_nodelay(true)
+            // Shorter than what gateways grant an idle connection, so that a request rarely meets a dead one.
+            .pool_idle_timeout(Duration::from_secs(55))
+            .user_agent(concat!("tendril-realtime/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| Error::with_source(ErrorKind::Connect { step: "http setup" }, error))?;
+        Ok(Self { http, key, tokens, timeout, retries })
+    }
+
+    /// Sends it, again where [`next`] says so.
+    pub(super) async fn send(&self, parts: Parts, timeout: Option<Duration>) -> Result<Response, Error> {
+        let mut backoff = self.retries.backoff();
+        let mut fresh_token_tried = false;
+        loop {
+            let token = match &self.tokens {
+                Some(tokens) => Some(tokens.token().await?),
+                None => None,
+            };
+            let error = match self.attempt(&parts, token.as_ref(), timeout.unwrap_or(self.timeout)).await {
+                Ok(response) => return Ok(response),
+                Err(error) => error,
+            };
+            if backoff.attempt() + 1 >= self.retries.attempts {
+                return Err(error);
+            }
+            match next(&error, parts.idempotent, self.retries.longest_pause) {
+                Next::GiveUp => return Err(error),
+                Next::FreshToken => {
+                    let (Some(tokens), Some(token)) = (&self.tokens, &token) else { return Err(error) };
+                    if fresh_token_tried || !tokens.can_refresh() {
+                        return Err(error);
+                    }
+                    fresh_token_tried = true;
+                    tokens.refused(token);
+                }
+                Next::Pause(pause) => {
+                    let drawn = backoff.next_pause();
+                    tokio::time::sleep(pause.unwrap_or(drawn)).await;
+                }
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        parts: &Parts,
+        token: Option<&AccessToken>,
+        timeout: Duration,
+    ) -> Result<Response, Error> {
+        let mut headers = parts.headers.clone();
+        headers.insert(HeaderName::from_static("apikey"), secret_header(self.key.expose())?);
+        // The `sb_…` keys are no JWTs: a gateway refuses them as a bearer.
+        let bearer = match token {
+            Some(token) => Some(token.expose()),
+            None if self.key.is_opaque() => None,
+            None => Some(self.key.expose()),
+        };
+        if let Some(bearer) = bearer {
+            headers.insert(AUTHORIZATION, secret_header(&format!("Bearer {bearer}"))?);
+        }
+        let answer = self
+            .http
+            .request(parts.method.clone(), parts.url.clone())
+            .headers(headers)
+            .body(parts.body.clone())
+            .timeout(timeout)
+            .send()
+            .await
+            .map_err(failed)?;
+        let status = answer.status();
+        let headers = answer.headers().clone();
+        let body = answer.bytes().await.map_err(failed)?;
+        if status.is_success() {
+            return Ok(Response::new(status.as_u16(), &headers, body));
+        }
+        Err(Error::new(ErrorKind::Api(api_error(status.as_u16(), &headers, &body))))
+    }
+}
+
+fn secret_header(value: &str) -> Result<HeaderValue, Error> {
+    let mut value =
+        HeaderValue::from_str(value).map_err(|_| Error::invalid("api key", "no header can carry it"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// The URL is taken out: filters may hold what should not be logged.
+fn failed(error: reqwest::Error) -> Error {
+    let kind = if error.is_connect() {
+        ErrorKind::Connect { step: "http" }
+    } else if error.is_timeout() {
+        ErrorKind::Timeout { waiting_for: "the answer of the REST interface" }
+    } else {
+        ErrorKind::ConnectionLost { code: None, reason: "the HTTP exchange broke off".to_owned() }
+    };
+    Error::with_source(kind, error.without_url())
+}
