@@ -217,7 +217,8 @@ mod tests {
         assert_eq!(secret.decode("nonsense"), Err(JwtError::Malformed));
         assert_eq!(secret.decode("").unwrap_err(), JwtError::Malformed);
         assert_eq!(secret.decode(&other.project_key("anon")).unwrap_err(), JwtError::Signature);
-        let none = format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#), URL_SAFE_NO_PAD.encode("{}"));
+        let none =
+            format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#), URL_SAFE_NO_PAD.encode("{}"));
         assert_eq!(secret.decode(&none).unwrap_err(), JwtError::Signer);
         let check = |claims: Value| secret.decode(&secret.sign(&claims)).unwrap().check();
         assert_eq!(check(json!({"exp": PROJECT_KEY_EXPIRES})), Err(JwtError::MissingClaims));
@@ -233,7 +234,8 @@ mod tests {
         let token = secret.project_key("anon");
         let (header, rest) = token.split_once('.').unwrap();
         let (_, tag) = rest.split_once('.').unwrap();
-        let forged = URL_SAFE_NO_PAD.encode(json!({"role": "service_role", "exp": PROJECT_KEY_EXPIRES}).to_string());
+        let forged =
+            URL_SAFE_NO_PAD.encode(json!({"role": "service_role", "exp": PROJECT_KEY_EXPIRES}).to_string());
         assert_eq!(secret.decode(&format!("{header}.{forged}.{tag}")).unwrap_err(), JwtError::Signature);
     }
 

@@ -1,4 +1,42 @@
-//! An embedded Supabase-compatible stack.
+//! An embedded Supabase-compatible stack on a real PostgreSQL, for development and tests.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), supabase_local::StackError> {
+//! let stack = supabase_local::Stack::builder().start().await?;
+//! println!("{} with {}", stack.api_url(), stack.anon_key());
+//! stack.stop().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! Each test may start a stack of its own: the prepared data directory is made once per machine and copied, so a start
+//! takes about half a second. Several stacks of one process can share a server ([`PostgresServer`],
+//! [`StackBuilder::shared_postgres`]), each with its own database. PostgreSQL ends with the stack, also when the
+//! process is killed.
+//!
+//! It is no production server: it listens on the loopback address, trusts whoever connects there, and its default keys
+//! are public. What it answers is held to recordings of the real servers.
 
+mod account;
+mod binaries;
+mod bootstrap;
+pub mod cli;
+mod cluster;
+mod database;
+mod error;
+mod fault;
+mod gateway;
 pub mod jwt;
+mod keys;
+mod migrations;
+mod postgres;
+mod postgres_server;
 pub mod rest;
+mod server;
+mod stack;
+
+pub use error::{ErrorKind, Result, StackError};
+pub use fault::{Cut, Faults};
+pub use jwt::{Claims, JwtError, JwtSecret};
+pub use keys::ProjectKeys;
+pub use postgres_server::{PostgresOptions, PostgresServer};
+pub use stack::{Stack, StackBuilder};

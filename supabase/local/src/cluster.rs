@@ -1,0 +1,199 @@
+//! A data directory with bootstrap and migrations in it, made once per machine and copied for each server.
+//!
+//! `initdb`, the bootstrap and the migrations take seconds, and with one process per test they would be paid by every
+//! test. So the finished directory is kept under the temporary directory, named by a hash of all that went into it,
+//! made by one process under a file lock and moved into place in one step.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use ring::digest;
+use rustix::fs::{FlockOperation, flock};
+use tempfile::TempDir;
+use tokio::task::spawn_blocking;
+
+use crate::account::Account;
+use crate::binaries::Binaries;
+use crate::bootstrap;
+use crate::database::{self, ADMIN, OWNER};
+use crate::error::{ErrorKind, Result, StackError};
+use crate::migrations::Migrations;
+use crate::postgres::{Home, Postgres, unwritable};
+
+/// A kept directory nobody used for this long is removed when another one is made.
+const KEEP: Duration = Duration::from_secs(2 * 24 * 3600);
+
+/// Fills `home` with a copy of the prepared data directory, making that first if this is the first time.
+pub(crate) async fn provision(
+    binaries: &Binaries,
+    account: Account,
+    migrations: &Migrations,
+    home: &Home,
+) -> Result<()> {
+    let cache = cache_dir()?;
+    let prepared = cache.join(fingerprint(binaries, migrations));
+    if !prepared.join("PG_VERSION").is_file() {
+        let _lock = lock(cache.join("lock")).await?;
+        // Whoever held the lock before may have made it.
+        if !prepared.join("PG_VERSION").is_file() {
+            remove_unused(&cache);
+            prepare(binaries, account, migrations, &prepared).await?;
+        }
+    }
+    let target = home.data();
+    blocking(move || {
+        touch(&prepared);
+        copy_tree(&prepared, &target, account).map_err(|error| unwritable(&target, error))
+    })
+    .await
+}
+
+/// Makes the directory elsewhere and moves it to `prepared`.
+async fn prepare(
+    binaries: &Binaries,
+    account: Account,
+    migrations: &Migrations,
+    prepared: &Path,
+) -> Result<()> {
+    let scratch = temporary_home(account)?;
+    let home = Home { dir: scratch.path().to_owned(), temporary: false };
+    let (programs, data) = (binaries.clone(), home.data());
+    blocking(move || initdb(&programs, account, &data)).await?;
+    let server = Postgres::start(binaries, account, &home, 0).await?;
+    let filled = fill(server.port(), migrations).await;
+    server.stop().await?;
+    filled?;
+    fs::rename(home.data(), prepared).map_err(|error| unwritable(prepared, error))
+}
+
+async fn fill(port: u16, migrations: &Migrations) -> Result<()> {
+    let superuser = database::connect(port, ADMIN, "postgres").await?;
+    bootstrap::apply(&superuser).await?;
+    let mut owner = database::connect(port, OWNER, "postgres").await?;
+    migrations.apply(&mut owner).await
+}
+
+/// A new private directory that belongs to the server's account.
+pub(crate) fn temporary_home(account: Account) -> Result<TempDir> {
+    let parent = std::env::temp_dir();
+    let dir = tempfile::Builder::new()
+        .prefix("supabase-local-")
+        .tempdir()
+        .map_err(|error| unwritable(&parent, error))?;
+    account.own(dir.path()).map_err(|error| unwritable(dir.path(), error))?;
+    Ok(dir)
+}
+
+fn initdb(binaries: &Binaries, account: Account, data: &Path) -> Result<()> {
+    let mut command = Command::new(binaries.program("initdb"));
+    command.arg("-D").arg(data).args(["-U", ADMIN, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8"]);
+    // A small first segment is less to copy for each server.
+    command.args(["--no-sync", "--no-instructions", "--wal-segsize=4"]).env("TZ", "UTC").current_dir("/");
+    account.apply(&mut command);
+    let output = command.output().map_err(|error| {
+        StackError::with_source(ErrorKind::PostgresFailed, format!("cannot run initdb: {error}"), error)
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(&output.stderr);
+    Err(StackError::new(
+        ErrorKind::DataDirUnwritable,
+        format!("initdb failed in {}: {}", data.display(), words.trim()),
+    ))
+}
+
+/// A hash of everything that decides what is in a prepared directory.
+fn fingerprint(binaries: &Binaries, migrations: &Migrations) -> String {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    let mut add = |text: &str| {
+        hash.update(&(text.len() as u64).to_le_bytes());
+        hash.update(text.as_bytes());
+    };
+    add(include_str!("cluster.rs"));
+    add(binaries.version());
+    for (name, text) in bootstrap::SCRIPTS.into_iter().chain(migrations.texts()) {
+        add(name);
+        add(text);
+    }
+    hash.finish().as_ref()[..12].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The directory of prepared ones: private to this user, because whoever writes there decides what our servers run.
+fn cache_dir() -> Result<PathBuf> {
+    let uid = rustix::process::getuid().as_raw();
+    let dir = std::env::temp_dir().join(format!("supabase-local-cache-{uid}"));
+    if let Err(error) = DirBuilder::new().mode(0o700).recursive(true).create(&dir) {
+        return Err(unwritable(&dir, error));
+    }
+    let owner = fs::symlink_metadata(&dir).map_err(|error| unwritable(&dir, error))?;
+    if owner.uid() == uid && owner.is_dir() {
+        return Ok(dir);
+    }
+    Err(StackError::new(
+        ErrorKind::DataDirUnwritable,
+        format!(
+            "{} belongs to somebody else: remove it, or set TMPDIR to a directory of your own",
+            dir.display()
+        ),
+    ))
+}
+
+/// Waits for the lock; it is released when the file is dropped, also by a crash.
+async fn lock(path: PathBuf) -> Result<File> {
+    blocking(move || {
+        let open = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let file = open.map_err(|error| unwritable(&path, error))?;
+        flock(&file, FlockOperation::LockExclusive).map_err(|error| unwritable(&path, error.into()))?;
+        Ok(file)
+    })
+    .await
+}
+
+/// Marks a directory as in use now.
+fn touch(dir: &Path) {
+    // Without the mark it is at worst made again one day.
+    let _ = File::open(dir).and_then(|dir| dir.set_modified(SystemTime::now()));
+}
+
+fn remove_unused(cache: &Path) {
+    for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
+        let age = entry.metadata().and_then(|meta| meta.modified()).ok().and_then(|time| time.elapsed().ok());
+        if age.is_some_and(|age| age > KEEP) {
+            // A directory that cannot be removed only takes space.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Copies a directory tree and gives it to the server's account.
+fn copy_tree(from: &Path, to: &Path, account: Account) -> io::Result<()> {
+    DirBuilder::new().mode(0o700).create(to)?;
+    account.own(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy_tree(&entry.path(), &target, account)?;
+        } else {
+            fs::copy(entry.path(), &target)?;
+            account.own(&target)?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs file work off the async threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(StackError::with_source(
+            ErrorKind::PostgresFailed,
+            format!("the file work ended: {error}"),
+            error,
+        ))
+    })
+}

@@ -1,0 +1,123 @@
+//! A PostgreSQL that several stacks can share, each with a database of its own.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::sync::Mutex;
+
+use crate::account::Account;
+use crate::binaries::Binaries;
+use crate::cluster;
+use crate::database::{self, ADMIN, OWNER};
+use crate::error::Result;
+use crate::migrations::Migrations;
+use crate::postgres::{Home, Postgres, unwritable};
+
+/// The database that has the bootstrap and the migrations, and from which others are copied.
+pub(crate) const MAIN_DATABASE: &str = "postgres";
+
+/// How to start a [`PostgresServer`].
+#[derive(Debug, Clone, Default)]
+pub struct PostgresOptions {
+    /// TCP port on 127.0.0.1; 0 means any free one.
+    pub port: u16,
+    /// Keep the data here between starts; `None` means a temporary directory that is removed at the end.
+    pub persist: Option<PathBuf>,
+    /// Directory of `*.sql` migrations; `None` means a database without any.
+    pub migrations: Option<PathBuf>,
+}
+
+/// A running PostgreSQL with Supabase's roles and the project's migrations. Cloning gives another handle; the server
+/// stops when the last one is dropped, or by [`PostgresServer::stop`].
+#[derive(Debug, Clone)]
+pub struct PostgresServer {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    /// TCP port on 127.0.0.1.
+    port: u16,
+    /// Numbers the databases made by [`PostgresServer::create_database`].
+    databases: AtomicU32,
+    /// `None` after [`PostgresServer::stop`].
+    process: Mutex<Option<Postgres>>,
+}
+
+impl PostgresServer {
+    /// Finds PostgreSQL, prepares a data directory and starts a server on it.
+    ///
+    /// # Errors
+    /// See [`crate::ErrorKind`]: no PostgreSQL, port taken, directory unwritable, a migration that fails.
+    pub async fn start(options: &PostgresOptions) -> Result<Self> {
+        let binaries = Binaries::find()?;
+        let account = Account::choose();
+        let migrations = match &options.migrations {
+            Some(dir) => Migrations::read(dir)?,
+            None => Migrations::default(),
+        };
+        let process = match &options.persist {
+            Some(dir) => {
+                let home = kept_home(dir, account)?;
+                if !home.data().join("PG_VERSION").is_file() {
+                    cluster::provision(&binaries, account, &migrations, &home).await?;
+                }
+                Postgres::start(&binaries, account, &home, options.port).await?
+            }
+            None => {
+                let dir = cluster::temporary_home(account)?;
+                let home = Home { dir: dir.path().to_owned(), temporary: true };
+                cluster::provision(&binaries, account, &migrations, &home).await?;
+                let process = Postgres::start(&binaries, account, &home, options.port).await?;
+                // From here on the supervisor removes it, even if this process is killed.
+                let _ = dir.keep();
+                process
+            }
+        };
+        let port = process.port();
+        let inner = Inner { port, databases: AtomicU32::new(0), process: Mutex::new(Some(process)) };
+        let server = Self { inner: Arc::new(inner) };
+        // A kept directory may be older than the newest migration.
+        migrations.apply(&mut database::connect(port, OWNER, MAIN_DATABASE).await?).await?;
+        Ok(server)
+    }
+
+    /// TCP port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.inner.port
+    }
+
+    /// Makes a new database, a copy of the one with the migrations, and gives its name.
+    pub(crate) async fn create_database(&self) -> Result<String> {
+        let number = self.inner.databases.fetch_add(1, Ordering::Relaxed) + 1;
+        let name = format!("stack_{number}");
+        let admin = database::connect(self.port(), ADMIN, "template1").await?;
+        let create = format!("create database {name} template {MAIN_DATABASE} owner {OWNER}");
+        admin.batch_execute(&create).await?;
+        Ok(name)
+    }
+
+    /// Stops the server and waits until it is gone, whoever else has a handle.
+    ///
+    /// # Errors
+    /// If it does not end.
+    pub async fn stop(&self) -> Result<()> {
+        match self.inner.process.lock().await.take() {
+            Some(process) => process.stop().await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// The user's directory, made if need be.
+fn kept_home(dir: &Path, account: Account) -> Result<Home> {
+    let failed = |error| unwritable(dir, error);
+    if !dir.exists() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
+        account.own(dir).map_err(failed)?;
+    }
+    Ok(Home { dir: dir.canonicalize().map_err(failed)?, temporary: false })
+}

@@ -1,0 +1,99 @@
+//! The one port: every service under its path, behind the gateway's checks.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use axum::{Json, Router};
+use deadpool_postgres::Pool;
+use http::StatusCode;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{ErrorKind, Result, StackError};
+use crate::fault::Faults;
+use crate::gateway;
+use crate::keys::ProjectKeys;
+
+/// How long requests in flight may take once the stack stops.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// The HTTP server of a stack.
+#[derive(Debug)]
+pub(crate) struct ApiServer {
+    address: SocketAddr,
+    stop: CancellationToken,
+    task: JoinHandle<io::Result<()>>,
+}
+
+/// What the services of a stack share.
+#[derive(Debug, Clone)]
+pub(crate) struct Services {
+    /// Connections as role `authenticator`.
+    pub(crate) pool: Pool,
+    pub(crate) keys: Arc<ProjectKeys>,
+    pub(crate) faults: Faults,
+}
+
+impl ApiServer {
+    /// Listens on 127.0.0.1; port 0 means any free one.
+    pub(crate) async fn start(port: u16, services: Services) -> Result<Self> {
+        let failed = |error: io::Error| {
+            let message = format!(
+                "cannot listen on port {port}: {error}. Stop the program that has it, or choose another with --port \
+                 (0: any)"
+            );
+            StackError::with_source(ErrorKind::PortTaken, message, error)
+        };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let stop = CancellationToken::new();
+        let routes = routes(services);
+        let stopped = stop.clone().cancelled_owned();
+        let task =
+            tokio::spawn(async move { axum::serve(listener, routes).with_graceful_shutdown(stopped).await });
+        Ok(Self { address, stop, task })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes no more requests, and waits a little for those in flight.
+    pub(crate) async fn stop(mut self) {
+        self.stop.cancel();
+        if timeout(GRACE, &mut self.task).await.is_err() {
+            self.task.abort();
+        }
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.task.abort();
+    }
+}
+
+fn routes(services: Services) -> Router {
+    let rest = Router::new()
+        .layer(from_fn_with_state(services.faults.clone(), rest_outage))
+        .layer(from_fn_with_state(Arc::clone(&services.keys), gateway::require_key));
+    Router::new().nest("/rest/v1", rest).layer(from_fn(gateway::cors))
+}
+
+/// The REST half of the fault plan.
+async fn rest_outage(State(faults): State<Faults>, request: Request, next: Next) -> Response {
+    if faults.rest_refused() {
+        let message = json!({ "message": "name resolution failed" });
+        return (StatusCode::SERVICE_UNAVAILABLE, Json(message)).into_response();
+    }
+    next.run(request).await
+}

@@ -1,0 +1,26 @@
+# Runs PostgreSQL and stops it when standard input closes: on request, and also when the parent is killed, because
+# the kernel then closes the other end of the pipe. Arguments: a directory to remove at the end (or nothing), then
+# the command. Status 1 is a server that did not start: its directory is left for the caller's next try.
+remove=$1
+shift
+exec 3<&0
+"$@" 3<&- </dev/null &
+server=$!
+(
+    read -r line <&3
+    kill -INT "$server"
+    tries=0
+    while kill -0 "$server" 2>/dev/null; do
+        # A fast shutdown waits for ever on a replication client that does not answer; after 5 s it is ended.
+        tries=$((tries + 1))
+        [ "$tries" -eq 50 ] && kill -QUIT "$server"
+        sleep 0.1
+    done
+) &
+watch=$!
+exec 3<&-
+wait "$server"
+status=$?
+kill "$watch" 2>/dev/null
+[ -n "$remove" ] && [ "$status" -ne 1 ] && rm -rf "$remove"
+exit "$status"
