@@ -102,6 +102,9 @@ begin
       new.lease_expires_at := now() + tendril.lease_length(new.phase);
       new.error_code := null;
       new.error_message := null;
+    elsif token_shown and new.claim_token is not null then
+      -- An agent whose job was queued again, reporting what became of its own attempt.
+      perform tendril.refuse_claim_token(old, new.claim_token);
     elsif wish = 'CANCELLED' or (wish = 'QUEUED' and new.cancel_requested_at is not null) then
       new := old;
       new.status := 'CANCELLED';
@@ -109,8 +112,6 @@ begin
       new.finished_at := now();
       new.error_code := 'CANCELLED';
       new.error_message := 'Cancelled before an agent claimed it.';
-    elsif wish = 'QUEUED' and token_shown and new.claim_token is not null then
-      perform tendril.refuse_claim_token(old, new.claim_token);
     elsif new is distinct from old then
       perform tendril.refuse_transition(old, wish, 'A queued deployment is first claimed: status PROCESSING with a new claim_token.');
     end if;

@@ -1,0 +1,152 @@
+-- agent_heartbeat and agent_offline: who may call them, and what they do.
+begin;
+create schema if not exists extensions;
+create extension if not exists pgtap with schema extensions;
+set local search_path = public, extensions;
+select plan(36);
+
+-- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` says who
+-- speaks next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
+-- answers what a query shows. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
+grant tendril_agent to current_user;
+create function pg_temp.id(short text) returns uuid language sql immutable as $$
+  select ('00000000-0000-4000-8000-0000000000' || short)::uuid
+$$;
+create procedure pg_temp.act_as(who text) language plpgsql as $$
+declare
+  role constant text := case when who in ('alice', 'bob') then 'authenticated' when who like 'agent%' then 'tendril_agent' else who end;
+begin
+  perform set_config('tests.role', case role when 'owner' then 'none' else role end, true);
+  perform set_config('tests.claims', jsonb_strip_nulls(jsonb_build_object(
+    'role', role,
+    'sub', case who when 'alice' then pg_temp.id('0a') when 'bob' then pg_temp.id('0b') else pg_temp.id('0e') end,
+    'cluster_id', case when who like 'agent c_' then pg_temp.id(right(who, 2)) end
+  ))::text, true);
+end
+$$;
+create function pg_temp.try(statement text) returns text language plpgsql as $$
+declare
+  n bigint;
+begin
+  perform set_config('request.jwt.claims', current_setting('tests.claims'), true), set_config('role', current_setting('tests.role'), true);
+  execute statement;
+  get diagnostics n = row_count;
+  perform set_config('role', 'none', true);
+  return 'rows: ' || n;
+exception when others then
+  return sqlstate;
+end
+$$;
+create procedure pg_temp.run(statement text) language plpgsql as $$
+begin
+  perform set_config('request.jwt.claims', current_setting('tests.claims'), true), set_config('role', current_setting('tests.role'), true);
+  execute statement;
+  perform set_config('role', 'none', true);
+end
+$$;
+create function pg_temp.list(query text) returns text language plpgsql as $$
+declare
+  found text;
+begin
+  perform set_config('request.jwt.claims', current_setting('tests.claims'), true), set_config('role', current_setting('tests.role'), true);
+  execute format('select string_agg(q::text, '' '') from (%s) as q', query) into found;
+  perform set_config('role', 'none', true);
+  return coalesce(found, 'nothing');
+exception when others then
+  return sqlstate || ' ' || sqlerrm;
+end
+$$;
+insert into auth.users (id, email) values (pg_temp.id('0a'), 'alice@tests.invalid'), (pg_temp.id('0b'), 'bob@tests.invalid');
+insert into clusters (id, user_id, name, revoked_at) values
+  (pg_temp.id('c1'), pg_temp.id('0a'), 'c1', null), (pg_temp.id('c2'), pg_temp.id('0a'), 'c2', null),
+  (pg_temp.id('c9'), pg_temp.id('0a'), 'c9', now()), (pg_temp.id('c3'), pg_temp.id('0b'), 'c3', null);
+
+insert into deployments (id, cluster_id, config_snapshot)
+select pg_temp.id('d' || n), pg_temp.id('c' || case n when 7 then 2 else 1 end), '{"template": "hello"}' from generate_series(1, 7) as n;
+create function pg_temp.error(statement text) returns text language plpgsql as $$
+begin
+  call pg_temp.run(statement);
+  return 'none';
+exception when others then
+  return sqlstate || ' ' || sqlerrm;
+end
+$$;
+
+-- Who may call.
+call pg_temp.act_as('alice');
+select is(pg_temp.try($$select agent_heartbeat('1')$$), '42501', 'a user has no heartbeat');
+select is(pg_temp.try('select agent_offline()'), '42501', 'a user says no good-bye');
+call pg_temp.act_as('anon');
+select is(pg_temp.try($$select agent_heartbeat('1')$$), '42501', 'anon has no heartbeat');
+select is(pg_temp.try('select agent_offline()'), '42501', 'anon says no good-bye');
+call pg_temp.act_as('service_role');
+select is(pg_temp.try($$select agent_heartbeat('1')$$), 'TD003', 'service_role has no cluster');
+call pg_temp.act_as('agent');
+select alike(pg_temp.error($$select agent_heartbeat('1')$$), 'TD003 the token has no cluster_id claim%', 'an agent without a cluster_id claim is told so');
+select is(pg_temp.try('select agent_offline()'), 'TD003', 'at its good-bye too');
+set local tests.claims = '{"role": "tendril_agent", "cluster_id": "not-a-uuid"}';
+select is(pg_temp.try($$select agent_heartbeat('1')$$), 'TD003', 'a cluster_id that is no UUID is refused');
+set local tests.claims = '{"role": "tendril_agent", "cluster_id": {"a": 1}}';
+select is(pg_temp.try($$select agent_heartbeat('1')$$), 'TD003', 'a cluster_id that is no text is refused');
+call pg_temp.act_as('agent c8');
+select is(pg_temp.error($$select agent_heartbeat('1')$$), 'TD003 there is no cluster ' || pg_temp.id('c8'), 'an unknown cluster is named');
+call pg_temp.act_as('agent c9');
+select alike(pg_temp.error($$select agent_heartbeat('1')$$), 'TD004 cluster % was revoked at %', 'a revoked agent is told so');
+select is(pg_temp.try('select agent_offline()'), 'TD004', 'at its good-bye too');
+
+-- The cluster.
+call pg_temp.act_as('agent c1');
+select is(pg_temp.try($$select agent_heartbeat('0.1.0')$$), 'rows: 1', 'an agent has a heartbeat');
+select is((select row(status, agent_version, last_seen_at)::text from clusters where id = pg_temp.id('c1')), row('ONLINE', '0.1.0', now())::text, 'its cluster is ONLINE');
+select is((select status from clusters where id = pg_temp.id('c2')), 'PENDING', 'others are not');
+select is(pg_temp.try('select agent_offline()'), 'rows: 1', 'an agent says good-bye');
+select is((select status from clusters where id = pg_temp.id('c1')), 'OFFLINE', 'its cluster is OFFLINE');
+select is(pg_temp.try($$select agent_heartbeat(repeat('x', 1000), null)$$), 'rows: 1', 'a long version and null claims are no error');
+select is((select status || length(agent_version) from clusters where id = pg_temp.id('c1')), 'ONLINE100', 'back ONLINE, the version cut');
+
+-- The claims: d1 and d2 run, d3 is asked to cancel, d4 is finished, d5 is queued, d7 belongs to another cluster.
+call pg_temp.run($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('1' || right(id::text, 1)) where id between pg_temp.id('d1') and pg_temp.id('d4')$$);
+call pg_temp.run($$update deployments set phase = 'APPLY', claim_token = pg_temp.id('12') where id = pg_temp.id('d2')$$);
+call pg_temp.run($$update deployments set status = 'SUCCESS', claim_token = pg_temp.id('14') where id = pg_temp.id('d4')$$);
+call pg_temp.act_as('agent c2');
+call pg_temp.run($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('17') where id = pg_temp.id('d7')$$);
+call pg_temp.act_as('alice');
+call pg_temp.run($$update deployments set cancel_requested_at = now() where id = pg_temp.id('d3')$$);
+alter table deployments disable trigger b_enforce_state;
+update deployments set lease_expires_at = now() - interval '1 second' where status = 'PROCESSING';
+alter table deployments enable trigger b_enforce_state;
+
+call pg_temp.act_as('agent c1');
+create temp table answer (body jsonb);
+grant all on answer to tendril_agent;
+call pg_temp.run($$insert into answer select agent_heartbeat('0.1.0', array[pg_temp.id('11'), pg_temp.id('12'), pg_temp.id('13'), pg_temp.id('14'), pg_temp.id('17'), pg_temp.id('99')])$$);
+select is((select body ->> 'now' from answer), to_jsonb(now()) #>> '{}', 'the answer tells the time');
+select is((select body -> 'cluster' from answer), jsonb_build_object('id', pg_temp.id('c1'), 'status', 'ONLINE'), 'the cluster');
+select is((select body -> 'reaped' from answer), '0', 'and that nothing was reaped: a late heartbeat saves its claims');
+select is((select jsonb_array_length(body -> 'claims') from answer), 6, 'one answer for each claim');
+select is((select body #> '{claims,0}' from answer), jsonb_build_object('claim_token', pg_temp.id('11'), 'deployment_id', pg_temp.id('d1'), 'mine', true,
+  'cancel_requested', false, 'lease_expires_at', now() + interval '60 seconds', 'status', 'PROCESSING', 'phase', 'CLAIMED'), 'a running job: the lease is a minute again');
+select is((select body #> '{claims,1,lease_expires_at}' from answer), to_jsonb(now() + interval '10 minutes'), 'during apply it is ten minutes again');
+select is((select body #> '{claims,2,cancel_requested}' from answer), 'true', 'a cancel is passed on');
+select is((select body #> '{claims,2,mine}' from answer), 'true', 'and the job is still held');
+select is((select body #> '{claims,3}' from answer), jsonb_build_object('claim_token', pg_temp.id('14'), 'deployment_id', pg_temp.id('d4'), 'mine', false,
+  'cancel_requested', false, 'lease_expires_at', null, 'status', 'SUCCESS', 'phase', 'CLAIMED'), 'a finished job is not held any more');
+select is((select body #> '{claims,4}' from answer), jsonb_build_object('claim_token', pg_temp.id('17'), 'deployment_id', null, 'mine', false,
+  'cancel_requested', false, 'lease_expires_at', null, 'status', null, 'phase', null), 'a claim of another cluster is not known');
+select is((select body #> '{claims,5,mine}' from answer), 'false', 'nor is a token that nobody used');
+select is((select lease_expires_at from deployments where id = pg_temp.id('d1')), now() + interval '60 seconds', 'the lease is extended in the table');
+select is((select lease_expires_at from deployments where id = pg_temp.id('d7')), now() - interval '1 second', 'that of another cluster is not');
+select is((select lease_expires_at from deployments where id = pg_temp.id('d4')), null, 'a finished job has no lease');
+
+-- A heartbeat reaps its own cluster, and no other.
+alter table deployments disable trigger b_enforce_state;
+update deployments set lease_expires_at = now() - interval '1 second' where status = 'PROCESSING';
+alter table deployments enable trigger b_enforce_state;
+truncate answer;
+call pg_temp.run($$insert into answer select agent_heartbeat('0.1.0', array[pg_temp.id('12'), pg_temp.id('13')])$$);
+select is((select body -> 'reaped' from answer), '1', 'the job that no heartbeat names is reaped');
+select is((select status from deployments where id = pg_temp.id('d1')), 'QUEUED', 'it is queued again');
+select is((select status from deployments where id = pg_temp.id('d7')), 'PROCESSING', 'a job of another cluster is left alone');
+
+select * from finish();
+rollback;
