@@ -3,7 +3,7 @@ begin;
 create schema if not exists extensions;
 create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
-select plan(35);
+select plan(41);
 
 -- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` says who
 -- speaks next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
@@ -140,6 +140,24 @@ select is(pg_temp.state('d5'), 'FAILED DESTROY 1 AGENT_LOST', 'after: nobody kno
 call pg_temp.act_as('service_role');
 call pg_temp.silence('d6', '61 seconds');
 select is(pg_temp.try($$update deployments set status = 'SUCCESS' where id = pg_temp.id('d6')$$), 'TD002', 'a lost job is not SUCCESS');
+select is(pg_temp.try($$update deployments set status = 'FAILED' where id = pg_temp.id('d7')$$), 'TD002', 'a job whose agent lives is not ended without its token');
+select is(pg_temp.try($$update deployments set phase = 'UNKNOWN' where id = pg_temp.id('d7')$$), 'TD002', 'nor is it put in doubt');
+select is(pg_temp.try($$update deployments set status = 'QUEUED' where id = pg_temp.id('d7')$$), 'TD002', 'nor queued again');
+call pg_temp.act_as('agent c1');
+call pg_temp.run($$update deployments set phase = 'APPLY', claim_token = pg_temp.id('17') where id = pg_temp.id('d7')$$);
+call pg_temp.act_as('service_role');
+call pg_temp.silence('d7', '601 seconds');
+select is(pg_temp.try($$update deployments set status = 'QUEUED' where id = pg_temp.id('d7')$$), 'TD002', 'a lost job is not queued again once apply began');
+alter table deployments disable trigger b_enforce_state;
+update deployments set attempt = 2, lease_expires_at = now() - interval '1 second' where id = pg_temp.id('d8');
+alter table deployments enable trigger b_enforce_state;
+select is(pg_temp.try($$update deployments set status = 'QUEUED' where id = pg_temp.id('d8')$$), 'TD002', 'nor after its second attempt');
+select is(reap_lost_agents() ->> 'reaped', '3', 'the reaper knows what to do with them');
+call pg_temp.act_as('agent c1');
+call pg_temp.run($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('26') where id = pg_temp.id('d6')$$);
+alter table deployments disable trigger b_enforce_state;
+update deployments set attempt = 1, lease_expires_at = now() - interval '1 second' where id = pg_temp.id('d6');
+alter table deployments enable trigger b_enforce_state;
 
 call pg_temp.act_as('alice');
 call pg_temp.run($$update clusters set revoked_at = now() where id = pg_temp.id('c1')$$);
