@@ -1,1 +1,20 @@
-//! The agent as a library; `main.rs` is only the wiring of a process.
+//! An autonomous agent that runs Terraform in your own cloud for a Supabase control plane.
+mod cli;
+mod config;
+mod job;
+mod log_pipe;
+mod log_spool;
+mod log_writer;
+mod preflight;
+mod redact;
+mod runner;
+mod schema;
+mod session;
+mod shutdown;
+mod stop;
+mod telemetry;
+mod template;
+pub mod terraform;
+mod workspace;
+pub use cli::Cli;
+pub use config::*;

@@ -1,0 +1,92 @@
+//! The command line: every flag has an environment twin and a line in `--help`.
+//!
+//! All values are text here. [`crate::config`] reads them, so that one message can list every problem at once instead of
+//! the first one that a parser met.
+
+use clap::Parser;
+
+/// What the process was started with, unread.
+#[derive(Clone, Default, Parser)]
+#[command(
+    name = "tendril-agent",
+    version,
+    about = "Runs Terraform in your own cloud for a Supabase control plane",
+    after_help = "Exit codes: 0 stopped on request · 1 the control plane refused this agent, or it failed while running · 2 the configuration needs mending"
+)]
+pub struct Cli {
+    /// Base URL of the Supabase project, such as <https://abcd.supabase.co>
+    #[arg(long, value_name = "URL", env = "SUPABASE_URL")]
+    pub supabase_url: Option<String>,
+
+    /// Publishable (or legacy anon) key of the project; `SUPABASE_ANON_KEY` is read too
+    #[arg(long, value_name = "KEY", env = "SUPABASE_PUBLISHABLE_KEY", hide_env_values = true)]
+    pub supabase_key: Option<String>,
+
+    /// The older name of the publishable key, used where that one is not set
+    #[arg(long, value_name = "KEY", env = "SUPABASE_ANON_KEY", hide_env_values = true, hide = true)]
+    pub supabase_anon_key: Option<String>,
+
+    /// Machine token of this cluster (a JWT). Other users of the machine can read a flag: prefer the variable or the file
+    #[arg(long, value_name = "TOKEN", env = "TENDRIL_AGENT_TOKEN", hide_env_values = true)]
+    pub agent_token: Option<String>,
+
+    /// File that holds the machine token; read again whenever it changes
+    #[arg(long, value_name = "FILE", env = "TENDRIL_AGENT_TOKEN_FILE")]
+    pub agent_token_file: Option<String>,
+
+    /// Directory with one Terraform template per folder
+    #[arg(long, value_name = "DIR", env = "TENDRIL_TEMPLATES_DIR", default_value = "templates")]
+    pub templates_dir: Option<String>,
+
+    /// Directory for running jobs: workspaces and unsent log lines. Only one agent may use it
+    #[arg(long, value_name = "DIR", env = "TENDRIL_WORK_DIR", default_value = "/var/lib/tendril/work")]
+    pub work_dir: Option<String>,
+
+    /// Directory for Terraform state of stacks without a remote backend. Keep it on a persistent volume
+    #[arg(long, value_name = "DIR", env = "TENDRIL_STATE_DIR", default_value = "/var/lib/tendril/state")]
+    pub state_dir: Option<String>,
+
+    /// How many jobs may run at the same time (1 to 64)
+    #[arg(long, value_name = "N", env = "TENDRIL_CONCURRENCY", default_value = "2")]
+    pub concurrency: Option<String>,
+
+    /// How long running jobs may go on after SIGTERM before they are interrupted, such as `90s`, `10m`
+    #[arg(long, value_name = "TIME", env = "TENDRIL_SHUTDOWN_GRACE", default_value = "10m")]
+    pub shutdown_grace: Option<String>,
+
+    /// How long an interrupted `plan` may take to stop before it is interrupted again
+    #[arg(long, value_name = "TIME", env = "TENDRIL_PLAN_CANCEL_GRACE", default_value = "5m")]
+    pub plan_cancel_grace: Option<String>,
+
+    /// How long an interrupted `apply` may take to stop before it is interrupted again
+    #[arg(long, value_name = "TIME", env = "TENDRIL_APPLY_CANCEL_GRACE", default_value = "20m")]
+    pub apply_cancel_grace: Option<String>,
+
+    /// Program to run: a path, or a name on PATH [default: `terraform`, else `tofu`]
+    #[arg(long, value_name = "PROGRAM", env = "TENDRIL_TERRAFORM")]
+    pub terraform: Option<String>,
+
+    /// Terraform CLI configuration (mirrors, credentials helpers) that every run uses
+    #[arg(long, value_name = "FILE", env = "TENDRIL_TERRAFORM_CONFIG")]
+    pub terraform_config: Option<String>,
+
+    /// Further environment variables that Terraform may see, comma separated; `NAME_*` stands for a prefix
+    #[arg(long, value_name = "NAMES", env = "TENDRIL_TERRAFORM_ENV")]
+    pub terraform_env: Option<String>,
+
+    /// Address for /healthz, /readyz and /metrics, such as 0.0.0.0:8080; off when not set
+    #[arg(long, value_name = "ADDR", env = "TENDRIL_HEALTH_ADDR")]
+    pub health_addr: Option<String>,
+
+    /// Name of this agent in the `claimed_by` column [default: the host name]
+    #[arg(long, value_name = "NAME", env = "TENDRIL_AGENT_NAME")]
+    pub agent_name: Option<String>,
+
+    /// `human` or `json`
+    #[arg(long, value_name = "FORMAT", env = "TENDRIL_LOG_FORMAT", default_value = "human")]
+    pub log_format: Option<String>,
+
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `tendril_agent=debug,warn`
+    #[arg(long, value_name = "LEVEL", env = "TENDRIL_LOG", default_value = "info")]
+    pub log_level: Option<String>,
+}

@@ -1,0 +1,308 @@
+//! From [`Cli`] to [`Config`]: read, validated, and tried on this machine, with every problem in one message.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use secrecy::SecretString;
+use url::Url;
+use uuid::Uuid;
+
+use crate::{
+    cli::Cli,
+    preflight,
+    session::{Credential, MachineToken},
+    telemetry::LogFormat,
+    terraform::{Terraform, environment::AllowList},
+};
+
+/// Everything an agent needs to know; made once, never changed.
+#[derive(Clone)]
+pub struct Config {
+    /// Base URL of the project.
+    pub supabase_url: Url,
+    /// The publishable key, sent as `apikey`.
+    pub supabase_key: SecretString,
+    /// Where the machine token comes from.
+    pub credential: Credential,
+    /// The cluster that the token names.
+    pub cluster_id: Uuid,
+    /// Name in `claimed_by`.
+    pub agent_name: String,
+    /// One folder per template.
+    pub templates_dir: PathBuf,
+    /// One folder per running attempt.
+    pub work_dir: PathBuf,
+    /// One folder per state key.
+    pub state_dir: PathBuf,
+    /// Jobs at the same time.
+    pub concurrency: usize,
+    /// The program that was found and answered `version`.
+    pub terraform: Terraform,
+    /// Address of the health server, if one is wanted.
+    pub health_addr: Option<SocketAddr>,
+    /// Form of the agent's own log.
+    pub log_format: LogFormat,
+    /// Filter of the agent's own log.
+    pub log_filter: String,
+    /// Every interval and patience.
+    pub timing: Timing,
+}
+
+/// The agent's clockwork. The defaults suit production; tests shorten them.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Mean time between heartbeats; each one is moved by up to 20 %.
+    pub heartbeat: Duration,
+    /// Age at which an open chunk of log lines is closed, and the least time between two uploads of a run.
+    pub log_flush: Duration,
+    /// After a drain began: how long running jobs may go on.
+    pub shutdown_grace: Duration,
+    /// First interrupt to second interrupt, while nothing is being changed.
+    pub plan_cancel_grace: Duration,
+    /// First interrupt to second interrupt, while resources are being changed.
+    pub apply_cancel_grace: Duration,
+    /// Second interrupt to SIGKILL of the process group.
+    pub kill_grace: Duration,
+    /// How long the last log lines and statuses may take to be stored once the agent is told to hurry.
+    pub farewell: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_secs(15),
+            log_flush: Duration::from_millis(500),
+            shutdown_grace: Duration::from_secs(600),
+            plan_cancel_grace: Duration::from_secs(300),
+            apply_cancel_grace: Duration::from_secs(1200),
+            kill_grace: Duration::from_secs(15),
+            farewell: Duration::from_secs(20),
+        }
+    }
+}
+
+/// All that is wrong with a configuration. Each entry says what and how to mend it; none holds a secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigProblems(Vec<String>);
+
+impl ConfigProblems {
+    /// The sentences, one per problem.
+    pub fn sentences(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl fmt::Display for ConfigProblems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let things = if self.0.len() == 1 { "thing needs" } else { "things need" };
+        write!(f, "tendril-agent cannot start, {} {things} mending:", self.0.len())?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  * {problem}"))
+    }
+}
+
+impl Config {
+    /// Reads, validates and tries what the command line and the environment say.
+    ///
+    /// Reads the token file, looks into the templates directory, creates the work and state directories and runs
+    /// `terraform version`, so that what is wrong is said at start and not by the first job.
+    pub fn from_cli(cli: &Cli) -> Result<Self, ConfigProblems> {
+        let mut reader = Reader { problems: Vec::new() };
+        let supabase_url = reader.take(supabase_url(cli));
+        let supabase_key = reader.take(supabase_key(cli));
+        let credential = reader.take(Credential::from_values(
+            given(cli.agent_token.as_ref()),
+            given(cli.agent_token_file.as_ref()),
+        ));
+        let token =
+            credential.as_ref().and_then(|credential| reader.take(MachineToken::read_from(credential)));
+        let templates_dir = reader.directory("--templates-dir", cli.templates_dir.as_ref());
+        let work_dir = reader.directory("--work-dir", cli.work_dir.as_ref());
+        let state_dir = reader.directory("--state-dir", cli.state_dir.as_ref());
+        if let Some(dir) = &templates_dir {
+            reader.take(preflight::templates(dir));
+        }
+        for (flag, dir) in [("--work-dir", &work_dir), ("--state-dir", &state_dir)] {
+            if let Some(dir) = dir {
+                reader.take(preflight::writable(flag, dir));
+            }
+        }
+        let concurrency = reader.take(concurrency(cli));
+        let mut timing = Timing::default();
+        reader.duration(
+            "--shutdown-grace / TENDRIL_SHUTDOWN_GRACE",
+            cli.shutdown_grace.as_ref(),
+            &mut timing.shutdown_grace,
+        );
+        reader.duration(
+            "--plan-cancel-grace / TENDRIL_PLAN_CANCEL_GRACE",
+            cli.plan_cancel_grace.as_ref(),
+            &mut timing.plan_cancel_grace,
+        );
+        reader.duration(
+            "--apply-cancel-grace / TENDRIL_APPLY_CANCEL_GRACE",
+            cli.apply_cancel_grace.as_ref(),
+            &mut timing.apply_cancel_grace,
+        );
+        let allow_list = reader.take(AllowList::with_extra(given(cli.terraform_env.as_ref()).unwrap_or("")));
+        let terraform = reader.take(preflight::terraform(
+            given(cli.terraform.as_ref()),
+            given(cli.terraform_config.as_ref()).map(Path::new),
+        ));
+        let health_addr = reader.take(health_addr(cli));
+        let log_format = reader.take(log_format(cli));
+
+        let config = || {
+            Some(Self {
+                supabase_url: supabase_url?,
+                supabase_key: supabase_key?,
+                credential: credential?,
+                cluster_id: token?.cluster_id,
+                agent_name: agent_name(cli),
+                templates_dir: templates_dir?,
+                work_dir: work_dir?,
+                state_dir: state_dir?,
+                concurrency: concurrency?,
+                terraform: terraform?.allowing(allow_list?),
+                health_addr: health_addr?,
+                log_format: log_format?,
+                log_filter: given(cli.log_level.as_ref()).unwrap_or("info").to_owned(),
+                timing,
+            })
+        };
+        match config() {
+            Some(config) if reader.problems.is_empty() => Ok(config),
+            _ => Err(ConfigProblems(reader.problems)),
+        }
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("supabase_url", &self.supabase_url.as_str())
+            .field("supabase_key", &"[hidden]")
+            .field("credential", &self.credential)
+            .field("cluster_id", &self.cluster_id)
+            .field("agent_name", &self.agent_name)
+            .field("templates_dir", &self.templates_dir)
+            .field("work_dir", &self.work_dir)
+            .field("state_dir", &self.state_dir)
+            .field("concurrency", &self.concurrency)
+            .field("terraform", &self.terraform)
+            .field("health_addr", &self.health_addr)
+            .field("log_format", &self.log_format)
+            .field("log_filter", &self.log_filter)
+            .field("timing", &self.timing)
+            .finish()
+    }
+}
+
+/// Collects problems while values are read, so that the last one is found as surely as the first.
+struct Reader {
+    problems: Vec<String>,
+}
+
+impl Reader {
+    fn take<T>(&mut self, value: Result<T, String>) -> Option<T> {
+        value.map_err(|problem| self.problems.push(problem)).ok()
+    }
+
+    fn directory(&mut self, flag: &str, value: Option<&String>) -> Option<PathBuf> {
+        let value = given(value).ok_or_else(|| format!("{flag} is empty: name a directory"));
+        let path = self.take(value)?;
+        let absolute = std::path::absolute(path)
+            .map_err(|error| format!("{flag} {path}: cannot be made absolute ({error})"));
+        self.take(absolute)
+    }
+
+    fn duration(&mut self, name: &str, value: Option<&String>, into: &mut Duration) {
+        let Some(text) = given(value) else { return };
+        let read = text.parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
+        match read {
+            Some(duration) => *into = duration,
+            None => {
+                self.problems.push(format!("{name} is \"{text}\": write a time such as 90s, 10m or 1h30m"));
+            }
+        }
+    }
+}
+
+/// A value that is set and not blank: an empty variable in a manifest means "not set".
+fn given(value: Option<&String>) -> Option<&str> {
+    value.map(|text| text.trim()).filter(|text| !text.is_empty())
+}
+
+fn supabase_url(cli: &Cli) -> Result<Url, String> {
+    let text = given(cli.supabase_url.as_ref()).ok_or(
+        "SUPABASE_URL (--supabase-url) is not set: give the project's URL, such as https://abcd.supabase.co",
+    )?;
+    let advice =
+        "SUPABASE_URL (--supabase-url) must be the project's base URL, such as https://abcd.supabase.co";
+    // The text itself is not repeated: a URL can hold a password.
+    let url = Url::parse(text).map_err(|error| format!("{advice}: this one is not a URL ({error})"))?;
+    if !matches!(url.scheme(), "https" | "http") || url.host().is_none() {
+        return Err(format!("{advice}: this one has the scheme \"{}\"", url.scheme()));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(format!("{advice}: take the user name and password out of it"));
+    }
+    Ok(url)
+}
+
+fn supabase_key(cli: &Cli) -> Result<SecretString, String> {
+    let key = given(cli.supabase_key.as_ref()).or(given(cli.supabase_anon_key.as_ref())).ok_or(
+        "SUPABASE_PUBLISHABLE_KEY (--supabase-key, or the older SUPABASE_ANON_KEY) is not set: \
+         copy the publishable key from the project's API settings",
+    )?;
+    if !key.chars().all(|c| c.is_ascii_graphic()) {
+        return Err("SUPABASE_PUBLISHABLE_KEY (--supabase-key) holds a space or a control character: copy the key again"
+            .to_owned());
+    }
+    let is_secret = key.starts_with("sb_secret_")
+        || MachineToken::role_of(key).is_some_and(|role| role == "service_role");
+    if is_secret {
+        return Err(
+            "SUPABASE_PUBLISHABLE_KEY (--supabase-key) holds a secret key: an agent must never have one. \
+                    Use the publishable (or anon) key, and roll the secret key"
+                .to_owned(),
+        );
+    }
+    Ok(SecretString::from(key))
+}
+
+fn concurrency(cli: &Cli) -> Result<usize, String> {
+    let text = given(cli.concurrency.as_ref()).unwrap_or("2");
+    match text.parse() {
+        Ok(n @ 1..=64) => Ok(n),
+        _ => Err(format!("--concurrency / TENDRIL_CONCURRENCY is \"{text}\": write a number from 1 to 64")),
+    }
+}
+
+fn health_addr(cli: &Cli) -> Result<Option<SocketAddr>, String> {
+    given(cli.health_addr.as_ref())
+        .map(|text| {
+            text.parse().map_err(|_| {
+                format!("--health-addr / TENDRIL_HEALTH_ADDR is \"{text}\": write an address and a port, such as 0.0.0.0:8080")
+            })
+        })
+        .transpose()
+}
+
+fn log_format(cli: &Cli) -> Result<LogFormat, String> {
+    match given(cli.log_format.as_ref()).unwrap_or("human") {
+        "human" => Ok(LogFormat::Human),
+        "json" => Ok(LogFormat::Json),
+        other => {
+            Err(format!("--log-format / TENDRIL_LOG_FORMAT is \"{other}\": write \"human\" or \"json\""))
+        }
+    }
+}
+
+fn agent_name(cli: &Cli) -> String {
+    let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+    given(cli.agent_name.as_ref()).map_or_else(host, str::to_owned)
+}

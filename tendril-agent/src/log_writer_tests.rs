@@ -1,0 +1,103 @@
+use std::path::Path;
+
+use super::*;
+use crate::log_spool::{Chunk, Progress, SpoolReader};
+
+struct Bench {
+    dir: tempfile::TempDir,
+    log: LogWriter,
+    progress: tokio::sync::watch::Receiver<Progress>,
+}
+
+fn bench(secrets: &[&str]) -> Bench {
+    let dir = tempfile::tempdir().unwrap();
+    let (spool, progress) = LogSpool::create(&dir.path().join("log"), Duration::from_millis(20)).unwrap();
+    let redactor = Redactor::default();
+    redactor.hide(secrets.iter().map(|secret| (*secret).to_owned()));
+    Bench { dir, log: LogWriter::start(spool, redactor), progress }
+}
+
+fn chunks(path: &Path) -> Vec<Chunk> {
+    let mut reader = SpoolReader::open(path).unwrap();
+    std::iter::from_fn(|| reader.next_chunk().unwrap()).collect()
+}
+
+impl Bench {
+    async fn text(mut self) -> String {
+        drop(self.log);
+        self.progress.wait_for(|progress| progress.finished).await.unwrap();
+        chunks(&self.dir.path().join("log")).into_iter().map(|chunk| chunk.text).collect()
+    }
+}
+
+#[tokio::test]
+async fn json_becomes_readable_and_its_news_are_kept() {
+    let bench = bench(&[]);
+    let lines = concat!(
+        r#"{"@message":"Plan: 1 to add","changes":{"add":1,"change":0,"remove":0},"type":"change_summary"}"#,
+        "\n",
+        r#"{"@message":"Error: first","diagnostic":{"severity":"error","summary":"first","detail":"d"},"type":"diagnostic"}"#,
+        "\n",
+        r#"{"@message":"Error: second","diagnostic":{"severity":"error","summary":"second"},"type":"diagnostic"}"#,
+        "\n",
+        "plain without end",
+    );
+    bench.log.write(Stream::Stdout, lines.as_bytes().to_vec()).await;
+    let findings = bench.log.findings().await;
+    assert_eq!(findings.changes, Some(Changes { add: 1, change: 0, destroy: 0 }));
+    assert_eq!(findings.error.as_deref(), Some("first\nd"));
+    assert_eq!(findings.further_errors, 1);
+    assert_eq!(bench.log.findings().await, Findings::default());
+    assert_eq!(bench.text().await, "Plan: 1 to add\nError: first\nd\nError: second\nplain without end\n");
+}
+
+#[tokio::test]
+async fn secrets_are_hidden_in_lines_errors_remarks_and_behind_colours() {
+    let bench = bench(&["hunter2-hunter2"]);
+    bench.log.remark("agent saw hunter2-hunter2").await;
+    bench.log.write(Stream::Stdout, b"lo hunter2-".to_vec()).await;
+    bench.log.write(Stream::Stdout, b"hunter2 hi\nhun\x1b[1mter2-hunter2\n".to_vec()).await;
+    bench.log.write(Stream::Stderr, b"Error: bad hunter2-hunter2\n".to_vec()).await;
+    let findings = bench.log.findings().await;
+    assert_eq!(findings.error.as_deref(), Some("bad [hidden]"));
+    let text = bench.text().await;
+    assert!(!text.contains("hunter2"), "{text}");
+    assert_eq!(text.matches("[hidden]").count(), 4, "{text}");
+}
+
+#[tokio::test]
+async fn a_secret_across_the_pieces_of_a_very_long_line_is_hidden() {
+    let bench = bench(&["hunter2-hunter2"]);
+    let mut line = "x".repeat(crate::log_pipe::PIECE_LIMIT - 7);
+    line.push_str("hunter2-hunter2 end\n");
+    bench.log.write(Stream::Stdout, line.into_bytes()).await;
+    let text = bench.text().await.replace('\n', "");
+    assert!(text.ends_with("[hidden] end"), "{}", &text[text.len() - 40..]);
+}
+
+#[tokio::test]
+async fn an_oversized_message_is_left_out() {
+    let bench = bench(&[]);
+    let state = "s".repeat(3 * crate::log_pipe::PIECE_LIMIT);
+    let line = format!("{{\"@message\":\"Emergency state dump\",\"state\":\"{state}\"}}\nafter\n");
+    bench.log.write(Stream::Stdout, line.into_bytes()).await;
+    assert_eq!(bench.text().await, format!("{OVERSIZED}\nafter\n"));
+}
+
+#[tokio::test]
+async fn poison_comes_out_as_text() {
+    let bench = bench(&[]);
+    bench.log.write(Stream::Stdout, b"a\0b \xff 1%\r2%\r100%\r\n\x1b[31mred\x1b[0m\n".to_vec()).await;
+    assert_eq!(bench.text().await, "100%\nred\n");
+}
+
+#[tokio::test]
+async fn captured_output_stays_out_of_the_log() {
+    let bench = bench(&[]);
+    let capture = Capture::new(bench.log.clone());
+    capture.write(Stream::Stdout, b"{\"secret\"".to_vec()).await;
+    capture.write(Stream::Stdout, b":1}".to_vec()).await;
+    capture.write(Stream::Stderr, b"warned\n".to_vec()).await;
+    assert_eq!(capture.into_kept().unwrap(), b"{\"secret\":1}");
+    assert_eq!(bench.text().await, "warned\n");
+}

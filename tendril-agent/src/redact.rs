@@ -1,0 +1,269 @@
+//! Hides secrets by value: in log lines, in diagnostics, in everything that leaves this machine.
+
+use std::{
+    borrow::Cow,
+    fmt,
+    sync::{Arc, RwLock},
+};
+
+use aho_corasick::{AhoCorasick, MatchKind};
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE},
+};
+use serde_json::Value;
+
+/// What is put in the place of a secret.
+pub(crate) const MASK: &str = "[hidden]";
+/// Shorter values are not hidden: they would tear ordinary words apart and give themselves away by it.
+const SHORTEST: usize = 4;
+
+/// The secrets of one job. Clones share them.
+#[derive(Clone, Default)]
+pub(crate) struct Redactor {
+    inner: Arc<RwLock<Needles>>,
+}
+
+#[derive(Default)]
+struct Needles {
+    /// Every form of every secret, sorted.
+    forms: Vec<String>,
+    /// The automaton over them; none while there is no secret.
+    automaton: Option<Arc<Automaton>>,
+}
+
+struct Automaton {
+    search: AhoCorasick,
+    /// Length of the longest form, in bytes.
+    longest: usize,
+}
+
+impl Redactor {
+    /// Hides these values from now on, and the forms that programs commonly print them in.
+    pub(crate) fn hide(&self, values: impl IntoIterator<Item = String>) {
+        // A poisoned lock still holds whole needles: they are replaced, never changed in place.
+        let mut needles = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let before = needles.forms.len();
+        for value in values {
+            needles.forms.extend(forms(&value));
+        }
+        needles.forms.sort_unstable();
+        needles.forms.dedup();
+        if needles.forms.len() == before {
+            return;
+        }
+        let longest = needles.forms.iter().map(String::len).max().unwrap_or(0);
+        needles.automaton = AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostLongest)
+            .build(&needles.forms)
+            .ok()
+            .map(|search| Arc::new(Automaton { search, longest }));
+    }
+
+    /// A whole text without the secrets.
+    pub(crate) fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        match self.automaton() {
+            Some(automaton) if automaton.search.is_match(text) => {
+                Cow::Owned(automaton.replace(text, text.len()).0)
+            }
+            _ => Cow::Borrowed(text),
+        }
+    }
+
+    /// A JSON value without the secrets in its strings.
+    pub(crate) fn redact_json(&self, value: Value) -> Value {
+        match value {
+            Value::String(text) => Value::String(self.redact(&text).into_owned()),
+            Value::Array(items) => items.into_iter().map(|item| self.redact_json(item)).collect(),
+            Value::Object(fields) => {
+                fields.into_iter().map(|(name, field)| (name, self.redact_json(field))).collect()
+            }
+            number @ Value::Number(_) => {
+                let text = number.to_string();
+                if self.redact(&text) == text { number } else { Value::String(MASK.to_owned()) }
+            }
+            other @ (Value::Null | Value::Bool(_)) => other,
+        }
+    }
+
+    fn automaton(&self) -> Option<Arc<Automaton>> {
+        self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner).automaton.clone()
+    }
+}
+
+impl fmt::Debug for Redactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Redactor")
+    }
+}
+
+impl Automaton {
+    /// Replaces every match that begins before `until`. Answers the new text and how much of the old one it stands for.
+    fn replace(&self, text: &str, until: usize) -> (String, usize) {
+        let (mut out, mut done) = (String::with_capacity(text.len()), 0);
+        for found in self.search.find_iter(text).take_while(|found| found.start() < until) {
+            out.push_str(&text[done..found.start()]);
+            out.push_str(MASK);
+            done = found.end();
+        }
+        let until = until.max(done);
+        out.push_str(&text[done..until]);
+        (out, until)
+    }
+}
+
+/// Redacts a line that comes in pieces: the end of a piece that could be the beginning of a secret is held back.
+#[derive(Debug, Default)]
+pub(crate) struct RedactPieces {
+    /// The held back end.
+    held: String,
+}
+
+impl RedactPieces {
+    /// The next piece; the last one of the line gives everything.
+    pub(crate) fn push<'a>(&mut self, redactor: &Redactor, piece: &'a str, goes_on: bool) -> Cow<'a, str> {
+        if !goes_on && self.held.is_empty() {
+            return redactor.redact(piece);
+        }
+        self.held.push_str(piece);
+        if !goes_on {
+            return Cow::Owned(redactor.redact(&std::mem::take(&mut self.held)).into_owned());
+        }
+        let Some(automaton) = redactor.automaton() else {
+            return Cow::Owned(std::mem::take(&mut self.held));
+        };
+        let safe = self.held.floor_char_boundary(self.held.len().saturating_sub(automaton.longest));
+        let (text, used) = automaton.replace(&self.held, safe);
+        self.held.drain(..used);
+        Cow::Owned(text)
+    }
+}
+
+/// The forms in which a program may print a secret: as it is, line by line, as a JSON string, in base64, in a URL.
+fn forms(secret: &str) -> Vec<String> {
+    let mut plain = vec![secret.to_owned(), secret.trim().to_owned()];
+    if secret.contains('\n') {
+        plain.extend(secret.lines().map(|line| line.trim().to_owned()));
+        // `set -x` and many loggers print a multi-line value on one line.
+        plain.push(secret.lines().collect::<Vec<_>>().join(" "));
+    }
+    let mut all = Vec::new();
+    for text in plain {
+        let json = Value::from(text.as_str()).to_string();
+        all.push(json[1..json.len() - 1].to_owned());
+        all.push(url::form_urlencoded::byte_serialize(text.as_bytes()).collect());
+        all.push(percent_encoded(&text));
+        all.extend(base64_forms(text.as_bytes()));
+        all.push(text);
+    }
+    all.retain(|form| form.len() >= SHORTEST);
+    all
+}
+
+/// As `encodeURIComponent` writes it: a space is `%20`, not `+`.
+fn percent_encoded(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
+}
+
+/// Base64 of the value alone, and of the value at each of the three places it may have inside a longer text (such as
+/// `user:password`); the characters that mix with neighbours are left out.
+fn base64_forms(bytes: &[u8]) -> Vec<String> {
+    let mut forms = Vec::new();
+    for engine in [&STANDARD, &URL_SAFE] {
+        for lead in 0..3_usize {
+            let mut padded = vec![0; lead];
+            padded.extend_from_slice(bytes);
+            let text = engine.encode(&padded);
+            let first = (lead * 8).div_ceil(6);
+            let last = padded.len() * 8 / 6;
+            forms.extend(text.get(first..last).map(str::to_owned));
+        }
+    }
+    // Very short stretches of base64 would match by chance.
+    forms.retain(|form| form.len() >= 8);
+    forms
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECRET: &str = "pa\"ss w/ord+1é";
+
+    fn redactor(secret: &str) -> Redactor {
+        let redactor = Redactor::default();
+        redactor.hide([secret.to_owned()]);
+        redactor
+    }
+
+    #[test]
+    fn each_form_of_a_secret_is_hidden() {
+        let redactor = redactor(SECRET);
+        let json = serde_json::json!({"p": SECRET}).to_string();
+        let url: String = url::form_urlencoded::byte_serialize(SECRET.as_bytes()).collect();
+        for text in [
+            format!("x{SECRET}x"),
+            json,
+            format!("?p={url}"),
+            format!("?p={}", percent_encoded(SECRET)),
+            STANDARD.encode(SECRET),
+            URL_SAFE.encode(SECRET),
+        ] {
+            assert!(redactor.redact(&text).contains(MASK), "{text}");
+        }
+        for user in ["u", "us", "use"] {
+            let basic = STANDARD.encode(format!("{user}:{SECRET}"));
+            assert!(redactor.redact(&basic).contains(MASK), "{basic}");
+        }
+    }
+
+    #[test]
+    fn each_line_of_a_key_is_hidden() {
+        let redactor = redactor("-----BEGIN KEY-----\nMIIEvQIBADAN\nBgkqhkiG9w0B\n-----END KEY-----\n");
+        assert_eq!(redactor.redact("  MIIEvQIBADAN"), "  [hidden]");
+        assert_eq!(redactor.redact("a BgkqhkiG9w0B b"), "a [hidden] b");
+    }
+
+    #[test]
+    fn very_short_values_are_left() {
+        assert_eq!(redactor("no").redact("not known"), "not known");
+    }
+
+    #[test]
+    fn numbers_and_strings_in_json_are_hidden() {
+        let value = redactor("123456").redact_json(serde_json::json!({"a": [123_456, "x123456"], "b": 1}));
+        assert_eq!(value, serde_json::json!({"a": [MASK, "x[hidden]"], "b": 1}));
+    }
+
+    proptest! {
+        #[test]
+        fn a_secret_across_pieces_is_hidden(
+            secret in "[a-zA-Z0-9+/é]{4,40}", before in "[ -~]{0,80}", after in "[ -~]{0,80}",
+            cuts in proptest::collection::vec(0..200_usize, 0..5),
+        ) {
+            let redactor = redactor(&secret);
+            let line = format!("{before}{secret}{after}");
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| line.floor_char_boundary(cut.min(line.len()))).collect();
+            cuts.sort_unstable();
+            let (mut pieces, mut out, mut from) = (RedactPieces::default(), String::new(), 0);
+            for cut in cuts {
+                out.push_str(&pieces.push(&redactor, &line[from..cut], true));
+                from = cut;
+            }
+            out.push_str(&pieces.push(&redactor, &line[from..], false));
+            prop_assert_eq!(out, redactor.redact(&line));
+        }
+
+        #[test]
+        fn no_registered_value_survives(secret in "[^\\[\\]]{4,20}", text in "[a-z ]{0,20}") {
+            prop_assume!(!MASK.contains(&secret));
+            let redactor = redactor(&secret);
+            let line = format!("{text}{secret}{text}");
+            // Parts around the mask can only spell the secret again if it overlaps itself in the text.
+            let out = redactor.redact(&line).replace(MASK, "");
+            prop_assert!(out.len() <= 2 * text.len());
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Runs one program in a process group of its own, and ends it politely when it must end early.
+//!
+//! The ladder: one SIGINT to the group (what Ctrl-C does: Terraform finishes what it is doing and saves its state,
+//! providers ignore it, `local-exec` children end), then patience, then a second SIGINT, then SIGKILL to the group.
+//! SIGTERM is never sent: providers die of it in the middle of a change.
+
+use std::{collections::BTreeMap, ffi::OsString, fmt, io, path::PathBuf, process::Stdio, time::Duration};
+
+use futures_util::future::BoxFuture;
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::Child,
+    time::{sleep, timeout},
+};
+
+use crate::{log_spool::Stream, stop::Stop};
+
+/// Bytes of one read from a pipe: what a Linux pipe holds.
+const READ_SIZE: usize = 64 * 1024;
+/// How long a pipe may stay open after its program and the program's group are gone.
+const LEFTOVER: Duration = Duration::from_secs(2);
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub(crate) struct Command {
+    /// The program's path.
+    pub(crate) program: PathBuf,
+    /// Its arguments.
+    pub(crate) args: Vec<OsString>,
+    /// Its working directory.
+    pub(crate) dir: PathBuf,
+    /// Its whole environment.
+    pub(crate) env: BTreeMap<OsString, OsString>,
+    /// How long it may take to end early.
+    pub(crate) patience: Patience,
+}
+
+/// How long a program may take to end early.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// From the first interrupt to the second.
+    pub(crate) graceful: Duration,
+    /// From the second interrupt to the kill.
+    pub(crate) forced: Duration,
+}
+
+/// How far the ladder was climbed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Rung {
+    /// The program ended by itself.
+    Untouched,
+    /// It ended after one SIGINT.
+    Interrupted,
+    /// It ended after two.
+    InterruptedTwice,
+    /// It had to be killed.
+    Killed,
+}
+
+impl fmt::Display for Rung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Untouched => "it ended by itself",
+            Self::Interrupted => "it ended after one interrupt (SIGINT)",
+            Self::InterruptedTwice => "it ended after a second interrupt (SIGINT)",
+            Self::Killed => "it did not end after two interrupts and was killed (SIGKILL)",
+        })
+    }
+}
+
+/// How a program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Exit {
+    /// Its exit code; none if a signal ended it.
+    pub(crate) code: Option<i32>,
+    /// How far the ladder was climbed.
+    pub(crate) rung: Rung,
+}
+
+/// Takes what a program writes. A sink that is full makes the program wait.
+pub(crate) trait Sink: Send + Sync {
+    /// The next bytes of a stream, never none.
+    fn write(&self, stream: Stream, bytes: Vec<u8>) -> BoxFuture<'_, ()>;
+}
+
+/// Runs programs: here, as children of this process. A runner elsewhere (a Kubernetes job) would implement it too.
+pub(crate) trait Runner: Send + Sync {
+    /// Runs a command to its end, or to its early end when `stop` is ordered. All it wrote is in the sink when this
+    /// answers, and no process of its group is left.
+    fn run<'a>(
+        &'a self,
+        command: Command,
+        sink: &'a dyn Sink,
+        stop: &'a Stop,
+    ) -> BoxFuture<'a, io::Result<Exit>>;
+}
+
+/// Children of this process.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LocalRunner;
+
+impl Runner for LocalRunner {
+    fn run<'a>(
+        &'a self,
+        command: Command,
+        sink: &'a dyn Sink,
+        stop: &'a Stop,
+    ) -> BoxFuture<'a, io::Result<Exit>> {
+        Box::pin(run(command, sink, stop))
+    }
+}
+
+async fn run(command: Command, sink: &dyn Sink, stop: &Stop) -> io::Result<Exit> {
+    let mut child = tokio::process::Command::new(&command.program)
+        .args(&command.args)
+        .current_dir(&command.dir)
+        .env_clear()
+        .envs(&command.env)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .process_group(0)
+        .spawn()?;
+    let group = Group::of(&child)?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let pumps = async {
+        tokio::join!(pump(stdout, Stream::Stdout, sink), pump(stderr, Stream::Stderr, sink));
+    };
+    tokio::pin!(pumps);
+    let ladder = ladder(&mut child, &group, stop, command.patience);
+    tokio::pin!(ladder);
+    let mut drained = false;
+    let exit = loop {
+        tokio::select! {
+            exit = &mut ladder => break exit?,
+            () = &mut pumps, if !drained => drained = true,
+        }
+    };
+    // Whatever the program left running would hold the pipes, and outlive the job.
+    group.kill();
+    if !drained && timeout(LEFTOVER, pumps).await.is_err() {
+        tracing::warn!(
+            "a process that left its group still holds the program's output; it is not waited for"
+        );
+    }
+    Ok(exit)
+}
+
+/// Waits for the program's end; once the stop is ordered, climbs.
+async fn ladder(child: &mut Child, group: &Group, stop: &Stop, patience: Patience) -> io::Result<Exit> {
+    tokio::select! {
+        status = child.wait() => return Ok(Exit { code: status?.code(), rung: Rung::Untouched }),
+        () = stop.wait() => group.interrupt(),
+    }
+    let hurried = async {
+        tokio::select! {
+            () = sleep(patience.graceful) => {}
+            () = stop.wait_hastened() => {}
+        }
+    };
+    tokio::select! {
+        status = child.wait() => return Ok(Exit { code: status?.code(), rung: Rung::Interrupted }),
+        () = hurried => group.interrupt(),
+    }
+    if let Ok(status) = timeout(patience.forced, child.wait()).await {
+        return Ok(Exit { code: status?.code(), rung: Rung::InterruptedTwice });
+    }
+    group.kill();
+    Ok(Exit { code: child.wait().await?.code(), rung: Rung::Killed })
+}
+
+/// Carries bytes until the stream's end.
+async fn pump(source: Option<impl AsyncRead + Unpin>, stream: Stream, sink: &dyn Sink) {
+    let Some(mut source) = source else { return };
+    // Grows to what the program really writes, so that idle pipes cost little.
+    let mut buffer = Vec::new();
+    loop {
+        buffer.reserve(if buffer.capacity() < READ_SIZE { 4096 } else { READ_SIZE });
+        match source.read_buf(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(read) => {
+                let next = if read == buffer.capacity() { READ_SIZE } else { 4096 };
+                sink.write(stream, std::mem::replace(&mut buffer, Vec::with_capacity(next))).await;
+            }
+        }
+    }
+}
+
+/// The program's process group; killed when dropped, so that an abandoned run leaves nothing behind.
+#[derive(Debug)]
+struct Group(Pid);
+
+impl Group {
+    fn of(child: &Child) -> io::Result<Self> {
+        let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        pid.map(Self).ok_or_else(|| io::Error::other("the program ended before it could be watched"))
+    }
+
+    fn interrupt(&self) {
+        self.send(Signal::INT);
+    }
+
+    fn kill(&self) {
+        self.send(Signal::KILL);
+    }
+
+    fn send(&self, signal: Signal) {
+        // The only error that can happen says that nobody is left.
+        let _gone = kill_process_group(self.0, signal);
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[cfg(test)]
+#[path = "runner_tests.rs"]
+mod tests;

@@ -1,0 +1,172 @@
+//! A template: a folder of Terraform files, and a `template.json` that says which variables it takes.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::{
+    job::{ErrorCode, Failure},
+    schema::Schema,
+};
+
+/// A template of this agent, opened.
+#[derive(Debug)]
+pub(crate) struct Template {
+    /// Its folder.
+    dir: PathBuf,
+    /// Its `template.json`, if it has one.
+    manifest: Option<Manifest>,
+}
+
+/// `template.json`, as far as the agent reads it.
+#[derive(Debug, Deserialize)]
+struct Manifest {
+    /// The variables, as a JSON Schema of an object.
+    #[serde(default)]
+    variables: Schema,
+}
+
+impl Template {
+    /// Finds the template `name` and reads its `template.json`.
+    pub(crate) fn open(templates_dir: &Path, name: &str) -> Result<Self, Failure> {
+        let dir = templates_dir.join(name);
+        if !dir.is_dir() {
+            let known = names(templates_dir).join(", ");
+            return Err(Failure::new(
+                ErrorCode::TemplateNotFound,
+                format!("this agent has no template \"{name}\": it has {known}"),
+            ));
+        }
+        let manifest = match fs::read(dir.join("template.json")) {
+            Ok(bytes) => Some(serde_json::from_slice(&bytes).map_err(|error| {
+                Failure::internal(&format!("template.json of the template \"{name}\" cannot be read"), &error)
+            })?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                return Err(Failure::internal(
+                    &format!("template.json of the template \"{name}\" cannot be read"),
+                    &error,
+                ));
+            }
+        };
+        Ok(Self { dir, manifest })
+    }
+
+    /// The folder to copy.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Compares the variables with what the template takes. A template without `template.json` takes anything.
+    pub(crate) fn check(&self, variables: &Map<String, Value>) -> Result<(), Failure> {
+        let Some(Manifest { variables: schema }) = &self.manifest else { return Ok(()) };
+        let problems = schema.problems_of_object("", variables);
+        if problems.is_empty() {
+            return Ok(());
+        }
+        let list: Vec<String> = problems
+            .into_iter()
+            .map(|problem| format!("  * variable {}: {}", problem.at, problem.sentence))
+            .collect();
+        let message = format!("config_snapshot.variables do not fit the template:\n{}", list.join("\n"));
+        Err(Failure::new(ErrorCode::ConfigInvalid, message))
+    }
+
+    /// The values of the variables that the template marks `sensitive`, as they would appear in a log.
+    pub(crate) fn sensitive_values(&self, variables: &Map<String, Value>) -> Vec<String> {
+        let Some(Manifest { variables: schema }) = &self.manifest else { return Vec::new() };
+        let mut found = Vec::new();
+        for (name, value) in variables {
+            if schema.property(name).is_some_and(Schema::is_sensitive) {
+                strings_in(value, &mut found);
+            }
+        }
+        found
+    }
+}
+
+/// Every string and number inside a value.
+fn strings_in(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::String(text) => found.push(text.clone()),
+        Value::Number(number) => found.push(number.to_string()),
+        Value::Array(items) => items.iter().for_each(|item| strings_in(item, found)),
+        Value::Object(fields) => fields.values().for_each(|field| strings_in(field, found)),
+        Value::Null | Value::Bool(_) => {}
+    }
+}
+
+/// The template folders, sorted.
+fn names(templates_dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(templates_dir).into_iter().flatten().filter_map(Result::ok);
+    let folders = entries.filter(|entry| entry.path().is_dir());
+    let names: BTreeMap<String, ()> =
+        folders.filter_map(|entry| entry.file_name().into_string().ok()).map(|name| (name, ())).collect();
+    names.into_keys().filter(|name| !name.starts_with('.')).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn template(manifest: &Value) -> (tempfile::TempDir, Template) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("hello")).unwrap();
+        fs::write(dir.path().join("hello/template.json"), manifest.to_string()).unwrap();
+        let template = Template::open(dir.path(), "hello").unwrap();
+        (dir, template)
+    }
+
+    fn object(value: Value) -> Map<String, Value> {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn an_unknown_template_is_answered_with_the_known_ones() {
+        let (dir, _) = template(&json!({}));
+        let failure = Template::open(dir.path(), "nope").unwrap_err();
+        assert_eq!(failure.code, ErrorCode::TemplateNotFound);
+        assert_eq!(failure.message, "this agent has no template \"nope\": it has hello");
+    }
+
+    #[test]
+    fn every_problem_of_the_variables_is_listed() {
+        let manifest = json!({"variables": {
+            "type": "object",
+            "required": ["name"],
+            "properties": {"name": {"type": "string"}, "count": {"type": "integer"}},
+            "additionalProperties": false,
+        }});
+        let (_dir, template) = template(&manifest);
+        let failure = template.check(&object(json!({"count": "three", "nmae": "x"}))).unwrap_err();
+        assert_eq!(failure.code, ErrorCode::ConfigInvalid);
+        for part in [
+            "variable \"name\": is missing",
+            "variable \"count\": must be an integer, and it is a string",
+            "variable \"nmae\": is unknown; known are \"count\", \"name\"",
+        ] {
+            assert!(failure.message.contains(part), "{}", failure.message);
+        }
+        template.check(&object(json!({"name": "x", "count": 3}))).unwrap();
+    }
+
+    #[test]
+    fn sensitive_values_are_found_at_any_depth() {
+        let manifest = json!({"variables": {"properties": {
+            "login": {"type": "object", "sensitive": true},
+            "name": {"type": "string"},
+        }}});
+        let (_dir, template) = template(&manifest);
+        let values = template
+            .sensitive_values(&object(json!({"login": {"user": "u1", "keys": ["k1", 42]}, "name": "n"})));
+        assert_eq!(values.len(), 3);
+        assert!(["u1", "k1", "42"].iter().all(|value| values.contains(&(*value).to_owned())), "{values:?}");
+    }
+}

@@ -1,0 +1,227 @@
+//! One line of Terraform's output, read: JSON lines become what a person would have seen, anything else passes as it is.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+
+/// What one line of output means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Message<'a> {
+    /// The readable lines, joined by `\n`.
+    pub(crate) text: Cow<'a, str>,
+    /// What else it tells.
+    pub(crate) news: Option<News>,
+}
+
+/// Facts that the agent keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// How many resources a plan would change, or an apply did change.
+    Changes(Changes),
+    /// Terraform's own explanation of an error.
+    Error(String),
+}
+
+/// `plan_summary`: numbers of resources.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Changes {
+    /// New ones.
+    pub add: u64,
+    /// Changed ones.
+    pub change: u64,
+    /// Removed ones.
+    pub destroy: u64,
+}
+
+/// The fields of a JSON line that are read. `state` of an emergency dump, values of outputs and snippets are not among
+/// them, and so cannot reach the log.
+#[derive(Deserialize)]
+struct Line {
+    #[serde(rename = "@message")]
+    message: String,
+    #[serde(default)]
+    changes: Option<Summary>,
+    #[serde(default)]
+    diagnostic: Option<Diagnostic>,
+}
+
+#[derive(Deserialize)]
+struct Summary {
+    add: u64,
+    change: u64,
+    remove: u64,
+}
+
+/// Terraform's explanation of an error or a warning.
+#[derive(Deserialize)]
+struct Diagnostic {
+    severity: String,
+    summary: String,
+    #[serde(default)]
+    detail: String,
+    #[serde(default)]
+    address: Option<String>,
+    #[serde(default)]
+    range: Option<Range>,
+}
+
+#[derive(Deserialize)]
+struct Range {
+    filename: String,
+    start: Position,
+}
+
+#[derive(Deserialize)]
+struct Position {
+    line: u64,
+}
+
+/// Reads one line.
+pub(crate) fn read(line: &str) -> Message<'_> {
+    let parsed = line.starts_with('{').then(|| serde_json::from_str::<Line>(line).ok()).flatten();
+    match parsed {
+        None => Message { text: Cow::Borrowed(line), news: None },
+        Some(Line { diagnostic: Some(diagnostic), .. }) => {
+            let text = diagnostic.text();
+            let news = (diagnostic.severity == "error").then(|| News::Error(text.clone()));
+            let label = if diagnostic.severity == "error" { "Error" } else { "Warning" };
+            Message { text: Cow::Owned(format!("{label}: {text}")), news }
+        }
+        Some(line) => {
+            let changes = line.changes.map(|summary| {
+                News::Changes(Changes { add: summary.add, change: summary.change, destroy: summary.remove })
+            });
+            Message { text: Cow::Owned(line.message), news: changes }
+        }
+    }
+}
+
+impl Diagnostic {
+    /// Summary, place and detail, as Terraform orders them.
+    fn text(&self) -> String {
+        let mut text = self.summary.clone();
+        let file = self.range.as_ref().map(|range| format!("{}:{}", range.filename, range.start.line));
+        let place = [
+            self.address.clone().map(|address| format!("with {address}")),
+            file.map(|file| format!("on {file}")),
+        ];
+        let place: Vec<String> = place.into_iter().flatten().collect();
+        if !place.is_empty() {
+            text.push_str("\n  ");
+            text.push_str(&place.join(", "));
+        }
+        let detail = self.detail.trim_end();
+        if !detail.is_empty() {
+            text.push('\n');
+            text.push_str(detail);
+        }
+        text
+    }
+}
+
+/// Collects the first error that is written as plain text (`init` and usage errors are), block by block.
+#[derive(Debug, Default)]
+pub(crate) struct PlainErrors {
+    /// The first block so far.
+    block: Option<String>,
+    /// Whether the first block goes on.
+    open: bool,
+}
+
+/// Most that is kept of a plain error.
+const BLOCK_LIMIT: usize = 8 * 1024;
+
+impl PlainErrors {
+    /// Looks at one more line of plain text.
+    pub(crate) fn read(&mut self, line: &str) {
+        // A box is drawn around the text where colours are on; `╷` and `╵` open and close it.
+        let line = line.trim_start_matches(['│', '╷']).trim();
+        if let Some(summary) = line.strip_prefix("Error: ") {
+            self.open = self.block.is_none();
+            self.block.get_or_insert_with(|| summary.to_owned());
+        } else if line.starts_with('╵') || line.starts_with("Warning: ") {
+            self.open = false;
+        } else if self.open
+            && let Some(block) = &mut self.block
+            && block.len() + line.len() < BLOCK_LIMIT
+        {
+            block.push('\n');
+            block.push_str(line);
+        }
+    }
+
+    /// The first error, without surrounding blank lines.
+    pub(crate) fn first(&self) -> Option<String> {
+        self.block.as_deref().map(|block| block.trim().replace("\n\n\n", "\n\n"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const CHANGES: &str = r#"{"@level":"info","@message":"Plan: 1 to add, 2 to change, 3 to destroy.","@module":"terraform.ui","@timestamp":"2026-11-23T16:19:46.488132Z","changes":{"add":1,"change":2,"import":0,"remove":3,"operation":"plan"},"type":"change_summary"}"#;
+    const ERROR: &str = r#"{"@level":"error","@message":"Error: local-exec provisioner error","@module":"terraform.ui","@timestamp":"2026-11-23T16:19:46.919530Z","diagnostic":{"severity":"error","summary":"local-exec provisioner error","detail":"Error running command 'exit 3': exit status 3. Output: no\n","address":"terraform_data.b","range":{"filename":"bad.tf","start":{"line":2,"column":30,"byte":61},"end":{"line":2,"column":31,"byte":62}},"snippet":{"context":null,"code":"secret","start_line":2,"highlight_start_offset":29,"highlight_end_offset":30,"values":[]}},"type":"diagnostic"}"#;
+    const DUMP: &str = r#"{"@level":"error","@message":"Emergency state dump","@module":"terraform.ui","type":"log","state":{"resources":["topsecret"]}}"#;
+
+    #[test]
+    fn a_change_summary_is_a_sentence_and_numbers() {
+        let message = read(CHANGES);
+        assert_eq!(message.text, "Plan: 1 to add, 2 to change, 3 to destroy.");
+        assert_eq!(message.news, Some(News::Changes(Changes { add: 1, change: 2, destroy: 3 })));
+    }
+
+    #[test]
+    fn an_error_keeps_its_place_and_detail() {
+        let expected = "local-exec provisioner error\n  with terraform_data.b, on bad.tf:2\nError running command 'exit 3': exit status 3. Output: no";
+        let message = read(ERROR);
+        assert_eq!(message.text, format!("Error: {expected}"));
+        assert_eq!(message.news, Some(News::Error(expected.to_owned())));
+    }
+
+    #[test]
+    fn an_emergency_dump_keeps_the_state_to_itself() {
+        assert_eq!(read(DUMP).text, "Emergency state dump");
+    }
+
+    #[test]
+    fn a_plain_error_is_collected_to_its_end() {
+        let mut errors = PlainErrors::default();
+        for line in [
+            "Initializing...",
+            "",
+            "Error: No such provider",
+            "",
+            "It is not",
+            "there.",
+            "",
+            "Error: Second",
+            "x",
+        ] {
+            errors.read(line);
+        }
+        assert_eq!(errors.first().unwrap(), "No such provider\n\nIt is not\nthere.");
+    }
+
+    #[test]
+    fn a_boxed_error_is_collected_without_its_box() {
+        let mut errors = PlainErrors::default();
+        for line in ["╷", "│ Error: Bad flag", "│ ", "│ flag provided", "╵", "For more help"] {
+            errors.read(line);
+        }
+        assert_eq!(errors.first().unwrap(), "Bad flag\n\nflag provided");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_no_message_passes_as_it_is(line in "\\{?.{0,200}") {
+            let message = read(&line);
+            if serde_json::from_str::<serde_json::Value>(&line).is_err() {
+                prop_assert_eq!(message.text.as_ref(), line.as_str());
+                prop_assert_eq!(message.news, None);
+            }
+        }
+    }
+}

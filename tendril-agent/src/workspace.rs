@@ -1,0 +1,330 @@
+//! The private directory of one attempt.
+//!
+//! ```text
+//! <work dir>/<deployment>.<attempt>/   0700
+//!     claim.json    which claim this is, and how far it got      (recovery)
+//!     log           every line that was read                     (log_spool)
+//!     ending.json   the final status, until it is stored         (report)
+//!     run/          removed as soon as the run is over
+//!         module/   the template's files, variables, backend; Terraform runs here
+//!         data/     TF_DATA_DIR and the saved plan
+//!         home/     HOME and TMPDIR of Terraform
+//! ```
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Map, Value, json};
+
+use crate::job::{ErrorCode, Failure, Job};
+
+/// Name of the generated variables file; `zz` makes it win over the template's own `*.auto.tfvars`.
+const VARIABLES_FILE: &str = "zz_tendril.auto.tfvars.json";
+/// Name of the generated backend file; an override file replaces a backend block of the template.
+const BACKEND_FILE: &str = "zz_tendril_override.tf.json";
+/// State that Terraform could not write to its backend.
+const ERRORED_STATE: &str = "errored.tfstate";
+
+/// One attempt's directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Workspace {
+    /// `<work dir>/<deployment>.<attempt>`.
+    root: PathBuf,
+}
+
+impl Workspace {
+    /// The directory of this job's attempt, made.
+    pub(crate) fn create(work_dir: &Path, job: &Job) -> io::Result<Self> {
+        let root = work_dir.join(format!("{}.{}", job.id, job.attempt));
+        private_dir(&root)?;
+        Ok(Self { root })
+    }
+
+    /// A directory that an earlier life left behind.
+    pub(crate) const fn at(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// Which claim this is.
+    pub(crate) fn claim_file(&self) -> PathBuf {
+        self.root.join("claim.json")
+    }
+
+    /// Every line that was read.
+    pub(crate) fn log_file(&self) -> PathBuf {
+        self.root.join("log")
+    }
+
+    /// The final status, until it is stored.
+    pub(crate) fn ending_file(&self) -> PathBuf {
+        self.root.join("ending.json")
+    }
+
+    /// Where Terraform runs.
+    pub(crate) fn module_dir(&self) -> PathBuf {
+        self.root.join("run/module")
+    }
+
+    /// `TF_DATA_DIR`, and the saved plan.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.root.join("run/data")
+    }
+
+    /// `HOME` and `TMPDIR` of Terraform.
+    pub(crate) fn home_dir(&self) -> PathBuf {
+        self.root.join("run/home")
+    }
+
+    /// Lays out everything that Terraform needs: the template's files, the variables and the backend.
+    pub(crate) fn lay_out(
+        &self,
+        template_dir: &Path,
+        variables: &Map<String, Value>,
+        backend: &Backend,
+    ) -> Result<(), Failure> {
+        let fault = |source: io::Error| Failure::internal("the workspace cannot be prepared", &source);
+        for dir in [self.module_dir(), self.data_dir(), self.home_dir()] {
+            private_dir(&dir).map_err(fault)?;
+        }
+        let inside = template_dir.canonicalize().map_err(fault)?;
+        copy_tree(&inside, &inside, &self.module_dir()).map_err(|error| match error {
+            CopyError::Escape(path) => Failure::new(
+                ErrorCode::ConfigInvalid,
+                format!("the template's file {} is a link that leads out of the template: ask its owner to replace it", path.display()),
+            ),
+            CopyError::Special(path) => Failure::new(
+                ErrorCode::ConfigInvalid,
+                format!("the template's {} is neither a file nor a folder: ask its owner to remove it", path.display()),
+            ),
+            CopyError::Io(source) => fault(source),
+        })?;
+        let variables = serde_json::to_vec_pretty(variables).map_err(|error| fault(error.into()))?;
+        private_file(&self.module_dir().join(VARIABLES_FILE), &variables).map_err(fault)?;
+        backend.prepare().map_err(fault)?;
+        private_file(&self.module_dir().join(BACKEND_FILE), backend.block().to_string().as_bytes())
+            .map_err(fault)
+    }
+
+    /// Removes what Terraform worked on. State that it could not write to its backend is moved to `rescue` first, and its
+    /// new place is answered.
+    pub(crate) fn clear_run(&self, rescue: &Path) -> io::Result<Option<PathBuf>> {
+        let errored = self.module_dir().join(ERRORED_STATE);
+        let mut kept = None;
+        if errored.exists() {
+            private_dir(rescue)?;
+            let name = self.root.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let place = rescue.join(format!("errored-{name}.tfstate"));
+            fs::copy(&errored, &place)?;
+            kept = Some(place);
+        }
+        remove_dir(&self.root.join("run"))?;
+        Ok(kept)
+    }
+
+    /// Removes everything: the log and the final status are stored.
+    pub(crate) fn remove(self) -> io::Result<()> {
+        remove_dir(&self.root)
+    }
+}
+
+/// Where the state is kept. Today a file per state key; the generated file is the only place that knows.
+#[derive(Clone, Debug)]
+pub(crate) struct Backend {
+    /// `<state dir>/<state key>`.
+    dir: PathBuf,
+}
+
+impl Backend {
+    /// The local backend of one state key.
+    pub(crate) fn local(state_dir: &Path, state_key: &str) -> Self {
+        Self { dir: state_dir.join(state_key) }
+    }
+
+    /// Where state that could not be written is kept.
+    pub(crate) fn rescue_dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn prepare(&self) -> io::Result<()> {
+        private_dir(&self.dir)
+    }
+
+    fn block(&self) -> Value {
+        json!({"terraform": {"backend": {"local": {"path": self.dir.join("terraform.tfstate")}}}})
+    }
+}
+
+/// Makes a directory that only this user may enter.
+fn private_dir(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Writes a file that only this user may read, in one step: a reader sees the old or the new content, never a part.
+pub(crate) fn private_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    io::Write::write_all(&mut file, content)?;
+    file.sync_data()?;
+    fs::rename(&new, path)
+}
+
+fn remove_dir(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Why a template cannot be copied.
+#[derive(Debug)]
+enum CopyError {
+    /// A link leads out of the template.
+    Escape(PathBuf),
+    /// A socket, a pipe or a device.
+    Special(PathBuf),
+    Io(io::Error),
+}
+
+impl From<io::Error> for CopyError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Copies files and folders; links inside the template are followed. Left out: what an earlier run of Terraform in the
+/// template's own folder left there, and the bookkeeping folders of a mounted `ConfigMap`.
+fn copy_tree(template: &Path, from: &Path, to: &Path) -> Result<(), CopyError> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let text = name.to_string_lossy();
+        if text == ".terraform" || text == ".git" || text.starts_with("..") || text.contains(".tfstate") {
+            continue;
+        }
+        let source = entry.path().canonicalize()?;
+        let shown = || entry.path().strip_prefix(template).map_or_else(|_| entry.path(), Path::to_path_buf);
+        if !source.starts_with(template) {
+            return Err(CopyError::Escape(shown()));
+        }
+        let kind = fs::metadata(&source)?.file_type();
+        let target = to.join(&name);
+        if kind.is_dir() {
+            // A link to a folder above itself would be copied for ever.
+            if from.starts_with(&source) {
+                return Err(CopyError::Escape(shown()));
+            }
+            private_dir(&target)?;
+            copy_tree(template, &source, &target)?;
+        } else if kind.is_file() {
+            fs::copy(&source, &target)?;
+        } else {
+            return Err(CopyError::Special(shown()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use uuid::Uuid;
+
+    use super::*;
+
+    struct Bench {
+        dir: tempfile::TempDir,
+        workspace: Workspace,
+    }
+
+    fn bench() -> Bench {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("templates/hello/modules/m")).unwrap();
+        fs::write(dir.path().join("templates/hello/main.tf"), "# main").unwrap();
+        fs::write(dir.path().join("templates/hello/modules/m/m.tf"), "# m").unwrap();
+        let job = Job { id: Uuid::nil(), attempt: 1, claim_token: Uuid::nil(), config: Value::Null };
+        let workspace = Workspace::create(&dir.path().join("work"), &job).unwrap();
+        Bench { dir, workspace }
+    }
+
+    impl Bench {
+        fn template(&self) -> PathBuf {
+            self.dir.path().join("templates/hello")
+        }
+
+        fn lay_out(&self) -> Result<(), Failure> {
+            let variables = serde_json::from_value(json!({"name": "x"})).unwrap();
+            let backend = Backend::local(&self.dir.path().join("state"), "prod");
+            self.workspace.lay_out(&self.template(), &variables, &backend)
+        }
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_workspace_is_private_and_complete() {
+        let bench = bench();
+        bench.lay_out().unwrap();
+        let module = bench.workspace.module_dir();
+        assert_eq!(mode(&bench.workspace.root), 0o700);
+        assert_eq!(mode(&module.join(VARIABLES_FILE)), 0o600);
+        assert_eq!(fs::read_to_string(module.join("modules/m/m.tf")).unwrap(), "# m");
+        let backend: Value = serde_json::from_slice(&fs::read(module.join(BACKEND_FILE)).unwrap()).unwrap();
+        let path = backend["terraform"]["backend"]["local"]["path"].as_str().unwrap();
+        assert!(path.ends_with("state/prod/terraform.tfstate"), "{path}");
+    }
+
+    #[test]
+    fn a_link_out_of_the_template_is_refused() {
+        for target in ["/etc/passwd", "../../secret", "../.."] {
+            let bench = bench();
+            fs::write(bench.dir.path().join("secret"), "s").unwrap();
+            symlink(target, bench.template().join("link")).unwrap();
+            let failure = bench.lay_out().unwrap_err();
+            assert_eq!(failure.code, ErrorCode::ConfigInvalid);
+            assert!(failure.message.contains("file link is a link that leads out"), "{}", failure.message);
+        }
+    }
+
+    #[test]
+    fn a_link_to_its_own_folder_does_not_copy_for_ever() {
+        let bench = bench();
+        symlink("..", bench.template().join("modules/up")).unwrap();
+        assert!(bench.lay_out().is_err());
+    }
+
+    #[test]
+    fn a_mounted_config_map_is_copied_once() {
+        let bench = bench();
+        let template = bench.template();
+        fs::create_dir(template.join("..2026")).unwrap();
+        fs::write(template.join("..2026/extra.tf"), "# extra").unwrap();
+        symlink("..2026", template.join("..data")).unwrap();
+        symlink("..data/extra.tf", template.join("extra.tf")).unwrap();
+        bench.lay_out().unwrap();
+        let module = bench.workspace.module_dir();
+        assert_eq!(fs::read_to_string(module.join("extra.tf")).unwrap(), "# extra");
+        assert!(!module.join("..data").exists());
+    }
+
+    #[test]
+    fn state_that_could_not_be_written_is_rescued() {
+        let bench = bench();
+        bench.lay_out().unwrap();
+        let rescue = bench.dir.path().join("state/prod");
+        fs::write(bench.workspace.module_dir().join(ERRORED_STATE), "{}").unwrap();
+        let kept = bench.workspace.clear_run(&rescue).unwrap().unwrap();
+        assert_eq!(fs::read_to_string(kept).unwrap(), "{}");
+        assert!(!bench.workspace.module_dir().exists());
+        let root = bench.workspace.root.clone();
+        bench.workspace.remove().unwrap();
+        assert!(!root.exists());
+    }
+}
