@@ -1,0 +1,29 @@
+# Two commands to know: `make demo` and `make test`.
+
+SHELL := bash
+export PATH := $(CURDIR)/.tools/bin:$(PATH)
+ARGS ?=
+
+.PHONY: help setup demo test bench lint
+
+help: ## This list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+setup: ## Install what is missing: PostgreSQL, pgTAP, git, Terraform
+	@scripts/setup.sh
+
+demo: ## A real deployment, from the queue to the live log; ARGS=--keep leaves the stack running
+	@scripts/setup.sh demo
+	cargo build -p tendril-agent --bins
+	cargo run -p tendril-examples --example demo -- $(ARGS)
+
+test: setup ## All tests
+	cargo build -p tendril-agent --bins
+	scripts/test.sh $(ARGS)
+
+bench: setup ## Latency, throughput, memory
+	cargo build --release -p tendril-agent --bins
+	cargo bench --workspace $(ARGS)
+
+lint: setup ## Format, clippy, documentation, scripts, templates
+	scripts/lint.sh
