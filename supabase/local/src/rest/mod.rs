@@ -1,1 +1,194 @@
 //! `/rest/v1`: what PostgREST answers, answered from the same database.
+//!
+//! A request flows `request -> (auth, prefer, media, query) -> read | write | rpc -> plan | mutation -> statement ->
+//! transaction -> response`; an error leaves at any point as [`error::RestError`]. The schema of the database is
+//! known from [`reload::SchemaCache`].
+
+mod auth;
+mod catalog;
+mod cors;
+mod error;
+mod filter;
+mod grammar;
+mod hint;
+mod media;
+mod mutation;
+mod payload;
+mod plan;
+mod prefer;
+mod query;
+mod read;
+mod relation;
+mod reload;
+mod request;
+mod response;
+mod rpc;
+mod schema;
+mod select;
+mod settings;
+mod sql;
+mod statement;
+mod transaction;
+mod write;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use deadpool_postgres::Pool;
+use http::header::{ALLOW, HeaderValue, ORIGIN};
+use http::{Method, StatusCode};
+
+use crate::jwt::JwtSecret;
+use error::RestError;
+use query::Range;
+use reload::SchemaCache;
+use request::{Request, Target};
+use response::Reply;
+use schema::Name;
+pub use settings::Settings;
+
+/// Largest body that is read, in bytes.
+const BODY_LIMIT: usize = 64 << 20;
+
+/// The REST server with default [`Settings`], to be nested under `/rest/v1`.
+///
+/// The pool's connections log in as `authenticator`. The schema is read at the first request and never again; for a
+/// server that follows `NOTIFY pgrst, 'reload schema'` use [`Rest`].
+pub fn router(pool: Pool, secret: JwtSecret) -> Router {
+    Rest::new(pool, secret, Settings::default()).router()
+}
+
+/// The REST server. Cheap to clone; clones share everything.
+#[derive(Debug, Clone)]
+pub struct Rest(Arc<Server>);
+
+/// What all requests share.
+#[derive(Debug)]
+struct Server {
+    pool: Pool,
+    secret: JwtSecret,
+    settings: Settings,
+    search_path: String,
+    schema: SchemaCache,
+}
+
+impl Rest {
+    /// A server on connections that log in as `authenticator`. No I/O happens yet.
+    pub fn new(pool: Pool, secret: JwtSecret, settings: Settings) -> Self {
+        let quoted: Vec<String> = settings
+            .schemas
+            .iter()
+            .take(1)
+            .map(|name| format!("\"{}\"", name.replace('"', "\"\"")))
+            .collect();
+        let search_path = format!("{}, \"public\", \"extensions\"", quoted.join(", "));
+        let schema = SchemaCache::new(pool.clone(), settings.schemas.clone());
+        Self(Arc::new(Server { pool, secret, settings, search_path, schema }))
+    }
+
+    /// The routes, to be nested under `/rest/v1`.
+    pub fn router(&self) -> Router {
+        let handler = axum::routing::any(handle);
+        let routes = Router::new().route("/", handler.clone()).route("/{*path}", handler);
+        routes.with_state(self.clone())
+    }
+
+    /// Reads the schema of the database anew.
+    pub async fn reload(&self) {
+        self.0.schema.reload().await;
+    }
+
+    /// Reloads the schema whenever the database says `NOTIFY pgrst, 'reload schema'`. Never ends; run it beside the
+    /// server and drop it to stop.
+    pub async fn follow_schema(&self, database: tokio_postgres::Config) {
+        self.0.schema.follow(database).await;
+    }
+}
+
+impl Server {
+    /// The search path of each transaction.
+    fn search_path(&self) -> &str {
+        &self.search_path
+    }
+
+    /// The page within the limit of rows.
+    fn limited(&self, range: Range) -> Range {
+        let limit = [range.limit, self.settings.max_rows].into_iter().flatten().min();
+        Range { limit, ..range }
+    }
+
+    async fn answer(&self, request: http::Request<Body>) -> Result<Response, RestError> {
+        let (parts, body) = request.into_parts();
+        let target = Target::of(parts.uri.path());
+        if parts.method == Method::OPTIONS {
+            return self.options(&target?).await;
+        }
+        let identity = auth::identify(&parts.headers, &self.secret, &self.settings)?;
+        let known = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE]
+            .contains(&parts.method);
+        let target = target?;
+        if !known {
+            let message = format!("Unsupported HTTP method: {}", parts.method);
+            return Err(RestError::new(StatusCode::METHOD_NOT_ALLOWED, "PGRST117", message));
+        }
+        let body = to_bytes(body, BODY_LIMIT).await.map_err(|_| {
+            let message = "The body could not be read or is larger than 64 MiB";
+            RestError::new(StatusCode::PAYLOAD_TOO_LARGE, "PGRST102", message)
+        })?;
+        let (name, call) = match &target {
+            Target::Root => return Ok(description()),
+            Target::Table(name) => (name.as_str(), false),
+            Target::Function(name) => (name.as_str(), true),
+        };
+        let request = (parts.method, &parts.uri, parts.headers, body);
+        let request = Request::read(request, (name, call), identity, &self.settings)?;
+        let schema = self.schema.current().await?;
+        match (call, &request.method) {
+            (true, _) => rpc::answer(self, &schema, &request).await,
+            (false, &Method::GET | &Method::HEAD) => read::answer(self, &schema, &request).await,
+            (false, _) => write::answer(self, &schema, &request).await,
+        }
+    }
+
+    /// What may be done with a table or function.
+    async fn options(&self, target: &Target) -> Result<Response, RestError> {
+        let schema = self.schema.current().await?;
+        let allowed = match target {
+            Target::Root => "OPTIONS,GET,HEAD",
+            Target::Function(_) => "OPTIONS,GET,HEAD,POST",
+            Target::Table(name) => {
+                let schema_name = self.settings.schemas.first().map_or("public", String::as_str);
+                schema.expect_table(&Name::new(schema_name, name))?;
+                "OPTIONS,GET,HEAD,POST,PUT,PATCH,DELETE"
+            }
+        };
+        let mut response = Reply::new(StatusCode::OK).finish(false);
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+        cors::allow(&mut response);
+        Ok(response)
+    }
+}
+
+/// The smallest document that a client which looks for one can read.
+fn description() -> Response {
+    let body = r#"{"swagger":"2.0","info":{"title":"standard public schema","version":"16.2"},"paths":{}}"#;
+    let mut response = Reply::new(StatusCode::OK).body(media::Media::Json, body.into()).finish(false);
+    let openapi = HeaderValue::from_static("application/openapi+json; charset=utf-8");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, openapi);
+    response
+}
+
+async fn handle(State(rest): State<Rest>, request: http::Request<Body>) -> Response {
+    if let Some(response) = cors::preflight(request.method(), request.headers()) {
+        return response;
+    }
+    let from_browser = request.headers().contains_key(ORIGIN);
+    let mut response = rest.0.answer(request).await.unwrap_or_else(RestError::into_response);
+    if from_browser {
+        cors::expose(&mut response);
+    }
+    response
+}

@@ -1,0 +1,28 @@
+//! What an operator may set, with Supabase's own defaults.
+
+/// Settings of the REST server. `Default` is what a local Supabase project runs with, without a row limit.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Schemas that requests may address; the first is the default one.
+    pub schemas: Vec<String>,
+    /// The role of requests without a token; `None` refuses them.
+    pub anon_role: Option<String>,
+    /// What the `aud` claim must contain, if a token has one; `None` takes any.
+    pub audience: Option<String>,
+    /// Most rows a read returns, whatever its `limit` says.
+    pub max_rows: Option<u64>,
+    /// Whether `Prefer: tx=rollback` is obeyed. Supabase ignores it.
+    pub transaction_override: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            schemas: vec!["public".into()],
+            anon_role: Some("anon".into()),
+            audience: None,
+            max_rows: None,
+            transaction_override: false,
+        }
+    }
+}
