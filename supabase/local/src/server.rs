@@ -9,7 +9,6 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Json, Router};
-use deadpool_postgres::Pool;
 use http::StatusCode;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -21,6 +20,8 @@ use crate::error::{ErrorKind, Result, StackError};
 use crate::fault::Faults;
 use crate::gateway;
 use crate::keys::ProjectKeys;
+use crate::realtime::{self, Realtime};
+use crate::rest::Rest;
 
 /// How long requests in flight may take once the stack stops.
 const GRACE: Duration = Duration::from_secs(2);
@@ -36,10 +37,10 @@ pub(crate) struct ApiServer {
 /// What the services of a stack share.
 #[derive(Debug, Clone)]
 pub(crate) struct Services {
-    /// Connections as role `authenticator`.
-    pub(crate) pool: Pool,
+    pub(crate) rest: Rest,
     pub(crate) keys: Arc<ProjectKeys>,
     pub(crate) faults: Faults,
+    pub(crate) realtime: Arc<Realtime>,
 }
 
 impl ApiServer {
@@ -54,7 +55,7 @@ impl ApiServer {
         };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let stop = CancellationToken::new();
+        let stop = services.realtime.stop.clone();
         let routes = routes(services);
         let stopped = stop.clone().cancelled_owned();
         let task =
@@ -83,10 +84,15 @@ impl Drop for ApiServer {
 }
 
 fn routes(services: Services) -> Router {
-    let rest = Router::new()
+    let rest = services
+        .rest
+        .router()
         .layer(from_fn_with_state(services.faults.clone(), rest_outage))
         .layer(from_fn_with_state(Arc::clone(&services.keys), gateway::require_key));
-    Router::new().nest("/rest/v1", rest).layer(from_fn(gateway::cors))
+    Router::new()
+        .nest("/rest/v1", rest)
+        .merge(realtime::router(services.realtime))
+        .layer(from_fn(gateway::cors))
 }
 
 /// The REST half of the fault plan.

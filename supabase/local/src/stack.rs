@@ -7,14 +7,19 @@ use std::time::Duration;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 use serde_json::Value;
 use tokio_postgres::NoTls;
+use tokio_util::sync::CancellationToken;
 
 use crate::bootstrap::sql_failure;
+use crate::changes::Changes;
 use crate::database::{self, ADMIN, AUTHENTICATOR, OWNER};
 use crate::error::{ErrorKind, Result, StackError};
 use crate::fault::Faults;
 use crate::jwt::JwtSecret;
 use crate::keys::ProjectKeys;
 use crate::postgres_server::{MAIN_DATABASE, PostgresOptions, PostgresServer};
+use crate::realtime::{Realtime, RealtimeOptions};
+use crate::replication::Source;
+use crate::rest::{Rest, Settings};
 use crate::server::{ApiServer, Services};
 
 /// Connections of the REST service.
@@ -41,6 +46,7 @@ pub struct StackBuilder {
     seed: Option<PathBuf>,
     scripts: Vec<String>,
     jwt: JwtSecret,
+    realtime: RealtimeOptions,
 }
 
 impl Stack {
@@ -53,6 +59,7 @@ impl Stack {
             seed: None,
             scripts: Vec::new(),
             jwt: JwtSecret::default(),
+            realtime: RealtimeOptions::default(),
         }
     }
 
@@ -186,6 +193,13 @@ impl StackBuilder {
         self
     }
 
+    /// Sets Realtime's delays and timeout.
+    #[must_use]
+    pub fn realtime(mut self, options: RealtimeOptions) -> Self {
+        self.realtime = options;
+        self
+    }
+
     /// Uses a running server with a new database in it, instead of starting a server. The migrations are those the
     /// server was started with.
     #[must_use]
@@ -215,11 +229,13 @@ impl StackBuilder {
         }
         let keys = Arc::new(ProjectKeys::new(self.jwt));
         let faults = Faults::default();
-        let services = Services {
-            pool: authenticator_pool(&server, &database)?,
-            keys: Arc::clone(&keys),
-            faults: faults.clone(),
-        };
+        let stop = CancellationToken::new();
+        let slot = format!("supabase_realtime_{database}");
+        let source = Source { port: server.port(), database: database.clone(), slot };
+        let changes = Changes::new(source, stop.clone());
+        let realtime = Realtime::new(Arc::clone(&keys), faults.clone(), self.realtime, changes, stop.clone());
+        let rest = rest(&server, &database, &keys, stop)?;
+        let services = Services { rest, keys: Arc::clone(&keys), faults: faults.clone(), realtime };
         let api = ApiServer::start(self.port, services).await?;
         Ok(Stack { api, server, owned, database, keys, faults })
     }
@@ -237,17 +253,27 @@ async fn apply_seed(file: &Path, server: &PostgresServer, database: &str) -> Res
     owner.batch_execute(&script).await.map_err(|error| sql_failure(&file.display().to_string(), error))
 }
 
-fn authenticator_pool(server: &PostgresServer, database: &str) -> Result<Pool> {
+/// The REST service, which follows the schema until `stop`.
+fn rest(
+    server: &PostgresServer,
+    database: &str,
+    keys: &ProjectKeys,
+    stop: CancellationToken,
+) -> Result<Rest> {
     let config = database::config(server.port(), AUTHENTICATOR, database);
-    let manager =
-        Manager::from_config(config, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
-    Pool::builder(manager).max_size(POOL_SIZE).build().map_err(|error| {
+    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let manager = Manager::from_config(config.clone(), NoTls, recycling);
+    let pool = Pool::builder(manager).max_size(POOL_SIZE).build().map_err(|error| {
         StackError::with_source(
             ErrorKind::Database,
             format!("cannot build the connection pool: {error}"),
             error,
         )
-    })
+    })?;
+    let rest = Rest::new(pool, keys.jwt().clone(), Settings::default());
+    let follower = rest.clone();
+    tokio::spawn(async move { stop.run_until_cancelled(follower.follow_schema(config)).await });
+    Ok(rest)
 }
 
 /// A directory of the project's `supabase/`, if this is built inside it.

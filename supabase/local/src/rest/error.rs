@@ -6,6 +6,7 @@ use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHE
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use tokio_postgres::error::Severity;
 
 use super::response::JSON;
 
@@ -97,7 +98,10 @@ impl RestError {
 
     /// What PostgreSQL, or the way to it, answered. `identified` says whether the request had a role of its own.
     pub(super) fn from_postgres(error: &tokio_postgres::Error, identified: bool) -> Self {
-        let Some(database) = error.as_db_error() else {
+        // A fatal error is the last word on a connection: what PostgREST's driver notices of it is the broken connection.
+        let Some(database) =
+            error.as_db_error().filter(|error| error.parsed_severity() != Some(Severity::Fatal))
+        else {
             let message = "Database client error. Retrying the connection.";
             return Self::new(StatusCode::SERVICE_UNAVAILABLE, "PGRST001", message)
                 .details("no connection to the server\n");

@@ -1,0 +1,164 @@
+//! What a `phx_join` asks for. Wrong types mostly mean the default, silently, as they do for the real server.
+
+use serde_json::{Map, Value};
+
+use crate::changes::{Binding, inspect};
+
+/// A join that can be understood.
+#[derive(Debug)]
+pub(crate) struct Join {
+    pub(crate) bindings: Vec<Binding>,
+    /// Changes arrive under the names INSERT, UPDATE, DELETE: the API from before there was a `config`.
+    pub(crate) legacy: bool,
+    pub(crate) private: bool,
+    /// Each broadcast push is answered.
+    pub(crate) ack: bool,
+    /// The channel hears its own broadcasts.
+    pub(crate) hears_itself: bool,
+    pub(crate) presence: bool,
+    /// The token of the payload, unless it says that the socket's key counts.
+    pub(crate) token: Option<String>,
+}
+
+impl Join {
+    /// Reads the payload of a join of the topic `realtime:` + `subtopic`.
+    ///
+    /// # Errors
+    /// The reason of the refusal.
+    pub(crate) fn parse(subtopic: &str, payload: &Value) -> Result<Self, String> {
+        let Some(params) = payload.as_object() else {
+            let got = inspect(payload);
+            return Err(format!("UnknownErrorOnChannel: expected params to be a :map, got: `{got}`"));
+        };
+        if subtopic.is_empty() {
+            return Err("TopicNameRequired: You must provide a topic name".to_owned());
+        }
+        let token = token(params);
+        let nothing = Map::new();
+        let config = match params.get("config") {
+            None => return Ok(Self::legacy(subtopic, token)),
+            Some(Value::Null) => &nothing,
+            Some(Value::Object(config)) => config,
+            Some(_) => {
+                return Err("UnknownErrorOnChannel: no function clause matching in Access.get/3".to_owned());
+            }
+        };
+        let part = |name: &str| config.get(name).and_then(Value::as_object).unwrap_or(&nothing);
+        let broadcast = part("broadcast");
+        Ok(Self {
+            bindings: bindings(config.get("postgres_changes"))?,
+            legacy: false,
+            private: flag(config.get("private")),
+            ack: flag(broadcast.get("ack")),
+            hears_itself: flag(broadcast.get("self")),
+            presence: flag(part("presence").get("enabled")),
+            token,
+        })
+    }
+
+    /// The old API: the topic itself is the binding, `schema[:table[:filter]]`.
+    fn legacy(subtopic: &str, token: Option<String>) -> Self {
+        let mut parts = subtopic.splitn(3, ':');
+        let binding = ["schema", "table", "filter"]
+            .into_iter()
+            .filter_map(|key| Some((key.to_owned(), Value::from(parts.next()?))))
+            .collect();
+        Self {
+            bindings: vec![Binding::new(binding)],
+            legacy: true,
+            private: false,
+            ack: false,
+            hears_itself: false,
+            presence: false,
+            token,
+        }
+    }
+}
+
+fn bindings(list: Option<&Value>) -> Result<Vec<Binding>, String> {
+    let entries = list.and_then(Value::as_array).into_iter().flatten();
+    entries
+        .filter(|entry| !entry.is_null())
+        .map(|entry| match entry {
+            Value::Object(entry) => Ok(Binding::new(entry.clone())),
+            other => {
+                let got = inspect(other);
+                Err(format!("UnknownErrorOnChannel: expected a map, got:\n\n    {got}\n"))
+            }
+        })
+        .collect()
+}
+
+/// A boolean, or its name in any case.
+fn flag(value: Option<&Value>) -> bool {
+    match value {
+        Some(Value::Bool(flag)) => *flag,
+        Some(Value::String(text)) => text.eq_ignore_ascii_case("true"),
+        _ => false,
+    }
+}
+
+/// The old name wins if it is a string; an opaque key says that the socket's key counts.
+fn token(params: &Map<String, Value>) -> Option<String> {
+    let text = |name: &str| params.get(name).and_then(Value::as_str);
+    let first = params.get("access_token").filter(|token| !token.is_null()).or(params.get("user_token"));
+    if first.and_then(Value::as_str).is_some_and(|token| token.starts_with("sb_")) {
+        return None;
+    }
+    text("user_token").or(text("access_token")).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(payload: Value) -> Result<Join, String> {
+        Join::parse("room", &payload)
+    }
+
+    #[test]
+    fn wrong_types_are_defaults_and_words_are_booleans() {
+        let join = parse(json!({"config": {"broadcast": {"ack": "True", "self": 1}, "private": "yes",
+            "presence": {"enabled": "true"}, "postgres_changes": {"event": "*"}}}))
+        .unwrap();
+        assert!(join.ack && join.presence && !join.hears_itself && !join.private && join.bindings.is_empty());
+        assert!(parse(json!({"config": null})).unwrap().bindings.is_empty());
+        assert!(parse(json!({"config": {"postgres_changes": [null]}})).unwrap().bindings.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_in_the_real_servers_words() {
+        let refusal = |payload| parse(payload).unwrap_err();
+        assert_eq!(refusal(json!([])), "UnknownErrorOnChannel: expected params to be a :map, got: `[]`");
+        assert_eq!(refusal(Value::Null), "UnknownErrorOnChannel: expected params to be a :map, got: `nil`");
+        let config = "UnknownErrorOnChannel: no function clause matching in Access.get/3";
+        assert_eq!(refusal(json!({"config": "x"})), config);
+        let entries = "UnknownErrorOnChannel: expected a map, got:\n\n    \"x\"\n";
+        assert_eq!(refusal(json!({"config": {"postgres_changes": ["x"]}})), entries);
+        let empty = Join::parse("", &json!({})).unwrap_err();
+        assert_eq!(empty, "TopicNameRequired: You must provide a topic name");
+    }
+
+    #[test]
+    fn without_a_config_the_topic_is_the_binding() {
+        let join = Join::parse("public:events:cluster_id=eq.a1", &json!({})).unwrap();
+        assert!(join.legacy);
+        let echo = join.bindings[0].echo();
+        assert!(
+            echo.ends_with(r#""filter":"cluster_id=eq.a1","schema":"public","table":"events"}"#),
+            "{echo}"
+        );
+    }
+
+    #[test]
+    fn only_a_string_that_is_no_opaque_key_is_a_token() {
+        let token = |payload: Value| Join::parse("room", &payload).unwrap().token;
+        assert_eq!(token(json!({"config": {}, "access_token": "a"})), Some("a".into()));
+        assert_eq!(token(json!({"config": {}, "user_token": "u", "access_token": "a"})), Some("u".into()));
+        for none in [json!(null), json!(42), json!("sb_publishable_x")] {
+            assert_eq!(token(json!({"config": {}, "access_token": none})), None);
+        }
+    }
+}
