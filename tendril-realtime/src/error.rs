@@ -91,11 +91,6 @@ pub enum ErrorKind {
         /// The reader's complaint; it names fields and positions, not values.
         message: String,
     },
-    /// A row change that the server delivered without its data.
-    IncompleteChange {
-        /// The server's texts: `Error 400: …`, `Error 401: …` or `Error 413: …`.
-        errors: Vec<String>,
-    },
     /// `PostgREST` answered with an error.
     Api(ApiError),
     /// The client was shut down, or the channel was left.
@@ -162,7 +157,6 @@ impl Error {
             ErrorKind::InvalidInput { .. }
             | ErrorKind::Push { .. }
             | ErrorKind::Decode { .. }
-            | ErrorKind::IncompleteChange { .. }
             | ErrorKind::Closed => Retry::Never,
             ErrorKind::Connect { .. } | ErrorKind::ConnectionLost { .. } | ErrorKind::Timeout { .. } => {
                 Retry::Backoff
@@ -187,7 +181,6 @@ impl Error {
             ErrorKind::Push { .. } => "Push",
             ErrorKind::Token { .. } => "TokenSource",
             ErrorKind::Decode { .. } => "Decode",
-            ErrorKind::IncompleteChange { .. } => "IncompleteChange",
             ErrorKind::Api(api) if api.code.is_empty() => "Http",
             ErrorKind::Api(api) => &api.code,
             ErrorKind::Closed => "Closed",
@@ -231,7 +224,6 @@ impl ApiError {
 
 fn handshake_retry(status: u16, message: &str) -> Retry {
     match status {
-        401 if message.contains("expired") => Retry::WithFreshToken,
         // Keys may be rotating.
         401 if message.contains("JWT signer") => Retry::After(Duration::from_secs(30)),
         // Counters are 60 s averages; sooner keeps them tripped.
@@ -288,9 +280,6 @@ impl fmt::Display for Error {
             ErrorKind::Push { message } => write!(f, "the server refused the message: {message}"),
             ErrorKind::Token { message } => write!(f, "no access token: {message}"),
             ErrorKind::Decode { what, message } => write!(f, "cannot read {what}: {message}"),
-            ErrorKind::IncompleteChange { errors } => {
-                write!(f, "a row change came without its data: {}", errors.join("; "))
-            }
             ErrorKind::Api(api) => write!(f, "{api}"),
             ErrorKind::Closed => f.write_str("the channel or the client was closed"),
         }

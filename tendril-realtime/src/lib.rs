@@ -1,16 +1,39 @@
-//! A Supabase Realtime and PostgREST client.
+//! A Supabase Realtime and PostgREST client that tells the truth about gaps.
 mod backoff;
+mod channel;
+mod client;
+mod driver;
 mod endpoint;
 mod error;
 pub mod rest;
 mod secret;
+mod session;
+mod socket;
+mod stream;
 mod tls;
 mod token;
+mod wire;
 
 pub use self::{
+    channel::{
+        Channel,
+        builder::{ChangesBuilder, ChannelBuilder},
+        changes::Changes,
+        filter::Filter,
+    },
+    client::{Client, ClientBuilder},
+    driver::{CountersSnapshot, Phase, Status},
     endpoint::Version,
     error::{ApiError, Error, ErrorKind, Retry},
     rest::Rest,
     secret::{AccessToken, ApiKey},
+    session::ResyncReason,
+    stream::{
+        broadcast::{Broadcast, BroadcastEvent, BroadcastStream},
+        changes::{ChangeEvent, ChangeStream},
+        presence::{Meta, PresenceEvent, PresenceStream},
+        row::{RawRow, Row},
+    },
     token::{TokenFuture, TokenSource},
+    wire::join::EventFilter,
 };

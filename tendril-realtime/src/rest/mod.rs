@@ -102,12 +102,11 @@ impl Rest {
         tokens: Option<Arc<dyn TokenSource>>,
         timeout: Duration,
         retries: RetryPolicy,
-        roots: &[CertificateDer<'static>],
+        tls: &Arc<rustls::ClientConfig>,
     ) -> Result<Self, Error> {
-        let tls = tls::client_config(roots)?;
         Ok(Self {
             requests: postgrest::Postgrest::new(endpoint.rest()),
-            transport: Arc::new(Transport::new(key, tokens, timeout, retries, &tls)?),
+            transport: Arc::new(Transport::new(key, tokens, timeout, retries, tls)?),
         })
     }
 }
@@ -148,7 +147,8 @@ impl RestBuilder {
     pub fn build(self) -> Result<Rest, Error> {
         let endpoint = Endpoint::parse(&self.url)?;
         let key = ApiKey::new(&self.key)?;
-        Rest::new(&endpoint, key, self.tokens.map(|handle| handle.0), self.timeout, self.retries, &self.roots)
+        let tls = tls::client_config(&self.roots)?;
+        Rest::new(&endpoint, key, self.tokens.map(|handle| handle.0), self.timeout, self.retries, &tls)
     }
 }
 

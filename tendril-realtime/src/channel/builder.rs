@@ -1,0 +1,236 @@
+//! What to listen to, said before the join.
+
+use std::{
+    marker::PhantomData,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use super::{Channel, changes::Changes};
+use crate::{
+    driver::{Capacity, Handle, Membership, Opened, Ready, Sender, mailbox},
+    error::{Error, ErrorKind},
+    session::Interest,
+    stream::{Inlet, broadcast::BroadcastStream, changes::ChangeStream, presence::PresenceStream},
+    wire::{
+        TOPIC_PREFIX,
+        join::{JoinConfig, Replay},
+    },
+};
+
+/// A channel that is being described. Streams are made first and the channel is joined last, so that nothing is missed.
+///
+/// ```no_run
+/// # use tendril_realtime::{Changes, Client, Error};
+/// # #[derive(serde::Deserialize)] struct Todo { id: i64 }
+/// # async fn run(client: Client) -> Result<(), Error> {
+/// let mut room = client.channel("room");
+/// let mut todos = room.listen::<Todo>(Changes::on("public", "todos"))?;
+/// let mut cursors = room.broadcasts(Some("cursor"));
+/// let room = room.join().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+#[must_use = "a channel is not joined until `join` or `subscribe`"]
+pub struct ChannelBuilder {
+    handle: Handle,
+    name: String,
+    config: JoinConfig,
+    hearers: Vec<(Interest, Sender)>,
+    membership: Arc<OnceLock<Membership>>,
+    capacity: Capacity,
+    patience: Duration,
+}
+
+/// A channel with one wish for row changes: see [`ChannelBuilder::changes`].
+#[derive(Debug)]
+#[must_use = "nothing is subscribed until `subscribe`"]
+pub struct ChangesBuilder<T> {
+    channel: ChannelBuilder,
+    changes: Changes,
+    rows: PhantomData<fn() -> T>,
+}
+
+impl ChannelBuilder {
+    pub(crate) fn new(handle: Handle, name: &str, patience: Duration) -> Self {
+        // Users who know the wire write the prefix; it is not part of the name.
+        let name = name.strip_prefix(TOPIC_PREFIX).unwrap_or(name).to_owned();
+        Self {
+            handle,
+            name,
+            config: JoinConfig::default(),
+            hearers: Vec::new(),
+            membership: Arc::new(OnceLock::new()),
+            capacity: Capacity::default(),
+            patience,
+        }
+    }
+
+    /// A private channel: joined only if the policies on `realtime.messages` allow it. Public and private channels of one
+    /// name are different rooms.
+    pub fn private(mut self, private: bool) -> Self {
+        self.config.private = private;
+        self
+    }
+
+    /// Whether the server acknowledges each broadcast of ours: accepted, not delivered.
+    pub fn acknowledged(mut self, ack: bool) -> Self {
+        self.config.broadcast.ack = ack;
+        self
+    }
+
+    /// Whether our own broadcasts come back to us.
+    pub fn echo(mut self, own: bool) -> Self {
+        self.config.broadcast.own = own;
+        self
+    }
+
+    /// Asks for stored messages since this time (Unix milliseconds), 25 at most. Only private channels, and only messages that
+    /// came from the database.
+    pub fn replay(mut self, since_ms: u64, limit: Option<u8>) -> Self {
+        self.config.broadcast.replay = Some(Replay { since: since_ms, limit });
+        self
+    }
+
+    /// Takes part in presence under this key. Several devices may share a key; without one the server makes a new one for each
+    /// join.
+    pub fn presence_key(mut self, key: impl Into<String>) -> Self {
+        self.config.presence.enabled = true;
+        self.config.presence.key = key.into();
+        self
+    }
+
+    /// How far the reader of a stream made from here on may fall behind before the oldest events are dropped: so many events,
+    /// and so many bytes. Default: 4096 events, 16 MiB.
+    pub fn capacity(mut self, events: usize, bytes: usize) -> Self {
+        self.capacity = Capacity { events: events.max(1), bytes: bytes.max(1) };
+        self
+    }
+
+    /// Only row changes of one table: `subscribe` comes next.
+    pub fn changes<T: DeserializeOwned>(self, changes: Changes) -> ChangesBuilder<T> {
+        ChangesBuilder { channel: self, changes, rows: PhantomData }
+    }
+
+    /// One stream of row changes, beside others on the same channel.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for what the server would misread.
+    pub fn listen<T: DeserializeOwned>(&mut self, changes: Changes) -> Result<ChangeStream<T>, Error> {
+        let binding = changes.binding()?;
+        let place = self.config.bindings.len();
+        self.config.bindings.push(binding);
+        let (schema, table) = changes.exact_names();
+        Ok(ChangeStream::new(self.inlet(Interest::Changes(place)), schema, table))
+    }
+
+    /// Broadcasts with this event name, or all of them.
+    pub fn broadcasts(&mut self, event: Option<&str>) -> BroadcastStream {
+        BroadcastStream::new(self.inlet(Interest::Broadcast), event.map(str::to_owned))
+    }
+
+    /// Who is there. Enables presence for the channel.
+    pub fn presences(&mut self) -> PresenceStream {
+        self.config.presence.enabled = true;
+        PresenceStream::new(self.inlet(Interest::Presence))
+    }
+
+    fn inlet(&mut self, interest: Interest) -> Inlet {
+        let (sender, receiver) = mailbox(self.capacity);
+        self.hearers.push((interest, sender));
+        Inlet::new(receiver, Arc::clone(&self.membership))
+    }
+
+    /// Refuses what the server would misread.
+    fn check(&self) -> Result<(), Error> {
+        if self.name.trim().is_empty() {
+            return Err(Error::invalid("topic", "it is empty"));
+        }
+        if self.name.len() > 255 - TOPIC_PREFIX.len() {
+            let most = 255 - TOPIC_PREFIX.len();
+            let length = self.name.len();
+            return Err(Error::invalid(
+                "topic",
+                format!("it is {length} bytes long; a frame carries at most {most}"),
+            ));
+        }
+        match &self.config.broadcast.replay {
+            Some(_) if !self.config.private => Err(Error::invalid(
+                "replay",
+                "only private channels have stored messages; call private(true)",
+            )),
+            Some(Replay { limit: Some(limit), .. }) if !(1..=25).contains(limit) => {
+                Err(Error::invalid("replay", format!("the server gives 1 to 25 messages, not {limit}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Joins, without waiting for it.
+    pub(crate) fn open(self) -> Result<(Channel, Ready), Error> {
+        self.check()?;
+        let acknowledged = self.config.broadcast.ack;
+        let Opened { membership, ready } = self.handle.open(self.name, self.config, self.hearers);
+        let _ = self.membership.set(membership.clone());
+        Ok((Channel::new(membership, acknowledged), ready))
+    }
+
+    /// Joins the channel and keeps it joined until the last handle and stream of it is dropped. Resolves when everything that
+    /// was asked for really flows: the join is accepted, and row changes are announced.
+    ///
+    /// # Errors
+    /// What the server says where trying again cannot help; [`Timeout`](ErrorKind::Timeout) after the client's subscribe
+    /// timeout, upon which the channel is left.
+    pub async fn join(self) -> Result<Channel, Error> {
+        let patience = self.patience;
+        let (channel, ready) = self.open()?;
+        flowing(ready, patience).await?;
+        Ok(channel)
+    }
+}
+
+impl<T: DeserializeOwned> ChangesBuilder<T> {
+    /// Subscribes, and resolves when rows really flow: at that moment, read the table once, and nothing is missed.
+    ///
+    /// # Errors
+    /// As [`ChannelBuilder::join`].
+    pub async fn subscribe(self) -> Result<ChangeStream<T>, Error> {
+        let patience = self.channel.patience;
+        let (stream, ready) = self.open()?;
+        flowing(ready, patience).await?;
+        Ok(stream)
+    }
+
+    /// Subscribes without waiting. The stream yields errors, retryable ones too, from the first attempt on; the future
+    /// resolves when rows flow, however long that takes, or when they never will.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for what the server would misread.
+    pub fn start(
+        self,
+    ) -> Result<(ChangeStream<T>, impl Future<Output = Result<(), Error>> + Send + use<T>), Error> {
+        let (stream, ready) = self.open()?;
+        let ready =
+            async move { ready.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Closed))).map(drop) };
+        Ok((stream, ready))
+    }
+
+    fn open(mut self) -> Result<(ChangeStream<T>, Ready), Error> {
+        let stream = self.channel.listen(self.changes)?;
+        let (_, ready) = self.channel.open()?;
+        Ok((stream, ready))
+    }
+}
+
+async fn flowing(ready: Ready, patience: Duration) -> Result<(), Error> {
+    match timeout(patience, ready).await {
+        Ok(Ok(answer)) => answer.map(drop),
+        Ok(Err(_)) => Err(Error::new(ErrorKind::Closed)),
+        Err(_) => {
+            Err(Error::new(ErrorKind::Timeout { waiting_for: "the channel to be joined and rows to flow" }))
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What a user holds of a joined channel.
+
+pub(crate) mod builder;
+pub(crate) mod changes;
+pub(crate) mod filter;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::{
+    driver::Membership,
+    error::Error,
+    wire::{Payload, binary::name_length, event::name},
+};
+
+/// How long an acknowledgement is awaited: on a private channel without the right to write, none ever comes.
+const ACK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A joined channel. It stays joined over reconnects, and is left when the last handle and the last stream of it are dropped.
+#[derive(Debug, Clone)]
+pub struct Channel {
+    membership: Membership,
+    acknowledged: bool,
+}
+
+impl Channel {
+    pub(crate) fn new(membership: Membership, acknowledged: bool) -> Self {
+        Self { membership, acknowledged }
+    }
+
+    /// Sends a message to everyone else on the channel. If the channel was opened
+    /// [`acknowledged`](builder::ChannelBuilder::acknowledged), resolves when the server accepted it, otherwise when it is
+    /// queued. While the connection is down, messages wait for up to 10 s.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a payload that is no JSON object;
+    /// [`Push`](crate::ErrorKind::Push) if the server refuses it, `payload_size_exceeded` among the reasons;
+    /// [`Timeout`](crate::ErrorKind::Timeout) if no acknowledgement comes: without the right to write, none does.
+    pub async fn broadcast<P: Serialize + ?Sized>(&self, event: &str, payload: &P) -> Result<(), Error> {
+        let payload = serde_json::to_value(payload).map_err(|error| Error::decode("the payload", &error))?;
+        if !payload.is_object() {
+            // The server fails to encode anything else on delivery, and crashes the sender's channel.
+            return Err(Error::invalid("payload", "a broadcast carries a JSON object"));
+        }
+        name_length("event", event)?;
+        let message = serde_json::json!({ "type": "broadcast", "event": event, "payload": payload });
+        self.send(Payload::Json(message.to_string())).await
+    }
+
+    /// Sends raw bytes. Only subscribers that speak version 2 of the protocol hear them.
+    ///
+    /// # Errors
+    /// As [`broadcast`](Self::broadcast).
+    pub async fn broadcast_bytes(&self, event: &str, bytes: impl Into<Bytes>) -> Result<(), Error> {
+        name_length("event", event)?;
+        self.send(Payload::BinaryBroadcast { event: event.to_owned(), bytes: bytes.into() }).await
+    }
+
+    async fn send(&self, payload: Payload) -> Result<(), Error> {
+        self.membership.push(name::BROADCAST, payload, ACK_PATIENCE, self.acknowledged).await
+    }
+
+    /// Says that we are here, with this state (a JSON object), now and again after each reconnect. The server counts each
+    /// call: more than 5 within 30 s close the channel.
+    ///
+    /// # Errors
+    /// [`Push`](crate::ErrorKind::Push) if the server refuses it, [`Timeout`](crate::ErrorKind::Timeout) without an answer.
+    pub async fn track<S: Serialize + ?Sized>(&self, state: &S) -> Result<(), Error> {
+        let state = serde_json::to_value(state).map_err(|error| Error::decode("the state", &error))?;
+        if !state.is_object() {
+            return Err(Error::invalid("state", "presence carries a JSON object"));
+        }
+        self.membership.track(Some(state.to_string()), ACK_PATIENCE).await
+    }
+
+    /// Says that we are not here any more.
+    ///
+    /// # Errors
+    /// As [`track`](Self::track).
+    pub async fn untrack(&self) -> Result<(), Error> {
+        self.membership.track(None, ACK_PATIENCE).await
+    }
+}

@@ -1,0 +1,250 @@
+//! The one task that owns the socket: it moves bytes between socket and session, and performs the session's actions.
+
+mod counters;
+mod mailbox;
+mod phase;
+mod task;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub(crate) use self::{
+    counters::Counters,
+    mailbox::{Capacity, Item, Receiver, Sender, mailbox},
+};
+pub use self::{
+    counters::CountersSnapshot,
+    phase::{Phase, Status},
+};
+use crate::{
+    endpoint::{Endpoint, Version},
+    error::{Error, ErrorKind},
+    secret::ApiKey,
+    session::{Command, Interest, RequestId, Settings, Subscriber, SubscriberId, TopicId},
+    socket::Dialer,
+    token::TokenSource,
+    wire::{Slice, join::JoinConfig},
+};
+
+/// Messages of users that wait for the driver.
+const PUSHES_AT_ONCE: usize = 256;
+
+/// Everything a driver needs to know before it starts.
+pub(crate) struct Setup {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) key: ApiKey,
+    pub(crate) version: Version,
+    pub(crate) tokens: Option<Arc<dyn TokenSource>>,
+    pub(crate) dialer: Dialer,
+    pub(crate) settings: Settings,
+    pub(crate) reconnect_first: Duration,
+    pub(crate) reconnect_longest: Duration,
+}
+
+/// From the handles to the driver.
+enum Message {
+    /// For the session, with mailboxes to fill and an answer to give.
+    Command { command: Command, mailboxes: Vec<(SubscriberId, Sender)>, answer: Option<Answer> },
+    /// Do not wait out the pause before the next attempt; drop a connection that is open.
+    ReconnectNow,
+    /// Leave everything and close.
+    Shutdown(oneshot::Sender<()>),
+}
+
+type Answer = (RequestId, oneshot::Sender<Result<Slice, Error>>);
+
+/// A handle on the driver. The task starts with the first channel and ends when the last handle is dropped.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    setup: Mutex<Option<Setup>>,
+    parts: Mutex<Option<task::Inbox>>,
+    /// Opens, leaves, shutdown: few, and must not wait behind pushes.
+    control: mpsc::UnboundedSender<Message>,
+    pushes: mpsc::Sender<Message>,
+    status: watch::Receiver<Status>,
+    counters: Arc<Counters>,
+    next_id: AtomicU64,
+}
+
+/// A joined channel, or one that is to be joined. When the last clone goes, the channel is left.
+#[derive(Debug, Clone)]
+pub(crate) struct Membership(Arc<Member>);
+
+struct Member {
+    topic: TopicId,
+    handle: Handle,
+}
+
+/// What [`Handle::open`] gives: the membership, and the news that everything flows.
+pub(crate) struct Opened {
+    pub(crate) membership: Membership,
+    pub(crate) ready: Ready,
+}
+
+/// Resolves when everything that was asked for flows, or when it never will.
+pub(crate) type Ready = oneshot::Receiver<Result<Slice, Error>>;
+
+impl Handle {
+    pub(crate) fn new(setup: Setup) -> Self {
+        let (control, control_inbox) = mpsc::unbounded_channel();
+        let (pushes, push_inbox) = mpsc::channel(PUSHES_AT_ONCE);
+        let (status_sender, status) = watch::channel(Status::default());
+        let counters = Arc::new(Counters::default());
+        let inbox = task::Inbox {
+            control: control_inbox,
+            pushes: push_inbox,
+            status: status_sender,
+            counters: Arc::clone(&counters),
+        };
+        let inner = Inner {
+            setup: Mutex::new(Some(setup)),
+            parts: Mutex::new(Some(inbox)),
+            control,
+            pushes,
+            status,
+            counters,
+            next_id: AtomicU64::new(1),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    pub(crate) fn status(&self) -> watch::Receiver<Status> {
+        self.inner.status.clone()
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.inner.counters
+    }
+
+    fn next_id(&self) -> u64 {
+        self.inner.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Starts the task if it does not run yet: building a client does no I/O and needs no runtime.
+    fn start(&self) {
+        let take = |slot: &Mutex<Option<_>>| slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(setup) = take(&self.inner.setup) else { return };
+        let parts = self.inner.parts.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(inbox) = parts {
+            tokio::spawn(task::run(setup, inbox));
+        }
+    }
+
+    /// Joins a channel and keeps it joined, filling these mailboxes. Does not wait.
+    pub(crate) fn open(&self, name: String, config: JoinConfig, hearers: Vec<(Interest, Sender)>) -> Opened {
+        self.start();
+        let topic = TopicId(self.next_id());
+        let (mut mailboxes, mut subscribers) = (Vec::new(), Vec::new());
+        for (interest, sender) in hearers {
+            let id = SubscriberId(self.next_id());
+            mailboxes.push((id, sender));
+            subscribers.push(Subscriber { id, interest });
+        }
+        let request = RequestId(self.next_id());
+        let (answer, ready) = oneshot::channel();
+        let command = Command::Open { topic, name, config, subscribers, ready: request };
+        // If the driver is gone, the dropped senders say so.
+        let _ =
+            self.inner.control.send(Message::Command { command, mailboxes, answer: Some((request, answer)) });
+        Opened { membership: Membership(Arc::new(Member { topic, handle: self.clone() })), ready }
+    }
+
+    /// Sends a command that the session answers.
+    async fn ask(&self, make: impl FnOnce(RequestId) -> Command) -> Result<Slice, Error> {
+        let request = RequestId(self.next_id());
+        let (answer, answered) = oneshot::channel();
+        let message = Message::Command {
+            command: make(request),
+            mailboxes: Vec::new(),
+            answer: Some((request, answer)),
+        };
+        self.inner.pushes.send(message).await.map_err(|_| Error::new(ErrorKind::Closed))?;
+        answered.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Closed)))
+    }
+
+    /// Sends a command that nobody answers.
+    async fn tell(&self, command: Command) -> Result<(), Error> {
+        let message = Message::Command { command, mailboxes: Vec::new(), answer: None };
+        self.inner.pushes.send(message).await.map_err(|_| Error::new(ErrorKind::Closed))
+    }
+
+    pub(crate) fn renew_token(&self) {
+        let _ = self.inner.control.send(Message::Command {
+            command: Command::RenewToken,
+            mailboxes: Vec::new(),
+            answer: None,
+        });
+    }
+
+    pub(crate) fn reconnect_now(&self) {
+        let _ = self.inner.control.send(Message::ReconnectNow);
+    }
+
+    /// Leaves all channels and closes the connection.
+    pub(crate) async fn shutdown(&self) {
+        let (done, finished) = oneshot::channel();
+        if self.inner.control.send(Message::Shutdown(done)).is_ok() {
+            let _ = finished.await;
+        }
+    }
+}
+
+impl Membership {
+    /// Sends an event on the channel, and awaits the server's answer if there is one to await.
+    pub(crate) async fn push(
+        &self,
+        event: &'static str,
+        payload: crate::wire::Payload,
+        patience: Duration,
+        answered: bool,
+    ) -> Result<(), Error> {
+        let topic = self.0.topic;
+        if answered {
+            let make = |request| Command::Push { topic, request: Some(request), event, payload, patience };
+            self.0.handle.ask(make).await.map(drop)
+        } else {
+            self.0.handle.tell(Command::Push { topic, request: None, event, payload, patience }).await
+        }
+    }
+
+    /// Tracks a presence payload (JSON text of an object), or stops tracking.
+    pub(crate) async fn track(&self, payload: Option<String>, patience: Duration) -> Result<(), Error> {
+        let topic = self.0.topic;
+        self.0.handle.ask(|request| Command::Track { topic, request, payload, patience }).await.map(drop)
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        let command = Command::Leave { topic: self.topic };
+        let _ =
+            self.handle.inner.control.send(Message::Command { command, mailboxes: Vec::new(), answer: None });
+    }
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").field("status", &*self.inner.status.borrow()).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Member({:?})", self.topic)
+    }
+}
+
+/// The answers that are waited for.
+type Answers = HashMap<RequestId, oneshot::Sender<Result<Slice, Error>>>;

@@ -1,0 +1,76 @@
+//! What the user may know of the connection at any time.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::error::Error;
+
+/// Where the connection stands. Each variant says what may happen next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Phase {
+    /// Nobody wants a channel, so nothing is connected. The first channel connects.
+    Idle,
+    /// A connection is being opened.
+    Connecting {
+        /// How many attempts failed since the last connection that proved to work.
+        attempt: u32,
+    },
+    /// The websocket is open.
+    Open {
+        /// Since when.
+        since: Instant,
+    },
+    /// The last attempt or connection failed; the next attempt comes by itself.
+    Waiting {
+        /// How many attempts failed since the last connection that proved to work.
+        attempt: u32,
+        /// When the next attempt begins.
+        next_try: Instant,
+    },
+    /// The client was shut down.
+    Closed,
+}
+
+/// A snapshot of the connection's state; see [`Client::status`](crate::Client::status).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Status {
+    /// Where the connection stands.
+    pub phase: Phase,
+    /// Why the last attempt or connection ended; kept while the next one is being made.
+    pub last_error: Option<Arc<Error>>,
+    /// Channels that are wanted.
+    pub channels: usize,
+    /// Channels in which everything that was asked for flows.
+    pub live_channels: usize,
+    /// The last measured time of a heartbeat to the server and back.
+    pub round_trip: Option<Duration>,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self { phase: Phase::Idle, last_error: None, channels: 0, live_channels: 0, round_trip: None }
+    }
+}
+
+impl Status {
+    /// Whether the websocket is open.
+    pub fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open { .. })
+    }
+}
+
+impl Phase {
+    /// The phase's name in lower case, for logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Connecting { .. } => "connecting",
+            Self::Open { .. } => "open",
+            Self::Waiting { .. } => "waiting",
+            Self::Closed => "closed",
+        }
+    }
+}

@@ -1,0 +1,542 @@
+//! The loop: connect, serve, wait, again.
+
+use std::{
+    collections::HashMap,
+    future::{Future, pending},
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{Answers, Counters, Message, Phase, Setup, Status, mailbox};
+use crate::{
+    backoff::Backoff,
+    error::{Error, ErrorKind, Retry},
+    secret::AccessToken,
+    session::{Action, Command, Delivery, Session, SubscriberId},
+    socket::{Closed, Received, Socket},
+    wire::{self, Outbound, close},
+};
+
+/// Messages taken from the socket before commands and timers get their turn.
+const BATCH: usize = 64;
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// The driver's ends of the handles' channels.
+pub(super) struct Inbox {
+    pub(super) control: mpsc::UnboundedReceiver<Message>,
+    pub(super) pushes: mpsc::Receiver<Message>,
+    pub(super) status: watch::Sender<Status>,
+    pub(super) counters: Arc<Counters>,
+}
+
+type TokenAnswer = Result<(AccessToken, Option<Duration>), Error>;
+type TokenQuestion = Pin<Box<dyn Future<Output = TokenAnswer> + Send>>;
+
+/// Why serving a connection ended.
+enum Exit {
+    /// The connection is gone.
+    Lost(Closed),
+    /// The peer answers no more, or the machine slept: not worth a goodbye.
+    Dead(&'static str),
+    /// The user wants a new connection.
+    Requested,
+    /// Nobody wants a channel.
+    Unwanted,
+    /// The user, or the last handle, is gone.
+    Shutdown(Option<oneshot::Sender<()>>),
+}
+
+struct Driver {
+    setup: Setup,
+    inbox: Inbox,
+    session: Session,
+    mailboxes: HashMap<SubscriberId, mailbox::Sender>,
+    answers: Answers,
+    /// The session's wishes, performed in order. Emptied after each message, its memory kept.
+    actions: Vec<Action>,
+    /// Those of them that need the socket.
+    outgoing: Vec<Outbound>,
+    /// The session took the peer for dead.
+    is_dead: bool,
+    /// Mailboxes that got something since the last wake-up.
+    touched: Vec<SubscriberId>,
+    question: Option<TokenQuestion>,
+    backoff: Backoff,
+}
+
+/// Runs until the last handle is gone.
+pub(super) async fn run(setup: Setup, inbox: Inbox) {
+    let has_source = setup.tokens.is_some();
+    let can_refresh = setup.tokens.as_ref().is_some_and(|tokens| tokens.can_refresh());
+    let session = Session::new(setup.settings.clone(), has_source, can_refresh, std::time::Instant::now());
+    let backoff = Backoff::new(setup.reconnect_first, setup.reconnect_longest);
+    let mut driver = Driver {
+        setup,
+        inbox,
+        session,
+        mailboxes: HashMap::new(),
+        answers: HashMap::new(),
+        actions: Vec::new(),
+        outgoing: Vec::new(),
+        is_dead: false,
+        touched: Vec::new(),
+        question: None,
+        backoff,
+    };
+    let done = driver.live().await;
+    driver.say(|status| status.phase = Phase::Closed);
+    driver.close_all();
+    if let Some(done) = done {
+        let _ = done.send(());
+    }
+}
+
+impl Driver {
+    async fn live(&mut self) -> Option<oneshot::Sender<()>> {
+        loop {
+            if !self.session.wants_connection(now()) {
+                self.say(|status| status.phase = Phase::Idle);
+                if let Some(Exit::Shutdown(done)) = self.wait_until(None).await {
+                    return done;
+                }
+                continue;
+            }
+            let attempt = self.backoff.attempt();
+            self.say(|status| status.phase = Phase::Connecting { attempt });
+            let connected = self.connect().await;
+            let pause = match connected {
+                Err(Exit::Shutdown(done)) => return done,
+                Err(_) => continue,
+                Ok(Ok(socket)) => match self.serve(socket).await {
+                    Exit::Shutdown(done) => return done,
+                    Exit::Unwanted | Exit::Requested => Duration::ZERO,
+                    Exit::Lost(closed) => self.pause_after_close(&closed),
+                    Exit::Dead(why) => {
+                        self.note(Error::new(ErrorKind::ConnectionLost {
+                            code: None,
+                            reason: why.to_owned(),
+                        }));
+                        Duration::ZERO
+                    }
+                },
+                Ok(Err(error)) => match self.pause_after_refusal(error) {
+                    Some(pause) => pause,
+                    None => continue,
+                },
+            };
+            if pause.is_zero() {
+                continue;
+            }
+            let next_try = Instant::now() + pause;
+            let attempt = self.backoff.attempt();
+            self.say(|status| status.phase = Phase::Waiting { attempt, next_try });
+            if let Some(Exit::Shutdown(done)) = self.wait_until(Some(next_try)).await {
+                return done;
+            }
+        }
+    }
+
+    /// Waits without a connection: for the time, for a command that changes something, or for the end.
+    async fn wait_until(&mut self, time: Option<Instant>) -> Option<Exit> {
+        let timer = async {
+            match time {
+                Some(time) => sleep_until(time).await,
+                None => pending().await,
+            }
+        };
+        tokio::pin!(timer);
+        loop {
+            let wake = self.session.wake().map(Instant::from_std);
+            tokio::select! {
+                () = &mut timer => return None,
+                message = self.inbox.control.recv() => match self.handle(message) {
+                    Some(Exit::Requested) => return None,
+                    Some(exit) => return Some(exit),
+                    None if time.is_none() => return None,
+                    None => {}
+                },
+                Some(message) = self.inbox.pushes.recv() => { self.handle(Some(message)); }
+                () = sleep_until_some(wake) => self.step(|session, now, out| session.tick(now, out)),
+            }
+            if time.is_some() && !self.session.wants_connection(now()) {
+                return None;
+            }
+        }
+    }
+
+    /// Asks for a token, then dials. Commands are served meanwhile.
+    async fn connect(&mut self) -> Result<Result<Socket, Error>, Exit> {
+        let tokens = self.setup.tokens.clone();
+        let dialer = self.setup.dialer.clone();
+        let url = self.setup.endpoint.websocket(&self.setup.key, self.setup.version);
+        let attempt = async move {
+            let token = match tokens {
+                Some(tokens) => Some(tokens.token().await.map(with_life)?),
+                None => None,
+            };
+            Ok::<_, Error>((dialer.dial(&url?).await?, token))
+        };
+        tokio::pin!(attempt);
+        loop {
+            tokio::select! {
+                result = &mut attempt => return Ok(match result {
+                    Ok((socket, token)) => {
+                        if let Some(token) = token {
+                            self.step(|session, now, out| session.on_token(Ok(token), now, out));
+                        }
+                        Ok(socket)
+                    }
+                    Err(error) => Err(error),
+                }),
+                message = self.inbox.control.recv() => {
+                    if let Some(exit @ Exit::Shutdown(_)) = self.handle(message) {
+                        return Err(exit);
+                    }
+                }
+                Some(message) = self.inbox.pushes.recv() => { self.handle(Some(message)); }
+            }
+        }
+    }
+
+    /// Serves an open connection until it ends.
+    async fn serve(&mut self, mut socket: Socket) -> Exit {
+        Counters::add(&self.inbox.counters.connections, 1);
+        let since = Instant::now();
+        tracing::info!(target: "tendril_realtime", "connected");
+        self.say(|status| status.phase = Phase::Open { since });
+        self.step(|session, now, out| session.on_open(now, out));
+        let exit = self.exchange(&mut socket).await;
+        if matches!(exit, Exit::Shutdown(_) | Exit::Unwanted | Exit::Requested) {
+            let _ = timeout(GOODBYE, socket.close()).await;
+        }
+        if self.session.is_proved() {
+            self.backoff.reset();
+        }
+        self.question = None;
+        self.step(|session, now, out| session.on_closed(now, out));
+        // What was not sent is made anew for the next connection.
+        self.outgoing.clear();
+        self.is_dead = false;
+        self.update_status();
+        exit
+    }
+
+    async fn exchange(&mut self, socket: &mut Socket) -> Exit {
+        let mut received = Vec::with_capacity(BATCH);
+        let mut clocks = Clocks::now();
+        let mut wake = None;
+        let mut stale = true;
+        loop {
+            if let Some(dead) = self.send_outgoing(socket) {
+                return dead;
+            }
+            if stale {
+                wake = self.session.wake().map(Instant::from_std);
+                self.update_status();
+                stale = false;
+            }
+            tokio::select! {
+                () = socket.receive(&mut received, BATCH) => {
+                    if let Some(closed) = self.take_in(&mut received, &mut stale) {
+                        return Exit::Lost(closed);
+                    }
+                }
+                message = self.inbox.control.recv() => {
+                    if let Some(exit) = self.handle(message) {
+                        // Leaves that were asked for go out before the goodbye.
+                        self.send_outgoing(socket);
+                        return exit;
+                    }
+                    stale = true;
+                }
+                Some(message) = self.inbox.pushes.recv() => {
+                    self.handle(Some(message));
+                    stale = true;
+                }
+                answer = answer_of(&mut self.question) => {
+                    self.question = None;
+                    self.step(|session, now, out| session.on_token(answer, now, out));
+                    stale = true;
+                }
+                () = sleep_until_some(wake) => {
+                    if clocks.slept(self.setup.settings.heartbeat_interval) {
+                        return Exit::Dead("the machine was asleep");
+                    }
+                    self.step(|session, now, out| session.tick(now, out));
+                    if !self.session.wants_connection(now()) {
+                        return Exit::Unwanted;
+                    }
+                    stale = true;
+                }
+            }
+        }
+    }
+
+    /// Feeds a batch to the session and fills the mailboxes; wakes each reader once.
+    fn take_in(&mut self, received: &mut Vec<Received>, stale: &mut bool) -> Option<Closed> {
+        let mut closed = None;
+        let at = now();
+        let mut bytes = 0;
+        let frames = received.len() as u64;
+        for item in received.drain(..) {
+            let message = match item {
+                Received::Text(text) => {
+                    bytes += text.as_str().len();
+                    wire::text::decode(&text)
+                }
+                Received::Binary(frame) => {
+                    bytes += frame.len();
+                    wire::binary::decode(&frame)
+                }
+                Received::Control => {
+                    self.session.on_sign_of_life(at);
+                    *stale = true;
+                    continue;
+                }
+                Received::Closed(end) => {
+                    closed = Some(end);
+                    continue;
+                }
+            };
+            match message {
+                Ok(message) => {
+                    *stale |=
+                        !matches!(message.body, wire::Body::Change(_)) || self.session.is_heartbeat_open();
+                    self.session.on_message(message, at, &mut self.actions);
+                }
+                Err(error) => {
+                    Counters::add(&self.inbox.counters.malformed_frames, 1);
+                    tracing::debug!(target: "tendril_realtime", %error, "a frame was passed over");
+                    self.session.on_sign_of_life(at);
+                    *stale = true;
+                }
+            }
+            self.perform();
+        }
+        self.wake_readers();
+        Counters::add(&self.inbox.counters.frames_received, frames);
+        Counters::add(&self.inbox.counters.bytes_received, bytes as u64);
+        closed
+    }
+
+    /// Performs what needs no socket; keeps the rest.
+    fn perform(&mut self) {
+        let mut actions = std::mem::take(&mut self.actions);
+        for action in actions.drain(..) {
+            match action {
+                Action::Deliver(subscriber, delivery) => self.deliver(subscriber, delivery),
+                Action::Send(message) => self.outgoing.push(message),
+                Action::Drop => self.is_dead = true,
+                Action::Answer(request, answer) => {
+                    if let Some(waiting) = self.answers.remove(&request) {
+                        let _ = waiting.send(answer);
+                    }
+                }
+                Action::AskForToken => {
+                    if let Some(tokens) = self.setup.tokens.clone() {
+                        self.question = Some(Box::pin(async move { tokens.token().await.map(with_life) }));
+                    }
+                }
+                Action::TokenRefused(token) => {
+                    if let Some(tokens) = &self.setup.tokens {
+                        tokens.refused(&token);
+                    }
+                }
+            }
+        }
+        self.actions = actions;
+    }
+
+    fn deliver(&mut self, subscriber: SubscriberId, delivery: Delivery) {
+        let Some(mailbox) = self.mailboxes.get(&subscriber) else { return };
+        if matches!(delivery, Delivery::Resync(_)) {
+            Counters::add(&self.inbox.counters.resyncs, 1);
+        }
+        let ends = matches!(delivery, Delivery::End(_));
+        let dropped = mailbox.put(delivery);
+        Counters::add(&self.inbox.counters.events_delivered, 1);
+        if dropped > 0 {
+            Counters::add(&self.inbox.counters.events_dropped, dropped);
+        }
+        if ends {
+            // Dropping the sender wakes the reader.
+            self.mailboxes.remove(&subscriber);
+        } else if self.touched.last() != Some(&subscriber) {
+            self.touched.push(subscriber);
+        }
+    }
+
+    fn wake_readers(&mut self) {
+        for subscriber in self.touched.drain(..) {
+            if let Some(mailbox) = self.mailboxes.get(&subscriber) {
+                mailbox.wake();
+            }
+        }
+    }
+
+    /// Puts the session's messages into the socket's outbox.
+    fn send_outgoing(&mut self, socket: &mut Socket) -> Option<Exit> {
+        let mut outgoing = std::mem::take(&mut self.outgoing);
+        for message in outgoing.drain(..) {
+            self.send(&message, socket);
+        }
+        self.outgoing = outgoing;
+        std::mem::take(&mut self.is_dead).then_some(Exit::Dead("the server answers no more"))
+    }
+
+    fn send(&self, message: &Outbound, socket: &mut Socket) {
+        let bytes = match wire::text::encode(message, self.setup.version) {
+            Some(text) => socket.queue_text(text),
+            // Checked when it was accepted.
+            None => match wire::binary::encode(message) {
+                Ok(Some(frame)) => socket.queue_binary(frame),
+                Ok(None) | Err(_) => return,
+            },
+        };
+        Counters::add(&self.inbox.counters.frames_sent, 1);
+        Counters::add(&self.inbox.counters.bytes_sent, bytes as u64);
+    }
+
+    /// Lets the session run, and performs what it wants.
+    fn step(&mut self, run: impl FnOnce(&mut Session, std::time::Instant, &mut Vec<Action>)) {
+        run(&mut self.session, now(), &mut self.actions);
+        self.perform();
+        self.wake_readers();
+    }
+
+    /// A message from a handle; `None` from the channel means that all handles are gone.
+    fn handle(&mut self, message: Option<Message>) -> Option<Exit> {
+        match message {
+            Some(Message::Command { command, mailboxes, answer }) => {
+                self.mailboxes.extend(mailboxes);
+                self.answers.extend(answer);
+                let leaving = matches!(command, Command::Leave { .. });
+                self.step(|session, now, out| session.on_command(command, now, out));
+                if leaving {
+                    self.mailboxes.retain(|_, mailbox| !mailbox.is_abandoned());
+                }
+                self.update_status();
+                None
+            }
+            Some(Message::ReconnectNow) => Some(Exit::Requested),
+            Some(Message::Shutdown(done)) => Some(Exit::Shutdown(Some(done))),
+            None => Some(Exit::Shutdown(None)),
+        }
+    }
+
+    /// How long to wait after a connection that was lost.
+    fn pause_after_close(&mut self, closed: &Closed) -> Duration {
+        let reason = closed.detail.clone().unwrap_or_else(|| close::describe(closed.code).to_owned());
+        self.note(Error::new(ErrorKind::ConnectionLost { code: closed.code, reason }));
+        let first = self.backoff.attempt() == 0;
+        let pause = self.backoff.next_pause();
+        let pause = match close::classify(closed.code) {
+            // A little jitter: the whole fleet was closed in the same moment.
+            close::CloseClass::Routine if first => pause.min(Duration::from_millis(500)),
+            _ => pause,
+        };
+        let stay_away = self.session.stay_away_until().map(|until| until.saturating_duration_since(now()));
+        pause.max(stay_away.unwrap_or_default())
+    }
+
+    /// How long to wait after an attempt that failed; `None` if there is nothing left to wait for.
+    fn pause_after_refusal(&mut self, error: Error) -> Option<Duration> {
+        let pause = self.backoff.next_pause();
+        let pause = match error.retry() {
+            // The key itself is refused: no token of ours can mend that.
+            Retry::Never | Retry::WithFreshToken if !matches!(error.kind(), ErrorKind::Token { .. }) => {
+                self.step(|session, now, out| session.end_all(&error, now, out));
+                self.note(error);
+                return None;
+            }
+            Retry::After(least) => least + pause.min(least),
+            _ => pause,
+        };
+        self.step(|session, _, out| session.trouble_all(&error, out));
+        self.note(error);
+        Some(pause)
+    }
+
+    /// Remembers why something ended, for the status.
+    fn note(&self, error: Error) {
+        tracing::warn!(target: "tendril_realtime", %error, "not connected");
+        let error = Arc::new(error);
+        self.say(|status| status.last_error = Some(error));
+    }
+
+    fn say(&self, change: impl FnOnce(&mut Status)) {
+        self.inbox.status.send_modify(change);
+    }
+
+    fn update_status(&self) {
+        let (channels, live) = self.session.channels();
+        let round_trip = self.session.round_trip();
+        self.inbox.status.send_if_modified(|status| {
+            let before = (status.channels, status.live_channels, status.round_trip);
+            (status.channels, status.live_channels) = (channels, live);
+            status.round_trip = round_trip.or(status.round_trip);
+            before != (status.channels, status.live_channels, status.round_trip)
+        });
+    }
+
+    fn close_all(&mut self) {
+        for (_, answer) in self.answers.drain() {
+            let _ = answer.send(Err(Error::new(ErrorKind::Closed)));
+        }
+        for (_, mailbox) in self.mailboxes.drain() {
+            mailbox.put(Delivery::End(Error::new(ErrorKind::Closed)));
+        }
+    }
+}
+
+/// Tells a machine that slept: the wall clock went on, the monotonic one did not.
+struct Clocks {
+    monotonic: std::time::Instant,
+    wall: SystemTime,
+}
+
+impl Clocks {
+    fn now() -> Self {
+        Self { monotonic: now(), wall: SystemTime::now() }
+    }
+
+    /// Whether the wall clock ran ahead by more than two heartbeats since the last call.
+    fn slept(&mut self, heartbeat: Duration) -> bool {
+        let current = Self::now();
+        let wall = current.wall.duration_since(self.wall).unwrap_or_default();
+        let monotonic = current.monotonic.duration_since(self.monotonic);
+        *self = current;
+        wall.saturating_sub(monotonic) > heartbeat * 2
+    }
+}
+
+fn now() -> std::time::Instant {
+    // Tokio's clock, so that tests that pause time pause the session with it.
+    Instant::now().into_std()
+}
+
+async fn sleep_until_some(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
+    }
+}
+
+async fn answer_of(question: &mut Option<TokenQuestion>) -> TokenAnswer {
+    match question {
+        Some(question) => question.await,
+        None => pending().await,
+    }
+}
+
+fn with_life(token: AccessToken) -> (AccessToken, Option<Duration>) {
+    let life = token.expires_at().map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
+    (token, life)
+}

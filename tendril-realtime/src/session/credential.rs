@@ -1,0 +1,134 @@
+//! The access token as the session knows it: what it is, when to ask for another, and when one was refused.
+
+use std::time::{Duration, Instant};
+
+use crate::secret::AccessToken;
+
+/// A token asked for this recently is good for a join; asking again for each join of a wave would say the same.
+const FRESH_FOR: Duration = Duration::from_secs(1);
+/// The shortest time between two questions for a renewal.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Where the session stands with its token source.
+#[derive(Debug)]
+pub(super) struct Credential {
+    /// Whether there is a source at all; without one the API key speaks for us.
+    has_source: bool,
+    can_refresh: bool,
+    token: Option<AccessToken>,
+    asked_at: Option<Instant>,
+    /// A question is under way.
+    asking: bool,
+    refresh_at: Option<Instant>,
+}
+
+impl Credential {
+    pub(super) fn new(has_source: bool, can_refresh: bool) -> Self {
+        Self { has_source, can_refresh, token: None, asked_at: None, asking: false, refresh_at: None }
+    }
+
+    pub(super) fn token(&self) -> Option<&AccessToken> {
+        self.token.as_ref()
+    }
+
+    pub(super) fn can_refresh(&self) -> bool {
+        self.has_source && self.can_refresh
+    }
+
+    /// Whether a join may go out with what we have.
+    pub(super) fn is_fresh(&self, now: Instant) -> bool {
+        !self.has_source || self.asked_at.is_some_and(|at| now.saturating_duration_since(at) <= FRESH_FOR)
+    }
+
+    /// Begins a question to the source; `false` if one is under way already.
+    pub(super) fn ask(&mut self) -> bool {
+        let ask = self.has_source && !self.asking;
+        self.asking |= ask;
+        ask
+    }
+
+    /// Whether a question is under way.
+    pub(super) fn is_asking(&self) -> bool {
+        self.asking
+    }
+
+    /// Whether the token should be renewed now.
+    pub(super) fn is_refresh_due(&self, now: Instant) -> bool {
+        !self.asking && self.refresh_at.is_some_and(|at| now >= at)
+    }
+
+    /// The source answered. `life` is how long the token lives from now on. Returns whether it is another token than before.
+    pub(super) fn on_token(&mut self, token: AccessToken, life: Option<Duration>, now: Instant) -> bool {
+        self.asking = false;
+        self.asked_at = Some(now);
+        let changed = self.token.as_ref() != Some(&token);
+        self.token = Some(token);
+        self.refresh_at = life.filter(|_| self.can_refresh).map(|life| {
+            let due = now + life.saturating_sub(margin(life));
+            // The same token again: its source is not ready to renew it.
+            if changed { due } else { due.max(now + ASK_AGAIN.min(life / 2).max(Duration::from_millis(500))) }
+        });
+        changed
+    }
+
+    /// The source failed; asked again by whoever needs it, at the earliest at `again`.
+    pub(super) fn on_failure(&mut self, again: Instant) {
+        self.asking = false;
+        if self.refresh_at.is_some() {
+            self.refresh_at = Some(again);
+        }
+    }
+
+    /// The server called the token expired: whatever we knew of it is stale.
+    pub(super) fn on_refused(&mut self) {
+        self.asked_at = None;
+    }
+
+    pub(super) fn wake(&self) -> Option<Instant> {
+        self.refresh_at.filter(|_| !self.asking)
+    }
+}
+
+/// How long before its end a token is renewed: a minute or a tenth of its life, whichever is more; half of a short life.
+fn margin(life: Duration) -> Duration {
+    Duration::from_secs(60).max(life / 10).min(life / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(text: &str) -> AccessToken {
+        AccessToken::new(text).unwrap()
+    }
+
+    #[test]
+    fn a_token_is_renewed_well_before_its_end() {
+        let now = Instant::now();
+        for (life, renewed_after) in [(3600, 3240), (300, 240), (60, 30)] {
+            let mut credential = Credential::new(true, true);
+            assert!(credential.on_token(token("a"), Some(Duration::from_secs(life)), now));
+            assert_eq!(credential.wake(), Some(now + Duration::from_secs(renewed_after)));
+        }
+    }
+
+    #[test]
+    fn a_source_that_gives_the_same_token_is_not_asked_in_a_loop() {
+        let now = Instant::now();
+        let mut credential = Credential::new(true, true);
+        credential.on_token(token("a"), Some(Duration::from_secs(60)), now);
+        let later = now + Duration::from_secs(40);
+        assert!(credential.is_refresh_due(later));
+        assert!(credential.ask());
+        assert!(!credential.ask(), "one question at a time");
+        assert!(!credential.on_token(token("a"), Some(Duration::from_secs(20)), later));
+        assert_eq!(credential.wake(), Some(later + ASK_AGAIN));
+    }
+
+    #[test]
+    fn without_a_source_every_join_may_go() {
+        let credential = Credential::new(false, false);
+        assert!(credential.is_fresh(Instant::now()));
+        assert!(!credential.can_refresh());
+    }
+}

@@ -1,0 +1,292 @@
+//! What the session makes of a message from the server.
+
+use std::time::Instant;
+
+use super::{
+    Action, Delivery, ResyncReason, Session, TopicId,
+    pending::Awaited,
+    topic::{Interest, Phase},
+    track_payload,
+};
+use crate::{
+    error::{Error, ErrorKind},
+    wire::{
+        Body, Change, Event, Inbound, Payload, Slice,
+        event::{Reply, System, name},
+        join::Accepted,
+        reason,
+    },
+};
+
+impl Session {
+    /// Something came in that is no message (a websocket ping, a frame that makes no sense): the peer lives.
+    pub(crate) fn on_sign_of_life(&mut self, now: Instant) {
+        if let Some(link) = &mut self.link {
+            link.heartbeat.on_inbound(None, now);
+        }
+    }
+
+    /// A message came in.
+    pub(crate) fn on_message(&mut self, message: Inbound, now: Instant, out: &mut Vec<Action>) {
+        if let Some(link) = &mut self.link {
+            link.proved |= link.heartbeat.on_inbound(message.reference.as_deref(), now);
+        }
+        let id = self.names.get(message.topic.as_str()).copied();
+        let Inbound { join_ref, reference, event, body, .. } = message;
+        // The hot path first: a row change needs neither refs nor a tick.
+        if let Body::Change(change) = body {
+            if let Some(id) = id {
+                self.change(id, join_ref.as_deref(), change, out);
+            }
+            return;
+        }
+        match (event, id, body) {
+            (Event::Reply, _, Body::Json(payload)) => {
+                if let Some(awaited) = reference.and_then(|reference| self.pending.take(&reference)) {
+                    self.reply(awaited, &payload, now, out);
+                }
+            }
+            // Version 1 names the incarnation in `ref`.
+            (Event::Error, Some(id), _) => {
+                self.server_ended(id, join_ref.or(reference).as_deref(), "the channel crashed", now, out);
+            }
+            (Event::Close, Some(id), _) => {
+                self.server_ended(id, join_ref.or(reference).as_deref(), "the server closed it", now, out);
+            }
+            (Event::System, Some(id), Body::Json(payload)) => {
+                self.system(id, join_ref.as_deref(), &payload, now, out);
+            }
+            (event, Some(id), body) => self.relay(id, join_ref.as_deref(), &event, body, out),
+            _ => {}
+        }
+        self.tick(now, out);
+    }
+
+    fn change(&mut self, id: TopicId, join_ref: Option<&str>, change: Box<Change>, out: &mut Vec<Action>) {
+        let Some(topic) = self.topics.get_mut(&id) else { return };
+        if !topic.is_current(join_ref) {
+            return;
+        }
+        // Rows may flow before the subscription is announced; those after a gap still come after its mark.
+        if let Some(Delivery::Resync(reason)) = topic.take_gap() {
+            for hearer in topic.change_hearers() {
+                out.push(Action::Deliver(hearer, Delivery::Resync(reason)));
+            }
+        }
+        let mut hearers = topic.hearers_of(&change.ids);
+        let Some(first) = hearers.next() else { return };
+        for other in hearers {
+            out.push(Action::Deliver(other, Delivery::Change(change.clone())));
+        }
+        out.push(Action::Deliver(first, Delivery::Change(change)));
+    }
+
+    fn reply(&mut self, awaited: Awaited, payload: &Slice, now: Instant, out: &mut Vec<Action>) {
+        let Ok(reply) = serde_json::from_str::<Reply<'_>>(payload.as_str()) else {
+            // An answer that cannot be read is no answer.
+            if let Awaited::Push(request, _) = awaited {
+                let message = "an answer that is none".to_owned();
+                out.push(Action::Answer(request, Err(Error::new(ErrorKind::Push { message }))));
+            }
+            return;
+        };
+        match awaited {
+            Awaited::Join(id) if reply.is_ok() => {
+                let accepted = reply.response.and_then(|response| serde_json::from_str(response.get()).ok());
+                self.joined(id, &accepted.unwrap_or_default(), now, out);
+            }
+            Awaited::Join(id) => {
+                let Some(topic) = self.topics.get(&id) else { return };
+                let error = reason::refused_join(topic.sub_topic(), &reply.reason());
+                self.interrupted(id, &error, ResyncReason::Rejoined, now, out);
+            }
+            Awaited::Leave(_) => {}
+            Awaited::Push(request, id) => {
+                let answer = if reply.is_ok() {
+                    let response = reply.response.map_or("{}", serde_json::value::RawValue::get);
+                    Ok(Slice::from(response.to_owned()))
+                } else {
+                    let reason = reply.reason();
+                    if reason == "unmatched topic" {
+                        self.forgotten_by_server(id, now, out);
+                    }
+                    let message = if reason.is_empty() { "without a reason".to_owned() } else { reason };
+                    Err(Error::new(ErrorKind::Push { message }))
+                };
+                out.push(Action::Answer(request, answer));
+            }
+        }
+    }
+
+    fn joined(&mut self, id: TopicId, accepted: &Accepted, now: Instant, out: &mut Vec<Action>) {
+        let subscribe_deadline = now + self.settings.subscribe_timeout;
+        let Some(topic) = self.topics.get_mut(&id) else { return };
+        let Phase::Joining { join_ref } = &topic.phase else { return };
+        let join_ref = join_ref.clone();
+        // By place: the echo may spell a binding differently, and ids are opaque.
+        topic.binding_ids = accepted.postgres_changes.iter().map(|binding| binding.id).collect();
+        let tracked = topic.tracked.clone();
+        if topic.was_live {
+            for hearer in topic.hearers(|interest| interest == Interest::Presence) {
+                out.push(Action::Deliver(hearer, Delivery::PresenceReset));
+            }
+        }
+        if topic.config.bindings.is_empty() {
+            topic.phase = Phase::Live { join_ref };
+            self.live(id, out);
+        } else {
+            topic.phase = Phase::Subscribing { join_ref, deadline: subscribe_deadline };
+        }
+        if let Some(state) = tracked {
+            self.send_on(id, name::PRESENCE, track_payload(&state), out);
+        }
+        self.flush(id, now, out);
+        // A token that came while the join was under way.
+        self.renew_joined(out);
+    }
+
+    /// Sends on a joined channel without awaiting the reply.
+    fn send_on(&mut self, id: TopicId, event: &'static str, payload: String, out: &mut Vec<Action>) {
+        let reference = self.fresh_ref();
+        let Some(topic) = self.topics.get(&id) else { return };
+        out.push(Action::Send(crate::wire::Outbound {
+            join_ref: topic.join_ref().map(str::to_owned),
+            reference,
+            topic: topic.name.clone(),
+            event,
+            payload: Payload::Json(payload),
+        }));
+    }
+
+    /// Everything that was asked for flows, for the first time or again.
+    fn live(&mut self, id: TopicId, out: &mut Vec<Action>) {
+        if let Some(link) = &mut self.link {
+            link.proved = true;
+        }
+        let Some(topic) = self.topics.get_mut(&id) else { return };
+        topic.backoff.reset();
+        if topic.was_live {
+            if let Some(Delivery::Resync(reason)) = topic.take_gap() {
+                for subscriber in &topic.subscribers {
+                    if subscriber.interest != Interest::Presence {
+                        out.push(Action::Deliver(subscriber.id, Delivery::Resync(reason)));
+                    }
+                }
+            }
+        }
+        topic.was_live = true;
+        for request in topic.awaiting_ready.drain(..) {
+            out.push(Action::Answer(request, Ok(Slice::from(String::new()))));
+        }
+    }
+
+    /// `phx_error` or `phx_close`. On a duplicate join the old incarnation's close comes after the new one's reply.
+    fn server_ended(
+        &mut self,
+        id: TopicId,
+        incarnation: Option<&str>,
+        what: &str,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(topic) = self.topics.get_mut(&id) else { return };
+        if !topic.is_current(incarnation) {
+            return;
+        }
+        let error = topic.ending.take().unwrap_or_else(|| reason::ended_channel(topic.sub_topic(), what));
+        // A join under way that ends so is not answered any more.
+        self.pending.forget_join(id);
+        self.interrupted(id, &error, ResyncReason::Rejoined, now, out);
+    }
+
+    /// A push was answered with "unmatched topic": the server does not know the channel any more.
+    fn forgotten_by_server(&mut self, id: TopicId, now: Instant, out: &mut Vec<Action>) {
+        let Some(topic) = self.topics.get(&id).filter(|topic| topic.is_joined()) else { return };
+        let error = reason::refused_join(topic.sub_topic(), "unmatched topic");
+        self.interrupted(id, &error, ResyncReason::Rejoined, now, out);
+    }
+
+    fn system(
+        &mut self,
+        id: TopicId,
+        join_ref: Option<&str>,
+        payload: &Slice,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
+        let Ok(message) = serde_json::from_str::<System>(payload.as_str()) else { return };
+        let Some(topic) = self.topics.get_mut(&id) else { return };
+        if !topic.is_current(join_ref) {
+            return;
+        }
+        let text = message.text();
+        match (message.extension.as_str(), message.is_ok()) {
+            ("postgres_changes", true) => self.subscribed(id, out),
+            ("postgres_changes", false) => {
+                let error = reason::failed_changes(topic.sub_topic(), &text);
+                if error.retry() == crate::error::Retry::Never {
+                    self.end(id, &error, now, out);
+                    return;
+                }
+                // The server tries again by itself; the rows of the meantime are lost.
+                if let Phase::Live { join_ref } = &topic.phase {
+                    let deadline = now + self.settings.subscribe_timeout;
+                    topic.phase = Phase::Subscribing { join_ref: join_ref.clone(), deadline };
+                    topic.gap = Some(ResyncReason::Resubscribed);
+                }
+                for hearer in topic.change_hearers() {
+                    out.push(Action::Deliver(hearer, Delivery::Trouble(error.duplicate())));
+                }
+            }
+            // The `phx_close` that follows has no reason of its own.
+            (_, false) => topic.ending = Some(reason::ended_channel(topic.sub_topic(), &text)),
+            // "Server requested disconnect" announces a close; "Replication connection established" is of no consequence.
+            (_, true) => {}
+        }
+    }
+
+    /// "Subscribed to PostgreSQL": rows flow from now on. Each repetition means a possible gap (§4.8).
+    fn subscribed(&mut self, id: TopicId, out: &mut Vec<Action>) {
+        let Some(topic) = self.topics.get_mut(&id) else { return };
+        if topic.was_live && topic.gap.is_none() {
+            let reason =
+                if topic.token_pushed { ResyncReason::TokenRenewed } else { ResyncReason::Resubscribed };
+            topic.gap = Some(reason);
+        }
+        topic.token_pushed = false;
+        if let Some(join_ref) = topic.join_ref().map(str::to_owned) {
+            topic.phase = Phase::Live { join_ref };
+            self.live(id, out);
+        }
+    }
+
+    /// Broadcasts and presence: handed on as they are.
+    fn relay(
+        &mut self,
+        id: TopicId,
+        join_ref: Option<&str>,
+        event: &Event,
+        body: Body,
+        out: &mut Vec<Action>,
+    ) {
+        let Some(topic) = self.topics.get(&id) else { return };
+        if !topic.is_current(join_ref) {
+            return;
+        }
+        let interest = if *event == Event::Broadcast { Interest::Broadcast } else { Interest::Presence };
+        for hearer in topic.hearers(|wanted| wanted == interest) {
+            let delivery = match (event, &body) {
+                (Event::Broadcast, Body::Json(text)) => Delivery::BroadcastText(text.clone()),
+                (Event::Broadcast, Body::UserBroadcast { event, metadata, payload }) => Delivery::Broadcast {
+                    event: event.clone(),
+                    metadata: metadata.clone(),
+                    payload: payload.clone(),
+                },
+                (Event::PresenceState, Body::Json(text)) => Delivery::PresenceState(text.clone()),
+                (Event::PresenceDiff, Body::Json(text)) => Delivery::PresenceDiff(text.clone()),
+                _ => return,
+            };
+            out.push(Action::Deliver(hearer, delivery));
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Messages that wait for a reply. Nothing waits without a deadline.
+
+use std::{collections::HashMap, time::Instant};
+
+use super::{RequestId, TopicId};
+
+/// What a reply is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Awaited {
+    Join(TopicId),
+    /// The topic's full name; it may be joined again when the server has let go of it.
+    Leave(String),
+    Push(RequestId, TopicId),
+}
+
+/// The refs that wait, each with its deadline.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    waiting: HashMap<String, (Awaited, Instant)>,
+}
+
+impl Pending {
+    pub(super) fn insert(&mut self, reference: String, awaited: Awaited, deadline: Instant) {
+        self.waiting.insert(reference, (awaited, deadline));
+    }
+
+    /// The reply came: late ones find nothing.
+    pub(super) fn take(&mut self, reference: &str) -> Option<Awaited> {
+        self.waiting.remove(reference).map(|(awaited, _)| awaited)
+    }
+
+    /// Takes everything whose time is over.
+    pub(super) fn take_expired(&mut self, now: Instant) -> Vec<Awaited> {
+        let mut expired = Vec::new();
+        self.waiting.retain(|_, (awaited, deadline)| {
+            let over = *deadline <= now;
+            if over {
+                expired.push(awaited.clone());
+            }
+            !over
+        });
+        expired
+    }
+
+    /// The connection is gone: nothing will be answered.
+    pub(super) fn take_all(&mut self) -> Vec<Awaited> {
+        self.waiting.drain().map(|(_, (awaited, _))| awaited).collect()
+    }
+
+    pub(super) fn forget_topic(&mut self, topic: TopicId) -> Vec<Awaited> {
+        let mut forgotten = Vec::new();
+        self.waiting.retain(|_, (awaited, _)| {
+            let of_topic = matches!(awaited, Awaited::Join(id) | Awaited::Push(_, id) if *id == topic);
+            if of_topic {
+                forgotten.push(awaited.clone());
+            }
+            !of_topic
+        });
+        forgotten
+    }
+
+    pub(super) fn forget_join(&mut self, topic: TopicId) {
+        self.waiting.retain(|_, (awaited, _)| !matches!(awaited, Awaited::Join(id) if *id == topic));
+    }
+
+    pub(super) fn is_leaving(&self, topic: &str) -> bool {
+        self.waiting.values().any(|(awaited, _)| matches!(awaited, Awaited::Leave(name) if name == topic))
+    }
+
+    /// The deadlines of the joins under way: how many, and the last one.
+    pub(super) fn joins(&self) -> (usize, Option<Instant>) {
+        let deadlines = self.waiting.values().filter(|(awaited, _)| matches!(awaited, Awaited::Join(_)));
+        deadlines.fold((0, None), |(count, last), (_, deadline)| (count + 1, last.max(Some(*deadline))))
+    }
+
+    pub(super) fn wake(&self) -> Option<Instant> {
+        self.waiting.values().map(|(_, deadline)| *deadline).min()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+}

@@ -1,0 +1,191 @@
+//! One channel: what is wanted of it (kept over reconnects), and how far its current incarnation has come.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use super::{Delivery, RequestId, ResyncReason, SubscriberId, TopicId};
+use crate::{
+    backoff::Backoff,
+    error::Error,
+    secret::AccessToken,
+    wire::{Payload, join::JoinConfig},
+};
+
+/// What a subscriber of a topic wants to hear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interest {
+    /// Row changes of the binding at this place of the join's list.
+    Changes(usize),
+    /// All broadcasts; the stream picks its event.
+    Broadcast,
+    /// Presence states and diffs.
+    Presence,
+}
+
+/// Someone who listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Subscriber {
+    pub(crate) id: SubscriberId,
+    pub(crate) interest: Interest,
+}
+
+/// How far the current incarnation has come. Each variant says what may happen next.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// To be joined as soon as the connection is open, its turn has come, and this time is over.
+    Waiting { not_before: Instant },
+    /// The join is sent. Its reply, or its deadline in [`Pending`](super::pending::Pending), comes next.
+    Joining { join_ref: String },
+    /// The reply was ok, but the rows do not flow yet: the `system` message, or this deadline, comes next.
+    Subscribing { join_ref: String, deadline: Instant },
+    /// Everything that was asked for flows.
+    Live { join_ref: String },
+}
+
+/// A message of the user's that waits for the channel to be joined.
+#[derive(Debug)]
+pub(super) struct QueuedPush {
+    pub(super) request: Option<RequestId>,
+    pub(super) event: &'static str,
+    pub(super) payload: Payload,
+    pub(super) deadline: Instant,
+}
+
+/// Desired state and progress of one channel.
+#[derive(Debug)]
+pub(super) struct Topic {
+    pub(super) id: TopicId,
+    /// With the `realtime:` prefix.
+    pub(super) name: String,
+    pub(super) config: JoinConfig,
+    pub(super) subscribers: Vec<Subscriber>,
+    pub(super) phase: Phase,
+    /// The ids that the last accepted join gave to the bindings, in their order.
+    pub(super) binding_ids: Vec<u64>,
+    /// Asked to be told when everything flows for the first time.
+    pub(super) awaiting_ready: Vec<RequestId>,
+    /// Everything flowed at some time: from then on, an interruption is a gap.
+    pub(super) was_live: bool,
+    /// Set at each interruption after that; delivered before the next change, and when the rows flow again.
+    pub(super) gap: Option<ResyncReason>,
+    /// The token this incarnation runs on.
+    pub(super) token: Option<AccessToken>,
+    /// A token was pushed: the server will announce its new subscription.
+    pub(super) token_pushed: bool,
+    /// Why the server said it would close this channel; the `phx_close` follows.
+    pub(super) ending: Option<Error>,
+    /// Pauses between failed joins; reset when everything flows.
+    pub(super) backoff: Backoff,
+    pub(super) queue: VecDeque<QueuedPush>,
+    /// The presence payload to track again after each join.
+    pub(super) tracked: Option<String>,
+}
+
+impl Topic {
+    pub(super) fn new(
+        id: TopicId,
+        name: String,
+        config: JoinConfig,
+        subscribers: Vec<Subscriber>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            id,
+            name,
+            config,
+            subscribers,
+            phase: Phase::Waiting { not_before: now },
+            binding_ids: Vec::new(),
+            awaiting_ready: Vec::new(),
+            was_live: false,
+            gap: None,
+            token: None,
+            token_pushed: false,
+            ending: None,
+            backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
+            queue: VecDeque::new(),
+            tracked: None,
+        }
+    }
+
+    /// Without the `realtime:` prefix, as the user knows it.
+    pub(super) fn sub_topic(&self) -> &str {
+        self.name.strip_prefix(crate::wire::TOPIC_PREFIX).unwrap_or(&self.name)
+    }
+
+    /// The ref that names the current incarnation, once its join is sent.
+    pub(super) fn join_ref(&self) -> Option<&str> {
+        match &self.phase {
+            Phase::Waiting { .. } => None,
+            Phase::Joining { join_ref } | Phase::Subscribing { join_ref, .. } | Phase::Live { join_ref } => {
+                Some(join_ref)
+            }
+        }
+    }
+
+    /// Whether the server has accepted the join.
+    pub(super) fn is_joined(&self) -> bool {
+        matches!(self.phase, Phase::Subscribing { .. } | Phase::Live { .. })
+    }
+
+    /// Whether a message with this join ref is for the current incarnation. One without is (OBSERVED 9).
+    pub(super) fn is_current(&self, join_ref: Option<&str>) -> bool {
+        match (join_ref, self.join_ref()) {
+            (None, current) => current.is_some(),
+            (Some(of_message), Some(current)) => of_message == current,
+            (Some(_), None) => false,
+        }
+    }
+
+    /// Back to waiting; what is lost from now on is a gap, if anything ever flowed.
+    pub(super) fn interrupt(&mut self, reason: ResyncReason, not_before: Instant) {
+        self.phase = Phase::Waiting { not_before };
+        self.ending = None;
+        self.token_pushed = false;
+        if self.was_live {
+            self.gap = Some(reason);
+        }
+    }
+
+    /// Subscribers whose binding has one of these ids. The list may repeat an id, and identical bindings share one.
+    pub(super) fn hearers_of<'a>(&'a self, ids: &'a [u64]) -> impl Iterator<Item = SubscriberId> + 'a {
+        self.subscribers.iter().filter_map(move |subscriber| match subscriber.interest {
+            Interest::Changes(place) => {
+                self.binding_ids.get(place).filter(|id| ids.contains(id)).map(|_| subscriber.id)
+            }
+            Interest::Broadcast | Interest::Presence => None,
+        })
+    }
+
+    /// Everyone who listens to row changes.
+    pub(super) fn change_hearers(&self) -> impl Iterator<Item = SubscriberId> + '_ {
+        self.hearers(|interest| matches!(interest, Interest::Changes(_)))
+    }
+
+    pub(super) fn hearers<'a>(
+        &'a self,
+        wanted: impl Fn(Interest) -> bool + 'a,
+    ) -> impl Iterator<Item = SubscriberId> + 'a {
+        self.subscribers
+            .iter()
+            .filter(move |subscriber| wanted(subscriber.interest))
+            .map(|subscriber| subscriber.id)
+    }
+
+    /// The mark to deliver before anything that comes after a gap.
+    pub(super) fn take_gap(&mut self) -> Option<Delivery> {
+        self.gap.take().map(Delivery::Resync)
+    }
+
+    /// When this topic needs a tick of its own.
+    pub(super) fn wake(&self) -> Option<Instant> {
+        let own = match &self.phase {
+            Phase::Subscribing { deadline, .. } => Some(*deadline),
+            Phase::Waiting { .. } | Phase::Joining { .. } | Phase::Live { .. } => None,
+        };
+        let queued = self.queue.iter().map(|push| push.deadline).min();
+        [own, queued].into_iter().flatten().min()
+    }
+}

@@ -1,0 +1,166 @@
+//! Messages from client to client, and from the database.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+
+use super::Inlet;
+use crate::{
+    driver::Item,
+    error::Error,
+    session::{Delivery, ResyncReason},
+    wire::{BroadcastPayload, Slice},
+};
+
+/// One broadcast, however it was framed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broadcast {
+    event: String,
+    payload: BroadcastPayload,
+    id: Option<String>,
+    replayed: bool,
+}
+
+/// What a [`BroadcastStream`] yields.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BroadcastEvent {
+    /// A message.
+    Message(Broadcast),
+    /// Messages may have been missed before this point.
+    Resync(ResyncReason),
+    /// The reader was too slow: so many messages were dropped before this point.
+    Lagged(u64),
+}
+
+/// Broadcasts of one channel. An `Err` item with [`Retry::Never`](crate::Retry::Never) is the last one.
+#[derive(Debug)]
+#[must_use = "streams do nothing unless polled"]
+pub struct BroadcastStream {
+    inlet: Inlet,
+    /// The event asked for; `None` for all.
+    event: Option<String>,
+}
+
+impl Broadcast {
+    /// The name the sender gave it.
+    pub fn event(&self) -> &str {
+        &self.event
+    }
+
+    /// The payload, if it is JSON: its text.
+    pub fn json(&self) -> Option<&str> {
+        match &self.payload {
+            BroadcastPayload::Json(text) => Some(text.as_str()),
+            BroadcastPayload::Binary(_) => None,
+        }
+    }
+
+    /// The payload, if it is raw bytes.
+    pub fn bytes(&self) -> Option<&Bytes> {
+        match &self.payload {
+            BroadcastPayload::Json(_) => None,
+            BroadcastPayload::Binary(bytes) => Some(bytes),
+        }
+    }
+
+    /// Reads a JSON payload as a type.
+    ///
+    /// # Errors
+    /// [`Decode`](crate::ErrorKind::Decode) if it is not of that type, or no JSON.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        serde_json::from_str(self.json().unwrap_or_default())
+            .map_err(|error| Error::decode("a broadcast", &error))
+    }
+
+    /// The id of a message that came from the database, or that its sender numbered.
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// Whether this is a stored message, delivered again.
+    pub fn is_replayed(&self) -> bool {
+        self.replayed
+    }
+
+    fn from_text(text: &Slice) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Envelope<'a> {
+            #[serde(default)]
+            event: String,
+            #[serde(borrow)]
+            payload: Option<&'a RawValue>,
+            #[serde(borrow)]
+            meta: Option<&'a RawValue>,
+        }
+        let envelope: Envelope<'_> = serde_json::from_str(text.as_str()).ok()?;
+        let meta = Meta::read(envelope.meta.map(RawValue::get));
+        Some(Self {
+            event: envelope.event,
+            payload: BroadcastPayload::Json(Slice::from(
+                envelope.payload.map_or("null", RawValue::get).to_owned(),
+            )),
+            id: meta.id,
+            replayed: meta.replayed,
+        })
+    }
+}
+
+#[derive(Deserialize, Default)]
+struct Meta {
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
+    replayed: bool,
+}
+
+impl Meta {
+    fn read(json: Option<&str>) -> Self {
+        json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
+    }
+}
+
+impl BroadcastStream {
+    pub(crate) fn new(inlet: Inlet, event: Option<String>) -> Self {
+        Self { inlet, event }
+    }
+
+    fn understand(&self, delivery: Delivery) -> Option<Result<BroadcastEvent, Error>> {
+        let message = match delivery {
+            Delivery::BroadcastText(text) => Broadcast::from_text(&text)?,
+            Delivery::Broadcast { event, metadata, payload } => {
+                let meta = Meta::read(metadata.as_deref());
+                Broadcast { event, payload, id: meta.id, replayed: meta.replayed }
+            }
+            Delivery::Resync(reason) => return Some(Ok(BroadcastEvent::Resync(reason))),
+            Delivery::Trouble(error) | Delivery::End(error) => return Some(Err(error)),
+            _ => return None,
+        };
+        let wanted = self.event.as_ref().is_none_or(|event| *event == message.event);
+        wanted.then_some(Ok(BroadcastEvent::Message(message)))
+    }
+}
+
+impl Stream for BroadcastStream {
+    type Item = Result<BroadcastEvent, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            match std::task::ready!(self.inlet.poll_take(cx)) {
+                None => return Poll::Ready(None),
+                Some(Item::Lagged(count)) => return Poll::Ready(Some(Ok(BroadcastEvent::Lagged(count)))),
+                Some(Item::Delivery(delivery)) => {
+                    if let Some(event) = self.understand(delivery) {
+                        return Poll::Ready(Some(event));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Typed views of a mailbox. Decoding happens here, on the reader's task.
+
+pub(crate) mod broadcast;
+pub(crate) mod changes;
+pub(crate) mod presence;
+pub(crate) mod row;
+
+use std::{
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
+};
+
+use crate::driver::{Item, Membership, Receiver};
+
+/// A mailbox and the share in the channel that keeps it filled. Made before the channel is opened, so that nothing is missed.
+#[derive(Debug)]
+pub(crate) struct Inlet {
+    receiver: Receiver,
+    /// Set when the channel is opened; dropping the last share leaves the channel.
+    membership: Arc<OnceLock<Membership>>,
+}
+
+impl Inlet {
+    pub(crate) fn new(receiver: Receiver, membership: Arc<OnceLock<Membership>>) -> Self {
+        Self { receiver, membership }
+    }
+
+    pub(crate) fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Option<Item>> {
+        self.receiver.poll_take(cx)
+    }
+
+    pub(crate) fn membership(&self) -> Option<&Membership> {
+        self.membership.get()
+    }
+}

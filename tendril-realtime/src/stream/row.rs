@@ -1,0 +1,113 @@
+//! Rows as they came.
+
+use std::{fmt, ops::Deref, sync::Arc};
+
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use crate::{error::Error, wire::Change};
+
+/// A row of the table's type, with what came with it. Dereferences to the type.
+pub struct Row<T> {
+    value: T,
+    raw: RawRow,
+}
+
+/// A row as JSON: possibly not all of its columns. A column that is not there is not the same as one that is `null`: an
+/// update leaves out large values that did not change, and a change over 1 MiB keeps only small ones.
+#[derive(Clone)]
+pub struct RawRow {
+    change: Arc<Change>,
+    side: Side,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    New,
+    Old,
+}
+
+impl<T> Row<T> {
+    pub(crate) fn new(value: T, raw: RawRow) -> Self {
+        Self { value, raw }
+    }
+
+    /// The row as the type that was asked for.
+    pub fn into_inner(self) -> T {
+        self.value
+    }
+
+    /// The row as it came: tells a missing column from a null one, and has every digit of every number.
+    pub fn raw(&self) -> &RawRow {
+        &self.raw
+    }
+}
+
+impl<T> Deref for Row<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl RawRow {
+    pub(crate) fn new(change: Arc<Change>, side: Side) -> Self {
+        Self { change, side }
+    }
+
+    /// The row's JSON text; `{}` where the server sent none.
+    pub fn json(&self) -> &str {
+        let text = match self.side {
+            Side::New => self.change.record(),
+            Side::Old => self.change.old_record(),
+        };
+        text.unwrap_or("{}")
+    }
+
+    /// Reads the row as a type whose missing columns have defaults, such as the key of a deleted row.
+    ///
+    /// # Errors
+    /// [`Decode`](crate::ErrorKind::Decode) if it is not of that type.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        serde_json::from_str(self.json()).map_err(|error| Error::decode("a row", &error))
+    }
+
+    /// One column's JSON text, such as `12345678901234567890.5`, `"text"` or `null`; `None` if the column is not there.
+    pub fn column(&self, name: &str) -> Option<String> {
+        let columns: std::collections::HashMap<String, &RawValue> = serde_json::from_str(self.json()).ok()?;
+        columns.get(name).map(|raw| raw.get().to_owned())
+    }
+
+    /// The table's schema.
+    pub fn schema(&self) -> String {
+        self.change.schema()
+    }
+
+    /// The table.
+    pub fn table(&self) -> String {
+        self.change.table()
+    }
+
+    /// When the change was committed: ISO 8601, UTC, milliseconds. The same for all rows of a transaction.
+    pub fn commit_timestamp(&self) -> Option<String> {
+        self.change.commit_timestamp()
+    }
+
+    /// The columns that this role may see, as JSON: `[{"name":"id","type":"int8"}, …]`.
+    pub fn columns(&self) -> &str {
+        self.change.columns().unwrap_or("[]")
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Row<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.value.fmt(f)
+    }
+}
+
+impl fmt::Debug for RawRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.json())
+    }
+}

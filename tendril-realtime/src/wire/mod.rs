@@ -1,0 +1,144 @@
+//! Bytes to frames and back. Pure: no sockets, no clocks, no state.
+//!
+//! Facts of the protocol are those of Supabase Realtime 2.129.8 as recorded; see the module of each shape.
+
+pub(crate) mod binary;
+pub(crate) mod change;
+pub(crate) mod close;
+pub(crate) mod event;
+pub(crate) mod join;
+pub(crate) mod reason;
+pub(crate) mod text;
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+pub(crate) use self::{change::Change, event::Event};
+
+/// What the server's topics begin with; users speak of sub-topics, without it.
+pub(crate) const TOPIC_PREFIX: &str = "realtime:";
+
+/// One message from the server: the envelope taken apart, the payload left in place.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Inbound {
+    /// Which incarnation of the channel this is for. Version 1 never says; version 2 not always (OBSERVED 9).
+    pub(crate) join_ref: Option<String>,
+    /// Which message of ours this answers. Version 1 puts the join ref of `phx_close` and `phx_error` here.
+    pub(crate) reference: Option<String>,
+    pub(crate) topic: Slice,
+    pub(crate) event: Event,
+    pub(crate) body: Body,
+}
+
+/// The payload of an [`Inbound`].
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Body {
+    /// JSON text, not looked into.
+    Json(Slice),
+    /// A row change, taken apart as far as routing and typed reading need it.
+    Change(Box<Change>),
+    /// A user broadcast in binary framing (kind 4): its own event, metadata, and JSON or raw bytes.
+    UserBroadcast { event: String, metadata: Option<String>, payload: BroadcastPayload },
+    /// A binary message of the generic Phoenix kinds; Realtime does not send them.
+    Opaque(Bytes),
+}
+
+/// What a broadcast carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum BroadcastPayload {
+    /// JSON text.
+    Json(Slice),
+    /// Raw bytes.
+    Binary(Bytes),
+}
+
+/// A piece of a received text frame: shares the frame's memory instead of copying.
+#[derive(Debug, Clone)]
+pub(crate) struct Slice {
+    frame: Utf8Bytes,
+    range: Range<usize>,
+}
+
+impl Slice {
+    /// `part` must lie within `frame`; otherwise it is copied.
+    pub(crate) fn of(frame: &Utf8Bytes, part: &str) -> Self {
+        let base = frame.as_str().as_ptr() as usize;
+        let start = (part.as_ptr() as usize).wrapping_sub(base);
+        match start.checked_add(part.len()) {
+            Some(end) if end <= frame.as_str().len() && frame.as_str().get(start..end) == Some(part) => {
+                Self { frame: frame.clone(), range: start..end }
+            }
+            _ => Self::from(part.to_owned()),
+        }
+    }
+
+    /// All of a frame.
+    pub(crate) fn whole(frame: Utf8Bytes) -> Self {
+        let range = 0..frame.as_str().len();
+        Self { frame, range }
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        self.frame.as_str().get(self.range.clone()).unwrap_or_default()
+    }
+}
+
+impl From<String> for Slice {
+    fn from(text: String) -> Self {
+        Self::whole(Utf8Bytes::from(text))
+    }
+}
+
+impl PartialEq for Slice {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Slice {}
+
+/// One message to the server, before it is put into a version's framing.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Outbound {
+    pub(crate) join_ref: Option<String>,
+    pub(crate) reference: String,
+    pub(crate) topic: String,
+    pub(crate) event: &'static str,
+    pub(crate) payload: Payload,
+}
+
+/// The payload of an [`Outbound`].
+#[derive(Clone, PartialEq)]
+pub(crate) enum Payload {
+    /// JSON text of an object.
+    Json(String),
+    /// A broadcast of raw bytes; only version 2 can carry it.
+    BinaryBroadcast { event: String, bytes: Bytes },
+}
+
+/// Payloads hold access tokens (joins, `access_token`): never shown.
+impl std::fmt::Debug for Payload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Json(json) => write!(f, "Json({} bytes)", json.len()),
+            Self::BinaryBroadcast { event, bytes } => {
+                write!(f, "BinaryBroadcast({event}, {} bytes)", bytes.len())
+            }
+        }
+    }
+}
+
+/// Why a frame was not understood. The connection goes on (OBSERVED 10, 29).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FrameError {
+    #[error("not the JSON of a message: {0}")]
+    Json(String),
+    #[error("a binary frame of {0} bytes that ends too early")]
+    Truncated(usize),
+    #[error("a binary frame of unknown kind {0}")]
+    UnknownKind(u8),
+    #[error("a name in a binary frame is not UTF-8")]
+    NotUtf8,
+}

@@ -1,0 +1,266 @@
+//! Text frames: arrays `[join_ref, ref, topic, event, payload]` in version 2.0.0, objects in 1.0.0.
+
+use std::{borrow::Cow, fmt};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error as _, IgnoredAny, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use super::{Body, Change, Event, FrameError, Inbound, Outbound, Payload, Slice, change::ChangeParts};
+use crate::endpoint::Version;
+
+/// Reads a text frame. Either version's shape is accepted, whatever was negotiated.
+pub(crate) fn decode(frame: &Utf8Bytes) -> Result<Inbound, FrameError> {
+    let text = frame.as_str();
+    let envelope = if text.trim_ascii_start().starts_with('[') {
+        serde_json::from_str::<ArrayEnvelope<'_>>(text).map(|array| array.0)
+    } else {
+        serde_json::from_str::<ObjectEnvelope<'_>>(text).map(Envelope::from)
+    }
+    .map_err(|error| FrameError::Json(error.to_string()))?;
+    let event = Event::from_name(&envelope.event);
+    let body = match envelope.payload {
+        PayloadParts::Json(raw) => Body::Json(Slice::of(frame, raw.get())),
+        PayloadParts::Change(parts) => {
+            let change = Change::new(frame, parts)
+                .ok_or_else(|| FrameError::Json("a row change without a known type".to_owned()))?;
+            Body::Change(Box::new(change))
+        }
+    };
+    Ok(Inbound {
+        join_ref: envelope.join_ref.map(Cow::into_owned),
+        reference: envelope.reference.map(Cow::into_owned),
+        topic: Slice::of(frame, &envelope.topic),
+        event,
+        body,
+    })
+}
+
+/// Writes a message as a text frame. `None` if this version's text cannot carry it (raw bytes).
+pub(crate) fn encode(message: &Outbound, version: Version) -> Option<String> {
+    let Payload::Json(payload) = &message.payload else { return None };
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    let join_ref = message.join_ref.as_deref().map_or_else(|| "null".to_owned(), quoted);
+    let (reference, topic) = (quoted(&message.reference), quoted(&message.topic));
+    let event = message.event;
+    Some(match version {
+        Version::V2 => format!("[{join_ref},{reference},{topic},\"{event}\",{payload}]"),
+        Version::V1 if message.join_ref.is_none() => {
+            format!("{{\"topic\":{topic},\"event\":\"{event}\",\"payload\":{payload},\"ref\":{reference}}}")
+        }
+        Version::V1 => format!(
+            "{{\"topic\":{topic},\"event\":\"{event}\",\"payload\":{payload},\"ref\":{reference},\"join_ref\":{join_ref}}}"
+        ),
+    })
+}
+
+struct Envelope<'a> {
+    join_ref: Option<Cow<'a, str>>,
+    reference: Option<Cow<'a, str>>,
+    topic: Cow<'a, str>,
+    event: Cow<'a, str>,
+    payload: PayloadParts<'a>,
+}
+
+enum PayloadParts<'a> {
+    Json(&'a RawValue),
+    Change(ChangeParts<'a>),
+}
+
+/// Version 2. The event comes before the payload, so a row change is taken apart in the same pass.
+struct ArrayEnvelope<'a>(Envelope<'a>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for ArrayEnvelope<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Array;
+        impl<'de> Visitor<'de> for Array {
+            type Value = ArrayEnvelope<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of join_ref, ref, topic, event and payload")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let short = || A::Error::custom("fewer than five elements");
+                let join_ref = seq.next_element::<Reference<'de>>()?.ok_or_else(short)?.0;
+                let reference = seq.next_element::<Reference<'de>>()?.ok_or_else(short)?.0;
+                let topic = seq.next_element::<Text<'de>>()?.ok_or_else(short)?.0;
+                let event = seq.next_element::<Text<'de>>()?.ok_or_else(short)?.0;
+                let payload = if event == "postgres_changes" {
+                    seq.next_element()?.map(PayloadParts::Change)
+                } else {
+                    seq.next_element()?.map(PayloadParts::Json)
+                }
+                .ok_or_else(short)?;
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(ArrayEnvelope(Envelope { join_ref, reference, topic, event, payload }))
+            }
+        }
+        deserializer.deserialize_seq(Array)
+    }
+}
+
+/// Version 1: keys in any order, no join ref.
+#[derive(Deserialize)]
+struct ObjectEnvelope<'a> {
+    #[serde(borrow)]
+    topic: Text<'a>,
+    #[serde(borrow)]
+    event: Text<'a>,
+    #[serde(borrow)]
+    payload: &'a RawValue,
+    #[serde(borrow, rename = "ref", default)]
+    reference: Reference<'a>,
+    #[serde(borrow, default)]
+    join_ref: Reference<'a>,
+}
+
+impl<'a> From<ObjectEnvelope<'a>> for Envelope<'a> {
+    fn from(object: ObjectEnvelope<'a>) -> Self {
+        let ObjectEnvelope { topic, event, payload, reference, join_ref } = object;
+        let change =
+            (event.0 == "postgres_changes").then(|| serde_json::from_str(payload.get()).ok()).flatten();
+        Self {
+            join_ref: join_ref.0,
+            reference: reference.0,
+            topic: topic.0,
+            event: event.0,
+            payload: change.map_or(PayloadParts::Json(payload), PayloadParts::Change),
+        }
+    }
+}
+
+/// A string, borrowed unless it holds escapes.
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Borrowing;
+        impl<'de> Visitor<'de> for Borrowing {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Borrowing)
+    }
+}
+
+/// A ref: a string or null, or a number for peers that send numbers.
+#[derive(Default)]
+struct Reference<'a>(Option<Cow<'a, str>>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Reference<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Reference<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a ref")
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(Reference(None))
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Reference(Some(Cow::Borrowed(text))))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Reference(Some(Cow::Owned(text.to_owned()))))
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+                Ok(Reference(Some(Cow::Owned(number.to_string()))))
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
+                Ok(Reference(Some(Cow::Owned(number.to_string()))))
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Inbound {
+        decode(&Utf8Bytes::from(text)).unwrap()
+    }
+
+    #[test]
+    fn both_versions_of_a_reply_read_alike() {
+        let array = read(r#"["1","2","realtime:room","phx_reply",{"status":"ok","response":{}}]"#);
+        let object = read(
+            r#"{"topic":"realtime:room","event":"phx_reply","payload":{"status":"ok","response":{}},"ref":"2"}"#,
+        );
+        assert_eq!(array.join_ref.as_deref(), Some("1"));
+        assert_eq!(object.join_ref, None);
+        assert_eq!((array.reference, array.topic, array.event, array.body), {
+            (object.reference, object.topic, object.event, object.body)
+        });
+    }
+
+    #[test]
+    fn a_row_change_is_taken_apart_where_it_lies() {
+        let text = r#"[null,null,"realtime:x","postgres_changes",{"data":{"table":"events","type":"UPDATE","record":{"id":1},"old_record":{"id":1},"columns":[{"name":"id","type":"int8"}],"errors":null,"schema":"public","commit_timestamp":"2026-11-23T14:34:27.383Z"},"ids":[113767180,7]}]"#;
+        let Body::Change(change) = read(text).body else { panic!("no change") };
+        assert_eq!(change.ids, [113_767_180, 7]);
+        assert_eq!(change.record(), Some(r#"{"id":1}"#));
+        assert_eq!(change.old_record(), Some(r#"{"id":1}"#));
+        assert_eq!((change.schema().as_str(), change.table().as_str()), ("public", "events"));
+        assert!(change.is_of(Some("public"), Some("events")));
+        assert!(!change.is_of(Some("public"), Some("event_")));
+        assert!(change.errors().is_empty());
+    }
+
+    #[test]
+    fn malformed_frames_are_errors_and_not_panics() {
+        for text in
+            ["", "[", "[]", "{}", "null", "[null,null,1,2,3]", r#"["1","2","t","e"]"#, "\"text\"", "[[[["]
+        {
+            assert!(decode(&Utf8Bytes::from(text)).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn extra_elements_and_number_refs_are_tolerated() {
+        let message = read(r#"[1,2,"t","system",{},"more"]"#);
+        assert_eq!((message.join_ref.as_deref(), message.reference.as_deref()), (Some("1"), Some("2")));
+    }
+
+    #[test]
+    fn messages_are_written_in_the_form_of_each_version() {
+        let message = Outbound {
+            join_ref: Some("1".to_owned()),
+            reference: "2".to_owned(),
+            topic: "realtime:a\"b".to_owned(),
+            event: "phx_join",
+            payload: Payload::Json(r#"{"config":{}}"#.to_owned()),
+        };
+        assert_eq!(
+            encode(&message, Version::V2).unwrap(),
+            r#"["1","2","realtime:a\"b","phx_join",{"config":{}}]"#
+        );
+        assert_eq!(
+            encode(&message, Version::V1).unwrap(),
+            r#"{"topic":"realtime:a\"b","event":"phx_join","payload":{"config":{}},"ref":"2","join_ref":"1"}"#
+        );
+    }
+}
