@@ -1,0 +1,85 @@
+-- Optional, by hand, on top of the migrations: agents without a database role of their own.
+--
+-- Some places mint machine tokens whose role must be `authenticated` (a custom role is not wanted, or not possible). With
+-- this, such a token is an agent's when it has the claims
+--
+--     "role": "authenticated", "agent": true, "cluster_id": "<uuid>", "sub": "<uuid that is no user>"
+--
+-- Both claims must be set by whoever signs tokens, top level: never from user_metadata, which users edit themselves.
+--
+-- What is weaker than with tendril_agent, because column grants are per role and users share this one:
+--   * A user can read the claim_token of own deployments (of no others). The trigger below still keeps users from writing
+--     anything but a cancel, so the token is of no use to them.
+--   * An agent can read clusters.user_id and all columns of its cluster's logs.
+-- What stays as strong: whose rows one sees, what agents write, what users write, the state machine, revocation, and that
+-- an agent neither queues deployments nor touches clusters: those policies ask for auth.uid(), which is no user's.
+--
+-- To undo: drop what is created here, and revoke the grants from authenticated.
+
+begin;
+
+create function tendril.is_agent() returns boolean
+language sql stable set search_path = '' as $$
+  select coalesce(nullif(current_setting('request.jwt.claims', true), '')::jsonb -> 'agent' = 'true', false)
+$$;
+comment on function tendril.is_agent() is 'Whether the caller, as authenticated, is an agent and not a user.';
+revoke all on function tendril.is_agent() from public, anon;
+-- The trigger below asks it for whoever writes.
+grant execute on function tendril.is_agent() to service_role, tendril_agent;
+grant execute on function tendril.is_agent(), tendril.agent_cluster_id() to authenticated;
+
+grant select (claim_token),
+      update (status, phase, claim_token, claimed_by, plan_summary, cost, cost_status, outputs, log_count, error_code,
+              error_message)
+  on public.deployments to authenticated;
+grant insert (deployment_id, attempt, seq, stream, log_chunk, ts) on public.deployment_logs to authenticated;
+grant execute on function public.agent_heartbeat(text, uuid[]), public.agent_offline() to authenticated;
+
+create policy "An agent as authenticated reads its own cluster" on public.clusters
+  for select to authenticated
+  using ((select tendril.is_agent()) and id = (select tendril.agent_cluster_id()));
+create policy "An agent as authenticated reads deployments of its cluster" on public.deployments
+  for select to authenticated
+  using ((select tendril.is_agent()) and cluster_id = (select tendril.agent_cluster_id()));
+create policy "An agent as authenticated works on deployments of its cluster" on public.deployments
+  for update to authenticated
+  using ((select tendril.is_agent()) and cluster_id = (select tendril.agent_cluster_id()))
+  with check ((select tendril.is_agent()) and cluster_id = (select tendril.agent_cluster_id()));
+create policy "An agent as authenticated sees which chunks are stored" on public.deployment_logs
+  for select to authenticated
+  using ((select tendril.is_agent()) and exists (
+    select from public.deployments d
+    where d.id = deployment_logs.deployment_id and d.cluster_id = (select tendril.agent_cluster_id())
+  ));
+create policy "An agent as authenticated appends logs" on public.deployment_logs
+  for insert to authenticated
+  with check ((select tendril.is_agent()) and exists (
+    select from public.deployments d
+    where d.id = deployment_logs.deployment_id
+      and d.cluster_id = (select tendril.agent_cluster_id())
+      and deployment_logs.attempt between 1 and d.attempt
+  ));
+
+-- Users share the column grants of agents now; this keeps them, and agents, to what was theirs before.
+create function tendril.keep_to_own_columns() returns trigger
+language plpgsql set search_path = '' as $$
+begin
+  if current_user = 'authenticated' and (
+    case when tendril.is_agent() then new.cancel_requested_at is distinct from old.cancel_requested_at
+    else to_jsonb(new) - 'cancel_requested_at' <> to_jsonb(old) - 'cancel_requested_at'
+      or coalesce(current_setting('tendril.shown_token', true), '') <> '' end
+  ) then
+    raise exception using
+      errcode = '42501',
+      message = case when tendril.is_agent() then 'an agent does not ask to cancel' else 'a user writes only cancel_requested_at' end;
+  end if;
+  return new;
+end
+$$;
+comment on function tendril.keep_to_own_columns() is 'Tells users from agents where both are authenticated.';
+revoke all on function tendril.keep_to_own_columns() from public, anon, authenticated, service_role;
+-- Between the note of the claim token and the state machine.
+create trigger aa_keep_to_own_columns before update on public.deployments
+  for each row execute function tendril.keep_to_own_columns();
+
+commit;
