@@ -1,11 +1,12 @@
 //! `/rest/v1`: what PostgREST answers, answered from the same database.
 //!
-//! A request flows `request -> (auth, prefer, media, query) -> read | write | rpc -> plan | mutation -> statement ->
-//! transaction -> response`; an error leaves at any point as [`error::RestError`]. The schema of the database is
+//! A request flows `request -> (auth, prefer, media, query) -> read | write | rpc -> plan, condition, mutation ->
+//! statement -> transaction -> response`; an error leaves at any point as [`error::RestError`]. The schema of the database is
 //! known from [`reload::SchemaCache`].
 
 mod auth;
 mod catalog;
+mod condition;
 mod cors;
 mod error;
 mod filter;

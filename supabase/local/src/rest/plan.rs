@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::error::RestError;
-use super::filter::{Filter, Logic, Test};
-use super::grammar::{Field, JsonKey};
+use super::filter::Logic;
 use super::query::{OrderTerm, Query, Range};
 use super::relation;
 use super::schema::{Link, Name, Relationship, Schema, Table};
 use super::select::{Embed, Item, path_label};
-use super::sql::{Sql, array_literal};
+use super::sql::Sql;
 
 /// The name of the statement's first part, whose rows are returned.
 pub(super) const SOURCE: &str = "pgrst_source";
@@ -18,13 +17,13 @@ pub(super) const SOURCE: &str = "pgrst_source";
 #[derive(Debug)]
 pub(super) struct Plan<'a> {
     from: Origin<'a>,
-    /// What is known of its columns.
-    table: Option<&'a Table>,
+    /// What is known of its columns; nothing of what a function returns.
+    pub(super) table: Option<&'a Table>,
     items: &'a [Item],
     filters: Vec<&'a Logic>,
     order: Vec<&'a OrderTerm>,
     range: Range,
-    related: Vec<Related<'a>>,
+    pub(super) related: Vec<Related<'a>>,
 }
 
 /// Where rows come from.
@@ -40,11 +39,12 @@ enum Origin<'a> {
 
 /// A related table.
 #[derive(Debug)]
-struct Related<'a> {
-    embed: &'a Embed,
+pub(super) struct Related<'a> {
+    /// What the query says of it.
+    pub(super) embed: &'a Embed,
     way: &'a Relationship,
     /// The name of its join.
-    alias: String,
+    pub(super) alias: String,
     plan: Plan<'a>,
 }
 
@@ -294,118 +294,8 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn logic(&self, sql: &mut Sql, logic: &Logic) {
-        match logic {
-            Logic::One(filter) => self.filter(sql, filter),
-            Logic::Group { negated, any, members } => {
-                sql.push(if *negated { "NOT (" } else { "(" });
-                sql.join(members, if *any { " OR " } else { " AND " }, |sql, member| self.logic(sql, member));
-                sql.push(")");
-            }
-        }
-    }
-
-    fn filter(&self, sql: &mut Sql, filter: &Filter) {
-        if filter.negated {
-            sql.push("NOT ");
-        }
-        if let Test::Is("NULL" | "NOT NULL") = filter.test
-            && let Some(related) =
-                self.related.iter().find(|related| related.embed.label() == filter.field.name)
-        {
-            let distinct = matches!(filter.test, Test::Is("NOT NULL"));
-            sql.name(&related.alias).push(if distinct {
-                " IS DISTINCT FROM NULL"
-            } else {
-                " IS NOT DISTINCT FROM NULL"
-            });
-            return;
-        }
-        if let Test::Search { .. } = filter.test {
-            self.search(sql, filter);
-            return;
-        }
-        self.field(sql, &filter.field);
-        match &filter.test {
-            Test::Compare { operator, quantifier: None, value } => {
-                sql.push(" ").push(operator).push(" ").value(value);
-            }
-            Test::Compare { operator, quantifier: Some(quantifier), value } => {
-                sql.push(" ").push(operator).push(" ").push(quantifier).push("(").value(value).push(")");
-            }
-            Test::In(items) if items.len() == 1 && items[0].is_empty() => {
-                sql.push(" = ANY('{}')");
-            }
-            Test::In(items) => {
-                sql.push(" = ANY(").value(array_literal(items)).push(")");
-            }
-            Test::Is(what) => {
-                sql.push(" IS ").push(what);
-            }
-            Test::Distinct(value) => {
-                sql.push(" IS DISTINCT FROM ").value(value);
-            }
-            Test::Search { .. } => {}
-        }
-    }
-
-    fn search(&self, sql: &mut Sql, filter: &Filter) {
-        let Test::Search { function, language, words } = &filter.test else { return };
-        let known = self.table.and_then(|table| table.column(&filter.field.name));
-        let is_vector = known.is_none_or(|column| column.sql_type == "tsvector");
-        let configuration = |sql: &mut Sql| {
-            if let Some(language) = language {
-                sql.value(language).push("::regconfig, ");
-            }
-        };
-        if is_vector {
-            self.field(sql, &filter.field);
-        } else {
-            sql.push("to_tsvector(");
-            configuration(sql);
-            self.field(sql, &filter.field);
-            sql.push(")");
-        }
-        sql.push(" @@ ").push(function).push("(");
-        configuration(sql);
-        sql.value(words).push(")");
-    }
-
-    fn order_term(&self, sql: &mut Sql, term: &OrderTerm) {
-        let related = term
-            .relation
-            .as_ref()
-            .and_then(|relation| self.related.iter().find(|related| related.embed.label() == relation));
-        match related {
-            Some(related) => {
-                sql.name(&related.alias).push(".").name(&term.field.name);
-            }
-            None => self.field(sql, &term.field),
-        }
-        sql.push(term.direction).push(term.nulls);
-    }
-
-    fn field(&self, sql: &mut Sql, field: &Field) {
-        let known = self.table.and_then(|table| table.column(&field.name));
-        let convert = !field.path.is_empty()
-            && known.is_some_and(|column| !matches!(column.sql_type.as_str(), "json" | "jsonb"));
-        if convert {
-            sql.push("to_jsonb(");
-        }
-        self.column(sql, &field.name);
-        if convert {
-            sql.push(")");
-        }
-        for step in &field.path {
-            sql.push(if step.as_text { "->>" } else { "->" });
-            match &step.key {
-                JsonKey::Name(name) => sql.value(name),
-                JsonKey::Index(index) => sql.value(index).push("::int"),
-            };
-        }
-    }
-
-    fn column(&self, sql: &mut Sql, name: &str) {
+    /// Appends a column, with the name of its table.
+    pub(super) fn column(&self, sql: &mut Sql, name: &str) {
         self.qualifier(sql);
         if name == "*" {
             sql.push(".*")

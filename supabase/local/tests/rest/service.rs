@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -16,8 +17,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_postgres::{Client, Config, NoTls};
 
-use crate::folder_of;
 use crate::recording::{Answer, Exchange};
+
+/// A folder or file of the recordings.
+pub fn folder_of(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recorded/postgrest").join(name)
+}
 
 /// A database of its own with the recorded schema.
 pub struct Place {
@@ -55,6 +60,12 @@ impl Place {
         let client = self.connect(self.database).await;
         let busy = "select from pg_stat_activity where query like '%slow%' and wait_event = 'PgSleep'";
         until("a call of slow runs", async || !client.query(busy, &[]).await.unwrap().is_empty()).await;
+    }
+
+    /// Ends the connections on which a call of `slow` is running.
+    pub async fn end_busy(&self) {
+        let busy = "query like '%slow%' and wait_event = 'PgSleep'";
+        self.sql(&format!("select pg_terminate_backend(pid) from pg_stat_activity where {busy}")).await;
     }
 
     pub fn config(&self, role: &str) -> Config {
@@ -113,18 +124,27 @@ impl Service {
     pub async fn send(&self, exchange: &Exchange) -> Answer {
         // What curl sends as it is, URL libraries encode, and the HTTP library here insists on that.
         let path = exchange.path.replace('>', "%3E");
-        let mut request = format!("{} /rest/v1{path} HTTP/1.1\r\nHost: localhost\r\n", exchange.method);
+        let mut headers = String::new();
         for (name, value) in &exchange.headers {
             let value = if name == "authorization" { self.renewed(value, exchange) } else { value.clone() };
-            write!(request, "{name}: {value}\r\n").unwrap();
+            write!(headers, "{name}: {value}\r\n").unwrap();
         }
-        write!(
-            request,
-            "Content-Length: {}\r\nConnection: close\r\n\r\n{}",
-            exchange.body.len(),
-            exchange.body
-        )
-        .unwrap();
+        self.request(&exchange.method, &path, headers.trim_end_matches("\r\n"), &exchange.body).await
+    }
+
+    /// Reads without a token.
+    pub async fn get(&self, path: &str) -> Answer {
+        self.request("GET", path, "", "").await
+    }
+
+    /// Sends a request with these lines of headers.
+    pub async fn request(&self, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+        let headers = if headers.is_empty() { String::new() } else { format!("{headers}\r\n") };
+        let request = format!(
+            "{method} /rest/v1{path} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {}\r\nConnection: \
+             close\r\n\r\n{body}",
+            body.len()
+        );
         let mut connection = TcpStream::connect(self.address).await.unwrap();
         connection.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();

@@ -4,15 +4,13 @@
 //! `LEDGER` and `EXTRA_LEDGER` list the recordings that are answered differently, each with its reason. A listed
 //! recording that is answered alike fails the test as well, so the lists stay true.
 
-mod recording;
-mod replay;
-
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use recording::Exchange;
-use replay::{Place, Service};
 use supabase_local::rest::Settings;
+
+use crate::recording::{self, Exchange};
+use crate::service::{Place, Service, folder_of};
 
 /// Recordings on `schema.sql` that are answered differently.
 const LEDGER: [(&str, &str); 1] =
@@ -53,10 +51,6 @@ fn recordings(folder: &str) -> Vec<Exchange> {
     files.iter().map(|file| Exchange::read(file)).collect()
 }
 
-fn folder_of(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recorded/postgrest").join(name)
-}
-
 /// Compares what was found with what is listed.
 fn settle(ledger: &[(&str, &str)], outcomes: &[(String, Result<(), String>)]) {
     let mut complaints = Vec::new();
@@ -64,10 +58,10 @@ fn settle(ledger: &[(&str, &str)], outcomes: &[(String, Result<(), String>)]) {
         let listed = ledger.iter().find(|(listed, _)| listed == name);
         match (outcome, listed) {
             (Ok(()), Some(_)) => {
-                complaints.push(format!("{name} is answered alike now: take it off the ledger"))
+                complaints.push(format!("{name} is answered alike now: take it off the ledger"));
             }
             (Err(difference), None) => {
-                complaints.push(format!("{name} is answered differently:\n{difference}"))
+                complaints.push(format!("{name} is answered differently:\n{difference}"));
             }
             _ => {}
         }
@@ -137,10 +131,11 @@ async fn recorded_failures_are_answered_as_recorded() {
     tokio::join!(narrow.send(long_call), async {
         place.until_busy().await;
         replay.through(&narrow, "048").await;
+        place.end_busy().await;
     });
     tokio::join!(replay.through(&narrow, "049"), async {
         place.until_busy().await;
-        place.sql("select pg_terminate_backend(pid) from pg_stat_activity where query like '%slow%' and pid <> pg_backend_pid()").await;
+        place.end_busy().await;
     });
     replay.through(&narrow, "050").await;
 
