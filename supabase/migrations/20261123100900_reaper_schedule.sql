@@ -11,9 +11,11 @@ begin
   end if;
 
   create extension if not exists pg_cron with schema pg_catalog;
-  -- Schedules in seconds came with 1.5.
-  select case when string_to_array(extversion, '.')::int[] >= '{1,5}' then '15 seconds' else '* * * * *' end
-  into every from pg_catalog.pg_extension where extname = 'pg_cron';
+  -- Schedules in seconds came with 1.5. A version looks like 1.4-1, 1.6 or 1.6.4.
+  select case when (part[1]::int, part[2]::int) >= (1, 5) then '15 seconds' else '* * * * *' end
+  into every
+  from pg_catalog.pg_extension, regexp_match(extversion, '^(\d+)\.(\d+)') as part
+  where extname = 'pg_cron';
 
   perform cron.schedule('tendril_reap_lost_agents', every, 'select public.reap_lost_agents()');
   -- pg_cron keeps one row for each run, for ever.
