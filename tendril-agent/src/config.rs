@@ -16,7 +16,7 @@ use crate::{
     preflight,
     session::{Credential, MachineToken},
     telemetry::LogFormat,
-    terraform::{Terraform, environment::AllowList},
+    terraform::{AllowList, Terraform},
 };
 
 /// Everything an agent needs to know; made once, never changed.

@@ -6,23 +6,25 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use crate::log_pipe::char_boundary;
+
 /// A deployment that this agent holds: the claim was won.
 #[derive(Clone, Debug)]
-pub struct Job {
+pub(crate) struct Job {
     /// `deployments.id`.
-    pub id: Uuid,
+    pub(crate) id: Uuid,
     /// 1 for the first try; the database counts.
-    pub attempt: i32,
+    pub(crate) attempt: i32,
     /// Made by this agent for this claim; every write carries it, and the database refuses another one.
-    pub claim_token: Uuid,
+    pub(crate) claim_token: Uuid,
     /// `deployments.config_snapshot`, unread.
-    pub config: Value,
+    pub(crate) config: Value,
 }
 
 /// `deployments.status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
-pub enum Status {
+pub(crate) enum Status {
     /// Waits for an agent.
     Queued,
     /// An agent holds it.
@@ -37,7 +39,7 @@ pub enum Status {
 
 impl Status {
     /// As the column holds it.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Queued => "QUEUED",
             Self::Processing => "PROCESSING",
@@ -51,7 +53,7 @@ impl Status {
 /// `deployments.phase`: where a running job is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
-pub enum Phase {
+pub(crate) enum Phase {
     /// The claim was won.
     Claimed,
     /// Template and variables are checked and laid out.
@@ -72,7 +74,7 @@ pub enum Phase {
 
 impl Phase {
     /// As the column holds it.
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Claimed => "CLAIMED",
             Self::Workspace => "WORKSPACE",
@@ -86,7 +88,7 @@ impl Phase {
     }
 
     /// From here on the job may have changed the world, and must not be run again by itself.
-    pub const fn changes_the_world(self) -> bool {
+    pub(crate) const fn changes_the_world(self) -> bool {
         matches!(self, Self::Apply | Self::Destroy | Self::Output | Self::Report)
     }
 }
@@ -94,7 +96,7 @@ impl Phase {
 /// `deployments.error_code`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum ErrorCode {
+pub(crate) enum ErrorCode {
     /// The agent vanished while it held the job.
     AgentLost,
     /// The agent was told to stop and the job did not end within its grace.
@@ -111,54 +113,39 @@ pub enum ErrorCode {
     Internal,
 }
 
-impl ErrorCode {
-    /// As the column holds it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::AgentLost => "AGENT_LOST",
-            Self::AgentStopped => "AGENT_STOPPED",
-            Self::Cancelled => "CANCELLED",
-            Self::TerraformFailed => "TERRAFORM_FAILED",
-            Self::ConfigInvalid => "CONFIG_INVALID",
-            Self::TemplateNotFound => "TEMPLATE_NOT_FOUND",
-            Self::Internal => "INTERNAL",
-        }
-    }
-}
-
 /// Longest `error_message`, in bytes.
 const MESSAGE_LIMIT: usize = 8 * 1024;
 
 /// Why a job failed, in words for its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The class.
-    pub code: ErrorCode,
+    pub(crate) code: ErrorCode,
     /// What happened and what to do, at most 8 KiB.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 impl Failure {
     /// A failure with its sentence, shortened to 8 KiB where it is longer.
-    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         let mut message = message.into();
         if message.len() > MESSAGE_LIMIT {
             let mark = "\n… (shortened)";
-            message.truncate(message.floor_char_boundary(MESSAGE_LIMIT - mark.len()));
+            message.truncate(char_boundary(&message, MESSAGE_LIMIT - mark.len()));
             message.push_str(mark);
         }
         Self { code, message }
     }
 
     /// A fault of this agent or its machine.
-    pub fn internal(what: &str, source: &dyn fmt::Display) -> Self {
+    pub(crate) fn internal(what: &str, source: &dyn fmt::Display) -> Self {
         Self::new(ErrorCode::Internal, format!("{what}: {source}"))
     }
 }
 
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub(crate) enum Ending {
     /// As asked.
     Success,
     /// Otherwise.
@@ -169,7 +156,7 @@ pub enum Ending {
 
 impl Ending {
     /// The status that says so.
-    pub const fn status(&self) -> Status {
+    pub(crate) const fn status(&self) -> Status {
         match self {
             Self::Success => Status::Success,
             Self::Failed(_) => Status::Failed,
@@ -180,7 +167,7 @@ impl Ending {
 
 /// What Terraform is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Show what would change.
     Plan,
     /// Change it.
@@ -191,20 +178,20 @@ pub enum Action {
 
 /// `config_snapshot`, read.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Order {
+pub(crate) struct Order {
     /// Folder of the template.
-    pub template: String,
+    pub(crate) template: String,
     /// Name of the state; two jobs of one stack never run at the same time.
-    pub stack: Option<String>,
+    pub(crate) stack: Option<String>,
     /// What to do.
-    pub action: Action,
+    pub(crate) action: Action,
     /// Input variables; checked against the template later.
-    pub variables: Map<String, Value>,
+    pub(crate) variables: Map<String, Value>,
 }
 
 impl Order {
     /// Reads `config_snapshot`; a refusal says which field to fix and how.
-    pub fn parse(config: &Value) -> Result<Self, Failure> {
+    pub(crate) fn parse(config: &Value) -> Result<Self, Failure> {
         let invalid = |message: String| Failure::new(ErrorCode::ConfigInvalid, message);
         let object = config.as_object().ok_or_else(|| {
             invalid(format!("config_snapshot must be a JSON object, and it is {}", kind_of(config)))
@@ -283,9 +270,12 @@ impl Order {
     }
 }
 
-/// The name of the state that a deployment works on: its stack, or itself where it names none.
-pub fn state_key(stack: Option<&str>, id: Uuid) -> String {
-    stack.map_or_else(|| id.to_string(), str::to_owned)
+/// The name of the state that a deployment works on: its template and stack, or itself where it names no stack.
+///
+/// The template is part of it because a plan of another template on the same state would destroy everything in it. No
+/// template's name holds a dot, so no two pairs have one key.
+pub(crate) fn state_key(template: &str, stack: Option<&str>, id: Uuid) -> String {
+    stack.map_or_else(|| id.to_string(), |stack| format!("{template}.{stack}"))
 }
 
 fn is_template_name(name: &str) -> bool {
@@ -354,17 +344,7 @@ mod tests {
         {
             assert_eq!(json!(status), json!(status.as_str()));
         }
-        for code in [
-            ErrorCode::AgentLost,
-            ErrorCode::AgentStopped,
-            ErrorCode::Cancelled,
-            ErrorCode::TerraformFailed,
-            ErrorCode::ConfigInvalid,
-            ErrorCode::TemplateNotFound,
-            ErrorCode::Internal,
-        ] {
-            assert_eq!(json!(code), json!(code.as_str()));
-        }
+        assert_eq!(json!(ErrorCode::TemplateNotFound), json!("TEMPLATE_NOT_FOUND"));
         for phase in [Phase::Claimed, Phase::Workspace, Phase::Init, Phase::Plan, Phase::Apply, Phase::Report]
         {
             assert_eq!(json!(phase), json!(phase.as_str()));

@@ -1,12 +1,46 @@
 //! An autonomous agent that runs Terraform in your own cloud for a Supabase control plane.
+//!
+//! The journey of a job, one file per station:
+//!
+//! ```text
+//! intake -> crew -> claim -> lease -> journey: template -> workspace -> terraform -> runner
+//!                                     runner's bytes: log_writer (log_pipe -> message -> redact) -> log_spool -> log_sink
+//!                                     report (progress, final status)
+//! ```
+//!
+//! Around it: `session` (the machine token), `heartbeat`, `recovery` (what an earlier life left), `shutdown`, `stop`
+//! (the order to end one job), `health`, `telemetry`. [`Agent`] wires them, and the process is a [`Config`] and a
+//! [`Shutdown`] away:
+//!
+//! ```no_run
+//! # async fn run(cli: tendril_agent::Cli) -> Result<(), Box<dyn std::error::Error>> {
+//! use tendril_agent::{Agent, Config, Shutdown};
+//!
+//! let shutdown = Shutdown::new();
+//! Agent::new(Config::from_cli(&cli)?)?.run(shutdown.clone()).await?;
+//! # Ok(()) }
+//! ```
+
+mod agent;
+mod claim;
 mod cli;
 mod config;
+mod crew;
+mod health;
+mod heartbeat;
+mod intake;
 mod job;
+mod journey;
+mod lease;
 mod log_pipe;
+mod log_sink;
 mod log_spool;
 mod log_writer;
+mod pace;
 mod preflight;
+mod recovery;
 mod redact;
+mod report;
 mod runner;
 mod schema;
 mod session;
@@ -14,7 +48,16 @@ mod shutdown;
 mod stop;
 mod telemetry;
 mod template;
-pub mod terraform;
+mod terraform;
 mod workspace;
-pub use cli::Cli;
-pub use config::*;
+
+pub use self::{
+    agent::{Agent, AgentError},
+    cli::Cli,
+    config::{Config, ConfigProblems, Timing},
+    health::Health,
+    session::Credential,
+    shutdown::Shutdown,
+    telemetry::{LogFormat, install_log},
+    terraform::{AllowList, Product, Terraform},
+};

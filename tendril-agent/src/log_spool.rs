@@ -15,11 +15,14 @@ use std::{
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
-use serde::{Serialize, Serializer};
+use jiff::Timestamp;
+use serde::Serialize;
 use tokio::sync::watch;
+
+use crate::log_pipe::char_boundary;
 
 /// Most text in one chunk, in bytes. The database takes 64 KiB.
 pub(crate) const CHUNK_LIMIT: usize = 16 * 1024;
@@ -27,7 +30,7 @@ pub(crate) const CHUNK_LIMIT: usize = 16 * 1024;
 /// Whose words they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Stream {
+pub(crate) enum Stream {
     /// Terraform's standard output.
     Stdout,
     /// Terraform's standard error.
@@ -62,14 +65,8 @@ pub(crate) struct Chunk {
     /// The lines, each with its `\n`.
     #[serde(rename = "log_chunk")]
     pub(crate) text: String,
-    /// When the first line was read; milliseconds since 1970.
-    #[serde(serialize_with = "as_timestamp")]
-    pub(crate) ts: i64,
-}
-
-fn as_timestamp<S: Serializer>(millis: &i64, serializer: S) -> Result<S::Ok, S::Error> {
-    let ts = jiff::Timestamp::from_millisecond(*millis).map_err(serde::ser::Error::custom)?;
-    serializer.collect_str(&ts)
+    /// When the first line was read.
+    pub(crate) ts: Timestamp,
 }
 
 /// How far the spool is, for its reader.
@@ -94,6 +91,8 @@ pub(crate) struct LogSpool {
     /// Lines that could not be written because the disk refused them.
     lost: u64,
     open: [OpenChunk; 3],
+    /// Number of the last chunk that was cut; `progress` learns it once the cut is in the file.
+    last_cut: u64,
     progress: watch::Sender<Progress>,
     flush_after: Duration,
 }
@@ -150,10 +149,20 @@ impl LogSpool {
         progress: Progress,
         flush_after: Duration,
     ) -> (Self, watch::Receiver<Progress>) {
-        let (progress, receiver) = watch::channel(progress);
+        let (sender, receiver) = watch::channel(progress);
         let open = [OpenChunk::default(); 3];
         (
-            Self { file, length, buffer: Vec::new(), buffered: 0, lost: 0, open, progress, flush_after },
+            Self {
+                file,
+                length,
+                buffer: Vec::new(),
+                buffered: 0,
+                lost: 0,
+                open,
+                last_cut: progress.cut,
+                progress: sender,
+                flush_after,
+            },
             receiver,
         )
     }
@@ -162,7 +171,7 @@ impl LogSpool {
     pub(crate) fn append(&mut self, stream: Stream, line: &str, now: Instant) {
         let mut rest = line;
         loop {
-            let (part, after) = rest.split_at(rest.floor_char_boundary(CHUNK_LIMIT - 1));
+            let (part, after) = rest.split_at(char_boundary(rest, CHUNK_LIMIT - 1));
             self.append_part(stream, part, now);
             rest = after;
             if rest.is_empty() {
@@ -178,7 +187,7 @@ impl LogSpool {
         let open = &mut self.open[stream as usize];
         open.bytes += line.len() + 1;
         open.since.get_or_insert(now);
-        let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis());
+        let millis = Timestamp::now().as_millisecond();
         self.buffer.push(stream.mark());
         // Writing into a Vec cannot fail.
         let _infallible = writeln!(self.buffer, "{millis} {line}");
@@ -213,15 +222,10 @@ impl LogSpool {
             if first > since {
                 return;
             }
-            let seq = self.progress.borrow().cut + 1;
+            self.last_cut += 1;
             self.open[oldest as usize] = OpenChunk { bytes: 0, since: None, last_cut: Some(now) };
-            let mark = char::from(oldest.mark());
-            let _infallible = writeln!(self.buffer, "c{seq} {mark}");
-            // The reader is told by `flush`, once the cut is in the file.
-            self.progress.send_if_modified(|progress| {
-                progress.cut = seq;
-                false
-            });
+            // Writing into a Vec cannot fail.
+            let _infallible = writeln!(self.buffer, "c{} {}", self.last_cut, char::from(oldest.mark()));
         }
     }
 
@@ -243,7 +247,7 @@ impl LogSpool {
                 self.buffer.clear();
                 self.buffered = 0;
                 self.lost = 0;
-                self.progress.send_modify(|_| {});
+                self.progress.send_modify(|progress| progress.cut = self.last_cut);
             }
             Err(error) => self.refused(&error),
         }
@@ -259,7 +263,7 @@ impl LogSpool {
             .file
             .set_len(self.length)
             .and_then(|()| self.file.seek(SeekFrom::Start(self.length)).map(drop));
-        let millis = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis());
+        let millis = Timestamp::now().as_millisecond();
         let cuts: Vec<u8> = self
             .buffer
             .split_inclusive(|byte| *byte == b'\n')
@@ -303,7 +307,7 @@ pub(crate) struct SpoolReader {
 #[derive(Debug, Default)]
 struct Collected {
     text: String,
-    ts: i64,
+    ts: Timestamp,
 }
 
 impl SpoolReader {
@@ -349,7 +353,8 @@ impl SpoolReader {
         let stream = Stream::of_mark(mark.as_bytes()[0]).ok_or_else(malformed)?;
         let open = &mut self.open[stream as usize];
         if open.text.is_empty() {
-            open.ts = number.parse().map_err(|_| malformed())?;
+            let millis = number.parse().map_err(|_| malformed())?;
+            open.ts = Timestamp::from_millisecond(millis).map_err(|_| malformed())?;
         }
         open.text.push_str(rest);
         open.text.push('\n');

@@ -85,7 +85,12 @@ fn a_line_longer_than_a_chunk_is_kept_in_parts() {
 
 #[test]
 fn a_chunk_is_a_row() {
-    let chunk = Chunk { seq: 7, stream: Stream::Stderr, text: "a\n".to_owned(), ts: 1_732_379_999_123 };
+    let chunk = Chunk {
+        seq: 7,
+        stream: Stream::Stderr,
+        text: "a\n".to_owned(),
+        ts: Timestamp::from_millisecond(1_732_379_999_123).unwrap(),
+    };
     let expected = serde_json::json!({"seq": 7, "stream": "stderr", "log_chunk": "a\n", "ts": "2024-11-23T16:39:59.123Z"});
     assert_eq!(serde_json::to_value(chunk).unwrap(), expected);
 }
@@ -157,7 +162,7 @@ proptest! {
         prop_assert!(all.iter().all(|chunk| chunk.text.len() <= CHUNK_LIMIT && chunk.text.ends_with('\n')));
         for stream in STREAMS {
             let text: String = all.iter().filter(|chunk| chunk.stream == stream).map(|chunk| chunk.text.as_str()).collect();
-            let expected: String = flushed[stream as usize].iter().map(|line| format!("{line}\n")).collect();
+            let expected: String = flushed[stream as usize].iter().flat_map(|line| [line.as_str(), "\n"]).collect();
             prop_assert_eq!(text, expected);
         }
     }

@@ -1,2 +1,44 @@
-//! The agent process.
-fn main() {}
+//! The `tendril-agent` process: configuration, runtime, signals, exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tendril_agent::{Agent, Cli, Config, Shutdown, install_log};
+
+/// The configuration needs mending.
+const BAD_CONFIG: u8 = 2;
+
+fn main() -> ExitCode {
+    let config = match Config::from_cli(&Cli::parse()) {
+        Ok(config) => config,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return ExitCode::from(BAD_CONFIG);
+        }
+    };
+    install_log(config.log_format, &config.log_filter);
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One thread runs everything that waits; a few more, alive while jobs run, do what blocks.
+fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(4 * config.concurrency + 4)
+        .thread_keep_alive(std::time::Duration::from_secs(2))
+        .build()?;
+    let shutdown = Shutdown::new();
+    let done = runtime.block_on(async {
+        shutdown.on_signals()?;
+        Ok(Agent::new(config)?.run(shutdown).await?)
+    });
+    // A thread that still waits for the disk must not hold the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    done
+}

@@ -13,6 +13,8 @@ use base64::{
 };
 use serde_json::Value;
 
+use crate::log_pipe::char_boundary;
+
 /// What is put in the place of a secret.
 pub(crate) const MASK: &str = "[hidden]";
 /// Shorter values are not hidden: they would tear ordinary words apart and give themselves away by it.
@@ -132,7 +134,7 @@ impl RedactPieces {
         let Some(automaton) = redactor.automaton() else {
             return Cow::Owned(std::mem::take(&mut self.held));
         };
-        let safe = self.held.floor_char_boundary(self.held.len().saturating_sub(automaton.longest));
+        let safe = char_boundary(&self.held, self.held.len().saturating_sub(automaton.longest));
         let (text, used) = automaton.replace(&self.held, safe);
         self.held.drain(..used);
         Cow::Owned(text)
@@ -245,7 +247,7 @@ mod tests {
         ) {
             let redactor = redactor(&secret);
             let line = format!("{before}{secret}{after}");
-            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| line.floor_char_boundary(cut.min(line.len()))).collect();
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| char_boundary(&line, cut)).collect();
             cuts.sort_unstable();
             let (mut pieces, mut out, mut from) = (RedactPieces::default(), String::new(), 0);
             for cut in cuts {

@@ -3,12 +3,15 @@
 use std::{
     fmt, fs,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::SystemTime,
 };
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use tendril_realtime::{AccessToken, Error, TokenFuture, TokenSource};
 use uuid::Uuid;
 
 /// Where the machine token comes from.
@@ -78,15 +81,71 @@ fn read_file(path: &Path) -> Result<SecretString, String> {
     Ok(SecretString::from(token))
 }
 
+/// Gives the library the machine token: as it was at start, or as the file holds it now.
+#[derive(Debug)]
+pub(crate) struct Session {
+    credential: Credential,
+    /// The token that was read last, and the file's stamp at that time.
+    last: Mutex<Option<(Stamp, AccessToken)>>,
+}
+
+/// What changes when a file is replaced. A mounted secret is replaced by moving a link; its target has another time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    modified: Option<SystemTime>,
+    length: u64,
+}
+
+impl Session {
+    /// Over a credential that was read once already.
+    pub(crate) fn new(credential: Credential) -> Self {
+        Self { credential, last: Mutex::default() }
+    }
+
+    fn current(&self) -> Result<AccessToken, String> {
+        let stamp = match &self.credential {
+            Credential::Inline(_) => Stamp { modified: None, length: 0 },
+            Credential::File(path) => stamp(path),
+        };
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, token)) = last.as_ref().filter(|(seen, _)| *seen == stamp) {
+            return Ok(token.clone());
+        }
+        let text = self.credential.read()?;
+        let token = AccessToken::new(text.expose_secret()).map_err(|error| error.to_string())?;
+        if last.replace((stamp, token.clone())).is_some() {
+            tracing::info!("the token file has changed: the new token is used from now on");
+        }
+        Ok(token)
+    }
+}
+
+impl TokenSource for Session {
+    fn token(&self) -> TokenFuture<'_> {
+        Box::pin(std::future::ready(self.current().map_err(Error::token)))
+    }
+
+    fn can_refresh(&self) -> bool {
+        matches!(self.credential, Credential::File(_))
+    }
+}
+
+/// A file that cannot be looked at has a stamp too; reading it then says why.
+fn stamp(path: &Path) -> Stamp {
+    let meta = fs::metadata(path).ok();
+    let modified = meta.as_ref().and_then(|meta| meta.modified().ok());
+    Stamp { modified, length: meta.map_or(0, |meta| meta.len()) }
+}
+
 /// What a machine token says about itself. Only the servers can verify it; the agent reads it to give good advice early.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MachineToken {
+pub(crate) struct MachineToken {
     /// The database role that the servers will take.
-    pub role: String,
+    pub(crate) role: String,
     /// The cluster that this agent serves.
-    pub cluster_id: Uuid,
+    pub(crate) cluster_id: Uuid,
     /// When it stops being accepted.
-    pub expires_at: Timestamp,
+    pub(crate) expires_at: Timestamp,
 }
 
 /// The claims, before they are checked.
@@ -106,7 +165,7 @@ impl MachineToken {
     }
 
     /// Reads a token, and refuses one that no server will take.
-    pub fn parse(token: &str, now: Timestamp) -> Result<Self, String> {
+    pub(crate) fn parse(token: &str, now: Timestamp) -> Result<Self, String> {
         const ASK: &str = "ask for a new machine token of this cluster";
         let claims = claims_of(token).ok_or_else(|| {
             format!("the machine token is malformed, it is not a JWT (header.payload.signature): {ASK}")
@@ -219,5 +278,20 @@ mod tests {
         assert_eq!(credential.read().unwrap().expose_secret(), "one");
         fs::write(file.path(), "two\n").unwrap();
         assert_eq!(credential.read().unwrap().expose_secret(), "two");
+    }
+
+    #[tokio::test]
+    async fn the_library_gets_the_new_token_once_the_file_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        fs::write(&path, "one").unwrap();
+        let session = Session::new(Credential::File(path.clone()));
+        let one = session.token().await.unwrap();
+        assert_eq!(session.token().await.unwrap(), one);
+        fs::write(dir.path().join("new"), "three").unwrap();
+        fs::rename(dir.path().join("new"), &path).unwrap();
+        assert_ne!(session.token().await.unwrap(), one);
+        fs::remove_file(&path).unwrap();
+        assert!(session.token().await.unwrap_err().to_string().contains("cannot be read"));
     }
 }

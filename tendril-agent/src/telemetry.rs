@@ -13,21 +13,21 @@ pub enum LogFormat {
 }
 
 /// Jobs claimed (counter).
-pub const JOBS_CLAIMED: &str = "tendril_agent_jobs_claimed_total";
+pub(crate) const JOBS_CLAIMED: &str = "tendril_agent_jobs_claimed_total";
 /// Claims that another agent won (counter).
-pub const CLAIMS_LOST: &str = "tendril_agent_claims_lost_total";
+pub(crate) const CLAIMS_LOST: &str = "tendril_agent_claims_lost_total";
 /// Jobs ended, by `status` (counter).
-pub const JOBS_ENDED: &str = "tendril_agent_jobs_ended_total";
+pub(crate) const JOBS_ENDED: &str = "tendril_agent_jobs_ended_total";
 /// Jobs running now (gauge).
-pub const JOBS_RUNNING: &str = "tendril_agent_jobs_running";
+pub(crate) const JOBS_RUNNING: &str = "tendril_agent_jobs_running";
 /// Heartbeats, by `result` ok or failed (counter).
-pub const HEARTBEATS: &str = "tendril_agent_heartbeats_total";
+pub(crate) const HEARTBEATS: &str = "tendril_agent_heartbeats_total";
 /// Chunks of log lines stored (counter).
-pub const CHUNKS_STORED: &str = "tendril_agent_log_chunks_stored_total";
+pub(crate) const CHUNKS_STORED: &str = "tendril_agent_log_chunks_stored_total";
 /// Chunks the control plane refused and that were replaced by a note (counter).
-pub const CHUNKS_REFUSED: &str = "tendril_agent_log_chunks_refused_total";
+pub(crate) const CHUNKS_REFUSED: &str = "tendril_agent_log_chunks_refused_total";
 /// Requests that stored chunks (counter).
-pub const LOG_REQUESTS: &str = "tendril_agent_log_requests_total";
+pub(crate) const LOG_REQUESTS: &str = "tendril_agent_log_requests_total";
 
 /// Installs the process's subscriber. A filter that cannot be read falls back to `info`; a second call changes nothing.
 pub fn install_log(format: LogFormat, filter: &str) {
@@ -41,7 +41,7 @@ pub fn install_log(format: LogFormat, filter: &str) {
 }
 
 /// Installs the process's recorder. `None` when there is one already.
-pub fn install_metrics() -> Option<PrometheusHandle> {
+pub(crate) fn install_metrics() -> Option<PrometheusHandle> {
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).ok()?;

@@ -1,7 +1,7 @@
 //! A template: a folder of Terraform files, and a `template.json` that says which variables it takes.
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -105,9 +105,8 @@ fn strings_in(value: &Value, found: &mut Vec<String>) {
 fn names(templates_dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(templates_dir).into_iter().flatten().filter_map(Result::ok);
     let folders = entries.filter(|entry| entry.path().is_dir());
-    let names: BTreeMap<String, ()> =
-        folders.filter_map(|entry| entry.file_name().into_string().ok()).map(|name| (name, ())).collect();
-    names.into_keys().filter(|name| !name.starts_with('.')).collect()
+    let names: BTreeSet<String> = folders.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.into_iter().filter(|name| !name.starts_with('.')).collect()
 }
 
 #[cfg(test)]

@@ -18,8 +18,10 @@ use crate::{
     workspace::Workspace,
 };
 
-pub mod environment;
+mod environment;
 pub(crate) mod message;
+
+pub use self::environment::AllowList;
 
 /// How long a command waits for a state lock that another one holds.
 const LOCK_TIMEOUT: &str = "-lock-timeout=120s";
@@ -27,9 +29,9 @@ const LOCK_TIMEOUT: &str = "-lock-timeout=120s";
 /// Which of the two programs it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Product {
-    /// HashiCorp's.
+    /// `terraform`.
     Terraform,
-    /// The Linux Foundation's.
+    /// `tofu`.
     OpenTofu,
 }
 

@@ -24,13 +24,13 @@ pub(crate) enum News {
 
 /// `plan_summary`: numbers of resources.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Changes {
+pub(crate) struct Changes {
     /// New ones.
-    pub add: u64,
+    pub(crate) add: u64,
     /// Changed ones.
-    pub change: u64,
+    pub(crate) change: u64,
     /// Removed ones.
-    pub destroy: u64,
+    pub(crate) destroy: u64,
 }
 
 /// The fields of a JSON line that are read. `state` of an emergency dump, values of outputs and snippets are not among

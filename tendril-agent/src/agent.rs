@@ -1,0 +1,213 @@
+//! The wiring: what starts, in which order, and how it ends.
+
+use std::{fs::File, io, path::Path, sync::Arc, time::Duration};
+
+use rustix::fs::{FlockOperation, flock};
+use secrecy::ExposeSecret;
+use tendril_realtime::{Error, Rest};
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    config::Config,
+    crew::Crew,
+    health::{self, Health},
+    heartbeat::{Heartbeat, advice},
+    intake::{Feed, Queue, QueueNews},
+    journey::Road,
+    lease::Leases,
+    recovery::recover,
+    runner::LocalRunner,
+    session::Session,
+    shutdown::Shutdown,
+    stop::StopReason,
+    telemetry,
+};
+
+/// Why an agent cannot start, or had to stop. Each sentence says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AgentError {
+    /// The library refused a setting.
+    #[error("the connection to the control plane cannot be set up: {0}")]
+    Client(#[source] Box<Error>),
+    /// The control plane answered the first heartbeat with a refusal.
+    #[error("{advice} ({source})")]
+    Refused {
+        /// What to do about it.
+        advice: &'static str,
+        /// The answer.
+        source: Box<Error>,
+    },
+    /// Another agent uses the work directory.
+    #[error("the work directory {0} is in use by another agent: give each agent its own --work-dir")]
+    WorkDirInUse(String),
+    /// The work directory cannot be locked.
+    #[error("the work directory {dir} cannot be used: {source}")]
+    WorkDir {
+        /// Which one.
+        dir: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The health server cannot listen.
+    #[error("--health-addr {addr} cannot be used ({source}): choose another address")]
+    Health {
+        /// Which one.
+        addr: std::net::SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// An agent that has not started yet.
+#[derive(Debug)]
+pub struct Agent {
+    config: Arc<Config>,
+    rest: Rest,
+    leases: Leases,
+    health: Health,
+}
+
+impl Agent {
+    /// Puts an agent together; nothing is sent yet. Errors: [`AgentError::Client`].
+    pub fn new(config: Config) -> Result<Self, AgentError> {
+        let session = Session::new(config.credential.clone());
+        let rest = Rest::builder(config.supabase_url.as_str(), config.supabase_key.expose_secret())
+            .token_source(session)
+            .build()
+            .map_err(|error| AgentError::Client(Box::new(error)))?;
+        Ok(Self { config: Arc::new(config), rest, leases: Leases::default(), health: Health::default() })
+    }
+
+    /// Whether it can be given work; stays valid while the agent runs.
+    pub fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    /// Runs until it is told to stop, and every job has ended. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// What keeps it from starting. Once the first heartbeat was answered, nothing but the shutdown ends it.
+    pub async fn run(self, shutdown: Shutdown) -> Result<(), AgentError> {
+        let _only_one = lock(&self.config.work_dir)?;
+        let _server = self.serve_health().await?;
+        let heartbeat = self.heartbeat();
+        tokio::select! {
+            beaten = heartbeat.first() => {
+                beaten.map_err(|source| AgentError::Refused { advice: advice(&source), source: Box::new(source) })?;
+            }
+            () = shutdown.draining() => return Ok(()),
+        }
+        tracing::info!(cluster = %self.config.cluster_id, "the cluster is online");
+        let _beating = Background(tokio::spawn(heartbeat.clone().run()));
+        let recovery = Background(tokio::spawn(recover(Arc::clone(&self.config), self.rest.clone())));
+        let mut crew = Crew::new(self.road(), self.leases.clone());
+        self.work(&mut crew, &shutdown).await;
+        self.health.draining();
+        self.drain(&mut crew, &shutdown).await;
+        drop(recovery);
+        heartbeat.good_bye().await;
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    /// Takes on jobs until the drain begins.
+    async fn work(&self, crew: &mut Crew, shutdown: &Shutdown) {
+        let mut queue = Queue::default();
+        let mut feed = Feed::open(self.rest.clone(), self.config.cluster_id);
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.draining() => return,
+                again = crew.one_ended() => again.into_iter().for_each(|row| queue.put(row)),
+                news = feed.next() => match news {
+                    QueueNews::List(rows) => queue.replace(rows),
+                    QueueNews::Waits(row) => queue.put(row),
+                    QueueNews::Gone(id) => queue.remove(id),
+                    QueueNews::Cancel(claim_token) => self.leases.cancel(claim_token),
+                },
+            }
+            crew.hire(&mut queue);
+        }
+    }
+
+    /// Lets the jobs end: by themselves within the grace, then politely interrupted, at last cut short.
+    async fn drain(&self, crew: &mut Crew, shutdown: &Shutdown) {
+        let timing = &self.config.timing;
+        if !crew.is_idle() {
+            tracing::info!("waiting up to {:?} for running jobs", timing.shutdown_grace);
+        }
+        tokio::select! {
+            () = crew.all_ended() => return,
+            () = sleep(timing.shutdown_grace) => {}
+            () = shutdown.hastened() => {}
+        }
+        tracing::warn!("running jobs are interrupted");
+        self.leases.stop_all(StopReason::ShuttingDown);
+        let patience = timing.apply_cancel_grace.max(timing.plan_cancel_grace) + timing.kill_grace;
+        tokio::select! {
+            () = crew.all_ended() => return,
+            () = sleep(patience + timing.farewell) => {}
+            () = shutdown.hastened() => {}
+        }
+        self.leases.hasten_all();
+        let last = timing.kill_grace + timing.farewell + Duration::from_secs(1);
+        if timeout(last, crew.all_ended()).await.is_err() {
+            tracing::warn!("some results are not stored yet; they are kept on disk for the next start");
+        }
+    }
+
+    async fn serve_health(&self) -> Result<Option<Background>, AgentError> {
+        let Some(addr) = self.config.health_addr else { return Ok(None) };
+        let listener = health::bind(addr).await.map_err(|source| AgentError::Health { addr, source })?;
+        let server = health::serve(listener, self.health.clone(), telemetry::install_metrics());
+        Ok(Some(Background(tokio::spawn(server))))
+    }
+
+    fn heartbeat(&self) -> Heartbeat {
+        Heartbeat {
+            rest: self.rest.clone(),
+            leases: self.leases.clone(),
+            health: self.health.clone(),
+            period: self.config.timing.heartbeat,
+        }
+    }
+
+    fn road(&self) -> Road {
+        let mut secrets = self.config.terraform.secrets();
+        secrets.extend(self.config.credential.read().map(|token| token.expose_secret().to_owned()));
+        Road {
+            config: Arc::clone(&self.config),
+            rest: self.rest.clone(),
+            runner: Arc::new(LocalRunner),
+            secrets: Arc::new(secrets),
+        }
+    }
+}
+
+/// A task that ends with whoever holds this.
+#[derive(Debug)]
+struct Background(JoinHandle<()>);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Keeps a second agent out of the work directory, where it would take running jobs for leftovers.
+fn lock(work_dir: &Path) -> Result<File, AgentError> {
+    let dir = work_dir.display().to_string();
+    let file = match File::create(work_dir.join(".lock")) {
+        Ok(file) => file,
+        Err(source) => return Err(AgentError::WorkDir { dir, source }),
+    };
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(error) if error == rustix::io::Errno::WOULDBLOCK => Err(AgentError::WorkDirInUse(dir)),
+        Err(error) => Err(AgentError::WorkDir { dir, source: error.into() }),
+    }
+}

@@ -1,0 +1,87 @@
+//! Wins a QUEUED row or learns that somebody else did: one conditional PATCH, and a second look where its answer was lost.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tendril_realtime::{Error, ErrorKind, Rest};
+use tokio::time::{Instant, sleep};
+use uuid::Uuid;
+
+use crate::{
+    job::{Job, Status},
+    pace::Backoff,
+};
+
+/// The columns of a claim.
+const COLUMNS: &str = "status,claim_token,attempt,config_snapshot";
+/// How long an unanswered claim is asked about. After it the lease is over, and the row goes back to the queue by itself.
+const DOUBT: Duration = Duration::from_secs(60);
+
+/// What became of a claim.
+#[derive(Debug)]
+pub(crate) enum Claim {
+    /// The row is ours.
+    Won(Job),
+    /// Somebody else has it, or it is gone.
+    Lost,
+}
+
+#[derive(Deserialize)]
+struct Row {
+    status: Status,
+    claim_token: Option<Uuid>,
+    attempt: i32,
+    config_snapshot: Value,
+}
+
+/// Tries to take one row. Errors: it was not taken, and may be tried again.
+pub(crate) async fn claim(rest: &Rest, id: Uuid, agent_name: &str) -> Result<Claim, Error> {
+    let claim_token = Uuid::new_v4();
+    let wish = json!({
+        "status": Status::Processing,
+        "claim_token": claim_token,
+        "claimed_by": agent_name,
+    });
+    let request = rest.from("deployments").update(&wish).eq("id", id).eq("status", Status::Queued.as_str());
+    let answer = request.select(COLUMNS).rows::<Row>().await;
+    match answer {
+        Ok(rows) => Ok(judge(id, claim_token, rows)),
+        Err(error) if may_have_happened(&error) => {
+            tracing::warn!(deployment = %id, %error, "the answer to a claim was lost: looking whether it was won");
+            look_again(rest, id, claim_token).await
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads the row until an answer comes: only the database knows whether the PATCH was carried out.
+async fn look_again(rest: &Rest, id: Uuid, claim_token: Uuid) -> Result<Claim, Error> {
+    let give_up = Instant::now() + DOUBT;
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+    loop {
+        let answer = rest.from("deployments").select(COLUMNS).eq("id", id).rows::<Row>().await;
+        match answer {
+            Ok(rows) => return Ok(judge(id, claim_token, rows)),
+            Err(error) if Instant::now() >= give_up => return Err(error),
+            Err(_) => sleep(backoff.next(None)).await,
+        }
+    }
+}
+
+fn judge(id: Uuid, claim_token: Uuid, rows: Vec<Row>) -> Claim {
+    let ours = |row: &Row| row.status == Status::Processing && row.claim_token == Some(claim_token);
+    match rows.into_iter().find(ours) {
+        Some(row) => Claim::Won(Job { id, attempt: row.attempt, claim_token, config: row.config_snapshot }),
+        None => Claim::Lost,
+    }
+}
+
+/// Whether the PATCH may have been carried out although no good answer came.
+fn may_have_happened(error: &Error) -> bool {
+    match error.kind() {
+        ErrorKind::Connect { .. } | ErrorKind::InvalidInput { .. } | ErrorKind::Token { .. } => false,
+        ErrorKind::Api(api) => api.status >= 500,
+        _ => true,
+    }
+}

@@ -1,0 +1,123 @@
+//! The jobs that run now: each in a task of its own, at most one per state, no more than the concurrency allows.
+
+use std::{collections::HashMap, time::Duration};
+
+use tokio::{
+    task::{Id, JoinSet},
+    time::sleep,
+};
+
+use crate::{
+    claim::{Claim, claim},
+    intake::{Queue, Queued},
+    journey::Road,
+    lease::Leases,
+    pace::around,
+    telemetry,
+};
+
+/// After a lost race, of how many rows one is picked: agents that race then meet less often.
+const CHOICE_AFTER_A_LOSS: usize = 8;
+/// How long a row is left alone after a claim that failed for another reason than a lost race.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Who is at work.
+pub(crate) struct Crew {
+    road: Road,
+    leases: Leases,
+    running: JoinSet<Outcome>,
+    /// The state that each task works on.
+    keys: HashMap<Id, String>,
+    /// Of how many rows the next one is picked.
+    choice: usize,
+}
+
+/// What became of a row that was picked.
+enum Outcome {
+    /// It was claimed, and run to its end.
+    Done,
+    /// Somebody else has it.
+    Lost,
+    /// The claim failed; the row still waits.
+    Waits(Queued),
+}
+
+impl Crew {
+    pub(crate) fn new(road: Road, leases: Leases) -> Self {
+        Self { road, leases, running: JoinSet::new(), keys: HashMap::new(), choice: 1 }
+    }
+
+    /// Takes on as many jobs as there is room for.
+    pub(crate) fn hire(&mut self, queue: &mut Queue) {
+        while self.running.len() < self.road.config.concurrency {
+            let busy = |key: &str| self.keys.values().any(|taken| taken == key);
+            let Some(row) = queue.take(self.choice, busy) else { return };
+            let key = row.state_key();
+            let task = work(self.road.clone(), self.leases.clone(), row);
+            let id = self.running.spawn(task).id();
+            self.keys.insert(id, key);
+            self.gauge();
+        }
+    }
+
+    /// Waits for the next job to end; answers a row that waits again. For ever, if nobody is at work.
+    pub(crate) async fn one_ended(&mut self) -> Option<Queued> {
+        let Some(ended) = self.running.join_next_with_id().await else { return std::future::pending().await };
+        let mut again = None;
+        let id = match ended {
+            Ok((id, outcome)) => {
+                match outcome {
+                    Outcome::Done => self.choice = 1,
+                    Outcome::Lost => self.choice = CHOICE_AFTER_A_LOSS,
+                    Outcome::Waits(row) => again = Some(row),
+                }
+                id
+            }
+            Err(error) => {
+                tracing::error!(%error, "a job's task broke off; its lease runs out and the job is given up as lost");
+                error.id()
+            }
+        };
+        self.keys.remove(&id);
+        self.gauge();
+        again
+    }
+
+    /// Waits until nobody is at work.
+    pub(crate) async fn all_ended(&mut self) {
+        while !self.is_idle() {
+            self.one_ended().await;
+        }
+    }
+
+    /// Whether nobody is at work.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "at most 64 jobs run at the same time")]
+    fn gauge(&self) {
+        metrics::gauge!(telemetry::JOBS_RUNNING).set(self.running.len() as f64);
+    }
+}
+
+async fn work(road: Road, leases: Leases, row: Queued) -> Outcome {
+    match claim(&road.rest, row.id, &road.config.agent_name).await {
+        Ok(Claim::Won(job)) => {
+            metrics::counter!(telemetry::JOBS_CLAIMED).increment(1);
+            tracing::info!(deployment = %job.id, attempt = job.attempt, "claimed");
+            let lease = leases.hold(&job);
+            road.travel(job, &lease).await;
+            Outcome::Done
+        }
+        Ok(Claim::Lost) => {
+            metrics::counter!(telemetry::CLAIMS_LOST).increment(1);
+            Outcome::Lost
+        }
+        Err(error) => {
+            tracing::warn!(deployment = %row.id, %error, "a claim failed: trying again");
+            sleep(around(PAUSE)).await;
+            Outcome::Waits(row)
+        }
+    }
+}

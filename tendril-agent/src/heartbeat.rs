@@ -1,0 +1,139 @@
+//! One RPC each 15 s ± 20 %: the cluster is ONLINE, the leases go on, lost jobs are picked up, and each claim is told how it
+//! stands.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::json;
+use tendril_realtime::{Error, ErrorKind, Rest, Retry};
+use tokio::time::sleep;
+
+use crate::{
+    health::Health,
+    lease::{ClaimState, Leases},
+    pace::{Backoff, around},
+    telemetry,
+};
+
+/// The longest that one beat may take: an answer that comes later than the next beat is of no use.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest that the good-bye may take.
+const GOOD_BYE: Duration = Duration::from_secs(5);
+
+/// Beats.
+#[derive(Clone, Debug)]
+pub(crate) struct Heartbeat {
+    pub(crate) rest: Rest,
+    pub(crate) leases: Leases,
+    pub(crate) health: Health,
+    /// Mean time between two beats.
+    pub(crate) period: Duration,
+}
+
+/// What the database answers.
+#[derive(Deserialize)]
+struct Answer {
+    claims: Vec<ClaimState>,
+    #[serde(default)]
+    reaped: u64,
+}
+
+impl Heartbeat {
+    /// The first beat proves the token. While the control plane cannot be reached it is tried again; a refusal is final.
+    pub(crate) async fn first(&self) -> Result<(), Error> {
+        let mut backoff = Backoff::new(Duration::from_secs(1), self.period);
+        loop {
+            match self.beat().await {
+                Ok(()) => return Ok(()),
+                Err(error) if is_refusal(&error) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "the control plane does not answer yet: trying again");
+                    sleep(backoff.next(wish(&error))).await;
+                }
+            }
+        }
+    }
+
+    /// Beats for ever. Failures are said and survived: they never end a running job.
+    pub(crate) async fn run(self) {
+        let mut backoff = Backoff::new(Duration::from_secs(2), self.period);
+        loop {
+            sleep(around(self.period)).await;
+            while let Err(error) = self.beat().await {
+                if is_refusal(&error) {
+                    tracing::error!(%error, "{}", advice(&error));
+                } else {
+                    tracing::warn!(%error, "a heartbeat failed");
+                }
+                sleep(backoff.next(wish(&error))).await;
+            }
+            backoff.reset();
+        }
+    }
+
+    /// Sets the cluster OFFLINE. Best effort: a silent agent is found out by its missing beats.
+    pub(crate) async fn good_bye(&self) {
+        let request = self.rest.rpc("agent_offline", &json!({})).timeout(GOOD_BYE).idempotent(true);
+        if let Err(error) = request.execute().await {
+            tracing::warn!(%error, "the cluster could not be set OFFLINE");
+        }
+    }
+
+    async fn beat(&self) -> Result<(), Error> {
+        let arguments = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "claim_tokens": self.leases.tokens(),
+        });
+        let request = self.rest.rpc("agent_heartbeat", &arguments).timeout(TIMEOUT).idempotent(true);
+        match request.value::<Answer>().await {
+            Ok(answer) => {
+                metrics::counter!(telemetry::HEARTBEATS, "result" => "ok").increment(1);
+                self.leases.learn(&answer.claims);
+                if answer.reaped > 0 {
+                    tracing::info!(jobs = answer.reaped, "jobs of lost agents were moved on");
+                }
+                self.health.heard();
+                Ok(())
+            }
+            Err(error) => {
+                metrics::counter!(telemetry::HEARTBEATS, "result" => "failed").increment(1);
+                self.health.unheard(&error.to_string());
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Whether the server understood and said no. Trying again with the same token cannot help.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Api(_)) && matches!(error.retry(), Retry::Never | Retry::WithFreshToken)
+}
+
+fn wish(error: &Error) -> Option<Duration> {
+    match error.retry() {
+        Retry::After(pause) => Some(pause),
+        _ => None,
+    }
+}
+
+/// What to do about a refusal.
+pub(crate) fn advice(error: &Error) -> &'static str {
+    let Some(api) = error.api() else { return "look at the network and at the project's status" };
+    match (api.status, api.code.as_str()) {
+        (_, "TD003") => {
+            "the control plane does not know this token's cluster: use the token of an existing cluster of this project"
+        }
+        (_, "TD004") => "this cluster was revoked: ask for a new cluster and its token",
+        (401, "PGRST303") => "the machine token has expired: give the agent a new one",
+        (401, _) => {
+            "the control plane does not accept the machine token or the API key: use those of this project"
+        }
+        (403, _) | (_, "42501") => {
+            "the machine token's role may not do this: use a token with the role tendril_agent of this project"
+        }
+        (404, _) => {
+            "the database lacks the agent's functions: apply supabase/migrations to it, and check SUPABASE_URL"
+        }
+        _ => "the control plane refused the heartbeat",
+    }
+}

@@ -1,0 +1,180 @@
+//! Chunks from the spool to `deployment_logs`: at most one request per flush interval, repeated until it is stored.
+//!
+//! Inserts are idempotent, so that a lost answer costs nothing. What the database will never take is replaced by a note in
+//! its place; the log never decides how a job ends.
+
+use std::{io, time::Duration};
+
+use serde::Serialize;
+use tendril_realtime::{Error, ErrorKind, Rest, Retry};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
+use uuid::Uuid;
+
+use crate::{
+    log_spool::{Chunk, Progress, SpoolReader},
+    pace::Backoff,
+    telemetry,
+};
+
+/// Most text in one request. A busy run's megabytes go in few requests, and no gateway's body limit is near.
+const BATCH_BYTES: usize = 2 * 1024 * 1024;
+/// Most rows in one request.
+const BATCH_ROWS: usize = 500;
+
+/// Uploads the log of one attempt.
+#[derive(Debug)]
+pub(crate) struct LogSink {
+    rest: Rest,
+    deployment_id: Uuid,
+    attempt: i32,
+    /// Least time between two requests.
+    interval: Duration,
+    /// Earliest time of the next request.
+    not_before: Instant,
+    backoff: Backoff,
+}
+
+/// A row of `deployment_logs`.
+#[derive(Serialize)]
+struct Row<'a> {
+    deployment_id: Uuid,
+    attempt: i32,
+    #[serde(flatten)]
+    chunk: &'a Chunk,
+}
+
+impl LogSink {
+    /// For one attempt.
+    pub(crate) fn new(rest: Rest, deployment_id: Uuid, attempt: i32, interval: Duration) -> Self {
+        let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(15));
+        Self { rest, deployment_id, attempt, interval, not_before: Instant::now(), backoff }
+    }
+
+    /// Uploads until the spool is finished and everything in it is stored. Answers how many chunks there are.
+    ///
+    /// Errors: the spool cannot be read.
+    pub(crate) async fn upload(
+        mut self,
+        mut reader: SpoolReader,
+        mut progress: watch::Receiver<Progress>,
+    ) -> io::Result<u64> {
+        let mut sent = 0;
+        loop {
+            // A spool whose writer is gone is finished.
+            let seen = progress.wait_for(|progress| progress.cut > sent || progress.finished).await;
+            let finished = seen.map_or(true, |progress| progress.finished);
+            let batch;
+            (reader, batch) = next_batch(reader).await?;
+            match batch.last() {
+                Some(last) => {
+                    sent = last.seq;
+                    self.store(batch).await;
+                }
+                None if finished => return Ok(sent),
+                // The cut is announced after it is written; only a torn file can be shorter than its announcement.
+                None => {
+                    return Err(io::Error::new(
+                        io::ErrorKind::UnexpectedEof,
+                        "the log spool is shorter than it was",
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Stores a batch; splits it where the database refuses a part.
+    async fn store(&mut self, batch: Vec<Chunk>) {
+        // Depth first, left to right: the order of the rows is kept.
+        let mut work = vec![batch];
+        while let Some(mut batch) = work.pop() {
+            let Err(error) = self.insert_until_decided(&batch).await else {
+                metrics::counter!(telemetry::CHUNKS_STORED).increment(batch.len() as u64);
+                continue;
+            };
+            if batch.len() > 1 {
+                let second = batch.split_off(batch.len() / 2);
+                work.push(second);
+                work.push(batch);
+            } else if let Some(chunk) = batch.pop() {
+                self.store_note(chunk, &error).await;
+            }
+        }
+    }
+
+    /// Puts a note in the place of a chunk that was refused.
+    async fn store_note(&mut self, chunk: Chunk, error: &Error) {
+        tracing::warn!(seq = chunk.seq, %error, "the control plane refused a piece of the log");
+        metrics::counter!(telemetry::CHUNKS_REFUSED).increment(1);
+        let lines = chunk.text.lines().count();
+        let text =
+            format!("… {lines} lines are missing here: the control plane refused them ({})\n", error.code());
+        let note = Chunk { text, ..chunk };
+        if let Err(error) = self.insert_until_decided(std::slice::from_ref(&note)).await {
+            tracing::error!(seq = note.seq, %error, "the control plane refuses even a note; the log has a gap");
+        }
+    }
+
+    /// Sends a batch until it is stored, or refused for its content.
+    async fn insert_until_decided(&mut self, batch: &[Chunk]) -> Result<(), Error> {
+        loop {
+            sleep_until(self.not_before).await;
+            self.not_before = Instant::now() + self.interval;
+            match self.insert(batch).await {
+                Ok(()) => {
+                    self.backoff.reset();
+                    return Ok(());
+                }
+                Err(error) if is_about_content(&error) => return Err(error),
+                Err(error) => {
+                    let wish = match error.retry() {
+                        Retry::After(pause) => Some(pause),
+                        _ => None,
+                    };
+                    tracing::debug!(%error, "log lines wait on disk: the control plane does not take them now");
+                    sleep(self.backoff.next(wish)).await;
+                }
+            }
+        }
+    }
+
+    async fn insert(&self, batch: &[Chunk]) -> Result<(), Error> {
+        metrics::counter!(telemetry::LOG_REQUESTS).increment(1);
+        let row = |chunk| Row { deployment_id: self.deployment_id, attempt: self.attempt, chunk };
+        let rows: Vec<Row<'_>> = batch.iter().map(row).collect();
+        let request = self.rest.from("deployment_logs").insert(&rows);
+        request.on_conflict("deployment_id,attempt,seq").ignore_duplicates().execute().await.map(drop)
+    }
+}
+
+/// Whether the rows themselves are at fault, so that the same rows would be refused again. A token that is not accepted
+/// (401, 403) is not about the rows: it may be replaced, and the lines wait for that.
+fn is_about_content(error: &Error) -> bool {
+    match error.kind() {
+        ErrorKind::Api(api) => {
+            error.retry() == Retry::Never && matches!(api.status, 400 | 404 | 409 | 413 | 422)
+        }
+        ErrorKind::InvalidInput { .. } => true,
+        _ => false,
+    }
+}
+
+/// The next chunks, as many as fit into a request. Reads the disk on a thread that may wait for it.
+async fn next_batch(mut reader: SpoolReader) -> io::Result<(SpoolReader, Vec<Chunk>)> {
+    let read = tokio::task::spawn_blocking(move || {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while bytes < BATCH_BYTES && batch.len() < BATCH_ROWS {
+            let Some(chunk) = reader.next_chunk()? else { break };
+            bytes += chunk.text.len();
+            batch.push(chunk);
+        }
+        Ok((reader, batch))
+    });
+    read.await.map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+#[path = "log_sink_tests.rs"]
+mod tests;
