@@ -109,19 +109,20 @@ grant select (id, cluster_id, config_snapshot, status, phase, attempt, claim_tok
 
 grant select, insert, update, delete on public.deployments to service_role;
 
+-- `= any (array(…))` is computed once and searched by index; `in (select …)` would scan the deployments of all users.
 create policy "A user reads deployments of own clusters" on public.deployments
   for select to authenticated
-  using (cluster_id in (select id from public.clusters where user_id = (select auth.uid())));
+  using (cluster_id = any (array(select id from public.clusters where user_id = (select auth.uid()))));
 create policy "A user queues deployments on own live clusters" on public.deployments
   for insert to authenticated
   with check (
     status = 'QUEUED'
-    and cluster_id in (select id from public.clusters where user_id = (select auth.uid()) and revoked_at is null)
+    and cluster_id = any (array(select id from public.clusters where user_id = (select auth.uid()) and revoked_at is null))
   );
 create policy "A user cancels deployments of own clusters" on public.deployments
   for update to authenticated
-  using (cluster_id in (select id from public.clusters where user_id = (select auth.uid())))
-  with check (cluster_id in (select id from public.clusters where user_id = (select auth.uid())));
+  using (cluster_id = any (array(select id from public.clusters where user_id = (select auth.uid()))))
+  with check (cluster_id = any (array(select id from public.clusters where user_id = (select auth.uid()))));
 
 create policy "An agent reads deployments of its cluster" on public.deployments
   for select to tendril_agent using (cluster_id = (select tendril.agent_cluster_id()));

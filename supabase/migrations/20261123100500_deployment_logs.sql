@@ -37,21 +37,21 @@ grant select (deployment_id, attempt, seq),
   on public.deployment_logs to tendril_agent;
 grant select, insert on public.deployment_logs to service_role;
 
--- Correlated by primary key: a list of "all my deployments" would be built anew for each live change and each subscriber.
+-- One look-up by primary key for each row. As `exists (…)` the planner may gather all deployments of the user first, and
+-- Realtime would pay for that at each live change and each subscriber.
 create policy "A user reads logs of own deployments" on public.deployment_logs
   for select to authenticated
-  using (exists (
-    select from public.deployments d
-    join public.clusters c on c.id = d.cluster_id
-    where d.id = deployment_logs.deployment_id and c.user_id = (select auth.uid())
-  ));
+  using (
+    (select d.cluster_id from public.deployments d where d.id = deployment_logs.deployment_id)
+    = any (array(select c.id from public.clusters c where c.user_id = (select auth.uid())))
+  );
 
 create policy "An agent sees which chunks of its cluster are stored" on public.deployment_logs
   for select to tendril_agent
-  using (exists (
-    select from public.deployments d
-    where d.id = deployment_logs.deployment_id and d.cluster_id = (select tendril.agent_cluster_id())
-  ));
+  using (
+    (select d.cluster_id from public.deployments d where d.id = deployment_logs.deployment_id)
+    = (select tendril.agent_cluster_id())
+  );
 -- Earlier attempts stay open: what a lost agent read before it was cut off is still worth having.
 create policy "An agent appends logs to attempts of its cluster" on public.deployment_logs
   for insert to tendril_agent

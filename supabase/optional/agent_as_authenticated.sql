@@ -47,10 +47,11 @@ create policy "An agent as authenticated works on deployments of its cluster" on
   with check ((select tendril.is_agent()) and cluster_id = (select tendril.agent_cluster_id()));
 create policy "An agent as authenticated sees which chunks are stored" on public.deployment_logs
   for select to authenticated
-  using ((select tendril.is_agent()) and exists (
-    select from public.deployments d
-    where d.id = deployment_logs.deployment_id and d.cluster_id = (select tendril.agent_cluster_id())
-  ));
+  using (
+    (select tendril.is_agent())
+    and (select d.cluster_id from public.deployments d where d.id = deployment_logs.deployment_id)
+      = (select tendril.agent_cluster_id())
+  );
 create policy "An agent as authenticated appends logs" on public.deployment_logs
   for insert to authenticated
   with check ((select tendril.is_agent()) and exists (
