@@ -12,6 +12,7 @@ mod socket;
 mod stream;
 mod tls;
 mod token;
+pub mod watch;
 mod wire;
 
 pub use self::{

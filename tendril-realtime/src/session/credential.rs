@@ -122,7 +122,7 @@ mod tests {
         assert!(credential.ask());
         assert!(!credential.ask(), "one question at a time");
         assert!(!credential.on_token(token("a"), Some(Duration::from_secs(20)), later));
-        assert_eq!(credential.wake(), Some(later + ASK_AGAIN));
+        assert_eq!(credential.wake(), Some(later + Duration::from_secs(10)));
     }
 
     #[test]

@@ -1,0 +1,115 @@
+//! List, then watch: the rows of a table as they are, and every change of them, without gaps.
+//!
+//! Realtime alone delivers each change at most once, and a list alone is out of date at once. A watch joins both, as an
+//! informer does for Kubernetes: it reads the table, follows the events, and reads the table again whenever something may
+//! have been missed: when events begin to flow, after each [`Resync`](crate::ChangeEvent::Resync) and
+//! [`Lagged`](crate::ChangeEvent::Lagged), and from time to time in any case. While events do not flow it polls. Whatever
+//! the way a row comes, it is told once.
+//!
+//! ```no_run
+//! use futures_util::StreamExt as _;
+//! use tendril_realtime::watch::{Query, WatchEvent};
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Job { id: i64 }
+//!
+//! # async fn run(client: tendril_realtime::Client) -> Result<(), tendril_realtime::Error> {
+//! let mut queue = client.watch::<Job>(Query::table("jobs").eq("status", "QUEUED"))?;
+//! while let Some(event) = queue.next().await {
+//!     match event {
+//!         Ok(WatchEvent::InitApplied(job) | WatchEvent::Applied(job)) => println!("there is {}", job.id),
+//!         Ok(WatchEvent::Deleted(job)) => println!("{} is gone, or queued no more", job.id),
+//!         Ok(_) => {}
+//!         Err(error) => eprintln!("{error}; the watch goes on"),
+//!     }
+//! }
+//! # Ok(()) }
+//! ```
+
+mod query;
+mod record;
+mod task;
+
+use std::{
+    marker::PhantomData,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use futures_util::Stream;
+use serde::de::DeserializeOwned;
+use tokio::{sync::mpsc, task::AbortHandle};
+
+pub use self::query::Query;
+use crate::{client::Client, error::Error};
+
+/// What a [`Watch`] yields.
+///
+/// Events of one row come in the order of its states. A state that was followed by another before it could be told may be
+/// left out; the last one never is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WatchEvent<T> {
+    /// The first list begins.
+    Init,
+    /// A row of the first list.
+    InitApplied(T),
+    /// The first list is complete.
+    InitDone,
+    /// A row is new in the watch, or changed.
+    Applied(T),
+    /// A row is not in the watch any more: deleted, hidden by a policy, or changed so that it does not fulfil the query. This
+    /// is its last known state.
+    Deleted(T),
+}
+
+/// The rows of a query, and their changes. Errors are items, and the watch goes on after each of them; it ends only when it
+/// is dropped, or when the client is shut down.
+///
+/// A slow reader costs bounded memory: when too many events wait for it, they are dropped and the table is read again.
+#[derive(Debug)]
+#[must_use = "streams do nothing unless polled"]
+pub struct Watch<T> {
+    /// Taken when the watch is first polled: until then there is nothing to do, and perhaps no runtime.
+    start: Option<task::Watcher>,
+    events: Option<mpsc::Receiver<task::Told>>,
+    task: Option<AbortHandle>,
+    rows: PhantomData<fn() -> T>,
+}
+
+/// Rows on their way to the reader; small, for what waits here is not merged.
+const AHEAD: usize = 16;
+
+impl Client {
+    /// Watches the rows of a query: see [`watch`](crate::watch).
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a query that cannot work.
+    pub fn watch<T: DeserializeOwned>(&self, query: Query) -> Result<Watch<T>, Error> {
+        query.check()?;
+        let start = Some(task::Watcher::new(self.clone(), query));
+        Ok(Watch { start, events: None, task: None, rows: PhantomData })
+    }
+}
+
+impl<T: DeserializeOwned> Stream for Watch<T> {
+    type Item = Result<WatchEvent<T>, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(watcher) = self.start.take() {
+            let (sender, receiver) = mpsc::channel(AHEAD);
+            self.events = Some(receiver);
+            self.task = Some(tokio::spawn(watcher.run(sender)).abort_handle());
+        }
+        let Some(events) = &mut self.events else { return Poll::Ready(None) };
+        events.poll_recv(cx).map(|told| told.map(task::Told::read))
+    }
+}
+
+impl<T> Drop for Watch<T> {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}

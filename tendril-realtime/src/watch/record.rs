@@ -1,0 +1,114 @@
+//! A row as a map from columns to their JSON text, comparable whoever wrote it.
+
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+};
+
+use serde_json::value::RawValue;
+
+/// One row. Values stay text: numbers keep every digit.
+#[derive(Debug, Clone)]
+pub(super) struct Record {
+    columns: BTreeMap<String, Box<RawValue>>,
+}
+
+/// The values of the key's columns.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Key(Vec<String>);
+
+impl Record {
+    pub(super) fn parse(json: &str) -> Option<Self> {
+        serde_json::from_str(json).ok().map(|columns| Self { columns })
+    }
+
+    pub(super) fn column(&self, name: &str) -> Option<&RawValue> {
+        self.columns.get(name).map(AsRef::as_ref)
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.columns.contains_key(name)
+    }
+
+    /// A column's value as a filter writes it: strings without their quotes.
+    pub(super) fn text_of(&self, name: &str) -> Option<String> {
+        let json = self.column(name)?.get();
+        serde_json::from_str::<String>(json).ok().or_else(|| (json != "null").then(|| json.to_owned()))
+    }
+
+    /// `None` if a column of the key is missing.
+    pub(super) fn key(&self, columns: &[String]) -> Option<Key> {
+        columns.iter().map(|column| self.text_of(column)).collect::<Option<_>>().map(Key)
+    }
+
+    /// Keeps only these columns: events bring all that the role may see.
+    pub(super) fn narrowed(mut self, columns: Option<&[&str]>) -> Self {
+        if let Some(columns) = columns {
+            self.columns.retain(|name, _| columns.contains(&name.as_str()));
+        }
+        self
+    }
+
+    /// The same for the same values, however they are spaced.
+    pub(super) fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        for (name, value) in &self.columns {
+            name.hash(&mut hasher);
+            without_spaces(value.get()).for_each(|byte| hasher.write_u8(byte));
+            hasher.write_u8(0xff);
+        }
+        hasher.finish()
+    }
+
+    pub(super) fn json(&self) -> String {
+        // A map of texts that came out of JSON.
+        serde_json::to_string(&self.columns).unwrap_or_default()
+    }
+}
+
+/// The bytes of a JSON text outside of which only white space differs.
+fn without_spaces(json: &str) -> impl Iterator<Item = u8> + '_ {
+    let mut in_string = false;
+    let mut escaped = false;
+    json.bytes().filter(move |byte| {
+        if in_string {
+            if escaped {
+                escaped = false;
+            } else if *byte == b'\\' {
+                escaped = true;
+            } else if *byte == b'"' {
+                in_string = false;
+            }
+            return true;
+        }
+        in_string = *byte == b'"';
+        !byte.is_ascii_whitespace()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_row_from_both_servers_has_one_fingerprint() {
+        let realtime =
+            Record::parse(r#"{"id": 7, "j": {"a": [1, 2.50]}, "n": 12345678901234567890.5}"#).unwrap();
+        let rest = Record::parse(r#"{"n":12345678901234567890.5,"id":7,"j":{"a":[1,2.50]}}"#).unwrap();
+        assert_eq!(realtime.fingerprint(), rest.fingerprint());
+        let other = Record::parse(r#"{"n":12345678901234567890.6,"id":7,"j":{"a":[1,2.50]}}"#).unwrap();
+        assert_ne!(other.fingerprint(), rest.fingerprint(), "every digit counts");
+        let spaced = Record::parse(r#"{"t":"a b"}"#).unwrap();
+        assert_ne!(spaced.fingerprint(), Record::parse(r#"{"t":"ab"}"#).unwrap().fingerprint());
+    }
+
+    #[test]
+    fn a_key_is_the_text_of_its_columns() {
+        let record = Record::parse(r#"{"a":"x","b":7}"#).unwrap();
+        assert_eq!(
+            record.key(&["a".to_owned(), "b".to_owned()]),
+            Some(Key(vec!["x".to_owned(), "7".to_owned()]))
+        );
+        assert_eq!(record.key(&["c".to_owned()]), None);
+    }
+}
