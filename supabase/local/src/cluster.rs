@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest;
 use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
@@ -120,7 +122,7 @@ fn fingerprint(binaries: &Binaries, migrations: &Migrations) -> String {
         add(name);
         add(text);
     }
-    hash.finish().as_ref()[..12].iter().map(|byte| format!("{byte:02x}")).collect()
+    URL_SAFE_NO_PAD.encode(&hash.finish().as_ref()[..15])
 }
 
 /// The directory of prepared ones: private to this user, because whoever writes there decides what our servers run.

@@ -59,23 +59,20 @@ impl PostgresServer {
             Some(dir) => Migrations::read(dir)?,
             None => Migrations::default(),
         };
-        let process = match &options.persist {
-            Some(dir) => {
-                let home = kept_home(dir, account)?;
-                if !home.data().join("PG_VERSION").is_file() {
-                    cluster::provision(&binaries, account, &migrations, &home).await?;
-                }
-                Postgres::start(&binaries, account, &home, options.port).await?
-            }
-            None => {
-                let dir = cluster::temporary_home(account)?;
-                let home = Home { dir: dir.path().to_owned(), temporary: true };
+        let process = if let Some(dir) = &options.persist {
+            let home = kept_home(dir, account)?;
+            if !home.data().join("PG_VERSION").is_file() {
                 cluster::provision(&binaries, account, &migrations, &home).await?;
-                let process = Postgres::start(&binaries, account, &home, options.port).await?;
-                // From here on the supervisor removes it, even if this process is killed.
-                let _ = dir.keep();
-                process
             }
+            Postgres::start(&binaries, account, &home, options.port).await?
+        } else {
+            let dir = cluster::temporary_home(account)?;
+            let home = Home { dir: dir.path().to_owned(), temporary: true };
+            cluster::provision(&binaries, account, &migrations, &home).await?;
+            let process = Postgres::start(&binaries, account, &home, options.port).await?;
+            // From here on the supervisor removes it, even if this process is killed.
+            let _ = dir.keep();
+            process
         };
         let port = process.port();
         let inner = Inner { port, databases: AtomicU32::new(0), process: Mutex::new(Some(process)) };

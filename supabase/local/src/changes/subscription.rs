@@ -105,7 +105,7 @@ async fn tables(
         }
         for column in parameters.select.iter().flatten() {
             if !table.may_select_named(&listener.role, column) {
-                return Err(Exception::raised(format!("invalid column for select {column}")));
+                return Err(Exception::raised(&format!("invalid column for select {column}")));
             }
         }
         tables.insert(oid);
@@ -125,19 +125,19 @@ async fn check_filter(client: &Client, filter: &Filter, table: &Table, role: &st
     let column = table
         .column(&filter.column)
         .filter(|_| table.may_select_named(role, &filter.column))
-        .ok_or_else(|| Exception::raised(format!("invalid column for filter {}", filter.column)))?;
+        .ok_or_else(|| Exception::raised(&format!("invalid column for filter {}", filter.column)))?;
     let name = filter.operator.name();
     if filter.operator == Operator::Is {
         if !matches!(filter.value.as_str(), "null" | "true" | "false" | "unknown") {
             let words = "invalid value for is filter: must be null, true, false, or unknown";
-            return Err(Exception::raised(words.to_owned()));
+            return Err(Exception::raised(words));
         }
     } else if let Some(value_type) = filter.value_type(&column.sql_type) {
         client.query(&format!("select $1::text::{value_type}"), &[&filter.value]).await?;
     } else if matches!(filter.operator, Operator::Match | Operator::Imatch) {
         client.query("select '' ~ $1::text", &[&filter.value]).await.map_err(|error| {
             let words = error.as_db_error().map_or_else(|| error.to_string(), |db| db.message().to_owned());
-            Exception::raised(format!("invalid regular expression for {name} filter: {words}"))
+            Exception::raised(&format!("invalid regular expression for {name} filter: {words}"))
         })?;
     }
     // Whether the column's type has the operator at all.
@@ -151,7 +151,7 @@ async fn check_filter(client: &Client, filter: &Filter, table: &Table, role: &st
 struct Exception(String);
 
 impl Exception {
-    fn raised(words: String) -> Self {
+    fn raised(words: &str) -> Self {
         Self(format!("ERROR P0001 (raise_exception) {words}"))
     }
 }

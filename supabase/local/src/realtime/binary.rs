@@ -62,12 +62,10 @@ impl BinaryBroadcast {
         Some(frame)
     }
 
-    /// The text payload for a receiver of version 1.0.0; `None` for what is not JSON.
+    /// The text payload for a receiver of version 1.0.0; `None` for what is not marked as JSON. The mark is believed, as
+    /// the real server believes it, so a careless sender makes this invalid JSON.
     pub(crate) fn to_text(&self) -> Option<String> {
-        if !self.json {
-            return None;
-        }
-        let payload: serde_json::Value = serde_json::from_slice(&self.payload).ok()?;
+        let payload = std::str::from_utf8(&self.payload).ok().filter(|_| self.json)?;
         let event = serde_json::Value::from(self.event.as_str());
         Some(format!(r#"{{"event":{event},"payload":{payload},"type":"broadcast"}}"#))
     }

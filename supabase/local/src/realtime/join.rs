@@ -11,13 +11,19 @@ pub(crate) struct Join {
     /// Changes arrive under the names INSERT, UPDATE, DELETE: the API from before there was a `config`.
     pub(crate) legacy: bool,
     pub(crate) private: bool,
-    /// Each broadcast push is answered.
-    pub(crate) ack: bool,
-    /// The channel hears its own broadcasts.
-    pub(crate) hears_itself: bool,
+    pub(crate) broadcast: BroadcastRules,
     pub(crate) presence: bool,
     /// The token of the payload, unless it says that the socket's key counts.
     pub(crate) token: Option<String>,
+}
+
+/// How the channel broadcasts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct BroadcastRules {
+    /// Each push is answered.
+    pub(crate) ack: bool,
+    /// The channel hears itself.
+    pub(crate) echo: bool,
 }
 
 impl Join {
@@ -49,8 +55,7 @@ impl Join {
             bindings: bindings(config.get("postgres_changes"))?,
             legacy: false,
             private: flag(config.get("private")),
-            ack: flag(broadcast.get("ack")),
-            hears_itself: flag(broadcast.get("self")),
+            broadcast: BroadcastRules { ack: flag(broadcast.get("ack")), echo: flag(broadcast.get("self")) },
             presence: flag(part("presence").get("enabled")),
             token,
         })
@@ -67,8 +72,7 @@ impl Join {
             bindings: vec![Binding::new(binding)],
             legacy: true,
             private: false,
-            ack: false,
-            hears_itself: false,
+            broadcast: BroadcastRules::default(),
             presence: false,
             token,
         }
@@ -123,7 +127,7 @@ mod tests {
         let join = parse(json!({"config": {"broadcast": {"ack": "True", "self": 1}, "private": "yes",
             "presence": {"enabled": "true"}, "postgres_changes": {"event": "*"}}}))
         .unwrap();
-        assert!(join.ack && join.presence && !join.hears_itself && !join.private && join.bindings.is_empty());
+        assert!(join.broadcast.ack && join.presence && !join.broadcast.echo && !join.private && join.bindings.is_empty());
         assert!(parse(json!({"config": null})).unwrap().bindings.is_empty());
         assert!(parse(json!({"config": {"postgres_changes": [null]}})).unwrap().bindings.is_empty());
     }

@@ -224,7 +224,7 @@ impl Socket {
                 if frame.payload.is_object() {
                     self.say(channel, &Broadcast::Text(frame.payload.to_string()));
                 }
-                if channel.join.ack {
+                if channel.join.broadcast.ack {
                     self.send(&channel.reply(frame.reference, "ok"));
                 }
             }
@@ -243,19 +243,19 @@ impl Socket {
         match self.channels.get(&push.topic) {
             Some(channel) => {
                 self.say(channel, &Broadcast::Binary(push.broadcast));
-                if channel.join.ack {
+                if channel.join.broadcast.ack {
                     self.send(&channel.reply(reference, "ok"));
                 }
             }
             None => {
-                self.send(&Outgoing::refusal(Value::Null, reference, push.topic.into(), "unmatched topic"))
+                self.send(&Outgoing::refusal(Value::Null, reference, push.topic.into(), "unmatched topic"));
             }
         }
     }
 
     /// Says something in the channel's room; the channel's own echo first, before any answer.
     fn say(&self, channel: &Channel, broadcast: &Broadcast) {
-        if channel.join.hears_itself {
+        if channel.join.broadcast.echo {
             self.pass_broadcast(channel, broadcast);
         }
         self.realtime.rooms.say(&channel.room(), channel.id, broadcast);

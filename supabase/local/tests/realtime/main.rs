@@ -1,0 +1,22 @@
+//! The websocket server, held to recordings of the real one and tried with a real websocket client.
+
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
+
+mod client;
+mod faults;
+mod handshake;
+mod recorded;
+mod replay;
+mod rows;
+
+use supabase_local::{RealtimeOptions, Stack};
+
+/// A stack with the tables of the recordings and no others.
+async fn stack() -> Stack {
+    stack_with(RealtimeOptions::default()).await
+}
+
+async fn stack_with(options: RealtimeOptions) -> Stack {
+    let builder = Stack::builder().without_migrations().sql(include_str!("schema.sql")).realtime(options);
+    builder.start().await.expect("the stack starts")
+}
