@@ -59,6 +59,7 @@ pub(super) async fn load(pool: &Pool, schemas: &[String]) -> Result<Schema, Rest
     // With an empty search path every type and every default comes out with its schema, so that they mean the same
     // in each transaction.
     let (begun, row, ended) = tokio::join!(
+        biased;
         client.batch_execute("begin read only; set local search_path = ''"),
         client.query_typed_one(QUERY, &values),
         client.batch_execute("commit"),

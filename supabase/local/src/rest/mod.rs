@@ -1,8 +1,8 @@
 //! `/rest/v1`: what PostgREST answers, answered from the same database.
 //!
 //! A request flows `request -> (auth, prefer, media, query) -> read | write | rpc -> plan, condition, mutation ->
-//! statement -> transaction -> response`; an error leaves at any point as [`error::RestError`]. The schema of the database is
-//! known from [`reload::SchemaCache`].
+//! statement -> transaction -> response`; an error leaves at any point as `error::RestError`. The schema of the
+//! database is known from `reload::SchemaCache`.
 
 mod auth;
 mod catalog;
@@ -72,22 +72,14 @@ struct Server {
     pool: Pool,
     secret: JwtSecret,
     settings: Settings,
-    search_path: String,
     schema: SchemaCache,
 }
 
 impl Rest {
     /// A server on connections that log in as `authenticator`. No I/O happens yet.
     pub fn new(pool: Pool, secret: JwtSecret, settings: Settings) -> Self {
-        let quoted: Vec<String> = settings
-            .schemas
-            .iter()
-            .take(1)
-            .map(|name| format!("\"{}\"", name.replace('"', "\"\"")))
-            .collect();
-        let search_path = format!("{}, \"public\", \"extensions\"", quoted.join(", "));
         let schema = SchemaCache::new(pool.clone(), settings.schemas.clone());
-        Self(Arc::new(Server { pool, secret, settings, search_path, schema }))
+        Self(Arc::new(Server { pool, secret, settings, schema }))
     }
 
     /// The routes, to be nested under `/rest/v1`.
@@ -110,11 +102,6 @@ impl Rest {
 }
 
 impl Server {
-    /// The search path of each transaction.
-    fn search_path(&self) -> &str {
-        &self.search_path
-    }
-
     /// The page within the limit of rows.
     fn limited(&self, range: Range) -> Range {
         let limit = [range.limit, self.settings.max_rows].into_iter().flatten().min();

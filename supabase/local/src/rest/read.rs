@@ -41,7 +41,7 @@ pub(super) async fn answer(
     let estimate = (request.prefer.count() == Some(Count::Planned)).then(|| explained(&plan));
     let single = |answer: &Answer| one_row(request.media, answer.rows);
     let verdict = request.media.is_object().then_some(&single as Verdict<'_>);
-    let session = request.session(schema, true, server.search_path());
+    let session = request.session(schema, true);
     let answer = transaction::run(&server.pool, &session, &sql, estimate.as_ref(), verdict).await?;
     let offset = i64::try_from(request.range.offset).unwrap_or(i64::MAX);
     let status = page_status(offset, answer.rows, answer.total);

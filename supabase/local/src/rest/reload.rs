@@ -56,8 +56,6 @@ impl SchemaCache {
                 tracing::debug!(%cause, "the listener for schema changes lost its connection");
             }
             tokio::time::sleep(LISTEN_AGAIN).await;
-            // Notifications may have been missed meanwhile.
-            self.reload().await;
         }
     }
 
@@ -77,6 +75,8 @@ impl SchemaCache {
             ended = &mut messages => return ended,
             listening = client.batch_execute("listen pgrst") => listening?,
         }
+        // What was said before this moment was missed.
+        self.reload().await;
         messages.await
     }
 }

@@ -108,9 +108,12 @@ impl Request {
     }
 
     /// The transaction it runs in.
-    pub(super) fn session(&self, schema: &Schema, read_only: bool, search_path: &str) -> Session {
+    pub(super) fn session(&self, schema: &Schema, read_only: bool) -> Session {
+        // `extensions` is where Supabase installs them.
+        let search_path =
+            format!("\"{}\", \"public\", \"extensions\"", self.name.schema.replace('"', "\"\""));
         let mut settings = vec![
-            ("search_path".to_owned(), search_path.to_owned()),
+            ("search_path".to_owned(), search_path),
             ("role".to_owned(), self.identity.role.clone()),
             ("request.jwt.claims".to_owned(), self.identity.claims.clone()),
             ("request.method".to_owned(), self.method.to_string()),

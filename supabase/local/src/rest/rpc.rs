@@ -70,6 +70,11 @@ pub(super) async fn answer(
         (_, true) => Shape::Values,
         (_, false) => Shape::Value,
     };
+    if request.prefer.max_affected().is_some() && !function.set {
+        let message =
+            "Function must return SETOF or TABLE when max-affected preference is used with handling=strict";
+        return Err(RestError::bad_request("PGRST128", message));
+    }
     let scalar = matches!(shape, Shape::Value | Shape::Values);
     let table = function.table.as_ref().and_then(|name| schema.table(name));
     let mut plan = Plan::source(schema, table, &request.query)?;
@@ -95,7 +100,7 @@ pub(super) async fn answer(
     let checks = request.media.is_object() || request.prefer.max_affected().is_some();
     let verdict = checks.then_some(&check as Verdict<'_>);
     let read_only = request.method != Method::POST || !function.volatile;
-    let session = request.session(schema, read_only, server.search_path());
+    let session = request.session(schema, read_only);
     let answer = transaction::run(&server.pool, &session, &sql, None, verdict).await?;
     let offset = i64::try_from(request.range.offset).unwrap_or(i64::MAX);
     let status = page_status(offset, answer.rows, answer.total);

@@ -58,11 +58,15 @@ pub(super) async fn run(
     let end = if session.rollback { "rollback" } else { "commit" };
     let first = if session.read_only { "begin read only" } else { "begin" };
     let setup = session.setup();
-    // Polled in this order, so they are sent in this order, without waiting for each other's answers.
-    let (begun, set_up, rows, ended) =
-        tokio::join!(client.batch_execute(first), query(client, &setup), query(client, sql), async {
-            if early { client.batch_execute(end).await } else { Ok(()) }
-        },);
+    // Polled in this order, so they are sent in this order, without waiting for each other's answers. When one fails,
+    // PostgreSQL refuses the rest, and the commit becomes a rollback.
+    let (begun, set_up, rows, ended) = tokio::join!(
+        biased;
+        client.batch_execute(first),
+        query(client, &setup),
+        query(client, sql),
+        async { if early { client.batch_execute(end).await } else { Ok(()) } },
+    );
     let answer = async {
         begun.map_err(failed)?;
         set_up.map_err(failed)?;

@@ -186,7 +186,7 @@ impl<'a> Write<'a> {
             || request.prefer.max_affected().is_some()
             || request.media.is_object();
         let verdict = checks.then_some(&verdict as Verdict<'_>);
-        let session = request.session(self.schema, false, self.server.search_path());
+        let session = request.session(self.schema, false);
         transaction::run(&self.server.pool, &session, &sql, None, verdict).await
     }
 }

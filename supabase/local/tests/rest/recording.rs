@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 
 /// Headers in which answers must agree.
-const COMPARED: [&str; 14] = [
+const COMPARED: [&str; 16] = [
     "content-range",
     "content-location",
     "content-type",
@@ -22,6 +22,8 @@ const COMPARED: [&str; 14] = [
     "x-foo",
     "access-control-allow-origin",
     "access-control-allow-headers",
+    "access-control-allow-methods",
+    "access-control-max-age",
     "access-control-expose-headers",
 ];
 

@@ -99,10 +99,11 @@ async fn replay_main(place: &Place) -> Outcomes {
 async fn recorded_failures_are_answered_as_recorded() {
     let place = Place::prepare("extra").await;
     replay_main(&place).await;
-    let exchanges: Vec<Exchange> = recordings("v16.2-extra")
-        .into_iter()
-        .filter(|e| !NOT_REPLAYED.iter().any(|(name, _)| *name == e.name))
-        .collect();
+    let mut exchanges = recordings("v16.2-extra");
+    for (name, _) in NOT_REPLAYED {
+        let index = exchanges.iter().position(|exchange| exchange.name == name).unwrap();
+        exchanges.remove(index);
+    }
     let mut replay = Replay::new(&exchanges);
     place.sql(EXTRA_TABLES).await;
 
