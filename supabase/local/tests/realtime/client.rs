@@ -47,6 +47,11 @@ impl Client {
         self.socket.send(message).await.expect("the frame is sent");
     }
 
+    /// Sends a text that the server may cut short.
+    pub(crate) async fn send_into_the_void(&mut self, text: String) {
+        let _ = self.socket.send(Message::text(text)).await;
+    }
+
     pub(crate) async fn say(&mut self, frame: Value) {
         self.send(Message::text(frame.to_string())).await;
     }

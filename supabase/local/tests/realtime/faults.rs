@@ -47,7 +47,9 @@ async fn a_stalled_socket_says_nothing_and_then_everything() {
     let stack = crate::stack().await;
     let token = stack.mint_user("11111111-1111-4111-8111-111111111111");
     let mut client = Client::connect(&stack).await;
-    client.subscribe("s", json!([{"event": "INSERT", "schema": "public", "table": "full_rows"}]), &token).await;
+    client
+        .subscribe("s", json!([{"event": "INSERT", "schema": "public", "table": "full_rows"}]), &token)
+        .await;
     stack.faults().stall_sockets(true);
     admin(&stack).await.batch_execute("insert into public.full_rows (body) values ('late')").await.unwrap();
     let silence = tokio::time::timeout(Duration::from_millis(300), client.hear()).await;

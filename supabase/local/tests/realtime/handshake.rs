@@ -66,7 +66,7 @@ async fn a_silent_socket_is_closed_with_1000() {
 async fn a_frame_over_five_megabytes_ends_the_socket() {
     let stack = crate::stack().await;
     let mut client = Client::connect(&stack).await;
-    client.send(tokio_tungstenite::tungstenite::Message::text("x".repeat(5_000_001))).await;
+    client.send_into_the_void("x".repeat(5_000_001)).await;
     assert_eq!(client.end().await, End::Broken);
     stack.stop().await.unwrap();
 }

@@ -19,9 +19,11 @@ async fn a_row_of_all_types_is_spelled_as_recorded() {
     let text = include_str!("recorded/2.0.0/pg_insert_update_delete_types.jsonl");
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let insert = lines.iter().find(|line| line["dir"] == "sql").unwrap()["text"].as_str().unwrap();
-    let recorded = lines.iter().filter_map(|line| line["data"].as_str()).find(|data| data.contains("INSERT\",\"record"));
+    let recorded =
+        lines.iter().filter_map(|line| line["data"].as_str()).find(|data| data.contains("INSERT\",\"record"));
     let stack = crate::stack().await;
-    let binding = json!([{"event": "*", "schema": "public", "table": "events", "filter": "cluster_id=eq.c4871fb89"}]);
+    let binding =
+        json!([{"event": "*", "schema": "public", "table": "events", "filter": "cluster_id=eq.c4871fb89"}]);
     let mut client = subscriber(&stack, binding).await;
     admin(&stack).await.batch_execute(insert).await.unwrap();
     let heard = client.hear().await;
@@ -37,7 +39,8 @@ async fn a_row_of_all_types_is_spelled_as_recorded() {
 #[tokio::test]
 async fn a_large_transaction_arrives_whole_and_in_order() {
     let stack = crate::stack().await;
-    let mut client = subscriber(&stack, json!([{"event": "INSERT", "schema": "public", "table": "rls_rows"}])).await;
+    let mut client =
+        subscriber(&stack, json!([{"event": "INSERT", "schema": "public", "table": "rls_rows"}])).await;
     let insert = format!(
         "insert into public.rls_rows (owner, body) select case when g % 2 = 0 then '{USER}'::uuid end, g::text \
          from generate_series(1, 3000) g"
@@ -54,9 +57,13 @@ async fn a_large_transaction_arrives_whole_and_in_order() {
 #[tokio::test]
 async fn no_row_is_lost_to_the_policy_check() {
     let stack = crate::stack().await;
-    let mut client = subscriber(&stack, json!([{"event": "INSERT", "schema": "public", "table": "rls_rows"}])).await;
+    let mut client =
+        subscriber(&stack, json!([{"event": "INSERT", "schema": "public", "table": "rls_rows"}])).await;
     let database = admin(&stack).await;
-    let insert = database.prepare("insert into public.rls_rows (owner, body) values ($1::text::uuid, $2)").await.unwrap();
+    let insert = database
+        .prepare("insert into public.rls_rows (owner, body) values ($1::text::uuid, $2)")
+        .await
+        .unwrap();
     for number in 0..300 {
         database.execute(&insert, &[&USER, &number.to_string()]).await.unwrap();
     }
@@ -69,7 +76,8 @@ async fn no_row_is_lost_to_the_policy_check() {
 #[tokio::test]
 async fn the_feed_carries_on_after_its_connections_broke() {
     let stack = crate::stack().await;
-    let mut client = subscriber(&stack, json!([{"event": "INSERT", "schema": "public", "table": "full_rows"}])).await;
+    let mut client =
+        subscriber(&stack, json!([{"event": "INSERT", "schema": "public", "table": "full_rows"}])).await;
     let database = admin(&stack).await;
     let slots = "select count(*) from pg_replication_slots where active";
     let terminate = "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() \
@@ -80,7 +88,10 @@ async fn the_feed_carries_on_after_its_connections_broke() {
     // A new session needs a moment; a row made too early is lost, as with the real server.
     for number in 0.. {
         assert!(tokio::time::Instant::now() < deadline, "the feed is silent");
-        database.execute("insert into public.full_rows (body) values ($1)", &[&number.to_string()]).await.unwrap();
+        database
+            .execute("insert into public.full_rows (body) values ($1)", &[&number.to_string()])
+            .await
+            .unwrap();
         let heard = tokio::time::timeout(std::time::Duration::from_millis(200), client.hear_json()).await;
         if let Ok(frame) = heard {
             body = frame[4]["data"]["record"]["body"].as_str().unwrap().to_owned();
