@@ -77,8 +77,7 @@ fn body(outcome: &Outcome<'_>) -> String {
     if media == Media::Csv {
         // Names come from the first row, so that no rows make no header, as with PostgREST.
         return format!(
-            "(SELECT coalesce(string_agg(a.k, ','), '') FROM (SELECT json_object_keys(r)::text AS k FROM \
-             (SELECT row_to_json(hh) AS r FROM {SOURCE} AS hh LIMIT 1) s) a) || E'\\n' || \
+            "coalesce((SELECT string_agg(key, ',') FROM json_object_keys(json_agg({row})->0) key), '') || E'\\n' || \
              coalesce(string_agg(substring({row}::text, 2, length({row}::text) - 2), E'\\n'), '')"
         );
     }

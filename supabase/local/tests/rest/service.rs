@@ -62,6 +62,13 @@ impl Place {
         until("a call of slow runs", async || !client.query(busy, &[]).await.unwrap().is_empty()).await;
     }
 
+    /// Waits until a server would hear of changes of the schema.
+    async fn until_listening(&self) {
+        let client = self.connect(self.database).await;
+        let listening = "select from pg_stat_activity where query = 'listen pgrst' and state = 'idle'";
+        until("somebody listens", async || !client.query(listening, &[]).await.unwrap().is_empty()).await;
+    }
+
     /// Ends the connections on which a call of `slow` is running.
     pub async fn end_busy(&self) {
         let busy = "query like '%slow%' and wait_event = 'PgSleep'";
@@ -100,7 +107,9 @@ pub struct Service {
 
 impl Service {
     pub async fn start(place: &Place, settings: Settings) -> Self {
-        Self::with_pool(place.config("authenticator"), settings, 4).await
+        let service = Self::with_pool(place.config("authenticator"), settings, 4).await;
+        place.until_listening().await;
+        service
     }
 
     /// With that many connections to that database, and a second of patience when all are taken.
