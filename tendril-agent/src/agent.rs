@@ -4,7 +4,7 @@ use std::{fs::File, io, path::Path, sync::Arc, time::Duration};
 
 use rustix::fs::{FlockOperation, flock};
 use secrecy::ExposeSecret;
-use tendril_realtime::{Error, Rest};
+use tendril_realtime::{Client, Error};
 use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
@@ -66,7 +66,7 @@ pub enum AgentError {
 #[derive(Debug)]
 pub struct Agent {
     config: Arc<Config>,
-    rest: Rest,
+    client: Client,
     leases: Leases,
     health: Health,
 }
@@ -75,11 +75,11 @@ impl Agent {
     /// Puts an agent together; nothing is sent yet. Errors: [`AgentError::Client`].
     pub fn new(config: Config) -> Result<Self, AgentError> {
         let session = Session::new(config.credential.clone());
-        let rest = Rest::builder(config.supabase_url.as_str(), config.supabase_key.expose_secret())
+        let client = Client::builder(config.supabase_url.as_str(), config.supabase_key.expose_secret())
             .token_source(session)
             .build()
             .map_err(|error| AgentError::Client(Box::new(error)))?;
-        Ok(Self { config: Arc::new(config), rest, leases: Leases::default(), health: Health::default() })
+        Ok(Self { config: Arc::new(config), client, leases: Leases::default(), health: Health::default() })
     }
 
     /// Whether it can be given work; stays valid while the agent runs.
@@ -94,6 +94,7 @@ impl Agent {
     pub async fn run(self, shutdown: Shutdown) -> Result<(), AgentError> {
         let _only_one = lock(&self.config.work_dir)?;
         let _server = self.serve_health().await?;
+        let mut feed = Feed::open(&self.client, self.config.cluster_id).map_err(AgentError::Client)?;
         let heartbeat = self.heartbeat();
         tokio::select! {
             beaten = heartbeat.first() => {
@@ -103,31 +104,35 @@ impl Agent {
         }
         tracing::info!(cluster = %self.config.cluster_id, "the cluster is online");
         let _beating = Background(tokio::spawn(heartbeat.clone().run()));
-        let recovery = Background(tokio::spawn(recover(Arc::clone(&self.config), self.rest.clone())));
+        let recovery =
+            Background(tokio::spawn(recover(Arc::clone(&self.config), self.client.rest().clone())));
         let mut crew = Crew::new(self.road(), self.leases.clone());
-        self.work(&mut crew, &shutdown).await;
+        self.work(&mut crew, &mut feed, &shutdown).await;
         self.health.draining();
         self.drain(&mut crew, &shutdown).await;
         drop(recovery);
+        drop(feed);
         heartbeat.good_bye().await;
+        self.client.shutdown().await;
         tracing::info!("stopped");
         Ok(())
     }
 
     /// Takes on jobs until the drain begins.
-    async fn work(&self, crew: &mut Crew, shutdown: &Shutdown) {
+    async fn work(&self, crew: &mut Crew, feed: &mut Feed, shutdown: &Shutdown) {
         let mut queue = Queue::default();
-        let mut feed = Feed::open(self.rest.clone(), self.config.cluster_id);
         loop {
             tokio::select! {
                 biased;
                 () = shutdown.draining() => return,
                 again = crew.one_ended() => again.into_iter().for_each(|row| queue.put(row)),
                 news = feed.next() => match news {
-                    QueueNews::List(rows) => queue.replace(rows),
                     QueueNews::Waits(row) => queue.put(row),
                     QueueNews::Gone(id) => queue.remove(id),
-                    QueueNews::Cancel(claim_token) => self.leases.cancel(claim_token),
+                    QueueNews::Cancel(id, claim_token) => {
+                        queue.remove(id);
+                        self.leases.cancel(claim_token);
+                    }
                 },
             }
             crew.hire(&mut queue);
@@ -169,7 +174,7 @@ impl Agent {
 
     fn heartbeat(&self) -> Heartbeat {
         Heartbeat {
-            rest: self.rest.clone(),
+            rest: self.client.rest().clone(),
             leases: self.leases.clone(),
             health: self.health.clone(),
             period: self.config.timing.heartbeat,
@@ -181,7 +186,7 @@ impl Agent {
         secrets.extend(self.config.credential.read().map(|token| token.expose_secret().to_owned()));
         Road {
             config: Arc::clone(&self.config),
-            rest: self.rest.clone(),
+            rest: self.client.rest().clone(),
             runner: Arc::new(LocalRunner),
             secrets: Arc::new(secrets),
         }

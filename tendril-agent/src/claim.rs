@@ -49,19 +49,21 @@ pub(crate) async fn claim(rest: &Rest, id: Uuid, agent_name: &str) -> Result<Cla
         Ok(rows) => Ok(judge(id, claim_token, rows)),
         Err(error) if may_have_happened(&error) => {
             tracing::warn!(deployment = %id, %error, "the answer to a claim was lost: looking whether it was won");
-            look_again(rest, id, claim_token).await
+            look_again(rest, id, claim_token, error).await
         }
         Err(error) => Err(error),
     }
 }
 
 /// Reads the row until an answer comes: only the database knows whether the PATCH was carried out.
-async fn look_again(rest: &Rest, id: Uuid, claim_token: Uuid) -> Result<Claim, Error> {
+async fn look_again(rest: &Rest, id: Uuid, claim_token: Uuid, lost: Error) -> Result<Claim, Error> {
     let give_up = Instant::now() + DOUBT;
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
     loop {
         let answer = rest.from("deployments").select(COLUMNS).eq("id", id).rows::<Row>().await;
         match answer {
+            // It was not carried out, and the row still waits.
+            Ok(rows) if rows.iter().any(|row| row.status == Status::Queued) => return Err(lost),
             Ok(rows) => return Ok(judge(id, claim_token, rows)),
             Err(error) if Instant::now() >= give_up => return Err(error),
             Err(_) => sleep(backoff.next(None)).await,

@@ -6,6 +6,7 @@ use tokio::{
     task::{Id, JoinSet},
     time::sleep,
 };
+use tracing::Instrument as _;
 
 use crate::{
     claim::{Claim, claim},
@@ -107,7 +108,8 @@ async fn work(road: Road, leases: Leases, row: Queued) -> Outcome {
             metrics::counter!(telemetry::JOBS_CLAIMED).increment(1);
             tracing::info!(deployment = %job.id, attempt = job.attempt, "claimed");
             let lease = leases.hold(&job);
-            road.travel(job, &lease).await;
+            let span = tracing::info_span!("job", deployment = %job.id, attempt = job.attempt);
+            road.travel(job, &lease).instrument(span).await;
             Outcome::Done
         }
         Ok(Claim::Lost) => {

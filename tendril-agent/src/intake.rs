@@ -2,21 +2,38 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use serde::Deserialize;
+use tendril_realtime::{
+    Client, Error,
+    watch::{Query, Watch, WatchEvent},
+};
 use uuid::Uuid;
 
-use tendril_realtime::Rest;
+use crate::job::{Status, state_key};
 
-use crate::job::state_key;
-
-/// A QUEUED row, as far as the choice needs it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+/// A row that waits, as far as the choice needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Queued {
     pub(crate) id: Uuid,
-    pub(crate) created_at: Timestamp,
+    created_at: Timestamp,
     config_snapshot: Snapshot,
 }
+
+/// A watched row. Rows that an agent holds are watched too, for the sake of their cancel requests.
+#[derive(Clone, Debug, Deserialize)]
+struct Row {
+    id: Uuid,
+    status: Status,
+    created_at: Timestamp,
+    claim_token: Option<Uuid>,
+    cancel_requested_at: Option<Timestamp>,
+    config_snapshot: Snapshot,
+}
+
+/// The columns of [`Row`].
+const COLUMNS: &str = "id,status,created_at,claim_token,cancel_requested_at,config_snapshot";
 
 /// The fields that name the state. Anything may stand there: what is wrong with it is said once the job is claimed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,14 +61,23 @@ impl Queued {
 /// What changes in the queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum QueueNews {
-    /// All rows that wait.
-    List(Vec<Queued>),
     /// A row waits.
     Waits(Queued),
     /// A row waits no more.
     Gone(Uuid),
-    /// The user asked to cancel the job of this claim.
-    Cancel(Uuid),
+    /// A row waits no more, and its user asked to cancel it: whoever holds this claim ends it.
+    Cancel(Uuid, Uuid),
+}
+
+impl Row {
+    fn news(self) -> QueueNews {
+        let Self { id, status, created_at, claim_token, cancel_requested_at, config_snapshot } = self;
+        match (status, claim_token, cancel_requested_at) {
+            (Status::Queued, ..) => QueueNews::Waits(Queued { id, created_at, config_snapshot }),
+            (Status::Processing, Some(claim_token), Some(_)) => QueueNews::Cancel(id, claim_token),
+            _ => QueueNews::Gone(id),
+        }
+    }
 }
 
 /// The rows that wait, oldest first.
@@ -76,12 +102,6 @@ impl Queue {
         }
     }
 
-    /// Replaces everything by a fresh list.
-    pub(crate) fn replace(&mut self, rows: impl IntoIterator<Item = Queued>) {
-        *self = Self::default();
-        rows.into_iter().for_each(|row| self.put(row));
-    }
-
     /// Takes the oldest row whose state nobody works on; of the first `choice` such rows any one, so that agents that race
     /// for the same rows do not all run for the same one.
     pub(crate) fn take(&mut self, choice: usize, is_busy: impl Fn(&str) -> bool) -> Option<Queued> {
@@ -93,30 +113,35 @@ impl Queue {
     }
 }
 
-/// What keeps the queue true. TODO-WATCH
+/// What keeps the queue true: a list of the cluster's open rows, then live events, and a list again after each gap. While
+/// the websocket is down it polls.
+#[derive(Debug)]
 pub(crate) struct Feed {
-    rest: Rest,
-    cluster_id: Uuid,
+    watch: Watch<Row>,
 }
 
 impl Feed {
-    pub(crate) fn open(rest: Rest, cluster_id: Uuid) -> Self {
-        Self { rest, cluster_id }
+    /// Nothing is sent before the first call of [`next`](Self::next). Errors: the query cannot work.
+    pub(crate) fn open(client: &Client, cluster_id: Uuid) -> Result<Self, Box<Error>> {
+        let query = Query::table("deployments")
+            .select(COLUMNS)
+            .scope_eq("cluster_id", cluster_id)
+            .in_list("status", [Status::Queued, Status::Processing].map(Status::as_str))
+            .order("created_at.asc,id.asc");
+        Ok(Self { watch: client.watch(query)? })
     }
 
+    /// The next news. May be dropped and called again.
     pub(crate) async fn next(&mut self) -> QueueNews {
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-        let rows = self
-            .rest
-            .from("deployments")
-            .select("id,created_at,config_snapshot")
-            .eq("cluster_id", self.cluster_id)
-            .eq("status", "QUEUED")
-            .order("created_at.asc")
-            .limit(100);
-        match rows.rows::<Queued>().await {
-            Ok(rows) => QueueNews::List(rows),
-            Err(_) => QueueNews::List(vec![]),
+        loop {
+            match self.watch.next().await {
+                Some(Ok(WatchEvent::InitApplied(row) | WatchEvent::Applied(row))) => return row.news(),
+                Some(Ok(WatchEvent::Deleted(row))) => return QueueNews::Gone(row.id),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => tracing::warn!(%error, "the queue cannot be read now: trying again"),
+                // Only a client that was shut down ends its watches; then the agent is about to end too.
+                None => std::future::pending().await,
+            }
         }
     }
 }
@@ -127,13 +152,34 @@ mod tests {
 
     use super::*;
 
+    fn news(status: &str, more: &serde_json::Value) -> QueueNews {
+        let mut row = json!({
+            "id": Uuid::nil(), "status": status, "created_at": "2026-01-01T00:00:00+00:00",
+            "claim_token": null, "cancel_requested_at": null, "config_snapshot": {"template": "hello"},
+        });
+        let more = more.as_object().unwrap().clone();
+        row.as_object_mut().unwrap().extend(more);
+        serde_json::from_value::<Row>(row).unwrap().news()
+    }
+
     fn row(id: u128, second: i64, stack: &serde_json::Value) -> Queued {
+        let id = Uuid::from_u128(id);
         let created_at = Timestamp::from_second(second).unwrap();
-        let config = json!({"template": "hello", "stack": stack, "variables": {}});
-        serde_json::from_value(
-            json!({"id": Uuid::from_u128(id), "created_at": created_at, "config_snapshot": config}),
-        )
-        .unwrap()
+        let more = json!({"id": id, "created_at": created_at, "config_snapshot": {"template": "hello", "stack": stack}});
+        match news("QUEUED", &more) {
+            QueueNews::Waits(row) => row,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_row_is_read_as_news() {
+        let claim = Uuid::from_u128(7);
+        let cancelled = json!({"claim_token": claim, "cancel_requested_at": "2026-01-01T00:00:00Z"});
+        assert_eq!(news("PROCESSING", &cancelled), QueueNews::Cancel(Uuid::nil(), claim));
+        assert_eq!(news("PROCESSING", &json!({"claim_token": claim})), QueueNews::Gone(Uuid::nil()));
+        assert_eq!(news("CANCELLED", &cancelled), QueueNews::Gone(Uuid::nil()));
+        assert!(matches!(news("QUEUED", &json!({})), QueueNews::Waits(_)));
     }
 
     #[test]
@@ -159,21 +205,21 @@ mod tests {
     }
 
     #[test]
-    fn a_fresh_list_forgets_what_is_not_in_it() {
+    fn a_row_that_is_gone_is_not_taken() {
         let mut queue = Queue::default();
         queue.put(row(1, 10, &json!("a")));
-        queue.replace([row(2, 10, &json!("a"))]);
+        queue.remove(Uuid::from_u128(1));
         queue.remove(Uuid::from_u128(7));
-        assert_eq!(queue.take(5, |_| false).unwrap().id, Uuid::from_u128(2));
         assert_eq!(queue.take(5, |_| false), None);
     }
 
     #[test]
     fn a_snapshot_of_any_shape_is_taken() {
         for config in [json!([]), json!({"stack": 3}), json!("x"), json!(null)] {
-            let value = json!({"id": Uuid::nil(), "created_at": "2026-01-01T00:00:00+00:00", "config_snapshot": config});
-            let row: Queued = serde_json::from_value(value).unwrap();
-            assert_eq!(row.state_key(), Uuid::nil().to_string());
+            match news("QUEUED", &json!({"config_snapshot": config})) {
+                QueueNews::Waits(row) => assert_eq!(row.state_key(), Uuid::nil().to_string()),
+                other => panic!("{other:?}"),
+            }
         }
     }
 }

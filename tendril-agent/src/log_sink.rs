@@ -33,7 +33,7 @@ pub(crate) struct LogSink {
     /// Least time between two requests.
     interval: Duration,
     /// Earliest time of the next request.
-    not_before: Instant,
+    next_turn: Instant,
     backoff: Backoff,
 }
 
@@ -50,7 +50,7 @@ impl LogSink {
     /// For one attempt.
     pub(crate) fn new(rest: Rest, deployment_id: Uuid, attempt: i32, interval: Duration) -> Self {
         let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(15));
-        Self { rest, deployment_id, attempt, interval, not_before: Instant::now(), backoff }
+        Self { rest, deployment_id, attempt, interval, next_turn: Instant::now(), backoff }
     }
 
     /// Uploads until the spool is finished and everything in it is stored. Answers how many chunks there are.
@@ -120,8 +120,7 @@ impl LogSink {
     /// Sends a batch until it is stored, or refused for its content.
     async fn insert_until_decided(&mut self, batch: &[Chunk]) -> Result<(), Error> {
         loop {
-            sleep_until(self.not_before).await;
-            self.not_before = Instant::now() + self.interval;
+            self.turn().await;
             match self.insert(batch).await {
                 Ok(()) => {
                     self.backoff.reset();
@@ -138,6 +137,14 @@ impl LogSink {
                 }
             }
         }
+    }
+
+    /// Waits for this run's turn: one request per interval on average. One that was not used may be caught up, so that the
+    /// last lines of a short run need not wait.
+    async fn turn(&mut self) {
+        sleep_until(self.next_turn).await;
+        self.next_turn += self.interval;
+        self.next_turn = self.next_turn.max(Instant::now());
     }
 
     async fn insert(&self, batch: &[Chunk]) -> Result<(), Error> {

@@ -184,6 +184,13 @@ impl LogSpool {
         if self.open[stream as usize].bytes + line.len() + 1 > CHUNK_LIMIT {
             self.cut(stream, now);
         }
+        // The agent's remarks are few, and are headings: they stand exactly where they were said.
+        if stream == Stream::Agent {
+            self.cut(Stream::Stdout, now);
+            self.cut(Stream::Stderr, now);
+        } else {
+            self.cut(Stream::Agent, now);
+        }
         let open = &mut self.open[stream as usize];
         open.bytes += line.len() + 1;
         open.since.get_or_insert(now);

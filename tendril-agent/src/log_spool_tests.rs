@@ -56,6 +56,24 @@ fn chunks_are_in_the_order_of_their_first_lines() {
 }
 
 #[test]
+fn a_remark_of_the_agent_stands_where_it_was_said() {
+    let (_dir, path, mut spool) = spool();
+    let now = Instant::now();
+    for (stream, line) in [
+        (Stream::Stdout, "before"),
+        (Stream::Agent, "heading"),
+        (Stream::Agent, "of two lines"),
+        (Stream::Stdout, "after"),
+        (Stream::Stderr, "too"),
+    ] {
+        spool.append(stream, line, now);
+    }
+    spool.finish();
+    let text: Vec<String> = texts(&path).into_iter().map(|(_, _, text)| text).collect();
+    assert_eq!(text, ["before\n", "heading\nof two lines\n", "after\n", "too\n"]);
+}
+
+#[test]
 fn a_reader_waits_for_a_record_that_is_being_written() {
     let (_dir, path, mut spool) = spool();
     spool.append(Stream::Stdout, "whole", Instant::now());

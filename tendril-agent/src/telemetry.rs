@@ -1,5 +1,7 @@
 //! The agent's own log and its metrics' names.
 
+use std::io::IsTerminal;
+
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
@@ -32,7 +34,10 @@ pub(crate) const LOG_REQUESTS: &str = "tendril_agent_log_requests_total";
 /// Installs the process's subscriber. A filter that cannot be read falls back to `info`; a second call changes nothing.
 pub fn install_log(format: LogFormat, filter: &str) {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
     // Only a test harness can have installed one before, and its choice stands.
     let _installed = match format {
         LogFormat::Human => builder.with_target(false).try_init(),
