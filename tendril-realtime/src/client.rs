@@ -6,7 +6,7 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
 use crate::{
-    channel::builder::ChannelBuilder,
+    channel::{builder::ChannelBuilder, http::HttpBroadcasts},
     driver::{CountersSnapshot, Handle, Setup, Status},
     endpoint::{Endpoint, Version},
     error::Error,
@@ -24,6 +24,7 @@ use crate::{
 pub struct Client {
     handle: Handle,
     rest: Rest,
+    http_broadcasts: HttpBroadcasts,
     subscribe_timeout: Duration,
 }
 
@@ -74,6 +75,11 @@ impl Client {
     /// The REST interface of the same project, with the same tokens.
     pub fn rest(&self) -> &Rest {
         &self.rest
+    }
+
+    /// Broadcasts without a websocket, for those who send now and then and listen to nothing.
+    pub fn broadcasts_over_http(&self) -> &HttpBroadcasts {
+        &self.http_broadcasts
     }
 
     /// The connection's state now, and whenever it changes.
@@ -194,6 +200,7 @@ impl ClientBuilder {
         let tokens = self.tokens.map(|handle| handle.0);
         let rest =
             Rest::new(&endpoint, key.clone(), tokens.clone(), self.rest_timeout, self.rest_retries, &tls)?;
+        let http_broadcasts = HttpBroadcasts::new(rest.clone(), &endpoint);
         let dialer = Dialer::new(tls, self.connect_timeout, self.tuning);
         let setup = Setup {
             endpoint,
@@ -205,6 +212,11 @@ impl ClientBuilder {
             reconnect_first: self.reconnect_first,
             reconnect_longest: self.reconnect_longest,
         };
-        Ok(Client { handle: Handle::new(setup), rest, subscribe_timeout: self.subscribe_timeout })
+        Ok(Client {
+            handle: Handle::new(setup),
+            rest,
+            http_broadcasts,
+            subscribe_timeout: self.subscribe_timeout,
+        })
     }
 }

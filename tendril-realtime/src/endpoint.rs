@@ -96,16 +96,15 @@ impl Endpoint {
 
     /// The websocket's address, with the key and the version in its query: a secret, not to be logged.
     pub(crate) fn websocket(&self, key: &ApiKey, version: Version) -> Result<Url, Error> {
-        let mut url = match &self.websocket {
-            Some(url) => url.clone(),
-            None => {
-                let mut url = self.base.clone();
-                let path = format!("{}/realtime/v1/websocket", url.path().trim_end_matches('/'));
-                url.set_path(&path);
-                let scheme = if url.scheme() == "https" { "wss" } else { "ws" };
-                set_scheme(&mut url, scheme)?;
-                url
-            }
+        let mut url = if let Some(named) = &self.websocket {
+            named.clone()
+        } else {
+            let mut url = self.base.clone();
+            let path = format!("{}/realtime/v1/websocket", url.path().trim_end_matches('/'));
+            url.set_path(&path);
+            let scheme = if url.scheme() == "https" { "wss" } else { "ws" };
+            set_scheme(&mut url, scheme)?;
+            url
         };
         url.query_pairs_mut()
             .clear()

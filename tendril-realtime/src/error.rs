@@ -14,7 +14,11 @@ type Source = Box<dyn StdError + Send + Sync + 'static>;
 /// assert!(matches!(error.kind(), ErrorKind::InvalidInput { field: "url", .. }));
 /// ```
 #[derive(Debug)]
-pub struct Error {
+pub struct Error(Box<Inner>);
+
+/// Boxed, so that a `Result` stays as small as its success.
+#[derive(Debug)]
+struct Inner {
     kind: ErrorKind,
     source: Option<Source>,
 }
@@ -131,11 +135,11 @@ pub enum Retry {
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind) -> Self {
-        Self { kind, source: None }
+        Self(Box::new(Inner { kind, source: None }))
     }
 
     pub(crate) fn with_source(kind: ErrorKind, source: impl Into<Source>) -> Self {
-        Self { kind, source: Some(source.into()) }
+        Self(Box::new(Inner { kind, source: Some(source.into()) }))
     }
 
     pub(crate) fn invalid(field: &'static str, reason: impl Into<String>) -> Self {
@@ -148,12 +152,12 @@ impl Error {
 
     /// The class of the failure.
     pub fn kind(&self) -> &ErrorKind {
-        &self.kind
+        &self.0.kind
     }
 
     /// Whether the same again can help, and when.
     pub fn retry(&self) -> Retry {
-        match &self.kind {
+        match &self.0.kind {
             ErrorKind::InvalidInput { .. }
             | ErrorKind::Push { .. }
             | ErrorKind::Decode { .. }
@@ -170,7 +174,7 @@ impl Error {
 
     /// A short machine-readable name: the server's own code where it gave one, otherwise the kind's.
     pub fn code(&self) -> &str {
-        match &self.kind {
+        match &self.0.kind {
             ErrorKind::InvalidInput { .. } => "InvalidInput",
             ErrorKind::Connect { .. } => "ConnectFailed",
             ErrorKind::HandshakeRefused { .. } => "HandshakeRefused",
@@ -189,15 +193,27 @@ impl Error {
 
     /// The error answer of `PostgREST`, where this is one.
     pub fn api(&self) -> Option<&ApiError> {
-        match &self.kind {
+        match &self.0.kind {
             ErrorKind::Api(api) => Some(api),
             _ => None,
         }
     }
 
+    /// For an error whose remedy is not to be had, such as a fresh token from a source that has only one.
+    pub(crate) fn into_final(mut self) -> Self {
+        if let ErrorKind::Channel { retry, .. } | ErrorKind::PostgresChanges { retry, .. } = &mut self.0.kind
+        {
+            *retry = Retry::Never;
+        }
+        self
+    }
+
     /// The same error without its source, for a second listener.
     pub(crate) fn duplicate(&self) -> Self {
-        Self { kind: self.kind.clone(), source: self.source.as_ref().map(|source| source.to_string().into()) }
+        Self(Box::new(Inner {
+            kind: self.0.kind.clone(),
+            source: self.0.source.as_ref().map(|source| source.to_string().into()),
+        }))
     }
 }
 
@@ -257,9 +273,9 @@ fn without_values(error: &serde_json::Error) -> String {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.kind {
+        match &self.0.kind {
             ErrorKind::InvalidInput { field, reason } => write!(f, "invalid {field}: {reason}"),
-            ErrorKind::Connect { step } => match &self.source {
+            ErrorKind::Connect { step } => match &self.0.source {
                 Some(source) => write!(f, "cannot connect ({step}): {source}"),
                 None => write!(f, "cannot connect ({step})"),
             },
@@ -305,6 +321,6 @@ impl fmt::Display for ApiError {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_ref().map(|source| source.as_ref() as _)
+        self.0.source.as_ref().map(|source| source.as_ref() as _)
     }
 }

@@ -21,6 +21,7 @@ pub use self::{
         builder::{ChangesBuilder, ChannelBuilder},
         changes::Changes,
         filter::Filter,
+        http::{BroadcastMessage, HttpBroadcasts},
     },
     client::{Client, ClientBuilder},
     driver::{CountersSnapshot, Phase, Status},
@@ -36,5 +37,5 @@ pub use self::{
         row::{RawRow, Row},
     },
     token::{TokenFuture, TokenSource},
-    wire::join::EventFilter,
+    wire::{change::ChangeKind, join::EventFilter},
 };

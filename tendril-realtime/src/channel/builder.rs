@@ -120,10 +120,9 @@ impl ChannelBuilder {
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) for what the server would misread.
     pub fn listen<T: DeserializeOwned>(&mut self, changes: Changes) -> Result<ChangeStream<T>, Error> {
-        let binding = changes.binding()?;
-        let place = self.config.bindings.len();
-        self.config.bindings.push(binding);
         let (schema, table) = changes.exact_names();
+        let place = self.config.bindings.len();
+        self.config.bindings.push(changes.into_binding()?);
         Ok(ChangeStream::new(self.inlet(Interest::Changes(place)), schema, table))
     }
 

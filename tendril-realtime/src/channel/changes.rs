@@ -44,6 +44,10 @@ impl Changes {
     }
 
     /// Only rows that fulfil this.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a filter is made for one wish, and written where it is used"
+    )]
     pub fn filter(self, filter: Filter) -> Self {
         self.filter_text(filter.to_string())
     }
@@ -61,7 +65,7 @@ impl Changes {
     }
 
     /// Refuses what the server would misread.
-    pub(crate) fn binding(&self) -> Result<Binding, Error> {
+    pub(crate) fn into_binding(self) -> Result<Binding, Error> {
         let Self { event, schema, table, filter, select } = self;
         if schema.is_empty() {
             return Err(Error::invalid("schema", "it is empty"));
@@ -72,13 +76,7 @@ impl Changes {
         if table.is_none() && (filter.is_some() || !select.is_empty()) {
             return Err(Error::invalid("table", "a filter or a choice of columns needs one"));
         }
-        Ok(Binding {
-            event: *event,
-            schema: schema.clone(),
-            table: table.clone(),
-            filter: filter.clone(),
-            select: select.clone(),
-        })
+        Ok(Binding { event, schema, table, filter, select })
     }
 
     /// The names to check each change against: the server matches them as LIKE patterns. `*` means all.

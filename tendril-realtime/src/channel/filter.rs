@@ -9,7 +9,7 @@ const IN_AT_MOST: usize = 100;
 
 /// A condition on the new row (of a DELETE: on what the replica identity keeps). Conditions are joined by AND; there is no OR.
 ///
-/// SQL's three-valued logic applies: where a column is NULL, a comparison excludes the row, also under [`not`](Self::not).
+/// SQL's three-valued logic applies: where a column is NULL, a comparison excludes the row, also under `!`.
 ///
 /// ```
 /// use tendril_realtime::Filter;
@@ -117,19 +117,22 @@ impl Filter {
         Ok(Self { segments: vec![Segment { column: column.to_owned(), negated: false, operator, value }] })
     }
 
-    /// Turns every condition of this filter into its opposite.
-    #[must_use]
-    pub fn not(mut self) -> Self {
-        for segment in &mut self.segments {
-            segment.negated = !segment.negated;
-        }
-        self
-    }
-
     /// Both this and the other.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.segments.extend(other.segments);
+        self
+    }
+}
+
+/// Turns every condition of the filter into its opposite: `!Filter::eq("status", "DONE")?`.
+impl std::ops::Not for Filter {
+    type Output = Self;
+
+    fn not(mut self) -> Self {
+        for segment in &mut self.segments {
+            segment.negated = !segment.negated;
+        }
         self
     }
 }
@@ -175,7 +178,7 @@ mod tests {
             (Filter::r#match("t", "^a.c$"), "t=match.^a.c$"),
             (Filter::imatch("t", "^A"), "t=imatch.^A"),
             (Filter::isdistinct("t", "abc"), "t=isdistinct.abc"),
-            (Filter::eq("t", "abc").map(Filter::not), "t=not.eq.abc"),
+            (Filter::eq("t", "abc").map(|filter| !filter), "t=not.eq.abc"),
         ] {
             assert_eq!(filter.unwrap().to_string(), text);
         }

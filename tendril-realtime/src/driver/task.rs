@@ -163,7 +163,7 @@ impl Driver {
                     None => {}
                 },
                 Some(message) = self.inbox.pushes.recv() => { self.handle(Some(message)); }
-                () = sleep_until_some(wake) => self.step(|session, now, out| session.tick(now, out)),
+                () = sleep_until_some(wake) => self.step(Session::tick),
             }
             if time.is_some() && !self.session.wants_connection(now()) {
                 return None;
@@ -211,7 +211,7 @@ impl Driver {
         let since = Instant::now();
         tracing::info!(target: "tendril_realtime", "connected");
         self.say(|status| status.phase = Phase::Open { since });
-        self.step(|session, now, out| session.on_open(now, out));
+        self.step(Session::on_open);
         let exit = self.exchange(&mut socket).await;
         if matches!(exit, Exit::Shutdown(_) | Exit::Unwanted | Exit::Requested) {
             let _ = timeout(GOODBYE, socket.close()).await;
@@ -220,7 +220,7 @@ impl Driver {
             self.backoff.reset();
         }
         self.question = None;
-        self.step(|session, now, out| session.on_closed(now, out));
+        self.step(Session::on_closed);
         // What was not sent is made anew for the next connection.
         self.outgoing.clear();
         self.is_dead = false;
@@ -269,7 +269,7 @@ impl Driver {
                     if clocks.slept(self.setup.settings.heartbeat_interval) {
                         return Exit::Dead("the machine was asleep");
                     }
-                    self.step(|session, now, out| session.tick(now, out));
+                    self.step(Session::tick);
                     if !self.session.wants_connection(now()) {
                         return Exit::Unwanted;
                     }

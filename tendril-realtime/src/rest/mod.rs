@@ -21,6 +21,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use rustls::pki_types::CertificateDer;
 use serde::Serialize;
 
+pub(crate) use self::transport::Parts;
 use self::transport::Transport;
 pub use self::{
     preference::Count,
@@ -94,6 +95,11 @@ impl Rest {
         let mut request = Request::new(builder, Arc::clone(&self.transport), function);
         request.fail_with(error);
         request
+    }
+
+    /// Sends what another room has built, with the same keys, tokens and retries.
+    pub(crate) async fn send(&self, parts: Parts) -> Result<Response, Error> {
+        self.transport.send(parts, None).await
     }
 
     pub(crate) fn new(

@@ -21,13 +21,13 @@ use crate::{
 
 /// A request in the types of our own HTTP stack.
 #[derive(Debug, Clone)]
-pub(super) struct Parts {
-    pub(super) method: Method,
-    pub(super) url: Url,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
+pub(crate) struct Parts {
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
     /// Whether a second execution does no harm.
-    pub(super) idempotent: bool,
+    pub(crate) idempotent: bool,
 }
 
 pub(crate) struct Transport {

@@ -43,7 +43,7 @@ impl Session {
         match (event, id, body) {
             (Event::Reply, _, Body::Json(payload)) => {
                 if let Some(awaited) = reference.and_then(|reference| self.pending.take(&reference)) {
-                    self.reply(awaited, &payload, now, out);
+                    self.reply(&awaited, &payload, now, out);
                 }
             }
             // Version 1 names the incarnation in `ref`.
@@ -56,7 +56,7 @@ impl Session {
             (Event::System, Some(id), Body::Json(payload)) => {
                 self.system(id, join_ref.as_deref(), &payload, now, out);
             }
-            (event, Some(id), body) => self.relay(id, join_ref.as_deref(), &event, body, out),
+            (event, Some(id), body) => self.relay(id, join_ref.as_deref(), &event, &body, out),
             _ => {}
         }
         self.tick(now, out);
@@ -81,16 +81,16 @@ impl Session {
         out.push(Action::Deliver(first, Delivery::Change(change)));
     }
 
-    fn reply(&mut self, awaited: Awaited, payload: &Slice, now: Instant, out: &mut Vec<Action>) {
+    fn reply(&mut self, awaited: &Awaited, payload: &Slice, now: Instant, out: &mut Vec<Action>) {
         let Ok(reply) = serde_json::from_str::<Reply<'_>>(payload.as_str()) else {
             // An answer that cannot be read is no answer.
-            if let Awaited::Push(request, _) = awaited {
+            if let Awaited::Push(request, _) = *awaited {
                 let message = "an answer that is none".to_owned();
                 out.push(Action::Answer(request, Err(Error::new(ErrorKind::Push { message }))));
             }
             return;
         };
-        match awaited {
+        match *awaited {
             Awaited::Join(id) if reply.is_ok() => {
                 let accepted = reply.response.and_then(|response| serde_json::from_str(response.get()).ok());
                 self.joined(id, &accepted.unwrap_or_default(), now, out);
@@ -165,13 +165,9 @@ impl Session {
         }
         let Some(topic) = self.topics.get_mut(&id) else { return };
         topic.backoff.reset();
-        if topic.was_live {
-            if let Some(Delivery::Resync(reason)) = topic.take_gap() {
-                for subscriber in &topic.subscribers {
-                    if subscriber.interest != Interest::Presence {
-                        out.push(Action::Deliver(subscriber.id, Delivery::Resync(reason)));
-                    }
-                }
+        if let Some(Delivery::Resync(reason)) = topic.take_gap() {
+            for hearer in topic.hearers(|interest| interest != Interest::Presence) {
+                out.push(Action::Deliver(hearer, Delivery::Resync(reason)));
             }
         }
         topic.was_live = true;
@@ -266,7 +262,7 @@ impl Session {
         id: TopicId,
         join_ref: Option<&str>,
         event: &Event,
-        body: Body,
+        body: &Body,
         out: &mut Vec<Action>,
     ) {
         let Some(topic) = self.topics.get(&id) else { return };
@@ -275,7 +271,7 @@ impl Session {
         }
         let interest = if *event == Event::Broadcast { Interest::Broadcast } else { Interest::Presence };
         for hearer in topic.hearers(|wanted| wanted == interest) {
-            let delivery = match (event, &body) {
+            let delivery = match (event, body) {
                 (Event::Broadcast, Body::Json(text)) => Delivery::BroadcastText(text.clone()),
                 (Event::Broadcast, Body::UserBroadcast { event, metadata, payload }) => Delivery::Broadcast {
                     event: event.clone(),

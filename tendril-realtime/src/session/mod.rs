@@ -227,13 +227,6 @@ impl Session {
         (self.topics.len(), live)
     }
 
-    /// Things kept for later: must stay bounded whatever the server does.
-    #[cfg(test)]
-    pub(crate) fn load(&self) -> usize {
-        self.pending.len()
-            + self.topics.values().map(|topic| topic.queue.len() + topic.awaiting_ready.len()).sum::<usize>()
-    }
-
     fn fresh_ref(&mut self) -> String {
         let reference = self.next_ref;
         self.next_ref += 1;
@@ -671,7 +664,7 @@ impl Session {
                 // The server let go of it already: no leave.
                 topic.phase = Phase::Waiting { not_before: now };
             }
-            self.end(id, error, now, out);
+            self.end(id, &error.duplicate().into_final(), now, out);
             return;
         }
         let Some(topic) = self.topics.get_mut(&id) else { return };

@@ -76,8 +76,4 @@ impl Pending {
     pub(super) fn wake(&self) -> Option<Instant> {
         self.waiting.values().map(|(_, deadline)| *deadline).min()
     }
-
-    pub(super) fn len(&self) -> usize {
-        self.waiting.len()
-    }
 }

@@ -48,8 +48,12 @@ pub enum ChangeEvent<T> {
     /// A change that the server delivered without all of its data: larger than 1 MiB (`Error 413`), on a table without a
     /// primary key (`400`), or with a key the role may not read (`401`). Read the row by its key.
     Incomplete {
-        /// What is left of the row.
-        row: RawRow,
+        /// What happened to the row.
+        kind: ChangeKind,
+        /// What is left of the row as it is now; `{}` if nothing.
+        new: RawRow,
+        /// What is left of the row as it was; `{}` if nothing.
+        old: RawRow,
         /// The server's texts.
         errors: Vec<String>,
     },
@@ -100,8 +104,12 @@ fn read<T: DeserializeOwned>(change: Change) -> Result<ChangeEvent<T>, Error> {
     let raw = |side| RawRow::new(Arc::clone(&change), side);
     let errors = change.errors();
     if !errors.is_empty() {
-        let side = if change.record().is_some() { Side::New } else { Side::Old };
-        return Ok(ChangeEvent::Incomplete { row: raw(side), errors });
+        return Ok(ChangeEvent::Incomplete {
+            kind: change.kind,
+            new: raw(Side::New),
+            old: raw(Side::Old),
+            errors,
+        });
     }
     let new = || raw(Side::New).read().map(|value| Row::new(value, raw(Side::New)));
     Ok(match change.kind {

@@ -16,20 +16,16 @@ use crate::driver::{Item, Membership, Receiver};
 #[derive(Debug)]
 pub(crate) struct Inlet {
     receiver: Receiver,
-    /// Set when the channel is opened; dropping the last share leaves the channel.
-    membership: Arc<OnceLock<Membership>>,
+    /// Set when the channel is opened; dropping the last share leaves the channel. Held, never read.
+    _membership: Arc<OnceLock<Membership>>,
 }
 
 impl Inlet {
     pub(crate) fn new(receiver: Receiver, membership: Arc<OnceLock<Membership>>) -> Self {
-        Self { receiver, membership }
+        Self { receiver, _membership: membership }
     }
 
     pub(crate) fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Option<Item>> {
         self.receiver.poll_take(cx)
-    }
-
-    pub(crate) fn membership(&self) -> Option<&Membership> {
-        self.membership.get()
     }
 }

@@ -73,6 +73,12 @@ struct Known {
 
 type ReadyFuture = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 
+/// One of the columns that an event says its table has.
+#[derive(serde::Deserialize)]
+struct Column {
+    name: String,
+}
+
 /// Where the events come from, and how far that is.
 struct Feed {
     stream: Option<ChangeStream<Box<RawValue>>>,
@@ -211,13 +217,16 @@ impl State {
                 feed.flows = true;
                 self.on_row(row.raw()).await
             }
-            ChangeEvent::Incomplete { row, .. } => match Record::parse(row.json()) {
-                Some(record) if record.key(&self.query.key).is_some() => self.read_row(&record).await,
-                _ => {
-                    self.list_due = Instant::now();
-                    Ok(())
+            ChangeEvent::Incomplete { new, old, .. } => {
+                let with_key = |row: &RawRow| {
+                    Record::parse(row.json()).filter(|record| record.key(&self.query.key).is_some())
+                };
+                if let Some(record) = with_key(&new).or_else(|| with_key(&old)) {
+                    return self.read_row(&record).await;
                 }
-            },
+                self.list_due = Instant::now();
+                Ok(())
+            }
             ChangeEvent::Delete { old } => {
                 let key = Record::parse(old.json()).and_then(|record| record.key(&self.query.key));
                 match key {
@@ -271,10 +280,6 @@ impl State {
         }
         if let Some(columns) = self.query.plain_columns() {
             return columns.iter().all(|column| record.has(column));
-        }
-        #[derive(serde::Deserialize)]
-        struct Column {
-            name: String,
         }
         let columns: Vec<Column> = serde_json::from_str(raw.columns()).unwrap_or_default();
         columns.iter().all(|column| record.has(&column.name))

@@ -11,9 +11,12 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 /// What happened to the row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum ChangeKind {
+pub enum ChangeKind {
+    /// It was inserted.
     Insert,
+    /// It was updated.
     Update,
+    /// It was deleted.
     Delete,
 }
 
