@@ -56,8 +56,8 @@ pub(super) async fn load(pool: &Pool, schemas: &[String]) -> Result<Schema, Rest
     let client = pool.get().await.map_err(|error| unavailable(&error))?;
     let exposed = Text::new(array_literal(schemas));
     let values: [(&(dyn ToSql + Sync), Type); 1] = [(&exposed, Type::UNKNOWN)];
-    // With an empty search path every type and every default comes out with its schema, so that they mean the same
-    // in each transaction.
+    // With an empty search path every type and every default comes out with its schema, so that they mean
+    // the same in each transaction.
     let (begun, row, ended) = tokio::join!(
         biased;
         client.batch_execute("begin read only; set local search_path = ''"),

@@ -13,7 +13,8 @@ use super::response::JSON;
 /// Names the server and the code on the way, for proxies and logs.
 pub(super) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
-/// An answer that is an error. It never carries a secret: messages come from this file's callers and from PostgreSQL.
+/// An answer that is an error. It never carries a secret: messages come from this file's callers and from
+/// PostgreSQL.
 #[derive(Debug, Clone)]
 pub(super) struct RestError(Box<Refusal>);
 
@@ -96,9 +97,11 @@ impl RestError {
         serde_json::to_string(&self.0.body).unwrap_or_default()
     }
 
-    /// What PostgreSQL, or the way to it, answered. `identified` says whether the request had a role of its own.
+    /// What PostgreSQL, or the way to it, answered. `identified` says whether the request had a role of its
+    /// own.
     pub(super) fn from_postgres(error: &tokio_postgres::Error, identified: bool) -> Self {
-        // A fatal error is the last word on a connection: what PostgREST's driver notices of it is the broken connection.
+        // A fatal error is the last word on a connection: what PostgREST's driver notices of it is the
+        // broken connection.
         let Some(database) =
             error.as_db_error().filter(|error| error.parsed_severity() != Some(Severity::Fatal))
         else {

@@ -1,8 +1,8 @@
 //! `/rest/v1`: what PostgREST answers, answered from the same database.
 //!
-//! A request flows `request -> (auth, prefer, media, query) -> read | write | rpc -> plan, condition, mutation ->
-//! statement -> transaction -> response`; an error leaves at any point as `error::RestError`. The schema of the
-//! database is known from `reload::SchemaCache`.
+//! A request flows `request -> (auth, prefer, media, query) -> read | write | rpc -> plan, condition,
+//! mutation -> statement -> transaction -> response`; an error leaves at any point as `error::RestError`.
+//! The schema of the database is known from `reload::SchemaCache`.
 
 mod auth;
 mod catalog;
@@ -14,6 +14,7 @@ mod grammar;
 mod hint;
 mod media;
 mod mutation;
+mod overload;
 mod payload;
 mod plan;
 mod prefer;
@@ -56,8 +57,8 @@ const BODY_LIMIT: usize = 64 << 20;
 
 /// The REST server with default [`Settings`], to be nested under `/rest/v1`.
 ///
-/// The pool's connections log in as `authenticator`. The schema is read at the first request and never again; for a
-/// server that follows `NOTIFY pgrst, 'reload schema'` use [`Rest`].
+/// The pool's connections log in as `authenticator`. The schema is read at the first request and never
+/// again; for a server that follows `NOTIFY pgrst, 'reload schema'` use [`Rest`].
 pub fn router(pool: Pool, secret: JwtSecret) -> Router {
     Rest::new(pool, secret, Settings::default()).router()
 }
@@ -94,8 +95,8 @@ impl Rest {
         self.0.schema.reload().await;
     }
 
-    /// Reloads the schema whenever the database says `NOTIFY pgrst, 'reload schema'`. Never ends; run it beside the
-    /// server and drop it to stop.
+    /// Reloads the schema whenever the database says `NOTIFY pgrst, 'reload schema'`. Never ends; run it
+    /// beside the server and drop it to stop.
     pub async fn follow_schema(&self, database: tokio_postgres::Config) {
         self.0.schema.follow(database).await;
     }

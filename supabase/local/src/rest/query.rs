@@ -8,7 +8,8 @@ use super::filter::{self, Filter, Logic, Place};
 use super::grammar::{Cursor, Field, Misread, Read, names};
 use super::select::{self, Item};
 
-/// The parts of a query string. A path names the related table a part is for; an empty one means the table itself.
+/// The parts of a query string. A path names the related table a part is for; an empty one means the table
+/// itself.
 #[derive(Debug, Default)]
 pub(super) struct Query {
     /// The parameters in order of their names, encoded anew.

@@ -1,8 +1,11 @@
 //! `GET` and `HEAD` of a table.
 
 use axum::response::Response;
+use http::StatusCode;
 
+use super::Server;
 use super::error::RestError;
+use super::media::Media;
 use super::plan::Plan;
 use super::prefer::Count;
 use super::request::Request;
@@ -11,7 +14,6 @@ use super::schema::Schema;
 use super::sql::Sql;
 use super::statement::{self, Outcome, Shape};
 use super::transaction::{self, Answer, Verdict};
-use super::{Server, media::Media};
 
 /// The preferences that mean something for a read.
 const PREFERENCES: [&str; 4] = ["count", "tx", "handling", "timezone"];
@@ -43,22 +45,24 @@ pub(super) async fn answer(
     let verdict = request.media.is_object().then_some(&single as Verdict<'_>);
     let session = request.session(schema, true);
     let answer = transaction::run(&server.pool, &session, &sql, estimate.as_ref(), verdict).await?;
-    let offset = i64::try_from(request.range.offset).unwrap_or(i64::MAX);
-    let status = page_status(offset, answer.rows, answer.total);
-    let (media, body) = if status.is_client_error() {
-        let total = answer.total.unwrap_or_default();
-        let details = format!("An offset of {offset} was requested, but there are only {total} rows.");
-        (Media::Json, RestError::bad_range(&details).to_json())
-    } else {
-        (request.media, answer.body.clone())
-    };
-    let reply = Reply::new(status)
-        .body(media, body)
-        .content_range(&content_range(offset, answer.rows, answer.total))
+    let reply = page(request, &answer)
         .content_location(&request.path, &request.query.canonical)
         .applied(request.prefer.applied(&PREFERENCES))
         .overridden(&answer)?;
     Ok(reply.finish(request.is_head()))
+}
+
+/// The page of rows that was read, or the error that it begins beyond the last row.
+pub(super) fn page(request: &Request, answer: &Answer) -> Reply {
+    let offset = i64::try_from(request.range.offset).unwrap_or(i64::MAX);
+    let status = page_status(offset, answer.rows, answer.total);
+    let range = content_range(offset, answer.rows, answer.total);
+    if status != StatusCode::RANGE_NOT_SATISFIABLE {
+        return Reply::new(status).body(request.media, answer.body.clone()).content_range(&range);
+    }
+    let total = answer.total.unwrap_or_default();
+    let details = format!("An offset of {offset} was requested, but there are only {total} rows.");
+    Reply::new(status).body(Media::Json, RestError::bad_range(&details).to_json()).content_range(&range)
 }
 
 /// The statement that asks the planner for the number of rows.
@@ -75,6 +79,6 @@ pub(super) fn one_row(media: Media, rows: i64) -> Result<(), RestError> {
         return Ok(());
     }
     let message = "Cannot coerce the result to a single JSON object";
-    Err(RestError::new(http::StatusCode::NOT_ACCEPTABLE, "PGRST116", message)
+    Err(RestError::new(StatusCode::NOT_ACCEPTABLE, "PGRST116", message)
         .details(format!("The result contains {rows} rows")))
 }

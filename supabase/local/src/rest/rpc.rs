@@ -7,15 +7,15 @@ use http::{Method, StatusCode};
 
 use super::Server;
 use super::error::RestError;
-use super::hint::closest;
+use super::overload::{choose, takes_body};
 use super::payload::Payload;
 use super::plan::{Plan, push_name};
 use super::prefer::Count;
-use super::read::one_row;
+use super::read::{one_row, page};
 use super::request::Request;
-use super::response::{Reply, content_range, page_status};
-use super::schema::{Function, Name, Parameter, Returns, Schema};
-use super::sql::Sql;
+use super::response::{Reply, content_range};
+use super::schema::{Function, Parameter, Returns, Schema};
+use super::sql::{Sql, array_literal};
 use super::statement::{self, Outcome, Shape};
 use super::transaction::{self, Answer, Verdict};
 use super::write::not_too_many;
@@ -63,7 +63,7 @@ pub(super) async fn answer(
         return Err(RestError::new(StatusCode::METHOD_NOT_ALLOWED, "PGRST101", message));
     }
     let arguments = Arguments::of(request)?;
-    let function = choose(schema, request, &arguments)?;
+    let function = choose(schema, request, &arguments.names())?;
     let shape = match (function.returns, function.set) {
         (Returns::Composite, true) => Shape::Rows,
         (Returns::Composite, false) => Shape::Row,
@@ -102,51 +102,13 @@ pub(super) async fn answer(
     let read_only = request.method != Method::POST || !function.volatile;
     let session = request.session(schema, read_only);
     let answer = transaction::run(&server.pool, &session, &sql, None, verdict).await?;
-    let offset = i64::try_from(request.range.offset).unwrap_or(i64::MAX);
-    let status = page_status(offset, answer.rows, answer.total);
     let reply = if void {
-        Reply::new(StatusCode::NO_CONTENT)
+        Reply::new(StatusCode::NO_CONTENT).content_range(&content_range(0, answer.rows, None))
     } else {
-        Reply::new(status).body(request.media, answer.body.clone())
+        page(request, &answer)
     };
-    let reply = reply
-        .content_range(&content_range(offset, answer.rows, answer.total))
-        .applied(request.prefer.applied(&PREFERENCES))
-        .overridden(&answer)?;
+    let reply = reply.applied(request.prefer.applied(&PREFERENCES)).overridden(&answer)?;
     Ok(reply.finish(request.is_head()))
-}
-
-/// The overload that takes exactly these arguments.
-fn choose<'a>(
-    schema: &'a Schema,
-    request: &Request,
-    arguments: &Arguments,
-) -> Result<&'a Function, RestError> {
-    let names = arguments.names();
-    let overloads = schema.overloads(&request.name);
-    let fits = |function: &&Function| {
-        let known = |name: &&str| function.parameters.iter().any(|parameter| parameter.name == *name);
-        names.iter().all(known)
-            && function
-                .parameters
-                .iter()
-                .all(|parameter| parameter.optional || names.contains(&parameter.name.as_str()))
-    };
-    let found: Vec<&Function> = overloads.iter().filter(fits).collect();
-    match found.as_slice() {
-        [one] => Ok(one),
-        [] => {
-            let whole_body =
-                overloads.iter().find(|function| request.method == Method::POST && takes_body(function));
-            whole_body.ok_or_else(|| unknown(schema, request, &names, overloads))
-        }
-        several => Err(ambiguous(several)),
-    }
-}
-
-/// Whether its one parameter has no name and takes the body as it is.
-fn takes_body(function: &Function) -> bool {
-    matches!(function.parameters.as_slice(), [Parameter { name, sql_type, .. }] if name.is_empty() && matches!(sql_type.as_str(), "json" | "jsonb"))
 }
 
 /// Appends the call.
@@ -187,7 +149,7 @@ fn call(sql: &mut Sql, function: &Function, arguments: &Arguments, scalar: bool)
                 push_label(sql, parameter);
                 let values = named.get(&parameter.name).map_or(&[][..], Vec::as_slice);
                 let value = if parameter.variadic {
-                    super::sql::array_literal(values)
+                    array_literal(values)
                 } else {
                     values.last().cloned().unwrap_or_default()
                 };
@@ -200,63 +162,4 @@ fn call(sql: &mut Sql, function: &Function, arguments: &Arguments, scalar: bool)
 
 fn push_label(sql: &mut Sql, parameter: &Parameter) {
     sql.push(if parameter.variadic { "VARIADIC " } else { "" }).name(&parameter.name).push(" := ");
-}
-
-/// PGRST202, with the nearest function or list of parameters as a hint.
-fn unknown(schema: &Schema, request: &Request, names: &[&str], overloads: &[Function]) -> RestError {
-    let Name { schema: schema_name, name } = &request.name;
-    let list = names.join(", ");
-    let (message, mut details) = match names {
-        [] => (" without parameters".to_owned(), " without parameters".to_owned()),
-        [_] => (format!("({list})"), format!(" with parameter {list}")),
-        _ => (format!("({list})"), format!(" with parameters {list}")),
-    };
-    if request.method == Method::POST {
-        details.push_str(" or with a single unnamed json/jsonb parameter");
-    }
-    let signatures: Vec<String> = overloads.iter().map(signature).collect();
-    let near = if overloads.is_empty() {
-        let others = schema
-            .functions
-            .keys()
-            .filter(|other| other.schema == *schema_name)
-            .map(|other| other.name.as_str());
-        closest(others, name, 0.75)
-    } else {
-        let near = closest(signatures.iter().map(String::as_str), &format!("({list})"), 0.33);
-        near.map(|parameters| format!("{name}{parameters}"))
-    };
-    RestError::new(
-        StatusCode::NOT_FOUND,
-        "PGRST202",
-        format!("Could not find the function {schema_name}.{name}{message} in the schema cache"),
-    )
-    .details(format!(
-        "Searched for the function {schema_name}.{name}{details}, but no matches were found in the schema cache."
-    ))
-    .hint(near.map(|near| format!("Perhaps you meant to call the function {schema_name}.{near}")))
-}
-
-/// The names of the parameters, sorted, in brackets.
-fn signature(function: &Function) -> String {
-    let mut names: Vec<&str> = function.parameters.iter().map(|parameter| parameter.name.as_str()).collect();
-    names.sort_unstable();
-    format!("({})", names.join(", "))
-}
-
-/// PGRST203: several overloads take these arguments.
-fn ambiguous(functions: &[&Function]) -> RestError {
-    let described: Vec<String> = functions
-        .iter()
-        .map(|function| {
-            let parameters: Vec<String> =
-                function.parameters.iter().map(|p| format!("{} => {}", p.name, p.sql_type)).collect();
-            format!("{}.{}({})", function.name.schema, function.name.name, parameters.join(", "))
-        })
-        .collect();
-    let message = format!("Could not choose the best candidate function between: {}", described.join(", "));
-    RestError::new(StatusCode::MULTIPLE_CHOICES, "PGRST203", message).hint(
-        "Try renaming the parameters or the function itself in the database so function overloading can be resolved"
-            .to_owned(),
-    )
 }

@@ -12,7 +12,8 @@ pub(super) struct Sql {
     values: Vec<Text>,
 }
 
-/// A value sent as text; PostgreSQL finds its type from the place where it stands, as with a literal in quotes.
+/// A value sent as text; PostgreSQL finds its type from the place where it stands, as with a literal in
+/// quotes.
 #[derive(Debug, Clone)]
 pub(super) struct Text(String);
 

@@ -1,5 +1,5 @@
-//! The outer part of each statement: PostgreSQL itself makes the body, so that numbers, order of keys and separators
-//! are its own.
+//! The outer part of each statement: PostgreSQL itself makes the body, so that numbers, order of keys and
+//! separators are its own.
 
 use super::media::Media;
 use super::plan::{Plan, SOURCE};

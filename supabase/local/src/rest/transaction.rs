@@ -1,4 +1,5 @@
-//! One request in the database: a transaction as the request's role, in one round trip where that is possible.
+//! One request in the database: a transaction as the request's role, in one round trip where that is
+//! possible.
 
 use deadpool_postgres::{Object, Pool};
 use tokio_postgres::{Client, Error, Row};
@@ -41,8 +42,8 @@ pub(super) struct Answer {
 /// Looks at an answer before the transaction is committed; an error undoes it.
 pub(super) type Verdict<'a> = &'a (dyn Fn(&Answer) -> Result<(), RestError> + Sync);
 
-/// Runs the statement. Without a verdict everything is sent at once and answered in one round trip. `estimate` is a
-/// statement whose planned number of rows becomes the total.
+/// Runs the statement. Without a verdict everything is sent at once and answered in one round trip.
+/// `estimate` is a statement whose planned number of rows becomes the total.
 pub(super) async fn run(
     pool: &Pool,
     session: &Session,
@@ -58,8 +59,8 @@ pub(super) async fn run(
     let end = if session.rollback { "rollback" } else { "commit" };
     let first = if session.read_only { "begin read only" } else { "begin" };
     let setup = session.setup();
-    // Polled in this order, so they are sent in this order, without waiting for each other's answers. When one fails,
-    // PostgreSQL refuses the rest, and the commit becomes a rollback.
+    // Polled in this order, so they are sent in this order, without waiting for each other's answers. When
+    // one fails, PostgreSQL refuses the rest, and the commit becomes a rollback.
     let (begun, set_up, rows, ended) = tokio::join!(
         biased;
         client.batch_execute(first),

@@ -1,8 +1,8 @@
-//! The REST server against what PostgREST 16.2 answered: each recorded request is sent again, in order, and the answer
-//! compared in status, headers and body.
+//! The REST server against what PostgREST 16.2 answered: each recorded request is sent again, in order, and
+//! the answer compared in status, headers and body.
 //!
-//! `LEDGER` and `EXTRA_LEDGER` list the recordings that are answered differently, each with its reason. A listed
-//! recording that is answered alike fails the test as well, so the lists stay true.
+//! `LEDGER` and `EXTRA_LEDGER` list the recordings that are answered differently, each with its reason. A
+//! listed recording that is answered alike fails the test as well, so the lists stay true.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -93,8 +93,8 @@ async fn replay_main(place: &Place) -> Outcomes {
     replay.outcomes
 }
 
-/// The recordings of configuration and failure, in the order of the files. Between them stands what was done to the
-/// server and the database at the time. They begin with the database as the others left it.
+/// The recordings of configuration and failure, in the order of the files. Between them stands what was
+/// done to the server and the database at the time. They begin with the database as the others left it.
 #[tokio::test(flavor = "multi_thread")]
 async fn recorded_failures_are_answered_as_recorded() {
     let place = Place::prepare("extra").await;

@@ -43,7 +43,8 @@ impl Place {
         // The roles of the stack are there already; the recorded schema expects to be alone otherwise.
         let schema = std::fs::read_to_string(folder_of("schema.sql")).unwrap();
         place.sql(&schema).await;
-        // Rows are read back in order of their ids, so the one id that the database makes must be the recorded one.
+        // Rows are read back in order of their ids, so the one id that the database makes must be the
+        // recorded one.
         place
             .sql("alter table todos alter column id set default '95716ef6-57c6-4311-b90a-5e250b291322'")
             .await;
@@ -167,8 +168,8 @@ impl Service {
         until("the schema is read anew", async || self.send(exchange).await.status == status).await;
     }
 
-    /// The same header with the times of its token moved from the day of the recording to today. A token that was not
-    /// signed with the project's secret stays as it is.
+    /// The same header with the times of its token moved from the day of the recording to today. A token
+    /// that was not signed with the project's secret stays as it is.
     fn renewed(&self, header: &str, exchange: &Exchange) -> String {
         let Some((scheme, token)) = header.split_once(' ') else { return header.into() };
         if self.secret.decode(token).is_err() {
