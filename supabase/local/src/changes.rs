@@ -153,7 +153,7 @@ impl Changes {
                 Some(oracle) => oracle,
                 None => self.oracle().await?,
             };
-            let accepted = subscription::accept(oracle.client(), bindings, listener).await;
+            let accepted = subscription::accept(&oracle, bindings, listener).await;
             *registrar = Some(oracle);
             accepted?
         };

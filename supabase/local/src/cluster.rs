@@ -26,8 +26,11 @@ use crate::error::{ErrorKind, Result, StackError};
 use crate::migrations::Migrations;
 use crate::postgres::{Home, Postgres, unwritable};
 
-/// A kept directory nobody used for this long is removed when another one is made.
-const KEEP: Duration = Duration::from_secs(2 * 24 * 3600);
+/// Prepared directories that are kept, 30 MB each: as many as somebody switches between.
+const KEPT: usize = 5;
+
+/// A directory used within this time may be in the middle of being copied.
+const IN_USE: Duration = Duration::from_secs(300);
 
 /// Fills `home` with a copy of the prepared data directory, making that first if this is the first time.
 pub(crate) async fn provision(
@@ -162,12 +165,20 @@ fn touch(dir: &Path) {
     let _ = File::open(dir).and_then(|dir| dir.set_modified(SystemTime::now()));
 }
 
+/// Removes prepared directories beyond the newest few, and none that may be in use.
 fn remove_unused(cache: &Path) {
-    for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
-        let age = entry.metadata().and_then(|meta| meta.modified()).ok().and_then(|time| time.elapsed().ok());
-        if age.is_some_and(|age| age > KEEP) {
+    let mut prepared: Vec<(SystemTime, PathBuf)> = fs::read_dir(cache)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.path().is_dir())
+        .filter_map(|entry| Some((entry.metadata().and_then(|meta| meta.modified()).ok()?, entry.path())))
+        .collect();
+    prepared.sort_unstable_by(|a, b| b.cmp(a));
+    for (used, dir) in prepared.into_iter().skip(KEPT) {
+        if used.elapsed().is_ok_and(|age| age > IN_USE) {
             // A directory that cannot be removed only takes space.
-            let _ = fs::remove_dir_all(entry.path());
+            let _ = fs::remove_dir_all(dir);
         }
     }
 }

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use tokio::time::sleep;
 
 use crate::account::Account;
@@ -185,8 +187,7 @@ fn clear_stale_pid(data: &Path) -> Result<()> {
     let path = data.join("postmaster.pid");
     let Ok(text) = fs::read_to_string(&path) else { return Ok(()) };
     let pid = text.lines().next().unwrap_or_default().trim();
-    let program = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    if program.trim() == "postgres" {
+    if is_running_server(pid) {
         return Err(StackError::new(
             ErrorKind::DataDirInUse,
             format!(
@@ -196,6 +197,14 @@ fn clear_stale_pid(data: &Path) -> Result<()> {
         ));
     }
     fs::remove_file(&path).map_err(|error| unwritable(data, error))
+}
+
+/// Whether the process exists and, where the system tells, is a PostgreSQL.
+fn is_running_server(pid: &str) -> bool {
+    let Some(process) = pid.parse().ok().and_then(Pid::from_raw) else { return false };
+    let exists = test_kill_process(process) != Err(Errno::SRCH);
+    let name = fs::read_to_string(format!("/proc/{pid}/comm"));
+    exists && name.map_or(true, |name| name.trim() == "postgres")
 }
 
 /// A port that was free a moment ago.

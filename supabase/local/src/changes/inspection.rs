@@ -53,7 +53,7 @@ impl<'a> Inspection<'a> {
         roles.sort_unstable();
         roles.dedup();
         let Some(first) = changes.first().filter(|_| !roles.is_empty()) else { return Ok(None) };
-        let Some(table) = Table::read(oracle.client(), first.relation.oid, &roles).await? else {
+        let Some(table) = oracle.table(first.relation.oid, &roles).await? else {
             return Ok(None);
         };
         let mut filters: HashMap<&Filter, usize> = HashMap::new();

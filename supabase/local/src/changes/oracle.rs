@@ -13,7 +13,7 @@ use tokio_postgres::{Client, Error, Statement};
 
 use super::filter::Filter;
 use super::subscription::Listener;
-use super::table::{Column, Table};
+use super::table::{Column, TABLE_SQL, Table};
 use crate::database::{self, ADMIN};
 use crate::error::Result as StackResult;
 use crate::replication::{Cell, Relation, Tuple};
@@ -65,6 +65,13 @@ impl Oracle {
             pause = (pause + Duration::from_micros(500)).min(Duration::from_millis(10));
         }
         Ok(())
+    }
+
+    /// What the catalog says about a table; `None` if it is gone.
+    pub(crate) async fn table(&self, oid: u32, roles: &[&str]) -> Result<Option<Table>, Error> {
+        let statement = self.prepare(TABLE_SQL).await?;
+        let rows = self.client.query(&statement, &[&oid, &roles]).await?;
+        Ok(Table::from_rows(&rows, roles))
     }
 
     /// The rows as JSON, and whether each passes each filter.

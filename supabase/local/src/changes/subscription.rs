@@ -8,6 +8,7 @@ use tokio_postgres::error::SqlState;
 
 use super::binding::{Binding, Parameters};
 use super::filter::{Filter, Operator};
+use super::oracle::Oracle;
 use super::table::Table;
 use crate::jwt::Claims;
 use crate::replication::{Operation, Relation};
@@ -50,7 +51,7 @@ impl Subscription {
 /// # Errors
 /// The text of the `system` message.
 pub(crate) async fn accept(
-    client: &Client,
+    oracle: &Oracle,
     bindings: &[Binding],
     listener: &Listener,
 ) -> Result<Vec<Subscription>, String> {
@@ -58,7 +59,7 @@ pub(crate) async fn accept(
         bindings.iter().map(|b| Ok((b.id(), b.parameters()?))).collect::<Result<_, String>>()?;
     let mut accepted = Vec::with_capacity(parameters.len());
     for (binding_id, parameters) in parameters {
-        let tables = match tables(client, &parameters, listener).await {
+        let tables = match tables(oracle, &parameters, listener).await {
             Ok(tables) => tables,
             Err(exception) => {
                 return Err(format!(
@@ -88,10 +89,11 @@ pub(crate) async fn accept(
 
 /// The published tables that the names or patterns mean, once filters and columns fit all of them.
 async fn tables(
-    client: &Client,
+    oracle: &Oracle,
     parameters: &Parameters,
     listener: &Listener,
 ) -> Result<HashSet<u32>, Exception> {
+    let client = oracle.client();
     let published = client
         .query(include_str!("published.sql"), &[&parameters.schema, &parameters.table])
         .await
@@ -99,7 +101,7 @@ async fn tables(
     let mut tables = HashSet::new();
     for row in published {
         let oid: u32 = row.get(0);
-        let Some(table) = Table::read(client, oid, &[&listener.role]).await? else { continue };
+        let Some(table) = oracle.table(oid, &[&listener.role]).await? else { continue };
         for filter in &parameters.filters {
             check_filter(client, filter, &table, &listener.role).await?;
         }

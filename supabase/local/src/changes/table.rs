@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use tokio_postgres::Client;
+use tokio_postgres::Row;
+
+/// Asks the catalog about a table (oid) and what some roles (names) may select of it.
+pub(crate) const TABLE_SQL: &str = include_str!("table.sql");
 
 /// A table's columns and what each role of interest may see of them.
 #[derive(Debug)]
@@ -28,15 +31,10 @@ pub(crate) struct Column {
 }
 
 impl Table {
-    /// Reads the catalog; `None` if the table is gone. Roles that do not exist may select nothing.
-    pub(crate) async fn read(
-        client: &Client,
-        oid: u32,
-        roles: &[&str],
-    ) -> Result<Option<Self>, tokio_postgres::Error> {
-        let rows = client.query(include_str!("table.sql"), &[&oid, &roles]).await?;
-        let Some(first) = rows.first() else { return Ok(None) };
-        let row_security = first.get("row_security");
+    /// Makes sense of the rows that [`TABLE_SQL`] gives; `None` if the table is gone. Roles that do not exist may select
+    /// nothing.
+    pub(crate) fn from_rows(rows: &[Row], roles: &[&str]) -> Option<Self> {
+        let row_security = rows.first()?.get("row_security");
         let mut table =
             Self { columns: Vec::with_capacity(rows.len()), row_security, selectable: HashMap::new() };
         for row in rows {
@@ -51,7 +49,7 @@ impl Table {
                 is_key: row.get("is_key"),
             });
         }
-        Ok(Some(table))
+        Some(table)
     }
 
     /// The column of a name.

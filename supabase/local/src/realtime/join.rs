@@ -118,23 +118,29 @@ mod tests {
 
     use super::*;
 
-    fn parse(payload: Value) -> Result<Join, String> {
-        Join::parse("room", &payload)
+    fn parse(payload: &Value) -> Result<Join, String> {
+        Join::parse("room", payload)
     }
 
     #[test]
     fn wrong_types_are_defaults_and_words_are_booleans() {
-        let join = parse(json!({"config": {"broadcast": {"ack": "True", "self": 1}, "private": "yes",
+        let join = parse(&json!({"config": {"broadcast": {"ack": "True", "self": 1}, "private": "yes",
             "presence": {"enabled": "true"}, "postgres_changes": {"event": "*"}}}))
         .unwrap();
-        assert!(join.broadcast.ack && join.presence && !join.broadcast.echo && !join.private && join.bindings.is_empty());
-        assert!(parse(json!({"config": null})).unwrap().bindings.is_empty());
-        assert!(parse(json!({"config": {"postgres_changes": [null]}})).unwrap().bindings.is_empty());
+        assert!(
+            join.broadcast.ack
+                && join.presence
+                && !join.broadcast.echo
+                && !join.private
+                && join.bindings.is_empty()
+        );
+        assert!(parse(&json!({"config": null})).unwrap().bindings.is_empty());
+        assert!(parse(&json!({"config": {"postgres_changes": [null]}})).unwrap().bindings.is_empty());
     }
 
     #[test]
     fn what_cannot_be_read_is_refused_in_the_real_servers_words() {
-        let refusal = |payload| parse(payload).unwrap_err();
+        let refusal = |payload: Value| parse(&payload).unwrap_err();
         assert_eq!(refusal(json!([])), "UnknownErrorOnChannel: expected params to be a :map, got: `[]`");
         assert_eq!(refusal(Value::Null), "UnknownErrorOnChannel: expected params to be a :map, got: `nil`");
         let config = "UnknownErrorOnChannel: no function clause matching in Access.get/3";
