@@ -5,11 +5,11 @@ use std::time::Instant;
 use super::{
     Action, Delivery, ResyncReason, Session, TopicId,
     pending::Awaited,
-    topic::{Interest, Phase},
+    topic::{Interest, Phase, Subscriber},
     track_payload,
 };
 use crate::{
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, Retry},
     wire::{
         Body, Change, Event, Inbound, Payload, Slice,
         event::{Reply, System, name},
@@ -166,7 +166,14 @@ impl Session {
         let Some(topic) = self.topics.get_mut(&id) else { return };
         topic.backoff.reset();
         if let Some(Delivery::Resync(reason)) = topic.take_gap() {
-            for hearer in topic.hearers(|interest| interest != Interest::Presence) {
+            // A new subscription of the database concerns nobody but those who hear its rows.
+            let rows_only = matches!(reason, ResyncReason::Resubscribed | ResyncReason::TokenRenewed);
+            let concerned = move |interest| match interest {
+                Interest::Changes(_) => true,
+                Interest::Broadcast => !rows_only,
+                Interest::Presence => false,
+            };
+            for hearer in topic.hearers(concerned) {
                 out.push(Action::Deliver(hearer, Delivery::Resync(reason)));
             }
         }
@@ -220,8 +227,8 @@ impl Session {
             ("postgres_changes", true) => self.subscribed(id, out),
             ("postgres_changes", false) => {
                 let error = reason::failed_changes(topic.sub_topic(), &text);
-                if error.retry() == crate::error::Retry::Never {
-                    self.end(id, &error, now, out);
+                if error.retry() == Retry::Never {
+                    self.end_changes(id, &error, now, out);
                     return;
                 }
                 // The server tries again by itself; the rows of the meantime are lost.
@@ -238,6 +245,30 @@ impl Session {
             (_, false) => topic.ending = Some(reason::ended_channel(topic.sub_topic(), &text)),
             // "Server requested disconnect" announces a close; "Replication connection established" is of no consequence.
             (_, true) => {}
+        }
+    }
+
+    /// The bindings are wrong, which disables them all and nothing else: whoever hears broadcasts or presence of the channel
+    /// goes on, and the next join leaves the bindings out.
+    fn end_changes(&mut self, id: TopicId, error: &Error, now: Instant, out: &mut Vec<Action>) {
+        let Some(topic) = self.topics.get_mut(&id) else { return };
+        let hears_rows = |subscriber: &Subscriber| matches!(subscriber.interest, Interest::Changes(_));
+        if topic.subscribers.iter().all(hears_rows) {
+            self.end(id, error, now, out);
+            return;
+        }
+        for hearer in topic.change_hearers() {
+            out.push(Action::Deliver(hearer, Delivery::End(error.duplicate())));
+        }
+        for request in topic.awaiting_ready.drain(..) {
+            out.push(Action::Answer(request, Err(error.duplicate())));
+        }
+        topic.subscribers.retain(|subscriber| !hears_rows(subscriber));
+        topic.config.bindings.clear();
+        topic.gap = None;
+        if let Some(join_ref) = topic.join_ref().map(str::to_owned) {
+            topic.phase = Phase::Live { join_ref };
+            self.live(id, out);
         }
     }
 

@@ -730,3 +730,6 @@ fn track_payload(state: &str) -> String {
 fn untrack_payload() -> String {
     r#"{"type":"presence","event":"untrack","payload":{}}"#.to_owned()
 }
+
+#[cfg(test)]
+mod replay;
