@@ -87,3 +87,7 @@ fn may_have_happened(error: &Error) -> bool {
         _ => true,
     }
 }
+
+#[cfg(test)]
+#[path = "claim_tests.rs"]
+mod tests;

@@ -353,3 +353,7 @@ fn note_written(written: &Written) {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     spawn_blocking(work).await.map_err(io::Error::other)?
 }
+
+#[cfg(test)]
+#[path = "journey_tests.rs"]
+mod tests;

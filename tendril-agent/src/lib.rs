@@ -22,6 +22,8 @@
 //! ```
 
 mod agent;
+#[cfg(test)]
+mod bench;
 mod claim;
 mod cli;
 mod config;

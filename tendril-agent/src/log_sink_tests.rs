@@ -1,1 +1,88 @@
+use std::time::Instant as StdInstant;
 
+use super::*;
+use crate::{
+    bench::{ControlPlane, refusal},
+    log_spool::{LogSpool, Stream},
+};
+
+const INTERVAL: Duration = Duration::from_millis(50);
+
+/// Spools these chunks, and uploads them.
+async fn upload(plane: &ControlPlane, chunks: &[&str]) -> u64 {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let (mut spool, progress) = LogSpool::create(&path, INTERVAL).unwrap();
+    let reader = SpoolReader::open(&path).unwrap();
+    let sink = LogSink::new(plane.rest(), Uuid::nil(), 1, INTERVAL);
+    let upload = tokio::spawn(sink.upload(reader, progress));
+    for chunk in chunks {
+        spool.append(Stream::Stdout, chunk, StdInstant::now());
+        spool.cut_all(StdInstant::now());
+    }
+    spool.finish();
+    upload.await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn everything_is_stored_once_and_in_order() {
+    let plane = ControlPlane::start().await;
+    assert_eq!(upload(&plane, &["one", "two", "three"]).await, 3);
+    plane.told(|told| {
+        assert_eq!(told.log(), "one\ntwo\nthree\n");
+        assert_eq!(told.logs.keys().copied().collect::<Vec<_>>(), [1, 2, 3]);
+    });
+}
+
+#[tokio::test]
+async fn an_empty_log_asks_nothing() {
+    let plane = ControlPlane::start().await;
+    assert_eq!(upload(&plane, &[]).await, 0);
+    plane.told(|told| assert!(told.requests.is_empty()));
+}
+
+#[tokio::test]
+async fn an_outage_delays_and_loses_nothing() {
+    let plane = ControlPlane::start().await;
+    plane.answer_next("deployment_logs", refusal(503, ""));
+    plane.answer_next("deployment_logs", refusal(401, "PGRST301"));
+    assert_eq!(upload(&plane, &["one", "two"]).await, 2);
+    plane.told(|told| assert_eq!(told.log(), "one\ntwo\n"));
+}
+
+#[tokio::test]
+async fn one_bad_chunk_is_replaced_by_a_note_and_the_others_arrive() {
+    let plane = ControlPlane::start().await;
+    plane.refuse_chunks_with("poison");
+    assert_eq!(upload(&plane, &["one", "two poison", "three", "four"]).await, 4);
+    plane.told(|told| {
+        assert_eq!(
+            told.log(),
+            "one\n… 1 lines are missing here: the control plane refused them (22P05)\nthree\nfour\n"
+        );
+    });
+}
+
+#[tokio::test]
+async fn a_request_that_is_too_large_is_split() {
+    let plane = ControlPlane::start().await;
+    plane.answer_next("deployment_logs", refusal(413, ""));
+    assert_eq!(upload(&plane, &["one", "two", "three"]).await, 3);
+    plane.told(|told| {
+        assert_eq!(told.log(), "one\ntwo\nthree\n");
+        assert!(told.requests.len() >= 2);
+    });
+}
+
+#[tokio::test]
+async fn requests_are_paced() {
+    let plane = ControlPlane::start().await;
+    plane.refuse_chunks_with("x");
+    upload(&plane, &["ax", "bx", "cx", "dx"]).await;
+    plane.told(|told| {
+        let at: Vec<_> = told.requests.iter().map(|(at, _)| *at).collect();
+        let (first, last) = (at[0], at[at.len() - 1]);
+        let fair = INTERVAL * u32::try_from(at.len() - 2).unwrap();
+        assert!(last - first >= fair, "{} requests in {:?}", at.len(), last - first);
+    });
+}

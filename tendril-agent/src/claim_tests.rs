@@ -1,0 +1,53 @@
+use serde_json::json;
+use wiremock::ResponseTemplate;
+
+use super::*;
+use crate::bench::{ControlPlane, refusal};
+
+fn row(status: &str, claim_token: &Value) -> Value {
+    json!({"status": status, "claim_token": claim_token, "attempt": 2, "config_snapshot": {"template": "hello"}})
+}
+
+#[tokio::test]
+async fn no_row_means_that_somebody_else_won() {
+    let plane = ControlPlane::start().await;
+    plane.answer_next("deployments", ResponseTemplate::new(200).set_body_json(json!([])));
+    assert!(matches!(claim(&plane.rest(), Uuid::nil(), "a").await, Ok(Claim::Lost)));
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_looked_up_and_somebody_elses_claim_is_not_ours() {
+    let plane = ControlPlane::start().await;
+    plane.answer_next("deployments", refusal(503, ""));
+    plane.row(row("PROCESSING", &json!(Uuid::new_v4())));
+    assert!(matches!(claim(&plane.rest(), Uuid::nil(), "a").await, Ok(Claim::Lost)));
+}
+
+#[tokio::test]
+async fn a_claim_that_was_not_carried_out_may_be_tried_again() {
+    let plane = ControlPlane::start().await;
+    plane.answer_next("deployments", refusal(503, ""));
+    plane.row(row("QUEUED", &Value::Null));
+    assert!(claim(&plane.rest(), Uuid::nil(), "a").await.is_err());
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_a_claim_that_was_carried_out_is_a_win() {
+    let plane = ControlPlane::start().await;
+    // The answer is cut off, so that the client cannot know; the row then shows the token that it sent.
+    let never_heard = ResponseTemplate::new(200).set_body_string("[{\"status\":");
+    plane.answer_next("deployments", never_heard);
+    plane.answer_next("deployments", refusal(500, ""));
+    let rest = plane.rest();
+    let asked = claim(&rest, Uuid::from_u128(9), "a");
+    tokio::pin!(asked);
+    let token = tokio::select! {
+        _ = &mut asked => panic!("it cannot know yet"),
+        token = plane.claim_token() => token,
+    };
+    plane.row(row("PROCESSING", &token));
+    match asked.await {
+        Ok(Claim::Won(job)) => assert_eq!((job.id, job.attempt), (Uuid::from_u128(9), 2)),
+        other => panic!("{other:?}"),
+    }
+}
