@@ -8,6 +8,7 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
+use axum::serve::ListenerExt as _;
 use axum::{Json, Router};
 use http::StatusCode;
 use serde_json::json;
@@ -15,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
 use crate::error::{ErrorKind, Result, StackError};
 use crate::fault::Faults;
@@ -56,6 +58,12 @@ impl ApiServer {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let stop = services.realtime.stop.clone();
+        // Small frames must not wait for the acknowledgement of the one before.
+        let listener = listener.tap_io(|stream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                debug!(%error, "a connection will be slow");
+            }
+        });
         let routes = routes(services);
         let stopped = stop.clone().cancelled_owned();
         let task =

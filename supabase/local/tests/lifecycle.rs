@@ -130,6 +130,26 @@ async fn a_kept_directory_keeps_its_rows_even_through_a_kill() {
 }
 
 #[tokio::test]
+async fn a_dropped_stack_leaves_no_server() {
+    let stack = Stack::builder().without_migrations().start().await.unwrap();
+    let port = stack.postgres().port();
+    drop(stack);
+    until("the server's end", || nobody_listens(port) && data_directory(port).is_none());
+}
+
+#[test]
+fn without_postgresql_it_says_how_to_mend_that() {
+    let output = Command::new(env!("CARGO_BIN_EXE_supabase-local"))
+        .args(["--port", "0", "--db-port", "0"])
+        .env("TENDRIL_PG_BINDIR", "/nonexistent")
+        .output()
+        .expect("the program runs");
+    assert_eq!(output.status.code(), Some(1));
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(words.contains("TENDRIL_PG_BINDIR"), "{words}");
+}
+
+#[tokio::test]
 async fn stacks_can_share_a_server_and_not_their_rows() {
     let server = PostgresServer::start(&PostgresOptions::default()).await.unwrap();
     let table = "create table public.t (n int)";

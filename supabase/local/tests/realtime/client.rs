@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::http::Response;
 use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -30,7 +30,10 @@ pub(crate) enum End {
 impl Client {
     /// Opens a socket, or gives the refusal.
     pub(crate) async fn open(url: &str) -> Result<Self, Box<Response<Option<Vec<u8>>>>> {
-        match timeout(PATIENCE, connect_async(url)).await.expect("an answer to the upgrade") {
+        match timeout(PATIENCE, connect_async_with_config(url, None, true))
+            .await
+            .expect("an answer to the upgrade")
+        {
             Ok((socket, _)) => Ok(Self { socket }),
             Err(Error::Http(response)) => Err(response),
             Err(error) => panic!("no HTTP answer: {error}"),

@@ -70,3 +70,18 @@ async fn a_frame_over_five_megabytes_ends_the_socket() {
     assert_eq!(client.end().await, End::Broken);
     stack.stop().await.unwrap();
 }
+
+/// What makes a client with one bad channel miss the heartbeats of all others.
+#[tokio::test]
+async fn a_socket_is_deaf_while_a_refused_join_waits() {
+    let mut options = RealtimeOptions::default();
+    options.join_error_delay = Duration::from_millis(300);
+    let stack = crate::stack_with(options).await;
+    let mut client = Client::connect(&stack).await;
+    let asked = std::time::Instant::now();
+    client.say(serde_json::json!(["1", "1", "realtime:", "phx_join", {"config": {}}])).await;
+    let before = client.fence().await;
+    assert!(asked.elapsed() >= Duration::from_millis(300));
+    assert_eq!(before[0][4]["response"]["reason"], "TopicNameRequired: You must provide a topic name");
+    stack.stop().await.unwrap();
+}

@@ -102,3 +102,46 @@ async fn the_feed_carries_on_after_its_connections_broke() {
     assert_eq!(database.query_one(slots, &[]).await.unwrap().get::<_, i64>(0), 1);
     stack.stop().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_row_over_a_mebibyte_keeps_only_its_small_values() {
+    let stack = crate::stack().await;
+    let binding =
+        json!([{"event": "*", "schema": "public", "table": "events", "filter": "cluster_id=eq.big"}]);
+    let mut client = subscriber(&stack, binding).await;
+    let database = admin(&stack).await;
+    let insert =
+        "insert into public.events (cluster_id, t, vc) values ('big', repeat('x', 1200000), 'short')";
+    database.batch_execute(insert).await.unwrap();
+    let data = client.hear_json().await[4]["data"].take();
+    assert_eq!(data["errors"], json!(["Error 413: Payload Too Large"]));
+    let mut record = data["record"].as_object().unwrap().clone();
+    assert!(record.remove("id").is_some());
+    assert_eq!(Value::from(record), json!({"vc": "short", "cluster_id": "big"}));
+    stack.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_untouched_large_value_is_absent_and_not_null() {
+    let stack = crate::stack().await;
+    let binding = json!([{"event": "*", "schema": "public", "table": "events"},
+                         {"event": "*", "schema": "public", "table": "full_rows"}]);
+    let mut client = subscriber(&stack, binding).await;
+    let database = admin(&stack).await;
+    let large = "(select string_agg(md5(g::text), '') from generate_series(1, 1000) g)";
+    database.batch_execute(&format!("insert into public.events (t) values ({large})")).await.unwrap();
+    database.batch_execute("update public.events set vc = 'new'").await.unwrap();
+    database
+        .batch_execute(&format!("insert into public.full_rows (body, n) values ({large}, 0)"))
+        .await
+        .unwrap();
+    database.batch_execute("update public.full_rows set n = 1").await.unwrap();
+    assert!(client.hear_json().await[4]["data"]["record"]["t"].is_string());
+    let update = client.hear_json().await[4]["data"].take();
+    assert_eq!((&update["record"]["vc"], update["record"].get("t")), (&json!("new"), None));
+    assert!(update["record"]["d"].is_null() && update["record"].get("d").is_some());
+    assert!(client.hear_json().await[4]["data"]["record"]["body"].is_string());
+    let update = client.hear_json().await[4]["data"].take();
+    assert!(update["record"]["body"].is_string(), "a full identity has it from the old row");
+    stack.stop().await.unwrap();
+}
