@@ -137,3 +137,7 @@ pub(crate) fn advice(error: &Error) -> &'static str {
         _ => "the control plane refused the heartbeat",
     }
 }
+
+#[cfg(test)]
+#[path = "heartbeat_tests.rs"]
+mod tests;

@@ -100,3 +100,7 @@ async fn upload(
     let reader = SpoolReader::open(&workspace.log_file())?;
     LogSink::new(rest.clone(), claim.deployment_id, claim.attempt, flush).upload(reader, progress).await
 }
+
+#[cfg(test)]
+#[path = "recovery_tests.rs"]
+mod tests;

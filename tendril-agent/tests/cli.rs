@@ -1,0 +1,158 @@
+//! The process seen from outside: what it says about its configuration, and how it exits.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::json;
+
+const CLUSTER: &str = "11111111-2222-4333-8444-555555555555";
+
+fn token(role: &str, exp: u64) -> String {
+    let claims = json!({"role": role, "cluster_id": CLUSTER, "exp": exp});
+    format!("eyJhbGciOiJIUzI1NiJ9.{}.c2VjcmV0LXNpZ25hdHVyZQ", URL_SAFE_NO_PAD.encode(claims.to_string()))
+}
+
+/// The agent with a good configuration that reaches nobody, changed by these variables.
+fn agent(dir: &Path, changes: &[(&str, &str)]) -> Output {
+    let templates = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/templates");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tendril-agent"));
+    command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap())
+        .env("SUPABASE_URL", "http://127.0.0.1:9")
+        .env("SUPABASE_ANON_KEY", "anon")
+        .env("TENDRIL_AGENT_TOKEN", token("tendril_agent", 4_000_000_000))
+        .env("TENDRIL_TEMPLATES_DIR", templates)
+        .env("TENDRIL_WORK_DIR", dir.join("work"))
+        .env("TENDRIL_STATE_DIR", dir.join("state"));
+    for (name, value) in changes {
+        command.env(name, value);
+    }
+    command.output().unwrap()
+}
+
+/// A refused configuration's message.
+fn refused(changes: &[(&str, &str)]) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let output = agent(dir.path(), changes);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    said
+}
+
+#[test]
+fn nothing_configured_is_one_message_with_every_problem() {
+    let said = refused(&[
+        ("SUPABASE_URL", ""),
+        ("SUPABASE_ANON_KEY", " "),
+        ("TENDRIL_AGENT_TOKEN", ""),
+        ("TENDRIL_TEMPLATES_DIR", "/no/such/dir"),
+        ("TENDRIL_WORK_DIR", "/proc/no"),
+        ("TENDRIL_CONCURRENCY", "many"),
+        ("TENDRIL_SHUTDOWN_GRACE", "soon"),
+        ("TENDRIL_TERRAFORM", "no-such-terraform"),
+        ("TENDRIL_TERRAFORM_ENV", "TENDRIL_*"),
+        ("TENDRIL_HEALTH_ADDR", "8080"),
+        ("TENDRIL_LOG_FORMAT", "xml"),
+    ]);
+    for part in [
+        "11 things need mending",
+        "SUPABASE_URL (--supabase-url) is not set",
+        "SUPABASE_PUBLISHABLE_KEY (--supabase-key, or the older SUPABASE_ANON_KEY) is not set",
+        "TENDRIL_AGENT_TOKEN or TENDRIL_AGENT_TOKEN_FILE (--agent-token-file) is not set",
+        "the templates directory /no/such/dir does not exist",
+        "--work-dir /proc/no cannot be created",
+        "TENDRIL_CONCURRENCY is \"many\"",
+        "TENDRIL_SHUTDOWN_GRACE is \"soon\"",
+        "\"no-such-terraform\" is not an executable program",
+        "TENDRIL_TERRAFORM_ENV holds \"TENDRIL_*\"",
+        "TENDRIL_HEALTH_ADDR is \"8080\"",
+        "TENDRIL_LOG_FORMAT is \"xml\"",
+    ] {
+        assert!(said.contains(part), "{part} is missing in:\n{said}");
+    }
+}
+
+#[test]
+fn a_token_that_no_server_will_take_is_named_at_start() {
+    for (token, part) in [
+        ("garbage-secret".to_owned(), "malformed"),
+        (token("tendril_agent", 1_000_000_000), "expired at 2001-09-09"),
+        (token("service_role", 4_000_000_000), "the role \"service_role\""),
+    ] {
+        let said = refused(&[("TENDRIL_AGENT_TOKEN", &token)]);
+        assert!(said.contains(part), "{said}");
+        assert!(!said.contains("secret"), "{said}");
+    }
+}
+
+#[test]
+fn a_secret_key_is_refused_and_not_shown() {
+    let service = token("service_role", 4_000_000_000);
+    for key in ["sb_secret_abcdef", &service] {
+        let said = refused(&[("SUPABASE_PUBLISHABLE_KEY", key)]);
+        assert!(said.contains("holds a secret key"), "{said}");
+        assert!(!said.contains(key), "{said}");
+    }
+}
+
+#[test]
+fn a_token_file_is_read_at_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    let changes = [("TENDRIL_AGENT_TOKEN", ""), ("TENDRIL_AGENT_TOKEN_FILE", file.to_str().unwrap())];
+    assert!(refused(&changes).contains("cannot be read"));
+    fs::write(&file, "\n").unwrap();
+    assert!(refused(&changes).contains("is empty"));
+    assert!(refused(&changes[1..]).contains("both set"));
+}
+
+#[test]
+fn help_names_every_variable_and_no_value() {
+    let output = Command::new(env!("CARGO_BIN_EXE_tendril-agent"))
+        .arg("--help")
+        .env("TENDRIL_AGENT_TOKEN", "the-secret")
+        .env("SUPABASE_PUBLISHABLE_KEY", "the-secret")
+        .output()
+        .unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    for name in [
+        "SUPABASE_URL",
+        "SUPABASE_PUBLISHABLE_KEY",
+        "SUPABASE_ANON_KEY",
+        "TENDRIL_AGENT_TOKEN",
+        "TENDRIL_AGENT_TOKEN_FILE",
+        "TENDRIL_TEMPLATES_DIR",
+        "TENDRIL_WORK_DIR",
+        "TENDRIL_STATE_DIR",
+        "TENDRIL_CONCURRENCY",
+        "TENDRIL_SHUTDOWN_GRACE",
+        "TENDRIL_PLAN_CANCEL_GRACE",
+        "TENDRIL_APPLY_CANCEL_GRACE",
+        "TENDRIL_TERRAFORM",
+        "TENDRIL_TERRAFORM_CONFIG",
+        "TENDRIL_TERRAFORM_ENV",
+        "TENDRIL_HEALTH_ADDR",
+        "TENDRIL_AGENT_NAME",
+        "TENDRIL_LOG_FORMAT",
+        "TENDRIL_LOG",
+    ] {
+        assert!(help.contains(name), "{name} is missing in:\n{help}");
+    }
+    assert!(!help.contains("the-secret"), "{help}");
+}
+
+#[test]
+fn a_health_address_that_is_taken_ends_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    let output = agent(dir.path(), &[("TENDRIL_HEALTH_ADDR", &addr)]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(&format!("--health-addr {addr} cannot be used")), "{said}");
+}
