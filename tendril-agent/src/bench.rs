@@ -32,7 +32,7 @@ pub(crate) struct ControlPlane {
 pub(crate) struct Told {
     /// `deployment_logs`: text by `seq`.
     pub(crate) logs: BTreeMap<u64, String>,
-    /// Bodies of the PATCHes on `deployments`.
+    /// Bodies of each PATCH on `deployments`.
     pub(crate) patches: Vec<Value>,
     /// When each request came, and for which path.
     pub(crate) requests: Vec<(Instant, String)>,

@@ -32,8 +32,8 @@ struct Row {
     config_snapshot: Snapshot,
 }
 
-/// The columns of [`Row`].
-const COLUMNS: &str = "id,status,created_at,claim_token,cancel_requested_at,config_snapshot";
+/// The columns of [`Row`], and `attempt`: a row that was claimed and queued again while nobody looked is news by it.
+const COLUMNS: &str = "id,status,created_at,attempt,claim_token,cancel_requested_at,config_snapshot";
 
 /// The fields that name the state. Anything may stand there: what is wrong with it is said once the job is claimed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

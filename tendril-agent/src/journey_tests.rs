@@ -46,7 +46,7 @@ impl Bench {
     async fn said(&self, text: &str) {
         let deadline = Instant::now() + Duration::from_secs(30);
         while !self.plane.told(|told| told.log().contains(text)) {
-            assert!(Instant::now() < deadline, "never said {text}: {}", self.plane.told(|told| told.log()));
+            assert!(Instant::now() < deadline, "never said {text}: {}", self.plane.told(bench::Told::log));
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

@@ -50,7 +50,10 @@ impl LogSink {
     /// For one attempt.
     pub(crate) fn new(rest: Rest, deployment_id: Uuid, attempt: i32, interval: Duration) -> Self {
         let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(15));
-        Self { rest, deployment_id, attempt, interval, next_turn: Instant::now(), backoff }
+        let now = Instant::now();
+        // The first lines of a job must not delay the second ones.
+        let next_turn = now.checked_sub(interval).unwrap_or(now);
+        Self { rest, deployment_id, attempt, interval, next_turn, backoff }
     }
 
     /// Uploads until the spool is finished and everything in it is stored. Answers how many chunks there are.
@@ -63,25 +66,17 @@ impl LogSink {
     ) -> io::Result<u64> {
         let mut sent = 0;
         loop {
+            let cut = progress.wait_for(|progress| progress.cut > sent || progress.finished).await;
             // A spool whose writer is gone is finished.
-            let seen = progress.wait_for(|progress| progress.cut > sent || progress.finished).await;
-            let finished = seen.map_or(true, |progress| progress.finished);
+            let Some(_) = cut.ok().filter(|progress| progress.cut > sent) else { return Ok(sent) };
+            // What is cut until then goes with it.
+            sleep_until(self.next_turn).await;
             let batch;
             (reader, batch) = next_batch(reader).await?;
-            match batch.last() {
-                Some(last) => {
-                    sent = last.seq;
-                    self.store(batch).await;
-                }
-                None if finished => return Ok(sent),
-                // The cut is announced after it is written; only a torn file can be shorter than its announcement.
-                None => {
-                    return Err(io::Error::new(
-                        io::ErrorKind::UnexpectedEof,
-                        "the log spool is shorter than it was",
-                    ));
-                }
-            }
+            // A cut is announced once it is written, so that there is at least one chunk.
+            let last = batch.last().ok_or(io::ErrorKind::UnexpectedEof)?;
+            sent = last.seq;
+            self.store(batch).await;
         }
     }
 

@@ -1,5 +1,7 @@
 //! The process seen from outside: what it says about its configuration, and how it exits.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::{
     fs,
     path::Path,
