@@ -528,18 +528,20 @@ impl Session {
             self.ask_for_token(out);
         }
         self.expire(now, out);
-        if self.link.is_some() {
-            self.beat(now, out);
+        if self.link.is_some() && self.beat(now, out) {
             self.join_due(now, out);
         }
     }
 
-    fn beat(&mut self, now: Instant, out: &mut Vec<Action>) {
+    /// Returns whether the peer may be alive.
+    fn beat(&mut self, now: Instant, out: &mut Vec<Action>) -> bool {
         let (_, excuse) = self.pending.joins();
-        let Some(link) = &mut self.link else { return };
+        let Some(link) = &mut self.link else { return false };
         if link.heartbeat.deadline(excuse).is_some_and(|deadline| now >= deadline) {
             out.push(Action::Drop);
-        } else if link.heartbeat.is_due(now) {
+            return false;
+        }
+        if link.heartbeat.is_due(now) {
             let reference = self.next_ref.to_string();
             self.next_ref += 1;
             link.heartbeat.on_sent(reference.clone(), now);
@@ -551,6 +553,7 @@ impl Session {
                 payload: Payload::Json("{}".to_owned()),
             }));
         }
+        true
     }
 
     /// Sends the joins whose turn has come.
@@ -733,3 +736,5 @@ fn untrack_payload() -> String {
 
 #[cfg(test)]
 mod replay;
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Messages that wait for a reply. Nothing waits without a deadline.
 
-use std::{collections::HashMap, time::Instant};
+use std::{collections::BTreeMap, time::Instant};
 
 use super::{RequestId, TopicId};
 
@@ -16,7 +16,7 @@ pub(super) enum Awaited {
 /// The refs that wait, each with its deadline.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    waiting: HashMap<String, (Awaited, Instant)>,
+    waiting: BTreeMap<String, (Awaited, Instant)>,
 }
 
 impl Pending {
@@ -44,7 +44,7 @@ impl Pending {
 
     /// The connection is gone: nothing will be answered.
     pub(super) fn take_all(&mut self) -> Vec<Awaited> {
-        self.waiting.drain().map(|(_, (awaited, _))| awaited).collect()
+        std::mem::take(&mut self.waiting).into_iter().map(|(_, (awaited, _))| awaited).collect()
     }
 
     pub(super) fn forget_topic(&mut self, topic: TopicId) -> Vec<Awaited> {
@@ -75,5 +75,10 @@ impl Pending {
 
     pub(super) fn wake(&self) -> Option<Instant> {
         self.waiting.values().map(|(_, deadline)| *deadline).min()
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len()
     }
 }

@@ -183,6 +183,11 @@ impl Player {
         let topic = TopicId(self.next_id);
         let command = Command::Open { topic, name: name.to_owned(), config, subscribers, ready };
         self.command(conn, reference, command, now);
+        // The recorded client decides when to join again; our own attempts would come at random times.
+        if let Some(topic) = self.sessions.get_mut(&conn).unwrap().topics.get_mut(&topic) {
+            let day = Duration::from_secs(86_400);
+            topic.backoff = crate::backoff::Backoff::new(day, day);
+        }
     }
 
     fn subscriber(&mut self, who: &str, interest: Interest) -> Subscriber {
@@ -269,7 +274,9 @@ fn described(delivery: &Delivery) -> String {
         Delivery::Broadcast { event, metadata, payload } => {
             let payload = match payload {
                 BroadcastPayload::Json(text) => format!("json {}", short(text.as_str())),
-                BroadcastPayload::Binary(bytes) => format!("bytes {}", short(&format!("{bytes:02x?}"))),
+                BroadcastPayload::Binary(bytes) => {
+                    format!("bytes {}", short(&format!("{:02x?}", bytes.as_ref())))
+                }
             };
             format!("broadcast `{event}` {} {payload}", metadata.as_deref().unwrap_or("-"))
         }
@@ -345,4 +352,84 @@ fn every_recorded_frame_has_its_reviewed_outcome() {
         });
     }
     assert_eq!(frames, 1609 + 38);
+}
+
+/// The lines of an outcome that hold all of these words.
+fn lines_with<'a>(player: &'a Player, words: &[&str]) -> Vec<&'a str> {
+    player.outcome.lines().filter(|line| words.iter().all(|word| line.contains(word))).collect()
+}
+
+#[test]
+fn a_wrong_binding_fails_its_subscription_with_the_servers_words_and_others_live_on() {
+    for version in ["1.0.0", "2.0.0"] {
+        let player = play(version, "pg_bad_config");
+        assert!(lines_with(&player, &["bad1[0]: END PostgresChanges", "table: nosuch"]).len() == 1);
+        assert!(lines_with(&player, &["answer to ready bad1:", "[Never]"]).len() == 1);
+        // One bad binding disables all of its channel; its broadcasts go on.
+        assert_eq!(lines_with(&player, &["goodbad[0]: END"]).len(), 1);
+        assert_eq!(lines_with(&player, &["goodbad[1]: END"]).len(), 1);
+        assert_eq!(lines_with(&player, &["goodbad broadcast: END"]).len(), 0);
+    }
+}
+
+#[test]
+fn a_token_that_ran_out_says_so_and_leaves_other_channels_alone() {
+    for version in ["1.0.0", "2.0.0"] {
+        let player = play(version, "auth_token_expires_live");
+        assert_eq!(lines_with(&player, &["exp[0]: END InvalidJWTToken", "has expired"]).len(), 1);
+        assert_eq!(lines_with(&player, &["other", "END"]).len(), 0);
+    }
+}
+
+#[test]
+fn the_close_of_an_old_incarnation_does_not_touch_the_new_one() {
+    for version in ["1.0.0", "2.0.0"] {
+        let player = play(version, "join_refs");
+        assert_eq!(lines_with(&player, &["END"]).len(), 0, "{}", player.outcome);
+        assert_eq!(lines_with(&player, &["TROUBLE"]).len(), 0, "{}", player.outcome);
+    }
+}
+
+#[test]
+fn a_renewed_token_is_a_possible_gap_for_rows_and_for_nothing_else() {
+    for version in ["1.0.0", "2.0.0"] {
+        let player = play(version, "auth_access_token_push");
+        assert_eq!(lines_with(&player, &["at[0]: RESYNC TokenRenewed"]).len(), 1);
+        assert_eq!(lines_with(&player, &["broadcast: RESYNC"]).len(), 0);
+    }
+}
+
+#[test]
+fn refused_joins_are_told_with_their_code_and_class() {
+    for version in ["1.0.0", "2.0.0"] {
+        let tokens = play(version, "auth_join_tokens");
+        for code in ["InvalidJWTToken", "MalformedJWT", "JwtSignatureError"] {
+            assert!(!lines_with(&tokens, &["answer to ready", code]).is_empty(), "{code}");
+        }
+        let private = play(version, "private_channels");
+        assert!(!lines_with(&private, &["answer to ready secret: Unauthorized", "[Never]"]).is_empty());
+        let limited = play(version, "limit_joins_per_second");
+        assert!(!lines_with(&limited, &["ClientJoinRateLimitReached", "[After(30s)]"]).is_empty());
+    }
+}
+
+#[test]
+fn acknowledgements_that_never_come_end_in_a_timeout_and_large_messages_in_their_reason() {
+    for version in ["1.0.0", "2.0.0"] {
+        let private = play(version, "private_channels");
+        assert!(!lines_with(&private, &["private:ro: Timeout"]).is_empty());
+        let large = play(version, "limit_payload_size");
+        assert!(!lines_with(&large, &["payload_size_exceeded"]).is_empty());
+    }
+}
+
+#[test]
+fn a_binary_broadcast_is_heard_by_version_2_only() {
+    // Connections 1 and 2 speak the version of the transcript, connection 3 the other one.
+    let two = play("2.0.0", "broadcast_binary");
+    assert!(!lines_with(&two, &["1: bin broadcast", "bytes [00, ff, 10, de, ad, be, ef]"]).is_empty());
+    assert!(lines_with(&two, &["3: bin broadcast", "bytes ["]).is_empty());
+    let one = play("1.0.0", "broadcast_binary");
+    assert!(lines_with(&one, &["2: bin broadcast", "bytes ["]).is_empty());
+    assert!(!lines_with(&one, &["2: bin broadcast", r#""payload":{"a":1}"#]).is_empty());
 }
