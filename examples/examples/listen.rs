@@ -126,16 +126,16 @@ async fn run(options: Options) -> Result<(), End> {
     let client = builder.build()?;
     let (schema, table) = options.table;
     let topic = format!("{schema}:{table}");
-    let mut changes = if table == "*" { Changes::in_schema(schema) } else { Changes::on(schema, table) }
+    let mut wish = if table == "*" { Changes::in_schema(schema) } else { Changes::on(schema, table) }
         .event(options.event);
     if let Some(filter) = options.filter {
-        changes = changes.filter_text(filter);
+        wish = wish.filter_text(filter);
     }
-    changes = changes.select(options.select);
+    wish = wish.select(options.select);
 
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut status = client.status();
-    let (mut events, ready) = client.channel(&topic).changes::<Box<RawValue>>(changes).start()?;
+    let (mut events, ready) = client.channel(&topic).changes::<Box<RawValue>>(wish).start()?;
     tokio::pin!(ready);
     let mut is_ready = false;
     let mut last_status = None;
@@ -184,7 +184,7 @@ fn print_event(event: ChangeEvent<Box<RawValue>>) -> io::Result<bool> {
     match event {
         ChangeEvent::Insert(row) => print_change("insert", Some(row.raw().json()), None, &[])?,
         ChangeEvent::Update { new, old } => {
-            print_change("update", Some(new.raw().json()), Some(old.json()), &[])?
+            print_change("update", Some(new.raw().json()), Some(old.json()), &[])?;
         }
         ChangeEvent::Delete { old } => print_change("delete", None, Some(old.json()), &[])?,
         ChangeEvent::Incomplete { kind, new, old, errors } => match kind {
@@ -214,16 +214,14 @@ fn print_event(event: ChangeEvent<Box<RawValue>>) -> io::Result<bool> {
 
 /// The rows are printed as they came: every digit of every number.
 fn print_change(kind: &str, new: Option<&str>, old: Option<&str>, errors: &[String]) -> io::Result<()> {
-    let mut line = format!("{{\"type\":\"{kind}\"");
-    for (name, row) in [("old", old), ("new", new)] {
-        if let Some(row) = row {
-            line.push_str(&format!(",\"{name}\":{}", row.replace(['\n', '\r'], " ")));
-        }
-    }
-    if !errors.is_empty() {
-        line.push_str(&format!(",\"errors\":{}", json!(errors)));
-    }
-    line.push('}');
+    let rows = [("old", old), ("new", new)].into_iter().filter_map(|(name, row)| Some((name, row?)));
+    let rows = rows.map(|(name, row)| format!(",\"{name}\":{}", row.replace(['\n', '\r'], " ")));
+    let errors = (!errors.is_empty()).then(|| format!(",\"errors\":{}", json!(errors)));
+    let line: String = std::iter::once(format!("{{\"type\":\"{kind}\""))
+        .chain(rows)
+        .chain(errors)
+        .chain(["}".to_owned()])
+        .collect();
     print_line(&line)
 }
 

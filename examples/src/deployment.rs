@@ -1,0 +1,146 @@
+//! A deployment as its owner sees it: queued, followed, cancelled over REST with the user's own token.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tendril_realtime::{Error, Rest, watch::Query};
+use uuid::Uuid;
+
+/// The columns that are read: rights are per column, so they have to be named.
+pub const COLUMNS: &str =
+    "id,status,phase,attempt,created_at,claimed_at,finished_at,outputs,log_count,error_code,error_message";
+
+/// A row of `deployments`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Deployment {
+    /// Made by whoever queues it.
+    pub id: Uuid,
+    /// `QUEUED`, `PROCESSING`, `SUCCESS`, `FAILED` or `CANCELLED`.
+    pub status: String,
+    /// Where a claimed job is, or where it ended.
+    pub phase: Option<String>,
+    /// How often it was claimed.
+    pub attempt: i32,
+    /// When it was queued, by the database's clock as all times here.
+    pub created_at: Timestamp,
+    /// When the last attempt began.
+    pub claimed_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// What the template put out, without the sensitive values.
+    #[serde(default)]
+    pub outputs: Option<Map<String, Value>>,
+    /// How many chunks of log the last attempt has; written with the final status.
+    pub log_count: i64,
+    /// Why it failed, in one word.
+    pub error_code: Option<String>,
+    /// Why it failed, in a sentence.
+    #[serde(default)]
+    pub error_message: Option<String>,
+}
+
+impl Deployment {
+    /// Whether no more will happen.
+    pub fn is_finished(&self) -> bool {
+        matches!(self.status.as_str(), "SUCCESS" | "FAILED" | "CANCELLED")
+    }
+
+    /// Whether it ended as it should.
+    pub fn succeeded(&self) -> bool {
+        self.status == "SUCCESS"
+    }
+
+    /// How long after it was queued that was, by the database's clock.
+    pub fn since_queued(&self, time: Timestamp) -> Duration {
+        time.duration_since(self.created_at).try_into().unwrap_or_default()
+    }
+
+    /// The one row with this id, to watch.
+    pub fn query(id: Uuid) -> Query {
+        Query::table("deployments").select(COLUMNS).scope_eq("id", id)
+    }
+}
+
+/// What to run: the column `config_snapshot`.
+#[derive(Debug, Clone, Default)]
+pub struct Order {
+    /// A template that the agent carries.
+    pub template: String,
+    /// `plan`, `apply` or `destroy`.
+    pub action: String,
+    /// Which state the run works on; the agent's default without one.
+    pub stack: Option<String>,
+    /// Values of the template's variables.
+    pub variables: Map<String, Value>,
+}
+
+impl Order {
+    /// The order as the database wants it.
+    pub fn snapshot(&self) -> Value {
+        let mut snapshot =
+            json!({ "template": self.template, "action": self.action, "variables": self.variables });
+        if let Some(stack) = &self.stack {
+            snapshot["stack"] = stack.as_str().into();
+        }
+        snapshot
+    }
+
+    /// Queues it for a cluster. The id is made by the caller, who can so listen before anything happens.
+    ///
+    /// # Errors
+    /// What the database says: `42501` where the cluster is not the caller's, `23514` where the order breaks a rule.
+    pub async fn queue(&self, rest: &Rest, id: Uuid, cluster: Uuid) -> Result<(), Error> {
+        let row = json!({ "id": id, "cluster_id": cluster, "config_snapshot": self.snapshot() });
+        rest.from("deployments").insert(&row).execute().await.map(drop)
+    }
+}
+
+/// Asks for a deployment to be cancelled. Harmless when it has ended.
+///
+/// # Errors
+/// What the database says.
+pub async fn cancel(rest: &Rest, id: Uuid) -> Result<(), Error> {
+    // Any time will do: the database sets its own.
+    let asked = json!({ "cancel_requested_at": "now" });
+    rest.from("deployments").update(&asked).eq("id", id).idempotent(true).execute().await.map(drop)
+}
+
+/// Reads `name=value`. The value is JSON where it can be read as such (`3`, `true`, `["a"]`, `"3"`), otherwise text.
+///
+/// # Errors
+/// A sentence, if there is no name.
+pub fn variable(text: &str) -> Result<(String, Value), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.trim().is_empty() => {
+            let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
+            Ok((name.trim().to_owned(), value))
+        }
+        _ => Err(format!("`{text}` has no name: write name=value")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_is_json_where_it_can_be_and_text_otherwise() {
+        assert_eq!(variable("lines=12").unwrap(), ("lines".to_owned(), json!(12)));
+        assert_eq!(variable("zones=[\"a\"]").unwrap(), ("zones".to_owned(), json!(["a"])));
+        assert_eq!(variable("name=a=b c").unwrap(), ("name".to_owned(), json!("a=b c")));
+        assert_eq!(variable("name=\"12\"").unwrap(), ("name".to_owned(), json!("12")));
+        assert_eq!(variable("name=").unwrap(), ("name".to_owned(), json!("")));
+        assert!(variable("=1").is_err());
+        assert!(variable("name").unwrap_err().contains("name=value"));
+    }
+
+    #[test]
+    fn an_order_names_its_stack_only_if_it_has_one() {
+        let order = Order { template: "hello".to_owned(), action: "apply".to_owned(), ..Order::default() };
+        assert_eq!(order.snapshot(), json!({ "template": "hello", "action": "apply", "variables": {} }));
+        let order = Order { stack: Some("prod".to_owned()), ..order };
+        assert_eq!(order.snapshot()["stack"], "prod");
+    }
+}
