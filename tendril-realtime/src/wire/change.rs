@@ -9,6 +9,8 @@ use serde::{
 use serde_json::value::RawValue;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
+use super::name::Name;
+
 /// What happened to the row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ChangeKind {
@@ -159,8 +161,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for ChangeParts<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut parts = ChangeParts::default();
-                while let Some(key) = map.next_key::<&str>()? {
-                    match key {
+                while let Some(key) = map.next_key::<Name<'_>>()? {
+                    match key.0.as_ref() {
                         "ids" => parts.ids = map.next_value::<Ids>()?.0,
                         "data" => {
                             let ids = std::mem::take(&mut parts.ids);
@@ -192,8 +194,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Data<'a> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut parts = ChangeParts::default();
-                while let Some(key) = map.next_key::<&str>()? {
-                    match key {
+                while let Some(key) = map.next_key::<Name<'_>>()? {
+                    match key.0.as_ref() {
                         "type" => parts.kind = map.next_value::<Kind>()?.0,
                         "schema" => parts.schema = Some(map.next_value()?),
                         "table" => parts.table = Some(map.next_value()?),
@@ -216,7 +218,7 @@ struct Kind(Option<ChangeKind>);
 
 impl<'de> Deserialize<'de> for Kind {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self(match <&str>::deserialize(deserializer)? {
+        Ok(Self(match Name::deserialize(deserializer)?.0.as_ref() {
             "INSERT" => Some(ChangeKind::Insert),
             "UPDATE" => Some(ChangeKind::Update),
             "DELETE" => Some(ChangeKind::Delete),

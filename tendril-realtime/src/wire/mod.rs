@@ -7,6 +7,7 @@ pub(crate) mod change;
 pub(crate) mod close;
 pub(crate) mod event;
 pub(crate) mod join;
+mod name;
 pub(crate) mod reason;
 pub(crate) mod text;
 

@@ -9,7 +9,9 @@ use serde::{
 use serde_json::value::RawValue;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::{Body, Change, Event, FrameError, Inbound, Outbound, Payload, Slice, change::ChangeParts};
+use super::{
+    Body, Change, Event, FrameError, Inbound, Outbound, Payload, Slice, change::ChangeParts, name::Name,
+};
 use crate::endpoint::Version;
 
 /// Reads a text frame. Either version's shape is accepted, whatever was negotiated.
@@ -87,8 +89,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for ArrayEnvelope<'a> {
                 let short = || A::Error::custom("fewer than five elements");
                 let join_ref = seq.next_element::<Reference<'de>>()?.ok_or_else(short)?.0;
                 let reference = seq.next_element::<Reference<'de>>()?.ok_or_else(short)?.0;
-                let topic = seq.next_element::<Text<'de>>()?.ok_or_else(short)?.0;
-                let event = seq.next_element::<Text<'de>>()?.ok_or_else(short)?.0;
+                let topic = seq.next_element::<Name<'de>>()?.ok_or_else(short)?.0;
+                let event = seq.next_element::<Name<'de>>()?.ok_or_else(short)?.0;
                 let payload = if event == "postgres_changes" {
                     seq.next_element()?.map(PayloadParts::Change)
                 } else {
@@ -107,9 +109,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for ArrayEnvelope<'a> {
 #[derive(Deserialize)]
 struct ObjectEnvelope<'a> {
     #[serde(borrow)]
-    topic: Text<'a>,
+    topic: Name<'a>,
     #[serde(borrow)]
-    event: Text<'a>,
+    event: Name<'a>,
     #[serde(borrow)]
     payload: &'a RawValue,
     #[serde(borrow, rename = "ref", default)]
@@ -130,31 +132,6 @@ impl<'a> From<ObjectEnvelope<'a>> for Envelope<'a> {
             event: event.0,
             payload: change.map_or(PayloadParts::Json(payload), PayloadParts::Change),
         }
-    }
-}
-
-/// A string, borrowed unless it holds escapes.
-struct Text<'a>(Cow<'a, str>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Borrowing;
-        impl<'de> Visitor<'de> for Borrowing {
-            type Value = Text<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Borrowed(text)))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
-            }
-        }
-        deserializer.deserialize_str(Borrowing)
     }
 }
 
