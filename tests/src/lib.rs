@@ -1,1 +1,39 @@
-//! The world the scenarios play in.
+//! The world the scenarios play in: a stack, users with clusters, agents, deployments.
+//!
+//! ```text
+//! project    where Supabase is: the local stack, or STACK=external
+//! world      a project and a scratch directory; makes clusters
+//! cluster    a user with a cluster; queues deployments
+//! deployment a row and its log, and the patience to wait for them
+//! agent      an agent of a cluster: a process, or a task of this process
+//! program    a program beside the test, its output and its end
+//! tap        what pgTAP prints
+//! ```
+//!
+//! Everything ends with the value that stands for it, also when a test fails.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "what cannot be set up fails the test that asked for it"
+)]
+
+mod agent;
+mod cluster;
+mod deployment;
+mod patience;
+pub mod program;
+mod project;
+pub mod tap;
+mod world;
+
+pub use self::{
+    agent::{AgentSetup, InsideAgent},
+    cluster::Cluster,
+    deployment::{Chunk, Deployment, Log, Row},
+    patience::{PATIENCE, until, within},
+    program::Program,
+    project::Project,
+    world::{World, fixtures, repository},
+};

@@ -1,0 +1,156 @@
+//! An agent of a cluster: as a process of its own, or as a task of this one.
+
+use std::path::{Path, PathBuf};
+
+use tendril_agent::{Agent, AgentError, Cli, Config, Shutdown};
+use tokio::{process::Command, task::JoinHandle};
+
+use crate::{
+    program::{self, Program},
+    project::Project,
+    world::{fixtures, repository},
+};
+
+/// What an agent shall be started with. Every field may be changed before the start.
+#[derive(Clone)]
+pub struct AgentSetup {
+    /// Flags and variables.
+    pub cli: Cli,
+}
+
+/// An agent in this process. Dropping it stops it at once.
+#[derive(Debug)]
+pub struct InsideAgent {
+    shutdown: Shutdown,
+    task: JoinHandle<Result<(), AgentError>>,
+}
+
+fn text(path: &Path) -> Option<String> {
+    path.to_str().map(str::to_owned)
+}
+
+impl AgentSetup {
+    pub(crate) fn new(project: &Project, dir: &Path, token: String) -> Self {
+        let cli = Cli {
+            supabase_url: Some(project.url.clone()),
+            supabase_key: Some(project.anon_key.clone()),
+            agent_token: Some(token),
+            templates_dir: text(&fixtures("templates")),
+            work_dir: text(&dir.join("work")),
+            state_dir: text(&dir.join("state")),
+            agent_name: Some("scenario".to_owned()),
+            ..Cli::default()
+        };
+        Self { cli }
+    }
+
+    /// Another token.
+    #[must_use]
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.cli.agent_token = Some(token.into());
+        self
+    }
+
+    /// The token from a file.
+    #[must_use]
+    pub fn token_file(mut self, file: &Path) -> Self {
+        self.cli.agent_token = None;
+        self.cli.agent_token_file = text(file);
+        self
+    }
+
+    /// Other templates.
+    #[must_use]
+    pub fn templates(mut self, dir: &Path) -> Self {
+        self.cli.templates_dir = text(dir);
+        self
+    }
+
+    /// Jobs at the same time.
+    #[must_use]
+    pub fn concurrency(mut self, jobs: usize) -> Self {
+        self.cli.concurrency = Some(jobs.to_string());
+        self
+    }
+
+    /// The agent's name in `claimed_by`.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.cli.agent_name = Some(name.into());
+        self
+    }
+
+    /// Another program instead of terraform.
+    #[must_use]
+    pub fn terraform(mut self, program: &Path) -> Self {
+        self.cli.terraform = text(program);
+        self
+    }
+
+    /// The stand-in instead of terraform: it answers in milliseconds.
+    #[must_use]
+    pub fn stand_in(self) -> Self {
+        self.terraform(&fixtures("terraform-stand-in"))
+    }
+
+    /// Starts the agent's program. It sees nothing of this process's environment but PATH, and runs the terraform of
+    /// `make setup` where there is none on PATH.
+    pub fn start(&self) -> Program {
+        let mut command = program_without_environment(&program::agent());
+        for (name, value) in self.variables() {
+            command.env(name, value);
+        }
+        Program::start("tendril-agent", command)
+    }
+
+    /// Starts the agent as a task of this process.
+    pub fn start_inside(&self) -> InsideAgent {
+        let config = Config::from_cli(&self.cli).unwrap_or_else(|problems| panic!("{problems}"));
+        let agent = Agent::new(config).expect("an agent");
+        let shutdown = Shutdown::new();
+        let task = tokio::spawn(agent.run(shutdown.clone()));
+        InsideAgent { shutdown, task }
+    }
+
+    fn variables(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let cli = &self.cli;
+        [
+            ("SUPABASE_URL", &cli.supabase_url),
+            ("SUPABASE_PUBLISHABLE_KEY", &cli.supabase_key),
+            ("TENDRIL_AGENT_TOKEN", &cli.agent_token),
+            ("TENDRIL_AGENT_TOKEN_FILE", &cli.agent_token_file),
+            ("TENDRIL_TEMPLATES_DIR", &cli.templates_dir),
+            ("TENDRIL_WORK_DIR", &cli.work_dir),
+            ("TENDRIL_STATE_DIR", &cli.state_dir),
+            ("TENDRIL_CONCURRENCY", &cli.concurrency),
+            ("TENDRIL_TERRAFORM", &cli.terraform),
+            ("TENDRIL_AGENT_NAME", &cli.agent_name),
+            ("TENDRIL_LOG", &cli.log_level),
+        ]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name, value.as_deref()?)))
+    }
+}
+
+/// A command that sees nothing but PATH.
+pub(crate) fn program_without_environment(program: &Path) -> Command {
+    let mut dirs = vec![repository(".tools/bin")];
+    dirs.extend(std::env::var_os("PATH").iter().flat_map(std::env::split_paths).collect::<Vec<PathBuf>>());
+    let mut command = Command::new(program);
+    command.env_clear().env("PATH", std::env::join_paths(dirs).expect("a PATH"));
+    command
+}
+
+impl InsideAgent {
+    /// Stops as SIGTERM would, and waits for the end.
+    pub async fn stop(mut self) {
+        self.shutdown.drain();
+        (&mut self.task).await.expect("the agent's task").expect("the agent ends well");
+    }
+}
+
+impl Drop for InsideAgent {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

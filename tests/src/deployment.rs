@@ -1,0 +1,140 @@
+//! A deployment's row and its log.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use tendril_realtime::Rest;
+use uuid::Uuid;
+
+use crate::patience::until;
+
+/// A queued deployment.
+#[derive(Debug, Clone)]
+pub struct Deployment {
+    /// Its id.
+    pub id: Uuid,
+    /// REST, as its owner.
+    pub as_user: Rest,
+    pub(crate) database: Arc<tokio_postgres::Client>,
+}
+
+/// A row of `deployments`, as the database's owner sees it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Row {
+    /// QUEUED, PROCESSING, SUCCESS, FAILED, CANCELLED.
+    pub status: String,
+    /// Where it is, or where it ended.
+    pub phase: Option<String>,
+    /// How often it was claimed.
+    pub attempt: i32,
+    /// Who holds or held it.
+    pub claim_token: Option<Uuid>,
+    /// The agent's name.
+    pub claimed_by: Option<String>,
+    /// Outputs that are not sensitive.
+    pub outputs: Option<Map<String, Value>>,
+    /// Counts of the plan.
+    pub plan_summary: Option<Value>,
+    /// Chunks of the last attempt.
+    pub log_count: i64,
+    /// Why it failed, for programs.
+    pub error_code: Option<String>,
+    /// Why it failed, for people.
+    pub error_message: Option<String>,
+}
+
+impl Row {
+    /// Whether it reached a final status.
+    pub fn has_ended(&self) -> bool {
+        !matches!(self.status.as_str(), "QUEUED" | "PROCESSING")
+    }
+}
+
+/// A row of `deployment_logs`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Chunk {
+    /// Which attempt.
+    pub attempt: i32,
+    /// 1..N in the attempt.
+    pub seq: i64,
+    /// stdout, stderr or agent.
+    pub stream: String,
+    /// Whole lines.
+    pub log_chunk: String,
+}
+
+/// A deployment's log, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log(pub Vec<Chunk>);
+
+impl Deployment {
+    /// The row as it is now.
+    pub async fn row(&self) -> Row {
+        let query = "select to_jsonb(d) from public.deployments d where id = $1";
+        let row: Value = self.database.query_one(query, &[&self.id]).await.expect("the deployment").get(0);
+        serde_json::from_value(row).expect("a row of deployments")
+    }
+
+    /// Waits until the row is as wished.
+    pub async fn becomes(&self, what: &str, wish: impl Fn(&Row) -> bool) -> Row {
+        until(&format!("deployment {} {what}", self.id), async || {
+            let row = self.row().await;
+            if wish(&row) { Ok(row) } else { Err(format!("{row:?}")) }
+        })
+        .await
+    }
+
+    /// Waits for the final status.
+    pub async fn ended(&self) -> Row {
+        self.becomes("ends", Row::has_ended).await
+    }
+
+    /// The log as its owner reads it.
+    pub async fn log(&self) -> Log {
+        let request = self.as_user.from("deployment_logs").select("attempt,seq,stream,log_chunk");
+        let chunks = request.eq("deployment_id", self.id).order("attempt,seq").limit(1000).rows().await;
+        Log(chunks.expect("the log"))
+    }
+
+    /// Waits until a line is in the log.
+    pub async fn says(&self, part: &str) -> Log {
+        until(&format!("the log says \"{part}\""), async || {
+            let log = self.log().await;
+            let text = log.text();
+            if text.contains(part) { Ok(log) } else { Err(text) }
+        })
+        .await
+    }
+}
+
+impl Log {
+    /// Everything, joined.
+    pub fn text(&self) -> String {
+        self.0.iter().map(|chunk| chunk.log_chunk.as_str()).collect()
+    }
+
+    /// The lines of one stream.
+    pub fn lines(&self, stream: &str) -> Vec<String> {
+        let chunks = self.0.iter().filter(|chunk| chunk.stream == stream);
+        chunks.flat_map(|chunk| chunk.log_chunk.lines().map(str::to_owned)).collect()
+    }
+
+    /// The numbers of the lines `line 1`, `line 2`, … in the order in which they stand there.
+    pub fn counted(&self) -> Vec<u64> {
+        let number = |line: String| line.rsplit_once("line ").and_then(|(_, number)| number.parse().ok());
+        self.lines("stdout").into_iter().filter_map(number).collect()
+    }
+
+    /// Fails unless this is the whole log of a deployment that ended in its first attempt: chunks 1 to N, and whole lines.
+    pub fn assert_complete(&self, row: &Row) {
+        assert!(row.has_ended(), "{row:?}");
+        let seqs: Vec<i64> = self.0.iter().map(|chunk| chunk.seq).collect();
+        assert_eq!(seqs, (1..=row.log_count).collect::<Vec<_>>(), "chunks 1 to log_count, each once");
+        assert!(row.log_count > 0, "a deployment that was claimed has a log");
+        for chunk in &self.0 {
+            assert_eq!(chunk.attempt, 1);
+            assert!(chunk.log_chunk.ends_with('\n'), "whole lines: {chunk:?}");
+        }
+    }
+}

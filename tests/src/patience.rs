@@ -1,0 +1,30 @@
+//! Waiting for something to be so, never for time to pass.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long anything may take before the test fails. Generous: a busy machine is no bug.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Looks again and again until there is something, and fails the test after [`PATIENCE`] with what was seen last.
+pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(seen) => {
+                assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}; seen: {seen}")
+            }
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// The outcome of a future, or a failed test after [`PATIENCE`].
+pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
+    timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited {PATIENCE:?} in vain: {what}"))
+}

@@ -1,0 +1,95 @@
+//! One world per test: a project, and a directory for everything that is made.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use crate::{
+    agent::AgentSetup,
+    cluster::Cluster,
+    project::{Project, connect},
+};
+
+/// A project and a scratch directory.
+#[derive(Debug)]
+pub struct World {
+    /// Where Supabase is.
+    pub project: Arc<Project>,
+    /// The database, as its owner.
+    pub database: Arc<tokio_postgres::Client>,
+    /// Removed at the end.
+    scratch: TempDir,
+    /// Users to remove from a project that outlives the test.
+    users: Mutex<Vec<Uuid>>,
+}
+
+impl World {
+    /// Starts the stack, or finds the external one.
+    pub async fn start() -> Self {
+        let project = Project::start().await;
+        let database = Arc::new(project.database().await);
+        let scratch = tempfile::tempdir().expect("a scratch directory");
+        Self { project: Arc::new(project), database, scratch, users: Mutex::default() }
+    }
+
+    /// A new user with a new cluster.
+    pub async fn cluster(&self) -> Cluster {
+        let (user, id) = (Uuid::new_v4(), Uuid::new_v4());
+        let email = format!("{user}@tests.invalid");
+        self.users.lock().unwrap().push(user);
+        let add_user =
+            "insert into auth.users (id, aud, role, email) values ($1, 'authenticated', 'authenticated', $2)";
+        self.database.execute(add_user, &[&user, &email]).await.expect("a user");
+        let add_cluster = "insert into public.clusters (id, user_id, name) values ($1, $2, 'test')";
+        self.database.execute(add_cluster, &[&id, &user]).await.expect("a cluster");
+        Cluster { id, user, project: Arc::clone(&self.project), database: Arc::clone(&self.database) }
+    }
+
+    /// An agent of a cluster, not started yet. It has directories of its own and carries the templates of the fixtures.
+    pub fn agent(&self, cluster: &Cluster) -> AgentSetup {
+        let dir = self.scratch.path().join(format!("agent-{}", Uuid::new_v4()));
+        AgentSetup::new(&self.project, &dir, cluster.machine_token())
+    }
+
+    /// A path in the scratch directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let users = std::mem::take(&mut *self.users.lock().unwrap());
+        if self.project.is_external() && !users.is_empty() {
+            let url = self.project.database_url.clone();
+            // A runtime of its own: this one may be about to end, and cannot be waited on from here.
+            let removal = std::thread::spawn(move || remove(&url, &users));
+            if removal.join().is_err() {
+                eprintln!("the test's users are still in the external database");
+            }
+        }
+    }
+}
+
+/// Clusters, deployments and logs go with their user.
+fn remove(url: &str, users: &[Uuid]) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let database = connect(url).await;
+        database.execute("delete from auth.users where id = any($1)", &[&users]).await.unwrap();
+    });
+}
+
+/// A path in this repository.
+pub fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository").join(path)
+}
+
+/// A path in `tests/fixtures`.
+pub fn fixtures(path: &str) -> PathBuf {
+    repository("tests/fixtures").join(path)
+}

@@ -1,0 +1,199 @@
+//! The order of the house: what may import what. The order is in the libraries' documentation; here it is checked.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use tendril_tests::repository;
+
+/// The rooms of `tendril-realtime`, from values without I/O down to what users hold. Imports point up only.
+const ORDER: &[&str] = &[
+    "error", "backoff", "secret", "token", "endpoint", "tls", "wire", "session", "socket", "driver",
+    "stream", "channel", "rest", "client", "watch", "lib",
+];
+
+/// `rest` stands on values, and on nothing of the websocket.
+const REST_STANDS_ON: &[&str] = &["error", "backoff", "secret", "token", "endpoint", "tls"];
+
+/// How many siblings a file of the agent may import; `agent.rs` is the wiring, and has no limit.
+const SIBLINGS: usize = 6;
+
+/// Names that say nothing about what is inside.
+const EMPTY_NAMES: &[&str] = &["utils", "util", "common", "helpers", "helper", "manager", "types", "misc"];
+
+/// The Rust files below a directory.
+fn sources(dir: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut dirs = vec![repository(dir)];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display())) {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    assert!(!found.is_empty(), "{dir} has sources");
+    found.sort();
+    found
+}
+
+/// The path of a file inside its crate as modules: `rest/request.rs` is `rest`, `request`.
+fn modules(file: &Path, dir: &str) -> Vec<String> {
+    let inside = file.strip_prefix(repository(dir)).expect("a file of the crate").with_extension("");
+    let mut parts: Vec<String> = inside.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+    if parts.last().is_some_and(|last| last == "mod") {
+        parts.pop();
+    }
+    parts
+}
+
+/// A file without its comments and without its test module, which may reach everywhere.
+fn code(file: &Path) -> String {
+    let text = fs::read_to_string(file).expect("a source");
+    let product = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
+    product.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// The first module below the crate of every path that a file mentions: of `crate::wire::Change`, `use crate::{error::Error,
+/// wire}` and, in a file of `rest/`, `super::super::error`.
+fn mentioned(code: &str, place: &[String]) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (start, _) in code.match_indices("crate::") {
+        found.extend(heads(&code[start + "crate::".len()..]));
+    }
+    // A chain of `super` leads out of this file's folder if it is as long as the file is deep.
+    for (start, _) in code.match_indices("super::") {
+        if code[..start].ends_with("super::") {
+            continue;
+        }
+        let mut rest = &code[start..];
+        let mut steps = 0;
+        while let Some(after) = rest.strip_prefix("super::") {
+            (rest, steps) = (after, steps + 1);
+        }
+        if steps >= place.len() {
+            found.extend(heads(rest));
+        }
+    }
+    found
+}
+
+/// The first names of a path, or of each path in a group: `{error::Error, wire::{A, B}}` gives `error` and `wire`.
+fn heads(path: &str) -> Vec<String> {
+    let name = |text: &str| {
+        text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>()
+    };
+    let Some(group) = path.strip_prefix('{') else { return vec![name(path)] };
+    let (mut depth, mut members, mut start) = (0_usize, Vec::new(), 0);
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => {
+                members.push(name(&group[start..at]));
+                break;
+            }
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                members.push(name(&group[start..at]));
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    members.retain(|member| !member.is_empty());
+    members
+}
+
+fn rank(module: &str) -> Option<usize> {
+    ORDER.iter().position(|known| *known == module)
+}
+
+#[test]
+fn imports_of_the_library_point_up_only() {
+    let mut wrong = Vec::new();
+    for file in sources("tendril-realtime/src") {
+        let place = modules(&file, "tendril-realtime/src");
+        let own = &place[0];
+        let own_rank = rank(own).unwrap_or_else(|| panic!("the room `{own}` has no place in the order"));
+        for module in mentioned(&code(&file), &place) {
+            // Names of the crate's face (`crate::Error`) are for documentation and tests.
+            match rank(&module) {
+                Some(rank) if rank > own_rank => wrong.push(format!("{} imports {module}", place.join("::"))),
+                None if own != "lib" => {
+                    wrong.push(format!("{} imports crate::{module} by its face", place.join("::")))
+                }
+                _ => {}
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "imports must point up the list {ORDER:?}:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn rest_stands_on_values_only() {
+    let mut wrong = Vec::new();
+    for file in sources("tendril-realtime/src/rest") {
+        let place = modules(&file, "tendril-realtime/src");
+        for module in mentioned(&code(&file), &place) {
+            if module != "rest" && !REST_STANDS_ON.contains(&module.as_str()) {
+                wrong.push(format!("{} imports {module}", place.join("::")));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_protocols_state_machine_knows_no_runtime() {
+    for file in
+        sources("tendril-realtime/src/session").into_iter().chain(sources("tendril-realtime/src/wire"))
+    {
+        let text = fs::read_to_string(&file).expect("a source");
+        assert!(!text.contains("tokio"), "{} mentions tokio", file.display());
+    }
+}
+
+#[test]
+fn in_the_agent_only_the_wiring_imports_many_siblings() {
+    let mut wrong = Vec::new();
+    for file in sources("tendril-agent/src") {
+        let place = modules(&file, "tendril-agent/src");
+        if matches!(place[0].as_str(), "agent" | "lib" | "main") {
+            continue;
+        }
+        let siblings: BTreeSet<String> =
+            mentioned(&code(&file), &place).into_iter().filter(|module| *module != place[0]).collect();
+        if siblings.len() > SIBLINGS {
+            wrong.push(format!("{} imports {}: {siblings:?}", place.join("::"), siblings.len()));
+        }
+    }
+    assert!(wrong.is_empty(), "at most {SIBLINGS} siblings:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_file_is_named_by_a_noun_of_the_domain() {
+    for dir in ["tendril-realtime/src", "tendril-agent/src", "supabase/local/src", "tests/src", "examples"] {
+        for file in sources(dir) {
+            let parts = modules(&file, dir);
+            let empty = parts.iter().find(|part| EMPTY_NAMES.contains(&part.as_str()));
+            assert_eq!(empty, None, "{}", file.display());
+        }
+    }
+}
+
+#[test]
+fn the_reader_of_imports_finds_them() {
+    let place = ["rest".to_owned(), "request".to_owned()];
+    let found = |code: &str| mentioned(code, &place).into_iter().collect::<Vec<_>>();
+    assert_eq!(found("use crate::wire::{Change, join};"), ["wire"]);
+    assert_eq!(found("use crate::{\n    error::{Error, ErrorKind},\n    wire,\n};"), ["error", "wire"]);
+    assert_eq!(found("fn a() -> crate::driver::Phase {}"), ["driver"]);
+    assert_eq!(found("use super::response::Response;"), Vec::<String>::new());
+    assert_eq!(found("use super::super::socket::Socket;"), ["socket"]);
+}

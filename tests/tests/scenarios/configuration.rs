@@ -1,0 +1,76 @@
+//! What is wrong with the agent's configuration is said at the start, all of it, and without a secret.
+
+use std::process::Stdio;
+
+use tendril_tests::{World, program};
+use tokio::process::Command;
+
+async fn start(variables: &[(&str, &str)]) -> (Option<i32>, String) {
+    let mut command = Command::new(program::agent());
+    command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .envs(variables.iter().copied());
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.expect("the agent's program");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[tokio::test]
+async fn a_missing_configuration_is_answered_with_every_problem_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path().to_str().unwrap();
+    let (code, said) = start(&[("TENDRIL_WORK_DIR", dir), ("TENDRIL_STATE_DIR", dir)]).await;
+    assert_eq!(code, Some(2), "{said}");
+    for part in ["3 things need mending", "SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY", "TENDRIL_AGENT_TOKEN"] {
+        // The templates directory of the default is relative: it may or may not be here.
+        assert!(said.contains(part) || part.starts_with('3'), "{part}: {said}");
+    }
+    assert!(said.lines().filter(|line| line.starts_with("  * ")).count() >= 3, "{said}");
+}
+
+#[tokio::test]
+async fn a_malformed_configuration_is_answered_without_its_secrets() {
+    let (code, said) = start(&[
+        ("SUPABASE_URL", "https://user:hunter2@project.invalid"),
+        ("SUPABASE_PUBLISHABLE_KEY", "sb_secret_hunter3"),
+        ("TENDRIL_AGENT_TOKEN", "hunter4.hunter5"),
+        ("TENDRIL_WORK_DIR", "/proc/no/work"),
+        ("TENDRIL_STATE_DIR", "/proc/no/state"),
+        ("TENDRIL_TEMPLATES_DIR", "/no/such/templates"),
+        ("TENDRIL_CONCURRENCY", "many"),
+        ("TENDRIL_TERRAFORM", "/no/such/terraform"),
+        ("TENDRIL_HEALTH_ADDR", "here"),
+        ("TENDRIL_LOG_FORMAT", "yaml"),
+        ("TENDRIL_SHUTDOWN_GRACE", "a while"),
+    ])
+    .await;
+    assert_eq!(code, Some(2), "{said}");
+    for part in [
+        "SUPABASE_URL",
+        "SUPABASE_PUBLISHABLE_KEY",
+        "the machine token is malformed",
+        "--work-dir /proc/no/work cannot be created",
+        "--state-dir /proc/no/state cannot be created",
+        "the templates directory /no/such/templates does not exist",
+        "TENDRIL_CONCURRENCY is \"many\"",
+        "\"/no/such/terraform\" is not an executable program",
+        "TENDRIL_HEALTH_ADDR is \"here\"",
+        "TENDRIL_LOG_FORMAT is \"yaml\"",
+        "TENDRIL_SHUTDOWN_GRACE is \"a while\"",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!said.contains("hunter"), "{said}");
+}
+
+#[tokio::test]
+async fn a_templates_directory_that_is_missing_is_said_at_the_start() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let mut agent = world.agent(&cluster).templates(&world.path("nowhere")).start();
+    assert_eq!(agent.ended().await.code(), Some(2));
+    let said = agent.output();
+    assert!(said.contains("nowhere does not exist"), "{said}");
+    assert!(said.contains("TENDRIL_TEMPLATES_DIR"), "{said}");
+    assert_eq!(cluster.status().await, "PENDING", "it never spoke to the control plane");
+}
