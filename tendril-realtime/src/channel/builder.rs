@@ -21,6 +21,9 @@ use crate::{
     },
 };
 
+/// The server gives no more stored messages than this.
+const REPLAYED_AT_MOST: u8 = 25;
+
 /// A channel that is being described. Streams are made first and the channel is joined last, so that nothing is missed.
 ///
 /// ```no_run
@@ -89,9 +92,16 @@ impl ChannelBuilder {
     }
 
     /// Asks for stored messages since this time (Unix milliseconds), 25 at most. Only private channels, and only messages that
-    /// came from the database.
+    /// came from the database. After a reconnect, what was missed meanwhile is asked for; messages heard before are not
+    /// repeated, and [`BroadcastEvent::Truncated`](crate::BroadcastEvent::Truncated) says where there may have been more.
     pub fn replay(mut self, since_ms: u64, limit: Option<u8>) -> Self {
         self.config.broadcast.replay = Some(Replay { since: since_ms, limit });
+        self
+    }
+
+    /// Counts the channel as joined only when messages from the database flow too.
+    pub fn database_broadcasts(mut self, ready: bool) -> Self {
+        self.config.broadcast.replication_ready = ready;
         self
     }
 
@@ -128,7 +138,8 @@ impl ChannelBuilder {
 
     /// Broadcasts with this event name, or all of them.
     pub fn broadcasts(&mut self, event: Option<&str>) -> BroadcastStream {
-        BroadcastStream::new(self.inlet(Interest::Broadcast), event.map(str::to_owned))
+        let replayed = self.config.broadcast.replay.map(|replay| replay.limit.unwrap_or(REPLAYED_AT_MOST));
+        BroadcastStream::new(self.inlet(Interest::Broadcast), event.map(str::to_owned), replayed)
     }
 
     /// Who is there. Enables presence for the channel.
@@ -161,8 +172,11 @@ impl ChannelBuilder {
                 "replay",
                 "only private channels have stored messages; call private(true)",
             )),
-            Some(Replay { limit: Some(limit), .. }) if !(1..=25).contains(limit) => {
-                Err(Error::invalid("replay", format!("the server gives 1 to 25 messages, not {limit}")))
+            Some(Replay { limit: Some(limit), .. }) if !(1..=REPLAYED_AT_MOST).contains(limit) => {
+                Err(Error::invalid(
+                    "replay",
+                    format!("the server gives 1 to {REPLAYED_AT_MOST} messages, not {limit}"),
+                ))
             }
             _ => Ok(()),
         }

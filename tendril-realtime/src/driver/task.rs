@@ -75,7 +75,9 @@ struct Driver {
 pub(super) async fn run(setup: Setup, inbox: Inbox) {
     let has_source = setup.tokens.is_some();
     let can_refresh = setup.tokens.as_ref().is_some_and(|tokens| tokens.can_refresh());
-    let session = Session::new(setup.settings.clone(), has_source, can_refresh, std::time::Instant::now());
+    let unix_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+    let unix_ms = u64::try_from(unix_ms).unwrap_or_default();
+    let session = Session::new(setup.settings.clone(), has_source, can_refresh, now(), unix_ms);
     let backoff = Backoff::new(setup.reconnect_first, setup.reconnect_longest);
     let mut driver = Driver {
         setup,

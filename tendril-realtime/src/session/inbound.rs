@@ -5,18 +5,20 @@ use std::time::Instant;
 use super::{
     Action, Delivery, ResyncReason, Session, TopicId,
     pending::Awaited,
-    topic::{Interest, Phase, Subscriber},
-    track_payload,
+    topic::{Awaits, Interest, Phase, Subscriber},
 };
 use crate::{
     error::{Error, ErrorKind, Retry},
     wire::{
-        Body, Change, Event, Inbound, Payload, Slice,
-        event::{Reply, System, name},
+        Body, Change, Event, Inbound, Slice,
+        event::{Reply, System},
         join::Accepted,
         reason,
     },
 };
+
+/// How far the cursor of a replay stays behind the last message heard.
+const REPLAY_OVERLAP_MS: u64 = 5_000;
 
 impl Session {
     /// Something came in that is no message (a websocket ping, a frame that makes no sense): the peer lives.
@@ -56,7 +58,7 @@ impl Session {
             (Event::System, Some(id), Body::Json(payload)) => {
                 self.system(id, join_ref.as_deref(), &payload, now, out);
             }
-            (event, Some(id), body) => self.relay(id, join_ref.as_deref(), &event, &body, out),
+            (event, Some(id), body) => self.relay(id, join_ref.as_deref(), &event, &body, now, out),
             _ => {}
         }
         self.tick(now, out);
@@ -84,7 +86,7 @@ impl Session {
     fn reply(&mut self, awaited: &Awaited, payload: &Slice, now: Instant, out: &mut Vec<Action>) {
         let Ok(reply) = serde_json::from_str::<Reply<'_>>(payload.as_str()) else {
             // An answer that cannot be read is no answer.
-            if let Awaited::Push(request, _) = *awaited {
+            for request in awaited.clone().requests() {
                 let message = "an answer that is none".to_owned();
                 out.push(Action::Answer(request, Err(Error::new(ErrorKind::Push { message }))));
             }
@@ -101,19 +103,21 @@ impl Session {
                 self.interrupted(id, &error, ResyncReason::Rejoined, now, out);
             }
             Awaited::Leave(_) => {}
-            Awaited::Push(request, id) => {
+            Awaited::Push(_, id) | Awaited::Track(id, _) => {
                 let answer = if reply.is_ok() {
-                    let response = reply.response.map_or("{}", serde_json::value::RawValue::get);
-                    Ok(Slice::from(response.to_owned()))
+                    Ok(reply.response.map_or("{}", serde_json::value::RawValue::get).to_owned())
                 } else {
                     let reason = reply.reason();
                     if reason == "unmatched topic" {
                         self.forgotten_by_server(id, now, out);
                     }
-                    let message = if reason.is_empty() { "without a reason".to_owned() } else { reason };
-                    Err(Error::new(ErrorKind::Push { message }))
+                    Err(if reason.is_empty() { "without a reason".to_owned() } else { reason })
                 };
-                out.push(Action::Answer(request, answer));
+                for request in awaited.clone().requests() {
+                    let answer = answer.clone().map(Slice::from);
+                    let answer = answer.map_err(|message| Error::new(ErrorKind::Push { message }));
+                    out.push(Action::Answer(request, answer));
+                }
             }
         }
     }
@@ -125,37 +129,25 @@ impl Session {
         let join_ref = join_ref.clone();
         // By place: the echo may spell a binding differently, and ids are opaque.
         topic.binding_ids = accepted.postgres_changes.iter().map(|binding| binding.id).collect();
-        let tracked = topic.tracked.clone();
+        topic.tracking.on_joined();
         if topic.was_live {
             for hearer in topic.hearers(|interest| interest == Interest::Presence) {
                 out.push(Action::Deliver(hearer, Delivery::PresenceReset));
             }
         }
-        if topic.config.bindings.is_empty() {
+        let awaits = Awaits {
+            rows: !topic.config.bindings.is_empty(),
+            replication: topic.config.broadcast.replication_ready,
+        };
+        if awaits.nothing() {
             topic.phase = Phase::Live { join_ref };
             self.live(id, out);
         } else {
-            topic.phase = Phase::Subscribing { join_ref, deadline: subscribe_deadline };
-        }
-        if let Some(state) = tracked {
-            self.send_on(id, name::PRESENCE, track_payload(&state), out);
+            topic.phase = Phase::Subscribing { join_ref, deadline: subscribe_deadline, awaits };
         }
         self.flush(id, now, out);
         // A token that came while the join was under way.
         self.renew_joined(out);
-    }
-
-    /// Sends on a joined channel without awaiting the reply.
-    fn send_on(&mut self, id: TopicId, event: &'static str, payload: String, out: &mut Vec<Action>) {
-        let reference = self.fresh_ref();
-        let Some(topic) = self.topics.get(&id) else { return };
-        out.push(Action::Send(crate::wire::Outbound {
-            join_ref: topic.join_ref().map(str::to_owned),
-            reference,
-            topic: topic.name.clone(),
-            event,
-            payload: Payload::Json(payload),
-        }));
     }
 
     /// Everything that was asked for flows, for the first time or again.
@@ -234,7 +226,8 @@ impl Session {
                 // The server tries again by itself; the rows of the meantime are lost.
                 if let Phase::Live { join_ref } = &topic.phase {
                     let deadline = now + self.settings.subscribe_timeout;
-                    topic.phase = Phase::Subscribing { join_ref: join_ref.clone(), deadline };
+                    let awaits = Awaits { rows: true, replication: false };
+                    topic.phase = Phase::Subscribing { join_ref: join_ref.clone(), deadline, awaits };
                     topic.gap = Some(ResyncReason::Resubscribed);
                 }
                 for hearer in topic.change_hearers() {
@@ -243,7 +236,10 @@ impl Session {
             }
             // The `phx_close` that follows has no reason of its own.
             (_, false) => topic.ending = Some(reason::ended_channel(topic.sub_topic(), &text)),
-            // "Server requested disconnect" announces a close; "Replication connection established" is of no consequence.
+            (_, true) if text.starts_with("Replication connection established") => {
+                self.arrived(id, |awaits| awaits.replication = false, out);
+            }
+            // "Server requested disconnect" announces a close, which speaks for itself.
             (_, true) => {}
         }
     }
@@ -281,9 +277,22 @@ impl Session {
             topic.gap = Some(reason);
         }
         topic.token_pushed = false;
-        if let Some(join_ref) = topic.join_ref().map(str::to_owned) {
-            topic.phase = Phase::Live { join_ref };
-            self.live(id, out);
+        self.arrived(id, |awaits| awaits.rows = false, out);
+    }
+
+    /// Something that an accepted join waited for came.
+    fn arrived(&mut self, id: TopicId, what: impl FnOnce(&mut Awaits), out: &mut Vec<Action>) {
+        let Some(topic) = self.topics.get_mut(&id) else { return };
+        match &mut topic.phase {
+            Phase::Subscribing { join_ref, awaits, .. } => {
+                what(awaits);
+                if awaits.nothing() {
+                    topic.phase = Phase::Live { join_ref: join_ref.clone() };
+                    self.live(id, out);
+                }
+            }
+            Phase::Live { .. } => self.live(id, out),
+            Phase::Waiting { .. } | Phase::Joining { .. } => {}
         }
     }
 
@@ -294,11 +303,17 @@ impl Session {
         join_ref: Option<&str>,
         event: &Event,
         body: &Body,
+        now: Instant,
         out: &mut Vec<Action>,
     ) {
-        let Some(topic) = self.topics.get(&id) else { return };
+        let heard_at = self.unix_ms(now);
+        let Some(topic) = self.topics.get_mut(&id) else { return };
         if !topic.is_current(join_ref) {
             return;
+        }
+        if let (Event::Broadcast, Some(replay)) = (event, &mut topic.config.broadcast.replay) {
+            // The next join asks for what came after this, and a little before: clocks differ, and streams know what they heard.
+            replay.since = replay.since.max(heard_at.saturating_sub(REPLAY_OVERLAP_MS));
         }
         let interest = if *event == Event::Broadcast { Interest::Broadcast } else { Interest::Presence };
         for hearer in topic.hearers(|wanted| wanted == interest) {

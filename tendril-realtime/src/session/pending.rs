@@ -11,6 +11,19 @@ pub(super) enum Awaited {
     /// The topic's full name; it may be joined again when the server has let go of it.
     Leave(String),
     Push(RequestId, TopicId),
+    /// All who wanted to be tracked since the last time.
+    Track(TopicId, Vec<RequestId>),
+}
+
+impl Awaited {
+    /// Users who wait for this.
+    pub(super) fn requests(self) -> Vec<RequestId> {
+        match self {
+            Self::Push(request, _) => vec![request],
+            Self::Track(_, requests) => requests,
+            Self::Join(_) | Self::Leave(_) => Vec::new(),
+        }
+    }
 }
 
 /// The refs that wait, each with its deadline.
@@ -50,7 +63,7 @@ impl Pending {
     pub(super) fn forget_topic(&mut self, topic: TopicId) -> Vec<Awaited> {
         let mut forgotten = Vec::new();
         self.waiting.retain(|_, (awaited, _)| {
-            let of_topic = matches!(awaited, Awaited::Join(id) | Awaited::Push(_, id) if *id == topic);
+            let of_topic = matches!(awaited, Awaited::Join(id) | Awaited::Push(_, id) | Awaited::Track(id, _) if *id == topic);
             if of_topic {
                 forgotten.push(awaited.clone());
             }

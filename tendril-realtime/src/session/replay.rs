@@ -18,8 +18,9 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::*;
 use crate::wire::{
-    self,
-    join::{Binding, BroadcastConfig, EventFilter, PresenceConfig, Replay},
+    self, BroadcastPayload, Payload, TOPIC_PREFIX,
+    event::name,
+    join::{Binding, BroadcastConfig, EventFilter, JoinConfig, PresenceConfig, Replay},
 };
 
 /// One transcript, and what became of it.
@@ -70,7 +71,7 @@ impl Player {
                     join_spacing: Duration::ZERO,
                     ..Settings::default()
                 };
-                let mut session = Session::new(settings, false, false, now);
+                let mut session = Session::new(settings, false, false, now, 1_000_000);
                 session.on_open(now, &mut Vec::new());
                 self.sessions.insert(conn, session);
                 self.say(&format!("{conn}: open"));

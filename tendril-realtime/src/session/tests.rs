@@ -6,9 +6,13 @@ use proptest::prelude::*;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::*;
-use crate::wire::{
-    self,
-    join::{Binding, EventFilter},
+use crate::{
+    secret::AccessToken,
+    wire::{
+        self, Payload,
+        event::name,
+        join::{Binding, EventFilter, JoinConfig},
+    },
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -37,7 +41,7 @@ fn token(text: &str) -> AccessToken {
 impl Bench {
     fn new(has_source: bool) -> Self {
         let now = Instant::now();
-        let session = Session::new(Settings::default(), has_source, has_source, now);
+        let session = Session::new(Settings::default(), has_source, has_source, now, 1_000_000);
         Self { session, now, out: Vec::new() }
     }
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Delivery, RequestId, ResyncReason, SubscriberId, TopicId};
+use super::{Delivery, RequestId, ResyncReason, SubscriberId, TopicId, presence::Tracking};
 use crate::{
     backoff::Backoff,
     error::Error,
@@ -39,9 +39,24 @@ pub(super) enum Phase {
     /// The join is sent. Its reply, or its deadline in [`Pending`](super::pending::Pending), comes next.
     Joining { join_ref: String },
     /// The reply was ok, but the rows do not flow yet: the `system` message, or this deadline, comes next.
-    Subscribing { join_ref: String, deadline: Instant },
+    Subscribing { join_ref: String, deadline: Instant, awaits: Awaits },
     /// Everything that was asked for flows.
     Live { join_ref: String },
+}
+
+/// What an accepted join still waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Awaits {
+    /// "Subscribed to `PostgreSQL`": row changes flow.
+    pub(super) rows: bool,
+    /// "Replication connection established": broadcasts of the database flow.
+    pub(super) replication: bool,
+}
+
+impl Awaits {
+    pub(super) fn nothing(self) -> bool {
+        !self.rows && !self.replication
+    }
 }
 
 /// A message of the user's that waits for the channel to be joined.
@@ -79,8 +94,8 @@ pub(super) struct Topic {
     /// Pauses between failed joins; reset when everything flows.
     pub(super) backoff: Backoff,
     pub(super) queue: VecDeque<QueuedPush>,
-    /// The presence payload to track again after each join.
-    pub(super) tracked: Option<String>,
+    /// What is tracked of us.
+    pub(super) tracking: Tracking,
 }
 
 impl Topic {
@@ -106,7 +121,7 @@ impl Topic {
             ending: None,
             backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
             queue: VecDeque::new(),
-            tracked: None,
+            tracking: Tracking::default(),
         }
     }
 
@@ -186,6 +201,6 @@ impl Topic {
             Phase::Waiting { .. } | Phase::Joining { .. } | Phase::Live { .. } => None,
         };
         let queued = self.queue.iter().map(|push| push.deadline).min();
-        [own, queued].into_iter().flatten().min()
+        [own, queued, self.tracking.wake(self.is_joined())].into_iter().flatten().min()
     }
 }

@@ -1,6 +1,7 @@
 //! Messages from client to client, and from the database.
 
 use std::{
+    collections::VecDeque,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -35,6 +36,8 @@ pub enum BroadcastEvent {
     Message(Broadcast),
     /// Messages may have been missed before this point.
     Resync(ResyncReason),
+    /// As many stored messages came as one join may ask for: before the first of them, there may have been more.
+    Truncated,
     /// The reader was too slow: so many messages were dropped before this point.
     Lagged(u64),
 }
@@ -46,7 +49,18 @@ pub struct BroadcastStream {
     inlet: Inlet,
     /// The event asked for; `None` for all.
     event: Option<String>,
+    /// How many stored messages a join asks for; `None` if it asks for none.
+    replay_limit: Option<u8>,
+    /// How many came since the last join.
+    replayed: u8,
+    /// The last ids heard: a stored message may come again after a reconnect.
+    heard: VecDeque<String>,
+    /// To be told before the next message.
+    truncated: bool,
 }
+
+/// Ids remembered; a join repeats no more than 25 messages.
+const REMEMBERED: usize = 256;
 
 impl Broadcast {
     /// The name the sender gave it.
@@ -127,21 +141,44 @@ impl Meta {
 }
 
 impl BroadcastStream {
-    pub(crate) fn new(inlet: Inlet, event: Option<String>) -> Self {
-        Self { inlet, event }
+    pub(crate) fn new(inlet: Inlet, event: Option<String>, replay_limit: Option<u8>) -> Self {
+        Self { inlet, event, replay_limit, replayed: 0, heard: VecDeque::new(), truncated: false }
     }
 
-    fn understand(&self, delivery: Delivery) -> Option<Result<BroadcastEvent, Error>> {
+    /// Whether this message was heard before; remembers it.
+    fn is_repetition(&mut self, message: &Broadcast) -> bool {
+        let (Some(_), Some(id)) = (self.replay_limit, &message.id) else { return false };
+        if message.replayed {
+            self.replayed = self.replayed.saturating_add(1);
+            self.truncated |= Some(self.replayed) == self.replay_limit;
+        }
+        if self.heard.contains(id) {
+            return true;
+        }
+        if self.heard.len() == REMEMBERED {
+            self.heard.pop_front();
+        }
+        self.heard.push_back(id.clone());
+        false
+    }
+
+    fn understand(&mut self, delivery: Delivery) -> Option<Result<BroadcastEvent, Error>> {
         let message = match delivery {
             Delivery::BroadcastText(text) => Broadcast::from_text(&text)?,
             Delivery::Broadcast { event, metadata, payload } => {
                 let meta = Meta::read(metadata.as_deref());
                 Broadcast { event, payload, id: meta.id, replayed: meta.replayed }
             }
-            Delivery::Resync(reason) => return Some(Ok(BroadcastEvent::Resync(reason))),
+            Delivery::Resync(reason) => {
+                self.replayed = 0;
+                return Some(Ok(BroadcastEvent::Resync(reason)));
+            }
             Delivery::Trouble(error) | Delivery::End(error) => return Some(Err(error)),
             _ => return None,
         };
+        if self.is_repetition(&message) {
+            return None;
+        }
         let wanted = self.event.as_ref().is_none_or(|event| *event == message.event);
         wanted.then_some(Ok(BroadcastEvent::Message(message)))
     }
@@ -152,6 +189,9 @@ impl Stream for BroadcastStream {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
+            if std::mem::take(&mut self.truncated) {
+                return Poll::Ready(Some(Ok(BroadcastEvent::Truncated)));
+            }
             match std::task::ready!(self.inlet.poll_take(cx)) {
                 None => return Poll::Ready(None),
                 Some(Item::Lagged(count)) => return Poll::Ready(Some(Ok(BroadcastEvent::Lagged(count)))),

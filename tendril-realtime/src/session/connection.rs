@@ -1,0 +1,202 @@
+//! The connection and the token: what their coming and going means for the channels.
+
+use std::time::{Duration, Instant};
+
+use super::{
+    Action, Delivery, Link, ResyncReason, Session, TopicId, heartbeat::Heartbeat, pending::Awaited,
+    topic::Phase,
+};
+use crate::{
+    error::{Error, ErrorKind, Retry},
+    secret::AccessToken,
+    wire::{Outbound, Payload, event::name},
+};
+
+impl Session {
+    /// The websocket is open.
+    pub(crate) fn on_open(&mut self, now: Instant, out: &mut Vec<Action>) {
+        self.link = Some(Link {
+            heartbeat: Heartbeat::new(
+                self.settings.heartbeat_interval,
+                self.settings.heartbeat_patience,
+                now,
+            ),
+            next_join: now,
+            proved: false,
+        });
+        self.tick(now, out);
+    }
+
+    /// The websocket is gone, whoever closed it. Everything wanted waits to be joined again.
+    pub(crate) fn on_closed(&mut self, now: Instant, out: &mut Vec<Action>) {
+        self.link = None;
+        for awaited in self.pending.take_all() {
+            if let Awaited::Track(id, requests) = awaited {
+                // Tracking is a wish that outlives the connection.
+                let deadline = now + self.settings.push_timeout;
+                if let Some(topic) = self.topics.get_mut(&id) {
+                    topic.tracking.untold(requests, deadline);
+                }
+                continue;
+            }
+            for request in awaited.requests() {
+                let reason = "before the message was answered".to_owned();
+                let error = Error::new(ErrorKind::ConnectionLost { code: None, reason });
+                out.push(Action::Answer(request, Err(error)));
+            }
+        }
+        for topic in self.topics.values_mut() {
+            let not_before = match topic.phase {
+                // A refused join keeps its pause over a reconnect.
+                Phase::Waiting { not_before } => not_before.max(now),
+                Phase::Joining { .. } | Phase::Subscribing { .. } | Phase::Live { .. } => now,
+            };
+            topic.interrupt(ResyncReason::Reconnected, not_before);
+        }
+    }
+
+    /// The token source answered [`Action::AskForToken`]; `life` is how long the token lives from now on.
+    pub(crate) fn on_token(
+        &mut self,
+        answer: Result<(AccessToken, Option<Duration>), Error>,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
+        match answer {
+            Ok((token, life)) => {
+                self.credential.on_token(token, life, now);
+                self.renew_joined(out);
+            }
+            Err(error) => {
+                self.credential.on_failure(now + Duration::from_secs(5));
+                self.trouble_all(&error, out);
+                // Joins that wait for a token try again after their own pause.
+                for topic in self.topics.values_mut() {
+                    if let Phase::Waiting { not_before } = &mut topic.phase
+                        && *not_before <= now
+                    {
+                        *not_before = now + topic.backoff.next_pause();
+                    }
+                }
+            }
+        }
+        self.tick(now, out);
+    }
+
+    /// Pushes the token to the channels that run on another one; the server answers nothing where all is well.
+    pub(super) fn renew_joined(&mut self, out: &mut Vec<Action>) {
+        if self.link.is_none() {
+            return;
+        }
+        let Some(token) = self.credential.token().cloned() else { return };
+        let stale: Vec<_> = self
+            .topics
+            .values()
+            .filter(|topic| topic.is_joined() && topic.token.as_ref() != Some(&token))
+            .map(|topic| topic.id)
+            .collect();
+        for id in stale {
+            let reference = self.fresh_ref();
+            let Some(topic) = self.topics.get_mut(&id) else { continue };
+            topic.token = Some(token.clone());
+            topic.token_pushed = !topic.config.bindings.is_empty();
+            out.push(Action::Send(Outbound {
+                join_ref: topic.join_ref().map(str::to_owned),
+                reference,
+                topic: topic.name.clone(),
+                event: name::ACCESS_TOKEN,
+                payload: Payload::Json(serde_json::json!({ "access_token": token.expose() }).to_string()),
+            }));
+        }
+    }
+
+    pub(super) fn ask_for_token(&mut self, out: &mut Vec<Action>) {
+        if self.credential.ask() {
+            out.push(Action::AskForToken);
+        }
+    }
+
+    /// The connection cannot be had, for a reason that will not go away.
+    pub(crate) fn end_all(&mut self, error: &Error, now: Instant, out: &mut Vec<Action>) {
+        let ids: Vec<_> = self.topics.keys().copied().collect();
+        for id in ids {
+            self.end(id, error, now, out);
+        }
+    }
+
+    /// Tells everyone of a failure that will be tried again.
+    pub(crate) fn trouble_all(&self, error: &Error, out: &mut Vec<Action>) {
+        for subscriber in self.topics.values().flat_map(|topic| &topic.subscribers) {
+            out.push(Action::Deliver(subscriber.id, Delivery::Trouble(error.duplicate())));
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one message; a struct would be built for this call only"
+    )]
+
+    /// Gives up this incarnation, tells the server so, and tries again after a pause: a join that was answered too late
+    /// would otherwise leave a channel on the server that nobody here knows.
+    pub(super) fn abandon(&mut self, id: TopicId, error: &Error, now: Instant, out: &mut Vec<Action>) {
+        let reference = self.fresh_ref();
+        let leave_deadline = now + self.settings.join_timeout;
+        let Some(topic) = self.topics.get_mut(&id) else { return };
+        if let (Some(join_ref), true) = (topic.join_ref().map(str::to_owned), self.link.is_some()) {
+            self.pending.insert(reference.clone(), Awaited::Leave(topic.name.clone()), leave_deadline);
+            out.push(Action::Send(Outbound {
+                join_ref: Some(join_ref),
+                reference,
+                topic: topic.name.clone(),
+                event: name::LEAVE,
+                payload: Payload::Json("{}".to_owned()),
+            }));
+        }
+        self.interrupted(id, error, ResyncReason::Rejoined, now, out);
+    }
+
+    /// This incarnation is over. What follows is decided by the error's class, here and nowhere else.
+    pub(super) fn interrupted(
+        &mut self,
+        id: TopicId,
+        error: &Error,
+        reason: ResyncReason,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
+        let retry = error.retry();
+        let renewable = self.credential.can_refresh();
+        if retry == Retry::Never || (retry == Retry::WithFreshToken && !renewable) {
+            if let Some(topic) = self.topics.get_mut(&id) {
+                // The server let go of it already: no leave.
+                topic.phase = Phase::Waiting { not_before: now };
+            }
+            self.end(id, &error.duplicate().into_final(), now, out);
+            return;
+        }
+        let Some(topic) = self.topics.get_mut(&id) else { return };
+        let pause = topic.backoff.next_pause();
+        let not_before = match retry {
+            Retry::After(least) => now + least + pause.min(least),
+            // A fresh token is the remedy; only a source that keeps giving refused ones needs pauses.
+            Retry::WithFreshToken if topic.backoff.attempt() <= 1 => now,
+            _ => now + pause,
+        };
+        let refused = topic.token.take();
+        topic.interrupt(reason, not_before);
+        for subscriber in &topic.subscribers {
+            out.push(Action::Deliver(subscriber.id, Delivery::Trouble(error.duplicate())));
+        }
+        if retry == Retry::WithFreshToken {
+            if let Some(token) = refused {
+                out.push(Action::TokenRefused(token));
+            }
+            self.credential.on_refused();
+        }
+        if let Retry::After(least) = retry
+            && error.code().contains("RateLimit")
+        {
+            self.stay_away_until = Some(now + least);
+        }
+    }
+}
