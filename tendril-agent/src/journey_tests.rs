@@ -65,7 +65,7 @@ async fn an_apply_ends_with_outputs_counts_and_every_line_and_shows_no_secret() 
         let (end, log) = (told.end(), told.log());
         assert_eq!(end["status"], "SUCCESS", "{log}");
         assert_eq!(end["outputs"], json!({"message": "hello world"}));
-        assert_eq!(end["plan_summary"], json!({"add": 1, "change": 0, "destroy": 0}));
+        assert_eq!(end["plan_summary"], json!({"add": 1, "change": 0, "remove": 0}));
         assert_eq!(end["log_count"], json!(told.logs.len()));
         assert!(told.patches.iter().all(|patch| patch["claim_token"] == json!(Uuid::from_u128(2))));
         assert!(told.patches.iter().any(|patch| patch["phase"] == "APPLY"));
@@ -154,7 +154,7 @@ async fn a_destroy_removes_what_an_apply_made() {
     }
     bench.plane.told(|told| {
         assert_eq!(told.end()["status"], "SUCCESS");
-        assert_eq!(told.end()["plan_summary"], json!({"add": 0, "change": 0, "destroy": 1}));
+        assert_eq!(told.end()["plan_summary"], json!({"add": 0, "change": 0, "remove": 1}));
         assert!(told.patches.iter().any(|patch| patch["phase"] == "DESTROY"));
     });
 }

@@ -44,7 +44,7 @@ async fn json_becomes_readable_and_its_news_are_kept() {
     );
     bench.log.write(Stream::Stdout, lines.as_bytes().to_vec()).await;
     let findings = bench.log.findings().await;
-    assert_eq!(findings.changes, Some(Changes { add: 1, change: 0, destroy: 0 }));
+    assert_eq!(findings.changes, Some(Changes { add: 1, change: 0, remove: 0 }));
     assert_eq!(findings.error.as_deref(), Some("first\nd"));
     assert_eq!(findings.further_errors, 1);
     assert_eq!(bench.log.findings().await, Findings::default());

@@ -30,7 +30,7 @@ pub(crate) struct Changes {
     /// Changed ones.
     pub(crate) change: u64,
     /// Removed ones.
-    pub(crate) destroy: u64,
+    pub(crate) remove: u64,
 }
 
 /// The fields of a JSON line that are read. `state` of an emergency dump, values of outputs and snippets are not among
@@ -89,7 +89,7 @@ pub(crate) fn read(line: &str) -> Message<'_> {
         }
         Some(line) => {
             let changes = line.changes.map(|summary| {
-                News::Changes(Changes { add: summary.add, change: summary.change, destroy: summary.remove })
+                News::Changes(Changes { add: summary.add, change: summary.change, remove: summary.remove })
             });
             Message { text: Cow::Owned(line.message), news: changes }
         }
@@ -170,7 +170,7 @@ mod tests {
     fn a_change_summary_is_a_sentence_and_numbers() {
         let message = read(CHANGES);
         assert_eq!(message.text, "Plan: 1 to add, 2 to change, 3 to destroy.");
-        assert_eq!(message.news, Some(News::Changes(Changes { add: 1, change: 2, destroy: 3 })));
+        assert_eq!(message.news, Some(News::Changes(Changes { add: 1, change: 2, remove: 3 })));
     }
 
     #[test]
