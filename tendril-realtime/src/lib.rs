@@ -10,6 +10,7 @@ mod secret;
 mod session;
 mod socket;
 mod stream;
+pub mod telemetry;
 mod tls;
 mod token;
 pub mod watch;

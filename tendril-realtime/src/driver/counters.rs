@@ -2,18 +2,68 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::telemetry;
+
+/// One number that only grows.
+#[derive(Debug)]
+pub(crate) struct Counter {
+    value: AtomicU64,
+    #[cfg(feature = "metrics")]
+    name: &'static str,
+}
+
 /// Written by the driver, read by anyone.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counters {
-    pub(crate) frames_received: AtomicU64,
-    pub(crate) bytes_received: AtomicU64,
-    pub(crate) frames_sent: AtomicU64,
-    pub(crate) bytes_sent: AtomicU64,
-    pub(crate) malformed_frames: AtomicU64,
-    pub(crate) events_delivered: AtomicU64,
-    pub(crate) events_dropped: AtomicU64,
-    pub(crate) resyncs: AtomicU64,
-    pub(crate) connections: AtomicU64,
+    pub(crate) frames_received: Counter,
+    pub(crate) bytes_received: Counter,
+    pub(crate) frames_sent: Counter,
+    pub(crate) bytes_sent: Counter,
+    pub(crate) malformed_frames: Counter,
+    pub(crate) events_delivered: Counter,
+    pub(crate) events_dropped: Counter,
+    pub(crate) resyncs: Counter,
+    pub(crate) connections: Counter,
+}
+
+impl Counter {
+    #[cfg_attr(
+        not(feature = "metrics"),
+        expect(unused_variables, reason = "only the metrics facade needs names")
+    )]
+    fn new(name: &'static str) -> Self {
+        Self {
+            value: AtomicU64::new(0),
+            #[cfg(feature = "metrics")]
+            name,
+        }
+    }
+
+    pub(crate) fn add(&self, amount: u64) {
+        self.value.fetch_add(amount, Ordering::Relaxed);
+        #[cfg(feature = "metrics")]
+        metrics::counter!(self.name).increment(amount);
+    }
+
+    fn get(&self) -> u64 {
+        self.value.load(Ordering::Relaxed)
+    }
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            frames_received: Counter::new(telemetry::FRAMES_RECEIVED),
+            bytes_received: Counter::new(telemetry::BYTES_RECEIVED),
+            frames_sent: Counter::new(telemetry::FRAMES_SENT),
+            bytes_sent: Counter::new(telemetry::BYTES_SENT),
+            malformed_frames: Counter::new(telemetry::MALFORMED_FRAMES),
+            events_delivered: Counter::new(telemetry::EVENTS_DELIVERED),
+            events_dropped: Counter::new(telemetry::EVENTS_DROPPED),
+            resyncs: Counter::new(telemetry::RESYNCS),
+            connections: Counter::new(telemetry::CONNECTIONS),
+        }
+    }
 }
 
 /// A snapshot of a client's counters; see [`Client::counters`](crate::Client::counters).
@@ -41,22 +91,17 @@ pub struct CountersSnapshot {
 }
 
 impl Counters {
-    pub(crate) fn add(counter: &AtomicU64, amount: u64) {
-        counter.fetch_add(amount, Ordering::Relaxed);
-    }
-
     pub(crate) fn snapshot(&self) -> CountersSnapshot {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         CountersSnapshot {
-            frames_received: read(&self.frames_received),
-            bytes_received: read(&self.bytes_received),
-            frames_sent: read(&self.frames_sent),
-            bytes_sent: read(&self.bytes_sent),
-            malformed_frames: read(&self.malformed_frames),
-            events_delivered: read(&self.events_delivered),
-            events_dropped: read(&self.events_dropped),
-            resyncs: read(&self.resyncs),
-            connections: read(&self.connections),
+            frames_received: self.frames_received.get(),
+            bytes_received: self.bytes_received.get(),
+            frames_sent: self.frames_sent.get(),
+            bytes_sent: self.bytes_sent.get(),
+            malformed_frames: self.malformed_frames.get(),
+            events_delivered: self.events_delivered.get(),
+            events_dropped: self.events_dropped.get(),
+            resyncs: self.resyncs.get(),
+            connections: self.connections.get(),
         }
     }
 }

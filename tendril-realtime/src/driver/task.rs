@@ -20,6 +20,7 @@ use crate::{
     secret::AccessToken,
     session::{Action, Command, Delivery, Session, SubscriberId},
     socket::{Closed, Received, Socket},
+    telemetry::TARGET,
     wire::{self, Outbound, close},
 };
 
@@ -209,9 +210,9 @@ impl Driver {
 
     /// Serves an open connection until it ends.
     async fn serve(&mut self, mut socket: Socket) -> Exit {
-        Counters::add(&self.inbox.counters.connections, 1);
+        self.inbox.counters.connections.add(1);
         let since = Instant::now();
-        tracing::info!(target: "tendril_realtime", "connected");
+        tracing::info!(target: TARGET, "connected");
         self.say(|status| status.phase = Phase::Open { since });
         self.step(Session::on_open);
         let exit = self.exchange(&mut socket).await;
@@ -314,8 +315,8 @@ impl Driver {
                     self.session.on_message(message, at, &mut self.actions);
                 }
                 Err(error) => {
-                    Counters::add(&self.inbox.counters.malformed_frames, 1);
-                    tracing::debug!(target: "tendril_realtime", %error, "a frame was passed over");
+                    self.inbox.counters.malformed_frames.add(1);
+                    tracing::debug!(target: TARGET, %error, "a frame was passed over");
                     self.session.on_sign_of_life(at);
                     *stale = true;
                 }
@@ -323,8 +324,8 @@ impl Driver {
             self.perform();
         }
         self.wake_readers();
-        Counters::add(&self.inbox.counters.frames_received, frames);
-        Counters::add(&self.inbox.counters.bytes_received, bytes as u64);
+        self.inbox.counters.frames_received.add(frames);
+        self.inbox.counters.bytes_received.add(bytes as u64);
         closed
     }
 
@@ -359,13 +360,13 @@ impl Driver {
     fn deliver(&mut self, subscriber: SubscriberId, delivery: Delivery) {
         let Some(mailbox) = self.mailboxes.get(&subscriber) else { return };
         if matches!(delivery, Delivery::Resync(_)) {
-            Counters::add(&self.inbox.counters.resyncs, 1);
+            self.inbox.counters.resyncs.add(1);
         }
         let ends = matches!(delivery, Delivery::End(_));
         let dropped = mailbox.put(delivery);
-        Counters::add(&self.inbox.counters.events_delivered, 1);
+        self.inbox.counters.events_delivered.add(1);
         if dropped > 0 {
-            Counters::add(&self.inbox.counters.events_dropped, dropped);
+            self.inbox.counters.events_dropped.add(dropped);
         }
         if ends {
             // Dropping the sender wakes the reader.
@@ -402,8 +403,8 @@ impl Driver {
                 Ok(None) | Err(_) => return,
             },
         };
-        Counters::add(&self.inbox.counters.frames_sent, 1);
-        Counters::add(&self.inbox.counters.bytes_sent, bytes as u64);
+        self.inbox.counters.frames_sent.add(1);
+        self.inbox.counters.bytes_sent.add(bytes as u64);
     }
 
     /// Lets the session run, and performs what it wants.
@@ -468,7 +469,7 @@ impl Driver {
 
     /// Remembers why something ended, for the status.
     fn note(&self, error: Error) {
-        tracing::warn!(target: "tendril_realtime", %error, "not connected");
+        tracing::warn!(target: TARGET, %error, "not connected");
         let error = Arc::new(error);
         self.say(|status| status.last_error = Some(error));
     }

@@ -69,7 +69,7 @@ impl Session {
             }
             Command::Leave { topic } => self.leave(topic, now, out),
             Command::Push { topic, request, event, payload, patience } => {
-                self.push(topic, request, event, payload, now + patience, now, out);
+                self.push(topic, QueuedPush { request, event, payload, deadline: now + patience }, now, out);
             }
             Command::Track { topic, request, payload, patience } => match self.topics.get_mut(&topic) {
                 Some(entry) => entry.tracking.want(payload, request, now + patience),
@@ -129,16 +129,9 @@ impl Session {
         self.leave(id, now, out);
     }
 
-    pub(super) fn push(
-        &mut self,
-        id: TopicId,
-        request: Option<RequestId>,
-        event: &'static str,
-        payload: Payload,
-        deadline: Instant,
-        now: Instant,
-        out: &mut Vec<Action>,
-    ) {
+    /// Sends it now if the channel is joined, and as soon as it is otherwise.
+    pub(super) fn push(&mut self, id: TopicId, push: QueuedPush, now: Instant, out: &mut Vec<Action>) {
+        let request = push.request;
         let queued_at_most = self.settings.queued_pushes;
         let refusal = match self.topics.get_mut(&id) {
             None => Some(Error::new(ErrorKind::Closed)),
@@ -146,7 +139,7 @@ impl Session {
                 message: format!("{queued_at_most} messages already wait for the channel to be joined"),
             })),
             Some(topic) => {
-                topic.queue.push_back(QueuedPush { request, event, payload, deadline });
+                topic.queue.push_back(push);
                 None
             }
         };

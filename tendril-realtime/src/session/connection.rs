@@ -131,11 +131,6 @@ impl Session {
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts of one message; a struct would be built for this call only"
-    )]
-
     /// Gives up this incarnation, tells the server so, and tries again after a pause: a join that was answered too late
     /// would otherwise leave a channel on the server that nobody here knows.
     pub(super) fn abandon(&mut self, id: TopicId, error: &Error, now: Instant, out: &mut Vec<Action>) {

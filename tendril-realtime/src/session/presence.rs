@@ -15,11 +15,22 @@ use crate::{
 const WINDOW: Duration = Duration::from_secs(30);
 const CALLS_PER_WINDOW: usize = 5;
 
+/// How we want to be seen.
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Wanted {
+    /// Nobody ever asked.
+    #[default]
+    Unsaid,
+    /// With this state: JSON text of an object.
+    Here(String),
+    /// No more.
+    Gone,
+}
+
 /// The wish of one channel. Of several wishes within a short time only the last is sent.
 #[derive(Debug, Default)]
 pub(super) struct Tracking {
-    /// JSON text of the state to track; `Some(None)` to be tracked no more, `None` while nothing was ever asked.
-    wanted: Option<Option<String>>,
+    wanted: Wanted,
     /// The server has been told of `wanted` on this incarnation.
     is_told: bool,
     /// Who waits for that, and until when.
@@ -30,7 +41,7 @@ pub(super) struct Tracking {
 
 impl Tracking {
     pub(super) fn want(&mut self, state: Option<String>, request: RequestId, deadline: Instant) {
-        self.wanted = Some(state);
+        self.wanted = state.map_or(Wanted::Gone, Wanted::Here);
         self.is_told = false;
         self.waiting.push((request, deadline));
     }
@@ -39,7 +50,7 @@ impl Tracking {
     pub(super) fn on_joined(&mut self) {
         self.calls.clear();
         // Nobody has to be told that we are not there.
-        self.is_told = !matches!(self.wanted, Some(Some(_))) && self.waiting.is_empty();
+        self.is_told = !matches!(self.wanted, Wanted::Here(_)) && self.waiting.is_empty();
     }
 
     /// The connection went before the answer came: it will be told again.
@@ -56,9 +67,10 @@ impl Tracking {
         if self.is_told || self.calls.len() >= CALLS_PER_WINDOW {
             return None;
         }
-        let payload = match self.wanted.as_ref()? {
-            Some(state) => format!(r#"{{"type":"presence","event":"track","payload":{state}}}"#),
-            None => r#"{"type":"presence","event":"untrack","payload":{}}"#.to_owned(),
+        let payload = match &self.wanted {
+            Wanted::Unsaid => return None,
+            Wanted::Here(state) => format!(r#"{{"type":"presence","event":"track","payload":{state}}}"#),
+            Wanted::Gone => r#"{"type":"presence","event":"untrack","payload":{}}"#.to_owned(),
         };
         self.is_told = true;
         self.calls.push_back(now);
@@ -80,10 +92,11 @@ impl Tracking {
 
     /// When the next call is allowed, where one is wanted; or when somebody's patience ends.
     pub(super) fn wake(&self, is_joined: bool) -> Option<Instant> {
-        let due = (is_joined && !self.is_told && self.wanted.is_some()).then_some(()).and_then(|()| {
-            let excess = (self.calls.len() + 1).checked_sub(CALLS_PER_WINDOW + 1)?;
-            self.calls.get(excess).map(|call| *call + WINDOW)
-        });
+        let due =
+            (is_joined && !self.is_told && self.wanted != Wanted::Unsaid).then_some(()).and_then(|()| {
+                let excess = (self.calls.len() + 1).checked_sub(CALLS_PER_WINDOW + 1)?;
+                self.calls.get(excess).map(|call| *call + WINDOW)
+            });
         let late = self.waiting.iter().map(|(_, deadline)| *deadline).min();
         [due, late].into_iter().flatten().min()
     }
@@ -96,7 +109,7 @@ impl Session {
         let ids: Vec<TopicId> = self
             .topics
             .values()
-            .filter(|topic| topic.tracking.wanted.is_some())
+            .filter(|topic| topic.tracking.wanted != Wanted::Unsaid)
             .map(|topic| topic.id)
             .collect();
         for id in ids {

@@ -28,6 +28,7 @@
 
 mod query;
 mod record;
+mod store;
 mod task;
 
 use std::{
@@ -40,7 +41,7 @@ use futures_util::Stream;
 use serde::de::DeserializeOwned;
 use tokio::{sync::mpsc, task::AbortHandle};
 
-pub use self::query::Query;
+pub use self::{query::Query, store::Store};
 use crate::{client::Client, error::Error};
 
 /// What a [`Watch`] yields.

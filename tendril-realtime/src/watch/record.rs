@@ -17,6 +17,12 @@ pub(super) struct Record {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Key(Vec<String>);
 
+impl Key {
+    pub(super) fn new(values: Vec<String>) -> Self {
+        Self(values)
+    }
+}
+
 impl Record {
     pub(super) fn parse(json: &str) -> Option<Self> {
         serde_json::from_str(json).ok().map(|columns| Self { columns })

@@ -41,9 +41,9 @@ const RESUBSCRIBE: Duration = Duration::from_secs(60);
 pub(super) enum Told {
     Init,
     InitDone,
-    InitApplied(Box<str>),
-    Applied(Box<str>),
-    Deleted(Box<str>),
+    InitApplied(Key, Box<str>),
+    Applied(Key, Box<str>),
+    Deleted(Key, Box<str>),
     Failed(Error),
 }
 
@@ -54,9 +54,9 @@ impl Told {
         Ok(match self {
             Self::Init => WatchEvent::Init,
             Self::InitDone => WatchEvent::InitDone,
-            Self::InitApplied(json) => WatchEvent::InitApplied(row(&json)?),
-            Self::Applied(json) => WatchEvent::Applied(row(&json)?),
-            Self::Deleted(json) => WatchEvent::Deleted(row(&json)?),
+            Self::InitApplied(_, json) => WatchEvent::InitApplied(row(&json)?),
+            Self::Applied(_, json) => WatchEvent::Applied(row(&json)?),
+            Self::Deleted(_, json) => WatchEvent::Deleted(row(&json)?),
             Self::Failed(error) => return Err(error),
         })
     }
@@ -341,8 +341,8 @@ impl State {
             if first {
                 let known = self.known(&record);
                 let json = known.json.clone();
-                if self.rows.insert(key, known).is_none() {
-                    self.tell(Told::InitApplied(json)).await?;
+                if self.rows.insert(key.clone(), known).is_none() {
+                    self.tell(Told::InitApplied(key, json)).await?;
                 }
             } else {
                 self.applied(key, record).await?;
@@ -384,13 +384,13 @@ impl State {
             return Ok(());
         }
         let json = known.json.clone();
-        self.rows.insert(key, known);
-        self.tell(Told::Applied(json)).await
+        self.rows.insert(key.clone(), known);
+        self.tell(Told::Applied(key, json)).await
     }
 
     async fn gone(&mut self, key: &Key) -> Result<(), Gone> {
         match self.rows.remove(key) {
-            Some(known) => self.tell(Told::Deleted(known.json)).await,
+            Some(known) => self.tell(Told::Deleted(key.clone(), known.json)).await,
             None => Ok(()),
         }
     }

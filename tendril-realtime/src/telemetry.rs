@@ -1,0 +1,29 @@
+//! Names that operators rely on: they change only with a new major version.
+//!
+//! * **Events** of the crate `tracing` have the target `tendril_realtime`: `connected` (info), `not connected` (warn, with
+//!   `error`), `a frame was passed over` (debug). No key, token, URL or payload is in any of them. The websocket library logs
+//!   frames at level TRACE under its own target `tungstenite`: leave that off where logs are not secret.
+//! * **Metrics**, with the feature `metrics`, are counters of the facade of that name; the constants below are their names.
+//!   The same numbers are in [`Client::counters`](crate::Client::counters) without any feature.
+
+/// Target of all events.
+pub const TARGET: &str = "tendril_realtime";
+
+/// Websocket messages received.
+pub const FRAMES_RECEIVED: &str = "tendril_realtime_frames_received_total";
+/// Bytes of websocket messages received.
+pub const BYTES_RECEIVED: &str = "tendril_realtime_bytes_received_total";
+/// Websocket messages sent.
+pub const FRAMES_SENT: &str = "tendril_realtime_frames_sent_total";
+/// Bytes of websocket messages sent.
+pub const BYTES_SENT: &str = "tendril_realtime_bytes_sent_total";
+/// Messages that made no sense.
+pub const MALFORMED_FRAMES: &str = "tendril_realtime_malformed_frames_total";
+/// Events put into streams.
+pub const EVENTS_DELIVERED: &str = "tendril_realtime_events_delivered_total";
+/// Events that did not fit into a stream.
+pub const EVENTS_DROPPED: &str = "tendril_realtime_events_dropped_total";
+/// Marks of possible gaps.
+pub const RESYNCS: &str = "tendril_realtime_resyncs_total";
+/// Connections opened.
+pub const CONNECTIONS: &str = "tendril_realtime_connections_total";
