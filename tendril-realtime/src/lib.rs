@@ -1,10 +1,68 @@
 //! A Supabase Realtime and PostgREST client that tells the truth about gaps.
+//!
+//! ```no_run
+//! use futures_util::StreamExt as _;
+//! use tendril_realtime::{ChangeEvent, Changes, Client, Filter};
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Todo {
+//!     id: i64,
+//!     title: String,
+//! }
+//!
+//! # async fn run() -> Result<(), tendril_realtime::Error> {
+//! let client = Client::builder("https://ref.supabase.co", "sb_publishable_…").build()?;
+//! let mut todos =
+//!     client.channel("todos").changes::<Todo>(Changes::on("public", "todos").filter(Filter::gt("id", 5)?)).subscribe().await?;
+//! while let Some(event) = todos.next().await {
+//!     match event? {
+//!         ChangeEvent::Insert(todo) | ChangeEvent::Update { new: todo, .. } => println!("{}: {}", todo.id, todo.title),
+//!         ChangeEvent::Delete { old } => println!("gone: {old:?}"),
+//!         ChangeEvent::Resync(_) | ChangeEvent::Lagged(_) => println!("something may be missing: read the table"),
+//!         _ => {}
+//!     }
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! # Where to begin
+//!
+//! | you want | use |
+//! |---|---|
+//! | the rows of a table and every change of them, without gaps | [`Client::watch`], [`Client::store`] |
+//! | changes as they happen | [`Client::channel`], then [`changes`](ChannelBuilder::changes) |
+//! | messages between clients, who is online | [`ChannelBuilder::broadcasts`], [`ChannelBuilder::presences`], [`Channel`] |
+//! | messages without a websocket | [`Client::broadcasts_over_http`] |
+//! | to read and write rows | [`Client::rest`] |
+//! | tokens that are renewed | [`TokenSource`] |
+//! | to know how the connection is | [`Client::status`], [`Client::counters`], [`telemetry`] |
+//!
+//! What is promised, and what cannot be, is said in [`guarantees`].
+//!
+//! # Errors
+//!
+//! There is one [`Error`], with a [`kind`](Error::kind), a source, and advice: [`Error::retry`]. Streams yield errors as
+//! items. An error that [can be tried again](Retry) is news of what the client is doing about it; one that cannot is the
+//! last item. The exception is [`ErrorKind::Decode`], which concerns one item only.
+//!
+//! # Runtime and TLS
+//!
+//! The crate runs on tokio. TLS is rustls with `ring`, trusting what the platform trusts and the certificates given to
+//! [`ClientBuilder::root_certificate`]. `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` are respected for HTTP and for
+//! the websocket.
+//!
+//! # Optional features
+//!
+//! * `metrics`: the client's counters also go to the `metrics` facade; names in [`telemetry`].
+
 mod backoff;
 mod channel;
 mod client;
 mod driver;
 mod endpoint;
 mod error;
+#[doc = include_str!("guarantees.md")]
+pub mod guarantees {}
 pub mod rest;
 mod secret;
 mod session;
