@@ -14,8 +14,8 @@ setup: ## Install what is missing: PostgreSQL, pgTAP, git, Terraform
 
 demo: ## A real deployment, from the queue to the live log; ARGS=--keep leaves the stack running
 	@scripts/setup.sh demo
-	cargo build -p tendril-agent -p tendril-examples --bin tendril-agent --example demo
-	$${CARGO_TARGET_DIR:-target}/debug/examples/demo $(ARGS)
+	cargo build -p tendril-agent -p tendril-examples --bin tendril-agent --example demo --example deploy --example listen
+	@$${CARGO_TARGET_DIR:-target}/debug/examples/demo $(ARGS)
 
 test: setup ## All tests
 	cargo build -p tendril-agent --bins

@@ -133,7 +133,7 @@ impl Screen {
         };
         let status = self.paint(tone, &row.status);
         let after = row.finished_at.map(|time| format!(" after {}", span(row.since_queued(time))));
-        let code = row.error_code.iter().map(|code| format!(", {code}:"));
+        let code = row.error_code.iter().filter(|code| **code != row.status).map(|code| format!(", {code}"));
         let message = row.error_message.iter().flat_map(|message| message.lines());
         let reasons = message.map(|line| format!("\n{:13}{}", "", printable(line)));
         std::iter::once(status).chain(after).chain(code).chain(reasons).collect()

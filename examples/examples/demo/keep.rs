@@ -1,5 +1,7 @@
 //! `--keep`: the parts stay, for playing.
 
+use std::{env, path::PathBuf};
+
 use tendril_examples::screen::{Screen, Tone};
 
 use crate::{Problem, agent_process::AgentProcess, control_plane::ControlPlane};
@@ -33,23 +35,38 @@ export TENDRIL_CLUSTER={cluster}
 
 {deploy}
 
-cargo run -q -p tendril-examples --example deploy -- --template hello --var name=you --var lines=40
+{deploy_command} --template hello --var name=you --var lines=40
 
 {curl}
 
-curl -i "$SUPABASE_URL/rest/v1/deployments" \
+curl -si "$SUPABASE_URL/rest/v1/deployments" \
   -H "apikey: $SUPABASE_ANON_KEY" -H "Authorization: Bearer $SUPABASE_USER_TOKEN" -H 'Content-Type: application/json' \
   -d '{{"cluster_id": "'"$TENDRIL_CLUSTER"'", "config_snapshot": {{"template": "hello", "variables": {{"name": "curl"}}}}}}'
 
 {listen}
 
-cargo run -q -p tendril-examples --example listen -- --token "$SUPABASE_USER_TOKEN" --table public.deployments
-cargo run -q -p tendril-examples --example listen -- --token "$SUPABASE_USER_TOKEN" --table public.deployment_logs
+{listen_command} --token "$SUPABASE_USER_TOKEN" --table public.deployments
+{listen_command} --token "$SUPABASE_USER_TOKEN" --table public.deployment_logs
 
 {sql}
 
 psql {database}
 "#,
-        database = plane.database_url()
+        database = plane.database_url(),
+        deploy_command = example("deploy"),
+        listen_command = example("listen"),
     )
+}
+
+/// How to run another example: as it was built beside this one, or by Cargo.
+fn example(name: &str) -> String {
+    let built = env::current_exe().ok().map(|own| own.with_file_name(name)).filter(|path| path.is_file());
+    let by_cargo = || format!("cargo run -q -p tendril-examples --example {name} --");
+    built.map_or_else(by_cargo, |path| from_here(path).display().to_string())
+}
+
+/// A path as one would type it in the current directory.
+fn from_here(path: PathBuf) -> PathBuf {
+    let here = env::current_dir().ok();
+    here.and_then(|here| Some(path.strip_prefix(here).ok()?.to_owned())).unwrap_or(path)
 }

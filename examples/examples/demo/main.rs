@@ -99,7 +99,8 @@ async fn run(options: Options) -> Result<bool, Problem> {
 
 async fn start(keep: bool, screen: &Screen) -> Result<ControlPlane, Problem> {
     let started = Instant::now();
-    screen.line(screen.paint(Tone::Bold, "Tendril: a deployment from the queue to the live log\n"))?;
+    screen.line(screen.paint(Tone::Bold, "Tendril: a deployment from the queue to the live log"))?;
+    screen.line("")?;
     let plane = ControlPlane::start(keep).await?;
     let took = span(started.elapsed());
     screen.fact("stack", format_args!("{}, a real PostgreSQL behind it, up in {took}", plane.url()))?;

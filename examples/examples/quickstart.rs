@@ -1,0 +1,43 @@
+//! The README's first piece of code, word for word.
+//!
+//! ```text
+//! cargo run -p tendril-examples --example quickstart
+//! ```
+//!
+//! with `SUPABASE_URL`, `SUPABASE_ANON_KEY` and `SUPABASE_USER_TOKEN` as `make demo ARGS=--keep` prints them.
+
+use std::env::var;
+
+use futures_util::StreamExt as _;
+use serde::Deserialize;
+use tendril_realtime::{AccessToken, ChangeEvent, Changes, Client};
+
+#[derive(Deserialize)]
+struct Deployment {
+    id: String,
+    status: String,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let client = Client::builder(var("SUPABASE_URL")?, var("SUPABASE_ANON_KEY")?)
+        .token_source(AccessToken::new(var("SUPABASE_USER_TOKEN")?)?)
+        .build()?;
+    let wish = Changes::on("public", "deployments");
+    let mut events = client.channel("deployments").changes::<Deployment>(wish).subscribe().await?;
+    println!("rows flow");
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(ChangeEvent::Insert(row) | ChangeEvent::Update { new: row, .. }) => {
+                println!("{} is {}", row.id, row.status);
+            }
+            Ok(ChangeEvent::Delete { old }) => println!("{} is gone", old.json()),
+            Ok(ChangeEvent::Resync(_) | ChangeEvent::Lagged(_)) => {
+                println!("may have missed rows: read the table");
+            }
+            Ok(_) => {}
+            Err(error) => eprintln!("{error}"),
+        }
+    }
+    Ok(())
+}
