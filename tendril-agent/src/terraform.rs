@@ -23,9 +23,6 @@ pub(crate) mod message;
 
 pub use self::environment::AllowList;
 
-/// How long a command waits for a state lock that another one holds.
-const LOCK_TIMEOUT: &str = "-lock-timeout=120s";
-
 /// Which of the two programs it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Product {
@@ -42,6 +39,7 @@ pub struct Terraform {
     product: Product,
     version: String,
     cli_config: Option<PathBuf>,
+    plugin_cache: Option<PathBuf>,
     allow_list: environment::AllowList,
 }
 
@@ -83,7 +81,14 @@ impl Terraform {
         version: String,
         cli_config: Option<PathBuf>,
     ) -> Self {
-        Self { program, product, version, cli_config, allow_list: environment::AllowList::default() }
+        let allow_list = environment::AllowList::default();
+        Self { program, product, version, cli_config, plugin_cache: None, allow_list }
+    }
+
+    /// The same program with providers kept in this directory, which must exist.
+    pub(crate) fn caching(mut self, plugins: PathBuf) -> Self {
+        self.plugin_cache = Some(plugins);
+        self
     }
 
     /// The same program with this list of variables.
@@ -105,7 +110,7 @@ impl Terraform {
         }
     }
 
-    /// The command of one step.
+    /// The command of one step. It waits for a state lock that another one holds for as long as the clockwork says.
     pub(crate) fn command(
         &self,
         step: Step,
@@ -113,13 +118,32 @@ impl Terraform {
         workspace: &Workspace,
         timing: &Timing,
     ) -> io::Result<Command> {
-        Ok(Command {
-            program: self.program.clone(),
-            args: arguments(step, action, workspace),
-            dir: workspace.module_dir(),
-            env: self.environment(workspace)?,
-            patience: patience(step, timing),
-        })
+        let args = arguments(step, action, workspace, timing.lock_timeout);
+        self.with_arguments(args, workspace, patience(step, timing))
+    }
+
+    /// Removes the state lock of this ID.
+    pub(crate) fn unlock(&self, id: &str, workspace: &Workspace, timing: &Timing) -> io::Result<Command> {
+        // An ID comes from outside: it must not be taken for a flag.
+        let args = ["force-unlock", "-force", "-no-color", "--", id].map(OsString::from);
+        self.with_arguments(args.into(), workspace, patience(Step::Init, timing))
+    }
+
+    /// Writes a state file to the backend, unless the state there has another lineage or is newer.
+    pub(crate) fn push(&self, file: &Path, workspace: &Workspace, timing: &Timing) -> io::Result<Command> {
+        let mut args = ["state", "push", "-no-color"].map(OsString::from).to_vec();
+        args.extend([lock_timeout(timing.lock_timeout), file.into()]);
+        self.with_arguments(args, workspace, patience(Step::Init, timing))
+    }
+
+    fn with_arguments(
+        &self,
+        args: Vec<OsString>,
+        workspace: &Workspace,
+        patience: Patience,
+    ) -> io::Result<Command> {
+        let env = self.environment(workspace)?;
+        Ok(Command { program: self.program.clone(), args, dir: workspace.module_dir(), env, patience })
     }
 
     /// The whole environment of a command: what may be inherited, and the agent's own settings.
@@ -140,6 +164,7 @@ impl Terraform {
             ("TF_CLI_CONFIG_FILE", cli_config.into()),
         ];
         env.extend(set.map(|(name, value)| (name.into(), value)));
+        env.extend(self.plugin_cache.iter().map(|dir| ("TF_PLUGIN_CACHE_DIR".into(), dir.into())));
         Ok(env)
     }
 
@@ -158,8 +183,12 @@ fn own_cli_config(home: &Path) -> io::Result<PathBuf> {
     Ok(file)
 }
 
-fn arguments(step: Step, action: Action, workspace: &Workspace) -> Vec<OsString> {
-    let plan = workspace.data_dir().join("tfplan");
+fn lock_timeout(time: Duration) -> OsString {
+    format!("-lock-timeout={}s", time.as_secs()).into()
+}
+
+fn arguments(step: Step, action: Action, workspace: &Workspace, patience: Duration) -> Vec<OsString> {
+    let plan = workspace.plan_file();
     let mut args: Vec<OsString> = vec![step.name().into()];
     let mut push = |arg: &str| args.push(arg.into());
     push("-no-color");
@@ -171,17 +200,18 @@ fn arguments(step: Step, action: Action, workspace: &Workspace) -> Vec<OsString>
             }
         }
         Step::Plan => {
-            ["-json", "-input=false", "-detailed-exitcode", LOCK_TIMEOUT].into_iter().for_each(&mut push);
+            ["-json", "-input=false", "-detailed-exitcode"].into_iter().for_each(&mut push);
             if action == Action::Destroy {
                 push("-destroy");
             }
+            args.push(lock_timeout(patience));
             let mut out = OsString::from("-out=");
             out.push(plan);
             args.push(out);
         }
         Step::Apply => {
-            ["-json", "-input=false", LOCK_TIMEOUT].into_iter().for_each(&mut push);
-            args.push(plan.into());
+            ["-json", "-input=false"].into_iter().for_each(&mut push);
+            args.extend([lock_timeout(patience), plan.into()]);
         }
         Step::Output => push("-json"),
     }
@@ -227,7 +257,7 @@ mod tests {
     }
 
     fn line(step: Step, action: Action) -> String {
-        let args = arguments(step, action, &workspace());
+        let args = arguments(step, action, &workspace(), Duration::from_secs(120));
         args.join(std::ffi::OsStr::new(" ")).into_string().unwrap()
     }
 
@@ -236,7 +266,7 @@ mod tests {
         assert_eq!(line(Step::Init, Action::Apply), "init -no-color -input=false");
         assert_eq!(
             line(Step::Plan, Action::Destroy),
-            "plan -no-color -json -input=false -detailed-exitcode -lock-timeout=120s -destroy -out=/w/run/data/tfplan"
+            "plan -no-color -json -input=false -detailed-exitcode -destroy -lock-timeout=120s -out=/w/run/data/tfplan"
         );
         assert_eq!(
             line(Step::Apply, Action::Destroy),

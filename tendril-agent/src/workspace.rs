@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! <work dir>/<deployment>.<attempt>/   0700
+//!     holder.json   which step may hold the state's lock         (state)
 //!     claim.json    which claim this is, and how far it got      (recovery)
-//!     log           every line that was read                     (log_spool)
+//!     log/          every line that was read and not uploaded    (log_spool)
 //!     ending.json   the final status, until it is stored         (report)
 //!     run/          removed as soon as the run is over
 //!         module/   the template's files, variables, backend; Terraform runs here
@@ -17,14 +18,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use crate::job::{ErrorCode, Failure, Job};
+use crate::{
+    job::{ErrorCode, Failure, Job},
+    state::{State, rescue_name},
+};
 
 /// Name of the generated variables file; `zz` makes it win over the template's own `*.auto.tfvars`.
 const VARIABLES_FILE: &str = "zz_tendril.auto.tfvars.json";
-/// Name of the generated backend file; an override file replaces a backend block of the template.
-const BACKEND_FILE: &str = "zz_tendril_override.tf.json";
 /// State that Terraform could not write to its backend.
 const ERRORED_STATE: &str = "errored.tfstate";
 
@@ -53,8 +55,8 @@ impl Workspace {
         self.root.join("claim.json")
     }
 
-    /// Every line that was read.
-    pub(crate) fn log_file(&self) -> PathBuf {
+    /// Every line that was read and not uploaded.
+    pub(crate) fn log_dir(&self) -> PathBuf {
         self.root.join("log")
     }
 
@@ -73,6 +75,16 @@ impl Workspace {
         self.root.join("run/data")
     }
 
+    /// The saved plan.
+    pub(crate) fn plan_file(&self) -> PathBuf {
+        self.data_dir().join("tfplan")
+    }
+
+    /// Which step of this attempt may hold the state's lock.
+    pub(crate) fn holder_file(&self) -> PathBuf {
+        self.root.join("holder.json")
+    }
+
     /// `HOME` and `TMPDIR` of Terraform.
     pub(crate) fn home_dir(&self) -> PathBuf {
         self.root.join("run/home")
@@ -83,12 +95,10 @@ impl Workspace {
         &self,
         template_dir: &Path,
         variables: &Map<String, Value>,
-        backend: &Backend,
+        state: &State,
     ) -> Result<(), Failure> {
         let fault = |source: io::Error| Failure::internal("the workspace cannot be prepared", &source);
-        for dir in [self.module_dir(), self.data_dir(), self.home_dir()] {
-            private_dir(&dir).map_err(fault)?;
-        }
+        self.lay_out_empty(state).map_err(fault)?;
         let inside = template_dir.canonicalize().map_err(fault)?;
         copy_tree(&inside, &inside, &self.module_dir()).map_err(|error| match error {
             CopyError::Escape(path) => Failure::new(
@@ -103,9 +113,16 @@ impl Workspace {
         })?;
         let variables = serde_json::to_vec_pretty(variables).map_err(|error| fault(error.into()))?;
         private_file(&self.module_dir().join(VARIABLES_FILE), &variables).map_err(fault)?;
-        backend.prepare().map_err(fault)?;
-        private_file(&self.module_dir().join(BACKEND_FILE), backend.block().to_string().as_bytes())
-            .map_err(fault)
+        // Once more: a template's own file of that name must not win.
+        state.lay_out(&self.module_dir()).map_err(fault)
+    }
+
+    /// Lays out a module with nothing but the backend: enough to work on the state itself.
+    pub(crate) fn lay_out_empty(&self, state: &State) -> io::Result<()> {
+        for dir in [self.module_dir(), self.data_dir(), self.home_dir()] {
+            private_dir(&dir)?;
+        }
+        state.lay_out(&self.module_dir())
     }
 
     /// Removes what Terraform worked on. State that it could not write to its backend is moved to `rescue` first, and its
@@ -116,8 +133,8 @@ impl Workspace {
         if errored.exists() {
             private_dir(rescue)?;
             let name = self.root.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let place = rescue.join(format!("errored-{name}.tfstate"));
-            fs::copy(&errored, &place)?;
+            let place = rescue.join(rescue_name(&name));
+            private_file(&place, &fs::read(&errored)?)?;
             kept = Some(place);
         }
         remove_dir(&self.root.join("run"))?;
@@ -130,35 +147,8 @@ impl Workspace {
     }
 }
 
-/// Where the state is kept. Today a file per state key; the generated file is the only place that knows.
-#[derive(Clone, Debug)]
-pub(crate) struct Backend {
-    /// `<state dir>/<state key>`.
-    dir: PathBuf,
-}
-
-impl Backend {
-    /// The local backend of one state key.
-    pub(crate) fn local(state_dir: &Path, state_key: &str) -> Self {
-        Self { dir: state_dir.join(state_key) }
-    }
-
-    /// Where state that could not be written is kept.
-    pub(crate) fn rescue_dir(&self) -> &Path {
-        &self.dir
-    }
-
-    fn prepare(&self) -> io::Result<()> {
-        private_dir(&self.dir)
-    }
-
-    fn block(&self) -> Value {
-        json!({"terraform": {"backend": {"local": {"path": self.dir.join("terraform.tfstate")}}}})
-    }
-}
-
 /// Makes a directory that only this user may enter.
-fn private_dir(path: &Path) -> io::Result<()> {
+pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
@@ -233,9 +223,11 @@ fn copy_tree(template: &Path, from: &Path, to: &Path) -> Result<(), CopyError> {
 mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
+    use serde_json::json;
     use uuid::Uuid;
 
     use super::*;
+    use crate::state::StateBackend;
 
     struct Bench {
         dir: tempfile::TempDir,
@@ -259,8 +251,8 @@ mod tests {
 
         fn lay_out(&self) -> Result<(), Failure> {
             let variables = serde_json::from_value(json!({"name": "x"})).unwrap();
-            let backend = Backend::local(&self.dir.path().join("state"), "prod");
-            self.workspace.lay_out(&self.template(), &variables, &backend)
+            let state = StateBackend::local().of(&self.dir.path().join("state"), "prod");
+            self.workspace.lay_out(&self.template(), &variables, &state)
         }
     }
 
@@ -276,7 +268,8 @@ mod tests {
         assert_eq!(mode(&bench.workspace.root), 0o700);
         assert_eq!(mode(&module.join(VARIABLES_FILE)), 0o600);
         assert_eq!(fs::read_to_string(module.join("modules/m/m.tf")).unwrap(), "# m");
-        let backend: Value = serde_json::from_slice(&fs::read(module.join(BACKEND_FILE)).unwrap()).unwrap();
+        let file = module.join("zz_tendril_override.tf.json");
+        let backend: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
         let path = backend["terraform"]["backend"]["local"]["path"].as_str().unwrap();
         assert!(path.ends_with("state/prod/terraform.tfstate"), "{path}");
     }

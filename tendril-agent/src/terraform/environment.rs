@@ -53,6 +53,8 @@ const REFUSED: &[&str] = &["TENDRIL_*", "SUPABASE_*", "TF_*", "HOME", "TMPDIR"];
 pub struct AllowList {
     /// Names and prefixes beside the built-in ones.
     extra: Vec<String>,
+    /// What the state's backend needs; may be what is refused to everybody else.
+    for_backend: &'static [&'static str],
 }
 
 impl AllowList {
@@ -76,12 +78,18 @@ impl AllowList {
                 ));
             }
         }
-        Ok(Self { extra })
+        Ok(Self { extra, for_backend: &[] })
+    }
+
+    /// The same list, and what the state's backend needs.
+    pub(crate) fn for_backend(self, names: &'static [&'static str]) -> Self {
+        Self { for_backend: names, ..self }
     }
 
     fn allows(&self, name: &str) -> bool {
-        let listed = ALLOWED.iter().copied().chain(self.extra.iter().map(String::as_str));
-        !is_refused(name) && listed.into_iter().any(|pattern| fits(pattern, name))
+        let mut listed = ALLOWED.iter().copied().chain(self.extra.iter().map(String::as_str));
+        let is_listed = !is_refused(name) && listed.any(|pattern| fits(pattern, name));
+        is_listed || self.for_backend.iter().any(|pattern| fits(pattern, name))
     }
 
     /// What is inherited from this process.
@@ -112,11 +120,20 @@ pub(crate) fn secrets_in<'a>(
     let secret = |name: &OsStr| {
         let name = name.to_string_lossy().to_ascii_uppercase();
         let about_a_file = name.ends_with("_FILE") || name.ends_with("_PATH") || name.ends_with("_URI");
-        let words = ["SECRET", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIAL", "PRIVATE", "_KEY", "TF_VAR_"];
+        let words = [
+            "SECRET", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIAL", "PRIVATE", "_KEY", "CONN_STR", "TF_VAR_",
+        ];
         !about_a_file && words.iter().any(|word| name.contains(word))
     };
     let named = environment.into_iter().filter(|(name, _)| secret(name));
-    named.map(|(_, value)| value.to_string_lossy().into_owned()).collect()
+    named.flat_map(|(_, value)| with_password(&value.to_string_lossy())).collect()
+}
+
+/// A value, and the password inside where it is an address with one.
+fn with_password(value: &str) -> Vec<String> {
+    let address = url::Url::parse(value).ok();
+    let password = address.as_ref().and_then(url::Url::password).map(str::to_owned);
+    std::iter::once(value.to_owned()).chain(password).collect()
 }
 
 #[cfg(test)]
@@ -168,6 +185,22 @@ mod tests {
             assert!(AllowList::with_extra(names).is_err(), "{names}");
         }
         AllowList::with_extra("TF_VAR_region").unwrap();
+    }
+
+    #[test]
+    fn the_backends_variables_are_let_in_where_it_is_used_and_only_there() {
+        let vars = || ["TF_HTTP_PASSWORD", "TF_LOG", "PG_CONN_STR"].map(|name| pair(name, "v"));
+        let list = AllowList::with_extra("").unwrap();
+        assert!(list.select(vars()).is_empty());
+        let kept = list.for_backend(&["TF_HTTP_*"]).select(vars());
+        assert_eq!(kept.keys().collect::<Vec<_>>(), ["TF_HTTP_PASSWORD"]);
+    }
+
+    #[test]
+    fn the_password_of_an_address_is_a_secret_too() {
+        let vars = [pair("PG_CONN_STR", "postgres://u:s3cret@h/d")];
+        let found = secrets_in(vars.iter().map(|(name, value)| (name, value)));
+        assert_eq!(found, ["postgres://u:s3cret@h/d", "s3cret"]);
     }
 
     #[test]
