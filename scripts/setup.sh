@@ -2,7 +2,7 @@
 # Installs what the demo and the tests need and this machine does not have. Quick when nothing is missing; safe to repeat.
 #
 #   scripts/setup.sh          everything
-#   scripts/setup.sh demo     without pgTAP, which only the tests need
+#   scripts/setup.sh demo     without pgTAP and tinyproxy, which only the tests need
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -152,6 +152,9 @@ fi
 if [ "${1:-}" != demo ] && ! have_pgtap "$dir"; then
   install "pgTAP for PostgreSQL $(postgres_major "$dir")" "postgresql-$(postgres_major "$dir")-pgtap" pgtap 'postgresql-pgtap' pgtap
   have_pgtap "$dir" || stop "pgTAP is installed, but not for the PostgreSQL in $dir."
+fi
+if [ "${1:-}" != demo ]; then
+  have tinyproxy || install 'tinyproxy, through which the tests connect' tinyproxy tinyproxy tinyproxy tinyproxy
 fi
 
 have terraform || have tofu || fetch_terraform

@@ -34,6 +34,6 @@ pub use self::{
     deployment::{Chunk, Deployment, Log, Row},
     patience::{PATIENCE, until, within},
     program::Program,
-    project::Project,
+    project::{Project, connect},
     world::{World, fixtures, repository},
 };

@@ -128,7 +128,8 @@ impl Project {
 }
 
 /// Opens a connection whose task ends with it.
-pub(crate) async fn connect(url: &str) -> Client {
+/// A connection to a database, for as long as the client lives.
+pub async fn connect(url: &str) -> Client {
     let (client, connection) =
         tokio_postgres::connect(url, NoTls).await.unwrap_or_else(|error| panic!("no database: {error}"));
     tokio::spawn(connection);

@@ -1,0 +1,90 @@
+//! Tokens that end.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use futures_util::StreamExt as _;
+use supabase_local::Stack;
+use tendril_realtime::{AccessToken, ChangeEvent, Changes, Client, ResyncReason, TokenFuture, TokenSource};
+
+use crate::table::{Job, insert, stack};
+
+/// Mints short tokens, as an Edge Function would.
+struct Mint {
+    stack: Arc<Stack>,
+    life: Duration,
+    minted: Arc<AtomicU32>,
+}
+
+fn short_token(stack: &Stack, life: Duration) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    stack.mint(&serde_json::json!({
+        "role": "service_role", "aud": "authenticated", "iat": now, "exp": now + life.as_secs(),
+        "jti": uuid::Uuid::new_v4(),
+    }))
+}
+
+impl TokenSource for Mint {
+    fn token(&self) -> TokenFuture<'_> {
+        self.minted.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move { AccessToken::new(short_token(&self.stack, self.life)) })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_of_six_seconds_are_renewed_without_a_rejoin() {
+    let (stack, database) = stack().await;
+    let stack = Arc::new(stack);
+    let minted = Arc::new(AtomicU32::new(0));
+    let mint = Mint { stack: Arc::clone(&stack), life: Duration::from_secs(6), minted: Arc::clone(&minted) };
+    let client = Client::builder(stack.api_url(), stack.anon_key()).token_source(mint).build().unwrap();
+    let changes = Changes::on("public", "jobs");
+    let mut stream = client.channel("jobs").changes::<Job>(changes).subscribe().await.unwrap();
+    for second in 0..16 {
+        insert(&database, second, second + 1).await;
+        loop {
+            let event = tokio::time::timeout(Duration::from_secs(20), stream.next()).await.expect("rows flow");
+            match event.unwrap().expect("no trouble") {
+                ChangeEvent::Insert(job) => {
+                    assert_eq!(job.id, second);
+                    break;
+                }
+                ChangeEvent::Resync(reason) => assert_eq!(reason, ResyncReason::TokenRenewed),
+                other => panic!("{other:?}"),
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert_eq!(client.counters().connections, 1);
+    assert!(minted.load(Ordering::Relaxed) >= 4, "renewed several times");
+}
+
+#[tokio::test]
+async fn an_expired_token_that_nobody_can_renew_is_a_final_error_with_the_servers_code() {
+    let (stack, _database) = stack().await;
+    let token = short_token(&stack, Duration::ZERO);
+    let client = Client::builder(stack.api_url(), stack.anon_key())
+        .token_source(AccessToken::new(token).unwrap())
+        .build()
+        .unwrap();
+    let changes = Changes::on("public", "jobs");
+    let error = client.channel("jobs").changes::<Job>(changes).subscribe().await.unwrap_err();
+    assert_eq!(error.code(), "InvalidJWTToken");
+    assert_eq!(error.retry(), tendril_realtime::Retry::Never);
+    assert!(error.to_string().contains("expired"), "{error}");
+}
+
+#[tokio::test]
+async fn a_key_that_the_server_does_not_take_is_a_final_error() {
+    let (stack, _database) = stack().await;
+    let client = Client::builder(stack.api_url(), "nonsense").build().unwrap();
+    let changes = Changes::on("public", "jobs");
+    let error = client.channel("jobs").changes::<Job>(changes).subscribe().await.unwrap_err();
+    assert_eq!(error.code(), "HandshakeRefused");
+    assert!(error.to_string().contains("401"), "{error}");
+}
