@@ -178,6 +178,7 @@ impl Agent {
             leases: self.leases.clone(),
             health: self.health.clone(),
             period: self.config.timing.heartbeat,
+            spread: self.config.timing.start_spread,
         }
     }
 

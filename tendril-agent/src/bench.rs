@@ -18,6 +18,7 @@ use crate::{
     config::{Config, Timing},
     preflight,
     session::Credential,
+    state::StateBackend,
     telemetry::LogFormat,
 };
 
@@ -174,10 +175,16 @@ pub(crate) fn config(dir: &Path) -> Config {
         work_dir: under("work"),
         state_dir: under("state"),
         concurrency: 2,
-        terraform: preflight::terraform(None, None).unwrap(),
+        spool_limit: u64::MAX,
+        state_backend: StateBackend::local(),
+        terraform: preflight::terraform(None, None).unwrap().caching(under("plugins")),
         health_addr: None,
         log_format: LogFormat::Human,
         log_filter: "warn".to_owned(),
-        timing: Timing { log_flush: std::time::Duration::from_millis(50), ..Timing::default() },
+        timing: Timing {
+            log_flush: std::time::Duration::from_millis(50),
+            start_spread: std::time::Duration::ZERO,
+            ..Timing::default()
+        },
     }
 }

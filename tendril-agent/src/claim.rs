@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::{
+    failpoint::failpoint,
     job::{Job, Status},
     pace::Backoff,
 };
@@ -45,6 +46,7 @@ pub(crate) async fn claim(rest: &Rest, id: Uuid, agent_name: &str) -> Result<Cla
     });
     let request = rest.from("deployments").update(&wish).eq("id", id).eq("status", Status::Queued.as_str());
     let answer = request.select(COLUMNS).rows::<Row>().await;
+    failpoint!("claim.answered");
     match answer {
         Ok(rows) => Ok(judge(id, claim_token, rows)),
         Err(error) if may_have_happened(&error) => {
@@ -66,7 +68,7 @@ async fn look_again(rest: &Rest, id: Uuid, claim_token: Uuid, lost: Error) -> Re
             Ok(rows) if rows.iter().any(|row| row.status == Status::Queued) => return Err(lost),
             Ok(rows) => return Ok(judge(id, claim_token, rows)),
             Err(error) if Instant::now() >= give_up => return Err(error),
-            Err(_) => sleep(backoff.next(None)).await,
+            Err(error) => sleep(backoff.after(&error)).await,
         }
     }
 }

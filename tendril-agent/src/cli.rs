@@ -46,11 +46,33 @@ pub struct Cli {
     #[arg(long, value_name = "DIR", env = "TENDRIL_STATE_DIR", default_value = "/var/lib/tendril/state")]
     pub state_dir: Option<String>,
 
+    /// Where Terraform state is kept: `local`, `s3`, `http`, `pg` or `kubernetes`
+    #[arg(long, value_name = "BACKEND", env = "TENDRIL_STATE_BACKEND", default_value = "local")]
+    pub state_backend: Option<String>,
+
+    /// The backend's settings that all states share: a JSON object, or a file that holds one. No credentials: they
+    /// reach the backend through the environment
+    #[arg(long, value_name = "JSON", env = "TENDRIL_STATE_CONFIG")]
+    pub state_config: Option<String>,
+
+    /// Directory where Terraform keeps downloaded providers for later runs [default: `plugins` in the work directory]
+    #[arg(long, value_name = "DIR", env = "TENDRIL_PLUGIN_CACHE_DIR")]
+    pub plugin_cache_dir: Option<String>,
+
     /// How many jobs may run at the same time (1 to 64)
     #[arg(long, value_name = "N", env = "TENDRIL_CONCURRENCY", default_value = "2")]
     pub concurrency: Option<String>,
 
-    /// How long running jobs may go on after SIGTERM before they are interrupted, such as `90s`, `10m`
+    /// Most that one job's log may take on disk while it waits for the control plane; then its middle is dropped
+    #[arg(long, value_name = "SIZE", env = "TENDRIL_SPOOL_LIMIT", default_value = "256MiB")]
+    pub spool_limit: Option<String>,
+
+    /// The first contact falls anywhere in this time after the start, so that many agents do not come at once
+    #[arg(long, value_name = "TIME", env = "TENDRIL_START_SPREAD", default_value = "15s")]
+    pub start_spread: Option<String>,
+
+    /// The time from SIGTERM to the agent's end, such as `90s`, `10m`: for two thirds of it running jobs may go on, then
+    /// they are interrupted
     #[arg(long, value_name = "TIME", env = "TENDRIL_SHUTDOWN_GRACE", default_value = "10m")]
     pub shutdown_grace: Option<String>,
 

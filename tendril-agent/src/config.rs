@@ -13,8 +13,10 @@ use uuid::Uuid;
 
 use crate::{
     cli::Cli,
+    log_spool::SpoolRules,
     preflight,
     session::{Credential, MachineToken},
+    state::StateBackend,
     telemetry::LogFormat,
     terraform::{AllowList, Terraform},
 };
@@ -38,8 +40,12 @@ pub struct Config {
     pub work_dir: PathBuf,
     /// One folder per state key.
     pub state_dir: PathBuf,
+    /// Which backend keeps the states.
+    pub state_backend: StateBackend,
     /// Jobs at the same time.
     pub concurrency: usize,
+    /// Most that one job's log may take on disk while it waits for the control plane, in bytes.
+    pub spool_limit: u64,
     /// The program that was found and answered `version`.
     pub terraform: Terraform,
     /// Address of the health server, if one is wanted.
@@ -57,9 +63,12 @@ pub struct Config {
 pub struct Timing {
     /// Mean time between heartbeats; each one is moved by up to 20 %.
     pub heartbeat: Duration,
+    /// The first contact falls anywhere in this time after the start, so that a thousand agents that are restarted at once
+    /// do not all come at once.
+    pub start_spread: Duration,
     /// Age at which an open chunk of log lines is closed, and the least time between two uploads of a run.
     pub log_flush: Duration,
-    /// After a drain began: how long running jobs may go on.
+    /// From the beginning of a drain to the end of the process.
     pub shutdown_grace: Duration,
     /// First interrupt to second interrupt, while nothing is being changed.
     pub plan_cancel_grace: Duration,
@@ -67,6 +76,8 @@ pub struct Timing {
     pub apply_cancel_grace: Duration,
     /// Second interrupt to SIGKILL of the process group.
     pub kill_grace: Duration,
+    /// How long a command waits for a state lock that another one holds.
+    pub lock_timeout: Duration,
     /// How long the last log lines and statuses may take to be stored once the agent is told to hurry.
     pub farewell: Duration,
 }
@@ -75,11 +86,13 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             heartbeat: Duration::from_secs(15),
+            start_spread: Duration::from_secs(15),
             log_flush: Duration::from_millis(500),
             shutdown_grace: Duration::from_secs(600),
             plan_cancel_grace: Duration::from_secs(300),
             apply_cancel_grace: Duration::from_secs(1200),
             kill_grace: Duration::from_secs(15),
+            lock_timeout: Duration::from_secs(120),
             farewell: Duration::from_secs(20),
         }
     }
@@ -131,6 +144,7 @@ impl Config {
             }
         }
         let concurrency = reader.take(concurrency(cli));
+        let spool_limit = reader.take(spool_limit(cli));
         let mut timing = Timing::default();
         reader.duration(
             "--shutdown-grace / TENDRIL_SHUTDOWN_GRACE",
@@ -147,11 +161,19 @@ impl Config {
             cli.apply_cancel_grace.as_ref(),
             &mut timing.apply_cancel_grace,
         );
+        reader.duration(
+            "--start-spread / TENDRIL_START_SPREAD",
+            cli.start_spread.as_ref(),
+            &mut timing.start_spread,
+        );
         let allow_list = reader.take(AllowList::with_extra(given(cli.terraform_env.as_ref()).unwrap_or("")));
         let terraform = reader.take(preflight::terraform(
             given(cli.terraform.as_ref()),
             given(cli.terraform_config.as_ref()).map(Path::new),
         ));
+        let state_backend = reader
+            .take(StateBackend::read(given(cli.state_backend.as_ref()), given(cli.state_config.as_ref())));
+        let plugin_cache = work_dir.as_deref().and_then(|dir| reader.take(plugin_cache(cli, dir)));
         let health_addr = reader.take(health_addr(cli));
         let log_format = reader.take(log_format(cli));
 
@@ -166,7 +188,11 @@ impl Config {
                 work_dir: work_dir?,
                 state_dir: state_dir?,
                 concurrency: concurrency?,
-                terraform: terraform?.allowing(allow_list?),
+                spool_limit: spool_limit?,
+                terraform: terraform?
+                    .allowing(allow_list?.for_backend(state_backend.as_ref()?.kind().environment()))
+                    .caching(plugin_cache?),
+                state_backend: state_backend?,
                 health_addr: health_addr?,
                 log_format: log_format?,
                 log_filter: given(cli.log_level.as_ref()).unwrap_or("info").to_owned(),
@@ -177,6 +203,13 @@ impl Config {
             Some(config) if reader.problems.is_empty() => Ok(config),
             _ => Err(ConfigProblems(reader.problems)),
         }
+    }
+}
+
+impl Config {
+    /// How each job's log is kept on disk.
+    pub(crate) fn spool_rules(&self) -> SpoolRules {
+        SpoolRules { flush_after: self.timing.log_flush, limit: self.spool_limit }
     }
 }
 
@@ -191,7 +224,9 @@ impl fmt::Debug for Config {
             .field("templates_dir", &self.templates_dir)
             .field("work_dir", &self.work_dir)
             .field("state_dir", &self.state_dir)
+            .field("state_backend", &self.state_backend)
             .field("concurrency", &self.concurrency)
+            .field("spool_limit", &self.spool_limit)
             .field("terraform", &self.terraform)
             .field("health_addr", &self.health_addr)
             .field("log_format", &self.log_format)
@@ -280,6 +315,28 @@ fn concurrency(cli: &Cli) -> Result<usize, String> {
         Ok(n @ 1..=64) => Ok(n),
         _ => Err(format!("--concurrency / TENDRIL_CONCURRENCY is \"{text}\": write a number from 1 to 64")),
     }
+}
+
+/// A size such as `256MiB`; at least 1 MiB, so that a chunk has room beside its neighbours.
+fn spool_limit(cli: &Cli) -> Result<u64, String> {
+    const MIB: u64 = 1024 * 1024;
+    let text = given(cli.spool_limit.as_ref()).unwrap_or("256MiB");
+    let units = [("KiB", 1024), ("MiB", MIB), ("GiB", 1024 * MIB), ("", 1)];
+    let bytes = units.into_iter().find_map(|(unit, factor)| {
+        text.strip_suffix(unit)?.trim_end().parse::<u64>().ok()?.checked_mul(factor)
+    });
+    bytes.filter(|bytes| *bytes >= MIB).ok_or_else(|| {
+        format!("--spool-limit / TENDRIL_SPOOL_LIMIT is \"{text}\": write a size of at least 1MiB, such as 256MiB or 2GiB")
+    })
+}
+
+fn plugin_cache(cli: &Cli, work_dir: &Path) -> Result<PathBuf, String> {
+    let dir = given(cli.plugin_cache_dir.as_ref()).map_or_else(|| work_dir.join("plugins"), PathBuf::from);
+    let dir = std::path::absolute(&dir).map_err(|error| {
+        format!("--plugin-cache-dir {}: cannot be made absolute ({error})", dir.display())
+    })?;
+    preflight::writable("--plugin-cache-dir", &dir)?;
+    Ok(dir)
 }
 
 fn health_addr(cli: &Cli) -> Result<Option<SocketAddr>, String> {

@@ -10,6 +10,7 @@ use tracing::Instrument as _;
 
 use crate::{
     claim::{Claim, claim},
+    failpoint::failpoint,
     intake::{Queue, Queued},
     journey::Road,
     lease::Leases,
@@ -105,6 +106,7 @@ impl Crew {
 async fn work(road: Road, leases: Leases, row: Queued) -> Outcome {
     match claim(&road.rest, row.id, &road.config.agent_name).await {
         Ok(Claim::Won(job)) => {
+            failpoint!("claim.won");
             metrics::counter!(telemetry::JOBS_CLAIMED).increment(1);
             tracing::info!(deployment = %job.id, attempt = job.attempt, "claimed");
             let lease = leases.hold(&job);

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use crate::{
     health::Health,
     lease::{ClaimState, Leases},
-    pace::{Backoff, around},
+    pace::{Backoff, around, first_beat},
     telemetry,
 };
 
@@ -28,6 +28,8 @@ pub(crate) struct Heartbeat {
     pub(crate) health: Health,
     /// Mean time between two beats.
     pub(crate) period: Duration,
+    /// In which time after the start the first one falls.
+    pub(crate) spread: Duration,
 }
 
 /// What the database answers.
@@ -41,14 +43,17 @@ struct Answer {
 impl Heartbeat {
     /// The first beat proves the token. While the control plane cannot be reached it is tried again; a refusal is final.
     pub(crate) async fn first(&self) -> Result<(), Error> {
-        let mut backoff = Backoff::new(Duration::from_secs(1), self.period);
+        sleep(first_beat(self.spread)).await;
+        // Many that wait for one control plane share it: the first pauses are as long as the spread.
+        let mut backoff =
+            Backoff::new(Duration::from_secs(1).max(self.spread / 2), self.period.max(self.spread));
         loop {
             match self.beat().await {
                 Ok(()) => return Ok(()),
                 Err(error) if is_refusal(&error) => return Err(error),
                 Err(error) => {
                     tracing::warn!(%error, "the control plane does not answer yet: trying again");
-                    sleep(backoff.next(wish(&error))).await;
+                    sleep(backoff.after(&error)).await;
                 }
             }
         }
@@ -65,7 +70,7 @@ impl Heartbeat {
                 } else {
                     tracing::warn!(%error, "a heartbeat failed");
                 }
-                sleep(backoff.next(wish(&error))).await;
+                sleep(backoff.after(&error)).await;
             }
             backoff.reset();
         }
@@ -107,13 +112,6 @@ impl Heartbeat {
 /// Whether the server understood and said no. Trying again with the same token cannot help.
 fn is_refusal(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Api(_)) && matches!(error.retry(), Retry::Never | Retry::WithFreshToken)
-}
-
-fn wish(error: &Error) -> Option<Duration> {
-    match error.retry() {
-        Retry::After(pause) => Some(pause),
-        _ => None,
-    }
 }
 
 /// What to do about a refusal.

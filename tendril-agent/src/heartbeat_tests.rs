@@ -15,6 +15,7 @@ fn heartbeat(plane: &ControlPlane) -> Heartbeat {
         leases: Leases::default(),
         health: Health::default(),
         period: Duration::from_millis(20),
+        spread: Duration::ZERO,
     }
 }
 

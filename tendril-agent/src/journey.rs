@@ -8,18 +8,20 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::{
     config::Config,
+    failpoint::failpoint,
     job::{Action, Ending, ErrorCode, Failure, Job, Order, Phase, state_key},
     lease::Lease,
     log_sink::LogSink,
-    log_spool::{LogSpool, SpoolReader},
+    log_spool::LogSpool,
     log_writer::{Capture, Findings, LogWriter},
     redact::Redactor,
     report::{ClaimRecord, FinalStatus, ProgressBoard, Reporter, Written},
     runner::{Exit, Rung, Runner, Sink},
+    state::State,
     stop::{Stop, StopReason},
     template::Template,
     terraform::{Step, message::Changes, read_outputs},
-    workspace::{Backend, Workspace},
+    workspace::Workspace,
 };
 
 /// What every job of this agent needs.
@@ -73,12 +75,14 @@ impl Road {
     /// Makes the attempt's directory and sets its log in motion.
     fn open_workspace(&self, job: &Job) -> io::Result<(Workspace, Log, JoinHandle<io::Result<u64>>)> {
         let workspace = Workspace::create(&self.config.work_dir, job)?;
+        failpoint!("workspace.made");
         ClaimRecord::new(job, Phase::Claimed).save(&workspace.claim_file())?;
-        let flush = self.config.timing.log_flush;
-        let (spool, progress) = LogSpool::create(&workspace.log_file(), flush)?;
-        let reader = SpoolReader::open(&workspace.log_file())?;
-        let sink = LogSink::new(self.rest.clone(), job.id, job.attempt, flush);
-        let upload = tokio::spawn(sink.upload(reader, progress));
+        failpoint!("workspace.claimed");
+        let rules = self.config.spool_rules();
+        let (spool, reader) = LogSpool::create(&workspace.log_dir(), rules)?;
+        failpoint!("workspace.logging");
+        let sink = LogSink::new(self.rest.clone(), job.id, job.attempt, rules.flush_after);
+        let upload = tokio::spawn(sink.upload(reader));
         let redactor = Redactor::default();
         redactor.hide(self.secrets.iter().cloned());
         let writer = LogWriter::start(spool, redactor.clone());
@@ -122,9 +126,11 @@ impl Road {
         });
         let mut end = FinalStatus::new(&ending, changes, outputs);
         end.error_message = end.error_message.map(|message| log.redactor.redact(&message).into_owned());
+        failpoint!("ending.made");
         if let Err(error) = end.save(&workspace.ending_file()) {
             tracing::error!(%error, "the final status cannot be kept on disk; it is sent all the same");
         }
+        failpoint!("ending.kept");
         end
     }
 
@@ -133,7 +139,7 @@ impl Road {
         let order = Order::parse(&job.config);
         let rescue = order.map_or_else(
             |_| self.config.state_dir.clone(),
-            |order| self.backend(job, &order).rescue_dir().to_path_buf(),
+            |order| self.state(job, &order).dir().to_path_buf(),
         );
         let workspace = workspace.clone();
         match blocking(move || workspace.clear_run(&rescue)).await {
@@ -154,20 +160,30 @@ impl Road {
         reporter: &Reporter,
     ) {
         match upload.await {
-            Ok(Ok(chunks)) => end.log_count = Some(chunks),
+            Ok(Ok(chunks)) => {
+                failpoint!("ending.uploaded");
+                end.log_count = Some(chunks);
+                // A later life then knows that the log is complete, and adds nothing to it.
+                if let Err(error) = end.save(&workspace.ending_file()) {
+                    tracing::error!(%error, "the final status cannot be kept on disk; it is sent all the same");
+                }
+                failpoint!("ending.counted");
+            }
             Ok(Err(error)) => tracing::error!(%error, "the log spool cannot be read; the log has a gap"),
             Err(error) => tracing::error!(%error, "the upload of the log broke off"),
         }
         metrics::counter!(crate::telemetry::JOBS_ENDED, "status" => end.status.as_str()).increment(1);
         note_written(&reporter.finish(&end).await);
+        failpoint!("ending.stored");
         if let Err(error) = blocking(move || workspace.remove()).await {
             tracing::error!(%error, "a finished job's directory cannot be removed");
         }
+        failpoint!("ending.removed");
     }
 
-    fn backend(&self, job: &Job, order: &Order) -> Backend {
+    fn state(&self, job: &Job, order: &Order) -> State {
         let key = state_key(&order.template, order.stack.as_deref(), job.id);
-        Backend::local(&self.config.state_dir, &key)
+        self.config.state_backend.of(&self.config.state_dir, &key)
     }
 }
 
@@ -227,8 +243,8 @@ impl Run<'_> {
         self.log.redactor.hide(template.sensitive_values(&order.variables));
         template.check(&order.variables)?;
         let (workspace, variables) = (self.workspace.clone(), order.variables.clone());
-        let backend = self.road.backend(self.job, order);
-        let laid_out = blocking(move || Ok(workspace.lay_out(template.dir(), &variables, &backend))).await;
+        let state = self.road.state(self.job, order);
+        let laid_out = blocking(move || Ok(workspace.lay_out(template.dir(), &variables, &state))).await;
         laid_out.map_err(|error| Failure::internal("the workspace cannot be prepared", &error))??;
         Ok(())
     }
@@ -240,8 +256,10 @@ impl Run<'_> {
         blocking(move || record.save(&file))
             .await
             .map_err(|error| Failure::internal("the agent's work directory cannot be written", &error))?;
+        failpoint!("apply.kept");
         self.board.phase(phase);
         self.board.settled().await;
+        failpoint!("apply.settled");
         self.go_on(Step::Apply)
     }
 
@@ -273,9 +291,13 @@ impl Run<'_> {
         let config = &self.road.config;
         let command = config.terraform.command(step, order.action, self.workspace, &config.timing);
         let exit = match command {
-            Ok(command) => self.road.runner.run(command, sink, self.stop).await,
+            Ok(command) => {
+                failpoint!("step.begins");
+                self.road.runner.run(command, sink, self.stop).await
+            }
             Err(error) => Err(error),
         };
+        failpoint!("step.ended");
         let what = || format!("{} {} cannot be started", config.terraform.name(), step.name());
         Ok(exit.map_err(|error| Failure::internal(&what(), &error))?)
     }

@@ -5,22 +5,20 @@
 
 use std::{io, time::Duration};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tendril_realtime::{Error, ErrorKind, Rest, Retry};
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep, sleep_until},
-};
+use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
 use crate::{
-    log_spool::{Chunk, Progress, SpoolReader},
+    failpoint::failpoint,
+    log_spool::{Chunk, SpoolReader},
     pace::Backoff,
     telemetry,
 };
 
 /// Most text in one request. A busy run's megabytes go in few requests, and no gateway's body limit is near.
-const BATCH_BYTES: usize = 2 * 1024 * 1024;
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// Most rows in one request.
 const BATCH_ROWS: usize = 500;
 
@@ -59,24 +57,39 @@ impl LogSink {
     /// Uploads until the spool is finished and everything in it is stored. Answers how many chunks there are.
     ///
     /// Errors: the spool cannot be read.
-    pub(crate) async fn upload(
-        mut self,
-        mut reader: SpoolReader,
-        mut progress: watch::Receiver<Progress>,
-    ) -> io::Result<u64> {
-        let mut sent = 0;
+    pub(crate) async fn upload(mut self, mut reader: SpoolReader) -> io::Result<u64> {
         loop {
-            let cut = progress.wait_for(|progress| progress.cut > sent || progress.finished).await;
-            // A spool whose writer is gone is finished.
-            let Some(_) = cut.ok().filter(|progress| progress.cut > sent) else { return Ok(sent) };
+            let is_last = reader.more().await;
             // What is cut until then goes with it.
             sleep_until(self.next_turn).await;
             let batch;
             (reader, batch) = next_batch(reader).await?;
-            // A cut is announced once it is written, so that there is at least one chunk.
-            let last = batch.last().ok_or(io::ErrorKind::UnexpectedEof)?;
-            sent = last.seq;
-            self.store(batch).await;
+            if !batch.is_empty() {
+                failpoint!("sink.read");
+                self.store(batch).await;
+                failpoint!("sink.stored");
+            } else if is_last {
+                return Ok(reader.seq());
+            }
+        }
+    }
+
+    /// Number of the last chunk that the database has. It is stored in order, so that it has all before it too. Asked until
+    /// there is an answer; a refusal counts as none, because storing a chunk twice does no harm.
+    pub(crate) async fn last_stored(&mut self) -> u64 {
+        #[derive(Deserialize)]
+        struct Row {
+            seq: u64,
+        }
+        loop {
+            let request =
+                self.rest.from("deployment_logs").select("seq").eq("deployment_id", self.deployment_id);
+            let request = request.eq("attempt", self.attempt).order("seq.desc").limit(1);
+            match request.rows::<Row>().await {
+                Ok(rows) => return rows.first().map_or(0, |row| row.seq),
+                Err(error) if is_about_content(&error) => return 0,
+                Err(error) => sleep(self.backoff.after(&error)).await,
+            }
         }
     }
 
@@ -123,12 +136,8 @@ impl LogSink {
                 }
                 Err(error) if is_about_content(&error) => return Err(error),
                 Err(error) => {
-                    let wish = match error.retry() {
-                        Retry::After(pause) => Some(pause),
-                        _ => None,
-                    };
                     tracing::debug!(%error, "log lines wait on disk: the control plane does not take them now");
-                    sleep(self.backoff.next(wish)).await;
+                    sleep(self.backoff.after(&error)).await;
                 }
             }
         }
@@ -143,6 +152,7 @@ impl LogSink {
     }
 
     async fn insert(&self, batch: &[Chunk]) -> Result<(), Error> {
+        failpoint!("sink.sending");
         metrics::counter!(telemetry::LOG_REQUESTS).increment(1);
         let row = |chunk| Row { deployment_id: self.deployment_id, attempt: self.attempt, chunk };
         let rows: Vec<Row<'_>> = batch.iter().map(row).collect();
@@ -163,9 +173,11 @@ fn is_about_content(error: &Error) -> bool {
     }
 }
 
-/// The next chunks, as many as fit into a request. Reads the disk on a thread that may wait for it.
+/// The next chunks, as many as fit into a request; those before are stored. Reads the disk on a thread that may wait for
+/// it.
 async fn next_batch(mut reader: SpoolReader) -> io::Result<(SpoolReader, Vec<Chunk>)> {
     let read = tokio::task::spawn_blocking(move || {
+        reader.forget(reader.seq())?;
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while bytes < BATCH_BYTES && batch.len() < BATCH_ROWS {
             let Some(chunk) = reader.next_chunk()? else { break };

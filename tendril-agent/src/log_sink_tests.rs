@@ -3,7 +3,7 @@ use std::time::Instant as StdInstant;
 use super::*;
 use crate::{
     bench::{ControlPlane, refusal},
-    log_spool::{LogSpool, Stream},
+    log_spool::{LogSpool, SpoolRules, Stream},
 };
 
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -12,10 +12,10 @@ const INTERVAL: Duration = Duration::from_millis(50);
 async fn upload(plane: &ControlPlane, chunks: &[&str]) -> u64 {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
-    let (mut spool, progress) = LogSpool::create(&path, INTERVAL).unwrap();
-    let reader = SpoolReader::open(&path).unwrap();
+    let rules = SpoolRules { flush_after: INTERVAL, limit: u64::MAX };
+    let (mut spool, reader) = LogSpool::create(&path, rules).unwrap();
     let sink = LogSink::new(plane.rest(), Uuid::nil(), 1, INTERVAL);
-    let upload = tokio::spawn(sink.upload(reader, progress));
+    let upload = tokio::spawn(sink.upload(reader));
     for chunk in chunks {
         spool.append(Stream::Stdout, chunk, StdInstant::now());
         spool.cut_all(StdInstant::now());

@@ -1,20 +1,21 @@
 //! The log of one attempt, on disk: lines are appended as soon as they are read, and cut into chunks that are appended too.
 //!
-//! The file is text, one record per line, so that a crash can only tear the last one:
+//! It is a row of files (`shelf`), each of which is text, one record per line, so that a crash can only tear the last one:
 //!
 //! ```text
 //! o1732379999123 a line of stdout        (o stdout, e stderr, a agent; then milliseconds since 1970)
-//! c1 o                                   (chunk 1 is: all lines of stdout since its last cut)
+//! c o                                    (a chunk: all lines of stdout since its last cut)
 //! ```
 //!
-//! A cut is on disk before its chunk is uploaded. A later life of the agent therefore cuts the rest differently but never
-//! an uploaded chunk, and `seq` stays 1..N without gap or double.
+//! A cut is on disk before its chunk is uploaded, and chunks are numbered by their order. A later life of the agent
+//! therefore cuts the rest differently but never an uploaded chunk, and `seq` stays 1..N without gap or double. What was
+//! uploaded is removed file by file; what waits for the upload never takes more room than the limit.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
-    os::unix::fs::OpenOptionsExt,
+    fs::File,
+    io::{self, Seek, SeekFrom, Write},
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -22,10 +23,20 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::log_pipe::char_boundary;
+use self::shelf::{Segment, Shelf};
+use crate::{failpoint::failpoint, log_pipe::char_boundary};
+
+mod reader;
+mod shelf;
+
+pub(crate) use self::reader::SpoolReader;
 
 /// Most text in one chunk, in bytes. The database takes 64 KiB.
 pub(crate) const CHUNK_LIMIT: usize = 16 * 1024;
+/// Most that waits in memory for the file, in bytes.
+const BUFFER_LIMIT: usize = 256 * 1024;
+/// What a power cut may take: lines are forced to the disk this often.
+const SYNC_AFTER: Duration = Duration::from_millis(500);
 
 /// Whose words they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -72,29 +83,44 @@ pub(crate) struct Chunk {
 /// How far the spool is, for its reader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
-    /// Number of the last chunk that was cut.
+    /// How many chunks were cut in this life.
     pub(crate) cut: u64,
     /// Nothing will follow.
     pub(crate) finished: bool,
 }
 
+/// How a spool is kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SpoolRules {
+    /// The least time between two chunks of one stream that are not full.
+    pub(crate) flush_after: Duration,
+    /// Most that may wait on disk, in bytes; then the middle of the log is dropped.
+    pub(crate) limit: u64,
+}
+
 /// The writing end.
 #[derive(Debug)]
 pub(crate) struct LogSpool {
+    shelf: Arc<Shelf>,
+    /// The segment that grows.
     file: File,
-    /// Length of the file up to its last whole record.
-    length: u64,
+    /// What is in the file, up to its last whole record.
+    written: Segment,
     /// Records that are not in the file yet.
     buffer: Vec<u8>,
-    /// Lines in `buffer`.
+    /// Lines and cuts in `buffer`.
     buffered: u64,
+    buffered_cuts: u64,
     /// Lines that could not be written because the disk refused them.
     lost: u64,
     open: [OpenChunk; 3],
-    /// Number of the last chunk that was cut; `progress` learns it once the cut is in the file.
-    last_cut: u64,
+    /// How many chunks were cut; `progress` learns it once the cut is in the file.
+    cuts: u64,
     progress: watch::Sender<Progress>,
     flush_after: Duration,
+    /// Files with lines that a power cut would take, and since when.
+    unsynced: Vec<File>,
+    unsynced_since: Option<Instant>,
 }
 
 /// The lines of one stream since its last cut.
@@ -107,64 +133,49 @@ struct OpenChunk {
 }
 
 impl LogSpool {
-    /// A new spool. `flush_after` is the least time between two chunks of one stream that are not full.
-    pub(crate) fn create(
-        path: &Path,
-        flush_after: Duration,
-    ) -> io::Result<(Self, watch::Receiver<Progress>)> {
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
-        Ok(Self::over(file, 0, Progress::default(), flush_after))
+    /// A new spool, and its reader.
+    pub(crate) fn create(dir: &Path, rules: SpoolRules) -> io::Result<(Self, SpoolReader)> {
+        Self::over(Arc::new(Shelf::create(dir, rules.limit)?), Segment::default(), rules)
     }
 
     /// The spool of an earlier life: a torn last record is dropped, what was not cut is cut now, and it can be added to.
-    pub(crate) fn resume(
-        path: &Path,
-        flush_after: Duration,
-    ) -> io::Result<(Self, watch::Receiver<Progress>)> {
-        let mut reader = SpoolReader::open(path)?;
-        let mut cut = 0;
-        while let Some(chunk) = reader.next_chunk()? {
-            cut = chunk.seq;
-        }
-        let mut file = OpenOptions::new().write(true).open(path)?;
-        file.set_len(reader.offset)?;
-        file.seek(SeekFrom::End(0))?;
-        let progress = Progress { cut, finished: false };
-        let (mut spool, receiver) = Self::over(file, reader.offset, progress, flush_after);
+    pub(crate) fn resume(dir: &Path, rules: SpoolRules) -> io::Result<(Self, SpoolReader)> {
+        let shelf = Arc::new(Shelf::open(dir, rules.limit)?);
+        let (bytes, open) = SpoolReader::at(Arc::clone(&shelf), shelf.last())?.end()?;
+        let (mut spool, reader) = Self::over(shelf, Segment { bytes, ..Segment::default() }, rules)?;
         let now = Instant::now();
-        for (stream, open) in STREAMS.into_iter().zip(reader.open) {
-            if !open.text.is_empty() {
-                spool.open[stream as usize] =
-                    OpenChunk { bytes: open.text.len(), since: Some(now), last_cut: None };
+        for (stream, bytes) in STREAMS.into_iter().zip(open) {
+            if bytes > 0 {
+                spool.open[stream as usize] = OpenChunk { bytes, since: Some(now), last_cut: None };
             }
         }
         spool.cut_all(now);
         spool.flush();
-        Ok((spool, receiver))
+        Ok((spool, reader))
     }
 
-    fn over(
-        file: File,
-        length: u64,
-        progress: Progress,
-        flush_after: Duration,
-    ) -> (Self, watch::Receiver<Progress>) {
-        let (sender, receiver) = watch::channel(progress);
-        let open = [OpenChunk::default(); 3];
-        (
-            Self {
-                file,
-                length,
-                buffer: Vec::new(),
-                buffered: 0,
-                lost: 0,
-                open,
-                last_cut: progress.cut,
-                progress: sender,
-                flush_after,
-            },
-            receiver,
-        )
+    fn over(shelf: Arc<Shelf>, written: Segment, rules: SpoolRules) -> io::Result<(Self, SpoolReader)> {
+        let (progress, receiver) = watch::channel(Progress::default());
+        let mut file = shelf.append_to(shelf.last())?;
+        file.set_len(written.bytes)?;
+        file.seek(SeekFrom::End(0))?;
+        let reader = SpoolReader::new(Arc::clone(&shelf), receiver)?;
+        let spool = Self {
+            shelf,
+            file,
+            written,
+            buffer: Vec::new(),
+            buffered: 0,
+            buffered_cuts: 0,
+            lost: 0,
+            open: [OpenChunk::default(); 3],
+            cuts: 0,
+            progress,
+            flush_after: rules.flush_after,
+            unsynced: Vec::new(),
+            unsynced_since: None,
+        };
+        Ok((spool, reader))
     }
 
     /// Adds a line; one that is longer than a chunk becomes several.
@@ -199,11 +210,16 @@ impl LogSpool {
         // Writing into a Vec cannot fail.
         let _infallible = writeln!(self.buffer, "{millis} {line}");
         self.buffered += 1;
+        if self.buffer.len() >= BUFFER_LIMIT {
+            self.flush();
+        }
     }
 
-    /// When the next open chunk must be cut, if there is one. A chunk after a quiet time is due at once.
+    /// When the next open chunk must be cut or the file be synced, if there is anything to. A chunk after a quiet time is
+    /// due at once.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        self.open.iter().filter_map(|open| open.due(self.flush_after)).min()
+        let cut = self.open.iter().filter_map(|open| open.due(self.flush_after)).min();
+        cut.into_iter().chain(self.unsynced_since.map(|since| since + SYNC_AFTER)).min()
     }
 
     /// Cuts what is due.
@@ -229,10 +245,11 @@ impl LogSpool {
             if first > since {
                 return;
             }
-            self.last_cut += 1;
+            self.cuts += 1;
+            self.buffered_cuts += 1;
             self.open[oldest as usize] = OpenChunk { bytes: 0, since: None, last_cut: Some(now) };
             // Writing into a Vec cannot fail.
-            let _infallible = writeln!(self.buffer, "c{} {}", self.last_cut, char::from(oldest.mark()));
+            let _infallible = writeln!(self.buffer, "c {}", char::from(oldest.mark()));
         }
     }
 
@@ -248,16 +265,52 @@ impl LogSpool {
         if self.buffer.is_empty() {
             return;
         }
-        match self.file.write_all(&self.buffer) {
-            Ok(()) => {
-                self.length += self.buffer.len() as u64;
-                self.buffer.clear();
-                self.buffered = 0;
-                self.lost = 0;
-                self.progress.send_modify(|progress| progress.cut = self.last_cut);
-            }
-            Err(error) => self.refused(&error),
+        let is_full = self.written.bytes + self.buffer.len() as u64 >= self.shelf.segment_size();
+        if is_full {
+            // A segment holds whole chunks, so that it can go without its neighbours.
+            self.cut_all(Instant::now());
         }
+        failpoint!("spool.flushing");
+        if let Err(error) = self.file.write_all(&self.buffer) {
+            self.refused(&error);
+            return;
+        }
+        failpoint!("spool.flushed");
+        self.written.bytes += self.buffer.len() as u64;
+        self.written.lines += std::mem::take(&mut self.buffered);
+        self.written.cuts += std::mem::take(&mut self.buffered_cuts);
+        self.buffer.clear();
+        self.lost = 0;
+        self.unsynced_since.get_or_insert_with(Instant::now);
+        if is_full {
+            self.turn_over();
+        }
+        self.progress.send_modify(|progress| progress.cut = self.cuts);
+    }
+
+    /// Goes on in the next segment. Where the disk refuses one, this segment becomes larger.
+    fn turn_over(&mut self) {
+        failpoint!("spool.sealed");
+        match self.shelf.begin_next(self.written) {
+            Ok(next) => {
+                self.unsynced.push(std::mem::replace(&mut self.file, next));
+                self.unsynced.extend(self.shelf.directory());
+                self.written = Segment::default();
+            }
+            Err(error) => {
+                tracing::error!(%error, "the log spool cannot begin a new file; it goes on in the old one")
+            }
+        }
+    }
+
+    /// The files to be synced, if it is time. It is left to another thread: a disk may take its time, and lines come on.
+    pub(crate) fn take_unsynced(&mut self, now: Instant) -> Vec<File> {
+        if self.unsynced_since.is_none_or(|since| now < since + SYNC_AFTER) {
+            return Vec::new();
+        }
+        self.unsynced_since = None;
+        self.unsynced.extend(self.file.try_clone());
+        std::mem::take(&mut self.unsynced)
     }
 
     /// Drops the lines that the disk refused but keeps their cuts: the numbers of chunks are taken.
@@ -266,10 +319,9 @@ impl LogSpool {
             tracing::error!(%error, "log lines cannot be written to disk; they are left out until they can");
         }
         self.lost += std::mem::take(&mut self.buffered);
-        let _best_effort = self
-            .file
-            .set_len(self.length)
-            .and_then(|()| self.file.seek(SeekFrom::Start(self.length)).map(drop));
+        let whole = self.written.bytes;
+        let _best_effort =
+            self.file.set_len(whole).and_then(|()| self.file.seek(SeekFrom::Start(whole)).map(drop));
         let millis = Timestamp::now().as_millisecond();
         let cuts: Vec<u8> = self
             .buffer
@@ -290,6 +342,7 @@ impl LogSpool {
     pub(crate) fn finish(mut self) {
         self.cut_all(Instant::now());
         self.flush();
+        let _best_effort = self.file.sync_data();
         self.progress.send_modify(|progress| progress.finished = true);
     }
 }
@@ -298,74 +351,6 @@ impl OpenChunk {
     fn due(&self, flush_after: Duration) -> Option<Instant> {
         let since = self.since?;
         Some(self.last_cut.map_or(since, |cut| since.max(cut + flush_after)))
-    }
-}
-
-/// The reading end: gives the chunks in order, from a file that may still grow.
-#[derive(Debug)]
-pub(crate) struct SpoolReader {
-    file: BufReader<File>,
-    /// End of the last whole record that was read.
-    offset: u64,
-    open: [Collected; 3],
-}
-
-/// Lines that wait for their cut.
-#[derive(Debug, Default)]
-struct Collected {
-    text: String,
-    ts: Timestamp,
-}
-
-impl SpoolReader {
-    /// From the beginning.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let file = BufReader::with_capacity(CHUNK_LIMIT, File::open(path)?);
-        Ok(Self { file, offset: 0, open: Default::default() })
-    }
-
-    /// The next chunk whose cut is in the file.
-    pub(crate) fn next_chunk(&mut self) -> io::Result<Option<Chunk>> {
-        let mut record = Vec::new();
-        loop {
-            record.clear();
-            // Never more than one record is held, however much of it a broken file has.
-            let limit = 2 * CHUNK_LIMIT as u64;
-            let read = self.file.by_ref().take(limit).read_until(b'\n', &mut record)?;
-            if record.last() != Some(&b'\n') {
-                // The writer is in the middle of it; the next call reads it again, whole.
-                self.file.seek(SeekFrom::Start(self.offset))?;
-                return Ok(None);
-            }
-            self.offset += read as u64;
-            if let Some(chunk) = self.take_record(&record[..read - 1])? {
-                return Ok(Some(chunk));
-            }
-        }
-    }
-
-    /// Reads one record; a cut gives a chunk.
-    fn take_record(&mut self, record: &[u8]) -> io::Result<Option<Chunk>> {
-        let malformed =
-            || io::Error::new(io::ErrorKind::InvalidData, "the log spool holds a malformed record");
-        let text = std::str::from_utf8(record).map_err(|_| malformed())?;
-        let (head, rest) = text.split_once(' ').ok_or_else(malformed)?;
-        let (mark, number) = head.split_at_checked(1).ok_or_else(malformed)?;
-        if mark == "c" {
-            let seq = number.parse().map_err(|_| malformed())?;
-            let stream = rest.bytes().next().and_then(Stream::of_mark).ok_or_else(malformed)?;
-            let Collected { text, ts } = std::mem::take(&mut self.open[stream as usize]);
-            return Ok(Some(Chunk { seq, stream, text, ts }));
-        }
-        let stream = Stream::of_mark(mark.as_bytes()[0]).ok_or_else(malformed)?;
-        let open = &mut self.open[stream as usize];
-        if open.text.is_empty() {
-            let millis = number.parse().map_err(|_| malformed())?;
-            open.ts = Timestamp::from_millisecond(millis).map_err(|_| malformed())?;
-        }
-        open.text.push_str(rest);
-        open.text.push('\n');
-        Ok(None)
     }
 }
 

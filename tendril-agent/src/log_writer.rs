@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use crate::{
+    failpoint::failpoint,
     log_pipe::{LinePipe, Piece, visible},
     log_spool::{LogSpool, Stream},
     redact::{RedactPieces, Redactor},
@@ -134,22 +135,37 @@ impl Desk {
             match next_entry(&mut entries, runtime, wait) {
                 Next::Entry(entry) => {
                     self.take(entry);
-                    while let Ok(entry) = entries.try_recv() {
+                    // A busy program is written in few strokes; but it is written, and synced, while it is busy.
+                    for _ in 0..QUEUE {
+                        let Ok(entry) = entries.try_recv() else { break };
                         self.take(entry);
                     }
-                    self.spool.flush();
                 }
                 Next::Due => {}
                 Next::Closed => break,
             }
             self.spool.cut_due(Instant::now());
             self.spool.flush();
+            self.sync(runtime);
         }
         self.end_lines();
         self.spool.finish();
     }
 
+    /// Has the disk keep what was written, elsewhere: lines come on meanwhile.
+    fn sync(&mut self, runtime: &Handle) {
+        let files = self.spool.take_unsynced(Instant::now());
+        if !files.is_empty() {
+            runtime.spawn_blocking(move || {
+                if let Some(error) = files.iter().find_map(|file| file.sync_data().err()) {
+                    tracing::warn!(%error, "the disk does not keep the log; a power cut would take the last lines");
+                }
+            });
+        }
+    }
+
     fn take(&mut self, entry: Entry) {
+        failpoint!("writer.took");
         match entry {
             Entry::Bytes(stream, bytes) => self.bytes(stream, &bytes),
             Entry::Remark(text) => {
@@ -209,6 +225,7 @@ impl Desk {
     }
 
     fn line(&mut self, stream: Stream, line: &str) {
+        failpoint!("writer.line");
         let message = message::read(line);
         match message.news {
             Some(News::Changes(changes)) => self.findings.changes = Some(changes),

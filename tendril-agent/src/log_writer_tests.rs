@@ -1,20 +1,21 @@
 use std::path::Path;
 
 use super::*;
-use crate::log_spool::{Chunk, Progress, SpoolReader};
+use crate::log_spool::{Chunk, SpoolReader, SpoolRules};
 
 struct Bench {
     dir: tempfile::TempDir,
     log: LogWriter,
-    progress: tokio::sync::watch::Receiver<Progress>,
+    reader: SpoolReader,
 }
 
 fn bench(secrets: &[&str]) -> Bench {
     let dir = tempfile::tempdir().unwrap();
-    let (spool, progress) = LogSpool::create(&dir.path().join("log"), Duration::from_millis(20)).unwrap();
+    let rules = SpoolRules { flush_after: Duration::from_millis(20), limit: u64::MAX };
+    let (spool, reader) = LogSpool::create(&dir.path().join("log"), rules).unwrap();
     let redactor = Redactor::default();
     redactor.hide(secrets.iter().map(|secret| (*secret).to_owned()));
-    Bench { dir, log: LogWriter::start(spool, redactor), progress }
+    Bench { dir, log: LogWriter::start(spool, redactor), reader }
 }
 
 fn chunks(path: &Path) -> Vec<Chunk> {
@@ -25,7 +26,9 @@ fn chunks(path: &Path) -> Vec<Chunk> {
 impl Bench {
     async fn text(mut self) -> String {
         drop(self.log);
-        self.progress.wait_for(|progress| progress.finished).await.unwrap();
+        while !self.reader.more().await {
+            while self.reader.next_chunk().unwrap().is_some() {}
+        }
         chunks(&self.dir.path().join("log")).into_iter().map(|chunk| chunk.text).collect()
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tendril_realtime::{Error, Retry};
+
 /// A growing pause with full jitter: each one is drawn from zero to a limit that doubles.
 #[derive(Clone, Debug)]
 pub(crate) struct Backoff {
@@ -17,16 +19,32 @@ impl Backoff {
     }
 
     /// The pause after one more failure; a server's own wish (`Retry-After`) is obeyed.
+    pub(crate) fn after(&mut self, error: &Error) -> Duration {
+        match error.retry() {
+            Retry::After(wish) => self.next(Some(wish)),
+            _ => self.next(None),
+        }
+    }
+
+    /// The pause after one more failure. A server's wish is kept to the second, and not by everybody at once.
     pub(crate) fn next(&mut self, wish: Option<Duration>) -> Duration {
         let limit = self.first.saturating_mul(2_u32.saturating_pow(self.tries)).min(self.most);
         self.tries = self.tries.saturating_add(1);
-        limit.mul_f64(fastrand::f64()).max(wish.unwrap_or_default())
+        match wish {
+            Some(wish) => wish + Duration::from_secs(1).mul_f64(fastrand::f64()),
+            None => limit.mul_f64(fastrand::f64()),
+        }
     }
 
     /// After a success.
     pub(crate) fn reset(&mut self) {
         self.tries = 0;
     }
+}
+
+/// When the first contact after a start comes: anywhere in the spread.
+pub(crate) fn first_beat(spread: Duration) -> Duration {
+    spread.mul_f64(fastrand::f64())
 }
 
 /// The mean, moved by up to 20 % in either direction.
@@ -44,7 +62,8 @@ mod tests {
         for limit in [1, 2, 4, 8, 16, 30, 30] {
             assert!(backoff.next(None) <= Duration::from_secs(limit));
         }
-        assert!(backoff.next(Some(Duration::from_secs(60))) >= Duration::from_secs(60));
+        let wished = backoff.next(Some(Duration::from_secs(60)));
+        assert!((Duration::from_secs(60)..Duration::from_secs(61)).contains(&wished), "{wished:?}");
         backoff.reset();
         assert!(backoff.next(None) <= Duration::from_secs(1));
     }

@@ -1,14 +1,20 @@
 //! What an earlier life of this agent left behind: lines that were not uploaded, results that were not stored.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tendril_realtime::Rest;
+use uuid::Uuid;
 
 use crate::{
     config::Config,
+    failpoint::failpoint,
     job::{Ending, ErrorCode, Failure},
     log_sink::LogSink,
-    log_spool::{LogSpool, SpoolReader, Stream},
+    log_spool::{LogSpool, Stream},
     report::{ClaimRecord, FinalStatus, Reporter, Written},
     workspace::Workspace,
 };
@@ -33,30 +39,49 @@ pub(crate) async fn recover(config: Arc<Config>, rest: Rest) {
     }
 }
 
-/// The attempts' directories, `<deployment>.<attempt>`.
+/// The attempts' directories, `<deployment>.<attempt>`. One without a claim was made a moment before the end, and holds
+/// nothing.
 fn leftovers(config: &Config) -> io::Result<Vec<PathBuf>> {
     let mut left = Vec::new();
     for entry in std::fs::read_dir(&config.work_dir)? {
         let path = entry?.path();
         if path.join("claim.json").exists() {
             left.push(path);
+        } else if is_attempt(&path) {
+            std::fs::remove_dir_all(&path)?;
         }
     }
     Ok(left)
 }
 
+fn is_attempt(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('.'));
+    name.is_some_and(|(id, attempt)| Uuid::parse_str(id).is_ok() && attempt.parse::<i32>().is_ok())
+}
+
 async fn recover_one(config: &Config, rest: &Rest, workspace: Workspace) -> io::Result<()> {
+    failpoint!("recovery.found");
     let claim = ClaimRecord::load(&workspace.claim_file())?;
     let kept = FinalStatus::load(&workspace.ending_file()).ok();
     let rescued = workspace.clear_run(&config.state_dir)?;
-    let end = kept.or_else(|| lost_in_mid_run(&claim, rescued));
-    let chunks = upload(config, rest, &workspace, &claim, end.is_some()).await?;
-    if let Some(mut end) = end {
-        end.log_count = Some(chunks);
+    failpoint!("recovery.cleared");
+    let mut end = kept.or_else(|| lost_in_mid_run(&claim, rescued));
+    if end.as_ref().is_none_or(|end| end.log_count.is_none()) {
+        let chunks = upload(config, rest, &workspace, &claim, end.is_some()).await?;
+        failpoint!("recovery.uploaded");
+        if let Some(end) = &mut end {
+            end.log_count = Some(chunks);
+            // If this life ends too, the next one must not add to a log that the row may have counted.
+            end.save(&workspace.ending_file())?;
+            failpoint!("recovery.counted");
+        }
+    }
+    if let Some(end) = end {
         let reporter = Reporter::new(rest.clone(), claim.deployment_id, claim.claim_token);
         if let Written::Refused(why) = reporter.finish(&end).await {
             tracing::warn!(deployment = %claim.deployment_id, why, "an earlier life's result was refused");
         }
+        failpoint!("recovery.stored");
     }
     workspace.remove()
 }
@@ -77,7 +102,7 @@ fn lost_in_mid_run(claim: &ClaimRecord, rescued: Option<PathBuf>) -> Option<Fina
     Some(FinalStatus::new(&ending, None, None))
 }
 
-/// Uploads the rest of the log. Chunks that are stored already are sent once more, and ignored.
+/// Uploads what the database does not have yet of the log, and a remark that says why it ends here.
 async fn upload(
     config: &Config,
     rest: &Rest,
@@ -85,20 +110,26 @@ async fn upload(
     claim: &ClaimRecord,
     ended: bool,
 ) -> io::Result<u64> {
-    let flush = config.timing.log_flush;
-    let (mut spool, progress) = match LogSpool::resume(&workspace.log_file(), flush) {
+    let rules = config.spool_rules();
+    let (mut spool, mut reader) = match LogSpool::resume(&workspace.log_dir(), rules) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         resumed => resumed?,
     };
+    failpoint!("recovery.resumed");
+    let mut sink = LogSink::new(rest.clone(), claim.deployment_id, claim.attempt, rules.flush_after);
+    let now = std::time::Instant::now();
+    if !reader.skip_to(sink.last_stored().await)? {
+        let remark = "The machine went down before the last lines had reached its disk: up to half a second of them may be missing here.";
+        spool.append(Stream::Agent, remark, now);
+    }
     let remark = if ended {
         "The agent was restarted here; what it had read before is above."
     } else {
         "The agent was killed here, before anything was changed; the job goes back to the queue."
     };
-    spool.append(Stream::Agent, remark, std::time::Instant::now());
+    spool.append(Stream::Agent, remark, now);
     spool.finish();
-    let reader = SpoolReader::open(&workspace.log_file())?;
-    LogSink::new(rest.clone(), claim.deployment_id, claim.attempt, flush).upload(reader, progress).await
+    sink.upload(reader).await
 }
 
 #[cfg(test)]

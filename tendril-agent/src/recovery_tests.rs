@@ -7,6 +7,7 @@ use super::*;
 use crate::{
     bench::{self, ControlPlane},
     job::{Job, Phase},
+    log_spool::SpoolRules,
 };
 
 /// What an agent that was killed leaves: a claim, a log with an uploaded chunk and lines after it, and a torn record.
@@ -15,12 +16,13 @@ fn leave_behind(dir: &Path, phase: Phase) -> Workspace {
         Job { id: Uuid::from_u128(1), attempt: 2, claim_token: Uuid::from_u128(3), config: Value::Null };
     let workspace = Workspace::create(&dir.join("work"), &job).unwrap();
     ClaimRecord::new(&job, phase).save(&workspace.claim_file()).unwrap();
-    let log = workspace.log_file();
-    let (mut spool, _) = LogSpool::create(&log, std::time::Duration::ZERO).unwrap();
+    let rules = SpoolRules { flush_after: std::time::Duration::ZERO, limit: u64::MAX };
+    let (mut spool, _) = LogSpool::create(&workspace.log_dir(), rules).unwrap();
     spool.append(Stream::Stdout, "uploaded", Instant::now());
     spool.cut_all(Instant::now());
     spool.append(Stream::Stdout, "only on disk", Instant::now());
     spool.flush();
+    let log = workspace.log_dir().join("1");
     let mut torn = fs::read(&log).unwrap();
     torn.extend_from_slice(b"o17323799");
     fs::write(&log, torn).unwrap();

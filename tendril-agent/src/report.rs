@@ -4,11 +4,12 @@ use std::{io, path::Path, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use tendril_realtime::{Error, ErrorKind, Rest, Retry};
+use tendril_realtime::{Error, ErrorKind, Rest};
 use tokio::{sync::watch, time::sleep};
 use uuid::Uuid;
 
 use crate::{
+    failpoint::failpoint,
     job::{Ending, ErrorCode, Job, Phase, Status},
     pace::Backoff,
     stop::{Stop, StopReason},
@@ -97,7 +98,7 @@ impl Reporter {
                 Ok(written) => return written,
                 Err(error) => {
                     tracing::warn!(%error, "the final status is not stored yet: trying again");
-                    sleep(backoff.next(wish(&error))).await;
+                    sleep(backoff.after(&error)).await;
                 }
             }
         }
@@ -187,6 +188,7 @@ async fn tell(reporter: Reporter, mut wishes: watch::Receiver<Wanted>, told: wat
                 Ok(Written::Stored) => {
                     backoff.reset();
                     told.send_replace(wanted.version);
+                    failpoint!("progress.stored");
                     break;
                 }
                 Ok(Written::Refused(why)) => {
@@ -196,7 +198,7 @@ async fn tell(reporter: Reporter, mut wishes: watch::Receiver<Wanted>, told: wat
                 }
                 Err(error) => {
                     tracing::debug!(%error, "progress is not stored yet");
-                    sleep(backoff.next(wish(&error))).await;
+                    sleep(backoff.after(&error)).await;
                     // The board may have gone while the control plane was away; the final status says more.
                     if wishes.has_changed().is_err() {
                         return;
@@ -204,13 +206,6 @@ async fn tell(reporter: Reporter, mut wishes: watch::Receiver<Wanted>, told: wat
                 }
             }
         }
-    }
-}
-
-fn wish(error: &Error) -> Option<Duration> {
-    match error.retry() {
-        Retry::After(pause) => Some(pause),
-        _ => None,
     }
 }
 

@@ -139,11 +139,14 @@ impl StateBackend {
             None => "tendril".to_owned(),
             Some(Value::String(prefix)) if is_prefix(&prefix) => prefix,
             Some(_) => {
-                return Err("TENDRIL_STATE_CONFIG: \"prefix\" must be up to 40 letters, digits, -, _ and /".to_owned());
+                return Err("TENDRIL_STATE_CONFIG: \"prefix\" must be up to 40 letters, digits, -, _ and /"
+                    .to_owned());
             }
         };
         let backend = Self { kind, settings, prefix };
-        backend.check().map_err(|why| format!("TENDRIL_STATE_CONFIG (--state-config) for {wanted}: {why}"))?;
+        backend
+            .check()
+            .map_err(|why| format!("TENDRIL_STATE_CONFIG (--state-config) for {wanted}: {why}"))?;
         Ok(backend)
     }
 
@@ -204,7 +207,11 @@ impl StateBackend {
         let address = self.settings.get("address").and_then(Value::as_str).unwrap_or_default();
         let whole = |text: &str| {
             let name = format!("{}-{key}", self.prefix);
-            if text.contains(KEY) { text.replace(KEY, &name) } else { format!("{}/{name}", text.trim_end_matches('/')) }
+            if text.contains(KEY) {
+                text.replace(KEY, &name)
+            } else {
+                format!("{}/{name}", text.trim_end_matches('/'))
+            }
         };
         for name in ["address", "lock_address", "unlock_address"] {
             let text = self.settings.get(name).and_then(Value::as_str).unwrap_or(address);
@@ -271,7 +278,10 @@ impl State {
 
     /// How to get at it by hand, for people.
     pub(crate) fn by_hand(&self, command: &str) -> String {
-        format!("in an empty folder with the file backend.tf.json\n  {}\nrun\n  terraform init\n  {command}", self.block())
+        format!(
+            "in an empty folder with the file backend.tf.json\n  {}\nrun\n  terraform init\n  {command}",
+            self.block()
+        )
     }
 
     fn block(&self) -> Value {

@@ -11,12 +11,16 @@ fn block(backend: &StateBackend, key: &str) -> Value {
 #[test]
 fn local_state_is_a_file_below_the_state_directory() {
     let local = StateBackend::read(None, None).unwrap();
-    assert_eq!(block(&local, "hello.prod"), json!({"local": {"path": "/state/hello.prod/terraform.tfstate"}}));
+    assert_eq!(
+        block(&local, "hello.prod"),
+        json!({"local": {"path": "/state/hello.prod/terraform.tfstate"}})
+    );
 }
 
 #[test]
 fn s3_state_is_an_object_with_a_lock_file() {
-    let s3 = backend("s3", &json!({"bucket": "b", "region": "eu-west-1", "encrypt": true, "prefix": "team/a"}));
+    let s3 =
+        backend("s3", &json!({"bucket": "b", "region": "eu-west-1", "encrypt": true, "prefix": "team/a"}));
     let expected = json!({"bucket": "b", "region": "eu-west-1", "encrypt": true, "key": "team/a/hello.prod.tfstate", "use_lockfile": true});
     assert_eq!(block(&s3, "hello.prod"), json!({"s3": expected}));
     let old = backend("s3", &json!({"bucket": "b", "use_lockfile": false, "dynamodb_table": "t"}));
@@ -48,9 +52,17 @@ fn schemas_and_secrets_have_names_that_are_legal_and_differ() {
     };
     for key in ["hello.prod", "hello.Prod", "hello-prod", &long] {
         let schema = name(&pg, "pg", "schema_name", key);
-        assert!(schema.len() <= 63 && schema.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'), "{schema}");
+        assert!(
+            schema.len() <= 63
+                && schema.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
+            "{schema}"
+        );
         let suffix = name(&kubernetes, "kubernetes", "secret_suffix", key);
-        assert!(suffix.len() <= 40 && suffix.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'), "{suffix}");
+        assert!(
+            suffix.len() <= 40
+                && suffix.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'),
+            "{suffix}"
+        );
     }
     assert_ne!(name(&pg, "pg", "schema_name", "hello.prod"), name(&pg, "pg", "schema_name", "hello-prod"));
     assert_eq!(block(&kubernetes, "k")["kubernetes"]["in_cluster_config"], true);

@@ -42,7 +42,8 @@ impl Lock {
         Some(match kind {
             Kind::Pg => Self::default(),
             Kind::Http => {
-                let id = error.split("already locked: ID=").nth(1).and_then(|rest| rest.split_whitespace().next());
+                let id =
+                    error.split("already locked: ID=").nth(1).and_then(|rest| rest.split_whitespace().next());
                 Self { id: id.map(str::to_owned), ..Self::default() }
             }
             Kind::Local | Kind::S3 | Kind::Kubernetes => Self {
@@ -144,7 +145,7 @@ mod tests {
         assert_eq!(lock.who.as_deref(), Some("nonroot@agent-0"));
         let text = lock.explain(&state("s3"), "nonroot@agent-1", now());
         for part in [
-            "The state k (s3) is locked by nonroot@agent-0, for apply, since 2026-11-23T17:19:24Z (3 hours ago), with version 1.11.4.",
+            "The state k (s3) is locked by nonroot@agent-0, for apply, since 2026-11-23T17:19:23Z (3 hours ago), with version 1.11.4.",
             "It is not this agent's lock",
             "terraform force-unlock f1f03eb4-31d9-3097-f0e0-7c643bda5952",
             r#"{"terraform":{"backend":{"s3":{"address":"https://s.example","bucket":"b","key":"tendril/k.tfstate","use_lockfile":true}}}}"#,

@@ -120,9 +120,8 @@ pub(crate) fn secrets_in<'a>(
     let secret = |name: &OsStr| {
         let name = name.to_string_lossy().to_ascii_uppercase();
         let about_a_file = name.ends_with("_FILE") || name.ends_with("_PATH") || name.ends_with("_URI");
-        let words = [
-            "SECRET", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIAL", "PRIVATE", "_KEY", "CONN_STR", "TF_VAR_",
-        ];
+        let words =
+            ["SECRET", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIAL", "PRIVATE", "_KEY", "CONN_STR", "TF_VAR_"];
         !about_a_file && words.iter().any(|word| name.contains(word))
     };
     let named = environment.into_iter().filter(|(name, _)| secret(name));
