@@ -26,3 +26,28 @@ create table supabase_migrations.schema_migrations (
     name text
 );
 alter table supabase_migrations.schema_migrations owner to postgres;
+
+-- Tells PostgREST of each change of the schema, as on a hosted project: a migration needs no restart.
+create function extensions.pgrst_ddl_watch() returns event_trigger
+language plpgsql set search_path = '' as $$
+begin
+  if exists (select from pg_catalog.pg_event_trigger_ddl_commands() where schema_name is distinct from 'pg_temp') then
+    notify pgrst, 'reload schema';
+  end if;
+end
+$$;
+create event trigger pgrst_ddl_watch on ddl_command_end
+  when tag in ('CREATE SCHEMA', 'ALTER SCHEMA', 'CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO', 'ALTER TABLE', 'CREATE VIEW',
+    'ALTER VIEW', 'CREATE MATERIALIZED VIEW', 'ALTER MATERIALIZED VIEW', 'CREATE FUNCTION', 'ALTER FUNCTION', 'CREATE TYPE',
+    'ALTER TYPE', 'COMMENT')
+  execute function extensions.pgrst_ddl_watch();
+
+create function extensions.pgrst_drop_watch() returns event_trigger
+language plpgsql set search_path = '' as $$
+begin
+  if exists (select from pg_catalog.pg_event_trigger_dropped_objects() where not is_temporary) then
+    notify pgrst, 'reload schema';
+  end if;
+end
+$$;
+create event trigger pgrst_drop_watch on sql_drop execute function extensions.pgrst_drop_watch();
