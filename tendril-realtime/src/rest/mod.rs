@@ -168,3 +168,6 @@ impl fmt::Debug for Rest {
         f.debug_struct("Rest").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod recorded;
