@@ -74,6 +74,9 @@ mod token;
 pub mod watch;
 mod wire;
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub use self::session::fuzzing;
 pub use self::{
     channel::{
         Channel,

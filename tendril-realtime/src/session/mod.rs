@@ -12,6 +12,8 @@ mod clock;
 mod command;
 mod connection;
 mod credential;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod heartbeat;
 mod inbound;
 mod pending;

@@ -541,31 +541,4 @@ proptest! {
             }
         }
     }
-
-    #[test]
-    fn no_text_frame_makes_the_decoder_panic(text in ".{0,200}") {
-        let _ = wire::text::decode(&Utf8Bytes::from(text));
-    }
-
-    #[test]
-    fn no_json_frame_makes_the_session_panic(
-        parts in prop::collection::vec(prop_oneof![
-            Just("null".to_owned()), Just("\"1\"".to_owned()), Just("\"realtime:t1\"".to_owned()), Just("\"phx_reply\"".to_owned()),
-            Just("\"phx_close\"".to_owned()), Just("\"system\"".to_owned()), Just("\"postgres_changes\"".to_owned()), Just("\"broadcast\"".to_owned()),
-            Just("{}".to_owned()), Just("[]".to_owned()), Just("7".to_owned()), Just(r#"{"status":"ok","response":7}"#.to_owned()),
-            Just(r#"{"ids":[7],"data":{"type":"INSERT","record":{}}}"#.to_owned()), Just(r#"{"ids":"x","data":[]}"#.to_owned()),
-        ], 0..8)
-    ) {
-        let mut bench = Bench::new(false);
-        bench.open();
-        bench.channel(1, true);
-        if let Ok(message) = wire::text::decode(&Utf8Bytes::from(format!("[{}]", parts.join(",")))) {
-            bench.session.on_message(message, bench.now, &mut bench.out);
-        }
-    }
-
-    #[test]
-    fn no_binary_frame_makes_the_decoder_panic(frame in prop::collection::vec(any::<u8>(), 0..64)) {
-        let _ = wire::binary::decode(&bytes::Bytes::from(frame));
-    }
 }
