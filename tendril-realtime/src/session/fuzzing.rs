@@ -5,11 +5,10 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::{Command, Interest, RequestId, Session, Settings, Subscriber, SubscriberId, TopicId};
 use crate::wire::{
-    self, FrameError, Inbound,
+    self, FrameError, Inbound, Utf8Bytes,
     join::{Binding, EventFilter, JoinConfig},
 };
 

@@ -14,7 +14,8 @@ pub(crate) mod text;
 use std::ops::Range;
 
 use bytes::Bytes;
-use tokio_tungstenite::tungstenite::Utf8Bytes;
+/// Text that was checked to be UTF-8 and shares its memory: what a text frame is made of.
+pub(crate) use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 pub(crate) use self::{change::Change, event::Event};
 
