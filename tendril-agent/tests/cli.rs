@@ -28,6 +28,7 @@ fn agent(dir: &Path, changes: &[(&str, &str)]) -> Output {
         .env("SUPABASE_URL", "http://127.0.0.1:9")
         .env("SUPABASE_ANON_KEY", "anon")
         .env("TENDRIL_AGENT_TOKEN", token("tendril_agent", 4_000_000_000))
+        .env("TENDRIL_START_SPREAD", "0s")
         .env("TENDRIL_TEMPLATES_DIR", templates)
         .env("TENDRIL_WORK_DIR", dir.join("work"))
         .env("TENDRIL_STATE_DIR", dir.join("state"));

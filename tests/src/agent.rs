@@ -16,6 +16,8 @@ use crate::{
 pub struct AgentSetup {
     /// Flags and variables.
     pub cli: Cli,
+    /// Further variables of the agent's process.
+    pub env: Vec<(String, String)>,
 }
 
 /// An agent in this process. Dropping it stops it at once.
@@ -39,9 +41,11 @@ impl AgentSetup {
             work_dir: text(&dir.join("work")),
             state_dir: text(&dir.join("state")),
             agent_name: Some("scenario".to_owned()),
+            // One agent is no crowd.
+            start_spread: Some("0s".to_owned()),
             ..Cli::default()
         };
-        Self { cli }
+        Self { cli, env: Vec::new() }
     }
 
     /// Another token.
@@ -93,13 +97,29 @@ impl AgentSetup {
         self.terraform(&fixtures("terraform-stand-in"))
     }
 
+    /// A further variable of the agent's process.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.env.push((name.to_owned(), value.into()));
+        self
+    }
+
     /// Starts the agent's program. It sees nothing of this process's environment but PATH, and runs the terraform of
     /// `make setup` where there is none on PATH.
     pub fn start(&self) -> Program {
-        let mut command = program_without_environment(&program::agent());
-        for (name, value) in self.variables() {
-            command.env(name, value);
-        }
+        self.start_program(&program::agent())
+    }
+
+    /// Starts the agent with its fail points, and kills it at one of them: the name, and which time it comes there.
+    pub fn start_to_die_at(&self, point: &str, time: u64) -> Program {
+        let mut doomed = self.clone();
+        doomed.env.push(("TENDRIL_FAILPOINT".to_owned(), format!("{point}:{time}")));
+        doomed.start_program(&program::agent_with_failpoints())
+    }
+
+    fn start_program(&self, program: &Path) -> Program {
+        let mut command = program_without_environment(program);
+        command.envs(self.variables()).envs(self.env.iter().map(|(name, value)| (name, value)));
         Program::start("tendril-agent", command)
     }
 
@@ -126,6 +146,8 @@ impl AgentSetup {
             ("TENDRIL_TERRAFORM", &cli.terraform),
             ("TENDRIL_AGENT_NAME", &cli.agent_name),
             ("TENDRIL_LOG", &cli.log_level),
+            ("TENDRIL_SPOOL_LIMIT", &cli.spool_limit),
+            ("TENDRIL_START_SPREAD", &cli.start_spread),
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value.as_deref()?)))

@@ -106,6 +106,13 @@ pub fn agent() -> PathBuf {
     BUILT.get_or_init(|| named.unwrap_or_else(build)).clone()
 }
 
+/// The agent with its fail points, as the sources are now.
+pub fn agent_with_failpoints() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let target = ["--package", "tendril-agent", "--features", "failpoints", "--example", "failpoints"];
+    BUILT.get_or_init(|| up_to_date("examples/failpoints", &target)).clone()
+}
+
 /// An example's program, as the sources are now.
 pub fn example(name: &str) -> PathBuf {
     up_to_date(&format!("examples/{name}"), &["--package", "tendril-examples", "--example", name])
