@@ -1,0 +1,46 @@
+//! Messages from client to client: two clients in one room, one speaks and the other hears.
+//!
+//! ```text
+//! cargo run -p tendril-examples --example broadcast
+//! ```
+//!
+//! with `SUPABASE_URL` and `SUPABASE_ANON_KEY` as `cargo run -p supabase-local` prints them.
+
+use std::env::var;
+
+use futures_util::StreamExt as _;
+use serde::{Deserialize, Serialize};
+use tendril_realtime::{BroadcastEvent, Client};
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Cursor {
+    x: i32,
+    y: i32,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let hearer = Client::builder(var("SUPABASE_URL")?, var("SUPABASE_ANON_KEY")?).build()?;
+    let mut room = hearer.channel("room");
+    let mut cursors = room.broadcasts(Some("cursor"));
+    let _room = room.join().await?;
+
+    let speaker = Client::builder(var("SUPABASE_URL")?, var("SUPABASE_ANON_KEY")?).build()?;
+    // Acknowledged: `broadcast` returns when the server accepted the message.
+    let room = speaker.channel("room").acknowledged(true).join().await?;
+    for step in 1..=3 {
+        room.broadcast("cursor", &Cursor { x: step, y: step * step }).await?;
+        match cursors.next().await {
+            Some(Ok(BroadcastEvent::Message(message))) => println!("{:?}", message.read::<Cursor>()?),
+            Some(Ok(other)) => println!("{other:?}"),
+            Some(Err(error)) => return Err(error.into()),
+            None => return Ok(()),
+        }
+    }
+    // Whoever speaks once needs no channel.
+    speaker.broadcasts_over_http().send("room", "cursor", &Cursor { x: 0, y: 0 }, false).await?;
+    if let Some(Ok(BroadcastEvent::Message(message))) = cursors.next().await {
+        println!("{:?}, over HTTP", message.read::<Cursor>()?);
+    }
+    Ok(())
+}
