@@ -22,16 +22,16 @@ select is(pg_temp.columns('clusters', 'anon', p), 'none', 'clusters: anon has no
 
 -- deployments
 select is(pg_temp.columns('deployments', 'authenticated', 'SELECT'),
-  'id cluster_id config_snapshot status phase attempt claimed_by claimed_at lease_expires_at cancel_requested_at created_at started_at finished_at plan_summary cost cost_status outputs log_count error_code error_message',
+  'id cluster_id config_snapshot status phase attempt claimed_by claimed_at lease_expires_at cancel_requested_at created_at started_at finished_at plan_summary cost cost_status outputs log_count error_code error_message plan_sha256 approved_plan approved_at',
   'deployments: a user reads everything but the claim token');
 select is(pg_temp.columns('deployments', 'authenticated', 'INSERT'), 'id cluster_id config_snapshot status', 'deployments: what a user inserts');
-select is(pg_temp.columns('deployments', 'authenticated', 'UPDATE'), 'cancel_requested_at', 'deployments: what a user updates');
+select is(pg_temp.columns('deployments', 'authenticated', 'UPDATE'), 'cancel_requested_at approved_plan', 'deployments: what a user updates');
 select is(pg_temp.columns('deployments', 'tendril_agent', 'SELECT'),
-  'id cluster_id config_snapshot status phase attempt claim_token claimed_by claimed_at lease_expires_at cancel_requested_at created_at started_at finished_at plan_summary cost cost_status outputs log_count error_code error_message',
+  'id cluster_id config_snapshot status phase attempt claim_token claimed_by claimed_at lease_expires_at cancel_requested_at created_at started_at finished_at plan_summary cost cost_status outputs log_count error_code error_message plan_sha256 approved_plan approved_at',
   'deployments: an agent reads all');
 select is(pg_temp.columns('deployments', 'tendril_agent', 'INSERT'), 'none', 'deployments: an agent inserts nothing');
 select is(pg_temp.columns('deployments', 'tendril_agent', 'UPDATE'),
-  'status phase claim_token claimed_by plan_summary cost cost_status outputs log_count error_code error_message', 'deployments: what an agent updates');
+  'status phase claim_token claimed_by plan_summary cost cost_status outputs log_count error_code error_message plan_sha256', 'deployments: what an agent updates');
 select is(pg_temp.columns('deployments', 'anon', p), 'none', 'deployments: anon has no ' || p) from unnest(array['SELECT', 'INSERT', 'UPDATE']) as p;
 
 -- deployment_logs

@@ -1,6 +1,6 @@
 //! The wiring: what starts, in which order, and how it ends.
 
-use std::{fs::File, io, path::Path, sync::Arc, time::Duration};
+use std::{fs::File, io, path::Path, sync::Arc};
 
 use rustix::fs::{FlockOperation, flock};
 use secrecy::ExposeSecret;
@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use crate::{
+    approval::Approvals,
     config::Config,
     crew::Crew,
     health::{self, Health},
@@ -18,10 +19,11 @@ use crate::{
     intake::{Feed, Queue, QueueNews},
     journey::Road,
     lease::Leases,
-    recovery::recover,
+    recovery::leftovers,
+    rescue,
     runner::LocalRunner,
     session::Session,
-    shutdown::Shutdown,
+    shutdown::{Shutdown, Timetable},
     stop::StopReason,
     telemetry,
 };
@@ -69,17 +71,28 @@ pub struct Agent {
     client: Client,
     leases: Leases,
     health: Health,
+    approvals: Approvals,
+    secrets: Redactor,
 }
 
 impl Agent {
     /// Puts an agent together; nothing is sent yet. Errors: [`AgentError::Client`].
     pub fn new(config: Config) -> Result<Self, AgentError> {
-        let session = Session::new(config.credential.clone());
+        let secrets = Redactor::default();
+        secrets.hide(config.terraform.secrets());
+        // Tokens are added when they are read: at the start, and whenever they are replaced.
+        let session = Session::new(config.credential.clone(), secrets.clone());
         let client = Client::builder(config.supabase_url.as_str(), config.supabase_key.expose_secret())
             .token_source(session)
             .build()
             .map_err(|error| AgentError::Client(Box::new(error)))?;
-        Ok(Self { config: Arc::new(config), client, leases: Leases::default(), health: Health::default() })
+        Ok(Self {
+            config: Arc::new(config),
+            client,
+            leases: Leases::default(),
+            health: Health::default(),
+            approvals: Approvals::default(),
+        })
     }
 
     /// Whether it can be given work; stays valid while the agent runs.
@@ -104,13 +117,17 @@ impl Agent {
         }
         tracing::info!(cluster = %self.config.cluster_id, "the cluster is online");
         let _beating = Background(tokio::spawn(heartbeat.clone().run()));
-        let recovery =
-            Background(tokio::spawn(recover(Arc::clone(&self.config), self.client.rest().clone())));
         let mut crew = Crew::new(self.road(), self.leases.clone());
+        for leftover in leftovers(&self.config) {
+            crew.adopt(leftover);
+        }
+        for key in rescue::keys(&self.config.state_dir) {
+            crew.push_rescued(key);
+        }
         self.work(&mut crew, &mut feed, &shutdown).await;
         self.health.draining();
         self.drain(&mut crew, &shutdown).await;
-        drop(recovery);
+        drop(crew);
         drop(feed);
         heartbeat.good_bye().await;
         self.client.shutdown().await;
@@ -133,7 +150,12 @@ impl Agent {
                         queue.remove(id);
                         self.leases.cancel(claim_token);
                     }
+                    QueueNews::Approved(id, claim_token, plan) => {
+                        queue.remove(id);
+                        self.approvals.tell(claim_token, plan);
+                    }
                 },
+                () = self.approvals.changed() => {}
             }
             crew.hire(&mut queue);
         }
@@ -141,26 +163,25 @@ impl Agent {
 
     /// Lets the jobs end: by themselves within the grace, then politely interrupted, at last cut short.
     async fn drain(&self, crew: &mut Crew, shutdown: &Shutdown) {
-        let timing = &self.config.timing;
+        self.approvals.close();
+        let Timetable { finish, interrupt, kill, farewell } = Timetable::of(&self.config.timing);
         if !crew.is_idle() {
-            tracing::info!("waiting up to {:?} for running jobs", timing.shutdown_grace);
+            tracing::info!("waiting up to {finish:?} for running jobs");
         }
         tokio::select! {
             () = crew.all_ended() => return,
-            () = sleep(timing.shutdown_grace) => {}
+            () = sleep(finish) => {}
             () = shutdown.hastened() => {}
         }
-        tracing::warn!("running jobs are interrupted");
+        tracing::warn!("running jobs are interrupted; they have {interrupt:?} to stop in good order");
         self.leases.stop_all(StopReason::ShuttingDown);
-        let patience = timing.apply_cancel_grace.max(timing.plan_cancel_grace) + timing.kill_grace;
         tokio::select! {
             () = crew.all_ended() => return,
-            () = sleep(patience + timing.farewell) => {}
+            () = sleep(interrupt) => {}
             () = shutdown.hastened() => {}
         }
         self.leases.hasten_all();
-        let last = timing.kill_grace + timing.farewell + Duration::from_secs(1);
-        if timeout(last, crew.all_ended()).await.is_err() {
+        if timeout(kill + farewell, crew.all_ended()).await.is_err() {
             tracing::warn!("some results are not stored yet; they are kept on disk for the next start");
         }
     }
@@ -183,13 +204,12 @@ impl Agent {
     }
 
     fn road(&self) -> Road {
-        let mut secrets = self.config.terraform.secrets();
-        secrets.extend(self.config.credential.read().map(|token| token.expose_secret().to_owned()));
         Road {
             config: Arc::clone(&self.config),
             rest: self.client.rest().clone(),
             runner: Arc::new(LocalRunner),
-            secrets: Arc::new(secrets),
+            approvals: self.approvals.clone(),
+            secrets: self.secrets.clone(),
         }
     }
 }

@@ -331,10 +331,9 @@ fn spool_limit(cli: &Cli) -> Result<u64, String> {
 }
 
 fn plugin_cache(cli: &Cli, work_dir: &Path) -> Result<PathBuf, String> {
-    let dir = given(cli.plugin_cache_dir.as_ref()).map_or_else(|| work_dir.join("plugins"), PathBuf::from);
-    let dir = std::path::absolute(&dir).map_err(|error| {
-        format!("--plugin-cache-dir {}: cannot be made absolute ({error})", dir.display())
-    })?;
+    let Some(dir) = given(cli.plugin_cache_dir.as_ref()) else { return Ok(work_dir.join("plugins")) };
+    let dir = std::path::absolute(dir)
+        .map_err(|error| format!("--plugin-cache-dir {dir}: cannot be made absolute ({error})"))?;
     preflight::writable("--plugin-cache-dir", &dir)?;
     Ok(dir)
 }

@@ -1,6 +1,9 @@
 //! The jobs that run now: each in a task of its own, at most one per state, no more than the concurrency allows.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use tokio::{
     task::{Id, JoinSet},
@@ -12,10 +15,12 @@ use crate::{
     claim::{Claim, claim},
     failpoint::failpoint,
     intake::{Queue, Queued},
+    job::Phase,
     journey::Road,
     lease::Leases,
     pace::around,
-    telemetry,
+    recovery::Leftover,
+    rescue, telemetry,
 };
 
 /// After a lost race, of how many rows one is picked: agents that race then meet less often.
@@ -30,6 +35,8 @@ pub(crate) struct Crew {
     running: JoinSet<Outcome>,
     /// The state that each task works on.
     keys: HashMap<Id, String>,
+    /// Tasks that settle what an earlier life left: they keep their state, and no place among the running jobs.
+    settling: HashSet<Id>,
     /// Of how many rows the next one is picked.
     choice: usize,
 }
@@ -46,12 +53,19 @@ enum Outcome {
 
 impl Crew {
     pub(crate) fn new(road: Road, leases: Leases) -> Self {
-        Self { road, leases, running: JoinSet::new(), keys: HashMap::new(), choice: 1 }
+        Self {
+            road,
+            leases,
+            running: JoinSet::new(),
+            keys: HashMap::new(),
+            settling: HashSet::new(),
+            choice: 1,
+        }
     }
 
     /// Takes on as many jobs as there is room for.
     pub(crate) fn hire(&mut self, queue: &mut Queue) {
-        while self.running.len() < self.road.config.concurrency {
+        while self.at_work() < self.road.config.concurrency {
             let busy = |key: &str| self.keys.values().any(|taken| taken == key);
             let Some(row) = queue.take(self.choice, busy) else { return };
             let key = row.state_key();
@@ -60,6 +74,35 @@ impl Crew {
             self.keys.insert(id, key);
             self.gauge();
         }
+    }
+
+    /// Takes care of an attempt of an earlier life; until then nobody else works on its state.
+    pub(crate) fn adopt(&mut self, leftover: Leftover) {
+        let key = leftover.claim.state_key.clone().unwrap_or_default();
+        let waits = leftover.claim.phase == Phase::Approval;
+        let id = self.running.spawn(take_over(self.road.clone(), self.leases.clone(), leftover)).id();
+        self.keys.insert(id, key);
+        if !waits {
+            self.settling.insert(id);
+        }
+    }
+
+    /// Stores state that an earlier life could not store; until then nobody else works on it.
+    pub(crate) fn push_rescued(&mut self, key: String) {
+        let road = self.road.clone();
+        let state = road.config.state_backend.of(&road.config.state_dir, &key);
+        let task = async move {
+            rescue::push(&road.config, &*road.runner, &state).await;
+            Outcome::Done
+        };
+        let id = self.running.spawn(task).id();
+        self.keys.insert(id, key);
+        self.settling.insert(id);
+    }
+
+    /// How many jobs run. Those that wait for approval do not.
+    fn at_work(&self) -> usize {
+        self.running.len().saturating_sub(self.settling.len() + self.road.approvals.count())
     }
 
     /// Waits for the next job to end; answers a row that waits again. For ever, if nobody is at work.
@@ -81,6 +124,7 @@ impl Crew {
             }
         };
         self.keys.remove(&id);
+        self.settling.remove(&id);
         self.gauge();
         again
     }
@@ -92,15 +136,28 @@ impl Crew {
         }
     }
 
-    /// Whether nobody is at work.
+    /// Whether nobody is at work, or waits.
     pub(crate) fn is_idle(&self) -> bool {
-        self.running.is_empty()
+        self.running.len() == self.settling.len()
     }
 
     #[expect(clippy::cast_precision_loss, reason = "at most 64 jobs run at the same time")]
     fn gauge(&self) {
-        metrics::gauge!(telemetry::JOBS_RUNNING).set(self.running.len() as f64);
+        metrics::gauge!(telemetry::JOBS_RUNNING).set(self.at_work() as f64);
     }
+}
+
+async fn take_over(road: Road, leases: Leases, leftover: Leftover) -> Outcome {
+    match leftover.waiting_job(&road.rest).await {
+        Some(job) => {
+            tracing::info!(deployment = %job.id, attempt = job.attempt, "its plan waits for approval");
+            let lease = leases.hold(&job);
+            let span = tracing::info_span!("job", deployment = %job.id, attempt = job.attempt);
+            road.resume(job, &lease, leftover.workspace).instrument(span).await;
+        }
+        None => leftover.settle(&road.config, &road.rest).await,
+    }
+    Outcome::Done
 }
 
 async fn work(road: Road, leases: Leases, row: Queued) -> Outcome {

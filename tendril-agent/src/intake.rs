@@ -29,11 +29,13 @@ struct Row {
     created_at: Timestamp,
     claim_token: Option<Uuid>,
     cancel_requested_at: Option<Timestamp>,
+    approved_plan: Option<String>,
     config_snapshot: Snapshot,
 }
 
 /// The columns of [`Row`], and `attempt`: a row that was claimed and queued again while nobody looked is news by it.
-const COLUMNS: &str = "id,status,created_at,attempt,claim_token,cancel_requested_at,config_snapshot";
+const COLUMNS: &str =
+    "id,status,created_at,attempt,claim_token,cancel_requested_at,approved_plan,config_snapshot";
 
 /// The fields that name the state. Anything may stand there: what is wrong with it is said once the job is claimed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,14 +69,21 @@ pub(crate) enum QueueNews {
     Gone(Uuid),
     /// A row waits no more, and its user asked to cancel it: whoever holds this claim ends it.
     Cancel(Uuid, Uuid),
+    /// A row waits no more, and its user approved this plan: whoever holds this claim applies it.
+    Approved(Uuid, Uuid, String),
 }
 
 impl Row {
     fn news(self) -> QueueNews {
-        let Self { id, status, created_at, claim_token, cancel_requested_at, config_snapshot } = self;
+        let Self { id, status, created_at, claim_token, cancel_requested_at, approved_plan, config_snapshot } =
+            self;
         match (status, claim_token, cancel_requested_at) {
             (Status::Queued, ..) => QueueNews::Waits(Queued { id, created_at, config_snapshot }),
             (Status::Processing, Some(claim_token), Some(_)) => QueueNews::Cancel(id, claim_token),
+            (Status::Processing, Some(claim_token), None) => match approved_plan {
+                Some(plan) => QueueNews::Approved(id, claim_token, plan),
+                None => QueueNews::Gone(id),
+            },
             _ => QueueNews::Gone(id),
         }
     }
@@ -155,7 +164,7 @@ mod tests {
     fn news(status: &str, more: &serde_json::Value) -> QueueNews {
         let mut row = json!({
             "id": Uuid::nil(), "status": status, "created_at": "2026-01-01T00:00:00+00:00",
-            "claim_token": null, "cancel_requested_at": null, "config_snapshot": {"template": "hello"},
+            "claim_token": null, "cancel_requested_at": null, "approved_plan": null, "config_snapshot": {"template": "hello"},
         });
         let more = more.as_object().unwrap().clone();
         row.as_object_mut().unwrap().extend(more);
@@ -178,6 +187,8 @@ mod tests {
         let cancelled = json!({"claim_token": claim, "cancel_requested_at": "2026-01-01T00:00:00Z"});
         assert_eq!(news("PROCESSING", &cancelled), QueueNews::Cancel(Uuid::nil(), claim));
         assert_eq!(news("PROCESSING", &json!({"claim_token": claim})), QueueNews::Gone(Uuid::nil()));
+        let approved = json!({"claim_token": claim, "approved_plan": "abc"});
+        assert_eq!(news("PROCESSING", &approved), QueueNews::Approved(Uuid::nil(), claim, "abc".to_owned()));
         assert_eq!(news("CANCELLED", &cancelled), QueueNews::Gone(Uuid::nil()));
         assert!(matches!(news("QUEUED", &json!({})), QueueNews::Waits(_)));
     }

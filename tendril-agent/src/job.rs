@@ -21,6 +21,14 @@ pub(crate) struct Job {
     pub(crate) config: Value,
 }
 
+impl Job {
+    /// The state that it works on; none where `config_snapshot` names none that can be.
+    pub(crate) fn state_key(&self) -> Option<String> {
+        let order = Order::parse(&self.config).ok()?;
+        Some(state_key(&order.template, order.stack.as_deref(), self.id))
+    }
+}
+
 /// `deployments.status`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
@@ -62,6 +70,8 @@ pub(crate) enum Phase {
     Init,
     /// `terraform plan`.
     Plan,
+    /// The saved plan waits for a person's approval.
+    Approval,
     /// The saved plan is being applied.
     Apply,
     /// The saved plan of a destroy is being applied.
@@ -80,6 +90,7 @@ impl Phase {
             Self::Workspace => "WORKSPACE",
             Self::Init => "INIT",
             Self::Plan => "PLAN",
+            Self::Approval => "APPROVAL",
             Self::Apply => "APPLY",
             Self::Destroy => "DESTROY",
             Self::Output => "OUTPUT",
@@ -109,6 +120,12 @@ pub(crate) enum ErrorCode {
     ConfigInvalid,
     /// The agent has no template of that name.
     TemplateNotFound,
+    /// Another one holds the state's lock; the message says who, and what to do.
+    StateLocked,
+    /// State of an earlier run could not be written to the backend yet; the message says where it is.
+    StateNotStored,
+    /// What was planned is not what would be applied.
+    PlanChanged,
     /// The agent's own fault, or its machine's.
     Internal,
 }
@@ -185,6 +202,8 @@ pub(crate) struct Order {
     pub(crate) stack: Option<String>,
     /// What to do.
     pub(crate) action: Action,
+    /// Whether the plan is applied only once a person approved it.
+    pub(crate) approval: bool,
     /// Input variables; checked against the template later.
     pub(crate) variables: Map<String, Value>,
 }
@@ -198,22 +217,16 @@ impl Order {
         })?;
         for key in object.keys() {
             match key.as_str() {
-                "template" | "stack" | "action" | "variables" => {}
+                "template" | "stack" | "action" | "approval" | "variables" => {}
                 "source" => {
                     return Err(invalid(
                         "config_snapshot.source is not supported by this agent: leave it out and name one of the agent's own templates"
                             .to_owned(),
                     ));
                 }
-                "approved_plan" => {
-                    return Err(invalid(
-                        "config_snapshot.approved_plan is not supported by this agent: leave it out"
-                            .to_owned(),
-                    ));
-                }
                 other => {
                     return Err(invalid(format!(
-                        "config_snapshot has the unknown field \"{other}\": it may have template, stack, action and variables"
+                        "config_snapshot has the unknown field \"{other}\": it may have template, stack, action, approval and variables"
                     )));
                 }
             }
@@ -256,6 +269,16 @@ impl Order {
                     .to_owned(),
             ));
         }
+        let approval = match object.get("approval") {
+            None | Some(Value::Null) => false,
+            Some(Value::Bool(approval)) => *approval,
+            Some(other) => {
+                return Err(invalid(format!(
+                    "config_snapshot.approval must be true or false, and it is {}",
+                    kind_of(other)
+                )));
+            }
+        };
         let variables = match object.get("variables") {
             None | Some(Value::Null) => Map::new(),
             Some(Value::Object(variables)) => variables.clone(),
@@ -266,7 +289,7 @@ impl Order {
                 )));
             }
         };
-        Ok(Self { template: template.to_owned(), stack, action, variables })
+        Ok(Self { template: template.to_owned(), stack, action, approval, variables })
     }
 }
 
@@ -330,6 +353,7 @@ mod tests {
             (json!({"template": "a", "action": "explode"}), "\"plan\", \"apply\" or \"destroy\""),
             (json!({"template": "a", "action": "destroy"}), "name the stack"),
             (json!({"template": "a", "variables": [1]}), "config_snapshot.variables must be an object"),
+            (json!({"template": "a", "approval": "yes"}), "config_snapshot.approval must be true or false"),
             (json!({"template": "a", "varibles": {}}), "unknown field \"varibles\""),
         ] {
             let failure = Order::parse(&config).unwrap_err();

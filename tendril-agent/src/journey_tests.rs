@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::*;
@@ -28,11 +28,14 @@ impl Bench {
     }
 
     fn road(&self) -> Road {
+        let secrets = Redactor::default();
+        secrets.hide(["the-machine-token".to_owned()]);
         Road {
             config: Arc::new(bench::config(self.dir.path())),
             rest: self.plane.rest(),
             runner: Arc::new(LocalRunner),
-            secrets: Arc::new(vec!["the-machine-token".to_owned()]),
+            approvals: Approvals::default(),
+            secrets,
         }
     }
 

@@ -22,6 +22,7 @@
 //! ```
 
 mod agent;
+mod approval;
 #[cfg(test)]
 mod bench;
 mod claim;
@@ -39,11 +40,16 @@ mod log_pipe;
 mod log_sink;
 mod log_spool;
 mod log_writer;
+mod orphans;
 mod pace;
+mod plan_seal;
+mod plugin_cache;
 mod preflight;
 mod recovery;
 mod redact;
 mod report;
+mod rescue;
+mod run;
 mod runner;
 mod schema;
 mod session;
@@ -53,6 +59,7 @@ mod stop;
 mod telemetry;
 mod template;
 mod terraform;
+mod workbench;
 mod workspace;
 
 pub use self::{

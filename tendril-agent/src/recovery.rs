@@ -3,50 +3,59 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    time::Duration,
 };
 
+use serde::Deserialize;
+use serde_json::Value;
 use tendril_realtime::Rest;
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::{
-    config::Config,
+    config::{Config, Timing},
     failpoint::failpoint,
-    job::{Ending, ErrorCode, Failure},
+    job::{Ending, ErrorCode, Failure, Job, Phase, Status},
     log_sink::LogSink,
     log_spool::{LogSpool, Stream},
+    orphans,
+    pace::Backoff,
     report::{ClaimRecord, FinalStatus, Reporter, Written},
+    runner::{Patience, Rung},
+    state::holder::Holder,
+    workbench::blocking,
     workspace::Workspace,
 };
 
-/// Uploads and reports everything that is left, one attempt after the other.
-pub(crate) async fn recover(config: Arc<Config>, rest: Rest) {
-    let left = match leftovers(&config) {
-        Ok(left) => left,
-        Err(error) => {
-            tracing::error!(%error, "the work directory cannot be searched for what an earlier life left");
-            return;
-        }
-    };
-    for root in left {
-        let shown = root.display().to_string();
-        match recover_one(&config, &rest, Workspace::at(root)).await {
-            Ok(()) => tracing::info!(directory = shown, "an earlier life's attempt is settled"),
-            Err(error) => {
-                tracing::error!(directory = shown, %error, "an earlier life's attempt cannot be settled; it is kept");
-            }
-        }
-    }
+/// An attempt of an earlier life.
+#[derive(Debug)]
+pub(crate) struct Leftover {
+    pub(crate) workspace: Workspace,
+    pub(crate) claim: ClaimRecord,
+}
+
+/// Everything that an earlier life left.
+pub(crate) fn leftovers(config: &Config) -> Vec<Leftover> {
+    directories(config).unwrap_or_else(|error| {
+        tracing::error!(%error, "the work directory cannot be searched for what an earlier life left");
+        Vec::new()
+    })
 }
 
 /// The attempts' directories, `<deployment>.<attempt>`. One without a claim was made a moment before the end, and holds
 /// nothing.
-fn leftovers(config: &Config) -> io::Result<Vec<PathBuf>> {
+fn directories(config: &Config) -> io::Result<Vec<Leftover>> {
     let mut left = Vec::new();
     for entry in std::fs::read_dir(&config.work_dir)? {
         let path = entry?.path();
         if path.join("claim.json").exists() {
-            left.push(path);
+            let workspace = Workspace::at(path);
+            match ClaimRecord::load(&workspace.claim_file()) {
+                Ok(claim) => left.push(Leftover { workspace, claim }),
+                Err(error) => {
+                    tracing::error!(?workspace, %error, "an earlier life's claim cannot be read; it is kept");
+                }
+            }
         } else if is_attempt(&path) {
             std::fs::remove_dir_all(&path)?;
         }
@@ -54,40 +63,109 @@ fn leftovers(config: &Config) -> io::Result<Vec<PathBuf>> {
     Ok(left)
 }
 
+impl Leftover {
+    /// The job, if its plan waits for approval and the database still counts it as this claim's. Asks until there is an
+    /// answer: the control plane was there a moment ago.
+    pub(crate) async fn waiting_job(&self, rest: &Rest) -> Option<Job> {
+        #[derive(Deserialize)]
+        struct Row {
+            config_snapshot: Value,
+        }
+        if self.claim.phase != Phase::Approval || self.workspace.ending_file().exists() {
+            return None;
+        }
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(15));
+        let ClaimRecord { deployment_id: id, attempt, claim_token, .. } = self.claim;
+        loop {
+            let request = rest.from("deployments").select("config_snapshot").eq("id", id);
+            let request = request.eq("claim_token", claim_token).eq("status", Status::Processing.as_str());
+            match request.rows::<Row>().await {
+                Ok(rows) => {
+                    let row = rows.into_iter().next()?;
+                    return Some(Job { id, attempt, claim_token, config: row.config_snapshot });
+                }
+                Err(error) => {
+                    tracing::warn!(deployment = %id, %error, "whether a plan still waits cannot be asked yet");
+                    sleep(backoff.after(&error)).await;
+                }
+            }
+        }
+    }
+
+    /// Ends what still runs, uploads and reports. Errors are said; what is left is kept for the next life.
+    pub(crate) async fn settle(self, config: &Config, rest: &Rest) {
+        let workspace = format!("{:?}", self.workspace);
+        match self.settle_all(config, rest).await {
+            Ok(()) => tracing::info!(workspace, "an earlier life's attempt is settled"),
+            Err(error) => {
+                tracing::error!(workspace, %error, "an earlier life's attempt cannot be settled; it is kept");
+            }
+        }
+    }
+
+    async fn settle_all(self, config: &Config, rest: &Rest) -> io::Result<()> {
+        failpoint!("recovery.found");
+        let Self { workspace, claim } = self;
+        let kept = FinalStatus::load(&workspace.ending_file()).ok();
+        let remains = Remains::clear(config, &workspace, &claim).await?;
+        failpoint!("recovery.cleared");
+        let mut end = kept.or_else(|| lost_in_mid_run(&claim, &remains));
+        if end.as_ref().is_none_or(|end| end.log_count.is_none()) {
+            let chunks = upload(config, rest, &workspace, &claim, end.is_some()).await?;
+            failpoint!("recovery.uploaded");
+            if let Some(end) = &mut end {
+                end.log_count = Some(chunks);
+                // If this life ends too, the next one must not add to a log that the row may have counted.
+                end.save(&workspace.ending_file())?;
+                failpoint!("recovery.counted");
+            }
+        }
+        if let Some(end) = end {
+            let reporter = Reporter::new(rest.clone(), claim.deployment_id, claim.claim_token);
+            if let Written::Refused(why) = reporter.finish(&end).await {
+                tracing::warn!(deployment = %claim.deployment_id, why, "an earlier life's result was refused");
+            }
+            failpoint!("recovery.stored");
+        }
+        workspace.remove()
+    }
+}
+
 fn is_attempt(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('.'));
     name.is_some_and(|(id, attempt)| Uuid::parse_str(id).is_ok() && attempt.parse::<i32>().is_ok())
 }
 
-async fn recover_one(config: &Config, rest: &Rest, workspace: Workspace) -> io::Result<()> {
-    failpoint!("recovery.found");
-    let claim = ClaimRecord::load(&workspace.claim_file())?;
-    let kept = FinalStatus::load(&workspace.ending_file()).ok();
-    let rescued = workspace.clear_run(&config.state_dir)?;
-    failpoint!("recovery.cleared");
-    let mut end = kept.or_else(|| lost_in_mid_run(&claim, rescued));
-    if end.as_ref().is_none_or(|end| end.log_count.is_none()) {
-        let chunks = upload(config, rest, &workspace, &claim, end.is_some()).await?;
-        failpoint!("recovery.uploaded");
-        if let Some(end) = &mut end {
-            end.log_count = Some(chunks);
-            // If this life ends too, the next one must not add to a log that the row may have counted.
-            end.save(&workspace.ending_file())?;
-            failpoint!("recovery.counted");
-        }
+/// What was left of a run that was cut off.
+struct Remains {
+    /// How its processes ended, if they were still there.
+    ended: Option<Rung>,
+    /// Where state is kept that was not stored.
+    rescued: Option<PathBuf>,
+}
+
+impl Remains {
+    /// Ends the processes politely, notes down which lock they may have left, and removes what they worked on.
+    async fn clear(config: &Config, workspace: &Workspace, claim: &ClaimRecord) -> io::Result<Self> {
+        let Timing { plan_cancel_grace, apply_cancel_grace, kill_grace, .. } = config.timing;
+        let graceful = if claim.phase.changes_the_world() { apply_cancel_grace } else { plan_cancel_grace };
+        let patience = Patience { graceful, forced: kill_grace };
+        let state =
+            config.state_backend.of(&config.state_dir, claim.state_key.as_deref().unwrap_or_default());
+        let workspace = workspace.clone();
+        blocking(move || {
+            let ended = orphans::end(&workspace.data_dir(), patience);
+            if let Ok(holder) = Holder::load(&workspace.holder_file()) {
+                holder.bury(&state)?;
+            }
+            Ok(Self { ended, rescued: workspace.clear_run(state.dir())? })
+        })
+        .await
     }
-    if let Some(end) = end {
-        let reporter = Reporter::new(rest.clone(), claim.deployment_id, claim.claim_token);
-        if let Written::Refused(why) = reporter.finish(&end).await {
-            tracing::warn!(deployment = %claim.deployment_id, why, "an earlier life's result was refused");
-        }
-        failpoint!("recovery.stored");
-    }
-    workspace.remove()
 }
 
 /// The end of a run that was cut off. Before the apply there is none: the database puts the job back into the queue.
-fn lost_in_mid_run(claim: &ClaimRecord, rescued: Option<PathBuf>) -> Option<FinalStatus> {
+fn lost_in_mid_run(claim: &ClaimRecord, remains: &Remains) -> Option<FinalStatus> {
     if !claim.phase.changes_the_world() {
         return None;
     }
@@ -95,7 +173,10 @@ fn lost_in_mid_run(claim: &ClaimRecord, rescued: Option<PathBuf>) -> Option<Fina
         "The agent was killed in phase {}. Resources may have been changed, and the state may still be locked: look at both before you queue it again.",
         claim.phase.as_str()
     );
-    if let Some(place) = rescued {
+    if let Some(rung) = remains.ended {
+        message = format!("{message} Its Terraform was still running: {rung}.");
+    }
+    if let Some(place) = &remains.rescued {
         message = format!("{message} State that was not stored is kept in {}.", place.display());
     }
     let ending = Ending::Failed(Failure::new(ErrorCode::AgentLost, message));

@@ -30,7 +30,10 @@ fn leave_behind(dir: &Path, phase: Phase) -> Workspace {
 }
 
 async fn recover_all(dir: &Path, plane: &ControlPlane) {
-    recover(Arc::new(bench::config(dir)), plane.rest()).await;
+    let config = bench::config(dir);
+    for leftover in leftovers(&config) {
+        leftover.settle(&config, &plane.rest()).await;
+    }
 }
 
 fn is_empty(dir: &Path) -> bool {

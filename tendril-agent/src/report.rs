@@ -160,6 +160,11 @@ impl ProgressBoard {
         self.want("plan_summary", json!(changes));
     }
 
+    /// The saved plan has this SHA-256: what a person may approve.
+    pub(crate) fn sealed(&self, plan: &str) {
+        self.want("plan_sha256", json!(plan));
+    }
+
     /// Waits until the row says all of it, or the job is told to stop. After `phase(Apply)` this must come first: a row
     /// that does not say that the apply began would be run again if this agent died.
     pub(crate) async fn settled(&self) {
@@ -217,12 +222,16 @@ pub(crate) struct ClaimRecord {
     pub(crate) claim_token: Uuid,
     /// How far it got.
     pub(crate) phase: Phase,
+    /// The state that it works on; none where `config_snapshot` names none that can be.
+    #[serde(default)]
+    pub(crate) state_key: Option<String>,
 }
 
 impl ClaimRecord {
     /// Of a job that enters a phase.
-    pub(crate) const fn new(job: &Job, phase: Phase) -> Self {
-        Self { deployment_id: job.id, attempt: job.attempt, claim_token: job.claim_token, phase }
+    pub(crate) fn new(job: &Job, phase: Phase) -> Self {
+        let Job { id, attempt, claim_token, .. } = *job;
+        Self { deployment_id: id, attempt, claim_token, phase, state_key: job.state_key() }
     }
 
     /// Keeps it on disk.

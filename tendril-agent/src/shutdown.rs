@@ -1,9 +1,37 @@
 //! The end of the agent: SIGTERM or SIGINT begins the drain, a second one hastens it.
 
-use std::io;
+use std::{io, time::Duration};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+use crate::config::Timing;
+
+/// How the time from SIGTERM to SIGKILL is spent: the orchestrator gives so much and no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Timetable {
+    /// Running jobs may end by themselves.
+    pub(crate) finish: Duration,
+    /// They were interrupted, and stop in good order; then they are interrupted again.
+    pub(crate) interrupt: Duration,
+    /// From the second interrupt to the kill.
+    pub(crate) kill: Duration,
+    /// The last lines and statuses are stored.
+    pub(crate) farewell: Duration,
+}
+
+impl Timetable {
+    /// Fits everything into the grace: what the end needs comes first, then a third for the interrupt, the rest is the
+    /// jobs'.
+    pub(crate) fn of(timing: &Timing) -> Self {
+        let grace = timing.shutdown_grace;
+        let farewell = timing.farewell.min(grace / 4);
+        let kill = timing.kill_grace.min(grace / 4);
+        let left = grace.saturating_sub(farewell + kill);
+        let interrupt = (left / 3).min(timing.apply_cancel_grace.max(timing.plan_cancel_grace));
+        Self { finish: left.saturating_sub(interrupt), interrupt, kill, farewell }
+    }
+}
 
 /// The order to end. Clones share it; a library user gives it with [`drain`](Self::drain), the process with signals.
 #[derive(Clone, Debug, Default)]
@@ -66,5 +94,26 @@ impl Shutdown {
             }
         });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ladder_fits_into_any_grace() {
+        for seconds in [0, 1, 7, 30, 90, 600, 7200] {
+            let timing = Timing { shutdown_grace: Duration::from_secs(seconds), ..Timing::default() };
+            let Timetable { finish, interrupt, kill, farewell } = Timetable::of(&timing);
+            assert!(finish + interrupt + kill + farewell <= timing.shutdown_grace, "{seconds}");
+            assert!(seconds < 60 || interrupt >= Duration::from_secs(8), "{seconds}: {interrupt:?}");
+        }
+        let usual = Timetable::of(&Timing::default());
+        assert_eq!((usual.farewell, usual.kill), (Duration::from_secs(20), Duration::from_secs(15)));
+        assert!(
+            usual.finish > Duration::from_secs(370) && usual.interrupt > Duration::from_secs(180),
+            "{usual:?}"
+        );
     }
 }

@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use crate::workspace::{private_dir, private_file};
 
 pub(crate) mod holder;
+pub(crate) mod inquiry;
 pub(crate) mod lock;
 
 /// Name of the generated backend file; an override file replaces a backend block of the template.
@@ -122,6 +123,7 @@ pub struct StateBackend {
 
 impl StateBackend {
     /// Files below the state directory.
+    #[cfg(test)]
     pub(crate) fn local() -> Self {
         Self { kind: Kind::Local, settings: Map::new(), prefix: String::new() }
     }
@@ -294,7 +296,8 @@ pub(crate) fn rescue_name(attempt: &str) -> String {
     format!("errored-{attempt}.tfstate")
 }
 
-fn is_rescued(path: &Path) -> bool {
+/// Whether a file is state that could not be written to its backend.
+pub(crate) fn is_rescued(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.starts_with("errored-") && name.ends_with(".tfstate")
 }
@@ -325,8 +328,7 @@ fn slug(prefix: &str, key: &str, dash: char, longest: usize) -> String {
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { dash })
         .collect();
-    let digest = Sha256::digest(format!("{prefix}/{key}"));
-    let hash: String = digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let hash = format!("{:.12}", format!("{:x}", Sha256::digest(format!("{prefix}/{key}"))));
     name.truncate(longest - hash.len() - 1);
     format!("{name}{dash}{hash}")
 }

@@ -22,6 +22,8 @@ pub(crate) const CLAIMS_LOST: &str = "tendril_agent_claims_lost_total";
 pub(crate) const JOBS_ENDED: &str = "tendril_agent_jobs_ended_total";
 /// Jobs running now (gauge).
 pub(crate) const JOBS_RUNNING: &str = "tendril_agent_jobs_running";
+/// Rescued states that the backend refused (counter).
+pub(crate) const RESCUES_REFUSED: &str = "tendril_agent_rescued_states_refused_total";
 /// Heartbeats, by `result` ok or failed (counter).
 pub(crate) const HEARTBEATS: &str = "tendril_agent_heartbeats_total";
 /// Chunks of log lines stored (counter).

@@ -97,6 +97,11 @@ impl Terraform {
         self
     }
 
+    /// Where it keeps downloaded providers.
+    pub(crate) fn plugin_cache(&self) -> Option<&Path> {
+        self.plugin_cache.as_deref()
+    }
+
     /// Its version, such as `1.11.4`.
     pub fn version(&self) -> &str {
         &self.version

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <work dir>/<deployment>.<attempt>/   0700
+//!     seal.json     the digests of the saved plan and its sources (plan_seal)
 //!     holder.json   which step may hold the state's lock         (state)
 //!     claim.json    which claim this is, and how far it got      (recovery)
 //!     log/          every line that was read and not uploaded    (log_spool)
@@ -78,6 +79,11 @@ impl Workspace {
     /// The saved plan.
     pub(crate) fn plan_file(&self) -> PathBuf {
         self.data_dir().join("tfplan")
+    }
+
+    /// The digests of the saved plan and of what it was made from.
+    pub(crate) fn seal_file(&self) -> PathBuf {
+        self.root.join("seal.json")
     }
 
     /// Which step of this attempt may hold the state's lock.

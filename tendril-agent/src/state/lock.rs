@@ -58,40 +58,38 @@ impl Lock {
 
     /// Why the run cannot go on, and what to do: for the deployment's user.
     pub(crate) fn explain(&self, state: &State, ours: &str, now: Timestamp) -> String {
-        let unknown = || "an unknown holder".to_owned();
-        let mut text = format!(
-            "The state {} ({}) is locked by {}",
-            state.key(),
-            state.kind().name(),
-            self.who.clone().unwrap_or_else(unknown)
-        );
-        if let Some(operation) = &self.operation {
-            text.push_str(&format!(", for {}", operation.trim_start_matches("OperationType").to_lowercase()));
-        }
-        if let Some(created) = self.created {
-            text.push_str(&format!(", since {created:.0} ({})", age(created, now)));
-        }
-        if let Some(version) = &self.version {
-            text.push_str(&format!(", with version {version}"));
-        }
-        text.push_str(".\n");
-        text.push_str(match &self.who {
-            Some(who) if who == ours => {
-                "It was taken on this agent's own host, but by no attempt of this agent that is known to be dead: it may be in use, and was not removed.\n"
-            }
-            Some(_) => "It is not this agent's lock, and was not removed.\n",
-            None => "The backend does not say whose it is: it was not removed.\n",
+        let who = self.who.as_deref().unwrap_or("an unknown holder");
+        let operation = self.operation.as_deref().map_or_else(String::new, |operation| {
+            format!(", for {}", operation.trim_start_matches("OperationType").to_lowercase())
         });
+        let since =
+            self.created.map_or_else(String::new, |then| format!(", since {then:.0} ({})", age(then, now)));
+        let version =
+            self.version.as_ref().map_or_else(String::new, |version| format!(", with version {version}"));
+        let whose = match &self.who {
+            Some(who) if who == ours => {
+                "It was taken on this agent's own host, but by no attempt of this agent that is known to be dead: it may be in use, and was not removed."
+            }
+            Some(_) => "It is not this agent's lock, and was not removed.",
+            None => "The backend does not say whose it is: it was not removed.",
+        };
+        let (key, kind) = (state.key(), state.kind());
+        format!(
+            "The state {key} ({}) is locked by {who}{operation}{since}{version}.\n{whose}\n{}",
+            kind.name(),
+            self.way_out(state)
+        )
+    }
+
+    fn way_out(&self, state: &State) -> String {
         if state.kind().lock_ends_with_its_process() {
-            text.push_str("This lock goes away with the process (or connection) that holds it: wait for it, or end it; then queue the deployment again.");
-        } else {
-            let command = format!("terraform force-unlock {}", self.id.as_deref().unwrap_or("<lock ID>"));
-            text.push_str(&format!(
-                "If nobody works on this state any more, remove the lock and queue the deployment again: {command}\nTo do so, {}",
-                state.by_hand(&command)
-            ));
+            return "This lock goes away with the process (or connection) that holds it: wait for it, or end it; then queue the deployment again.".to_owned();
         }
-        text
+        let command = format!("terraform force-unlock {}", self.id.as_deref().unwrap_or("<lock ID>"));
+        format!(
+            "If nobody works on this state any more, remove the lock and queue the deployment again: {command}\nTo do so, {}",
+            state.by_hand(&command)
+        )
     }
 
     /// Whether this is the lock of one of our dead attempts; its ID, if so.

@@ -1,0 +1,145 @@
+//! Processes of an attempt that outlived whoever should have waited for them.
+//!
+//! Terraform and everything it starts carry the attempt's own `TF_DATA_DIR` in their environment, so that they are found
+//! without a note that could be missing or stale: also when they left their process group, and also when the agent that
+//! started them is dead.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::ffi::OsStrExt,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, getpgid, getpgrp, kill_process, kill_process_group};
+
+use crate::runner::{Patience, Rung};
+
+/// Between two looks whether they have ended.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The processes of the attempt with this data directory. A zombie has no environment, and is none of them.
+pub(crate) fn of(data_dir: &Path) -> Vec<Pid> {
+    let mut mark = b"TF_DATA_DIR=".to_vec();
+    mark.extend_from_slice(data_dir.as_os_str().as_bytes());
+    let entries = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw));
+    pids.filter(|pid| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == mark)
+    })
+    .collect()
+}
+
+/// Ends them by the ladder: SIGINT to their groups, patience, a second SIGINT, SIGKILL. Answers none where there were none.
+/// Blocks for as long as that takes.
+pub(crate) fn end(data_dir: &Path, patience: Patience) -> Option<Rung> {
+    let rungs = [
+        (Signal::INT, patience.graceful, Rung::Interrupted),
+        (Signal::INT, patience.forced, Rung::InterruptedTwice),
+    ];
+    let mut left = of(data_dir);
+    if left.is_empty() {
+        return None;
+    }
+    for (signal, patience, rung) in rungs {
+        send(&left, signal);
+        let deadline = Instant::now() + patience;
+        loop {
+            left = of(data_dir);
+            if left.is_empty() {
+                return Some(rung);
+            }
+            if Instant::now() >= deadline {
+                break;
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+    kill(data_dir);
+    Some(Rung::Killed)
+}
+
+/// Ends them at once: of an attempt whose leader has ended already.
+pub(crate) fn kill(data_dir: &Path) {
+    // They may start others until they are dead; a few rounds find those too.
+    for _ in 0..20 {
+        let left = of(data_dir);
+        if left.is_empty() {
+            return;
+        }
+        send(&left, Signal::KILL);
+        std::thread::sleep(PAUSE);
+    }
+    tracing::error!(data_dir = %data_dir.display(), "processes of an ended attempt cannot be killed");
+}
+
+/// Signals the groups of these processes, and those processes alone that are in this process's own group.
+fn send(pids: &[Pid], signal: Signal) {
+    let own = getpgrp();
+    let mut groups = BTreeSet::new();
+    for pid in pids {
+        match getpgid(Some(*pid)) {
+            Ok(group) if group != own => {
+                groups.insert(group.as_raw_nonzero());
+            }
+            Ok(_) => {
+                // Whoever is gone needs no signal; errors of sending say nothing else.
+                let _gone = kill_process(*pid, signal);
+            }
+            Err(_) => {}
+        }
+    }
+    for group in groups.into_iter().filter_map(|group| Pid::from_raw(group.get())) {
+        let _gone = kill_process_group(group, signal);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::unix::process::CommandExt,
+        process::{Child, Command, Stdio},
+    };
+
+    use super::*;
+
+    fn start(dir: &Path, script: &str) -> Child {
+        let marked = Command::new("/bin/bash")
+            .args(["-c", &format!("{script} & echo ready; wait")])
+            .env("TF_DATA_DIR", dir)
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while of(dir).len() < 2 {
+            assert!(Instant::now() < deadline);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        marked
+    }
+
+    fn patience(graceful: u64) -> Patience {
+        Patience { graceful: Duration::from_millis(graceful), forced: Duration::from_millis(200) }
+    }
+
+    #[test]
+    fn what_listens_ends_after_one_interrupt() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(end(dir.path(), patience(0)), None);
+        let mut child = start(dir.path(), "(trap 'exit 1' INT; sleep 600)");
+        assert_eq!(end(dir.path(), patience(10_000)), Some(Rung::Interrupted));
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn what_is_deaf_is_killed_also_in_another_session() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut child = start(dir.path(), "trap '' INT TERM; setsid sleep 600");
+        assert_eq!(end(dir.path(), patience(100)), Some(Rung::Killed));
+        assert!(of(dir.path()).is_empty());
+        child.wait().unwrap();
+    }
+}

@@ -1,0 +1,85 @@
+//! State that Terraform could not write to its backend: stored at the next start, where its lineage and serial allow it.
+
+use std::{fs, io, path::Path};
+
+use futures_util::future::BoxFuture;
+
+use crate::{
+    config::Config,
+    job::Action,
+    log_spool::Stream,
+    plugin_cache,
+    runner::{Command, Runner, Sink},
+    state::State,
+    stop::Stop,
+    terraform::Step,
+    workspace::{Workspace, private_dir},
+};
+
+/// The keys of the states of which something is kept beside the backend.
+pub(crate) fn keys(state_dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(state_dir).into_iter().flatten().filter_map(Result::ok);
+    let holds_state = |dir: &Path| {
+        let files = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
+        files.into_iter().any(|file| crate::state::is_rescued(&file.path()))
+    };
+    let dirs = entries.filter(|entry| holds_state(&entry.path()));
+    dirs.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// Stores what is kept of this state. What Terraform refuses is kept, and said.
+pub(crate) async fn push(config: &Config, runner: &dyn Runner, state: &State) {
+    for file in state.rescued().unwrap_or_default() {
+        let name = file.display().to_string();
+        match push_one(config, runner, state, &file).await {
+            Ok(()) => tracing::info!(file = name, "state that an earlier life could not store is stored"),
+            Err(error) => {
+                metrics::counter!(crate::telemetry::RESCUES_REFUSED).increment(1);
+                tracing::error!(file = name, %error, "state that an earlier life could not store is still not stored; it is kept");
+            }
+        }
+    }
+}
+
+async fn push_one(config: &Config, runner: &dyn Runner, state: &State, file: &Path) -> io::Result<()> {
+    let place = tempfile::Builder::new().prefix("rescue-").tempdir_in(&config.work_dir)?;
+    private_dir(place.path())?;
+    let workspace = Workspace::at(place.path().to_path_buf());
+    workspace.lay_out_empty(state)?;
+    let turn = match config.terraform.plugin_cache() {
+        Some(dir) => Some(plugin_cache::turn(dir).await?),
+        None => None,
+    };
+    let init = config.terraform.command(Step::Init, Action::Apply, &workspace, &config.timing)?;
+    succeed(runner, init).await?;
+    drop(turn);
+    succeed(runner, config.terraform.push(file, &workspace, &config.timing)?).await?;
+    fs::remove_file(file)
+}
+
+async fn succeed(runner: &dyn Runner, command: Command) -> io::Result<()> {
+    let said = Said::default();
+    let exit = runner.run(command, &said, &Stop::default()).await?;
+    if exit.code == Some(0) {
+        return Ok(());
+    }
+    let said = said.0.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    Err(io::Error::other(String::from_utf8_lossy(&said).trim().to_owned()))
+}
+
+/// Keeps what a command says on stderr: it is for the agent's own log, and there is no job to whose log it would belong.
+#[derive(Default)]
+struct Said(std::sync::Mutex<Vec<u8>>);
+
+/// Most that is kept.
+const MOST: usize = 4096;
+
+impl Sink for Said {
+    fn write(&self, stream: Stream, bytes: Vec<u8>) -> BoxFuture<'_, ()> {
+        let mut said = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if stream == Stream::Stderr && said.len() < MOST {
+            said.extend_from_slice(&bytes);
+        }
+        Box::pin(std::future::ready(()))
+    }
+}

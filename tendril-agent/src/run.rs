@@ -1,0 +1,189 @@
+//! One run through the stations: workspace → init → plan → (approval) → apply → outputs.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::{
+    approval::Word,
+    failpoint::failpoint,
+    job::{Action, Failure, Job, Order, Phase},
+    journey::Road,
+    plan_seal::PlanSeal,
+    report::{ClaimRecord, ProgressBoard},
+    runner::Rung,
+    state::State,
+    stop::Stop,
+    template::Template,
+    terraform::{Step, message::Changes},
+    workbench::{Halt, Log, Workbench, blocking},
+    workspace::Workspace,
+};
+
+/// What a run left to say beside its ending.
+#[derive(Default)]
+pub(crate) struct Results {
+    pub(crate) changes: Option<Changes>,
+    pub(crate) outputs: Option<Map<String, Value>>,
+}
+
+/// One run.
+pub(crate) struct Run<'a> {
+    pub(crate) road: &'a Road,
+    pub(crate) job: &'a Job,
+    pub(crate) workspace: &'a Workspace,
+    pub(crate) log: &'a Log,
+    pub(crate) board: &'a ProgressBoard,
+    pub(crate) stop: &'a Stop,
+    pub(crate) results: Results,
+}
+
+impl Run<'_> {
+    /// From the first station to the last.
+    pub(crate) async fn begin(&mut self) -> Result<(), Halt> {
+        let config = Arc::clone(&self.road.config);
+        let greeting = format!(
+            "Attempt {} on agent {} with {} {}.",
+            self.job.attempt,
+            config.agent_name,
+            config.terraform.name(),
+            config.terraform.version()
+        );
+        self.log.writer.remark(greeting).await;
+        let order = Order::parse(&self.job.config)?;
+        let state = self.road.state(&order, self.job);
+        let template = self.lay_out(&order, &state).await?;
+        let bench = self.bench(&order, &state);
+        self.board.phase(Phase::Init);
+        bench.init().await?;
+        self.board.phase(Phase::Plan);
+        let changes = bench.locking_step(Step::Plan).await?.changes;
+        if let Some(changes) = changes {
+            self.board.plan(changes);
+        }
+        let seal = self.seal(&template).await?;
+        self.results.changes = changes;
+        match order.action {
+            Action::Plan => Ok(()),
+            Action::Apply | Action::Destroy => {
+                if order.approval {
+                    self.approval(&seal).await?;
+                }
+                self.change(&order, &state, &seal, &template).await
+            }
+        }
+    }
+
+    /// From the approval on, in a later life of the agent than the one that made the plan.
+    pub(crate) async fn resume(&mut self) -> Result<(), Halt> {
+        self.log.writer.remark("The agent was restarted; the plan still waits for approval.").await;
+        let order = Order::parse(&self.job.config)?;
+        let state = self.road.state(&order, self.job);
+        let template = self.template(&order)?;
+        let seal = PlanSeal::load(self.workspace)
+            .map_err(|error| Failure::internal("the digests of the plan cannot be read", &error))?;
+        seal.check(self.workspace, template.dir())?;
+        self.approval(&seal).await?;
+        self.change(&order, &state, &seal, &template).await
+    }
+
+    fn bench<'b>(&'b self, order: &'b Order, state: &'b State) -> Workbench<'b> {
+        Workbench {
+            config: &self.road.config,
+            runner: &*self.road.runner,
+            job: self.job,
+            order,
+            workspace: self.workspace,
+            state,
+            log: self.log,
+            stop: self.stop,
+        }
+    }
+
+    fn template(&self, order: &Order) -> Result<Template, Failure> {
+        let template = Template::open(&self.road.config.templates_dir, &order.template)?;
+        self.log.redactor.hide(template.sensitive_values(&order.variables));
+        Ok(template)
+    }
+
+    /// Template, variables, backend.
+    async fn lay_out(&self, order: &Order, state: &State) -> Result<Template, Halt> {
+        let template = self.template(order)?;
+        template.check(&order.variables)?;
+        let (workspace, variables) = (self.workspace.clone(), order.variables.clone());
+        let (from, state) = (template.dir().to_path_buf(), state.clone());
+        let laid_out = blocking(move || Ok(workspace.lay_out(&from, &variables, &state))).await;
+        laid_out.map_err(|error| Failure::internal("the workspace cannot be prepared", &error))??;
+        Ok(template)
+    }
+
+    /// Takes the digests of what was planned, and tells the row.
+    async fn seal(&self, template: &Template) -> Result<PlanSeal, Halt> {
+        let (workspace, from) = (self.workspace.clone(), template.dir().to_path_buf());
+        let sealed = blocking(move || {
+            let seal = PlanSeal::of(&workspace, &from)?;
+            seal.save(&workspace)?;
+            Ok(seal)
+        });
+        let seal =
+            sealed.await.map_err(|error| Failure::internal("the saved plan cannot be read", &error))?;
+        self.board.sealed(&seal.plan);
+        Ok(seal)
+    }
+
+    /// Waits for a person's word.
+    async fn approval(&self, seal: &PlanSeal) -> Result<(), Halt> {
+        self.keep(Phase::Approval).await?;
+        self.board.phase(Phase::Approval);
+        self.log.writer.remark(format!("The plan {} waits for approval.", seal.plan)).await;
+        match self.road.approvals.wait(&self.road.rest, self.job, &seal.plan, self.stop).await {
+            Word::Approved => {
+                self.log.writer.remark("The plan is approved.").await;
+                Ok(())
+            }
+            Word::Stopped => Err(Halt::Stopped(Step::Apply, Rung::Untouched, None)),
+            Word::Closing => Err(Halt::Waiting),
+        }
+    }
+
+    /// Applies exactly what was planned.
+    async fn change(
+        &mut self,
+        order: &Order,
+        state: &State,
+        seal: &PlanSeal,
+        template: &Template,
+    ) -> Result<(), Halt> {
+        let (workspace, from, sealed) = (self.workspace.clone(), template.dir().to_path_buf(), seal.clone());
+        let checked = blocking(move || Ok(sealed.check(&workspace, &from))).await;
+        checked.map_err(|error| Failure::internal("the saved plan cannot be checked", &error))??;
+        self.enter(if order.action == Action::Destroy { Phase::Destroy } else { Phase::Apply }).await?;
+        let bench = self.bench(order, state);
+        bench.go_on(Step::Apply)?;
+        bench.locking_step(Step::Apply).await?;
+        if order.action == Action::Apply {
+            self.board.phase(Phase::Output);
+            let outputs = bench.outputs().await?;
+            self.results.outputs = Some(outputs);
+        }
+        Ok(())
+    }
+
+    /// From here on the world is changed: the row and the disk must both say so first.
+    async fn enter(&self, phase: Phase) -> Result<(), Halt> {
+        self.keep(phase).await?;
+        failpoint!("apply.kept");
+        self.board.phase(phase);
+        self.board.settled().await;
+        failpoint!("apply.settled");
+        Ok(())
+    }
+
+    /// The disk says in which phase the job is.
+    async fn keep(&self, phase: Phase) -> Result<(), Halt> {
+        let record = ClaimRecord::new(self.job, phase);
+        let file = self.workspace.claim_file();
+        let kept = blocking(move || record.save(&file)).await;
+        Ok(kept.map_err(|error| Failure::internal("the agent's work directory cannot be written", &error))?)
+    }
+}
