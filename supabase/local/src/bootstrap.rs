@@ -1,14 +1,15 @@
-//! What a Supabase database has before the first migration: roles, schemas, `auth` functions, the publication.
+//! What a Supabase database has before the first migration: roles, schemas, `auth` and `realtime`, the publications.
 
 use tokio_postgres::Client;
 
 use crate::error::{ErrorKind, Result, StackError};
 
 /// Run in this order, as superuser, once per cluster.
-pub(crate) const SCRIPTS: [(&str, &str); 3] = [
+pub(crate) const SCRIPTS: [(&str, &str); 4] = [
     ("roles.sql", include_str!("bootstrap/roles.sql")),
     ("schemas.sql", include_str!("bootstrap/schemas.sql")),
     ("auth.sql", include_str!("bootstrap/auth.sql")),
+    ("realtime.sql", include_str!("bootstrap/realtime.sql")),
 ];
 
 /// Makes an empty database a Supabase database.

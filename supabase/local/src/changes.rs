@@ -29,6 +29,9 @@ use subscription::Subscription;
 
 use crate::replication::{self, RowChange, Source};
 
+/// The publication whose tables Realtime follows.
+pub(crate) const PUBLICATION: &str = "supabase_realtime";
+
 /// Names one channel's subscriptions. Never used twice in a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct ChannelId(u64);

@@ -60,7 +60,7 @@ pub(crate) async fn cors(request: Request, next: Next) -> Response {
 }
 
 /// The key of a request: header `apikey`, else the query parameter of that name.
-fn api_key(request: &Request) -> Option<String> {
+pub(crate) fn api_key(request: &Request) -> Option<String> {
     let header = request.headers().get("apikey").and_then(|value| value.to_str().ok()).map(str::to_owned);
     header.or_else(|| query_value(request.uri().query()?, "apikey"))
 }
@@ -73,7 +73,7 @@ pub(crate) fn query_value(query: &str, name: &str) -> Option<String> {
 }
 
 /// The token of an `Authorization: Bearer` header.
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
 }
 

@@ -4,12 +4,14 @@
 //! `exp`, not expired). Other algorithms (JWKS) would be further signers beside [`JwtSecret`].
 
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
 use serde_json::{Map, Value, json};
+
+use crate::clock::Clock;
 
 /// The secret that every Supabase development stack ships with. It protects nothing, and is meant not to.
 const LOCAL_SECRET: &str = "super-secret-jwt-token-with-at-least-32-characters-long";
@@ -25,6 +27,8 @@ const PROJECT_KEY_ISSUED: i64 = 1_700_000_000;
 pub struct JwtSecret {
     secret: String,
     key: hmac::Key,
+    /// By which tokens are judged.
+    clock: Clock,
 }
 
 impl fmt::Debug for JwtSecret {
@@ -45,7 +49,30 @@ impl JwtSecret {
     pub fn new(secret: impl Into<String>) -> Self {
         let secret = secret.into();
         let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
-        Self { secret, key }
+        Self { secret, key, clock: Clock::default() }
+    }
+
+    /// The same secret with a clock of its own.
+    pub(crate) fn with_clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// The time by which this judges tokens, in seconds since 1970.
+    pub(crate) fn now(&self) -> i64 {
+        self.clock.now()
+    }
+
+    /// How long it is until a second since 1970, by the same clock.
+    pub(crate) fn until(&self, second: i64) -> Duration {
+        self.clock.until(second)
+    }
+
+    /// The claims of a token that is genuine and, by this clock, good for Realtime.
+    pub(crate) fn verify(&self, token: &str) -> Result<Claims, JwtError> {
+        let claims = self.decode(token)?;
+        claims.check_at(self.now())?;
+        Ok(claims)
     }
 
     /// The secret in clear, for the places that must print or pass it on.
@@ -154,10 +181,15 @@ impl Claims {
     /// # Errors
     /// [`JwtError::MissingClaims`] or [`JwtError::Expired`].
     pub fn check(&self) -> Result<(), JwtError> {
+        self.check_at(unix_now())
+    }
+
+    /// [`Claims::check`] at another time than now.
+    pub(crate) fn check_at(&self, now: i64) -> Result<(), JwtError> {
         let (Some(_), Some(exp)) = (self.role(), self.expires_at()) else {
             return Err(JwtError::MissingClaims);
         };
-        let ago = unix_now() - exp;
+        let ago = now - exp;
         if ago >= 0 { Err(JwtError::Expired { seconds_ago: ago }) } else { Ok(()) }
     }
 }
@@ -187,8 +219,8 @@ pub enum JwtError {
 }
 
 /// Seconds since 1970.
-pub(crate) fn unix_now() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, seconds)
+fn unix_now() -> i64 {
+    Clock::default().now()
 }
 
 /// Whole seconds; saturates.

@@ -1,6 +1,6 @@
 //! The keys of a project, and the gateway's way of reading them.
 
-use crate::jwt::{JwtSecret, unix_now};
+use crate::jwt::JwtSecret;
 
 /// Stands for the `anon` key, as a hosted project's publishable key does.
 const PUBLISHABLE: &str = "sb_publishable_local_development";
@@ -63,7 +63,7 @@ impl ProjectKeys {
             || key == self.service_role
             || self.jwt.decode(key).is_ok_and(|claims| {
                 matches!(claims.role(), Some("anon" | "service_role"))
-                    && claims.expires_at().is_none_or(|exp| exp > unix_now())
+                    && claims.expires_at().is_none_or(|exp| exp > self.jwt.now())
             })
     }
 }

@@ -21,6 +21,7 @@ mod binaries;
 mod bootstrap;
 mod changes;
 pub mod cli;
+mod clock;
 mod cluster;
 mod database;
 mod error;
@@ -38,7 +39,7 @@ mod server;
 mod stack;
 
 pub use error::{ErrorKind, Result, StackError};
-pub use fault::{Cut, Faults};
+pub use fault::{Cut, Faults, FrameFault, Injection, RequestFault, Target};
 pub use jwt::{Claims, JwtError, JwtSecret};
 pub use keys::ProjectKeys;
 pub use postgres_server::{PostgresOptions, PostgresServer};

@@ -161,8 +161,8 @@ fn settings(port: u16, temporary: bool) -> Vec<String> {
         "unix_socket_directories=".to_owned(),
         "wal_level=logical".to_owned(),
         "max_connections=300".to_owned(),
-        "max_replication_slots=64".to_owned(),
-        "max_wal_senders=64".to_owned(),
+        "max_replication_slots=128".to_owned(),
+        "max_wal_senders=128".to_owned(),
         "shared_buffers=32MB".to_owned(),
         // Off would make the WAL sender wait for the WAL writer: 130 ms instead of 1 ms per event.
         "synchronous_commit=on".to_owned(),

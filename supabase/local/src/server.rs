@@ -5,21 +5,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
-use axum::response::{IntoResponse as _, Response};
-use axum::serve::ListenerExt as _;
-use axum::{Json, Router};
-use http::StatusCode;
-use serde_json::json;
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
 
 use crate::error::{ErrorKind, Result, StackError};
-use crate::fault::Faults;
+use crate::fault::{self, Door, Faults};
 use crate::gateway;
 use crate::keys::ProjectKeys;
 use crate::realtime::{self, Realtime};
@@ -58,16 +52,11 @@ impl ApiServer {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let stop = services.realtime.stop.clone();
-        // Small frames must not wait for the acknowledgement of the one before.
-        let listener = listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                debug!(%error, "a connection will be slow");
-            }
-        });
+        let door = Door::new(listener, services.faults.port()).map_err(failed)?;
         let routes = routes(services);
         let stopped = stop.clone().cancelled_owned();
         let task =
-            tokio::spawn(async move { axum::serve(listener, routes).with_graceful_shutdown(stopped).await });
+            tokio::spawn(async move { axum::serve(door, routes).with_graceful_shutdown(stopped).await });
         Ok(Self { address, stop, task })
     }
 
@@ -92,22 +81,11 @@ impl Drop for ApiServer {
 }
 
 fn routes(services: Services) -> Router {
-    let rest = services
-        .rest
-        .router()
-        .layer(from_fn_with_state(services.faults.clone(), rest_outage))
-        .layer(from_fn_with_state(Arc::clone(&services.keys), gateway::require_key));
+    let Services { rest, keys, faults, realtime } = services;
+    let rest = rest.router().layer(from_fn_with_state(Arc::clone(&keys), gateway::require_key));
     Router::new()
         .nest("/rest/v1", rest)
-        .merge(realtime::router(services.realtime))
+        .merge(realtime::router(realtime))
+        .layer(from_fn_with_state((faults, keys), fault::strike))
         .layer(from_fn(gateway::cors))
-}
-
-/// The REST half of the fault plan.
-async fn rest_outage(State(faults): State<Faults>, request: Request, next: Next) -> Response {
-    if faults.rest_refused() {
-        let message = json!({ "message": "name resolution failed" });
-        return (StatusCode::SERVICE_UNAVAILABLE, Json(message)).into_response();
-    }
-    next.run(request).await
 }

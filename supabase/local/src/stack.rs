@@ -10,7 +10,7 @@ use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
 
 use crate::bootstrap::sql_failure;
-use crate::changes::Changes;
+use crate::clock::Clock;
 use crate::database::{self, ADMIN, AUTHENTICATOR, OWNER};
 use crate::error::{ErrorKind, Result, StackError};
 use crate::fault::Faults;
@@ -18,7 +18,6 @@ use crate::jwt::JwtSecret;
 use crate::keys::ProjectKeys;
 use crate::postgres_server::{MAIN_DATABASE, PostgresOptions, PostgresServer};
 use crate::realtime::{Realtime, RealtimeOptions};
-use crate::replication::Source;
 use crate::rest::{Rest, Settings};
 use crate::server::{ApiServer, Services};
 
@@ -193,7 +192,7 @@ impl StackBuilder {
         self
     }
 
-    /// Sets Realtime's delays and timeout.
+    /// Sets Realtime's delays, timeouts and limits.
     #[must_use]
     pub fn realtime(mut self, options: RealtimeOptions) -> Self {
         self.realtime = options;
@@ -227,13 +226,18 @@ impl StackBuilder {
         if let Some(file) = &self.seed {
             apply_seed(file, &server, &database).await?;
         }
-        let keys = Arc::new(ProjectKeys::new(self.jwt));
-        let faults = Faults::default();
+        let clock = Clock::default();
+        let keys = Arc::new(ProjectKeys::new(self.jwt.with_clock(clock.clone())));
+        let faults = Faults::new(clock);
         let stop = CancellationToken::new();
-        let slot = format!("supabase_realtime_{database}");
-        let source = Source { port: server.port(), database: database.clone(), slot };
-        let changes = Changes::new(source, stop.clone());
-        let realtime = Realtime::new(Arc::clone(&keys), faults.clone(), self.realtime, changes, stop.clone());
+        let realtime = Realtime::new(
+            Arc::clone(&keys),
+            faults.clone(),
+            self.realtime,
+            server.port(),
+            &database,
+            stop.clone(),
+        );
         let rest = rest(&server, &database, &keys, stop)?;
         let services = Services { rest, keys: Arc::clone(&keys), faults: faults.clone(), realtime };
         let api = ApiServer::start(self.port, services).await?;

@@ -3,6 +3,7 @@
 //! First byte the kind, then one length byte per header field, then the fields, then the payload.
 
 use bytes::Bytes;
+use serde_json::Value;
 
 const PUSH: u8 = 3;
 const DELIVERY: u8 = 4;
@@ -23,6 +24,10 @@ pub(crate) struct BinaryBroadcast {
     pub(crate) event: String,
     /// Whether the payload is JSON text.
     pub(crate) json: bool,
+    /// Of the message's row, if it has one.
+    pub(crate) id: Option<String>,
+    /// Whether it was kept and is told again.
+    pub(crate) replayed: bool,
     pub(crate) payload: Bytes,
 }
 
@@ -45,19 +50,31 @@ impl BinaryPush {
         let topic = text(field(header[2]))?;
         let event = text(field(header[3]))?;
         field(header[4])?;
-        let broadcast = BinaryBroadcast { event, json: header[5] != 0, payload: frame.slice(position..) };
+        let (json, payload) = (header[5] != 0, frame.slice(position..));
+        let broadcast = BinaryBroadcast { event, json, id: None, replayed: false, payload };
         Some(Self { join_ref, reference, topic, broadcast })
     }
 }
 
 impl BinaryBroadcast {
+    /// JSON text: what is known of the message beside itself. Empty if nothing is.
+    fn meta(&self) -> String {
+        let Some(id) = &self.id else { return String::new() };
+        let id = Value::from(id.as_str());
+        if self.replayed { format!(r#"{{"id":{id},"replayed":true}}"#) } else { format!(r#"{{"id":{id}}}"#) }
+    }
+
     /// The kind 4 frame for a receiver on `topic`; `None` if a name does not fit into its length byte.
     pub(crate) fn encode(&self, topic: &str) -> Option<Vec<u8>> {
-        let mut frame =
-            vec![DELIVERY, u8::try_from(topic.len()).ok()?, u8::try_from(self.event.len()).ok()?, 0];
+        let meta = self.meta();
+        let mut frame = vec![DELIVERY];
+        for field in [topic, &self.event, &meta] {
+            frame.push(u8::try_from(field.len()).ok()?);
+        }
         frame.push(if self.json { JSON } else { 0 });
-        frame.extend_from_slice(topic.as_bytes());
-        frame.extend_from_slice(self.event.as_bytes());
+        for field in [topic, &self.event, &meta] {
+            frame.extend_from_slice(field.as_bytes());
+        }
         frame.extend_from_slice(&self.payload);
         Some(frame)
     }
@@ -66,8 +83,10 @@ impl BinaryBroadcast {
     /// the real server believes it, so a careless sender makes this invalid JSON.
     pub(crate) fn to_text(&self) -> Option<String> {
         let payload = std::str::from_utf8(&self.payload).ok().filter(|_| self.json)?;
-        let event = serde_json::Value::from(self.event.as_str());
-        Some(format!(r#"{{"event":{event},"payload":{payload},"type":"broadcast"}}"#))
+        let event = Value::from(self.event.as_str());
+        let meta = self.meta();
+        let meta = if meta.is_empty() { meta } else { format!(r#""meta":{meta},"#) };
+        Some(format!(r#"{{"event":{event},{meta}"payload":{payload},"type":"broadcast"}}"#))
     }
 }
 
@@ -92,6 +111,19 @@ mod tests {
             push.broadcast.to_text().unwrap(),
             r#"{"event":"cursor","payload":{"x":1},"type":"broadcast"}"#
         );
+    }
+
+    #[test]
+    fn a_message_of_the_database_tells_its_id() {
+        let (event, id) = ("e".to_owned(), Some("i".to_owned()));
+        let message =
+            BinaryBroadcast { event, json: true, id, replayed: true, payload: Bytes::from_static(b"1") };
+        let meta = r#"{"id":"i","replayed":true}"#;
+        let mut expected = vec![4, 1, 1, 26, 1];
+        expected.extend(format!("te{meta}1").into_bytes());
+        assert_eq!(message.encode("t"), Some(expected));
+        let text = format!(r#"{{"event":"e","meta":{meta},"payload":1,"type":"broadcast"}}"#);
+        assert_eq!(message.to_text(), Some(text));
     }
 
     #[test]

@@ -1,13 +1,17 @@
 //! One joined topic of one socket. Dropping it ends its part in the change feed and in its room.
 
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
+use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::Realtime;
 use super::frame::Outgoing;
 use super::join::Join;
+use super::permission::{Asker, Grants};
 use super::rooms::{Ear, RoomName};
 use crate::changes::{ChannelId, Listener, Mailbox};
 use crate::jwt::{Claims, JwtError};
@@ -28,36 +32,64 @@ pub(crate) struct Channel {
     /// What replies carry: the join's own ref where it sent no `join_ref`.
     pub(crate) reply_ref: Value,
     pub(crate) join: Join,
-    /// The token in force, to see whether a pushed one is new.
-    pub(crate) token: String,
-    pub(crate) claims: Claims,
+    pub(crate) pass: Pass,
+    /// What it may say; asked for when it first says something, and again after a new token.
+    pub(crate) write: Option<Grants>,
+    /// Messages it was told of at its join, which it need not hear again.
+    pub(crate) replayed: HashSet<String>,
+    /// The name under which it is present.
+    presence_key: String,
+    /// When it called presence, within the window of the limit.
+    presence_calls: VecDeque<Instant>,
     realtime: Arc<Realtime>,
 }
 
+/// On what a channel goes.
+#[derive(Debug)]
+pub(crate) struct Pass {
+    /// The token in force, to see whether a pushed one is new.
+    pub(crate) token: String,
+    pub(crate) claims: Claims,
+    /// What it may hear.
+    pub(crate) read: Grants,
+}
+
 impl Channel {
-    /// Enters the room of the topic. The change feed follows with [`Channel::subscribe`].
+    /// Enters the room of the topic; also the payload of `presence_state`. The change feed follows with
+    /// [`Channel::subscribe`].
     pub(crate) fn enter(
         realtime: &Arc<Realtime>,
         topic: String,
         refs: (Value, Value),
         join: Join,
-        credentials: (String, Claims),
+        pass: Pass,
         ear: Ear,
-    ) -> Self {
+    ) -> (Self, String) {
         let (join_ref, reference) = refs;
         let reply_ref = if join_ref.is_null() { reference } else { join_ref.clone() };
-        let (token, claims) = credentials;
-        let realtime = Arc::clone(realtime);
-        let channel =
-            Self { id: ChannelId::next(), topic, join_ref, reply_ref, join, token, claims, realtime };
-        channel.realtime.rooms.enter(channel.room(), channel.id, ear);
-        channel
+        let presence_key = join.presence_key.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
+        let write = (!join.private).then_some(Grants::ALL);
+        let channel = Self {
+            id: ChannelId::next(),
+            topic,
+            join_ref,
+            reply_ref,
+            join,
+            pass,
+            write,
+            replayed: HashSet::new(),
+            presence_key,
+            presence_calls: VecDeque::new(),
+            realtime: Arc::clone(realtime),
+        };
+        let state = channel.realtime.rooms.enter(channel.room(), channel.id, ear);
+        (channel, state)
     }
 
     /// Asks the change feed for the bindings, if there are any, with the claims now in force.
     pub(crate) fn subscribe(&self, mailbox: &Mailbox, delay: Duration) {
         if !self.join.bindings.is_empty() {
-            let listener = Listener::new(&self.claims);
+            let listener = Listener::new(&self.pass.claims);
             let bindings = self.join.bindings.clone();
             self.realtime.changes.subscribe(self.id, bindings, listener, mailbox.clone(), delay);
         }
@@ -68,12 +100,44 @@ impl Channel {
         (self.topic.clone(), self.join.private)
     }
 
+    /// The topic as clients name it.
+    pub(crate) fn name(&self) -> &str {
+        self.topic.strip_prefix(PREFIX).unwrap_or_default()
+    }
+
+    /// Who asks for what the channel may do.
+    pub(crate) fn asker<'a>(&'a self, headers: &'a str) -> Asker<'a> {
+        Asker { claims: &self.pass.claims, headers, topic: self.name() }
+    }
+
+    /// Whether it hears who comes and goes. On a private channel, presence must have been asked for.
+    pub(crate) fn hears_presence(&self) -> bool {
+        !self.join.private || (self.join.presence && self.pass.read.presence)
+    }
+
+    /// Counts a presence call; false if it is one too many.
+    pub(crate) fn may_call_presence(&mut self) -> bool {
+        let options = &self.realtime.options;
+        let now = Instant::now();
+        self.presence_calls.retain(|call| now.duration_since(*call) < options.presence_window);
+        self.presence_calls.push_back(now);
+        self.presence_calls.len() <= options.max_presence_calls
+    }
+
+    /// Is present with this payload.
+    pub(crate) fn track(&self, payload: Map<String, Value>) {
+        self.realtime.rooms.track(&self.room(), self.id, &self.presence_key, payload);
+    }
+
+    /// Is not present any more.
+    pub(crate) fn untrack(&self) {
+        self.realtime.rooms.untrack(&self.room(), self.id);
+    }
+
     /// How long the token in force is still good; zero once it has expired.
     pub(crate) fn expires_in(&self) -> Duration {
-        let end =
-            Duration::from_secs(u64::try_from(self.claims.expires_at().unwrap_or_default()).unwrap_or(0));
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        end.saturating_sub(now).min(LOOK_AGAIN)
+        let end = self.pass.claims.expires_at().unwrap_or_default();
+        self.realtime.keys.jwt().until(end).min(LOOK_AGAIN)
     }
 
     /// The answer to the join.
@@ -85,16 +149,20 @@ impl Channel {
 
     /// An answer to a push.
     pub(crate) fn reply(&self, reference: Value, status: &str) -> Outgoing {
-        Outgoing::reply(self.reply_ref.clone(), reference, self.topic.as_str().into(), status, "{}")
+        self.reply_with(reference, status, "{}")
+    }
+
+    /// An answer to a push that says more (JSON text).
+    pub(crate) fn reply_with(&self, reference: Value, status: &str, response: &str) -> Outgoing {
+        Outgoing::reply(self.reply_ref.clone(), reference, self.topic.as_str().into(), status, response)
     }
 
     /// A message of the server about the channel.
     pub(crate) fn system(&self, extension: &str, status: &str, message: &str) -> Outgoing {
-        let subtopic = self.topic.strip_prefix(PREFIX).unwrap_or_default();
         let payload = format!(
             r#"{{"message":{},"status":"{status}","extension":"{extension}","channel":{}}}"#,
             Value::from(message),
-            Value::from(subtopic),
+            Value::from(self.name()),
         );
         self.push("system", payload)
     }
@@ -109,26 +177,31 @@ impl Channel {
         self.system("system", "error", &message)
     }
 
-    /// The members of the channel: nobody, as long as presence is not built.
-    pub(crate) fn presence_state(&self) -> Outgoing {
-        self.push("presence_state", "{}".to_owned())
-    }
-
     /// The end of the channel.
     pub(crate) fn closed(&self) -> Outgoing {
-        let (join_ref, topic) = (self.join_ref.clone(), self.topic.as_str().into());
-        Outgoing {
-            reference: join_ref.clone(),
-            join_ref,
-            topic,
-            event: "phx_close",
-            payload: "{}".to_owned(),
-        }
+        self.ended("phx_close", "{}")
     }
 
-    fn push(&self, event: &'static str, payload: String) -> Outgoing {
+    /// The end of the channel by an error of the server.
+    pub(crate) fn crashed(&self) -> Outgoing {
+        self.ended("phx_error", r#"{"reason":"channel_crash"}"#)
+    }
+
+    fn ended(&self, event: &'static str, payload: &str) -> Outgoing {
+        let (join_ref, topic) = (self.join_ref.clone(), self.topic.as_str().into());
+        Outgoing { reference: join_ref.clone(), join_ref, topic, event, payload: payload.to_owned() }
+    }
+
+    /// A frame to this channel alone.
+    pub(crate) fn push(&self, event: &'static str, payload: String) -> Outgoing {
         let topic = self.topic.as_str().into();
         Outgoing { join_ref: self.join_ref.clone(), reference: Value::Null, topic, event, payload }
+    }
+
+    /// A frame without refs, as the real server sends what goes to many.
+    pub(crate) fn anonymous(&self, event: &'static str, payload: String) -> Outgoing {
+        let topic = self.topic.as_str().into();
+        Outgoing { join_ref: Value::Null, reference: Value::Null, topic, event, payload }
     }
 }
 

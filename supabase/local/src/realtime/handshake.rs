@@ -7,7 +7,7 @@ use axum::extract::{RawQuery, State, WebSocketUpgrade};
 use axum::response::{IntoResponse as _, Response};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::Realtime;
@@ -33,13 +33,15 @@ pub(super) async fn upgrade(
     let Some(version) = Version::negotiate(query_value(&query, "vsn").as_deref()) else {
         return StatusCode::FORBIDDEN.into_response();
     };
-    let credentials = match credentials(&realtime, &query, &headers) {
+    let admitted = credentials(&realtime, &query, &headers)
+        .map_err(|refusal| (StatusCode::UNAUTHORIZED, refusal))
+        .and_then(|credentials| check_limits(&realtime).map(|()| credentials));
+    let credentials = match admitted {
         Ok(credentials) => credentials,
-        Err(refusal) => {
+        Err((status, refusal)) => {
             sleep(realtime.options.connect_error_delay).await;
             let content_type = [(CONTENT_TYPE, "application/json; charset=utf-8")];
-            return (StatusCode::UNAUTHORIZED, content_type, json!({ "error": refusal }).to_string())
-                .into_response();
+            return (status, content_type, json!({ "error": refusal }).to_string()).into_response();
         }
     };
     match upgrade {
@@ -51,15 +53,32 @@ pub(super) async fn upgrade(
     }
 }
 
+fn check_limits(realtime: &Realtime) -> Result<(), (StatusCode, String)> {
+    let refusal = if realtime.users.are_full() {
+        "Too many connected users"
+    } else if realtime.joins.is_over() {
+        "Too many joins per second"
+    } else {
+        return Ok(());
+    };
+    Err((StatusCode::TOO_MANY_REQUESTS, refusal.to_owned()))
+}
+
+/// The headers that reach the real server and its policies, as JSON text.
+pub(super) fn x_headers(headers: &HeaderMap) -> String {
+    let ours = headers.iter().filter(|(name, _)| name.as_str().starts_with("x-"));
+    let pairs = ours.map(|(name, value)| (name.to_string(), value.to_str().unwrap_or_default().into()));
+    Value::Object(pairs.collect()).to_string()
+}
+
 /// The key of the socket and its claims, or the text of the refusal.
 fn credentials(realtime: &Realtime, query: &str, headers: &HeaderMap) -> Result<Credentials, String> {
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let key = header("x-api-key").or_else(|| query_value(query, "apikey")).or_else(|| header("apikey"));
     let Some(key) = key.filter(|key| !key.is_empty()) else { return Err("API key is missing".to_owned()) };
     let token = realtime.keys.swap(&key).to_owned();
-    let claims = realtime.keys.jwt().decode(&token).and_then(|claims| claims.check().map(|()| claims));
-    match claims {
-        Ok(claims) => Ok(Credentials { token, claims }),
+    match realtime.keys.jwt().verify(&token) {
+        Ok(claims) => Ok(Credentials { token, claims, headers: x_headers(headers) }),
         // Here, and only here, without the number of seconds.
         Err(JwtError::Expired { .. }) => Err("Token has expired".to_owned()),
         Err(error) => Err(error.to_string()),

@@ -12,7 +12,11 @@ pub(crate) struct Join {
     pub(crate) legacy: bool,
     pub(crate) private: bool,
     pub(crate) broadcast: BroadcastRules,
+    /// Messages of the past that are wanted.
+    pub(crate) replay: Option<Replay>,
     pub(crate) presence: bool,
+    /// The member's name, if it chose one.
+    pub(crate) presence_key: Option<String>,
     /// The token of the payload, unless it says that the socket's key counts.
     pub(crate) token: Option<String>,
 }
@@ -24,7 +28,21 @@ pub(crate) struct BroadcastRules {
     pub(crate) ack: bool,
     /// The channel hears itself.
     pub(crate) echo: bool,
+    /// The channel wants to hear when messages of the database arrive live.
+    pub(crate) replication_ready: bool,
 }
+
+/// Which messages of the past.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Replay {
+    /// Milliseconds since 1970.
+    pub(crate) since: i64,
+    /// At most so many, the newest.
+    pub(crate) limit: i64,
+}
+
+/// The most that is replayed, and what is replayed where nothing is said.
+const REPLAYED: i64 = 25;
 
 impl Join {
     /// Reads the payload of a join of the topic `realtime:` + `subtopic`.
@@ -50,13 +68,20 @@ impl Join {
             }
         };
         let part = |name: &str| config.get(name).and_then(Value::as_object).unwrap_or(&nothing);
-        let broadcast = part("broadcast");
+        let (broadcast, presence) = (part("broadcast"), part("presence"));
+        let private = flag(config.get("private"));
         Ok(Self {
             bindings: bindings(config.get("postgres_changes"))?,
             legacy: false,
-            private: flag(config.get("private")),
-            broadcast: BroadcastRules { ack: flag(broadcast.get("ack")), echo: flag(broadcast.get("self")) },
-            presence: flag(part("presence").get("enabled")),
+            private,
+            broadcast: BroadcastRules {
+                ack: flag(broadcast.get("ack")),
+                echo: flag(broadcast.get("self")),
+                replication_ready: flag(broadcast.get("replication_ready")),
+            },
+            replay: replay(broadcast.get("replay"), private)?,
+            presence: flag(presence.get("enabled")),
+            presence_key: key(presence.get("key")),
             token,
         })
     }
@@ -73,7 +98,9 @@ impl Join {
             legacy: true,
             private: false,
             broadcast: BroadcastRules::default(),
+            replay: None,
             presence: false,
+            presence_key: None,
             token,
         }
     }
@@ -91,6 +118,30 @@ fn bindings(list: Option<&Value>) -> Result<Vec<Binding>, String> {
             }
         })
         .collect()
+}
+
+/// Only private channels keep messages. What is no object asks for nothing.
+fn replay(value: Option<&Value>, private: bool) -> Result<Option<Replay>, String> {
+    let Some(value) = value else { return Ok(None) };
+    if !private {
+        return Err("UnableToReplayMessages: Replay is not allowed for public channels".to_owned());
+    }
+    let Value::Object(params) = value else { return Ok(None) };
+    let since = params.get("since").and_then(Value::as_i64);
+    let limit = params.get("limit").map_or(Some(REPLAYED), Value::as_i64);
+    match (since, limit) {
+        (Some(since), Some(limit)) => Ok(Some(Replay { since, limit: limit.clamp(1, REPLAYED) })),
+        _ => Err("UnableToReplayMessages: Replay params are not valid".to_owned()),
+    }
+}
+
+/// The name under which a member is present. Anything but nothing will do.
+fn key(value: Option<&Value>) -> Option<String> {
+    match value? {
+        Value::Null => None,
+        Value::String(key) => Some(key.clone()).filter(|key| !key.is_empty()),
+        other => Some(other.to_string()),
+    }
 }
 
 /// A boolean, or its name in any case.
@@ -149,6 +200,26 @@ mod tests {
         assert_eq!(refusal(json!({"config": {"postgres_changes": ["x"]}})), entries);
         let empty = Join::parse("", &json!({})).unwrap_err();
         assert_eq!(empty, "TopicNameRequired: You must provide a topic name");
+    }
+
+    #[test]
+    fn a_replay_needs_a_private_channel_and_whole_numbers() {
+        let replay = |private: bool, replay: Value| {
+            parse(&json!({"config": {"private": private, "broadcast": {"replay": replay}}}))
+                .map(|join| join.replay)
+        };
+        assert_eq!(replay(true, json!({"since": 7})), Ok(Some(Replay { since: 7, limit: 25 })));
+        assert_eq!(replay(true, json!({"since": 7, "limit": 0})), Ok(Some(Replay { since: 7, limit: 1 })));
+        assert_eq!(replay(true, json!({"since": 7, "limit": 99})), Ok(Some(Replay { since: 7, limit: 25 })));
+        for nothing in [json!(true), json!(null)] {
+            assert_eq!(replay(true, nothing), Ok(None));
+        }
+        for bad in [json!({"since": 7.5}), json!({"limit": 2}), json!({"since": 7, "limit": "2"})] {
+            let reason = "UnableToReplayMessages: Replay params are not valid";
+            assert_eq!(replay(true, bad).unwrap_err(), reason);
+        }
+        let reason = "UnableToReplayMessages: Replay is not allowed for public channels";
+        assert_eq!(replay(false, json!(null)).unwrap_err(), reason);
     }
 
     #[test]

@@ -14,9 +14,6 @@ use tracing::{debug, warn};
 use super::pgoutput::{Decoder, RowChange};
 use crate::database::ADMIN;
 
-/// The publication Realtime follows.
-pub(crate) const PUBLICATION: &str = "supabase_realtime";
-
 /// Transactions that may wait for the reader; then PostgreSQL waits.
 const BUFFERED: usize = 64;
 
@@ -39,6 +36,8 @@ pub(crate) struct Transaction {
 pub(crate) struct Source {
     pub(crate) port: u16,
     pub(crate) database: String,
+    /// Which tables.
+    pub(crate) publication: &'static str,
     /// Unique in the server while the session lasts.
     pub(crate) slot: String,
 }
@@ -74,11 +73,17 @@ async fn session(
     transactions: &mpsc::Sender<Transaction>,
     started: &mut Option<oneshot::Sender<()>>,
 ) -> Result<(), PgWireError> {
-    let config =
-        ReplicationConfig::new("127.0.0.1", ADMIN, "postgres", &source.database, &source.slot, PUBLICATION)
-            .with_port(source.port)
-            // An acknowledged position lets PostgreSQL recycle its log and shut down without waiting.
-            .with_status_interval(Duration::from_secs(1));
+    let config = ReplicationConfig::new(
+        "127.0.0.1",
+        ADMIN,
+        "postgres",
+        &source.database,
+        &source.slot,
+        source.publication,
+    )
+    .with_port(source.port)
+    // An acknowledged position lets PostgreSQL recycle its log and shut down without waiting.
+    .with_status_interval(Duration::from_secs(1));
     let mut client = ReplicationClient::connect_gated(config).await?;
     let create = format!("CREATE_REPLICATION_SLOT \"{}\" TEMPORARY LOGICAL pgoutput", source.slot);
     client.simple_query(&create).await?;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::error::RestError;
 use super::settings::Settings;
-use crate::jwt::{Claims, JwtError, JwtSecret, unix_now};
+use crate::jwt::{Claims, JwtError, JwtSecret};
 
 /// Seconds by which clocks may differ.
 const LEEWAY: i64 = 30;
@@ -59,7 +59,7 @@ fn verified(token: &str, secret: &JwtSecret, settings: &Settings) -> Result<Map<
         return Err(undecodable(&format!("Expected 3 parts in JWT; got {parts}")));
     }
     let claims = secret.decode(token).map_err(|error| refusal(token, error))?;
-    check(&claims, settings, unix_now())?;
+    check(&claims, settings, secret.now())?;
     serde_json::from_str(&claims.to_json()).map_err(|_| invalid("Parsing claims failed"))
 }
 

@@ -8,6 +8,7 @@ use supabase_local::Stack;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::http::Response;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
@@ -30,14 +31,17 @@ pub(crate) enum End {
 impl Client {
     /// Opens a socket, or gives the refusal.
     pub(crate) async fn open(url: &str) -> Result<Self, Box<Response<Option<Vec<u8>>>>> {
-        match timeout(PATIENCE, connect_async_with_config(url, None, true))
-            .await
-            .expect("an answer to the upgrade")
-        {
-            Ok((socket, _)) => Ok(Self { socket }),
+        match Self::dial(url).await {
+            Ok(client) => Ok(client),
             Err(Error::Http(response)) => Err(response),
             Err(error) => panic!("no HTTP answer: {error}"),
         }
+    }
+
+    /// Opens a socket, or gives the error, whatever it is.
+    pub(crate) async fn dial(url: &str) -> Result<Self, Error> {
+        let dialling = timeout(PATIENCE, connect_async_with_config(url, None, true));
+        dialling.await.expect("an answer to the upgrade").map(|(socket, _)| Self { socket })
     }
 
     /// A socket of version 2.0.0 with the anon key.
@@ -53,6 +57,11 @@ impl Client {
     /// Sends a text that the server may cut short.
     pub(crate) async fn send_into_the_void(&mut self, text: String) {
         let _ = self.socket.send(Message::text(text)).await;
+    }
+
+    pub(crate) async fn close(&mut self, code: u16) {
+        let frame = CloseFrame { code: code.into(), reason: "".into() };
+        self.socket.close(Some(frame)).await.expect("the frame is sent");
     }
 
     pub(crate) async fn say(&mut self, frame: Value) {

@@ -5,7 +5,10 @@
 mod agent;
 mod client;
 mod faults;
+mod freshness;
 mod handshake;
+mod http;
+mod likeness;
 mod recorded;
 mod replay;
 mod rows;

@@ -40,5 +40,20 @@ as_recorded! {
     policies_decide_who_sees_a_row: "pg_rls_visibility";
     a_full_identity_shows_old_rows: "pg_replica_identity_full";
     missing_grants_and_keys_are_errors: "pg_errors_no_grant_no_pk";
+    broadcasts_reach_the_others_and_the_limits_of_size_hold: "broadcast_text";
     binary_broadcasts_reach_both_versions: "broadcast_binary";
+    broadcasts_over_http_are_delivered_or_refused: "broadcast_rest";
+    messages_of_the_database_are_delivered: "broadcast_from_database";
+    messages_of_the_past_are_replayed: "replay";
+    policies_decide_who_hears_and_speaks: "private_channels";
+    members_come_and_go: "presence";
+    presence_calls_are_checked_and_counted: "presence_errors_limits";
+    channels_of_a_socket_are_limited: "limit_channels_per_client";
+    users_are_limited: "limit_concurrent_users";
+    payloads_are_limited: "limit_payload_size";
+    a_project_may_allow_private_channels_only: "tenant_private_only";
+    a_reload_disconnects_all: "server_requested_disconnect";
+    a_silent_socket_is_closed: "no_heartbeat";
+    a_stopped_server_closes_and_refuses: "server_shutdown";
+    a_crashed_channel_says_so: "channel_crash";
 }

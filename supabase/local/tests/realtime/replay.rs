@@ -4,13 +4,16 @@
 //! Frames of one socket may arrive in another order than recorded where the protocol does not fix it.
 
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use supabase_local::{JwtSecret, Stack};
-use tokio_tungstenite::tungstenite::Message;
+use supabase_local::{Cut, RealtimeOptions, Stack, Target};
+use tokio_tungstenite::tungstenite::{Error, Message};
 
-use crate::client::{Client, admin};
+use crate::client::{Client, End, admin};
+use crate::freshness::{fresh, whole};
+use crate::http::{Answer, ask};
+use crate::likeness::{bytes, frame, message, normal};
 
 /// Notes at which the playing of a recording ends.
 const NOT_PLAYED: [&str; 2] = [
@@ -20,9 +23,20 @@ const NOT_PLAYED: [&str; 2] = [
     "kind 0 push",
 ];
 
-/// Rows that the recordings before had left in the database.
-const LEFT_BEHIND: [(&str, &str, &str); 1] =
-    [("2.0.0", "pg_scope_and_duplicates", "insert into public.events (cluster_id) values ('sc')")];
+/// Requests whose answers differ on purpose.
+const ANSWERED_OTHERWISE: [(&str, &str); 2] = [
+    // There is one project, whatever the host is called.
+    ("Host", "nosuch.localhost"),
+    // The gateway, which the recorded server was without, answers browsers.
+    ("Access-Control-Request-Method", "POST"),
+];
+
+/// What the recordings before had left in the database: rows, and numbers that were given out.
+const LEFT_BEHIND: [(&str, &str, &str); 3] = [
+    ("2.0.0", "pg_scope_and_duplicates", "insert into public.events (cluster_id) values ('sc')"),
+    ("1.0.0", "broadcast_from_database", "alter table public.full_rows alter id restart with 9"),
+    ("2.0.0", "broadcast_from_database", "alter table public.full_rows alter id restart with 10"),
+];
 
 /// Plays a recording of one protocol version.
 pub(crate) async fn play(version: &str, case: &str) {
@@ -34,7 +48,8 @@ pub(crate) async fn play(version: &str, case: &str) {
         line["dir"] == "note" && NOT_PLAYED.iter().any(|begin| note.starts_with(begin))
     };
     let end = lines.iter().position(not_played).unwrap_or(lines.len());
-    let stack = crate::stack().await;
+    let end = lines[..end].iter().rposition(|line| !is_aftermath(line)).map_or(0, |last| last + 1);
+    let stack = crate::stack_with(options(case, &lines)).await;
     let player = Player::new(&stack, &lines).await;
     for (_, _, sql) in LEFT_BEHIND.iter().filter(|(v, c, _)| (*v, *c) == (version, case)) {
         player.database.batch_execute(sql).await.expect("the SQL runs");
@@ -43,10 +58,40 @@ pub(crate) async fn play(version: &str, case: &str) {
     stack.stop().await.expect("the stack stops");
 }
 
+/// The settings of the project that was recorded: it was told them through its administration.
+fn options(case: &str, lines: &[Value]) -> RealtimeOptions {
+    let mut options = RealtimeOptions::default();
+    if case == "no_heartbeat" {
+        options.idle_timeout = Duration::from_millis(300);
+    }
+    let told = lines.iter().find(|line| line["method"] == "PUT").and_then(|line| line["data"].as_str());
+    let told: Value = serde_json::from_str(told.unwrap_or("{}")).expect("JSON");
+    let number = |name: &str| told["tenant"][name].as_u64().map(|n| usize::try_from(n).expect("a size"));
+    options.max_channels = number("max_channels_per_client").unwrap_or(options.max_channels);
+    options.max_payload_kb = number("max_payload_size_in_kb").unwrap_or(options.max_payload_kb);
+    options.max_users = number("max_concurrent_users");
+    options.private_only = told["tenant"]["private_only"] == true;
+    options
+}
+
+/// Whether a line at the end of a recording shows nothing but the recorder's sockets being closed.
+fn is_aftermath(line: &Value) -> bool {
+    let closed = line["type"] == "close" && line["code"] == 1005;
+    closed || line["data"].as_str().is_some_and(|data| data.contains(r#"{"joins":{},"leaves""#))
+}
+
 struct Player<'a> {
     stack: &'a Stack,
     database: tokio_postgres::Client,
     sockets: HashMap<u64, Peer>,
+    /// Answers that no recorded one was compared with yet, by connection; 0 is no websocket.
+    answers: HashMap<u64, Answer>,
+    /// Whether any channel was joined.
+    joined: bool,
+    /// Whether the answer to the latest request is of no interest.
+    unasked: bool,
+    /// Whether the server is about to break a connection.
+    breaking: bool,
     /// Everything that was sent and run in the recording: a UUID in it is no generated one.
     spoken: String,
 }
@@ -58,47 +103,153 @@ struct Peer {
     pending: Vec<Value>,
     recorded_ids: HashMap<u64, String>,
     our_ids: HashMap<u64, String>,
+    /// How many frames were sent.
+    sent: u64,
+}
+
+impl Peer {
+    fn new(client: Client) -> Self {
+        Self { client, pending: Vec::new(), recorded_ids: HashMap::new(), our_ids: HashMap::new(), sent: 0 }
+    }
 }
 
 impl<'a> Player<'a> {
     async fn new(stack: &'a Stack, lines: &[Value]) -> Self {
         let spoken = lines.iter().filter(|line| line["dir"] != "server").map(Value::to_string).collect();
-        Self { stack, database: admin(stack).await, sockets: HashMap::new(), spoken }
+        let database = admin(stack).await;
+        let (sockets, answers) = (HashMap::new(), HashMap::new());
+        let (joined, unasked, breaking) = (false, false, false);
+        Self { stack, database, sockets, answers, joined, unasked, breaking, spoken }
     }
 
     async fn play(mut self, lines: &[Value]) {
         for line in lines {
             let connection = line["conn"].as_u64().unwrap_or_default();
             match (line["dir"].as_str().unwrap(), line["type"].as_str().unwrap_or_default()) {
-                ("sql", _) => {
-                    // One transaction per statement, as psql does it.
-                    self.database.batch_execute(line["text"].as_str().unwrap()).await.expect("the SQL runs");
-                }
-                ("client", "open") => {
-                    let url = line["url"].as_str().unwrap().split_once("/socket/").unwrap().1;
-                    let base = self.stack.api_url().replacen("http", "ws", 1);
-                    let client =
-                        Client::open(&format!("{base}/socket/{url}")).await.expect("the socket opens");
-                    let (recorded_ids, our_ids) = (HashMap::new(), HashMap::new());
-                    let peer = Peer { client, pending: Vec::new(), recorded_ids, our_ids };
-                    self.sockets.insert(connection, peer);
-                }
+                ("sql", _) => self.run(line["text"].as_str().unwrap()).await,
+                ("note", _) => self.obey(line["text"].as_str().unwrap()).await,
+                ("client", "open") => self.open(connection, line["url"].as_str().unwrap()).await,
                 ("client", "text") => {
-                    let text = fresh_tokens(line["data"].as_str().unwrap(), line["at"].as_str().unwrap());
-                    self.peer(connection).client.send(Message::text(text)).await;
+                    let text = fresh(line["data"].as_str().unwrap(), line["at"].as_str().unwrap());
+                    let peer = self.peer(connection);
+                    peer.sent += 1;
+                    let text = whole(&text, peer.sent);
+                    self.breaking |= text.len() > 5_000_000;
+                    self.joined |= text.contains("phx_join");
+                    self.peer(connection).client.send_into_the_void(text).await;
                 }
                 ("client", "binary") => {
                     let bytes = bytes(line["hex"].as_str().unwrap());
                     self.peer(connection).client.send(Message::binary(bytes)).await;
                 }
+                ("client", "http") => self.request(line).await,
+                ("server", "http") => self.compare(connection, line),
                 ("server", "text" | "binary") => self.expect(connection, line).await,
-                ("server", "close") => self.finish(connection).await,
+                ("server", "close") => self.end(connection, line["code"].as_u64().unwrap()).await,
                 _ => {}
             }
         }
-        let rest: Vec<u64> = self.sockets.keys().copied().collect();
-        for connection in rest {
-            self.finish(connection).await;
+        // All are looked at before the first leaves, which the others would hear.
+        for peer in self.sockets.values_mut() {
+            peer.finish().await;
+        }
+    }
+
+    /// Runs SQL as psql does it, one transaction per statement.
+    async fn run(&mut self, sql: &str) {
+        if sql.contains("realtime.") && self.joined {
+            self.wait_for_messages().await;
+        }
+        self.database.batch_execute(sql).await.expect("the SQL runs");
+    }
+
+    /// In the recording seconds had passed since the first join, and messages of the database arrived live.
+    async fn wait_for_messages(&self) {
+        let joined = "select count(*) from pg_replication_slots where slot_name like '%messages%' \
+                      and confirmed_flush_lsn is not null";
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        while self.database.query_one(joined, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+            assert!(tokio::time::Instant::now() < deadline, "nobody follows the messages");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Does to our server what the note says was done to the real one.
+    async fn obey(&mut self, note: &str) {
+        let faults = self.stack.faults();
+        if note.starts_with("every channel process of the server is killed") {
+            faults.crash(Target::all());
+        } else if note.starts_with("the process of the socket itself")
+            || note.starts_with("and killed with SIGKILL")
+        {
+            self.breaking = true;
+            faults.cut_sockets(Cut::Abrupt);
+        } else if note.starts_with("SIGTERM") {
+            faults.close_port(true);
+            faults.cut_sockets(Cut::Close(1012));
+        } else if note.starts_with("server is started again") {
+            faults.close_port(false);
+            while ask(self.stack, "GET", "/healthcheck", &[], b"").await.is_none() {}
+        } else if note == "client closes 1000" {
+            self.peer(1).client.close(1000).await;
+        } else if note.starts_with("conn 4 drops the connection") {
+            self.end(4, 1006).await;
+        }
+    }
+
+    async fn open(&mut self, connection: u64, url: &str) {
+        let path = url.split_once("/socket/").unwrap().1;
+        let url = format!("{}/socket/{path}", self.stack.api_url().replacen("http", "ws", 1));
+        match Client::dial(&url).await {
+            Ok(client) => {
+                self.sockets.insert(connection, Peer::new(client));
+            }
+            Err(Error::Http(response)) => {
+                let (head, body) = response.into_parts();
+                let body = String::from_utf8(body.unwrap_or_default()).unwrap();
+                let status = head.status.as_u16();
+                self.answers.insert(connection, Answer { status, head: String::new(), body });
+            }
+            // As the recording must say, or the next line finds no socket.
+            Err(_) => {}
+        }
+    }
+
+    async fn request(&mut self, line: &Value) {
+        let (method, path) = (line["method"].as_str().unwrap(), line["path"].as_str().unwrap());
+        let headers: HashMap<String, String> = serde_json::from_value(line["headers"].clone()).unwrap();
+        let otherwise = |(name, value): &(&str, &str)| headers.get(*name).is_some_and(|sent| sent == value);
+        self.unasked = path.starts_with("/api/tenants") || ANSWERED_OTHERWISE.iter().any(otherwise);
+        if path.starts_with("/api/tenants") {
+            let told = line["data"].as_str().unwrap_or_default();
+            if path.ends_with("/reload") || told.contains(r#""private_only":false"#) {
+                self.stack.faults().request_disconnect();
+            }
+            return;
+        }
+        let at = line["at"].as_str().unwrap();
+        let headers: Vec<(String, String)> =
+            headers.into_iter().filter(|(name, _)| name != "Host").map(|(n, v)| (n, fresh(&v, at))).collect();
+        let headers: Vec<(&str, &str)> = headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        let body = match line["hex"].as_str() {
+            Some(hex) => bytes(hex),
+            None => line["data"].as_str().unwrap_or_default().as_bytes().to_vec(),
+        };
+        let answer = ask(self.stack, method, path, &headers, &body).await.expect("an answer");
+        self.answers.insert(0, answer);
+    }
+
+    fn compare(&mut self, connection: u64, line: &Value) {
+        if std::mem::take(&mut self.unasked) {
+            return;
+        }
+        let ours = self.answers.remove(&connection).expect("an answer");
+        let body = line["data"].as_str().unwrap_or_default();
+        assert_eq!((u64::from(ours.status), ours.body.as_str()), (line["status"].as_u64().unwrap(), body));
+        if !body.is_empty() && !ours.head.is_empty() {
+            let media = |text: &str| text.split(';').next().unwrap().to_owned();
+            let recorded = line["headers"]["content-type"].as_str().map(media);
+            assert_eq!(ours.header("content-type").map(media), recorded);
         }
     }
 
@@ -130,109 +281,30 @@ impl<'a> Player<'a> {
         self.spoken = spoken;
     }
 
-    /// Nothing may have come that was not recorded.
-    async fn finish(&mut self, connection: u64) {
+    /// The end of a socket: by the server if the code is one of its own, or if it was made to break.
+    async fn end(&mut self, connection: u64, code: u64) {
         let Some(mut peer) = self.sockets.remove(&connection) else { return };
+        match (code, self.breaking) {
+            (1006, true) => assert_eq!(peer.client.end().await, End::Broken),
+            (1005 | 1006, _) => peer.finish().await,
+            (code, _) => assert_eq!(peer.client.end().await, End::Closed(u16::try_from(code).unwrap())),
+        }
+    }
+}
+
+impl Peer {
+    /// Nothing may have come that was not recorded.
+    async fn finish(&mut self) {
         let beat = json!({"topic": "phoenix", "event": "heartbeat", "payload": {}, "ref": "fence"});
-        peer.client.say(beat).await;
-        peer.client.say(json!([null, "fence", "phoenix", "heartbeat", {}])).await;
+        self.client.say(beat).await;
+        self.client.say(json!([null, "fence", "phoenix", "heartbeat", {}])).await;
         loop {
-            let heard = message(&peer.client.hear().await);
+            let heard = message(&self.client.hear().await);
             if heard["ref"] == "fence" || heard[1] == "fence" {
                 break;
             }
-            peer.pending.push(heard);
+            self.pending.push(heard);
         }
-        assert_eq!(peer.pending, Vec::<Value>::new(), "frames that the real server did not send");
+        assert_eq!(self.pending, Vec::<Value>::new(), "frames that the real server did not send");
     }
-}
-
-/// A recorded frame as JSON; what is none stays text.
-fn frame(line: &Value) -> Value {
-    match line["data"].as_str() {
-        Some(text) => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
-        None => json!({"bytes": bytes(line["hex"].as_str().expect("bytes"))}),
-    }
-}
-
-fn message(message: &Message) -> Value {
-    match message {
-        Message::Binary(bytes) => json!({"bytes": bytes.as_ref()}),
-        other => {
-            let text = other.to_text().expect("UTF-8");
-            serde_json::from_str(text).unwrap_or_else(|_| text.into())
-        }
-    }
-}
-
-/// A frame without what cannot be the same twice.
-fn normal(value: &Value, ids: &mut HashMap<u64, String>, spoken: &str) -> Value {
-    match value {
-        Value::Object(object) => object
-            .iter()
-            .map(|(key, value)| {
-                let value = match (key.as_str(), value) {
-                    ("commit_timestamp", Value::String(_)) => "a time".into(),
-                    ("ids", Value::Array(list)) => {
-                        list.iter().map(|id| ids[&id.as_u64().unwrap()].clone()).collect()
-                    }
-                    ("postgres_changes", Value::Array(list)) => {
-                        list.iter().map(|binding| named(binding, ids)).collect()
-                    }
-                    // Of a sequence that other recordings also used.
-                    ("id" | "Id", Value::Number(_)) => "a number".into(),
-                    ("message" | "reason", Value::String(text)) => without_seconds(text).into(),
-                    (_, value) => normal(value, ids, spoken),
-                };
-                (key.clone(), value)
-            })
-            .collect(),
-        Value::Array(list) => list.iter().map(|value| normal(value, ids, spoken)).collect(),
-        Value::String(text) if is_uuid(text) && !spoken.contains(text.as_str()) => "a uuid".into(),
-        other => other.clone(),
-    }
-}
-
-/// A binding of a join reply: its id is noted under the rest of it.
-fn named(binding: &Value, ids: &mut HashMap<u64, String>) -> Value {
-    let mut rest = binding.as_object().expect("a binding").clone();
-    let id = rest.remove("id").and_then(|id| id.as_u64()).expect("an id");
-    ids.insert(id, Value::Object(rest.clone()).to_string());
-    rest.into()
-}
-
-fn without_seconds(text: &str) -> String {
-    match text.split_once("expired ") {
-        Some((before, after)) => {
-            let digits = after.chars().take_while(char::is_ascii_digit).count();
-            let class = if &after[..digits] == "0" { "0" } else { "many" };
-            format!("{before}expired {class}{}", &after[digits..])
-        }
-        None => text.to_owned(),
-    }
-}
-
-fn is_uuid(text: &str) -> bool {
-    text.len() == 36 && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
-}
-
-fn bytes(hex: &str) -> Vec<u8> {
-    (0..hex.len() / 2).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).expect("hex")).collect()
-}
-
-/// The text with each genuine token signed anew, its times moved from the recording's day to now.
-fn fresh_tokens(text: &str, recorded_at: &str) -> String {
-    let secret = JwtSecret::default();
-    let then = recorded_at.parse::<jiff::Timestamp>().expect("a time").as_second();
-    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
-    let mut fresh = text.to_owned();
-    for word in text.split('"').map(|word| word.trim_end_matches('\\')).filter(|word| word.starts_with("eyJ"))
-    {
-        let Ok(claims) = secret.decode(word) else { continue };
-        let mut claims: Value = serde_json::from_str(&claims.to_json()).unwrap();
-        let Some(exp) = claims["exp"].as_i64().filter(|exp| (exp - then).abs() < 100_000) else { continue };
-        claims["exp"] = (exp - then + now).into();
-        fresh = fresh.replace(word, &secret.sign(&claims));
-    }
-    fresh
 }

@@ -37,3 +37,11 @@ grant select (id, cluster_id, body) on public.col_grant to authenticated;
 grant all on all sequences in schema public to postgres, anon, authenticated, service_role;
 create publication supabase_realtime for table public.events, public.rls_rows, public.full_rows, public.rls_full, public.no_grant, public.col_grant, public.no_pk, public."Mixed Case";
 
+
+-- authorization of private channels
+create policy "read private:*" on realtime.messages for select to authenticated
+  using (realtime.topic() like 'private:%');
+create policy "write private:rw*" on realtime.messages for insert to authenticated
+  with check (realtime.topic() like 'private:rw%');
+create policy "owner topics" on realtime.messages for select to authenticated
+  using (realtime.topic() = 'user:' || (auth.jwt() ->> 'sub'));

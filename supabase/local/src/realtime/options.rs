@@ -1,0 +1,76 @@
+//! How patient the server is, and what it allows.
+
+use std::time::Duration;
+
+/// Delays, timeouts and limits. The real server's delays punish clients that retry too fast, and its rates protect
+/// other projects; tests seldom want either, so they are off unless set. What a client can always run into is as the
+/// real server has it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RealtimeOptions {
+    /// Before a refused upgrade is answered (the real server: 2 s). Default: none.
+    pub connect_error_delay: Duration,
+    /// Before a refused join is answered (the real server: 5 s). The whole socket is deaf meanwhile. Default: none.
+    pub join_error_delay: Duration,
+    /// Before a channel that got a new token hears "Subscribed to PostgreSQL" again (the real server: about 2 s).
+    /// Default: none.
+    pub resubscribe_delay: Duration,
+    /// A socket from which nothing comes for this long is closed with 1000. Default: 60 s, as the real server.
+    pub idle_timeout: Duration,
+    /// Channels one socket may have. Default: 100, as the real server.
+    pub max_channels: usize,
+    /// Sockets that may have a channel at one time. Default: no limit (hosted: 200 and more).
+    pub max_users: Option<usize>,
+    /// Joins a second, all sockets together, on average. Default: no limit (hosted: 100 and more).
+    pub max_joins_per_second: Option<u32>,
+    /// Broadcasts a second, sent and delivered, all sockets together, on average. Default: no limit (hosted: 100 and
+    /// more).
+    pub max_events_per_second: Option<u32>,
+    /// Presence calls a second, all sockets together, on average. Default: no limit (hosted: 20 and more).
+    pub max_presence_per_second: Option<u32>,
+    /// How often the averages above are taken, over the last twelve of these. Default: 5 s, as the real server, which
+    /// therefore notices late and forgets slowly.
+    pub rate_tick: Duration,
+    /// Presence calls that one channel may make within [`RealtimeOptions::presence_window`]. Default: 5, as the real
+    /// server.
+    pub max_presence_calls: usize,
+    /// See [`RealtimeOptions::max_presence_calls`]. Default: 30 s, as the real server.
+    pub presence_window: Duration,
+    /// The largest broadcast or presence payload, in thousands of bytes of JSON or binary. (The real server counts the
+    /// bytes of its own encoding, which differ a little.) Default: 3000, as the real server; hosted, the smallest plan has
+    /// 256.
+    pub max_payload_kb: usize,
+    /// Whether only private channels may be joined. Default: no.
+    pub private_only: bool,
+    /// How long a channel waits for the replication that it asked to hear of. Default: 60 s, as the real server.
+    pub replication_patience: Duration,
+}
+
+impl Default for RealtimeOptions {
+    fn default() -> Self {
+        Self {
+            connect_error_delay: Duration::ZERO,
+            join_error_delay: Duration::ZERO,
+            resubscribe_delay: Duration::ZERO,
+            idle_timeout: Duration::from_secs(60),
+            max_channels: 100,
+            max_users: None,
+            max_joins_per_second: None,
+            max_events_per_second: None,
+            max_presence_per_second: None,
+            rate_tick: Duration::from_secs(5),
+            max_presence_calls: 5,
+            presence_window: Duration::from_secs(30),
+            max_payload_kb: 3000,
+            private_only: false,
+            replication_patience: Duration::from_secs(60),
+        }
+    }
+}
+
+impl RealtimeOptions {
+    /// Whether a payload of so many bytes is too large. The real server grants these 500 bytes, too.
+    pub(super) fn is_too_large(&self, bytes: usize) -> bool {
+        bytes > self.max_payload_kb * 1000 + 500
+    }
+}
