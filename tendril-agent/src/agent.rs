@@ -20,6 +20,7 @@ use crate::{
     journey::Road,
     lease::Leases,
     recovery::leftovers,
+    redact::Redactor,
     rescue,
     runner::LocalRunner,
     session::Session,
@@ -92,6 +93,7 @@ impl Agent {
             leases: Leases::default(),
             health: Health::default(),
             approvals: Approvals::default(),
+            secrets,
         })
     }
 

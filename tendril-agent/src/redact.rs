@@ -3,24 +3,21 @@
 use std::{
     borrow::Cow,
     fmt,
-    sync::{Arc, RwLock},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak},
 };
 
 use aho_corasick::{AhoCorasick, MatchKind};
-use base64::{
-    Engine as _,
-    engine::general_purpose::{STANDARD, URL_SAFE},
-};
 use serde_json::Value;
 
+use self::forms::forms;
 use crate::log_pipe::char_boundary;
+
+mod forms;
 
 /// What is put in the place of a secret.
 pub(crate) const MASK: &str = "[hidden]";
-/// Shorter values are not hidden: they would tear ordinary words apart and give themselves away by it.
-const SHORTEST: usize = 4;
 
-/// The secrets of one job. Clones share them.
+/// What must not be shown: of the agent, or of one of its jobs. Clones share it.
 #[derive(Clone, Default)]
 pub(crate) struct Redactor {
     inner: Arc<RwLock<Needles>>,
@@ -32,6 +29,8 @@ struct Needles {
     forms: Vec<String>,
     /// The automaton over them; none while there is no secret.
     automaton: Option<Arc<Automaton>>,
+    /// Redactors that hide all of this too.
+    heirs: Vec<Weak<RwLock<Needles>>>,
 }
 
 struct Automaton {
@@ -41,25 +40,29 @@ struct Automaton {
 }
 
 impl Redactor {
+    /// Another one that hides the same, now and in future, and can be told of more.
+    pub(crate) fn heir(&self) -> Self {
+        let mut needles = self.write();
+        let heir =
+            Needles { forms: needles.forms.clone(), automaton: needles.automaton.clone(), heirs: Vec::new() };
+        let heir = Arc::new(RwLock::new(heir));
+        needles.heirs.retain(|heir| heir.strong_count() > 0);
+        needles.heirs.push(Arc::downgrade(&heir));
+        Self { inner: heir }
+    }
+
     /// Hides these values from now on, and the forms that programs commonly print them in.
     pub(crate) fn hide(&self, values: impl IntoIterator<Item = String>) {
-        // A poisoned lock still holds whole needles: they are replaced, never changed in place.
-        let mut needles = self.inner.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let before = needles.forms.len();
-        for value in values {
-            needles.forms.extend(forms(&value));
-        }
-        needles.forms.sort_unstable();
-        needles.forms.dedup();
-        if needles.forms.len() == before {
-            return;
-        }
-        let longest = needles.forms.iter().map(String::len).max().unwrap_or(0);
-        needles.automaton = AhoCorasick::builder()
-            .match_kind(MatchKind::LeftmostLongest)
-            .build(&needles.forms)
-            .ok()
-            .map(|search| Arc::new(Automaton { search, longest }));
+        self.hide_forms(&values.into_iter().flat_map(|value| forms(&value)).collect::<Vec<_>>());
+    }
+
+    fn hide_forms(&self, forms: &[String]) {
+        let heirs: Vec<_> = {
+            let mut needles = self.write();
+            needles.add(forms);
+            needles.heirs.iter().filter_map(Weak::upgrade).collect()
+        };
+        heirs.into_iter().for_each(|inner| Self { inner }.hide_forms(forms));
     }
 
     /// A whole text without the secrets.
@@ -72,13 +75,14 @@ impl Redactor {
         }
     }
 
-    /// A JSON value without the secrets in its strings.
+    /// A JSON value without the secrets in its strings, numbers and names.
     pub(crate) fn redact_json(&self, value: Value) -> Value {
         match value {
             Value::String(text) => Value::String(self.redact(&text).into_owned()),
             Value::Array(items) => items.into_iter().map(|item| self.redact_json(item)).collect(),
             Value::Object(fields) => {
-                fields.into_iter().map(|(name, field)| (name, self.redact_json(field))).collect()
+                let hidden = |name: String| self.redact(&name).into_owned();
+                fields.into_iter().map(|(name, field)| (hidden(name), self.redact_json(field))).collect()
             }
             number @ Value::Number(_) => {
                 let text = number.to_string();
@@ -89,7 +93,34 @@ impl Redactor {
     }
 
     fn automaton(&self) -> Option<Arc<Automaton>> {
-        self.inner.read().unwrap_or_else(std::sync::PoisonError::into_inner).automaton.clone()
+        self.read().automaton.clone()
+    }
+
+    // A poisoned lock still holds whole needles: they are replaced, never changed in place.
+    fn read(&self) -> RwLockReadGuard<'_, Needles> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Needles> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Needles {
+    fn add(&mut self, forms: &[String]) {
+        let before = self.forms.len();
+        self.forms.extend_from_slice(forms);
+        self.forms.sort_unstable();
+        self.forms.dedup();
+        if self.forms.len() == before {
+            return;
+        }
+        let longest = self.forms.iter().map(String::len).max().unwrap_or(0);
+        self.automaton = AhoCorasick::builder()
+            .match_kind(MatchKind::LeftmostLongest)
+            .build(&self.forms)
+            .ok()
+            .map(|search| Arc::new(Automaton { search, longest }));
     }
 }
 
@@ -141,53 +172,12 @@ impl RedactPieces {
     }
 }
 
-/// The forms in which a program may print a secret: as it is, line by line, as a JSON string, in base64, in a URL.
-fn forms(secret: &str) -> Vec<String> {
-    let mut plain = vec![secret.to_owned(), secret.trim().to_owned()];
-    if secret.contains('\n') {
-        plain.extend(secret.lines().map(|line| line.trim().to_owned()));
-        // `set -x` and many loggers print a multi-line value on one line.
-        plain.push(secret.lines().collect::<Vec<_>>().join(" "));
-    }
-    let mut all = Vec::new();
-    for text in plain {
-        let json = Value::from(text.as_str()).to_string();
-        all.push(json[1..json.len() - 1].to_owned());
-        all.push(url::form_urlencoded::byte_serialize(text.as_bytes()).collect());
-        all.push(percent_encoded(&text));
-        all.extend(base64_forms(text.as_bytes()));
-        all.push(text);
-    }
-    all.retain(|form| form.len() >= SHORTEST);
-    all
-}
-
-/// As `encodeURIComponent` writes it: a space is `%20`, not `+`.
-fn percent_encoded(text: &str) -> String {
-    url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
-}
-
-/// Base64 of the value alone, and of the value at each of the three places it may have inside a longer text (such as
-/// `user:password`); the characters that mix with neighbours are left out.
-fn base64_forms(bytes: &[u8]) -> Vec<String> {
-    let mut forms = Vec::new();
-    for engine in [&STANDARD, &URL_SAFE] {
-        for lead in 0..3_usize {
-            let mut padded = vec![0; lead];
-            padded.extend_from_slice(bytes);
-            let text = engine.encode(&padded);
-            let first = (lead * 8).div_ceil(6);
-            let last = padded.len() * 8 / 6;
-            forms.extend(text.get(first..last).map(str::to_owned));
-        }
-    }
-    // Very short stretches of base64 would match by chance.
-    forms.retain(|form| form.len() >= 8);
-    forms
-}
-
 #[cfg(test)]
 mod tests {
+    use base64::{
+        Engine as _,
+        engine::general_purpose::{STANDARD, URL_SAFE},
+    };
     use proptest::prelude::*;
 
     use super::*;
@@ -209,7 +199,7 @@ mod tests {
             format!("x{SECRET}x"),
             json,
             format!("?p={url}"),
-            format!("?p={}", percent_encoded(SECRET)),
+            format!("?p={}", url.replace('+', "%20")),
             STANDARD.encode(SECRET),
             URL_SAFE.encode(SECRET),
         ] {
@@ -237,6 +227,16 @@ mod tests {
     fn numbers_and_strings_in_json_are_hidden() {
         let value = redactor("123456").redact_json(serde_json::json!({"a": [123_456, "x123456"], "b": 1}));
         assert_eq!(value, serde_json::json!({"a": [MASK, "x[hidden]"], "b": 1}));
+    }
+
+    #[test]
+    fn an_heir_learns_what_its_source_learns_and_keeps_its_own() {
+        let agent = redactor("first-token");
+        let job = agent.heir();
+        job.hide(["job-secret".to_owned()]);
+        agent.hide(["second-token".to_owned()]);
+        assert_eq!(job.redact("first-token second-token job-secret"), format!("{MASK} {MASK} {MASK}"));
+        assert_eq!(agent.redact("second-token job-secret"), format!("{MASK} job-secret"));
     }
 
     proptest! {

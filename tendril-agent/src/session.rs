@@ -14,6 +14,8 @@ use serde::Deserialize;
 use tendril_realtime::{AccessToken, Error, TokenFuture, TokenSource};
 use uuid::Uuid;
 
+use crate::redact::Redactor;
+
 /// Where the machine token comes from.
 #[derive(Clone)]
 pub enum Credential {
@@ -87,6 +89,8 @@ pub(crate) struct Session {
     credential: Credential,
     /// The token that was read last, and the file's stamp at that time.
     last: Mutex<Option<(Stamp, AccessToken)>>,
+    /// What no log may show.
+    hidden: Redactor,
 }
 
 /// What changes when a file is replaced. A mounted secret is replaced by moving a link; its target has another time.
@@ -97,9 +101,12 @@ struct Stamp {
 }
 
 impl Session {
-    /// Over a credential that was read once already.
-    pub(crate) fn new(credential: Credential) -> Self {
-        Self { credential, last: Mutex::default() }
+    /// Over a credential that was read once already. `hidden` learns every token that is read.
+    pub(crate) fn new(credential: Credential, hidden: Redactor) -> Self {
+        let session = Self { credential, last: Mutex::default(), hidden };
+        // No job may run before its log knows the token; what is wrong with it is said when it is used.
+        let _read_again = session.current();
+        session
     }
 
     fn current(&self) -> Result<AccessToken, String> {
@@ -112,6 +119,7 @@ impl Session {
             return Ok(token.clone());
         }
         let text = self.credential.read()?;
+        self.hidden.hide([text.expose_secret().to_owned()]);
         let token = AccessToken::new(text.expose_secret()).map_err(|error| error.to_string())?;
         if last.replace((stamp, token.clone())).is_some() {
             tracing::info!("the token file has changed: the new token is used from now on");
@@ -285,12 +293,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
         fs::write(&path, "one").unwrap();
-        let session = Session::new(Credential::File(path.clone()));
+        let hidden = Redactor::default();
+        let session = Session::new(Credential::File(path.clone()), hidden.clone());
         let one = session.token().await.unwrap();
         assert_eq!(session.token().await.unwrap(), one);
         fs::write(dir.path().join("new"), "three").unwrap();
         fs::rename(dir.path().join("new"), &path).unwrap();
         assert_ne!(session.token().await.unwrap(), one);
+        let mask = crate::redact::MASK;
+        assert_eq!(hidden.redact("one three"), format!("one {mask}"));
         fs::remove_file(&path).unwrap();
         assert!(session.token().await.unwrap_err().to_string().contains("cannot be read"));
     }

@@ -76,10 +76,18 @@ struct Position {
     line: u64,
 }
 
+/// How Terraform begins each of its messages.
+const MESSAGE_START: &str = "{\"@level\":";
+
 /// Reads one line.
 pub(crate) fn read(line: &str) -> Message<'_> {
     let parsed = line.starts_with('{').then(|| serde_json::from_str::<Line>(line).ok()).flatten();
     match parsed {
+        // A message that was torn when Terraform was killed: nobody can say what of it is state.
+        None if line.starts_with(MESSAGE_START) => Message {
+            text: Cow::Borrowed("… (a message of Terraform that was cut off was left out)"),
+            news: None,
+        },
         None => Message { text: Cow::Borrowed(line), news: None },
         Some(Line { diagnostic: Some(diagnostic), .. }) => {
             let text = diagnostic.text();
@@ -187,6 +195,13 @@ mod tests {
     }
 
     #[test]
+    fn a_message_that_was_cut_off_keeps_what_it_holds_to_itself() {
+        for length in MESSAGE_START.len()..DUMP.len() {
+            assert!(!read(&DUMP[..length]).text.contains("topsecret"), "{length}");
+        }
+    }
+
+    #[test]
     fn a_plain_error_is_collected_to_its_end() {
         let mut errors = PlainErrors::default();
         for line in [
@@ -218,7 +233,7 @@ mod tests {
         #[test]
         fn what_is_no_message_passes_as_it_is(line in "\\{?.{0,200}") {
             let message = read(&line);
-            if serde_json::from_str::<serde_json::Value>(&line).is_err() {
+            if serde_json::from_str::<serde_json::Value>(&line).is_err() && !line.starts_with(MESSAGE_START) {
                 prop_assert_eq!(message.text.as_ref(), line.as_str());
                 prop_assert_eq!(message.news, None);
             }
