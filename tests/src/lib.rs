@@ -7,6 +7,7 @@
 //! deployment a row and its log, and the patience to wait for them
 //! agent      an agent of a cluster: a process, or a task of this process
 //! program    a program beside the test, its output and its end
+//! crash      a job whose agent is killed at a chosen place, and what became of it
 //! tap        what pgTAP prints
 //! ```
 //!
@@ -21,6 +22,7 @@
 
 mod agent;
 mod cluster;
+pub mod crash;
 mod deployment;
 mod patience;
 pub mod program;

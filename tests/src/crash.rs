@@ -1,0 +1,279 @@
+//! What becomes of a job whose agent is killed at a chosen place: played to its end, and judged.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use rustix::process::Signal;
+use serde_json::json;
+use supabase_local::{Injection, RequestFault, Target};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use crate::{
+    agent::AgentSetup,
+    cluster::Cluster,
+    deployment::{Deployment, Row},
+    patience::{PATIENCE, until},
+    world::{World, fixtures},
+};
+
+/// Places, and which times the agent comes there. Together they are the crash table.
+pub const PLACES: &[(&str, &[u64])] = &[
+    ("claim.answered", &[1]),
+    ("claim.won", &[1]),
+    ("workspace.made", &[1]),
+    ("workspace.claimed", &[1]),
+    ("workspace.logging", &[1]),
+    ("step.begins", &[1, 2, 3, 4]),
+    ("step.ended", &[1, 2, 3, 4]),
+    ("writer.took", &[1, 2, 4, 8]),
+    ("writer.line", &[1, 10, 150, 600]),
+    ("spool.flushing", &[1, 2, 4, 8]),
+    ("spool.flushed", &[1, 2, 4, 8]),
+    ("spool.sealed", &[1, 2]),
+    ("spool.begun", &[1, 2]),
+    ("spool.dropping", &[1, 3]),
+    ("spool.dropped", &[1, 3]),
+    ("sink.read", &[1, 2]),
+    ("sink.sending", &[1, 2]),
+    ("sink.stored", &[1, 2]),
+    ("sink.based", &[1]),
+    ("sink.forgot", &[1]),
+    ("progress.stored", &[1, 2, 3]),
+    ("apply.kept", &[1]),
+    ("apply.settled", &[1]),
+    ("ending.made", &[1]),
+    ("ending.kept", &[1]),
+    ("ending.uploaded", &[1]),
+    ("ending.counted", &[1]),
+    ("ending.stored", &[1]),
+    ("ending.removed", &[1]),
+    ("recovery.found", &[1]),
+    ("recovery.cleared", &[1]),
+    ("recovery.resumed", &[1]),
+    ("recovery.uploaded", &[1]),
+    ("recovery.counted", &[1]),
+    ("recovery.stored", &[1]),
+];
+
+/// One crash: where, which time, and a seed for all that may differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Crash {
+    /// The place's name.
+    pub place: &'static str,
+    /// Which time it comes there.
+    pub time: u64,
+    /// Decides how much the program says, how fast, and in what portions.
+    pub seed: u64,
+}
+
+/// How it went.
+#[derive(Debug, Clone)]
+pub struct Aftermath {
+    /// The job's last status.
+    pub row: Row,
+    /// Lines stored, by attempt.
+    pub lines: BTreeMap<i32, usize>,
+    /// Lines that were on the dead agent's disk.
+    pub on_disk: usize,
+}
+
+/// What the program will say.
+#[derive(Debug, Clone, Copy)]
+struct Story {
+    planned: u64,
+    lines: u64,
+    burst: u64,
+    width: u64,
+}
+
+impl Crash {
+    /// Every crash of the table with these seeds.
+    pub fn all(seeds: impl Iterator<Item = u64> + Clone) -> Vec<Self> {
+        let places = PLACES.iter().flat_map(|(place, times)| times.iter().map(move |time| (*place, *time)));
+        places.flat_map(|(place, time)| seeds.clone().map(move |seed| Self { place, time, seed })).collect()
+    }
+
+    fn story(self) -> Story {
+        // Numbers that look random are all that is wanted of this.
+        let pick = |salt: u32, from: u64, to: u64| {
+            let mixed = (self.seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17 * salt + 7);
+            from + mixed % (to - from + 1)
+        };
+        let story = Story {
+            planned: pick(1, 100, 300),
+            lines: pick(2, 700, 1500),
+            burst: pick(3, 20, 120),
+            width: pick(4, 12, 120),
+        };
+        match self.place {
+            // Enough for several segments; far more than may wait on disk.
+            "spool.sealed" | "spool.begun" | "sink.based" | "sink.forgot" => {
+                Story { lines: 2500, burst: 250, width: 1500, ..story }
+            }
+            "spool.dropping" | "spool.dropped" => Story { lines: 3000, burst: 500, width: 1500, ..story },
+            _ => story,
+        }
+    }
+
+    fn is_about_dropping(self) -> bool {
+        self.place.starts_with("spool.drop")
+    }
+
+    /// Plays it: a first life that dies there, where need be a second one, and a last one that tidies up.
+    ///
+    /// Errors: what was promised and did not come true, in a sentence.
+    pub async fn play(self, world: &World) -> Result<Aftermath, String> {
+        let cluster = world.cluster().await;
+        let mut setup = world.agent(&cluster).terraform(&fixtures("terraform-narrator"));
+        setup.cli.spool_limit = Some(if self.is_about_dropping() { "1MiB" } else { "8MiB" }.to_owned());
+        let outage = self.is_about_dropping().then(|| logs_refused(world, &cluster)).flatten();
+        let Story { planned, lines, burst, width } = self.story();
+        let variables = json!({"planned": planned, "lines": lines, "burst": burst, "width": width});
+        let deployment = cluster.queue(json!({"template": "story", "variables": variables})).await;
+
+        if self.place.starts_with("recovery.") {
+            let first = [("step.ended", 3), ("ending.kept", 1), ("writer.line", 650)];
+            let (place, time) = first[usize::try_from(self.seed).unwrap_or_default() % first.len()];
+            live_until(&setup, place, time).await?;
+        }
+        live_until(&setup, self.place, self.time).await?;
+        let work_dir = setup.cli.work_dir.clone().expect("a work directory");
+        let on_disk = spooled(Path::new(&work_dir), deployment.id);
+        if let Some(outage) = outage {
+            outage.lift();
+        }
+        let last_life = setup.start();
+        let row = settle(world, &deployment, Path::new(&work_dir)).await;
+        // A process that is told to end politely would wait for its turn to say good-bye.
+        last_life.signal(Signal::KILL);
+        self.judge(world, deployment.id, row, &on_disk).await
+    }
+
+    async fn judge(
+        self,
+        world: &World,
+        deployment: Uuid,
+        row: Row,
+        on_disk: &[(i32, u64)],
+    ) -> Result<Aftermath, String> {
+        let query = "select attempt, seq, stream, log_chunk from public.deployment_logs where deployment_id = $1 order by attempt, seq";
+        let rows = world.database.query(query, &[&deployment]).await.map_err(|error| error.to_string())?;
+        let (mut chunks, mut lines): (BTreeMap<i32, i64>, BTreeMap<i32, Vec<u64>>) = Default::default();
+        let mut missing = 0;
+        for chunk in rows {
+            let (attempt, seq, text): (i32, i64, String) = (chunk.get(0), chunk.get(1), chunk.get(3));
+            let last = chunks.entry(attempt).or_default();
+            if seq != *last + 1 {
+                return Err(format!("attempt {attempt}: chunk {seq} follows {last}"));
+            }
+            *last = seq;
+            let told = lines.entry(attempt).or_default();
+            told.extend(text.lines().filter_map(|line| line.rsplit_once("line ")?.1.parse::<u64>().ok()));
+            if let Some((_, rest)) = text.split_once("… ") {
+                missing += rest.split(' ').next().and_then(|number| number.parse::<u64>().ok()).unwrap_or(0);
+            }
+        }
+        if !self.is_about_dropping() && missing > 0 {
+            return Err(format!("{missing} lines are said to be missing"));
+        }
+        for (attempt, told) in &lines {
+            let whole = if self.is_about_dropping() {
+                told.windows(2).all(|pair| pair[0] < pair[1])
+            } else {
+                told.iter().zip(1..).all(|(line, place)| *line == place)
+            };
+            if !whole {
+                return Err(format!("attempt {attempt}: lines are missing, doubled or moved"));
+            }
+        }
+        let stored = |attempt: &i32, line: &u64| {
+            lines.get(attempt).is_some_and(|told| told.binary_search(line).is_ok())
+        };
+        if let Some((attempt, line)) = on_disk.iter().find(|(attempt, line)| !stored(attempt, line)) {
+            return Err(format!("attempt {attempt}: line {line} was on disk and never arrived"));
+        }
+        let last = chunks.get(&row.attempt).copied().unwrap_or_default();
+        if row.log_count != last {
+            return Err(format!("log_count is {} and {last} chunks are stored", row.log_count));
+        }
+        let all = usize::try_from(self.story().lines).unwrap_or(usize::MAX);
+        let told = lines.get(&row.attempt).map_or(0, Vec::len);
+        if row.status == "SUCCESS" && !self.is_about_dropping() && told != all {
+            return Err(format!("SUCCESS with {told} of {all} lines"));
+        }
+        let lines = lines.into_iter().map(|(attempt, told)| (attempt, told.len())).collect();
+        Ok(Aftermath { row, lines, on_disk: on_disk.len() })
+    }
+}
+
+/// Only this cluster's log rows are refused, for others play in the same world.
+fn logs_refused(world: &World, cluster: &Cluster) -> Option<Injection> {
+    let faults = world.project.stack("log rows are refused")?.faults();
+    let logs = Target::all().method("POST").path("/rest/v1/deployment_logs");
+    let fault = RequestFault::Status { code: 503, retry_after: None };
+    Some(faults.on_requests(fault, logs.claim("cluster_id", cluster.id.to_string())))
+}
+
+async fn live_until(setup: &AgentSetup, place: &str, time: u64) -> Result<(), String> {
+    let mut doomed = setup.start_to_die_at(place, time);
+    match timeout(PATIENCE, doomed.ended()).await {
+        Ok(status) if status.code().is_none() => Ok(()),
+        Ok(status) => Err(format!("the agent ended with {status} instead: {}", doomed.output())),
+        Err(_) => Err(format!("the agent never came to {place} the {time}. time")),
+    }
+}
+
+/// The lines of the story that are on an agent's disk, with their attempts.
+fn spooled(work_dir: &Path, deployment: Uuid) -> Vec<(i32, u64)> {
+    let mut found = Vec::new();
+    for attempt in 1..=2 {
+        let log = work_dir.join(format!("{deployment}.{attempt}/log"));
+        for entry in fs::read_dir(log).into_iter().flatten().flatten() {
+            // A dropped segment may be removed a moment after the note that it was dropped.
+            if entry.path().with_extension("gap").exists() {
+                continue;
+            }
+            let text = fs::read(entry.path()).unwrap_or_default();
+            let text = String::from_utf8_lossy(&text);
+            // A record without its end was never written.
+            let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+            let records = whole.lines().filter(|record| record.starts_with('o'));
+            found.extend(
+                records.filter_map(|record| Some((attempt, record.rsplit_once("line ")?.1.parse().ok()?))),
+            );
+        }
+    }
+    found
+}
+
+/// Waits for the job's end and for the last life to have nothing left to tidy. Where only the end of the lease helps, it
+/// ends now instead of in a minute.
+async fn settle(world: &World, deployment: &Deployment, work_dir: &Path) -> Row {
+    let first = work_dir.join(format!("{}.1", deployment.id));
+    let row = until("the job ends", async || {
+        let row = deployment.row().await;
+        if row.has_ended() {
+            return Ok(row);
+        }
+        if row.attempt == 1 && row.status == "PROCESSING" && !first.exists() {
+            expire_lease(world, deployment).await;
+        }
+        Err(format!("{row:?}"))
+    })
+    .await;
+    until("the work directory is tidy", async || {
+        let left = fs::read_dir(work_dir).into_iter().flatten().flatten();
+        let left: Vec<_> =
+            left.map(|entry| entry.file_name()).filter(|name| name.to_string_lossy().contains('-')).collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await;
+    row
+}
+
+/// Ends the lease of a job now, and lets the reaper look.
+pub async fn expire_lease(world: &World, deployment: &Deployment) {
+    let expire = "update public.deployments set lease_expires_at = now() - interval '1 second' where id = $1 and status = 'PROCESSING'";
+    world.database.execute(expire, &[&deployment.id]).await.expect("the lease ends");
+    world.database.execute("select public.reap_lost_agents()", &[]).await.expect("the reaper");
+}
