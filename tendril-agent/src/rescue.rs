@@ -58,23 +58,27 @@ async fn push_one(config: &Config, runner: &dyn Runner, state: &State, file: &Pa
 }
 
 async fn succeed(runner: &dyn Runner, command: Command) -> io::Result<()> {
-    let said = Said::default();
-    let exit = runner.run(command, &said, &Stop::default()).await?;
-    if exit.code == Some(0) {
-        return Ok(());
-    }
-    let said = said.0.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    Err(io::Error::other(String::from_utf8_lossy(&said).trim().to_owned()))
+    let quote = Quote::default();
+    let exit = runner.run(command, &quote, &Stop::default()).await?;
+    if exit.code == Some(0) { Ok(()) } else { Err(io::Error::other(quote.into_text())) }
 }
 
-/// Keeps what a command says on stderr: it is for the agent's own log, and there is no job to whose log it would belong.
-#[derive(Default)]
-struct Said(std::sync::Mutex<Vec<u8>>);
+/// Keeps what a command says on stderr, to be quoted.
+#[derive(Debug, Default)]
+pub(crate) struct Quote(std::sync::Mutex<Vec<u8>>);
 
 /// Most that is kept.
 const MOST: usize = 4096;
 
-impl Sink for Said {
+impl Quote {
+    /// What was said.
+    pub(crate) fn into_text(self) -> String {
+        let said = self.0.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        String::from_utf8_lossy(&said).trim().to_owned()
+    }
+}
+
+impl Sink for Quote {
     fn write(&self, stream: Stream, bytes: Vec<u8>) -> BoxFuture<'_, ()> {
         let mut said = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if stream == Stream::Stderr && said.len() < MOST {

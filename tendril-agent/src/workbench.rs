@@ -13,6 +13,7 @@ use crate::{
     log_writer::{Capture, Findings, LogWriter},
     plugin_cache,
     redact::Redactor,
+    rescue::Quote,
     runner::{Command, Exit, Rung, Runner, Sink},
     state::{
         State,
@@ -91,9 +92,9 @@ impl Workbench<'_> {
             let failed = !step.succeeded(exit.code) && self.stop.requested().is_none();
             let error = findings.error.as_deref().filter(|_| failed);
             let Some(lock) = error.and_then(|error| Lock::read(error, self.state.kind())) else {
-                // Somebody held the lock after the dead: it is not theirs any more.
-                self.state.forget_dead_holders();
                 self.judge(step, exit, &findings)?;
+                // We held the lock after the dead: it is not theirs any more.
+                self.state.forget_dead_holders();
                 return Ok(findings);
             };
             let lock = inquiry::holder(self.state).await.unwrap_or(lock);
@@ -144,16 +145,13 @@ impl Workbench<'_> {
 
     async fn unlock(&self, id: &str) -> Result<(), Halt> {
         let command = self.config.terraform.unlock(id, self.workspace, &self.config.timing);
-        let (exit, findings) = self.run(command, &self.log.writer).await?;
-        if exit.code == Some(0) {
-            return Ok(());
-        }
-        let why = findings.error.unwrap_or_else(|| "the log says more".to_owned());
-        let text = format!(
-            "The state {} is locked by a dead attempt of this agent, and cannot be unlocked: {why}",
-            self.state.key()
-        );
-        Err(Failure::new(ErrorCode::StateLocked, text).into())
+        self.errand(command).await?.map_err(|why| {
+            let key = self.state.key();
+            let text = format!(
+                "The state {key} is locked by a dead attempt of this agent, and cannot be unlocked: {why}"
+            );
+            Failure::new(ErrorCode::StateLocked, text).into()
+        })
     }
 
     /// A plan against an older state would make everything again that the newer one knows: nothing is planned before what
@@ -163,10 +161,7 @@ impl Workbench<'_> {
         for file in self.state.rescued().map_err(fault)? {
             self.go_on(Step::Plan)?;
             let command = self.config.terraform.push(&file, self.workspace, &self.config.timing);
-            let (exit, findings) = self.run(command, &self.log.writer).await?;
-            if exit.code != Some(0) {
-                return Err(self.not_stored(&file, findings).into());
-            }
+            self.errand(command).await?.map_err(|why| self.not_stored(&file, &why))?;
             std::fs::remove_file(&file).map_err(fault)?;
             self.remark(format!(
                 "State of an earlier run that was kept in {} is stored now.",
@@ -177,8 +172,7 @@ impl Workbench<'_> {
         Ok(())
     }
 
-    fn not_stored(&self, file: &Path, findings: Findings) -> Failure {
-        let why = findings.error.unwrap_or_else(|| "the log says more".to_owned());
+    fn not_stored(&self, file: &Path, why: &str) -> Failure {
         let command = format!("terraform state push {}", file.display());
         Failure::new(
             ErrorCode::StateNotStored,
@@ -188,6 +182,19 @@ impl Workbench<'_> {
                 self.state.by_hand(&command)
             ),
         )
+    }
+
+    /// A command about the state itself; where it fails, what it says.
+    async fn errand(&self, command: io::Result<Command>) -> Result<Result<(), String>, Halt> {
+        let quote = Quote::default();
+        let (exit, _) = self.run(command, &quote).await?;
+        if exit.code == Some(0) {
+            return Ok(Ok(()));
+        }
+        if self.stop.requested().is_some() {
+            return Err(Halt::Stopped(Step::Init, exit.rung, exit.code));
+        }
+        Ok(Err(self.log.redactor.redact(&quote.into_text()).into_owned()))
     }
 
     /// Runs one step; until it ends, it is written down that it may hold the state's lock.
@@ -259,3 +266,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 ) -> io::Result<T> {
     spawn_blocking(work).await.map_err(io::Error::other)?
 }
+
+#[cfg(test)]
+#[path = "workbench_tests.rs"]
+mod tests;

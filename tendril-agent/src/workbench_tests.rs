@@ -1,0 +1,337 @@
+//! Steps with the installed terraform and a state server over HTTP, and the ladder with a terraform that forks providers.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+use wiremock::{Match, Mock, MockServer, Request, Respond, ResponseTemplate};
+
+use crate::{
+    approval::Approvals,
+    bench::{self, ControlPlane},
+    config::Config,
+    job::Job,
+    journey::Road,
+    lease::Leases,
+    orphans, preflight, rescue,
+    runner::LocalRunner,
+    state::StateBackend,
+};
+
+/// A state server as terraform's `http` backend expects it.
+struct StateServer {
+    server: MockServer,
+    kept: Arc<Mutex<Kept>>,
+}
+
+#[derive(Default)]
+struct Kept {
+    state: Option<Vec<u8>>,
+    lock: Option<Value>,
+    /// Answers writes with 500.
+    refuses_writes: bool,
+}
+
+struct Desk(Arc<Mutex<Kept>>);
+
+impl Match for Desk {
+    fn matches(&self, _: &Request) -> bool {
+        true
+    }
+}
+
+impl Respond for Desk {
+    fn respond(&self, request: &Request) -> ResponseTemplate {
+        let mut kept = self.0.lock().unwrap();
+        match request.method.as_str() {
+            "GET" => match &kept.state {
+                Some(state) => ResponseTemplate::new(200).set_body_bytes(state.clone()),
+                None => ResponseTemplate::new(404),
+            },
+            "POST" if kept.refuses_writes => ResponseTemplate::new(500),
+            "POST" => {
+                kept.state = Some(request.body.clone());
+                ResponseTemplate::new(200)
+            }
+            "LOCK" => match &kept.lock {
+                Some(lock) => ResponseTemplate::new(423).set_body_json(lock),
+                None => {
+                    kept.lock = serde_json::from_slice(&request.body).ok();
+                    ResponseTemplate::new(200)
+                }
+            },
+            "UNLOCK" => {
+                kept.lock = None;
+                ResponseTemplate::new(200)
+            }
+            _ => ResponseTemplate::new(405),
+        }
+    }
+}
+
+impl StateServer {
+    async fn start() -> Self {
+        let kept = Arc::new(Mutex::new(Kept::default()));
+        let server = MockServer::start().await;
+        Mock::given(Desk(Arc::clone(&kept))).respond_with(Desk(Arc::clone(&kept))).mount(&server).await;
+        Self { server, kept }
+    }
+
+    fn backend(&self) -> StateBackend {
+        let settings = json!({"address": self.server.uri(), "retry_max": 0}).to_string();
+        StateBackend::read(Some("http"), Some(&settings)).unwrap()
+    }
+
+    fn kept<T>(&self, look: impl FnOnce(&mut Kept) -> T) -> T {
+        look(&mut self.kept.lock().unwrap())
+    }
+}
+
+struct Bench {
+    dir: tempfile::TempDir,
+    plane: ControlPlane,
+    leases: Leases,
+    config: Config,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = bench::config(dir.path());
+        config.timing.lock_timeout = Duration::from_secs(1);
+        Self { dir, plane: ControlPlane::start().await, leases: Leases::default(), config }
+    }
+
+    async fn with_state(server: &StateServer) -> Self {
+        let mut bench = Self::new().await;
+        bench.config.state_backend = server.backend();
+        bench
+    }
+
+    async fn with_providers() -> Self {
+        let mut bench = Self::new().await;
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/terraform-with-providers");
+        bench.config.terraform = preflight::terraform(program.to_str(), None).unwrap();
+        fs::create_dir(bench.scratch()).unwrap();
+        bench
+    }
+
+    fn scratch(&self) -> PathBuf {
+        self.dir.path().join("scratch")
+    }
+
+    fn note(&self, name: &str) -> String {
+        fs::read_to_string(self.scratch().join(name)).unwrap_or_default()
+    }
+
+    async fn travel(&self, config: Value) {
+        self.travel_as(Uuid::from_u128(1), config).await;
+    }
+
+    async fn travel_as(&self, id: Uuid, config: Value) {
+        let job = Job { id, attempt: 1, claim_token: Uuid::from_u128(2), config };
+        let lease = self.leases.hold(&job);
+        let road = Road {
+            config: Arc::new(self.config.clone()),
+            rest: self.plane.rest(),
+            runner: Arc::new(LocalRunner),
+            approvals: Approvals::default(),
+            secrets: crate::redact::Redactor::default(),
+        };
+        road.travel(job, &lease).await;
+    }
+
+    fn data_dir(&self) -> PathBuf {
+        self.config.work_dir.join(format!("{}.1/run/data", Uuid::from_u128(1)))
+    }
+
+    /// Waits until the log holds this.
+    async fn said(&self, text: &str) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !self.plane.told(|told| told.log().contains(text)) {
+            assert!(Instant::now() < deadline, "never said {text}: {}", self.plane.told(bench::Told::log));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    fn end(&self) -> Value {
+        self.plane.told(|told| told.end().clone())
+    }
+
+    fn message(&self) -> String {
+        self.end()["error_message"].as_str().unwrap_or_default().to_owned()
+    }
+
+    fn rescued(&self) -> PathBuf {
+        self.config.state_dir.join(format!("gate.s/errored-{}.1.tfstate", Uuid::from_u128(1)))
+    }
+}
+
+fn gate(seconds: u32) -> Value {
+    json!({"template": "gate", "stack": "s", "variables": {"seconds": seconds}})
+}
+
+#[tokio::test]
+async fn state_is_kept_by_the_backend_that_the_agent_is_told() {
+    let server = StateServer::start().await;
+    let bench = Bench::with_state(&server).await;
+    bench.travel(gate(0)).await;
+    assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.plane.told(bench::Told::log));
+    let state = server.kept(|kept| kept.state.clone()).unwrap();
+    assert!(String::from_utf8(state).unwrap().contains("terraform_data"));
+    assert_eq!(server.kept(|kept| kept.lock.clone()), None);
+    assert!(!bench.config.state_dir.join("gate.s/terraform.tfstate").exists());
+}
+
+#[tokio::test]
+async fn a_foreign_lock_is_explained_and_left() {
+    let server = StateServer::start().await;
+    let bench = Bench::with_state(&server).await;
+    let lock = json!({"ID": "abc-1", "Operation": "OperationTypeApply", "Info": "", "Who": "ann@laptop",
+        "Version": "1.9.0", "Created": "2026-01-02T03:04:05.678901234Z", "Path": ""});
+    server.kept(|kept| kept.lock = Some(lock.clone()));
+    bench.travel(gate(0)).await;
+    assert_eq!(
+        (&bench.end()["status"], &bench.end()["error_code"]),
+        (&json!("FAILED"), &json!("STATE_LOCKED"))
+    );
+    for part in [
+        "The state gate.s (http) is locked by ann@laptop, for apply, since 2026-01-02T03:04:05Z (",
+        "It is not this agent's lock",
+        "terraform force-unlock abc-1",
+    ] {
+        assert!(bench.message().contains(part), "{}", bench.message());
+    }
+    assert_eq!(server.kept(|kept| kept.lock.clone()), Some(lock), "it is still there");
+}
+
+#[tokio::test]
+async fn the_lock_of_an_own_dead_attempt_is_removed() {
+    let server = StateServer::start().await;
+    let bench = Bench::with_state(&server).await;
+    let kill = async {
+        bench.said("(local-exec): started").await;
+        orphans::kill(&bench.data_dir());
+    };
+    tokio::join!(bench.travel(gate(600)), kill);
+    assert!(bench.message().contains("killed by a signal from outside"), "{}", bench.message());
+    let lock = server.kept(|kept| kept.lock.clone()).expect("terraform left its lock");
+    assert_eq!(lock["Operation"], "OperationTypeApply");
+
+    bench.travel_as(Uuid::from_u128(7), gate(0)).await;
+    assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.plane.told(bench::Told::log));
+    assert_eq!(server.kept(|kept| kept.lock.clone()), None);
+
+    // The same lock again is nobody's that is known to be dead: the note was good for once.
+    server.kept(|kept| kept.lock = Some(lock));
+    bench.travel_as(Uuid::from_u128(8), gate(0)).await;
+    assert_eq!(bench.end()["error_code"], "STATE_LOCKED");
+    assert!(bench.message().contains("this agent's own host"), "{}", bench.message());
+}
+
+#[tokio::test]
+async fn state_that_the_backend_refuses_is_kept_named_and_stored_later() {
+    let server = StateServer::start().await;
+    let bench = Bench::with_state(&server).await;
+    server.kept(|kept| kept.refuses_writes = true);
+    bench.travel(gate(0)).await;
+    assert_eq!(bench.end()["status"], "FAILED");
+    assert!(bench.message().contains(bench.rescued().to_str().unwrap()), "{}", bench.message());
+    assert!(fs::read_to_string(bench.rescued()).unwrap().contains("terraform_data"));
+
+    // Still refused: nothing is planned, the file stays.
+    bench.travel_as(Uuid::from_u128(7), gate(0)).await;
+    assert_eq!(bench.end()["error_code"], "STATE_NOT_STORED", "{}", bench.message());
+    assert!(bench.message().contains(&format!("terraform state push {}", bench.rescued().display())));
+    assert!(bench.rescued().exists());
+
+    // At the next start the server takes it.
+    server.kept(|kept| kept.refuses_writes = false);
+    assert_eq!(rescue::keys(&bench.config.state_dir), ["gate.s"]);
+    let state = bench.config.state_backend.of(&bench.config.state_dir, "gate.s");
+    rescue::push(&bench.config, &LocalRunner, &state).await;
+    assert!(!bench.rescued().exists());
+    assert!(
+        String::from_utf8(server.kept(|kept| kept.state.clone()).unwrap())
+            .unwrap()
+            .contains("terraform_data")
+    );
+    bench.travel_as(Uuid::from_u128(8), gate(0)).await;
+    assert_eq!(bench.end()["plan_summary"], json!({"add": 0, "change": 0, "remove": 0}), "it is known");
+}
+
+#[tokio::test]
+async fn rescued_state_of_another_lineage_is_never_pushed_over_the_newer_one() {
+    let server = StateServer::start().await;
+    let bench = Bench::with_state(&server).await;
+    bench.travel(gate(0)).await;
+    let before = server.kept(|kept| kept.state.clone()).unwrap();
+    let mut foreign: Value = serde_json::from_slice(&before).unwrap();
+    (foreign["lineage"], foreign["serial"]) = (json!(Uuid::from_u128(9)), json!(99));
+    fs::write(bench.rescued(), foreign.to_string()).unwrap();
+    let state = bench.config.state_backend.of(&bench.config.state_dir, "gate.s");
+    rescue::push(&bench.config, &LocalRunner, &state).await;
+    bench.travel_as(Uuid::from_u128(7), gate(0)).await;
+    assert_eq!(bench.end()["error_code"], "STATE_NOT_STORED");
+    assert!(bench.message().contains("unrelated state with lineage"), "{}", bench.message());
+    assert!(bench.rescued().exists());
+    assert_eq!(server.kept(|kept| kept.state.clone()).unwrap(), before);
+}
+
+/// Cancels in mid-apply; answers the message.
+async fn cancelled(bench: &Bench, mode: &str) -> String {
+    let config = json!({"template": "providers", "stack": "s", "variables": {"mode": mode, "scratch": bench.scratch()}});
+    let cancel = async {
+        bench.said("ready").await;
+        bench.leases.cancel(Uuid::from_u128(2));
+    };
+    tokio::join!(bench.travel(config), cancel);
+    assert_eq!(bench.end()["status"], "CANCELLED");
+    assert_eq!(bench.note("casualties"), "", "no provider may die of SIGTERM");
+    for pid in bench.note("pids").lines() {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        assert!(stat.is_empty() || stat.contains(") Z "), "process {pid} is left: {stat}");
+    }
+    bench.message()
+}
+
+#[tokio::test]
+async fn one_interrupt_lets_the_providers_finish_and_the_state_be_saved() {
+    let bench = Bench::with_providers().await;
+    let message = cancelled(&bench, "polite").await;
+    assert_eq!(message, "Cancelled during apply: it ended after one interrupt (SIGINT).");
+    assert_eq!(
+        (bench.note("changes").as_str(), bench.note("state").as_str()),
+        ("changed\nchanged\n", "saved\n")
+    );
+    assert!(!bench.scratch().join("lock").exists());
+    assert!(!bench.plane.told(bench::Told::log).contains("interrupt 2"));
+}
+
+#[tokio::test]
+async fn a_second_interrupt_comes_after_the_patience_and_is_said() {
+    let mut bench = Bench::with_providers().await;
+    bench.config.timing.apply_cancel_grace = Duration::from_millis(300);
+    let message = cancelled(&bench, "slow").await;
+    assert_eq!(message, "Cancelled during apply: it ended after a second interrupt (SIGINT).");
+    assert!(!bench.scratch().join("lock").exists());
+}
+
+#[tokio::test]
+async fn what_is_deaf_is_killed_with_its_whole_group_and_that_is_said() {
+    let mut bench = Bench::with_providers().await;
+    bench.config.timing.apply_cancel_grace = Duration::from_millis(200);
+    bench.config.timing.kill_grace = Duration::from_millis(200);
+    let message = cancelled(&bench, "deaf").await;
+    assert_eq!(
+        message,
+        "Cancelled during apply: it did not end after two interrupts and was killed (SIGKILL)."
+    );
+    let state = bench.config.state_backend.of(&bench.config.state_dir, "providers.s");
+    assert_eq!(state.dead_holders().len(), 1, "the lock that it left can be recognised");
+}
