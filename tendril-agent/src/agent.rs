@@ -19,6 +19,7 @@ use crate::{
     intake::{Feed, Queue, QueueNews},
     journey::Road,
     lease::Leases,
+    reaper::reap_if_first,
     recovery::leftovers,
     redact::Redactor,
     rescue,
@@ -109,6 +110,11 @@ impl Agent {
     pub async fn run(self, shutdown: Shutdown) -> Result<(), AgentError> {
         let _only_one = lock(&self.config.work_dir)?;
         let _server = self.serve_health().await?;
+        let _reaper = Background(tokio::spawn(async {
+            if let Err(error) = reap_if_first().await {
+                tracing::error!(%error, "orphans cannot be waited for");
+            }
+        }));
         let mut feed = Feed::open(&self.client, self.config.cluster_id).map_err(AgentError::Client)?;
         let heartbeat = self.heartbeat();
         tokio::select! {

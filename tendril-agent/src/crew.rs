@@ -23,8 +23,8 @@ use crate::{
     rescue, telemetry,
 };
 
-/// After a lost race, of how many rows one is picked: agents that race then meet less often.
-const CHOICE_AFTER_A_LOSS: usize = 8;
+/// After a lost race one of more rows is picked, up to this many: agents that race then meet less often.
+const WIDEST_CHOICE: usize = 512;
 /// How long a row is left alone after a claim that failed for another reason than a lost race.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -112,8 +112,8 @@ impl Crew {
         let id = match ended {
             Ok((id, outcome)) => {
                 match outcome {
-                    Outcome::Done => self.choice = 1,
-                    Outcome::Lost => self.choice = CHOICE_AFTER_A_LOSS,
+                    Outcome::Done => self.choice = (self.choice / 2).max(1),
+                    Outcome::Lost => self.choice = (self.choice * 4).min(WIDEST_CHOICE),
                     Outcome::Waits(row) => again = Some(row),
                 }
                 id

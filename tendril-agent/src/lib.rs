@@ -45,6 +45,7 @@ mod pace;
 mod plan_seal;
 mod plugin_cache;
 mod preflight;
+mod reaper;
 mod recovery;
 mod redact;
 mod report;

@@ -95,3 +95,38 @@ async fn a_result_that_is_refused_is_given_up() {
     recover_all(dir.path(), &plane).await;
     assert!(is_empty(dir.path()));
 }
+
+#[tokio::test]
+async fn a_terraform_that_survived_its_agent_is_ended_politely_and_its_lock_remembered() {
+    let (dir, plane) = (tempfile::tempdir().unwrap(), ControlPlane::start().await);
+    let workspace = leave_behind(dir.path(), Phase::Apply);
+    let config = bench::config(dir.path());
+    let state = config.state_backend.of(&config.state_dir, "");
+    let held = Holder::new(Uuid::from_u128(1), 2, &state, "apply", std::time::Duration::ZERO);
+    held.save(&workspace.holder_file()).unwrap();
+    let mut survivor = std::process::Command::new("/bin/bash")
+        .args(["-c", "trap 'touch interrupted; exit 1' INT; touch ready; while :; do sleep 0.02; done"])
+        .env("TF_DATA_DIR", workspace.data_dir())
+        .current_dir(dir.path())
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + std::time::Duration::from_secs(10);
+    while !dir.path().join("ready").exists() {
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    // The test is the survivor's parent, as process 1 would be: it must not stay a zombie.
+    let waited = std::thread::spawn(move || survivor.wait().unwrap());
+    recover_all(dir.path(), &plane).await;
+    assert_eq!(waited.join().unwrap().code(), Some(1));
+    assert!(dir.path().join("interrupted").exists());
+    plane.told(|told| {
+        let message = told.end()["error_message"].as_str().unwrap();
+        assert!(
+            message.contains("Its Terraform was still running: it ended after one interrupt (SIGINT)."),
+            "{message}"
+        );
+    });
+    assert_eq!(state.dead_holders().len(), 1);
+    assert!(is_empty(dir.path()));
+}

@@ -187,3 +187,7 @@ impl Run<'_> {
         Ok(kept.map_err(|error| Failure::internal("the agent's work directory cannot be written", &error))?)
     }
 }
+
+#[cfg(test)]
+#[path = "run_tests.rs"]
+mod tests;

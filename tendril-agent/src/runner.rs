@@ -14,7 +14,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{log_spool::Stream, stop::Stop};
+use crate::{log_spool::Stream, reaper, stop::Stop};
 
 /// Bytes of one read from a pipe: what a Linux pipe holds.
 const READ_SIZE: usize = 64 * 1024;
@@ -112,7 +112,8 @@ impl Runner for LocalRunner {
 }
 
 async fn run(command: Command, sink: &dyn Sink, stop: &Stop) -> io::Result<Exit> {
-    let mut child = tokio::process::Command::new(&command.program)
+    let mut program = tokio::process::Command::new(&command.program);
+    program
         .args(&command.args)
         .current_dir(&command.dir)
         .env_clear()
@@ -120,9 +121,9 @@ async fn run(command: Command, sink: &dyn Sink, stop: &Stop) -> io::Result<Exit>
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()?;
-    let group = Group::of(&child)?;
+        .process_group(0);
+    let (mut child, pid, _own) = reaper::spawn(&mut program)?;
+    let group = Group(pid);
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let pumps = async {
         tokio::join!(pump(stdout, Stream::Stdout, sink), pump(stderr, Stream::Stderr, sink));
@@ -192,11 +193,6 @@ async fn pump(source: Option<impl AsyncRead + Unpin>, stream: Stream, sink: &dyn
 struct Group(Pid);
 
 impl Group {
-    fn of(child: &Child) -> io::Result<Self> {
-        let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
-        pid.map(Self).ok_or_else(|| io::Error::other("the program ended before it could be watched"))
-    }
-
     fn interrupt(&self) {
         self.send(Signal::INT);
     }

@@ -58,13 +58,13 @@ impl Respond for Desk {
                 kept.state = Some(request.body.clone());
                 ResponseTemplate::new(200)
             }
-            "LOCK" => match &kept.lock {
-                Some(lock) => ResponseTemplate::new(423).set_body_json(lock),
-                None => {
-                    kept.lock = serde_json::from_slice(&request.body).ok();
-                    ResponseTemplate::new(200)
+            "LOCK" => {
+                if let Some(lock) = &kept.lock {
+                    return ResponseTemplate::new(423).set_body_json(lock);
                 }
-            },
+                kept.lock = serde_json::from_slice(&request.body).ok();
+                ResponseTemplate::new(200)
+            }
             "UNLOCK" => {
                 kept.lock = None;
                 ResponseTemplate::new(200)
