@@ -9,7 +9,7 @@ use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use http::header::{CONTENT_LENGTH, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use serde_json::json;
@@ -119,16 +119,11 @@ async fn truncated(response: Response) -> Response {
     let Ok(body) = to_bytes(body, usize::MAX).await else { return hang_up() };
     parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
     let half = body.slice(..body.len() / 2);
-    let pieces = stream::unfold(Some(half), |half| async move {
-        match half {
-            Some(half) => Some((Ok(half), None)),
-            None => {
-                // The server writes what it has while it waits for more.
-                yield_now().await;
-                Some((Err(broken()), None))
-            }
-        }
-    });
+    let pieces = stream::once(async { Ok(half) }).chain(stream::once(async {
+        // The server writes what it has while it waits for more.
+        yield_now().await;
+        Err(broken())
+    }));
     Response::from_parts(parts, Body::from_stream(pieces))
 }
 

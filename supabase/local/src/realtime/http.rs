@@ -37,7 +37,7 @@ pub(super) async fn batch(
     };
     let claims = match admitted(&realtime, &headers) {
         Ok(claims) => claims,
-        Err(refusal) => return refusal,
+        Err((status, message)) => return refusal(status, message),
     };
     let messages = match messages(&body, &realtime) {
         Ok(messages) => messages,
@@ -90,7 +90,7 @@ pub(super) async fn single(
     };
     let claims = match admitted(&realtime, &headers) {
         Ok(claims) => claims,
-        Err(refusal) => return refusal,
+        Err((status, message)) => return refusal(status, message),
     };
     if realtime.options.is_too_large(payload.len()) {
         return refusal(StatusCode::UNPROCESSABLE_ENTITY, "Payload size exceeds tenant limit");
@@ -166,16 +166,19 @@ fn message<'a>(entry: &'a Value, realtime: &Realtime) -> Result<Message<'a>, Map
     Ok(Message { topic, event, payload, private, id: entry.get("id").filter(|id| !id.is_null()) })
 }
 
+/// A status and the message that goes with it.
+type Refusal = (StatusCode, &'static str);
+
 /// The claims of the caller, or why nothing is done for it.
-fn admitted(realtime: &Realtime, headers: &HeaderMap) -> Result<Claims, Response> {
+fn admitted(realtime: &Realtime, headers: &HeaderMap) -> Result<Claims, Refusal> {
     let header = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
     let bearer = header(AUTHORIZATION.as_str()).map(|value| value.strip_prefix("Bearer ").unwrap_or(value));
-    let unauthorized = || refusal(StatusCode::UNAUTHORIZED, "Unauthorized");
+    let unauthorized = || (StatusCode::UNAUTHORIZED, "Unauthorized");
     let token = bearer.or_else(|| header("apikey")).ok_or_else(unauthorized)?;
     let token = realtime.keys.swap(token);
     let claims = realtime.keys.jwt().verify(token).map_err(|_| unauthorized())?;
     if realtime.events.is_over() {
-        return Err(refusal(StatusCode::TOO_MANY_REQUESTS, "You have exceeded your rate limit"));
+        return Err((StatusCode::TOO_MANY_REQUESTS, "You have exceeded your rate limit"));
     }
     Ok(claims)
 }

@@ -37,10 +37,8 @@ fn moved_replay(text: &str, by: i64) -> String {
 pub(crate) fn whole(text: &str, reference: u64) -> String {
     let shortened = text.strip_suffix(" chars)").and_then(|text| text.rsplit_once("…("));
     let Some((begin, length)) = shortened else { return text.to_owned() };
-    let end = match begin.starts_with('[') {
-        true => r#""}}]"#.to_owned(),
-        false => format!(r#""}}}},"ref":"{reference}"}}"#),
-    };
+    let end =
+        if begin.starts_with('[') { r#""}}]"#.to_owned() } else { format!(r#""}}}},"ref":"{reference}"}}"#) };
     let filling = length.parse::<usize>().expect("a length") - begin.len() - end.len();
     format!("{begin}{}{end}", "x".repeat(filling))
 }

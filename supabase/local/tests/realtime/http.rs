@@ -34,15 +34,16 @@ pub(crate) async fn ask(
     let address = stack.api_url().replace("http://", "");
     let mut socket = TcpStream::connect(&address).await.ok()?;
     let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
-    for (name, value) in headers {
+    let length = body.len().to_string();
+    for (name, value) in headers.iter().chain(&[("Content-Length", length.as_str())]) {
         request.push_str(&[name, ": ", value, "\r\n"].concat());
     }
-    request.push_str(&format!("Content-Length: {}\r\n\r\n", body.len()));
+    request.push_str("\r\n");
     socket.write_all(&[request.as_bytes(), body].concat()).await.ok()?;
     let mut bytes = Vec::new();
     // What came before the connection broke is kept.
     let _ = timeout(Duration::from_secs(15), socket.read_to_end(&mut bytes)).await.expect("an end");
-    let text = String::from_utf8(bytes).expect("UTF-8");
+    let text = String::from_utf8(bytes).expect("text");
     let (head, body) = text.split_once("\r\n\r\n")?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
     Some(Answer { status, head: head.to_lowercase(), body: body.to_owned() })

@@ -5,12 +5,16 @@
 mod agent;
 mod client;
 mod faults;
+mod frame_faults;
 mod freshness;
 mod handshake;
 mod http;
 mod likeness;
+mod limits;
+mod private;
 mod recorded;
 mod replay;
+mod request_faults;
 mod rows;
 
 use supabase_local::{RealtimeOptions, Stack};

@@ -1,5 +1,6 @@
 //! Joins and tokens: who is let into which channel.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -20,7 +21,7 @@ const TOO_MANY_JOINS: &str = "ClientJoinRateLimitReached: Too many joins per sec
 impl Socket {
     pub(super) async fn join(&mut self, topic: String, frame: Incoming) {
         match self.admit(&topic, &frame.payload).await {
-            Ok((join, pass, replay)) => self.enter(topic, frame, join, pass, replay),
+            Ok((join, pass, replay)) => self.enter(&topic, frame, join, pass, &replay),
             Err(reason) => {
                 // As in the real server, nothing else on this socket is heard meanwhile.
                 sleep(self.realtime.options.join_error_delay).await;
@@ -33,24 +34,17 @@ impl Socket {
         }
     }
 
-    fn enter(
-        &mut self,
-        topic: String,
-        frame: Incoming,
-        join: Join,
-        pass: Pass,
-        replay: Vec<BinaryBroadcast>,
-    ) {
+    fn enter(&mut self, topic: &str, frame: Incoming, join: Join, pass: Pass, replay: &[BinaryBroadcast]) {
         let refs = (frame.join_ref, frame.reference.clone());
         let (mut channel, state) =
-            Channel::enter(&self.realtime, topic.clone(), refs, join, pass, self.ear.clone());
+            Channel::enter(&self.realtime, topic.to_owned(), refs, join, pass, self.ear.clone());
         channel.replayed = replay.iter().filter_map(|message| message.id.clone()).collect();
         if self.seat.is_none() {
             self.seat = Some(self.realtime.users.seat());
         }
         self.realtime.feed.start(&self.realtime.rooms);
-        let old = self.channels.insert(topic.clone(), channel);
-        let Some(channel) = self.channels.get(&topic) else { return };
+        let old = self.channels.insert(topic.to_owned(), channel);
+        let Some(channel) = self.channels.get(topic) else { return };
         // The new channel's answer comes before the old one's end.
         self.send(&channel.joined(frame.reference));
         if channel.join.presence && channel.hears_presence() {
@@ -60,7 +54,7 @@ impl Socket {
         if let Some(old) = old {
             self.send(&old.closed());
         }
-        for message in &replay {
+        for message in replay {
             self.pass_replayed(channel, message);
         }
         if channel.join.broadcast.replication_ready {
@@ -178,7 +172,7 @@ impl Socket {
 
     /// Lets the socket know when messages of the database arrive, or do not for too long.
     fn await_replication(&self, channel: &Channel) {
-        let (feed, patience) = (self.realtime.feed.clone(), self.patience.clone());
+        let (feed, patience) = (Arc::clone(&self.realtime.feed), self.patience.clone());
         let (id, longest) = (channel.id, self.realtime.options.replication_patience);
         tokio::spawn(async move {
             let ready = timeout(longest, feed.wait_ready()).await.is_ok();

@@ -105,17 +105,17 @@ impl Socket {
 
     pub(super) fn send(&self, frame: &Outgoing) {
         let topic = frame.topic.as_str().unwrap_or_default();
-        self.send_message(Message::Text(frame.encode(self.version).into()), topic, frame.event);
+        self.send_message(&Message::Text(frame.encode(self.version).into()), topic, frame.event);
     }
 
     fn send_binary(&self, channel: &Channel, message: &BinaryBroadcast) {
         if let Some(frame) = message.encode(&channel.topic) {
-            self.send_message(Message::Binary(frame.into()), &channel.topic, "broadcast");
+            self.send_message(&Message::Binary(frame.into()), &channel.topic, "broadcast");
         }
     }
 
     /// Sends a frame, unless a fault wants otherwise.
-    fn send_message(&self, message: Message, topic: &str, event: &str) {
+    fn send_message(&self, message: &Message, topic: &str, event: &str) {
         let fate = self.realtime.faults.frame(|| {
             let channel = self.channels.get(topic).map(|channel| &channel.pass.claims);
             Sight {

@@ -33,6 +33,10 @@ pub(super) async fn write(
         let _ = stalled.wait_for(|stalled| !stalled).await;
         let sent = match parcel {
             Parcel::Frame { message, due, held_by } => {
+                if due.is_some() || held_by.is_some() {
+                    // What came before must not wait as well.
+                    let _ = sink.flush().await;
+                }
                 if let Some(rule) = held_by {
                     faults.lifted(rule).await;
                 }
@@ -46,12 +50,16 @@ pub(super) async fn write(
                     failed => failed,
                 }
             }
-            Parcel::End(Cut::Close(code)) => {
-                // An error means that the peer is gone already.
-                let _ = sink.send(Message::Close(Some(CloseFrame { code, reason: "".into() }))).await;
-                return Cut::Close(code);
+            Parcel::End(cut) => {
+                // Errors mean that the peer is gone already.
+                let _ = match cut {
+                    Cut::Close(code) => {
+                        sink.send(Message::Close(Some(CloseFrame { code, reason: "".into() }))).await
+                    }
+                    Cut::Abrupt => sink.flush().await,
+                };
+                return cut;
             }
-            Parcel::End(Cut::Abrupt) => return Cut::Abrupt,
         };
         if sent.is_err() {
             break;
