@@ -1,2 +1,225 @@
-//! b
-fn main() {}
+//! How fast, how light, how many: a table of distributions and ratios. Nothing here fails for being slow.
+//!
+//! `make bench`, or `cargo bench -p tendril-tests --bench deployment`.
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a measurement that cannot be made ends the program"
+)]
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+use tendril_tests::{Cluster, Deployment, Program, Row, World, fixtures};
+use tokio::time::{interval, sleep};
+
+/// Jobs whose way from insert to claim is timed.
+const JOBS: usize = 200;
+/// Between two of them: the queue is empty when a job comes.
+const PACE: Duration = Duration::from_millis(100);
+/// How long an idle agent is watched.
+const IDLE: Duration = Duration::from_secs(20);
+/// Lines of the long run.
+const LINES: usize = 100_000;
+/// Unit of the times in `/proc/<pid>/stat`: Linux has shown 100 ticks a second to programs since ever.
+const TICKS: f64 = 100.0;
+
+#[tokio::main]
+async fn main() {
+    // `cargo test --benches` runs this too, with `--test`: there is nothing to check.
+    if std::env::args().any(|argument| argument == "--test") {
+        return;
+    }
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    claims(&world, &cluster).await;
+    let cluster = world.cluster().await;
+    idle(&world, &cluster).await;
+    let cluster = world.cluster().await;
+    flood(&world, &cluster).await;
+}
+
+fn show(what: &str, value: &str, aim: &str) {
+    println!("{what:<58} {value:>14}   {aim}");
+}
+
+/// From insert to claim, by the database's clock.
+async fn claims(world: &World, cluster: &Cluster) {
+    let _agent = world.agent(cluster).stand_in().concurrency(64).start();
+    let ticket = |n: usize| json!({"template": "ticket", "variables": {"ledger": world.path("ledger"), "ticket": n.to_string()}});
+    // The first job finds the agent connected or waits for it: it is not counted.
+    cluster.queue(ticket(0)).await.ended().await;
+    let mut pace = interval(PACE);
+    let mut deployments = Vec::new();
+    for n in 1..=JOBS {
+        pace.tick().await;
+        deployments.push(cluster.queue(ticket(n)).await);
+    }
+    for deployment in &deployments {
+        succeeded(deployment).await;
+    }
+    let ids: Vec<_> = deployments.iter().map(|deployment| deployment.id).collect();
+    let query = "select (extract(epoch from claimed_at - created_at) * 1000)::float8 from public.deployments where id = any($1)";
+    let rows = world.database.query(query, &[&ids]).await.expect("the times");
+    let mut times: Vec<f64> = rows.iter().map(|row| row.get(0)).collect();
+    times.sort_by(f64::total_cmp);
+    let at = |percent: usize| format!("{:.1} ms", times[(times.len() * percent / 100).min(times.len() - 1)]);
+    show(&format!("insert -> claimed, {JOBS} jobs, one agent: p50"), &at(50), "aim: <= 30 ms");
+    show("  p99", &at(99), "");
+    show("  slowest", &at(100), "");
+}
+
+/// Memory and processor of an agent that has nothing to do.
+async fn idle(world: &World, cluster: &Cluster) {
+    let agent = world.agent(cluster).start();
+    cluster.online().await;
+    // The connection and the first list are part of the start.
+    agent.says("connected").await;
+    let before = cpu(&agent);
+    sleep(IDLE).await;
+    let busy = cpu(&agent) - before;
+    show("idle agent: resident memory", &format!("{:.1} MiB", resident(&agent)), "aim: <= 15 MiB");
+    let share = busy / IDLE.as_secs_f64() * 100.0;
+    show(
+        &format!("idle agent: processor over {} s", IDLE.as_secs()),
+        &format!("{share:.2} %"),
+        "of one core",
+    );
+}
+
+/// One run of very many lines: how fast they are stored, in how many requests, and whether Terraform had to wait.
+async fn flood(world: &World, cluster: &Cluster) {
+    let stopwatch = Stopwatch::new(world);
+    let alone = stopwatch.time_alone(world);
+
+    let agent = world.agent(cluster).terraform(&stopwatch.program).start();
+    cluster.online().await;
+    let started = Instant::now();
+    let deployment = cluster.queue(json!({"template": "count", "variables": {"lines": LINES}})).await;
+    let (row, mut most) = (loop_until_ended(&agent, &deployment)).await;
+    let took = started.elapsed().as_secs_f64();
+    assert_eq!(row.status, "SUCCESS", "{row:?}");
+    most = most.max(resident(&agent));
+    let with_agent = stopwatch.last_apply();
+
+    // Each request is one transaction.
+    let query =
+        "select count(distinct xmin::text), count(*), coalesce(sum(octet_length(log_chunk)), 0)::bigint,
+            sum(array_length(string_to_array(log_chunk, E'\\n'), 1) - 1)::bigint
+        from public.deployment_logs where deployment_id = $1";
+    let counts = world.database.query_one(query, &[&deployment.id]).await.expect("the log");
+    let count = |column: usize| counts.get::<_, i64>(column);
+    let (requests, chunks, bytes, lines) = (count(0), count(1), count(2), count(3));
+    let per_second = |number: i64| format!("{:.1}/s", ratio(number) / took);
+    show(&format!("{LINES} lines in one run: queued to stored"), &format!("{took:.1} s"), "");
+    show(
+        "  lines stored",
+        &format!("{:.0}/s", ratio(lines) / took),
+        &format!("{lines} lines, {:.1} MiB", ratio(bytes) / 1_048_576.0),
+    );
+    show("  requests that store lines", &per_second(requests), &format!("{requests} in all; aim: <= 2/s"));
+    show("  rows (messages over Realtime)", &per_second(chunks), &format!("{chunks} in all"));
+    show("  terraform apply, output to a file", &format!("{alone:.2} s"), "");
+    let slower = with_agent / alone;
+    show(
+        "  terraform apply, under the agent",
+        &format!("{with_agent:.2} s"),
+        &format!("{slower:.2} x; 1 means it never waited"),
+    );
+    show("  agent: most resident memory", &format!("{most:.1} MiB"), "");
+}
+
+async fn loop_until_ended(agent: &Program, deployment: &Deployment) -> (Row, f64) {
+    let mut most = 0.0_f64;
+    loop {
+        let row = deployment.row().await;
+        most = most.max(resident(agent));
+        if row.has_ended() {
+            return (row, most);
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn succeeded(deployment: &Deployment) {
+    let row = deployment.ended().await;
+    assert_eq!(row.status, "SUCCESS", "{row:?}");
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+fn ratio(number: i64) -> f64 {
+    number as f64
+}
+
+/// A program around terraform that notes how long each `apply` took, with and without the agent.
+struct Stopwatch {
+    program: PathBuf,
+    notes: PathBuf,
+}
+
+impl Stopwatch {
+    fn new(world: &World) -> Self {
+        let (program, notes) = (world.path("terraform-timed"), world.path("applies"));
+        let script = format!(
+            "#!/bin/sh\nbegan=$(date +%s%N)\nterraform \"$@\"\ncode=$?\n\
+             [ \"$1\" != apply ] || echo $(($(date +%s%N) - began)) >>'{}'\nexit $code\n",
+            notes.display()
+        );
+        fs::write(&program, script).expect("a script");
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a program");
+        Self { program, notes }
+    }
+
+    /// Seconds of the newest apply.
+    fn last_apply(&self) -> f64 {
+        let notes = fs::read_to_string(&self.notes).expect("an apply was timed");
+        notes.lines().last().expect("a time").parse::<f64>().expect("nanoseconds") / 1e9
+    }
+
+    /// Seconds of the same apply with its output in a file, the fastest that a pipe's reader can hope to allow.
+    fn time_alone(&self, world: &World) -> f64 {
+        let dir = world.path("alone");
+        fs::create_dir(&dir).expect("a directory");
+        for file in ["main.tf", "count.sh"] {
+            fs::copy(fixtures("templates/count").join(file), dir.join(file)).expect("a copy");
+        }
+        let run = |arguments: &[&str]| self.run(&dir, arguments);
+        run(&["init", "-no-color", "-input=false"]);
+        run(&["plan", "-no-color", "-json", "-input=false", &format!("-var=lines={LINES}"), "-out=plan"]);
+        run(&["apply", "-no-color", "-json", "-input=false", "plan"]);
+        self.last_apply()
+    }
+
+    fn run(&self, dir: &Path, arguments: &[&str]) {
+        let output = fs::File::create(dir.join("output")).expect("a file");
+        let mut command = Command::new(&self.program);
+        command.args(arguments).current_dir(dir).stdin(Stdio::null()).stdout(output);
+        command
+            .env("CHECKPOINT_DISABLE", "1")
+            .env("TF_IN_AUTOMATION", "1")
+            .env("TF_CLI_CONFIG_FILE", "/dev/null");
+        let status = command.status().expect("terraform runs");
+        assert!(status.success(), "{arguments:?}: {status}");
+    }
+}
+
+/// Resident memory in MiB.
+fn resident(program: &Program) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", program.pid())).expect("its status (Linux)");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+    line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number") / 1024.0
+}
+
+/// Seconds of processor that it has used.
+fn cpu(program: &Program) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", program.pid())).expect("its times (Linux)");
+    // The name in parentheses may hold spaces; user and system time are the 12th and 13th fields after it.
+    let (_, fields) = stat.rsplit_once(") ").expect("fields");
+    fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<f64>().expect("ticks")).sum::<f64>() / TICKS
+}

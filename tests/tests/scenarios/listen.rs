@@ -43,25 +43,23 @@ async fn listen_prints_inserts_updates_and_deletes_and_ends_with_sigint() {
     for version in ["2.0.0", "1.0.0"] {
         let mut listen = listen(&world, &cluster, &["--vsn", version]);
         any(&listen, "ready").await;
+        // One after the other: of a row that is gone the server shows nobody what it was.
         let deployment = cluster.queue(idle()).await;
-        cancel(&cluster, deployment.id).await;
-        world
-            .database
-            .execute("delete from public.deployments where id = $1", &[&deployment.id])
-            .await
-            .unwrap();
-
         let insert = any(&listen, "insert").await;
         assert_eq!(
             (&insert["new"]["id"], &insert["new"]["status"]),
             (&json!(deployment.id), &json!("QUEUED"))
         );
         assert!(insert["new"].get("claim_token").is_none(), "no column that the role may not read: {insert}");
+        cancel(&cluster, deployment.id).await;
         let update = any(&listen, "update").await;
-        assert_eq!(update["new"]["status"], "CANCELLED");
-        assert_eq!(update["old"]["id"], json!(deployment.id));
-        let delete = any(&listen, "delete").await;
-        assert_eq!(delete["old"]["id"], json!(deployment.id));
+        assert_eq!(
+            (&update["new"]["status"], &update["old"]["id"]),
+            (&json!("CANCELLED"), &json!(deployment.id))
+        );
+        let remove = "delete from public.deployments where id = $1";
+        world.database.execute(remove, &[&deployment.id]).await.expect("it is removed");
+        assert_eq!(any(&listen, "delete").await["old"], json!({"id": deployment.id}));
 
         listen.signal(Signal::INT);
         assert_eq!(listen.ended().await.code(), Some(0), "{}", listen.output());

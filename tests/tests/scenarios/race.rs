@@ -60,5 +60,6 @@ async fn two_jobs_of_one_stack_never_run_at_the_same_time() {
     assert_eq!(second.row().await.status, "QUEUED");
     std::fs::write(world.path("first"), "").expect("the gate opens");
     assert_eq!(first.ended().await.status, "SUCCESS");
-    second.says("at the gate").await;
+    assert_eq!(second.ended().await.status, "SUCCESS");
+    assert_eq!(stranger.row().await.status, "PROCESSING");
 }
