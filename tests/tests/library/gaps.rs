@@ -41,6 +41,7 @@ async fn a_watch_tells_each_of_ten_thousand_rows_once_while_the_connection_suffe
                 70 => faults.refuse_realtime(true),
                 80 => faults.refuse_realtime(false),
                 85 => faults.expire_tokens(),
+                90 => faults.restart(Duration::from_millis(300)),
                 _ => {}
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -104,6 +105,22 @@ async fn without_realtime_a_watch_polls_and_says_why() {
     };
     assert_eq!(row.id, 7);
     assert_eq!(complaint.expect("the refusal is told").code(), "HandshakeRefused");
+}
+
+#[tokio::test]
+async fn rows_that_the_server_loses_without_a_word_are_found_by_the_safety_read() {
+    let (stack, database) = stack().await;
+    let client = builder(&stack).build().unwrap();
+    let query = Query::table("jobs").poll(Duration::from_secs(60), Duration::from_secs(3));
+    let mut watch = client.watch::<Job>(query).unwrap();
+    while !matches!(next(&mut watch).await, Ok(WatchEvent::InitDone)) {}
+    insert(&database, 1, 2).await;
+    assert_eq!(told(&mut watch).await, ("applied", 1));
+    let everything = supabase_local::Target::all().event("postgres_changes");
+    let lost = stack.faults().on_frames(supabase_local::FrameFault::Withhold, everything);
+    insert(&database, 2, 3).await;
+    assert_eq!(told(&mut watch).await, ("applied", 2));
+    assert!(lost.struck() > 0, "the event was withheld");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a failed expectation is a failed test")]
 
 mod gaps;
+mod rooms;
 mod secrets;
 mod slow_reader;
 mod table;

@@ -46,7 +46,8 @@ async fn no_secret_is_logged_or_shown_at_any_level() {
         .token_source(AccessToken::new(&token).unwrap())
         .build()
         .unwrap();
-    let stream = client.channel("jobs").changes::<Job>(Changes::on("public", "jobs")).subscribe().await.unwrap();
+    let stream =
+        client.channel("jobs").changes::<Job>(Changes::on("public", "jobs")).subscribe().await.unwrap();
     let refused = client.rest().from("nothing_here").rows::<Job>().await.unwrap_err();
     let shown = format!("{client:?} {stream:?} {refused:?} {refused}");
     client.shutdown().await;

@@ -21,7 +21,8 @@ async fn a_reader_that_sleeps_delays_no_heartbeat_and_no_other_channel_and_learn
         .build()
         .unwrap();
     let all = Changes::on("public", "jobs");
-    let mut sleeper = client.channel("sleeper").capacity(500, 1 << 20).changes::<Job>(all).subscribe().await.unwrap();
+    let mut sleeper =
+        client.channel("sleeper").capacity(500, 1 << 20).changes::<Job>(all).subscribe().await.unwrap();
     let hundredth = Changes::on("public", "jobs").filter(Filter::eq("status", "URGENT").unwrap());
     let mut other = client.channel("other").changes::<Job>(hundredth).subscribe().await.unwrap();
 
@@ -36,7 +37,9 @@ async fn a_reader_that_sleeps_delays_no_heartbeat_and_no_other_channel_and_learn
             .execute("insert into public.jobs (id, status) values ($1, 'URGENT')", &[&(1_000_000 + second)])
             .await
             .unwrap();
-        let event = tokio::time::timeout(Duration::from_secs(20), other.next()).await.expect("the other channel lives");
+        let event = tokio::time::timeout(Duration::from_secs(20), other.next())
+            .await
+            .expect("the other channel lives");
         assert!(matches!(event.unwrap().unwrap(), ChangeEvent::Insert(job) if job.status == "URGENT"));
         slowest = slowest.max(sent.elapsed());
     }

@@ -20,7 +20,8 @@ const SCHEMA: &str = "
 
 /// A stack with the table, and a connection to its database.
 pub(crate) async fn stack() -> (Stack, Database) {
-    let stack = Stack::builder().without_migrations().sql(SCHEMA).start().await.expect("the local stack starts");
+    let stack =
+        Stack::builder().without_migrations().sql(SCHEMA).start().await.expect("the local stack starts");
     let database = connect(&stack.admin_url()).await;
     (stack, database)
 }
@@ -34,7 +35,10 @@ pub(crate) fn builder(stack: &Stack) -> ClientBuilder {
 /// Inserts rows `from..to` in one statement.
 pub(crate) async fn insert(database: &Database, from: i64, to: i64) {
     database
-        .execute("insert into public.jobs (id) select generate_series($1::bigint, $2::bigint - 1)", &[&from, &to])
+        .execute(
+            "insert into public.jobs (id) select generate_series($1::bigint, $2::bigint - 1)",
+            &[&from, &to],
+        )
         .await
         .expect("rows");
 }

@@ -48,7 +48,8 @@ async fn tokens_of_six_seconds_are_renewed_without_a_rejoin() {
     for second in 0..16 {
         insert(&database, second, second + 1).await;
         loop {
-            let event = tokio::time::timeout(Duration::from_secs(20), stream.next()).await.expect("rows flow");
+            let event =
+                tokio::time::timeout(Duration::from_secs(20), stream.next()).await.expect("rows flow");
             match event.unwrap().expect("no trouble") {
                 ChangeEvent::Insert(job) => {
                     assert_eq!(job.id, second);

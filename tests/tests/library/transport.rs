@@ -21,7 +21,8 @@ fn certificates() -> (Vec<u8>, Vec<u8>, Vec<u8>) {
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
     let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
+    let leaf =
+        CertificateParams::new(vec!["localhost".to_owned()]).unwrap().signed_by(&key, &authority).unwrap();
     (authority.der().to_vec(), leaf.der().to_vec(), key.serialize_der())
 }
 
@@ -61,7 +62,8 @@ async fn a_private_authority_is_trusted_when_given_and_not_otherwise() {
     let address = gateway(address_of(&stack.api_url()), chain, key).await;
     let url = format!("https://localhost:{}", address.port());
 
-    let trusting = Client::builder(&url, stack.service_role_key()).root_certificate(authority).build().unwrap();
+    let trusting =
+        Client::builder(&url, stack.service_role_key()).root_certificate(authority).build().unwrap();
     let changes = || Changes::on("public", "jobs");
     let mut stream = trusting.channel("jobs").changes::<Job>(changes()).subscribe().await.unwrap();
     insert(&database, 1, 2).await;
@@ -117,7 +119,16 @@ async fn the_websocket_goes_through_the_proxy_that_the_environment_names() {
     let proxy = tinyproxy().await;
     let listen = tendril_tests::program::example("listen");
     let mut child = Command::new(listen)
-        .args(["--url", &stack.api_url(), "--key", stack.service_role_key(), "--table", "public.jobs", "--count", "1"])
+        .args([
+            "--url",
+            &stack.api_url(),
+            "--key",
+            stack.service_role_key(),
+            "--table",
+            "public.jobs",
+            "--count",
+            "1",
+        ])
         .env("HTTP_PROXY", format!("http://127.0.0.1:{}", proxy.port))
         .env_remove("NO_PROXY")
         .env_remove("no_proxy")
@@ -126,7 +137,8 @@ async fn the_websocket_goes_through_the_proxy_that_the_environment_names() {
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(child.stdout.take().unwrap()));
+    let mut lines =
+        tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(child.stdout.take().unwrap()));
     let mut seen = Vec::new();
     let watching = async {
         while let Some(line) = lines.next_line().await.unwrap() {

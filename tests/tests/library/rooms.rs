@@ -1,0 +1,199 @@
+//! Broadcasts and presence between clients, and what becomes of them when the connection suffers.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use serde_json::json;
+use supabase_local::{Cut, Stack};
+use tendril_realtime::{
+    AccessToken, Broadcast, BroadcastEvent, BroadcastMessage, BroadcastStream, Client, Error, PresenceEvent,
+    PresenceStream,
+};
+use tendril_tests::connect;
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Users may read and write `rw:…`, and only read `ro:…`.
+const POLICIES: &str = "
+    create policy readers on realtime.messages for select to authenticated
+      using (realtime.topic() like 'rw:%' or realtime.topic() like 'ro:%');
+    create policy writers on realtime.messages for insert to authenticated with check (realtime.topic() like 'rw:%');";
+
+async fn stack() -> Stack {
+    Stack::builder().without_migrations().sql(POLICIES).start().await.expect("the local stack starts")
+}
+
+fn client(stack: &Stack) -> Client {
+    Client::builder(stack.api_url(), stack.anon_key())
+        .reconnect_pauses(Duration::from_millis(50), Duration::from_millis(200))
+        .build()
+        .unwrap()
+}
+
+fn user(stack: &Stack, number: u8) -> Client {
+    let token = stack.mint_user(&format!("00000000-0000-4000-8000-00000000000{number}"));
+    Client::builder(stack.api_url(), stack.anon_key())
+        .token_source(AccessToken::new(token).unwrap())
+        .reconnect_pauses(Duration::from_millis(50), Duration::from_millis(200))
+        .build()
+        .unwrap()
+}
+
+async fn heard(stream: &mut BroadcastStream) -> Broadcast {
+    loop {
+        match timeout(PATIENCE, stream.next()).await.expect("a message in time").expect("the stream goes on") {
+            Ok(BroadcastEvent::Message(message)) => return message,
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn messages_of_every_kind_and_way_are_heard() {
+    let stack = stack().await;
+    let hearer = client(&stack);
+    let mut room = hearer.channel("room");
+    let mut all = room.broadcasts(None);
+    let mut only_b = room.broadcasts(Some("b"));
+    let _room = room.join().await.unwrap();
+    let speaker = client(&stack);
+    let room = speaker.channel("room").acknowledged(true).join().await.unwrap();
+
+    room.broadcast("a", &json!({"n": 1})).await.unwrap();
+    room.broadcast_bytes("b", vec![0, 255, 16]).await.unwrap();
+    let http = speaker.broadcasts_over_http();
+    http.send("room", "c", &json!({"n": 3}), false).await.unwrap();
+    http.send_bytes("room", "d", vec![7], false).await.unwrap();
+    http.send_batch(&[BroadcastMessage::new("room", "e", json!({"n": 5})).id("mine")]).await.unwrap();
+
+    assert_eq!(heard(&mut all).await.json(), Some(r#"{"n":1}"#));
+    assert_eq!(heard(&mut all).await.bytes().unwrap().as_ref(), [0, 255, 16]);
+    assert_eq!(heard(&mut all).await.read::<serde_json::Value>().unwrap(), json!({"n": 3}));
+    assert_eq!(heard(&mut all).await.bytes().unwrap().as_ref(), [7]);
+    let last = heard(&mut all).await;
+    assert_eq!((last.event(), last.id()), ("e", Some("mine")));
+    assert_eq!(heard(&mut only_b).await.event(), "b", "the other stream hears its event only");
+}
+
+#[tokio::test]
+async fn what_the_server_would_misread_is_refused_here() {
+    let stack = stack().await;
+    let client = client(&stack);
+    let named = |error: Error| match error.kind() {
+        tendril_realtime::ErrorKind::InvalidInput { field, .. } => *field,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(named(client.channel("").join().await.unwrap_err()), "topic");
+    assert_eq!(named(client.channel("realtime:").join().await.unwrap_err()), "topic");
+    assert_eq!(named(client.channel(&"x".repeat(300)).join().await.unwrap_err()), "topic");
+    assert_eq!(named(client.channel("x").replay(0, None).join().await.unwrap_err()), "replay");
+    let room = client.channel("room").join().await.unwrap();
+    assert_eq!(named(room.broadcast("a", "text").await.unwrap_err()), "payload");
+    assert_eq!(named(room.broadcast(&"e".repeat(256), &json!({})).await.unwrap_err()), "event");
+    assert_eq!(named(room.track(&json!([1])).await.unwrap_err()), "state");
+    let twice = client.channel("room").join().await.unwrap_err();
+    assert_eq!(named(twice), "topic", "a topic is on a socket once");
+    drop(room);
+    timeout(PATIENCE, async { while client.channel("room").join().await.is_err() {} }).await.expect("it is free again");
+}
+
+#[tokio::test]
+async fn a_private_channel_lets_in_whom_the_policies_let_in() {
+    let stack = stack().await;
+    let nobody = client(&stack);
+    let error = nobody.channel("rw:a").private(true).join().await.unwrap_err();
+    assert_eq!(error.code(), "Unauthorized");
+
+    let (one, two) = (user(&stack, 1), user(&stack, 2));
+    let mut room = two.channel("rw:a").private(true);
+    let mut messages = room.broadcasts(None);
+    let _hearing = room.join().await.unwrap();
+    let speaking = one.channel("rw:a").private(true).acknowledged(true).join().await.unwrap();
+    speaking.broadcast("hello", &json!({})).await.unwrap();
+    assert_eq!(heard(&mut messages).await.event(), "hello");
+
+    // Reading only: the server answers nothing at all, and the sender is told that.
+    let reading = one.channel("ro:a").private(true).acknowledged(true).join().await.unwrap();
+    let error = reading.broadcast("hello", &json!({})).await.unwrap_err();
+    assert_eq!(error.code(), "Timeout");
+}
+
+#[tokio::test]
+async fn messages_of_the_database_that_were_missed_come_once_after_a_reconnect() {
+    let stack = stack().await;
+    let database = connect(&stack.admin_url()).await;
+    let send = async |number: i32| {
+        let sql = "select realtime.send(jsonb_build_object('n', $1::int), 'db', 'rw:feed', true)";
+        database.execute(sql, &[&number]).await.expect("a message of the database");
+    };
+    let client = user(&stack, 1);
+    let mut room = client.channel("rw:feed").private(true).database_broadcasts(true).replay(1_000, None);
+    let mut messages = room.broadcasts(None);
+    let _room = room.join().await.unwrap();
+    send(1).await;
+    send(2).await;
+    let number = |message: &Broadcast| message.read::<serde_json::Value>().unwrap()["n"].as_i64().unwrap();
+    assert_eq!(number(&heard(&mut messages).await), 1);
+    assert_eq!(number(&heard(&mut messages).await), 2);
+
+    stack.faults().refuse_realtime(true);
+    stack.faults().cut_sockets(Cut::Abrupt);
+    client.status().wait_for(|status| !status.is_open()).await.unwrap();
+    send(3).await;
+    stack.faults().refuse_realtime(false);
+    let missed = heard(&mut messages).await;
+    assert_eq!(number(&missed), 3, "what was heard before is not repeated");
+    assert!(missed.is_replayed());
+    client.status().wait_for(|status| status.live_channels == 1).await.unwrap();
+    send(4).await;
+    assert_eq!(number(&heard(&mut messages).await), 4);
+}
+
+async fn presence(stream: &mut PresenceStream, what: impl Fn(&PresenceStream, &PresenceEvent) -> bool) {
+    let seen = async {
+        loop {
+            let event = stream.next().await.expect("the stream goes on");
+            if event.as_ref().is_ok_and(|event| what(stream, event)) {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, seen).await.expect("presence in time");
+}
+
+#[tokio::test]
+async fn whoever_is_there_is_seen_and_seen_again_after_a_reconnect() {
+    let stack = stack().await;
+    let (host, guest) = (client(&stack), client(&stack));
+    let mut room = host.channel("lobby").presence_key("host");
+    let mut people = room.presences();
+    let _room = room.join().await.unwrap();
+    let visit = guest.channel("lobby").presence_key("guest").join().await.unwrap();
+    visit.track(&json!({"mood": "late"})).await.unwrap();
+    presence(&mut people, |stream, event| *event == PresenceEvent::Sync && stream.state().contains_key("guest")).await;
+    assert_eq!(people.state()["guest"][0].state["mood"], "late");
+
+    stack.faults().cut_sockets(Cut::Abrupt);
+    presence(&mut people, |_, event| *event == PresenceEvent::Reset).await;
+    presence(&mut people, |stream, event| *event == PresenceEvent::Sync && stream.state().contains_key("guest")).await;
+    drop(visit);
+    presence(&mut people, |stream, _| !stream.state().contains_key("guest")).await;
+}
+
+#[tokio::test]
+async fn more_states_than_the_server_allows_do_not_close_the_channel_and_the_last_one_wins() {
+    let stack = stack().await;
+    let client = client(&stack);
+    let mut room = client.channel("lobby").presence_key("me");
+    let mut people = room.presences();
+    let room = room.join().await.unwrap();
+    for number in 0..5 {
+        room.track(&json!({"n": number})).await.unwrap();
+    }
+    // The sixth within 30 s would close the channel: it waits, and whoever waits with it is answered with the last.
+    let sixth = timeout(Duration::from_secs(2), room.track(&json!({"n": 5}))).await;
+    assert!(sixth.is_err(), "it is held back");
+    presence(&mut people, |stream, _| stream.state().get("me").is_some_and(|metas| metas[0].state["n"] == 4)).await;
+    assert!(client.status().borrow().live_channels == 1, "the channel lives");
+}
