@@ -17,6 +17,7 @@
 //! are public. What it answers is held to recordings of the real servers.
 
 mod account;
+mod auth;
 mod binaries;
 mod bootstrap;
 mod changes;
@@ -29,6 +30,7 @@ mod fault;
 mod gateway;
 pub mod jwt;
 mod keys;
+mod link;
 mod migrations;
 mod postgres;
 mod postgres_server;

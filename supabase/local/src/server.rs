@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::{self, Auth};
 use crate::error::{ErrorKind, Result, StackError};
 use crate::fault::{self, Door, Faults};
 use crate::gateway;
@@ -37,6 +38,7 @@ pub(crate) struct Services {
     pub(crate) keys: Arc<ProjectKeys>,
     pub(crate) faults: Faults,
     pub(crate) realtime: Arc<Realtime>,
+    pub(crate) auth: Arc<Auth>,
 }
 
 impl ApiServer {
@@ -81,10 +83,11 @@ impl Drop for ApiServer {
 }
 
 fn routes(services: Services) -> Router {
-    let Services { rest, keys, faults, realtime } = services;
-    let rest = rest.router().layer(from_fn_with_state(Arc::clone(&keys), gateway::require_key));
+    let Services { rest, keys, faults, realtime, auth } = services;
+    let require_key = from_fn_with_state(Arc::clone(&keys), gateway::require_key);
     Router::new()
-        .nest("/rest/v1", rest)
+        .nest("/rest/v1", rest.router().layer(require_key.clone()))
+        .nest("/auth/v1", auth::router(auth).layer(require_key))
         .merge(realtime::router(realtime))
         .layer(from_fn_with_state((faults, keys), fault::strike))
         .layer(from_fn(gateway::cors))

@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::Auth;
 use crate::bootstrap::sql_failure;
 use crate::clock::Clock;
 use crate::database::{self, ADMIN, AUTHENTICATOR, OWNER};
@@ -16,6 +17,7 @@ use crate::error::{ErrorKind, Result, StackError};
 use crate::fault::Faults;
 use crate::jwt::JwtSecret;
 use crate::keys::ProjectKeys;
+use crate::link::Link;
 use crate::postgres_server::{MAIN_DATABASE, PostgresOptions, PostgresServer};
 use crate::realtime::{Realtime, RealtimeOptions};
 use crate::rest::{Rest, Settings};
@@ -239,7 +241,8 @@ impl StackBuilder {
             stop.clone(),
         );
         let rest = rest(&server, &database, &keys, stop)?;
-        let services = Services { rest, keys: Arc::clone(&keys), faults: faults.clone(), realtime };
+        let auth = Auth::new(Arc::clone(&keys), Link::new(server.port(), database.clone()));
+        let services = Services { rest, keys: Arc::clone(&keys), faults: faults.clone(), realtime, auth };
         let api = ApiServer::start(self.port, services).await?;
         Ok(Stack { api, server, owned, database, keys, faults })
     }

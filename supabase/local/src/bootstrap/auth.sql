@@ -28,6 +28,28 @@ alter table auth.users enable row level security;
 grant all on auth.users to postgres with grant option;
 grant select, insert, update, delete on auth.users to service_role;
 
+-- Sign-ins, and the tokens that renew them: each is good once.
+create table auth.sessions (
+    id uuid primary key default gen_random_uuid(),
+    user_id uuid not null references auth.users on delete cascade,
+    created_at timestamptz default now(),
+    updated_at timestamptz default now()
+);
+create table auth.refresh_tokens (
+    id bigint generated always as identity primary key,
+    token varchar(255) not null unique,
+    user_id varchar(255),
+    session_id uuid not null references auth.sessions on delete cascade,
+    revoked boolean not null default false,
+    created_at timestamptz default now(),
+    updated_at timestamptz default now()
+);
+alter table auth.sessions owner to supabase_auth_admin;
+alter table auth.refresh_tokens owner to supabase_auth_admin;
+alter table auth.sessions enable row level security;
+alter table auth.refresh_tokens enable row level security;
+grant all on auth.sessions, auth.refresh_tokens to postgres with grant option;
+
 create function auth.jwt() returns jsonb language sql stable as $$
     select coalesce(
         nullif(current_setting('request.jwt.claim', true), ''),

@@ -5,9 +5,9 @@ use uuid::Uuid;
 
 use super::binary::BinaryBroadcast;
 use super::join::Replay;
-use super::link::Link;
 use super::rooms::RoomName;
 use crate::error::StackError;
+use crate::link::Link;
 use crate::replication::{Cell, Operation, RowChange};
 
 const REPLAY: &str = include_str!("replay.sql");

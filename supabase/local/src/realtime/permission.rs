@@ -6,9 +6,9 @@
 use tokio_postgres::{Error, Transaction};
 use uuid::Uuid;
 
-use super::link::Link;
 use crate::error::StackError;
 use crate::jwt::Claims;
+use crate::link::Link;
 
 /// What policies allow of one direction, reading or writing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
