@@ -10,6 +10,7 @@ use std::{
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
+    task::yield_now,
     time::{Instant, sleep_until, timeout},
 };
 
@@ -247,8 +248,13 @@ impl Driver {
             }
             tokio::select! {
                 () = socket.receive(&mut received, BATCH) => {
+                    let more_waits = received.len() >= BATCH;
                     if let Some(closed) = self.take_in(&mut received, &mut stale) {
                         return Exit::Lost(closed);
+                    }
+                    if more_waits {
+                        // Readers on the same thread get their turn before their mailboxes are full.
+                        yield_now().await;
                     }
                 }
                 message = self.inbox.control.recv() => {

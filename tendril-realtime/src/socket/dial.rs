@@ -3,7 +3,7 @@
 use std::{fmt, io, sync::Arc, time::Duration};
 
 use rustls::{ClientConfig, pki_types::ServerName};
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{io::BufReader, net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::{
     client_async_with_config,
@@ -36,11 +36,13 @@ pub(crate) struct Dialer {
 pub(crate) struct TcpTuning {
     /// Bytes read from the socket at once.
     pub(crate) read_buffer: usize,
+    /// Bytes of the pieces that messages are cut from. A message that is kept keeps its whole piece in memory.
+    pub(crate) piece: usize,
 }
 
 impl Default for TcpTuning {
     fn default() -> Self {
-        Self { read_buffer: 32 << 10 }
+        Self { read_buffer: 64 << 10, piece: 4 << 10 }
     }
 }
 
@@ -74,8 +76,10 @@ impl Dialer {
             USER_AGENT,
             HeaderValue::from_static(concat!("tendril-realtime/", env!("CARGO_PKG_VERSION"))),
         );
+        // The websocket's own buffer shrinks to a few KiB as soon as a message outlives the next read, and with it each read.
+        let stream: Box<dyn Io> = Box::new(BufReader::with_capacity(self.tuning.read_buffer, stream));
         let config = WebSocketConfig::default()
-            .read_buffer_size(self.tuning.read_buffer)
+            .read_buffer_size(self.tuning.piece)
             .write_buffer_size(16 << 10)
             .max_message_size(Some(LARGEST_MESSAGE))
             .max_frame_size(Some(LARGEST_MESSAGE));
