@@ -20,7 +20,7 @@ use crate::{
     lease::Leases,
     pace::around,
     recovery::Leftover,
-    rescue, telemetry,
+    rescue, series,
 };
 
 /// After a lost race one of more rows is picked, up to this many: agents that race then meet less often.
@@ -78,6 +78,7 @@ impl Crew {
 
     /// Takes care of an attempt of an earlier life; until then nobody else works on its state.
     pub(crate) fn adopt(&mut self, leftover: Leftover) {
+        metrics::counter!(series::LEFTOVERS).increment(1);
         let key = leftover.claim.state_key.clone().unwrap_or_default();
         let waits = leftover.claim.phase == Phase::Approval;
         let id = self.running.spawn(take_over(self.road.clone(), self.leases.clone(), leftover)).id();
@@ -143,7 +144,7 @@ impl Crew {
 
     #[expect(clippy::cast_precision_loss, reason = "at most 64 jobs run at the same time")]
     fn gauge(&self) {
-        metrics::gauge!(telemetry::JOBS_RUNNING).set(self.at_work() as f64);
+        metrics::gauge!(series::JOBS_RUNNING).set(self.at_work() as f64);
     }
 }
 
@@ -164,7 +165,7 @@ async fn work(road: Road, leases: Leases, row: Queued) -> Outcome {
     match claim(&road.rest, row.id, &road.config.agent_name).await {
         Ok(Claim::Won(job)) => {
             failpoint!("claim.won");
-            metrics::counter!(telemetry::JOBS_CLAIMED).increment(1);
+            metrics::counter!(series::JOBS_CLAIMED).increment(1);
             tracing::info!(deployment = %job.id, attempt = job.attempt, "claimed");
             let lease = leases.hold(&job);
             let span = tracing::info_span!("job", deployment = %job.id, attempt = job.attempt);
@@ -172,10 +173,11 @@ async fn work(road: Road, leases: Leases, row: Queued) -> Outcome {
             Outcome::Done
         }
         Ok(Claim::Lost) => {
-            metrics::counter!(telemetry::CLAIMS_LOST).increment(1);
+            metrics::counter!(series::CLAIMS_LOST).increment(1);
             Outcome::Lost
         }
         Err(error) => {
+            metrics::counter!(series::CLAIMS_FAILED).increment(1);
             tracing::warn!(deployment = %row.id, %error, "a claim failed: trying again");
             sleep(around(PAUSE)).await;
             Outcome::Waits(row)

@@ -104,6 +104,12 @@ impl AgentSetup {
         self
     }
 
+    /// The narrator instead of terraform: it prints what a [`Story`](crate::Story) says.
+    #[must_use]
+    pub fn narrator(self) -> Self {
+        self.terraform(&fixtures("terraform-narrator"))
+    }
+
     /// Starts the agent's program. It sees nothing of this process's environment but PATH, and runs the terraform of
     /// `make setup` where there is none on PATH.
     pub fn start(&self) -> Program {

@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use rustix::process::Signal;
-use serde_json::json;
 use supabase_local::{Injection, RequestFault, Target};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -13,7 +12,8 @@ use crate::{
     cluster::Cluster,
     deployment::{Deployment, Row},
     patience::{PATIENCE, until},
-    world::{World, fixtures},
+    story::Story,
+    world::World,
 };
 
 /// Places, and which times the agent comes there. Together they are the crash table.
@@ -77,15 +77,6 @@ pub struct Aftermath {
     pub on_disk: usize,
 }
 
-/// What the program will say.
-#[derive(Debug, Clone, Copy)]
-struct Story {
-    planned: u64,
-    lines: u64,
-    burst: u64,
-    width: u64,
-}
-
 impl Crash {
     /// Every crash of the table with these seeds.
     pub fn all(seeds: impl Iterator<Item = u64> + Clone) -> Vec<Self> {
@@ -104,6 +95,7 @@ impl Crash {
             lines: pick(2, 700, 1500),
             burst: pick(3, 20, 120),
             width: pick(4, 12, 120),
+            gate: None,
         };
         match self.place {
             // Enough for several segments; far more than may wait on disk.
@@ -124,12 +116,10 @@ impl Crash {
     /// Errors: what was promised and did not come true, in a sentence.
     pub async fn play(self, world: &World) -> Result<Aftermath, String> {
         let cluster = world.cluster().await;
-        let mut setup = world.agent(&cluster).terraform(&fixtures("terraform-narrator"));
+        let mut setup = world.agent(&cluster).narrator();
         setup.cli.spool_limit = Some(if self.is_about_dropping() { "1MiB" } else { "8MiB" }.to_owned());
         let outage = self.is_about_dropping().then(|| logs_refused(world, &cluster)).flatten();
-        let Story { planned, lines, burst, width } = self.story();
-        let variables = json!({"planned": planned, "lines": lines, "burst": burst, "width": width});
-        let deployment = cluster.queue(json!({"template": "story", "variables": variables})).await;
+        let deployment = cluster.queue(self.story().config()).await;
 
         if self.place.starts_with("recovery.") {
             let first = [("step.ended", 3), ("ending.kept", 1), ("writer.line", 650)];

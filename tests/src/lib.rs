@@ -8,6 +8,7 @@
 //! agent      an agent of a cluster: a process, or a task of this process
 //! program    a program beside the test, its output and its end
 //! crash      a job whose agent is killed at a chosen place, and what became of it
+//! story      what a program that looks like terraform is told to print
 //! tap        what pgTAP prints
 //! ```
 //!
@@ -27,6 +28,7 @@ mod deployment;
 mod patience;
 pub mod program;
 mod project;
+mod story;
 pub mod tap;
 mod world;
 
@@ -34,8 +36,9 @@ pub use self::{
     agent::{AgentSetup, InsideAgent},
     cluster::Cluster,
     deployment::{Chunk, Deployment, Log, Row},
-    patience::{PATIENCE, until, within},
+    patience::{PATIENCE, until, until_within, within},
     program::Program,
     project::{Project, connect},
+    story::Story,
     world::{World, fixtures, repository},
 };

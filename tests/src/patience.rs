@@ -11,15 +11,23 @@ pub const PATIENCE: Duration = Duration::from_secs(90);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Looks again and again until there is something, and fails the test after [`PATIENCE`] with what was seen last.
-pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub async fn until<T>(what: &str, look: impl AsyncFnMut() -> Result<T, String>) -> T {
+    until_within(PATIENCE.as_secs(), what, look).await
+}
+
+/// The same with another patience, in seconds, for what is known to be much.
+pub async fn until_within<T>(
+    patience: u64,
+    what: &str,
+    mut look: impl AsyncFnMut() -> Result<T, String>,
+) -> T {
+    let deadline = Instant::now() + Duration::from_secs(patience);
     loop {
-        match look().await {
+        let seen = match look().await {
             Ok(found) => return found,
-            Err(seen) => {
-                assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain: {what}; seen: {seen}")
-            }
-        }
+            Err(seen) => seen,
+        };
+        assert!(Instant::now() < deadline, "waited {patience} s in vain: {what}; seen: {seen}");
         sleep(PAUSE).await;
     }
 }

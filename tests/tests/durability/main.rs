@@ -2,4 +2,8 @@
 //! Real PostgreSQL, the agent's own program, and the local stack's faults.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+mod claim;
 mod crash;
+mod ending;
+mod fencing;
+mod lost;

@@ -1,0 +1,104 @@
+//! A dead agent is noticed by the heartbeat of another one: its job is queued again once, or said to be lost, by name.
+
+use rustix::process::Signal;
+use tendril_tests::{Deployment, Program, Story, World, until};
+
+/// Lets time pass for a job whose agent is dead: its last sign of life was so long ago.
+async fn silent_for(world: &World, deployment: &Deployment, seconds: f64) {
+    let shift = "update public.deployments
+        set lease_expires_at = now() + tendril.lease_length(phase) - make_interval(secs => $2)
+        where id = $1 and status = 'PROCESSING'";
+    let shifted = world.database.execute(shift, &[&deployment.id, &seconds]).await.expect("time passes");
+    assert_eq!(shifted, 1, "it was running");
+}
+
+fn kill(agent: Program) {
+    agent.signal(Signal::KILL);
+    drop(agent);
+}
+
+#[tokio::test]
+async fn before_apply_a_lost_job_is_queued_again_once_and_then_said_to_be_lost() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let story = Story::with_gate(&world, "plan");
+    let deployment = cluster.queue(story.config()).await;
+
+    let first = world.agent(&cluster).narrator().name("agent A").start();
+    deployment.says("at the gate").await;
+    kill(first);
+    // Silence that is shorter than the lease changes nothing, however often others beat.
+    let second = world.agent(&cluster).narrator().name("agent B").start();
+    cluster.online().await;
+    assert_eq!(deployment.row().await.attempt, 1);
+    silent_for(&world, &deployment, 61.0).await;
+    deployment.becomes("is claimed by the other", |row| row.attempt == 2).await;
+    until("it came as far again", async || {
+        let text = deployment.log().await;
+        let again = text.0.iter().any(|chunk| chunk.attempt == 2 && chunk.log_chunk.contains("at the gate"));
+        if again { Ok(()) } else { Err(text.text()) }
+    })
+    .await;
+
+    kill(second);
+    let _third = world.agent(&cluster).narrator().name("agent C").start();
+    silent_for(&world, &deployment, 61.0).await;
+    let row = deployment.ended().await;
+    assert_eq!((row.status.as_str(), row.attempt), ("FAILED", 2), "{row:?}");
+    assert_eq!(row.error_code.as_deref(), Some("AGENT_LOST"));
+    let message = row.error_message.expect("words");
+    assert!(
+        message.contains("agent B") && message.contains("phase PLAN") && message.contains("lock"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn after_apply_began_a_lost_job_is_unknown_then_lost_and_never_run_again() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let story = Story::with_gate(&world, "apply");
+    let deployment = cluster.queue(story.config()).await;
+    let setup = world.agent(&cluster).narrator().name("agent A");
+    let first = setup.start();
+    deployment.says("at the gate").await;
+    kill(first);
+
+    let _second = world.agent(&cluster).narrator().name("agent B").start();
+    silent_for(&world, &deployment, 61.0).await;
+    let row = deployment.becomes("is in doubt", |row| row.phase.as_deref() == Some("UNKNOWN")).await;
+    assert_eq!(row.status, "PROCESSING");
+    silent_for(&world, &deployment, 601.0).await;
+    let row = deployment.ended().await;
+    assert_eq!((row.status.as_str(), row.attempt), ("FAILED", 1), "{row:?}");
+    assert_eq!(row.error_code.as_deref(), Some("AGENT_LOST"));
+    let message = row.error_message.expect("words");
+    assert!(
+        message.contains("agent A") && message.contains("phase APPLY") && message.contains("lock"),
+        "{message}"
+    );
+
+    // The agent comes back: its lines arrive, and what it knows replaces what was guessed.
+    let _again = setup.start();
+    let row = deployment
+        .becomes("is explained by its own agent", |row| {
+            row.error_message.as_deref().is_some_and(|message| message.contains("was killed"))
+        })
+        .await;
+    assert_eq!((row.status.as_str(), row.attempt), ("FAILED", 1), "{row:?}");
+    deployment.log().await.assert_complete(&row);
+}
+
+/// The one test here that lets real time pass: the whole promise, with nothing compressed.
+#[tokio::test]
+async fn a_dead_agent_is_noticed_within_ninety_seconds() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let story = Story::with_gate(&world, "plan");
+    let deployment = cluster.queue(story.config()).await;
+    let first = world.agent(&cluster).narrator().name("agent A").start();
+    deployment.says("at the gate").await;
+    let _second = world.agent(&cluster).narrator().name("agent B").start();
+    kill(first);
+    deployment.becomes("is claimed by the other within 90 s", |row| row.attempt == 2).await;
+}
