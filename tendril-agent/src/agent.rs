@@ -1,20 +1,24 @@
 //! The wiring: what starts, in which order, and how it ends.
 
-use std::{fs::File, io, path::Path, sync::Arc};
+use std::{convert::Infallible, fs::File, io, path::Path, sync::Arc};
 
 use rustix::fs::{FlockOperation, flock};
 use secrecy::ExposeSecret;
 use tendril_realtime::{Client, Error};
 use tokio::{
-    task::JoinHandle,
-    time::{sleep, timeout},
+    task::{JoinHandle, JoinSet, spawn_blocking},
+    time::{interval, sleep, timeout},
 };
 
 use crate::{
     approval::Approvals,
     config::Config,
     crew::Crew,
-    health::{self, Health},
+    disk::Disk,
+    health::{
+        Health, PULSE, Panel,
+        server::{self, Server},
+    },
     heartbeat::{Heartbeat, advice},
     intake::{Feed, Queue, QueueNews},
     journey::Road,
@@ -23,6 +27,7 @@ use crate::{
     recovery::leftovers,
     redact::Redactor,
     rescue,
+    roster::Roster,
     runner::LocalRunner,
     session::Session,
     shutdown::{Shutdown, Timetable},
@@ -74,6 +79,8 @@ pub struct Agent {
     leases: Leases,
     health: Health,
     approvals: Approvals,
+    roster: Roster,
+    disk: Disk,
     secrets: Redactor,
 }
 
@@ -94,6 +101,8 @@ impl Agent {
             leases: Leases::default(),
             health: Health::default(),
             approvals: Approvals::default(),
+            roster: Roster::default(),
+            disk: Disk::default(),
             secrets,
         })
     }
@@ -109,7 +118,7 @@ impl Agent {
     /// What keeps it from starting. Once the first heartbeat was answered, nothing but the shutdown ends it.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), AgentError> {
         let _only_one = lock(&self.config.work_dir)?;
-        let _server = self.serve_health().await?;
+        let _server = self.serve_health()?;
         let _reaper = Background(tokio::spawn(async {
             if let Err(error) = reap_if_first().await {
                 tracing::error!(%error, "orphans cannot be waited for");
@@ -122,6 +131,7 @@ impl Agent {
                 beaten.map_err(|source| AgentError::Refused { advice: advice(&source), source: Box::new(source) })?;
             }
             () = shutdown.draining() => return Ok(()),
+            never = self.pulse() => match never {},
         }
         tracing::info!(cluster = %self.config.cluster_id, "the cluster is online");
         let _beating = Background(tokio::spawn(heartbeat.clone().run()));
@@ -134,7 +144,10 @@ impl Agent {
         }
         self.work(&mut crew, &mut feed, &shutdown).await;
         self.health.draining();
-        self.drain(&mut crew, &shutdown).await;
+        tokio::select! {
+            () = self.drain(&mut crew, &shutdown) => {}
+            never = self.pulse() => match never {},
+        }
         drop(crew);
         drop(feed);
         heartbeat.good_bye().await;
@@ -146,10 +159,19 @@ impl Agent {
     /// Takes on jobs until the drain begins.
     async fn work(&self, crew: &mut Crew, feed: &mut Feed, shutdown: &Shutdown) {
         let mut queue = Queue::default();
+        let mut pulse = interval(PULSE);
+        let mut measured = JoinSet::new();
         loop {
             tokio::select! {
                 biased;
                 () = shutdown.draining() => return,
+                _ = pulse.tick() => {
+                    self.health.pulse(queue.len());
+                    if measured.is_empty() {
+                        measured.spawn(self.measure_disk(crew.is_idle()));
+                    }
+                    while measured.try_join_next().is_some() {}
+                }
                 again = crew.one_ended() => again.into_iter().for_each(|row| queue.put(row)),
                 news = feed.next() => match news {
                     QueueNews::Waits(row) => queue.put(row),
@@ -165,7 +187,29 @@ impl Agent {
                 },
                 () = self.approvals.changed() => {}
             }
-            crew.hire(&mut queue);
+            if !self.disk.is_full() {
+                crew.hire(&mut queue);
+            }
+        }
+    }
+
+    /// Shows for ever that the loop runs, where there is no other one that would.
+    async fn pulse(&self) -> Infallible {
+        loop {
+            self.health.pulse(0);
+            sleep(PULSE).await;
+        }
+    }
+
+    /// Measures the work directory on a thread that may wait for the disk.
+    fn measure_disk(&self, idle: bool) -> impl Future<Output = ()> + 'static {
+        let (disk, config) = (self.disk.clone(), Arc::clone(&self.config));
+        async move {
+            let plugins = config.terraform.plugin_cache().map(Path::to_path_buf);
+            let work = move || disk.measure(&config.work_dir, plugins.as_deref(), config.work_limit, idle);
+            if let Err(error) = spawn_blocking(work).await {
+                tracing::error!(%error, "the work directory cannot be measured");
+            }
         }
     }
 
@@ -194,11 +238,17 @@ impl Agent {
         }
     }
 
-    async fn serve_health(&self) -> Result<Option<Background>, AgentError> {
+    fn serve_health(&self) -> Result<Option<Server>, AgentError> {
         let Some(addr) = self.config.health_addr else { return Ok(None) };
-        let listener = health::bind(addr).await.map_err(|source| AgentError::Health { addr, source })?;
-        let server = health::serve(listener, self.health.clone(), telemetry::install_metrics());
-        Ok(Some(Background(tokio::spawn(server))))
+        let panel = Panel {
+            config: Arc::clone(&self.config),
+            health: self.health.clone(),
+            roster: self.roster.clone(),
+            approvals: self.approvals.clone(),
+            disk: self.disk.clone(),
+        };
+        let server = server::start(addr, panel, telemetry::install_metrics());
+        server.map(Some).map_err(|source| AgentError::Health { addr, source })
     }
 
     fn heartbeat(&self) -> Heartbeat {
@@ -217,6 +267,7 @@ impl Agent {
             rest: self.client.rest().clone(),
             runner: Arc::new(LocalRunner),
             approvals: self.approvals.clone(),
+            roster: self.roster.clone(),
             secrets: self.secrets.clone(),
         }
     }

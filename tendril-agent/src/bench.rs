@@ -176,6 +176,7 @@ pub(crate) fn config(dir: &Path) -> Config {
         state_dir: under("state"),
         concurrency: 2,
         spool_limit: u64::MAX,
+        work_limit: u64::MAX,
         state_backend: StateBackend::local(),
         terraform: preflight::terraform(None, None).unwrap().caching(under("plugins")),
         health_addr: None,

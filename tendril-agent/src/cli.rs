@@ -67,6 +67,10 @@ pub struct Cli {
     #[arg(long, value_name = "SIZE", env = "TENDRIL_SPOOL_LIMIT", default_value = "256MiB")]
     pub spool_limit: Option<String>,
 
+    /// Disk use of the work directory above which no job is claimed
+    #[arg(long, value_name = "SIZE", env = "TENDRIL_WORK_LIMIT", default_value = "10GiB")]
+    pub work_limit: Option<String>,
+
     /// The first contact falls anywhere in this time after the start, so that many agents do not come at once
     #[arg(long, value_name = "TIME", env = "TENDRIL_START_SPREAD", default_value = "15s")]
     pub start_spread: Option<String>,
@@ -96,7 +100,7 @@ pub struct Cli {
     #[arg(long, value_name = "NAMES", env = "TENDRIL_TERRAFORM_ENV")]
     pub terraform_env: Option<String>,
 
-    /// Address for /healthz, /readyz and /metrics, such as 0.0.0.0:8080; off when not set
+    /// Address for /healthz, /readyz, /status and /metrics, such as 0.0.0.0:8080; off when not set
     #[arg(long, value_name = "ADDR", env = "TENDRIL_HEALTH_ADDR")]
     pub health_addr: Option<String>,
 

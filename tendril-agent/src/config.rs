@@ -46,6 +46,8 @@ pub struct Config {
     pub concurrency: usize,
     /// Most that one job's log may take on disk while it waits for the control plane, in bytes.
     pub spool_limit: u64,
+    /// Bytes in the work directory above which no job is claimed.
+    pub work_limit: u64,
     /// The program that was found and answered `version`.
     pub terraform: Terraform,
     /// Address of the health server, if one is wanted.
@@ -145,6 +147,10 @@ impl Config {
         }
         let concurrency = reader.take(concurrency(cli));
         let spool_limit = reader.take(spool_limit(cli));
+        let work_limit = reader.take(size(
+            "--work-limit / TENDRIL_WORK_LIMIT",
+            given(cli.work_limit.as_ref()).unwrap_or("10GiB"),
+        ));
         let mut timing = Timing::default();
         reader.duration(
             "--shutdown-grace / TENDRIL_SHUTDOWN_GRACE",
@@ -189,6 +195,7 @@ impl Config {
                 state_dir: state_dir?,
                 concurrency: concurrency?,
                 spool_limit: spool_limit?,
+                work_limit: work_limit?,
                 terraform: terraform?
                     .allowing(allow_list?.for_backend(state_backend.as_ref()?.kind().environment()))
                     .caching(plugin_cache?),
@@ -227,6 +234,7 @@ impl fmt::Debug for Config {
             .field("state_backend", &self.state_backend)
             .field("concurrency", &self.concurrency)
             .field("spool_limit", &self.spool_limit)
+            .field("work_limit", &self.work_limit)
             .field("terraform", &self.terraform)
             .field("health_addr", &self.health_addr)
             .field("log_format", &self.log_format)
@@ -317,17 +325,21 @@ fn concurrency(cli: &Cli) -> Result<usize, String> {
     }
 }
 
-/// A size such as `256MiB`; at least 1 MiB, so that a chunk has room beside its neighbours.
+/// At least 1 MiB, so that a chunk has room beside its neighbours.
 fn spool_limit(cli: &Cli) -> Result<u64, String> {
+    size("--spool-limit / TENDRIL_SPOOL_LIMIT", given(cli.spool_limit.as_ref()).unwrap_or("256MiB"))
+}
+
+/// A size such as `256MiB`.
+fn size(name: &str, text: &str) -> Result<u64, String> {
     const MIB: u64 = 1024 * 1024;
-    let text = given(cli.spool_limit.as_ref()).unwrap_or("256MiB");
     let units = [("KiB", 1024), ("MiB", MIB), ("GiB", 1024 * MIB), ("", 1)];
     let bytes = units.into_iter().find_map(|(unit, factor)| {
         text.strip_suffix(unit)?.trim_end().parse::<u64>().ok()?.checked_mul(factor)
     });
-    bytes.filter(|bytes| *bytes >= MIB).ok_or_else(|| {
-        format!("--spool-limit / TENDRIL_SPOOL_LIMIT is \"{text}\": write a size of at least 1MiB, such as 256MiB or 2GiB")
-    })
+    bytes
+        .filter(|bytes| *bytes >= MIB)
+        .ok_or_else(|| format!("{name} is \"{text}\": write a size of at least 1MiB, such as 256MiB or 2GiB"))
 }
 
 fn plugin_cache(cli: &Cli, work_dir: &Path) -> Result<PathBuf, String> {

@@ -1,29 +1,44 @@
-//! `/healthz`, `/readyz` and `/metrics`: whether the agent lives, whether it can be given work, and what it counted.
+//! What the agent knows about itself: whether its loop runs, whether it can be given work, and what it is at.
 
 use std::{
-    convert::Infallible,
-    io,
-    net::SocketAddr,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
-use http_body_util::Full;
-use hyper::{Method, Request, Response, StatusCode, body::Bytes, header::CONTENT_TYPE, service::service_fn};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
+use serde_json::{Value, json};
+
+use crate::{approval::Approvals, config::Config, disk::Disk, roster::Roster, series};
+
+pub(crate) mod server;
+
+/// How often the loop shows that it runs.
+pub(crate) const PULSE: Duration = Duration::from_secs(5);
+/// How long it may fail to before it counts as wedged.
+const WEDGED: Duration = Duration::from_secs(20);
 
 /// What the agent knows about itself. Clones share it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Health {
     state: Arc<Mutex<State>>,
 }
 
+#[derive(Debug)]
+struct State {
+    readiness: Readiness,
+    started: Instant,
+    /// When the loop last showed that it runs.
+    pulse: Instant,
+    /// When the control plane last answered a heartbeat.
+    heard: Option<Instant>,
+    /// How many jobs wait in the queue.
+    queued: usize,
+}
+
 /// Why the agent can or cannot be given work.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-enum State {
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Readiness {
     /// No heartbeat was answered yet.
-    #[default]
     Starting,
     /// The last heartbeat was answered.
     Ready,
@@ -33,134 +48,171 @@ enum State {
     Draining,
 }
 
+impl Default for Health {
+    fn default() -> Self {
+        let now = Instant::now();
+        let state =
+            State { readiness: Readiness::Starting, started: now, pulse: now, heard: None, queued: 0 };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+}
+
 impl Health {
     /// A heartbeat was answered.
     pub(crate) fn heard(&self) {
-        self.unless_draining(State::Ready);
+        self.state().heard = Some(Instant::now());
+        self.unless_draining(Readiness::Ready);
     }
 
     /// A heartbeat was not answered, or refused.
     pub(crate) fn unheard(&self, why: &str) {
-        self.unless_draining(State::Unheard(why.to_owned()));
+        self.unless_draining(Readiness::Unheard(why.to_owned()));
     }
 
     /// No more work is taken.
     pub(crate) fn draining(&self) {
-        *self.state() = State::Draining;
+        self.state().readiness = Readiness::Draining;
+    }
+
+    /// The loop runs, and so many jobs wait.
+    pub(crate) fn pulse(&self, queued: usize) {
+        let mut state = self.state();
+        (state.pulse, state.queued) = (Instant::now(), queued);
     }
 
     /// Whether work can be given, with the reason where it cannot.
     pub fn ready(&self) -> Result<(), String> {
-        match &*self.state() {
-            State::Ready => Ok(()),
-            State::Starting => Err("no heartbeat was answered yet".to_owned()),
-            State::Unheard(why) => Err(format!("the last heartbeat failed: {why}")),
-            State::Draining => Err("the agent is stopping".to_owned()),
+        match &self.state().readiness {
+            Readiness::Ready => Ok(()),
+            Readiness::Starting => Err("no heartbeat was answered yet".to_owned()),
+            Readiness::Unheard(why) => Err(format!("the last heartbeat failed: {why}")),
+            Readiness::Draining => Err("the agent is stopping".to_owned()),
         }
     }
 
-    fn unless_draining(&self, state: State) {
-        let mut current = self.state();
-        if *current != State::Draining {
-            *current = state;
+    /// Whether the loop runs. That the control plane is away is no reason to restart an agent.
+    pub fn alive(&self) -> Result<(), String> {
+        self.alive_at(Instant::now())
+    }
+
+    fn alive_at(&self, now: Instant) -> Result<(), String> {
+        let silent = now.saturating_duration_since(self.state().pulse);
+        if silent <= WEDGED {
+            return Ok(());
+        }
+        Err(format!("the main loop has not run for {} seconds", silent.as_secs()))
+    }
+
+    fn unless_draining(&self, readiness: Readiness) {
+        let mut state = self.state();
+        if state.readiness != Readiness::Draining {
+            state.readiness = readiness;
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // An assignment is all that ever happens under the lock.
+        // Assignments are all that ever happens under the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Listens; a port that is taken is found out here and not later.
-pub(crate) async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(addr).await
+/// Everything that `/status` shows and `/metrics` measures when it is asked.
+#[derive(Clone)]
+pub(crate) struct Panel {
+    pub(crate) config: Arc<Config>,
+    pub(crate) health: Health,
+    pub(crate) roster: Roster,
+    pub(crate) approvals: Approvals,
+    pub(crate) disk: Disk,
 }
 
-/// Answers for ever. That an answer comes at all is what `/healthz` says: the loop that runs the jobs also serves it.
-pub(crate) async fn serve(listener: TcpListener, health: Health, metrics: Option<PrometheusHandle>) {
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            // Out of descriptors, most likely; the next try may find one.
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-            continue;
-        };
-        let (health, metrics) = (health.clone(), metrics.clone());
-        let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-            let answer = answer(request.method(), request.uri().path(), &health, metrics.as_ref());
-            std::future::ready(Ok::<_, Infallible>(answer))
-        });
-        tokio::spawn(async move {
-            // The timer closes connections that send no request; a probe that hangs up is no event.
-            let _hung_up = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-        });
+impl Panel {
+    /// `/status`. Nothing in it is secret.
+    fn status(&self) -> Value {
+        let config = &self.config;
+        let ready = self.health.ready();
+        let state = self.health.state();
+        json!({
+            "agent": config.agent_name,
+            "version": env!("CARGO_PKG_VERSION"),
+            "cluster_id": config.cluster_id,
+            "terraform": {"program": config.terraform.name(), "version": config.terraform.version()},
+            "state_backend": config.state_backend.kind().name(),
+            "uptime_seconds": state.started.elapsed().as_secs(),
+            "ready": ready.is_ok(),
+            "not_ready_because": ready.err(),
+            "last_heartbeat_seconds_ago": state.heard.map(|heard| heard.elapsed().as_secs()),
+            "concurrency": config.concurrency,
+            "jobs_queued": state.queued,
+            "jobs": self.roster.to_json(),
+            "jobs_waiting_for_approval": self.approvals.count(),
+            "work_dir": {"bytes": self.disk.used(), "limit": config.work_limit, "full": self.disk.is_full()},
+            "rescued_states": self.rescued(),
+        })
+    }
+
+    /// Sets the gauges that are true at this moment only.
+    fn measure(&self) {
+        let ready = self.health.ready().is_ok();
+        let rescued = self.rescued().len();
+        let state = self.health.state();
+        let set = |name: &'static str, value: f64| metrics::gauge!(name).set(value);
+        set(series::READY, f64::from(u8::from(ready)));
+        set(series::DRAINING, f64::from(u8::from(state.readiness == Readiness::Draining)));
+        set(series::LOOP_AGE, state.pulse.elapsed().as_secs_f64());
+        set(series::UPTIME, state.started.elapsed().as_secs_f64());
+        set(series::HEARTBEAT_AGE, state.heard.unwrap_or(state.started).elapsed().as_secs_f64());
+        set(series::JOBS_QUEUED, count(state.queued));
+        set(series::JOBS_WAITING, count(self.approvals.count()));
+        set(series::RESCUED, count(rescued));
+        set(series::MEMORY, memory().unwrap_or_default());
+        set(series::DESCRIPTORS, count(std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)));
+    }
+
+    /// Where states are that could not be written to their backend.
+    fn rescued(&self) -> Vec<PathBuf> {
+        let keys = crate::rescue::keys(&self.config.state_dir);
+        let of = |key: &String| self.config.state_backend.of(&self.config.state_dir, key).rescued();
+        keys.iter().filter_map(|key| of(key).ok()).flatten().collect()
     }
 }
 
-fn answer(
-    method: &Method,
-    path: &str,
-    health: &Health,
-    metrics: Option<&PrometheusHandle>,
-) -> Response<Full<Bytes>> {
-    let (status, text) = match (method, path) {
-        (&Method::GET | &Method::HEAD, "/healthz") => (StatusCode::OK, "alive\n".to_owned()),
-        (&Method::GET | &Method::HEAD, "/readyz") => match health.ready() {
-            Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
-            Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
-        },
-        (&Method::GET | &Method::HEAD, "/metrics") => match metrics {
-            Some(metrics) => (StatusCode::OK, metrics.render()),
-            None => (StatusCode::NOT_FOUND, "this process keeps its metrics elsewhere\n".to_owned()),
-        },
-        _ => (StatusCode::NOT_FOUND, "there are /healthz, /readyz and /metrics\n".to_owned()),
-    };
-    let mut response = Response::new(Full::new(Bytes::from(text)));
-    *response.status_mut() = status;
-    let plain = hyper::header::HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, plain);
-    response
+#[expect(clippy::cast_precision_loss, reason = "no agent counts to 2^53")]
+fn count(number: usize) -> f64 {
+    number as f64
+}
+
+/// Resident memory of this process, in bytes.
+fn memory() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024.0)
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
     use super::*;
 
-    async fn get(addr: SocketAddr, path: &str) -> String {
-        let mut stream = tokio::net::TcpStream::connect(addr).await.unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        answer
+    #[test]
+    fn a_loop_that_stands_still_is_found_out_and_an_absent_control_plane_is_not() {
+        let health = Health::default();
+        health.unheard("connection refused");
+        let later = Instant::now() + Duration::from_secs(30);
+        assert!(health.alive().is_ok());
+        assert!(health.alive_at(later).unwrap_err().contains("has not run for 30 seconds"));
+        health.pulse(0);
+        assert!(health.alive().is_ok());
     }
 
-    #[tokio::test]
-    async fn readiness_follows_the_heartbeat_and_the_drain() {
-        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let addr = listener.local_addr().unwrap();
+    #[test]
+    fn a_drain_is_final() {
         let health = Health::default();
-        tokio::spawn(serve(listener, health.clone(), None));
-        assert!(get(addr, "/healthz").await.starts_with("HTTP/1.1 200"));
-        assert!(get(addr, "/readyz").await.starts_with("HTTP/1.1 503"));
+        assert!(health.ready().is_err());
         health.heard();
-        assert!(get(addr, "/readyz").await.starts_with("HTTP/1.1 200"));
-        health.unheard("HTTP 401");
-        assert!(get(addr, "/readyz").await.contains("the last heartbeat failed: HTTP 401"));
+        health.ready().unwrap();
         health.draining();
         health.heard();
-        assert!(get(addr, "/readyz").await.contains("stopping"));
-        assert!(get(addr, "/else").await.starts_with("HTTP/1.1 404"));
-    }
-
-    #[tokio::test]
-    async fn a_port_that_is_taken_is_an_error() {
-        let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        assert!(bind(listener.local_addr().unwrap()).await.is_err());
+        assert!(health.ready().unwrap_err().contains("stopping"));
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     health::Health,
     lease::{ClaimState, Leases},
     pace::{Backoff, around, first_beat},
-    telemetry,
+    series,
 };
 
 /// The longest that one beat may take: an answer that comes later than the next beat is of no use.
@@ -92,16 +92,18 @@ impl Heartbeat {
         let request = self.rest.rpc("agent_heartbeat", &arguments).timeout(TIMEOUT).idempotent(true);
         match request.value::<Answer>().await {
             Ok(answer) => {
-                metrics::counter!(telemetry::HEARTBEATS, "result" => "ok").increment(1);
+                metrics::counter!(series::HEARTBEATS, "result" => "ok").increment(1);
                 self.leases.learn(&answer.claims);
                 if answer.reaped > 0 {
+                    metrics::counter!(series::JOBS_MOVED).increment(answer.reaped);
                     tracing::info!(jobs = answer.reaped, "jobs of lost agents were moved on");
                 }
                 self.health.heard();
                 Ok(())
             }
             Err(error) => {
-                metrics::counter!(telemetry::HEARTBEATS, "result" => "failed").increment(1);
+                let result = if is_refusal(&error) { "refused" } else { "failed" };
+                metrics::counter!(series::HEARTBEATS, "result" => result).increment(1);
                 self.health.unheard(&error.to_string());
                 Err(error)
             }

@@ -104,6 +104,11 @@ impl Queue {
         self.waiting.insert((row.created_at, row.id), row);
     }
 
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// A row waits no more.
     pub(crate) fn remove(&mut self, id: Uuid) {
         if let Some(created_at) = self.places.remove(&id) {

@@ -17,8 +17,10 @@ use crate::{
     orphans,
     redact::Redactor,
     report::{ClaimRecord, FinalStatus, ProgressBoard, Reporter, Written},
+    roster::Roster,
     run::{Results, Run},
     runner::{Rung, Runner},
+    series,
     state::State,
     stop::{Stop, StopReason},
     workbench::{Halt, Log, blocking},
@@ -33,6 +35,8 @@ pub(crate) struct Road {
     pub(crate) runner: Arc<dyn Runner>,
     /// Jobs that wait for a person's word.
     pub(crate) approvals: Approvals,
+    /// Who shows which jobs run.
+    pub(crate) roster: Roster,
     /// What no log of this agent may show; each job's redactor is an heir of it.
     pub(crate) secrets: Redactor,
 }
@@ -111,8 +115,17 @@ impl Road {
     ) -> Option<FinalStatus> {
         let started = Instant::now();
         let board = ProgressBoard::start(reporter.clone(), stop.clone());
-        let mut run =
-            Run { road: self, job, workspace, log: &log, board: &board, stop, results: Results::default() };
+        let place = self.roster.enter(job);
+        let mut run = Run {
+            road: self,
+            job,
+            workspace,
+            log: &log,
+            board: &board,
+            place: &place,
+            stop,
+            results: Results::default(),
+        };
         let halted = match start {
             Start::Workspace => run.begin().await,
             Start::Approval => run.resume().await,
@@ -134,6 +147,7 @@ impl Road {
             }
         };
         let took = started.elapsed().as_secs_f64();
+        metrics::histogram!(series::JOB_SECONDS).record(took);
         log.writer
             .remark(match &ending {
                 Ending::Success => format!("Done in {took:.1} s."),
@@ -197,7 +211,7 @@ impl Road {
             Ok(Err(error)) => tracing::error!(%error, "the log spool cannot be read; the log has a gap"),
             Err(error) => tracing::error!(%error, "the upload of the log broke off"),
         }
-        metrics::counter!(crate::telemetry::JOBS_ENDED, "status" => end.status.as_str()).increment(1);
+        metrics::counter!(series::JOBS_ENDED, "status" => end.status.as_str()).increment(1);
         note_written(&reporter.finish(&end).await);
         failpoint!("ending.stored");
         if let Err(error) = blocking(move || workspace.remove()).await {

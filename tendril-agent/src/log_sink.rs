@@ -14,7 +14,7 @@ use crate::{
     failpoint::failpoint,
     log_spool::{Chunk, SpoolReader},
     pace::Backoff,
-    telemetry,
+    series,
 };
 
 /// Most text in one request. A busy run's megabytes go in few requests, and no gateway's body limit is near.
@@ -99,7 +99,7 @@ impl LogSink {
         let mut work = vec![batch];
         while let Some(mut batch) = work.pop() {
             let Err(error) = self.insert_until_decided(&batch).await else {
-                metrics::counter!(telemetry::CHUNKS_STORED).increment(batch.len() as u64);
+                metrics::counter!(series::CHUNKS_STORED).increment(batch.len() as u64);
                 continue;
             };
             if batch.len() > 1 {
@@ -115,7 +115,7 @@ impl LogSink {
     /// Puts a note in the place of a chunk that was refused.
     async fn store_note(&mut self, chunk: Chunk, error: &Error) {
         tracing::warn!(seq = chunk.seq, %error, "the control plane refused a piece of the log");
-        metrics::counter!(telemetry::CHUNKS_REFUSED).increment(1);
+        metrics::counter!(series::CHUNKS_REFUSED).increment(1);
         let lines = chunk.text.lines().count();
         let text =
             format!("… {lines} lines are missing here: the control plane refused them ({})\n", error.code());
@@ -153,7 +153,7 @@ impl LogSink {
 
     async fn insert(&self, batch: &[Chunk]) -> Result<(), Error> {
         failpoint!("sink.sending");
-        metrics::counter!(telemetry::LOG_REQUESTS).increment(1);
+        metrics::counter!(series::LOG_REQUESTS).increment(1);
         let row = |chunk| Row { deployment_id: self.deployment_id, attempt: self.attempt, chunk };
         let rows: Vec<Row<'_>> = batch.iter().map(row).collect();
         let request = self.rest.from("deployment_logs").insert(&rows);

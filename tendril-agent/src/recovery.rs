@@ -22,6 +22,7 @@ use crate::{
     pace::Backoff,
     report::{ClaimRecord, FinalStatus, Reporter, Written},
     runner::{Patience, Rung},
+    series,
     state::holder::Holder,
     workbench::blocking,
     workspace::Workspace,
@@ -155,6 +156,7 @@ impl Remains {
         let workspace = workspace.clone();
         blocking(move || {
             let ended = orphans::end(&workspace.data_dir(), patience);
+            metrics::counter!(series::ORPHANS_ENDED).increment(ended.is_some().into());
             if let Ok(holder) = Holder::load(&workspace.holder_file()) {
                 holder.bury(&state)?;
             }

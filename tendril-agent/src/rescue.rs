@@ -10,6 +10,7 @@ use crate::{
     log_spool::Stream,
     plugin_cache,
     runner::{Command, Runner, Sink},
+    series,
     state::State,
     stop::Stop,
     terraform::Step,
@@ -32,9 +33,12 @@ pub(crate) async fn push(config: &Config, runner: &dyn Runner, state: &State) {
     for file in state.rescued().unwrap_or_default() {
         let name = file.display().to_string();
         match push_one(config, runner, state, &file).await {
-            Ok(()) => tracing::info!(file = name, "state that an earlier life could not store is stored"),
+            Ok(()) => {
+                metrics::counter!(series::RESCUES_STORED).increment(1);
+                tracing::info!(file = name, "state that an earlier life could not store is stored");
+            }
             Err(error) => {
-                metrics::counter!(crate::telemetry::RESCUES_REFUSED).increment(1);
+                metrics::counter!(series::RESCUES_REFUSED).increment(1);
                 tracing::error!(file = name, %error, "state that an earlier life could not store is still not stored; it is kept");
             }
         }

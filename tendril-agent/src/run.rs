@@ -11,6 +11,7 @@ use crate::{
     journey::Road,
     plan_seal::PlanSeal,
     report::{ClaimRecord, ProgressBoard},
+    roster::Place,
     runner::Rung,
     state::State,
     stop::Stop,
@@ -34,6 +35,7 @@ pub(crate) struct Run<'a> {
     pub(crate) workspace: &'a Workspace,
     pub(crate) log: &'a Log,
     pub(crate) board: &'a ProgressBoard,
+    pub(crate) place: &'a Place,
     pub(crate) stop: &'a Stop,
     pub(crate) results: Results,
 }
@@ -54,9 +56,9 @@ impl Run<'_> {
         let state = self.road.state(&order, self.job);
         let template = self.lay_out(&order, &state).await?;
         let bench = self.bench(&order, &state);
-        self.board.phase(Phase::Init);
+        self.phase(Phase::Init);
         bench.init().await?;
-        self.board.phase(Phase::Plan);
+        self.phase(Phase::Plan);
         let changes = bench.locking_step(Step::Plan).await?.changes;
         if let Some(changes) = changes {
             self.board.plan(changes);
@@ -134,7 +136,7 @@ impl Run<'_> {
     /// Waits for a person's word.
     async fn approval(&self, seal: &PlanSeal) -> Result<(), Halt> {
         self.keep(Phase::Approval).await?;
-        self.board.phase(Phase::Approval);
+        self.phase(Phase::Approval);
         self.log.writer.remark(format!("The plan {} waits for approval.", seal.plan)).await;
         match self.road.approvals.wait(&self.road.rest, self.job, &seal.plan, self.stop).await {
             Word::Approved => {
@@ -162,7 +164,7 @@ impl Run<'_> {
         bench.go_on(Step::Apply)?;
         bench.locking_step(Step::Apply).await?;
         if order.action == Action::Apply {
-            self.board.phase(Phase::Output);
+            self.phase(Phase::Output);
             let outputs = bench.outputs().await?;
             self.results.outputs = Some(outputs);
         }
@@ -173,10 +175,16 @@ impl Run<'_> {
     async fn enter(&self, phase: Phase) -> Result<(), Halt> {
         self.keep(phase).await?;
         failpoint!("apply.kept");
-        self.board.phase(phase);
+        self.phase(phase);
         self.board.settled().await;
         failpoint!("apply.settled");
         Ok(())
+    }
+
+    /// The row and `/status` say in which phase the job is.
+    fn phase(&self, phase: Phase) {
+        self.place.phase(phase);
+        self.board.phase(phase);
     }
 
     /// The disk says in which phase the job is.

@@ -48,6 +48,7 @@ impl Bench {
             rest: self.plane.rest(),
             runner: Arc::new(LocalRunner),
             approvals: Approvals::default(),
+            roster: crate::roster::Roster::default(),
             secrets: Redactor::default(),
         }
     }

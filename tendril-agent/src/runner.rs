@@ -58,6 +58,18 @@ pub(crate) enum Rung {
     Killed,
 }
 
+impl Rung {
+    /// Its name in metrics; none where nothing was sent.
+    pub(crate) const fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Untouched => None,
+            Self::Interrupted => Some("interrupted"),
+            Self::InterruptedTwice => Some("interrupted_twice"),
+            Self::Killed => Some("killed"),
+        }
+    }
+}
+
 impl fmt::Display for Rung {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use tendril_realtime::{AccessToken, Error, TokenFuture, TokenSource};
 use uuid::Uuid;
 
-use crate::redact::Redactor;
+use crate::{redact::Redactor, series};
 
 /// Where the machine token comes from.
 #[derive(Clone)]
@@ -122,6 +122,7 @@ impl Session {
         self.hidden.hide([text.expose_secret().to_owned()]);
         let token = AccessToken::new(text.expose_secret()).map_err(|error| error.to_string())?;
         if last.replace((stamp, token.clone())).is_some() {
+            metrics::counter!(series::TOKENS_READ).increment(1);
             tracing::info!("the token file has changed: the new token is used from now on");
         }
         Ok(token)

@@ -1,6 +1,10 @@
 //! Terraform's commands for one attempt: run, logged, judged; with the state's lock explained where it is in the way.
 
-use std::{io, path::Path, time::Duration};
+use std::{
+    io,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -15,6 +19,7 @@ use crate::{
     redact::Redactor,
     rescue::Quote,
     runner::{Command, Exit, Rung, Runner, Sink},
+    series,
     state::{
         State,
         holder::{Holder, who},
@@ -104,8 +109,10 @@ impl Workbench<'_> {
                 ))
                 .await;
                 self.unlock(id).await?;
+                metrics::counter!(series::LOCKS_REMOVED).increment(1);
                 self.state.forget_dead_holders();
             } else if dead.is_empty() {
+                metrics::counter!(series::LOCKS_IN_THE_WAY).increment(1);
                 let text = lock.explain(self.state, &who(), Timestamp::now());
                 return Err(Failure::new(ErrorCode::StateLocked, text).into());
             }
@@ -205,6 +212,7 @@ impl Workbench<'_> {
         patience: Duration,
     ) -> Result<(Exit, Findings), Halt> {
         self.go_on(step)?;
+        let _timed = Timed { step, since: Instant::now() };
         let timing = crate::config::Timing { lock_timeout: patience, ..self.config.timing };
         let command = self.config.terraform.command(step, self.order.action, self.workspace, &timing);
         if !matches!(step, Step::Plan | Step::Apply) {
@@ -239,11 +247,15 @@ impl Workbench<'_> {
 
     fn judge(&self, step: Step, exit: Exit, findings: &Findings) -> Result<(), Halt> {
         if self.stop.requested().is_some() {
+            if let Some(rung) = exit.rung.name() {
+                metrics::counter!(series::STEPS_STOPPED, "rung" => rung).increment(1);
+            }
             return Err(Halt::Stopped(step, exit.rung, exit.code));
         }
         if step.succeeded(exit.code) {
             return Ok(());
         }
+        metrics::counter!(series::STEPS_FAILED, "step" => step.name()).increment(1);
         let name = self.config.terraform.name();
         let mut message = findings.error.clone().unwrap_or_else(|| match exit.code {
             Some(code) => format!("{name} {} ended with exit code {code}; the log says more", step.name()),
@@ -257,6 +269,19 @@ impl Workbench<'_> {
             message = format!("{message}\n(and {further} more errors in the log)");
         }
         Err(Failure::new(ErrorCode::TerraformFailed, message).into())
+    }
+}
+
+/// Records how long a step took, when it is dropped.
+struct Timed {
+    step: Step,
+    since: Instant,
+}
+
+impl Drop for Timed {
+    fn drop(&mut self) {
+        let took = self.since.elapsed().as_secs_f64();
+        metrics::histogram!(series::STEP_SECONDS, "step" => self.step.name()).record(took);
     }
 }
 

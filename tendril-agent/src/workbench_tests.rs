@@ -141,6 +141,7 @@ impl Bench {
             rest: self.plane.rest(),
             runner: Arc::new(LocalRunner),
             approvals: Approvals::default(),
+            roster: crate::roster::Roster::default(),
             secrets: crate::redact::Redactor::default(),
         };
         road.travel(job, &lease).await;
