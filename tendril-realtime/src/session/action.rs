@@ -42,7 +42,7 @@ pub(crate) enum Action {
 #[derive(Debug)]
 pub(crate) enum Delivery {
     /// A row changed.
-    Change(Box<Change>),
+    Change(Change),
     /// Rows may have been missed before this point.
     Resync(ResyncReason),
     /// A text broadcast: `{"event","payload","meta"?}`.

@@ -64,7 +64,7 @@ impl Session {
         self.tick(now, out);
     }
 
-    fn change(&mut self, id: TopicId, join_ref: Option<&str>, change: Box<Change>, out: &mut Vec<Action>) {
+    fn change(&mut self, id: TopicId, join_ref: Option<&str>, change: Change, out: &mut Vec<Action>) {
         let Some(topic) = self.topics.get_mut(&id) else { return };
         if !topic.is_current(join_ref) {
             return;

@@ -90,7 +90,7 @@ impl<T: DeserializeOwned> ChangeStream<T> {
     fn understand(&self, delivery: Delivery) -> Option<Result<ChangeEvent<T>, Error>> {
         match delivery {
             Delivery::Change(change) if change.is_of(self.schema.as_deref(), self.table.as_deref()) => {
-                Some(read(*change))
+                Some(read(change))
             }
             Delivery::Resync(reason) => Some(Ok(ChangeEvent::Resync(reason))),
             Delivery::Trouble(error) | Delivery::End(error) => Some(Err(error)),

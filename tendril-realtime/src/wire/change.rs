@@ -2,6 +2,8 @@
 //!
 //! One pass finds the parts; the row itself is read later, once, as the user's type.
 
+use std::ops::Deref;
+
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
@@ -26,7 +28,7 @@ pub enum ChangeKind {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Change {
     /// The bindings it is for, as the join reply numbered them; may repeat (OBSERVED 16).
-    pub(crate) ids: Vec<u64>,
+    pub(crate) ids: Ids,
     pub(crate) kind: ChangeKind,
     frame: Utf8Bytes,
     schema: Part,
@@ -36,6 +38,13 @@ pub(crate) struct Change {
     record: Part,
     old_record: Part,
     errors: Part,
+}
+
+/// The bindings that a change is for. Nearly always one, which needs no memory of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ids {
+    One([u64; 1]),
+    Many(Vec<u64>),
 }
 
 /// Where in the frame a piece of JSON lies; empty if it is not there.
@@ -48,7 +57,7 @@ struct Part {
 /// The same with borrowed pieces, as read from JSON.
 #[derive(Default)]
 pub(super) struct ChangeParts<'a> {
-    ids: Vec<u64>,
+    ids: Ids,
     kind: Option<ChangeKind>,
     schema: Option<&'a RawValue>,
     table: Option<&'a RawValue>,
@@ -163,7 +172,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for ChangeParts<'a> {
                 let mut parts = ChangeParts::default();
                 while let Some(key) = map.next_key::<Name<'_>>()? {
                     match key.0.as_ref() {
-                        "ids" => parts.ids = map.next_value::<Ids>()?.0,
+                        "ids" => parts.ids = map.next_value()?,
                         "data" => {
                             let ids = std::mem::take(&mut parts.ids);
                             parts = map.next_value::<Data<'de>>()?.0;
@@ -176,6 +185,33 @@ impl<'de: 'a, 'a> Deserialize<'de> for ChangeParts<'a> {
             }
         }
         deserializer.deserialize_map(Outer)
+    }
+}
+
+impl Ids {
+    fn push(&mut self, id: u64) {
+        match self {
+            Self::Many(ids) if ids.is_empty() => *self = Self::One([id]),
+            Self::Many(ids) => ids.push(id),
+            Self::One([first]) => *self = Self::Many(vec![*first, id]),
+        }
+    }
+}
+
+impl Default for Ids {
+    fn default() -> Self {
+        Self::Many(Vec::new())
+    }
+}
+
+impl Deref for Ids {
+    type Target = [u64];
+
+    fn deref(&self) -> &[u64] {
+        match self {
+            Self::One(ids) => ids,
+            Self::Many(ids) => ids,
+        }
     }
 }
 
@@ -227,10 +263,8 @@ impl<'de> Deserialize<'de> for Kind {
     }
 }
 
-/// Ids; one that is no number is passed over rather than losing the row for the others.
-struct Ids(Vec<u64>);
-
 impl<'de> Deserialize<'de> for Ids {
+    /// One that is no number is passed over rather than losing the row for the others.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct List;
         impl<'de> Visitor<'de> for List {
@@ -241,11 +275,13 @@ impl<'de> Deserialize<'de> for Ids {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Ids, A::Error> {
-                let mut ids = Vec::new();
+                let mut ids = Ids::default();
                 while let Some(id) = seq.next_element::<&RawValue>()? {
-                    ids.extend(id.get().parse::<u64>());
+                    if let Ok(id) = id.get().parse() {
+                        ids.push(id);
+                    }
                 }
-                Ok(Ids(ids))
+                Ok(ids)
             }
         }
         deserializer.deserialize_seq(List)

@@ -40,7 +40,7 @@ pub(crate) enum Body {
     /// JSON text, not looked into.
     Json(Slice),
     /// A row change, taken apart as far as routing and typed reading need it.
-    Change(Box<Change>),
+    Change(Change),
     /// A user broadcast in binary framing (kind 4): its own event, metadata, and JSON or raw bytes.
     UserBroadcast { event: String, metadata: Option<String>, payload: BroadcastPayload },
     /// A binary message of the generic Phoenix kinds; Realtime does not send them.

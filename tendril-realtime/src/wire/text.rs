@@ -29,7 +29,7 @@ pub(crate) fn decode(frame: &Utf8Bytes) -> Result<Inbound, FrameError> {
         PayloadParts::Change(parts) => {
             let change = Change::new(frame, parts)
                 .ok_or_else(|| FrameError::Json("a row change without a known type".to_owned()))?;
-            Body::Change(Box::new(change))
+            Body::Change(change)
         }
     };
     Ok(Inbound {
@@ -198,7 +198,7 @@ mod tests {
     fn a_row_change_is_taken_apart_where_it_lies() {
         let text = r#"[null,null,"realtime:x","postgres_changes",{"data":{"table":"events","type":"UPDATE","record":{"id":1},"old_record":{"id":1},"columns":[{"name":"id","type":"int8"}],"errors":null,"schema":"public","commit_timestamp":"2026-11-23T14:34:27.383Z"},"ids":[113767180,7]}]"#;
         let Body::Change(change) = read(text).body else { panic!("no change") };
-        assert_eq!(change.ids, [113_767_180, 7]);
+        assert_eq!(*change.ids, [113_767_180, 7]);
         assert_eq!(change.record(), Some(r#"{"id":1}"#));
         assert_eq!(change.old_record(), Some(r#"{"id":1}"#));
         assert_eq!((change.schema().as_str(), change.table().as_str()), ("public", "events"));
