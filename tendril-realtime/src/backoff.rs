@@ -26,7 +26,7 @@ impl Backoff {
             .with_max_elapsed_time(None)
             .build();
         // A pause of nearly zero would make the first retries a burst.
-        Self { inner, shortest: first / 5, longest, attempt: 0 }
+        Self { inner, shortest: (first / 5).min(longest), longest, attempt: 0 }
     }
 
     /// The pause before the next attempt.

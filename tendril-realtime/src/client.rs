@@ -1,6 +1,6 @@
 //! The handle on a project: one websocket, many channels, and REST beside it.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
@@ -29,7 +29,6 @@ pub struct Client {
 }
 
 /// How a [`Client`] is made. Every default is a number with a reason; see each method.
-#[derive(Debug)]
 #[must_use]
 pub struct ClientBuilder {
     url: String,
@@ -46,6 +45,8 @@ pub struct ClientBuilder {
     roots: Vec<CertificateDer<'static>>,
     tuning: TcpTuning,
 }
+
+const LONGEST_HEARTBEAT: Duration = Duration::from_secs(55);
 
 impl Client {
     /// Starts from the project's base URL (`https://ref.supabase.co`, or a full `wss://…/websocket`) and one of its API keys.
@@ -156,8 +157,9 @@ impl ClientBuilder {
     /// Pauses between attempts to connect are drawn from zero to a bound that doubles from twice `first` up to `longest`.
     /// Default: 500 ms and 30 s. There is no last attempt.
     pub fn reconnect_pauses(mut self, first: Duration, longest: Duration) -> Self {
-        self.reconnect_first = first;
-        self.reconnect_longest = longest.max(first);
+        // Zero would be a loop without a pause.
+        self.reconnect_first = first.max(Duration::from_millis(10));
+        self.reconnect_longest = longest.max(self.reconnect_first);
         self
     }
 
@@ -196,6 +198,13 @@ impl ClientBuilder {
                 return Err(Error::invalid(field, "it is zero"));
             }
         }
+        if self.settings.heartbeat_interval > LONGEST_HEARTBEAT {
+            let most = LONGEST_HEARTBEAT.as_secs();
+            return Err(Error::invalid(
+                "heartbeat_interval",
+                format!("the server cuts a client that is silent for 60 s; at most {most} s"),
+            ));
+        }
         let tls = tls::client_config(&self.roots)?;
         let tokens = self.tokens.map(|handle| handle.0);
         let rest =
@@ -218,5 +227,22 @@ impl ClientBuilder {
             http_broadcasts,
             subscribe_timeout: self.subscribe_timeout,
         })
+    }
+}
+
+/// The URL may hold a key in its query, and the key is one.
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            version, settings, connect_timeout, subscribe_timeout, rest_timeout, rest_retries, ..
+        } = self;
+        f.debug_struct("ClientBuilder")
+            .field("version", version)
+            .field("settings", settings)
+            .field("connect_timeout", connect_timeout)
+            .field("subscribe_timeout", subscribe_timeout)
+            .field("rest_timeout", rest_timeout)
+            .field("rest_retries", rest_retries)
+            .finish_non_exhaustive()
     }
 }

@@ -223,6 +223,8 @@ impl ApiError {
         match (self.status, self.code.as_str()) {
             // PGRST303 is an expired or not yet valid token; PGRST301 one that will never be accepted.
             (401, "PGRST303") => Retry::WithFreshToken,
+            // Older servers say it in words; the broadcast interface says nothing but "Unauthorized".
+            (401, code) if code.is_empty() || self.message.contains("expired") => Retry::WithFreshToken,
             (408 | 429 | 502 | 503 | 504, _)
             | (500, "57014")
             | (_, "PGRST000" | "PGRST001" | "PGRST002" | "PGRST003") => match self.retry_after {
@@ -244,8 +246,10 @@ fn handshake_retry(status: u16, message: &str) -> Retry {
         401 if message.contains("JWT signer") => Retry::After(Duration::from_secs(30)),
         // Counters are 60 s averages; sooner keeps them tripped.
         429 => Retry::After(Duration::from_secs(30)),
-        // A paused project may come back.
-        404 | 403 if message.contains("enant") => Retry::After(Duration::from_secs(60)),
+        // A paused project may come back; a gateway that just started knows no routes yet.
+        404 => Retry::After(Duration::from_secs(60)),
+        403 if message.contains("enant") => Retry::After(Duration::from_secs(60)),
+        408 | 425 => Retry::Backoff,
         400..=499 => Retry::Never,
         _ => Retry::Backoff,
     }

@@ -94,7 +94,7 @@ impl Filter {
         column: &str,
         values: impl IntoIterator<Item = V>,
     ) -> Result<Self, Error> {
-        let values: Vec<_> = values.into_iter().map(|value| quoted(&value.to_string())).collect();
+        let values: Vec<_> = values.into_iter().map(|value| quoted_item(&value.to_string())).collect();
         if values.is_empty() {
             return Err(Error::invalid("filter", "`in` needs at least one value"));
         }
@@ -157,6 +157,14 @@ fn quoted(value: &str) -> String {
     format!("\"{}\"", value.replace('\\', r"\\").replace('"', "\\\""))
 }
 
+/// An item of a list becomes one of an array literal, where braces and an unquoted NULL have a meaning too.
+fn quoted_item(value: &str) -> String {
+    if value.contains(['{', '}']) || value.eq_ignore_ascii_case("null") {
+        return format!("\"{}\"", value.replace('\\', r"\\").replace('"', "\\\""));
+    }
+    quoted(value)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,6 +180,7 @@ mod tests {
             (Filter::gte("i4", 5), "i4=gte.5"),
             (Filter::in_list("i4", [1, 2, 5]), "i4=in.(1,2,5)"),
             (Filter::in_list("t", ["abc", "d,e"]), "t=in.(abc,\"d,e\")"),
+            (Filter::in_list("t", ["null", "{a}"]), "t=in.(\"null\",\"{a}\")"),
             (Filter::like("t", "ab%"), "t=like.ab%"),
             (Filter::ilike("t", "AB%"), "t=ilike.AB%"),
             (Filter::is("t", "null"), "t=is.null"),

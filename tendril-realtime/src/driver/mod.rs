@@ -194,6 +194,12 @@ impl Handle {
 
     /// Leaves all channels and closes the connection.
     pub(crate) async fn shutdown(&self) {
+        let never_started = self.inner.setup.lock().unwrap_or_else(PoisonError::into_inner).take().is_some();
+        if never_started {
+            // Without its ends, every later message says that the client is closed.
+            drop(self.inner.parts.lock().unwrap_or_else(PoisonError::into_inner).take());
+            return;
+        }
         let (done, finished) = oneshot::channel();
         if self.inner.control.send(Message::Shutdown(done)).is_ok() {
             let _ = finished.await;

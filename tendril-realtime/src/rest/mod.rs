@@ -40,7 +40,6 @@ pub struct Rest {
 }
 
 /// How a [`Rest`] is made, for those who need no websocket.
-#[derive(Debug)]
 pub struct RestBuilder {
     url: String,
     key: String,
@@ -161,6 +160,17 @@ impl RestBuilder {
 /// Table names may hold any character; the builder below would paste them into the path as they are.
 fn path_segment(name: &str) -> String {
     url::form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>().replace('+', "%20")
+}
+
+/// The URL may hold a key in its query, and the key is one.
+impl fmt::Debug for RestBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { timeout, retries, .. } = self;
+        f.debug_struct("RestBuilder")
+            .field("timeout", timeout)
+            .field("retries", retries)
+            .finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Rest {

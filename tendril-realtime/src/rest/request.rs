@@ -331,9 +331,10 @@ impl Request {
             headers.insert(ACCEPT, HeaderValue::from_static("application/vnd.pgrst.object+json"));
         }
         let body = built.body().and_then(|body| body.as_bytes()).unwrap_or_default();
-        let repeatable = method == Method::GET
-            || method == Method::DELETE
-            || preferences.resolution.is_some_and(|resolution| resolution == Resolution::Ignore);
+        // A repeated write does no harm, but it returns other rows than the first: none.
+        let wants_rows = preferences.returning == Some(Return::Representation);
+        let harmless = method == Method::DELETE || preferences.resolution == Some(Resolution::Ignore);
+        let repeatable = method == Method::GET || (harmless && !wants_rows);
         Ok(Parts {
             method,
             url,

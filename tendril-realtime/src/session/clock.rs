@@ -29,14 +29,14 @@ impl Session {
     fn beat(&mut self, now: Instant, out: &mut Vec<Action>) -> bool {
         let (_, excuse) = self.pending.joins();
         let Some(link) = &mut self.link else { return false };
-        if link.heartbeat.deadline(excuse).is_some_and(|deadline| now >= deadline) {
+        if link.heartbeat.deadline().is_some_and(|deadline| now >= deadline) {
             out.push(Action::Drop);
             return false;
         }
         if link.heartbeat.is_due(now) {
             let reference = self.next_ref.to_string();
             self.next_ref += 1;
-            link.heartbeat.on_sent(reference.clone(), now);
+            link.heartbeat.on_sent(reference.clone(), now, excuse);
             out.push(Action::Send(Outbound {
                 join_ref: None,
                 reference,
@@ -136,8 +136,8 @@ impl Session {
         let mut earliest = topics.chain(own.into_iter().flatten()).min();
         let mut consider = |at: Instant| earliest = Some(earliest.map_or(at, |known| known.min(at)));
         if let Some(link) = &self.link {
-            let (joins, excuse) = self.pending.joins();
-            consider(link.heartbeat.wake(excuse));
+            let (joins, _) = self.pending.joins();
+            consider(link.heartbeat.wake());
             if joins < self.settings.joins_at_once {
                 let due = self.topics.values().filter_map(|topic| match topic.phase {
                     Phase::Waiting { not_before } if !self.pending.is_leaving(&topic.name) => {

@@ -9,6 +9,9 @@ const FRESH_FOR: Duration = Duration::from_secs(1);
 /// The shortest time between two questions for a renewal.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
+/// A token with less to live is over, whatever its source thinks.
+const SHORTEST_LIFE: Duration = Duration::from_secs(2);
+
 /// Where the session stands with its token source.
 #[derive(Debug)]
 pub(super) struct Credential {
@@ -65,8 +68,10 @@ impl Credential {
         self.token = Some(token);
         self.refresh_at = life.filter(|_| self.can_refresh).map(|life| {
             let due = now + life.saturating_sub(margin(life));
-            // The same token again: its source is not ready to renew it.
-            if changed { due } else { due.max(now + ASK_AGAIN.min(life / 2).max(Duration::from_millis(500))) }
+            // A source that gives the same token again, or one that seems to be over already (a clock that is wrong), must
+            // not be asked in a loop.
+            let patience = if life < SHORTEST_LIFE { ASK_AGAIN } else { ASK_AGAIN.min(life / 2) };
+            due.max(now + patience)
         });
         changed
     }
@@ -123,6 +128,16 @@ mod tests {
         assert!(!credential.ask(), "one question at a time");
         assert!(!credential.on_token(token("a"), Some(Duration::from_secs(20)), later));
         assert_eq!(credential.wake(), Some(later + Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn a_source_whose_tokens_are_always_over_is_not_asked_in_a_loop() {
+        let now = Instant::now();
+        let mut credential = Credential::new(true, true);
+        for number in 0..3 {
+            credential.on_token(token(&format!("t{number}")), Some(Duration::ZERO), now);
+            assert_eq!(credential.wake(), Some(now + ASK_AGAIN));
+        }
     }
 
     #[test]

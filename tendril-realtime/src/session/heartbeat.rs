@@ -8,9 +8,16 @@ pub(super) struct Heartbeat {
     interval: Duration,
     patience: Duration,
     next_beat: Instant,
-    /// The beat under way: its ref, and when it was sent.
-    sent: Option<(String, Instant)>,
+    /// The beat under way: its ref, when it was sent, and when silence means death.
+    sent: Option<Beat>,
     round_trip: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct Beat {
+    reference: String,
+    at: Instant,
+    deadline: Instant,
 }
 
 impl Heartbeat {
@@ -24,31 +31,32 @@ impl Heartbeat {
         self.sent.is_none() && now >= self.next_beat
     }
 
-    pub(super) fn on_sent(&mut self, reference: String, now: Instant) {
-        self.sent = Some((reference, now));
+    /// A beat went out. The server reads in order: a join sent before it may keep its answer back until `excuse`, a join
+    /// sent after it may not.
+    pub(super) fn on_sent(&mut self, reference: String, now: Instant, excuse: Option<Instant>) {
+        let deadline = (now + self.patience).max(excuse.unwrap_or(now));
+        self.sent = Some(Beat { reference, at: now, deadline });
         self.next_beat = now + self.interval;
     }
 
     /// Any frame at all came in. Returns whether it was the answer to the beat under way.
     pub(super) fn on_inbound(&mut self, reference: Option<&str>, now: Instant) -> bool {
-        let answered = matches!((&self.sent, reference), (Some((sent, _)), Some(got)) if sent == got);
-        if answered && let Some((_, at)) = &self.sent {
-            self.round_trip = Some(now.saturating_duration_since(*at));
+        let Some(beat) = self.sent.take() else { return false };
+        let answered = reference == Some(beat.reference.as_str());
+        if answered {
+            self.round_trip = Some(now.saturating_duration_since(beat.at));
         }
-        self.sent = None;
         answered
     }
 
-    /// When silence means death, unless something keeps the server from answering until `excuse`.
-    pub(super) fn deadline(&self, excuse: Option<Instant>) -> Option<Instant> {
-        let (_, sent) = self.sent.as_ref()?;
-        let deadline = *sent + self.patience;
-        Some(excuse.map_or(deadline, |excuse| deadline.max(excuse)))
+    /// When silence means death.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.sent.as_ref().map(|beat| beat.deadline)
     }
 
     /// When to look at this again.
-    pub(super) fn wake(&self, excuse: Option<Instant>) -> Instant {
-        self.deadline(excuse).unwrap_or(self.next_beat)
+    pub(super) fn wake(&self) -> Instant {
+        self.deadline().unwrap_or(self.next_beat)
     }
 
     /// Whether a beat waits for its answer: then any frame changes when to wake.
@@ -75,11 +83,11 @@ mod tests {
         assert!(!heart.is_due(start + Duration::from_secs(24)));
         let sent = start + INTERVAL;
         assert!(heart.is_due(sent));
-        heart.on_sent("7".to_owned(), sent);
-        assert_eq!(heart.deadline(None), Some(sent + PATIENCE));
+        heart.on_sent("7".to_owned(), sent, None);
+        assert_eq!(heart.deadline(), Some(sent + PATIENCE));
         assert!(!heart.on_inbound(None, sent + Duration::from_secs(1)));
-        assert_eq!(heart.deadline(None), None);
-        heart.on_sent("8".to_owned(), sent + INTERVAL);
+        assert_eq!(heart.deadline(), None);
+        heart.on_sent("8".to_owned(), sent + INTERVAL, None);
         assert!(heart.on_inbound(Some("8"), sent + INTERVAL + Duration::from_millis(3)));
         assert_eq!(heart.round_trip(), Some(Duration::from_millis(3)));
     }
@@ -88,8 +96,8 @@ mod tests {
     fn a_join_that_makes_the_server_deaf_excuses_its_silence() {
         let start = Instant::now();
         let mut heart = Heartbeat::new(INTERVAL, PATIENCE, start);
-        heart.on_sent("1".to_owned(), start);
         let excuse = start + Duration::from_secs(18);
-        assert_eq!(heart.deadline(Some(excuse)), Some(excuse));
+        heart.on_sent("1".to_owned(), start, Some(excuse));
+        assert_eq!(heart.deadline(), Some(excuse));
     }
 }

@@ -11,8 +11,8 @@ use crate::{
     wire::{Outbound, Payload, event::name},
 };
 
-/// The server closes a channel at the sixth call within this time, whatever the calls say (§7.1).
-const WINDOW: Duration = Duration::from_secs(30);
+/// The server closes a channel at the sixth call within 30 s, whatever the calls say (§7.1). A second more than the server's, which counts when calls arrive.
+const WINDOW: Duration = Duration::from_secs(31);
 const CALLS_PER_WINDOW: usize = 5;
 
 /// How we want to be seen.

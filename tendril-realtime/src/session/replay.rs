@@ -120,7 +120,7 @@ impl Player {
             if let (Ok(_), "heartbeat", Some(session)) =
                 (reference.parse::<u64>(), event, self.sessions.get_mut(&conn))
             {
-                session.link.as_mut().unwrap().heartbeat.on_sent(reference.to_owned(), now);
+                session.link.as_mut().unwrap().heartbeat.on_sent(reference.to_owned(), now, None);
             }
             return;
         };

@@ -150,8 +150,10 @@ impl Query {
     /// How often the table is read while events do not flow (default: 10 s), and while they do (default: 60 s; a safety net
     /// against losses that the server does not tell of).
     pub fn poll(mut self, without_events: Duration, with_events: Duration) -> Self {
-        self.poll = without_events;
-        self.safety_poll = with_events;
+        // Zero would be a loop without a pause, and a century overflows the clock.
+        let bounds = (Duration::from_millis(50), Duration::from_secs(86_400));
+        self.poll = without_events.clamp(bounds.0, bounds.1);
+        self.safety_poll = with_events.clamp(bounds.0, bounds.1);
         self
     }
 

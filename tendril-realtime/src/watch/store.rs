@@ -86,7 +86,11 @@ async fn keep<T: DeserializeOwned>(
         match told {
             Told::InitApplied(key, json) | Told::Applied(key, json) => match decoded(&json) {
                 Ok(row) => drop(write().insert(key, Arc::new(row))),
-                Err(error) => tracing::warn!(target: TARGET, %error, "a row was left out of a store"),
+                Err(error) => {
+                    // The state before is not the row's any more.
+                    write().remove(&key);
+                    tracing::warn!(target: TARGET, %error, "a row was left out of a store");
+                }
             },
             Told::Deleted(key, _) => drop(write().remove(&key)),
             Told::InitDone => is_complete = true,
