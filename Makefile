@@ -23,7 +23,7 @@ test: setup ## All tests
 
 bench: setup ## Latency, throughput, memory
 	cargo build --release -p tendril-agent --bins
-	cargo bench --workspace $(ARGS)
+	cargo bench -p tendril-tests --bench deployment $(ARGS)
 
 lint: setup ## Format, clippy, documentation, scripts, templates
 	scripts/lint.sh
