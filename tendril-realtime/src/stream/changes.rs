@@ -3,7 +3,6 @@
 use std::{
     marker::PhantomData,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -100,22 +99,19 @@ impl<T: DeserializeOwned> ChangeStream<T> {
 }
 
 fn read<T: DeserializeOwned>(change: Change) -> Result<ChangeEvent<T>, Error> {
-    let change = Arc::new(change);
-    let raw = |side| RawRow::new(Arc::clone(&change), side);
-    let errors = change.errors();
+    let (kind, errors) = (change.kind, change.errors());
+    let raw = RawRow::new;
     if !errors.is_empty() {
-        return Ok(ChangeEvent::Incomplete {
-            kind: change.kind,
-            new: raw(Side::New),
-            old: raw(Side::Old),
-            errors,
-        });
+        let (new, old) = (raw(change.clone(), Side::New), raw(change, Side::Old));
+        return Ok(ChangeEvent::Incomplete { kind, new, old, errors });
     }
-    let new = || raw(Side::New).read().map(|value| Row::new(value, raw(Side::New)));
-    Ok(match change.kind {
-        ChangeKind::Insert => ChangeEvent::Insert(new()?),
-        ChangeKind::Update => ChangeEvent::Update { new: new()?, old: raw(Side::Old) },
-        ChangeKind::Delete => ChangeEvent::Delete { old: raw(Side::Old) },
+    let typed = |row: RawRow| row.read().map(|value| Row::new(value, row));
+    Ok(match kind {
+        ChangeKind::Insert => ChangeEvent::Insert(typed(raw(change, Side::New))?),
+        ChangeKind::Update => {
+            ChangeEvent::Update { old: raw(change.clone(), Side::Old), new: typed(raw(change, Side::New))? }
+        }
+        ChangeKind::Delete => ChangeEvent::Delete { old: raw(change, Side::Old) },
     })
 }
 

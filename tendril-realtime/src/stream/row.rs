@@ -1,6 +1,6 @@
 //! Rows as they came.
 
-use std::{fmt, ops::Deref, sync::Arc};
+use std::{fmt, ops::Deref};
 
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -17,7 +17,7 @@ pub struct Row<T> {
 /// update leaves out large values that did not change, and a change over 1 MiB keeps only small ones.
 #[derive(Clone)]
 pub struct RawRow {
-    change: Arc<Change>,
+    change: Change,
     side: Side,
 }
 
@@ -52,7 +52,7 @@ impl<T> Deref for Row<T> {
 }
 
 impl RawRow {
-    pub(crate) fn new(change: Arc<Change>, side: Side) -> Self {
+    pub(crate) fn new(change: Change, side: Side) -> Self {
         Self { change, side }
     }
 
