@@ -1,9 +1,11 @@
 //! The one task that owns the socket: it moves bytes between socket and session, and performs the session's actions.
 
+mod clocks;
 mod counters;
 mod mailbox;
 mod phase;
 mod task;
+mod token_question;
 
 use std::{
     collections::HashMap,

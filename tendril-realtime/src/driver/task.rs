@@ -2,8 +2,7 @@
 
 use std::{
     collections::HashMap,
-    future::{Future, pending},
-    pin::Pin,
+    future::pending,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -14,21 +13,29 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{Answers, Counters, Message, Phase, Setup, Status, mailbox};
+use super::{
+    Answers, Counters, Message, Phase, Setup, Status,
+    clocks::Clocks,
+    mailbox,
+    token_question::{TokenAnswer, TokenQuestion},
+};
 use crate::{
     backoff::Backoff,
     error::{Error, ErrorKind, Retry},
-    secret::AccessToken,
-    session::{Action, Command, Delivery, Session, SubscriberId},
+    session::{Action, Command, Delivery, Renewal, Session, SubscriberId},
     socket::{Closed, Received, Socket},
     telemetry::TARGET,
-    wire::{self, Outbound, close},
+    wire::{self, Outbound, close, event},
 };
 
 /// Messages taken from the socket before commands and timers get their turn.
 const BATCH: usize = 64;
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// How often the clocks are compared.
+const LOOK_AT_CLOCKS: Duration = Duration::from_secs(5);
+/// The pause after a refusal of what had worked before.
+const AFTER_REFUSAL: Duration = Duration::from_secs(30);
 
 /// The driver's ends of the handles' channels.
 pub(super) struct Inbox {
@@ -37,9 +44,6 @@ pub(super) struct Inbox {
     pub(super) status: watch::Sender<Status>,
     pub(super) counters: Arc<Counters>,
 }
-
-type TokenAnswer = Result<(AccessToken, Option<Duration>), Error>;
-type TokenQuestion = Pin<Box<dyn Future<Output = TokenAnswer> + Send>>;
 
 /// Why serving a connection ended.
 enum Exit {
@@ -55,6 +59,15 @@ enum Exit {
     Shutdown(Option<oneshot::Sender<()>>),
 }
 
+/// Why the session ends a connection.
+#[derive(Debug, Clone, Copy)]
+enum Ending {
+    /// The peer does not answer.
+    Dead,
+    /// The gateway's token for our key is over; a new connection gets a new one.
+    KeyEnded,
+}
+
 struct Driver {
     setup: Setup,
     inbox: Inbox,
@@ -65,21 +78,29 @@ struct Driver {
     actions: Vec<Action>,
     /// Those of them that need the socket.
     outgoing: Vec<Outbound>,
-    /// The session took the peer for dead.
-    is_dead: bool,
+    /// Why the session wants this connection to end.
+    ending: Option<Ending>,
     /// Mailboxes that got something since the last wake-up.
     touched: Vec<SubscriberId>,
-    question: Option<TokenQuestion>,
+    tokens: TokenQuestion,
+    /// A connection proved to work at some time: what is refused later is no mistake in the settings.
+    proved_once: bool,
     backoff: Backoff,
 }
 
 /// Runs until the last handle is gone.
 pub(super) async fn run(setup: Setup, inbox: Inbox) {
-    let has_source = setup.tokens.is_some();
-    let can_refresh = setup.tokens.as_ref().is_some_and(|tokens| tokens.can_refresh());
+    let tokens = TokenQuestion::new(setup.tokens.clone());
+    let renewal = match (tokens.has_source(), tokens.can_refresh()) {
+        (true, true) => Renewal::BySource,
+        // The gateway turns such a key into a short token of its own, a new one for each connection.
+        (false, _) if setup.key.is_opaque() => Renewal::ByRedial,
+        _ => Renewal::Never,
+    };
+    let has_source = tokens.has_source();
     let unix_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
     let unix_ms = u64::try_from(unix_ms).unwrap_or_default();
-    let session = Session::new(setup.settings.clone(), has_source, can_refresh, now(), unix_ms);
+    let session = Session::new(setup.settings.clone(), has_source, renewal, now(), unix_ms);
     let backoff = Backoff::new(setup.reconnect_first, setup.reconnect_longest);
     let mut driver = Driver {
         setup,
@@ -89,9 +110,10 @@ pub(super) async fn run(setup: Setup, inbox: Inbox) {
         answers: HashMap::new(),
         actions: Vec::new(),
         outgoing: Vec::new(),
-        is_dead: false,
+        ending: None,
         touched: Vec::new(),
-        question: None,
+        tokens,
+        proved_once: false,
         backoff,
     };
     let done = driver.live().await;
@@ -177,34 +199,48 @@ impl Driver {
 
     /// Asks for a token, then dials. Commands are served meanwhile.
     async fn connect(&mut self) -> Result<Result<Socket, Error>, Exit> {
-        let tokens = self.setup.tokens.clone();
-        let dialer = self.setup.dialer.clone();
-        let url = self.setup.endpoint.websocket(&self.setup.key, self.setup.version);
-        let attempt = async move {
-            let token = match tokens {
-                Some(tokens) => Some(tokens.token().await.map(with_life)?),
-                None => None,
-            };
-            Ok::<_, Error>((dialer.dial(&url?).await?, token))
+        if self.tokens.has_source() {
+            self.tokens.ask();
+            match self.token_answer().await? {
+                Ok(token) => self.step(|session, now, out| session.on_token(Ok(token), now, out)),
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        let url = match self.setup.endpoint.websocket(&self.setup.key, self.setup.version) {
+            Ok(url) => url,
+            Err(error) => return Ok(Err(error)),
         };
-        tokio::pin!(attempt);
+        let dialer = self.setup.dialer.clone();
+        let dialling = dialer.dial(&url);
+        tokio::pin!(dialling);
         loop {
+            let wake = self.session.wake().map(Instant::from_std);
             tokio::select! {
-                result = &mut attempt => return Ok(match result {
-                    Ok((socket, token)) => {
-                        if let Some(token) = token {
-                            self.step(|session, now, out| session.on_token(Ok(token), now, out));
-                        }
-                        Ok(socket)
-                    }
-                    Err(error) => Err(error),
-                }),
+                result = &mut dialling => return Ok(result),
                 message = self.inbox.control.recv() => {
-                    if let Some(exit @ Exit::Shutdown(_)) = self.handle(message) {
+                    if let Some(exit) = self.handle(message) {
                         return Err(exit);
                     }
                 }
                 Some(message) = self.inbox.pushes.recv() => { self.handle(Some(message)); }
+                () = sleep_until_some(wake) => self.step(Session::tick),
+            }
+        }
+    }
+
+    /// The answer of the token source; commands are served meanwhile.
+    async fn token_answer(&mut self) -> Result<TokenAnswer, Exit> {
+        loop {
+            let wake = self.session.wake().map(Instant::from_std);
+            tokio::select! {
+                answer = self.tokens.answer() => return Ok(answer),
+                message = self.inbox.control.recv() => {
+                    if let Some(exit) = self.handle(message) {
+                        return Err(exit);
+                    }
+                }
+                Some(message) = self.inbox.pushes.recv() => { self.handle(Some(message)); }
+                () = sleep_until_some(wake) => self.step(Session::tick),
             }
         }
     }
@@ -222,19 +258,19 @@ impl Driver {
         }
         if self.session.is_proved() {
             self.backoff.reset();
+            self.proved_once = true;
         }
-        self.question = None;
         self.step(Session::on_closed);
         // What was not sent is made anew for the next connection.
         self.outgoing.clear();
-        self.is_dead = false;
+        self.ending = None;
         self.update_status();
         exit
     }
 
     async fn exchange(&mut self, socket: &mut Socket) -> Exit {
         let mut received = Vec::with_capacity(BATCH);
-        let mut clocks = Clocks::now();
+        let mut clocks = Clocks::new(now(), SystemTime::now());
         let mut wake = None;
         let mut stale = true;
         loop {
@@ -242,7 +278,9 @@ impl Driver {
                 return dead;
             }
             if stale {
-                wake = self.session.wake().map(Instant::from_std);
+                // A machine that wakes up should notice it soon, whatever the session waits for.
+                let look = Instant::now() + LOOK_AT_CLOCKS;
+                wake = Some(self.session.wake().map_or(look, |wake| look.min(Instant::from_std(wake))));
                 self.update_status();
                 stale = false;
             }
@@ -265,17 +303,17 @@ impl Driver {
                     }
                     stale = true;
                 }
-                Some(message) = self.inbox.pushes.recv() => {
+                // A peer that reads slowly makes the senders wait, not our memory grow.
+                Some(message) = self.inbox.pushes.recv(), if !socket.is_congested() => {
                     self.handle(Some(message));
                     stale = true;
                 }
-                answer = answer_of(&mut self.question) => {
-                    self.question = None;
+                answer = self.tokens.answer() => {
                     self.step(|session, now, out| session.on_token(answer, now, out));
                     stale = true;
                 }
                 () = sleep_until_some(wake) => {
-                    if clocks.slept(self.setup.settings.heartbeat_interval) {
+                    if clocks.slept(self.setup.settings.heartbeat_interval, now(), SystemTime::now()) {
                         return Exit::Dead("the machine was asleep");
                     }
                     self.step(Session::tick);
@@ -342,22 +380,15 @@ impl Driver {
             match action {
                 Action::Deliver(subscriber, delivery) => self.deliver(subscriber, delivery),
                 Action::Send(message) => self.outgoing.push(message),
-                Action::Drop => self.is_dead = true,
+                Action::Drop => self.ending = Some(Ending::Dead),
+                Action::Redial => self.ending = self.ending.or(Some(Ending::KeyEnded)),
                 Action::Answer(request, answer) => {
                     if let Some(waiting) = self.answers.remove(&request) {
                         let _ = waiting.send(answer);
                     }
                 }
-                Action::AskForToken => {
-                    if let Some(tokens) = self.setup.tokens.clone() {
-                        self.question = Some(Box::pin(async move { tokens.token().await.map(with_life) }));
-                    }
-                }
-                Action::TokenRefused(token) => {
-                    if let Some(tokens) = &self.setup.tokens {
-                        tokens.refused(&token);
-                    }
-                }
+                Action::AskForToken => self.tokens.ask(),
+                Action::TokenRefused(token) => self.tokens.refused(token),
             }
         }
         self.actions = actions;
@@ -397,11 +428,19 @@ impl Driver {
             self.send(&message, socket);
         }
         self.outgoing = outgoing;
-        std::mem::take(&mut self.is_dead).then_some(Exit::Dead("the server answers no more"))
+        self.ending.take().map(|ending| match ending {
+            Ending::Dead => Exit::Dead("the server answers no more"),
+            Ending::KeyEnded => {
+                let detail = "the token that the gateway made of the key has ended".to_owned();
+                Exit::Lost(Closed { code: None, detail: Some(detail) })
+            }
+        })
     }
 
     fn send(&self, message: &Outbound, socket: &mut Socket) {
         let bytes = match wire::text::encode(message, self.setup.version) {
+            // A heartbeat behind megabytes would come too late.
+            Some(text) if message.event == event::name::HEARTBEAT => socket.queue_first(text),
             Some(text) => socket.queue_text(text),
             // Checked when it was accepted.
             None => match wire::binary::encode(message) {
@@ -424,6 +463,9 @@ impl Driver {
     fn handle(&mut self, message: Option<Message>) -> Option<Exit> {
         match message {
             Some(Message::Command { command, mailboxes, answer }) => {
+                if matches!(command, Command::Leave { .. }) {
+                    self.handle_pushes();
+                }
                 self.mailboxes.extend(mailboxes);
                 self.answers.extend(answer);
                 let leaving = matches!(command, Command::Leave { .. });
@@ -435,8 +477,18 @@ impl Driver {
                 None
             }
             Some(Message::ReconnectNow) => Some(Exit::Requested),
-            Some(Message::Shutdown(done)) => Some(Exit::Shutdown(Some(done))),
+            Some(Message::Shutdown(done)) => {
+                self.handle_pushes();
+                Some(Exit::Shutdown(Some(done)))
+            }
             None => Some(Exit::Shutdown(None)),
+        }
+    }
+
+    /// What was sent before a farewell goes before it, whichever queue it came by.
+    fn handle_pushes(&mut self) {
+        while let Ok(message) = self.inbox.pushes.try_recv() {
+            self.handle(Some(message));
         }
     }
 
@@ -459,6 +511,12 @@ impl Driver {
     fn pause_after_refusal(&mut self, error: Error) -> Option<Duration> {
         let pause = self.backoff.next_pause();
         let pause = match error.retry() {
+            // It worked before: a key that is being rotated, a gateway that starts, a project that is paused.
+            Retry::Never
+                if self.proved_once && matches!(error.kind(), ErrorKind::HandshakeRefused { .. }) =>
+            {
+                pause.max(AFTER_REFUSAL)
+            }
             // The key itself is refused: no token of ours can mend that.
             Retry::Never | Retry::WithFreshToken if !matches!(error.kind(), ErrorKind::Token { .. }) => {
                 self.step(|session, now, out| session.end_all(&error, now, out));
@@ -505,27 +563,6 @@ impl Driver {
     }
 }
 
-/// Tells a machine that slept: the wall clock went on, the monotonic one did not.
-struct Clocks {
-    monotonic: std::time::Instant,
-    wall: SystemTime,
-}
-
-impl Clocks {
-    fn now() -> Self {
-        Self { monotonic: now(), wall: SystemTime::now() }
-    }
-
-    /// Whether the wall clock ran ahead by more than two heartbeats since the last call.
-    fn slept(&mut self, heartbeat: Duration) -> bool {
-        let current = Self::now();
-        let wall = current.wall.duration_since(self.wall).unwrap_or_default();
-        let monotonic = current.monotonic.duration_since(self.monotonic);
-        *self = current;
-        wall.saturating_sub(monotonic) > heartbeat * 2
-    }
-}
-
 fn now() -> std::time::Instant {
     // Tokio's clock, so that tests that pause time pause the session with it.
     Instant::now().into_std()
@@ -536,16 +573,4 @@ async fn sleep_until_some(time: Option<Instant>) {
         Some(time) => sleep_until(time).await,
         None => pending().await,
     }
-}
-
-async fn answer_of(question: &mut Option<TokenQuestion>) -> TokenAnswer {
-    match question {
-        Some(question) => question.await,
-        None => pending().await,
-    }
-}
-
-fn with_life(token: AccessToken) -> (AccessToken, Option<Duration>) {
-    let life = token.expires_at().map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
-    (token, life)
 }

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     error::{Error, ErrorKind},
     secret::{AccessToken, ApiKey},
-    token::TokenSource,
+    token::{TokenFuture, TokenSource},
 };
 
 /// A request in the types of our own HTTP stack.
@@ -64,7 +64,7 @@ impl Transport {
         let mut fresh_token_tried = false;
         loop {
             let token = match &self.tokens {
-                Some(tokens) => Some(tokens.token().await?),
+                Some(tokens) => Some(timeout_at_source(tokens.token()).await?),
                 None => None,
             };
             let error = match self.attempt(&parts, token.as_ref(), timeout.unwrap_or(self.timeout)).await {
@@ -126,6 +126,14 @@ impl Transport {
         }
         Err(Error::new(ErrorKind::Api(api_error(status.as_u16(), &headers, &body))))
     }
+}
+
+/// No request waits without a deadline, for its token neither.
+async fn timeout_at_source(answer: TokenFuture<'_>) -> Result<AccessToken, Error> {
+    let waiting_for = "the token source";
+    tokio::time::timeout(Duration::from_secs(30), answer)
+        .await
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout { waiting_for })))
 }
 
 fn secret_header(value: &str) -> Result<HeaderValue, Error> {

@@ -34,6 +34,8 @@ pub(crate) enum Action {
     AskForToken,
     /// Tell the token source that this token was refused.
     TokenRefused(AccessToken),
+    /// The gateway's token for our key is over: connect anew.
+    Redial,
     /// The peer is dead: drop the connection, without a goodbye.
     Drop,
 }

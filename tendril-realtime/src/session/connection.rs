@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Action, Delivery, Link, ResyncReason, Session, TopicId, heartbeat::Heartbeat, pending::Awaited,
+    Action, Delivery, Link, Renewal, ResyncReason, Session, TopicId, heartbeat::Heartbeat, pending::Awaited,
     topic::Phase,
 };
 use crate::{
@@ -160,7 +160,7 @@ impl Session {
         out: &mut Vec<Action>,
     ) {
         let retry = error.retry();
-        let renewable = self.credential.can_refresh();
+        let renewable = self.renewal != Renewal::Never;
         if retry == Retry::Never || (retry == Retry::WithFreshToken && !renewable) {
             if let Some(topic) = self.topics.get_mut(&id) {
                 // The server let go of it already: no leave.
@@ -187,6 +187,9 @@ impl Session {
                 out.push(Action::TokenRefused(token));
             }
             self.credential.on_refused();
+            if self.renewal == Renewal::ByRedial {
+                out.push(Action::Redial);
+            }
         }
         if let Retry::After(least) = retry
             && error.code().contains("RateLimit")

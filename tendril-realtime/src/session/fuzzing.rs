@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{Command, Interest, RequestId, Session, Settings, Subscriber, SubscriberId, TopicId};
+use super::{Command, Interest, Renewal, RequestId, Session, Settings, Subscriber, SubscriberId, TopicId};
 use crate::wire::{
     self, FrameError, Inbound, Utf8Bytes,
     join::{Binding, EventFilter, JoinConfig},
@@ -27,7 +27,7 @@ fn feed(message: Result<Inbound, FrameError>) {
     let Ok(message) = message else { return };
     let now = Instant::now();
     let mut out = Vec::new();
-    let mut session = Session::new(Settings::default(), true, true, now, 0);
+    let mut session = Session::new(Settings::default(), true, Renewal::BySource, now, 0);
     session.on_open(now, &mut out);
     let binding = Binding {
         event: EventFilter::All,

@@ -48,6 +48,17 @@ pub(crate) struct TopicId(pub(crate) u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SubscriberId(pub(crate) u64);
 
+/// What can be done about a token that is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Renewal {
+    /// The token source gives another one.
+    BySource,
+    /// There is no token of ours: a new connection makes the gateway give a new one.
+    ByRedial,
+    /// Nothing.
+    Never,
+}
+
 /// Someone who awaits an [`Action::Answer`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct RequestId(pub(crate) u64);
@@ -71,6 +82,7 @@ pub(crate) struct Session {
     names: HashMap<String, TopicId>,
     pending: Pending,
     credential: Credential,
+    renewal: Renewal,
     link: Option<Link>,
     next_ref: u64,
     /// Since when nobody wants a channel.
@@ -86,7 +98,7 @@ impl Session {
     pub(crate) fn new(
         settings: Settings,
         has_token_source: bool,
-        can_refresh: bool,
+        renewal: Renewal,
         now: Instant,
         unix_ms: u64,
     ) -> Self {
@@ -95,7 +107,8 @@ impl Session {
             topics: BTreeMap::new(),
             names: HashMap::new(),
             pending: Pending::default(),
-            credential: Credential::new(has_token_source, can_refresh),
+            credential: Credential::new(has_token_source, renewal == Renewal::BySource),
+            renewal,
             link: None,
             next_ref: 1,
             idle_since: Some(now),

@@ -71,7 +71,7 @@ impl Player {
                     join_spacing: Duration::ZERO,
                     ..Settings::default()
                 };
-                let mut session = Session::new(settings, false, false, now, 1_000_000);
+                let mut session = Session::new(settings, false, Renewal::Never, now, 1_000_000);
                 session.on_open(now, &mut Vec::new());
                 self.sessions.insert(conn, session);
                 self.say(&format!("{conn}: open"));

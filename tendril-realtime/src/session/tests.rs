@@ -41,7 +41,8 @@ fn token(text: &str) -> AccessToken {
 impl Bench {
     fn new(has_source: bool) -> Self {
         let now = Instant::now();
-        let session = Session::new(Settings::default(), has_source, has_source, now, 1_000_000);
+        let renewal = if has_source { Renewal::BySource } else { Renewal::Never };
+        let session = Session::new(Settings::default(), has_source, renewal, now, 1_000_000);
         Self { session, now, out: Vec::new() }
     }
 

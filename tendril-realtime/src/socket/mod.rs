@@ -20,6 +20,9 @@ use tokio_tungstenite::{
 
 pub(crate) use self::dial::{Dialer, TcpTuning};
 
+/// Bytes in the outbox from which on senders should wait.
+const CONGESTED: usize = 1 << 20;
+
 /// A TCP connection, with TLS or without.
 pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -50,6 +53,10 @@ pub(crate) struct Closed {
 pub(crate) struct Socket {
     stream: WebSocketStream<Box<dyn Io>>,
     outbox: VecDeque<Message>,
+    /// Bytes in the outbox.
+    waiting: usize,
+    /// The outbox was fuller than [`CONGESTED`] when its fill was last asked for.
+    was_congested: bool,
     /// Something was handed to the stream and not flushed.
     unflushed: bool,
     ended: bool,
@@ -57,19 +64,42 @@ pub(crate) struct Socket {
 
 impl Socket {
     fn new(stream: WebSocketStream<Box<dyn Io>>) -> Self {
-        Self { stream, outbox: VecDeque::new(), unflushed: false, ended: false }
+        Self {
+            stream,
+            outbox: VecDeque::new(),
+            waiting: 0,
+            was_congested: false,
+            unflushed: false,
+            ended: false,
+        }
     }
 
     /// Queues a text frame; it leaves during the next [`receive`](Self::receive).
     pub(crate) fn queue_text(&mut self, text: String) -> usize {
         let bytes = text.len();
+        self.waiting += bytes;
         self.outbox.push_back(Message::Text(text.into()));
         bytes
+    }
+
+    /// Queues a text frame before all others.
+    pub(crate) fn queue_first(&mut self, text: String) -> usize {
+        let bytes = text.len();
+        self.waiting += bytes;
+        self.outbox.push_front(Message::Text(text.into()));
+        bytes
+    }
+
+    /// Whether so much waits to be written that nothing should be added. [`receive`](Self::receive) returns when that is over.
+    pub(crate) fn is_congested(&mut self) -> bool {
+        self.was_congested = self.waiting > CONGESTED;
+        self.was_congested
     }
 
     /// Queues a binary frame.
     pub(crate) fn queue_binary(&mut self, frame: Bytes) -> usize {
         let bytes = frame.len();
+        self.waiting += bytes;
         self.outbox.push_back(Message::Binary(frame));
         bytes
     }
@@ -81,10 +111,7 @@ impl Socket {
     }
 
     fn poll_receive(&mut self, cx: &mut Context<'_>, into: &mut Vec<Received>, most: usize) -> Poll<()> {
-        if let Err(error) = self.poll_write(cx) {
-            self.ended = true;
-            into.push(Received::Closed(closed_by(&error)));
-        }
+        let written = self.poll_write(cx);
         while into.len() < most && !self.ended {
             match Pin::new(&mut self.stream).poll_next(cx) {
                 Poll::Pending => break,
@@ -95,7 +122,14 @@ impl Socket {
                 }
             }
         }
-        if into.is_empty() { Poll::Pending } else { Poll::Ready(()) }
+        // What the other side said before it went, its close code among it, was read first.
+        if let (Err(error), false) = (written, self.ended) {
+            self.ended = true;
+            into.push(Received::Closed(closed_by(&error)));
+        }
+        let relieved = self.was_congested && self.waiting <= CONGESTED;
+        self.was_congested &= !relieved;
+        if into.is_empty() && !relieved { Poll::Pending } else { Poll::Ready(()) }
     }
 
     /// Writes what can be written now.
@@ -105,6 +139,7 @@ impl Socket {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(()) => {
                     let Some(message) = self.outbox.pop_front() else { break };
+                    self.waiting = self.waiting.saturating_sub(message.len());
                     Pin::new(&mut self.stream).start_send(message)?;
                     self.unflushed = true;
                 }
