@@ -4,10 +4,10 @@ SHELL := bash
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 ARGS ?=
 
-.PHONY: help setup demo test bench lint
+.PHONY: help setup demo test bench bench-peers lint
 
 help: ## This list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup: ## Install what is missing: PostgreSQL, pgTAP, git, Terraform
 	@scripts/setup.sh
@@ -24,6 +24,9 @@ test: setup ## All tests
 bench: setup ## Latency, throughput, memory
 	cargo build --release -p tendril-agent --bins
 	cargo bench -p tendril-tests --bench deployment $(ARGS)
+
+bench-peers: ## tendril-realtime beside other clients of Supabase Realtime; needs node, npm, python3, two cores
+	tendril-realtime/benches/side-by-side/run.py $(ARGS)
 
 lint: setup ## Format, clippy, documentation, scripts, templates
 	scripts/lint.sh
