@@ -26,6 +26,7 @@ pub struct Client {
     rest: Rest,
     http_broadcasts: HttpBroadcasts,
     subscribe_timeout: Duration,
+    version: Version,
 }
 
 /// How a [`Client`] is made. Every default is a number with a reason; see each method.
@@ -70,7 +71,7 @@ impl Client {
 
     /// Describes a channel; nothing is sent until it is joined. A socket holds each name once.
     pub fn channel(&self, name: &str) -> ChannelBuilder {
-        ChannelBuilder::new(self.handle.clone(), name, self.subscribe_timeout)
+        ChannelBuilder::new(self.handle.clone(), name, self.subscribe_timeout, self.version)
     }
 
     /// The REST interface of the same project, with the same tokens.
@@ -226,6 +227,7 @@ impl ClientBuilder {
             rest,
             http_broadcasts,
             subscribe_timeout: self.subscribe_timeout,
+            version: self.version,
         })
     }
 }

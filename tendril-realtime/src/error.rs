@@ -292,7 +292,10 @@ impl fmt::Display for Error {
             ErrorKind::ConnectionLost { code: None, reason } => {
                 write!(f, "the connection was lost: {reason}")
             }
-            ErrorKind::Timeout { waiting_for } => write!(f, "no answer in time: {waiting_for}"),
+            ErrorKind::Timeout { waiting_for } => match &self.0.source {
+                Some(source) => write!(f, "no answer in time: {waiting_for}; {source}"),
+                None => write!(f, "no answer in time: {waiting_for}"),
+            },
             ErrorKind::Channel { topic, message, .. } => write!(f, "channel `{topic}`: {message}"),
             ErrorKind::PostgresChanges { topic, message, .. } => {
                 write!(f, "row changes of channel `{topic}`: {message}")

@@ -6,12 +6,14 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{FutureExt as _, StreamExt as _};
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::{Channel, changes::Changes};
 use crate::{
     driver::{Capacity, Handle, Membership, Opened, Ready, Sender, mailbox},
+    endpoint::Version,
     error::{Error, ErrorKind},
     session::Interest,
     stream::{Inlet, broadcast::BroadcastStream, changes::ChangeStream, presence::PresenceStream},
@@ -46,6 +48,9 @@ pub struct ChannelBuilder {
     membership: Arc<OnceLock<Membership>>,
     capacity: Capacity,
     patience: Duration,
+    version: Version,
+    /// How many stored messages a join asks for; known to the streams when the channel is opened.
+    replay_limit: Arc<OnceLock<u8>>,
 }
 
 /// A channel with one wish for row changes: see [`ChannelBuilder::changes`].
@@ -58,7 +63,7 @@ pub struct ChangesBuilder<T> {
 }
 
 impl ChannelBuilder {
-    pub(crate) fn new(handle: Handle, name: &str, patience: Duration) -> Self {
+    pub(crate) fn new(handle: Handle, name: &str, patience: Duration, version: Version) -> Self {
         // Users who know the wire write the prefix; it is not part of the name.
         let name = name.strip_prefix(TOPIC_PREFIX).unwrap_or(name).to_owned();
         Self {
@@ -69,6 +74,8 @@ impl ChannelBuilder {
             membership: Arc::new(OnceLock::new()),
             capacity: Capacity::default(),
             patience,
+            version,
+            replay_limit: Arc::new(OnceLock::new()),
         }
     }
 
@@ -138,8 +145,8 @@ impl ChannelBuilder {
 
     /// Broadcasts with this event name, or all of them.
     pub fn broadcasts(&mut self, event: Option<&str>) -> BroadcastStream {
-        let replayed = self.config.broadcast.replay.map(|replay| replay.limit.unwrap_or(REPLAYED_AT_MOST));
-        BroadcastStream::new(self.inlet(Interest::Broadcast), event.map(str::to_owned), replayed)
+        let replay_limit = Arc::clone(&self.replay_limit);
+        BroadcastStream::new(self.inlet(Interest::Broadcast), event.map(str::to_owned), replay_limit)
     }
 
     /// Who is there. Enables presence for the channel.
@@ -186,9 +193,12 @@ impl ChannelBuilder {
     pub(crate) fn open(self) -> Result<(Channel, Ready), Error> {
         self.check()?;
         let acknowledged = self.config.broadcast.ack;
+        if let Some(replay) = self.config.broadcast.replay {
+            let _ = self.replay_limit.set(replay.limit.unwrap_or(REPLAYED_AT_MOST));
+        }
         let Opened { membership, ready } = self.handle.open(self.name, self.config, self.hearers);
         let _ = self.membership.set(membership.clone());
-        Ok((Channel::new(membership, acknowledged), ready))
+        Ok((Channel::new(membership, acknowledged, self.version), ready))
     }
 
     /// Joins the channel and keeps it joined until the last handle and stream of it is dropped. Resolves when everything that
@@ -212,12 +222,24 @@ impl<T: DeserializeOwned> ChangesBuilder<T> {
     /// As [`ChannelBuilder::join`].
     pub async fn subscribe(self) -> Result<ChangeStream<T>, Error> {
         let patience = self.channel.patience;
-        let (stream, ready) = self.open()?;
-        flowing(ready, patience).await?;
-        Ok(stream)
+        let (mut stream, ready) = self.open()?;
+        match flowing(ready, patience).await {
+            Ok(()) => Ok(stream),
+            Err(error) => {
+                // Time ran out, but the attempts had reasons: the last one says more.
+                let mut last = error;
+                while let Some(Some(item)) = stream.next().now_or_never() {
+                    if let (Err(reason), true) = (item, matches!(last.kind(), ErrorKind::Timeout { .. })) {
+                        let waiting_for = "the channel to be joined and rows to flow";
+                        last = Error::with_source(ErrorKind::Timeout { waiting_for }, reason);
+                    }
+                }
+                Err(last)
+            }
+        }
     }
 
-    /// Subscribes without waiting. The stream yields errors, retryable ones too, from the first attempt on; the future
+    /// Subscribes without waiting; must be called within a runtime. The stream yields errors, retryable ones too, from the first attempt on; the future
     /// resolves when rows flow, however long that takes, or when they never will.
     ///
     /// # Errors

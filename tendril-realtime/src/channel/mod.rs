@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::{
     driver::Membership,
+    endpoint::Version,
     error::Error,
     wire::{Payload, binary::name_length, event::name},
 };
@@ -24,11 +25,15 @@ const ACK_PATIENCE: Duration = Duration::from_secs(10);
 pub struct Channel {
     membership: Membership,
     acknowledged: bool,
+    version: Version,
 }
 
+/// The server ends a connection over a larger frame, and with it all channels.
+const LARGEST_FRAME: usize = 5_000_000;
+
 impl Channel {
-    pub(crate) fn new(membership: Membership, acknowledged: bool) -> Self {
-        Self { membership, acknowledged }
+    pub(crate) fn new(membership: Membership, acknowledged: bool, version: Version) -> Self {
+        Self { membership, acknowledged, version }
     }
 
     /// Sends a message to everyone else on the channel. If the channel was opened
@@ -45,7 +50,7 @@ impl Channel {
             // The server fails to encode anything else on delivery, and crashes the sender's channel.
             return Err(Error::invalid("payload", "a broadcast carries a JSON object"));
         }
-        name_length("event", event)?;
+        checked_event(event)?;
         let message = serde_json::json!({ "type": "broadcast", "event": event, "payload": payload });
         self.send(Payload::Json(message.to_string())).await
     }
@@ -55,11 +60,19 @@ impl Channel {
     /// # Errors
     /// As [`broadcast`](Self::broadcast).
     pub async fn broadcast_bytes(&self, event: &str, bytes: impl Into<Bytes>) -> Result<(), Error> {
-        name_length("event", event)?;
+        if self.version == Version::V1 {
+            return Err(Error::invalid("payload", "version 1 of the protocol carries no raw bytes"));
+        }
+        checked_event(event)?;
         self.send(Payload::BinaryBroadcast { event: event.to_owned(), bytes: bytes.into() }).await
     }
 
     async fn send(&self, payload: Payload) -> Result<(), Error> {
+        let size = payload.size();
+        if size > LARGEST_FRAME - 1024 {
+            let reason = format!("{size} bytes are more than a frame may carry ({LARGEST_FRAME})");
+            return Err(Error::invalid("payload", reason));
+        }
         self.membership.push(name::BROADCAST, payload, ACK_PATIENCE, self.acknowledged).await
     }
 
@@ -83,4 +96,11 @@ impl Channel {
     pub async fn untrack(&self) -> Result<(), Error> {
         self.membership.track(None, ACK_PATIENCE).await
     }
+}
+
+fn checked_event(event: &str) -> Result<(), Error> {
+    if event.is_empty() {
+        return Err(Error::invalid("event", "it is empty"));
+    }
+    name_length("event", event).map(drop)
 }

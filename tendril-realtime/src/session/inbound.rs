@@ -17,6 +17,25 @@ use crate::{
     },
 };
 
+/// Whether a broadcast is one of those that the database keeps: they have an id.
+fn is_stored(body: &Body) -> bool {
+    match body {
+        Body::Json(text) => text.as_str().contains("\"meta\""),
+        Body::UserBroadcast { metadata, .. } => {
+            metadata.as_deref().is_some_and(|metadata| metadata.contains("\"id\""))
+        }
+        Body::Change(_) | Body::Opaque(_) => false,
+    }
+}
+
+/// Whether a reply says that the server does not know the channel.
+fn is_unmatched(payload: &Slice) -> bool {
+    serde_json::from_str::<Reply<'_>>(payload.as_str())
+        .is_ok_and(|reply| !reply.is_ok() && reply.reason() == UNMATCHED)
+}
+
+const UNMATCHED: &str = "unmatched topic";
+
 /// How far the cursor of a replay stays behind the last message heard.
 const REPLAY_OVERLAP_MS: u64 = 5_000;
 
@@ -44,8 +63,11 @@ impl Session {
         }
         match (event, id, body) {
             (Event::Reply, _, Body::Json(payload)) => {
-                if let Some(awaited) = reference.and_then(|reference| self.pending.take(&reference)) {
-                    self.reply(&awaited, &payload, now, out);
+                match (reference.and_then(|reference| self.pending.take(&reference)), id) {
+                    (Some(awaited), _) => self.reply(&awaited, &payload, now, out),
+                    // The answer to a message that nobody waits for can still tell that the channel is gone.
+                    (None, Some(id)) if is_unmatched(&payload) => self.forgotten_by_server(id, now, out),
+                    (None, _) => {}
                 }
             }
             // Version 1 names the incarnation in `ref`.
@@ -86,6 +108,12 @@ impl Session {
     fn reply(&mut self, awaited: &Awaited, payload: &Slice, now: Instant, out: &mut Vec<Action>) {
         let Ok(reply) = serde_json::from_str::<Reply<'_>>(payload.as_str()) else {
             // An answer that cannot be read is no answer.
+            if let Awaited::Join(id) = *awaited
+                && let Some(topic) = self.topics.get(&id)
+            {
+                let error = reason::refused_join(topic.sub_topic(), "");
+                self.interrupted(id, &error, ResyncReason::Rejoined, now, out);
+            }
             for request in awaited.clone().requests() {
                 let message = "an answer that is none".to_owned();
                 out.push(Action::Answer(request, Err(Error::new(ErrorKind::Push { message }))));
@@ -108,7 +136,7 @@ impl Session {
                     Ok(reply.response.map_or("{}", serde_json::value::RawValue::get).to_owned())
                 } else {
                     let reason = reply.reason();
-                    if reason == "unmatched topic" {
+                    if reason == UNMATCHED {
                         self.forgotten_by_server(id, now, out);
                     }
                     Err(if reason.is_empty() { "without a reason".to_owned() } else { reason })
@@ -128,13 +156,30 @@ impl Session {
         let Phase::Joining { join_ref } = &topic.phase else { return };
         let join_ref = join_ref.clone();
         // By place: the echo may spell a binding differently, and ids are opaque.
+        if accepted.postgres_changes.len() < topic.config.bindings.len() {
+            // Rows could not be told apart: better no channel than a silent one.
+            let error = reason::refused_join(
+                topic.sub_topic(),
+                "the server accepted fewer bindings than were asked for",
+            );
+            self.abandon(id, &error, now, out);
+            return;
+        }
         topic.binding_ids = accepted.postgres_changes.iter().map(|binding| binding.id).collect();
         topic.tracking.on_joined();
-        if topic.was_live {
+        topic.ending = None;
+        // Before anything of this incarnation can be relayed.
+        if let Some(reason) = topic.message_gap.take() {
+            for hearer in topic.hearers(|interest| interest == Interest::Broadcast) {
+                out.push(Action::Deliver(hearer, Delivery::Resync(reason)));
+            }
+        }
+        if topic.was_joined {
             for hearer in topic.hearers(|interest| interest == Interest::Presence) {
                 out.push(Action::Deliver(hearer, Delivery::PresenceReset));
             }
         }
+        topic.was_joined = true;
         let awaits = Awaits {
             rows: !topic.config.bindings.is_empty(),
             replication: topic.config.broadcast.replication_ready,
@@ -158,14 +203,7 @@ impl Session {
         let Some(topic) = self.topics.get_mut(&id) else { return };
         topic.backoff.reset();
         if let Some(Delivery::Resync(reason)) = topic.take_gap() {
-            // A new subscription of the database concerns nobody but those who hear its rows.
-            let rows_only = matches!(reason, ResyncReason::Resubscribed | ResyncReason::TokenRenewed);
-            let concerned = move |interest| match interest {
-                Interest::Changes(_) => true,
-                Interest::Broadcast => !rows_only,
-                Interest::Presence => false,
-            };
-            for hearer in topic.hearers(concerned) {
+            for hearer in topic.change_hearers() {
                 out.push(Action::Deliver(hearer, Delivery::Resync(reason)));
             }
         }
@@ -197,7 +235,7 @@ impl Session {
     /// A push was answered with "unmatched topic": the server does not know the channel any more.
     fn forgotten_by_server(&mut self, id: TopicId, now: Instant, out: &mut Vec<Action>) {
         let Some(topic) = self.topics.get(&id).filter(|topic| topic.is_joined()) else { return };
-        let error = reason::refused_join(topic.sub_topic(), "unmatched topic");
+        let error = reason::refused_join(topic.sub_topic(), UNMATCHED);
         self.interrupted(id, &error, ResyncReason::Rejoined, now, out);
     }
 
@@ -311,7 +349,9 @@ impl Session {
         if !topic.is_current(join_ref) {
             return;
         }
-        if let (Event::Broadcast, Some(replay)) = (event, &mut topic.config.broadcast.replay) {
+        if let (Event::Broadcast, Some(replay), true) =
+            (event, &mut topic.config.broadcast.replay, is_stored(body))
+        {
             // The next join asks for what came after this, and a little before: clocks differ, and streams know what they heard.
             replay.since = replay.since.max(heard_at.saturating_sub(REPLAY_OVERLAP_MS));
         }

@@ -85,6 +85,10 @@ pub(super) struct Topic {
     pub(super) was_live: bool,
     /// Set at each interruption after that; delivered before the next change, and when the rows flow again.
     pub(super) gap: Option<ResyncReason>,
+    /// The join was accepted at some time: from then on, broadcasts may be missed.
+    pub(super) was_joined: bool,
+    /// Set at each interruption after that; delivered with the next accepted join.
+    pub(super) message_gap: Option<ResyncReason>,
     /// The token this incarnation runs on.
     pub(super) token: Option<AccessToken>,
     /// A token was pushed: the server will announce its new subscription.
@@ -116,6 +120,8 @@ impl Topic {
             awaiting_ready: Vec::new(),
             was_live: false,
             gap: None,
+            was_joined: false,
+            message_gap: None,
             token: None,
             token_pushed: false,
             ending: None,
@@ -161,6 +167,9 @@ impl Topic {
         self.token_pushed = false;
         if self.was_live {
             self.gap = Some(reason);
+        }
+        if self.was_joined {
+            self.message_gap = Some(reason);
         }
     }
 

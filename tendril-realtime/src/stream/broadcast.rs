@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     pin::Pin,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
 };
 
@@ -49,8 +50,8 @@ pub struct BroadcastStream {
     inlet: Inlet,
     /// The event asked for; `None` for all.
     event: Option<String>,
-    /// How many stored messages a join asks for; `None` if it asks for none.
-    replay_limit: Option<u8>,
+    /// How many stored messages a join asks for; unset if it asks for none.
+    replay_limit: Arc<OnceLock<u8>>,
     /// How many came since the last join.
     replayed: u8,
     /// The last ids heard: a stored message may come again after a reconnect.
@@ -141,16 +142,16 @@ impl Meta {
 }
 
 impl BroadcastStream {
-    pub(crate) fn new(inlet: Inlet, event: Option<String>, replay_limit: Option<u8>) -> Self {
+    pub(crate) fn new(inlet: Inlet, event: Option<String>, replay_limit: Arc<OnceLock<u8>>) -> Self {
         Self { inlet, event, replay_limit, replayed: 0, heard: VecDeque::new(), truncated: false }
     }
 
     /// Whether this message was heard before; remembers it.
     fn is_repetition(&mut self, message: &Broadcast) -> bool {
-        let (Some(_), Some(id)) = (self.replay_limit, &message.id) else { return false };
+        let (Some(limit), Some(id)) = (self.replay_limit.get(), &message.id) else { return false };
         if message.replayed {
             self.replayed = self.replayed.saturating_add(1);
-            self.truncated |= Some(self.replayed) == self.replay_limit;
+            self.truncated |= self.replayed == *limit;
         }
         if self.heard.contains(id) {
             return true;

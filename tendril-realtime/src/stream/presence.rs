@@ -59,6 +59,9 @@ pub struct PresenceStream {
     ready: VecDeque<PresenceEvent>,
 }
 
+/// Diffs that wait for their state.
+const HELD_AT_MOST: usize = 1024;
+
 /// Keys to metas, and the gate that holds diffs back until the state of the current join is there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Presences {
@@ -142,6 +145,10 @@ impl Presences {
             self.apply(diff, out);
             out.push_back(PresenceEvent::Sync);
         } else {
+            // A state that never comes must not cost memory for ever.
+            if self.held.len() == HELD_AT_MOST {
+                self.held.remove(0);
+            }
             self.held.push(diff);
         }
     }

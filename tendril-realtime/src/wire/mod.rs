@@ -120,6 +120,16 @@ pub(crate) enum Payload {
     BinaryBroadcast { event: String, bytes: Bytes },
 }
 
+impl Payload {
+    /// Bytes of the payload.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Self::Json(json) => json.len(),
+            Self::BinaryBroadcast { bytes, .. } => bytes.len(),
+        }
+    }
+}
+
 /// Payloads hold access tokens (joins, `access_token`): never shown.
 impl std::fmt::Debug for Payload {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
