@@ -5,15 +5,26 @@
 
 use clap::Parser;
 
+/// What the process can do beside running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Subcommand)]
+pub enum Task {
+    /// Tries everything that an agent needs, says what is wrong and how to mend it, and ends
+    Doctor,
+}
+
 /// What the process was started with, unread.
 #[derive(Clone, Default, Parser)]
 #[command(
     name = "tendril-agent",
     version,
     about = "Runs Terraform in your own cloud for a Supabase control plane",
-    after_help = "Exit codes: 0 stopped on request · 1 the control plane refused this agent, or it failed while running · 2 the configuration needs mending"
+    after_help = "Exit codes: 0 stopped on request · 1 the control plane refused this agent, or it failed while running · 2 the configuration needs mending. `doctor`: 0 everything is well · 2 something needs mending"
 )]
 pub struct Cli {
+    /// What to do instead of running
+    #[command(subcommand)]
+    pub command: Option<Task>,
+
     /// Base URL of the Supabase project, such as <https://abcd.supabase.co>
     #[arg(long, value_name = "URL", env = "SUPABASE_URL")]
     pub supabase_url: Option<String>,

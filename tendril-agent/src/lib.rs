@@ -30,6 +30,7 @@ mod cli;
 mod config;
 mod crew;
 mod disk;
+pub mod doctor;
 mod failpoint;
 mod health;
 mod heartbeat;
@@ -68,8 +69,9 @@ mod workspace;
 
 pub use self::{
     agent::{Agent, AgentError},
-    cli::Cli,
+    cli::{Cli, Task},
     config::{Config, ConfigProblems, Timing},
+    doctor::Finding,
     health::Health,
     session::Credential,
     shutdown::Shutdown,

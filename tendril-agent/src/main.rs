@@ -3,13 +3,17 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use tendril_agent::{Agent, Cli, Config, Shutdown, install_log};
+use tendril_agent::{Agent, Cli, Config, Finding, Shutdown, Task, doctor, install_log};
 
 /// The configuration needs mending.
 const BAD_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
-    let config = match Config::from_cli(&Cli::parse()) {
+    let cli = Cli::parse();
+    if cli.command == Some(Task::Doctor) {
+        return examine(&cli);
+    }
+    let config = match Config::from_cli(&cli) {
         Ok(config) => config,
         Err(problems) => {
             eprintln!("{problems}");
@@ -23,6 +27,25 @@ fn main() -> ExitCode {
             tracing::error!("{error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Says what every check found; the code says whether all is well.
+fn examine(cli: &Cli) -> ExitCode {
+    let findings = match Config::from_cli(cli) {
+        Err(problems) => doctor::of_problems(&problems),
+        Ok(config) => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime.block_on(doctor::examine(&config)),
+            Err(error) => vec![Finding { check: "runtime", problem: Some(error.to_string()) }],
+        },
+    };
+    for finding in &findings {
+        println!("{finding}");
+    }
+    if findings.iter().all(|finding| finding.problem.is_none()) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(BAD_CONFIG)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{fs, io, path::Path};
 
 use futures_util::future::BoxFuture;
+use tempfile::TempDir;
 
 use crate::{
     config::Config,
@@ -45,7 +46,23 @@ pub(crate) async fn push(config: &Config, runner: &dyn Runner, state: &State) {
     }
 }
 
+/// Tries whether a state can be reached: `terraform init` with nothing but the backend.
+pub(crate) async fn try_backend(config: &Config, runner: &dyn Runner, state: &State) -> io::Result<()> {
+    initialised(config, runner, state).await.map(drop)
+}
+
 async fn push_one(config: &Config, runner: &dyn Runner, state: &State, file: &Path) -> io::Result<()> {
+    let (_place, workspace) = initialised(config, runner, state).await?;
+    succeed(runner, config.terraform.push(file, &workspace, &config.timing)?).await?;
+    fs::remove_file(file)
+}
+
+/// A module with nothing but the backend, in a directory that goes away with the answer.
+async fn initialised(
+    config: &Config,
+    runner: &dyn Runner,
+    state: &State,
+) -> io::Result<(TempDir, Workspace)> {
     let place = tempfile::Builder::new().prefix("rescue-").tempdir_in(&config.work_dir)?;
     private_dir(place.path())?;
     let workspace = Workspace::at(place.path().to_path_buf());
@@ -57,8 +74,7 @@ async fn push_one(config: &Config, runner: &dyn Runner, state: &State, file: &Pa
     let init = config.terraform.command(Step::Init, Action::Apply, &workspace, &config.timing)?;
     succeed(runner, init).await?;
     drop(turn);
-    succeed(runner, config.terraform.push(file, &workspace, &config.timing)?).await?;
-    fs::remove_file(file)
+    Ok((place, workspace))
 }
 
 async fn succeed(runner: &dyn Runner, command: Command) -> io::Result<()> {

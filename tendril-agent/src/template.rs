@@ -102,7 +102,7 @@ fn strings_in(value: &Value, found: &mut Vec<String>) {
 }
 
 /// The template folders, sorted.
-fn names(templates_dir: &Path) -> Vec<String> {
+pub(crate) fn names(templates_dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(templates_dir).into_iter().flatten().filter_map(Result::ok);
     let folders = entries.filter(|entry| entry.path().is_dir());
     let names: BTreeSet<String> = folders.filter_map(|entry| entry.file_name().into_string().ok()).collect();

@@ -129,6 +129,13 @@ impl AgentSetup {
         Program::start("tendril-agent", command)
     }
 
+    /// Starts `tendril-agent doctor` with the same settings.
+    pub fn doctor(&self) -> Program {
+        let mut command = program_without_environment(&program::agent());
+        command.envs(self.variables()).envs(self.env.iter().map(|(name, value)| (name, value))).arg("doctor");
+        Program::start("tendril-agent doctor", command)
+    }
+
     /// Starts the agent as a task of this process.
     pub fn start_inside(&self) -> InsideAgent {
         let config = Config::from_cli(&self.cli).unwrap_or_else(|problems| panic!("{problems}"));

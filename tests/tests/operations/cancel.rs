@@ -1,0 +1,137 @@
+//! A user cancels: in every phase, twice, and soon.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use tendril_tests::{Deployment, Row, World, until};
+
+/// A cancel is seen by Realtime, not by the next heartbeat.
+const SOON: Duration = Duration::from_secs(3);
+
+async fn cancel(job: &Deployment) {
+    let asked = json!({"cancel_requested_at": "2026-01-01T00:00:00Z"});
+    job.as_user.from("deployments").update(&asked).eq("id", job.id).execute().await.expect("it is asked");
+}
+
+/// Cancels twice; answers the final row and how long it took.
+async fn cancel_twice(job: &Deployment) -> (Row, Duration) {
+    let asked = Instant::now();
+    cancel(job).await;
+    cancel(job).await;
+    (job.ended().await, asked.elapsed())
+}
+
+#[tokio::test]
+async fn a_job_that_waits_is_cancelled_at_once_and_never_claimed() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let job = cluster.queue(json!({"template": "count", "variables": {"lines": 2}})).await;
+    cancel_twice(&job).await;
+    let _agent = world.agent(&cluster).stand_in().start();
+    cluster.online().await;
+    let variables = json!({"ledger": world.path("ledger"), "ticket": "1"});
+    cluster.queue(json!({"template": "ticket", "variables": variables})).await.ended().await;
+    let row = job.row().await;
+    assert_eq!((row.status.as_str(), row.attempt), ("CANCELLED", 0), "{row:?}");
+}
+
+#[tokio::test]
+async fn a_cancel_in_each_phase_is_seen_soon_and_ends_cancelled() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    for phase in ["init", "plan", "apply", "output"] {
+        let gate = world.path(&format!("{phase}-began"));
+        let agent = world
+            .agent(&cluster)
+            .terraform(&tendril_tests::fixtures("terraform-that-lingers"))
+            .env("AWS_LINGERS_IN", phase)
+            .env("AWS_GATE", gate.to_str().expect("a path"))
+            .start();
+        cluster.online().await;
+        let job = cluster
+            .queue(
+                json!({"template": "ticket", "variables": {"ledger": world.path("ledger"), "ticket": "1"}}),
+            )
+            .await;
+        until(&format!("{phase} begins"), async || {
+            if gate.exists() { Ok(()) } else { Err(format!("{:?}", job.row().await)) }
+        })
+        .await;
+        let (row, took) = cancel_twice(&job).await;
+        assert_eq!(
+            (row.status.as_str(), row.error_code.as_deref()),
+            ("CANCELLED", Some("CANCELLED")),
+            "{phase}: {row:?}"
+        );
+        let message = row.error_message.clone().expect("a message");
+        assert_eq!(message, format!("Cancelled during {phase}: it ended after one interrupt (SIGINT)."));
+        assert!(took < SOON, "{phase}: {took:?}");
+        job.log().await.assert_complete(&row);
+        drop(agent);
+    }
+}
+
+#[tokio::test]
+async fn a_cancel_after_the_end_changes_nothing() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let _agent = world.agent(&cluster).stand_in().start();
+    let variables = json!({"ledger": world.path("ledger"), "ticket": "1"});
+    let job = cluster.queue(json!({"template": "ticket", "variables": variables})).await;
+    let before = job.ended().await;
+    assert_eq!(before.status, "SUCCESS", "{before:?}");
+    cancel(&job).await;
+    assert_eq!(job.row().await.status, "SUCCESS");
+}
+
+#[tokio::test]
+async fn a_plan_that_waits_is_approved_or_cancelled_by_its_user() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let _agent = world.agent(&cluster).concurrency(1).start();
+    let snapshot = |stack: &str| json!({"template": "count", "stack": stack, "approval": true, "variables": {"lines": 2}});
+    let jobs = cluster.queue_all([snapshot("one"), snapshot("two")]).await;
+    let plan_of = async |job: &Deployment| {
+        job.becomes("rests in APPROVAL", |row| row.phase.as_deref() == Some("APPROVAL")).await;
+        let query = "select plan_sha256 from public.deployments where id = $1";
+        world.database.query_one(query, &[&job.id]).await.expect("the row").get::<_, String>(0)
+    };
+    // Both rest although only one job may run at a time: who waits has no place.
+    let (one, _) = (plan_of(&jobs[0]).await, plan_of(&jobs[1]).await);
+    let approve = async |job: &Deployment, plan: &str| {
+        let word = json!({"approved_plan": plan});
+        job.as_user.from("deployments").update(&word).eq("id", job.id).execute().await
+    };
+    let refused = approve(&jobs[1], &one).await.expect_err("another job's plan");
+    assert_eq!(refused.api().map(|api| api.code.as_str()), Some("TD005"), "{refused}");
+    let asked = Instant::now();
+    approve(&jobs[0], &one).await.expect("it is approved");
+    jobs[0].becomes("goes on", |row| row.phase.as_deref() != Some("APPROVAL")).await;
+    assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
+    assert_eq!(jobs[0].ended().await.status, "SUCCESS");
+    let (row, took) = cancel_twice(&jobs[1]).await;
+    assert_eq!((row.status.as_str(), took < SOON), ("CANCELLED", true), "{row:?} after {took:?}");
+    assert_eq!(row.error_message.as_deref(), Some("Cancelled before apply began."));
+}
+
+#[tokio::test]
+async fn an_approval_survives_the_kill_of_its_agent() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let setup = world.agent(&cluster);
+    let mut agent = setup.start();
+    let job = cluster
+        .queue(json!({"template": "count", "stack": "s", "approval": true, "variables": {"lines": 2}}))
+        .await;
+    job.becomes("rests in APPROVAL", |row| row.phase.as_deref() == Some("APPROVAL")).await;
+    agent.signal(rustix::process::Signal::KILL);
+    agent.ended().await;
+    let approve = "update public.deployments set approved_plan = plan_sha256 where id = $1";
+    world.database.execute(approve, &[&job.id]).await.expect("it is approved meanwhile");
+    let _next = setup.start();
+    let row = job.ended().await;
+    assert_eq!((row.status.as_str(), row.attempt), ("SUCCESS", 1), "{row:?}");
+    let log = job.log().await;
+    assert_eq!(log.text().matches("terraform plan").count(), 1, "{}", log.text());
+    log.assert_complete(&row);
+}

@@ -1,0 +1,149 @@
+//! `tendril-agent doctor` names the cause of each seeded fault, and says how to mend it.
+
+use std::{fs, io::Write as _, net::TcpListener, path::Path, time::Duration};
+
+use serde_json::json;
+use supabase_local::JwtSecret;
+use tendril_tests::{AgentSetup, World};
+use uuid::Uuid;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What the doctor says, and whether it is content.
+async fn examined(setup: &AgentSetup) -> (bool, String) {
+    let mut doctor = setup.doctor();
+    let code = doctor.ended().await.code();
+    assert!(matches!(code, Some(0 | 2)), "{code:?}: {}", doctor.output());
+    (code == Some(0), doctor.output())
+}
+
+/// Answers every request like this, for as long as the process lives.
+fn server(answer: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("its address"));
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut request = [0; 4096];
+            let _read = std::io::Read::read(&mut stream, &mut request);
+            let _gone = stream.write_all(answer.as_bytes());
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn a_good_setup_is_well_and_nothing_is_changed() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let (well, said) = examined(&world.agent(&cluster)).await;
+    assert!(well, "{said}");
+    assert_eq!(said.lines().filter(|line| line.starts_with("ok ")).count(), 9, "{said}");
+    assert_eq!(cluster.status().await, "PENDING", "the doctor is no agent");
+}
+
+#[tokio::test]
+async fn each_seeded_fault_is_named_with_its_remedy() {
+    let world = World::start().await;
+    let (cluster, revoked) = (world.cluster().await, world.cluster().await);
+    world
+        .database
+        .execute("update public.clusters set revoked_at = now() where id = $1", &[&revoked.id])
+        .await
+        .expect("it is revoked");
+    let good = world.agent(&cluster);
+    let jwt = &world.project.jwt;
+    let stranger = JwtSecret::new("another secret with at least thirty-two characters");
+    let user = json!({"role": "authenticated", "sub": cluster.user, "cluster_id": cluster.id, "exp": 4_000_000_000_u64});
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let dir = world.path("seeds");
+    let (broken, empty, file) = (dir.join("broken"), dir.join("empty"), dir.join("file"));
+    fs::create_dir_all(broken.join("one")).expect("templates");
+    fs::create_dir_all(&empty).expect("a directory");
+    fs::write(broken.join("one/main.tf"), "").expect("a template");
+    fs::write(broken.join("one/template.json"), "{\"variables\": ").expect("its template.json");
+    fs::write(&file, "").expect("a file");
+    let text = |path: &Path| path.to_str().expect("a path").to_owned();
+    let rescued = dir.join("state/hello.prod");
+    fs::create_dir_all(&rescued).expect("a state directory");
+    fs::write(rescued.join("errored-x.1.tfstate"), "{}").expect("a rescued state");
+
+    let mut unreachable = good.clone();
+    unreachable.cli.supabase_url = Some("http://127.0.0.1:9".to_owned());
+    let mut website = good.clone();
+    website.cli.supabase_url = Some(server(
+        "HTTP/1.1 404 Not Found\r\ncontent-type: text/html\r\ncontent-length: 6\r\nconnection: close\r\n\r\n<html>",
+    ));
+    let mut bare = good.clone();
+    bare.cli.supabase_url = Some(server(
+        "HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: 103\r\n\r\n{\"code\":\"PGRST205\",\"details\":null,\"hint\":null,\"message\":\"Could not find the table 'public.clusters'\"}   ",
+    ));
+    let mut secret = good.clone();
+    secret.cli.supabase_key = Some(jwt.sign(&json!({"role": "service_role", "exp": 4_000_000_000_u64})));
+    let mut no_state = good.clone();
+    no_state.cli.state_dir = Some(text(&file.join("state")));
+    let mut rescue = good.clone();
+    rescue.cli.state_dir = Some(text(&dir.join("state")));
+    let seeds = [
+        ("the project is not reachable", unreachable, "egress rules"),
+        ("a website instead of a project", website, "no Supabase project"),
+        ("no migrations", bare, "apply supabase/migrations"),
+        ("a secret key", secret, "Use the publishable"),
+        (
+            "an expired token",
+            good.clone().token(
+                jwt.sign(&json!({"role": "tendril_agent", "cluster_id": cluster.id, "exp": 1_700_000_000})),
+            ),
+            "expired at 2023-11-14",
+        ),
+        ("no token", good.clone().token(""), "give the machine token"),
+        ("a token file that is not there", good.clone().token_file(&dir.join("none")), "cannot be read"),
+        (
+            "another project's token",
+            good.clone().token(stranger.machine_token(&cluster.id.to_string(), HOUR)),
+            "use those of this project",
+        ),
+        ("a user's token", good.clone().token(jwt.sign(&user)), "tendril_agent"),
+        (
+            "an unknown cluster",
+            good.clone().token(jwt.machine_token(&Uuid::new_v4().to_string(), HOUR)),
+            "use the token of an existing cluster",
+        ),
+        ("a revoked cluster", good.clone().token(revoked.machine_token()), "this cluster was revoked"),
+        ("no templates", good.clone().templates(&empty), "holds no template"),
+        ("a broken template.json", good.clone().templates(&broken), "mend the file"),
+        ("no terraform", good.clone().terraform(Path::new("/no/terraform")), "install terraform or tofu"),
+        ("a state directory that cannot be", no_state, "give --state-dir a directory"),
+        ("a state that waits to be stored", rescue, "start the agent, which stores it"),
+        (
+            "an unknown backend",
+            good.clone().env("TENDRIL_STATE_BACKEND", "ftp"),
+            "one of local, s3, http, pg, kubernetes",
+        ),
+        (
+            "a credential in the backend",
+            good.clone()
+                .env("TENDRIL_STATE_BACKEND", "s3")
+                .env("TENDRIL_STATE_CONFIG", r#"{"bucket": "b", "secret_key": "x"}"#),
+            "set AWS_SECRET_ACCESS_KEY",
+        ),
+        (
+            "a backend that is not reachable",
+            good.clone()
+                .env("TENDRIL_STATE_BACKEND", "http")
+                .env("TENDRIL_STATE_CONFIG", r#"{"address": "http://127.0.0.1:9", "retry_max": 0}"#),
+            "look at TENDRIL_STATE_CONFIG",
+        ),
+        (
+            "a health address in use",
+            good.clone().env("TENDRIL_HEALTH_ADDR", taken.local_addr().expect("its address").to_string()),
+            "choose another address",
+        ),
+        ("no room", good.clone().env("TENDRIL_WORK_LIMIT", "a bit"), "write a size"),
+    ];
+    for (seed, setup, remedy) in seeds {
+        let (well, said) = examined(&setup).await;
+        let wrong: Vec<&str> = said.lines().filter(|line| line.starts_with("WRONG")).collect();
+        assert!(!well && said.contains(remedy), "{seed}: \"{remedy}\" is not in\n{said}");
+        assert_eq!(wrong.len(), 1, "{seed}: one cause, one finding:\n{said}");
+    }
+}

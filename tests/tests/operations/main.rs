@@ -1,0 +1,10 @@
+//! What an operator meets: health, drain, cancels, state backends, tokens, `doctor`; on the local stack.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
+
+mod cancel;
+mod doctor;
+mod drain;
+mod health;
+mod probe;
+mod state;
+mod tokens;

@@ -1,0 +1,31 @@
+//! Asks an agent's health server, as an orchestrator does.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    time::Duration,
+};
+
+/// An address that nobody listens on now.
+pub(crate) fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
+}
+
+/// Status and body of a path; none where no answer comes in a second.
+pub(crate) fn get(addr: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let patience = Duration::from_secs(1);
+    let mut stream = TcpStream::connect_timeout(&addr, patience).ok()?;
+    stream.set_read_timeout(Some(patience)).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: agent\r\nconnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let status = answer.split(' ').nth(1)?.parse().ok()?;
+    Some((status, answer.split_once("\r\n\r\n")?.1.to_owned()))
+}
+
+/// The value of a metric, with its labels as they are shown.
+pub(crate) fn metric(addr: SocketAddr, series: &str) -> f64 {
+    let (_, body) = get(addr, "/metrics").expect("metrics");
+    let line = body.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{series} is not in\n{body}")).parse().expect("a number")
+}
