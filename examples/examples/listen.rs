@@ -138,6 +138,7 @@ async fn run(options: Options) -> Result<(), End> {
     let (mut events, ready) = client.channel(&topic).changes::<Box<RawValue>>(wish).start()?;
     tokio::pin!(ready);
     let mut is_ready = false;
+    let mut is_client_there = true;
     let mut last_status = None;
     let mut left = options.count;
     while left != Some(0) {
@@ -152,8 +153,10 @@ async fn run(options: Options) -> Result<(), End> {
                     print(&json!({"type": "ready"}))?;
                 }
             }
-            changed = status.changed() => {
-                if changed.is_ok() {
+            // An error here means that the client is gone: the stream says why.
+            changed = status.changed(), if is_client_there => {
+                is_client_there = changed.is_ok();
+                if is_client_there {
                     let now = status.borrow_and_update().clone();
                     let line = status_line(&now);
                     // The status also counts channels and heartbeats; what it says of the connection may be the same.

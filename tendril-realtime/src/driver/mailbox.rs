@@ -116,7 +116,10 @@ impl Sender {
                 state.queue.push_back(delivery);
                 0
             }
-            delivery => {
+            mut delivery => {
+                if state.events >= DETACH_FROM {
+                    detach(&mut delivery);
+                }
                 state.events += 1;
                 state.bytes += weight(&delivery);
                 state.queue.push_back(delivery);
@@ -170,6 +173,20 @@ impl State {
     }
 }
 
+/// Events from which on each one waits in memory of its own: frames share the buffer they were read into, and a few small
+/// ones that wait must not keep large buffers alive.
+const DETACH_FROM: usize = 64;
+
+fn detach(delivery: &mut Delivery) {
+    match delivery {
+        Delivery::Change(change) => change.detach(),
+        Delivery::BroadcastText(text) | Delivery::PresenceState(text) | Delivery::PresenceDiff(text) => {
+            *text = crate::wire::Slice::from(text.as_str().to_owned());
+        }
+        _ => {}
+    }
+}
+
 fn weight(delivery: &Delivery) -> usize {
     match delivery {
         Delivery::Change(change) => change.weight(),
@@ -182,7 +199,23 @@ fn weight(delivery: &Delivery) -> usize {
     }
 }
 
+/// Tells how much waits in a mailbox.
+#[derive(Debug, Clone)]
+pub(crate) struct Gauge(Arc<Shared>);
+
+impl Gauge {
+    /// Everything that waits to be taken.
+    pub(crate) fn waiting(&self) -> u64 {
+        let state = self.0.lock();
+        state.queue.len() as u64 + u64::from(state.lagged > 0) + u64::from(state.mark.is_some())
+    }
+}
+
 impl Receiver {
+    pub(crate) fn gauge(&self) -> Gauge {
+        Gauge(Arc::clone(&self.0))
+    }
+
     /// The next item; `None` when there will be no more.
     pub(crate) fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Option<Item>> {
         let mut state = self.0.lock();

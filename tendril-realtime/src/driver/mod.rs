@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use self::{
     counters::Counters,
-    mailbox::{Capacity, Item, Receiver, Sender, mailbox},
+    mailbox::{Capacity, Gauge, Item, Receiver, Sender, mailbox},
 };
 pub use self::{
     counters::CountersSnapshot,

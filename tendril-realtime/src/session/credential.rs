@@ -34,10 +34,6 @@ impl Credential {
         self.token.as_ref()
     }
 
-    pub(super) fn can_refresh(&self) -> bool {
-        self.has_source && self.can_refresh
-    }
-
     /// Whether a join may go out with what we have.
     pub(super) fn is_fresh(&self, now: Instant) -> bool {
         !self.has_source || self.asked_at.is_some_and(|at| now.saturating_duration_since(at) <= FRESH_FOR)
@@ -144,6 +140,5 @@ mod tests {
     fn without_a_source_every_join_may_go() {
         let credential = Credential::new(false, false);
         assert!(credential.is_fresh(Instant::now()));
-        assert!(!credential.can_refresh());
     }
 }

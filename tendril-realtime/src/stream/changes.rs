@@ -14,7 +14,7 @@ use super::{
     row::{RawRow, Row, Side},
 };
 use crate::{
-    driver::Item,
+    driver::{Gauge, Item},
     error::Error,
     session::{Delivery, ResyncReason},
     wire::{Change, change::ChangeKind},
@@ -82,6 +82,10 @@ pub struct ChangeStream<T> {
 impl<T> ChangeStream<T> {
     pub(crate) fn new(inlet: Inlet, schema: Option<String>, table: Option<String>) -> Self {
         Self { inlet, schema, table, rows: PhantomData }
+    }
+
+    pub(crate) fn gauge(&self) -> Gauge {
+        self.inlet.gauge()
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use crate::driver::{Item, Membership, Receiver};
+use crate::driver::{Gauge, Item, Membership, Receiver};
 
 /// A mailbox and the share in the channel that keeps it filled. Made before the channel is opened, so that nothing is missed.
 #[derive(Debug)]
@@ -23,6 +23,10 @@ pub(crate) struct Inlet {
 impl Inlet {
     pub(crate) fn new(receiver: Receiver, membership: Arc<OnceLock<Membership>>) -> Self {
         Self { receiver, _membership: membership }
+    }
+
+    pub(crate) fn gauge(&self) -> Gauge {
+        self.receiver.gauge()
     }
 
     pub(crate) fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Option<Item>> {

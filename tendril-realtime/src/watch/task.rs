@@ -24,6 +24,7 @@ use crate::{
     backoff::Backoff,
     channel::changes::Changes,
     client::Client,
+    driver::Gauge,
     error::{Error, ErrorKind},
     stream::{
         changes::{ChangeEvent, ChangeStream},
@@ -65,6 +66,15 @@ impl Told {
 /// The reader is gone.
 struct Gone;
 
+/// When something was read, and which events were on their way then: those may be older than what was read, however long
+/// they wait to be looked at.
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    at: Instant,
+    /// The number of the last event that waited at that moment.
+    horizon: u64,
+}
+
 /// A row in the watch.
 struct Known {
     fingerprint: u64,
@@ -102,8 +112,12 @@ struct State {
     told: mpsc::Sender<Told>,
     rows: BTreeMap<Key, Known>,
     /// When single rows were last read; forgotten when settled.
-    read_at: HashMap<Key, Instant>,
-    listed_at: Option<Instant>,
+    read_at: HashMap<Key, Reading>,
+    listed_at: Option<Reading>,
+    /// How many events were taken from the feed.
+    taken: u64,
+    /// How many wait there.
+    gauge: Option<Gauge>,
     list_due: Instant,
     backoff: Backoff,
 }
@@ -121,6 +135,8 @@ impl Watcher {
             rows: BTreeMap::new(),
             read_at: HashMap::new(),
             listed_at: None,
+            taken: 0,
+            gauge: None,
             list_due: Instant::now(),
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
         };
@@ -150,13 +166,13 @@ impl State {
                         Err(_) => feed.flows = false,
                     }
                 }
-                event = next_of(&mut feed.stream) => match event {
+                event = next_of(&mut feed.stream) => { self.taken += 1; match event {
                     Some(Ok(event)) => self.on_event(event, &mut feed).await?,
                     Some(Err(error)) => { feed.flows = false; self.hurry(); self.tell(Told::Failed(error)).await?; }
                     None => {
                         feed = Feed { stream: None, ready: None, flows: false, again: Some(Instant::now() + RESUBSCRIBE) };
                     }
-                },
+                }}
                 changed = status.changed() => {
                     if changed.is_err() || status.borrow().phase == crate::driver::Phase::Closed {
                         return Err(Gone);
@@ -175,7 +191,7 @@ impl State {
         }
     }
 
-    async fn subscribe(&self) -> Result<Feed, Gone> {
+    async fn subscribe(&mut self) -> Result<Feed, Gone> {
         /// So that a client may have several watches on one table: a socket holds each topic once.
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -184,9 +200,11 @@ impl State {
         if let Ok(Some(filter)) = self.query.server_filter() {
             changes = changes.filter(filter);
         }
-        let channel = self.client.channel(&format!("watch:{}:{number}", self.query.table));
+        let name = format!("watch:{}:{number}", self.query.table);
+        let channel = self.client.channel(&name).private(self.query.private);
         match channel.changes(changes).start() {
             Ok((stream, ready)) => {
+                self.gauge = Some(stream.gauge());
                 Ok(Feed { stream: Some(stream), ready: Some(ready.boxed()), flows: false, again: None })
             }
             Err(error) => {
@@ -268,9 +286,17 @@ impl State {
 
     /// Whether an event of this row may be older than what we read.
     fn is_settling(&mut self, key: &Key) -> bool {
-        let now = Instant::now();
-        self.read_at.retain(|_, at| now.duration_since(*at) < SETTLING);
-        self.read_at.contains_key(key) || self.listed_at.is_some_and(|at| now.duration_since(at) < SETTLING)
+        let (now, event) = (Instant::now(), self.taken);
+        let is_open =
+            |reading: &Reading| now.duration_since(reading.at) < SETTLING || event <= reading.horizon;
+        self.read_at.retain(|_, reading| is_open(reading));
+        self.read_at.contains_key(key) || self.listed_at.as_ref().is_some_and(is_open)
+    }
+
+    /// Something was read just now.
+    fn reading(&self) -> Reading {
+        let waiting = self.gauge.as_ref().map_or(0, Gauge::waiting);
+        Reading { at: Instant::now(), horizon: self.taken + waiting }
     }
 
     /// Whether all columns that the reader wants are there: large values that did not change are not.
@@ -294,7 +320,8 @@ impl State {
         };
         match request.maybe_one::<Box<RawValue>>().await {
             Ok(found) => {
-                self.read_at.insert(key.clone(), Instant::now());
+                let reading = self.reading();
+                self.read_at.insert(key.clone(), reading);
                 match found.and_then(|row| Record::parse(row.get())) {
                     Some(row) => self.applied(key, row).await,
                     None => self.gone(&key).await,
@@ -310,8 +337,8 @@ impl State {
 
     /// Reads the table, and tells the difference.
     async fn list(&mut self, flows: bool) -> Result<(), Gone> {
-        let rows = match self.fetch_all().await {
-            Ok(rows) => rows,
+        let (rows, is_sure) = match self.fetch_all().await {
+            Ok(fetched) => fetched,
             Err(error) => {
                 self.list_due = Instant::now() + self.backoff.next_pause();
                 return self.tell(Told::Failed(error)).await;
@@ -319,9 +346,9 @@ impl State {
         };
         self.backoff.reset();
         let first = self.listed_at.is_none();
+        self.listed_at = Some(self.reading());
         let pause = if flows { self.query.safety_poll } else { self.query.poll };
         self.list_due = Instant::now() + spread(pause);
-        self.listed_at = Some(Instant::now());
         if first {
             self.tell(Told::Init).await?;
         }
@@ -350,7 +377,12 @@ impl State {
         }
         let vanished: Vec<_> = self.rows.keys().filter(|key| !seen.contains(key)).cloned().collect();
         for key in vanished {
-            self.gone(&key).await?;
+            let known = self.rows.get(&key).and_then(|known| Record::parse(&known.json));
+            match known {
+                // A row may have slipped from one page to the other while they were read: ask for it before it is called gone.
+                Some(record) if !is_sure => self.read_row(&record).await?,
+                _ => self.gone(&key).await?,
+            }
         }
         if first {
             self.tell(Told::InitDone).await?;
@@ -358,15 +390,20 @@ impl State {
         Ok(())
     }
 
-    async fn fetch_all(&self) -> Result<Vec<Box<RawValue>>, Error> {
-        let mut all = Vec::new();
+    /// All rows, and whether one that is not among them is certainly not there.
+    async fn fetch_all(&self) -> Result<(Vec<Box<RawValue>>, bool), Error> {
+        let mut all: Vec<Box<RawValue>> = Vec::new();
+        let mut pages = 0;
         loop {
-            let (request, page) = self.query.page_request(self.client.rest(), all.len() as u64);
+            let last = all.last().and_then(|row| Record::parse(row.get()));
+            let (request, page) =
+                self.query.page_request(self.client.rest(), last.as_ref(), all.len() as u64);
             let rows: Vec<Box<RawValue>> = request.rows().await?;
-            let last = (rows.len() as u64) < page;
+            let is_last = (rows.len() as u64) < page;
             all.extend(rows);
-            if last {
-                return Ok(all);
+            pages += 1;
+            if is_last {
+                return Ok((all, pages == 1 || self.query.pages_by_key()));
             }
         }
     }

@@ -152,6 +152,11 @@ impl Change {
         }
     }
 
+    /// Gives it memory of its own, apart from the buffer that its frame was read into.
+    pub(crate) fn detach(&mut self) {
+        self.frame = Utf8Bytes::from(self.frame.as_str().to_owned());
+    }
+
     /// Bytes of the frame this keeps in memory.
     pub(crate) fn weight(&self) -> usize {
         self.frame.as_str().len()
