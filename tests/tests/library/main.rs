@@ -1,5 +1,10 @@
 //! The library against a real PostgreSQL behind the local stack, with faults.
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a failed expectation is a failed test")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a failed expectation is a failed test"
+)]
 
 mod gaps;
 mod rooms;

@@ -42,7 +42,8 @@ fn user(stack: &Stack, number: u8) -> Client {
 
 async fn heard(stream: &mut BroadcastStream) -> Broadcast {
     loop {
-        match timeout(PATIENCE, stream.next()).await.expect("a message in time").expect("the stream goes on") {
+        match timeout(PATIENCE, stream.next()).await.expect("a message in time").expect("the stream goes on")
+        {
             Ok(BroadcastEvent::Message(message)) => return message,
             Ok(_) | Err(_) => {}
         }
@@ -95,7 +96,9 @@ async fn what_the_server_would_misread_is_refused_here() {
     let twice = client.channel("room").join().await.unwrap_err();
     assert_eq!(named(twice), "topic", "a topic is on a socket once");
     drop(room);
-    timeout(PATIENCE, async { while client.channel("room").join().await.is_err() {} }).await.expect("it is free again");
+    timeout(PATIENCE, async { while client.channel("room").join().await.is_err() {} })
+        .await
+        .expect("it is free again");
 }
 
 #[tokio::test]
@@ -171,12 +174,18 @@ async fn whoever_is_there_is_seen_and_seen_again_after_a_reconnect() {
     let _room = room.join().await.unwrap();
     let visit = guest.channel("lobby").presence_key("guest").join().await.unwrap();
     visit.track(&json!({"mood": "late"})).await.unwrap();
-    presence(&mut people, |stream, event| *event == PresenceEvent::Sync && stream.state().contains_key("guest")).await;
+    presence(&mut people, |stream, event| {
+        *event == PresenceEvent::Sync && stream.state().contains_key("guest")
+    })
+    .await;
     assert_eq!(people.state()["guest"][0].state["mood"], "late");
 
     stack.faults().cut_sockets(Cut::Abrupt);
     presence(&mut people, |_, event| *event == PresenceEvent::Reset).await;
-    presence(&mut people, |stream, event| *event == PresenceEvent::Sync && stream.state().contains_key("guest")).await;
+    presence(&mut people, |stream, event| {
+        *event == PresenceEvent::Sync && stream.state().contains_key("guest")
+    })
+    .await;
     drop(visit);
     presence(&mut people, |stream, _| !stream.state().contains_key("guest")).await;
 }
@@ -194,6 +203,42 @@ async fn more_states_than_the_server_allows_do_not_close_the_channel_and_the_las
     // The sixth within 30 s would close the channel: it waits, and whoever waits with it is answered with the last.
     let sixth = timeout(Duration::from_secs(2), room.track(&json!({"n": 5}))).await;
     assert!(sixth.is_err(), "it is held back");
-    presence(&mut people, |stream, _| stream.state().get("me").is_some_and(|metas| metas[0].state["n"] == 4)).await;
+    presence(&mut people, |stream, _| stream.state().get("me").is_some_and(|metas| metas[0].state["n"] == 4))
+        .await;
     assert!(client.status().borrow().live_channels == 1, "the channel lives");
+}
+
+#[tokio::test]
+async fn a_client_that_never_opened_a_channel_shuts_down_at_once() {
+    let stack = stack().await;
+    let client = client(&stack);
+    timeout(Duration::from_secs(5), client.shutdown()).await.expect("it shuts down");
+    let error = client.channel("late").join().await.unwrap_err();
+    assert_eq!(error.code(), "Closed");
+}
+
+#[tokio::test]
+async fn what_was_sent_goes_out_before_the_channel_is_left() {
+    let stack = stack().await;
+    let hearer = client(&stack);
+    let mut room = hearer.channel("room");
+    let mut messages = room.broadcasts(None);
+    let _room = room.join().await.unwrap();
+    let speaker = client(&stack);
+    for number in 0..20 {
+        let room = speaker.channel(&format!("other-{number}")).join().await.unwrap();
+        drop(room);
+        let room = timeout(PATIENCE, async {
+            loop {
+                // The topic is free as soon as the server has let go of it.
+                if let Ok(room) = speaker.channel("room").join().await {
+                    return room;
+                }
+            }
+        });
+        let room = room.await.unwrap();
+        room.broadcast("farewell", &json!({"n": number})).await.unwrap();
+        drop(room);
+        assert_eq!(heard(&mut messages).await.read::<serde_json::Value>().unwrap()["n"], number);
+    }
 }

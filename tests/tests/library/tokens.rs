@@ -89,3 +89,52 @@ async fn a_key_that_the_server_does_not_take_is_a_final_error() {
     assert_eq!(error.code(), "HandshakeRefused");
     assert!(error.to_string().contains("401"), "{error}");
 }
+
+/// A source with moods: it fails, hangs and panics before it gives a token.
+struct Moody {
+    stack: Arc<Stack>,
+    asked: AtomicU32,
+}
+
+impl TokenSource for Moody {
+    fn token(&self) -> TokenFuture<'_> {
+        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move {
+            match asked {
+                // A file that is being rewritten.
+                0 => AccessToken::new(""),
+                1 => panic!("a bug in the source"),
+                _ => AccessToken::new(short_token(&self.stack, Duration::from_secs(60))),
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_fails_for_a_while_is_asked_again_and_ends_nothing() {
+    let (stack, database) = stack().await;
+    let stack = Arc::new(stack);
+    let source = Moody { stack: Arc::clone(&stack), asked: AtomicU32::new(0) };
+    let client = Client::builder(stack.api_url(), stack.anon_key())
+        .token_source(source)
+        .reconnect_pauses(Duration::from_millis(20), Duration::from_millis(100))
+        .build()
+        .unwrap();
+    let changes = Changes::on("public", "jobs");
+    let (mut stream, ready) = client.channel("jobs").changes::<Job>(changes).start().unwrap();
+    tokio::time::timeout(Duration::from_secs(30), ready).await.expect("it recovers").unwrap();
+    insert(&database, 1, 2).await;
+    let mut complaints = 0;
+    loop {
+        match stream.next().await.expect("the stream goes on") {
+            Ok(ChangeEvent::Insert(job)) => break assert_eq!(job.id, 1),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => {
+                assert_eq!(error.code(), "TokenSource");
+                assert_ne!(error.retry(), tendril_realtime::Retry::Never);
+                complaints += 1;
+            }
+        }
+    }
+    assert!(complaints >= 1, "the failures were told");
+}
