@@ -123,7 +123,12 @@ async fn flood(world: &World, cluster: &Cluster) {
         &format!("{:.0}/s", ratio(lines) / took),
         &format!("{lines} lines, {:.1} MiB", ratio(bytes) / 1_048_576.0),
     );
-    show("  requests that store lines", &per_second(requests), &format!("{requests} in all; aim: <= 2/s"));
+    // The first comes at once; a rate counts what follows.
+    show(
+        "  requests that store lines",
+        &per_second(requests - 1),
+        &format!("{requests} in all; aim: <= 2/s"),
+    );
     show("  rows (messages over Realtime)", &per_second(chunks), &format!("{chunks} in all"));
     show("  terraform apply, output to a file", &format!("{alone:.2} s"), "");
     let slower = with_agent / alone;
