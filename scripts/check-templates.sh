@@ -2,7 +2,7 @@
 # The templates: format, agreement of variables and template.json, their rules tried with terraform, and checkov's security rules.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-scripts/tool.sh hcl2 checkov
+scripts/tool.sh hcl checkov
 PATH=$PWD/.tools/bin:$PATH
 
 terraform=$(command -v terraform || command -v tofu || true)

