@@ -3,8 +3,14 @@
 //! * **Events** of the crate `tracing` have the target `tendril_realtime`: `connected` (info), `not connected` (warn, with
 //!   `error`), `a frame was passed over` (debug). No key, token, URL or payload is in any of them. The websocket library logs
 //!   frames at level TRACE under its own target `tungstenite`: leave that off where logs are not secret.
+//! * **Spans** have the same target: [`CONNECT_SPAN`] and [`CONNECTION_SPAN`]. The events above are inside them.
 //! * **Metrics**, with the feature `metrics`, are counters of the facade of that name; the constants below are their names.
 //!   The same numbers are in [`Client::counters`](crate::Client::counters) without any feature.
+
+/// Span of one attempt to connect: the token source, the network, the upgrade. Field `attempt`.
+pub const CONNECT_SPAN: &str = "realtime.connect";
+/// Span of one open connection, from the upgrade to its end.
+pub const CONNECTION_SPAN: &str = "realtime.connection";
 
 /// Target of all events.
 pub const TARGET: &str = "tendril_realtime";

@@ -13,6 +13,8 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
+use tracing::Instrument as _;
+
 use super::{
     Answers, Counters, Message, Phase, Setup, Status,
     clocks::Clocks,
@@ -24,7 +26,7 @@ use crate::{
     error::{Error, ErrorKind, Retry},
     session::{Action, Command, Delivery, Renewal, Session, SubscriberId},
     socket::{Closed, Received, Socket},
-    telemetry::TARGET,
+    telemetry::{CONNECT_SPAN, CONNECTION_SPAN, TARGET},
     wire::{self, Outbound, close, event},
 };
 
@@ -136,11 +138,16 @@ impl Driver {
             }
             let attempt = self.backoff.attempt();
             self.say(|status| status.phase = Phase::Connecting { attempt });
-            let connected = self.connect().await;
+            let span = tracing::info_span!(target: TARGET, CONNECT_SPAN, attempt);
+            let connected = self.connect().instrument(span).await;
             let pause = match connected {
                 Err(Exit::Shutdown(done)) => return done,
                 Err(_) => continue,
-                Ok(Ok(socket)) => match self.serve(socket).await {
+                Ok(Ok(socket)) => match self
+                    .serve(socket)
+                    .instrument(tracing::info_span!(target: TARGET, CONNECTION_SPAN))
+                    .await
+                {
                     Exit::Shutdown(done) => return done,
                     Exit::Unwanted | Exit::Requested => Duration::ZERO,
                     Exit::Lost(closed) => self.pause_after_close(&closed),

@@ -17,6 +17,7 @@ pub enum Count {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Return {
     Minimal,
+    HeadersOnly,
     Representation,
 }
 
@@ -35,6 +36,8 @@ pub(super) struct Preferences {
     pub(super) missing_default: bool,
     pub(super) count: Option<Count>,
     pub(super) max_affected: Option<u64>,
+    /// Unknown preferences are an error instead of being passed over.
+    pub(super) strict: bool,
 }
 
 impl Preferences {
@@ -57,6 +60,7 @@ impl Preferences {
         }
         match self.returning {
             Some(Return::Minimal) => push("return=minimal"),
+            Some(Return::HeadersOnly) => push("return=headers-only"),
             Some(Return::Representation) => push("return=representation"),
             None => {}
         }
@@ -66,9 +70,11 @@ impl Preferences {
             Some(Count::Estimated) => push("count=estimated"),
             None => {}
         }
-        if let Some(most) = self.max_affected {
-            // Without strict handling the server ignores the limit.
+        if self.strict || self.max_affected.is_some() {
+            // Without strict handling the server ignores a limit.
             push("handling=strict");
+        }
+        if let Some(most) = self.max_affected {
             let mut limit = String::new();
             let _ = write!(limit, "max-affected={most}");
             push(&limit);
@@ -89,6 +95,7 @@ mod tests {
             missing_default: true,
             count: Some(Count::Exact),
             max_affected: Some(1),
+            strict: false,
         };
         assert_eq!(
             preferences.header().unwrap(),

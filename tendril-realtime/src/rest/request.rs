@@ -141,6 +141,18 @@ impl Request {
         self
     }
 
+    /// Makes the server refuse (`PGRST122`) preferences it does not know, instead of passing them over.
+    pub fn strict(mut self) -> Self {
+        self.preferences.strict = true;
+        self
+    }
+
+    /// Of a write, only the headers come back, with [`Response::location`] for a single inserted row.
+    pub fn headers_only(mut self) -> Self {
+        self.preferences.returning = Some(Return::HeadersOnly);
+        self
+    }
+
     /// Asks for the number of all matching rows: see [`Response::count`].
     pub fn count(mut self, how: Count) -> Self {
         self.preferences.count = Some(how);

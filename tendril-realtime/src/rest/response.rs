@@ -13,14 +13,14 @@ use crate::error::{ApiError, Error};
 pub struct Response {
     status: u16,
     content_range: Option<String>,
+    location: Option<String>,
     body: Bytes,
 }
 
 impl Response {
     pub(super) fn new(status: u16, headers: &HeaderMap, body: Bytes) -> Self {
-        let content_range =
-            headers.get("content-range").and_then(|value| value.to_str().ok()).map(str::to_owned);
-        Self { status, content_range, body }
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Self { status, content_range: text("content-range"), location: text("location"), body }
     }
 
     /// HTTP status: 200, 201, 204 or 206.
@@ -38,6 +38,11 @@ impl Response {
         let range = self.content_range.as_deref()?.split_once('/')?.0;
         let (first, last) = range.split_once('-')?;
         Some(last.parse::<u64>().ok()?.checked_sub(first.parse().ok()?)? + 1)
+    }
+
+    /// Where a single inserted row is, such as `/jobs?id=eq.7`; if [`headers_only`](super::Request::headers_only) asked for it.
+    pub fn location(&self) -> Option<&str> {
+        self.location.as_deref()
     }
 
     /// The body as it came.

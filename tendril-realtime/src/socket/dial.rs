@@ -141,3 +141,51 @@ impl fmt::Debug for Dialer {
         f.debug_struct("Dialer").field("patience", &self.patience).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::error::Retry;
+
+    #[test]
+    fn every_recorded_refusal_of_the_upgrade_is_told_in_the_servers_words() {
+        let mut seen = Vec::new();
+        for version in ["1.0.0", "2.0.0"] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join(format!("tests/recorded/{version}/connect_refused.jsonl"));
+            for line in std::fs::read_to_string(path).unwrap().lines() {
+                let line: serde_json::Value = serde_json::from_str(line).unwrap();
+                if line["dir"] != "server" || line["type"] != "http" {
+                    continue;
+                }
+                let status = u16::try_from(line["status"].as_u64().unwrap()).unwrap();
+                let body = line["data"].as_str().unwrap_or_default().as_bytes().to_vec();
+                let response = Response::builder().status(status).body(Some(body.clone())).unwrap();
+                let error = refused(&response);
+                let ErrorKind::HandshakeRefused { status: told, message } = error.kind() else {
+                    panic!("{error:?}")
+                };
+                assert_eq!(*told, status);
+                assert!(!message.is_empty());
+                let words = serde_json::from_slice::<serde_json::Value>(&body).ok();
+                if let Some(words) = words.and_then(|body| body["error"].as_str().map(str::to_owned)) {
+                    assert_eq!(*message, words);
+                }
+                seen.push((status, message.clone(), error.retry()));
+            }
+        }
+        for (status, words, retry) in [
+            (401, "API key is missing", Retry::Never),
+            (401, "Token has expired", Retry::Never),
+            (401, "Failed to validate JWT signature", Retry::Never),
+            (404, "Tenant not found", Retry::After(Duration::from_secs(60))),
+        ] {
+            assert!(seen.contains(&(status, words.to_owned(), retry)), "{status} {words}: {seen:?}");
+        }
+        assert!(seen.iter().any(|(status, message, retry)| *status == 403
+            && message.contains("version")
+            && *retry == Retry::Never));
+    }
+}

@@ -236,3 +236,110 @@ impl Stream for PresenceStream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Key to refs: what the state means, without order and payload.
+    type Model = BTreeMap<String, std::collections::BTreeSet<String>>;
+
+    fn entries(model: &Model) -> BTreeMap<String, Entry> {
+        let meta = |reference: &String| WireMeta { phx_ref: reference.clone(), state: Map::new() };
+        model
+            .iter()
+            .map(|(key, refs)| (key.clone(), Entry { metas: refs.iter().map(meta).collect() }))
+            .collect()
+    }
+
+    fn meaning(presences: &Presences) -> Model {
+        let refs = |metas: &Vec<Meta>| metas.iter().map(|meta| meta.presence_ref.clone()).collect();
+        presences.state.iter().map(|(key, metas)| (key.clone(), refs(metas))).collect()
+    }
+
+    fn model() -> impl Strategy<Value = Model> {
+        let refs = prop::collection::btree_set("[0-9]", 1..4);
+        prop::collection::btree_map("[abc]|__proto__", refs, 0..4)
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        State(Model),
+        Diff(Model, Model),
+        Reset,
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            2 => model().prop_map(Step::State),
+            5 => (model(), model()).prop_map(|(joins, leaves)| Step::Diff(joins, leaves)),
+            1 => Just(Step::Reset),
+        ];
+        prop::collection::vec(step, 0..30)
+    }
+
+    proptest! {
+        #[test]
+        fn the_merged_state_is_what_states_and_diffs_say_in_their_order(steps in steps()) {
+            let (mut presences, mut out) = (Presences::default(), VecDeque::new());
+            let (mut expected, mut held, mut synced) = (Model::new(), Vec::new(), false);
+            let apply = |expected: &mut Model, joins: &Model, leaves: &Model| {
+                for (key, refs) in joins {
+                    expected.entry(key.clone()).or_default().extend(refs.iter().cloned());
+                }
+                for (key, refs) in leaves {
+                    if let Some(known) = expected.get_mut(key) {
+                        known.retain(|reference| !refs.contains(reference));
+                    }
+                }
+                expected.retain(|_, refs| !refs.is_empty());
+            };
+            for step in steps {
+                match step {
+                    Step::State(state) => {
+                        presences.on_state(entries(&state), &mut out);
+                        expected = state;
+                        synced = true;
+                        for (joins, leaves) in held.drain(..) {
+                            apply(&mut expected, &joins, &leaves);
+                        }
+                    }
+                    Step::Diff(joins, leaves) => {
+                        presences.on_diff(Diff { joins: entries(&joins), leaves: entries(&leaves) }, &mut out);
+                        if synced {
+                            apply(&mut expected, &joins, &leaves);
+                        } else {
+                            held.push((joins, leaves));
+                        }
+                    }
+                    Step::Reset => {
+                        presences.reset();
+                        held.clear();
+                        synced = false;
+                    }
+                }
+                prop_assert_eq!(&meaning(&presences), &expected);
+            }
+        }
+    }
+
+    #[test]
+    fn an_update_is_a_join_and_a_leave_of_the_same_key() {
+        let (mut presences, mut out) = (Presences::default(), VecDeque::new());
+        presences.on_state(
+            serde_json::from_str(r#"{"me":{"metas":[{"phx_ref":"1","mood":"on"}]}}"#).unwrap(),
+            &mut out,
+        );
+        out.clear();
+        let diff = r#"{"joins":{"me":{"metas":[{"phx_ref":"2","phx_ref_prev":"1","mood":"away"}]}},"leaves":{"me":{"metas":[{"phx_ref":"1","mood":"on"}]}}}"#;
+        presences.on_diff(serde_json::from_str(diff).unwrap(), &mut out);
+        let names: Vec<_> =
+            out.iter().map(|event| format!("{event:?}").chars().take(4).collect::<String>()).collect();
+        assert_eq!(names, ["Join", "Leav", "Sync"]);
+        let me = &presences.state["me"];
+        assert_eq!((me.len(), me[0].presence_ref.as_str()), (1, "2"));
+        assert!(!me[0].state.contains_key("phx_ref_prev"));
+    }
+}
