@@ -19,6 +19,8 @@ use crate::{
 
 /// Most text in one request. A busy run's megabytes go in few requests, and no gateway's body limit is near.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// How often a note is sent that stands for a refused chunk.
+const NOTE_TRIES: usize = 8;
 /// Most rows in one request.
 const BATCH_ROWS: usize = 500;
 
@@ -120,9 +122,14 @@ impl LogSink {
         let text =
             format!("… {lines} lines are missing here: the control plane refused them ({})\n", error.code());
         let note = Chunk { text, ..chunk };
-        if let Err(error) = self.insert_until_decided(std::slice::from_ref(&note)).await {
-            tracing::error!(seq = note.seq, %error, "the control plane refuses even a note; the log has a gap");
+        // A note is harmless: who refuses it has another reason, and that may pass.
+        for _ in 0..NOTE_TRIES {
+            match self.insert_until_decided(std::slice::from_ref(&note)).await {
+                Ok(()) => return,
+                Err(error) => sleep(self.backoff.after(&error)).await,
+            }
         }
+        tracing::error!(seq = note.seq, "the control plane refuses even a note; the log has a gap");
     }
 
     /// Sends a batch until it is stored, or refused for its content.

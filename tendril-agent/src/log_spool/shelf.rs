@@ -168,7 +168,8 @@ impl Shelf {
     fn drop_segment(&self, number: u64, books: &mut Books) -> io::Result<()> {
         let Some(segment) = books.segments.get_mut(&number) else { return Ok(()) };
         failpoint!("spool.dropping");
-        private_file(&self.dir.join(format!("{number}.gap")), segment.lines.to_string().as_bytes())?;
+        // Not forced to the disk: the writer must not wait for it, and a note that is torn is still a note.
+        fs::write(self.dir.join(format!("{number}.gap")), segment.lines.to_string())?;
         failpoint!("spool.dropped");
         fs::remove_file(self.path(number))?;
         segment.dropped = true;

@@ -2,8 +2,11 @@
 //! Real PostgreSQL, the agent's own program, and the local stack's faults.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+mod canary;
 mod claim;
 mod crash;
 mod ending;
 mod fencing;
 mod lost;
+mod outage;
+mod poison;

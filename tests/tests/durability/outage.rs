@@ -1,0 +1,120 @@
+//! The control plane is away in mid-apply: terraform is not held up, and everything arrives in order once it is back.
+
+use std::{fs, path::Path, time::Duration};
+
+use supabase_local::{Cut, RequestFault, Target};
+use tendril_tests::{Deployment, Log, Story, World, until};
+
+/// A run of about five seconds, whatever its reader does.
+fn steady() -> Story {
+    Story { planned: 10, lines: 5_010, burst: 50, width: 60, gate: None }
+}
+
+/// The lines of the apply, with the times between the first and the last chunk, as the agent noted them.
+async fn told_for(world: &World, deployment: &Deployment) -> Duration {
+    let query = "select extract(epoch from max(ts) - min(ts))::float8 from public.deployment_logs
+        where deployment_id = $1 and stream = 'stdout'";
+    let seconds: f64 = world.database.query_one(query, &[&deployment.id]).await.expect("times").get(0);
+    Duration::from_secs_f64(seconds)
+}
+
+fn assert_whole(log: &Log, lines: u64) {
+    assert_eq!(log.counted(), (1..=lines).collect::<Vec<u64>>());
+}
+
+#[tokio::test]
+async fn an_outage_in_mid_apply_holds_up_nothing_and_everything_arrives_in_order() {
+    let world = World::start().await;
+    let Some(stack) = world.project.stack("the port is closed") else { return };
+    let cluster = world.cluster().await;
+    let setup = world.agent(&cluster).narrator();
+    let agent = setup.start();
+    let undisturbed = cluster.queue(steady().config()).await;
+    assert_eq!(undisturbed.ended().await.status, "SUCCESS");
+    let undisturbed = told_for(&world, &undisturbed).await;
+
+    let deployment = cluster.queue(steady().config()).await;
+    deployment.says("line 500").await;
+    // No server at all: connections are refused, and the open socket is gone. It is back only when the run is long over.
+    stack.faults().close_port(true);
+    stack.faults().cut_sockets(Cut::Abrupt);
+    agent.says("a heartbeat failed").await;
+    let ending = Path::new(setup.cli.work_dir.as_deref().expect("a directory"))
+        .join(format!("{}.1/ending.json", deployment.id));
+    until(
+        "the run is over while nobody listens",
+        async || {
+            if ending.exists() { Ok(()) } else { Err(agent.output()) }
+        },
+    )
+    .await;
+    let query = "select status from public.deployments where id = $1";
+    let status: String = world.database.query_one(query, &[&deployment.id]).await.expect("a row").get(0);
+    assert_eq!(status, "PROCESSING");
+    stack.faults().close_port(false);
+
+    let row = deployment.ended().await;
+    assert_eq!((row.status.as_str(), row.attempt), ("SUCCESS", 1), "{row:?}");
+    let log = deployment.log().await;
+    log.assert_complete(&row);
+    assert_whole(&log, 5_010);
+    // The narrator breathes by itself; had its pipe been full it would have been held up for the whole outage.
+    let disturbed = told_for(&world, &deployment).await;
+    assert!(disturbed <= undisturbed.mul_f64(1.25), "{disturbed:?} with the outage, {undisturbed:?} without");
+}
+
+#[tokio::test]
+async fn beyond_the_spools_limit_head_and_tail_are_kept_with_one_marker() {
+    let world = World::start().await;
+    let Some(stack) = world.project.stack("log rows are refused") else { return };
+    let cluster = world.cluster().await;
+    let mut setup = world.agent(&cluster).narrator();
+    setup.cli.spool_limit = Some("1MiB".to_owned());
+    let agent = setup.start();
+    let lines = 6_000;
+    let story = Story { planned: 10, lines, burst: 1_000, width: 1_000, ..Story::with_gate(&world, "apply") };
+    let logs = Target::all().method("POST").path("/rest/v1/deployment_logs");
+    let fault = RequestFault::Status { code: 503, retry_after: None };
+    let outage = stack.faults().on_requests(fault, logs);
+    let deployment = cluster.queue(story.config()).await;
+    deployment.becomes("is applied", |row| row.phase.as_deref() == Some("APPLY")).await;
+    let spool = Path::new(setup.cli.work_dir.as_deref().expect("a directory"))
+        .join(format!("{}.1/log", deployment.id));
+    until("the end of the story is on disk", async || {
+        let last = segments(&spool).last().map(|path| fs::read_to_string(path).unwrap_or_default());
+        let last = last.unwrap_or_default();
+        if last.contains("at the gate") { Ok(()) } else { Err(format!("{:?}", last.lines().last())) }
+    })
+    .await;
+    let bytes: u64 = segments(&spool).iter().filter_map(|path| Some(fs::metadata(path).ok()?.len())).sum();
+    assert!(bytes < 1_200_000, "{bytes} bytes are on disk");
+    outage.lift();
+    story.go_on();
+
+    let row = deployment.ended().await;
+    assert_eq!(row.status, "SUCCESS", "{row:?}");
+    let log = deployment.log().await;
+    log.assert_complete(&row);
+    let marked: Vec<_> =
+        log.lines("agent").into_iter().filter(|line| line.contains("lines are missing")).collect();
+    assert_eq!(marked.len(), 1, "{marked:?}");
+    let missing: usize = marked[0].split(' ').nth(1).expect("a number").parse().expect("a number");
+    let told = log.counted();
+    let others = log.lines("stdout").len() - told.len();
+    // The two lines that are not numbered are not among those in the middle.
+    assert_eq!(told.len() + missing, usize::try_from(lines).expect("a count"), "{others} others");
+    assert!(told.starts_with(&[1, 2, 3]) && told.ends_with(&[lines - 1, lines]), "head and tail are there");
+    assert!(told.is_sorted());
+}
+
+/// The segments of a spool, in order.
+fn segments(spool: &Path) -> Vec<std::path::PathBuf> {
+    let mut numbers: Vec<u64> = fs::read_dir(spool)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
+    numbers.sort_unstable();
+    numbers.into_iter().map(|number| spool.join(number.to_string())).collect()
+}

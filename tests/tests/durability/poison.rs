@@ -1,0 +1,156 @@
+//! Whatever a program writes: the job's result is its own, every other line arrives, the agent stays small.
+
+use std::{fs, path::Path};
+
+use serde_json::{Value, json};
+use supabase_local::{RequestFault, Target};
+use tendril_tests::{AgentSetup, Deployment, Program, World, fixtures, until};
+
+/// An agent whose terraform says whatever a script says.
+fn babbling(setup: AgentSetup) -> AgentSetup {
+    setup.terraform(&fixtures("terraform-babbler"))
+}
+
+/// A job that says this.
+fn babble(world: &World, script: &str) -> Value {
+    let path = world.path("script");
+    fs::write(&path, script).expect("a script");
+    json!({"template": "story", "variables": {"script": path}})
+}
+
+/// The agent's largest resident memory so far, in MiB.
+fn most_memory(agent: &Program) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", agent.pid())).expect("its status (Linux)");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its memory");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
+}
+
+async fn succeeded(deployment: &Deployment) {
+    let row = deployment.ended().await;
+    assert_eq!(row.status, "SUCCESS", "{row:?}");
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_text_become_text_and_hold_up_nothing() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let _agent = babbling(world.agent(&cluster)).start();
+    let script = r"
+        echo 'line 1'
+        printf 'a \000 nul\n'
+        printf 'not \377\376 utf-8\n'
+        printf '  0%%\r 50%%\r100%% done\n'
+        printf '\033[1;31mred\033[0m and \033]0;title\007plain\n'
+        printf '\302'; sleep 0.1; printf '\251 split\n'
+        echo 'line 2'
+        printf 'no end'
+    ";
+    let deployment = cluster.queue(babble(&world, script)).await;
+    succeeded(&deployment).await;
+    let log = deployment.log().await;
+    log.assert_complete(&deployment.row().await);
+    let mut told = log.lines("stdout");
+    told.retain(|line| !line.contains("initialized"));
+    let expected = [
+        "line 1",
+        "a \u{FFFD} nul",
+        "not \u{FFFD}\u{FFFD} utf-8",
+        "100% done",
+        "red and plain",
+        "\u{a9} split",
+        "line 2",
+        "no end",
+    ];
+    assert_eq!(told, expected);
+}
+
+#[tokio::test]
+async fn lines_of_ten_megabytes_arrive_in_pieces_and_the_agent_stays_small() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let agent = babbling(world.agent(&cluster)).start();
+    let script = "echo 'line 1'
+        for n in 1 2 3; do head -c 10485760 /dev/zero | tr '\\000' x; echo; done
+        echo 'line 2'";
+    let deployment = cluster.queue(babble(&world, script)).await;
+    succeeded(&deployment).await;
+    let query = "select sum(octet_length(replace(replace(log_chunk, E'\\n', ''), 'x', 'x')))::bigint, max(octet_length(log_chunk))
+        from public.deployment_logs where deployment_id = $1 and log_chunk like '%xxxx%'";
+    let row = world.database.query_one(query, &[&deployment.id]).await.expect("a sum");
+    let (bytes, longest): (i64, i32) = (row.get(0), row.get(1));
+    assert!(bytes >= 3 * 10_485_760, "{bytes} bytes arrived");
+    assert!(longest <= 65_536);
+    assert!(most_memory(&agent) <= 128, "{} MiB", most_memory(&agent));
+}
+
+#[tokio::test]
+async fn a_million_lines_at_full_speed_arrive_and_the_agent_stays_small() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let agent = babbling(world.agent(&cluster)).start();
+    let deployment = cluster.queue(babble(&world, "seq -f 'line %.0f' 1 1000000")).await;
+    succeeded(&deployment).await;
+    // Numbered in the database: a million lines are much to carry around.
+    let query = "with lines as (
+            select seq, place, line from public.deployment_logs,
+                regexp_split_to_table(rtrim(log_chunk, E'\\n'), E'\\n') with ordinality as t (line, place)
+            where deployment_id = $1 and stream = 'stdout' and line like 'line %'
+        ), numbered as (
+            select substr(line, 6)::bigint as told, row_number() over (order by seq, place) as stands from lines
+        ) select count(*), count(*) filter (where told = stands) from numbered";
+    let row = world.database.query_one(query, &[&deployment.id]).await.expect("counts");
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (1_000_000, 1_000_000));
+    assert!(most_memory(&agent) <= 128, "{} MiB", most_memory(&agent));
+}
+
+#[tokio::test]
+async fn a_chunk_that_the_database_refuses_is_replaced_by_a_note_and_its_neighbours_arrive() {
+    let world = World::start().await;
+    if world.project.is_external() {
+        println!("skipped: the database is made to refuse a row, which only a test's own may");
+        return;
+    }
+    let refuse =
+        "alter table public.deployment_logs add constraint no_poison check (log_chunk not like '%poison%')";
+    world.database.batch_execute(refuse).await.expect("a constraint");
+    let cluster = world.cluster().await;
+    let _agent = babbling(world.agent(&cluster)).start();
+    // Several chunks in one request, so that the bad one has to be found among them.
+    let script = "seq -f 'line %.0f of the first part, to fill a chunk' 1 2000
+        sleep 1.2; echo poison; sleep 1.2
+        seq -f 'line %.0f of the second part, to fill a chunk' 2001 4000";
+    let deployment = cluster.queue(babble(&world, script)).await;
+    succeeded(&deployment).await;
+    let log = deployment.log().await;
+    log.assert_complete(&deployment.row().await);
+    let told = log.lines("stdout");
+    assert_eq!(told.iter().filter(|line| line.starts_with("line ")).count(), 4_000);
+    let notes: Vec<_> = told.iter().filter(|line| line.contains("lines are missing here")).collect();
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].contains("23514"), "{notes:?}");
+}
+
+#[tokio::test]
+async fn a_request_that_is_too_large_is_halved_until_it_fits() {
+    let world = World::start().await;
+    let Some(stack) = world.project.stack("requests are refused as too large") else { return };
+    let cluster = world.cluster().await;
+    let setup = babbling(world.agent(&cluster));
+    let _agent = setup.start();
+    let logs = || Target::all().method("POST").path("/rest/v1/deployment_logs");
+    let status = |code| RequestFault::Status { code, retry_after: None };
+    // Everything waits on disk, so that it comes in one request.
+    let outage = stack.faults().on_requests(status(503), logs());
+    let deployment = cluster.queue(babble(&world, "seq -f 'line %.0f' 1 20000")).await;
+    let ending = Path::new(setup.cli.work_dir.as_deref().expect("a directory"))
+        .join(format!("{}.1/ending.json", deployment.id));
+    until("the run is over", async || if ending.exists() { Ok(()) } else { Err(String::new()) }).await;
+    // What was in hand when the outage began is a small batch; the next one holds all the rest.
+    outage.lift();
+    let refused = stack.faults().on_requests(status(413), logs().after(1).times(3));
+    succeeded(&deployment).await;
+    assert_eq!(refused.struck(), 3);
+    let log = deployment.log().await;
+    log.assert_complete(&deployment.row().await);
+    assert_eq!(log.counted(), (1..=20_000).collect::<Vec<u64>>());
+}
