@@ -40,7 +40,10 @@ const LEFT_BEHIND: [(&str, &str, &str); 3] = [
 
 /// Plays a recording of one protocol version.
 pub(crate) async fn play(version: &str, case: &str) {
-    let path = format!("{}/tests/realtime/recorded/{version}/{case}.jsonl", env!("CARGO_MANIFEST_DIR"));
+    let path = format!(
+        "{}/../../tendril-realtime/tests/recorded/{version}/{case}.jsonl",
+        env!("CARGO_MANIFEST_DIR")
+    );
     let text = std::fs::read_to_string(&path).expect("the recording");
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let not_played = |line: &Value| {
