@@ -4,6 +4,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# A test that needs the local stack's faults says that it was skipped, and why: show it.
+[ "${STACK:-}" != external ] || export NEXTEST_SUCCESS_OUTPUT=immediate
+
 if cargo nextest --version >/dev/null 2>&1; then
   cargo nextest run --workspace "$@"
   [ $# -gt 0 ] || cargo test --workspace --doc --quiet
