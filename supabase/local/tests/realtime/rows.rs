@@ -16,7 +16,8 @@ async fn subscriber(stack: &Stack, bindings: Value) -> Client {
 /// The frame of the recording and ours, byte for byte but for the time and the binding's id.
 #[tokio::test]
 async fn a_row_of_all_types_is_spelled_as_recorded() {
-    let text = include_str!("../../../../tendril-realtime/tests/recorded/2.0.0/pg_insert_update_delete_types.jsonl");
+    let text =
+        include_str!("../../../../tendril-realtime/tests/recorded/2.0.0/pg_insert_update_delete_types.jsonl");
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let insert = lines.iter().find(|line| line["dir"] == "sql").unwrap()["text"].as_str().unwrap();
     let recorded =
