@@ -4,10 +4,10 @@ SHELL := bash
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 ARGS ?=
 
-.PHONY: help setup demo test bench bench-peers lint
+.PHONY: help setup demo test bench bench-peers lint image check check-functions check-templates check-chart check-workflows check-image
 
 help: ## This list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
 setup: ## Install what is missing: PostgreSQL, pgTAP, git, Terraform
 	@scripts/setup.sh
@@ -30,3 +30,24 @@ bench-peers: ## tendril-realtime beside other clients of Supabase Realtime; need
 
 lint: setup ## Format, clippy, documentation, scripts, templates
 	scripts/lint.sh
+
+check: check-functions check-templates check-chart check-workflows check-image ## What is not Rust; the tools come into .tools
+
+check-functions: ## Edge Functions, with Deno on a local stack
+	scripts/check-functions.sh
+
+check-templates: ## template.json against variables, their rules tried, checkov
+	scripts/check-templates.sh
+
+check-chart: ## The chart, rendered and judged; ARGS=--write writes its table of values
+	scripts/check-chart.sh $(ARGS)
+
+check-workflows: ## GitHub Actions, with actionlint
+	scripts/check-workflows.sh
+
+check-image: ## The Dockerfile, with hadolint
+	scripts/tool.sh hadolint
+	hadolint tendril-agent/Dockerfile
+
+image: ## The agent's image, built and tried with Docker or buildah; ARGS=name:tag
+	scripts/image.sh $(ARGS)

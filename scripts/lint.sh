@@ -11,7 +11,7 @@ cargo fmt --all --check
 cargo clippy --workspace --all-targets --quiet -- -D warnings
 RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --quiet
 
-scripts=(scripts/*.sh .ci/run templates/*/*.sh)
+scripts=(scripts/*.sh .ci/run templates/*/*.sh tendril-agent/image/*.sh)
 if have shellcheck; then
   shellcheck "${scripts[@]}"
 else
@@ -25,12 +25,6 @@ elif have tofu; then
   TF_CLI_CONFIG_FILE=/dev/null tofu fmt -check -diff -recursive templates
 else
   skip terraform templates
-fi
-
-if have helm; then
-  helm lint --strict --quiet tendril-agent/chart --values tendril-agent/chart/ci/values.yaml
-else
-  skip helm tendril-agent/chart
 fi
 
 if cargo deny --version >/dev/null 2>&1; then
