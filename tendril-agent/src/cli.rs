@@ -83,8 +83,16 @@ pub struct Cli {
     pub work_limit: Option<String>,
 
     /// The first contact falls anywhere in this time after the start, so that many agents do not come at once
-    #[arg(long, value_name = "TIME", env = "TENDRIL_START_SPREAD", default_value = "15s")]
+    #[arg(long, value_name = "TIME", env = "TENDRIL_START_SPREAD", default_value = "20s")]
     pub start_spread: Option<String>,
+
+    /// Time between two heartbeats (1s to 20s): a job's lease lives for 60s
+    #[arg(long, value_name = "TIME", env = "TENDRIL_HEARTBEAT", default_value = "15s")]
+    pub heartbeat: Option<String>,
+
+    /// How long Terraform waits for a state that somebody else has locked
+    #[arg(long, value_name = "TIME", env = "TENDRIL_LOCK_TIMEOUT", default_value = "2m")]
+    pub lock_timeout: Option<String>,
 
     /// The time from SIGTERM to the agent's end, such as `90s`, `10m`: for two thirds of it running jobs may go on, then
     /// they are interrupted

@@ -88,7 +88,7 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             heartbeat: Duration::from_secs(15),
-            start_spread: Duration::from_secs(15),
+            start_spread: Duration::from_secs(20),
             log_flush: Duration::from_millis(500),
             shutdown_grace: Duration::from_secs(600),
             plan_cancel_grace: Duration::from_secs(300),
@@ -152,6 +152,16 @@ impl Config {
             given(cli.work_limit.as_ref()).unwrap_or("10GiB"),
         ));
         let mut timing = Timing::default();
+        let heartbeat = "--heartbeat / TENDRIL_HEARTBEAT";
+        reader.duration(heartbeat, cli.heartbeat.as_ref(), &mut timing.heartbeat);
+        if !(Duration::from_secs(1)..=Duration::from_secs(20)).contains(&timing.heartbeat) {
+            reader.problems.push(format!("{heartbeat} must be from 1s to 20s: a job's lease lives for 60s"));
+        }
+        reader.duration(
+            "--lock-timeout / TENDRIL_LOCK_TIMEOUT",
+            cli.lock_timeout.as_ref(),
+            &mut timing.lock_timeout,
+        );
         reader.duration(
             "--shutdown-grace / TENDRIL_SHUTDOWN_GRACE",
             cli.shutdown_grace.as_ref(),

@@ -295,3 +295,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 #[cfg(test)]
 #[path = "workbench_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "soak_tests.rs"]
+mod soak;

@@ -92,11 +92,11 @@ impl StateServer {
     }
 }
 
-struct Bench {
-    dir: tempfile::TempDir,
+pub(super) struct Bench {
+    pub(super) dir: tempfile::TempDir,
     plane: ControlPlane,
-    leases: Leases,
-    config: Config,
+    pub(super) leases: Leases,
+    pub(super) config: Config,
 }
 
 impl Bench {
@@ -113,7 +113,7 @@ impl Bench {
         bench
     }
 
-    async fn with_providers() -> Self {
+    pub(super) async fn with_providers() -> Self {
         let mut bench = Self::new().await;
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/terraform-with-providers");
         bench.config.terraform = preflight::terraform(program.to_str(), None).unwrap();
@@ -121,12 +121,24 @@ impl Bench {
         bench
     }
 
-    fn scratch(&self) -> PathBuf {
+    pub(super) fn scratch(&self) -> PathBuf {
         self.dir.path().join("scratch")
     }
 
     fn note(&self, name: &str) -> String {
         fs::read_to_string(self.scratch().join(name)).unwrap_or_default()
+    }
+
+    /// An agent's road over this bench.
+    pub(super) fn road(&self) -> Road {
+        Road {
+            config: Arc::new(self.config.clone()),
+            rest: self.plane.rest(),
+            runner: Arc::new(LocalRunner),
+            approvals: Approvals::default(),
+            roster: crate::roster::Roster::default(),
+            secrets: crate::redact::Redactor::default(),
+        }
     }
 
     async fn travel(&self, config: Value) {
@@ -136,15 +148,7 @@ impl Bench {
     async fn travel_as(&self, id: Uuid, config: Value) {
         let job = Job { id, attempt: 1, claim_token: Uuid::from_u128(2), config };
         let lease = self.leases.hold(&job);
-        let road = Road {
-            config: Arc::new(self.config.clone()),
-            rest: self.plane.rest(),
-            runner: Arc::new(LocalRunner),
-            approvals: Approvals::default(),
-            roster: crate::roster::Roster::default(),
-            secrets: crate::redact::Redactor::default(),
-        };
-        road.travel(job, &lease).await;
+        self.road().travel(job, &lease).await;
     }
 
     fn data_dir(&self) -> PathBuf {
@@ -160,7 +164,7 @@ impl Bench {
         }
     }
 
-    fn end(&self) -> Value {
+    pub(super) fn end(&self) -> Value {
         self.plane.told(|told| told.end().clone())
     }
 

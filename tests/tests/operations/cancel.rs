@@ -99,8 +99,8 @@ async fn a_plan_that_waits_is_approved_or_cancelled_by_its_user() {
     // Both rest although only one job may run at a time: who waits has no place.
     let (one, _) = (plan_of(&jobs[0]).await, plan_of(&jobs[1]).await);
     let approve = async |job: &Deployment, plan: &str| {
-        let word = json!({"approved_plan": plan});
-        job.as_user.from("deployments").update(&word).eq("id", job.id).execute().await
+        let approval = json!({"approved_plan": plan});
+        job.as_user.from("deployments").update(&approval).eq("id", job.id).execute().await
     };
     let refused = approve(&jobs[1], &one).await.expect_err("another job's plan");
     assert_eq!(refused.api().map(|api| api.code.as_str()), Some("TD005"), "{refused}");

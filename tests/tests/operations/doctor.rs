@@ -42,6 +42,7 @@ async fn a_good_setup_is_well_and_nothing_is_changed() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a table of seeds")]
 async fn each_seeded_fault_is_named_with_its_remedy() {
     let world = World::start().await;
     let (cluster, revoked) = (world.cluster().await, world.cluster().await);

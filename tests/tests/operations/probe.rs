@@ -25,7 +25,16 @@ pub(crate) fn get(addr: SocketAddr, path: &str) -> Option<(u16, String)> {
 
 /// The value of a metric, with its labels as they are shown.
 pub(crate) fn metric(addr: SocketAddr, series: &str) -> f64 {
+    found(addr, series).unwrap_or_else(|body| panic!("{series} is not in\n{body}"))
+}
+
+/// The value of a metric that may not have been counted yet.
+pub(crate) fn counted(addr: SocketAddr, series: &str) -> f64 {
+    found(addr, series).unwrap_or(0.0)
+}
+
+fn found(addr: SocketAddr, series: &str) -> Result<f64, String> {
     let (_, body) = get(addr, "/metrics").expect("metrics");
     let line = body.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("{series} is not in\n{body}")).parse().expect("a number")
+    line.map(|value| value.parse().expect("a number")).ok_or(body)
 }
