@@ -5,7 +5,7 @@
 
 /// Every place, in the order of a job's journey.
 #[cfg(feature = "failpoints")]
-pub const FAILPOINTS: &[&str] = &[
+const FAILPOINTS: &[&str] = &[
     "claim.answered",
     "claim.won",
     "workspace.made",
@@ -65,6 +65,9 @@ pub(crate) fn hit(name: &str) {
     let plan = PLAN.get_or_init(|| {
         let plan = std::env::var("TENDRIL_FAILPOINT").ok()?;
         let (name, time) = plan.split_once(':')?;
+        if !FAILPOINTS.contains(&name) {
+            tracing::error!("TENDRIL_FAILPOINT names \"{name}\", which is no fail point");
+        }
         Some((name.to_owned(), time.parse().ok()?))
     });
     let Some((wanted, time)) = plan else { return };

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use crate::{
     health::Health,
     lease::{ClaimState, Leases},
-    pace::{Backoff, around, first_beat},
+    pace::{Backoff, around, first_beat, first_pauses},
     series,
 };
 
@@ -44,9 +44,7 @@ impl Heartbeat {
     /// The first beat proves the token. While the control plane cannot be reached it is tried again; a refusal is final.
     pub(crate) async fn first(&self) -> Result<(), Error> {
         sleep(first_beat(self.spread)).await;
-        // Many that wait for one control plane share it: the first pauses are as long as the spread.
-        let mut backoff =
-            Backoff::new(Duration::from_secs(1).max(self.spread / 2), self.period.max(self.spread));
+        let mut backoff = first_pauses(self.period, self.spread);
         loop {
             match self.beat().await {
                 Ok(()) => return Ok(()),

@@ -82,7 +82,8 @@ async fn requests_are_paced() {
     plane.told(|told| {
         let at: Vec<_> = told.requests.iter().map(|(at, _)| *at).collect();
         let (first, last) = (at[0], at[at.len() - 1]);
-        let fair = INTERVAL * u32::try_from(at.len() - 2).unwrap();
+        // Two may come at once, and the first one takes longest to arrive.
+        let fair = INTERVAL * u32::try_from(at.len() - 3).unwrap();
         assert!(last - first >= fair, "{} requests in {:?}", at.len(), last - first);
     });
 }

@@ -298,7 +298,7 @@ impl LogSpool {
                 self.written = Segment::default();
             }
             Err(error) => {
-                tracing::error!(%error, "the log spool cannot begin a new file; it goes on in the old one")
+                tracing::error!(%error, "the log spool cannot begin a new file; it goes on in the old one");
             }
         }
     }

@@ -52,27 +52,11 @@ pub(crate) fn around(mean: Duration) -> Duration {
     mean.mul_f64(0.8 + 0.4 * fastrand::f64())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_their_limit_and_obey_the_server() {
-        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
-        for limit in [1, 2, 4, 8, 16, 30, 30] {
-            assert!(backoff.next(None) <= Duration::from_secs(limit));
-        }
-        let wished = backoff.next(Some(Duration::from_secs(60)));
-        assert!((Duration::from_secs(60)..Duration::from_secs(61)).contains(&wished), "{wished:?}");
-        backoff.reset();
-        assert!(backoff.next(None) <= Duration::from_secs(1));
-    }
-
-    #[test]
-    fn beats_are_spread_by_a_fifth() {
-        for _ in 0..1000 {
-            let beat = around(Duration::from_secs(15));
-            assert!((Duration::from_secs(12)..=Duration::from_secs(18)).contains(&beat));
-        }
-    }
+/// The pauses of an agent that has not been answered yet: those who wait for one control plane share its first moments.
+pub(crate) fn first_pauses(period: Duration, spread: Duration) -> Backoff {
+    Backoff::new(Duration::from_secs(1).max(spread), period.max(2 * spread))
 }
+
+#[cfg(test)]
+#[path = "pace_tests.rs"]
+mod tests;

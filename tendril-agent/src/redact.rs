@@ -62,7 +62,9 @@ impl Redactor {
             needles.add(forms);
             needles.heirs.iter().filter_map(Weak::upgrade).collect()
         };
-        heirs.into_iter().for_each(|inner| Self { inner }.hide_forms(forms));
+        for inner in heirs {
+            Self { inner }.hide_forms(forms);
+        }
     }
 
     /// A whole text without the secrets.

@@ -24,7 +24,7 @@ async fn main() -> ExitCode {
     }
     let seeds = arguments.first().map_or(5, |text| text.parse().expect("a number of seeds"));
     let wanted = arguments.get(1).cloned().unwrap_or_default();
-    let mut crashes = Crash::all(0..seeds);
+    let mut crashes = Crash::all(seeds);
     crashes.retain(|crash| crash.place.contains(&wanted));
 
     let (world, started) = (World::start().await, Instant::now());

@@ -78,10 +78,10 @@ pub struct Aftermath {
 }
 
 impl Crash {
-    /// Every crash of the table with these seeds.
-    pub fn all(seeds: impl Iterator<Item = u64> + Clone) -> Vec<Self> {
+    /// Every crash of the table, each with so many seeds.
+    pub fn all(seeds: u64) -> Vec<Self> {
         let places = PLACES.iter().flat_map(|(place, times)| times.iter().map(move |time| (*place, *time)));
-        places.flat_map(|(place, time)| seeds.clone().map(move |seed| Self { place, time, seed })).collect()
+        places.flat_map(|(place, time)| (0..seeds).map(move |seed| Self { place, time, seed })).collect()
     }
 
     fn story(self) -> Story {

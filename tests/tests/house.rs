@@ -233,3 +233,33 @@ fn the_reader_of_imports_finds_them() {
     assert_eq!(found("use super::response::Response;"), Vec::<String>::new());
     assert_eq!(found("use super::super::socket::Socket;"), ["socket"]);
 }
+
+/// The names in `failpoint!("…")` anywhere in the agent.
+fn failpoints_in_use() -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for file in sources("tendril-agent/src") {
+        let text = code(&file);
+        for (_, rest) in
+            text.match_indices("failpoint!(\"").map(|(at, start)| text.split_at(at + start.len()))
+        {
+            found.insert(rest.split('"').next().unwrap_or_default().to_owned());
+        }
+    }
+    found
+}
+
+#[test]
+fn the_agents_fail_points_are_listed_and_each_is_in_the_crash_table() {
+    let used = failpoints_in_use();
+    let list = fs::read_to_string(repository("tendril-agent/src/failpoint.rs")).expect("the list");
+    let list = list.split("&[\n").nth(1).and_then(|list| list.split("];").next()).expect("a list");
+    let listed: BTreeSet<String> = list
+        .split(',')
+        .map(|name| name.trim().trim_matches('"').to_owned())
+        .filter(|name| !name.is_empty())
+        .collect();
+    assert_eq!(used, listed);
+    let played: BTreeSet<String> =
+        tendril_tests::crash::PLACES.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(played, listed);
+}

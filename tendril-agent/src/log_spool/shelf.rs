@@ -245,16 +245,14 @@ impl Books {
         let growing = *self.segments.last_key_value()?.0;
         let ahead = || self.segments.range(self.reading + 1..growing);
         let gap = ahead().rev().find(|(_, segment)| segment.dropped).map(|(number, _)| *number);
+        if let Some(gap) = gap {
+            return ahead().map(|(number, _)| *number).find(|number| *number > gap);
+        }
         let mut before: u64 = self.segments.range(..=self.reading).map(|(_, segment)| segment.bytes).sum();
-        ahead()
-            .find(|(number, segment)| match gap {
-                Some(gap) => **number > gap,
-                None => {
-                    let is_head = before + segment.bytes <= head;
-                    before += segment.bytes;
-                    !is_head
-                }
-            })
-            .map(|(number, _)| *number)
+        let mut is_tail = |segment: &Segment| {
+            before += segment.bytes;
+            before > head
+        };
+        ahead().find(|(_, segment)| is_tail(segment)).map(|(number, _)| *number)
     }
 }

@@ -99,7 +99,7 @@ fn secret_fields(document: &Value, found: &mut impl FnMut(&str)) {
                 let name = name.to_ascii_lowercase();
                 match field {
                     Value::String(text) if SECRET_FIELDS.iter().any(|word| name.contains(word)) => {
-                        found(text)
+                        found(text);
                     }
                     Value::String(_) => {}
                     nested => secret_fields(nested, found),

@@ -69,7 +69,7 @@ fn quoted(text: &str) -> String {
 fn script(world: &World, tokens: [&str; 2], fails: bool) -> String {
     let mut script = String::new();
     for secret in [PASSWORD, CERTIFICATE, AWS, tokens[0]] {
-        let middle = (secret.len() / 2..).find(|at| secret.is_char_boundary(*at)).unwrap_or(0);
+        let middle = (secret.len() / 2..=secret.len()).find(|at| secret.is_char_boundary(*at)).unwrap_or(0);
         let (first, second) = secret.split_at(middle);
         let message = format!("a message with {secret}");
         for text in [
@@ -178,7 +178,7 @@ async fn tell_everything(fails: bool) {
     for canary in canaries(tokens) {
         for (what, text) in [("the server", all.as_str()), ("the agent's own log", &agent.output())] {
             if let Some(at) = text.find(&canary) {
-                let from = (at.saturating_sub(80)..).find(|at| text.is_char_boundary(*at)).unwrap_or(at);
+                let from = (at.saturating_sub(80)..=at).find(|at| text.is_char_boundary(*at)).unwrap_or(at);
                 let to = (at + canary.len()..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(at);
                 panic!("{what} has {canary}: …{}", &text[from..to]);
             }

@@ -70,7 +70,7 @@ async fn beyond_the_spools_limit_head_and_tail_are_kept_with_one_marker() {
     let cluster = world.cluster().await;
     let mut setup = world.agent(&cluster).narrator();
     setup.cli.spool_limit = Some("1MiB".to_owned());
-    let agent = setup.start();
+    let _agent = setup.start();
     let lines = 6_000;
     let story = Story { planned: 10, lines, burst: 1_000, width: 1_000, ..Story::with_gate(&world, "apply") };
     let logs = Target::all().method("POST").path("/rest/v1/deployment_logs");
