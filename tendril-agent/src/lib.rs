@@ -3,13 +3,15 @@
 //! The journey of a job, one file per station:
 //!
 //! ```text
-//! intake -> crew -> claim -> lease -> journey: template -> workspace -> terraform -> runner
+//! intake -> crew -> claim -> lease -> journey -> run: template -> workspace, state -> plan_seal -> approval
+//!                                     workbench (one step: lock, errors) -> terraform, plugin_cache -> runner
 //!                                     runner's bytes: log_writer (log_pipe -> message -> redact) -> log_spool -> log_sink
 //!                                     report (progress, final status)
 //! ```
 //!
-//! Around it: `session` (the machine token), `heartbeat`, `recovery` (what an earlier life left), `shutdown`, `stop`
-//! (the order to end one job), `health`, `telemetry`. [`Agent`] wires them, and the process is a [`Config`] and a
+//! Around it: `session` (the machine token), `heartbeat`, `recovery` and `rescue` (what an earlier life left: attempts, and
+//! state that was not stored), `orphans` and `reaper` (processes without a parent), `shutdown`, `stop` (the order to end one
+//! job), `disk`, `roster`, `series`, `health`, `telemetry`; and [`doctor`]. [`Agent`] wires them, and the process is a [`Config`] and a
 //! [`Shutdown`] away:
 //!
 //! ```no_run
