@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     while let Some(event) = people.next().await {
         match event? {
             PresenceEvent::Join { key, joined } => {
-                println!("{key} came: {:?}", joined.last().map(|meta| &meta.state))
+                println!("{key} came: {:?}", joined.last().map(|meta| &meta.state));
             }
             PresenceEvent::Leave { key, remaining, .. } if remaining.is_empty() => {
                 println!("{key} went");

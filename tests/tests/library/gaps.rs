@@ -53,7 +53,7 @@ async fn a_watch_tells_each_of_ten_thousand_rows_once_while_the_connection_suffe
         while told.len() < 10_000 {
             match watch.next().await.expect("a watch has no end") {
                 Ok(WatchEvent::Applied(job) | WatchEvent::InitApplied(job)) => {
-                    *told.entry(job.id).or_default() += 1
+                    *told.entry(job.id).or_default() += 1;
                 }
                 Ok(WatchEvent::Deleted(job)) => panic!("{job:?} was never deleted"),
                 // Failures are told, and the watch goes on.

@@ -42,10 +42,9 @@ fn user(stack: &Stack, number: u8) -> Client {
 
 async fn heard(stream: &mut BroadcastStream) -> Broadcast {
     loop {
-        match timeout(PATIENCE, stream.next()).await.expect("a message in time").expect("the stream goes on")
-        {
-            Ok(BroadcastEvent::Message(message)) => return message,
-            Ok(_) | Err(_) => {}
+        let next = timeout(PATIENCE, stream.next()).await.expect("a message in time");
+        if let Ok(BroadcastEvent::Message(message)) = next.expect("the stream goes on") {
+            return message;
         }
     }
 }
