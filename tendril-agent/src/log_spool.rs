@@ -98,6 +98,14 @@ pub(crate) struct SpoolRules {
     pub(crate) limit: u64,
 }
 
+impl SpoolRules {
+    /// A little more than the time between two uploads: an upload is then always ready when a chunk is cut, and no line
+    /// waits once for the one and once for the other.
+    fn cut_after(self) -> Duration {
+        self.flush_after + self.flush_after / 10
+    }
+}
+
 /// The writing end.
 #[derive(Debug)]
 pub(crate) struct LogSpool {
@@ -171,7 +179,7 @@ impl LogSpool {
             open: [OpenChunk::default(); 3],
             cuts: 0,
             progress,
-            flush_after: rules.flush_after,
+            flush_after: rules.cut_after(),
             unsynced: Vec::new(),
             unsynced_since: None,
         };

@@ -34,8 +34,8 @@ fn the_first_lines_are_cut_at_once_and_later_ones_are_gathered() {
     spool.append(Stream::Stdout, "two", soon);
     spool.cut_due(soon);
     spool.append(Stream::Stdout, "three", soon);
-    assert_eq!(spool.next_due(), Some(start + FLUSH));
-    spool.cut_due(start + FLUSH);
+    assert_eq!(spool.next_due(), Some(start + RULES.cut_after()));
+    spool.cut_due(start + RULES.cut_after());
     spool.flush();
     let expected = [(1, Stream::Stdout, "one\n".to_owned()), (2, Stream::Stdout, "two\nthree\n".to_owned())];
     assert_eq!(texts(&path), expected);

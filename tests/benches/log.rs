@@ -1,0 +1,127 @@
+//! A million lines, 100 MB, through one run: what a line costs, how many requests it takes, how soon it is stored, and
+//! whether the program that wrote it had to wait.
+//!
+//! `make bench`, or `cargo bench -p tendril-tests --bench log`.
+#![allow(clippy::expect_used, reason = "a measurement that cannot be made ends the program")]
+
+use std::{fs, path::Path, process::Command, time::Instant};
+
+use serde_json::json;
+use tendril_tests::{Program, World, fixtures, until_within};
+
+/// Lines of the run, of 100 bytes each.
+const LINES: u32 = 1_000_000;
+/// The longest that the run may take, in seconds.
+const LONGEST: u64 = 300;
+/// Unit of the times in `/proc/<pid>/stat`.
+const TICKS: f64 = 100.0;
+
+#[tokio::main]
+async fn main() {
+    // `cargo test --benches` runs this too, with `--test`: there is nothing to check.
+    if std::env::args().any(|argument| argument == "--test") {
+        return;
+    }
+    let world = World::start().await;
+    steady(&world).await;
+    flood(&world).await;
+}
+
+fn show(what: &str, value: &str, aim: &str) {
+    println!("{what:<58} {value:>14}   {aim}");
+}
+
+/// Ten lines a second, as a person watches them: from the line to its row.
+async fn steady(world: &World) {
+    let (_agent, deployment, _took) =
+        run(world, "i=0; while [ $i -lt 200 ]; do i=$((i+1)); echo line $i; sleep 0.05; done").await;
+    let query =
+        "select percentile_cont(array[0.5, 0.99]) within group (order by extract(epoch from created_at - ts))
+        from public.deployment_logs where deployment_id = $1 and stream = 'stdout'";
+    let times: Vec<f64> = world.database.query_one(query, &[&deployment]).await.expect("times").get(0);
+    show(
+        "first line of a chunk -> row, 20 lines/s: p50",
+        &format!("{:.0} ms", times[0] * 1e3),
+        "aim: <= 600 ms",
+    );
+    show("  p99", &format!("{:.0} ms", times[1] * 1e3), "");
+}
+
+/// As fast as it goes.
+async fn flood(world: &World) {
+    let script =
+        format!("awk 'BEGIN {{ for (n = 1; n <= {LINES}; n++) printf \"%-90s %8d\\n\", \"line\", n }}'");
+    let file = world.path("alone");
+    let timed = Instant::now();
+    let output = fs::File::create(&file).expect("a file");
+    let alone = Command::new("sh").args(["-c", &script]).stdout(output).status().expect("it runs");
+    assert!(alone.success());
+    let alone = timed.elapsed().as_secs_f64();
+
+    let stopwatch = world.path("applied");
+    let timed =
+        format!("began=$(date +%s%N); {script}; echo $(($(date +%s%N) - began)) >'{}'", stopwatch.display());
+    let (agent, deployment, took) = run(world, &timed).await;
+    let query = "select count(distinct xmin::text), count(*),
+            sum(array_length(string_to_array(log_chunk, E'\\n'), 1) - 1)::bigint,
+            extract(epoch from max(created_at) - min(created_at))::float8
+        from public.deployment_logs where deployment_id = $1 and stream = 'stdout'";
+    let counts = world.database.query_one(query, &[&deployment]).await.expect("the log");
+    let count = |column: usize| f64::from(i32::try_from(counts.get::<_, i64>(column)).expect("a count"));
+    let (requests, chunks, lines, seconds) = (count(0), count(1), count(2), counts.get::<_, f64>(3));
+    show(
+        &format!("{LINES} lines, 100 MB: queued to SUCCESS"),
+        &format!("{took:.1} s"),
+        &format!("{lines} lines stored"),
+    );
+    show("  agent: processor per line", &format!("{:.2} us", cpu(&agent) / lines * 1e6), "all of its life");
+    show("  agent: most resident memory", &format!("{:.1} MiB", most_memory(&agent)), "aim: <= 128 MiB");
+    show(
+        "  requests that store lines",
+        &format!("{:.2}/s", (requests - 1.0) / seconds),
+        &format!("{requests} in all; aim: <= 2/s"),
+    );
+    show("  rows", &format!("{:.0}/s", chunks / seconds), &format!("{chunks} in all"));
+    show("  the program, output to a file", &format!("{alone:.2} s"), "");
+    let applied =
+        fs::read_to_string(&stopwatch).expect("it was timed").trim().parse::<f64>().expect("nanoseconds")
+            / 1e9;
+    show("  the program, under the agent", &format!("{applied:.2} s"), &format!("{:.2} x", applied / alone));
+}
+
+/// Runs a script as the apply of a job; answers the agent, the job, and how long it took to SUCCESS.
+async fn run(world: &World, script: &str) -> (Program, uuid::Uuid, f64) {
+    let cluster = world.cluster().await;
+    let path = world.path("script");
+    fs::write(&path, script).expect("a script");
+    let agent = world.agent(&cluster).terraform(&fixtures("terraform-babbler")).start();
+    cluster.online().await;
+    let started = Instant::now();
+    let deployment = cluster.queue(json!({"template": "story", "variables": {"script": path}})).await;
+    let row = until_within(LONGEST, "the job ends", async || {
+        let row = deployment.row().await;
+        if row.has_ended() { Ok(row) } else { Err(format!("{row:?}")) }
+    })
+    .await;
+    assert_eq!(row.status, "SUCCESS", "{row:?}");
+    (agent, deployment.id, started.elapsed().as_secs_f64())
+}
+
+/// Largest resident memory so far, in MiB.
+fn most_memory(program: &Program) -> f64 {
+    let status = proc(program, "status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its memory");
+    line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number") / 1024.0
+}
+
+/// Seconds of processor that it has used.
+fn cpu(program: &Program) -> f64 {
+    let stat = proc(program, "stat");
+    // The name in parentheses may hold spaces; user and system time are the 12th and 13th fields after it.
+    let (_, fields) = stat.rsplit_once(") ").expect("fields");
+    fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<f64>().expect("ticks")).sum::<f64>() / TICKS
+}
+
+fn proc(program: &Program, file: &str) -> String {
+    fs::read_to_string(Path::new("/proc").join(program.pid().to_string()).join(file)).expect("Linux")
+}
