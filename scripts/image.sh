@@ -44,7 +44,7 @@ try_with_buildah() {
   "${CARGO_TARGET_DIR:-target}/debug/supabase-local" --port 0 --db-port 0 >"$work/stack" 2>&1 &
   stack=$!
   container=$(buildah from --pull-never "$tag")
-  # shellcheck disable=SC2329 # the trap calls it
+  # shellcheck disable=SC2317,SC2329 # the trap calls it
   end() {
     # The agent's whole group: buildah does not pass a signal on.
     [ "$agent" -eq 0 ] || kill -- "-$agent" 2>/dev/null
