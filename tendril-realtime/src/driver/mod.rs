@@ -2,6 +2,7 @@
 
 mod clocks;
 mod counters;
+mod exchange;
 mod mailbox;
 mod phase;
 mod task;

@@ -1,4 +1,4 @@
-//! The loop: connect, serve, wait, again.
+//! The life of the driver: connect, serve (see [`exchange`](super::exchange)), wait, again.
 
 use std::{
     collections::HashMap,
@@ -9,33 +9,23 @@ use std::{
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    task::yield_now,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
-
 use tracing::Instrument as _;
 
 use super::{
-    Answers, Counters, Message, Phase, Setup, Status,
-    clocks::Clocks,
-    mailbox,
+    Answers, Counters, Message, Phase, Setup, Status, mailbox,
     token_question::{TokenAnswer, TokenQuestion},
 };
 use crate::{
     backoff::Backoff,
     error::{Error, ErrorKind, Retry},
     session::{Action, Command, Delivery, Renewal, Session, SubscriberId},
-    socket::{Closed, Received, Socket},
+    socket::{Closed, Socket},
     telemetry::{CONNECT_SPAN, CONNECTION_SPAN, TARGET},
-    wire::{self, Outbound, close, event},
+    wire::{Outbound, close},
 };
 
-/// Messages taken from the socket before commands and timers get their turn.
-const BATCH: usize = 64;
-/// How long a goodbye may take.
-const GOODBYE: Duration = Duration::from_secs(2);
-/// How often the clocks are compared.
-const LOOK_AT_CLOCKS: Duration = Duration::from_secs(5);
 /// The pause after a refusal of what had worked before.
 const AFTER_REFUSAL: Duration = Duration::from_secs(30);
 
@@ -48,7 +38,7 @@ pub(super) struct Inbox {
 }
 
 /// Why serving a connection ended.
-enum Exit {
+pub(super) enum Exit {
     /// The connection is gone.
     Lost(Closed),
     /// The peer answers no more, or the machine slept: not worth a goodbye.
@@ -63,31 +53,32 @@ enum Exit {
 
 /// Why the session ends a connection.
 #[derive(Debug, Clone, Copy)]
-enum Ending {
+pub(super) enum Ending {
     /// The peer does not answer.
     Dead,
     /// The gateway's token for our key is over; a new connection gets a new one.
     KeyEnded,
 }
 
-struct Driver {
-    setup: Setup,
-    inbox: Inbox,
-    session: Session,
-    mailboxes: HashMap<SubscriberId, mailbox::Sender>,
-    answers: Answers,
+/// What the one task holds.
+pub(super) struct Driver {
+    pub(super) setup: Setup,
+    pub(super) inbox: Inbox,
+    pub(super) session: Session,
+    pub(super) mailboxes: HashMap<SubscriberId, mailbox::Sender>,
+    pub(super) answers: Answers,
     /// The session's wishes, performed in order. Emptied after each message, its memory kept.
-    actions: Vec<Action>,
+    pub(super) actions: Vec<Action>,
     /// Those of them that need the socket.
-    outgoing: Vec<Outbound>,
+    pub(super) outgoing: Vec<Outbound>,
     /// Why the session wants this connection to end.
-    ending: Option<Ending>,
+    pub(super) ending: Option<Ending>,
     /// Mailboxes that got something since the last wake-up.
-    touched: Vec<SubscriberId>,
-    tokens: TokenQuestion,
+    pub(super) touched: Vec<SubscriberId>,
+    pub(super) tokens: TokenQuestion,
     /// A connection proved to work at some time: what is refused later is no mistake in the settings.
-    proved_once: bool,
-    backoff: Backoff,
+    pub(super) proved_once: bool,
+    pub(super) backoff: Backoff,
 }
 
 /// Runs until the last handle is gone.
@@ -252,222 +243,15 @@ impl Driver {
         }
     }
 
-    /// Serves an open connection until it ends.
-    async fn serve(&mut self, mut socket: Socket) -> Exit {
-        self.inbox.counters.connections.add(1);
-        let since = Instant::now();
-        tracing::info!(target: TARGET, "connected");
-        self.say(|status| status.phase = Phase::Open { since });
-        self.step(Session::on_open);
-        let exit = self.exchange(&mut socket).await;
-        if matches!(exit, Exit::Shutdown(_) | Exit::Unwanted | Exit::Requested) {
-            let _ = timeout(GOODBYE, socket.close()).await;
-        }
-        if self.session.is_proved() {
-            self.backoff.reset();
-            self.proved_once = true;
-        }
-        self.step(Session::on_closed);
-        // What was not sent is made anew for the next connection.
-        self.outgoing.clear();
-        self.ending = None;
-        self.update_status();
-        exit
-    }
-
-    async fn exchange(&mut self, socket: &mut Socket) -> Exit {
-        let mut received = Vec::with_capacity(BATCH);
-        let mut clocks = Clocks::new(now(), SystemTime::now());
-        let mut wake = None;
-        let mut stale = true;
-        loop {
-            if let Some(dead) = self.send_outgoing(socket) {
-                return dead;
-            }
-            if stale {
-                // A machine that wakes up should notice it soon, whatever the session waits for.
-                let look = Instant::now() + LOOK_AT_CLOCKS;
-                wake = Some(self.session.wake().map_or(look, |wake| look.min(Instant::from_std(wake))));
-                self.update_status();
-                stale = false;
-            }
-            tokio::select! {
-                () = socket.receive(&mut received, BATCH) => {
-                    let more_waits = received.len() >= BATCH;
-                    if let Some(closed) = self.take_in(&mut received, &mut stale) {
-                        return Exit::Lost(closed);
-                    }
-                    if more_waits {
-                        // Readers on the same thread get their turn before their mailboxes are full.
-                        yield_now().await;
-                    }
-                }
-                message = self.inbox.control.recv() => {
-                    if let Some(exit) = self.handle(message) {
-                        // Leaves that were asked for go out before the goodbye.
-                        self.send_outgoing(socket);
-                        return exit;
-                    }
-                    stale = true;
-                }
-                // A peer that reads slowly makes the senders wait, not our memory grow.
-                Some(message) = self.inbox.pushes.recv(), if !socket.is_congested() => {
-                    self.handle(Some(message));
-                    stale = true;
-                }
-                answer = self.tokens.answer() => {
-                    self.step(|session, now, out| session.on_token(answer, now, out));
-                    stale = true;
-                }
-                () = sleep_until_some(wake) => {
-                    if clocks.slept(self.setup.settings.heartbeat_interval, now(), SystemTime::now()) {
-                        return Exit::Dead("the machine was asleep");
-                    }
-                    self.step(Session::tick);
-                    if !self.session.wants_connection(now()) {
-                        return Exit::Unwanted;
-                    }
-                    stale = true;
-                }
-            }
-        }
-    }
-
-    /// Feeds a batch to the session and fills the mailboxes; wakes each reader once.
-    fn take_in(&mut self, received: &mut Vec<Received>, stale: &mut bool) -> Option<Closed> {
-        let mut closed = None;
-        let at = now();
-        let mut bytes = 0;
-        let frames = received.len() as u64;
-        for item in received.drain(..) {
-            let message = match item {
-                Received::Text(text) => {
-                    bytes += text.as_str().len();
-                    wire::text::decode(&text)
-                }
-                Received::Binary(frame) => {
-                    bytes += frame.len();
-                    wire::binary::decode(&frame)
-                }
-                Received::Control => {
-                    self.session.on_sign_of_life(at);
-                    *stale = true;
-                    continue;
-                }
-                Received::Closed(end) => {
-                    closed = Some(end);
-                    continue;
-                }
-            };
-            match message {
-                Ok(message) => {
-                    *stale |=
-                        !matches!(message.body, wire::Body::Change(_)) || self.session.is_heartbeat_open();
-                    self.session.on_message(message, at, &mut self.actions);
-                }
-                Err(error) => {
-                    self.inbox.counters.malformed_frames.add(1);
-                    tracing::debug!(target: TARGET, %error, "a frame was passed over");
-                    self.session.on_sign_of_life(at);
-                    *stale = true;
-                }
-            }
-            self.perform();
-        }
-        self.wake_readers();
-        self.inbox.counters.frames_received.add(frames);
-        self.inbox.counters.bytes_received.add(bytes as u64);
-        closed
-    }
-
-    /// Performs what needs no socket; keeps the rest.
-    fn perform(&mut self) {
-        let mut actions = std::mem::take(&mut self.actions);
-        for action in actions.drain(..) {
-            match action {
-                Action::Deliver(subscriber, delivery) => self.deliver(subscriber, delivery),
-                Action::Send(message) => self.outgoing.push(message),
-                Action::Drop => self.ending = Some(Ending::Dead),
-                Action::Redial => self.ending = self.ending.or(Some(Ending::KeyEnded)),
-                Action::Answer(request, answer) => {
-                    if let Some(waiting) = self.answers.remove(&request) {
-                        let _ = waiting.send(answer);
-                    }
-                }
-                Action::AskForToken => self.tokens.ask(),
-                Action::TokenRefused(token) => self.tokens.refused(token),
-            }
-        }
-        self.actions = actions;
-    }
-
-    fn deliver(&mut self, subscriber: SubscriberId, delivery: Delivery) {
-        let Some(mailbox) = self.mailboxes.get(&subscriber) else { return };
-        if matches!(delivery, Delivery::Resync(_)) {
-            self.inbox.counters.resyncs.add(1);
-        }
-        let ends = matches!(delivery, Delivery::End(_));
-        let dropped = mailbox.put(delivery);
-        self.inbox.counters.events_delivered.add(1);
-        if dropped > 0 {
-            self.inbox.counters.events_dropped.add(dropped);
-        }
-        if ends {
-            // Dropping the sender wakes the reader.
-            self.mailboxes.remove(&subscriber);
-        } else if self.touched.last() != Some(&subscriber) {
-            self.touched.push(subscriber);
-        }
-    }
-
-    fn wake_readers(&mut self) {
-        for subscriber in self.touched.drain(..) {
-            if let Some(mailbox) = self.mailboxes.get(&subscriber) {
-                mailbox.wake();
-            }
-        }
-    }
-
-    /// Puts the session's messages into the socket's outbox.
-    fn send_outgoing(&mut self, socket: &mut Socket) -> Option<Exit> {
-        let mut outgoing = std::mem::take(&mut self.outgoing);
-        for message in outgoing.drain(..) {
-            self.send(&message, socket);
-        }
-        self.outgoing = outgoing;
-        self.ending.take().map(|ending| match ending {
-            Ending::Dead => Exit::Dead("the server answers no more"),
-            Ending::KeyEnded => {
-                let detail = "the token that the gateway made of the key has ended".to_owned();
-                Exit::Lost(Closed { code: None, detail: Some(detail) })
-            }
-        })
-    }
-
-    fn send(&self, message: &Outbound, socket: &mut Socket) {
-        let bytes = match wire::text::encode(message, self.setup.version) {
-            // A heartbeat behind megabytes would come too late.
-            Some(text) if message.event == event::name::HEARTBEAT => socket.queue_first(text),
-            Some(text) => socket.queue_text(text),
-            // Checked when it was accepted.
-            None => match wire::binary::encode(message) {
-                Ok(Some(frame)) => socket.queue_binary(frame),
-                Ok(None) | Err(_) => return,
-            },
-        };
-        self.inbox.counters.frames_sent.add(1);
-        self.inbox.counters.bytes_sent.add(bytes as u64);
-    }
-
     /// Lets the session run, and performs what it wants.
-    fn step(&mut self, run: impl FnOnce(&mut Session, std::time::Instant, &mut Vec<Action>)) {
+    pub(super) fn step(&mut self, run: impl FnOnce(&mut Session, std::time::Instant, &mut Vec<Action>)) {
         run(&mut self.session, now(), &mut self.actions);
         self.perform();
         self.wake_readers();
     }
 
     /// A message from a handle; `None` from the channel means that all handles are gone.
-    fn handle(&mut self, message: Option<Message>) -> Option<Exit> {
+    pub(super) fn handle(&mut self, message: Option<Message>) -> Option<Exit> {
         match message {
             Some(Message::Command { command, mailboxes, answer }) => {
                 if matches!(command, Command::Leave { .. }) {
@@ -545,11 +329,11 @@ impl Driver {
         self.say(|status| status.last_error = Some(error));
     }
 
-    fn say(&self, change: impl FnOnce(&mut Status)) {
+    pub(super) fn say(&self, change: impl FnOnce(&mut Status)) {
         self.inbox.status.send_modify(change);
     }
 
-    fn update_status(&self) {
+    pub(super) fn update_status(&self) {
         let (channels, live) = self.session.channels();
         let round_trip = self.session.round_trip();
         self.inbox.status.send_if_modified(|status| {
@@ -570,12 +354,12 @@ impl Driver {
     }
 }
 
-fn now() -> std::time::Instant {
+pub(super) fn now() -> std::time::Instant {
     // Tokio's clock, so that tests that pause time pause the session with it.
     Instant::now().into_std()
 }
 
-async fn sleep_until_some(time: Option<Instant>) {
+pub(super) async fn sleep_until_some(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
         None => pending().await,

@@ -30,7 +30,7 @@ pub(crate) enum Action {
     Deliver(SubscriberId, Delivery),
     /// Answer a request.
     Answer(RequestId, Result<Slice, Error>),
-    /// Ask the token source; tell the answer by [`Session::on_token`].
+    /// Ask the token source; tell the answer by [`Session::on_token`](super::Session::on_token).
     AskForToken,
     /// Tell the token source that this token was refused.
     TokenRefused(AccessToken),
