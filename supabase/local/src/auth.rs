@@ -1,9 +1,11 @@
-//! `/auth/v1`: sign-up and sign-in with a password, as far as local development needs them.
+//! `/auth/v1`: sign-up and sign-in with a password or anonymously, and the administration of users, as far as local
+//! development needs them.
 //!
 //! Users are rows of `auth.users`, confirmed at once because nobody reads mail here. A sign-in is a row of
 //! `auth.sessions`; its tokens are signed with the project's secret and renewed by refresh tokens that are good once.
-//! Other ways to sign in, mail and the administration of users are not here.
+//! Other ways to sign in and mail are not here: asked for, they are answered with 404 and a sentence.
 
+mod admin;
 mod error;
 mod password;
 mod session;
@@ -16,7 +18,7 @@ use axum::extract::{RawQuery, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, Uri};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -26,10 +28,7 @@ use crate::keys::ProjectKeys;
 use crate::link::Link;
 use error::AuthError;
 use session::Session;
-use user::User;
-
-/// The shortest password.
-const SHORTEST: usize = 6;
+use user::{Change, User};
 
 /// What all requests share.
 #[derive(Debug)]
@@ -52,20 +51,24 @@ pub(crate) fn router(auth: Arc<Auth>) -> Router {
         .route("/health", get(|| async { Json(json!({ "name": "supabase-local" })) }))
         .route("/signup", post(sign_up))
         .route("/token", post(token))
-        .route("/user", get(who))
+        .route("/user", get(who).put(change))
         .route("/logout", post(sign_out))
+        .merge(admin::router())
+        .fallback(async |uri: Uri| AuthError::NotHere(uri.path().to_owned()))
         .with_state(auth)
 }
 
+/// Somebody with an address and a password, or nobody in particular: without either it is an anonymous sign-in.
 async fn sign_up(State(auth): State<Arc<Auth>>, body: Bytes) -> Answer {
     let body = object(&body)?;
-    let (email, password) = credentials(&body)?;
-    if password.chars().count() < SHORTEST {
-        return Err(AuthError::WeakPassword);
+    let change = Change::read(&body, "data")?;
+    let given =
+        |name: &str| body.get(name).is_some_and(|value| value.as_str().is_some_and(|text| !text.is_empty()));
+    let anonymous = !["email", "phone", "password"].into_iter().any(given);
+    if !anonymous {
+        credentials(&body)?;
     }
-    let hash = password::hash(password).await?;
-    let metadata = body.get("data").cloned().filter(Value::is_object).unwrap_or_else(|| json!({}));
-    let user = User::create(&auth.link, &email, &hash, &metadata).await?;
+    let user = User::create(&auth.link, &change.hashed().await?).await?;
     open(&auth, user, None).await
 }
 
@@ -94,6 +97,14 @@ async fn token(State(auth): State<Arc<Auth>>, RawQuery(query): RawQuery, body: B
 async fn who(State(auth): State<Arc<Auth>>, headers: HeaderMap) -> Answer {
     let (user, _) = signed_in(&auth, &headers).await?;
     Ok(Json(user.to_json()).into_response())
+}
+
+/// Another address, another password, other metadata.
+async fn change(State(auth): State<Arc<Auth>>, headers: HeaderMap, body: Bytes) -> Answer {
+    let (user, _) = signed_in(&auth, &headers).await?;
+    let change = Change::read(&object(&body)?, "data")?;
+    let user = User::change(&auth.link, user.id, &change.hashed().await?).await?;
+    Ok(Json(user.ok_or(AuthError::NoUser)?.to_json()).into_response())
 }
 
 async fn sign_out(State(auth): State<Arc<Auth>>, RawQuery(query): RawQuery, headers: HeaderMap) -> Answer {

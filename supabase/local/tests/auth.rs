@@ -73,7 +73,13 @@ async fn each_refusal_has_its_code() {
     let signup = "/auth/v1/signup";
     assert_eq!(code(call(&stack, "POST", signup, None, &again).await), refused(422, "user_already_exists"));
     assert_eq!(code(call(&stack, "POST", signup, None, &short).await), refused(422, "weak_password"));
-    assert_eq!(code(call(&stack, "POST", signup, None, &json!({})).await), refused(400, "validation_failed"));
+    assert_eq!(
+        code(
+            call(&stack, "POST", signup, None, &json!({"email": "nowhere", "password": "correct horse"}))
+                .await
+        ),
+        refused(400, "validation_failed")
+    );
     let wrong = refused(400, "invalid_credentials");
     assert_eq!(code(sign_in(&stack, "ada@example.com", "battery staple").await), wrong);
     assert_eq!(code(sign_in(&stack, "nobody@example.com", "correct horse").await), wrong);
@@ -106,5 +112,77 @@ async fn a_refresh_token_is_good_once_and_a_sign_out_ends_the_session() {
     let (status, refusal) = call(&stack, "GET", "/auth/v1/user", Some(token), &json!({})).await;
     assert_eq!((status, &refusal["error_code"]), (403, &json!("session_not_found")));
     assert_eq!(renew(&renewed["refresh_token"]).await.0, 400);
+    stack.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_user_changes_address_password_and_metadata() {
+    let stack = stack().await;
+    let session = sign_up(&stack, "ada@example.com").await;
+    let token = session["access_token"].as_str().unwrap();
+    let change = json!({"email": "Ada@lovelace.example", "password": "analytical", "data": {"name": null, "born": 1815}});
+    let (status, user) = call(&stack, "PUT", "/auth/v1/user", Some(token), &change).await;
+    assert_eq!(status, 200, "{user}");
+    assert_eq!(user["email"], "ada@lovelace.example");
+    assert_eq!(user["user_metadata"], json!({"born": 1815}));
+    assert_eq!(sign_in(&stack, "ada@lovelace.example", "analytical").await.0, 200);
+    assert_eq!(sign_in(&stack, "ada@lovelace.example", "correct horse").await.0, 400);
+    sign_up(&stack, "bob@example.com").await;
+    let of_bob = json!({"email": "bob@example.com"});
+    let (status, refusal) = call(&stack, "PUT", "/auth/v1/user", Some(token), &of_bob).await;
+    assert_eq!((status, &refusal["error_code"]), (422, &json!("user_already_exists")));
+    stack.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_anonymous_user_may_become_somebody() {
+    let stack = stack().await;
+    let (status, session) =
+        call(&stack, "POST", "/auth/v1/signup", None, &json!({"data": {"theme": "dark"}})).await;
+    assert_eq!(status, 200, "{session}");
+    assert_eq!(session["user"]["is_anonymous"], true);
+    let token = session["access_token"].as_str().unwrap();
+    let (status, _) = call(&stack, "POST", "/rest/v1/notes", Some(token), &json!({"body": "mine"})).await;
+    assert_eq!(status, 201);
+    let change = json!({"email": "ada@example.com", "password": "correct horse"});
+    let (_, user) = call(&stack, "PUT", "/auth/v1/user", Some(token), &change).await;
+    assert_eq!((&user["is_anonymous"], &user["id"]), (&json!(false), &session["user"]["id"]));
+    assert_eq!(sign_in(&stack, "ada@example.com", "correct horse").await.0, 200);
+    stack.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_administrator_makes_lists_changes_and_removes_users_and_nobody_else_does() {
+    let stack = stack().await;
+    let service = stack.keys().service_role().to_owned();
+    let users = "/auth/v1/admin/users";
+    let ada = json!({"email": "ada@example.com", "password": "correct horse", "app_metadata": {"team": "a"}});
+    let (status, made) = call(&stack, "POST", users, Some(&service), &ada).await;
+    assert_eq!((status, &made["app_metadata"]["team"]), (200, &json!("a")), "{made}");
+    let (_, listed) = call(&stack, "GET", users, Some(&service), &json!({})).await;
+    assert_eq!(listed["users"].as_array().unwrap().len(), 1);
+    let one = format!("{users}/{}", made["id"].as_str().unwrap());
+    let (_, changed) =
+        call(&stack, "PUT", &one, Some(&service), &json!({"app_metadata": {"team": "b"}})).await;
+    assert_eq!(changed["app_metadata"]["team"], "b");
+    assert_eq!(changed["app_metadata"]["provider"], "email");
+    let (_, session) = sign_in(&stack, "ada@example.com", "correct horse").await;
+    for (method, path) in [("GET", users), ("POST", users), ("DELETE", one.as_str())] {
+        for token in [session["access_token"].as_str().unwrap(), stack.anon_key()] {
+            let (status, refusal) = call(&stack, method, path, Some(token), &ada).await;
+            assert_eq!((status, &refusal["error_code"]), (403, &json!("not_admin")));
+        }
+    }
+    assert_eq!(call(&stack, "DELETE", &one, Some(&service), &json!({})).await, (200, json!({})));
+    assert_eq!(call(&stack, "GET", &one, Some(&service), &json!({})).await.1["error_code"], "user_not_found");
+    stack.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_not_here_is_said() {
+    let stack = stack().await;
+    let (status, refusal) = call(&stack, "POST", "/auth/v1/otp", None, &json!({"email": "a@b.c"})).await;
+    assert_eq!((status, &refusal["error_code"]), (404, &json!("not_found")));
+    assert!(refusal["msg"].as_str().unwrap().contains("supabase-local has no /otp"), "{refusal}");
     stack.stop().await.unwrap();
 }

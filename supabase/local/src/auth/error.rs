@@ -37,6 +37,15 @@ pub(super) enum AuthError {
     NoUser,
     #[error("Session from session_id claim in JWT does not exist")]
     NoSession,
+    #[error("User not allowed")]
+    NotAdmin,
+    #[error("User not found")]
+    UnknownUser,
+    /// An endpoint of Supabase Auth that this stack lacks, or none at all.
+    #[error(
+        "supabase-local has no {0}: its Auth has signup, token, user, logout and admin/users, with passwords and anonymous users"
+    )]
+    NotHere(String),
     /// The database, or this machine.
     #[error("Database error: {0}")]
     Internal(String),
@@ -56,6 +65,9 @@ impl AuthError {
             Self::BadToken(_) | Self::NoSubject => (StatusCode::FORBIDDEN, "bad_jwt"),
             Self::NoUser => (StatusCode::FORBIDDEN, "user_not_found"),
             Self::NoSession => (StatusCode::FORBIDDEN, "session_not_found"),
+            Self::NotAdmin => (StatusCode::FORBIDDEN, "not_admin"),
+            Self::UnknownUser => (StatusCode::NOT_FOUND, "user_not_found"),
+            Self::NotHere(_) => (StatusCode::NOT_FOUND, "not_found"),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "unexpected_failure"),
         }
     }

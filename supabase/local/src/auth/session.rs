@@ -63,9 +63,9 @@ impl Session {
             "user_metadata": user.metadata,
             "role": user.role,
             "aal": "aal1",
-            "amr": [{ "method": "password", "timestamp": now }],
+            "amr": [{ "method": if user.is_anonymous { "anonymous" } else { "password" }, "timestamp": now }],
             "session_id": self.id,
-            "is_anonymous": false,
+            "is_anonymous": user.is_anonymous,
         }));
         json!({
             "access_token": token,
