@@ -4,7 +4,7 @@ SHELL := bash
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 ARGS ?=
 
-.PHONY: help setup demo test bench bench-peers lint image check check-functions check-templates check-chart check-workflows check-image
+.PHONY: help setup demo test bench bench-peers lint image check check-functions check-clients check-templates check-chart check-workflows check-image
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -31,10 +31,13 @@ bench-peers: ## tendril-realtime beside other clients of Supabase Realtime; need
 lint: setup ## Format, clippy, documentation, scripts, templates
 	scripts/lint.sh
 
-check: check-functions check-templates check-chart check-workflows check-image ## What is not Rust; the tools come into .tools
+check: check-functions check-clients check-templates check-chart check-workflows check-image ## What is not Rust, and the stack with supabase-js; the tools come into .tools
 
 check-functions: ## Edge Functions, with Deno on a local stack
 	scripts/check-functions.sh
+
+check-clients: ## The local stack, with the real supabase-js; needs Node.js
+	scripts/check-clients.sh
 
 check-templates: ## template.json against variables, their rules tried, checkov
 	scripts/check-templates.sh
