@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::{
+    contract::known,
     failpoint::failpoint,
     job::{Job, Status},
     pace::Backoff,
@@ -30,7 +31,8 @@ pub(crate) enum Claim {
 
 #[derive(Deserialize)]
 struct Row {
-    status: Status,
+    #[serde(deserialize_with = "known")]
+    status: Option<Status>,
     claim_token: Option<Uuid>,
     attempt: i32,
     config_snapshot: Value,
@@ -65,7 +67,7 @@ async fn look_again(rest: &Rest, id: Uuid, claim_token: Uuid, lost: Error) -> Re
         let answer = rest.from("deployments").select(COLUMNS).eq("id", id).rows::<Row>().await;
         match answer {
             // It was not carried out, and the row still waits.
-            Ok(rows) if rows.iter().any(|row| row.status == Status::Queued) => return Err(lost),
+            Ok(rows) if rows.iter().any(|row| row.status == Some(Status::Queued)) => return Err(lost),
             Ok(rows) => return Ok(judge(id, claim_token, rows)),
             Err(error) if Instant::now() >= give_up => return Err(error),
             Err(error) => sleep(backoff.after(&error)).await,
@@ -74,7 +76,7 @@ async fn look_again(rest: &Rest, id: Uuid, claim_token: Uuid, lost: Error) -> Re
 }
 
 fn judge(id: Uuid, claim_token: Uuid, rows: Vec<Row>) -> Claim {
-    let ours = |row: &Row| row.status == Status::Processing && row.claim_token == Some(claim_token);
+    let ours = |row: &Row| row.status == Some(Status::Processing) && row.claim_token == Some(claim_token);
     match rows.into_iter().find(ours) {
         Some(row) => Claim::Won(Job { id, attempt: row.attempt, claim_token, config: row.config_snapshot }),
         None => Claim::Lost,

@@ -10,6 +10,7 @@ use tendril_realtime::{Changes, Client, Error, ErrorKind, Filter, Rest, rest::Re
 
 use crate::{
     config::{Config, ConfigProblems},
+    contract::{FIRST, Standing},
     disk::Disk,
     heartbeat::advice,
     redact::Redactor,
@@ -34,24 +35,27 @@ pub struct Finding {
     pub check: &'static str,
     /// Nothing, if it is well; otherwise the cause and how to mend it.
     pub problem: Option<String>,
+    /// What is worth knowing although it is well.
+    pub note: Option<String>,
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.problem {
-            None => write!(f, "ok    {}", self.check),
-            Some(problem) => write!(f, "WRONG {}: {}", self.check, problem.replace('\n', "\n      ")),
+        match (&self.problem, &self.note) {
+            (None, None) => write!(f, "ok    {}", self.check),
+            (None, Some(note)) => write!(f, "ok    {}: {note}", self.check),
+            (Some(problem), _) => write!(f, "WRONG {}: {}", self.check, problem.replace('\n', "\n      ")),
         }
     }
 }
 
 fn finding(check: &'static str, result: Result<(), String>) -> Finding {
-    Finding { check, problem: result.err() }
+    Finding { check, problem: result.err(), note: None }
 }
 
 /// What is wrong with a configuration that cannot even be read.
 pub fn of_problems(problems: &ConfigProblems) -> Vec<Finding> {
-    let wrong = |problem: &String| Finding { check: "configuration", problem: Some(problem.clone()) };
+    let wrong = |problem: &String| finding("configuration", Err(problem.clone()));
     problems.sentences().iter().map(wrong).collect()
 }
 
@@ -78,7 +82,7 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
             findings.push(finding("control plane", reached));
             // What depends on it would only say the same again.
             if reachable {
-                findings.push(finding("database schema", schema(client.rest()).await));
+                findings.push(schema(client.rest()).await);
                 findings.push(finding("realtime", realtime(&client, config).await));
             }
             client.shutdown().await;
@@ -177,15 +181,29 @@ async fn control_plane(rest: &Rest, config: &Config) -> Result<(), String> {
     }
 }
 
-async fn schema(rest: &Rest) -> Result<(), String> {
-    let newest = rest.from("deployments").select("plan_sha256,approved_plan").limit(1).timeout(TIMEOUT);
+/// The first contract is known by its last columns, any later one by its number.
+async fn schema(rest: &Rest) -> Finding {
+    let check = "database schema";
+    let needed = rest.from("deployments").select("plan_sha256,approved_plan").limit(1).timeout(TIMEOUT);
     let logs = rest.from("deployment_logs").select("seq").limit(1).timeout(TIMEOUT);
-    for asked in [newest.rows::<Value>().await, logs.rows::<Value>().await] {
-        asked.map_err(|error| {
-            format!("the database is older than this agent ({error}): apply supabase/migrations to it")
-        })?;
+    for asked in [needed.rows::<Value>().await, logs.rows::<Value>().await] {
+        if let Err(error) = asked {
+            let problem =
+                format!("the database is older than this agent ({error}): apply supabase/migrations to it");
+            return finding(check, Err(problem));
+        }
     }
-    Ok(())
+    let asked = rest.rpc("contract_version", &json!({})).timeout(TIMEOUT).idempotent(true);
+    let database = match asked.value::<u32>().await {
+        Ok(database) => database,
+        Err(error) if error.api().is_some_and(|api| api.code == "PGRST202") => FIRST,
+        Err(error) => return finding(check, Err(cause(&error))),
+    };
+    let standing = Standing::of(database);
+    match standing {
+        Standing::TooOld(_) => finding(check, Err(standing.sentence().unwrap_or_default())),
+        _ => Finding { check, problem: None, note: standing.sentence() },
+    }
 }
 
 async fn realtime(client: &Client, config: &Config) -> Result<(), String> {

@@ -8,7 +8,14 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::{approval::Approvals, config::Config, disk::Disk, roster::Roster, series};
+use crate::{
+    approval::Approvals,
+    config::Config,
+    contract::{CONTRACT, Standing},
+    disk::Disk,
+    roster::Roster,
+    series,
+};
 
 pub(crate) mod server;
 
@@ -33,6 +40,8 @@ struct State {
     heard: Option<Instant>,
     /// How many jobs wait in the queue.
     queued: usize,
+    /// The contract that the database holds, by its last answer.
+    contract: Option<u32>,
 }
 
 /// Why the agent can or cannot be given work.
@@ -51,8 +60,14 @@ enum Readiness {
 impl Default for Health {
     fn default() -> Self {
         let now = Instant::now();
-        let state =
-            State { readiness: Readiness::Starting, started: now, pulse: now, heard: None, queued: 0 };
+        let state = State {
+            readiness: Readiness::Starting,
+            started: now,
+            pulse: now,
+            heard: None,
+            queued: 0,
+            contract: None,
+        };
         Self { state: Arc::new(Mutex::new(state)) }
     }
 }
@@ -62,6 +77,19 @@ impl Health {
     pub(crate) fn heard(&self) {
         self.state().heard = Some(Instant::now());
         self.unless_draining(Readiness::Ready);
+    }
+
+    /// The database holds this contract. It is said when it is news.
+    pub(crate) fn learn_contract(&self, database: u32) {
+        if self.state().contract.replace(database) == Some(database) {
+            return;
+        }
+        let standing = Standing::of(database);
+        match (standing.sentence(), standing) {
+            (None, _) => {}
+            (Some(sentence), Standing::Newer(_)) => tracing::info!("{sentence}"),
+            (Some(sentence), _) => tracing::warn!("{sentence}"),
+        }
     }
 
     /// A heartbeat was not answered, or refused.
@@ -136,6 +164,11 @@ impl Panel {
             "agent": config.agent_name,
             "version": env!("CARGO_PKG_VERSION"),
             "cluster_id": config.cluster_id,
+            "contract": {
+                "agent": CONTRACT,
+                "database": state.contract,
+                "note": state.contract.and_then(|database| Standing::of(database).sentence()),
+            },
             "terraform": {"program": config.terraform.name(), "version": config.terraform.version()},
             "state_backend": config.state_backend.kind().name(),
             "uptime_seconds": state.started.elapsed().as_secs(),

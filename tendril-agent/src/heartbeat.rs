@@ -9,6 +9,7 @@ use tendril_realtime::{Error, ErrorKind, Rest, Retry};
 use tokio::time::sleep;
 
 use crate::{
+    contract::FIRST,
     health::Health,
     lease::{ClaimState, Leases},
     pace::{Backoff, around, first_beat, first_pauses},
@@ -38,6 +39,13 @@ struct Answer {
     claims: Vec<ClaimState>,
     #[serde(default)]
     reaped: u64,
+    /// The contract that the database holds.
+    #[serde(default = "first")]
+    contract: u32,
+}
+
+const fn first() -> u32 {
+    FIRST
 }
 
 impl Heartbeat {
@@ -96,6 +104,7 @@ impl Heartbeat {
                     metrics::counter!(series::JOBS_MOVED).increment(answer.reaped);
                     tracing::info!(jobs = answer.reaped, "jobs of lost agents were moved on");
                 }
+                self.health.learn_contract(answer.contract);
                 self.health.heard();
                 Ok(())
             }

@@ -11,7 +11,10 @@ use tendril_realtime::{
 };
 use uuid::Uuid;
 
-use crate::job::{Status, state_key};
+use crate::{
+    contract::known,
+    job::{Status, state_key},
+};
 
 /// A row that waits, as far as the choice needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +28,9 @@ pub(crate) struct Queued {
 #[derive(Clone, Debug, Deserialize)]
 struct Row {
     id: Uuid,
-    status: Status,
+    /// None: one of a later contract. Such a row is no job for this agent.
+    #[serde(deserialize_with = "known")]
+    status: Option<Status>,
     created_at: Timestamp,
     claim_token: Option<Uuid>,
     cancel_requested_at: Option<Timestamp>,
@@ -78,9 +83,9 @@ impl Row {
         let Self { id, status, created_at, claim_token, cancel_requested_at, approved_plan, config_snapshot } =
             self;
         match (status, claim_token, cancel_requested_at) {
-            (Status::Queued, ..) => QueueNews::Waits(Queued { id, created_at, config_snapshot }),
-            (Status::Processing, Some(claim_token), Some(_)) => QueueNews::Cancel(id, claim_token),
-            (Status::Processing, Some(claim_token), None) => match approved_plan {
+            (Some(Status::Queued), ..) => QueueNews::Waits(Queued { id, created_at, config_snapshot }),
+            (Some(Status::Processing), Some(claim_token), Some(_)) => QueueNews::Cancel(id, claim_token),
+            (Some(Status::Processing), Some(claim_token), None) => match approved_plan {
                 Some(plan) => QueueNews::Approved(id, claim_token, plan),
                 None => QueueNews::Gone(id),
             },
@@ -195,6 +200,7 @@ mod tests {
         let approved = json!({"claim_token": claim, "approved_plan": "abc"});
         assert_eq!(news("PROCESSING", &approved), QueueNews::Approved(Uuid::nil(), claim, "abc".to_owned()));
         assert_eq!(news("CANCELLED", &cancelled), QueueNews::Gone(Uuid::nil()));
+        assert_eq!(news("PAUSED_BY_A_LATER_CONTRACT", &cancelled), QueueNews::Gone(Uuid::nil()));
         assert!(matches!(news("QUEUED", &json!({})), QueueNews::Waits(_)));
     }
 

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::{
+    contract::known,
     job::{Job, Status},
     stop::{Stop, StopReason},
 };
@@ -38,8 +39,8 @@ pub(crate) struct ClaimState {
     /// Whether the user asked to cancel it.
     #[serde(default)]
     pub(crate) cancel_requested: bool,
-    /// The job's status; none where no job has this claim any more.
-    #[serde(default)]
+    /// The job's status; none where no job has this claim any more, or where it is one of a later contract.
+    #[serde(default, deserialize_with = "known")]
     pub(crate) status: Option<Status>,
 }
 
@@ -132,6 +133,9 @@ mod tests {
         let handed_on =
             json!({"mine": false, "deployment_id": null, "cancel_requested": false, "status": null});
         assert_eq!(after(&handed_on), Some(StopReason::Fenced));
+        let of_a_later_contract = |mine| json!({"mine": mine, "status": "SUSPENDED", "suspended_by": "x"});
+        assert_eq!(after(&of_a_later_contract(true)), None);
+        assert_eq!(after(&of_a_later_contract(false)), Some(StopReason::Fenced));
         let given_up = json!({"mine": false, "cancel_requested": false, "status": "FAILED"});
         assert_eq!(after(&given_up), None);
     }

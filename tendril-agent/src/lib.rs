@@ -11,7 +11,7 @@
 //!
 //! Around it: `session` (the machine token), `heartbeat`, `recovery` and `rescue` (what an earlier life left: attempts, and
 //! state that was not stored), `orphans` and `reaper` (processes without a parent), `shutdown`, `stop` (the order to end one
-//! job), `disk`, `roster`, `series`, `health`, `telemetry`; and [`doctor`]. [`Agent`] wires them, and the process is a [`Config`] and a
+//! job), `contract` (which database this agent understands), `disk`, `roster`, `series`, `health`, `telemetry`; and [`doctor`]. [`Agent`] wires them, and the process is a [`Config`] and a
 //! [`Shutdown`] away:
 //!
 //! ```no_run
@@ -30,6 +30,7 @@ mod bench;
 mod claim;
 mod cli;
 mod config;
+mod contract;
 mod crew;
 mod disk;
 pub mod doctor;

@@ -4,7 +4,7 @@ use std::{io, path::Path, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use tendril_realtime::{Error, ErrorKind, Rest};
+use tendril_realtime::{ApiError, Error, ErrorKind, Rest};
 use tokio::{sync::watch, time::sleep};
 use uuid::Uuid;
 
@@ -104,14 +104,26 @@ impl Reporter {
         }
     }
 
-    /// One PATCH with the claim. Errors: it may be tried again.
+    /// One PATCH with the claim, without what a database of an earlier contract has no column for. Errors: it may be tried
+    /// again.
     async fn write(&self, mut body: Value) -> Result<Written, Error> {
+        body["claim_token"] = json!(self.claim_token);
+        loop {
+            match self.patch(&body).await {
+                Err(error) if error.api().and_then(|api| missing_column(api, &mut body)).is_some() => {
+                    tracing::debug!(%error, "the database is older than this agent: written without that column");
+                }
+                written => return written,
+            }
+        }
+    }
+
+    async fn patch(&self, body: &Value) -> Result<Written, Error> {
         #[derive(Deserialize)]
         struct Row {}
-        body["claim_token"] = json!(self.claim_token);
         // The same write twice changes nothing, so that the library may repeat it.
         let request =
-            self.rest.from("deployments").update(&body).eq("id", self.id).select("id").idempotent(true);
+            self.rest.from("deployments").update(body).eq("id", self.id).select("id").idempotent(true);
         match request.rows::<Row>().await {
             Ok(rows) if rows.is_empty() => Ok(Written::Refused("there is no such deployment".to_owned())),
             Ok(_) => Ok(Written::Stored),
@@ -123,6 +135,15 @@ impl Reporter {
             },
         }
     }
+}
+
+/// Takes out of a body what PostgREST says that the table has no column for, and answers it. What every contract has stays:
+/// a write without it would say something else.
+fn missing_column(api: &ApiError, body: &mut Value) -> Option<Value> {
+    const ALWAYS: [&str; 4] = ["claim_token", "status", "phase", "log_count"];
+    let column = (api.code == "PGRST204").then(|| api.message.split('\'').nth(1)).flatten()?;
+    let fields = body.as_object_mut().filter(|_| !ALWAYS.contains(&column))?;
+    fields.remove(column)
 }
 
 /// Tells the row where the job is, without making the job wait, except where it must.
@@ -242,5 +263,43 @@ impl ClaimRecord {
     /// What an earlier life kept.
     pub(crate) fn load(path: &Path) -> io::Result<Self> {
         Ok(serde_json::from_slice(&std::fs::read(path)?)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wiremock::ResponseTemplate;
+
+    use super::*;
+    use crate::bench::ControlPlane;
+
+    fn lacks(column: &str) -> ResponseTemplate {
+        let message = format!("Could not find the '{column}' column of 'deployments' in the schema cache");
+        let body = json!({"code": "PGRST204", "message": message, "details": null, "hint": null});
+        ResponseTemplate::new(400).set_body_json(body)
+    }
+
+    #[tokio::test]
+    async fn columns_that_an_older_database_lacks_are_left_out_and_the_rest_is_stored() {
+        let plane = ControlPlane::start().await;
+        plane.answer_next("deployments", lacks("newer"));
+        plane.answer_next("deployments", lacks("newest"));
+        let reporter = Reporter::new(plane.rest(), Uuid::nil(), Uuid::from_u128(5));
+        let body = json!({"phase": "PLAN", "newer": 1, "newest": {"a": 2}});
+        assert_eq!(reporter.write(body).await.unwrap(), Written::Stored);
+        let stored = plane.told(|told| told.patches.clone());
+        assert_eq!(stored, [json!({"phase": "PLAN", "claim_token": Uuid::from_u128(5)})]);
+    }
+
+    #[tokio::test]
+    async fn a_write_is_not_made_without_what_it_is_about() {
+        for column in ["status", "claim_token", "of_nothing_that_was_sent"] {
+            let plane = ControlPlane::start().await;
+            plane.answer_next("deployments", lacks(column));
+            let reporter = Reporter::new(plane.rest(), Uuid::nil(), Uuid::from_u128(5));
+            let error = reporter.write(json!({"status": "FAILED"})).await.unwrap_err();
+            assert_eq!(error.api().unwrap().code, "PGRST204");
+            assert_eq!(plane.told(|told| told.patches.len()), 0);
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! Where Supabase is: the local stack, or an external one that the environment names.
 
-use std::{env, fs};
+use std::{env, fs, path::Path};
 
-use supabase_local::{JwtSecret, Stack};
+use supabase_local::{JwtSecret, Stack, StackBuilder};
 use tokio_postgres::{Client, NoTls};
 
 use crate::{patience::until, world::repository};
@@ -32,15 +32,21 @@ impl Project {
     pub async fn start() -> Self {
         match env::var("STACK").as_deref() {
             Ok("external") => Self::external().await,
-            Ok("local") | Err(_) => Self::local().await,
+            Ok("local") | Err(_) => Self::on(Stack::builder()).await,
             Ok(other) => {
                 panic!("STACK is \"{other}\": leave it out for the local stack, or write \"external\"")
             }
         }
     }
 
-    async fn local() -> Self {
-        let stack = Stack::builder().start().await.unwrap_or_else(|error| panic!("the local stack: {error}"));
+    /// A local stack whose database has these migrations, whatever `STACK` says: what is asked about them is no question
+    /// to a project that has its own.
+    pub async fn with_migrations(dir: &Path) -> Self {
+        Self::on(Stack::builder().migrations(dir)).await
+    }
+
+    async fn on(stack: StackBuilder) -> Self {
+        let stack = stack.start().await.unwrap_or_else(|error| panic!("the local stack: {error}"));
         Self {
             url: stack.api_url(),
             anon_key: stack.anon_key().to_owned(),

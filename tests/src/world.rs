@@ -30,7 +30,15 @@ pub struct World {
 impl World {
     /// Starts the stack, or finds the external one.
     pub async fn start() -> Self {
-        let project = Project::start().await;
+        Self::of(Project::start().await).await
+    }
+
+    /// Starts a local stack whose database has the migrations of this directory.
+    pub async fn with_migrations(dir: &Path) -> Self {
+        Self::of(Project::with_migrations(dir).await).await
+    }
+
+    async fn of(project: Project) -> Self {
         let database = Arc::new(project.database().await);
         let scratch = tempfile::tempdir().expect("a scratch directory");
         Self { project: Arc::new(project), database, scratch, users: Mutex::default() }

@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
 mod cancel;
+mod compatibility;
 mod doctor;
 mod drain;
 mod health;

@@ -1,0 +1,154 @@
+//! An agent beside a database of the contract before its own, and of the one after it.
+
+use std::{fs, path::Path};
+
+use serde_json::{Value, json};
+use tendril_tests::{AgentSetup, World, fixtures, repository, until};
+
+use crate::probe::{free_address, get};
+
+/// The last migration of the first contract.
+const FIRST_CONTRACT: &str = "20261123101700";
+
+/// Puts those of the product's migrations into a directory that are wanted.
+fn migrations(dir: &Path, wanted: impl Fn(&str) -> bool) {
+    for entry in fs::read_dir(repository("supabase/migrations")).expect("the migrations") {
+        let file = entry.expect("a migration").path();
+        let name = file.file_name().and_then(|name| name.to_str()).expect("a name").to_owned();
+        if wanted(&name) {
+            fs::copy(&file, dir.join(name)).expect("a copy");
+        }
+    }
+}
+
+/// What the doctor says of the database.
+async fn examined(setup: &AgentSetup) -> String {
+    let mut doctor = setup.doctor();
+    let ended = doctor.ended().await;
+    assert_eq!(ended.code(), Some(0), "{}", doctor.output());
+    let said = doctor.output();
+    said.lines().find(|line| line.contains("database schema")).expect("a finding").to_owned()
+}
+
+/// `contract` of `/status`, once the database has said it.
+async fn contract(addr: std::net::SocketAddr) -> Value {
+    until("the contract is shown", async || {
+        let status = get(addr, "/status").map(|(_, body)| body).unwrap_or_default();
+        let status: Value = serde_json::from_str(&status).unwrap_or_default();
+        let shown = &status["contract"];
+        if shown["database"].is_null() { Err(status.to_string()) } else { Ok(shown.clone()) }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_agent_is_built_for_the_contract_of_the_migrations_beside_it() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let addr = free_address();
+    let setup = world.agent(&cluster).env("TENDRIL_HEALTH_ADDR", addr.to_string());
+    let _agent = setup.start();
+    let shown = contract(addr).await;
+    assert_eq!((&shown["agent"], &shown["note"]), (&shown["database"], &Value::Null), "{shown}");
+}
+
+#[tokio::test]
+async fn with_a_database_of_the_contract_before_jobs_run_are_cancelled_and_wait_for_approval() {
+    let dir = tempfile::tempdir().expect("a directory");
+    migrations(dir.path(), |name| name < FIRST_CONTRACT || name.starts_with(FIRST_CONTRACT));
+    let world = World::with_migrations(dir.path()).await;
+    let cluster = world.cluster().await;
+    let addr = free_address();
+    let setup = world.agent(&cluster);
+    let said = examined(&setup).await;
+    assert!(said.starts_with("ok ") && said.contains("Apply the newest supabase/migrations"), "{said}");
+
+    let agent = setup.env("TENDRIL_HEALTH_ADDR", addr.to_string()).start();
+    let job = cluster.queue(json!({"template": "count", "stack": "s", "variables": {"lines": 3}})).await;
+    let row = job.ended().await;
+    assert_eq!(row.status, "SUCCESS", "{row:?}");
+    assert_eq!(row.plan_summary.as_ref().and_then(|plan| plan["add"].as_u64()), Some(1), "{row:?}");
+    job.log().await.assert_complete(&row);
+    let shown = contract(addr).await;
+    assert_eq!(shown["database"], 1, "{shown}");
+    assert!(
+        shown["note"].as_str().is_some_and(|note| note.contains("all works but what came since")),
+        "{shown}"
+    );
+    agent.says("the database holds contract 1").await;
+
+    let waits = cluster
+        .queue(json!({"template": "count", "stack": "w", "approval": true, "variables": {"lines": 2}}))
+        .await;
+    waits.becomes("rests in APPROVAL", |row| row.phase.as_deref() == Some("APPROVAL")).await;
+    let asked = json!({"cancel_requested_at": "2026-01-01T00:00:00Z"});
+    waits.as_user.from("deployments").update(&asked).eq("id", waits.id).execute().await.expect("it is asked");
+    assert_eq!(waits.ended().await.status, "CANCELLED");
+}
+
+#[tokio::test]
+async fn with_a_database_of_a_later_contract_jobs_run_and_rows_of_an_unknown_status_are_left_alone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    migrations(dir.path(), |_| true);
+    let next = "29991231000000_next_contract.sql";
+    fs::copy(fixtures("migrations").join(next), dir.path().join(next)).expect("a copy");
+    let world = World::with_migrations(dir.path()).await;
+    let cluster = world.cluster().await;
+    let add = "insert into public.deployments (cluster_id, config_snapshot, status, priority) values ($1, $2, 'PAUSED', 9) returning id";
+    let paused = async || {
+        let snapshot = json!({"template": "count", "stack": "paused", "variables": {"lines": 2}});
+        let row = world.database.query_one(add, &[&cluster.id, &snapshot]).await.expect("a row");
+        row.get::<_, uuid::Uuid>(0)
+    };
+    // One that was there before the agent, and one that it hears of live.
+    let before = paused().await;
+    let addr = free_address();
+    let setup = world.agent(&cluster).env("TENDRIL_HEARTBEAT", "1s");
+    let said = examined(&setup).await;
+    assert!(said.starts_with("ok ") && said.contains("Upgrade the agent when it suits you"), "{said}");
+    let agent = setup.env("TENDRIL_HEALTH_ADDR", addr.to_string()).start();
+    assert_eq!(contract(addr).await["database"], 1000);
+    let live = paused().await;
+
+    // The job runs through several heartbeats that call its status and its phase by names that the agent does not know.
+    let variables = json!({"lines": 3, "gate": world.path("gate")});
+    let job = cluster.queue(json!({"template": "count", "stack": "s", "variables": variables})).await;
+    job.says("at the gate").await;
+    let seen = "select last_seen_at::text from public.clusters where id = $1";
+    let heard = async || {
+        world.database.query_one(seen, &[&cluster.id]).await.expect("the cluster").get::<_, String>(0)
+    };
+    for _ in 0..2 {
+        let last = heard().await;
+        until("the agent is heard again", async || {
+            let now = heard().await;
+            if now == last { Err(now) } else { Ok(()) }
+        })
+        .await;
+    }
+    fs::write(world.path("gate"), "").expect("the gate opens");
+    let row = job.ended().await;
+    assert_eq!((row.status.as_str(), row.attempt), ("SUCCESS", 1), "{row:?}\n{}", agent.output());
+    job.log().await.assert_complete(&row);
+
+    let gate = world.path("closed");
+    let variables = json!({"lines": 3, "gate": gate});
+    let cancelled = cluster.queue(json!({"template": "count", "stack": "c", "variables": variables})).await;
+    cancelled.says("at the gate").await;
+    let asked = json!({"cancel_requested_at": "2026-01-01T00:00:00Z"});
+    cancelled
+        .as_user
+        .from("deployments")
+        .update(&asked)
+        .eq("id", cancelled.id)
+        .execute()
+        .await
+        .expect("it is asked");
+    assert_eq!(cancelled.ended().await.status, "CANCELLED");
+
+    let left =
+        "select count(*) from public.deployments where id = any($1) and status = 'PAUSED' and attempt = 0";
+    let left: i64 = world.database.query_one(left, &[&vec![before, live]]).await.expect("the rows").get(0);
+    assert_eq!(left, 2, "{}", agent.output());
+    assert!(!agent.output().contains("cannot be read"), "{}", agent.output());
+}
