@@ -17,6 +17,7 @@ pub enum Task {
 #[command(
     name = "tendril-agent",
     version,
+    disable_version_flag = true,
     about = "Runs Terraform in your own cloud for a Supabase control plane",
     after_help = "Exit codes: 0 stopped on request · 1 the control plane refused this agent, or it failed while running · 2 the configuration needs mending. `doctor`: 0 everything is well · 2 something needs mending"
 )]
@@ -24,6 +25,14 @@ pub struct Cli {
     /// What to do instead of running
     #[command(subcommand)]
     pub command: Option<Task>,
+
+    /// Print the agent's own version, and end
+    #[arg(short = 'V', action = clap::ArgAction::Version)]
+    pub short_version: Option<bool>,
+
+    /// Print the versions of the agent, of the contract with the database and of the programs that it uses, and end
+    #[arg(long)]
+    pub version: bool,
 
     /// Base URL of the Supabase project, such as <https://abcd.supabase.co>
     #[arg(long, value_name = "URL", env = "SUPABASE_URL")]

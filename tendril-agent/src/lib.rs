@@ -67,6 +67,7 @@ mod stop;
 mod telemetry;
 mod template;
 mod terraform;
+mod versions;
 mod workbench;
 mod workspace;
 
@@ -80,4 +81,5 @@ pub use self::{
     shutdown::Shutdown,
     telemetry::{LogFormat, install_log},
     terraform::{AllowList, Product, Terraform},
+    versions::Versions,
 };

@@ -3,13 +3,17 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use tendril_agent::{Agent, Cli, Config, Finding, Shutdown, Task, doctor, install_log};
+use tendril_agent::{Agent, Cli, Config, Finding, Shutdown, Task, Versions, doctor, install_log};
 
 /// The configuration needs mending.
 const BAD_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if cli.version {
+        println!("{}", Versions::find(&cli));
+        return ExitCode::SUCCESS;
+    }
     if cli.command == Some(Task::Doctor) {
         return examine(&cli);
     }

@@ -77,7 +77,7 @@ pub(crate) fn terraform(program: Option<&str>, cli_config: Option<&Path>) -> Res
 }
 
 /// A path as it is, or a name looked up on PATH, if it is an executable file.
-fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let executable = |path: &PathBuf| {
         fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
     };

@@ -159,3 +159,47 @@ fn a_health_address_that_is_taken_ends_the_start() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains(&format!("--health-addr {addr} cannot be used")), "{said}");
 }
+
+/// What it prints with this flag, on a machine whose programs are in this directory.
+fn says(flag: &str, programs: &Path) -> Vec<String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_tendril-agent"))
+        .arg(flag)
+        .env_clear()
+        .env("PATH", programs)
+        .env("TENDRIL_AGENT_TOKEN", "the-secret")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// Puts a program into a directory that prints this.
+fn program(dir: &Path, name: &str, prints: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::write(dir.join(name), format!("#!/bin/sh\necho '{prints}'\n")).unwrap();
+    fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn the_long_version_names_every_program_and_the_short_one_is_a_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let own = format!("tendril-agent {}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(says("-V", dir.path()), [own.as_str()]);
+
+    let lines = says("--version", dir.path());
+    assert_eq!(lines[0], own);
+    assert!(lines[1].strip_prefix("contract ").is_some_and(|n| n.parse::<u32>().is_ok()), "{lines:?}");
+    let line = |lines: &[String], start: &str| lines.iter().find(|line| line.starts_with(start)).cloned();
+    assert!(line(&lines, "terraform neither terraform nor tofu is on PATH").is_some(), "{lines:?}");
+    assert!(line(&lines, "git not found").is_some(), "{lines:?}");
+
+    program(dir.path(), "tofu", r#"{"terraform_version": "1.10.6"}"#);
+    program(dir.path(), "git", "git version 2.39.5");
+    let lines = says("--version", dir.path());
+    assert!(lines.contains(&"tofu 1.10.6".to_owned()), "{lines:?}");
+    assert!(lines.contains(&"git 2.39.5".to_owned()), "{lines:?}");
+
+    program(dir.path(), "git", "I am no git");
+    assert!(line(&says("--version", dir.path()), "git not found").is_some());
+}

@@ -1,0 +1,46 @@
+//! `tendril-agent --version`: the agent's version, the contract's, and those of the programs that jobs would be run with.
+//!
+//! It asks the programs and nothing else, and never fails: what is missing is said in its line.
+
+use std::{fmt, process::Command};
+
+use crate::{cli::Cli, contract::CONTRACT, preflight};
+
+/// What to tell of this agent and its programs. Shown as a line each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Versions(Vec<(&'static str, String)>);
+
+impl Versions {
+    /// Looks for the programs as a start with these settings would.
+    pub fn find(cli: &Cli) -> Self {
+        let named = |value: &Option<String>| value.clone().filter(|text| !text.trim().is_empty());
+        let terraform = preflight::terraform(named(&cli.terraform).as_deref().map(str::trim), None);
+        let terraform = match terraform {
+            Ok(found) => (found.name(), found.version().to_owned()),
+            Err(problem) => ("terraform", problem),
+        };
+        Self(vec![
+            ("tendril-agent", env!("CARGO_PKG_VERSION").to_owned()),
+            ("contract", CONTRACT.to_string()),
+            terraform,
+            ("git", git().unwrap_or_else(|| "not found: templates from Git need it".to_owned())),
+        ])
+    }
+}
+
+impl fmt::Display for Versions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, (name, version)) in self.0.iter().enumerate() {
+            let end = if place == 0 { "" } else { "\n" };
+            write!(f, "{end}{name} {version}")?;
+        }
+        Ok(())
+    }
+}
+
+/// `2.39.5` of `git version 2.39.5`.
+fn git() -> Option<String> {
+    let output = Command::new(preflight::find("git")?).arg("--version").env_clear().output().ok()?;
+    let said = String::from_utf8(output.stdout).ok().filter(|_| output.status.success())?;
+    said.trim().strip_prefix("git version ").map(str::to_owned)
+}
