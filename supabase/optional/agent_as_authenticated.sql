@@ -29,11 +29,11 @@ grant execute on function tendril.is_agent() to service_role, tendril_agent;
 grant execute on function tendril.is_agent(), tendril.agent_cluster_id() to authenticated;
 
 grant select (claim_token),
-      update (status, phase, claim_token, claimed_by, plan_summary, cost, cost_status, outputs, log_count, error_code,
-              error_message)
+      update (status, phase, claim_token, claimed_by, plan_summary, plan_sha256, cost, cost_status, outputs, log_count,
+              error_code, error_message)
   on public.deployments to authenticated;
 grant insert (deployment_id, attempt, seq, stream, log_chunk, ts) on public.deployment_logs to authenticated;
-grant execute on function public.agent_heartbeat(text, uuid[]), public.agent_offline() to authenticated;
+grant execute on function public.agent_heartbeat(text, uuid[], text), public.agent_offline(text) to authenticated;
 
 create policy "An agent as authenticated reads its own cluster" on public.clusters
   for select to authenticated

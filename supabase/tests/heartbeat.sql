@@ -3,7 +3,7 @@ begin;
 create schema if not exists extensions;
 create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
-select plan(36);
+select plan(46);
 
 -- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` says who
 -- speaks next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
@@ -103,6 +103,23 @@ select is(pg_temp.try('select agent_offline()'), 'rows: 1', 'an agent says good-
 select is((select status from clusters where id = pg_temp.id('c1')), 'OFFLINE', 'its cluster is OFFLINE');
 select is(pg_temp.try($$select agent_heartbeat(repeat('x', 1000), null)$$), 'rows: 1', 'a long version and null claims are no error');
 select is((select status || length(agent_version) from clusters where id = pg_temp.id('c1')), 'ONLINE100', 'back ONLINE, the version cut');
+
+-- Several agents.
+select is(pg_temp.try($$select agent_heartbeat('1', '{}', 'a')$$), 'rows: 1', 'an agent says its name');
+select is(pg_temp.try($$select agent_heartbeat('1', '{}', 'b')$$), 'rows: 1', 'so does another');
+select is(pg_temp.try($$select agent_offline('a')$$), 'rows: 1', 'one of them says good-bye');
+select is((select status from clusters where id = pg_temp.id('c1')), 'ONLINE', 'the cluster has the other one still');
+select is(pg_temp.try($$select agent_offline('b')$$), 'rows: 1', 'the other one follows');
+select is((select status from clusters where id = pg_temp.id('c1')), 'OFFLINE', 'now it is OFFLINE');
+call pg_temp.run($$select agent_heartbeat('1', '{}', 'a')$$);
+call pg_temp.run($$select agent_heartbeat('1', '{}', repeat('b', 1000))$$);
+select is((select max(length(name)) from tendril.agents), 200, 'a long name is cut');
+update tendril.agents set seen_at = now() - interval '61 seconds' where name <> 'a';
+select is(pg_temp.try($$select agent_offline('a')$$), 'rows: 1', 'an agent that fell silent');
+select is((select status from clusters where id = pg_temp.id('c1')), 'OFFLINE', 'keeps no cluster ONLINE');
+update tendril.agents set seen_at = now() - interval '2 hours';
+call pg_temp.run($$select agent_heartbeat('0.1.0', '{}', 'c')$$);
+select is((select string_agg(name, ' ') from tendril.agents), 'c', 'and is forgotten');
 
 -- The claims: d1 and d2 run, d3 is asked to cancel, d4 is finished, d5 is queued, d7 belongs to another cluster.
 call pg_temp.run($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('1' || right(id::text, 1)) where id between pg_temp.id('d1') and pg_temp.id('d4')$$);

@@ -3,7 +3,7 @@ begin;
 create schema if not exists extensions;
 create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
-select plan(41);
+select plan(44);
 
 -- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` says who
 -- speaks next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
@@ -136,6 +136,17 @@ select is(reap_lost_agents() ->> 'reaped', '2', 'two lost jobs that were to be c
 select is(pg_temp.state('d3'), 'CANCELLED CLAIMED 1 CANCELLED', 'before apply began: cancelled, not queued again');
 select is(pg_temp.state('d5'), 'FAILED DESTROY 1 AGENT_LOST', 'after: nobody knows, so it is not called cancelled');
 
+-- An agent that comes back takes back what was said of its silence.
+call pg_temp.act_as('agent c1');
+call pg_temp.run($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('19') where id = pg_temp.id('d9')$$);
+call pg_temp.run($$update deployments set phase = 'APPLY', claim_token = pg_temp.id('19') where id = pg_temp.id('d9')$$);
+call pg_temp.silence('d9', '61 seconds');
+call pg_temp.act_as('service_role');
+select is(reap_lost_agents() ->> 'reaped', '1', 'an agent falls silent in apply');
+call pg_temp.act_as('agent c1');
+call pg_temp.run($$update deployments set phase = 'APPLY', claim_token = pg_temp.id('19') where id = pg_temp.id('d9')$$);
+select is((select phase || coalesce(error_message, ' without words') from deployments where id = pg_temp.id('d9')), 'APPLY without words', 'it is back, and so is the phase');
+
 -- service_role by hand: only what the reaper may do, only when it may.
 call pg_temp.act_as('service_role');
 call pg_temp.silence('d6', '61 seconds');
@@ -152,7 +163,11 @@ alter table deployments disable trigger b_enforce_state;
 update deployments set attempt = 2, lease_expires_at = now() - interval '1 second' where id = pg_temp.id('d8');
 alter table deployments enable trigger b_enforce_state;
 select is(pg_temp.try($$update deployments set status = 'QUEUED' where id = pg_temp.id('d8')$$), 'TD002', 'nor after its second attempt');
+alter table deployments disable trigger b_enforce_state;
+update deployments set phase = 'APPROVAL' where id = pg_temp.id('d8');
+alter table deployments enable trigger b_enforce_state;
 select is(reap_lost_agents() ->> 'reaped', '3', 'the reaper knows what to do with them');
+select is(pg_temp.state('d8'), 'QUEUED 2', 'a plan that waits for approval is made again, however often its agent goes');
 call pg_temp.act_as('agent c1');
 call pg_temp.run($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('26') where id = pg_temp.id('d6')$$);
 alter table deployments disable trigger b_enforce_state;

@@ -3,7 +3,7 @@ begin;
 create schema if not exists extensions;
 create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
-select plan(78);
+select plan(83);
 
 -- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` says who
 -- speaks next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
@@ -157,6 +157,15 @@ select is(pg_temp.go('d5', 'PROCESSING', '15'), 'TD002', 'nor does the job go on
 select is(pg_temp.go('d5', 'SUCCESS', '15'), 'rows: 1', 'AGENT_LOST -> SUCCESS with the claim''s token');
 select is(pg_temp.shows('d5', 'status, error_code, error_message'), '(SUCCESS,,)', 'the error is gone');
 select is(pg_temp.go('d5', 'FAILED', '15'), 'TD002', 'and that is final');
+
+-- What was ended before its apply began does not begin it.
+call pg_temp.run($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('18') where id = pg_temp.id('d8')$$);
+call pg_temp.run($$update deployments set status = 'FAILED', error_code = 'AGENT_LOST', claim_token = pg_temp.id('18') where id = pg_temp.id('d8')$$);
+select is(pg_temp.try($$update deployments set phase = 'APPLY', claim_token = pg_temp.id('18') where id = pg_temp.id('d8')$$), 'TD002', 'an agent that was given up does not begin to apply');
+select is(pg_temp.try($$update deployments set phase = 'APPLY', claim_token = pg_temp.id('13') where id = pg_temp.id('d3')$$), 'TD002', 'nor one whose job was cancelled');
+select is(pg_temp.try($$update deployments set phase = 'CLAIMED', claim_token = pg_temp.id('13') where id = pg_temp.id('d3')$$), 'rows: 1', 'what the row says already may be said again');
+select is(pg_temp.shows('d8', 'status, phase'), '(FAILED,CLAIMED)', 'the row says that nothing was changed');
+select is(pg_temp.go('d8', 'CANCELLED', '18'), 'rows: 1', 'its true end is welcome');
 
 -- A user's cancel.
 call pg_temp.run($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('16') where id = pg_temp.id('d6')$$);

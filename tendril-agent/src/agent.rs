@@ -256,6 +256,8 @@ impl Agent {
             rest: self.client.rest().clone(),
             leases: self.leases.clone(),
             health: self.health.clone(),
+            agent_name: self.config.agent_name.clone(),
+            nameless: Arc::default(),
             period: self.config.timing.heartbeat,
             spread: self.config.timing.start_spread,
         }

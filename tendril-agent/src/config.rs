@@ -190,6 +190,7 @@ impl Config {
         let state_backend = reader
             .take(StateBackend::read(given(cli.state_backend.as_ref()), given(cli.state_config.as_ref())));
         let plugin_cache = work_dir.as_deref().and_then(|dir| reader.take(plugin_cache(cli, dir)));
+        let agent_name = reader.take(agent_name(cli));
         let health_addr = reader.take(health_addr(cli));
         let log_format = reader.take(log_format(cli));
 
@@ -199,7 +200,7 @@ impl Config {
                 supabase_key: supabase_key?,
                 credential: credential?,
                 cluster_id: token?.cluster_id,
-                agent_name: agent_name(cli),
+                agent_name: agent_name?,
                 templates_dir: templates_dir?,
                 work_dir: work_dir?,
                 state_dir: state_dir?,
@@ -380,7 +381,16 @@ fn log_format(cli: &Cli) -> Result<LogFormat, String> {
     }
 }
 
-fn agent_name(cli: &Cli) -> String {
+/// Longer names the database does not take.
+const LONGEST_NAME: usize = 200;
+
+fn agent_name(cli: &Cli) -> Result<String, String> {
     let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
-    given(cli.agent_name.as_ref()).map_or_else(host, str::to_owned)
+    let name = given(cli.agent_name.as_ref()).map_or_else(host, str::to_owned);
+    if name.chars().count() > LONGEST_NAME {
+        return Err(format!(
+            "--agent-name / TENDRIL_AGENT_NAME is longer than {LONGEST_NAME} characters: give a shorter one"
+        ));
+    }
+    Ok(name)
 }

@@ -1,10 +1,16 @@
 //! One RPC each 15 s ± 20 %: the cluster is ONLINE, the leases go on, lost jobs are picked up, and each claim is told how it
 //! stands.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tendril_realtime::{Error, ErrorKind, Rest, Retry};
 use tokio::time::sleep;
 
@@ -27,6 +33,10 @@ pub(crate) struct Heartbeat {
     pub(crate) rest: Rest,
     pub(crate) leases: Leases,
     pub(crate) health: Health,
+    /// What it calls itself: a cluster may have several agents.
+    pub(crate) agent_name: String,
+    /// Whether the database is of the first contract, whose heartbeat asks for no name.
+    pub(crate) nameless: Arc<AtomicBool>,
     /// Mean time between two beats.
     pub(crate) period: Duration,
     /// In which time after the start the first one falls.
@@ -84,20 +94,40 @@ impl Heartbeat {
 
     /// Sets the cluster OFFLINE. Best effort: a silent agent is found out by its missing beats.
     pub(crate) async fn good_bye(&self) {
-        let request = self.rest.rpc("agent_offline", &json!({})).timeout(GOOD_BYE).idempotent(true);
+        let request =
+            self.rest.rpc("agent_offline", &self.named(json!({}))).timeout(GOOD_BYE).idempotent(true);
         if let Err(error) = request.execute().await {
             tracing::warn!(%error, "the cluster could not be set OFFLINE");
         }
     }
 
-    async fn beat(&self) -> Result<(), Error> {
+    fn named(&self, mut arguments: Value) -> Value {
+        if !self.nameless.load(Ordering::Relaxed) {
+            arguments["agent"] = json!(self.agent_name);
+        }
+        arguments
+    }
+
+    async fn call(&self) -> Result<Answer, Error> {
         let arguments = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "claim_tokens": self.leases.tokens(),
         });
-        let request = self.rest.rpc("agent_heartbeat", &arguments).timeout(TIMEOUT).idempotent(true);
-        match request.value::<Answer>().await {
+        let arguments = self.named(arguments);
+        self.rest.rpc("agent_heartbeat", &arguments).timeout(TIMEOUT).idempotent(true).value().await
+    }
+
+    async fn beat(&self) -> Result<(), Error> {
+        let mut answer = self.call().await;
+        // No function with these arguments: perhaps there is one without the name.
+        if answer.as_ref().is_err_and(|error| error.api().is_some_and(|api| api.code == "PGRST202"))
+            && !self.nameless.swap(true, Ordering::Relaxed)
+        {
+            answer = self.call().await;
+        }
+        match answer {
             Ok(answer) => {
+                self.nameless.store(answer.contract == FIRST, Ordering::Relaxed);
                 metrics::counter!(series::HEARTBEATS, "result" => "ok").increment(1);
                 self.leases.learn(&answer.claims);
                 if answer.reaped > 0 {

@@ -80,6 +80,8 @@ pub(crate) enum Phase {
     Output,
     /// The last log lines and the final status are on their way.
     Report,
+    /// The control plane lost sight of the agent after apply began. No agent says it of itself.
+    Unknown,
 }
 
 impl Phase {
@@ -95,12 +97,13 @@ impl Phase {
             Self::Destroy => "DESTROY",
             Self::Output => "OUTPUT",
             Self::Report => "REPORT",
+            Self::Unknown => "UNKNOWN",
         }
     }
 
     /// From here on the job may have changed the world, and must not be run again by itself.
     pub(crate) const fn changes_the_world(self) -> bool {
-        matches!(self, Self::Apply | Self::Destroy | Self::Output | Self::Report)
+        matches!(self, Self::Apply | Self::Destroy | Self::Output | Self::Report | Self::Unknown)
     }
 }
 

@@ -22,7 +22,7 @@ use crate::{
     runner::{Rung, Runner},
     series,
     state::State,
-    stop::{Stop, StopReason},
+    stop::StopReason,
     workbench::{Halt, Log, blocking},
     workspace::Workspace,
 };
@@ -58,7 +58,7 @@ impl Road {
         let reporter = Reporter::new(self.rest.clone(), job.id, job.claim_token);
         match opened {
             Ok(Opened { workspace, log, upload }) => {
-                match self.run(&job, &workspace, log, &reporter, &lease.stop, start).await {
+                match self.run(&job, &workspace, log, &reporter, lease, start).await {
                     Some(end) => self.report(workspace, end, upload, &reporter).await,
                     // It goes on in the agent's next life; what it said so far is stored, or is then.
                     None => drop(upload.await),
@@ -110,11 +110,12 @@ impl Road {
         workspace: &Workspace,
         log: Log,
         reporter: &Reporter,
-        stop: &Stop,
+        lease: &Lease,
         start: Start,
     ) -> Option<FinalStatus> {
         let started = Instant::now();
-        let board = ProgressBoard::start(reporter.clone(), stop.clone());
+        let stop = &lease.stop;
+        let board = ProgressBoard::start(reporter.clone(), lease);
         let place = self.roster.enter(job);
         let mut run = Run {
             road: self,

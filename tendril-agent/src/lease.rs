@@ -6,18 +6,26 @@ use std::{
 };
 
 use serde::Deserialize;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::{
     contract::known,
-    job::{Job, Status},
+    job::{Job, Phase, Status},
     stop::{Stop, StopReason},
 };
 
 /// Every claim of this agent. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Leases {
-    held: Arc<Mutex<HashMap<Uuid, Stop>>>,
+    held: Arc<Mutex<HashMap<Uuid, Held>>>,
+}
+
+/// What is told about a claim reaches its job here.
+#[derive(Clone, Debug, Default)]
+struct Held {
+    stop: Stop,
+    doubted: Arc<Notify>,
 }
 
 /// One held claim; given back when dropped.
@@ -27,6 +35,8 @@ pub(crate) struct Lease {
     claim_token: Uuid,
     /// How the job learns that it must end.
     pub(crate) stop: Stop,
+    /// How it learns that the row says `UNKNOWN` of it: it has to say again where it is.
+    pub(crate) doubted: Arc<Notify>,
 }
 
 /// What a heartbeat answers about one claim.
@@ -42,14 +52,17 @@ pub(crate) struct ClaimState {
     /// The job's status; none where no job has this claim any more, or where it is one of a later contract.
     #[serde(default, deserialize_with = "known")]
     pub(crate) status: Option<Status>,
+    /// The phase that the row says; none where it is one of a later contract.
+    #[serde(default, deserialize_with = "known")]
+    pub(crate) phase: Option<Phase>,
 }
 
 impl Leases {
     /// Holds the claim of a job that was won.
     pub(crate) fn hold(&self, job: &Job) -> Lease {
-        let stop = Stop::default();
-        self.held().insert(job.claim_token, stop.clone());
-        Lease { leases: self.clone(), claim_token: job.claim_token, stop }
+        let held = Held::default();
+        self.held().insert(job.claim_token, held.clone());
+        Lease { leases: self.clone(), claim_token: job.claim_token, stop: held.stop, doubted: held.doubted }
     }
 
     /// The claims to tell the database about.
@@ -60,31 +73,39 @@ impl Leases {
     /// Passes on what the database said.
     pub(crate) fn learn(&self, claims: &[ClaimState]) {
         for claim in claims {
-            let Some(stop) = self.held().get(&claim.claim_token).cloned() else { continue };
+            let Some(held) = self.held().get(&claim.claim_token).cloned() else { continue };
             if let Some(reason) = claim.verdict() {
-                stop.request(reason);
+                if reason == StopReason::Fenced && held.stop.requested().is_none() {
+                    tracing::warn!(
+                        deployment_claim = %claim.claim_token, status = ?claim.status,
+                        "the control plane does not count this claim as ours any more: ending its run politely"
+                    );
+                }
+                held.stop.request(reason);
+            } else if claim.phase == Some(Phase::Unknown) {
+                held.doubted.notify_one();
             }
         }
     }
 
     /// The user asked to cancel the job of this claim, if it is one of ours.
     pub(crate) fn cancel(&self, claim_token: Uuid) {
-        if let Some(stop) = self.held().get(&claim_token) {
-            stop.request(StopReason::Cancelled);
+        if let Some(held) = self.held().get(&claim_token) {
+            held.stop.request(StopReason::Cancelled);
         }
     }
 
     /// Ends every job.
     pub(crate) fn stop_all(&self, reason: StopReason) {
-        self.held().values().for_each(|stop| stop.request(reason));
+        self.held().values().for_each(|held| held.stop.request(reason));
     }
 
     /// Cuts every job's patience short.
     pub(crate) fn hasten_all(&self) {
-        self.held().values().for_each(Stop::hasten);
+        self.held().values().for_each(|held| held.stop.hasten());
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<Uuid, Stop>> {
+    fn held(&self) -> MutexGuard<'_, HashMap<Uuid, Held>> {
         // Nothing that holds the lock can leave the map in halves.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -99,10 +120,13 @@ impl Drop for Lease {
 impl ClaimState {
     /// Whether the job must end, and why.
     fn verdict(&self) -> Option<StopReason> {
+        let apply_began = self.phase.is_none_or(Phase::changes_the_world);
         match (self.mine, self.cancel_requested, self.status) {
             (true, true, _) | (false, _, Some(Status::Cancelled)) => Some(StopReason::Cancelled),
-            // It was given up as lost while we could not be heard, and handed to nobody: the true result is still welcome.
-            (true, false, _) | (false, _, Some(Status::Failed)) => None,
+            (true, false, _) => None,
+            // It was given up as lost while we could not be heard, and handed to nobody: the true result is still welcome. But
+            // what was given up before its apply began must not begin it: the user was told that nothing was changed.
+            (false, _, Some(Status::Failed)) if apply_began => None,
             (false, _, _) => Some(StopReason::Fenced),
         }
     }
@@ -136,8 +160,23 @@ mod tests {
         let of_a_later_contract = |mine| json!({"mine": mine, "status": "SUSPENDED", "suspended_by": "x"});
         assert_eq!(after(&of_a_later_contract(true)), None);
         assert_eq!(after(&of_a_later_contract(false)), Some(StopReason::Fenced));
-        let given_up = json!({"mine": false, "cancel_requested": false, "status": "FAILED"});
-        assert_eq!(after(&given_up), None);
+        let given_up = |phase: &str| json!({"mine": false, "cancel_requested": false, "status": "FAILED", "phase": phase});
+        assert_eq!(after(&given_up("APPLY")), None);
+        assert_eq!(after(&given_up("UNKNOWN")), None);
+        assert_eq!(after(&given_up("PLAN")), Some(StopReason::Fenced));
+        assert_eq!(after(&given_up("APPROVAL")), Some(StopReason::Fenced));
+    }
+
+    #[tokio::test]
+    async fn a_job_of_which_the_row_says_unknown_is_asked_where_it_is() {
+        let leases = Leases::default();
+        let job = Job { id: Uuid::nil(), attempt: 1, claim_token: Uuid::new_v4(), config: Value::Null };
+        let lease = leases.hold(&job);
+        let answer =
+            json!({"claim_token": job.claim_token, "mine": true, "status": "PROCESSING", "phase": "UNKNOWN"});
+        leases.learn(&[serde_json::from_value(answer).unwrap()]);
+        lease.doubted.notified().await;
+        assert_eq!(lease.stop.requested(), None);
     }
 
     #[test]

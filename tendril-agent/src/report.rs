@@ -1,16 +1,21 @@
 //! What the control plane is told about a job: progress while it runs, and its end.
 
-use std::{io, path::Path, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use tendril_realtime::{ApiError, Error, ErrorKind, Rest};
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep,
+};
 use uuid::Uuid;
 
 use crate::{
+    contract::known,
     failpoint::failpoint,
     job::{Ending, ErrorCode, Job, Phase, Status},
+    lease::Lease,
     pace::Backoff,
     stop::{Stop, StopReason},
     terraform::message::Changes,
@@ -92,10 +97,16 @@ impl Reporter {
     pub(crate) async fn finish(&self, end: &FinalStatus) -> Written {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(15));
         // Serialising a struct of strings and numbers into a Value cannot fail.
-        let body = serde_json::to_value(end).unwrap_or_default();
+        let mut body = serde_json::to_value(end).unwrap_or_default();
         loop {
             match self.write(body.clone()).await {
                 Ok(written) => return written,
+                Err(error)
+                    if is_about_content(&error)
+                        && let Some(field) = leave_out(&mut body) =>
+                {
+                    tracing::error!(%error, field, "the final status is refused for its content: it is sent without that");
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the final status is not stored yet: trying again");
                     sleep(backoff.after(&error)).await;
@@ -108,6 +119,7 @@ impl Reporter {
     /// again.
     async fn write(&self, mut body: Value) -> Result<Written, Error> {
         body["claim_token"] = json!(self.claim_token);
+        without_nul(&mut body);
         loop {
             match self.patch(&body).await {
                 Err(error) if error.api().and_then(|api| missing_column(api, &mut body)).is_some() => {
@@ -120,13 +132,29 @@ impl Reporter {
 
     async fn patch(&self, body: &Value) -> Result<Written, Error> {
         #[derive(Deserialize)]
-        struct Row {}
+        struct Row {
+            #[serde(default, deserialize_with = "known")]
+            status: Option<Status>,
+            #[serde(default, deserialize_with = "known")]
+            phase: Option<Phase>,
+        }
         // The same write twice changes nothing, so that the library may repeat it.
-        let request =
-            self.rest.from("deployments").update(body).eq("id", self.id).select("id").idempotent(true);
-        match request.rows::<Row>().await {
-            Ok(rows) if rows.is_empty() => Ok(Written::Refused("there is no such deployment".to_owned())),
-            Ok(_) => Ok(Written::Stored),
+        let request = self
+            .rest
+            .from("deployments")
+            .update(body)
+            .eq("id", self.id)
+            .select("status,phase")
+            .idempotent(true);
+        match request.rows::<Row>().await.map(|rows| rows.into_iter().next()) {
+            Ok(None) => Ok(Written::Refused("there is no such deployment".to_owned())),
+            // Progress of a job that was ended while we could not be heard. The true end of an apply is still welcome.
+            Ok(Some(Row { status: Some(ended @ (Status::Failed | Status::Cancelled)), phase }))
+                if body.get("status").is_none() && !phase.is_none_or(Phase::changes_the_world) =>
+            {
+                Ok(Written::Refused(format!("the deployment is {} meanwhile", ended.as_str())))
+            }
+            Ok(Some(_)) => Ok(Written::Stored),
             Err(error) => match error.kind() {
                 ErrorKind::Api(api) if matches!(api.code.as_str(), "TD001" | "TD002") => {
                     Ok(Written::Refused(api.message.clone()))
@@ -134,6 +162,51 @@ impl Reporter {
                 _ => Err(error),
             },
         }
+    }
+}
+
+/// Whether the database refuses what is written, and not that or when it is written.
+fn is_about_content(error: &Error) -> bool {
+    error.api().is_some_and(|api| {
+        let sqlstate = api.code.len() == 5 && (api.code.starts_with("22") || api.code.starts_with("23"));
+        api.status == 413 || sqlstate || api.code == "PGRST102"
+    })
+}
+
+/// What is said where the database refuses a job's own message.
+const UNSPEAKABLE: &str = "What happened cannot be stored here: the log says it.";
+
+/// Makes a body smaller that is refused for its content: the least important of what it has goes. None: nothing is left to
+/// leave out, and the status itself is never left out.
+fn leave_out(body: &mut Value) -> Option<&'static str> {
+    let fields = body.as_object_mut()?;
+    for field in ["outputs", "cost", "plan_summary"] {
+        if fields.remove(field).is_some_and(|value| !value.is_null()) {
+            return Some(field);
+        }
+    }
+    let message = fields
+        .get_mut("error_message")
+        .filter(|message| message.as_str().is_some_and(|text| text != UNSPEAKABLE))?;
+    *message = json!(UNSPEAKABLE);
+    Some("error_message")
+}
+
+/// No text of PostgreSQL can hold U+0000. Programs can print it, into outputs and messages too.
+fn without_nul(value: &mut Value) {
+    match value {
+        Value::String(text) if text.contains('\0') => *text = text.replace('\0', "\u{fffd}"),
+        Value::Array(items) => items.iter_mut().for_each(without_nul),
+        Value::Object(fields) => {
+            if fields.keys().any(|name| name.contains('\0')) {
+                *fields = std::mem::take(fields)
+                    .into_iter()
+                    .map(|(name, value)| (name.replace('\0', "\u{fffd}"), value))
+                    .collect();
+            }
+            fields.values_mut().for_each(without_nul);
+        }
+        Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -164,10 +237,11 @@ struct Wanted {
 
 impl ProgressBoard {
     /// Starts telling. Must be called inside a runtime; ends by itself when the board is dropped.
-    pub(crate) fn start(reporter: Reporter, stop: Stop) -> Self {
+    pub(crate) fn start(reporter: Reporter, lease: &Lease) -> Self {
+        let stop = lease.stop.clone();
         let (wanted, wishes) = watch::channel(Wanted::default());
         let (told, stored) = watch::channel(0);
-        tokio::spawn(tell(reporter, wishes, told, stop.clone()));
+        tokio::spawn(tell(reporter, wishes, told, stop.clone(), Arc::clone(&lease.doubted)));
         Self { wanted, stored, stop }
     }
 
@@ -205,12 +279,28 @@ impl ProgressBoard {
     }
 }
 
-async fn tell(reporter: Reporter, mut wishes: watch::Receiver<Wanted>, told: watch::Sender<u64>, stop: Stop) {
+async fn tell(
+    reporter: Reporter,
+    mut wishes: watch::Receiver<Wanted>,
+    told: watch::Sender<u64>,
+    stop: Stop,
+    doubted: Arc<Notify>,
+) {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
-    while wishes.changed().await.is_ok() {
+    loop {
+        tokio::select! {
+            changed = wishes.changed() => if changed.is_err() { return },
+            // All of it is said again.
+            () = doubted.notified() => {}
+        }
+        let mut left_out = Vec::new();
         loop {
             let wanted = wishes.borrow_and_update().clone();
-            match reporter.write(Value::from(wanted.fields)).await {
+            let mut body = Value::from(wanted.fields);
+            for field in &left_out {
+                body.as_object_mut().and_then(|fields| fields.remove(*field));
+            }
+            match reporter.write(body.clone()).await {
                 Ok(Written::Stored) => {
                     backoff.reset();
                     told.send_replace(wanted.version);
@@ -221,6 +311,13 @@ async fn tell(reporter: Reporter, mut wishes: watch::Receiver<Wanted>, told: wat
                     tracing::warn!(deployment = %reporter.id, why, "the claim is lost: ending the run politely");
                     stop.request(StopReason::Fenced);
                     return;
+                }
+                Err(error)
+                    if is_about_content(&error)
+                        && let Some(field) = leave_out(&mut body) =>
+                {
+                    tracing::error!(%error, field, "progress is refused for its content: it is sent without that");
+                    left_out.push(field);
                 }
                 Err(error) => {
                     tracing::debug!(%error, "progress is not stored yet");
@@ -289,6 +386,52 @@ mod tests {
         assert_eq!(reporter.write(body).await.unwrap(), Written::Stored);
         let stored = plane.told(|told| told.patches.clone());
         assert_eq!(stored, [json!({"phase": "PLAN", "claim_token": Uuid::from_u128(5)})]);
+    }
+
+    #[tokio::test]
+    async fn what_no_text_can_hold_is_replaced() {
+        let plane = ControlPlane::start().await;
+        let reporter = Reporter::new(plane.rest(), Uuid::nil(), Uuid::from_u128(5));
+        let end = FinalStatus {
+            status: Status::Failed,
+            error_code: Some(ErrorCode::TerraformFailed),
+            error_message: Some("before\0after".to_owned()),
+            plan_summary: None,
+            outputs: Some(json!({"a\0b": ["\0", {"c": "\0d"}]})),
+            log_count: Some(1),
+        };
+        assert_eq!(reporter.finish(&end).await, Written::Stored);
+        let stored = plane.told(|told| told.patches.clone());
+        assert_eq!(stored[0]["error_message"], "before\u{fffd}after");
+        assert_eq!(stored[0]["outputs"], json!({"a\u{fffd}b": ["\u{fffd}", {"c": "\u{fffd}d"}]}));
+    }
+
+    #[tokio::test]
+    async fn an_end_that_is_refused_for_its_content_is_stored_with_less_of_it() {
+        let refused = |status, code| {
+            let body = json!({"code": code, "message": "no", "details": null, "hint": null});
+            ResponseTemplate::new(status).set_body_json(body)
+        };
+        let plane = ControlPlane::start().await;
+        plane.answer_next("deployments", refused(413, ""));
+        plane.answer_next("deployments", refused(400, "22P05"));
+        plane.answer_next("deployments", refused(400, "23514"));
+        let reporter = Reporter::new(plane.rest(), Uuid::nil(), Uuid::from_u128(5));
+        let end = FinalStatus {
+            status: Status::Failed,
+            error_code: Some(ErrorCode::TerraformFailed),
+            error_message: Some("long".to_owned()),
+            plan_summary: Some(json!({"add": 1})),
+            outputs: Some(json!({"a": 1})),
+            log_count: Some(1),
+        };
+        assert_eq!(reporter.finish(&end).await, Written::Stored);
+        let stored = plane.told(|told| told.patches.clone());
+        let wanted = json!({
+            "claim_token": Uuid::from_u128(5), "status": "FAILED", "error_code": "TERRAFORM_FAILED",
+            "error_message": UNSPEAKABLE, "log_count": 1,
+        });
+        assert_eq!(stored, [wanted]);
     }
 
     #[tokio::test]

@@ -69,6 +69,46 @@ async fn an_agent_that_was_stopped_past_its_lease_writes_nothing_and_ends_polite
     drop(new);
 }
 
+/// Its job was ended while it was silent, and its user was told that nothing was changed: that stays true.
+#[tokio::test]
+async fn an_agent_that_was_given_up_before_its_apply_does_not_begin_it() {
+    let world = World::start().await;
+    for (cancelled, status, code) in [(true, "CANCELLED", "CANCELLED"), (false, "FAILED", "AGENT_LOST")] {
+        let cluster = world.cluster().await;
+        let story = Story { gate: Some(("plan", world.path(status))), ..Story::default() };
+        let agent = world.agent(&cluster).narrator().start();
+        let deployment = cluster.queue(story.config()).await;
+        deployment.says("at the gate").await;
+        agent.signal(Signal::STOP);
+        if cancelled {
+            let ask = "update public.deployments set cancel_requested_at = now() where id = $1";
+            world.database.execute(ask, &[&deployment.id]).await.expect("a cancel");
+        } else {
+            // As if it were the second time.
+            let second = format!(
+                "alter table public.deployments disable trigger b_enforce_state;
+                 update public.deployments set attempt = 2 where id = '{}';
+                 alter table public.deployments enable trigger b_enforce_state",
+                deployment.id
+            );
+            world.database.batch_execute(&second).await.expect("an attempt");
+        }
+        expire_lease(&world, &deployment).await;
+        assert_eq!(deployment.ended().await.status, status);
+        story.go_on();
+        agent.signal(Signal::CONT);
+        // It ends its run politely, or had ended it when it heard.
+        agent.says("the final status").await;
+        let row = deployment.row().await;
+        assert_eq!(row.status, status, "{row:?}");
+        assert_eq!(row.error_code.as_deref(), Some(code), "{row:?}");
+        assert_eq!(row.phase.as_deref(), Some("PLAN"), "{row:?}");
+        let told = deployment.log().await.text();
+        let applied = format!("line {}", story.planned + 1);
+        assert!(!told.contains(&applied), "it was applied: {told}");
+    }
+}
+
 /// The two heartbeats of a cluster differ only in what they answer about a claim.
 #[tokio::test]
 async fn a_heartbeat_says_whose_a_claim_is() {

@@ -89,6 +89,26 @@ async fn after_apply_began_a_lost_job_is_unknown_then_lost_and_never_run_again()
     deployment.log().await.assert_complete(&row);
 }
 
+#[tokio::test]
+async fn an_agent_that_was_silent_during_apply_takes_its_phase_back() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let story = Story::with_gate(&world, "apply");
+    let agent = world.agent(&cluster).narrator().env("TENDRIL_HEARTBEAT", "1s").start();
+    let deployment = cluster.queue(story.config()).await;
+    deployment.says("at the gate").await;
+    agent.signal(Signal::STOP);
+    silent_for(&world, &deployment, 61.0).await;
+    world.database.execute("select public.reap_lost_agents()", &[]).await.expect("the reaper");
+    let row = deployment.becomes("is in doubt", |row| row.phase.as_deref() == Some("UNKNOWN")).await;
+    assert!(row.error_message.is_some(), "{row:?}");
+    agent.signal(Signal::CONT);
+    let row = deployment.becomes("is in doubt no more", |row| row.phase.as_deref() == Some("APPLY")).await;
+    assert_eq!((row.status.as_str(), row.error_message), ("PROCESSING", None));
+    story.go_on();
+    assert_eq!(deployment.ended().await.status, "SUCCESS");
+}
+
 /// The one test here that lets real time pass: the whole promise, with nothing compressed.
 #[tokio::test]
 async fn a_dead_agent_is_noticed_within_ninety_seconds() {

@@ -154,3 +154,34 @@ async fn a_request_that_is_too_large_is_halved_until_it_fits() {
     log.assert_complete(&deployment.row().await);
     assert_eq!(log.counted(), (1..=20_000).collect::<Vec<u64>>());
 }
+
+/// With the real terraform: it passes U+0000 on in outputs and in diagnostics, and no text of PostgreSQL can hold it.
+#[tokio::test]
+async fn a_nul_in_outputs_and_diagnostics_holds_up_no_end() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let templates = world.path("nul");
+    for (name, body) in [
+        ("output", "output \"a\" {\n  value = \"before\\u0000after\"\n}\n"),
+        (
+            "diagnostic",
+            "resource \"terraform_data\" \"a\" {\n  provisioner \"local-exec\" {\n    command = \"printf 'before\\\\000after'; exit 3\"\n  }\n}\n",
+        ),
+    ] {
+        fs::create_dir_all(templates.join(name)).expect("a template");
+        fs::write(templates.join(name).join("main.tf"), body).expect("a template");
+    }
+    let _agent = world.agent(&cluster).templates(&templates).start();
+    let good = cluster.queue(json!({"template": "output"})).await;
+    let bad = cluster.queue(json!({"template": "diagnostic"})).await;
+    let row = good.ended().await;
+    assert_eq!(row.status, "SUCCESS", "{row:?}");
+    assert_eq!(row.outputs.expect("outputs")["a"], "before\u{FFFD}after");
+    let row = bad.ended().await;
+    assert_eq!(
+        (row.status.as_str(), row.error_code.as_deref()),
+        ("FAILED", Some("TERRAFORM_FAILED")),
+        "{row:?}"
+    );
+    assert!(row.error_message.expect("words").contains("before\u{FFFD}after"));
+}
