@@ -26,6 +26,7 @@
 //! # Ok(()) }
 //! ```
 
+mod feed;
 mod query;
 mod record;
 mod store;

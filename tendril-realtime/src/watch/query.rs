@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use serde_json::value::RawValue;
 
-use super::record::Record;
+use super::record::{Key, Record};
 use crate::{
     channel::filter::Filter,
     error::Error,
@@ -232,12 +232,9 @@ impl Query {
     }
 
     /// The row with this key, if it belongs to the watch.
-    pub(super) fn key_request(&self, rest: &Rest, record: &Record) -> Option<Request> {
-        let mut request = self.request(rest);
-        for column in &self.key {
-            request = request.eq(column, record.text_of(column)?);
-        }
-        Some(request)
+    pub(super) fn key_request(&self, rest: &Rest, key: &Key) -> Request {
+        let columns = self.key.iter().zip(key.values());
+        columns.fold(self.request(rest), |request, (column, value)| request.eq(column, value))
     }
 
     fn request(&self, rest: &Rest) -> Request {

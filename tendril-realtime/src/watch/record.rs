@@ -21,6 +21,11 @@ impl Key {
     pub(super) fn new(values: Vec<String>) -> Self {
         Self(values)
     }
+
+    /// In the order of the key's columns.
+    pub(super) fn values(&self) -> &[String] {
+        &self.0
+    }
 }
 
 impl Record {

@@ -2,12 +2,9 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    pin::Pin,
-    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
-use futures_util::{FutureExt as _, StreamExt as _};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::{
@@ -17,26 +14,20 @@ use tokio::{
 
 use super::{
     Query, WatchEvent,
+    feed::{Feed, Heard},
     query::Verdict,
     record::{Key, Record},
 };
 use crate::{
     backoff::Backoff,
-    channel::changes::Changes,
     client::Client,
-    driver::Gauge,
     error::{Error, ErrorKind},
-    stream::{
-        changes::{ChangeEvent, ChangeStream},
-        row::RawRow,
-    },
+    stream::row::RawRow,
 };
 
 /// Events are usually less than a second behind the table. One that comes so soon after its row was read may be older than
 /// what was read: it is taken as a hint to read the row again.
 const SETTLING: Duration = Duration::from_secs(2);
-/// How long to wait before subscribing anew after the server refused it for good: the mistake may be mended meanwhile.
-const RESUBSCRIBE: Duration = Duration::from_secs(60);
 
 /// An event on its way to the reader, not yet of the reader's type.
 pub(super) enum Told {
@@ -81,22 +72,10 @@ struct Known {
     json: Box<str>,
 }
 
-type ReadyFuture = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
-
 /// One of the columns that an event says its table has.
 #[derive(serde::Deserialize)]
 struct Column {
     name: String,
-}
-
-/// Where the events come from, and how far that is.
-struct Feed {
-    stream: Option<ChangeStream<Box<RawValue>>>,
-    /// Resolves when rows flow for the first time.
-    ready: Option<ReadyFuture>,
-    flows: bool,
-    /// When to subscribe anew after a final refusal.
-    again: Option<Instant>,
 }
 
 /// See the module.
@@ -114,10 +93,7 @@ struct State {
     /// When single rows were last read; forgotten when settled.
     read_at: HashMap<Key, Reading>,
     listed_at: Option<Reading>,
-    /// How many events were taken from the feed.
-    taken: u64,
-    /// How many wait there.
-    gauge: Option<Gauge>,
+    feed: Feed,
     list_due: Instant,
     backoff: Backoff,
 }
@@ -129,14 +105,13 @@ impl Watcher {
 
     pub(super) async fn run(self, told: mpsc::Sender<Told>) {
         let mut state = State {
+            feed: Feed::open(self.client.clone(), self.query.clone()),
             client: self.client,
             query: self.query,
             told,
             rows: BTreeMap::new(),
             read_at: HashMap::new(),
             listed_at: None,
-            taken: 0,
-            gauge: None,
             list_due: Instant::now(),
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
         };
@@ -150,76 +125,32 @@ enum Never {}
 
 impl State {
     async fn watch(&mut self) -> Result<Never, Gone> {
-        let mut feed = self.subscribe().await?;
         let mut status = self.client.status();
         let mut connected = false;
         loop {
             if Instant::now() >= self.list_due {
-                self.list(feed.flows).await?;
+                self.list().await?;
             }
             tokio::select! {
-                answer = flowing(&mut feed.ready) => {
-                    feed.ready = None;
-                    match answer {
-                        Ok(()) => { feed.flows = true; self.list_due = Instant::now(); }
-                        // The stream tells it too.
-                        Err(_) => feed.flows = false,
-                    }
-                }
-                event = next_of(&mut feed.stream) => { self.taken += 1; match event {
-                    Some(Ok(event)) => self.on_event(event, &mut feed).await?,
-                    Some(Err(error)) => { feed.flows = false; self.hurry(); self.tell(Told::Failed(error)).await?; }
-                    None => {
-                        feed = Feed { stream: None, ready: None, flows: false, again: Some(Instant::now() + RESUBSCRIBE) };
-                    }
-                }}
+                heard = self.feed.next() => self.on_heard(heard).await?,
                 changed = status.changed() => {
                     if changed.is_err() || status.borrow().phase == crate::driver::Phase::Closed {
                         return Err(Gone);
                     }
                     let is_open = status.borrow().is_open();
                     if connected && !is_open {
-                        feed.flows = false;
+                        self.feed.cut();
                         self.hurry();
                     }
                     connected = is_open;
                 }
                 () = sleep_until(self.list_due) => {}
-                () = until(feed.again) => feed = self.subscribe().await?,
                 () = self.told.closed() => return Err(Gone),
             }
         }
     }
 
-    async fn subscribe(&mut self) -> Result<Feed, Gone> {
-        /// So that a client may have several watches on one table: a socket holds each topic once.
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let mut changes = Changes::on("public", &self.query.table);
-        // Checked when the watch was made.
-        if let Ok(Some(filter)) = self.query.server_filter() {
-            changes = changes.filter(filter);
-        }
-        let name = format!("watch:{}:{number}", self.query.table);
-        let channel = self.client.channel(&name).private(self.query.private);
-        match channel.changes(changes).start() {
-            Ok((stream, ready)) => {
-                self.gauge = Some(stream.gauge());
-                Ok(Feed { stream: Some(stream), ready: Some(ready.boxed()), flows: false, again: None })
-            }
-            Err(error) => {
-                self.tell(Told::Failed(error)).await?;
-                Ok(Feed {
-                    stream: None,
-                    ready: None,
-                    flows: false,
-                    again: Some(Instant::now() + RESUBSCRIBE),
-                })
-            }
-        }
-    }
-
-    async fn tell(&self, told: Told) -> Result<(), Gone> {
+    async fn tell(&mut self, told: Told) -> Result<(), Gone> {
         self.told.send(told).await.map_err(|_| Gone)
     }
 
@@ -229,33 +160,18 @@ impl State {
         self.list_due = self.list_due.min(Instant::now() + spread(pause));
     }
 
-    async fn on_event(&mut self, event: ChangeEvent<Box<RawValue>>, feed: &mut Feed) -> Result<(), Gone> {
-        match event {
-            ChangeEvent::Insert(row) | ChangeEvent::Update { new: row, .. } => {
-                feed.flows = true;
-                self.on_row(row.raw()).await
-            }
-            ChangeEvent::Incomplete { new, old, .. } => {
-                let with_key = |row: &RawRow| {
-                    Record::parse(row.json()).filter(|record| record.key(&self.query.key).is_some())
-                };
-                if let Some(record) = with_key(&new).or_else(|| with_key(&old)) {
-                    return self.read_row(&record).await;
-                }
+    async fn on_heard(&mut self, heard: Heard) -> Result<(), Gone> {
+        match heard {
+            Heard::Gap => {
                 self.list_due = Instant::now();
                 Ok(())
             }
-            ChangeEvent::Delete { old } => {
-                let key = Record::parse(old.json()).and_then(|record| record.key(&self.query.key));
-                match key {
-                    Some(key) => self.gone(&key).await,
-                    None => Ok(()),
-                }
-            }
-            ChangeEvent::Resync(_) | ChangeEvent::Lagged(_) => {
-                feed.flows = true;
-                self.list_due = Instant::now();
-                Ok(())
+            Heard::Row(row) => self.on_row(&row).await,
+            Heard::Part(key) => self.read_row(&key).await,
+            Heard::Gone(key) => self.gone(&key).await,
+            Heard::Silent(error) => {
+                self.hurry();
+                self.tell(Told::Failed(error)).await
             }
         }
     }
@@ -276,7 +192,7 @@ impl State {
             return Ok(());
         }
         if self.is_settling(&key) || !self.is_whole(&record, raw) || verdict == Verdict::Unknown {
-            return self.read_row(&record).await;
+            return self.read_row(&key).await;
         }
         match verdict {
             Verdict::DoesNot => self.gone(&key).await,
@@ -286,7 +202,7 @@ impl State {
 
     /// Whether an event of this row may be older than what we read.
     fn is_settling(&mut self, key: &Key) -> bool {
-        let (now, event) = (Instant::now(), self.taken);
+        let (now, event) = (Instant::now(), self.feed.taken());
         let is_open =
             |reading: &Reading| now.duration_since(reading.at) < SETTLING || event <= reading.horizon;
         self.read_at.retain(|_, reading| is_open(reading));
@@ -295,8 +211,7 @@ impl State {
 
     /// Something was read just now.
     fn reading(&self) -> Reading {
-        let waiting = self.gauge.as_ref().map_or(0, Gauge::waiting);
-        Reading { at: Instant::now(), horizon: self.taken + waiting }
+        Reading { at: Instant::now(), horizon: self.feed.horizon() }
     }
 
     /// Whether all columns that the reader wants are there: large values that did not change are not.
@@ -312,19 +227,15 @@ impl State {
     }
 
     /// Reads one row.
-    async fn read_row(&mut self, record: &Record) -> Result<(), Gone> {
-        let (Some(key), Some(request)) =
-            (record.key(&self.query.key), self.query.key_request(self.client.rest(), record))
-        else {
-            return Ok(());
-        };
+    async fn read_row(&mut self, key: &Key) -> Result<(), Gone> {
+        let request = self.query.key_request(self.client.rest(), key);
         match request.maybe_one::<Box<RawValue>>().await {
             Ok(found) => {
                 let reading = self.reading();
                 self.read_at.insert(key.clone(), reading);
                 match found.and_then(|row| Record::parse(row.get())) {
-                    Some(row) => self.applied(key, row).await,
-                    None => self.gone(&key).await,
+                    Some(row) => self.applied(key.clone(), row).await,
+                    None => self.gone(key).await,
                 }
             }
             Err(error) => {
@@ -336,7 +247,7 @@ impl State {
     }
 
     /// Reads the table, and tells the difference.
-    async fn list(&mut self, flows: bool) -> Result<(), Gone> {
+    async fn list(&mut self) -> Result<(), Gone> {
         let (rows, is_sure) = match self.fetch_all().await {
             Ok(fetched) => fetched,
             Err(error) => {
@@ -347,7 +258,7 @@ impl State {
         self.backoff.reset();
         let first = self.listed_at.is_none();
         self.listed_at = Some(self.reading());
-        let pause = if flows { self.query.safety_poll } else { self.query.poll };
+        let pause = if self.feed.flows() { self.query.safety_poll } else { self.query.poll };
         self.list_due = Instant::now() + spread(pause);
         if first {
             self.tell(Told::Init).await?;
@@ -377,11 +288,11 @@ impl State {
         }
         let vanished: Vec<_> = self.rows.keys().filter(|key| !seen.contains(key)).cloned().collect();
         for key in vanished {
-            let known = self.rows.get(&key).and_then(|known| Record::parse(&known.json));
-            match known {
-                // A row may have slipped from one page to the other while they were read: ask for it before it is called gone.
-                Some(record) if !is_sure => self.read_row(&record).await?,
-                _ => self.gone(&key).await?,
+            // A row may have slipped from one page to the other while they were read: ask for it before it is called gone.
+            if is_sure {
+                self.gone(&key).await?;
+            } else {
+                self.read_row(&key).await?;
             }
         }
         if first {
@@ -391,7 +302,7 @@ impl State {
     }
 
     /// All rows, and whether one that is not among them is certainly not there.
-    async fn fetch_all(&self) -> Result<(Vec<Box<RawValue>>, bool), Error> {
+    async fn fetch_all(&mut self) -> Result<(Vec<Box<RawValue>>, bool), Error> {
         let mut all: Vec<Box<RawValue>> = Vec::new();
         let mut pages = 0;
         loop {
@@ -437,27 +348,4 @@ impl State {
 fn spread(pause: Duration) -> Duration {
     let mut jitter = Backoff::new(pause / 4, pause / 2);
     pause * 3 / 4 + jitter.next_pause()
-}
-
-async fn flowing(ready: &mut Option<ReadyFuture>) -> Result<(), Error> {
-    match ready {
-        Some(ready) => ready.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn next_of(
-    stream: &mut Option<ChangeStream<Box<RawValue>>>,
-) -> Option<Result<ChangeEvent<Box<RawValue>>, Error>> {
-    match stream {
-        Some(stream) => stream.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
-    }
 }
