@@ -173,6 +173,7 @@ impl Session {
             for hearer in topic.hearers(|interest| interest == Interest::Broadcast) {
                 out.push(Action::Deliver(hearer, Delivery::Resync(reason)));
             }
+            topic.replication_gap = topic.config.broadcast.replication_ready.then_some(reason);
         }
         if topic.was_joined {
             for hearer in topic.hearers(|interest| interest == Interest::Presence) {
@@ -204,6 +205,11 @@ impl Session {
         topic.backoff.reset();
         if let Some(Delivery::Resync(reason)) = topic.take_gap() {
             for hearer in topic.change_hearers() {
+                out.push(Action::Deliver(hearer, Delivery::Resync(reason)));
+            }
+        }
+        if let Some(reason) = topic.replication_gap.take() {
+            for hearer in topic.hearers(|interest| interest == Interest::Broadcast) {
                 out.push(Action::Deliver(hearer, Delivery::Resync(reason)));
             }
         }
@@ -275,6 +281,9 @@ impl Session {
             // The `phx_close` that follows has no reason of its own.
             (_, false) => topic.ending = Some(reason::ended_channel(topic.sub_topic(), &text)),
             (_, true) if text.starts_with("Replication connection established") => {
+                if let Phase::Live { .. } = topic.phase {
+                    topic.replication_gap = Some(ResyncReason::Resubscribed);
+                }
                 self.arrived(id, |awaits| awaits.replication = false, out);
             }
             // "Server requested disconnect" announces a close, which speaks for itself.

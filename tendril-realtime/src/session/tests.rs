@@ -152,6 +152,47 @@ fn a_row_after_a_reconnect_comes_after_the_mark_of_the_gap() {
 }
 
 #[test]
+fn broadcasts_of_the_database_are_marked_again_when_they_really_flow() {
+    let mut bench = Bench::new(false);
+    bench.open();
+    let mut config = JoinConfig { private: true, ..JoinConfig::default() };
+    config.broadcast.replication_ready = true;
+    bench.session.on_command(
+        Command::Open {
+            topic: TopicId(1),
+            name: "t1".to_owned(),
+            config,
+            subscribers: vec![Subscriber { id: SubscriberId(1), interest: Interest::Broadcast }],
+            ready: RequestId(1),
+        },
+        bench.now,
+        &mut bench.out,
+    );
+    let established = |bench: &mut Bench, join: &(&str, String, String)| {
+        bench.receive(&format!(
+            r#"["{}",null,"{}","system",{{"extension":"system","status":"ok","message":"Replication connection established"}}]"#,
+            join.2, join.1
+        ));
+    };
+    let join = bench.sent().remove(0);
+    bench.accept(&join.1, &join.2, false);
+    assert_eq!(bench.told(), Vec::<String>::new(), "joined is not ready");
+    established(&mut bench, &join);
+    assert_eq!(bench.told(), ["ready"]);
+
+    bench.session.on_closed(bench.now, &mut bench.out);
+    bench.open();
+    let join = bench.sent().remove(0);
+    bench.accept(&join.1, &join.2, false);
+    assert_eq!(bench.told(), ["Reconnected"]);
+    // What was sent before this is lost as well.
+    established(&mut bench, &join);
+    assert_eq!(bench.told(), ["Reconnected"]);
+    established(&mut bench, &join);
+    assert_eq!(bench.told(), ["Resubscribed"], "a repeated announcement is a possible gap");
+}
+
+#[test]
 fn a_repeated_announcement_is_a_possible_gap() {
     let mut bench = Bench::new(false);
     bench.open();

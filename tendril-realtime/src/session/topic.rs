@@ -89,6 +89,9 @@ pub(super) struct Topic {
     pub(super) was_joined: bool,
     /// Set at each interruption after that; delivered with the next accepted join.
     pub(super) message_gap: Option<ResyncReason>,
+    /// The mark of the last accepted join, where messages of the database were to flow a little later: delivered once more
+    /// when they do, for those of the meantime are lost too.
+    pub(super) replication_gap: Option<ResyncReason>,
     /// The token this incarnation runs on.
     pub(super) token: Option<AccessToken>,
     /// A token was pushed: the server will announce its new subscription.
@@ -122,6 +125,7 @@ impl Topic {
             gap: None,
             was_joined: false,
             message_gap: None,
+            replication_gap: None,
             token: None,
             token_pushed: false,
             ending: None,

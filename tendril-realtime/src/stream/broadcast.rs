@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::Inlet;
 use crate::{
-    driver::Item,
+    driver::{Gauge, Item},
     error::Error,
     session::{Delivery, ResyncReason},
     wire::{BroadcastPayload, Slice},
@@ -144,6 +144,10 @@ impl Meta {
 impl BroadcastStream {
     pub(crate) fn new(inlet: Inlet, event: Option<String>, replay_limit: Arc<OnceLock<u8>>) -> Self {
         Self { inlet, event, replay_limit, replayed: 0, heard: VecDeque::new(), truncated: false }
+    }
+
+    pub(crate) fn gauge(&self) -> Gauge {
+        self.inlet.gauge()
     }
 
     /// Whether this message was heard before; remembers it.

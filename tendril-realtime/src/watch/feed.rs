@@ -1,4 +1,4 @@
-//! What a watch follows between two lists: the row changes of its table.
+//! What a watch follows between two lists: the row changes of its table, or broadcasts that tell of them.
 
 use std::{
     pin::Pin,
@@ -12,14 +12,16 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     Query,
+    hints::Place,
     record::{Key, Record},
 };
 use crate::{
     channel::changes::Changes,
     client::Client,
     driver::Gauge,
-    error::Error,
+    error::{Error, ErrorKind},
     stream::{
+        broadcast::{BroadcastEvent, BroadcastStream},
         changes::{ChangeEvent, ChangeStream},
         row::RawRow,
     },
@@ -36,10 +38,24 @@ pub(super) enum Heard {
     Row(RawRow),
     /// The row with this key changed, and its event does not hold all of it.
     Part(Key),
+    /// Something changed there, says a broadcast.
+    Hint(Place),
     /// The row with this key is gone.
     Gone(Key),
     /// Nothing is told for now, for this reason.
     Silent(Error),
+}
+
+/// What is listened to.
+enum Source {
+    Changes(ChangeStream<Box<RawValue>>),
+    Broadcasts(BroadcastStream),
+}
+
+/// One event of it.
+enum Event {
+    Change(ChangeEvent<Box<RawValue>>),
+    Broadcast(BroadcastEvent),
 }
 
 type ReadyFuture = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
@@ -48,8 +64,8 @@ type ReadyFuture = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 pub(super) struct Feed {
     client: Client,
     query: Query,
-    stream: Option<ChangeStream<Box<RawValue>>>,
-    /// Resolves when rows flow for the first time.
+    source: Option<Source>,
+    /// Resolves when events flow for the first time.
     ready: Option<ReadyFuture>,
     flows: bool,
     /// When to subscribe anew after a final refusal.
@@ -65,7 +81,7 @@ impl Feed {
     pub(super) fn open(client: Client, query: Query) -> Self {
         let again = Some(Instant::now());
         let mut feed =
-            Self { client, query, stream: None, ready: None, flows: false, again, taken: 0, gauge: None };
+            Self { client, query, source: None, ready: None, flows: false, again, taken: 0, gauge: None };
         if feed.subscribe().is_err() {
             // The next attempt is made at once, and says why it fails.
             feed.again = again;
@@ -103,8 +119,9 @@ impl Feed {
                     // The stream tells of a failure too.
                     self.flows.then_some(Heard::Gap)
                 }
-                event = next_of(&mut self.stream) => { self.taken += 1; match event {
-                    Some(Ok(event)) => self.on_event(event),
+                event = next_of(&mut self.source) => { self.taken += 1; match event {
+                    Some(Ok(Event::Change(event))) => self.on_change(event),
+                    Some(Ok(Event::Broadcast(event))) => { self.flows = true; Some(self.on_broadcast(&event)) }
                     Some(Err(error)) => { self.flows = false; Some(Heard::Silent(error)) }
                     None => { self.ended(); None }
                 }}
@@ -117,17 +134,26 @@ impl Feed {
     }
 
     fn ended(&mut self) {
-        self.stream = None;
+        self.source = None;
         self.ready = None;
         self.flows = false;
         self.again = Some(Instant::now() + RESUBSCRIBE);
     }
 
     fn subscribe(&mut self) -> Result<(), Error> {
+        self.ended();
+        let (source, gauge, ready) = match &self.query.hints {
+            None => self.follow_changes()?,
+            Some((topic, event)) => self.follow_broadcasts(topic, event)?,
+        };
+        (self.source, self.gauge, self.ready, self.again) = (Some(source), Some(gauge), Some(ready), None);
+        Ok(())
+    }
+
+    fn follow_changes(&self) -> Result<(Source, Gauge, ReadyFuture), Error> {
         /// So that a client may have several watches on one table: a socket holds each topic once.
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        self.ended();
         let mut changes = Changes::on("public", &self.query.table);
         if let Some(filter) = self.query.server_filter()? {
             changes = changes.filter(filter);
@@ -135,14 +161,32 @@ impl Feed {
         let name = format!("watch:{}:{number}", self.query.table);
         let channel = self.client.channel(&name).private(self.query.private);
         let (stream, ready) = channel.changes(changes).start()?;
-        self.gauge = Some(stream.gauge());
-        self.stream = Some(stream);
-        self.ready = Some(ready.boxed());
-        self.again = None;
-        Ok(())
+        let gauge = stream.gauge();
+        Ok((Source::Changes(stream), gauge, ready.boxed()))
     }
 
-    fn on_event(&mut self, event: ChangeEvent<Box<RawValue>>) -> Option<Heard> {
+    /// Stored messages are not asked for: the list after each gap holds what they would tell, and is complete, which at most
+    /// 25 messages are not.
+    fn follow_broadcasts(&self, topic: &str, event: &str) -> Result<(Source, Gauge, ReadyFuture), Error> {
+        let mut channel = self.client.channel(topic).private(true).database_broadcasts(true);
+        let stream = channel.broadcasts(Some(event));
+        let gauge = stream.gauge();
+        let (_, ready) = channel.open()?;
+        let ready =
+            ready.map(|answer| answer.unwrap_or_else(|_| Err(Error::new(ErrorKind::Closed))).map(drop));
+        Ok((Source::Broadcasts(stream), gauge, ready.boxed()))
+    }
+
+    fn on_broadcast(&self, event: &BroadcastEvent) -> Heard {
+        match event {
+            BroadcastEvent::Message(message) => {
+                Heard::Hint(Place::told_by(message.json(), message.id(), &self.query.key))
+            }
+            BroadcastEvent::Resync(_) | BroadcastEvent::Truncated | BroadcastEvent::Lagged(_) => Heard::Gap,
+        }
+    }
+
+    fn on_change(&mut self, event: ChangeEvent<Box<RawValue>>) -> Option<Heard> {
         let key = |row: &RawRow| Record::parse(row.json()).and_then(|record| record.key(&self.query.key));
         match event {
             ChangeEvent::Insert(row) | ChangeEvent::Update { new: row, .. } => {
@@ -168,16 +212,15 @@ async fn flowing(ready: &mut Option<ReadyFuture>) -> Result<(), Error> {
     }
 }
 
-async fn next_of(
-    stream: &mut Option<ChangeStream<Box<RawValue>>>,
-) -> Option<Result<ChangeEvent<Box<RawValue>>, Error>> {
-    match stream {
-        Some(stream) => stream.next().await,
+async fn next_of(source: &mut Option<Source>) -> Option<Result<Event, Error>> {
+    match source {
+        Some(Source::Changes(stream)) => stream.next().await.map(|event| event.map(Event::Change)),
+        Some(Source::Broadcasts(stream)) => stream.next().await.map(|event| event.map(Event::Broadcast)),
         None => std::future::pending().await,
     }
 }
 
-async fn until(time: Option<Instant>) {
+pub(super) async fn until(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
         None => std::future::pending().await,

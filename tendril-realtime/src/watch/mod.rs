@@ -6,6 +6,9 @@
 //! [`Lagged`](crate::ChangeEvent::Lagged), and from time to time in any case. While events do not flow it polls. Whatever
 //! the way a row comes, it is told once.
 //!
+//! What it follows is the row changes of its table, or, for tables with very many watchers, broadcasts that a trigger sends:
+//! see [`Query::hinted_by`].
+//!
 //! ```no_run
 //! use futures_util::StreamExt as _;
 //! use tendril_realtime::watch::{Query, WatchEvent};
@@ -27,6 +30,7 @@
 //! ```
 
 mod feed;
+mod hints;
 mod query;
 mod record;
 mod store;
@@ -35,6 +39,7 @@ mod task;
 use std::{
     marker::PhantomData,
     pin::Pin,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll},
 };
 
@@ -76,6 +81,7 @@ pub struct Watch<T> {
     start: Option<task::Watcher>,
     events: Option<mpsc::Receiver<task::Told>>,
     task: Option<AbortHandle>,
+    link: Arc<task::Link>,
     rows: PhantomData<fn() -> T>,
 }
 
@@ -89,8 +95,21 @@ impl Client {
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a query that cannot work.
     pub fn watch<T: DeserializeOwned>(&self, query: Query) -> Result<Watch<T>, Error> {
         query.check()?;
-        let start = Some(task::Watcher::new(self.clone(), query));
-        Ok(Watch { start, events: None, task: None, rows: PhantomData })
+        let watcher = task::Watcher::new(self.clone(), query);
+        let link = watcher.link();
+        Ok(Watch { start: Some(watcher), events: None, task: None, link, rows: PhantomData })
+    }
+}
+
+impl<T> Watch<T> {
+    /// Whether changes are told as they happen. While they are not, the watch polls.
+    pub fn is_live(&self) -> bool {
+        self.link.live.load(Ordering::Relaxed)
+    }
+
+    /// Reads the table again now: for those who know of a change, or of a gap, that the watch cannot know of.
+    pub fn refresh(&self) {
+        self.link.refresh.notify_one();
     }
 }
 

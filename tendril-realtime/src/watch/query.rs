@@ -29,6 +29,8 @@ pub struct Query {
     order: Option<String>,
     page: u64,
     pub(super) private: bool,
+    /// The topic and the event of the broadcasts that tell of changes, instead of row changes.
+    pub(super) hints: Option<(String, String)>,
     pub(super) poll: Duration,
     pub(super) safety_poll: Duration,
 }
@@ -71,6 +73,7 @@ impl Query {
             order: None,
             page: 500,
             private: false,
+            hints: None,
             poll: Duration::from_secs(10),
             safety_poll: Duration::from_secs(60),
         }
@@ -149,6 +152,38 @@ impl Query {
         self
     }
 
+    /// Follows broadcasts instead of row changes: each one with this event on this private channel is a hint to read again
+    /// what it tells of. That is the row whose key stands in the payload (`{"id": 7}`), or in its `record` or `old_record`, as
+    /// `realtime.broadcast_changes` writes them; a payload without a key tells of the whole table. Hints that come together
+    /// are one request. Everything else stays as it is: the list at the beginning, after each gap, and from time to time.
+    ///
+    /// For a table with very many watchers: the server checks each row change against the policies once per watcher, one
+    /// after the other, and a private channel once, at the join. The hints are up to the database; a trigger is the
+    /// place, and runs with the rights to write messages:
+    ///
+    /// ```sql
+    /// create function public.tell_of_job() returns trigger language plpgsql security definer set search_path = '' as $$
+    /// begin
+    ///   perform realtime.send(jsonb_build_object('id', new.id), 'job', 'tenant:' || new.tenant);
+    ///   return null;
+    /// end $$;
+    /// create trigger tell_of_job after insert or update on public.jobs for each row execute function public.tell_of_job();
+    /// create policy "Tenants hear of their jobs" on realtime.messages for select to authenticated
+    ///   using (realtime.topic() = 'tenant:' || (auth.jwt() ->> 'tenant'));
+    /// ```
+    ///
+    /// ```
+    /// use tendril_realtime::watch::Query;
+    ///
+    /// let queue = Query::table("jobs").scope_eq("tenant", 7).eq("status", "QUEUED").hinted_by("tenant:7", "job");
+    /// ```
+    ///
+    /// A client can have one watch per topic: a socket holds each topic once.
+    pub fn hinted_by(mut self, topic: impl Into<String>, event: impl Into<String>) -> Self {
+        self.hints = Some((topic.into(), event.into()));
+        self
+    }
+
     /// How many rows one request of a list asks for. Default: 500; must not exceed the server's own limit (1000 on
     /// Supabase), which would cut the list short.
     pub fn page(mut self, rows: u64) -> Self {
@@ -183,6 +218,11 @@ impl Query {
                     ));
                 }
             }
+        }
+        if let Some((topic, event)) = &self.hints
+            && (topic.is_empty() || event.is_empty())
+        {
+            return Err(Error::invalid("hinted_by", "a hint needs the names of a topic and of an event"));
         }
         self.server_filter().map(drop)
     }
@@ -231,10 +271,16 @@ impl Query {
         (request, self.page)
     }
 
-    /// The row with this key, if it belongs to the watch.
-    pub(super) fn key_request(&self, rest: &Rest, key: &Key) -> Request {
-        let columns = self.key.iter().zip(key.values());
-        columns.fold(self.request(rest), |request, (column, value)| request.eq(column, value))
+    /// The rows with these keys, as far as they belong to the watch: one request if the key is one column.
+    pub(super) fn key_requests(&self, rest: &Rest, keys: &[&Key]) -> Vec<Request> {
+        if let ([column], [_, _, ..]) = (&self.key[..], keys) {
+            return vec![self.request(rest).in_list(column, keys.iter().flat_map(|key| key.values()))];
+        }
+        let one = |key: &&Key| {
+            let columns = self.key.iter().zip(key.values());
+            columns.fold(self.request(rest), |request, (column, value)| request.eq(column, value))
+        };
+        keys.iter().map(one).collect()
     }
 
     fn request(&self, rest: &Rest) -> Request {
@@ -352,6 +398,8 @@ mod tests {
         assert!(Query::table("t").select("name").check().is_err());
         assert!(Query::table("t").select("id,name").check().is_ok());
         assert!(Query::table("").check().is_err());
+        assert!(Query::table("t").hinted_by("", "job").check().is_err());
+        assert!(Query::table("t").hinted_by("tenant:7", "job").check().is_ok());
         assert!(Query::table("t").select("id,owner:people(name)").needs_server());
     }
 }

@@ -2,19 +2,24 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::{
-    sync::mpsc,
+    sync::{Notify, mpsc},
     time::{Instant, sleep_until},
 };
 
 use super::{
     Query, WatchEvent,
-    feed::{Feed, Heard},
+    feed::{Feed, Heard, until},
+    hints::{Hints, Place},
     query::Verdict,
     record::{Key, Record},
 };
@@ -28,6 +33,8 @@ use crate::{
 /// Events are usually less than a second behind the table. One that comes so soon after its row was read may be older than
 /// what was read: it is taken as a hint to read the row again.
 const SETTLING: Duration = Duration::from_secs(2);
+/// As many keys as fit into a URL, whatever they are.
+const ROWS_IN_ONE_REQUEST: usize = 100;
 
 /// An event on its way to the reader, not yet of the reader's type.
 pub(super) enum Told {
@@ -78,11 +85,21 @@ struct Column {
     name: String,
 }
 
+/// What the holder of a watch and its task tell each other beside the events.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    /// Whether changes are told as they happen.
+    pub(super) live: AtomicBool,
+    /// The holder wants the table to be read now.
+    pub(super) refresh: Notify,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Watcher {
     client: Client,
     query: Query,
+    link: Arc<Link>,
 }
 
 struct State {
@@ -94,13 +111,20 @@ struct State {
     read_at: HashMap<Key, Reading>,
     listed_at: Option<Reading>,
     feed: Feed,
+    /// What events told of without saying all.
+    hints: Hints,
+    link: Arc<Link>,
     list_due: Instant,
     backoff: Backoff,
 }
 
 impl Watcher {
     pub(super) fn new(client: Client, query: Query) -> Self {
-        Self { client, query }
+        Self { client, query, link: Arc::default() }
+    }
+
+    pub(super) fn link(&self) -> Arc<Link> {
+        Arc::clone(&self.link)
     }
 
     pub(super) async fn run(self, told: mpsc::Sender<Told>) {
@@ -112,6 +136,8 @@ impl Watcher {
             rows: BTreeMap::new(),
             read_at: HashMap::new(),
             listed_at: None,
+            hints: Hints::default(),
+            link: self.link,
             list_due: Instant::now(),
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
         };
@@ -131,6 +157,8 @@ impl State {
             if Instant::now() >= self.list_due {
                 self.list().await?;
             }
+            self.look().await?;
+            self.link.live.store(self.feed.flows(), Ordering::Relaxed);
             tokio::select! {
                 heard = self.feed.next() => self.on_heard(heard).await?,
                 changed = status.changed() => {
@@ -145,6 +173,8 @@ impl State {
                     connected = is_open;
                 }
                 () = sleep_until(self.list_due) => {}
+                () = until(self.hints.due()) => {}
+                () = self.link.refresh.notified() => self.list_due = Instant::now(),
                 () = self.told.closed() => return Err(Gone),
             }
         }
@@ -167,12 +197,26 @@ impl State {
                 Ok(())
             }
             Heard::Row(row) => self.on_row(&row).await,
-            Heard::Part(key) => self.read_row(&key).await,
-            Heard::Gone(key) => self.gone(&key).await,
+            Heard::Part(key) => {
+                self.hint(Place::Row(key), false);
+                Ok(())
+            }
+            Heard::Hint(place) => {
+                self.hint(place, true);
+                Ok(())
+            }
+            Heard::Gone(key) => self.gone(&key).await.map(drop),
             Heard::Silent(error) => {
                 self.hurry();
                 self.tell(Told::Failed(error)).await
             }
+        }
+    }
+
+    /// Something changed there; the list to come has it, if there was none yet.
+    fn hint(&mut self, place: Place, twice: bool) {
+        if self.listed_at.is_some() {
+            self.hints.add(place, twice, Instant::now());
         }
     }
 
@@ -192,11 +236,12 @@ impl State {
             return Ok(());
         }
         if self.is_settling(&key) || !self.is_whole(&record, raw) || verdict == Verdict::Unknown {
-            return self.read_row(&key).await;
+            self.hint(Place::Row(key), false);
+            return Ok(());
         }
         match verdict {
-            Verdict::DoesNot => self.gone(&key).await,
-            _ => self.applied(key, record).await,
+            Verdict::DoesNot => self.gone(&key).await.map(drop),
+            _ => self.applied(key, record).await.map(drop),
         }
     }
 
@@ -226,37 +271,81 @@ impl State {
         columns.iter().all(|column| record.has(&column.name))
     }
 
-    /// Reads one row.
-    async fn read_row(&mut self, key: &Key) -> Result<(), Gone> {
-        let request = self.query.key_request(self.client.rest(), key);
-        match request.maybe_one::<Box<RawValue>>().await {
-            Ok(found) => {
-                let reading = self.reading();
-                self.read_at.insert(key.clone(), reading);
-                match found.and_then(|row| Record::parse(row.get())) {
-                    Some(row) => self.applied(key.clone(), row).await,
-                    None => self.gone(key).await,
+    /// Looks into the hints whose time has come.
+    async fn look(&mut self) -> Result<(), Gone> {
+        let mut rows = Vec::new();
+        for (place, twice) in self.hints.take(Instant::now()) {
+            match place {
+                Place::Row(key) => rows.push((key, twice)),
+                Place::Table => {
+                    if self.list().await? == Some(false) && twice {
+                        self.hints.look_again(Place::Table, Instant::now());
+                    }
                 }
             }
+        }
+        for some in rows.chunks(ROWS_IN_ONE_REQUEST) {
+            self.read_rows(some).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads single rows, each with whether it is worth another look if it is not news.
+    async fn read_rows(&mut self, wanted: &[(Key, bool)]) -> Result<(), Gone> {
+        let found = match self.fetch_rows(wanted).await {
+            Ok(found) => found,
             Err(error) => {
                 // A list will find what this could not.
                 self.list_due = self.list_due.min(Instant::now() + self.backoff.next_pause());
-                self.tell(Told::Failed(error)).await
+                return self.tell(Told::Failed(error)).await;
+            }
+        };
+        let reading = self.reading();
+        self.read_at.extend(wanted.iter().map(|(key, _)| (key.clone(), reading)));
+        let mut news = HashSet::new();
+        let missing = wanted.iter().map(|(key, _)| (key.clone(), None));
+        let found: HashMap<Key, Option<Record>> =
+            missing.chain(found.into_iter().map(|(key, record)| (key, Some(record)))).collect();
+        for (key, record) in found {
+            let is_news = match record {
+                Some(record) => self.applied(key.clone(), record).await?,
+                None => self.gone(&key).await?,
+            };
+            if is_news {
+                news.insert(key);
             }
         }
+        for (key, _) in wanted.iter().filter(|(key, twice)| *twice && !news.contains(key)) {
+            self.hints.look_again(Place::Row(key.clone()), reading.at);
+        }
+        Ok(())
     }
 
-    /// Reads the table, and tells the difference.
-    async fn list(&mut self) -> Result<(), Gone> {
+    async fn fetch_rows(&mut self, wanted: &[(Key, bool)]) -> Result<Vec<(Key, Record)>, Error> {
+        let keys: Vec<&Key> = wanted.iter().map(|(key, _)| key).collect();
+        let mut found = Vec::with_capacity(keys.len());
+        for request in self.query.key_requests(self.client.rest(), &keys) {
+            for row in request.rows::<Box<RawValue>>().await? {
+                let record = Record::parse(row.get());
+                found.extend(record.and_then(|record| Some((record.key(&self.query.key)?, record))));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Reads the table, and tells the difference. Answers whether there was any, if the table could be read.
+    async fn list(&mut self) -> Result<Option<bool>, Gone> {
         let (rows, is_sure) = match self.fetch_all().await {
             Ok(fetched) => fetched,
             Err(error) => {
                 self.list_due = Instant::now() + self.backoff.next_pause();
-                return self.tell(Told::Failed(error)).await;
+                self.tell(Told::Failed(error)).await?;
+                return Ok(None);
             }
         };
         self.backoff.reset();
         let first = self.listed_at.is_none();
+        let mut is_news = first;
         self.listed_at = Some(self.reading());
         let pause = if self.feed.flows() { self.query.safety_poll } else { self.query.poll };
         self.list_due = Instant::now() + spread(pause);
@@ -273,7 +362,8 @@ impl State {
                     self.query.key.join(",")
                 );
                 let error = Error::new(ErrorKind::InvalidInput { field: "key", reason });
-                return self.tell(Told::Failed(error)).await;
+                self.tell(Told::Failed(error)).await?;
+                return Ok(None);
             };
             seen.insert(key.clone());
             if first {
@@ -283,22 +373,25 @@ impl State {
                     self.tell(Told::InitApplied(key, json)).await?;
                 }
             } else {
-                self.applied(key, record).await?;
+                is_news |= self.applied(key, record).await?;
             }
         }
         let vanished: Vec<_> = self.rows.keys().filter(|key| !seen.contains(key)).cloned().collect();
-        for key in vanished {
+        if is_sure {
+            for key in vanished {
+                is_news |= self.gone(&key).await?;
+            }
+        } else {
             // A row may have slipped from one page to the other while they were read: ask for it before it is called gone.
-            if is_sure {
-                self.gone(&key).await?;
-            } else {
-                self.read_row(&key).await?;
+            let vanished: Vec<_> = vanished.into_iter().map(|key| (key, false)).collect();
+            for some in vanished.chunks(ROWS_IN_ONE_REQUEST) {
+                self.read_rows(some).await?;
             }
         }
         if first {
             self.tell(Told::InitDone).await?;
         }
-        Ok(())
+        Ok(Some(is_news))
     }
 
     /// All rows, and whether one that is not among them is certainly not there.
@@ -325,22 +418,23 @@ impl State {
         Known { fingerprint: record.fingerprint(), json: record.json().into_boxed_str() }
     }
 
-    /// The row is so now; told if that is news.
-    async fn applied(&mut self, key: Key, record: Record) -> Result<(), Gone> {
+    /// The row is so now; told if that is news, and answers whether it is.
+    async fn applied(&mut self, key: Key, record: Record) -> Result<bool, Gone> {
         let known = self.known(&record);
         if self.rows.get(&key).is_some_and(|before| before.fingerprint == known.fingerprint) {
-            return Ok(());
+            return Ok(false);
         }
         let json = known.json.clone();
         self.rows.insert(key.clone(), known);
-        self.tell(Told::Applied(key, json)).await
+        self.tell(Told::Applied(key, json)).await?;
+        Ok(true)
     }
 
-    async fn gone(&mut self, key: &Key) -> Result<(), Gone> {
-        match self.rows.remove(key) {
-            Some(known) => self.tell(Told::Deleted(key.clone(), known.json)).await,
-            None => Ok(()),
-        }
+    /// The row is not in the watch; told if it was.
+    async fn gone(&mut self, key: &Key) -> Result<bool, Gone> {
+        let Some(known) = self.rows.remove(key) else { return Ok(false) };
+        self.tell(Told::Deleted(key.clone(), known.json)).await?;
+        Ok(true)
     }
 }
 

@@ -7,6 +7,7 @@
 )]
 
 mod gaps;
+mod hints;
 mod rooms;
 mod secrets;
 mod slow_reader;

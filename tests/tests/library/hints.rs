@@ -1,0 +1,224 @@
+//! A watch that follows broadcasts of a trigger instead of row changes: it misses no more, and asks no more than it must.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use futures_util::StreamExt as _;
+use supabase_local::{Cut, FrameFault, Stack, Target};
+use tendril_realtime::{
+    Client,
+    watch::{Query, Watch, WatchEvent},
+};
+use tendril_tests::until;
+use tokio::time::timeout;
+use tokio_postgres::Client as Database;
+
+use crate::table::{Job, builder, insert};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A table that is in no publication: row changes cannot tell of it.
+const SCHEMA: &str = "
+    create table public.jobs (id bigint primary key, status text not null default 'QUEUED', note text);
+    grant select, insert, update, delete on public.jobs to service_role;
+    create function public.tell_of_job() returns trigger language plpgsql security definer set search_path = '' as $$
+    begin
+      perform realtime.send(jsonb_build_object('id', coalesce(new.id, old.id)), 'job', 'jobs');
+      return null;
+    end $$;
+    create trigger tell_of_job after insert or update or delete on public.jobs
+      for each row execute function public.tell_of_job();
+    create function public.tell_of_jobs() returns trigger language plpgsql security definer set search_path = '' as $$
+    begin
+      perform realtime.broadcast_changes('jobs', 'job', tg_op, tg_table_name, tg_table_schema, new, old);
+      return null;
+    end $$;";
+
+async fn stack() -> (Stack, Database) {
+    let stack =
+        Stack::builder().without_migrations().sql(SCHEMA).start().await.expect("the local stack starts");
+    let database = tendril_tests::connect(&stack.admin_url()).await;
+    (stack, database)
+}
+
+fn query() -> Query {
+    // The polls are far away: what is told in time is told by a hint.
+    Query::table("jobs").hinted_by("jobs", "job").poll(Duration::from_secs(60), Duration::from_secs(60))
+}
+
+async fn live(client: &Client, query: Query) -> Watch<Job> {
+    let mut watch = client.watch::<Job>(query).expect("a good query");
+    while !matches!(next(&mut watch).await, Ok(WatchEvent::InitDone)) {}
+    until("broadcasts flow", async || {
+        // Nothing is told meanwhile; polling makes it go on.
+        let _ = timeout(Duration::from_millis(1), watch.next()).await;
+        if watch.is_live() { Ok(()) } else { Err("not live".to_owned()) }
+    })
+    .await;
+    watch
+}
+
+async fn next(watch: &mut Watch<Job>) -> Result<WatchEvent<Job>, tendril_realtime::Error> {
+    timeout(PATIENCE, watch.next()).await.expect("an event in time").expect("a watch has no end")
+}
+
+/// The next row that is told.
+async fn told(watch: &mut Watch<Job>) -> (&'static str, i64, String) {
+    loop {
+        match next(watch).await {
+            Ok(WatchEvent::Applied(job)) => return ("applied", job.id, job.status),
+            Ok(WatchEvent::Deleted(job)) => return ("deleted", job.id, job.status),
+            Ok(_) => {}
+            Err(error) => println!("{error}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hinted_watch_tells_each_of_three_thousand_rows_once_while_the_connection_suffers() {
+    let (stack, database) = stack().await;
+    let client = builder(&stack)
+        .heartbeat_interval(Duration::from_millis(400))
+        .heartbeat_timeout(Duration::from_millis(400))
+        .build()
+        .unwrap();
+    // The safety read is far away: what is told is told by hints, and by the lists after gaps.
+    let query = query().poll(Duration::from_millis(500), Duration::from_secs(300));
+    let mut watch = client.watch::<Job>(query).unwrap();
+
+    let faults = stack.faults().clone();
+    let writer = tokio::spawn(async move {
+        for batch in 0..100 {
+            insert(&database, batch * 30, (batch + 1) * 30).await;
+            match batch {
+                10 | 50 => faults.cut_sockets(Cut::Abrupt),
+                20 | 60 => faults.cut_sockets(Cut::Close(1012)),
+                // Half open: everything is accepted, nothing answered.
+                30 => faults.stall_sockets(true),
+                40 => faults.stall_sockets(false),
+                70 => faults.refuse_realtime(true),
+                80 => faults.refuse_realtime(false),
+                85 => faults.expire_tokens(),
+                90 => faults.restart(Duration::from_millis(300)),
+                _ => {}
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+
+    let mut told: BTreeMap<i64, u32> = BTreeMap::new();
+    let everything = async {
+        while told.len() < 3_000 {
+            match watch.next().await.expect("a watch has no end") {
+                Ok(WatchEvent::Applied(job) | WatchEvent::InitApplied(job)) => {
+                    *told.entry(job.id).or_default() += 1;
+                }
+                Ok(WatchEvent::Deleted(job)) => panic!("{job:?} was never deleted"),
+                // Failures are told, and the watch goes on.
+                Ok(_) | Err(_) => {}
+            }
+        }
+    };
+    let told_all = timeout(PATIENCE, everything).await;
+    assert!(told_all.is_ok(), "{} of 3000 rows were told", told.len());
+    writer.await.unwrap();
+    let twice: Vec<_> = told.iter().filter(|(_, times)| **times > 1).collect();
+    assert!(twice.is_empty(), "told more than once: {twice:?}");
+    assert!(client.counters().connections >= 5, "the connection did suffer: {:?}", client.counters());
+}
+
+#[tokio::test]
+async fn a_hinted_watch_follows_a_row_from_its_insert_to_its_end() {
+    let (stack, database) = stack().await;
+    let client = builder(&stack).build().unwrap();
+    let mut watch = live(&client, query().eq("status", "QUEUED")).await;
+    insert(&database, 1, 2).await;
+    assert_eq!(told(&mut watch).await, ("applied", 1, "QUEUED".to_owned()));
+    let done = "update public.jobs set status = 'DONE' where id = 1";
+    database.execute(done, &[]).await.unwrap();
+    assert_eq!(told(&mut watch).await, ("deleted", 1, "QUEUED".to_owned()));
+    database.execute("update public.jobs set status = 'QUEUED' where id = 1", &[]).await.unwrap();
+    assert_eq!(told(&mut watch).await, ("applied", 1, "QUEUED".to_owned()));
+    database.execute("delete from public.jobs where id = 1", &[]).await.unwrap();
+    assert_eq!(told(&mut watch).await, ("deleted", 1, "QUEUED".to_owned()));
+}
+
+#[tokio::test]
+async fn the_payloads_of_broadcast_changes_and_payloads_without_a_key_are_understood() {
+    let (stack, database) = stack().await;
+    let client = builder(&stack).build().unwrap();
+    let mut watch = live(&client, query()).await;
+    let replace = "drop trigger tell_of_job on public.jobs;
+        create trigger tell_of_jobs after insert or update or delete on public.jobs
+          for each row execute function public.tell_of_jobs()";
+    database.batch_execute(replace).await.unwrap();
+    insert(&database, 1, 2).await;
+    assert_eq!(told(&mut watch).await.1, 1);
+    database.execute("delete from public.jobs where id = 1", &[]).await.unwrap();
+    assert_eq!(told(&mut watch).await.0, "deleted");
+
+    database.batch_execute("drop trigger tell_of_jobs on public.jobs").await.unwrap();
+    insert(&database, 2, 4).await;
+    database.execute("select realtime.send('{\"jobs\": 2}', 'job', 'jobs')", &[]).await.unwrap();
+    let both = [told(&mut watch).await.1, told(&mut watch).await.1];
+    assert_eq!(both, [2, 3]);
+}
+
+#[tokio::test]
+async fn many_hints_at_once_are_few_reads() {
+    let (stack, database) = stack().await;
+    let client = builder(&stack).build().unwrap();
+    let mut watch = live(&client, query()).await;
+    let reads = stack.faults().on_requests(
+        supabase_local::RequestFault::Delay(Duration::ZERO),
+        supabase_local::Target::all().path("/rest/v1/jobs"),
+    );
+    insert(&database, 0, 150).await;
+    for _ in 0..150 {
+        told(&mut watch).await;
+    }
+    assert!(reads.struck() <= 8, "{} requests for 150 hints", reads.struck());
+}
+
+#[tokio::test]
+async fn a_hint_that_is_ahead_of_its_row_is_looked_into_again() {
+    let (stack, database) = stack().await;
+    let client = builder(&stack).build().unwrap();
+    let mut watch = live(&client, query()).await;
+    // A read replica that is a little behind: the hint comes first.
+    database.batch_execute("alter table public.jobs disable trigger all").await.unwrap();
+    database.execute("select realtime.send('{\"id\": 7}', 'job', 'jobs')", &[]).await.unwrap();
+    let withheld = stack.faults().on_frames(FrameFault::Withhold, Target::all().event("broadcast"));
+    tokio::time::sleep(Duration::from_millis(250)).await;
+    insert(&database, 7, 8).await;
+    assert_eq!(told(&mut watch).await.1, 7);
+    drop(withheld);
+}
+
+#[tokio::test]
+async fn a_channel_that_is_refused_is_told_and_the_watch_polls() {
+    let (stack, database) = stack().await;
+    let client = Client::builder(stack.api_url(), stack.anon_key()).build().unwrap();
+    database.batch_execute("grant select on public.jobs to anon").await.unwrap();
+    let query = query().poll(Duration::from_millis(300), Duration::from_secs(60));
+    let mut watch = client.watch::<Job>(query).unwrap();
+    let refusal = loop {
+        if let Err(error) = next(&mut watch).await {
+            break error;
+        }
+    };
+    assert_eq!(refusal.code(), "Unauthorized", "{refusal}");
+    assert!(!watch.is_live());
+    insert(&database, 1, 2).await;
+    assert_eq!(told(&mut watch).await.1, 1);
+}
+
+#[tokio::test]
+async fn a_watch_reads_again_when_it_is_told_to() {
+    let (stack, database) = stack().await;
+    let client = builder(&stack).build().unwrap();
+    let mut watch = live(&client, query()).await;
+    database.batch_execute("alter table public.jobs disable trigger all").await.unwrap();
+    insert(&database, 1, 2).await;
+    watch.refresh();
+    assert_eq!(told(&mut watch).await.1, 1);
+}
