@@ -33,7 +33,8 @@ grant select (claim_token),
               error_code, error_message)
   on public.deployments to authenticated;
 grant insert (deployment_id, attempt, seq, stream, log_chunk, ts) on public.deployment_logs to authenticated;
-grant execute on function public.agent_heartbeat(text, uuid[], text), public.agent_offline(text) to authenticated;
+grant execute on function public.agent_heartbeat(text, uuid[], text), public.agent_offline(text),
+    public.agent_wants_broadcasts() to authenticated;
 
 create policy "An agent as authenticated reads its own cluster" on public.clusters
   for select to authenticated
@@ -60,6 +61,20 @@ create policy "An agent as authenticated appends logs" on public.deployment_logs
       and d.cluster_id = (select tendril.agent_cluster_id())
       and deployment_logs.attempt between 1 and d.attempt
   ));
+
+-- Broadcast intake: to hear of its cluster, and not to speak.
+do $$
+begin
+  if to_regclass('realtime.messages') is not null then
+    execute $policy$
+      create policy "An agent as authenticated hears of its cluster" on realtime.messages
+        for select to authenticated
+        using (extension = 'broadcast' and (select tendril.is_agent())
+          and (select realtime.topic()) = 'cluster:' || (select tendril.agent_cluster_id()))
+    $policy$;
+  end if;
+end
+$$;
 
 -- Users share the column grants of agents now; this keeps them, and agents, to what was theirs before.
 create function tendril.keep_to_own_columns() returns trigger

@@ -3,7 +3,7 @@ begin;
 create schema if not exists extensions;
 create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
-select plan(19);
+select plan(26);
 
 -- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` says who
 -- speaks next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
@@ -93,6 +93,28 @@ select is(pg_temp.try($$select agent_heartbeat('1')$$), 'TD003', 'a user has no 
 select is(pg_temp.try($$insert into deployment_logs (deployment_id, attempt, seq, stream, log_chunk) values (pg_temp.id('d1'), 1, 2, 'stdout', 'x')$$), '42501', 'a user appends no logs');
 call pg_temp.act_as_agent('c1');
 select is(pg_temp.try($$update deployments set status = 'SUCCESS', claim_token = pg_temp.id('01') where id = pg_temp.id('d1')$$), 'rows: 1', 'an agent ends its job');
+
+-- Broadcast intake.
+create function pg_temp.hears(topic text) returns text language plpgsql as $$
+declare
+  probes uuid[];
+begin
+  with probe as (
+    insert into realtime.messages (topic, extension) values (hears.topic, 'broadcast'), (hears.topic, 'presence') returning id
+  ) select array_agg(id) into probes from probe;
+  perform set_config('realtime.topic', hears.topic, true);
+  return pg_temp.list(format('select extension from realtime.messages where id = any (%L::uuid[])', probes));
+end
+$$;
+select is(pg_temp.try('select agent_wants_broadcasts()'), 'rows: 1', 'an agent asks for broadcasts');
+select is(pg_temp.hears('cluster:' || pg_temp.id('c1')), '(broadcast)', 'and hears those of its cluster');
+select is(pg_temp.hears('cluster:' || pg_temp.id('c2')), 'nothing', 'and of no other');
+select is(pg_temp.try($$insert into realtime.messages (topic, extension) values ('cluster:' || pg_temp.id('c1'), 'broadcast')$$), '42501', 'it does not speak there');
+call pg_temp.act_as_agent('c1', false);
+select is(pg_temp.hears('cluster:' || pg_temp.id('c1')), 'nothing', 'a cluster_id without agent=true hears nothing');
+call pg_temp.act_as('alice');
+select is(pg_temp.hears('cluster:' || pg_temp.id('c1')), 'nothing', 'nor does a user');
+select is(pg_temp.try('select agent_wants_broadcasts()'), 'TD003', 'who has nothing to ask for');
 
 select * from finish();
 rollback;

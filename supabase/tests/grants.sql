@@ -67,7 +67,7 @@ select is((select count(*)::int from pg_proc where prosecdef and pronamespace in
   and not coalesce(proconfig, '{}') @> array['search_path=""']), 0, 'what runs with its owner''s rights has a fixed search path');
 
 -- The role.
-select is((select row(rolcanlogin, rolsuper, rolbypassrls, rolcreaterole, rolcreatedb, rolinherit)::text from pg_roles where rolname = 'tendril_agent'), '(f,f,f,f,f,f)', 'tendril_agent is a role of no might');
+select is((select row(rolcanlogin, rolsuper, rolbypassrls, rolcreaterole, rolcreatedb, rolinherit)::text from pg_roles where rolname = 'tendril_agent'), '(f,f,f,f,f,t)', 'tendril_agent is a role of no might');
 select ok((select pg_has_role('authenticator', 'tendril_agent', 'MEMBER')), 'the API may become tendril_agent');
 
 -- Row level security.

@@ -124,7 +124,8 @@ impl Agent {
                 tracing::error!(%error, "orphans cannot be waited for");
             }
         }));
-        let mut feed = Feed::open(&self.client, self.config.cluster_id).map_err(AgentError::Client)?;
+        let mut feed = Feed::open(&self.client, self.config.cluster_id, self.config.intake)
+            .map_err(AgentError::Client)?;
         let heartbeat = self.heartbeat();
         tokio::select! {
             beaten = heartbeat.first() => {
@@ -167,6 +168,7 @@ impl Agent {
                 () = shutdown.draining() => return,
                 _ = pulse.tick() => {
                     self.health.pulse(queue.len());
+                    self.health.intake(feed.is_live());
                     if measured.is_empty() {
                         measured.spawn(self.measure_disk(crew.is_idle()));
                     }

@@ -175,6 +175,7 @@ pub(crate) fn config(dir: &Path) -> Config {
         work_dir: under("work"),
         state_dir: under("state"),
         concurrency: 2,
+        intake: crate::intake::Intake::PostgresChanges,
         spool_limit: u64::MAX,
         work_limit: u64::MAX,
         state_backend: StateBackend::local(),

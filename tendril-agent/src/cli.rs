@@ -83,6 +83,10 @@ pub struct Cli {
     #[arg(long, value_name = "N", env = "TENDRIL_CONCURRENCY", default_value = "2")]
     pub concurrency: Option<String>,
 
+    /// How jobs are found: `postgres_changes`, or `broadcast` where there are more than some hundreds of clusters
+    #[arg(long, value_name = "WAY", env = "TENDRIL_INTAKE", default_value = "postgres_changes")]
+    pub intake: Option<String>,
+
     /// Most that one job's log may take on disk while it waits for the control plane; then its middle is dropped
     #[arg(long, value_name = "SIZE", env = "TENDRIL_SPOOL_LIMIT", default_value = "256MiB")]
     pub spool_limit: Option<String>,

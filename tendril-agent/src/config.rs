@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     cli::Cli,
+    intake::Intake,
     log_spool::SpoolRules,
     preflight,
     session::{Credential, MachineToken},
@@ -44,6 +45,8 @@ pub struct Config {
     pub state_backend: StateBackend,
     /// Jobs at the same time.
     pub concurrency: usize,
+    /// How jobs are found.
+    pub intake: Intake,
     /// Most that one job's log may take on disk while it waits for the control plane, in bytes.
     pub spool_limit: u64,
     /// Bytes in the work directory above which no job is claimed.
@@ -146,6 +149,7 @@ impl Config {
             }
         }
         let concurrency = reader.take(concurrency(cli));
+        let intake = reader.take(Intake::read(given(cli.intake.as_ref())));
         let spool_limit = reader.take(spool_limit(cli));
         let work_limit = reader.take(size(
             "--work-limit / TENDRIL_WORK_LIMIT",
@@ -205,6 +209,7 @@ impl Config {
                 work_dir: work_dir?,
                 state_dir: state_dir?,
                 concurrency: concurrency?,
+                intake: intake?,
                 spool_limit: spool_limit?,
                 work_limit: work_limit?,
                 terraform: terraform?
@@ -244,6 +249,7 @@ impl fmt::Debug for Config {
             .field("state_dir", &self.state_dir)
             .field("state_backend", &self.state_backend)
             .field("concurrency", &self.concurrency)
+            .field("intake", &self.intake)
             .field("spool_limit", &self.spool_limit)
             .field("work_limit", &self.work_limit)
             .field("terraform", &self.terraform)

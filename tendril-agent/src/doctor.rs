@@ -7,12 +7,14 @@ use std::{fmt, fs, io, time::Duration};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tendril_realtime::{Changes, Client, Error, ErrorKind, Filter, Rest, rest::RetryPolicy};
+use tokio::time::timeout;
 
 use crate::{
     config::{Config, ConfigProblems},
     contract::{FIRST, Standing},
     disk::Disk,
     heartbeat::advice,
+    intake::{self, Intake, NO_BROADCASTS},
     redact::Redactor,
     rescue,
     runner::LocalRunner,
@@ -207,16 +209,38 @@ async fn schema(rest: &Rest) -> Finding {
 }
 
 async fn realtime(client: &Client, config: &Config) -> Result<(), String> {
-    let own = Filter::eq("cluster_id", config.cluster_id).map_err(|error| error.to_string())?;
-    let changes = Changes::on("public", "deployments").filter(own);
-    let joined = client.channel("doctor").changes::<Value>(changes).subscribe();
-    match tokio::time::timeout(2 * TIMEOUT, joined).await {
-        Ok(Ok(_stream)) => Ok(()),
-        Ok(Err(error)) => Err(format!(
-            "live changes do not come ({error}): let websockets (wss) to the project through proxies and firewalls, and see that deployments is in publication supabase_realtime. Until then the agent polls"
-        )),
+    let (joined, remedy) = match config.intake {
+        Intake::PostgresChanges => (
+            timeout(2 * TIMEOUT, row_changes(client, config)).await,
+            "let websockets (wss) to the project through proxies and firewalls, and see that deployments is in publication supabase_realtime",
+        ),
+        Intake::Broadcast => (
+            timeout(2 * TIMEOUT, broadcasts(client, config)).await,
+            "let websockets (wss) to the project through proxies and firewalls",
+        ),
+    };
+    match joined {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) if config.intake == Intake::Broadcast && error.code() == "Unauthorized" => {
+            Err(format!("{NO_BROADCASTS} ({error})"))
+        }
+        Ok(Err(error)) => Err(format!("live changes do not come ({error}): {remedy}. Until then the agent polls")),
         Err(_) => Err("live changes do not come: the websocket gave no answer in 20 s. A proxy may hold it back: let wss through. Until then the agent polls".to_owned()),
     }
+}
+
+async fn row_changes(client: &Client, config: &Config) -> Result<(), Error> {
+    let own = Filter::eq("cluster_id", config.cluster_id)?;
+    let changes = Changes::on("public", "deployments").filter(own);
+    client.channel("doctor").changes::<Value>(changes).subscribe().await.map(drop)
+}
+
+/// The channel that the agent would join. What grants it grants the wish for messages too, which is not tried: it is written.
+async fn broadcasts(client: &Client, config: &Config) -> Result<(), Error> {
+    let (topic, event) = intake::broadcasts(config.cluster_id);
+    let mut channel = client.channel(&topic).private(true);
+    let _messages = channel.broadcasts(Some(event));
+    channel.join().await.map(drop)
 }
 
 /// What is behind an error of the control plane, and how to mend it.

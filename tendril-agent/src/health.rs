@@ -42,6 +42,8 @@ struct State {
     queued: usize,
     /// The contract that the database holds, by its last answer.
     contract: Option<u32>,
+    /// Whether jobs are told of as they come.
+    is_live: bool,
 }
 
 /// Why the agent can or cannot be given work.
@@ -67,6 +69,7 @@ impl Default for Health {
             heard: None,
             queued: 0,
             contract: None,
+            is_live: false,
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -106,6 +109,11 @@ impl Health {
     pub(crate) fn pulse(&self, queued: usize) {
         let mut state = self.state();
         (state.pulse, state.queued) = (Instant::now(), queued);
+    }
+
+    /// Whether jobs are told of as they come.
+    pub(crate) fn intake(&self, is_live: bool) {
+        self.state().is_live = is_live;
     }
 
     /// Whether work can be given, with the reason where it cannot.
@@ -176,6 +184,7 @@ impl Panel {
             "not_ready_because": ready.err(),
             "last_heartbeat_seconds_ago": state.heard.map(|heard| heard.elapsed().as_secs()),
             "concurrency": config.concurrency,
+            "intake": {"way": config.intake.name(), "live": state.is_live},
             "jobs_queued": state.queued,
             "jobs": self.roster.to_json(),
             "jobs_waiting_for_approval": self.approvals.count(),
@@ -195,6 +204,7 @@ impl Panel {
         set(series::LOOP_AGE, state.pulse.elapsed().as_secs_f64());
         set(series::UPTIME, state.started.elapsed().as_secs_f64());
         set(series::HEARTBEAT_AGE, state.heard.unwrap_or(state.started).elapsed().as_secs_f64());
+        set(series::INTAKE_LIVE, f64::from(u8::from(state.is_live)));
         set(series::JOBS_QUEUED, count(state.queued));
         set(series::JOBS_WAITING, count(self.approvals.count()));
         set(series::RESCUED, count(rescued));

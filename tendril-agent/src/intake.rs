@@ -1,20 +1,65 @@
 //! Which jobs wait: a list-then-watch of the cluster's QUEUED rows, and the choice of the next one.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use serde::Deserialize;
 use tendril_realtime::{
-    Client, Error,
+    Client, Error, Rest,
     watch::{Query, Watch, WatchEvent},
 };
+use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use crate::{
+    broadcast_wish::{Standing, Wish},
     contract::known,
     job::{Status, state_key},
 };
+
+/// How jobs are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Intake {
+    /// Realtime's changes of the table.
+    #[default]
+    PostgresChanges,
+    /// Broadcasts of the database on a private channel of the cluster, for fleets of more than some hundreds of clusters.
+    Broadcast,
+}
+
+impl Intake {
+    /// Errors: what to write instead.
+    pub(crate) fn read(text: Option<&str>) -> Result<Self, String> {
+        let ways = [Self::PostgresChanges, Self::Broadcast];
+        let text = text.unwrap_or(Self::default().name());
+        ways.into_iter().find(|way| way.name() == text).ok_or_else(|| {
+            format!("--intake / TENDRIL_INTAKE is \"{text}\": write \"postgres_changes\" or \"broadcast\"")
+        })
+    }
+
+    /// As it is written in the configuration.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::PostgresChanges => "postgres_changes",
+            Self::Broadcast => "broadcast",
+        }
+    }
+}
+
+/// The private channel on which the database tells of a cluster's jobs, and the name of its messages.
+pub(crate) fn broadcasts(cluster_id: Uuid) -> (String, &'static str) {
+    (format!("cluster:{cluster_id}"), "deployment")
+}
+
+/// How to mend a database that tells nothing by broadcast.
+pub(crate) const NO_BROADCASTS: &str = "this database does not tell agents of their jobs by broadcast: apply supabase/migrations to it up to \
+    20261125100300_broadcast_intake (and see supabase/README.md if agents have the role authenticated there), or use --intake \
+    postgres_changes. Until then jobs are found by polling";
 
 /// A row that waits, as far as the choice needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,31 +182,108 @@ impl Queue {
 #[derive(Debug)]
 pub(crate) struct Feed {
     watch: Watch<Row>,
+    rest: Rest,
+    intake: Intake,
+    wish: Option<Wish>,
+    /// The first list waits for the wish until then: what is told before a list is in it.
+    hold_until: Option<Instant>,
+    /// It was said that the database tells nothing by broadcast.
+    complained: bool,
 }
+
+/// How long the first list waits for the answer to the wish.
+const HOLD: Duration = Duration::from_secs(10);
 
 impl Feed {
     /// Nothing is sent before the first call of [`next`](Self::next). Errors: the query cannot work.
-    pub(crate) fn open(client: &Client, cluster_id: Uuid) -> Result<Self, Box<Error>> {
-        let query = Query::table("deployments")
+    pub(crate) fn open(client: &Client, cluster_id: Uuid, intake: Intake) -> Result<Self, Box<Error>> {
+        let mut query = Query::table("deployments")
             .select(COLUMNS)
             .scope_eq("cluster_id", cluster_id)
             .in_list("status", [Status::Queued, Status::Processing].map(Status::as_str))
             .order("created_at.asc,id.asc");
-        Ok(Self { watch: client.watch(query)? })
+        if intake == Intake::Broadcast {
+            let (topic, event) = broadcasts(cluster_id);
+            query = query.hinted_by(topic, event);
+        }
+        let (watch, rest) = (client.watch(query)?, client.rest().clone());
+        Ok(Self { watch, rest, intake, wish: None, hold_until: None, complained: false })
+    }
+
+    /// Whether jobs are told of as they come; otherwise they are found by polling.
+    pub(crate) fn is_live(&self) -> bool {
+        self.watch.is_live()
     }
 
     /// The next news. May be dropped and called again.
     pub(crate) async fn next(&mut self) -> QueueNews {
+        if self.intake == Intake::Broadcast && self.wish.is_none() {
+            self.wish = Some(Wish::ask(self.rest.clone()));
+            self.hold_until = Some(Instant::now() + HOLD);
+        }
         loop {
-            match self.watch.next().await {
+            let event = tokio::select! {
+                standing = changed(&mut self.wish) => {
+                    self.on_wish(standing);
+                    continue;
+                }
+                () = until(self.hold_until), if self.hold_until.is_some() => {
+                    self.hold_until = None;
+                    continue;
+                }
+                event = self.watch.next(), if self.hold_until.is_none() => event,
+            };
+            match event {
                 Some(Ok(WatchEvent::InitApplied(row) | WatchEvent::Applied(row))) => return row.news(),
                 Some(Ok(WatchEvent::Deleted(row))) => return QueueNews::Gone(row.id),
                 Some(Ok(_)) => {}
+                Some(Err(error)) if self.intake == Intake::Broadcast && error.code() == "Unauthorized" => {
+                    tracing::debug!(%error, "the channel of the cluster cannot be joined");
+                    self.complain();
+                }
                 Some(Err(error)) => tracing::warn!(%error, "the queue cannot be read now: trying again"),
                 // Only a client that was shut down ends its watches; then the agent is about to end too.
                 None => std::future::pending().await,
             }
         }
+    }
+
+    fn on_wish(&mut self, standing: Standing) {
+        match standing {
+            Standing::Open => {}
+            Standing::Granted(_) => {
+                // What happened until now was not told; a list that is still to come has it.
+                if self.hold_until.take().is_none() {
+                    self.watch.refresh();
+                }
+                self.complained = false;
+            }
+            Standing::Refused => {
+                self.hold_until = None;
+                self.complain();
+            }
+        }
+    }
+
+    /// Once, however often it is found out.
+    fn complain(&mut self) {
+        if !std::mem::replace(&mut self.complained, true) {
+            tracing::error!("{NO_BROADCASTS}");
+        }
+    }
+}
+
+async fn changed(wish: &mut Option<Wish>) -> Standing {
+    match wish {
+        Some(wish) => wish.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -189,6 +311,14 @@ mod tests {
             QueueNews::Waits(row) => row,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_way_that_is_none_is_refused_with_those_that_are() {
+        assert_eq!(Intake::read(None), Ok(Intake::PostgresChanges));
+        assert_eq!(Intake::read(Some("broadcast")), Ok(Intake::Broadcast));
+        let problem = Intake::read(Some("fax")).unwrap_err();
+        assert!(problem.contains("\"fax\": write \"postgres_changes\" or \"broadcast\""), "{problem}");
     }
 
     #[test]

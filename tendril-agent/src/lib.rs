@@ -9,7 +9,7 @@
 //!                                     report (progress, final status)
 //! ```
 //!
-//! Around it: `session` (the machine token), `heartbeat`, `recovery` and `rescue` (what an earlier life left: attempts, and
+//! Around it: `session` (the machine token), `heartbeat`, `broadcast_wish`, `recovery` and `rescue` (what an earlier life left: attempts, and
 //! state that was not stored), `orphans` and `reaper` (processes without a parent), `shutdown`, `stop` (the order to end one
 //! job), `contract` (which database this agent understands), `disk`, `roster`, `series`, `health`, `telemetry`; and [`doctor`]. [`Agent`] wires them, and the process is a [`Config`] and a
 //! [`Shutdown`] away:
@@ -27,6 +27,7 @@ mod agent;
 mod approval;
 #[cfg(test)]
 mod bench;
+mod broadcast_wish;
 mod claim;
 mod cli;
 mod config;
@@ -77,6 +78,7 @@ pub use self::{
     config::{Config, ConfigProblems, Timing},
     doctor::Finding,
     health::Health,
+    intake::Intake,
     session::Credential,
     shutdown::Shutdown,
     telemetry::{LogFormat, install_log},

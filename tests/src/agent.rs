@@ -77,6 +77,13 @@ impl AgentSetup {
         self
     }
 
+    /// Jobs are found by broadcasts.
+    #[must_use]
+    pub fn by_broadcast(mut self) -> Self {
+        self.cli.intake = Some("broadcast".to_owned());
+        self
+    }
+
     /// The agent's name in `claimed_by`.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
@@ -156,6 +163,7 @@ impl AgentSetup {
             ("TENDRIL_WORK_DIR", &cli.work_dir),
             ("TENDRIL_STATE_DIR", &cli.state_dir),
             ("TENDRIL_CONCURRENCY", &cli.concurrency),
+            ("TENDRIL_INTAKE", &cli.intake),
             ("TENDRIL_TERRAFORM", &cli.terraform),
             ("TENDRIL_AGENT_NAME", &cli.agent_name),
             ("TENDRIL_LOG", &cli.log_level),

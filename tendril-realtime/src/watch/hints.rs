@@ -8,7 +8,7 @@ use super::record::{Key, Record};
 
 /// The least time between two looks: hints that come within it are looked into together. The first after a silence is
 /// looked into at once.
-const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_millis(50);
 /// A hint can be ahead of what it tells of: a commit is sent to replicas, and to Realtime, a little before it can be read,
 /// and a read replica is behind. One whose look brought no news is looked into once more, after this time.
 const SECOND_LOOK: Duration = Duration::from_millis(500);

@@ -3,7 +3,8 @@
 create role supabase_realtime_admin nologin noinherit;
 -- Policies belong to the owner of their table: a project's owner must be able to become it.
 grant supabase_realtime_admin to postgres;
-alter schema realtime owner to supabase_realtime_admin;
+-- The schema stays the superuser's, as on a hosted project: its owner uses it, and cannot grant it to other roles.
+grant all on schema realtime to supabase_realtime_admin;
 
 -- A message is delivered when its row is committed, and kept for replay. The real table is partitioned by day.
 create table realtime.messages (

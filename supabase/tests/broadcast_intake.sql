@@ -1,0 +1,219 @@
+-- Broadcast intake: who asks for broadcasts, who is told of what, and who hears it.
+begin;
+create schema if not exists extensions;
+create extension if not exists pgtap with schema extensions;
+set local search_path = public, extensions;
+select plan(NN);
+
+-- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` says who
+-- speaks next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
+-- answers what a query shows. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
+grant tendril_agent to current_user;
+create function pg_temp.id(short text) returns uuid language sql immutable as $$
+  select ('00000000-0000-4000-8000-0000000000' || short)::uuid
+$$;
+create procedure pg_temp.act_as(who text) language plpgsql as $$
+declare
+  role constant text := case when who in ('alice', 'bob') then 'authenticated' when who like 'agent%' then 'tendril_agent' else who end;
+begin
+  perform set_config('tests.role', case role when 'owner' then 'none' else role end, true);
+  perform set_config('tests.claims', jsonb_strip_nulls(jsonb_build_object(
+    'role', role,
+    'sub', case who when 'alice' then pg_temp.id('0a') when 'bob' then pg_temp.id('0b') else pg_temp.id('0e') end,
+    'cluster_id', case when who like 'agent c_' then pg_temp.id(right(who, 2)) end
+  ))::text, true);
+end
+$$;
+create function pg_temp.try(statement text) returns text language plpgsql as $$
+declare
+  n bigint;
+begin
+  perform set_config('request.jwt.claims', current_setting('tests.claims'), true), set_config('role', current_setting('tests.role'), true);
+  execute statement;
+  get diagnostics n = row_count;
+  perform set_config('role', 'none', true);
+  return 'rows: ' || n;
+exception when others then
+  return sqlstate;
+end
+$$;
+create procedure pg_temp.run(statement text) language plpgsql as $$
+begin
+  perform set_config('request.jwt.claims', current_setting('tests.claims'), true), set_config('role', current_setting('tests.role'), true);
+  execute statement;
+  perform set_config('role', 'none', true);
+end
+$$;
+create function pg_temp.list(query text) returns text language plpgsql as $$
+declare
+  found text;
+begin
+  perform set_config('request.jwt.claims', current_setting('tests.claims'), true), set_config('role', current_setting('tests.role'), true);
+  execute format('select string_agg(q::text, '' '') from (%s) as q', query) into found;
+  perform set_config('role', 'none', true);
+  return coalesce(found, 'nothing');
+exception when others then
+  return sqlstate || ' ' || sqlerrm;
+end
+$$;
+insert into auth.users (id, email) values (pg_temp.id('0a'), 'alice@tests.invalid'), (pg_temp.id('0b'), 'bob@tests.invalid');
+insert into clusters (id, user_id, name, revoked_at) values
+  (pg_temp.id('c1'), pg_temp.id('0a'), 'c1', null), (pg_temp.id('c2'), pg_temp.id('0a'), 'c2', null),
+  (pg_temp.id('c9'), pg_temp.id('0a'), 'c9', now()), (pg_temp.id('c3'), pg_temp.id('0b'), 'c3', null);
+
+-- What Realtime does before it lets somebody into a private channel: it writes a message of each kind for the topic, and looks
+-- as that role which of them can be read.
+create function pg_temp.hears(topic text) returns text language plpgsql as $$
+declare
+  probes uuid[];
+  found text;
+begin
+  with probe as (
+    insert into realtime.messages (topic, extension) values (hears.topic, 'broadcast'), (hears.topic, 'presence') returning id
+  ) select array_agg(id) into probes from probe;
+  perform set_config('realtime.topic', hears.topic, true);
+  found := pg_temp.list(format('select extension from realtime.messages where id = any (%L::uuid[]) order by 1', probes));
+  update realtime.messages set extension = 'probe' where id = any (probes);
+  return found;
+end
+$$;
+-- And before it lets somebody speak there.
+create function pg_temp.speaks(topic text, extension text) returns text language plpgsql as $$
+begin
+  perform set_config('realtime.topic', speaks.topic, true);
+  return pg_temp.try(format('insert into realtime.messages (topic, extension) values (%L, %L)', speaks.topic, speaks.extension));
+end
+$$;
+-- What was broadcast since the last call. Whoever is told of no row is told the message's own id.
+create temporary table heard (id uuid primary key);
+create function pg_temp.news() returns text language sql as $$
+  with news as (
+    insert into heard select id from realtime.messages where extension = 'broadcast' on conflict do nothing returning id
+  )
+  select coalesce(string_agg(concat_ws(' ', m.event, right(m.topic, 2), case when m.private then 'private' end,
+    case when m.payload ->> 'id' = m.id::text then (m.payload - 'id')::text else m.payload::text end), ' | ' order by m.topic), 'nothing')
+  from news join realtime.messages m using (id)
+$$;
+create function pg_temp.queue(cluster text, job text) returns text language sql as $$
+  select pg_temp.try(format($q$insert into deployments (id, cluster_id, config_snapshot) values (%L, %L, '{"template": "hello", "approval": true, "variables": {"secret": "s3cret"}}')$q$, pg_temp.id(job), pg_temp.id(cluster)))
+$$;
+create function pg_temp.change(job text, changes text) returns text language sql as $$
+  select pg_temp.try(format('update deployments set %s where id = %L', changes, pg_temp.id(job)))
+$$;
+
+-- Nobody asked: no message is written.
+call pg_temp.act_as('alice');
+select is(pg_temp.queue('c1', 'd1'), 'rows: 1', 'a job is queued');
+select is(pg_temp.news(), 'nothing', 'and nobody is told who did not ask');
+
+-- Who may ask.
+call pg_temp.act_as('agent c1');
+select is(pg_temp.list('select agent_wants_broadcasts()'),
+  '("{""event"": ""deployment"", ""topic"": ""cluster:00000000-0000-4000-8000-0000000000c1"", ""seconds"": 86400}")', 'an agent asks, and is told where to listen');
+select is(pg_temp.try('select agent_wants_broadcasts()'), 'rows: 1', 'twice is harmless');
+select is((select wanted_until from tendril.broadcast_wishes where cluster_id = pg_temp.id('c1')), now() + interval '1 day', 'the wish ends after a day');
+call pg_temp.act_as('agent c9');
+select is(pg_temp.try('select agent_wants_broadcasts()'), 'TD004', 'a revoked agent does not ask');
+call pg_temp.act_as('agent');
+select is(pg_temp.try('select agent_wants_broadcasts()'), 'TD003', 'nor one without a cluster');
+call pg_temp.act_as('service_role');
+select is(pg_temp.try('select agent_wants_broadcasts()'), 'TD003', 'service_role has no cluster');
+call pg_temp.act_as('alice');
+select is(pg_temp.try('select agent_wants_broadcasts()'), '42501', 'a user does not ask');
+call pg_temp.act_as('anon');
+select is(pg_temp.try('select agent_wants_broadcasts()'), '42501', 'anon does not ask');
+create function pg_temp.looks(who text) returns text language plpgsql as $$
+begin
+  call pg_temp.act_as(who);
+  return pg_temp.try('select from tendril.broadcast_wishes');
+end
+$$;
+select is(pg_temp.looks(who), '42501', who || ' does not see who asked') from unnest(array['agent c1', 'alice', 'anon', 'service_role']) as who;
+select is((select count(*)::int from tendril.broadcast_wishes), 1, 'one cluster asked');
+
+-- What is told.
+call pg_temp.act_as('alice');
+select is(pg_temp.queue('c1', 'd2'), 'rows: 1', 'a job is queued');
+select is(pg_temp.news(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d2", "status": "QUEUED"}', 'its agent is told: which, and nothing of what it runs');
+select is(pg_temp.queue('c2', 'd3'), 'rows: 1', 'a job of another cluster is queued');
+select is(pg_temp.news(), 'nothing', 'whose agent did not ask');
+select is(pg_temp.try(format($$insert into deployments (cluster_id, config_snapshot) select %L, '{"template": "hello"}' from generate_series(1, 50)$$, pg_temp.id('c1'))), 'rows: 50', 'fifty jobs are queued');
+select is(pg_temp.news(), 'deployment c1 private {"jobs": 50, "status": "QUEUED"}', 'by one message');
+select is(pg_temp.change('d1', 'cancel_requested_at = now()'), 'rows: 1', 'a job that waits is cancelled');
+select is(pg_temp.news(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d1", "status": "CANCELLED", "attempt": 0}', 'and waits no more');
+call pg_temp.act_as('agent c1');
+select is(pg_temp.change('d2', $$status = 'PROCESSING', claim_token = pg_temp.id('01')$$), 'rows: 1', 'a job is claimed');
+select is(pg_temp.news(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d2", "status": "PROCESSING", "attempt": 1}', 'its other agents are told');
+select is(pg_temp.change('d2', $$claim_token = pg_temp.id('01'), phase = 'APPROVAL', plan_sha256 = repeat('a', 64)$$), 'rows: 1', 'it makes progress');
+select is(pg_temp.try('select agent_heartbeat(''1'', array[pg_temp.id(''01'')])'), 'rows: 1', 'and lives');
+select is(pg_temp.news(), 'nothing', 'which its agent knows');
+call pg_temp.act_as('alice');
+select is(pg_temp.change('d2', $$approved_plan = repeat('a', 64)$$), 'rows: 1', 'its plan is approved');
+select is(pg_temp.news(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d2", "status": "PROCESSING", "attempt": 1}', 'and its agent told');
+select is(pg_temp.change('d2', 'cancel_requested_at = now()'), 'rows: 1', 'a cancel is asked');
+select is(pg_temp.news(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d2", "status": "PROCESSING", "attempt": 1}', 'and its agent told');
+select is(pg_temp.change('d2', 'cancel_requested_at = now()'), 'rows: 1', 'twice');
+select is(pg_temp.news(), 'nothing', 'is told once');
+call pg_temp.act_as('agent c1');
+select is(pg_temp.change('d2', $$claim_token = pg_temp.id('01'), status = 'CANCELLED'$$), 'rows: 1', 'it ends');
+select is(pg_temp.news(), 'nothing', 'which its agent knows');
+call pg_temp.act_as('alice');
+select is(pg_temp.queue('c1', 'd4'), 'rows: 1', 'a job is queued');
+call pg_temp.act_as('agent c1');
+select is(pg_temp.change('d4', $$status = 'PROCESSING', claim_token = pg_temp.id('02')$$), 'rows: 1', 'and claimed');
+select isnt(pg_temp.news(), 'nothing', 'both are told');
+update deployments set lease_expires_at = now() - interval '1 second' where id = pg_temp.id('d4');
+select is(pg_temp.try('select agent_heartbeat(''1'')'), 'rows: 1', 'its agent is lost');
+select is(pg_temp.news(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d4", "status": "QUEUED", "attempt": 1}', 'it is queued again, and told');
+update tendril.broadcast_wishes set wanted_until = now();
+call pg_temp.act_as('alice');
+select is(pg_temp.queue('c1', 'd5'), 'rows: 1', 'a job is queued after the wish ended');
+select is(pg_temp.news(), 'nothing', 'nobody is told');
+
+-- Who hears.
+create function pg_temp.hearing(who text, topic text) returns text language plpgsql as $$
+begin
+  call pg_temp.act_as(who);
+  return pg_temp.hears(topic);
+end
+$$;
+create function pg_temp.topic(cluster text) returns text language sql as $$ select 'cluster:' || pg_temp.id(cluster) $$;
+select is(pg_temp.hearing('agent c1', pg_temp.topic('c1')), '(broadcast)', 'an agent hears broadcasts of its cluster, and nobody''s presence');
+select is(pg_temp.hearing(who, pg_temp.topic('c1')), 'nothing', who || ' hears nothing of cluster c1') from unnest(array['agent c2', 'agent c3', 'agent', 'alice', 'bob', 'anon']) as who;
+select is(pg_temp.hearing('agent c9', pg_temp.topic('c9')), 'nothing', 'a revoked agent hears nothing');
+select is(pg_temp.hearing('agent c1', topic), 'nothing', 'an agent hears nothing of ' || topic)
+from unnest(array['cluster:', 'cluster:%', 'cluster', 'room', upper(pg_temp.topic('c1')), pg_temp.topic('c1') || '0']) as topic;
+select is(pg_temp.hearing('service_role', pg_temp.topic('c1')), '(broadcast) (presence)', 'service_role hears everything');
+
+-- Who speaks.
+create function pg_temp.speaking(who text, extension text) returns text language plpgsql as $$
+begin
+  call pg_temp.act_as(who);
+  return pg_temp.speaks(pg_temp.topic('c1'), extension);
+end
+$$;
+select is(pg_temp.speaking(who, extension), '42501', format('%s does not speak there (%s)', who, extension))
+from unnest(array['agent c1', 'agent c2', 'alice', 'bob', 'anon']) as who, unnest(array['broadcast', 'presence']) as extension;
+select is((select string_agg(roleid::regrole::text, ' ') from pg_auth_members where member = 'tendril_agent'::regrole), 'anon', 'an agent has the rights of anon, and of nobody else');
+select is((select count(*)::int from pg_policies where schemaname = 'realtime' and tablename = 'messages' and 'tendril_agent' = any (roles) and cmd <> 'SELECT'), 0, 'its one policy there is to read');
+
+-- A broadcast that fails is a warning.
+update tendril.broadcast_wishes set wanted_until = now() + interval '1 day';
+create function pg_temp.without_send() returns boolean language plpgsql as $$
+begin
+  alter function realtime.send(jsonb, text, text, boolean) rename to send_away;
+  return true;
+exception when insufficient_privilege then
+  return false;
+end
+$$;
+create temporary table stage as select pg_temp.without_send() as is_away;
+set local client_min_messages = error;
+call pg_temp.act_as('alice');
+select case when is_away then is(pg_temp.queue('c1', 'd6'), 'rows: 1', 'a job is queued where nothing can be sent') else skip('realtime.send is not ours', 1) end from stage;
+select is(pg_temp.change('d6', 'cancel_requested_at = now()'), case when is_away then 'rows: 1' else 'rows: 0' end, 'and cancelled') from stage;
+call pg_temp.act_as('agent c1');
+select case when is_away then is(pg_temp.try('select agent_wants_broadcasts()'), '0A000', 'an agent that asks is told that there is nothing to hear') else skip('realtime.send is not ours', 1) end from stage;
+
+select * from finish();
+rollback;
