@@ -38,6 +38,8 @@ async fn a_good_setup_is_well_and_nothing_is_changed() {
     let (well, said) = examined(&world.agent(&cluster)).await;
     assert!(well, "{said}");
     assert_eq!(said.lines().filter(|line| line.starts_with("ok ")).count(), 9, "{said}");
+    let (well, said) = examined(&world.agent(&cluster).by_broadcast()).await;
+    assert!(well, "{said}");
     assert_eq!(cluster.status().await, "PENDING", "the doctor is no agent");
 }
 
@@ -82,6 +84,11 @@ async fn each_seeded_fault_is_named_with_its_remedy() {
     secret.cli.supabase_key = Some(jwt.sign(&json!({"role": "service_role", "exp": 4_000_000_000_u64})));
     let mut no_state = good.clone();
     no_state.cli.state_dir = Some(text(&file.join("state")));
+    world
+        .database
+        .batch_execute("drop policy \"An agent hears of its cluster\" on realtime.messages")
+        .await
+        .expect("a database without broadcasts to agents");
     let mut rescue = good.clone();
     rescue.cli.state_dir = Some(text(&dir.join("state")));
     let seeds = [
@@ -138,6 +145,12 @@ async fn each_seeded_fault_is_named_with_its_remedy() {
             "a health address in use",
             good.clone().env("TENDRIL_HEALTH_ADDR", taken.local_addr().expect("its address").to_string()),
             "choose another address",
+        ),
+        ("no broadcasts", good.clone().by_broadcast(), "or use --intake postgres_changes"),
+        (
+            "an unknown intake",
+            good.clone().env("TENDRIL_INTAKE", "fax"),
+            "write \"postgres_changes\" or \"broadcast\"",
         ),
         ("no room", good.clone().env("TENDRIL_WORK_LIMIT", "a bit"), "write a size"),
     ];

@@ -1,4 +1,4 @@
-//! What an operator meets: health, drain, cancels, state backends, tokens, `doctor`; on the local stack.
+//! What an operator meets: health, drain, cancels, intake, state backends, tokens, `doctor`; on the local stack.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
 mod cancel;
@@ -6,6 +6,7 @@ mod compatibility;
 mod doctor;
 mod drain;
 mod health;
+mod intake;
 mod probe;
 mod state;
 mod tokens;

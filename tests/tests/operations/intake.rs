@@ -1,0 +1,192 @@
+//! `--intake broadcast`: everything that row changes do, without row changes: `deployments` is not published here.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use supabase_local::Cut;
+use tendril_realtime::Client;
+use tendril_tests::{Cluster, Deployment, Program, World, until};
+
+use crate::probe::{free_address, get, metric};
+
+/// A job is told of, not found by the next poll, which is a minute away.
+const SOON: Duration = Duration::from_secs(3);
+/// Jobs whose way from insert to claim is timed.
+const TIMED: usize = 20;
+
+/// A world whose row changes tell nothing of deployments. None on an external project, whose publication is not ours.
+async fn unpublished() -> Option<World> {
+    let world = World::start().await;
+    world.project.stack("the publication is changed")?;
+    let unpublish = "alter publication supabase_realtime drop table public.deployments";
+    world.database.batch_execute(unpublish).await.expect("it is taken out");
+    Some(world)
+}
+
+fn ticket(world: &World, number: usize) -> Value {
+    json!({"template": "ticket", "variables": {"ledger": world.path("ledger"), "ticket": number.to_string()}})
+}
+
+fn status(addr: SocketAddr) -> Option<Value> {
+    serde_json::from_str(&get(addr, "/status")?.1).ok()
+}
+
+/// Waits until an agent is told of its jobs as they come.
+async fn live(addr: SocketAddr) {
+    until("the intake is live", async || {
+        let seen = status(addr).map(|status| status["intake"].clone());
+        let wanted = json!({"way": "broadcast", "live": true});
+        if seen.as_ref() == Some(&wanted) { Ok(()) } else { Err(format!("{seen:?}")) }
+    })
+    .await;
+}
+
+/// An agent with the stand-in for terraform, once it is live.
+async fn agent(world: &World, cluster: &Cluster) -> (Program, SocketAddr) {
+    let addr = free_address();
+    let agent = world.agent(cluster).by_broadcast().stand_in().concurrency(8);
+    let agent = agent.env("TENDRIL_HEALTH_ADDR", addr.to_string()).start();
+    live(addr).await;
+    (agent, addr)
+}
+
+/// From insert to claim, by the database's clock.
+async fn latency(world: &World, job: &Deployment) -> Duration {
+    let query =
+        "select extract(epoch from claimed_at - created_at)::float8 from public.deployments where id = $1";
+    let row = world.database.query_one(query, &[&job.id]).await.expect("the row");
+    Duration::from_secs_f64(row.get::<_, Option<f64>>(0).expect("it was claimed").max(0.0))
+}
+
+#[tokio::test]
+async fn jobs_are_claimed_through_broadcasts_at_once() {
+    let Some(world) = unpublished().await else { return };
+    let cluster = world.cluster().await;
+    let (agent, addr) = agent(&world, &cluster).await;
+    let mut times = Vec::new();
+    for number in 0..TIMED {
+        let job = cluster.queue(ticket(&world, number)).await;
+        assert_eq!(job.ended().await.status, "SUCCESS");
+        times.push(latency(&world, &job).await);
+    }
+    times.sort();
+    println!(
+        "insert -> claimed by broadcast, {TIMED} jobs: p50 {:?}, slowest {:?}",
+        times[TIMED / 2],
+        times[TIMED - 1]
+    );
+    assert!(times[TIMED - 1] < SOON, "{times:?}");
+    assert!(metric(addr, "tendril_agent_intake_live") > 0.5);
+
+    // A statement that queues many jobs is one message.
+    let messages =
+        "select count(*) from realtime.messages where extension = 'broadcast' and payload ? 'jobs'";
+    let jobs = cluster.queue_all((0..12).map(|number| ticket(&world, 100 + number))).await;
+    for job in &jobs {
+        assert_eq!(job.ended().await.status, "SUCCESS");
+    }
+    let count: i64 = world.database.query_one(messages, &[]).await.expect("the messages").get(0);
+    assert_eq!(count, 1);
+    let secrets = "select count(*) from realtime.messages where payload::text like '%ledger%'";
+    let count: i64 = world.database.query_one(secrets, &[]).await.expect("the messages").get(0);
+    assert_eq!(count, 0, "no message says what a job runs");
+    assert!(!agent.output().contains("WARN") && !agent.output().contains("ERROR"), "{}", agent.output());
+}
+
+#[tokio::test]
+async fn a_cancel_and_an_approval_are_told_by_broadcasts() {
+    let Some(world) = unpublished().await else { return };
+    let cluster = world.cluster().await;
+    let addr = free_address();
+    // Its next heartbeat, which tells of a cancel too, is further away than what is promised here.
+    let agent = world.agent(&cluster).by_broadcast().env("TENDRIL_HEARTBEAT", "20s");
+    let _agent = agent.env("TENDRIL_HEALTH_ADDR", addr.to_string()).start();
+    live(addr).await;
+    let snapshot = |stack: &str| json!({"template": "count", "stack": stack, "approval": true, "variables": {"lines": 2}});
+    let jobs = cluster.queue_all([snapshot("one"), snapshot("two")]).await;
+    for job in &jobs {
+        job.becomes("rests in APPROVAL", |row| row.phase.as_deref() == Some("APPROVAL")).await;
+    }
+    let ask = async |job: &Deployment, change: Value| {
+        job.as_user
+            .from("deployments")
+            .update(&change)
+            .eq("id", job.id)
+            .execute()
+            .await
+            .expect("it is asked");
+        Instant::now()
+    };
+    let query = "select plan_sha256 from public.deployments where id = $1";
+    let plan: String = world.database.query_one(query, &[&jobs[0].id]).await.expect("the row").get(0);
+    let asked = ask(&jobs[0], json!({"approved_plan": plan})).await;
+    jobs[0].becomes("goes on", |row| row.phase.as_deref() != Some("APPROVAL")).await;
+    assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
+    assert_eq!(jobs[0].ended().await.status, "SUCCESS");
+    let asked = ask(&jobs[1], json!({"cancel_requested_at": "2026-01-01T00:00:00Z"})).await;
+    assert_eq!(jobs[1].ended().await.status, "CANCELLED");
+    assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn a_job_that_was_queued_while_the_socket_was_down_is_claimed_after_it_is_back() {
+    let Some(world) = unpublished().await else { return };
+    let faults = world.project.stack("the socket is cut").expect("the local stack").faults().clone();
+    let cluster = world.cluster().await;
+    let (_agent, addr) = agent(&world, &cluster).await;
+    for (number, cut) in [Cut::Abrupt, Cut::Close(1012)].into_iter().enumerate() {
+        faults.refuse_realtime(true);
+        faults.cut_sockets(cut);
+        let missed = cluster.queue(ticket(&world, number)).await;
+        faults.refuse_realtime(false);
+        assert_eq!(missed.ended().await.status, "SUCCESS");
+        live(addr).await;
+    }
+    // A channel whose token ends is joined again, and lists again.
+    faults.expire_tokens();
+    let missed = cluster.queue(ticket(&world, 7)).await;
+    assert_eq!(missed.ended().await.status, "SUCCESS");
+}
+
+#[tokio::test]
+async fn the_channel_of_a_cluster_is_for_its_agent_alone_and_only_to_hear() {
+    let world = World::start().await;
+    let (cluster, other) = (world.cluster().await, world.cluster().await);
+    let topic = format!("cluster:{}", cluster.id);
+    let join = async |client: &Client| client.channel(&topic).private(true).acknowledged(true).join().await;
+    let anonymous = Client::builder(&world.project.url, &world.project.anon_key).build().expect("a client");
+    for (who, client) in
+        [("another agent", other.as_agent()), ("its own user", cluster.as_user()), ("anybody", anonymous)]
+    {
+        let refused = join(&client).await.expect_err(who);
+        assert_eq!(refused.code(), "Unauthorized", "{who}: {refused}");
+    }
+    let channel = join(&cluster.as_agent()).await.expect("its agent is let in");
+    let sent = channel.broadcast("deployment", &json!({"id": "x"})).await;
+    assert_eq!(sent.expect_err("it may not speak").code(), "Timeout");
+}
+
+#[tokio::test]
+async fn where_the_database_tells_nothing_by_broadcast_the_agent_says_so_once_and_polls() {
+    let Some(world) = unpublished().await else { return };
+    let older = "drop trigger d_broadcast_queued on public.deployments;
+        drop trigger d_broadcast_changed on public.deployments;
+        drop function public.agent_wants_broadcasts();
+        drop policy \"An agent hears of its cluster\" on realtime.messages;";
+    world.database.batch_execute(older).await.expect("an older contract");
+    let cluster = world.cluster().await;
+    let addr = free_address();
+    let agent =
+        world.agent(&cluster).by_broadcast().stand_in().env("TENDRIL_HEALTH_ADDR", addr.to_string()).start();
+    agent.says("apply supabase/migrations").await;
+    // The first is found by the list at the start, so the second cannot be.
+    for number in 1..=2 {
+        assert_eq!(cluster.queue(ticket(&world, number)).await.ended().await.status, "SUCCESS");
+    }
+    assert_eq!(status(addr).expect("an answer")["intake"], json!({"way": "broadcast", "live": false}));
+    let said = agent.lines().iter().filter(|line| line.contains("apply supabase/migrations")).count();
+    assert_eq!(said, 1, "{}", agent.output());
+}
