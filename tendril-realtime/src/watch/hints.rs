@@ -184,7 +184,7 @@ mod tests {
                         prop_assert!(twice);
                         match place {
                             Place::Table => owed.clear(),
-                            row => { owed.remove(&row); }
+                            row @ Place::Row(_) => { owed.remove(&row); }
                         }
                     }
                 }
@@ -194,7 +194,7 @@ mod tests {
             for (place, _) in hints.take(now + PAUSE) {
                 match place {
                     Place::Table => owed.clear(),
-                    row => { owed.remove(&row); }
+                    row @ Place::Row(_) => { owed.remove(&row); }
                 }
             }
             prop_assert!(owed.is_empty(), "{owed:?}");

@@ -35,6 +35,7 @@ mod query;
 mod record;
 mod store;
 mod task;
+mod told;
 
 use std::{
     marker::PhantomData,
@@ -79,7 +80,7 @@ pub enum WatchEvent<T> {
 pub struct Watch<T> {
     /// Taken when the watch is first polled: until then there is nothing to do, and perhaps no runtime.
     start: Option<task::Watcher>,
-    events: Option<mpsc::Receiver<task::Told>>,
+    events: Option<mpsc::Receiver<told::Told>>,
     task: Option<AbortHandle>,
     link: Arc<task::Link>,
     rows: PhantomData<fn() -> T>,
@@ -123,7 +124,7 @@ impl<T: DeserializeOwned> Stream for Watch<T> {
             self.task = Some(tokio::spawn(watcher.run(sender)).abort_handle());
         }
         let Some(events) = &mut self.events else { return Poll::Ready(None) };
-        events.poll_recv(cx).map(|told| told.map(task::Told::read))
+        events.poll_recv(cx).map(|told| told.map(told::Told::read))
     }
 }
 

@@ -11,11 +11,7 @@ use tokio::{
     task::AbortHandle,
 };
 
-use super::{
-    Query,
-    record::Key,
-    task::{Told, Watcher},
-};
+use super::{Query, record::Key, task::Watcher, told::Told};
 use crate::{client::Client, error::Error, telemetry::TARGET};
 
 /// The rows of a query as they are now, kept up to date in the background. Clones share the rows; the last one to go ends

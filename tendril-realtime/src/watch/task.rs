@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::{
     sync::{Notify, mpsc},
@@ -17,11 +16,12 @@ use tokio::{
 };
 
 use super::{
-    Query, WatchEvent,
+    Query,
     feed::{Feed, Heard, until},
     hints::{Hints, Place},
     query::Verdict,
     record::{Key, Record},
+    told::Told,
 };
 use crate::{
     backoff::Backoff,
@@ -35,31 +35,6 @@ use crate::{
 const SETTLING: Duration = Duration::from_secs(2);
 /// As many keys as fit into a URL, whatever they are.
 const ROWS_IN_ONE_REQUEST: usize = 100;
-
-/// An event on its way to the reader, not yet of the reader's type.
-pub(super) enum Told {
-    Init,
-    InitDone,
-    InitApplied(Key, Box<str>),
-    Applied(Key, Box<str>),
-    Deleted(Key, Box<str>),
-    Failed(Error),
-}
-
-impl Told {
-    /// Decodes on the reader's task.
-    pub(super) fn read<T: DeserializeOwned>(self) -> Result<WatchEvent<T>, Error> {
-        let row = |json: &str| serde_json::from_str(json).map_err(|error| Error::decode("a row", &error));
-        Ok(match self {
-            Self::Init => WatchEvent::Init,
-            Self::InitDone => WatchEvent::InitDone,
-            Self::InitApplied(_, json) => WatchEvent::InitApplied(row(&json)?),
-            Self::Applied(_, json) => WatchEvent::Applied(row(&json)?),
-            Self::Deleted(_, json) => WatchEvent::Deleted(row(&json)?),
-            Self::Failed(error) => return Err(error),
-        })
-    }
-}
 
 /// The reader is gone.
 struct Gone;

@@ -91,7 +91,7 @@ async fn each_seeded_fault_is_named_with_its_remedy() {
         .expect("a database without broadcasts to agents");
     let mut rescue = good.clone();
     rescue.cli.state_dir = Some(text(&dir.join("state")));
-    let seeds = [
+    let seeds = vec![
         ("the project is not reachable", unreachable, "egress rules"),
         ("a website instead of a project", website, "no Supabase project"),
         ("no migrations", bare, "apply supabase/migrations"),
