@@ -20,12 +20,27 @@ VERSIONS = ("1.29", "1.33", "1.37")
 CUSTOM = {"ServiceMonitor", "ScaledObject"}
 KEY = "tdl_" + "0" * 65
 FROM_SECRET = {"existingSecret": "mine"}
+MONITORING = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+SCRAPED = {"networkPolicy": {"metricsFrom": MONITORING}}
+KEDA = SCRAPED | {"keda": {"enabled": True, "prometheusAddress": "http://prometheus:9090"}, "shutdown": {"grace": 3000}}
+# Settings of the agent that have no value here: a pod's image and volume fix them, or a newer name stands for them.
+NO_VALUE = {"SUPABASE_ANON_KEY", "TENDRIL_TERRAFORM", "TENDRIL_PLUGIN_CACHE_DIR"}
 REMOTE = {"state": {"backend": "s3", "config": {"bucket": "b", "region": "eu-central-1"}}}
 DIGEST = "sha256:" + "0" * 64
 
 CASES = {
     "the least": FROM_SECRET,
     "a secret made by the chart": {"agentToken": KEY, "supabase": {"url": "https://a.supabase.co", "publishableKey": "k"}},
+    "all but the token among the values": FROM_SECRET | {"supabase": {"url": "https://a.supabase.co", "publishableKey": "k"}},
+    "a part of a parent chart": FROM_SECRET | {"enabled": True, "global": {"a": 1}},
+    "state in PostgreSQL": FROM_SECRET | {"state": {"backend": "pg"}, "networkPolicy": {"egressPorts": [443, 5432]}},
+    "settings of a state from a Secret": FROM_SECRET
+    | {"state": {"backend": "s3"}, "extraEnv": [{"name": "TENDRIL_STATE_CONFIG", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]},
+    "many jobs": FROM_SECRET | {"concurrency": 8, "resources": {"limits": {"memory": "10G"}}},
+    "no limit of memory": FROM_SECRET | {"concurrency": 64, "resources": {"limits": None}},
+    "a small volume": FROM_SECRET | {"persistence": {"size": "7.5Gi"}},
+    "a limit of one's own": FROM_SECRET | {"workLimit": "15GiB"},
+    "its clock": FROM_SECRET | {"timing": {"heartbeat": "10s", "lockTimeout": "5m", "applyCancelGrace": "1h30m"}},
     "token from a file": FROM_SECRET | {"tokenFrom": "file"},
     "several replicas": FROM_SECRET | REMOTE | {"replicas": 3, "podDisruptionBudget": {"maxUnavailable": "50%"}},
     "no volume": FROM_SECRET | {"persistence": {"enabled": False}},
@@ -41,11 +56,12 @@ CASES = {
         "imagePullSecrets": [{"name": "registry"}],
         "terminationGracePeriodSeconds": 3600,
         "shutdown": {"grace": 3000},
+        "terraformConfig": "/etc/terraform/config.tfrc",
         "keda": {"enabled": True, "prometheusAddress": "http://prometheus:9090", "authenticationRef": "prometheus"},
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
         "networkPolicy": {
             "egressPorts": [443, 22],
-            "metricsFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+            "metricsFrom": MONITORING,
             "extraEgress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}],
         },
         "persistence": {"storageClass": "gp3", "size": "20Gi"},
@@ -78,14 +94,52 @@ REFUSED = {
     "replicas with local state": (FROM_SECRET | {"replicas": 2}, "set state.backend to s3, http or pg"),
     "replicas with one volume": (FROM_SECRET | REMOTE | {"replicas": 2, "persistence": {"existingClaim": "c"}}, "each replica needs its own"),
     "credentials of the state among the values": (
-        FROM_SECRET | {"state": {"backend": "s3", "config": {"secret_key": "s"}}},
-        "state/config|state.config",
+        FROM_SECRET | {"state": {"backend": "s3", "config": {"bucket": "b", "secret_key": "s"}}},
+        "state.config.secret_key is a credential .* set AWS_SECRET_ACCESS_KEY in extraEnv",
     ),
-    "KEDA without Prometheus": (FROM_SECRET | REMOTE | {"keda": {"enabled": True}}, "keda.prometheusAddress"),
-    "KEDA with local state": (FROM_SECRET | {"keda": {"enabled": True, "prometheusAddress": "http://p"}}, "state.backend"),
-    "KEDA upside down": (
-        FROM_SECRET | REMOTE | {"keda": {"enabled": True, "prometheusAddress": "http://p", "minReplicas": 6}},
-        "keda.maxReplicas is less",
+    "a user's name of the state among the values": (
+        FROM_SECRET | {"state": {"backend": "http", "config": {"address": "https://s/{key}", "username": "u"}}},
+        "state.config.username is a credential .* set TF_HTTP_USERNAME in extraEnv",
+    ),
+    "a key of the state among the values": (
+        FROM_SECRET | {"state": {"backend": "http", "config": {"address": "https://s/{key}", "client_private_key_pem": "p"}}},
+        "set TF_HTTP_CLIENT_PRIVATE_KEY_PEM",
+    ),
+    "S3 without a bucket": (FROM_SECRET | {"state": {"backend": "s3"}}, "state.backend s3 needs state.config.bucket"),
+    "HTTP without an address": (FROM_SECRET | {"state": {"backend": "http"}}, "state.backend http needs state.config.address"),
+    "PostgreSQL behind a closed port": (FROM_SECRET | {"state": {"backend": "pg"}}, "networkPolicy.egressPorts"),
+    "KEDA without Prometheus": (
+        FROM_SECRET | REMOTE | KEDA | {"keda": {"enabled": True}},
+        "keda.enabled needs keda.prometheusAddress",
+    ),
+    "KEDA with local state": (FROM_SECRET | KEDA, "state.backend"),
+    "KEDA upside down": (FROM_SECRET | REMOTE | KEDA | {"keda": KEDA["keda"] | {"minReplicas": 6}}, "keda.maxReplicas is less"),
+    "KEDA whose metrics nobody may read": (
+        FROM_SECRET | REMOTE | KEDA | {"networkPolicy": {}},
+        "keda.enabled needs networkPolicy.metricsFrom",
+    ),
+    "KEDA with a short grace": (FROM_SECRET | REMOTE | KEDA | {"shutdown": {"grace": 1799}}, "at least 1800, it is 1799"),
+    "metrics that nobody may read": (
+        FROM_SECRET | {"serviceMonitor": {"enabled": True}},
+        "serviceMonitor.enabled needs networkPolicy.metricsFrom",
+    ),
+    "more jobs than memory": (FROM_SECRET | {"concurrency": 4}, "resources.limits.memory is 3Gi with a concurrency of 4.* 5Gi"),
+    "memory in another unit": (FROM_SECRET | {"resources": {"limits": {"memory": "2000M"}}}, "resources.limits.memory is 2000M"),
+    "a limit that is never reached": (FROM_SECRET | {"workLimit": "20GiB"}, "workLimit is 20GiB and persistence.size 20Gi"),
+    "a limit in Kubernetes' unit": (FROM_SECRET | {"workLimit": "10Gi"}, "workLimit"),
+    "a heartbeat slower than the lease": (FROM_SECRET | {"timing": {"heartbeat": "30s"}}, "heartbeat"),
+    "a time without a unit": (FROM_SECRET | {"timing": {"lockTimeout": "120"}}, "lockTimeout"),
+    "a variable that the chart sets": (
+        FROM_SECRET | {"extraEnv": [{"name": "TENDRIL_STATE_BACKEND", "value": "kubernetes"}]},
+        "extraEnv: TENDRIL_STATE_BACKEND would be set twice: the chart has a value for it",
+    ),
+    "a region twice": (
+        FROM_SECRET | {"aws": {"region": "eu-central-1"}, "extraEnv": [{"name": "AWS_REGION", "value": "x"}]},
+        "AWS_REGION would be set twice",
+    ),
+    "a variable twice": (
+        FROM_SECRET | {"extraEnv": [{"name": "A", "value": "x"}, {"name": "A", "value": "y"}]},
+        "A would be set twice: it is there already",
     ),
     "a role for nobody": (
         FROM_SECRET | {"aws": {"roleArn": "arn:aws:iam::123456789012:role/a"}, "serviceAccount": {"create": False}},
@@ -110,8 +164,15 @@ def helm(command, values):
     return run.returncode, run.stdout, run.stderr
 
 
+def notes(values):
+    """What an installation says, without a cluster."""
+    code, out, said = helm(["install", "tendril-agent", str(CHART), "--namespace", "tendril", "--dry-run=client"], values)
+    expect("NOTES.txt", code == 0, said)
+    return out.partition("NOTES:")[2]
+
+
 def render(values):
-    code, out, said = helm(["template", "agent", str(CHART), "--namespace", "tendril"], values)
+    code, out, said = helm(["template", "tendril-agent", str(CHART), "--namespace", "tendril"], values)
     if code != 0:
         raise RuntimeError(said)
     return [document for document in yaml.safe_load_all(out) if document]
@@ -137,6 +198,7 @@ def always(case, values, resources):
     names = [volume["name"] for volume in pod["volumes"]]
     names += [claim["metadata"]["name"] for claim in by_kind["StatefulSet"]["spec"].get("volumeClaimTemplates", [])]
     environment = [variable["name"] for variable in container["env"]]
+    plain = {variable["name"]: variable["value"] for variable in container["env"] if "value" in variable}
 
     # Pod Security Standard "restricted".
     security = container["securityContext"]
@@ -152,14 +214,21 @@ def always(case, values, resources):
     expect(case, len(environment) == len(set(environment)), "a variable is set twice")
     expect(case, all("value" not in variable for variable in container["env"] if variable["name"] == "TENDRIL_AGENT_TOKEN"), "shows the token")
 
-    grace = int(next(v["value"] for v in container["env"] if v["name"] == "TENDRIL_SHUTDOWN_GRACE").removesuffix("s"))
+    given = values.get("supabase", {}).get("url")
+    expect(case, plain.get("SUPABASE_URL") == given, "the project's URL among the values is not what the agent gets")
+    grace = int(plain["TENDRIL_SHUTDOWN_GRACE"].removesuffix("s"))
     expect(case, pod["terminationGracePeriodSeconds"] >= grace + 60, "the kubelet kills before the agent's grace is over")
+    if "workLimit" not in values and "size" not in values.get("persistence", {}):
+        expect(case, plain["TENDRIL_WORK_LIMIT"] == "14336MiB", f"the work limit is {plain['TENDRIL_WORK_LIMIT']}, not 70 % of 20Gi")
     annotations = by_kind["StatefulSet"]["spec"]["template"]["metadata"]["annotations"]
     expect(case, annotations["karpenter.sh/do-not-disrupt"] == "true", "Karpenter may disrupt it")
     expect(case, annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false", "the autoscaler may evict it")
     expect(case, ("Secret" in by_kind) == ("existingSecret" not in values), "a secret too many or too few")
     if "NetworkPolicy" in by_kind and not values.get("networkPolicy", {}).get("metricsFrom"):
         expect(case, by_kind["NetworkPolicy"]["spec"]["ingress"] == [], "something is let in")
+    if "NetworkPolicy" in by_kind:
+        reached = [block["ipBlock"]["cidr"] for rule in by_kind["NetworkPolicy"]["spec"]["egress"] for block in rule.get("to", [])]
+        expect(case, {"169.254.170.23/32", "fd00:ec2::23/128"} <= set(reached), f"Pod Identity is out of reach: {reached}")
     for kind in CUSTOM & by_kind.keys():
         expect(case, by_kind[kind]["metadata"]["name"] == by_kind["StatefulSet"]["metadata"]["name"], f"{kind} of another name")
     if "ScaledObject" in by_kind:
@@ -206,7 +275,34 @@ def table(write):
         problems.append("README.md: the table of values is not that of values.yaml; run scripts/check-chart.sh --write")
 
 
+def settings():
+    """Each setting of the agent can be reached: its variable is one that the chart sets, given everything."""
+    known = set(re.findall(r'env = "(\w+)"', (CHART.parent / "src" / "cli.rs").read_text())) - NO_VALUE
+    container = next(item for item in render(CASES["everything"]) if item["kind"] == "StatefulSet")["spec"]["template"]["spec"]["containers"][0]
+    here = {variable["name"] for variable in container["env"]} | {"TENDRIL_AGENT_TOKEN_FILE"}
+    expect("settings", known <= here, f"the chart has no value for {', '.join(sorted(known - here))}")
+
+
+def defaults():
+    """Numbers that somebody else's limits decide."""
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    # An update of EKS managed nodes evicts pods for 15 minutes, and then fails.
+    expect("defaults", values["shutdown"]["grace"] + 60 < 900, "the grace is longer than EKS managed nodes wait")
+    said = notes(FROM_SECRET)
+    for hint in ("kubectl get storageclass", "describe pvc data-tendril-agent-0", "doctor", "service account tendril/tendril-agent"):
+        expect("NOTES.txt", hint in said, f"has no {hint!r}")
+    named = notes(FROM_SECRET | {"persistence": {"storageClass": "gp3"}})
+    expect("NOTES.txt", "get storageclass" not in named and "describe pvc" in named, "asks for a class that was named")
+    # The one name that the templates and all documents use: EKS Pod Identity goes by it.
+    root = CHART.parent.parent
+    for file in (root / "README.md", CHART / "README.md", *root.glob("templates/*/README.md")):
+        for release in re.findall(r"helm (?:upgrade --)?install (\S+)", file.read_text()):
+            expect(str(file.relative_to(root)), release == "tendril-agent", f"installs a release named {release}")
+
+
 table("--write" in sys.argv)
+settings()
+defaults()
 code, _, said = helm(["lint", "--strict", "--quiet", str(CHART)], FROM_SECRET)
 expect("helm lint", code == 0, said)
 for case, values in CASES.items():

@@ -44,3 +44,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "tendril-agent.several" -}}
 {{- if or (gt (int .Values.replicas) 1) .Values.keda.enabled -}}true{{- end -}}
 {{- end -}}
+
+{{- /* A quantity of Kubernetes ("20Gi", "512M", 1.5e9 bytes) in MiB; nothing when it is not one of bytes. */ -}}
+{{- define "tendril-agent.mebibytes" -}}
+{{- $text := toString . -}}
+{{- if regexMatch "^[0-9]+([.][0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?$" $text -}}
+{{- $number := regexFind "^[0-9.]+" $text | float64 -}}
+{{- $units := dict "" 1.0 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}
+{{- divf (mulf $number (get $units (regexFind "[A-Za-z]*$" $text))) 1048576.0 | floor | int64 -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Disk use above which no job is claimed: there must be room left for the providers of the jobs that run already. */ -}}
+{{- define "tendril-agent.workLimit" -}}
+{{- .Values.workLimit | default (printf "%dMiB" (div (mul (include "tendril-agent.mebibytes" .Values.persistence.size | int64) 7) 10)) -}}
+{{- end -}}

@@ -1,0 +1,85 @@
+{{- /* The agent's settings; extraEnv comes after them. One place, so that the checks can see what is set. */ -}}
+{{- define "tendril-agent.environment" -}}
+- name: SUPABASE_URL
+  {{- if .Values.supabase.url }}
+  value: {{ .Values.supabase.url | quote }}
+  {{- else }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "tendril-agent.secret" . }}
+      key: SUPABASE_URL
+  {{- end }}
+- name: SUPABASE_PUBLISHABLE_KEY
+  {{- if .Values.supabase.publishableKey }}
+  value: {{ .Values.supabase.publishableKey | quote }}
+  {{- else }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "tendril-agent.secret" . }}
+      key: SUPABASE_PUBLISHABLE_KEY
+  {{- end }}
+{{- if eq .Values.tokenFrom "file" }}
+- name: TENDRIL_AGENT_TOKEN_FILE
+  value: /etc/tendril/TENDRIL_AGENT_TOKEN
+{{- else }}
+- name: TENDRIL_AGENT_TOKEN
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "tendril-agent.secret" . }}
+      key: TENDRIL_AGENT_TOKEN
+{{- end }}
+- name: TENDRIL_AGENT_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+- name: TENDRIL_TEMPLATES_DIR
+  value: /opt/tendril/templates
+- name: TENDRIL_WORK_DIR
+  value: /var/lib/tendril/work
+- name: TENDRIL_STATE_DIR
+  value: /var/lib/tendril/state
+- name: TENDRIL_STATE_BACKEND
+  value: {{ .Values.state.backend }}
+{{- with .Values.state.config }}
+- name: TENDRIL_STATE_CONFIG
+  value: {{ toJson . | quote }}
+{{- end }}
+- name: TENDRIL_CONCURRENCY
+  value: {{ .Values.concurrency | quote }}
+- name: TENDRIL_INTAKE
+  value: {{ .Values.intake }}
+- name: TENDRIL_WORK_LIMIT
+  value: {{ include "tendril-agent.workLimit" . }}
+- name: TENDRIL_SPOOL_LIMIT
+  value: {{ .Values.spoolLimit }}
+- name: TENDRIL_HEARTBEAT
+  value: {{ .Values.timing.heartbeat }}
+- name: TENDRIL_START_SPREAD
+  value: {{ .Values.timing.startSpread }}
+- name: TENDRIL_LOCK_TIMEOUT
+  value: {{ .Values.timing.lockTimeout }}
+- name: TENDRIL_PLAN_CANCEL_GRACE
+  value: {{ .Values.timing.planCancelGrace }}
+- name: TENDRIL_APPLY_CANCEL_GRACE
+  value: {{ .Values.timing.applyCancelGrace }}
+- name: TENDRIL_SHUTDOWN_GRACE
+  value: {{ printf "%ds" (int .Values.shutdown.grace) }}
+- name: TENDRIL_HEALTH_ADDR
+  value: 0.0.0.0:8080
+- name: TENDRIL_LOG
+  value: {{ .Values.log.level | quote }}
+- name: TENDRIL_LOG_FORMAT
+  value: {{ .Values.log.format }}
+{{- with .Values.aws.region }}
+- name: AWS_REGION
+  value: {{ . }}
+{{- end }}
+{{- with .Values.terraformEnv }}
+- name: TENDRIL_TERRAFORM_ENV
+  value: {{ join "," . | quote }}
+{{- end }}
+{{- with .Values.terraformConfig }}
+- name: TENDRIL_TERRAFORM_CONFIG
+  value: {{ . | quote }}
+{{- end }}
+{{- end -}}
