@@ -173,7 +173,11 @@ def try_rules(program, folder, properties, required):
     bad = {name: value for name, value in bad.items() if value is not None}
     code, said = plan(program, folder, bad | {name: example(properties[name]) for name in required if name not in bad})
     for name in bad:
-        if not re.search(rf"var\.{name} (is|has) ", said):
+        if re.search(rf"var\.{name} (is|has) ", said):
+            continue
+        # A rule that looks at another variable is not tried while that one is wrong.
+        alone = {other: example(properties[other]) for other in required} | {name: bad[name]}
+        if not re.search(rf"var\.{name} (is|has) ", plan(program, folder, alone)[1]):
             problem(f"{folder.name}.{name}", f"{program} takes {bad[name]!r}")
 
 

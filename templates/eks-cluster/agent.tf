@@ -16,6 +16,8 @@ resource "aws_iam_role" "agent" {
   permissions_boundary = var.agent_permissions_boundary_arn
   # An apply may take long; the credentials are renewed meanwhile, but not beyond this.
   max_session_duration = 43200
+  # What was attached by hand does not hold up a destroy.
+  force_detach_policies = true
 }
 
 resource "aws_iam_role_policy_attachment" "agent" {
@@ -25,7 +27,7 @@ resource "aws_iam_role_policy_attachment" "agent" {
   policy_arn = each.value
 }
 
-# Pod Identity: an agent on each node, and an association.
+# Pod Identity: an association. The add-on that answers on each node is in addons.tf.
 
 data "aws_iam_policy_document" "agent_pod" {
   statement {
@@ -49,15 +51,6 @@ data "aws_iam_policy_document" "agent_pod" {
       values   = [var.name]
     }
   }
-}
-
-resource "aws_eks_addon" "pod_identity" {
-  count = local.pod
-
-  cluster_name                = aws_eks_cluster.this.name
-  addon_name                  = "eks-pod-identity-agent"
-  resolve_conflicts_on_create = "OVERWRITE"
-  resolve_conflicts_on_update = "OVERWRITE"
 }
 
 resource "aws_eks_pod_identity_association" "agent" {

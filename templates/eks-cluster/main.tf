@@ -18,6 +18,7 @@ resource "aws_eks_cluster" "this" {
 
   vpc_config {
     subnet_ids              = var.subnet_ids
+    security_group_ids      = [aws_security_group.api.id]
     endpoint_private_access = true
     endpoint_public_access  = length(var.public_access_cidrs) > 0
     public_access_cidrs     = length(var.public_access_cidrs) > 0 ? var.public_access_cidrs : null
@@ -43,6 +44,32 @@ resource "aws_eks_cluster" "this" {
   }
 
   depends_on = [aws_iam_role_policy_attachment.cluster, aws_cloudwatch_log_group.cluster]
+}
+
+data "aws_subnet" "first" {
+  id = var.subnet_ids[0]
+}
+
+# Who may reach the API from inside, beside the cluster's own nodes. Of the control plane alone: nodes are not in it.
+resource "aws_security_group" "api" {
+  name        = "${var.name}-eks-api"
+  description = "Who may reach the Kubernetes API of ${var.name} over private addresses"
+  vpc_id      = data.aws_subnet.first.vpc_id
+
+  tags = { Name = "${var.name}-eks-api" }
+}
+
+resource "aws_vpc_security_group_ingress_rule" "api" {
+  for_each = toset(var.private_access_cidrs)
+
+  security_group_id = aws_security_group.api.id
+  cidr_ipv4         = each.value
+  description       = "Kubernetes API from ${each.value}"
+  ip_protocol       = "tcp"
+  from_port         = 443
+  to_port           = 443
+
+  tags = { Name = each.value }
 }
 
 data "aws_iam_policy_document" "cluster_trust" {

@@ -54,7 +54,7 @@ variable "kubernetes_version" {
 }
 
 variable "public_access_cidrs" {
-  description = "IPv4 ranges from which the API can be reached over the internet. Without any it can be reached from the VPC alone."
+  description = "IPv4 ranges from which the API can be reached over the internet. Without any it can be reached from inside alone."
   type        = list(string)
   default     = []
   nullable    = false
@@ -66,6 +66,23 @@ variable "public_access_cidrs" {
 
   validation {
     condition     = length(var.public_access_cidrs) <= 40
+    error_message = "Must have at most 40."
+  }
+}
+
+variable "private_access_cidrs" {
+  description = "IPv4 ranges from which the API can be reached over private addresses, such as those of a VPN or of a peered network."
+  type        = list(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for item in var.private_access_cidrs : can(regex("^([0-9]{1,3}[.]){3}[0-9]{1,3}/([1-9]|[12][0-9]|3[0-2])$", item))])
+    error_message = "Each must be a range such as 10.0.0.0/16; the whole internet is not allowed."
+  }
+
+  validation {
+    condition     = length(var.private_access_cidrs) <= 40
     error_message = "Must have at most 40."
   }
 }
@@ -124,7 +141,7 @@ variable "agent_service_account" {
 }
 
 variable "agent_policy_arns" {
-  description = "IAM policies of the agent's role: what its templates may do. Without any it may do nothing."
+  description = "IAM policies of the agent's role: what its templates may do. Without any it may do nothing. More than ten need a raised quota of the account."
   type        = list(string)
   default     = []
   nullable    = false
@@ -171,7 +188,7 @@ variable "log_days" {
 }
 
 variable "kms_key_arn" {
-  description = "Key that encrypts Kubernetes secrets and logs. Without it one is made."
+  description = "Key that encrypts Kubernetes secrets and logs; CloudWatch Logs must be allowed to use it. Without it one is made. Another key later means another cluster."
   type        = string
   default     = null
 

@@ -1,8 +1,42 @@
 data "aws_partition" "current" {}
 
+locals {
+  # Those of the provider reach neither the instances nor their disks.
+  tags = merge(var.tags, { "tendril:template" = "eks-node-group" })
+  # EKS cannot change these of a group. A changed one gives the group another name, so that the new nodes are there before the old ones go.
+  fixed      = jsonencode([sort(var.subnet_ids), var.architecture, var.instance_types, var.capacity])
+  group_name = "${var.name}-${substr(sha256(local.fixed), 0, 8)}"
+  # Nodes as they are now, whoever decided it; of the group that is replaced, too.
+  now     = [for group in data.aws_eks_node_group.now : group.scaling_config[0].desired_size]
+  desired = var.desired_size == null ? min(max(concat([var.min_size], local.now)...), var.max_size) : var.desired_size
+}
+
+# The cluster's version: nodes follow it when this template is run again.
+data "aws_eks_cluster" "this" {
+  name = var.cluster_name
+}
+
+# The newest image of that version, with its patches.
+data "aws_ssm_parameter" "release" {
+  name = "/aws/service/eks/optimized-ami/${data.aws_eks_cluster.this.version}/amazon-linux-2023/${var.architecture}/standard/recommended/release_version"
+}
+
+data "aws_eks_node_groups" "there" {
+  cluster_name = var.cluster_name
+}
+
+data "aws_eks_node_group" "now" {
+  for_each = toset([for name in data.aws_eks_node_groups.there.names : name if can(regex("^${var.name}-[0-9a-f]{8}$", name))])
+
+  cluster_name    = var.cluster_name
+  node_group_name = each.value
+}
+
 resource "aws_eks_node_group" "this" {
   cluster_name    = var.cluster_name
-  node_group_name = var.name
+  node_group_name = local.group_name
+  version         = data.aws_eks_cluster.this.version
+  release_version = nonsensitive(data.aws_ssm_parameter.release.value)
   node_role_arn   = aws_iam_role.node.arn
   subnet_ids      = var.subnet_ids
 
@@ -13,8 +47,8 @@ resource "aws_eks_node_group" "this" {
 
   scaling_config {
     min_size     = var.min_size
-    max_size     = max(var.min_size, var.max_size)
-    desired_size = min(max(var.min_size, var.desired_size), max(var.min_size, var.max_size))
+    max_size     = var.max_size
+    desired_size = local.desired
   }
 
   update_config {
@@ -31,8 +65,17 @@ resource "aws_eks_node_group" "this" {
   }
 
   lifecycle {
-    # An autoscaler's business once the group is there.
-    ignore_changes = [scaling_config[0].desired_size]
+    create_before_destroy = true
+
+    precondition {
+      condition     = var.max_size >= var.min_size
+      error_message = "max_size (${var.max_size}) must be at least min_size (${var.min_size})."
+    }
+
+    precondition {
+      condition     = local.desired >= var.min_size && local.desired <= var.max_size
+      error_message = "desired_size (${local.desired}) must be from min_size (${var.min_size}) to max_size (${var.max_size})."
+    }
   }
 
   depends_on = [aws_iam_role_policy_attachment.node]
@@ -66,12 +109,12 @@ resource "aws_launch_template" "this" {
 
   tag_specifications {
     resource_type = "instance"
-    tags          = merge(var.tags, { Name = "${var.cluster_name}-${var.name}" })
+    tags          = merge(local.tags, { Name = "${var.cluster_name}-${var.name}" })
   }
 
   tag_specifications {
     resource_type = "volume"
-    tags          = merge(var.tags, { Name = "${var.cluster_name}-${var.name}" })
+    tags          = merge(local.tags, { Name = "${var.cluster_name}-${var.name}" })
   }
 
   lifecycle {

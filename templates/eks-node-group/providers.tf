@@ -13,6 +13,6 @@ provider "aws" {
   region = var.region
 
   default_tags {
-    tags = merge(var.tags, { "tendril:template" = "eks-node-group" })
+    tags = local.tags
   }
 }

@@ -1,5 +1,5 @@
 variable "name" {
-  description = "Name of the group."
+  description = "Name of the group. What cannot be changed in place follows as eight letters."
   type        = string
   nullable    = false
 
@@ -123,13 +123,12 @@ variable "max_size" {
 }
 
 variable "desired_size" {
-  description = "Nodes at the start; an autoscaler may change it later."
+  description = "Nodes, at least min_size. Without it, as many as there are, which an autoscaler may decide; min_size at the start."
   type        = number
-  default     = 2
-  nullable    = false
+  default     = null
 
   validation {
-    condition     = var.desired_size >= 0 && var.desired_size <= 450 && floor(var.desired_size) == var.desired_size
+    condition     = var.desired_size == null ? true : var.desired_size >= 0 && var.desired_size <= 450 && floor(var.desired_size) == var.desired_size
     error_message = "Must be a whole number from 0 to 450."
   }
 }

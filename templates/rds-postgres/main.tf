@@ -1,3 +1,9 @@
+locals {
+  # RDS wants a tenth of room at least; 0 is storage that does not grow.
+  growth      = var.max_storage_gib == null ? min(65536, max(100, var.storage_gib * 2)) : var.max_storage_gib
+  max_storage = local.growth >= ceil(var.storage_gib * 1.1) ? local.growth : 0
+}
+
 resource "aws_db_subnet_group" "this" {
   name       = var.name
   subnet_ids = var.subnet_ids
@@ -28,6 +34,9 @@ resource "aws_db_parameter_group" "this" {
   name_prefix = "${var.name}-"
   family      = "postgres${var.engine_version}"
   description = "Settings of the database ${var.name}"
+  # Until the maintenance window in which the version is raised, the instance uses the old group: RDS would refuse to delete it, and the
+  # apply would fail. It stays behind, costs nothing, and can be deleted by hand.
+  skip_destroy = true
 
   # Connections without TLS are refused.
   parameter {
@@ -62,7 +71,7 @@ resource "aws_db_instance" "this" {
 
   storage_type          = "gp3"
   allocated_storage     = var.storage_gib
-  max_allocated_storage = max(var.storage_gib, var.max_storage_gib)
+  max_allocated_storage = local.max_storage
   storage_encrypted     = true
   kms_key_id            = var.kms_key_arn
 
@@ -92,6 +101,9 @@ resource "aws_db_instance" "this" {
 
   auto_minor_version_upgrade  = true
   allow_major_version_upgrade = true
+  apply_immediately           = var.apply_immediately
+  # No surcharge for old versions: RDS upgrades the instance when its version is no longer supported.
+  engine_lifecycle_support = "open-source-rds-extended-support-disabled"
 
   performance_insights_enabled    = true
   performance_insights_kms_key_id = var.kms_key_arn

@@ -1,11 +1,16 @@
 variable "name" {
-  description = "Name of the instance."
+  description = "Name of the instance: letters, digits and single hyphens."
   type        = string
   nullable    = false
 
   validation {
-    condition     = can(regex("^[a-z][a-z0-9-]{0,49}[a-z0-9]$", var.name))
-    error_message = "Must have 2 to 51 lower-case letters, digits and hyphens, and begin with a letter."
+    condition     = can(regex("^[a-z][a-z0-9]*(-[a-z0-9]+)*$", var.name))
+    error_message = "Must be lower-case letters, digits and single hyphens between them, and begin with a letter."
+  }
+
+  validation {
+    condition     = can(regex("^.{2,51}$", var.name))
+    error_message = "Must have 2 to 51 characters."
   }
 }
 
@@ -76,8 +81,8 @@ variable "engine_version" {
   nullable    = false
 
   validation {
-    condition     = contains(["14", "15", "16", "17", "18"], var.engine_version)
-    error_message = "Must be one of: 14, 15, 16, 17, 18."
+    condition     = contains(["15", "16", "17", "18"], var.engine_version)
+    error_message = "Must be one of: 15, 16, 17, 18."
   }
 }
 
@@ -106,14 +111,19 @@ variable "storage_gib" {
 }
 
 variable "max_storage_gib" {
-  description = "How far storage may grow by itself."
+  description = "How far storage may grow by itself: at least a tenth more than storage_gib, or 0 for not at all. Without it, twice the storage and at least 100."
   type        = number
-  default     = 100
-  nullable    = false
+  default     = null
 
   validation {
-    condition     = var.max_storage_gib >= 20 && var.max_storage_gib <= 65536 && floor(var.max_storage_gib) == var.max_storage_gib
-    error_message = "Must be a whole number from 20 to 65536."
+    condition     = var.max_storage_gib == null ? true : var.max_storage_gib >= 0 && var.max_storage_gib <= 65536 && floor(var.max_storage_gib) == var.max_storage_gib
+    error_message = "Must be a whole number from 0 to 65536."
+  }
+
+  # RDS refuses a limit that is nearer.
+  validation {
+    condition     = var.max_storage_gib == null ? true : var.max_storage_gib == 0 || var.max_storage_gib >= ceil(var.storage_gib * 1.1)
+    error_message = "Must be at least a tenth more than storage_gib (${ceil(var.storage_gib * 1.1)}), or 0 for storage that does not grow."
   }
 }
 
@@ -169,6 +179,13 @@ variable "multi_az" {
   description = "Keep a standby in another availability zone."
   type        = bool
   default     = true
+  nullable    = false
+}
+
+variable "apply_immediately" {
+  description = "Apply changes that interrupt the database at once, instead of in the next maintenance window."
+  type        = bool
+  default     = false
   nullable    = false
 }
 

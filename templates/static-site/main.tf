@@ -29,6 +29,16 @@ resource "aws_cloudfront_distribution" "this" {
     compress                   = true
     cache_policy_id            = data.aws_cloudfront_cache_policy.optimized.id
     response_headers_policy_id = aws_cloudfront_response_headers_policy.this.id
+
+    # A single-page application has one page, and its paths are its own affair.
+    dynamic "function_association" {
+      for_each = aws_cloudfront_function.index
+
+      content {
+        event_type   = "viewer-request"
+        function_arn = function_association.value.arn
+      }
+    }
   }
 
   # What the bucket does not have is answered as 404: the policy lets CloudFront list it, otherwise S3 would say 403.
@@ -69,6 +79,17 @@ resource "aws_cloudfront_distribution" "this" {
   }
 }
 
+# S3 knows objects, not folders: /docs/ is asked for as docs/index.html.
+resource "aws_cloudfront_function" "index" {
+  count = var.single_page_app ? 0 : 1
+
+  name    = "${var.name}-index"
+  comment = "index.html of each folder of ${var.name}"
+  runtime = "cloudfront-js-2.0"
+  publish = true
+  code    = file("${path.module}/index.js")
+}
+
 data "aws_cloudfront_cache_policy" "optimized" {
   name = "Managed-CachingOptimized"
 }
@@ -88,7 +109,7 @@ resource "aws_cloudfront_response_headers_policy" "this" {
   security_headers_config {
     strict_transport_security {
       access_control_max_age_sec = 31536000
-      include_subdomains         = true
+      include_subdomains         = var.hsts_subdomains
       override                   = true
     }
 

@@ -90,6 +90,13 @@ variable "content_security_policy" {
   }
 }
 
+variable "hsts_subdomains" {
+  description = "Tell browsers for a year that all subdomains of the site's domains have HTTPS, too. On example.com that binds every other host below it."
+  type        = bool
+  default     = false
+  nullable    = false
+}
+
 variable "web_acl_arn" {
   description = "AWS WAF web ACL (global) in front of the site."
   type        = string
@@ -113,7 +120,7 @@ variable "log_bucket" {
 }
 
 variable "force_destroy" {
-  description = "Let destroy delete the bucket even when files are in it."
+  description = "Let destroy delete the bucket even when files are in it. Has to be applied before."
   type        = bool
   default     = false
   nullable    = false

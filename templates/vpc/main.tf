@@ -1,7 +1,23 @@
+# The region's zones, without local ones. An account may have fewer than the region, and with other letters.
+data "aws_availability_zones" "here" {
+  #checkov:skip=CKV_AWS_394:A new zone changes nothing: it is used when it is named, or when there were fewer than three.
+  state = "available"
+
+  filter {
+    name   = "opt-in-status"
+    values = ["opt-in-not-required"]
+  }
+}
+
 locals {
   letters = ["a", "b", "c", "d", "e", "f"]
+  there   = zipmap(data.aws_availability_zones.here.names, data.aws_availability_zones.here.zone_ids)
+  # EKS places no control plane in these.
+  without_eks = ["use1-az3", "usw1-az2", "cac1-az3"]
+  usable      = [for letter in local.letters : letter if !contains(local.without_eks, lookup(local.there, "${var.region}${letter}", local.without_eks[0]))]
+  chosen      = var.zones == null ? slice(local.usable, 0, min(3, length(local.usable))) : var.zones
   # Zone -> the place of its ranges, which depends on its letter alone.
-  place    = { for letter in var.zones : "${var.region}${letter}" => index(local.letters, letter) }
+  place    = { for letter in local.chosen : "${var.region}${letter}" => index(local.letters, letter) }
   zones    = sort(keys(local.place))
   nat_zone = { none = [], single = slice(local.zones, 0, 1), per-zone = local.zones }[var.nat]
 }
@@ -12,6 +28,18 @@ resource "aws_vpc" "this" {
   enable_dns_hostnames = true
 
   tags = { Name = var.name }
+
+  lifecycle {
+    precondition {
+      condition     = alltrue([for zone in local.zones : contains(keys(local.there), zone)])
+      error_message = "zones: this account has ${join(", ", sort(keys(local.there)))} in ${var.region}."
+    }
+
+    precondition {
+      condition     = length(local.zones) >= 2
+      error_message = "zones: fewer than two zones of ${var.region} suit EKS in this account, so name them: it has ${join(", ", sort(keys(local.there)))}."
+    }
+  }
 }
 
 # Without rules: what forgets to name a security group of its own can neither be reached nor reach anything.

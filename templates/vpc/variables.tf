@@ -33,24 +33,28 @@ variable "cidr" {
 }
 
 variable "zones" {
-  description = "Letters of the zones that have subnets. A zone keeps its ranges when others are added."
+  description = "Letters of the zones that have subnets. A zone keeps its ranges when others are added. Without any, the region's first three in which EKS can be run."
   type        = list(string)
-  default     = ["a", "b", "c"]
-  nullable    = false
+  default     = null
 
   validation {
-    condition     = alltrue([for item in var.zones : can(regex("^[a-f]$", item))])
+    condition     = var.zones == null || alltrue([for item in coalesce(var.zones, []) : can(regex("^[a-f]$", item))])
     error_message = "Each must be a letter from a to f."
   }
 
   validation {
-    condition     = length(var.zones) >= 2
+    condition     = var.zones == null || length(coalesce(var.zones, [])) >= 2
     error_message = "Must have at least 2."
   }
 
   validation {
-    condition     = length(var.zones) <= 6
+    condition     = var.zones == null || length(coalesce(var.zones, [])) <= 6
     error_message = "Must have at most 6."
+  }
+
+  validation {
+    condition     = length(distinct(coalesce(var.zones, []))) == length(coalesce(var.zones, []))
+    error_message = "Must not have a letter twice."
   }
 }
 
