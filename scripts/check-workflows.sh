@@ -3,6 +3,17 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PWD/.tools/bin:$PATH
+
+# One Rust everywhere: what is released is what was tested.
+rust=$(sed -n 's/^FROM rust:\([0-9.]*\)-.*/\1/p' tendril-agent/Dockerfile)
+for workflow in .github/workflows/*.yml; do
+  grep -qx "  RUST: \"$rust\"" "$workflow" || { echo "check-workflows: $workflow has not the Dockerfile's Rust $rust" >&2; exit 1; }
+done
+if grep -nE 'toolchain install +(stable|beta|nightly)' .github/workflows/*.yml; then
+  echo 'check-workflows: name a version of Rust' >&2
+  exit 1
+fi
+
 if command -v actionlint >/dev/null; then
   exec actionlint
 fi

@@ -1,11 +1,18 @@
 #!/usr/bin/env bash
-# Builds the agent's image, and tries it: make image [TAG=tendril-agent:local]
+# Builds the agent's image, and tries it: scripts/image.sh [--try] [tendril-agent:local]; with --try it is there already.
+#
+# The trial is a whole deployment on a local stack, as the image's user, without rights, and nothing but its volume and /tmp is written.
 #
 # With Docker it is the Dockerfile as it stands. Without, as on a machine that reaches no image registry, buildah builds the
 # Dockerfile's last stage: on a Debian made by mmdebstrap, with the agent that cargo builds here and the terraform of this machine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-readonly tag=${1:-tendril-agent:local}
+build=true
+if [ "${1:-}" = --try ]; then
+  build=false
+  shift
+fi
+readonly tag=${1:-tendril-agent:local} uid=65532
 
 say() { printf 'image: %s\n' "$*"; }
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -36,29 +43,70 @@ with_buildah() {
     --build-context "agent=$place/agent" --build-context "programs=$place/programs" . >/dev/null
 }
 
-# The agent of the image, as the image's user, runs a deployment of a local stack to its end.
-try_with_buildah() {
-  local work stack container agent=0 deployment status
+# How the trial runs a program of the image. With Docker the root cannot be written. buildah has no such flag: there, what was written
+# is looked for afterwards.
+in_docker() {
+  run=(docker run --rm --network host --read-only --tmpfs "/tmp:uid=$uid" --volume "$volume:/var/lib/tendril" --cap-drop ALL
+    --security-opt no-new-privileges)
+  image=("$tag")
+}
+
+in_buildah() {
+  run=(buildah run --isolation chroot --network host)
+  image=("$container" --)
+}
+
+# start PROGRAM ARGUMENT…: in the image, with the environment that `settings` holds.
+start() {
+  local program=$1
+  shift
+  if [ -n "$container" ]; then
+    "${run[@]}" "${settings[@]}" "${image[@]}" "$program" "$@"
+  else
+    "${run[@]}" "${settings[@]}" --entrypoint "$program" "${image[@]}" "$@"
+  fi
+}
+
+# Files of the container's root that are younger than the trial, beside what a pod mounts and what buildah itself makes.
+written() {
+  local root=$1
+  find "$root" -xdev -newer "$work/began" \( -type f -o -type l \) -not -path "$root/var/lib/tendril/*" -not -path "$root/tmp/*" \
+    -not -path "$root/etc/hosts" -not -path "$root/etc/resolv.conf" -not -path "$root/run/.containerenv"
+}
+
+# The agent of the image runs a deployment of a local stack to its end: try_with docker|buildah
+try_with() {
+  local work stack agent=0 deployment status volume='' container=''
+  local run=() image=() settings=()
   work=$(mktemp -d)
-  cargo build --quiet --package supabase-local
+  cargo build --quiet --locked --package supabase-local
   "${CARGO_TARGET_DIR:-target}/debug/supabase-local" --port 0 --db-port 0 >"$work/stack" 2>&1 &
   stack=$!
-  container=$(buildah from --pull-never "$tag")
+  if [ "$1" = docker ]; then volume=tendril-image-$$; else container=$(buildah from --pull-never "$tag"); fi
   # shellcheck disable=SC2317,SC2329 # the trap calls it
   end() {
-    # The agent's whole group: buildah does not pass a signal on.
+    # The agent's whole group: neither engine passes a signal on.
     [ "$agent" -eq 0 ] || kill -- "-$agent" 2>/dev/null
     kill "$stack" 2>/dev/null
     wait
-    buildah rm "$container" >/dev/null
+    [ -z "$container" ] || buildah rm "$container" >/dev/null
+    [ -z "$volume" ] || docker volume rm --force "$volume" >/dev/null
     rm -rf "$work"
   }
   trap end EXIT
-  local run=(buildah run --isolation chroot --network host)
-  for program in '/usr/local/bin/tendril-agent --version' 'terraform version' 'git --version' 'id -u'; do
+  "in_$1"
+  touch "$work/began"
+  for program in '/usr/local/bin/tendril-agent --version' 'terraform version' 'git --version'; do
     # shellcheck disable=SC2086 # a program and its argument
-    "${run[@]}" "$container" -- $program | sed -n 1p
+    start $program | sed -n 1p
   done
+  local is
+  is=$(start id -u)
+  [ "$is" = "$uid" ] || { say "programs run as user $is, not $uid" >&2; exit 1; }
+  if [ "$1" = docker ] && start touch /etc/written 2>/dev/null; then
+    say 'the root can be written' >&2
+    exit 1
+  fi
 
   until grep -q 'Secret key' "$work/stack"; do
     kill -0 "$stack" || { cat "$work/stack" >&2; exit 1; }
@@ -66,26 +114,35 @@ try_with_buildah() {
   done
   value() { sed -n "s/^ *$1: //p" "$work/stack"; }
   local cluster=5eed0000-0000-4000-8000-00000000000c
-  setsid "${run[@]}" --env SUPABASE_URL="$(value 'API URL')" --env SUPABASE_PUBLISHABLE_KEY="$(value 'Publishable key')" \
-    --env TENDRIL_AGENT_TOKEN="$(token "$(value 'JWT secret')" "$cluster")" --env TENDRIL_START_SPREAD=0s \
-    --env TENDRIL_HEALTH_ADDR=127.0.0.1:0 "$container" -- /usr/local/bin/tendril-agent >"$work/agent" 2>&1 &
+  settings=(--env SUPABASE_URL="$(value 'API URL')" --env SUPABASE_PUBLISHABLE_KEY="$(value 'Publishable key')"
+    --env TENDRIL_AGENT_TOKEN="$(token "$(value 'JWT secret')" "$cluster")" --env TENDRIL_START_SPREAD=0s
+    --env TENDRIL_HEALTH_ADDR=127.0.0.1:0)
+  set -m
+  start /usr/local/bin/tendril-agent >"$work/agent" 2>&1 &
   agent=$!
+  set +m
   deployment=$(psql "$(value 'DB URL')" -qAtc "insert into public.deployments (cluster_id, config_snapshot)
     values ('$cluster', '{\"template\": \"hello\", \"variables\": {\"name\": \"image\", \"lines\": 6}}') returning id")
   for _ in $(seq 120); do
     status=$(psql "$(value 'DB URL')" -qAtc "select status from public.deployments where id = '$deployment'")
     case $status in
-      SUCCESS)
-        say "$tag ran a deployment to its end"
-        exit
-        ;;
-      FAILED | CANCELLED) break ;;
+      SUCCESS | FAILED | CANCELLED) break ;;
     esac
     sleep 0.5
   done
-  cat "$work/agent" >&2
-  say "the deployment is $status" >&2
-  exit 1
+  if [ "$status" != SUCCESS ]; then
+    cat "$work/agent" >&2
+    say "the deployment is $status" >&2
+    exit 1
+  fi
+  if [ "$1" = buildah ]; then
+    local root left
+    root=$(buildah mount "$container")
+    left=$(written "$root")
+    buildah umount "$container" >/dev/null
+    [ -z "$left" ] || { say "written outside the volume and /tmp:" "$left" >&2; exit 1; }
+  fi
+  say "$tag ran a deployment to its end, as user $uid, and wrote nothing but its volume and /tmp"
 }
 
 # token SECRET CLUSTER: a machine token of the local stack.
@@ -101,11 +158,11 @@ PYTHON
 }
 
 if have docker && docker info >/dev/null 2>&1; then
-  docker build --file tendril-agent/Dockerfile --tag "$tag" .
-  docker run --rm --read-only --user 65532:65532 --cap-drop ALL --security-opt no-new-privileges "$tag" --version
-elif have buildah && have mmdebstrap; then
-  with_buildah
-  try_with_buildah
+  if $build; then docker build --file tendril-agent/Dockerfile --tag "$tag" .; fi
+  try_with docker
+elif have buildah && { ! $build || have mmdebstrap; }; then
+  if $build; then with_buildah; fi
+  try_with buildah
 else
   printf '%s\n' 'image: neither a running Docker nor buildah and mmdebstrap are here. On Debian:' \
     '  apt-get install -y buildah mmdebstrap' >&2
