@@ -39,7 +39,7 @@ check-functions: ## Edge Functions, with Deno on a local stack
 check-clients: ## The local stack, with the real supabase-js; needs Node.js
 	scripts/check-clients.sh
 
-check-templates: ## template.json against variables, their rules tried, checkov
+check-templates: ## template.json against variables, their rules tried, names and rights against AWS's, checkov
 	scripts/check-templates.sh
 
 check-chart: ## The chart, rendered and judged; ARGS=--write writes its table of values

@@ -219,7 +219,7 @@ def always(case, values, resources):
     grace = int(plain["TENDRIL_SHUTDOWN_GRACE"].removesuffix("s"))
     expect(case, pod["terminationGracePeriodSeconds"] >= grace + 60, "the kubelet kills before the agent's grace is over")
     if "workLimit" not in values and "size" not in values.get("persistence", {}):
-        expect(case, plain["TENDRIL_WORK_LIMIT"] == "14336MiB", f"the work limit is {plain['TENDRIL_WORK_LIMIT']}, not 70 % of 20Gi")
+        expect(case, plain.get("TENDRIL_WORK_LIMIT") == "14336MiB", f"the work limit is {plain.get('TENDRIL_WORK_LIMIT')}, not 70 % of 20Gi")
     annotations = by_kind["StatefulSet"]["spec"]["template"]["metadata"]["annotations"]
     expect(case, annotations["karpenter.sh/do-not-disrupt"] == "true", "Karpenter may disrupt it")
     expect(case, annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false", "the autoscaler may evict it")

@@ -29,6 +29,25 @@ ENFORCED = {"type", "enum", "pattern", "minimum", "maximum", "minLength", "maxLe
 ENFORCED |= {"properties", "required", "additionalProperties", "sensitive"}
 SHOWN = {"title", "description", "default", "examples"}
 
+# Arguments that a README's promise hangs on, and that nothing else here would miss: template, resource, argument, value.
+PROMISES = [
+    ("eks-cluster", "aws_eks_addon", "addon_version", "data.aws_eks_addon_version.this[each.key].version"),
+    ("eks-cluster", "aws_eks_cluster", "security_group_ids", "aws_security_group.api.id"),
+    ("eks-cluster", "aws_iam_role", "force_detach_policies", True),
+    ("eks-addons", "aws_eks_addon", "service_account", "ebs-csi-controller-sa"),
+    ("eks-addons", "aws_eks_addon", "preserve", True),
+    ("eks-node-group", "aws_eks_node_group", "version", "data.aws_eks_cluster.this.version"),
+    ("eks-node-group", "aws_eks_node_group", "release_version", "nonsensitive(data.aws_ssm_parameter.release.value)"),
+    ("eks-node-group", "aws_eks_node_group", "create_before_destroy", True),
+    ("eks-node-group", "aws_eks_node_group", "desired_size", "local.desired"),
+    ("rds-postgres", "aws_db_parameter_group", "skip_destroy", True),
+    ("rds-postgres", "aws_db_instance", "apply_immediately", "var.apply_immediately"),
+    ("rds-postgres", "aws_db_instance", "max_allocated_storage", "local.max_storage"),
+    ("rds-postgres", "aws_db_instance", "engine_lifecycle_support", "open-source-rds-extended-support-disabled"),
+    ("static-site", "aws_cloudfront_distribution", "event_type", "viewer-request"),
+    ("static-site", "aws_cloudfront_response_headers_policy", "include_subdomains", "var.hsts_subdomains"),
+]
+
 problems = []
 
 
@@ -87,6 +106,27 @@ def compare(where, schema, block, required):
         problem(where, "validated by Terraform alone")
 
 
+def arguments(body):
+    """All arguments below a block, of whatever depth, as they are written; each item of a list by itself."""
+    for name, value in body.items():
+        for inner in value if isinstance(value, list) else [value]:
+            if isinstance(inner, dict):
+                yield from arguments(inner)
+            else:
+                yield name, inner.removeprefix("${").removesuffix("}").strip('"') if isinstance(inner, str) else inner
+
+
+def keep_promises(folder):
+    found = []
+    for file in folder.glob("*.tf"):
+        for block in hcl2.loads(file.read_text()).get("resource", []):
+            for type_, named in block.items():
+                found += [(plain(type_), name, value) for name, value in arguments(named)]
+    for template, type_, name, value in PROMISES:
+        if template == folder.name and not any(item == (type_, name, value) for item in found):
+            problem(folder.name, f"no {type_} has {name} = {value}")
+
+
 def constraints(schema):
     """How each constraint of a schema is written in a condition."""
     rules = []
@@ -129,6 +169,7 @@ def check(folder):
             problem(name, f"the provider's version {version} has no upper limit")
     if re.search(r"^\s*backend\s", text, re.M):
         problem(name, "the agent writes the backend")
+    keep_promises(folder)
     if not (folder / "README.md").is_file():
         problem(name, "it has no README.md")
     if f"({name}/README.md)" not in (TEMPLATES / "README.md").read_text():
@@ -143,14 +184,25 @@ def example(schema):
 
 
 def wrong(schema):
-    """A value that a constraint of the schema forbids; None when it has none."""
+    """Values that constraints of the schema forbid, each another one."""
     if not constraints(schema):
-        return None
+        return []
     if schema["type"] == "array":
-        return ["\n wrong"] * max(1, schema.get("minItems", 1))
+        few, many = schema.get("minItems", 0), schema.get("maxItems")
+        right = schema.get("examples", [schema.get("default")])[0] or []
+        values = [["\n wrong"] * max(1, few)]
+        if right and few > 1:
+            values.append(right[:1])
+        if right and many:
+            values.append((right * (many + 1))[: many + 1])
+        return values
     if schema["type"] == "integer":
-        return min(schema.get("enum", [schema.get("minimum", 0)])) - 1
-    return "\n wrong"
+        allowed = schema.get("enum", [schema.get("minimum", 0), schema.get("maximum")])
+        return [min(allowed) - 1, max(allowed) + 1, allowed[0] + 0.5]
+    values = ["\n wrong"]
+    if "maxLength" in schema:
+        values.append("x" * (schema["maxLength"] + 1))
+    return values
 
 
 def plan(program, folder, values):
@@ -169,16 +221,22 @@ def try_rules(program, folder, properties, required):
     code, said = plan(program, folder, {name: example(properties[name]) for name in required})
     if code != 0:
         problem(folder.name, f"{program} refuses the examples:\n{said}")
-    bad = {name: wrong(schema) for name, schema in properties.items()}
-    bad = {name: value for name, value in bad.items() if value is not None}
-    code, said = plan(program, folder, bad | {name: example(properties[name]) for name in required if name not in bad})
-    for name in bad:
-        if re.search(rf"var\.{name} (is|has) ", said):
-            continue
+    wrongs = {name: wrong(schema) for name, schema in properties.items()}
+    for turn in range(max(len(values) for values in wrongs.values())):
+        bad = {name: values[turn] for name, values in wrongs.items() if turn < len(values)}
+        refuse(program, folder, bad, {name: example(properties[name]) for name in required})
+
+
+def refuse(program, folder, bad, right):
+    _, said = plan(program, folder, right | bad)
+    for name, value in bad.items():
         # A rule that looks at another variable is not tried while that one is wrong.
-        alone = {other: example(properties[other]) for other in required} | {name: bad[name]}
-        if not re.search(rf"var\.{name} (is|has) ", plan(program, folder, alone)[1]):
-            problem(f"{folder.name}.{name}", f"{program} takes {bad[name]!r}")
+        if not refused(name, said) and not refused(name, plan(program, folder, right | {name: value})[1]):
+            problem(f"{folder.name}.{name}", f"{program} takes {value!r}")
+
+
+def refused(name, said):
+    return re.search(rf"var\.{name} (is|has) ", said)
 
 
 folders = sorted(file.parent for file in TEMPLATES.glob("*/template.json"))

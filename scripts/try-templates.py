@@ -50,6 +50,13 @@ COMPUTED = [
     ("rds-postgres", DATABASE | {"storage_gib": 65536}, {}, "max_storage", 0),
     ("rds-postgres", DATABASE | {"storage_gib": 200, "max_storage_gib": 0}, {}, "max_storage", 0),
     ("rds-postgres", DATABASE | {"storage_gib": 200, "max_storage_gib": 220}, {}, "max_storage", 220),
+    (
+        "eks-cluster",
+        {"name": "c1", "region": "eu-central-1"} | IDS,
+        {},
+        "addons",
+        {"vpc-cni": '{"enableNetworkPolicy":"true"}', "kube-proxy": None, "eks-pod-identity-agent": None},
+    ),
     ("eks-node-group", NODES, groups(), "desired", 2),
     ("eks-node-group", NODES, groups(old=5), "desired", 5),
     ("eks-node-group", NODES | {"min_size": 4}, groups(old=2), "desired", 4),
@@ -71,6 +78,8 @@ REFUSED = [
     ("rds-postgres", DATABASE | {"engine_version": "14"}, "one of: 15, 16, 17, 18"),
     ("eks-cluster", DATABASE | {"private_access_cidrs": ["0.0.0.0/0"]}, "whole internet is not allowed"),
 ]
+# A block of locals that has one of them.
+WANTED = r"^  ({names})\s+="
 # Path that a browser asks for, key that S3 is asked for.
 PATHS = {
     "/": "/index.html",
@@ -98,7 +107,8 @@ def run(template, variables, answers, locals_):
         shutil.copy(folder / "variables.tf", to)
         (to / "terraform.tfvars.json").write_text(json.dumps(variables))
         if locals_:
-            text = "".join(re.findall(r"^locals \{\n.*?^\}\n", (folder / "main.tf").read_text(), re.M | re.S))
+            source = "".join(file.read_text() for file in folder.glob("*.tf"))
+            text = "".join(block for block in re.findall(r"^locals \{\n.*?^\}\n", source, re.M | re.S) if re.search(WANTED.format(names="|".join(locals_)), block, re.M))
             for source in answers:
                 text = text.replace(f"data.{source}", f'local.answers["{source}"]')
             (to / "locals.tf").write_text(text)
