@@ -83,7 +83,8 @@ resource "aws_cloudfront_distribution" "this" {
 resource "aws_cloudfront_function" "index" {
   count = var.single_page_app ? 0 : 1
 
-  name    = "${var.name}-index"
+  # A name has at most 64 characters.
+  name    = "${substr(var.name, 0, 58)}-index"
   comment = "index.html of each folder of ${var.name}"
   runtime = "cloudfront-js-2.0"
   publish = true
