@@ -17,11 +17,18 @@ readonly tag=${1:-tendril-agent:local} uid=65532
 say() { printf 'image: %s\n' "$*"; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
-with_buildah() {
-  local place=$PWD/target/image profile=${PROFILE:-release}
+readonly place=$PWD/target/image
+
+# Images and containers of buildah that are no one else's.
+own_storage() {
   export CONTAINERS_STORAGE_CONF=$place/storage.conf
-  mkdir -p "$place/agent/usr/local/bin" "$place/programs/programs"
+  mkdir -p "$place"
   printf '[storage]\ndriver = "vfs"\nrunroot = "%s/run"\ngraphroot = "%s/storage"\n' "$place" "$place" >"$CONTAINERS_STORAGE_CONF"
+}
+
+with_buildah() {
+  local profile=${PROFILE:-release}
+  mkdir -p "$place/agent/usr/local/bin" "$place/programs/programs"
 
   if ! buildah images --quiet docker.io/library/debian:bookworm-slim >/dev/null 2>&1; then
     say 'making a Debian with mmdebstrap'
@@ -76,8 +83,9 @@ written() {
 
 # The agent of the image runs a deployment of a local stack to its end: try_with docker|buildah
 try_with() {
-  local work stack agent=0 deployment status volume='' container=''
-  local run=() image=() settings=()
+  local deployment status run=() image=() settings=()
+  # Not local: `end` runs when the script does.
+  agent=0 volume='' container=''
   work=$(mktemp -d)
   cargo build --quiet --locked --package supabase-local
   "${CARGO_TARGET_DIR:-target}/debug/supabase-local" --port 0 --db-port 0 >"$work/stack" 2>&1 &
@@ -161,6 +169,7 @@ if have docker && docker info >/dev/null 2>&1; then
   if $build; then docker build --file tendril-agent/Dockerfile --tag "$tag" .; fi
   try_with docker
 elif have buildah && { ! $build || have mmdebstrap; }; then
+  own_storage
   if $build; then with_buildah; fi
   try_with buildah
 else
