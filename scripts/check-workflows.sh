@@ -14,6 +14,12 @@ if grep -nE 'toolchain install +(stable|beta|nightly)' .github/workflows/*.yml; 
   exit 1
 fi
 
+# A tag can be moved to other code; a commit cannot.
+if grep -nE 'uses: +[^#]*@' .github/workflows/*.yml | grep -vE '@[0-9a-f]{40} # v[0-9.]+$'; then
+  echo 'check-workflows: pin each action to a commit, with its version behind it' >&2
+  exit 1
+fi
+
 if command -v actionlint >/dev/null; then
   exec actionlint
 fi
