@@ -74,12 +74,13 @@ def blocks(folder):
 
 
 def check(folder):
-    schemas = {}
+    schemas, declared = {}, set()
     count = 0
     for kind, type_, name, body in blocks(folder):
         if not type_.startswith("aws_"):
             continue
         where = f"{folder.name}: {kind} {type_}.{name}"
+        declared.add((kind, type_, name))
         try:
             schema = schemas.setdefault((kind, type_), Schema(kind, type_))
         except FileNotFoundError:
@@ -92,7 +93,10 @@ def check(folder):
         for missing in sorted(schema.required - given):
             problems.append(f"{where}: {missing} is missing")
     text = "\n".join(file.read_text() for file in folder.glob("*.tf"))
-    for data, type_, attribute in re.findall(r"\b(data\.)?(aws_\w+)\.\w+(?:\[[^]]*\])?\.(\w+)", text):
+    for data, type_, name in re.findall(r"(?<![\w.])(data\.)?(aws_\w+)\.(\w+)", text):
+        if ("data" if data else "resource", type_, name) not in declared:
+            problems.append(f"{folder.name}: there is no {data}{type_}.{name}")
+    for data, type_, attribute in re.findall(r"(?<![\w.])(data\.)?(aws_\w+)\.\w+(?:\[[^]]*\])?\.(\w+)", text):
         schema = schemas.get(("data" if data else "resource", type_))
         if schema and attribute not in schema.attributes:
             problems.append(f"{folder.name}: {data}{type_} gives no {attribute}")
