@@ -83,6 +83,11 @@ impl Endpoint {
         format!("{}/rest/v1", self.base.as_str().trim_end_matches('/'))
     }
 
+    /// `…/functions/v1`, without a trailing slash.
+    pub(crate) fn functions(&self) -> String {
+        format!("{}/functions/v1", self.base.as_str().trim_end_matches('/'))
+    }
+
     /// `…/realtime/v1/api/broadcast`, the HTTP side of broadcast.
     pub(crate) fn broadcast(&self) -> String {
         match &self.websocket {
@@ -168,6 +173,7 @@ mod tests {
         );
         let endpoint = Endpoint::parse("wss://ref.supabase.co/realtime/v1/websocket").unwrap();
         assert_eq!(endpoint.rest(), "https://ref.supabase.co/rest/v1");
+        assert_eq!(endpoint.functions(), "https://ref.supabase.co/functions/v1");
         assert_eq!(endpoint.broadcast(), "https://ref.supabase.co/realtime/v1/api/broadcast");
         let direct = Endpoint::parse("ws://tenant.localhost:4000/socket/websocket").unwrap();
         assert_eq!(direct.broadcast(), "http://tenant.localhost:4000/api/broadcast");

@@ -34,6 +34,7 @@
 //! | messages between clients, who is online | [`ChannelBuilder::broadcasts`], [`ChannelBuilder::presences`], [`Channel`] |
 //! | messages without a websocket | [`Client::broadcasts_over_http`] |
 //! | to read and write rows | [`Client::rest`] |
+//! | to call an Edge Function | [`Rest::invoke`] |
 //! | tokens that are renewed | [`TokenSource`] |
 //! | to know how the connection is | [`Client::status`], [`Client::counters`], [`telemetry`] |
 //!

@@ -10,6 +10,7 @@
 //! # Ok(()) }
 //! ```
 
+mod function;
 mod preference;
 mod request;
 mod response;
@@ -36,6 +37,8 @@ use crate::{endpoint::Endpoint, error::Error, secret::ApiKey, tls, token::TokenS
 pub struct Rest {
     /// Builds requests and nothing else: it never opens a socket.
     requests: postgrest::Postgrest,
+    /// Where the project's Edge Functions are.
+    functions: String,
     transport: Arc<Transport>,
 }
 
@@ -111,6 +114,7 @@ impl Rest {
     ) -> Result<Self, Error> {
         Ok(Self {
             requests: postgrest::Postgrest::new(endpoint.rest()),
+            functions: endpoint.functions(),
             transport: Arc::new(Transport::new(key, tokens, timeout, retries, tls)?),
         })
     }

@@ -65,7 +65,8 @@ pub(super) fn api_error(status: u16, headers: &HeaderMap, body: &[u8]) -> ApiErr
     #[derive(serde::Deserialize, Default)]
     #[serde(default)]
     struct Body {
-        code: Option<String>,
+        /// A gateway repeats the status here, as a number: that is no code.
+        code: Option<serde_json::Value>,
         message: Option<String>,
         /// A gateway's names for the same thing.
         msg: Option<String>,
@@ -86,7 +87,7 @@ pub(super) fn api_error(status: u16, headers: &HeaderMap, body: &[u8]) -> ApiErr
     });
     ApiError {
         status,
-        code: parsed.code.unwrap_or_default(),
+        code: parsed.code.as_ref().and_then(|code| code.as_str()).unwrap_or_default().to_owned(),
         message,
         details,
         hint: parsed.hint,
@@ -120,5 +121,7 @@ mod tests {
         let error = api_error(502, &HeaderMap::new(), b"<html>Bad Gateway</html>");
         assert_eq!((error.status, error.code.as_str()), (502, ""));
         assert_eq!(error.message, "<html>Bad Gateway</html>");
+        let error = api_error(401, &HeaderMap::new(), br#"{"code":401,"message":"Invalid JWT"}"#);
+        assert_eq!((error.code.as_str(), error.message.as_str()), ("", "Invalid JWT"));
     }
 }
