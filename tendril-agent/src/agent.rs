@@ -29,7 +29,7 @@ use crate::{
     rescue,
     roster::Roster,
     runner::LocalRunner,
-    session::Session,
+    session::{Exchange, Session},
     shutdown::{Shutdown, Timetable},
     stop::StopReason,
     telemetry,
@@ -76,6 +76,7 @@ pub enum AgentError {
 pub struct Agent {
     config: Arc<Config>,
     client: Client,
+    session: Session,
     leases: Leases,
     health: Health,
     approvals: Approvals,
@@ -89,17 +90,25 @@ impl Agent {
     pub fn new(config: Config) -> Result<Self, AgentError> {
         let secrets = Redactor::default();
         secrets.hide(config.terraform.secrets());
-        // Tokens are added when they are read: at the start, and whenever they are replaced.
-        let session = Session::new(config.credential.clone(), secrets.clone());
+        let health = Health::default();
+        // Keys and tokens are added when they are read or exchanged.
+        let session = Session::new(
+            config.credential.clone(),
+            config.cluster_id,
+            Exchange::new(config.supabase_url.as_str(), &config.supabase_key),
+            secrets.clone(),
+            health.clone(),
+        );
         let client = Client::builder(config.supabase_url.as_str(), config.supabase_key.expose_secret())
-            .token_source(session)
+            .token_source(session.clone())
             .build()
             .map_err(|error| AgentError::Client(Box::new(error)))?;
         Ok(Self {
             config: Arc::new(config),
             client,
+            session,
             leases: Leases::default(),
-            health: Health::default(),
+            health,
             approvals: Approvals::default(),
             roster: Roster::default(),
             disk: Disk::default(),
@@ -135,6 +144,9 @@ impl Agent {
             never = self.pulse() => match never {},
         }
         tracing::info!(cluster = %self.config.cluster_id, "the cluster is online");
+        let client = self.client.clone();
+        // Pushes a new token to the socket's channels: nothing is joined anew.
+        let _keeping = Background(tokio::spawn(self.session.clone().keep(move || client.renew_token())));
         let _beating = Background(tokio::spawn(heartbeat.clone().run()));
         let mut crew = Crew::new(self.road(), self.leases.clone());
         for leftover in leftovers(&self.config) {
@@ -189,7 +201,7 @@ impl Agent {
                 },
                 () = self.approvals.changed() => {}
             }
-            if !self.disk.is_full() {
+            if !self.disk.is_full() && !self.health.is_shut_out() {
                 crew.hire(&mut queue);
             }
         }

@@ -46,11 +46,11 @@ pub struct Cli {
     #[arg(long, value_name = "KEY", env = "SUPABASE_ANON_KEY", hide_env_values = true, hide = true)]
     pub supabase_anon_key: Option<String>,
 
-    /// Machine token of this cluster (a JWT). Other users of the machine can read a flag: prefer the variable or the file
+    /// API key (`tdl_…`) of this cluster, or a machine token (a JWT). Other users of the machine can read a flag: prefer the variable or the file
     #[arg(long, value_name = "TOKEN", env = "TENDRIL_AGENT_TOKEN", hide_env_values = true)]
     pub agent_token: Option<String>,
 
-    /// File that holds the machine token; read again whenever it changes
+    /// File that holds the API key, or the machine token; read again whenever it changes
     #[arg(long, value_name = "FILE", env = "TENDRIL_AGENT_TOKEN_FILE")]
     pub agent_token_file: Option<String>,
 

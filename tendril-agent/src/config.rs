@@ -29,9 +29,9 @@ pub struct Config {
     pub supabase_url: Url,
     /// The publishable key, sent as `apikey`.
     pub supabase_key: SecretString,
-    /// Where the machine token comes from.
+    /// Where the API key, or the machine token, comes from.
     pub credential: Credential,
-    /// The cluster that the token names.
+    /// The cluster that it names.
     pub cluster_id: Uuid,
     /// Name in `claimed_by`.
     pub agent_name: String,
@@ -135,8 +135,8 @@ impl Config {
             given(cli.agent_token.as_ref()),
             given(cli.agent_token_file.as_ref()),
         ));
-        let token =
-            credential.as_ref().and_then(|credential| reader.take(MachineToken::read_from(credential)));
+        let cluster_id =
+            credential.as_ref().and_then(|credential: &Credential| reader.take(credential.cluster_id()));
         let templates_dir = reader.directory("--templates-dir", cli.templates_dir.as_ref());
         let work_dir = reader.directory("--work-dir", cli.work_dir.as_ref());
         let state_dir = reader.directory("--state-dir", cli.state_dir.as_ref());
@@ -203,8 +203,8 @@ impl Config {
                 supabase_url: supabase_url?,
                 supabase_key: supabase_key?,
                 credential: credential?,
-                cluster_id: token?.cluster_id,
                 agent_name: agent_name?,
+                cluster_id: cluster_id?,
                 templates_dir: templates_dir?,
                 work_dir: work_dir?,
                 state_dir: state_dir?,

@@ -1,6 +1,7 @@
 //! `tendril-agent doctor`: tries everything that an agent needs, one thing after the other, and says what to mend.
 //!
-//! It changes nothing in the control plane and claims nothing, so that it can be run beside a working agent.
+//! It changes nothing in the control plane and claims nothing, so that it can be run beside a working agent. An API key is
+//! exchanged, which the control plane remembers as its last use.
 
 use std::{fmt, fs, io, time::Duration};
 
@@ -13,12 +14,13 @@ use crate::{
     config::{Config, ConfigProblems},
     contract::{FIRST, Standing},
     disk::Disk,
+    health::Health,
     heartbeat::advice,
     intake::{self, Intake, NO_BROADCASTS},
     redact::Redactor,
     rescue,
     runner::LocalRunner,
-    session::Session,
+    session::{Exchange, Session, failure},
     state::Kind,
     template::{Template, names},
 };
@@ -71,7 +73,20 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
         finding("terraform", terraform(config)),
         finding("state backend", state_backend(config).await),
     ];
-    let session = Session::new(config.credential.clone(), Redactor::default());
+    let session = Session::new(
+        config.credential.clone(),
+        config.cluster_id,
+        Exchange::new(config.supabase_url.as_str(), &config.supabase_key),
+        Redactor::default(),
+        Health::default(),
+    );
+    if session.has_key() {
+        let token = session.current().await.map(drop).map_err(|error| key_problem(&error));
+        findings.push(finding("API key", token.clone()));
+        if token.is_err() {
+            return findings;
+        }
+    }
     let client = Client::builder(config.supabase_url.as_str(), config.supabase_key.expose_secret())
         .token_source(session)
         .rest_retries(RetryPolicy::NONE)
@@ -259,6 +274,11 @@ fn cause(error: &Error) -> String {
         ErrorKind::Token { .. } => format!("the machine token cannot be had ({error})"),
         _ => format!("{} ({error})", advice(error)),
     }
+}
+
+/// A failure to exchange the key says itself what to do.
+fn key_problem(error: &Error) -> String {
+    failure(error).map_or_else(|| cause(error), ToString::to_string)
 }
 
 fn not_supabase(error: &Error) -> String {

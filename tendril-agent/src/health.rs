@@ -44,6 +44,8 @@ struct State {
     contract: Option<u32>,
     /// Whether jobs are told of as they come.
     is_live: bool,
+    /// Set whenever the token, or what is known about it, changes.
+    access: Access,
 }
 
 /// Why the agent can or cannot be given work.
@@ -70,6 +72,7 @@ impl Default for Health {
             queued: 0,
             contract: None,
             is_live: false,
+            access: Access::default(),
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -100,6 +103,16 @@ impl Health {
         self.unless_draining(Readiness::Unheard(why.to_owned()));
     }
 
+    /// How it stands with the machine token now.
+    pub(crate) fn access(&self, access: Access) {
+        self.state().access = access;
+    }
+
+    /// Whether the token is the last one: a job that begins now may outlive it.
+    pub(crate) fn is_shut_out(&self) -> bool {
+        self.state().access.is_refused
+    }
+
     /// No more work is taken.
     pub(crate) fn draining(&self) {
         self.state().readiness = Readiness::Draining;
@@ -118,8 +131,12 @@ impl Health {
 
     /// Whether work can be given, with the reason where it cannot.
     pub fn ready(&self) -> Result<(), String> {
-        match &self.state().readiness {
-            Readiness::Ready => Ok(()),
+        let state = self.state();
+        match &state.readiness {
+            Readiness::Ready => match &state.access.problem {
+                Some(problem) if state.access.is_refused => Err(problem.clone()),
+                _ => Ok(()),
+            },
             Readiness::Starting => Err("no heartbeat was answered yet".to_owned()),
             Readiness::Unheard(why) => Err(format!("the last heartbeat failed: {why}")),
             Readiness::Draining => Err("the agent is stopping".to_owned()),
@@ -149,6 +166,26 @@ impl Health {
     fn state(&self) -> MutexGuard<'_, State> {
         // Assignments are all that ever happens under the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How the agent stands with its machine token.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Access {
+    /// What it has the token by: `jwt` or `api_key`.
+    pub(crate) by: &'static str,
+    /// When the token ends, where that is known.
+    pub(crate) ends: Option<Instant>,
+    /// Why there is no newer one, where there should be.
+    pub(crate) problem: Option<String>,
+    /// Whether somebody has to mend it: then the token is the last one.
+    pub(crate) is_refused: bool,
+}
+
+impl Access {
+    /// How long the token is good.
+    fn left(&self) -> Option<Duration> {
+        self.ends.map(|end| end.saturating_duration_since(Instant::now()))
     }
 }
 
@@ -182,6 +219,11 @@ impl Panel {
             "uptime_seconds": state.started.elapsed().as_secs(),
             "ready": ready.is_ok(),
             "not_ready_because": ready.err(),
+            "token": {
+                "by": state.access.by,
+                "seconds_left": state.access.left().map(|left| left.as_secs()),
+                "problem": state.access.problem,
+            },
             "last_heartbeat_seconds_ago": state.heard.map(|heard| heard.elapsed().as_secs()),
             "concurrency": config.concurrency,
             "intake": {"way": config.intake.name(), "live": state.is_live},
@@ -205,6 +247,7 @@ impl Panel {
         set(series::UPTIME, state.started.elapsed().as_secs_f64());
         set(series::HEARTBEAT_AGE, state.heard.unwrap_or(state.started).elapsed().as_secs_f64());
         set(series::INTAKE_LIVE, f64::from(u8::from(state.is_live)));
+        set(series::TOKEN_LEFT, state.access.left().unwrap_or_default().as_secs_f64());
         set(series::JOBS_QUEUED, count(state.queued));
         set(series::JOBS_WAITING, count(self.approvals.count()));
         set(series::RESCUED, count(rescued));
@@ -246,6 +289,22 @@ mod tests {
         assert!(health.alive_at(later).unwrap_err().contains("has not run for 30 seconds"));
         health.pulse(0);
         assert!(health.alive().is_ok());
+    }
+
+    #[test]
+    fn an_agent_whose_key_is_refused_is_not_ready_and_one_whose_function_is_away_is() {
+        let health = Health::default();
+        health.heard();
+        let access = |is_refused| Access { problem: Some("why".to_owned()), is_refused, ..Access::default() };
+        health.access(access(false));
+        assert_eq!((health.ready(), health.is_shut_out()), (Ok(()), false));
+        health.access(access(true));
+        assert_eq!((health.ready(), health.is_shut_out()), (Err("why".to_owned()), true));
+        health.unheard("HTTP 401");
+        assert!(health.ready().unwrap_err().contains("HTTP 401"));
+        health.heard();
+        health.access(Access::default());
+        assert_eq!((health.ready(), health.is_shut_out()), (Ok(()), false));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::{
     lease::{ClaimState, Leases},
     pace::{Backoff, around, first_beat, first_pauses},
     series,
+    session::{self, failure},
 };
 
 /// The longest that one beat may take: an answer that comes later than the next beat is of no use.
@@ -150,17 +151,22 @@ impl Heartbeat {
 
 /// Whether the server understood and said no. Trying again with the same token cannot help.
 fn is_refusal(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Api(_)) && matches!(error.retry(), Retry::Never | Retry::WithFreshToken)
+    session::is_refusal(error)
+        || matches!(error.kind(), ErrorKind::Api(_))
+            && matches!(error.retry(), Retry::Never | Retry::WithFreshToken)
 }
 
 /// What to do about a refusal.
 pub(crate) fn advice(error: &Error) -> &'static str {
+    if failure(error).is_some() {
+        return "the agent's API key gets no machine token";
+    }
     let Some(api) = error.api() else { return "look at the network and at the project's status" };
     match (api.status, api.code.as_str()) {
         (_, "TD003") => {
-            "the control plane does not know this token's cluster: use the token of an existing cluster of this project"
+            "the control plane does not know this token's cluster: use the API key or token of an existing cluster of this project"
         }
-        (_, "TD004") => "this cluster was revoked: ask for a new cluster and its token",
+        (_, "TD004") => "this cluster was revoked: ask for a new cluster and its API key",
         (401, "PGRST303") => "the machine token has expired: give the agent a new one",
         (401, _) => {
             "the control plane does not accept the machine token or the API key: use those of this project"

@@ -9,7 +9,7 @@
 //!                                     report (progress, final status)
 //! ```
 //!
-//! Around it: `session` (the machine token), `heartbeat`, `broadcast_wish`, `recovery` and `rescue` (what an earlier life left: attempts, and
+//! Around it: `session` (API key and machine token), `heartbeat`, `broadcast_wish`, `recovery` and `rescue` (what an earlier life left: attempts, and
 //! state that was not stored), `orphans` and `reaper` (processes without a parent), `shutdown`, `stop` (the order to end one
 //! job), `contract` (which database this agent understands), `disk`, `roster`, `series`, `health`, `telemetry`; and [`doctor`]. [`Agent`] wires them, and the process is a [`Config`] and a
 //! [`Shutdown`] away:

@@ -4,6 +4,7 @@ use std::{
     borrow::Cow,
     fmt,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak},
+    time::Instant,
 };
 
 use aho_corasick::{AhoCorasick, MatchKind};
@@ -27,6 +28,8 @@ pub(crate) struct Redactor {
 struct Needles {
     /// Every form of every secret, sorted.
     forms: Vec<String>,
+    /// Every form of each secret that is one until then only: an agent gets a new token each ten minutes, for months.
+    passing: Vec<(Instant, Vec<String>)>,
     /// The automaton over them; none while there is no secret.
     automaton: Option<Arc<Automaton>>,
     /// Redactors that hide all of this too.
@@ -43,8 +46,8 @@ impl Redactor {
     /// Another one that hides the same, now and in future, and can be told of more.
     pub(crate) fn heir(&self) -> Self {
         let mut needles = self.write();
-        let heir =
-            Needles { forms: needles.forms.clone(), automaton: needles.automaton.clone(), heirs: Vec::new() };
+        let (forms, passing) = (needles.forms.clone(), needles.passing.clone());
+        let heir = Needles { forms, passing, automaton: needles.automaton.clone(), heirs: Vec::new() };
         let heir = Arc::new(RwLock::new(heir));
         needles.heirs.retain(|heir| heir.strong_count() > 0);
         needles.heirs.push(Arc::downgrade(&heir));
@@ -53,17 +56,25 @@ impl Redactor {
 
     /// Hides these values from now on, and the forms that programs commonly print them in.
     pub(crate) fn hide(&self, values: impl IntoIterator<Item = String>) {
-        self.hide_forms(&values.into_iter().flat_map(|value| forms(&value)).collect::<Vec<_>>());
+        let forms: Vec<String> = values.into_iter().flat_map(|value| forms(&value)).collect();
+        self.teach(&|needles| needles.add(&forms));
     }
 
-    fn hide_forms(&self, forms: &[String]) {
+    /// Hides a value that is of no use to anybody after `end`, such as a token; it is forgotten some time later.
+    pub(crate) fn hide_until(&self, value: &str, end: Instant) {
+        let forms = forms(value);
+        self.teach(&|needles| needles.add_passing(&forms, end, Instant::now()));
+    }
+
+    /// Changes what is hidden here and by all heirs.
+    fn teach(&self, lesson: &dyn Fn(&mut Needles)) {
         let heirs: Vec<_> = {
             let mut needles = self.write();
-            needles.add(forms);
+            lesson(&mut needles);
             needles.heirs.iter().filter_map(Weak::upgrade).collect()
         };
         for inner in heirs {
-            Self { inner }.hide_forms(forms);
+            Self { inner }.teach(lesson);
         }
     }
 
@@ -117,10 +128,21 @@ impl Needles {
         if self.forms.len() == before {
             return;
         }
-        let longest = self.forms.iter().map(String::len).max().unwrap_or(0);
+        self.build();
+    }
+
+    fn add_passing(&mut self, forms: &[String], end: Instant, now: Instant) {
+        self.passing.retain(|(end, known)| *end > now && known != forms);
+        self.passing.push((end, forms.to_vec()));
+        self.build();
+    }
+
+    fn build(&mut self) {
+        let all = || self.forms.iter().chain(self.passing.iter().flat_map(|(_, forms)| forms));
+        let longest = all().map(String::len).max().unwrap_or(0);
         self.automaton = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
-            .build(&self.forms)
+            .build(all())
             .ok()
             .map(|search| Arc::new(Automaton { search, longest }));
     }
@@ -239,6 +261,20 @@ mod tests {
         agent.hide(["second-token".to_owned()]);
         assert_eq!(job.redact("first-token second-token job-secret"), format!("{MASK} {MASK} {MASK}"));
         assert_eq!(agent.redact("second-token job-secret"), format!("{MASK} job-secret"));
+    }
+
+    #[test]
+    fn a_value_that_passes_is_hidden_by_heirs_too_and_forgotten_after_its_end() {
+        let agent = redactor("the-key");
+        let (now, job) = (Instant::now(), agent.heir());
+        agent.hide_until("first-token", now);
+        agent.hide_until("second-token", now + std::time::Duration::from_secs(60));
+        let later = agent.heir();
+        for redactor in [&agent, &job, &later] {
+            assert_eq!(redactor.redact("the-key second-token"), format!("{MASK} {MASK}"));
+            assert_eq!(redactor.redact("first-token"), "first-token");
+            assert_eq!(redactor.read().passing.len(), 1, "months of tokens take no room");
+        }
     }
 
     proptest! {

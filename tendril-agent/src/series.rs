@@ -47,8 +47,10 @@ series! {
     HEARTBEAT_AGE = "heartbeat_age_seconds", Gauge, None, "Time since the control plane last answered a heartbeat; since the start, before the first";
     HEARTBEATS = "heartbeats_total", Counter, Some(("result", BEATS)), "Heartbeats, by result: refused ones were understood and denied, such as for a bad token";
     JOBS_MOVED = "jobs_of_lost_agents_total", Counter, None, "Jobs of lost agents that this agent's heartbeats moved on";
-    TOKENS_READ = "token_changes_total", Counter, None, "How often the token file held a new token";
     INTAKE_LIVE = "intake_live", Gauge, None, "1 while jobs are told of as they come, 0 while they are found by polling";
+    TOKENS_READ = "token_changes_total", Counter, None, "How often the token file held a new token or key";
+    EXCHANGES = "key_exchanges_total", Counter, Some(("result", BEATS)), "Exchanges of the API key for a machine token, by result: somebody has to mend what is refused";
+    TOKEN_LEFT = "token_left_seconds", Gauge, None, "Time until the machine token ends; 0 once it has, or where its end is not known";
     JOBS_QUEUED = "jobs_queued", Gauge, None, "Jobs of this cluster that wait, as this agent sees them";
     JOBS_CLAIMED = "jobs_claimed_total", Counter, None, "Jobs this agent claimed";
     CLAIMS_LOST = "claims_lost_total", Counter, None, "Claims that another agent won";

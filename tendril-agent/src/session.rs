@@ -1,309 +1,326 @@
-//! Who the agent is: the machine token, where it comes from, and what it says.
+//! Who the agent is: the secret that it was given, and the machine token that it works with.
+//!
+//! ```text
+//! credential      TENDRIL_AGENT_TOKEN, or a file that may change: a JWT, or an API key
+//! cluster_key     an API key, read and checked without a server
+//! machine_token   what a JWT says about itself
+//! exchange        a key for a token, at the Edge Function agent-token
+//! holding         the token that is held: how long, and when for the next one
+//! ```
 
 use std::{
-    fmt, fs,
-    path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
-    time::SystemTime,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;
-use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
+use secrecy::ExposeSecret;
 use tendril_realtime::{AccessToken, Error, TokenFuture, TokenSource};
+use tokio::time::{sleep, sleep_until};
 use uuid::Uuid;
 
-use crate::{redact::Redactor, series};
+mod cluster_key;
+mod credential;
+mod exchange;
+mod holding;
+mod machine_token;
 
-/// Where the machine token comes from.
-#[derive(Clone)]
-pub enum Credential {
-    /// Given once, at start.
-    Inline(SecretString),
-    /// A file that may be replaced while the agent runs.
-    File(PathBuf),
-}
+pub use self::credential::Credential;
+use self::{
+    cluster_key::ClusterKey,
+    credential::{Held, Stamp},
+    holding::{Holding, Step},
+};
+pub(crate) use self::{
+    exchange::{Exchange, Failure},
+    machine_token::MachineToken,
+};
+use crate::{
+    health::{Access, Health},
+    redact::Redactor,
+    series,
+};
 
-impl Credential {
-    /// One of the two, and not both.
-    pub(crate) fn from_values(inline: Option<&str>, file: Option<&str>) -> Result<Self, String> {
-        match (inline, file) {
-            (Some(token), None) => Ok(Self::Inline(SecretString::from(token))),
-            (None, Some(path)) => Ok(Self::File(PathBuf::from(path))),
-            (None, None) => {
-                Err("TENDRIL_AGENT_TOKEN or TENDRIL_AGENT_TOKEN_FILE (--agent-token-file) is not set: \
-                                 give the machine token of this cluster"
-                    .to_owned())
-            }
-            (Some(_), Some(_)) => {
-                Err("TENDRIL_AGENT_TOKEN and TENDRIL_AGENT_TOKEN_FILE are both set: keep one of them"
-                    .to_owned())
-            }
-        }
-    }
+/// How often a token file is looked at where nobody asks for a token: a new key is in use within twice this.
+const LOOK: Duration = Duration::from_secs(5);
+/// How long an exchanged token is hidden after its end: lines that were written before are on their way.
+const HIDDEN_AFTER: Duration = Duration::from_secs(60);
 
-    /// The token as it is now.
-    pub(crate) fn read(&self) -> Result<SecretString, String> {
-        match self {
-            Self::Inline(token) => Ok(token.clone()),
-            Self::File(path) => read_file(path),
-        }
-    }
-
-    /// How to call it in a sentence.
-    fn name(&self) -> String {
-        match self {
-            Self::Inline(_) => "TENDRIL_AGENT_TOKEN".to_owned(),
-            Self::File(path) => format!("the token file {}", path.display()),
-        }
-    }
-}
-
-impl fmt::Debug for Credential {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Inline(_) => f.write_str("Inline([hidden])"),
-            Self::File(path) => f.debug_tuple("File").field(path).finish(),
-        }
-    }
-}
-
-fn read_file(path: &Path) -> Result<SecretString, String> {
-    let shown = path.display();
-    let text = fs::read_to_string(path).map_err(|error| {
-        format!("TENDRIL_AGENT_TOKEN_FILE (--agent-token-file) {shown} cannot be read ({error})")
-    })?;
-    let token = text.trim();
-    if token.is_empty() {
-        return Err(format!(
-            "TENDRIL_AGENT_TOKEN_FILE (--agent-token-file) {shown} is empty: write the token into it"
-        ));
-    }
-    Ok(SecretString::from(token))
-}
-
-/// Gives the library the machine token: as it was at start, or as the file holds it now.
-#[derive(Debug)]
+/// Gives the library the machine token: the one that the agent was given, or the one that its key was exchanged for. Clones
+/// share it.
+#[derive(Clone, Debug)]
 pub(crate) struct Session {
-    credential: Credential,
-    /// The token that was read last, and the file's stamp at that time.
-    last: Mutex<Option<(Stamp, AccessToken)>>,
-    /// What no log may show.
-    hidden: Redactor,
+    inner: Arc<Inner>,
 }
 
-/// What changes when a file is replaced. A mounted secret is replaced by moving a link; its target has another time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    modified: Option<SystemTime>,
-    length: u64,
+#[derive(Debug)]
+struct Inner {
+    credential: Credential,
+    cluster_id: Uuid,
+    exchange: Exchange,
+    state: Mutex<State>,
+    /// Whoever holds it makes the one exchange that all wait for.
+    turn: tokio::sync::Mutex<()>,
+    /// What no log may show: learns every secret that is read or exchanged.
+    hidden: Redactor,
+    /// Is told how it stands.
+    health: Health,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The file's stamp when it was last read with success.
+    stamp: Option<Stamp>,
+    /// The key to exchange; none while the credential is a JWT.
+    key: Option<ClusterKey>,
+    holding: Holding,
+    /// Why the file, as it is now, cannot be used. What was read before goes on.
+    unread: Option<String>,
 }
 
 impl Session {
-    /// Over a credential that was read once already. `hidden` learns every token that is read.
-    pub(crate) fn new(credential: Credential, hidden: Redactor) -> Self {
-        let session = Self { credential, last: Mutex::default(), hidden };
-        // No job may run before its log knows the token; what is wrong with it is said when it is used.
-        let _read_again = session.current();
+    /// Over a credential of this cluster that was read once already.
+    pub(crate) fn new(
+        credential: Credential,
+        cluster_id: Uuid,
+        exchange: Exchange,
+        hidden: Redactor,
+        health: Health,
+    ) -> Self {
+        let (state, turn) = (Mutex::default(), tokio::sync::Mutex::default());
+        let session =
+            Self { inner: Arc::new(Inner { credential, cluster_id, exchange, state, turn, hidden, health }) };
+        // No job may run before its log knows the secret; what is wrong with it is said when it is used.
+        session.inner.look(Instant::now());
         session
     }
 
-    fn current(&self) -> Result<AccessToken, String> {
-        let stamp = match &self.credential {
-            Credential::Inline(_) => Stamp { modified: None, length: 0 },
-            Credential::File(path) => stamp(path),
-        };
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, token)) = last.as_ref().filter(|(seen, _)| *seen == stamp) {
-            return Ok(token.clone());
-        }
-        let text = self.credential.read()?;
-        self.hidden.hide([text.expose_secret().to_owned()]);
-        let token = AccessToken::new(text.expose_secret()).map_err(|error| error.to_string())?;
-        if last.replace((stamp, token.clone())).is_some() {
-            metrics::counter!(series::TOKENS_READ).increment(1);
-            tracing::info!("the token file has changed: the new token is used from now on");
-        }
-        Ok(token)
+    /// Whether the credential is an API key now.
+    pub(crate) fn has_key(&self) -> bool {
+        self.inner.state().key.is_some()
     }
+
+    /// The token to use now. Errors: there is none; the sentence says why and what to do.
+    pub(crate) async fn current(&self) -> Result<AccessToken, Error> {
+        loop {
+            match self.inner.look(Instant::now()) {
+                Ok(Step::Use(token)) => return Ok(token),
+                Ok(Step::Exchange) => self.inner.exchange().await,
+                Ok(Step::Fail(failure)) => return Err(Error::token(failure)),
+                Ok(Step::Nothing) => return Err(Error::token("no token was read yet")),
+                Err(problem) => return Err(Error::token(problem)),
+            }
+        }
+    }
+
+    /// Exchanges the key before its token ends, and sees a file that has changed. `renewed` is called when there is another token
+    /// than before.
+    pub(crate) async fn keep(self, renewed: impl Fn()) {
+        if !self.can_refresh() {
+            return;
+        }
+        let (mut known, mut again) = (self.inner.state().holding.token().cloned(), false);
+        loop {
+            let _step = self.inner.look(Instant::now());
+            self.inner.exchange().await;
+            let (token, next) = {
+                let state = self.inner.state();
+                (state.holding.token().cloned(), state.holding.next())
+            };
+            let changed = token != known;
+            known = token;
+            // Told twice: a question that was under way when it changed may have been answered with the old one.
+            if changed || again {
+                renewed();
+            }
+            again = changed;
+            let due = next.unwrap_or_else(|| Instant::now() + LOOK);
+            tokio::select! {
+                () = sleep(LOOK) => {}
+                () = sleep_until(due.into()) => {}
+            }
+        }
+    }
+}
+
+/// Whether a failure to get a token is one that somebody has to mend.
+pub(crate) fn is_refusal(error: &Error) -> bool {
+    failure(error).is_some_and(Failure::is_refusal)
+}
+
+/// Why a key gave no token, where that is what failed.
+pub(crate) fn failure(error: &Error) -> Option<&Failure> {
+    std::error::Error::source(error)?.downcast_ref()
+}
+
+impl Inner {
+    /// Reads the credential if it has changed, and says what is to be done for a token.
+    fn look(&self, now: Instant) -> Result<Step, String> {
+        let stamp = self.credential.stamp();
+        let mut state = self.state();
+        if state.stamp != Some(stamp) || state.unread.is_some() {
+            let read = self.read(now);
+            state.take(stamp, read, now);
+            self.tell(&state);
+        }
+        match (state.holding.step(now), &state.unread) {
+            // A JWT that is over, and no other can be read.
+            (Step::Use(_) | Step::Nothing, Some(problem))
+                if state.holding.is_over(now) || state.holding.token().is_none() =>
+            {
+                Err(problem.clone())
+            }
+            (step, _) => Ok(step),
+        }
+    }
+
+    /// What the credential holds now, if it is of this agent's cluster.
+    fn read(&self, now: Instant) -> Result<Held, String> {
+        let text = self.credential.read()?;
+        let held = self.credential.held_in(&text);
+        // It is hidden even if it is of no use: somebody may mend it.
+        match &held {
+            Ok(Held::Token(_, claims)) => {
+                self.hidden.hide_until(text.expose_secret(), end_of(claims, now) + HIDDEN_AFTER)
+            }
+            Ok(Held::Key(_)) | Err(_) => self.hidden.hide([text.expose_secret().to_owned()]),
+        }
+        let held = held?;
+        let cluster = held.cluster_id();
+        if cluster == self.cluster_id {
+            return Ok(held);
+        }
+        Err(format!(
+            "{} is now of cluster {cluster}, and this agent serves {}: give it a secret of that one, or restart the agent to move it",
+            self.credential.name(),
+            self.cluster_id
+        ))
+    }
+
+    /// Exchanges the key if that is due; one at a time, whoever asks.
+    async fn exchange(&self) {
+        let _turn = self.turn.lock().await;
+        let asked = Instant::now();
+        let key = {
+            let state = self.state();
+            // Whoever had the turn before may have done it.
+            state.key.clone().filter(|_| state.holding.is_due(asked))
+        };
+        let Some(key) = key else { return };
+        let outcome = self.exchange.ask(&key).await;
+        let now = Instant::now();
+        let result = match &outcome {
+            Ok(granted) => {
+                let end = asked + granted.life + HIDDEN_AFTER;
+                self.hidden.hide_until(granted.text.expose_secret(), end);
+                tracing::info!(
+                    seconds = granted.life.as_secs(),
+                    "the API key was exchanged for a machine token"
+                );
+                "ok"
+            }
+            Err(failure) if failure.is_refusal() => {
+                tracing::error!("{failure}");
+                "refused"
+            }
+            Err(failure) => {
+                tracing::warn!("{failure}");
+                "failed"
+            }
+        };
+        metrics::counter!(series::EXCHANGES, "result" => result).increment(1);
+        let mut state = self.state();
+        // The answer to a key that was replaced meanwhile is of no interest: the new one is due now.
+        if state.key.as_ref() == Some(&key) {
+            match outcome {
+                Ok(granted) => state.holding.granted(granted, asked, now),
+                Err(failure) => state.holding.failed(failure, now),
+            }
+        }
+        self.tell(&state);
+    }
+
+    /// Lets everybody know who asks the agent how it is.
+    fn tell(&self, state: &State) {
+        let failure = state.holding.failure();
+        let refused = state.unread.clone().or(failure.filter(|f| f.is_refusal()).map(ToString::to_string));
+        self.health.access(Access {
+            by: if state.key.is_some() { "api_key" } else { "jwt" },
+            ends: state.holding.good_until(),
+            problem: refused.clone().or(failure.map(ToString::to_string)),
+            is_refused: refused.is_some(),
+        });
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// What was read, or why nothing could be; the latter changes nothing but what is said about it.
+    fn take(&mut self, stamp: Stamp, read: Result<Held, String>, now: Instant) {
+        let is_first = self.stamp.is_none();
+        let held = match read {
+            Ok(held) => held,
+            Err(problem) => {
+                if self.unread.as_ref() != Some(&problem) {
+                    tracing::error!("{problem}");
+                }
+                self.unread = Some(problem);
+                return;
+            }
+        };
+        (self.stamp, self.unread) = (Some(stamp), None);
+        let changed = match held {
+            Held::Key(key) => {
+                let changed = self.key.as_ref() != Some(&key);
+                if changed {
+                    self.holding.key_changed(now);
+                    self.key = Some(key);
+                }
+                changed
+            }
+            Held::Token(text, claims) => match AccessToken::new(text.expose_secret()) {
+                Ok(token) => {
+                    let changed = self.key.take().is_some() || self.holding.token() != Some(&token);
+                    self.holding.given(token, Some(end_of(&claims, now)));
+                    changed
+                }
+                Err(error) => {
+                    self.unread = Some(error.to_string());
+                    return;
+                }
+            },
+        };
+        if changed && !is_first {
+            metrics::counter!(series::TOKENS_READ).increment(1);
+            tracing::info!("the token file has changed: what it holds now is used from now on");
+        }
+    }
+}
+
+/// When a JWT ends by the machine's clock.
+fn end_of(claims: &MachineToken, now: Instant) -> Instant {
+    let left = Duration::try_from(claims.expires_at.duration_since(Timestamp::now())).unwrap_or_default();
+    // What lives longer than a clock can count lives for a century.
+    now.checked_add(left).unwrap_or(now + Duration::from_secs(100 * 365 * 24 * 3600))
 }
 
 impl TokenSource for Session {
     fn token(&self) -> TokenFuture<'_> {
-        Box::pin(std::future::ready(self.current().map_err(Error::token)))
+        Box::pin(self.current())
+    }
+
+    fn refused(&self, token: &AccessToken) {
+        self.inner.state().holding.refused(token, Instant::now());
     }
 
     fn can_refresh(&self) -> bool {
-        matches!(self.credential, Credential::File(_))
+        self.has_key() || matches!(self.inner.credential, Credential::File(_))
     }
-}
-
-/// A file that cannot be looked at has a stamp too; reading it then says why.
-fn stamp(path: &Path) -> Stamp {
-    let meta = fs::metadata(path).ok();
-    let modified = meta.as_ref().and_then(|meta| meta.modified().ok());
-    Stamp { modified, length: meta.map_or(0, |meta| meta.len()) }
-}
-
-/// What a machine token says about itself. Only the servers can verify it; the agent reads it to give good advice early.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct MachineToken {
-    /// The database role that the servers will take.
-    pub(crate) role: String,
-    /// The cluster that this agent serves.
-    pub(crate) cluster_id: Uuid,
-    /// When it stops being accepted.
-    pub(crate) expires_at: Timestamp,
-}
-
-/// The claims, before they are checked.
-#[derive(Deserialize)]
-struct Claims {
-    role: Option<String>,
-    cluster_id: Option<String>,
-    exp: Option<f64>,
-}
-
-impl MachineToken {
-    /// Reads the credential and what the token says.
-    pub(crate) fn read_from(credential: &Credential) -> Result<Self, String> {
-        let token = credential.read()?;
-        Self::parse(token.expose_secret(), Timestamp::now())
-            .map_err(|problem| format!("{}: {problem}", credential.name()))
-    }
-
-    /// Reads a token, and refuses one that no server will take.
-    pub(crate) fn parse(token: &str, now: Timestamp) -> Result<Self, String> {
-        const ASK: &str = "ask for a new machine token of this cluster";
-        let claims = claims_of(token).ok_or_else(|| {
-            format!("the machine token is malformed, it is not a JWT (header.payload.signature): {ASK}")
-        })?;
-        let role = claims.role.ok_or_else(|| format!("the machine token has no \"role\" claim: {ASK}"))?;
-        if matches!(role.as_str(), "service_role" | "supabase_admin" | "postgres" | "anon") {
-            return Err(format!(
-                "the machine token has the role \"{role}\", which is no role for an agent: {ASK}, with the role tendril_agent"
-            ));
-        }
-        let cluster_id = claims
-            .cluster_id
-            .ok_or_else(|| format!("the machine token has no \"cluster_id\" claim: {ASK}"))?;
-        let cluster_id = Uuid::parse_str(&cluster_id)
-            .map_err(|_| format!("the \"cluster_id\" of the machine token is not a UUID: {ASK}"))?;
-        #[expect(clippy::cast_possible_truncation, reason = "whole seconds are all that is wanted")]
-        let expires_at = claims
-            .exp
-            .and_then(|exp| Timestamp::from_second(exp as i64).ok())
-            .ok_or_else(|| format!("the machine token has no \"exp\" claim that is a time: {ASK}"))?;
-        if expires_at <= now {
-            return Err(format!(
-                "the machine token expired at {expires_at} (it is {} now; check the machine's clock): {ASK}",
-                now.round(jiff::Unit::Second).unwrap_or(now)
-            ));
-        }
-        Ok(Self { role, cluster_id, expires_at })
-    }
-
-    /// The `role` claim of any JWT.
-    pub(crate) fn role_of(token: &str) -> Option<String> {
-        claims_of(token)?.role
-    }
-}
-
-fn claims_of(token: &str) -> Option<Claims> {
-    let mut parts = token.split('.');
-    let (Some(_header), Some(payload), Some(_signature), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return None;
-    };
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?).ok()
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn jwt(claims: &Value) -> String {
-        format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims.to_string()))
-    }
-
-    fn now() -> Timestamp {
-        Timestamp::from_second(1_800_000_000).unwrap()
-    }
-
-    fn refusal(claims: &Value) -> String {
-        MachineToken::parse(&jwt(claims), now()).unwrap_err()
-    }
-
-    #[test]
-    fn a_good_token_names_its_cluster() {
-        let id = "11111111-2222-4333-8444-555555555555";
-        let token = jwt(&json!({"role": "tendril_agent", "cluster_id": id, "exp": 1_800_000_060}));
-        let token = MachineToken::parse(&token, now()).unwrap();
-        assert_eq!(token.cluster_id.to_string(), id);
-        assert_eq!(token.role, "tendril_agent");
-    }
-
-    #[test]
-    fn each_refusal_says_what_is_wrong() {
-        let id = "11111111-2222-4333-8444-555555555555";
-        for (claims, part) in [
-            (json!({"cluster_id": id, "exp": 1_900_000_000}), "no \"role\""),
-            (json!({"role": "tendril_agent", "exp": 1_900_000_000}), "no \"cluster_id\""),
-            (json!({"role": "tendril_agent", "cluster_id": "c1", "exp": 1_900_000_000}), "not a UUID"),
-            (json!({"role": "tendril_agent", "cluster_id": id}), "no \"exp\""),
-            (
-                json!({"role": "tendril_agent", "cluster_id": id, "exp": 1_700_000_000}),
-                "expired at 2023-11-14",
-            ),
-            (json!({"role": "service_role", "cluster_id": id, "exp": 1_900_000_000}), "\"service_role\""),
-        ] {
-            let said = refusal(&claims);
-            assert!(said.contains(part), "{said}");
-        }
-        for text in ["", "abc", "a.b.c", "a.b", "a.b.c.d"] {
-            let said = MachineToken::parse(text, now()).unwrap_err();
-            assert!(said.contains("malformed"), "{said}");
-        }
-    }
-
-    #[test]
-    fn a_credential_is_one_of_two_and_hides_itself() {
-        assert!(Credential::from_values(None, None).unwrap_err().contains("not set"));
-        assert!(Credential::from_values(Some("a"), Some("b")).unwrap_err().contains("both set"));
-        let debug = format!("{:?}", Credential::from_values(Some("s3cret"), None).unwrap());
-        assert!(!debug.contains("s3cret"), "{debug}");
-    }
-
-    #[test]
-    fn a_token_file_is_read_as_it_is_now() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let credential = Credential::from_values(None, file.path().to_str()).unwrap();
-        assert!(credential.read().unwrap_err().contains("is empty"));
-        fs::write(file.path(), "one\n").unwrap();
-        assert_eq!(credential.read().unwrap().expose_secret(), "one");
-        fs::write(file.path(), "two\n").unwrap();
-        assert_eq!(credential.read().unwrap().expose_secret(), "two");
-    }
-
-    #[tokio::test]
-    async fn the_library_gets_the_new_token_once_the_file_is_replaced() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("token");
-        fs::write(&path, "one").unwrap();
-        let hidden = Redactor::default();
-        let session = Session::new(Credential::File(path.clone()), hidden.clone());
-        let one = session.token().await.unwrap();
-        assert_eq!(session.token().await.unwrap(), one);
-        fs::write(dir.path().join("new"), "three").unwrap();
-        fs::rename(dir.path().join("new"), &path).unwrap();
-        assert_ne!(session.token().await.unwrap(), one);
-        let mask = crate::redact::MASK;
-        assert_eq!(hidden.redact("one three"), format!("one {mask}"));
-        fs::remove_file(&path).unwrap();
-        assert!(session.token().await.unwrap_err().to_string().contains("cannot be read"));
-    }
-}
+#[path = "session_tests.rs"]
+mod tests;

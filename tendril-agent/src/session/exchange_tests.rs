@@ -1,0 +1,91 @@
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::Value;
+use uuid::Uuid;
+use wiremock::{
+    Mock, MockServer, ResponseTemplate,
+    matchers::{body_partial_json, header, method, path},
+};
+
+use super::*;
+
+fn key() -> ClusterKey {
+    ClusterKey::parse(&format!("tdl_{}{}", "0".repeat(22), "a".repeat(43))).unwrap()
+}
+
+fn token(cluster: Uuid) -> String {
+    format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(json!({"cluster_id": cluster, "exp": 1}).to_string()))
+}
+
+async fn asked(answer: ResponseTemplate) -> (Result<Granted, Failure>, MockServer) {
+    let server = MockServer::start().await;
+    Mock::given(method("POST")).respond_with(answer).mount(&server).await;
+    let exchange = Exchange::new(&server.uri(), &SecretString::from("sb_publishable_x"));
+    (exchange.ask(&key()).await, server)
+}
+
+async fn failure(status: u16, body: Value) -> Failure {
+    let (result, _server) = asked(ResponseTemplate::new(status).set_body_json(body)).await;
+    let failure = result.err().unwrap();
+    assert!(!failure.to_string().contains("aaaa"), "{failure}");
+    failure
+}
+
+#[tokio::test]
+async fn a_good_key_is_shown_in_the_body_alone_and_gets_a_token() {
+    let server = MockServer::start().await;
+    let answer =
+        json!({"access_token": token(Uuid::nil()), "expires_in": 900, "refresh_after": 630, "new": 1});
+    Mock::given(method("POST"))
+        .and(path("/functions/v1/agent-token"))
+        .and(header("apikey", "sb_publishable_x"))
+        .and(body_partial_json(json!({"key": key().expose()})))
+        .respond_with(ResponseTemplate::new(200).set_body_json(answer))
+        .expect(1)
+        .mount(&server)
+        .await;
+    let exchange = Exchange::new(&server.uri(), &SecretString::from("sb_publishable_x"));
+    let granted = exchange.ask(&key()).await.unwrap();
+    // The machine's clock says that it ended in 1970.
+    assert_eq!((granted.life.as_secs(), granted.renew_after.as_secs()), (900, 630));
+    let requests = server.received_requests().await.unwrap();
+    let shown = |text: &str| text.contains(key().expose());
+    assert!(!requests[0].headers.iter().any(|(_, value)| shown(value.to_str().unwrap())));
+    assert!(!shown(requests[0].url.as_str()) && !format!("{exchange:?}").contains("sb_"));
+}
+
+#[tokio::test]
+async fn each_answer_has_its_sentence_and_says_whether_it_is_a_refusal() {
+    let said = |code: &str| json!({"code": code, "message": "because"});
+    for (status, body, part, refusal) in [
+        (401, said("invalid_key"), "opens no cluster", true),
+        (403, said("cluster_revoked"), "this cluster was revoked", true),
+        (404, said("NOT_FOUND"), "functions deploy agent-token", true),
+        (500, said("misconfigured"), "lacks a setting (because)", true),
+        (401, json!({"code": 401, "message": "Missing authorization header"}), "verify_jwt = false", true),
+        (400, said("bad_request"), "is not that function", true),
+        (200, json!({"access_token": "x"}), "is not that function", true),
+        (200, json!({"access_token": token(Uuid::max()), "expires_in": 9}), "not of the key's cluster", true),
+        (429, said("rate_limited"), "exchanged too often", false),
+        (503, said("unavailable"), "tries again", false),
+        (503, said("BOOT_ERROR"), "tries again", false),
+        (500, json!("oops"), "tries again", false),
+        (546, said("WORKER_LIMIT"), "tries again", false),
+    ] {
+        let failure = failure(status, body).await;
+        let said = failure.to_string();
+        assert!(said.contains(part), "{status}: {said}");
+        assert_eq!(failure.is_refusal(), refusal, "{status}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_names_a_time_is_waited_for_and_one_that_is_away_is_not_refusing() {
+    for status in [429, 503, 500] {
+        let answer = ResponseTemplate::new(status).insert_header("retry-after", "37");
+        let failure = asked(answer).await.0.err().unwrap();
+        assert_eq!(failure.wish(), Some(Duration::from_secs(37)), "{status}");
+    }
+    let exchange = Exchange::new("http://127.0.0.1:9", &SecretString::from("sb_publishable_x"));
+    let failure = exchange.ask(&key()).await.err().unwrap();
+    assert!(matches!(failure, Failure::Unreachable(_)) && !failure.is_refusal(), "{failure}");
+}
