@@ -10,7 +10,7 @@ export interface SigningKey extends JsonWebKey {
 export type AgentRole = 'tendril_agent' | 'authenticated'
 
 const LONGEST_LIFE = 900
-const SHORTEST_LIFE = 60
+const SHORTEST_LIFE = 10
 
 const names = [
   'SUPABASE_URL',

@@ -27,6 +27,7 @@ mod cluster;
 mod database;
 mod error;
 mod fault;
+mod functions;
 mod gateway;
 pub mod jwt;
 mod keys;
@@ -39,6 +40,7 @@ mod replication;
 pub mod rest;
 mod server;
 mod stack;
+mod supervisor;
 
 pub use error::{ErrorKind, Result, StackError};
 pub use fault::{Cut, Faults, FrameFault, Injection, RequestFault, Target};

@@ -1,14 +1,12 @@
 //! One running PostgreSQL: a private data directory, a free port, and a sure end.
 //!
-//! The server's parent is a small shell (`supervisor.sh`) that holds a pipe from this process. When the pipe closes,
-//! by [`Postgres::stop`], by drop, or because this process was killed, the shell stops the server and removes a
-//! temporary data directory.
+//! The server runs under a supervisor, which stops it by [`Postgres::stop`], by drop, or because this process was killed, and
+//! removes a temporary data directory.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
@@ -18,6 +16,7 @@ use tokio::time::sleep;
 use crate::account::Account;
 use crate::binaries::Binaries;
 use crate::error::{ErrorKind, Result, StackError};
+use crate::supervisor::{Ending, supervised};
 
 /// How often the server's files are looked at while it starts or stops.
 const LOOK: Duration = Duration::from_millis(5);
@@ -80,17 +79,14 @@ impl Postgres {
 
     async fn try_start(binaries: &Binaries, account: Account, home: &Home, port: u16) -> Result<Self> {
         let log = File::create(home.log()).map_err(|error| unwritable(&home.dir, error))?;
-        let mut command = Command::new("/bin/sh");
-        command.arg("-c").arg(include_str!("supervisor.sh")).arg("supervisor");
-        command.arg(if home.temporary { home.dir.as_os_str() } else { "".as_ref() });
-        command.arg(binaries.program("postgres")).arg("-D").arg(home.data());
+        let remove = home.temporary.then_some(home.dir.as_path());
+        let mut command = supervised(&binaries.program("postgres"), Ending::Interrupt, remove);
+        command.arg("-D").arg(home.data());
         for setting in settings(port, home.temporary) {
             command.arg("-c").arg(setting);
         }
         let errors = log.try_clone().map_err(|error| unwritable(&home.dir, error))?;
-        command.env("TZ", "UTC").current_dir("/").stdin(Stdio::piped()).stdout(log).stderr(errors);
-        // Out of the terminal's group: Ctrl-C is for this process, which then stops the server in good order.
-        command.process_group(0);
+        command.env("TZ", "UTC").current_dir("/").stdout(log).stderr(errors);
         account.apply(&mut command);
         let supervisor = command.spawn().map_err(|error| {
             StackError::with_source(ErrorKind::PostgresFailed, format!("cannot run /bin/sh: {error}"), error)

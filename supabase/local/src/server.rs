@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::{self, Auth};
 use crate::error::{ErrorKind, Result, StackError};
 use crate::fault::{self, Door, Faults};
+use crate::functions::{self, Functions};
 use crate::gateway;
 use crate::keys::ProjectKeys;
 use crate::realtime::{self, Realtime};
@@ -39,6 +40,7 @@ pub(crate) struct Services {
     pub(crate) faults: Faults,
     pub(crate) realtime: Arc<Realtime>,
     pub(crate) auth: Arc<Auth>,
+    pub(crate) functions: Arc<Functions>,
 }
 
 impl ApiServer {
@@ -54,6 +56,7 @@ impl ApiServer {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let stop = services.realtime.stop.clone();
+        services.functions.found_at(address);
         let door = Door::new(listener, services.faults.port()).map_err(failed)?;
         let routes = routes(services);
         let stopped = stop.clone().cancelled_owned();
@@ -83,11 +86,12 @@ impl Drop for ApiServer {
 }
 
 fn routes(services: Services) -> Router {
-    let Services { rest, keys, faults, realtime, auth } = services;
+    let Services { rest, keys, faults, realtime, auth, functions } = services;
     let require_key = from_fn_with_state(Arc::clone(&keys), gateway::require_key);
     Router::new()
         .nest("/rest/v1", rest.router().layer(require_key.clone()))
         .nest("/auth/v1", auth::router(auth).layer(require_key))
+        .nest("/functions/v1", functions::router(functions))
         .merge(realtime::router(realtime))
         .layer(from_fn_with_state((faults, keys), fault::strike))
         .layer(from_fn(gateway::cors))

@@ -1,5 +1,6 @@
 //! The stack as a whole: a database and the services in front of it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use crate::clock::Clock;
 use crate::database::{self, ADMIN, AUTHENTICATOR, OWNER};
 use crate::error::{ErrorKind, Result, StackError};
 use crate::fault::Faults;
+use crate::functions::{self, Functions};
 use crate::jwt::JwtSecret;
 use crate::keys::ProjectKeys;
 use crate::link::Link;
@@ -36,6 +38,7 @@ pub struct Stack {
     database: String,
     keys: Arc<ProjectKeys>,
     faults: Faults,
+    functions: Arc<Functions>,
 }
 
 /// What a [`Stack`] shall be like. The defaults suit tests: any free ports, temporary data, the project's migrations.
@@ -48,6 +51,8 @@ pub struct StackBuilder {
     scripts: Vec<String>,
     jwt: JwtSecret,
     realtime: RealtimeOptions,
+    functions: Option<PathBuf>,
+    function_secrets: BTreeMap<String, String>,
 }
 
 impl Stack {
@@ -61,6 +66,8 @@ impl Stack {
             scripts: Vec::new(),
             jwt: JwtSecret::default(),
             realtime: RealtimeOptions::default(),
+            functions: project_dir("functions"),
+            function_secrets: BTreeMap::new(),
         }
     }
 
@@ -130,6 +137,7 @@ impl Stack {
     /// If PostgreSQL does not end.
     pub async fn stop(self) -> Result<()> {
         self.api.stop().await;
+        self.functions.ended().await;
         if self.owned { self.server.stop().await } else { Ok(()) }
     }
 }
@@ -201,6 +209,21 @@ impl StackBuilder {
         self
     }
 
+    /// Serves the Edge Functions of this directory instead of the project's own `supabase/functions`. What a `config.toml` beside it
+    /// says of them holds.
+    #[must_use]
+    pub fn functions(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.functions = Some(dir.into());
+        self
+    }
+
+    /// Gives the Edge Functions a variable, as `supabase secrets set` does.
+    #[must_use]
+    pub fn function_secret(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.function_secrets.insert(name.into(), value.into());
+        self
+    }
+
     /// Uses a running server with a new database in it, instead of starting a server. The migrations are those the
     /// server was started with.
     #[must_use]
@@ -240,11 +263,23 @@ impl StackBuilder {
             &database,
             stop.clone(),
         );
+        let functions_stop = stop.clone();
         let rest = rest(&server, &database, &keys, stop)?;
         let auth = Auth::new(Arc::clone(&keys), Link::new(server.port(), database.clone()));
-        let services = Services { rest, keys: Arc::clone(&keys), faults: faults.clone(), realtime, auth };
+        let database_url = database::url(server.port(), OWNER, &database);
+        let environment = functions::environment(&keys, &database_url, self.function_secrets);
+        let functions =
+            Arc::new(Functions::new(self.functions, environment, Arc::clone(&keys), functions_stop)?);
+        let services = Services {
+            rest,
+            keys: Arc::clone(&keys),
+            faults: faults.clone(),
+            realtime,
+            auth,
+            functions: Arc::clone(&functions),
+        };
         let api = ApiServer::start(self.port, services).await?;
-        Ok(Stack { api, server, owned, database, keys, faults })
+        Ok(Stack { api, server, owned, database, keys, faults, functions })
     }
 }
 
