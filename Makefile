@@ -9,7 +9,7 @@ ARGS ?=
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
-setup: ## Install what is missing: PostgreSQL, pgTAP, git, Terraform
+setup: ## Install what is missing: PostgreSQL, pgTAP, git, Terraform, Deno
 	@scripts/setup.sh
 
 demo: ## A real deployment, from the queue to the live log; ARGS=--keep leaves the stack running

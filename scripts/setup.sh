@@ -2,7 +2,7 @@
 # Installs what the demo and the tests need and this machine does not have. Quick when nothing is missing; safe to repeat.
 #
 #   scripts/setup.sh          everything
-#   scripts/setup.sh demo     without pgTAP and tinyproxy, which only the tests need
+#   scripts/setup.sh demo     without pgTAP, tinyproxy and Deno, which only the tests need
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -155,6 +155,11 @@ if [ "${1:-}" != demo ] && ! have_pgtap "$dir"; then
 fi
 if [ "${1:-}" != demo ]; then
   have tinyproxy || install 'tinyproxy, through which the tests connect' tinyproxy tinyproxy tinyproxy tinyproxy
+  # Debian's Python comes without the module that makes virtual environments.
+  if ! [ -x "${TENDRIL_DENO:-}" ] && ! have deno; then
+    if have apt-get; then python3 -c 'import ensurepip' 2>/dev/null || install 'Python with venv, for Deno' python3-venv '' '' ''; fi
+    scripts/tool.sh deno
+  fi
 fi
 
 have terraform || have tofu || fetch_terraform
