@@ -91,7 +91,7 @@ impl Session {
         let session =
             Self { inner: Arc::new(Inner { credential, cluster_id, exchange, state, turn, hidden, health }) };
         // No job may run before its log knows the secret; what is wrong with it is said when it is used.
-        session.inner.look(Instant::now());
+        let _read = session.inner.look(Instant::now());
         session
     }
 
@@ -207,7 +207,9 @@ impl Inner {
             state.key.clone().filter(|_| state.holding.is_due(asked))
         };
         let Some(key) = key else { return };
-        let outcome = self.exchange.ask(&key).await;
+        // Nobody knows what a gateway repeats of a request in its error page.
+        let clean = |said: &str| self.hidden.redact(said).into_owned();
+        let outcome = self.exchange.ask(&key).await.map_err(|failure| failure.with_words(clean));
         let now = Instant::now();
         let result = match &outcome {
             Ok(granted) => {

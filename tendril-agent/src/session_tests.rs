@@ -180,3 +180,16 @@ async fn a_token_is_renewed_before_its_end_and_whoever_has_to_know_is_told() {
     assert!(seen.len() >= 3, "{}", seen.len());
     keeper.abort();
 }
+
+#[tokio::test]
+async fn what_an_error_page_repeats_of_the_key_is_hidden() {
+    let server = MockServer::start().await;
+    let page = format!("cannot handle {{\"key\": \"{}\"}}", key('a'));
+    Mock::given(method("POST"))
+        .respond_with(ResponseTemplate::new(502).set_body_string(page))
+        .mount(&server)
+        .await;
+    let Desk { session, .. } = desk(Credential::Inline(key('a').into()), &server.uri());
+    let error = session.token().await.unwrap_err().to_string();
+    assert!(error.contains("502") && error.contains(MASK) && !error.contains("aaa"), "{error}");
+}

@@ -38,6 +38,18 @@ impl Cluster {
         self.project.jwt.machine_token(&self.id.to_string(), ttl)
     }
 
+    /// The cluster's first API key, made by its owner.
+    pub async fn key(&self) -> String {
+        self.as_owner("create_cluster_key").await
+    }
+
+    /// What a function about the cluster's keys answers to its owner: `rotate_cluster_key`, `cluster_key_status`, …
+    pub async fn as_owner<T: serde::de::DeserializeOwned>(&self, function: &str) -> T {
+        let rest = self.as_user().rest().clone();
+        let answer = rest.rpc(function, &json!({"cluster_id": self.id})).value().await;
+        answer.unwrap_or_else(|error| panic!("{function}: {error}"))
+    }
+
     /// The project as the owner sees it.
     pub fn as_user(&self) -> Client {
         self.client(&self.user_token())

@@ -45,6 +45,11 @@ impl Project {
         Self::on(Stack::builder().migrations(dir)).await
     }
 
+    /// A local stack whose Edge Functions have this variable, whatever `STACK` says.
+    pub async fn with_function_secret(name: &str, value: &str) -> Self {
+        Self::on(Stack::builder().function_secret(name, value)).await
+    }
+
     async fn on(stack: StackBuilder) -> Self {
         let stack = stack.start().await.unwrap_or_else(|error| panic!("the local stack: {error}"));
         Self {

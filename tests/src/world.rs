@@ -38,6 +38,11 @@ impl World {
         Self::of(Project::with_migrations(dir).await).await
     }
 
+    /// Starts a local stack whose Edge Functions have this variable.
+    pub async fn with_function_secret(name: &str, value: &str) -> Self {
+        Self::of(Project::with_function_secret(name, value).await).await
+    }
+
     async fn of(project: Project) -> Self {
         let database = Arc::new(project.database().await);
         let scratch = tempfile::tempdir().expect("a scratch directory");

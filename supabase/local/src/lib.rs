@@ -13,6 +13,9 @@
 //! [`StackBuilder::shared_postgres`]), each with its own database. PostgreSQL ends with the stack, also when the
 //! process is killed.
 //!
+//! Edge Functions are run by the real Deno, from their first request on: `scripts/tool.sh deno` installs it, `TENDRIL_DENO` names
+//! another one.
+//!
 //! It is no production server: it listens on the loopback address, trusts whoever connects there, and its default keys
 //! are public. What it answers is held to recordings of the real servers.
 

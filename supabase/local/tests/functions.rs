@@ -72,12 +72,13 @@ async fn ask(url: &str, request: &str, headers: &[(&str, &str)], body: &str) -> 
 }
 
 /// Waits until a process is gone.
-fn until_gone(pid: &Value) {
+async fn until_gone(pid: &Value) {
     let process = format!("/proc/{pid}");
     let deadline = Instant::now() + Duration::from_secs(15);
     while Path::new(&process).exists() {
         assert!(Instant::now() < deadline, "process {pid} is still there");
-        std::thread::sleep(Duration::from_millis(10));
+        // The runtime has to run meanwhile: what was dropped is ended there.
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -102,7 +103,7 @@ async fn a_function_sees_the_request_and_what_a_project_gives_it_and_nothing_els
     let (_, _, again) = ask(&stack.api_url(), "GET /functions/v1/mirror", &[], "").await;
     assert_eq!(again["pid"], seen["pid"], "one process for all requests");
     stack.stop().await.unwrap();
-    until_gone(&seen["pid"]);
+    until_gone(&seen["pid"]).await;
 }
 
 #[tokio::test]
@@ -149,7 +150,7 @@ async fn a_function_that_ended_is_started_again_and_faults_strike_before_it() {
     let (_, _, first) = ask(&stack.api_url(), "GET /functions/v1/mirror", &[], "").await;
     let (status, _, body) = ask(&stack.api_url(), "GET /functions/v1/mirror/exit", &[], "").await;
     assert_eq!((status, &body["code"]), (500, &json!("WORKER_ERROR")));
-    until_gone(&first["pid"]);
+    until_gone(&first["pid"]).await;
     let deadline = Instant::now() + Duration::from_secs(15);
     let second = loop {
         let (status, _, second) = ask(&stack.api_url(), "GET /functions/v1/mirror", &[], "").await;
@@ -165,7 +166,7 @@ async fn a_function_that_ended_is_started_again_and_faults_strike_before_it() {
     assert!(status == 429 && head.contains("retry-after: 7"), "{head}");
     assert_eq!(limited.struck(), 1);
     drop(stack);
-    until_gone(&second["pid"]);
+    until_gone(&second["pid"]).await;
 }
 
 #[tokio::test]
@@ -213,7 +214,7 @@ async fn a_killed_stack_leaves_no_function() {
     let deno: u32 = deno.expect("a Deno of this stack").parse().unwrap();
     stack.kill().unwrap();
     stack.wait().unwrap();
-    until_gone(&json!(deno));
+    until_gone(&json!(deno)).await;
 }
 
 #[tokio::test]

@@ -112,6 +112,18 @@ impl Failure {
         }
     }
 
+    /// The same, with what others said in it changed.
+    pub(super) fn with_words(self, change: impl Fn(&str) -> String) -> Self {
+        match self {
+            Self::Misconfigured(said) => Self::Misconfigured(change(&said)),
+            Self::Gateway(said) => Self::Gateway(change(&said)),
+            Self::Unusable(said) => Self::Unusable(change(&said)),
+            Self::Unreachable(said) => Self::Unreachable(change(&said)),
+            Self::Unavailable { reason, wait } => Self::Unavailable { reason: change(&reason), wait },
+            said @ (Self::WrongKey | Self::ClusterRevoked | Self::NotDeployed | Self::Limited { .. }) => said,
+        }
+    }
+
     /// What the library's error stands for.
     pub(super) fn of(error: &Error) -> Self {
         match error.kind() {

@@ -31,6 +31,12 @@ fn server(answer: &'static str) -> String {
     url
 }
 
+/// A key with another digit at one place.
+fn changed(key: &str, place: usize) -> String {
+    let digit = if &key[place..=place] == "0" { "1" } else { "0" };
+    format!("{}{digit}{}", &key[..place], &key[place + 1..])
+}
+
 #[tokio::test]
 async fn a_good_setup_is_well_and_nothing_is_changed() {
     let world = World::start().await;
@@ -40,6 +46,8 @@ async fn a_good_setup_is_well_and_nothing_is_changed() {
     assert_eq!(said.lines().filter(|line| line.starts_with("ok ")).count(), 9, "{said}");
     let (well, said) = examined(&world.agent(&cluster).by_broadcast()).await;
     assert!(well, "{said}");
+    let (well, said) = examined(&world.agent(&cluster).token(cluster.key().await)).await;
+    assert!(well && said.contains("ok    API key"), "{said}");
     assert_eq!(cluster.status().await, "PENDING", "the doctor is no agent");
 }
 
@@ -48,6 +56,7 @@ async fn a_good_setup_is_well_and_nothing_is_changed() {
 async fn each_seeded_fault_is_named_with_its_remedy() {
     let world = World::start().await;
     let (cluster, revoked) = (world.cluster().await, world.cluster().await);
+    let (key, revoked_key) = (cluster.key().await, revoked.key().await);
     world
         .database
         .execute("update public.clusters set revoked_at = now() where id = $1", &[&revoked.id])
@@ -72,14 +81,23 @@ async fn each_seeded_fault_is_named_with_its_remedy() {
 
     let mut unreachable = good.clone();
     unreachable.cli.supabase_url = Some("http://127.0.0.1:9".to_owned());
-    let mut website = good.clone();
-    website.cli.supabase_url = Some(server(
+    let website = server(
         "HTTP/1.1 404 Not Found\r\ncontent-type: text/html\r\ncontent-length: 6\r\nconnection: close\r\n\r\n<html>",
-    ));
+    );
+    let mut no_project = good.clone();
+    no_project.cli.supabase_url = Some(website.clone());
     let mut bare = good.clone();
     bare.cli.supabase_url = Some(server(
         "HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: 103\r\n\r\n{\"code\":\"PGRST205\",\"details\":null,\"hint\":null,\"message\":\"Could not find the table 'public.clusters'\"}   ",
     ));
+    let misconfigured = server(
+        "HTTP/1.1 500 Internal Server Error\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: 43\r\n\r\n{\"code\":\"misconfigured\",\"message\":\"no key\"}",
+    );
+    let at = |url: &str| {
+        let mut setup = good.clone().token(&key);
+        setup.cli.supabase_url = Some(url.to_owned());
+        setup
+    };
     let mut secret = good.clone();
     secret.cli.supabase_key = Some(jwt.sign(&json!({"role": "service_role", "exp": 4_000_000_000_u64})));
     let mut no_state = good.clone();
@@ -93,7 +111,7 @@ async fn each_seeded_fault_is_named_with_its_remedy() {
     rescue.cli.state_dir = Some(text(&dir.join("state")));
     let seeds = vec![
         ("the project is not reachable", unreachable, "egress rules"),
-        ("a website instead of a project", website, "no Supabase project"),
+        ("a website instead of a project", no_project, "no Supabase project"),
         ("no migrations", bare, "apply supabase/migrations"),
         ("a secret key", secret, "Use the publishable"),
         (
@@ -103,7 +121,7 @@ async fn each_seeded_fault_is_named_with_its_remedy() {
             ),
             "expired at 2023-11-14",
         ),
-        ("no token", good.clone().token(""), "give the machine token"),
+        ("no token", good.clone().token(""), "give the API key"),
         ("a token file that is not there", good.clone().token_file(&dir.join("none")), "cannot be read"),
         (
             "another project's token",
@@ -117,6 +135,17 @@ async fn each_seeded_fault_is_named_with_its_remedy() {
             "use the token of an existing cluster",
         ),
         ("a revoked cluster", good.clone().token(revoked.machine_token()), "this cluster was revoked"),
+        ("a key that was cut off", good.clone().token(&key[..60]), "was cut off when it was copied"),
+        ("a wrong key", good.clone().token(changed(&key, 60)), "opens no cluster of the project"),
+        ("a key of no cluster", good.clone().token(changed(&key, 20)), "opens no cluster of the project"),
+        (
+            "a revoked cluster's key",
+            good.clone().token(&revoked_key),
+            "this cluster was revoked, which is final",
+        ),
+        ("no function", at(&website), "supabase functions deploy agent-token"),
+        ("a function without its secret", at(&misconfigured), "set TENDRIL_SIGNING_KEY"),
+        ("a project that is away, and a key", at("http://127.0.0.1:9"), "egress rules"),
         ("no templates", good.clone().templates(&empty), "holds no template"),
         ("a broken template.json", good.clone().templates(&broken), "mend the file"),
         ("no terraform", good.clone().terraform(Path::new("/no/terraform")), "install terraform or tofu"),

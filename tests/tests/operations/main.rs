@@ -1,4 +1,4 @@
-//! What an operator meets: health, drain, cancels, intake, state backends, tokens, `doctor`; on the local stack.
+//! What an operator meets: health, drain, cancels, intake, state backends, API keys, tokens, `doctor`; on the local stack.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
 mod cancel;
@@ -7,6 +7,7 @@ mod doctor;
 mod drain;
 mod health;
 mod intake;
+mod keys;
 mod probe;
 mod state;
 mod tokens;
