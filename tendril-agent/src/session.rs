@@ -179,11 +179,10 @@ impl Inner {
         let text = self.credential.read()?;
         let held = self.credential.held_in(&text);
         // It is hidden even if it is of no use: somebody may mend it.
-        match &held {
-            Ok(Held::Token(_, claims)) => {
-                self.hidden.hide_until(text.expose_secret(), end_of(claims, now) + HIDDEN_AFTER)
-            }
-            Ok(Held::Key(_)) | Err(_) => self.hidden.hide([text.expose_secret().to_owned()]),
+        if let Ok(Held::Token(_, claims)) = &held {
+            self.hidden.hide_until(text.expose_secret(), end_of(claims, now) + HIDDEN_AFTER);
+        } else {
+            self.hidden.hide([text.expose_secret().to_owned()]);
         }
         let held = held?;
         let cluster = held.cluster_id();

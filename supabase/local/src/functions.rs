@@ -108,17 +108,12 @@ impl Functions {
     }
 
     /// What the gateway says before a function that wants a JWT.
-    fn check_jwt(&self, name: &str, request: &Request) -> Result<(), Response> {
+    fn check_jwt(&self, name: &str, request: &Request) -> Result<(), &'static str> {
         if !self.rules.verifies_jwt(name) || request.method() == Method::OPTIONS {
             return Ok(());
         }
-        let refusal = |message: &str| {
-            let body = json!({"code": 401, "message": message});
-            (StatusCode::UNAUTHORIZED, Json(body)).into_response()
-        };
-        let token =
-            gateway::bearer(request.headers()).ok_or_else(|| refusal("Missing authorization header"))?;
-        self.keys.jwt().verify(token).map(drop).map_err(|_| refusal("Invalid JWT"))
+        let token = gateway::bearer(request.headers()).ok_or("Missing authorization header")?;
+        self.keys.jwt().verify(token).map(drop).map_err(|_| "Invalid JWT")
     }
 }
 
@@ -168,8 +163,8 @@ async fn serve(
         let message = "Requested function was not found".to_owned();
         return Refusal(StatusCode::NOT_FOUND, "NOT_FOUND", message).into();
     };
-    if let Err(refusal) = functions.check_jwt(name, &request) {
-        return refusal;
+    if let Err(message) = functions.check_jwt(name, &request) {
+        return (StatusCode::UNAUTHORIZED, Json(json!({"code": 401, "message": message}))).into_response();
     }
     let worker = match functions.worker(name, &entry).await {
         Ok(worker) => worker,

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 /// Says what it was asked and where it runs; ends its process when it is told to.
-const MIRROR: &str = r#"
+const MIRROR: &str = r"
 Deno.serve(async (request) => {
   const { pathname, search } = new URL(request.url)
   if (pathname === '/mirror/exit') Deno.exit(3)
@@ -26,7 +26,7 @@ Deno.serve(async (request) => {
   const seen = { method: request.method, path: pathname + search, mine: request.headers.get('x-mine'), body, env, pid: Deno.pid }
   return Response.json(seen, { status: 201, headers: { 'x-answer': 'yes' } })
 })
-"#;
+";
 
 /// A project with a mirror that is open, one that is guarded, one that is off, and one that cannot start.
 fn project() -> TempDir {

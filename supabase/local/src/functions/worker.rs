@@ -127,12 +127,11 @@ impl Owner {
         if let Some(stderr) = self.child.stderr.take() {
             let mut lines = BufReader::new(stderr).lines();
             while let Some(Ok(Some(line))) = self.stop.run_until_cancelled(lines.next_line()).await {
-                match listening(&line).filter(|_| told.is_some()) {
-                    Some(address) => {
-                        // Whoever asked may have given up.
-                        let _asker = told.take().map(|told| told.send(Ok(address)));
-                    }
-                    None => info!(function = self.name, "{line}"),
+                if let Some(address) = listening(&line).filter(|_| told.is_some()) {
+                    // Whoever asked may have given up.
+                    let _asker = told.take().map(|told| told.send(Ok(address)));
+                } else {
+                    info!(function = self.name, "{line}");
                 }
                 said.push(line);
                 said.truncate(KEPT);
