@@ -2,6 +2,7 @@
 
 use std::{
     fmt, fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -33,6 +34,8 @@ pub(super) enum Held {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stamp {
     modified: Option<SystemTime>,
+    /// Keys are all of one length, and some file systems count time in seconds.
+    inode: Option<u64>,
     length: u64,
 }
 
@@ -95,7 +98,8 @@ impl Credential {
             Self::File(path) => fs::metadata(path).ok(),
         };
         let modified = meta.as_ref().and_then(|meta| meta.modified().ok());
-        Stamp { modified, length: meta.map_or(0, |meta| meta.len()) }
+        let inode = meta.as_ref().map(MetadataExt::ino);
+        Stamp { modified, inode, length: meta.map_or(0, |meta| meta.len()) }
     }
 
     /// How to call it in a sentence.
