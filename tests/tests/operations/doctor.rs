@@ -7,6 +7,8 @@ use supabase_local::JwtSecret;
 use tendril_tests::{AgentSetup, World};
 use uuid::Uuid;
 
+use crate::keys::changed;
+
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// What the doctor says, and whether it is content.
@@ -29,12 +31,6 @@ fn server(answer: &'static str) -> String {
         }
     });
     url
-}
-
-/// A key with another digit at one place.
-fn changed(key: &str, place: usize) -> String {
-    let digit = if &key[place..=place] == "0" { "1" } else { "0" };
-    format!("{}{digit}{}", &key[..place], &key[place + 1..])
 }
 
 #[tokio::test]

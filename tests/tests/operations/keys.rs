@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use supabase_local::{RequestFault, Target};
 use tendril_tests::{AgentSetup, Cluster, Deployment, Program, World, until};
 
-use crate::probe::{counted, free_address, get, metric};
+use crate::probe::{comes_to_its_report, counted, free_address, get, metric};
 
 /// The function's setting, and how long an exchanged token lives here; 15 minutes in the field.
 const LIFE: (&str, &str) = ("TENDRIL_TOKEN_LIFE", "12");
@@ -75,6 +75,12 @@ fn assert_undisturbed(addr: SocketAddr, agent: &Program) {
     }
     let said = agent.output();
     assert!(!said.contains("WARN") && !said.contains("ERROR"), "{said}");
+}
+
+/// A key with another digit at one place.
+pub(crate) fn changed(key: &str, place: usize) -> String {
+    let digit = if &key[place..=place] == "0" { "1" } else { "0" };
+    format!("{}{digit}{}", &key[..place], &key[place + 1..])
 }
 
 /// Starts the agent, which must end; answers its exit code and its last sentence, without the time.
@@ -172,11 +178,7 @@ async fn a_wrong_key_and_one_of_no_cluster_are_refused_in_the_same_words() {
     let world = World::start().await;
     let cluster = world.cluster().await;
     let key = cluster.key().await;
-    let changed = |place: usize| {
-        let digit = if &key[place..=place] == "0" { "1" } else { "0" };
-        format!("{}{digit}{}", &key[..place], &key[place + 1..])
-    };
-    let (wrong, unknown) = (changed(60), changed(20));
+    let (wrong, unknown) = (changed(&key, 60), changed(&key, 20));
     let said = (
         refused(world.agent(&cluster).token(wrong)).await,
         refused(world.agent(&cluster).token(unknown)).await,
@@ -204,15 +206,7 @@ async fn a_key_that_is_taken_away_ends_the_claims_and_not_the_running_job() {
     // The last token ends.
     readiness(addr, 503, "the last heartbeat failed: no access token").await;
     open_the_gate(&world);
-    until("the job has come to its report", async || {
-        let (_, status) = get(addr, "/status").expect("an answer");
-        if status.contains("\"phase\": \"OUTPUT\"") || status.contains("\"jobs\": []") {
-            Ok(())
-        } else {
-            Err(status)
-        }
-    })
-    .await;
+    comes_to_its_report(addr).await;
     assert_eq!(job.row().await.status, "PROCESSING", "the control plane knows nothing of it");
     assert_eq!(late.row().await.status, "QUEUED", "who is shut out takes no job");
     assert!(agent.output().contains("give the agent the current key"), "{}", agent.output());

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use tendril_tests::until;
+
 /// An address that nobody listens on now.
 pub(crate) fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
@@ -37,4 +39,17 @@ fn found(addr: SocketAddr, series: &str) -> Result<f64, String> {
     let (_, body) = get(addr, "/metrics").expect("metrics");
     let line = body.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     line.map(|value| value.parse().expect("a number")).ok_or(body)
+}
+
+/// Waits until the only job has nothing left to do but to tell its end.
+pub(crate) async fn comes_to_its_report(addr: SocketAddr) {
+    until("the job has come to its report", async || {
+        let (_, status) = get(addr, "/status").expect("an answer");
+        if status.contains("\"phase\": \"OUTPUT\"") || status.contains("\"jobs\": []") {
+            Ok(())
+        } else {
+            Err(status)
+        }
+    })
+    .await;
 }

@@ -5,7 +5,7 @@ use std::{fs, path::Path, time::Duration};
 use serde_json::json;
 use tendril_tests::{Cluster, World, until};
 
-use crate::probe::{counted, free_address, get, metric};
+use crate::probe::{comes_to_its_report, counted, free_address, get, metric};
 
 /// How long a token lives here; a minute in the field.
 const LIFE: Duration = Duration::from_secs(12);
@@ -84,15 +84,7 @@ async fn an_agent_that_is_refused_for_ever_is_not_ready_and_its_job_goes_on_to_t
     .await;
     assert!(metric(addr, r#"tendril_agent_heartbeats_total{result="refused"}"#) > 0.5, "{}", agent.output());
     fs::write(world.path("gate"), "").expect("the gate opens");
-    until("the job has come to its report", async || {
-        let (_, status) = get(addr, "/status").expect("an answer");
-        if status.contains("\"phase\": \"OUTPUT\"") || status.contains("\"jobs\": []") {
-            Ok(())
-        } else {
-            Err(status)
-        }
-    })
-    .await;
+    comes_to_its_report(addr).await;
     assert_eq!(job.row().await.status, "PROCESSING", "the control plane knows nothing of it");
     assert!(agent.output().contains("does not accept the machine token"), "{}", agent.output());
     fs::write(&file, cluster.machine_token()).expect("a good token");
