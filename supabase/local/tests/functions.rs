@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -184,11 +185,14 @@ fn process(deno: Option<&str>) -> (std::process::Child, String) {
     command.args(["--port", "0", "--db-port", "0"]).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.envs(deno.map(|deno| ("TENDRIL_DENO", deno)));
     let mut child = command.spawn().expect("the program runs");
-    let out = std::io::BufReader::new(child.stdout.take().unwrap());
-    let url = std::io::BufRead::lines(out)
-        .map_while(Result::ok)
-        .find_map(|line| line.trim_start().strip_prefix("API URL: ").map(str::to_owned));
-    (child, url.expect("its URL"))
+    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut printed = String::new();
+    // To the last line: a program whose output nobody takes ends.
+    while !printed.contains("Secret key") {
+        assert_ne!(out.read_line(&mut printed).expect("a line"), 0, "it ended early:\n{printed}");
+    }
+    let url = printed.lines().find_map(|line| line.trim_start().strip_prefix("API URL: "));
+    (child, url.expect("its URL").to_owned())
 }
 
 #[tokio::test]
