@@ -128,7 +128,7 @@ async fn each_seeded_fault_is_named_with_its_remedy() {
         (
             "an unknown cluster",
             good.clone().token(jwt.machine_token(&Uuid::new_v4().to_string(), HOUR)),
-            "use the token of an existing cluster",
+            "of an existing cluster of this project",
         ),
         ("a revoked cluster", good.clone().token(revoked.machine_token()), "this cluster was revoked"),
         ("a key that was cut off", good.clone().token(&key[..60]), "was cut off when it was copied"),
