@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -179,25 +179,25 @@ async fn the_projects_own_function_works_as_it_is_deployed() {
     stack.stop().await.unwrap();
 }
 
-/// The stack as a process of its own, and its URL.
-fn process(deno: Option<&str>) -> (std::process::Child, String) {
+/// The stack as a process of its own, its URL, and its output: a program whose output nobody takes ends.
+fn process(deno: Option<&str>) -> (Child, String, BufReader<ChildStdout>) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_supabase-local"));
     command.args(["--port", "0", "--db-port", "0"]).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.envs(deno.map(|deno| ("TENDRIL_DENO", deno)));
     let mut child = command.spawn().expect("the program runs");
     let mut out = BufReader::new(child.stdout.take().unwrap());
     let mut printed = String::new();
-    // To the last line: a program whose output nobody takes ends.
     while !printed.contains("Secret key") {
         assert_ne!(out.read_line(&mut printed).expect("a line"), 0, "it ended early:\n{printed}");
     }
     let url = printed.lines().find_map(|line| line.trim_start().strip_prefix("API URL: "));
-    (child, url.expect("its URL").to_owned())
+    let url = url.expect("its URL").to_owned();
+    (child, url, out)
 }
 
 #[tokio::test]
 async fn a_killed_stack_leaves_no_function() {
-    let (mut stack, url) = process(None);
+    let (mut stack, url, _out) = process(None);
     let key = json!({"key": "x"}).to_string();
     let (status, ..) = ask(&url, "POST /functions/v1/agent-token", &[], &key).await;
     assert_eq!(status, 401);
@@ -223,7 +223,7 @@ async fn a_killed_stack_leaves_no_function() {
 
 #[tokio::test]
 async fn without_deno_it_says_how_to_get_it() {
-    let (mut stack, url) = process(Some("/nonexistent/deno"));
+    let (mut stack, url, _out) = process(Some("/nonexistent/deno"));
     let (status, _, body) = ask(&url, "POST /functions/v1/agent-token", &[], "{}").await;
     assert_eq!((status, &body["code"]), (503, &json!("NO_DENO")));
     assert!(body["message"].as_str().unwrap().contains("scripts/tool.sh deno"), "{body}");
