@@ -90,6 +90,10 @@ impl Agent {
     pub fn new(config: Config) -> Result<Self, AgentError> {
         let secrets = Redactor::default();
         secrets.hide(config.terraform.secrets());
+        secrets.hide(config.infracost.secrets());
+        if let Some(complaint) = config.infracost.complaint() {
+            tracing::warn!("there will be no cost estimates: {complaint}");
+        }
         let health = Health::default();
         // Keys and tokens are added when they are read or exchanged.
         let session = Session::new(

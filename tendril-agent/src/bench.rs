@@ -16,6 +16,7 @@ use wiremock::{Match, Mock, MockServer, Request, Respond, ResponseTemplate};
 
 use crate::{
     config::{Config, Timing},
+    infracost::Infracost,
     preflight,
     session::Credential,
     state::StateBackend,
@@ -180,6 +181,7 @@ pub(crate) fn config(dir: &Path) -> Config {
         work_limit: u64::MAX,
         state_backend: StateBackend::local(),
         terraform: preflight::terraform(None, None).unwrap().caching(under("plugins")),
+        infracost: Infracost::missing(),
         health_addr: None,
         log_format: LogFormat::Human,
         log_filter: "warn".to_owned(),

@@ -132,6 +132,22 @@ pub struct Cli {
     #[arg(long, value_name = "NAMES", env = "TENDRIL_TERRAFORM_ENV")]
     pub terraform_env: Option<String>,
 
+    /// Program that estimates costs: a path, or a name on PATH; `off` for none [default: `infracost`, if there is one]
+    #[arg(long, value_name = "PROGRAM", env = "TENDRIL_INFRACOST")]
+    pub infracost: Option<String>,
+
+    /// Key of infracost's price list. Other users of the machine can read a flag: prefer the variable or the file
+    #[arg(long, value_name = "KEY", env = "TENDRIL_INFRACOST_KEY", hide_env_values = true)]
+    pub infracost_key: Option<String>,
+
+    /// File that holds the key of infracost's price list; read again for every estimate
+    #[arg(long, value_name = "FILE", env = "TENDRIL_INFRACOST_KEY_FILE")]
+    pub infracost_key_file: Option<String>,
+
+    /// How long the estimate of a job's cost may take (1s to 90s)
+    #[arg(long, value_name = "TIME", env = "TENDRIL_COST_TIMEOUT", default_value = "90s")]
+    pub cost_timeout: Option<String>,
+
     /// Address for /healthz, /readyz, /status and /metrics, such as 0.0.0.0:8080; off when not set
     #[arg(long, value_name = "ADDR", env = "TENDRIL_HEALTH_ADDR")]
     pub health_addr: Option<String>,

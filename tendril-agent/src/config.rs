@@ -14,6 +14,7 @@ use uuid::Uuid;
 use crate::{
     cli::Cli,
     intake::Intake,
+    infracost::Infracost,
     log_spool::SpoolRules,
     preflight,
     session::{Credential, MachineToken},
@@ -53,6 +54,8 @@ pub struct Config {
     pub work_limit: u64,
     /// The program that was found and answered `version`.
     pub terraform: Terraform,
+    /// What estimates costs.
+    pub infracost: Infracost,
     /// Address of the health server, if one is wanted.
     pub health_addr: Option<SocketAddr>,
     /// Form of the agent's own log.
@@ -83,6 +86,8 @@ pub struct Timing {
     pub kill_grace: Duration,
     /// How long a command waits for a state lock that another one holds.
     pub lock_timeout: Duration,
+    /// How long the estimate of a job's cost may take, with everything around it.
+    pub cost: Duration,
     /// How long the last log lines and statuses may take to be stored once the agent is told to hurry.
     pub farewell: Duration,
 }
@@ -98,6 +103,7 @@ impl Default for Timing {
             apply_cancel_grace: Duration::from_secs(1200),
             kill_grace: Duration::from_secs(15),
             lock_timeout: Duration::from_secs(120),
+            cost: Duration::from_secs(90),
             farewell: Duration::from_secs(20),
         }
     }
@@ -186,6 +192,16 @@ impl Config {
             cli.start_spread.as_ref(),
             &mut timing.start_spread,
         );
+        let cost = "--cost-timeout / TENDRIL_COST_TIMEOUT";
+        reader.duration(cost, cli.cost_timeout.as_ref(), &mut timing.cost);
+        if !(Duration::from_secs(1)..=Duration::from_secs(90)).contains(&timing.cost) {
+            reader.problems.push(format!("{cost} must be from 1s to 90s: jobs wait for it"));
+        }
+        let infracost = reader.take(Infracost::from_values(
+            given(cli.infracost.as_ref()),
+            given(cli.infracost_key.as_ref()),
+            given(cli.infracost_key_file.as_ref()),
+        ));
         let allow_list = reader.take(AllowList::with_extra(given(cli.terraform_env.as_ref()).unwrap_or("")));
         let terraform = reader.take(preflight::terraform(
             given(cli.terraform.as_ref()),
@@ -215,6 +231,7 @@ impl Config {
                 terraform: terraform?
                     .allowing(allow_list?.for_backend(state_backend.as_ref()?.kind().environment()))
                     .caching(plugin_cache?),
+                infracost: infracost?,
                 state_backend: state_backend?,
                 health_addr: health_addr?,
                 log_format: log_format?,
@@ -253,6 +270,7 @@ impl fmt::Debug for Config {
             .field("spool_limit", &self.spool_limit)
             .field("work_limit", &self.work_limit)
             .field("terraform", &self.terraform)
+            .field("infracost", &self.infracost)
             .field("health_addr", &self.health_addr)
             .field("log_format", &self.log_format)
             .field("log_filter", &self.log_filter)

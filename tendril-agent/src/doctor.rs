@@ -71,6 +71,7 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
         finding("disk", disk(config)),
         finding("health address", health_address(config)),
         finding("terraform", terraform(config)),
+        cost_estimates(config),
         finding("state backend", state_backend(config).await),
     ];
     let session = Session::new(
@@ -160,6 +161,16 @@ fn terraform(config: &Config) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// An agent without them is well.
+fn cost_estimates(config: &Config) -> Finding {
+    let infracost = &config.infracost;
+    Finding {
+        check: "cost estimates",
+        problem: infracost.complaint(),
+        note: Some(infracost.found().to_string()),
+    }
 }
 
 async fn state_backend(config: &Config) -> Result<(), String> {

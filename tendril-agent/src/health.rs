@@ -215,6 +215,8 @@ impl Panel {
                 "note": state.contract.and_then(|database| Standing::of(database).sentence()),
             },
             "terraform": {"program": config.terraform.name(), "version": config.terraform.version()},
+            "infracost": config.infracost.found().to_string(),
+            "cost_estimates_unavailable_because": config.infracost.complaint(),
             "state_backend": config.state_backend.kind().name(),
             "uptime_seconds": state.started.elapsed().as_secs(),
             "ready": ready.is_ok(),

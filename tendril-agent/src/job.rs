@@ -66,6 +66,8 @@ pub(crate) enum Phase {
     Claimed,
     /// Template and variables are checked and laid out.
     Workspace,
+    /// What it will cost is estimated.
+    Cost,
     /// `terraform init`.
     Init,
     /// `terraform plan`.
@@ -90,6 +92,7 @@ impl Phase {
         match self {
             Self::Claimed => "CLAIMED",
             Self::Workspace => "WORKSPACE",
+            Self::Cost => "COST",
             Self::Init => "INIT",
             Self::Plan => "PLAN",
             Self::Approval => "APPROVAL",
@@ -372,8 +375,15 @@ mod tests {
             assert_eq!(json!(status), json!(status.as_str()));
         }
         assert_eq!(json!(ErrorCode::TemplateNotFound), json!("TEMPLATE_NOT_FOUND"));
-        for phase in [Phase::Claimed, Phase::Workspace, Phase::Init, Phase::Plan, Phase::Apply, Phase::Report]
-        {
+        for phase in [
+            Phase::Claimed,
+            Phase::Workspace,
+            Phase::Cost,
+            Phase::Init,
+            Phase::Plan,
+            Phase::Apply,
+            Phase::Report,
+        ] {
             assert_eq!(json!(phase), json!(phase.as_str()));
         }
     }

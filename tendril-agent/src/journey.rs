@@ -1,4 +1,4 @@
-//! One job from its claim to its stored end: workspace → init → plan → apply → output → report.
+//! One job from its claim to its stored end: workspace → cost → init → plan → apply → output → report.
 
 use std::{io, sync::Arc, time::Instant};
 
@@ -135,7 +135,7 @@ impl Road {
             log.writer.remark("The agent stops; the plan goes on waiting for approval.").await;
             return None;
         }
-        let Results { changes, outputs } = run.results;
+        let Results { estimate, changes, outputs } = run.results;
         let rescued = self.clear(job, workspace).await;
         let ending = match (ending(halted, stop.requested()), &rescued) {
             (ending, None) => ending,
@@ -159,7 +159,7 @@ impl Road {
         let outputs = outputs.map(|outputs| {
             outputs.into_iter().map(|(name, value)| (name, log.redactor.redact_json(value))).collect()
         });
-        let mut end = FinalStatus::new(&ending, changes, outputs);
+        let mut end = FinalStatus::new(&ending, changes, outputs).with_cost(estimate);
         end.error_message = end.error_message.map(|message| log.redactor.redact(&message).into_owned());
         failpoint!("ending.made");
         if let Err(error) = end.save(&workspace.ending_file()) {

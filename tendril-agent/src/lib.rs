@@ -3,7 +3,8 @@
 //! The journey of a job, one file per station:
 //!
 //! ```text
-//! intake -> crew -> claim -> lease -> journey -> run: template -> workspace, state -> plan_seal -> approval
+//! intake -> crew -> claim -> lease -> journey -> run: template -> workspace, state -> cost, infracost
+//!                                          -> plan_seal -> approval
 //!                                     workbench (one step: lock, errors) -> terraform, plugin_cache -> runner
 //!                                     runner's bytes: log_writer (log_pipe -> message -> redact) -> log_spool -> log_sink
 //!                                     report (progress, final status)
@@ -32,12 +33,14 @@ mod claim;
 mod cli;
 mod config;
 mod contract;
+mod cost;
 mod crew;
 mod disk;
 pub mod doctor;
 mod failpoint;
 mod health;
 mod heartbeat;
+pub mod infracost;
 mod intake;
 mod job;
 mod journey;

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     contract::known,
+    cost::{CostStatus, Estimate},
     failpoint::failpoint,
     job::{Ending, ErrorCode, Job, Phase, Status},
     lease::Lease,
@@ -39,6 +40,10 @@ pub(crate) struct FinalStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) plan_summary: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cost: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cost_status: Option<CostStatus>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) outputs: Option<Value>,
     /// Known once the last chunk is stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -62,9 +67,17 @@ impl FinalStatus {
             error_code,
             error_message,
             plan_summary: changes.map(|changes| json!(changes)),
+            cost: None,
+            cost_status: None,
             outputs: outputs.map(Value::from),
             log_count: None,
         }
+    }
+
+    /// With the estimate of this run, if there was one.
+    pub(crate) fn with_cost(self, estimate: Option<Estimate>) -> Self {
+        let (cost_status, cost) = estimate.map(|estimate| (estimate.status, json!(estimate.cost))).unzip();
+        Self { cost, cost_status, ..self }
     }
 
     /// Keeps it on disk until it is stored.
@@ -248,6 +261,12 @@ impl ProgressBoard {
     /// The job entered a phase.
     pub(crate) fn phase(&self, phase: Phase) {
         self.want("phase", json!(phase));
+    }
+
+    /// The cost is estimated, or it is known why it cannot be.
+    pub(crate) fn cost(&self, estimate: &Estimate) {
+        self.want("cost", json!(estimate.cost));
+        self.want("cost_status", json!(estimate.status));
     }
 
     /// The plan is made.

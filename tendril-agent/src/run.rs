@@ -1,4 +1,4 @@
-//! One run through the stations: workspace → init → plan → (approval) → apply → outputs.
+//! One run through the stations: workspace → cost → init → plan → (approval) → apply → outputs.
 
 use std::sync::Arc;
 
@@ -6,7 +6,9 @@ use serde_json::{Map, Value};
 
 use crate::{
     approval::Word,
+    cost::{Estimate, Estimator},
     failpoint::failpoint,
+    infracost::Found,
     job::{Action, Failure, Job, Order, Phase},
     journey::Road,
     plan_seal::PlanSeal,
@@ -24,6 +26,7 @@ use crate::{
 /// What a run left to say beside its ending.
 #[derive(Default)]
 pub(crate) struct Results {
+    pub(crate) estimate: Option<Estimate>,
     pub(crate) changes: Option<Changes>,
     pub(crate) outputs: Option<Map<String, Value>>,
 }
@@ -55,7 +58,9 @@ impl Run<'_> {
         let order = Order::parse(&self.job.config)?;
         let state = self.road.state(&order, self.job);
         let template = self.lay_out(&order, &state).await?;
+        self.cost(&order).await;
         let bench = self.bench(&order, &state);
+        bench.go_on(Step::Init)?;
         self.phase(Phase::Init);
         bench.init().await?;
         self.phase(Phase::Plan);
@@ -117,6 +122,23 @@ impl Run<'_> {
         let laid_out = blocking(move || Ok(workspace.lay_out(&from, &variables, &state))).await;
         laid_out.map_err(|error| Failure::internal("the workspace cannot be prepared", &error))??;
         Ok(template)
+    }
+
+    /// What it will cost is told before anybody is asked to approve it. What is destroyed costs nothing.
+    async fn cost(&mut self, order: &Order) {
+        if order.action == Action::Destroy {
+            return;
+        }
+        let Road { config, runner, .. } = self.road;
+        if matches!(config.infracost.found(), Found::Program(_)) {
+            self.phase(Phase::Cost);
+        }
+        let (workspace, log, stop) = (self.workspace, self.log, self.stop);
+        let estimator = Estimator { config, runner: &**runner, workspace, log, stop };
+        self.results.estimate = estimator.estimate().await;
+        if let Some(estimate) = &self.results.estimate {
+            self.board.cost(estimate);
+        }
     }
 
     /// Takes the digests of what was planned, and tells the row.

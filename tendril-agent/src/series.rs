@@ -37,6 +37,7 @@ macro_rules! series {
 const STATUSES: &[&str] = &["SUCCESS", "FAILED", "CANCELLED"];
 const STEPS: &[&str] = &["init", "plan", "apply", "output"];
 const RUNGS: &[&str] = &["interrupted", "interrupted_twice", "killed"];
+const ESTIMATES: &[&str] = &["OK", "PARTIAL", "UNAVAILABLE"];
 const BEATS: &[&str] = &["ok", "failed", "refused"];
 
 series! {
@@ -62,6 +63,8 @@ series! {
     STEP_SECONDS = "step_seconds", Histogram, Some(("step", STEPS)), "Run time of Terraform, by step";
     STEPS_FAILED = "steps_failed_total", Counter, Some(("step", STEPS)), "Steps that ended in an error of Terraform, by step";
     STEPS_STOPPED = "steps_stopped_total", Counter, Some(("rung", RUNGS)), "Steps that were told to end early, by how far the ladder was climbed";
+    COST_ESTIMATES = "cost_estimates_total", Counter, Some(("result", ESTIMATES)), "Estimates of what jobs will cost, by result";
+    COST_SECONDS = "cost_seconds", Histogram, None, "Time that an estimate of the cost took";
     LOCKS_IN_THE_WAY = "state_locks_in_the_way_total", Counter, None, "Jobs that failed because somebody else holds the state's lock";
     LOCKS_REMOVED = "state_locks_removed_total", Counter, None, "State locks of own dead attempts that were removed";
     RESCUED = "rescued_states", Gauge, None, "States that could not be written to their backend and are kept on the volume";

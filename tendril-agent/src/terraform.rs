@@ -22,6 +22,7 @@ mod environment;
 pub(crate) mod message;
 
 pub use self::environment::AllowList;
+pub(crate) use self::environment::inherited;
 
 /// Which of the two programs it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,6 +11,7 @@
 //!         module/   the template's files, variables, backend; Terraform runs here
 //!         data/     TF_DATA_DIR and the saved plan
 //!         home/     HOME and TMPDIR of Terraform
+//!         .infracost/   where costs are estimated                (infracost)
 //! ```
 
 use std::{
@@ -89,6 +90,12 @@ impl Workspace {
     /// Which step of this attempt may hold the state's lock.
     pub(crate) fn holder_file(&self) -> PathBuf {
         self.root.join("holder.json")
+    }
+
+    /// Where costs are estimated. infracost looks for a directory of this name above the module, and so leaves the module
+    /// alone.
+    pub(crate) fn cost_dir(&self) -> PathBuf {
+        self.root.join("run/.infracost")
     }
 
     /// `HOME` and `TMPDIR` of Terraform.
@@ -192,14 +199,17 @@ impl From<io::Error> for CopyError {
     }
 }
 
-/// Copies files and folders; links inside the template are followed. Left out: what an earlier run of Terraform in the
-/// template's own folder left there, and the bookkeeping folders of a mounted `ConfigMap`.
+/// Copies files and folders; links inside the template are followed. Left out: what an earlier run of Terraform or infracost
+/// in the template's own folder left there, and the bookkeeping folders of a mounted `ConfigMap`.
 fn copy_tree(template: &Path, from: &Path, to: &Path) -> Result<(), CopyError> {
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let name = entry.file_name();
         let text = name.to_string_lossy();
-        if text == ".terraform" || text == ".git" || text.starts_with("..") || text.contains(".tfstate") {
+        if matches!(&*text, ".terraform" | ".infracost" | ".git")
+            || text.starts_with("..")
+            || text.contains(".tfstate")
+        {
             continue;
         }
         let source = entry.path().canonicalize()?;

@@ -6,25 +6,27 @@ use std::{
     ffi::{OsStr, OsString},
 };
 
-/// Variables that Terraform and its providers may inherit. `NAME_*` stands for a prefix.
-///
-/// The cloud credentials of the pod (IRSA, workload identity, environment keys) are the reason that the agent runs in the
-/// customer's cluster at all, so those families are in. Everything else has to be named by `TENDRIL_TERRAFORM_ENV`.
-const ALLOWED: &[&str] = &[
-    // the machine
+/// Variables that every program may inherit. `NAME_*` stands for a prefix.
+const MACHINE: &[&str] = &[
     "PATH",
     "LANG",
     "LC_*",
     "TZ",
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
-    // proxies
     "HTTP_PROXY",
     "HTTPS_PROXY",
     "NO_PROXY",
     "http_proxy",
     "https_proxy",
     "no_proxy",
+];
+
+/// Variables that Terraform and its providers may inherit beside those.
+///
+/// The cloud credentials of the pod (IRSA, workload identity, environment keys) are the reason that the agent runs in the
+/// customer's cluster at all, so those families are in. Everything else has to be named by `TENDRIL_TERRAFORM_ENV`.
+const ALLOWED: &[&str] = &[
     // clouds
     "AWS_*",
     "ARM_*",
@@ -46,7 +48,7 @@ const ALLOWED: &[&str] = &[
 ];
 
 /// Names that no list can let in: the agent's own credentials, and what would change how Terraform is driven.
-const REFUSED: &[&str] = &["TENDRIL_*", "SUPABASE_*", "TF_*", "HOME", "TMPDIR"];
+const REFUSED: &[&str] = &["TENDRIL_*", "SUPABASE_*", "INFRACOST_*", "TF_*", "HOME", "TMPDIR"];
 
 /// Which variables Terraform may inherit.
 #[derive(Clone, Debug, Default)]
@@ -74,7 +76,7 @@ impl AllowList {
                 && REFUSED.iter().any(|refused| refused.trim_end_matches('*').starts_with(stem));
             if covers || is_refused(stem) {
                 return Err(format!(
-                    "--terraform-env / TENDRIL_TERRAFORM_ENV holds \"{name}\": the agent's own variables and TF_* are never given to Terraform; take it out"
+                    "--terraform-env / TENDRIL_TERRAFORM_ENV holds \"{name}\": the agent's own variables, INFRACOST_* and TF_* are never given to Terraform; take it out"
                 ));
             }
         }
@@ -87,7 +89,7 @@ impl AllowList {
     }
 
     fn allows(&self, name: &str) -> bool {
-        let mut listed = ALLOWED.iter().copied().chain(self.extra.iter().map(String::as_str));
+        let mut listed = MACHINE.iter().chain(ALLOWED).copied().chain(self.extra.iter().map(String::as_str));
         let is_listed = !is_refused(name) && listed.any(|pattern| fits(pattern, name));
         is_listed || self.for_backend.iter().any(|pattern| fits(pattern, name))
     }
@@ -100,6 +102,12 @@ impl AllowList {
     fn select(&self, vars: impl IntoIterator<Item = (OsString, OsString)>) -> BTreeMap<OsString, OsString> {
         vars.into_iter().filter(|(name, _)| name.to_str().is_some_and(|name| self.allows(name))).collect()
     }
+}
+
+/// What a program of another kind inherits from this process: what every program may, and these names.
+pub(crate) fn inherited(names: &[&str]) -> BTreeMap<OsString, OsString> {
+    let allows = |name: &str| MACHINE.iter().chain(names).any(|pattern| fits(pattern, name));
+    env::vars_os().filter(|(name, _)| name.to_str().is_some_and(allows)).collect()
 }
 
 fn fits(pattern: &str, name: &str) -> bool {
@@ -175,6 +183,8 @@ mod tests {
             "TENDRIL_AGENT_TOKEN",
             "TENDRIL_*",
             "SUPABASE_ANON_KEY",
+            "INFRACOST_API_KEY",
+            "I*",
             "TF_CLI_ARGS",
             "T*",
             "*",
