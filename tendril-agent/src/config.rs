@@ -192,16 +192,7 @@ impl Config {
             cli.start_spread.as_ref(),
             &mut timing.start_spread,
         );
-        let cost = "--cost-timeout / TENDRIL_COST_TIMEOUT";
-        reader.duration(cost, cli.cost_timeout.as_ref(), &mut timing.cost);
-        if !(Duration::from_secs(1)..=Duration::from_secs(90)).contains(&timing.cost) {
-            reader.problems.push(format!("{cost} must be from 1s to 90s: jobs wait for it"));
-        }
-        let infracost = reader.take(Infracost::from_values(
-            given(cli.infracost.as_ref()),
-            given(cli.infracost_key.as_ref()),
-            given(cli.infracost_key_file.as_ref()),
-        ));
+        let infracost = reader.infracost(cli, &mut timing.cost);
         let allow_list = reader.take(AllowList::with_extra(given(cli.terraform_env.as_ref()).unwrap_or("")));
         let terraform = reader.take(preflight::terraform(
             given(cli.terraform.as_ref()),
@@ -295,6 +286,20 @@ impl Reader {
         let absolute = std::path::absolute(path)
             .map_err(|error| format!("{flag} {path}: cannot be made absolute ({error})"));
         self.take(absolute)
+    }
+
+    fn infracost(&mut self, cli: &Cli, limit: &mut Duration) -> Option<Infracost> {
+        let name = "--cost-timeout / TENDRIL_COST_TIMEOUT";
+        self.duration(name, cli.cost_timeout.as_ref(), limit);
+        if !(Duration::from_secs(1)..=Duration::from_secs(90)).contains(limit) {
+            self.problems.push(format!("{name} must be from 1s to 90s: jobs wait for it"));
+        }
+        let [program, key, key_file] = [&cli.infracost, &cli.infracost_key, &cli.infracost_key_file];
+        self.take(Infracost::from_values(
+            given(program.as_ref()),
+            given(key.as_ref()),
+            given(key_file.as_ref()),
+        ))
     }
 
     fn duration(&mut self, name: &str, value: Option<&String>, into: &mut Duration) {

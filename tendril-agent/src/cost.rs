@@ -32,7 +32,7 @@ mod money;
 mod scan;
 
 /// Longest part of the time limit in which the program may end early.
-const GRACE: Duration = Duration::from_secs(3);
+const GRACE: Duration = Duration::from_secs(2);
 /// Most of an estimate that is read, in bytes.
 const LARGEST: u64 = 16 * 1024 * 1024;
 
@@ -92,21 +92,21 @@ impl Estimator<'_> {
     /// Runs the program and reads what it found; or says why that cannot be.
     async fn read(&self, program: &Program, desk: &Desk) -> Result<Reading, String> {
         let limit = self.config.timing.cost;
-        let deadline = Instant::now() + limit;
         let grace = GRACE.min(limit / 4);
+        let deadline = Instant::now() + limit.saturating_sub(grace);
         let patience = Patience { graceful: grace / 2, forced: grace / 4 };
-        let disk = |error: io::Error| format!("the agent's work directory cannot be used ({error})");
+        let unusable = |error: io::Error| format!("the agent's work directory cannot be used ({error})");
         let laid_out = desk.clone();
-        blocking(move || laid_out.lay_out()).await.map_err(disk)?;
+        blocking(move || laid_out.lay_out()).await.map_err(unusable)?;
         // A key file may have been replaced: its new key is hidden before anything can print it.
         self.log.redactor.hide(self.config.infracost.secrets());
         let module = self.workspace.module_dir();
         let command = self.config.infracost.command(program, module, desk, patience)?;
         let _turn = tokio::select! {
-            turn = desk.turn(program.line()) => turn.map_err(disk)?,
+            turn = desk.turn(program.line()) => turn.map_err(unusable)?,
             () = self.stop.wait() => return Err("the job was told to stop".to_owned()),
         };
-        let printed = self.run(command, deadline - grace).await?;
+        let printed = self.run(command, deadline).await?;
         let (line, desk) = (program.line(), desk.clone());
         let read = blocking(move || {
             desk.keep_prices();

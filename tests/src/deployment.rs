@@ -36,6 +36,10 @@ pub struct Row {
     pub outputs: Option<Map<String, Value>>,
     /// Counts of the plan.
     pub plan_summary: Option<Value>,
+    /// The figures of the cost estimate, or why there are none.
+    pub cost: Option<Value>,
+    /// OK, PARTIAL, UNAVAILABLE.
+    pub cost_status: Option<String>,
     /// Chunks of the last attempt.
     pub log_count: i64,
     /// Why it failed, for programs.

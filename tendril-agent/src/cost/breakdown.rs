@@ -50,8 +50,8 @@ struct Breakdown {
 #[serde(rename_all = "camelCase")]
 struct Resource {
     name: String,
-    #[serde(default)]
-    resource_type: String,
+    #[serde(default, rename = "resourceType")]
+    kind: String,
     monthly_cost: Option<Money>,
     #[serde(default)]
     cost_components: Vec<Component>,
@@ -101,12 +101,8 @@ pub(super) fn read(json: &[u8]) -> Result<Reading, serde_json::Error> {
             } else {
                 unpriced += 1;
             }
-            let Resource { name, resource_type, monthly_cost, .. } = resource;
-            resources.extend(monthly_cost.map(|monthly| ResourceCost {
-                name,
-                r#type: resource_type,
-                monthly,
-            }));
+            let Resource { name, kind, monthly_cost, .. } = resource;
+            resources.extend(monthly_cost.map(|monthly| ResourceCost { name, r#type: kind, monthly }));
         }
     }
     Ok(Reading {

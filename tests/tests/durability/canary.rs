@@ -13,6 +13,8 @@ const CERTIFICATE: &str =
     "-----BEGIN CANARY-----\nQ2FuYXJ5TGluZU9uZUFBQUFB\nQ2FuYXJ5TGluZVR3b0JCQkJC\n-----END CANARY-----\n";
 /// An environment variable that terraform is given.
 const AWS: &str = "canaryAwsSecret0123456789abcdefghijklmnop";
+/// The key of the price list, which infracost is given and terraform is not.
+const PRICES: &str = "canaryInfracostKey0123456789";
 /// What an emergency state dump holds, and no redactor knows.
 const STATE: &str = "canary-of-the-state";
 
@@ -30,6 +32,7 @@ fn canaries(tokens: [&str; 2]) -> Vec<String> {
         "Q2FuYXJ5TGluZVR3b0JCQkJC",
         "BEGIN CANARY",
         AWS,
+        PRICES,
         STATE,
         // base64 of the password, of `user:password` and of AWS, at the three places
         "Q2FuYXJ5IDxwYXNzPi",
@@ -131,6 +134,22 @@ fn script(world: &World, tokens: [&str; 2], fails: bool) -> String {
     script + &rest
 }
 
+/// An estimate that says secrets: in names, in types, in errors, and all of it on stderr too.
+fn estimate(token: &str) -> String {
+    let resource =
+        |name: String| json!({"name": name, "resourceType": format!("a {AWS}"), "monthlyCost": "1"});
+    let names = [PASSWORD, CERTIFICATE, AWS, PRICES, token];
+    let at_the_cut = |secret: &str| format!("{}{secret}", "x".repeat(200 - secret.len() / 2));
+    let resources: Vec<_> = names
+        .iter()
+        .flat_map(|secret| [resource(format!("aws_instance.a[{secret:?}]")), resource(at_the_cut(secret))])
+        .collect();
+    let errors: Vec<_> =
+        names.iter().map(|secret| json!({"code": 201, "message": format!("no module {secret}")})).collect();
+    let projects = json!([{"metadata": {"errors": errors}, "breakdown": {"resources": resources}}]);
+    json!({"version": "0.2", "currency": "USD", "totalMonthlyCost": "10", "projects": projects}).to_string()
+}
+
 async fn tell_everything(fails: bool) {
     let world = World::start().await;
     let cluster = world.cluster().await;
@@ -146,13 +165,18 @@ async fn tell_everything(fails: bool) {
         "echo": {"sensitive": false, "type": "string", "value": format!("says {STATE}")},
     });
     fs::write(path.with_extension("outputs"), outputs.to_string()).expect("outputs");
+    fs::write(path.with_extension("estimate"), estimate(tokens[0])).expect("an estimate");
     let agent = world
         .agent(&cluster)
         .terraform(&fixtures("terraform-babbler"))
         .token_file(&file)
         .env("AWS_SECRET_ACCESS_KEY", AWS)
+        .env("TENDRIL_INFRACOST", fixtures("infracost-0.10").to_str().expect("a path"))
+        .env("TENDRIL_INFRACOST_KEY", PRICES)
         .start();
-    let variables = json!({"script": path, "password": PASSWORD, "certificate": CERTIFICATE});
+    let variables = json!({
+        "script": path, "password": PASSWORD, "certificate": CERTIFICATE, "infracost": path.with_extension("estimate"),
+    });
     let deployment = cluster.queue(json!({"template": "vault", "variables": variables})).await;
     tendril_tests::until("the first half is said", async || {
         if world.path("ready").exists() { Ok(()) } else { Err(format!("{:?}", deployment.row().await)) }
@@ -165,6 +189,9 @@ async fn tell_everything(fails: bool) {
 
     let row = deployment.ended().await;
     assert_eq!(row.status, if fails { "FAILED" } else { "SUCCESS" }, "{row:?}");
+    assert_eq!(row.cost_status.as_deref(), Some("PARTIAL"), "{row:?}");
+    let cost = row.cost.expect("a cost").to_string();
+    assert!(cost.matches("[hidden]").count() > 5, "{cost}");
     let all = everything(&world).await;
     assert!(all.matches("[hidden]").count() > 50, "it was said, and hidden: {all}");
     assert!(all.contains("Emergency state dump"), "that there was a dump is no secret");

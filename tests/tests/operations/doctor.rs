@@ -4,7 +4,7 @@ use std::{fs, io::Write as _, net::TcpListener, path::Path, time::Duration};
 
 use serde_json::json;
 use supabase_local::JwtSecret;
-use tendril_tests::{AgentSetup, World};
+use tendril_tests::{AgentSetup, World, fixtures};
 use uuid::Uuid;
 
 use crate::keys::changed;
@@ -39,11 +39,16 @@ async fn a_good_setup_is_well_and_nothing_is_changed() {
     let cluster = world.cluster().await;
     let (well, said) = examined(&world.agent(&cluster)).await;
     assert!(well, "{said}");
-    assert_eq!(said.lines().filter(|line| line.starts_with("ok ")).count(), 9, "{said}");
+    assert_eq!(said.lines().filter(|line| line.starts_with("ok ")).count(), 10, "{said}");
+    assert!(said.contains("ok    cost estimates: infracost is not installed"), "{said}");
     let (well, said) = examined(&world.agent(&cluster).by_broadcast()).await;
     assert!(well, "{said}");
     let (well, said) = examined(&world.agent(&cluster).token(cluster.key().await)).await;
     assert!(well && said.contains("ok    API key"), "{said}");
+    let infracost = fixtures("infracost-0.10").to_str().expect("a path").to_owned();
+    let setup = world.agent(&cluster).env("TENDRIL_INFRACOST", infracost).env("TENDRIL_INFRACOST_KEY", "k");
+    let (well, said) = examined(&setup).await;
+    assert!(well && said.contains("ok    cost estimates: infracost 0.10.45"), "{said}");
     assert_eq!(cluster.status().await, "PENDING", "the doctor is no agent");
 }
 
@@ -105,6 +110,7 @@ async fn each_seeded_fault_is_named_with_its_remedy() {
         .expect("a database without broadcasts to agents");
     let mut rescue = good.clone();
     rescue.cli.state_dir = Some(text(&dir.join("state")));
+    let infracost = |name: &str| good.clone().env("TENDRIL_INFRACOST", text(&fixtures(name)));
     let seeds = vec![
         ("the project is not reachable", unreachable, "egress rules"),
         ("a website instead of a project", no_project, "no Supabase project"),
@@ -177,6 +183,15 @@ async fn each_seeded_fault_is_named_with_its_remedy() {
             good.clone().env("TENDRIL_INTAKE", "fax"),
             "write \"postgres_changes\" or \"broadcast\"",
         ),
+        ("an infracost that is not there", infracost("no-infracost"), "turn estimates off with \"off\""),
+        ("an infracost without a key", infracost("infracost-0.10"), "TENDRIL_INFRACOST_KEY_FILE"),
+        ("an infracost of another age", infracost("infracost-3"), "install infracost 0.10 or 2.x"),
+        (
+            "a key file that is not there",
+            infracost("infracost-2").env("TENDRIL_INFRACOST_KEY_FILE", text(&dir.join("none"))),
+            "TENDRIL_INFRACOST_KEY_FILE",
+        ),
+        ("a day for an estimate", good.clone().env("TENDRIL_COST_TIMEOUT", "24h"), "from 1s to 90s"),
         ("no room", good.clone().env("TENDRIL_WORK_LIMIT", "a bit"), "write a size"),
     ];
     for (seed, setup, remedy) in seeds {

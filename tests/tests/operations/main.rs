@@ -1,8 +1,9 @@
-//! What an operator meets: health, drain, cancels, intake, state backends, API keys, tokens, `doctor`; on the local stack.
+//! What an operator meets: health, drain, cancels, cost estimates, intake, state backends, API keys, tokens, `doctor`; on the local stack.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
 mod cancel;
 mod compatibility;
+mod cost;
 mod doctor;
 mod drain;
 mod health;
