@@ -44,6 +44,13 @@
 - name: TENDRIL_STATE_CONFIG
   value: {{ toJson . | quote }}
 {{- end }}
+{{- if not .Values.infracost.enabled }}
+- name: TENDRIL_INFRACOST
+  value: "off"
+{{- else if .Values.infracost.existingSecret }}
+- name: TENDRIL_INFRACOST_KEY_FILE
+  value: /etc/tendril-infracost/key
+{{- end }}
 - name: TENDRIL_CONCURRENCY
   value: {{ .Values.concurrency | quote }}
 - name: TENDRIL_INTAKE
