@@ -111,6 +111,11 @@ pub struct Program {
 }
 
 impl Program {
+    /// Its version, such as `0.10.45`.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
     pub(crate) const fn line(&self) -> Line {
         self.line
     }

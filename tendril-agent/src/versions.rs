@@ -4,7 +4,7 @@
 
 use std::{fmt, process::Command};
 
-use crate::{cli::Cli, contract::CONTRACT, preflight};
+use crate::{cli::Cli, contract::CONTRACT, infracost::Found, preflight};
 
 /// What to tell of this agent and its programs. Shown as a line each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,10 +19,16 @@ impl Versions {
             Ok(found) => (found.name(), found.version().to_owned()),
             Err(problem) => ("terraform", problem),
         };
+        let infracost = match Found::look(named(&cli.infracost).as_deref().map(str::trim)) {
+            Ok(Found::Program(program)) => program.version().to_owned(),
+            Ok(other) => format!("not used: {other}"),
+            Err(problem) => problem,
+        };
         Self(vec![
             ("tendril-agent", env!("CARGO_PKG_VERSION").to_owned()),
             ("contract", CONTRACT.to_string()),
             terraform,
+            ("infracost", infracost),
             ("git", git().unwrap_or_else(|| "not found: templates from Git need it".to_owned())),
         ])
     }

@@ -139,6 +139,10 @@ fn help_names_every_variable_and_no_value() {
         "TENDRIL_TERRAFORM",
         "TENDRIL_TERRAFORM_CONFIG",
         "TENDRIL_TERRAFORM_ENV",
+        "TENDRIL_INFRACOST",
+        "TENDRIL_INFRACOST_KEY",
+        "TENDRIL_INFRACOST_KEY_FILE",
+        "TENDRIL_COST_TIMEOUT",
         "TENDRIL_HEALTH_ADDR",
         "TENDRIL_AGENT_NAME",
         "TENDRIL_LOG_FORMAT",
@@ -193,12 +197,15 @@ fn the_long_version_names_every_program_and_the_short_one_is_a_line() {
     let line = |lines: &[String], start: &str| lines.iter().find(|line| line.starts_with(start)).cloned();
     assert!(line(&lines, "terraform neither terraform nor tofu is on PATH").is_some(), "{lines:?}");
     assert!(line(&lines, "git not found").is_some(), "{lines:?}");
+    assert!(line(&lines, "infracost not used: infracost is not installed").is_some(), "{lines:?}");
 
     program(dir.path(), "tofu", r#"{"terraform_version": "1.10.6"}"#);
     program(dir.path(), "git", "git version 2.39.5");
+    program(dir.path(), "infracost", "Infracost v0.10.45");
     let lines = says("--version", dir.path());
     assert!(lines.contains(&"tofu 1.10.6".to_owned()), "{lines:?}");
     assert!(lines.contains(&"git 2.39.5".to_owned()), "{lines:?}");
+    assert!(lines.contains(&"infracost 0.10.45".to_owned()), "{lines:?}");
 
     program(dir.path(), "git", "I am no git");
     assert!(line(&says("--version", dir.path()), "git not found").is_some());
