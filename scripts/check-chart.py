@@ -24,7 +24,7 @@ MONITORING = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.nam
 SCRAPED = {"networkPolicy": {"metricsFrom": MONITORING}}
 KEDA = SCRAPED | {"keda": {"enabled": True, "prometheusAddress": "http://prometheus:9090"}, "shutdown": {"grace": 3000}}
 # Settings of the agent that have no value here: a pod's image and volume fix them, or a newer name stands for them.
-NO_VALUE = {"SUPABASE_ANON_KEY", "TENDRIL_TERRAFORM", "TENDRIL_PLUGIN_CACHE_DIR"}
+NO_VALUE = {"SUPABASE_ANON_KEY", "TENDRIL_TERRAFORM", "TENDRIL_PLUGIN_CACHE_DIR", "TENDRIL_INFRACOST"}
 REMOTE = {"state": {"backend": "s3", "config": {"bucket": "b", "region": "eu-central-1"}}}
 DIGEST = "sha256:" + "0" * 64
 
@@ -282,6 +282,8 @@ def settings():
     known = set(re.findall(r'env = "(\w+)"', (CHART.parent / "src" / "cli.rs").read_text())) - NO_VALUE
     container = next(item for item in render(CASES["everything"]) if item["kind"] == "StatefulSet")["spec"]["template"]["spec"]["containers"][0]
     here = {variable["name"] for variable in container["env"]} | {"TENDRIL_AGENT_TOKEN_FILE"}
+    # A Secret reaches the agent as a variable or as a file.
+    here |= {name.removesuffix("_FILE") for name in here if name.endswith("_FILE")}
     expect("settings", known <= here, f"the chart has no value for {', '.join(sorted(known - here))}")
 
 

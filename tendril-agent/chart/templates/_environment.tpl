@@ -69,6 +69,8 @@
   value: {{ .Values.timing.planCancelGrace }}
 - name: TENDRIL_APPLY_CANCEL_GRACE
   value: {{ .Values.timing.applyCancelGrace }}
+- name: TENDRIL_COST_TIMEOUT
+  value: {{ .Values.timing.costTimeout }}
 - name: TENDRIL_SHUTDOWN_GRACE
   value: {{ printf "%ds" (int .Values.shutdown.grace) }}
 - name: TENDRIL_HEALTH_ADDR

@@ -184,7 +184,7 @@ mod tests {
                         prop_assert!(twice);
                         match place {
                             Place::Table => owed.clear(),
-                            row @ Place::Row(_) => { owed.remove(&row); }
+                            Place::Row(key) => { owed.remove(&Place::Row(key)); }
                         }
                     }
                 }
@@ -194,7 +194,7 @@ mod tests {
             for (place, _) in hints.take(now + PAUSE) {
                 match place {
                     Place::Table => owed.clear(),
-                    row @ Place::Row(_) => { owed.remove(&row); }
+                    Place::Row(key) => { owed.remove(&Place::Row(key)); }
                 }
             }
             prop_assert!(owed.is_empty(), "{owed:?}");
