@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 use crate::{
     cli::Cli,
-    intake::Intake,
     infracost::Infracost,
+    intake::Intake,
     log_spool::SpoolRules,
     preflight,
     session::{Credential, MachineToken},

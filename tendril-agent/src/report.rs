@@ -416,6 +416,8 @@ mod tests {
             error_code: Some(ErrorCode::TerraformFailed),
             error_message: Some("before\0after".to_owned()),
             plan_summary: None,
+            cost: None,
+            cost_status: None,
             outputs: Some(json!({"a\0b": ["\0", {"c": "\0d"}]})),
             log_count: Some(1),
         };
@@ -441,6 +443,8 @@ mod tests {
             error_code: Some(ErrorCode::TerraformFailed),
             error_message: Some("long".to_owned()),
             plan_summary: Some(json!({"add": 1})),
+            cost: None,
+            cost_status: None,
             outputs: Some(json!({"a": 1})),
             log_count: Some(1),
         };
