@@ -4,7 +4,7 @@ SHELL := bash
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 ARGS ?=
 
-.PHONY: help setup demo test bench bench-peers lint image check check-functions check-clients check-templates check-chart check-workflows check-image
+.PHONY: help setup demo test bench bench-peers lint image check check-functions check-clients check-templates check-chart check-workflows check-image check-package
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -31,7 +31,7 @@ bench-peers: ## tendril-realtime beside other clients of Supabase Realtime; need
 lint: setup ## Format, clippy, documentation, scripts, templates
 	scripts/lint.sh
 
-check: check-functions check-clients check-templates check-chart check-workflows check-image ## What is not Rust, and the stack with supabase-js; the tools come into .tools
+check: check-functions check-clients check-templates check-chart check-workflows check-image check-package ## What is not Rust, the stack with supabase-js, the crate as crates.io would get it; the tools come into .tools
 
 check-functions: ## Edge Functions, with Deno on a local stack
 	scripts/check-functions.sh
@@ -51,6 +51,9 @@ check-workflows: ## GitHub Actions, with actionlint
 check-image: ## The Dockerfile, with hadolint
 	scripts/tool.sh hadolint
 	hadolint tendril-agent/Dockerfile
+
+check-package: ## The library as a crate: built as who downloads it would; ARGS=--test runs its tests too
+	scripts/check-package.sh $(ARGS)
 
 image: ## The agent's image, built and tried with Docker or buildah; ARGS=name:tag
 	scripts/image.sh $(ARGS)

@@ -38,7 +38,8 @@ fn the_librarys_readme_shows_the_examples_word_for_word() {
 fn links_lead_to_files_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut checked = 0;
-    for page in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "tendril-realtime/README.md"] {
+    for page in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "RELEASING.md", "tendril-realtime/README.md"]
+    {
         let text = text(page);
         let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
         for link in links.filter(|link| !link.contains("://") && !link.starts_with('#')) {

@@ -1,6 +1,11 @@
 //! Every recorded answer of two real `PostgREST` versions is read as what it is.
 
-use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -16,8 +21,13 @@ struct Answer {
     body: String,
 }
 
-fn answers() -> Vec<Answer> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../supabase/local/tests/recorded/postgrest");
+/// The local stack is held to these recordings too, and keeps them: a crate that was downloaded alone has none.
+fn recordings() -> Option<PathBuf> {
+    let stack = Path::new(env!("CARGO_MANIFEST_DIR")).join("../supabase/local");
+    stack.join("Cargo.toml").exists().then(|| stack.join("tests/recorded/postgrest"))
+}
+
+fn answers(root: &Path) -> Vec<Answer> {
     let mut answers = Vec::new();
     for folder in ["v14.17", "v14.17-extra", "v16.2", "v16.2-extra"] {
         for entry in fs::read_dir(root.join(folder)).unwrap() {
@@ -52,7 +62,8 @@ fn parsed(case: &str, text: &str) -> Option<Answer> {
 
 #[test]
 fn every_recorded_answer_is_read_as_what_it_is() {
-    let answers = answers();
+    let Some(root) = recordings() else { return };
+    let answers = answers(&root);
     assert!(answers.len() >= 580, "{} answers", answers.len());
     let mut codes = BTreeMap::new();
     for Answer { case, status, headers, body } in answers {
