@@ -1,5 +1,6 @@
 """The Helm chart, rendered by the real Helm: every resource against the schemas of three Kubernetes versions, what must be so
-whatever the values, what wrong values are told, and the table of values in its README.
+whatever the values, what wrong values are told (each rule of the schema and each sentence of _checks.tpl is tried), the alerts, and
+the table of values in its README.
 
     .tools/bin/kubernetes-python scripts/check-chart.py [--write]      --write: write the table instead of comparing it
 """
@@ -9,6 +10,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 
 import kubernetes_validate
 import yaml
@@ -17,7 +19,7 @@ CHART = pathlib.Path(__file__).parent.parent / "tendril-agent" / "chart"
 # The oldest that Chart.yaml takes, the newest known, and one between.
 VERSIONS = ("1.29", "1.33", "1.37")
 # Described by their operators, not by Kubernetes.
-CUSTOM = {"ServiceMonitor", "ScaledObject"}
+CUSTOM = {"ServiceMonitor", "PrometheusRule", "ScaledObject"}
 KEY = "tdl_" + "0" * 65
 FROM_SECRET = {"existingSecret": "mine"}
 MONITORING = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
@@ -60,6 +62,7 @@ CASES = {
         "terraformConfig": "/etc/terraform/config.tfrc",
         "keda": {"enabled": True, "prometheusAddress": "http://prometheus:9090", "authenticationRef": "prometheus"},
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
         "networkPolicy": {
             "egressPorts": [443, 22],
             "metricsFrom": MONITORING,
@@ -83,12 +86,28 @@ CASES = {
     },
 }
 
+MADE = {"agentToken": KEY, "supabase": {"url": "https://a.supabase.co", "publishableKey": "k"}}
+# Values that are wrong in a way that _checks.tpl has a sentence for, and a part of that sentence. Secrets are not to be repeated.
 REFUSED = {
-    "no secret and nothing for one": ({}, "agentToken|existingSecret"),
-    "a value of another name": (FROM_SECRET | {"replicaCount": 2}, "replicaCount"),
-    "a token that is none": ({"agentToken": "x", "supabase": {"url": "https://a", "publishableKey": "k"}}, "agentToken"),
-    "an address that is none": ({"agentToken": KEY, "supabase": {"url": "a.supabase.co", "publishableKey": "k"}}, "url"),
-    "too many jobs": (FROM_SECRET | {"concurrency": 65}, "concurrency"),
+    "no secret and nothing for one": ({}, "set existingSecret to the name of a Secret"),
+    "half of what a secret needs": ({"agentToken": KEY}, "or set all of agentToken, supabase.url"),
+    "a token that is none": (MADE | {"agentToken": "s3cret"}, "agentToken is neither an API key"),
+    "a key that was cut": (MADE | {"agentToken": "tdl_s3cret"}, "copy it again, whole"),
+    "an address that is none": (MADE | {"supabase": {"url": "a.supabase.co", "publishableKey": "k"}}, "supabase.url is not the URL of a project"),
+    "an address with a password": (MADE | {"supabase": {"url": "https://u:s3cret@a.co", "publishableKey": "k"}}, "without a user name"),
+    "a secret key": (MADE | {"supabase": {"url": "https://a.co", "publishableKey": "sb_secret_s3cret"}}, "roll the secret key"),
+    "a key with a line break": (MADE | {"supabase": {"url": "https://a.co", "publishableKey": "s3cret\n"}}, "holds a space or a line break"),
+    "a name that is none": (FROM_SECRET | {"nameOverride": "Runner_"}, 'nameOverride is "Runner_"'),
+    "a digest that is none": (FROM_SECRET | {"image": {"digest": "latest"}}, "A tag goes to image.tag"),
+    "a size that is none": (FROM_SECRET | {"persistence": {"size": "10 GB"}}, 'persistence.size is "10 GB"'),
+    "a variable of no name": (FROM_SECRET | {"terraformEnv": ["A B"]}, 'terraformEnv holds "A B"'),
+    "a role that is a name": (FROM_SECRET | {"aws": {"roleArn": "agent"}}, "write the role's whole ARN"),
+    "a region of another cloud": (FROM_SECRET | {"aws": {"region": "westeurope"}}, "aws.region is"),
+    "a share of agents that is none": (FROM_SECRET | {"podDisruptionBudget": {"maxUnavailable": "half"}}, "a percentage such as 50%"),
+    "a time that is none": (FROM_SECRET | {"serviceMonitor": {"interval": "often"}}, "serviceMonitor.interval is"),
+    "a Prometheus without a scheme": (FROM_SECRET | {"keda": {"prometheusAddress": "prometheus:9090"}}, "keda.prometheusAddress is"),
+    "a limit without a unit": (FROM_SECRET | {"spoolLimit": "much"}, 'spoolLimit is "much"'),
+    "a configuration beside nothing": (FROM_SECRET | {"terraformConfig": "config.tfrc"}, 'terraformConfig is "config.tfrc"'),
     "a grace that is too short for the agent's": (
         FROM_SECRET | {"shutdown": {"grace": 900}, "terminationGracePeriodSeconds": 959},
         "must be at least shutdown.grace and 60 s: 960",
@@ -96,7 +115,7 @@ REFUSED = {
     "replicas with local state": (FROM_SECRET | {"replicas": 2}, "set state.backend to s3, http or pg"),
     "replicas with one volume": (FROM_SECRET | REMOTE | {"replicas": 2, "persistence": {"existingClaim": "c"}}, "each replica needs its own"),
     "credentials of the state among the values": (
-        FROM_SECRET | {"state": {"backend": "s3", "config": {"bucket": "b", "secret_key": "s"}}},
+        FROM_SECRET | {"state": {"backend": "s3", "config": {"bucket": "b", "secret_key": "s3cret"}}},
         "state.config.secret_key is a credential .* set AWS_SECRET_ACCESS_KEY in extraEnv",
     ),
     "a user's name of the state among the values": (
@@ -128,9 +147,9 @@ REFUSED = {
     "more jobs than memory": (FROM_SECRET | {"concurrency": 4}, "resources.limits.memory is 3Gi with a concurrency of 4.* 5Gi"),
     "memory in another unit": (FROM_SECRET | {"resources": {"limits": {"memory": "2000M"}}}, "resources.limits.memory is 2000M"),
     "a limit that is never reached": (FROM_SECRET | {"workLimit": "20GiB"}, "workLimit is 20GiB and persistence.size 20Gi"),
-    "a limit in Kubernetes' unit": (FROM_SECRET | {"workLimit": "10Gi"}, "workLimit"),
-    "a heartbeat slower than the lease": (FROM_SECRET | {"timing": {"heartbeat": "30s"}}, "heartbeat"),
-    "a time without a unit": (FROM_SECRET | {"timing": {"lockTimeout": "120"}}, "lockTimeout"),
+    "a limit in Kubernetes' unit": (FROM_SECRET | {"workLimit": "10Gi"}, "write a size as the agent does, such as 14GiB"),
+    "a heartbeat slower than the lease": (FROM_SECRET | {"timing": {"heartbeat": "30s"}}, "timing.heartbeat is \"30s\""),
+    "a time without a unit": (FROM_SECRET | {"timing": {"lockTimeout": "120"}}, "timing.lockTimeout is \"120\""),
     "a variable that the chart sets": (
         FROM_SECRET | {"extraEnv": [{"name": "TENDRIL_STATE_BACKEND", "value": "kubernetes"}]},
         "extraEnv: TENDRIL_STATE_BACKEND would be set twice: the chart has a value for it",
@@ -147,8 +166,7 @@ REFUSED = {
         FROM_SECRET | {"aws": {"roleArn": "arn:aws:iam::123456789012:role/a"}, "serviceAccount": {"create": False}},
         "aws.roleArn",
     ),
-    "a secret in plain environment": (FROM_SECRET | {"extraEnv": [{"name": "TENDRIL_AGENT_TOKEN", "value": "x"}]}, "extraEnv"),
-    "a digest that is none": (FROM_SECRET | {"image": {"digest": "latest"}}, "digest"),
+    "a secret in plain environment": (FROM_SECRET | {"extraEnv": [{"name": "TENDRIL_AGENT_TOKEN", "value": "s3cret"}]}, "extraEnv: TENDRIL_AGENT_TOKEN would be set twice"),
 }
 
 problems = []
@@ -304,6 +322,89 @@ def defaults():
             expect(str(file.relative_to(root)), release == "tendril-agent", f"installs a release named {release}")
 
 
+def sentences(said):
+    """Each sentence of _checks.tpl was said to somebody."""
+    found = re.findall(r'fail \(?(?:printf )?"((?:[^"\\]|\\.)*)"', (CHART / "templates" / "_checks.tpl").read_text())
+    expect("_checks.tpl", len(found) > 10, "its sentences are not found")
+    for sentence in found:
+        pattern = ".*".join(re.escape(part) for part in re.split(r"%[a-z]", sentence)).replace("%%", "%")
+        expect("_checks.tpl", any(re.search(pattern, error) for error in said), f"no case is told: {sentence}")
+
+
+def wrong(rule):
+    """Values that break a rule of the schema, each with what the refusal names."""
+    kinds = rule.get("type", [])
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if kinds:
+        yield next(value for kind, value in (("string", "x"), ("integer", 1), ("boolean", True), ("array", [])) if kind not in kinds), "got "
+    if "enum" in rule:
+        yield "no-such-choice", "value must be one of"
+    if "minimum" in rule:
+        yield rule["minimum"] - 1, "minimum"
+    if "maximum" in rule:
+        yield rule["maximum"] + 1, "maximum"
+    if "minLength" in rule:
+        yield "", "minLength"
+    if "minItems" in rule:
+        yield [], "minItems"
+    if "pattern" in rule:
+        yield "\u0007 no", "does not match pattern"
+    if "required" in rule:
+        yield {}, "missing propert"
+    if rule.get("additionalProperties") is False:
+        yield {"noSuchValue": 1}, "'noSuchValue' not allowed"
+
+
+def schema_rules():
+    """Every rule of the schema refuses what breaks it, and says where it stands."""
+    tried = 0
+
+    def walk(rule, path, wrap):
+        nonlocal tried
+        for value, words in wrong(rule):
+            tried += 1
+            code, _, said = helm(["template", "tendril-agent", str(CHART)], FROM_SECRET | wrap(value))
+            place = f"at '/{'/'.join(path)}'" if path else "at ''"
+            expect(
+                f"{'.'.join(path)} = {json.dumps(value)}",
+                code != 0 and place in said and words in said,
+                f"is not refused with its place and {words!r}: {said or 'it is taken'}",
+            )
+        for name, inner in rule.get("properties", {}).items():
+            walk(inner, [*path, name], lambda value, name=name: wrap({name: value}))
+        if isinstance(rule.get("items"), dict):
+            walk(rule["items"], [*path, "0"], lambda value: wrap([value]))
+        if isinstance(rule.get("additionalProperties"), dict):
+            walk(rule["additionalProperties"], [*path, "key"], lambda value: wrap({"key": value}))
+
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    walk(schema | {"type": []}, [], lambda value: value)
+    return tried
+
+
+def alerts():
+    """The alerts: in promtool's eyes, against the agent's metrics, and each of them fires in a test."""
+    file = CHART / "files" / "alerts.yaml"
+    rules = yaml.safe_load(file.read_text())["groups"][0]["rules"]
+    names = {rule["alert"] for rule in rules}
+    known = dict(re.findall(r"^\| `(tendril_agent_\w+)` \| \w+ \| (.*?) \|", (CHART.parent / "METRICS.md").read_text(), re.M))
+    for rule in rules:
+        for metric, labels in re.findall(r"(tendril_agent_\w+)(\{[^}]*\})?", rule["expr"]):
+            expect(rule["alert"], metric in known, f"the agent has no metric {metric}")
+            for label, value in re.findall(r'(\w+)="(\w+)"', labels):
+                name, _, values = known.get(metric, "").partition(": ")
+                expect(rule["alert"], label == name and value in values.split(", "), f"{metric} has no {label}={value}")
+    test = CHART.parent / "tests" / "alerts.yaml"
+    missing = names - set(re.findall(r"TendrilAgent\w+", test.read_text()))
+    expect("alerts.yaml", not missing, f"no test sets off {missing}")
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as placed:
+        placed.write(test.read_text().replace("[ALERTS]", json.dumps([str(file)])))
+        placed.flush()
+        for command in (["check", "rules", str(file)], ["test", "rules", placed.name]):
+            run = subprocess.run(["promtool", *command], capture_output=True, text=True, check=False)
+            expect(f"promtool {command[0]} rules", run.returncode == 0, run.stdout + run.stderr)
+
+
 table("--write" in sys.argv)
 settings()
 defaults()
@@ -317,14 +418,20 @@ for case, values in CASES.items():
         continue
     validate(case, resources)
     always(case, values, resources)
+said = []
 for case, (values, message) in REFUSED.items():
     try:
         render(values)
         problems.append(f"{case}: is taken")
     except RuntimeError as error:
+        said.append(str(error))
         expect(case, re.search(message, str(error)), f"is refused without saying {message!r}: {error}")
+        expect(case, "s3cret" not in str(error), f"the refusal shows a secret: {error}")
+sentences(said)
+rules = schema_rules()
+alerts()
 if problems:
     print("\n".join(problems))
 else:
-    print(f"the chart: {len(CASES)} cases against Kubernetes {', '.join(VERSIONS)}; {len(REFUSED)} wrong values refused")
+    print(f"the chart: {len(CASES)} cases against Kubernetes {', '.join(VERSIONS)}; {len(REFUSED)} wrong values and {rules} rules of the schema refused")
 sys.exit(bool(problems))

@@ -2,6 +2,6 @@
 # The Helm chart, rendered by the real Helm and judged by scripts/check-chart.py. --write: write the README's table of values.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-scripts/tool.sh helm kubernetes
+scripts/tool.sh helm kubernetes promtool
 PATH=$PWD/.tools/bin:$PATH
 kubernetes-python scripts/check-chart.py "$@"

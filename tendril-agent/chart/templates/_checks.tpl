@@ -1,11 +1,106 @@
-{{- /* What the schema cannot say: values that are right one by one and wrong together. Fails with what to do. */ -}}
+{{- /* What the schema cannot say, or not in words: it says where a value stands and which expression it does not match. Each
+rule here fails with a sentence that says what to do, and none shows a value that may be a secret. */ -}}
 {{- define "tendril-agent.checks" -}}
+{{- include "tendril-agent.checkSecrets" . -}}
+{{- include "tendril-agent.checkValues" . -}}
 {{- include "tendril-agent.checkPods" . -}}
 {{- include "tendril-agent.checkState" . -}}
 {{- include "tendril-agent.checkNetwork" . -}}
 {{- include "tendril-agent.checkEnvironment" . -}}
 {{- end -}}
 
+{{- define "tendril-agent.checkSecrets" -}}
+{{- with .Values.supabase.url -}}
+{{- if not (regexMatch "^https?://[^\\s/@]+(/\\S*)?$" .) -}}
+{{- fail "supabase.url is not the URL of a project: give its base URL, such as https://abcd.supabase.co, without a user name." -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.supabase.publishableKey -}}
+{{- if hasPrefix "sb_secret_" . -}}
+{{- fail "supabase.publishableKey is a secret key: an agent must never have one. Use the publishable (or anon) key, and roll the secret key." -}}
+{{- end -}}
+{{- if regexMatch "\\s" . -}}
+{{- fail "supabase.publishableKey holds a space or a line break: copy the key again." -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.agentToken -}}
+{{- if not (regexMatch "^(tdl_[0-9A-Za-z]{65}|[A-Za-z0-9_-]+\\.[A-Za-z0-9_-]+\\.[A-Za-z0-9_-]+)$" .) -}}
+{{- fail "agentToken is neither an API key (tdl_ and 65 letters and digits) nor a machine token (a JWT): copy it again, whole." -}}
+{{- end -}}
+{{- end -}}
+{{- if not .Values.existingSecret -}}
+{{- if not (and .Values.agentToken .Values.supabase.url .Values.supabase.publishableKey) -}}
+{{- fail "The agent needs a token and a project: set existingSecret to the name of a Secret that has them, or set all of agentToken, supabase.url and supabase.publishableKey." -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "tendril-agent.checkValues" -}}
+{{- with .Values.nameOverride -}}
+{{- if not (regexMatch "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$" .) -}}
+{{- fail (printf "nameOverride is %q: a name is made of a-z, 0-9 and -, and neither begins nor ends with -." .) -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.image.digest -}}
+{{- if not (regexMatch "^sha256:[0-9a-f]{64}$" .) -}}
+{{- fail (printf "image.digest is %q: write sha256: and 64 hexadecimal digits. A tag goes to image.tag." .) -}}
+{{- end -}}
+{{- end -}}
+{{- if not (regexMatch "^[0-9]+(\\.[0-9]+)?(Ki|Mi|Gi|Ti)?$" .Values.persistence.size) -}}
+{{- fail (printf "persistence.size is %q: write a size as Kubernetes does, such as 10Gi." .Values.persistence.size) -}}
+{{- end -}}
+{{- range .Values.terraformEnv -}}
+{{- if not (regexMatch "^[A-Za-z_][A-Za-z0-9_]*\\*?$" .) -}}
+{{- fail (printf "terraformEnv holds %q: write names of variables, or the beginning of some and *. Their values go to extraEnv." .) -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.aws.roleArn -}}
+{{- if not (regexMatch "^arn:aws[a-z-]*:iam::[0-9]{12}:role/\\S+$" .) -}}
+{{- fail (printf "aws.roleArn is %q: write the role's whole ARN, such as arn:aws:iam::123456789012:role/agent." .) -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.aws.region -}}
+{{- if not (regexMatch "^[a-z]{2}(-[a-z]+)+-[0-9]$" .) -}}
+{{- fail (printf "aws.region is %q: write the region's name, such as eu-central-1." .) -}}
+{{- end -}}
+{{- end -}}
+{{- $unavailable := toString .Values.podDisruptionBudget.maxUnavailable -}}
+{{- if not (regexMatch "^([0-9]+|[0-9]{1,3}%)$" $unavailable) -}}
+{{- fail (printf "podDisruptionBudget.maxUnavailable is %q: write a number of agents, or a percentage such as 50%%." $unavailable) -}}
+{{- end -}}
+{{- if not (regexMatch "^[0-9]+(ms|s|m|h)$" .Values.serviceMonitor.interval) -}}
+{{- fail (printf "serviceMonitor.interval is %q: write a time as Prometheus does, such as 30s." .Values.serviceMonitor.interval) -}}
+{{- end -}}
+{{- with .Values.keda.prometheusAddress -}}
+{{- if not (regexMatch "^https?://\\S+$" .) -}}
+{{- fail (printf "keda.prometheusAddress is %q: write a URL, such as http://prometheus.monitoring:9090." .) -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.workLimit -}}
+{{- if not (regexMatch "^[0-9]+(KiB|MiB|GiB)?$" .) -}}
+{{- fail (printf "workLimit is %q: write a size as the agent does, such as 14GiB." .) -}}
+{{- end -}}
+{{- end -}}
+{{- if not (regexMatch "^[0-9]+(KiB|MiB|GiB)?$" .Values.spoolLimit) -}}
+{{- fail (printf "spoolLimit is %q: write a size as the agent does, such as 256MiB." .Values.spoolLimit) -}}
+{{- end -}}
+{{- if not (regexMatch "^([1-9]|1[0-9]|20)s$" .Values.timing.heartbeat) -}}
+{{- fail (printf "timing.heartbeat is %q: write 1s to 20s, as a job's lease lives for 60s." .Values.timing.heartbeat) -}}
+{{- end -}}
+{{- range $name := list "startSpread" "lockTimeout" "planCancelGrace" "applyCancelGrace" -}}
+{{- $time := get $.Values.timing $name -}}
+{{- if not (regexMatch "^([0-9]+[smh])+$" $time) -}}
+{{- fail (printf "timing.%s is %q: write a time such as 90s, 10m or 1h30m." $name $time) -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.terraformConfig -}}
+{{- if not (hasPrefix "/" .) -}}
+{{- fail (printf "terraformConfig is %q: write the whole path of a file that extraVolumeMounts brings." .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Values that are right one by one and wrong together. */ -}}
 {{- define "tendril-agent.checkPods" -}}
 {{- $least := add .Values.shutdown.grace 60 -}}
 {{- with .Values.terminationGracePeriodSeconds -}}
