@@ -230,8 +230,8 @@ fn functions_columns_and_codes_of_the_database_exist() {
     for line in guide.lines().filter(|line| line.starts_with("| `")) {
         let code = line.split('`').nth(1).unwrap_or_default();
         if code.chars().all(|c| c.is_ascii_uppercase() || c == '_') && code.contains('_') {
-            let camel: String =
-                code.split('_').map(|part| format!("{}{}", &part[..1], part[1..].to_lowercase())).collect();
+            let words = code.split('_').map(|word| [&word[..1], &word[1..].to_lowercase()].concat());
+            let camel = words.collect::<Vec<_>>().concat();
             if !sources.contains(&format!("    {camel},")) || !migrations.contains(code) {
                 wrong.push(format!("troubleshooting.md: there is no error_code {code}"));
             }
@@ -280,15 +280,16 @@ fn each_line_of_the_security_model_has_its_proof() {
         for proof in proof.split("; ") {
             let (file, assertion) =
                 proof.trim_start_matches('`').split_once("`: ").expect("a file and an assertion");
-            let (path, wanted) = match file.strip_suffix(".rs") {
-                Some(_) => (format!("tests/tests/scenarios/{file}"), format!("async fn {assertion}()")),
+            let scenario = Path::new(file).extension().is_some_and(|extension| extension == "rs");
+            let (path, wanted) = if scenario {
+                (format!("tests/tests/scenarios/{file}"), format!("async fn {assertion}()"))
+            } else {
                 // A description may go on with what differs.
-                None => (format!("supabase/tests/{file}"), format!("'{}", assertion.replace('\'', "''"))),
+                (format!("supabase/tests/{file}"), format!("'{}", assertion.replace('\'', "''")))
             };
             proofs += 1;
             let source = here(&path);
-            let ends =
-                |rest: &str| rest.starts_with('\'') || rest.starts_with(" ' ||") || file.ends_with(".rs");
+            let ends = |rest: &str| rest.starts_with('\'') || rest.starts_with(" ' ||") || scenario;
             let is_there = source.match_indices(&wanted).any(|(at, found)| ends(&source[at + found.len()..]));
             if !is_there {
                 wrong.push(format!("{file} asserts nothing called \"{assertion}\", which proves: {claim}"));

@@ -8,7 +8,7 @@ use tendril_tests::{Deployment, Row, World, until};
 /// A cancel is seen by Realtime, not by the next heartbeat.
 const SOON: Duration = Duration::from_secs(3);
 
-async fn cancel(job: &Deployment) {
+pub(crate) async fn cancel(job: &Deployment) {
     let asked = json!({"cancel_requested_at": "2026-01-01T00:00:00Z"});
     job.as_user.from("deployments").update(&asked).eq("id", job.id).execute().await.expect("it is asked");
 }

@@ -5,7 +5,10 @@ use std::{fs, path::Path};
 use serde_json::{Value, json};
 use tendril_tests::{AgentSetup, World, fixtures, repository, until};
 
-use crate::probe::{free_address, get};
+use crate::{
+    cancel::cancel,
+    probe::{free_address, get},
+};
 
 /// The last migration of the first contract.
 const FIRST_CONTRACT: &str = "20261123101700";
@@ -81,8 +84,7 @@ async fn with_a_database_of_the_contract_before_jobs_run_are_cancelled_and_wait_
         .queue(json!({"template": "count", "stack": "w", "approval": true, "variables": {"lines": 2}}))
         .await;
     waits.becomes("rests in APPROVAL", |row| row.phase.as_deref() == Some("APPROVAL")).await;
-    let asked = json!({"cancel_requested_at": "2026-01-01T00:00:00Z"});
-    waits.as_user.from("deployments").update(&asked).eq("id", waits.id).execute().await.expect("it is asked");
+    cancel(&waits).await;
     assert_eq!(waits.ended().await.status, "CANCELLED");
 }
 
@@ -135,15 +137,7 @@ async fn with_a_database_of_a_later_contract_jobs_run_and_rows_of_an_unknown_sta
     let variables = json!({"lines": 3, "gate": gate});
     let cancelled = cluster.queue(json!({"template": "count", "stack": "c", "variables": variables})).await;
     cancelled.says("at the gate").await;
-    let asked = json!({"cancel_requested_at": "2026-01-01T00:00:00Z"});
-    cancelled
-        .as_user
-        .from("deployments")
-        .update(&asked)
-        .eq("id", cancelled.id)
-        .execute()
-        .await
-        .expect("it is asked");
+    cancel(&cancelled).await;
     assert_eq!(cancelled.ended().await.status, "CANCELLED");
 
     let left =
