@@ -93,6 +93,9 @@ rule here fails with a sentence that says what to do, and none shows a value tha
 {{- fail (printf "timing.%s is %q: write a time such as 90s, 10m or 1h30m." $name $time) -}}
 {{- end -}}
 {{- end -}}
+{{- if not (regexMatch "^[-._a-zA-Z0-9]+$" .Values.infracost.secretKey) -}}
+{{- fail (printf "infracost.secretKey is %q: write the name of a key in infracost.existingSecret." .Values.infracost.secretKey) -}}
+{{- end -}}
 {{- with .Values.terraformConfig -}}
 {{- if not (hasPrefix "/" .) -}}
 {{- fail (printf "terraformConfig is %q: write the whole path of a file that extraVolumeMounts brings." .) -}}
