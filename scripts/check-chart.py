@@ -108,6 +108,7 @@ REFUSED = {
     "a Prometheus without a scheme": (FROM_SECRET | {"keda": {"prometheusAddress": "prometheus:9090"}}, "keda.prometheusAddress is"),
     "a limit without a unit": (FROM_SECRET | {"spoolLimit": "much"}, 'spoolLimit is "much"'),
     "a name of a key that is none": (FROM_SECRET | {"infracost": {"secretKey": "a key"}}, 'infracost.secretKey is "a key"'),
+    "an estimate that holds up jobs": (FROM_SECRET | {"timing": {"costTimeout": "5m"}}, 'timing.costTimeout is "5m"'),
     "a configuration beside nothing": (FROM_SECRET | {"terraformConfig": "config.tfrc"}, 'terraformConfig is "config.tfrc"'),
     "a grace that is too short for the agent's": (
         FROM_SECRET | {"shutdown": {"grace": 900}, "terminationGracePeriodSeconds": 959},

@@ -87,6 +87,9 @@ rule here fails with a sentence that says what to do, and none shows a value tha
 {{- if not (regexMatch "^([1-9]|1[0-9]|20)s$" .Values.timing.heartbeat) -}}
 {{- fail (printf "timing.heartbeat is %q: write 1s to 20s, as a job's lease lives for 60s." .Values.timing.heartbeat) -}}
 {{- end -}}
+{{- if not (regexMatch "^([1-9]|[1-8][0-9]|90)s$" .Values.timing.costTimeout) -}}
+{{- fail (printf "timing.costTimeout is %q: write 1s to 90s, as jobs wait for it." .Values.timing.costTimeout) -}}
+{{- end -}}
 {{- range $name := list "startSpread" "lockTimeout" "planCancelGrace" "applyCancelGrace" -}}
 {{- $time := get $.Values.timing $name -}}
 {{- if not (regexMatch "^([0-9]+[smh])+$" $time) -}}
