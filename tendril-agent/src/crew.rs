@@ -88,8 +88,12 @@ impl Crew {
         }
     }
 
-    /// Stores state that an earlier life could not store; until then nobody else works on it.
+    /// Stores state that an earlier life could not store; until then nobody else works on it. Whoever settles an attempt
+    /// that worked on it does so anyway.
     pub(crate) fn push_rescued(&mut self, key: String) {
+        if self.keys.values().any(|taken| *taken == key) {
+            return;
+        }
         let road = self.road.clone();
         let state = road.config.state_backend.of(&road.config.state_dir, &key);
         let task = async move {
@@ -156,7 +160,14 @@ async fn take_over(road: Road, leases: Leases, leftover: Leftover) -> Outcome {
             let span = tracing::info_span!("job", deployment = %job.id, attempt = job.attempt);
             road.resume(job, &lease, leftover.workspace).instrument(span).await;
         }
-        None => leftover.settle(&road.config, &road.rest).await,
+        None => {
+            let key = leftover.claim.state_key.clone();
+            leftover.settle(&road.config, &road.rest).await;
+            if let Some(key) = key {
+                let state = road.config.state_backend.of(&road.config.state_dir, &key);
+                rescue::push(&road.config, &*road.runner, &state).await;
+            }
+        }
     }
     Outcome::Done
 }

@@ -34,6 +34,7 @@ const FAILPOINTS: &[&str] = &[
     "ending.uploaded",
     "ending.counted",
     "ending.stored",
+    "workspace.removing",
     "ending.removed",
     "recovery.found",
     "recovery.cleared",

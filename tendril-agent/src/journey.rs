@@ -21,7 +21,7 @@ use crate::{
     run::{Results, Run},
     runner::{Rung, Runner},
     series,
-    state::State,
+    state::{State, rescued::Rescue},
     stop::StopReason,
     workbench::{Halt, Log, blocking},
     workspace::Workspace,
@@ -137,16 +137,7 @@ impl Road {
         }
         let Results { estimate, changes, outputs } = run.results;
         let rescued = self.clear(job, workspace).await;
-        let ending = match (ending(halted, stop.requested()), &rescued) {
-            (ending, None) => ending,
-            (Ending::Failed(failure), Some(place)) => {
-                Ending::Failed(Failure::new(failure.code, with_rescue(&failure.message, place)))
-            }
-            (Ending::Cancelled(how), Some(place)) => Ending::Cancelled(with_rescue(&how, place)),
-            (Ending::Success, Some(place)) => {
-                Ending::Failed(Failure::new(ErrorCode::StateNotStored, with_rescue("Applied.", place)))
-            }
-        };
+        let ending = with_rescue(ending(halted, stop.requested()), &rescued);
         let took = started.elapsed().as_secs_f64();
         metrics::histogram!(series::JOB_SECONDS).record(took);
         log.writer
@@ -169,26 +160,19 @@ impl Road {
         Some(end)
     }
 
-    /// Removes what Terraform worked on; answers where state that it could not store was kept.
-    async fn clear(&self, job: &Job, workspace: &Workspace) -> Option<String> {
-        let order = Order::parse(&job.config);
-        let rescue = order.map_or_else(
-            |_| self.config.state_dir.clone(),
-            |order| self.state(&order, job).dir().to_path_buf(),
-        );
-        let workspace = workspace.clone();
+    /// Removes what Terraform worked on; answers what became of state that it could not store.
+    async fn clear(&self, job: &Job, workspace: &Workspace) -> Rescue {
+        let Ok(order) = Order::parse(&job.config) else { return Rescue::Nothing };
+        let (state, workspace) = (self.state(&order, job), workspace.clone());
         let cleared = blocking(move || {
             // Nothing may work in a directory that is being removed, or outlive its job.
             orphans::kill(&workspace.data_dir());
-            workspace.clear_run(&rescue)
+            Ok(workspace.clear_run(&state))
         });
-        match cleared.await {
-            Ok(kept) => kept.map(|place| place.display().to_string()),
-            Err(error) => {
-                tracing::error!(%error, "a workspace cannot be removed");
-                None
-            }
-        }
+        cleared.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "the removal of a workspace broke off");
+            Rescue::Nothing
+        })
     }
 
     /// The last line first, then the status that says how many there are.
@@ -216,7 +200,7 @@ impl Road {
         note_written(&reporter.finish(&end).await);
         failpoint!("ending.stored");
         if let Err(error) = blocking(move || workspace.remove()).await {
-            tracing::error!(%error, "a finished job's directory cannot be removed");
+            tracing::error!(%error, "a finished job's directory is kept");
         }
         failpoint!("ending.removed");
     }
@@ -246,10 +230,20 @@ struct Opened {
 }
 
 /// Says where the only copy of the newest state is.
-fn with_rescue(message: &str, place: &str) -> String {
-    format!(
-        "{message}\nTerraform could not write the state to its backend. It is kept in {place} on the agent's volume, and stored before the next run of this state."
-    )
+fn with_rescue(ending: Ending, rescue: &Rescue) -> Ending {
+    let Some(told) = rescue.told() else { return ending };
+    let stuck = matches!(rescue, Rescue::Stuck(..));
+    match ending {
+        Ending::Cancelled(how) => Ending::Cancelled(format!("{how}\n{told}")),
+        // First, so that it is not what is cut off of a long message.
+        Ending::Failed(Failure { code, message }) => {
+            let code = if stuck { ErrorCode::StateNotStored } else { code };
+            Ending::Failed(Failure::new(code, format!("{told}\n{message}")))
+        }
+        Ending::Success => {
+            Ending::Failed(Failure::new(ErrorCode::StateNotStored, format!("Applied.\n{told}")))
+        }
+    }
 }
 
 /// The ending that a run's last station means.

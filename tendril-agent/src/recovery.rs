@@ -1,10 +1,6 @@
 //! What an earlier life of this agent left behind: lines that were not uploaded, results that were not stored.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{io, path::Path, time::Duration};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -23,7 +19,7 @@ use crate::{
     report::{ClaimRecord, FinalStatus, Reporter, Written},
     runner::{Patience, Rung},
     series,
-    state::holder::Holder,
+    state::{holder::Holder, rescued::Rescue},
     workbench::blocking,
     workspace::Workspace,
 };
@@ -43,25 +39,32 @@ pub(crate) fn leftovers(config: &Config) -> Vec<Leftover> {
     })
 }
 
-/// The attempts' directories, `<deployment>.<attempt>`. One without a claim was made a moment before the end, and holds
-/// nothing.
+/// The attempts' directories, `<deployment>.<attempt>`. One that cannot be read or removed does not hide the others.
 fn directories(config: &Config) -> io::Result<Vec<Leftover>> {
-    let mut left = Vec::new();
-    for entry in std::fs::read_dir(&config.work_dir)? {
-        let path = entry?.path();
-        if path.join("claim.json").exists() {
-            let workspace = Workspace::at(path);
-            match ClaimRecord::load(&workspace.claim_file()) {
-                Ok(claim) => left.push(Leftover { workspace, claim }),
-                Err(error) => {
-                    tracing::error!(?workspace, %error, "an earlier life's claim cannot be read; it is kept");
-                }
+    let entries = std::fs::read_dir(&config.work_dir)?.filter_map(|entry| {
+        entry
+            .inspect_err(|error| tracing::error!(%error, "an entry of the work directory cannot be read"))
+            .ok()
+    });
+    let attempts = entries.map(|entry| entry.path()).filter(|path| is_attempt(path));
+    Ok(attempts.filter_map(|path| found(Workspace::at(path))).collect())
+}
+
+/// What is left of an attempt. One without a claim was made a moment before the end, or was being removed: it holds nothing.
+fn found(workspace: Workspace) -> Option<Leftover> {
+    match ClaimRecord::load(&workspace.claim_file()) {
+        Ok(claim) => return Some(Leftover { workspace, claim }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let shown = format!("{workspace:?}");
+            if let Err(error) = workspace.remove() {
+                tracing::error!(workspace = shown, %error, "what is left of an attempt cannot be removed");
             }
-        } else if is_attempt(&path) {
-            std::fs::remove_dir_all(&path)?;
+        }
+        Err(error) => {
+            tracing::error!(?workspace, %error, "an earlier life's claim cannot be read; it is kept");
         }
     }
-    Ok(left)
+    None
 }
 
 impl Leftover {
@@ -141,8 +144,8 @@ fn is_attempt(path: &Path) -> bool {
 struct Remains {
     /// How its processes ended, if they were still there.
     ended: Option<Rung>,
-    /// Where state is kept that was not stored.
-    rescued: Option<PathBuf>,
+    /// What became of state that was not stored.
+    rescue: Rescue,
 }
 
 impl Remains {
@@ -160,7 +163,7 @@ impl Remains {
             if let Ok(holder) = Holder::load(&workspace.holder_file()) {
                 holder.bury(&state)?;
             }
-            Ok(Self { ended, rescued: workspace.clear_run(state.dir())? })
+            Ok(Self { ended, rescue: workspace.clear_run(&state) })
         })
         .await
     }
@@ -178,8 +181,8 @@ fn lost_in_mid_run(claim: &ClaimRecord, remains: &Remains) -> Option<FinalStatus
     if let Some(rung) = remains.ended {
         message = format!("{message} Its Terraform was still running: {rung}.");
     }
-    if let Some(place) = &remains.rescued {
-        message = format!("{message} State that was not stored is kept in {}.", place.display());
+    if let Some(told) = remains.rescue.told() {
+        message = format!("{message}\n{told}");
     }
     let ending = Ending::Failed(Failure::new(ErrorCode::AgentLost, message));
     Some(FinalStatus::new(&ending, None, None))

@@ -130,3 +130,33 @@ async fn a_terraform_that_survived_its_agent_is_ended_politely_and_its_lock_reme
     assert_eq!(state.dead_holders().len(), 1);
     assert!(is_empty(dir.path()));
 }
+
+#[tokio::test]
+async fn one_directory_that_cannot_be_read_or_removed_hides_no_other() {
+    let (dir, plane) = (tempfile::tempdir().unwrap(), ControlPlane::start().await);
+    leave_behind(dir.path(), Phase::Claimed);
+    let work = dir.path().join("work");
+    for attempt in [1, 3] {
+        // What looks like an attempt and cannot be removed as a directory, and one whose claim is no file.
+        let place = work.join(format!("{}.{attempt}", Uuid::from_u128(9)));
+        if attempt == 1 {
+            fs::write(place, "").unwrap()
+        } else {
+            fs::create_dir_all(place.join("claim.json")).unwrap()
+        }
+    }
+    recover_all(dir.path(), &plane).await;
+    assert!(plane.told(bench::Told::log).contains("only on disk"));
+    assert!(!work.join(format!("{}.2", Uuid::from_u128(1))).exists());
+}
+
+#[tokio::test]
+async fn an_attempt_whose_removal_was_cut_off_is_no_lost_run() {
+    let (dir, plane) = (tempfile::tempdir().unwrap(), ControlPlane::start().await);
+    let workspace = leave_behind(dir.path(), Phase::Apply);
+    // As far as the removal came.
+    fs::remove_file(workspace.claim_file()).unwrap();
+    recover_all(dir.path(), &plane).await;
+    plane.told(|told| assert!(told.patches.is_empty() && told.logs.is_empty(), "{:?}", told.logs));
+    assert!(is_empty(dir.path()));
+}

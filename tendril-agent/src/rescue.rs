@@ -1,6 +1,9 @@
 //! State that Terraform could not write to its backend: stored at the next start, where its lineage and serial allow it.
 
-use std::{fs, io, path::Path};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use futures_util::future::BoxFuture;
 use tempfile::TempDir;
@@ -10,9 +13,10 @@ use crate::{
     job::Action,
     log_spool::Stream,
     plugin_cache,
+    report::ClaimRecord,
     runner::{Command, Runner, Sink},
     series,
-    state::State,
+    state::{State, rescued::Rescue},
     stop::Stop,
     terraform::Step,
     workspace::{Workspace, private_dir},
@@ -23,10 +27,32 @@ pub(crate) fn keys(state_dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(state_dir).into_iter().flatten().filter_map(Result::ok);
     let holds_state = |dir: &Path| {
         let files = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
-        files.into_iter().any(|file| crate::state::is_rescued(&file.path()))
+        files.into_iter().any(|file| crate::state::rescued::is_rescued(&file.path()))
     };
     let dirs = entries.filter(|entry| holds_state(&entry.path()));
     dirs.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// Moves state that earlier attempts could not hand over beside where it belongs. They have ended: whoever asks holds the
+/// state's key. Answers where what cannot be moved is, and why.
+pub(crate) fn gather(
+    config: &Config,
+    state: &State,
+    own: &Workspace,
+) -> io::Result<Option<(PathBuf, io::Error)>> {
+    for entry in fs::read_dir(&config.work_dir)? {
+        let workspace = Workspace::at(entry?.path());
+        if workspace.errored_state().is_none() || workspace.claim_file() == own.claim_file() {
+            continue;
+        }
+        let claim = ClaimRecord::load(&workspace.claim_file());
+        if claim.is_ok_and(|claim| claim.state_key.as_deref() == Some(state.key()))
+            && let Rescue::Stuck(place, why) = workspace.clear_run(state)
+        {
+            return Ok(Some((place, why)));
+        }
+    }
+    Ok(None)
 }
 
 /// Stores what is kept of this state. What Terraform refuses is kept, and said.

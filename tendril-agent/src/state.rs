@@ -17,6 +17,7 @@ use crate::workspace::{private_dir, private_file};
 pub(crate) mod holder;
 pub(crate) mod inquiry;
 pub(crate) mod lock;
+pub(crate) mod rescued;
 
 /// Name of the generated backend file; an override file replaces a backend block of the template.
 const BACKEND_FILE: &str = "zz_tendril_override.tf.json";
@@ -265,19 +266,6 @@ impl State {
         private_file(&module_dir.join(BACKEND_FILE), self.block().to_string().as_bytes())
     }
 
-    /// State that could not be written to the backend and is kept beside it.
-    pub(crate) fn rescued(&self) -> io::Result<Vec<PathBuf>> {
-        let entries = match fs::read_dir(&self.dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries?,
-        };
-        let paths = entries.map(|entry| Ok(entry?.path()));
-        let mut rescued = paths.collect::<io::Result<Vec<_>>>()?;
-        rescued.retain(|path| is_rescued(path));
-        rescued.sort();
-        Ok(rescued)
-    }
-
     /// How to get at it by hand, for people.
     pub(crate) fn by_hand(&self, command: &str) -> String {
         format!(
@@ -289,17 +277,6 @@ impl State {
     fn block(&self) -> Value {
         json!({"terraform": {"backend": {self.kind.name(): self.settings}}})
     }
-}
-
-/// The name under which `errored.tfstate` of an attempt is kept.
-pub(crate) fn rescue_name(attempt: &str) -> String {
-    format!("errored-{attempt}.tfstate")
-}
-
-/// Whether a file is state that could not be written to its backend.
-pub(crate) fn is_rescued(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.starts_with("errored-") && name.ends_with(".tfstate")
 }
 
 fn read_settings(config: &str) -> Result<Map<String, Value>, String> {

@@ -103,8 +103,9 @@ fn rescued_state_is_found() {
     let state = StateBackend::local().of(dir.path(), "k");
     assert_eq!(state.rescued().unwrap(), [] as [PathBuf; 0]);
     private_dir(state.dir()).unwrap();
-    for name in ["terraform.tfstate", &rescue_name("b.1"), &rescue_name("a.1")] {
+    for name in ["terraform.tfstate", "errored-b.1.tfstate", "errored-a.1.tfstate"] {
         fs::write(state.dir().join(name), "{}").unwrap();
     }
-    assert_eq!(state.rescued().unwrap(), ["a.1", "b.1"].map(|name| state.dir().join(rescue_name(name))));
+    let rescued = ["errored-a.1.tfstate", "errored-b.1.tfstate"].map(|name| state.dir().join(name));
+    assert_eq!(state.rescued().unwrap(), rescued);
 }

@@ -17,7 +17,7 @@ use crate::{
     log_writer::{Capture, Findings, LogWriter},
     plugin_cache,
     redact::Redactor,
-    rescue::Quote,
+    rescue::{self, Quote},
     runner::{Command, Exit, Rung, Runner, Sink},
     series,
     state::{
@@ -165,6 +165,16 @@ impl Workbench<'_> {
     /// was rescued is stored.
     async fn store_rescued(&self) -> Result<(), Halt> {
         let fault = |error: io::Error| Failure::internal("the state directory cannot be used", &error);
+        if let Some((place, why)) = rescue::gather(self.config, self.state, self.workspace).map_err(fault)? {
+            return Err(Failure::new(
+                ErrorCode::StateNotStored,
+                format!(
+                    "State of an earlier run is in no backend yet. The only copy is {}, in the agent's work directory, and cannot be moved to the agent's state directory: {why}\nNothing was planned. Mend the state directory; then queue the deployment again.",
+                    place.display()
+                ),
+            )
+            .into());
+        }
         for file in self.state.rescued().map_err(fault)? {
             self.go_on(Step::Plan)?;
             let command = self.config.terraform.push(&file, self.workspace, &self.config.timing);

@@ -18,7 +18,9 @@ use crate::{
     job::Job,
     journey::Road,
     lease::Leases,
-    orphans, preflight, rescue,
+    orphans, preflight,
+    recovery::leftovers,
+    rescue,
     runner::LocalRunner,
     state::StateBackend,
 };
@@ -268,6 +270,49 @@ async fn state_that_the_backend_refuses_is_kept_named_and_stored_later() {
     );
     bench.travel_as(Uuid::from_u128(8), gate(0)).await;
     assert_eq!(bench.end()["plan_summary"], json!({"add": 0, "change": 0, "remove": 0}), "it is known");
+}
+
+#[tokio::test]
+async fn state_that_can_be_kept_nowhere_else_stays_in_its_workspace_until_it_is_stored() {
+    let server = StateServer::start().await;
+    let bench = Bench::with_state(&server).await;
+    server.kept(|kept| kept.refuses_writes = true);
+    let state = bench.config.state_backend.of(&bench.config.state_dir, "gate.s");
+    let spoil = async {
+        bench.said("(local-exec): started").await;
+        // Nothing can be made below a file.
+        fs::remove_dir_all(state.dir()).unwrap();
+        fs::write(state.dir(), "").unwrap();
+    };
+    tokio::join!(bench.travel(gate(1)), spoil);
+    assert_eq!(
+        (&bench.end()["status"], &bench.end()["error_code"]),
+        (&json!("FAILED"), &json!("STATE_NOT_STORED")),
+        "{}",
+        bench.message()
+    );
+    let errored = bench.config.work_dir.join(format!("{}.1/run/module/errored.tfstate", Uuid::from_u128(1)));
+    assert!(bench.message().contains(errored.to_str().unwrap()), "{}", bench.message());
+    assert!(fs::read_to_string(&errored).unwrap().contains("terraform_data"));
+
+    // The next life finds it, and has nowhere to put it either.
+    let settle = async || {
+        for leftover in leftovers(&bench.config) {
+            leftover.settle(&bench.config, &bench.plane.rest()).await;
+        }
+    };
+    settle().await;
+    assert!(errored.exists());
+
+    // Room is made: the next run of that state takes it in and stores it, before it plans.
+    fs::remove_file(state.dir()).unwrap();
+    server.kept(|kept| kept.refuses_writes = false);
+    bench.travel_as(Uuid::from_u128(7), gate(1)).await;
+    assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.plane.told(bench::Told::log));
+    assert_eq!(bench.end()["plan_summary"], json!({"add": 0, "change": 0, "remove": 0}), "it is known");
+    assert!(!errored.exists() && state.rescued().unwrap().is_empty());
+    settle().await;
+    assert_eq!(leftovers(&bench.config).len(), 0);
 }
 
 #[tokio::test]

@@ -16,15 +16,16 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use serde_json::{Map, Value};
 
 use crate::{
+    failpoint::failpoint,
     job::{ErrorCode, Failure, Job},
-    state::{State, rescue_name},
+    state::{State, rescued::Rescue},
 };
 
 /// Name of the generated variables file; `zz` makes it win over the template's own `*.auto.tfvars`.
@@ -138,24 +139,37 @@ impl Workspace {
         state.lay_out(&self.module_dir())
     }
 
-    /// Removes what Terraform worked on. State that it could not write to its backend is moved to `rescue` first, and its
-    /// new place is answered.
-    pub(crate) fn clear_run(&self, rescue: &Path) -> io::Result<Option<PathBuf>> {
-        let errored = self.module_dir().join(ERRORED_STATE);
-        let mut kept = None;
-        if errored.exists() {
-            private_dir(rescue)?;
-            let name = self.root.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let place = rescue.join(rescue_name(&name));
-            private_file(&place, &fs::read(&errored)?)?;
-            kept = Some(place);
-        }
-        remove_dir(&self.root.join("run"))?;
-        Ok(kept)
+    /// State of this attempt that is in no backend yet.
+    pub(crate) fn errored_state(&self) -> Option<PathBuf> {
+        let file = self.module_dir().join(ERRORED_STATE);
+        fs::symlink_metadata(&file).is_ok_and(|meta| meta.is_file() && meta.len() > 0).then_some(file)
     }
 
-    /// Removes everything: the log and the final status are stored.
+    /// Removes what Terraform worked on. State that it could not write to its backend is moved beside where it belongs
+    /// first; where that cannot be done, nothing is removed.
+    pub(crate) fn clear_run(&self, state: &State) -> Rescue {
+        let name = self.root.file_name().unwrap_or_default().to_string_lossy();
+        let rescue = self.errored_state().map_or(Rescue::Nothing, |file| state.rescue(&name, &file));
+        if let Rescue::Stuck(place, error) = &rescue {
+            tracing::error!(place = %place.display(), %error, "the only copy of a state cannot be moved to the state directory; it stays in the work directory");
+        } else if let Err(error) = remove_dir(&self.root.join("run")) {
+            tracing::error!(workspace = ?self, %error, "what Terraform worked on cannot be removed");
+        }
+        rescue
+    }
+
+    /// Removes everything: the log and the final status are stored. Refused while the only copy of a state is inside.
     pub(crate) fn remove(self) -> io::Result<()> {
+        if let Some(state) = self.errored_state() {
+            let place = state.display();
+            return Err(io::Error::other(format!("the only copy of a state is in {place}")));
+        }
+        // First what makes it an attempt that is not settled: of halves, a later life would think that they are one.
+        match fs::remove_file(self.claim_file()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => sync_dir(&self.root)?,
+        }
+        failpoint!("workspace.removing");
         remove_dir(&self.root)
     }
 }
@@ -173,13 +187,38 @@ pub(crate) fn private_file(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     io::Write::write_all(&mut file, content)?;
     file.sync_data()?;
-    fs::rename(&new, path)
+    fs::rename(&new, path)?;
+    // Without it the name may be gone after a power cut, and with it the file.
+    path.parent().map_or(Ok(()), sync_dir)
 }
 
+/// Has the disk keep the names in a directory.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    fs::File::open(dir)?.sync_all()
+}
+
+/// Removes a directory, also one whose folders a program has made unwritable.
 fn remove_dir(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
+    let removed = match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            make_writable(path);
+            fs::remove_dir_all(path)
+        }
+        removed => removed,
+    };
+    match removed {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+/// Best effort: whether it helped is seen when the removal is tried again.
+fn make_writable(dir: &Path) {
+    let _not_ours = fs::set_permissions(dir, fs::Permissions::from_mode(0o700));
+    for entry in fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok) {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            make_writable(&entry.path());
+        }
     }
 }
 
@@ -237,7 +276,7 @@ fn copy_tree(template: &Path, from: &Path, to: &Path) -> Result<(), CopyError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::symlink;
 
     use serde_json::json;
     use uuid::Uuid;
@@ -267,8 +306,17 @@ mod tests {
 
         fn lay_out(&self) -> Result<(), Failure> {
             let variables = serde_json::from_value(json!({"name": "x"})).unwrap();
-            let state = StateBackend::local().of(&self.dir.path().join("state"), "prod");
-            self.workspace.lay_out(&self.template(), &variables, &state)
+            self.workspace.lay_out(&self.template(), &variables, &self.state())
+        }
+
+        fn state(&self) -> State {
+            StateBackend::local().of(&self.dir.path().join("state"), "prod")
+        }
+
+        fn errored(&self) -> PathBuf {
+            let file = self.workspace.module_dir().join(ERRORED_STATE);
+            fs::write(&file, "{}").unwrap();
+            file
         }
     }
 
@@ -327,13 +375,44 @@ mod tests {
     fn state_that_could_not_be_written_is_rescued() {
         let bench = bench();
         bench.lay_out().unwrap();
-        let rescue = bench.dir.path().join("state/prod");
-        fs::write(bench.workspace.module_dir().join(ERRORED_STATE), "{}").unwrap();
-        let kept = bench.workspace.clear_run(&rescue).unwrap().unwrap();
-        assert_eq!(fs::read_to_string(kept).unwrap(), "{}");
+        bench.errored();
+        let Rescue::Kept(place) = bench.workspace.clear_run(&bench.state()) else { panic!("not kept") };
+        assert_eq!((fs::read_to_string(&place).unwrap().as_str(), mode(&place)), ("{}", 0o600));
         assert!(!bench.workspace.module_dir().exists());
         let root = bench.workspace.root.clone();
         bench.workspace.remove().unwrap();
         assert!(!root.exists());
+    }
+
+    #[test]
+    fn the_only_copy_of_a_state_is_never_removed() {
+        let bench = bench();
+        bench.lay_out().unwrap();
+        let errored = bench.errored();
+        // Nothing can be made below a file.
+        fs::remove_dir_all(bench.state().dir()).unwrap();
+        fs::write(bench.state().dir(), "").unwrap();
+        let Rescue::Stuck(place, _) = bench.workspace.clear_run(&bench.state()) else { panic!("not stuck") };
+        assert_eq!(place, errored);
+        let problem = bench.workspace.clone().remove().unwrap_err().to_string();
+        assert!(problem.contains(errored.to_str().unwrap()), "{problem}");
+        assert_eq!(fs::read_to_string(&errored).unwrap(), "{}");
+        // Once there is a place for it, all goes its usual way.
+        fs::remove_file(bench.state().dir()).unwrap();
+        assert!(matches!(bench.workspace.clear_run(&bench.state()), Rescue::Kept(_)));
+        bench.workspace.remove().unwrap();
+    }
+
+    #[test]
+    fn folders_that_a_program_made_unwritable_are_removed_and_what_is_kept_is_said() {
+        let bench = bench();
+        bench.lay_out().unwrap();
+        bench.errored();
+        let locked = bench.workspace.home_dir().join("locked");
+        fs::create_dir(&locked).unwrap();
+        fs::write(locked.join("file"), "").unwrap();
+        fs::set_permissions(&locked, fs::Permissions::from_mode(0o555)).unwrap();
+        assert!(matches!(bench.workspace.clear_run(&bench.state()), Rescue::Kept(_)));
+        assert!(!locked.exists());
     }
 }

@@ -46,6 +46,7 @@ pub const PLACES: &[(&str, &[u64])] = &[
     ("ending.uploaded", &[1]),
     ("ending.counted", &[1]),
     ("ending.stored", &[1]),
+    ("workspace.removing", &[1]),
     ("ending.removed", &[1]),
     ("recovery.found", &[1]),
     ("recovery.cleared", &[1]),

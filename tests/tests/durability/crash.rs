@@ -19,6 +19,7 @@ const SOME: &[(&str, u64)] = &[
     ("apply.settled", 1),
     ("ending.kept", 1),
     ("ending.stored", 1),
+    ("workspace.removing", 1),
     ("recovery.resumed", 1),
     ("recovery.counted", 1),
 ];
