@@ -186,7 +186,7 @@ impl Agent {
                     self.health.pulse(queue.len());
                     self.health.intake(feed.is_live());
                     if measured.is_empty() {
-                        measured.spawn(self.measure_disk(crew.is_idle()));
+                        measured.spawn(self.measure_disk());
                     }
                     while measured.try_join_next().is_some() {}
                 }
@@ -220,11 +220,11 @@ impl Agent {
     }
 
     /// Measures the work directory on a thread that may wait for the disk.
-    fn measure_disk(&self, idle: bool) -> impl Future<Output = ()> + 'static {
+    fn measure_disk(&self) -> impl Future<Output = ()> + 'static {
         let (disk, config) = (self.disk.clone(), Arc::clone(&self.config));
         async move {
             let plugins = config.terraform.plugin_cache().map(Path::to_path_buf);
-            let work = move || disk.measure(&config.work_dir, plugins.as_deref(), config.work_limit, idle);
+            let work = move || disk.measure(&config.work_dir, plugins.as_deref(), config.work_limit);
             if let Err(error) = spawn_blocking(work).await {
                 tracing::error!(%error, "the work directory cannot be measured");
             }

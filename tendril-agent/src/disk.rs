@@ -1,19 +1,22 @@
 //! How full the work directory is: above its limit no job is claimed.
 
 use std::{
-    fs,
+    collections::HashSet,
+    fs, io,
     os::unix::fs::MetadataExt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
 
-use crate::series;
+use crate::{plugin_cache, series, workspace::Workspace};
 
 /// Below this much free space no job is claimed either: Terraform could not write its state.
 const LEAST_FREE: u64 = 64 * 1024 * 1024;
+/// Below this much free space (or a fifth of a small file system) kept providers go: one takes up to a gigabyte and more.
+const ROOM: u64 = 2 * 1024 * 1024 * 1024;
 
 /// What was measured last. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -24,20 +27,32 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// Measures; blocks for as long as it takes to walk the directory. Where only the kept providers make it too full, and
-    /// no job needs them now, they are thrown away.
-    pub(crate) fn measure(&self, work_dir: &Path, plugins: Option<&Path>, limit: u64, idle: bool) {
-        let mut used = usage(work_dir);
-        if let Some(plugins) = plugins.filter(|plugins| idle && used > limit && plugins.starts_with(work_dir))
-        {
-            tracing::warn!(used, limit, "the work directory is too full: kept providers are removed");
-            if let Err(error) = fs::remove_dir_all(plugins) {
-                tracing::error!(%error, "kept providers cannot be removed");
+    /// Measures; blocks for as long as it takes to walk the directory. Where it is too full, or the file system nearly is,
+    /// kept providers that no run works with are thrown away, those first that no run used for longest.
+    pub(crate) fn measure(&self, work_dir: &Path, plugins: Option<&Path>, limit: u64) {
+        self.judge(work_dir, plugins, limit, || Space::of(work_dir));
+    }
+
+    fn judge(&self, work_dir: &Path, plugins: Option<&Path>, limit: u64, space: impl Fn() -> Space) {
+        let (mut used, mut there) = (usage(work_dir), space());
+        let wanted = used.saturating_sub(limit).max(there.room().saturating_sub(there.free));
+        if let Some(plugins) = plugins.filter(|plugins| wanted > 0 && plugins.starts_with(work_dir)) {
+            match prune(plugins, work_dir, wanted) {
+                Ok(0) => {}
+                Ok(freed) => {
+                    tracing::warn!(
+                        used,
+                        limit,
+                        free = there.free,
+                        freed,
+                        "the disk was too full: kept providers were removed"
+                    );
+                    (used, there) = (usage(work_dir), space());
+                }
+                Err(error) => tracing::error!(%error, "kept providers cannot be removed"),
             }
-            used = usage(work_dir);
         }
-        let free = rustix::fs::statvfs(work_dir)
-            .map_or(u64::MAX, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+        let free = there.free;
         let is_full = used > limit || free < LEAST_FREE;
         if is_full && self.full.load(Ordering::Relaxed) == 0 {
             tracing::error!(
@@ -65,6 +80,52 @@ impl Disk {
     }
 }
 
+/// Bytes of a file system.
+#[derive(Clone, Copy, Debug)]
+struct Space {
+    free: u64,
+    total: u64,
+}
+
+impl Space {
+    /// Of the file system with this directory. Where it does not say, there is always room.
+    fn of(dir: &Path) -> Self {
+        rustix::fs::statvfs(dir).map_or(Self { free: u64::MAX, total: u64::MAX }, |stat| Self {
+            free: stat.f_bavail.saturating_mul(stat.f_frsize),
+            total: stat.f_blocks.saturating_mul(stat.f_frsize),
+        })
+    }
+
+    /// What should be free, so that the next run finds room for a provider.
+    fn room(self) -> u64 {
+        ROOM.min(self.total / 5)
+    }
+}
+
+/// Removes kept providers until that much is free; answers how much is. Nobody fills the directory meanwhile; while somebody
+/// does, nothing is removed.
+fn prune(plugins: &Path, work_dir: &Path, wanted: u64) -> io::Result<u64> {
+    let Some(_turn) = plugin_cache::try_turn(plugins)? else { return Ok(0) };
+    let attempts = fs::read_dir(work_dir)?.filter_map(Result::ok).map(|entry| Workspace::at(entry.path()));
+    let needed: HashSet<PathBuf> =
+        attempts.flat_map(|attempt| plugin_cache::in_use(&attempt.data_dir())).collect();
+    let mut kept = plugin_cache::versions(&plugins.canonicalize()?);
+    kept.retain(|(version, _)| !needed.contains(version));
+    kept.sort_by_key(|(_, used)| *used);
+    let mut freed = 0;
+    for (version, _) in kept {
+        if freed >= wanted {
+            break;
+        }
+        let size = usage(&version);
+        fs::remove_dir_all(&version)?;
+        freed += size;
+        // Its version's folder, if this was the only platform.
+        let _others = version.parent().map(fs::remove_dir);
+    }
+    Ok(freed)
+}
+
 #[expect(clippy::cast_precision_loss, reason = "a gauge of bytes need not be exact above 2^53")]
 fn gauge(name: &'static str, bytes: u64) {
     metrics::gauge!(name).set(bytes as f64);
@@ -83,23 +144,88 @@ fn usage(dir: &Path) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use super::*;
 
+    /// A kept version of so many bytes that was used so many days ago.
+    fn keep(plugins: &Path, version: &str, size: usize, days: u64) -> PathBuf {
+        let dir = plugins.join(format!("registry.terraform.io/hashicorp/aws/{version}/linux_amd64"));
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("terraform-provider-aws"), vec![1; size]).unwrap();
+        let used = SystemTime::now() - Duration::from_secs(days * 86_400);
+        fs::File::open(&dir).unwrap().set_modified(used).unwrap();
+        dir
+    }
+
+    /// A run that works with a version, as Terraform links to it.
+    fn run_with(work: &Path, version: &Path) -> Workspace {
+        let run = Workspace::at(work.join("a-run"));
+        let links = run.data_dir().join("providers/registry.terraform.io/hashicorp/aws/2.0.0");
+        fs::create_dir_all(&links).unwrap();
+        std::os::unix::fs::symlink(version, links.join("linux_amd64")).unwrap();
+        run
+    }
+
+    const PLENTY: Space = Space { free: u64::MAX, total: u64::MAX };
+
     #[test]
-    fn above_the_limit_it_is_full_and_providers_go_first() {
+    fn above_the_limit_providers_go_that_no_run_needs_the_oldest_first() {
         let dir = tempfile::tempdir().unwrap();
         let plugins = dir.path().join("plugins");
-        fs::create_dir(&plugins).unwrap();
-        fs::write(plugins.join("provider"), vec![1; 200_000]).unwrap();
-        fs::write(dir.path().join("log"), vec![1; 100_000]).unwrap();
+        let oldest = keep(&plugins, "1.0.0", 200_000, 9);
+        let needed = keep(&plugins, "2.0.0", 200_000, 99);
+        let newest = keep(&plugins, "3.0.0", 200_000, 1);
+        let run = run_with(dir.path(), &needed);
         let disk = Disk::default();
-        disk.measure(dir.path(), Some(&plugins), 1_000_000, true);
-        assert!(!disk.is_full() && disk.used() >= 300_000, "{}", disk.used());
-        disk.measure(dir.path(), Some(&plugins), 250_000, false);
-        assert!(disk.is_full() && plugins.exists(), "a job may need them");
-        disk.measure(dir.path(), Some(&plugins), 250_000, true);
-        assert!(!disk.is_full() && !plugins.exists());
-        disk.measure(dir.path(), Some(&plugins), 50_000, true);
-        assert!(disk.is_full());
+        let judge = |limit| disk.judge(dir.path(), Some(&plugins), limit, || PLENTY);
+        judge(1_000_000);
+        assert!(!disk.is_full() && disk.used() >= 600_000, "{}", disk.used());
+        judge(500_000);
+        assert!(!disk.is_full() && !oldest.exists() && newest.exists());
+
+        // Whoever is just about to link to one has the turn.
+        let turn = plugin_cache::try_turn(&plugins).unwrap().unwrap();
+        judge(100_000);
+        assert!(disk.is_full() && newest.exists());
+        drop(turn);
+        judge(100_000);
+        assert!(disk.is_full() && !newest.exists() && needed.exists(), "a run needs it");
+        fs::remove_dir_all(run.data_dir()).unwrap();
+        judge(100_000);
+        assert!(!disk.is_full() && !needed.exists());
+    }
+
+    #[test]
+    fn a_file_system_that_is_nearly_full_loses_old_providers_long_before_the_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let plugins = dir.path().join("plugins");
+        let old = keep(&plugins, "1.0.0", 200_000, 9);
+        let new = keep(&plugins, "2.0.0", 200_000, 1);
+        let disk = Disk::default();
+        // 10 GiB, as the chart's volume, with the limit of the same size.
+        let total = 10 * 1024 * 1024 * 1024;
+        let judge = |free| disk.judge(dir.path(), Some(&plugins), total, || Space { free, total });
+        judge(ROOM);
+        assert!(old.exists());
+        judge(ROOM - 100_000);
+        assert!(!old.exists() && new.exists() && !disk.is_full());
+        // A small volume is not emptied again and again.
+        let small = |free| disk.judge(dir.path(), Some(&plugins), total, || Space { free, total: ROOM / 2 });
+        small(ROOM / 4);
+        assert!(new.exists());
+    }
+
+    #[test]
+    fn what_a_run_used_is_not_the_oldest() {
+        let dir = tempfile::tempdir().unwrap();
+        let plugins = dir.path().join("plugins");
+        let used = keep(&plugins, "2.0.0", 200_000, 9);
+        let other = keep(&plugins, "3.0.0", 200_000, 1);
+        let run = run_with(dir.path(), &used);
+        plugin_cache::mark_used(&run.data_dir());
+        fs::remove_dir_all(run.data_dir()).unwrap();
+        Disk::default().judge(dir.path(), Some(&plugins), 350_000, || PLENTY);
+        assert!(used.exists() && !other.exists());
     }
 }

@@ -3,7 +3,12 @@
 //! Two `terraform init` at the same time can destroy each other's downloads (hashicorp/terraform#31964), so there is one at
 //! a time: of this agent, and of every agent that uses the same directory.
 
-use std::{fs::File, io, path::Path, time::Duration};
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
 
 use rustix::{
     fs::{FlockOperation, flock},
@@ -22,14 +27,57 @@ pub(crate) struct Turn(#[expect(dead_code, reason = "held for its lock")] File);
 
 /// Waits for the turn. May be dropped while it waits. Errors: the directory cannot be used.
 pub(crate) async fn turn(dir: &Path) -> io::Result<Turn> {
+    loop {
+        match try_turn(dir)? {
+            Some(turn) => return Ok(turn),
+            None => sleep(PAUSE).await,
+        }
+    }
+}
+
+/// The turn, if nobody has it now. Errors: the directory cannot be used.
+pub(crate) fn try_turn(dir: &Path) -> io::Result<Option<Turn>> {
     private_dir(dir)?;
     let file = File::create(dir.join(".init.lock"))?;
-    loop {
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(Turn(file)),
-            Err(Errno::WOULDBLOCK | Errno::INTR) => sleep(PAUSE).await,
-            Err(error) => return Err(error.into()),
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(Turn(file))),
+        Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// How deep a version lies: `<host>/<namespace>/<name>/<version>/<platform>`.
+const DEPTH: u32 = 5;
+
+/// The kept versions, with the time when a run used each last.
+pub(crate) fn versions(dir: &Path) -> Vec<(PathBuf, SystemTime)> {
+    let used = |path: PathBuf| {
+        let used = fs::metadata(&path).and_then(|meta| meta.modified()).ok()?;
+        Some((path, used))
+    };
+    below(dir, DEPTH).into_iter().filter_map(used).collect()
+}
+
+/// The versions that a run with this data directory works with: Terraform links to them.
+pub(crate) fn in_use(data_dir: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    below(&data_dir.join("providers"), DEPTH).into_iter().filter_map(|link| link.canonicalize().ok())
+}
+
+/// Notes that a run uses these versions now.
+pub(crate) fn mark_used(data_dir: &Path) {
+    for version in in_use(data_dir) {
+        let marked = File::open(&version).and_then(|dir| dir.set_modified(SystemTime::now()));
+        if let Err(error) = marked {
+            tracing::debug!(version = %version.display(), %error, "that a provider is used cannot be noted");
         }
+    }
+}
+
+fn below(dir: &Path, depth: u32) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
+    match depth {
+        1 => entries.filter(|path| path.is_dir()).collect(),
+        _ => entries.flat_map(|path| below(&path, depth - 1)).collect(),
     }
 }
 

@@ -81,6 +81,12 @@ impl Workbench<'_> {
             None => None,
         };
         let (exit, findings) = self.carry_out(Step::Init, &self.log.writer, Duration::ZERO).await?;
+        if turn.is_some() {
+            let data_dir = self.workspace.data_dir();
+            let marked = blocking(move || Ok(plugin_cache::mark_used(&data_dir))).await;
+            marked
+                .map_err(|error| Failure::internal("the directory for providers cannot be used", &error))?;
+        }
         drop(turn);
         self.judge(Step::Init, exit, &findings)?;
         self.store_rescued().await
