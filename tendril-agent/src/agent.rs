@@ -1,6 +1,6 @@
 //! The wiring: what starts, in which order, and how it ends.
 
-use std::{convert::Infallible, fs::File, io, path::Path, sync::Arc};
+use std::{collections::BTreeSet, convert::Infallible, fs::File, io, path::Path, sync::Arc};
 
 use rustix::fs::{FlockOperation, flock};
 use secrecy::ExposeSecret;
@@ -15,6 +15,7 @@ use crate::{
     config::Config,
     crew::Crew,
     disk::Disk,
+    drain::Drain,
     health::{
         Health, PULSE, Panel,
         server::{self, Server},
@@ -24,15 +25,15 @@ use crate::{
     journey::Road,
     lease::Leases,
     reaper::reap_if_first,
-    recovery::leftovers,
+    recovery::{Leftover, leftovers},
     redact::Redactor,
     rescue,
     roster::Roster,
     runner::LocalRunner,
     session::{Exchange, Session},
     shutdown::{Shutdown, Timetable},
-    stop::StopReason,
     telemetry,
+    workbench::blocking,
 };
 
 /// Why an agent cannot start, or had to stop. Each sentence says what to do.
@@ -140,6 +141,9 @@ impl Agent {
         let mut feed = Feed::open(&self.client, self.config.cluster_id, self.config.intake)
             .map_err(AgentError::Client)?;
         let heartbeat = self.heartbeat();
+        let (leftovers, pushes) = self.left_behind().await;
+        // The first beat lets the database look for lost jobs: what waits for approval here is not lost.
+        let held = leftovers.iter().map(|leftover| leftover.hold(&self.leases)).collect::<Vec<_>>();
         tokio::select! {
             beaten = heartbeat.first() => {
                 beaten.map_err(|source| AgentError::Refused { advice: advice(&source), source: Box::new(source) })?;
@@ -153,10 +157,10 @@ impl Agent {
         let _keeping = Background(tokio::spawn(self.session.clone().keep(move || client.renew_token())));
         let _beating = Background(tokio::spawn(heartbeat.clone().run()));
         let mut crew = Crew::new(self.road(), self.leases.clone());
-        for leftover in leftovers(&self.config) {
-            crew.adopt(leftover);
+        for (leftover, lease) in leftovers.into_iter().zip(held) {
+            crew.adopt(leftover, lease);
         }
-        for key in rescue::keys(&self.config.state_dir) {
+        for key in pushes {
             crew.push_rescued(key);
         }
         self.work(&mut crew, &mut feed, &shutdown).await;
@@ -171,6 +175,19 @@ impl Agent {
         self.client.shutdown().await;
         tracing::info!("stopped");
         Ok(())
+    }
+
+    /// What an earlier life left: attempts, and the keys of states that are not stored.
+    async fn left_behind(&self) -> (Vec<Leftover>, BTreeSet<String>) {
+        let config = Arc::clone(&self.config);
+        let found = tokio::select! {
+            found = blocking(move || Ok((leftovers(&config), rescue::keys(&config)))) => found,
+            never = self.pulse() => match never {},
+        };
+        found.unwrap_or_else(|error| {
+            tracing::error!(%error, "the search for what an earlier life left broke off");
+            Default::default()
+        })
     }
 
     /// Takes on jobs until the drain begins.
@@ -205,6 +222,7 @@ impl Agent {
                 },
                 () = self.approvals.changed() => {}
             }
+            crew.admit();
             if !self.disk.is_full() && !self.health.is_shut_out() {
                 crew.hire(&mut queue);
             }
@@ -234,6 +252,7 @@ impl Agent {
     /// Lets the jobs end: by themselves within the grace, then politely interrupted, at last cut short.
     async fn drain(&self, crew: &mut Crew, shutdown: &Shutdown) {
         self.approvals.close();
+        crew.drain();
         let Timetable { finish, interrupt, kill, farewell } = Timetable::of(&self.config.timing);
         if !crew.is_idle() {
             tracing::info!("waiting up to {finish:?} for running jobs");
@@ -241,16 +260,16 @@ impl Agent {
         tokio::select! {
             () = crew.all_ended() => return,
             () = sleep(finish) => {}
-            () = shutdown.hastened() => {}
+            () = shutdown.interrupting() => {}
         }
         tracing::warn!("running jobs are interrupted; they have {interrupt:?} to stop in good order");
-        self.leases.stop_all(StopReason::ShuttingDown);
+        crew.interrupt();
         tokio::select! {
             () = crew.all_ended() => return,
             () = sleep(interrupt) => {}
             () = shutdown.hastened() => {}
         }
-        self.leases.hasten_all();
+        crew.hasten();
         if timeout(kill + farewell, crew.all_ended()).await.is_err() {
             tracing::warn!("some results are not stored yet; they are kept on disk for the next start");
         }
@@ -289,6 +308,7 @@ impl Agent {
             approvals: self.approvals.clone(),
             roster: self.roster.clone(),
             secrets: self.secrets.clone(),
+            drain: Drain::default(),
         }
     }
 }

@@ -127,6 +127,11 @@ impl ControlPlane {
         Rest::builder(self.server.uri(), "key").retries(RetryPolicy::NONE).build().unwrap()
     }
 
+    /// A client of it that repeats by itself, as the agent's own does.
+    pub(crate) fn repeating_rest(&self) -> Rest {
+        Rest::builder(self.server.uri(), "key").build().unwrap()
+    }
+
     /// Answers the next request whose path ends so with this.
     pub(crate) fn answer_next(&self, path: &'static str, answer: ResponseTemplate) {
         self.told.lock().unwrap().answers.push_back((path, answer));

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     contract::known,
+    drain::Drain,
     failpoint::failpoint,
     job::{Job, Status},
     pace::Backoff,
@@ -19,6 +20,9 @@ use crate::{
 const COLUMNS: &str = "status,claim_token,attempt,config_snapshot";
 /// How long an unanswered claim is asked about. After it the lease is over, and the row goes back to the queue by itself.
 const DOUBT: Duration = Duration::from_secs(60);
+
+/// How long a request that nobody waits for any more may still reach the database.
+const ON_ITS_WAY: Duration = Duration::from_secs(5);
 
 /// What became of a claim.
 #[derive(Debug)]
@@ -38,8 +42,12 @@ struct Row {
     config_snapshot: Value,
 }
 
-/// Tries to take one row. Errors: it was not taken, and may be tried again.
-pub(crate) async fn claim(rest: &Rest, id: Uuid, agent_name: &str) -> Result<Claim, Error> {
+/// Tries to take one row. Once the drain has begun no row is asked for any more, not even again. Errors: it was not taken,
+/// and may be tried again.
+pub(crate) async fn claim(rest: &Rest, id: Uuid, agent_name: &str, drain: &Drain) -> Result<Claim, Error> {
+    if drain.has_begun() {
+        return Ok(Claim::Lost);
+    }
     let claim_token = Uuid::new_v4();
     let wish = json!({
         "status": Status::Processing,
@@ -47,7 +55,12 @@ pub(crate) async fn claim(rest: &Rest, id: Uuid, agent_name: &str) -> Result<Cla
         "claimed_by": agent_name,
     });
     let request = rest.from("deployments").update(&wish).eq("id", id).eq("status", Status::Queued.as_str());
-    let answer = request.select(COLUMNS).rows::<Row>().await;
+    let answer = tokio::select! {
+        biased;
+        answer = request.select(COLUMNS).rows::<Row>() => answer,
+        // The transport would repeat what was not carried out. What is on its way may be carried out still.
+        () = drain.begun() => return look_a_last_time(rest, id, claim_token).await,
+    };
     failpoint!("claim.answered");
     match answer {
         Ok(rows) => Ok(judge(id, claim_token, rows)),
@@ -71,6 +84,21 @@ async fn look_again(rest: &Rest, id: Uuid, claim_token: Uuid, lost: Error) -> Re
             Ok(rows) => return Ok(judge(id, claim_token, rows)),
             Err(error) if Instant::now() >= give_up => return Err(error),
             Err(error) => sleep(backoff.after(&error)).await,
+        }
+    }
+}
+
+/// Looks for as long as a request that was let go can reach the database: won or not, nobody asks for the row again.
+async fn look_a_last_time(rest: &Rest, id: Uuid, claim_token: Uuid) -> Result<Claim, Error> {
+    let give_up = Instant::now() + ON_ITS_WAY;
+    loop {
+        let last = Instant::now() >= give_up;
+        match rest.from("deployments").select(COLUMNS).eq("id", id).rows::<Row>().await {
+            Ok(rows) if last || rows.iter().all(|row| row.status != Some(Status::Queued)) => {
+                return Ok(judge(id, claim_token, rows));
+            }
+            Err(error) if last => return Err(error),
+            _ => sleep(Duration::from_millis(500)).await,
         }
     }
 }

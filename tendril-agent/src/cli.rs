@@ -108,7 +108,7 @@ pub struct Cli {
     pub lock_timeout: Option<String>,
 
     /// The time from SIGTERM to the agent's end, such as `90s`, `10m`: for two thirds of it running jobs may go on, then
-    /// they are interrupted
+    /// they are interrupted. A second SIGTERM interrupts them at once, a third cuts their time to stop short
     #[arg(long, value_name = "TIME", env = "TENDRIL_SHUTDOWN_GRACE", default_value = "10m")]
     pub shutdown_grace: Option<String>,
 

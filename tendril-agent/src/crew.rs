@@ -15,12 +15,12 @@ use crate::{
     claim::{Claim, claim},
     failpoint::failpoint,
     intake::{Queue, Queued},
-    job::Phase,
     journey::Road,
-    lease::Leases,
+    lease::{Lease, Leases},
     pace::around,
     recovery::Leftover,
     rescue, series,
+    stop::StopReason,
 };
 
 /// After a lost race one of more rows is picked, up to this many: agents that race then meet less often.
@@ -63,6 +63,31 @@ impl Crew {
         }
     }
 
+    /// Lets approved plans go on, as many as there is room for.
+    pub(crate) fn admit(&self) {
+        while self.at_work() < self.road.config.concurrency && self.road.approvals.admit_next() {
+            self.gauge();
+        }
+    }
+
+    /// Nothing new begins.
+    pub(crate) fn drain(&self) {
+        self.road.drain.begin();
+    }
+
+    /// Interrupts what still runs.
+    pub(crate) fn interrupt(&self) {
+        // First: a job whose claim is won now hears it from there.
+        self.road.drain.interrupt();
+        self.leases.stop_all(StopReason::ShuttingDown);
+    }
+
+    /// Interrupts what still runs again, and kills it.
+    pub(crate) fn hasten(&self) {
+        self.road.drain.hasten();
+        self.leases.hasten_all();
+    }
+
     /// Takes on as many jobs as there is room for.
     pub(crate) fn hire(&mut self, queue: &mut Queue) {
         while self.at_work() < self.road.config.concurrency {
@@ -77,11 +102,11 @@ impl Crew {
     }
 
     /// Takes care of an attempt of an earlier life; until then nobody else works on its state.
-    pub(crate) fn adopt(&mut self, leftover: Leftover) {
+    pub(crate) fn adopt(&mut self, leftover: Leftover, lease: Option<Lease>) {
         metrics::counter!(series::LEFTOVERS).increment(1);
         let key = leftover.claim.state_key.clone().unwrap_or_default();
-        let waits = leftover.claim.phase == Phase::Approval;
-        let id = self.running.spawn(take_over(self.road.clone(), self.leases.clone(), leftover)).id();
+        let waits = lease.is_some();
+        let id = self.running.spawn(take_over(self.road.clone(), leftover, lease)).id();
         self.keys.insert(id, key);
         if !waits {
             self.settling.insert(id);
@@ -97,7 +122,7 @@ impl Crew {
         let road = self.road.clone();
         let state = road.config.state_backend.of(&road.config.state_dir, &key);
         let task = async move {
-            rescue::push(&road.config, &*road.runner, &state).await;
+            rescue::push(&road.config, &*road.runner, &state, &road.drain).await;
             Outcome::Done
         };
         let id = self.running.spawn(task).id();
@@ -134,10 +159,17 @@ impl Crew {
         again
     }
 
-    /// Waits until nobody is at work.
+    /// Waits until nobody is at work, and no command runs for the agent itself.
     pub(crate) async fn all_ended(&mut self) {
+        let drain = self.road.drain.clone();
         while !self.is_idle() {
             self.one_ended().await;
+        }
+        loop {
+            tokio::select! {
+                () = drain.errands_ended() => return,
+                _ = self.one_ended() => {}
+            }
         }
     }
 
@@ -152,20 +184,22 @@ impl Crew {
     }
 }
 
-async fn take_over(road: Road, leases: Leases, leftover: Leftover) -> Outcome {
-    match leftover.waiting_job(&road.rest).await {
-        Some(job) => {
+async fn take_over(road: Road, leftover: Leftover, lease: Option<Lease>) -> Outcome {
+    let job = if lease.is_some() { leftover.waiting_job(&road.rest).await } else { None };
+    match (job, lease) {
+        (Some(job), Some(lease)) => {
             tracing::info!(deployment = %job.id, attempt = job.attempt, "its plan waits for approval");
-            let lease = leases.hold(&job);
             let span = tracing::info_span!("job", deployment = %job.id, attempt = job.attempt);
             road.resume(job, &lease, leftover.workspace).instrument(span).await;
         }
-        None => {
+        (_, lease) => {
+            // It is not this agent's any more: the database need not hear of it.
+            drop(lease);
             let key = leftover.claim.state_key.clone();
             leftover.settle(&road.config, &road.rest).await;
             if let Some(key) = key {
                 let state = road.config.state_backend.of(&road.config.state_dir, &key);
-                rescue::push(&road.config, &*road.runner, &state).await;
+                rescue::push(&road.config, &*road.runner, &state, &road.drain).await;
             }
         }
     }
@@ -173,12 +207,19 @@ async fn take_over(road: Road, leases: Leases, leftover: Leftover) -> Outcome {
 }
 
 async fn work(road: Road, leases: Leases, row: Queued) -> Outcome {
-    match claim(&road.rest, row.id, &road.config.agent_name).await {
+    if road.drain.has_begun() {
+        return Outcome::Waits(row);
+    }
+    match claim(&road.rest, row.id, &road.config.agent_name, &road.drain).await {
         Ok(Claim::Won(job)) => {
             failpoint!("claim.won");
             metrics::counter!(series::JOBS_CLAIMED).increment(1);
             tracing::info!(deployment = %job.id, attempt = job.attempt, "claimed");
             let lease = leases.hold(&job);
+            // Won while the agent was told to end: it has the time that running jobs have, and hears what they heard.
+            if let Some(reason) = road.drain.stop.requested() {
+                lease.stop.request(reason);
+            }
             let span = tracing::info_span!("job", deployment = %job.id, attempt = job.attempt);
             road.travel(job, &lease).instrument(span).await;
             Outcome::Done
@@ -190,7 +231,10 @@ async fn work(road: Road, leases: Leases, row: Queued) -> Outcome {
         Err(error) => {
             metrics::counter!(series::CLAIMS_FAILED).increment(1);
             tracing::warn!(deployment = %row.id, %error, "a claim failed: trying again");
-            sleep(around(PAUSE)).await;
+            tokio::select! {
+                () = sleep(around(PAUSE)) => {}
+                () = road.drain.begun() => {}
+            }
             Outcome::Waits(row)
         }
     }

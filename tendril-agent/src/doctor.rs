@@ -133,7 +133,7 @@ fn disk(config: &Config) -> Result<(), String> {
             disk.used() / (1024 * 1024)
         ));
     }
-    let rescued = rescue::keys(&config.state_dir);
+    let rescued = rescue::kept(&config.state_dir);
     if rescued.is_empty() {
         return Ok(());
     }

@@ -259,7 +259,7 @@ impl Panel {
 
     /// Where states are that could not be written to their backend.
     fn rescued(&self) -> Vec<PathBuf> {
-        let keys = crate::rescue::keys(&self.config.state_dir);
+        let keys = crate::rescue::kept(&self.config.state_dir);
         let of = |key: &String| self.config.state_backend.of(&self.config.state_dir, key).rescued();
         keys.iter().filter_map(|key| of(key).ok()).flatten().collect()
     }

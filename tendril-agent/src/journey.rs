@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use crate::{
     approval::Approvals,
     config::Config,
+    drain::Drain,
     failpoint::failpoint,
     job::{Ending, ErrorCode, Failure, Job, Order, Phase, state_key},
     lease::Lease,
@@ -39,18 +40,20 @@ pub(crate) struct Road {
     pub(crate) roster: Roster,
     /// What no log of this agent may show; each job's redactor is an heir of it.
     pub(crate) secrets: Redactor,
+    /// The end of the agent.
+    pub(crate) drain: Drain,
 }
 
 impl Road {
     /// Takes a job to its end. Everything it learns is stored, or waits on disk for the next life of the agent.
     pub(crate) async fn travel(&self, job: Job, lease: &Lease) {
-        let opened = self.open_workspace(&job);
+        let opened = self.open_workspace(&job).await;
         self.go(job, lease, opened, Start::Workspace).await;
     }
 
     /// Goes on with a job whose plan waits for approval since an earlier life of the agent.
     pub(crate) async fn resume(&self, job: Job, lease: &Lease, workspace: Workspace) {
-        let opened = self.reopen_workspace(&job, workspace);
+        let opened = self.reopen_workspace(&job, workspace).await;
         self.go(job, lease, opened, Start::Approval).await;
     }
 
@@ -73,23 +76,29 @@ impl Road {
     }
 
     /// Makes the attempt's directory and sets its log in motion.
-    fn open_workspace(&self, job: &Job) -> io::Result<Opened> {
-        let workspace = Workspace::create(&self.config.work_dir, job)?;
-        failpoint!("workspace.made");
-        ClaimRecord::new(job, Phase::Claimed).save(&workspace.claim_file())?;
-        failpoint!("workspace.claimed");
+    async fn open_workspace(&self, job: &Job) -> io::Result<Opened> {
         let rules = self.config.spool_rules();
-        let (spool, reader) = LogSpool::create(&workspace.log_dir(), rules)?;
-        failpoint!("workspace.logging");
+        let (config, made) = (Arc::clone(&self.config), job.clone());
+        let (workspace, spool, reader) = blocking(move || {
+            let workspace = Workspace::create(&config.work_dir, &made)?;
+            failpoint!("workspace.made");
+            ClaimRecord::new(&made, Phase::Claimed).save(&workspace.claim_file())?;
+            failpoint!("workspace.claimed");
+            let (spool, reader) = LogSpool::create(&workspace.log_dir(), rules)?;
+            failpoint!("workspace.logging");
+            Ok((workspace, spool, reader))
+        })
+        .await?;
         let sink = LogSink::new(self.rest.clone(), job.id, job.attempt, rules.flush_after);
         let upload = tokio::spawn(sink.upload(reader));
         Ok(Opened { workspace, log: self.log(spool), upload })
     }
 
     /// Sets the log of an attempt in motion that an earlier life left.
-    fn reopen_workspace(&self, job: &Job, workspace: Workspace) -> io::Result<Opened> {
+    async fn reopen_workspace(&self, job: &Job, workspace: Workspace) -> io::Result<Opened> {
         let rules = self.config.spool_rules();
-        let (spool, mut reader) = LogSpool::resume(&workspace.log_dir(), rules)?;
+        let log_dir = workspace.log_dir();
+        let (spool, mut reader) = blocking(move || LogSpool::resume(&log_dir, rules)).await?;
         let mut sink = LogSink::new(self.rest.clone(), job.id, job.attempt, rules.flush_after);
         let upload = tokio::spawn(async move {
             reader.skip_to(sink.last_stored().await)?;
@@ -153,9 +162,7 @@ impl Road {
         let mut end = FinalStatus::new(&ending, changes, outputs).with_cost(estimate);
         end.error_message = end.error_message.map(|message| log.redactor.redact(&message).into_owned());
         failpoint!("ending.made");
-        if let Err(error) = end.save(&workspace.ending_file()) {
-            tracing::error!(%error, "the final status cannot be kept on disk; it is sent all the same");
-        }
+        keep(&end, workspace).await;
         failpoint!("ending.kept");
         Some(end)
     }
@@ -188,9 +195,7 @@ impl Road {
                 failpoint!("ending.uploaded");
                 end.log_count = Some(chunks);
                 // A later life then knows that the log is complete, and adds nothing to it.
-                if let Err(error) = end.save(&workspace.ending_file()) {
-                    tracing::error!(%error, "the final status cannot be kept on disk; it is sent all the same");
-                }
+                keep(&end, &workspace).await;
                 failpoint!("ending.counted");
             }
             Ok(Err(error)) => tracing::error!(%error, "the log spool cannot be read; the log has a gap"),
@@ -270,6 +275,14 @@ fn ending(halted: Result<(), Halt>, reason: Option<StopReason>) -> Ending {
         Some(StopReason::Fenced) => {
             Ending::Failed(Failure::new(ErrorCode::AgentLost, format!("The agent lost its claim {how}.")))
         }
+    }
+}
+
+/// The end of a job is on disk before it is sent.
+async fn keep(end: &FinalStatus, workspace: &Workspace) {
+    let (end, file) = (end.clone(), workspace.ending_file());
+    if let Err(error) = blocking(move || end.save(&file)).await {
+        tracing::error!(%error, "the final status cannot be kept on disk; it is sent all the same");
     }
 }
 

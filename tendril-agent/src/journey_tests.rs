@@ -37,6 +37,7 @@ impl Bench {
             approvals: Approvals::default(),
             roster: crate::roster::Roster::default(),
             secrets,
+            drain: crate::drain::Drain::default(),
         }
     }
 

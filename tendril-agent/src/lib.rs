@@ -37,6 +37,7 @@ mod cost;
 mod crew;
 mod disk;
 pub mod doctor;
+mod drain;
 mod failpoint;
 mod health;
 mod heartbeat;

@@ -14,7 +14,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, getpgid, getpgrp, kill_process, kill_process_group};
 
-use crate::runner::{Patience, Rung};
+use crate::runner::{BETWEEN_INTERRUPTS, Climb, Patience, Rung};
 
 /// Between two looks whether they have ended.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -32,20 +32,30 @@ pub(crate) fn of(data_dir: &Path) -> Vec<Pid> {
     .collect()
 }
 
-/// Ends them by the ladder: SIGINT to their groups, patience, a second SIGINT, SIGKILL. Answers none where there were none.
+/// Ends them by the ladder: SIGINT to their groups, patience, a second SIGINT, SIGKILL. What an earlier life sent already is
+/// not sent again: for Terraform a further interrupt is the order to drop everything. Answers none where there were none.
 /// Blocks for as long as that takes.
 pub(crate) fn end(data_dir: &Path, patience: Patience) -> Option<Rung> {
     let rungs = [
-        (Signal::INT, patience.graceful, Rung::Interrupted),
-        (Signal::INT, patience.forced, Rung::InterruptedTwice),
+        (patience.graceful.max(BETWEEN_INTERRUPTS), Rung::Interrupted),
+        (patience.forced, Rung::InterruptedTwice),
     ];
     let mut left = of(data_dir);
     if left.is_empty() {
         return None;
     }
-    for (signal, patience, rung) in rungs {
-        send(&left, signal);
-        let deadline = Instant::now() + patience;
+    let climbed = Climb::noted(data_dir);
+    for (patience, rung) in rungs {
+        let waited = match &climbed {
+            Some(climbed) if climbed.rung > rung => continue,
+            Some(climbed) if climbed.rung == rung => climbed.since.elapsed().unwrap_or_default(),
+            _ => {
+                Climb::note(data_dir, rung);
+                send(&left, Signal::INT);
+                Duration::ZERO
+            }
+        };
+        let deadline = Instant::now() + patience.saturating_sub(waited);
         loop {
             left = of(data_dir);
             if left.is_empty() {
@@ -100,6 +110,7 @@ fn send(pids: &[Pid], signal: Signal) {
 mod tests {
     use std::{
         os::unix::process::CommandExt,
+        path::PathBuf,
         process::{Child, Command, Stdio},
     };
 
@@ -125,21 +136,52 @@ mod tests {
         Patience { graceful: Duration::from_millis(graceful), forced: Duration::from_millis(200) }
     }
 
+    fn data_dir(dir: &tempfile::TempDir) -> PathBuf {
+        let data = dir.path().join("data");
+        fs::create_dir(&data).unwrap();
+        data
+    }
+
     #[test]
     fn what_listens_ends_after_one_interrupt() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(end(dir.path(), patience(0)), None);
-        let mut child = start(dir.path(), "(trap 'exit 1' INT; sleep 600)");
-        assert_eq!(end(dir.path(), patience(10_000)), Some(Rung::Interrupted));
+        let data = data_dir(&dir);
+        assert_eq!(end(&data, patience(0)), None);
+        let mut child = start(&data, "(trap 'exit 1' INT; sleep 600)");
+        assert_eq!(end(&data, patience(10_000)), Some(Rung::Interrupted));
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn what_an_earlier_life_sent_is_not_sent_again() {
+        let count = "n=0; trap 'n=$((n+1)); echo $n >$TF_DATA_DIR/count' INT; touch $TF_DATA_DIR/ready; while :; do sleep 0.02; done";
+        for (earlier, sent) in
+            [(None, "2\n"), (Some(Rung::Interrupted), "1\n"), (Some(Rung::InterruptedTwice), "")]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            let data = data_dir(&dir);
+            let mut child = start(&data, &format!("({count})"));
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while !data.join("ready").exists() {
+                assert!(Instant::now() < deadline);
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            if let Some(rung) = earlier {
+                Climb::note(&data, rung);
+            }
+            assert_eq!(end(&data, patience(100)), Some(Rung::Killed));
+            assert_eq!(fs::read_to_string(data.join("count")).unwrap_or_default(), sent, "{earlier:?}");
+            child.wait().unwrap();
+        }
     }
 
     #[test]
     fn what_is_deaf_is_killed_also_in_another_session() {
         let dir = tempfile::tempdir().unwrap();
-        let mut child = start(dir.path(), "trap '' INT TERM; setsid sleep 600");
-        assert_eq!(end(dir.path(), patience(100)), Some(Rung::Killed));
-        assert!(of(dir.path()).is_empty());
+        let data = data_dir(&dir);
+        let mut child = start(&data, "trap '' INT TERM; setsid sleep 600");
+        assert_eq!(end(&data, patience(100)), Some(Rung::Killed));
+        assert!(of(&data).is_empty());
         child.wait().unwrap();
     }
 }

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     job::{ErrorCode, Failure},
+    terraform::message::Changes,
     workspace::{Workspace, private_file},
 };
 
@@ -22,6 +23,9 @@ pub(crate) struct PlanSeal {
     module: String,
     /// Of the template in the agent's templates directory.
     template: String,
+    /// What the plan would change: shown with its digest.
+    #[serde(default)]
+    pub(crate) changes: Option<Changes>,
 }
 
 impl PlanSeal {
@@ -31,6 +35,7 @@ impl PlanSeal {
             plan: format!("{:x}", Sha256::digest(fs::read(workspace.plan_file())?)),
             module: tree(&workspace.module_dir())?,
             template: tree(template_dir)?,
+            changes: None,
         })
     }
 

@@ -12,6 +12,7 @@ use crate::{
     config::{Config, Timing},
     failpoint::failpoint,
     job::{Ending, ErrorCode, Failure, Job, Phase, Status},
+    lease::{Lease, Leases},
     log_sink::LogSink,
     log_spool::{LogSpool, Stream},
     orphans,
@@ -68,15 +69,19 @@ fn found(workspace: Workspace) -> Option<Leftover> {
 }
 
 impl Leftover {
-    /// The job, if its plan waits for approval and the database still counts it as this claim's. Asks until there is an
+    /// Holds the claim, if the plan of this attempt may still wait for approval.
+    pub(crate) fn hold(&self, leases: &Leases) -> Option<Lease> {
+        let waits = self.claim.phase == Phase::Approval && !self.workspace.ending_file().exists();
+        let ClaimRecord { deployment_id: id, attempt, claim_token, .. } = self.claim;
+        waits.then(|| leases.hold(&Job { id, attempt, claim_token, config: Value::Null }))
+    }
+
+    /// The job, if the database still counts it as this claim's. Asks until there is an
     /// answer: the control plane was there a moment ago.
     pub(crate) async fn waiting_job(&self, rest: &Rest) -> Option<Job> {
         #[derive(Deserialize)]
         struct Row {
             config_snapshot: Value,
-        }
-        if self.claim.phase != Phase::Approval || self.workspace.ending_file().exists() {
-            return None;
         }
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(15));
         let ClaimRecord { deployment_id: id, attempt, claim_token, .. } = self.claim;
@@ -120,7 +125,8 @@ impl Leftover {
             if let Some(end) = &mut end {
                 end.log_count = Some(chunks);
                 // If this life ends too, the next one must not add to a log that the row may have counted.
-                end.save(&workspace.ending_file())?;
+                let (end, file) = (end.clone(), workspace.ending_file());
+                blocking(move || end.save(&file)).await?;
                 failpoint!("recovery.counted");
             }
         }
@@ -131,7 +137,7 @@ impl Leftover {
             }
             failpoint!("recovery.stored");
         }
-        workspace.remove()
+        blocking(move || workspace.remove()).await
     }
 }
 
@@ -160,7 +166,7 @@ impl Remains {
         blocking(move || {
             let ended = orphans::end(&workspace.data_dir(), patience);
             metrics::counter!(series::ORPHANS_ENDED).increment(ended.is_some().into());
-            if let Ok(holder) = Holder::load(&workspace.holder_file()) {
+            if let Ok(holder) = Holder::of_earlier_life(&workspace.holder_file(), ended.is_some()) {
                 holder.bury(&state)?;
             }
             Ok(Self { ended, rescue: workspace.clear_run(&state) })
@@ -197,7 +203,9 @@ async fn upload(
     ended: bool,
 ) -> io::Result<u64> {
     let rules = config.spool_rules();
-    let (mut spool, mut reader) = match LogSpool::resume(&workspace.log_dir(), rules) {
+    let log_dir = workspace.log_dir();
+    let resumed = blocking(move || LogSpool::resume(&log_dir, rules)).await;
+    let (mut spool, mut reader) = match resumed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         resumed => resumed?,
     };

@@ -102,7 +102,7 @@ async fn a_terraform_that_survived_its_agent_is_ended_politely_and_its_lock_reme
     let workspace = leave_behind(dir.path(), Phase::Apply);
     let config = bench::config(dir.path());
     let state = config.state_backend.of(&config.state_dir, "");
-    let held = Holder::new(Uuid::from_u128(1), 2, &state, "apply", std::time::Duration::ZERO);
+    let held = Holder::new(Uuid::from_u128(1), 2, &state, "OperationTypeApply", std::time::Duration::ZERO);
     held.save(&workspace.holder_file()).unwrap();
     let mut survivor = std::process::Command::new("/bin/bash")
         .args(["-c", "trap 'touch interrupted; exit 1' INT; touch ready; while :; do sleep 0.02; done"])

@@ -68,7 +68,7 @@ impl Run<'_> {
         if let Some(changes) = changes {
             self.board.plan(changes);
         }
-        let seal = self.seal(&template).await?;
+        let seal = self.seal(&template, changes).await?;
         self.results.changes = changes;
         match order.action {
             Action::Plan => Ok(()),
@@ -87,9 +87,17 @@ impl Run<'_> {
         let order = Order::parse(&self.job.config)?;
         let state = self.road.state(&order, self.job);
         let template = self.template(&order)?;
-        let seal = PlanSeal::load(self.workspace)
-            .map_err(|error| Failure::internal("the digests of the plan cannot be read", &error))?;
-        seal.check(self.workspace, template.dir())?;
+        let workspace = self.workspace.clone();
+        let loaded = blocking(move || PlanSeal::load(&workspace)).await;
+        let seal =
+            loaded.map_err(|error| Failure::internal("the digests of the plan cannot be read", &error))?;
+        self.check(&seal, &template).await?;
+        // The earlier life may have ended before the row had them: nobody could approve.
+        if let Some(changes) = seal.changes {
+            self.board.plan(changes);
+        }
+        self.board.sealed(&seal.plan);
+        self.results.changes = seal.changes;
         self.approval(&seal).await?;
         self.change(&order, &state, &seal, &template).await
     }
@@ -142,10 +150,11 @@ impl Run<'_> {
     }
 
     /// Takes the digests of what was planned, and tells the row.
-    async fn seal(&self, template: &Template) -> Result<PlanSeal, Halt> {
+    async fn seal(&self, template: &Template, changes: Option<Changes>) -> Result<PlanSeal, Halt> {
         let (workspace, from) = (self.workspace.clone(), template.dir().to_path_buf());
         let sealed = blocking(move || {
-            let seal = PlanSeal::of(&workspace, &from)?;
+            let mut seal = PlanSeal::of(&workspace, &from)?;
+            seal.changes = changes;
             seal.save(&workspace)?;
             Ok(seal)
         });
@@ -155,9 +164,17 @@ impl Run<'_> {
         Ok(seal)
     }
 
+    /// Refuses to go on if anything is not as it was when the plan was made.
+    async fn check(&self, seal: &PlanSeal, template: &Template) -> Result<(), Halt> {
+        let (workspace, from, sealed) = (self.workspace.clone(), template.dir().to_path_buf(), seal.clone());
+        let checked = blocking(move || Ok(sealed.check(&workspace, &from))).await;
+        Ok(checked.map_err(|error| Failure::internal("the saved plan cannot be checked", &error))??)
+    }
+
     /// Waits for a person's word.
     async fn approval(&self, seal: &PlanSeal) -> Result<(), Halt> {
         self.keep(Phase::Approval).await?;
+        failpoint!("approval.kept");
         self.phase(Phase::Approval);
         self.log.writer.remark(format!("The plan {} waits for approval.", seal.plan)).await;
         match self.road.approvals.wait(&self.road.rest, self.job, &seal.plan, self.stop).await {
@@ -178,9 +195,7 @@ impl Run<'_> {
         seal: &PlanSeal,
         template: &Template,
     ) -> Result<(), Halt> {
-        let (workspace, from, sealed) = (self.workspace.clone(), template.dir().to_path_buf(), seal.clone());
-        let checked = blocking(move || Ok(sealed.check(&workspace, &from))).await;
-        checked.map_err(|error| Failure::internal("the saved plan cannot be checked", &error))??;
+        self.check(seal, template).await?;
         self.enter(if order.action == Action::Destroy { Phase::Destroy } else { Phase::Apply }).await?;
         let bench = self.bench(order, state);
         bench.go_on(Step::Apply)?;

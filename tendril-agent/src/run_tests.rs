@@ -50,6 +50,7 @@ impl Bench {
             approvals: Approvals::default(),
             roster: crate::roster::Roster::default(),
             secrets: Redactor::default(),
+            drain: crate::drain::Drain::default(),
         }
     }
 
@@ -101,7 +102,14 @@ impl Bench {
         let leftover = left.pop().expect("a leftover");
         let job = leftover.waiting_job(&road.rest).await.expect("it still waits");
         let lease = self.leases.hold(&job);
-        road.resume(job, &lease, leftover.workspace).await;
+        let resumed = road.resume(job, &lease, leftover.workspace);
+        tokio::pin!(resumed);
+        loop {
+            tokio::select! {
+                () = &mut resumed => return,
+                () = road.approvals.changed() => { road.approvals.admit_next(); }
+            }
+        }
     }
 
     fn workspace(&self) -> PathBuf {
@@ -117,6 +125,55 @@ impl Bench {
     }
 }
 
+/// Waits until an approved plan is in line for a place, and gives it one.
+async fn admitted(road: &Road) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !road.approvals.admit_next() {
+        assert!(Instant::now() < deadline, "nobody asks for a place");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_approved_plan_waits_for_a_place_and_can_be_cancelled_there() {
+    let bench = Bench::new().await;
+    let road = bench.road();
+    let approve = async {
+        let plan = bench.rests(&road).await;
+        assert!(!road.approvals.admit_next(), "nobody is approved yet");
+        road.approvals.tell(CLAIM, plan);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(road.approvals.count(), 1, "it goes on waiting, now for a place");
+        bench.leases.cancel(CLAIM);
+    };
+    tokio::join!(bench.travel(&road), approve);
+    assert_eq!(bench.end()["error_message"], "Cancelled before apply began.");
+    assert!(!bench.applied() && !road.approvals.admit_next());
+}
+
+#[tokio::test]
+async fn a_plan_whose_row_was_never_told_of_it_is_shown_by_the_next_life() {
+    let bench = Bench::new().await;
+    bench.wait_and_stop().await;
+    let before = bench.plane.told(|told| told.patches.len());
+    let shown = async {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let shows = |patch: &Value| {
+            patch["phase"] == "APPROVAL"
+                && patch["plan_sha256"].is_string()
+                && patch["plan_summary"]["add"] == 1
+        };
+        while !bench.plane.told(|told| told.patches[before..].iter().any(shows)) {
+            assert!(Instant::now() < deadline, "{:?}", bench.plane.told(|told| told.patches.clone()));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        bench.leases.cancel(CLAIM);
+    };
+    tokio::join!(bench.take_over(None), shown);
+    assert_eq!(bench.end()["status"], "CANCELLED");
+    assert_eq!(bench.end()["plan_summary"]["add"], 1);
+}
+
 #[tokio::test]
 async fn a_plan_waits_for_the_word_about_exactly_itself() {
     let bench = Bench::new().await;
@@ -128,6 +185,7 @@ async fn a_plan_waits_for_the_word_about_exactly_itself() {
         assert_eq!(road.approvals.count(), 1, "another plan's approval is none");
         assert!(!bench.applied());
         road.approvals.tell(CLAIM, plan);
+        admitted(&road).await;
     };
     tokio::join!(bench.travel(&road), approve);
     assert_eq!(bench.end()["status"], "SUCCESS");

@@ -4,7 +4,14 @@
 //! providers ignore it, `local-exec` children end), then patience, then a second SIGINT, then SIGKILL to the group.
 //! SIGTERM is never sent: providers die of it in the middle of a change.
 
-use std::{collections::BTreeMap, ffi::OsString, fmt, io, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, SystemTime},
+};
 
 use futures_util::future::BoxFuture;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -18,6 +25,8 @@ use crate::{log_spool::Stream, reaper, stop::Stop};
 
 /// Bytes of one read from a pipe: what a Linux pipe holds.
 const READ_SIZE: usize = 64 * 1024;
+/// The least time between two interrupts: of two that come at once, a program sees one.
+pub(crate) const BETWEEN_INTERRUPTS: Duration = Duration::from_secs(1);
 /// How long a pipe may stay open after its program and the program's group are gone.
 const LEFTOVER: Duration = Duration::from_secs(2);
 
@@ -81,6 +90,41 @@ impl fmt::Display for Rung {
     }
 }
 
+/// How far the ladder was climbed for the processes of an attempt: noted beside its data directory, so that a later life of
+/// the agent goes on from there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Climb {
+    /// The rung that was reached.
+    pub(crate) rung: Rung,
+    /// When.
+    pub(crate) since: SystemTime,
+}
+
+impl Climb {
+    /// The note's place.
+    pub(crate) fn file(data_dir: &Path) -> PathBuf {
+        data_dir.with_extension("interrupts")
+    }
+
+    /// What was noted; none, if nothing was sent yet.
+    pub(crate) fn noted(data_dir: &Path) -> Option<Self> {
+        let file = Self::file(data_dir);
+        let rung = match fs::metadata(&file).ok()?.len() {
+            1 => Rung::Interrupted,
+            _ => Rung::InterruptedTwice,
+        };
+        Some(Self { rung, since: fs::metadata(&file).and_then(|meta| meta.modified()).ok()? })
+    }
+
+    /// Notes what is sent now. Not synced: after a power cut there is no process left.
+    pub(crate) fn note(data_dir: &Path, rung: Rung) {
+        let sent = if rung == Rung::Interrupted { "1" } else { "12" };
+        if let Err(error) = fs::write(Self::file(data_dir), sent) {
+            tracing::warn!(%error, "it cannot be noted that a program was interrupted");
+        }
+    }
+}
+
 /// How a program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Exit {
@@ -88,6 +132,14 @@ pub(crate) struct Exit {
     pub(crate) code: Option<i32>,
     /// How far the ladder was climbed.
     pub(crate) rung: Rung,
+}
+
+impl Exit {
+    /// Whether a program that did not succeed may have ended without giving back what it held: a signal ended it, it was told
+    /// twice to end and left at once, or it crashed. Terraform says 1 where it gave up in good order.
+    pub(crate) fn was_abrupt(self) -> bool {
+        self.rung >= Rung::InterruptedTwice || self.code != Some(1)
+    }
 }
 
 /// Takes what a program writes. A sink that is full makes the program wait.
@@ -135,7 +187,7 @@ async fn run(command: Command, sink: &dyn Sink, stop: &Stop) -> io::Result<Exit>
         .stderr(Stdio::piped())
         .process_group(0);
     let (mut child, pid, _own) = reaper::spawn(&mut program)?;
-    let group = Group(pid);
+    let group = Group { pid, data_dir: command.env.get(OsStr::new("TF_DATA_DIR")).map(PathBuf::from) };
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let pumps = async {
         tokio::join!(pump(stdout, Stream::Stdout, sink), pump(stderr, Stream::Stderr, sink));
@@ -164,17 +216,17 @@ async fn run(command: Command, sink: &dyn Sink, stop: &Stop) -> io::Result<Exit>
 async fn ladder(child: &mut Child, group: &Group, stop: &Stop, patience: Patience) -> io::Result<Exit> {
     tokio::select! {
         status = child.wait() => return Ok(Exit { code: status?.code(), rung: Rung::Untouched }),
-        () = stop.wait() => group.interrupt(),
+        () = stop.wait() => group.interrupt(Rung::Interrupted),
     }
     let hurried = async {
         tokio::select! {
             () = sleep(patience.graceful) => {}
-            () = stop.wait_hastened() => {}
+            ((), ()) = async { tokio::join!(stop.wait_hastened(), sleep(BETWEEN_INTERRUPTS)) } => {}
         }
     };
     tokio::select! {
         status = child.wait() => return Ok(Exit { code: status?.code(), rung: Rung::Interrupted }),
-        () = hurried => group.interrupt(),
+        () = hurried => group.interrupt(Rung::InterruptedTwice),
     }
     if let Ok(status) = timeout(patience.forced, child.wait()).await {
         return Ok(Exit { code: status?.code(), rung: Rung::InterruptedTwice });
@@ -202,10 +254,17 @@ async fn pump(source: Option<impl AsyncRead + Unpin>, stream: Stream, sink: &dyn
 
 /// The program's process group; killed when dropped, so that an abandoned run leaves nothing behind.
 #[derive(Debug)]
-struct Group(Pid);
+struct Group {
+    pid: Pid,
+    /// Where it is noted what was sent.
+    data_dir: Option<PathBuf>,
+}
 
 impl Group {
-    fn interrupt(&self) {
+    fn interrupt(&self, rung: Rung) {
+        if let Some(data_dir) = &self.data_dir {
+            Climb::note(data_dir, rung);
+        }
         self.send(Signal::INT);
     }
 
@@ -215,7 +274,7 @@ impl Group {
 
     fn send(&self, signal: Signal) {
         // The only error that can happen says that nobody is left.
-        let _gone = kill_process_group(self.0, signal);
+        let _gone = kill_process_group(self.pid, signal);
     }
 }
 

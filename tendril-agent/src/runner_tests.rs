@@ -154,6 +154,27 @@ async fn haste_cuts_the_patience_short_and_deaf_programs_are_killed() {
 }
 
 #[tokio::test]
+async fn haste_sends_a_second_interrupt_that_is_seen_as_one_of_its_own() {
+    let (kept, stop) = (Kept::default(), Stop::default());
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = script(
+        "n=0; trap 'n=$((n+1)); echo int $n; [ $n = 2 ] && exit 1' INT; echo ready; while :; do sleep 0.02; done",
+    );
+    command.env.insert("TF_DATA_DIR".into(), dir.path().join("data").into());
+    let run = LocalRunner.run(command, &kept, &stop);
+    let order = async {
+        kept.has("ready").await;
+        stop.request(StopReason::ShuttingDown);
+        stop.hasten();
+    };
+    let (exit, ()) = tokio::join!(run, order);
+    assert_eq!(exit.unwrap(), Exit { code: Some(1), rung: Rung::InterruptedTwice });
+    assert!(kept.stdout().contains("int 1\nint 2"), "{}", kept.stdout());
+    // A later life knows what was sent.
+    assert_eq!(Climb::noted(&dir.path().join("data")).unwrap().rung, Rung::InterruptedTwice);
+}
+
+#[tokio::test]
 async fn an_orphan_that_holds_the_pipes_does_not_hold_the_job() {
     let (kept, started) = (Kept::default(), Instant::now());
     let exit = LocalRunner.run(script("sleep 600 & echo $!"), &kept, &Stop::default()).await.unwrap();

@@ -1,4 +1,4 @@
-//! The end of the agent: SIGTERM or SIGINT begins the drain, a second one hastens it.
+//! The end of the agent: SIGTERM or SIGINT begins the drain, a second one interrupts running jobs, a third hastens their end.
 
 use std::{io, time::Duration};
 
@@ -37,6 +37,7 @@ impl Timetable {
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
     drain: CancellationToken,
+    interrupt: CancellationToken,
     hasten: CancellationToken,
 }
 
@@ -51,9 +52,15 @@ impl Shutdown {
         self.drain.cancel();
     }
 
-    /// Interrupts running jobs now, and cuts patience short.
-    pub fn hasten(&self) {
+    /// Interrupts running jobs now; they have their time to stop in good order.
+    pub fn interrupt(&self) {
         self.drain.cancel();
+        self.interrupt.cancel();
+    }
+
+    /// Interrupts running jobs now, and cuts that time short too.
+    pub fn hasten(&self) {
+        self.interrupt();
         self.hasten.cancel();
     }
 
@@ -67,12 +74,22 @@ impl Shutdown {
         self.drain.cancelled().await;
     }
 
+    /// Whether running jobs are interrupted.
+    pub fn is_interrupting(&self) -> bool {
+        self.interrupt.is_cancelled()
+    }
+
+    /// Waits for the order to interrupt.
+    pub async fn interrupting(&self) {
+        self.interrupt.cancelled().await;
+    }
+
     /// Waits for the haste.
     pub async fn hastened(&self) {
         self.hasten.cancelled().await;
     }
 
-    /// Drains on the first SIGTERM or SIGINT of the process, hastens on the second.
+    /// Drains on the first SIGTERM or SIGINT of the process, interrupts on the second, hastens on the third.
     ///
     /// Must be called inside a runtime. Errors: the handlers cannot be installed.
     pub fn on_signals(&self) -> io::Result<()> {
@@ -84,9 +101,14 @@ impl Shutdown {
                     _ = term.recv() => {}
                     _ = int.recv() => {}
                 }
-                if shutdown.is_draining() {
-                    tracing::warn!("asked to stop a second time: running jobs are interrupted now");
+                if shutdown.is_interrupting() {
+                    tracing::warn!(
+                        "asked to stop a third time: what still runs is interrupted again, and killed"
+                    );
                     shutdown.hasten();
+                } else if shutdown.is_draining() {
+                    tracing::warn!("asked to stop a second time: running jobs are interrupted now");
+                    shutdown.interrupt();
                 } else {
                     tracing::info!("asked to stop: no new jobs, running ones may end");
                     shutdown.drain();

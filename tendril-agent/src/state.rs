@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::workspace::{private_dir, private_file};
 
+pub(crate) mod alarm;
 pub(crate) mod holder;
 pub(crate) mod inquiry;
 pub(crate) mod lock;

@@ -68,6 +68,15 @@ impl Step {
         }
     }
 
+    /// What Terraform writes into the lock that it takes for it; none where it takes none.
+    pub(crate) const fn operation(self) -> Option<&'static str> {
+        match self {
+            Self::Plan => Some("OperationTypePlan"),
+            Self::Apply => Some("OperationTypeApply"),
+            Self::Init | Self::Output => None,
+        }
+    }
+
     /// Whether an exit code means that it did what it should. `plan -detailed-exitcode` says 2 where there are changes.
     pub(crate) fn succeeded(self, code: Option<i32>) -> bool {
         code == Some(0) || self == Self::Plan && code == Some(2)

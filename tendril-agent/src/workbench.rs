@@ -17,11 +17,12 @@ use crate::{
     log_writer::{Capture, Findings, LogWriter},
     plugin_cache,
     redact::Redactor,
-    rescue::{self, Quote},
+    rescue::{self, Push, Quote, Stored},
     runner::{Command, Exit, Rung, Runner, Sink},
     series,
     state::{
         State,
+        alarm::Alarms,
         holder::{Holder, who},
         inquiry,
         lock::Lock,
@@ -183,9 +184,22 @@ impl Workbench<'_> {
         }
         for file in self.state.rescued().map_err(fault)? {
             self.go_on(Step::Plan)?;
-            let command = self.config.terraform.push(&file, self.workspace, &self.config.timing);
-            self.errand(command).await?.map_err(|why| self.not_stored(&file, &why))?;
-            std::fs::remove_file(&file).map_err(fault)?;
+            let push = Push {
+                config: self.config,
+                runner: self.runner,
+                state: self.state,
+                workspace: self.workspace,
+                stop: self.stop,
+                id: self.job.id,
+                attempt: self.job.attempt,
+            };
+            match push.store(&file).await.map_err(fault)? {
+                Stored::Done => {}
+                Stored::Refused(why) => {
+                    return Err(self.not_stored(&file, &self.log.redactor.redact(&why)).into());
+                }
+                Stored::Stopped(exit) => return Err(Halt::Stopped(Step::Init, exit.rung, exit.code)),
+            }
             self.remark(format!(
                 "State of an earlier run that was kept in {} is stored now.",
                 file.display()
@@ -231,20 +245,29 @@ impl Workbench<'_> {
         let _timed = Timed { step, since: Instant::now() };
         let timing = crate::config::Timing { lock_timeout: patience, ..self.config.timing };
         let command = self.config.terraform.command(step, self.order.action, self.workspace, &timing);
-        if !matches!(step, Step::Plan | Step::Apply) {
-            return self.run(command, sink).await;
-        }
-        let holder = Holder::new(self.job.id, self.job.attempt, self.state, step.name(), patience);
-        let file = self.workspace.holder_file();
+        let Some(operation) = step.operation() else { return self.run(command, sink).await };
         let disk =
             |error: io::Error| Failure::internal("the agent's work directory cannot be written", &error);
-        holder.save(&file).map_err(disk)?;
-        let (exit, findings) = self.run(command, sink).await?;
-        if exit.code.is_none() {
-            holder.bury(self.state).map_err(disk)?;
-        }
-        std::fs::remove_file(&file).map_err(disk)?;
-        Ok((exit, findings))
+        let alarms = Alarms::new(sink, self.state, self.workspace);
+        let holder = Holder::new(self.job.id, self.job.attempt, self.state, operation, patience);
+        let left = |ran: &Result<(Exit, Findings), Halt>| {
+            let abrupt = |exit: Exit| !step.succeeded(exit.code) && exit.was_abrupt();
+            ran.as_ref().is_ok_and(|(exit, _)| abrupt(*exit)) || alarms.lock_left()
+        };
+        let ran = self.run(command, &alarms);
+        let ran = holder.during(self.workspace.holder_file(), self.state, ran, left).await.map_err(disk)?;
+        alarms.settle().await.map_err(|error| self.state_lost(&error))?;
+        ran
+    }
+
+    fn state_lost(&self, error: &io::Error) -> Failure {
+        Failure::new(
+            ErrorCode::StateNotStored,
+            format!(
+                "Terraform could write the state {} neither to its backend nor to a file and printed it, and the agent can keep it nowhere either ({error}). What was changed is not in the state: import it, or remove it by hand.",
+                self.state.key()
+            ),
+        )
     }
 
     async fn run(&self, command: io::Result<Command>, sink: &dyn Sink) -> Result<(Exit, Findings), Halt> {

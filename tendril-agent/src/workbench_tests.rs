@@ -15,6 +15,7 @@ use crate::{
     approval::Approvals,
     bench::{self, ControlPlane},
     config::Config,
+    drain::Drain,
     job::Job,
     journey::Road,
     lease::Leases,
@@ -22,7 +23,7 @@ use crate::{
     recovery::leftovers,
     rescue,
     runner::LocalRunner,
-    state::StateBackend,
+    state::{StateBackend, inquiry},
 };
 
 /// A state server as terraform's `http` backend expects it.
@@ -37,6 +38,14 @@ struct Kept {
     lock: Option<Value>,
     /// Answers writes with 500.
     refuses_writes: bool,
+    /// Answers no write in time.
+    stalls_writes: bool,
+    /// How many writes there were.
+    writes: usize,
+    /// Answers so many locks with 500 that it gives.
+    loses_answers: usize,
+    /// Answers with 500 whoever gives a lock back.
+    refuses_unlocks: bool,
 }
 
 struct Desk(Arc<Mutex<Kept>>);
@@ -55,6 +64,10 @@ impl Respond for Desk {
                 Some(state) => ResponseTemplate::new(200).set_body_bytes(state.clone()),
                 None => ResponseTemplate::new(404),
             },
+            "POST" if kept.stalls_writes => {
+                kept.writes += 1;
+                ResponseTemplate::new(500).set_delay(Duration::from_secs(600))
+            }
             "POST" if kept.refuses_writes => ResponseTemplate::new(500),
             "POST" => {
                 kept.state = Some(request.body.clone());
@@ -65,8 +78,13 @@ impl Respond for Desk {
                     return ResponseTemplate::new(423).set_body_json(lock);
                 }
                 kept.lock = serde_json::from_slice(&request.body).ok();
+                if kept.loses_answers > 0 {
+                    kept.loses_answers -= 1;
+                    return ResponseTemplate::new(500);
+                }
                 ResponseTemplate::new(200)
             }
+            "UNLOCK" if kept.refuses_unlocks => ResponseTemplate::new(500),
             "UNLOCK" => {
                 kept.lock = None;
                 ResponseTemplate::new(200)
@@ -140,6 +158,7 @@ impl Bench {
             approvals: Approvals::default(),
             roster: crate::roster::Roster::default(),
             secrets: crate::redact::Redactor::default(),
+            drain: crate::drain::Drain::default(),
         }
     }
 
@@ -242,6 +261,92 @@ async fn the_lock_of_an_own_dead_attempt_is_removed() {
 }
 
 #[tokio::test]
+async fn a_lock_that_terraform_left_when_it_was_told_twice_to_end_is_removed() {
+    let server = StateServer::start().await;
+    let mut bench = Bench::with_state(&server).await;
+    bench.config.timing.apply_cancel_grace = Duration::from_secs(2);
+    server.kept(|kept| kept.stalls_writes = true);
+    let cancel = async {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while server.kept(|kept| kept.writes) == 0 {
+            assert!(Instant::now() < deadline, "terraform never stored its state");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        bench.leases.cancel(Uuid::from_u128(2));
+    };
+    tokio::join!(bench.travel(gate(0)), cancel);
+    // The second rung, with the real program: it leaves at once, with an exit code of its own, and keeps its lock.
+    assert_eq!(bench.message(), "Cancelled during apply: it ended after a second interrupt (SIGINT).");
+    let lock = server.kept(|kept| kept.lock.clone()).expect("terraform left its lock");
+    assert_eq!(lock["Operation"], "OperationTypeApply");
+
+    server.kept(|kept| kept.stalls_writes = false);
+    bench.travel_as(Uuid::from_u128(7), gate(0)).await;
+    assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.message());
+    assert_eq!(server.kept(|kept| kept.lock.clone()), None);
+}
+
+#[tokio::test]
+async fn a_step_that_fails_in_good_order_leaves_no_note_behind() {
+    let server = StateServer::start().await;
+    let bench = Bench::with_state(&server).await;
+    bench.travel(json!({"template": "broken", "stack": "s"})).await;
+    assert_eq!(bench.end()["error_code"], "TERRAFORM_FAILED", "{}", bench.message());
+    let state = bench.config.state_backend.of(&bench.config.state_dir, "broken.s");
+    assert_eq!((state.dead_holders().len(), server.kept(|kept| kept.lock.clone())), (0, None));
+}
+
+#[tokio::test]
+async fn a_state_that_terraform_can_only_print_is_kept_and_stored_later() {
+    for state_dir_is_usable in [true, false] {
+        let server = StateServer::start().await;
+        let mut bench = Bench::with_state(&server).await;
+        bench.config.templates_dir = bench.dir.path().join("templates");
+        let template = bench.config.templates_dir.join("dumps");
+        fs::create_dir_all(&template).unwrap();
+        // Where there is a directory, Terraform cannot make its file.
+        let dumps = r#"resource "terraform_data" "dumps" {
+            input = "12345678901234567890"
+            provisioner "local-exec" { command = "mkdir errored.tfstate; sleep 1" }
+        }"#;
+        fs::write(template.join("main.tf"), dumps).unwrap();
+        server.kept(|kept| kept.refuses_writes = true);
+        let state = bench.config.state_backend.of(&bench.config.state_dir, "dumps.s");
+        let order = json!({"template": "dumps", "stack": "s"});
+        let spoil = async {
+            let started = async {
+                bench.said("dumps: Creating...").await;
+                fs::remove_dir_all(state.dir()).unwrap();
+                fs::write(state.dir(), "").unwrap();
+            };
+            if !state_dir_is_usable {
+                started.await;
+            }
+        };
+        tokio::join!(bench.travel(order.clone()), spoil);
+        let log = bench.plane.told(bench::Told::log);
+        assert!(log.contains("Emergency state dump") && !log.contains("lineage"), "{log}");
+        let name = format!("{}.1", Uuid::from_u128(1));
+        let place = if state_dir_is_usable {
+            state.rescue_place(&name)
+        } else {
+            bench.config.work_dir.join(name).join("errored.tfstate")
+        };
+        assert!(bench.message().contains(place.to_str().unwrap()), "{}", bench.message());
+        let kept: Value = serde_json::from_slice(&fs::read(&place).unwrap()).unwrap();
+        assert_eq!(kept["resources"][0]["name"], "dumps");
+
+        if !state_dir_is_usable {
+            fs::remove_file(state.dir()).unwrap();
+        }
+        server.kept(|kept| kept.refuses_writes = false);
+        bench.travel_as(Uuid::from_u128(7), order).await;
+        assert_eq!(bench.end()["plan_summary"], json!({"add": 0, "change": 0, "remove": 0}), "it is known");
+        assert!(!place.exists());
+    }
+}
+
+#[tokio::test]
 async fn state_that_the_backend_refuses_is_kept_named_and_stored_later() {
     let server = StateServer::start().await;
     let bench = Bench::with_state(&server).await;
@@ -259,9 +364,9 @@ async fn state_that_the_backend_refuses_is_kept_named_and_stored_later() {
 
     // At the next start the server takes it.
     server.kept(|kept| kept.refuses_writes = false);
-    assert_eq!(rescue::keys(&bench.config.state_dir), ["gate.s"]);
+    assert_eq!(rescue::keys(&bench.config).into_iter().collect::<Vec<_>>(), ["gate.s"]);
     let state = bench.config.state_backend.of(&bench.config.state_dir, "gate.s");
-    rescue::push(&bench.config, &LocalRunner, &state).await;
+    rescue::push(&bench.config, &LocalRunner, &state, &Drain::default()).await;
     assert!(!bench.rescued().exists());
     assert!(
         String::from_utf8(server.kept(|kept| kept.state.clone()).unwrap())
@@ -316,6 +421,71 @@ async fn state_that_can_be_kept_nowhere_else_stays_in_its_workspace_until_it_is_
 }
 
 #[tokio::test]
+async fn the_lock_of_a_push_that_was_killed_with_its_agent_is_removed_at_the_next_start() {
+    let server = StateServer::start().await;
+    let bench = Bench::with_state(&server).await;
+    bench.travel(gate(0)).await;
+    let state = bench.config.state_backend.of(&bench.config.state_dir, "gate.s");
+    fs::create_dir_all(state.dir()).unwrap();
+    fs::write(bench.rescued(), server.kept(|kept| kept.state.clone()).unwrap()).unwrap();
+    // The agent is killed while its push waits for the server.
+    server.kept(|kept| kept.stalls_writes = true);
+    let mut newer: Value = serde_json::from_slice(&fs::read(bench.rescued()).unwrap()).unwrap();
+    newer["serial"] = json!(newer["serial"].as_u64().unwrap() + 1);
+    fs::write(bench.rescued(), newer.to_string()).unwrap();
+    let drain = Drain::default();
+    tokio::select! {
+        () = rescue::push(&bench.config, &LocalRunner, &state, &drain) => panic!("it cannot end"),
+        () = async {
+            while server.kept(|kept| kept.writes) == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        } => {}
+    }
+    let lock = server.kept(|kept| kept.lock.clone()).expect("the push left its lock");
+    assert_eq!(lock["Operation"], "state-push");
+
+    server.kept(|kept| kept.stalls_writes = false);
+    assert_eq!(rescue::keys(&bench.config).len(), 1);
+    rescue::push(&bench.config, &LocalRunner, &state, &Drain::default()).await;
+    assert!(!bench.rescued().exists());
+    assert_eq!(server.kept(|kept| kept.lock.clone()), None);
+    let stored: Value = serde_json::from_slice(&server.kept(|kept| kept.state.clone()).unwrap()).unwrap();
+    assert_eq!(stored["lineage"], newer["lineage"]);
+    assert!(stored["serial"].as_u64() >= newer["serial"].as_u64(), "{stored}");
+    let left: Vec<_> = fs::read_dir(&bench.config.work_dir).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn a_question_about_a_lock_takes_none_or_is_known_to_have_taken_it() {
+    let server = StateServer::start().await;
+    let bench = Bench::with_state(&server).await;
+    let state = bench.config.state_backend.of(&bench.config.state_dir, "gate.s");
+    let holds = || server.kept(|kept| kept.lock.clone());
+    // Free; then the answer to the lock is lost: it is given back all the same.
+    for lost in [0, 1] {
+        server.kept(|kept| kept.loses_answers = lost);
+        assert_eq!(inquiry::holder(&state).await, None);
+        assert_eq!(holds(), None);
+    }
+    // Somebody holds it: nothing is taken, nothing noted.
+    let foreign = json!({"ID": "abc-1", "Operation": "OperationTypeApply", "Who": "ann@laptop"});
+    server.kept(|kept| kept.lock = Some(foreign.clone()));
+    state.forget_dead_holders();
+    assert_eq!(inquiry::holder(&state).await.unwrap().id.as_deref(), Some("abc-1"));
+    assert_eq!((holds(), state.dead_holders().len()), (Some(foreign), 0));
+    // The lock is taken and cannot be given back: the next run knows that it is nobody's.
+    server.kept(|kept| (kept.lock, kept.refuses_unlocks) = (None, true));
+    assert_eq!(inquiry::holder(&state).await, None);
+    assert_eq!(holds().unwrap()["Operation"], "OperationTypeInvalid");
+    server.kept(|kept| kept.refuses_unlocks = false);
+    bench.travel(gate(0)).await;
+    assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.message());
+    assert_eq!((holds(), state.dead_holders().len()), (None, 0));
+}
+
+#[tokio::test]
 async fn rescued_state_of_another_lineage_is_never_pushed_over_the_newer_one() {
     let server = StateServer::start().await;
     let bench = Bench::with_state(&server).await;
@@ -325,7 +495,7 @@ async fn rescued_state_of_another_lineage_is_never_pushed_over_the_newer_one() {
     (foreign["lineage"], foreign["serial"]) = (json!(Uuid::from_u128(9)), json!(99));
     fs::write(bench.rescued(), foreign.to_string()).unwrap();
     let state = bench.config.state_backend.of(&bench.config.state_dir, "gate.s");
-    rescue::push(&bench.config, &LocalRunner, &state).await;
+    rescue::push(&bench.config, &LocalRunner, &state, &Drain::default()).await;
     bench.travel_as(Uuid::from_u128(7), gate(0)).await;
     assert_eq!(bench.end()["error_code"], "STATE_NOT_STORED");
     assert!(bench.message().contains("unrelated state with lineage"), "{}", bench.message());

@@ -4,6 +4,7 @@
 //! <work dir>/<deployment>.<attempt>/   0700
 //!     seal.json     the digests of the saved plan and its sources (plan_seal)
 //!     holder.json   which step may hold the state's lock         (state)
+//!     errored.tfstate   state that nothing else could take       (state)
 //!     claim.json    which claim this is, and how far it got      (recovery)
 //!     log/          every line that was read and not uploaded    (log_spool)
 //!     ending.json   the final status, until it is stored         (report)
@@ -139,17 +140,45 @@ impl Workspace {
         state.lay_out(&self.module_dir())
     }
 
-    /// State of this attempt that is in no backend yet.
+    /// `<deployment>.<attempt>`.
+    pub(crate) fn name(&self) -> String {
+        self.root.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// State that Terraform printed because it could store it nowhere.
+    pub(crate) fn dumped_state(&self) -> PathBuf {
+        self.root.join(ERRORED_STATE)
+    }
+
+    /// State of this attempt that is in no backend yet, and not beside it either.
     pub(crate) fn errored_state(&self) -> Option<PathBuf> {
-        let file = self.module_dir().join(ERRORED_STATE);
-        fs::symlink_metadata(&file).is_ok_and(|meta| meta.is_file() && meta.len() > 0).then_some(file)
+        let holds_state =
+            |file: &PathBuf| fs::symlink_metadata(file).is_ok_and(|meta| meta.is_file() && meta.len() > 0);
+        [self.dumped_state(), self.module_dir().join(ERRORED_STATE)].into_iter().find(holds_state)
+    }
+
+    /// Removes the file that Terraform could not write its state to.
+    pub(crate) fn drop_torn_state(&self) {
+        let _not_there = fs::remove_file(self.module_dir().join(ERRORED_STATE));
+    }
+
+    /// Removes what only a running Terraform needs.
+    pub(crate) fn make_room(&self) -> io::Result<()> {
+        remove_dir(&self.data_dir())?;
+        remove_dir(&self.home_dir())
     }
 
     /// Removes what Terraform worked on. State that it could not write to its backend is moved beside where it belongs
     /// first; where that cannot be done, nothing is removed.
     pub(crate) fn clear_run(&self, state: &State) -> Rescue {
-        let name = self.root.file_name().unwrap_or_default().to_string_lossy();
-        let rescue = self.errored_state().map_or(Rescue::Nothing, |file| state.rescue(&name, &file));
+        let name = self.name();
+        let rescue = match self.errored_state() {
+            Some(file) => state.rescue(&name, &file),
+            // A state that was printed is there already.
+            None => Some(state.rescue_place(&name))
+                .filter(|place| place.exists())
+                .map_or(Rescue::Nothing, Rescue::Kept),
+        };
         if let Rescue::Stuck(place, error) = &rescue {
             tracing::error!(place = %place.display(), %error, "the only copy of a state cannot be moved to the state directory; it stays in the work directory");
         } else if let Err(error) = remove_dir(&self.root.join("run")) {
@@ -184,10 +213,18 @@ pub(crate) fn private_file(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".new");
     let new = path.with_file_name(name);
-    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    io::Write::write_all(&mut file, content)?;
-    file.sync_data()?;
-    fs::rename(&new, path)?;
+    let write = || {
+        let mut file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        io::Write::write_all(&mut file, content)?;
+        file.sync_data()?;
+        fs::rename(&new, path)
+    };
+    if let Err(error) = write() {
+        // Half a file is of no use, and takes the room of others.
+        let _not_there = fs::remove_file(&new);
+        return Err(error);
+    }
     // Without it the name may be gone after a power cut, and with it the file.
     path.parent().map_or(Ok(()), sync_dir)
 }

@@ -25,6 +25,8 @@ pub const PLACES: &[(&str, &[u64])] = &[
     ("workspace.logging", &[1]),
     ("step.begins", &[1, 2, 3, 4]),
     ("step.ended", &[1, 2, 3, 4]),
+    ("holder.kept", &[1, 2]),
+    ("approval.kept", &[1]),
     ("writer.took", &[1, 2, 4, 8]),
     ("writer.line", &[1, 10, 150, 600]),
     ("spool.flushing", &[1, 2, 4, 8]),
@@ -120,7 +122,9 @@ impl Crash {
         let mut setup = world.agent(&cluster).narrator();
         setup.cli.spool_limit = Some(if self.is_about_dropping() { "1MiB" } else { "8MiB" }.to_owned());
         let outage = self.is_about_dropping().then(|| logs_refused(world, &cluster)).flatten();
-        let deployment = cluster.queue(self.story().config()).await;
+        let mut order = self.story().config();
+        order["approval"] = (self.place == "approval.kept").into();
+        let deployment = cluster.queue(order).await;
 
         if self.place.starts_with("recovery.") {
             let first = [("step.ended", 3), ("ending.kept", 1), ("writer.line", 650)];
@@ -246,6 +250,7 @@ async fn settle(world: &World, deployment: &Deployment, work_dir: &Path) -> Row 
         if row.has_ended() {
             return Ok(row);
         }
+        approve_what_waits(world, deployment).await;
         if row.attempt == 1 && row.status == "PROCESSING" && !first.exists() {
             expire_lease(world, deployment).await;
         }
@@ -260,6 +265,12 @@ async fn settle(world: &World, deployment: &Deployment, work_dir: &Path) -> Row 
     })
     .await;
     row
+}
+
+/// Approves the plan that is shown, if there is one.
+async fn approve_what_waits(world: &World, deployment: &Deployment) {
+    let approve = "update public.deployments set approved_plan = plan_sha256 where id = $1 and phase = 'APPROVAL' and plan_sha256 is not null and approved_plan is null";
+    world.database.execute(approve, &[&deployment.id]).await.expect("the plan is approved");
 }
 
 /// Ends the lease of a job now, and lets the reaper look.

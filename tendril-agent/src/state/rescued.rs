@@ -39,9 +39,14 @@ impl Rescue {
 }
 
 impl State {
+    /// Where state of an attempt is kept.
+    pub(crate) fn rescue_place(&self, attempt: &str) -> PathBuf {
+        self.dir().join(format!("errored-{attempt}.tfstate"))
+    }
+
     /// Moves a state file of an attempt beside where the state belongs.
     pub(crate) fn rescue(&self, attempt: &str, file: &Path) -> Rescue {
-        let place = self.dir().join(format!("errored-{attempt}.tfstate"));
+        let place = self.rescue_place(attempt);
         match self.take_in(file, &place) {
             Ok(()) => Rescue::Kept(place),
             Err(error) => Rescue::Stuck(file.to_path_buf(), error),

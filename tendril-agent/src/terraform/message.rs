@@ -23,7 +23,7 @@ pub(crate) enum News {
 }
 
 /// `plan_summary`: numbers of resources.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, Deserialize)]
 pub(crate) struct Changes {
     /// New ones.
     pub(crate) add: u64,

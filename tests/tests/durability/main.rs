@@ -2,6 +2,7 @@
 //! Real PostgreSQL, the agent's own program, and the local stack's faults.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+mod approval;
 mod canary;
 mod claim;
 mod crash;
@@ -10,3 +11,4 @@ mod fencing;
 mod lost;
 mod outage;
 mod poison;
+mod state;

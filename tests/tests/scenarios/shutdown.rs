@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 use serde_json::json;
-use tendril_tests::World;
+use tendril_tests::{World, fixtures, until};
 
 #[tokio::test]
 async fn sigterm_sets_the_cluster_offline_and_ends_with_0() {
@@ -38,24 +38,51 @@ async fn after_sigterm_a_running_job_ends_and_no_new_one_is_claimed() {
     assert_eq!(cluster.status().await, "OFFLINE");
 }
 
-#[tokio::test]
-async fn a_second_sigterm_interrupts_the_running_job_and_says_so() {
+/// Stops an agent whose apply needs so many seconds to stop in good order, with so many further signals; answers the
+/// message.
+async fn stopped(needs: u32, further: usize) -> String {
     let world = World::start().await;
     let cluster = world.cluster().await;
-    let mut agent = world.agent(&cluster).start();
-    let variables = json!({"lines": 4, "gate": world.path("gate")});
-    let running = cluster.queue(json!({"template": "count", "variables": variables})).await;
-    running.says("at the gate").await;
+    let began = world.path("began");
+    let mut agent = world
+        .agent(&cluster)
+        .terraform(&fixtures("terraform-that-lingers"))
+        .env("AWS_LINGERS_IN", "apply")
+        .env("AWS_GATE", began.to_str().expect("a path"))
+        .env("AWS_NEEDS", needs.to_string())
+        .start();
+    let variables = json!({"ledger": world.path("ledger"), "ticket": "1"});
+    let running = cluster.queue(json!({"template": "ticket", "variables": variables})).await;
+    until("apply begins", async || if began.exists() { Ok(()) } else { Err("not yet".to_owned()) }).await;
 
     agent.signal(Signal::TERM);
-    agent.says("asked to stop").await;
-    agent.signal(Signal::TERM);
+    agent.says("asked to stop: no new jobs").await;
+    for nth in ["a second time", "a third time"].into_iter().take(further) {
+        agent.signal(Signal::TERM);
+        agent.says(&format!("asked to stop {nth}")).await;
+    }
     assert_eq!(agent.ended().await.code(), Some(0));
     let row = running.row().await;
-    assert_eq!(row.status, "FAILED", "{row:?}");
-    let message = row.error_message.clone().expect("a message");
-    assert!(message.contains("shut down during apply"), "{message}");
+    assert_eq!(
+        (row.status.as_str(), row.error_code.as_deref()),
+        ("FAILED", Some("AGENT_STOPPED")),
+        "{row:?}"
+    );
     running.log().await.assert_complete(&row);
+    assert_eq!(cluster.status().await, "OFFLINE");
+    row.error_message.expect("a message")
+}
+
+#[tokio::test]
+async fn a_second_sigterm_interrupts_the_running_job_once_and_lets_it_stop_in_good_order() {
+    let message = stopped(20, 1).await;
+    assert!(message.contains("shut down during apply: it ended after one interrupt (SIGINT)"), "{message}");
+}
+
+#[tokio::test]
+async fn a_third_sigterm_cuts_that_short_with_a_second_interrupt_that_is_seen() {
+    let message = stopped(600, 2).await;
+    assert!(message.contains("during apply: it ended after a second interrupt (SIGINT)"), "{message}");
 }
 
 #[tokio::test]

@@ -1,0 +1,79 @@
+//! Plans that wait for approval: through absences of their agent, and in line for a place.
+
+use std::fs;
+
+use rustix::process::Signal;
+use serde_json::json;
+use tendril_tests::{Deployment, World};
+
+/// Waits until the plan is shown; answers its digest.
+async fn shown(world: &World, job: &Deployment) -> String {
+    job.becomes("shows its plan", |row| row.phase.as_deref() == Some("APPROVAL")).await;
+    let query = "select plan_sha256 from public.deployments where id = $1";
+    world.database.query_one(query, &[&job.id]).await.expect("the row").get(0)
+}
+
+async fn approve(job: &Deployment, plan: &str) {
+    let approval = json!({"approved_plan": plan});
+    job.as_user
+        .from("deployments")
+        .update(&approval)
+        .eq("id", job.id)
+        .execute()
+        .await
+        .expect("it is approved");
+}
+
+#[tokio::test]
+async fn an_approval_outlives_its_lease_while_its_agent_is_away() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let setup = world.agent(&cluster);
+    let mut agent = setup.start();
+    let job = cluster
+        .queue(json!({"template": "count", "stack": "a", "approval": true, "variables": {"lines": 2}}))
+        .await;
+    let plan = shown(&world, &job).await;
+    agent.signal(Signal::TERM);
+    assert_eq!(agent.ended().await.code(), Some(0));
+    // The pod was away for longer than the lease, and nobody else looked meanwhile.
+    let lapse = "update public.deployments set lease_expires_at = now() - interval '1 hour' where id = $1";
+    world.database.execute(lapse, &[&job.id]).await.expect("the lease lapses");
+
+    let _agent = setup.start();
+    cluster.online().await;
+    approve(&job, &plan).await;
+    let row = job.ended().await;
+    assert_eq!((row.status.as_str(), row.attempt), ("SUCCESS", 1), "{row:?}");
+    job.log().await.assert_complete(&row);
+}
+
+#[tokio::test]
+async fn plans_that_are_approved_together_are_applied_within_the_concurrency() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let _agent = world.agent(&cluster).concurrency(1).start();
+    let gates = ["a", "b"].map(|stack| (stack, world.path(stack)));
+    let orders = gates.clone().map(|(stack, gate)| {
+        json!({"template": "count", "stack": stack, "approval": true, "variables": {"lines": 2, "gate": gate}})
+    });
+    let jobs = cluster.queue_all(orders).await;
+    let plans = [shown(&world, &jobs[0]).await, shown(&world, &jobs[1]).await];
+    approve(&jobs[0], &plans[0]).await;
+    jobs[0].says("at the gate").await;
+    approve(&jobs[1], &plans[1]).await;
+    // A third job shows that the agent has looked at its queue since: it gets no place either.
+    let third = cluster.queue(json!({"template": "count", "variables": {"lines": 2}})).await;
+    fs::write(&gates[0].1, "").expect("the first gate opens");
+    assert_eq!(jobs[0].ended().await.status, "SUCCESS");
+    let log = jobs[1].says("at the gate").await.text();
+    assert!(log.contains("The plan is approved."), "{log}");
+    assert_eq!(third.row().await.status, "QUEUED", "whoever was approved goes first");
+    let started = "select (select finished_at from public.deployments where id = $1) <= min(ts) from public.deployment_logs where deployment_id = $2 and log_chunk like '%at the gate%'";
+    let in_turn: bool =
+        world.database.query_one(started, &[&jobs[0].id, &jobs[1].id]).await.expect("times").get(0);
+    assert!(in_turn, "two were applied at once");
+    fs::write(&gates[1].1, "").expect("the second gate opens");
+    assert_eq!(jobs[1].ended().await.status, "SUCCESS");
+    assert_eq!(third.ended().await.status, "SUCCESS");
+}

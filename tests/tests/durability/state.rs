@@ -1,0 +1,132 @@
+//! The state is in its backend, or it is kept and said to be kept: whatever fails, and whoever is told to end meanwhile.
+
+use std::{fs, path::PathBuf};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tendril_tests::{AgentSetup, Cluster, Program, World, until};
+
+/// An agent with its state in the stack's PostgreSQL.
+struct Bench {
+    world: World,
+    cluster: Cluster,
+    setup: AgentSetup,
+}
+
+impl Bench {
+    async fn start() -> Self {
+        let world = World::start().await;
+        let cluster = world.cluster().await;
+        let url = format!("{}?sslmode=disable", world.project.database_url);
+        let setup = world.agent(&cluster).env("TENDRIL_STATE_BACKEND", "pg").env("PG_CONN_STR", url);
+        Self { world, cluster, setup }
+    }
+
+    fn order(&self, gate: &str) -> Value {
+        let gate = if gate.is_empty() { PathBuf::new() } else { self.world.path(gate) };
+        json!({"template": "count", "stack": "prod", "variables": {"lines": 2, "gate": gate}})
+    }
+
+    /// Where the agent keeps what concerns the state.
+    fn state_dir(&self) -> PathBuf {
+        PathBuf::from(self.setup.cli.state_dir.as_deref().expect("a directory")).join("count.prod")
+    }
+
+    async fn schema(&self) -> String {
+        let query =
+            "select schema_name from information_schema.schemata where schema_name like 'tendril\\_count%'";
+        self.world.database.query_one(query, &[]).await.expect("one schema").get(0)
+    }
+
+    async fn stored(&self) -> Value {
+        let query = format!("select data from {}.states where name = 'default'", self.schema().await);
+        let state: String = self.world.database.query_one(&query, &[]).await.expect("the state").get(0);
+        serde_json::from_str(&state).expect("a state")
+    }
+
+    async fn stop(&self, mut agent: Program) -> String {
+        agent.signal(Signal::TERM);
+        assert_eq!(agent.ended().await.code(), Some(0));
+        agent.output()
+    }
+}
+
+#[tokio::test]
+async fn the_only_copy_of_a_state_outlives_a_full_state_directory_and_is_stored_by_the_next_life() {
+    let bench = Bench::start().await;
+    let agent = bench.setup.start();
+    let job = bench.cluster.queue(bench.order("gate")).await;
+    job.says("at the gate").await;
+    // Neither the backend nor the agent's own volume takes anything.
+    let schema = bench.schema().await;
+    let refuse = format!(
+        "create function {schema}.refuse() returns trigger language plpgsql as $$ begin raise 'no space'; end $$;
+         create trigger refuse before insert or update on {schema}.states for each row execute function {schema}.refuse()"
+    );
+    bench.world.database.batch_execute(&refuse).await.expect("a backend that refuses");
+    fs::remove_dir_all(bench.state_dir()).expect("the state directory goes");
+    fs::write(bench.state_dir(), "").expect("a file in its place");
+    fs::write(bench.world.path("gate"), "").expect("the gate opens");
+    let row = job.ended().await;
+    assert_eq!(
+        (row.status.as_str(), row.error_code.as_deref()),
+        ("FAILED", Some("STATE_NOT_STORED")),
+        "{row:?}"
+    );
+    let work = bench.setup.cli.work_dir.as_deref().expect("a directory");
+    let place = format!("{work}/{}.1/run/module/errored.tfstate", job.id);
+    let message = row.error_message.clone().expect("a message");
+    assert!(message.contains(&place), "{message}");
+    assert!(fs::read_to_string(&place).expect("the only copy").contains("terraform_data"));
+    job.log().await.assert_complete(&row);
+    bench.stop(agent).await;
+
+    fs::remove_file(bench.state_dir()).expect("room is made");
+    let allow = format!("drop trigger refuse on {schema}.states");
+    bench.world.database.batch_execute(&allow).await.expect("a backend that takes it");
+    let agent = bench.setup.start();
+    agent.says("could not store is stored").await;
+    assert_eq!(bench.stored().await["resources"][0]["name"], "count");
+    until(
+        "nothing is left",
+        async || {
+            if fs::exists(&place).unwrap_or(true) { Err(place.clone()) } else { Ok(()) }
+        },
+    )
+    .await;
+    assert_eq!(job.row().await.error_message, Some(message), "it is reported once");
+    bench.stop(agent).await;
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_state_that_is_being_stored() {
+    let bench = Bench::start().await;
+    let agent = bench.setup.start();
+    let row = bench.cluster.queue(bench.order("")).await.ended().await;
+    assert_eq!(row.status, "SUCCESS", "{row:?}");
+    bench.stop(agent).await;
+    // What an earlier life could not store, and a backend that takes its time.
+    let mut newer = bench.stored().await;
+    let serial = newer["serial"].as_u64().expect("a serial") + 1;
+    newer["serial"] = json!(serial);
+    let kept = bench.state_dir().join("errored-earlier.1.tfstate");
+    fs::write(&kept, newer.to_string()).expect("rescued state");
+    let slow = bench.world.project.database().await;
+    let lock = format!("begin; select 1 from {}.states for update", bench.schema().await);
+    slow.batch_execute(&lock).await.expect("a lock");
+    let mut agent = bench.setup.start();
+    until("the push waits for the backend", async || {
+        let waits =
+            "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and query like '%states%'";
+        let waits: i64 = bench.world.database.query_one(waits, &[]).await.expect("activity").get(0);
+        if waits > 0 { Ok(()) } else { Err("nobody waits".to_owned()) }
+    })
+    .await;
+    agent.signal(Signal::TERM);
+    agent.says("asked to stop").await;
+    slow.batch_execute("commit").await.expect("the backend goes on");
+    assert_eq!(agent.ended().await.code(), Some(0));
+    assert!(agent.output().contains("could not store is stored"), "{}", agent.output());
+    assert!(!kept.exists());
+    assert!(bench.stored().await["serial"].as_u64() >= Some(serial));
+}
