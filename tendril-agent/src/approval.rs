@@ -101,7 +101,7 @@ impl Approvals {
             () = stop.wait() => Word::Stopped,
             () = self.closing.cancelled() => Word::Closing,
             // `told` is held here, so the channel cannot be closed.
-            _ = async {
+            () = async {
                 drop(heard.wait_for(|approved| approved.as_deref() == Some(plan)).await);
                 self.place(job.claim_token).await;
             } => Word::Approved,

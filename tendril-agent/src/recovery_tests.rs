@@ -138,11 +138,11 @@ async fn one_directory_that_cannot_be_read_or_removed_hides_no_other() {
     let work = dir.path().join("work");
     for attempt in [1, 3] {
         // What looks like an attempt and cannot be removed as a directory, and one whose claim is no file.
-        let place = work.join(format!("{}.{attempt}", Uuid::from_u128(9)));
+        let attempt_dir = work.join(format!("{}.{attempt}", Uuid::from_u128(9)));
         if attempt == 1 {
-            fs::write(place, "").unwrap()
+            fs::write(attempt_dir, "").unwrap();
         } else {
-            fs::create_dir_all(place.join("claim.json")).unwrap()
+            fs::create_dir_all(attempt_dir.join("claim.json")).unwrap();
         }
     }
     recover_all(dir.path(), &plane).await;

@@ -22,7 +22,7 @@ use crate::{
     series,
     state::{
         State,
-        holder::Holder,
+        holder::{Holder, during},
         inquiry,
         lock::Lock,
         rescued::{Rescue, is_rescued},
@@ -63,13 +63,11 @@ fn cut_off(config: &Config) -> impl Iterator<Item = (Workspace, String)> + use<>
     let places = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PUSH));
     places.filter_map(|place| {
         let workspace = Workspace::at(place.path());
-        match Holder::of_earlier_life(&workspace.holder_file(), false) {
-            Ok(holder) => Some((workspace, holder.state_key)),
-            Err(_) => {
-                remove(workspace);
-                None
-            }
+        if let Ok(holder) = Holder::of_earlier_life(&workspace.holder_file(), false) {
+            return Some((workspace, holder.state_key));
         }
+        remove(workspace);
+        None
     })
 }
 
@@ -156,7 +154,11 @@ async fn push_one(
     // Whoever is cut off here leaves it to the next life, which learns from it of the lock.
     let _kept = place.keep();
     let stored = push.store(file).await?;
-    blocking(move || Ok(remove(workspace))).await?;
+    let removed = move || {
+        remove(workspace);
+        Ok(())
+    };
+    blocking(removed).await?;
     match stored {
         Stored::Done => Ok(()),
         Stored::Refused(why) => Err(io::Error::other(why)),
@@ -231,7 +233,7 @@ impl Push<'_> {
                 ran.as_ref().is_ok_and(|(exit, _)| exit.code != Some(0) && exit.was_abrupt())
             };
             let (exit, said) =
-                holder.during(self.workspace.holder_file(), self.state, pushing, left).await??;
+                during(holder, self.workspace.holder_file(), self.state, pushing, left).await??;
             if exit.code == Some(0) {
                 self.state.forget_dead_holders();
                 fs::remove_file(file)?;

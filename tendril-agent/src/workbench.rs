@@ -23,7 +23,7 @@ use crate::{
     state::{
         State,
         alarm::Alarms,
-        holder::{Holder, who},
+        holder::{Holder, during, who},
         inquiry,
         lock::Lock,
     },
@@ -84,7 +84,11 @@ impl Workbench<'_> {
         let (exit, findings) = self.carry_out(Step::Init, &self.log.writer, Duration::ZERO).await?;
         if turn.is_some() {
             let data_dir = self.workspace.data_dir();
-            let marked = blocking(move || Ok(plugin_cache::mark_used(&data_dir))).await;
+            let mark = move || {
+                plugin_cache::mark_used(&data_dir);
+                Ok(())
+            };
+            let marked = blocking(mark).await;
             marked
                 .map_err(|error| Failure::internal("the directory for providers cannot be used", &error))?;
         }
@@ -255,7 +259,7 @@ impl Workbench<'_> {
             ran.as_ref().is_ok_and(|(exit, _)| abrupt(*exit)) || alarms.lock_left()
         };
         let ran = self.run(command, &alarms);
-        let ran = holder.during(self.workspace.holder_file(), self.state, ran, left).await.map_err(disk)?;
+        let ran = during(holder, self.workspace.holder_file(), self.state, ran, left).await.map_err(disk)?;
         alarms.settle().await.map_err(|error| self.state_lost(&error))?;
         ran
     }
@@ -334,6 +338,10 @@ pub(crate) async fn blocking<T: Send + 'static>(
 #[cfg(test)]
 #[path = "workbench_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "rescued_tests.rs"]
+mod rescued;
 
 #[cfg(test)]
 #[path = "soak_tests.rs"]

@@ -102,33 +102,6 @@ impl Holder {
         Ok(holder)
     }
 
-    /// Runs a step, with this note at `path` and a sign of life in it each second. It is buried if the step may have left
-    /// the lock: the step's own answer, and its exit, decide that.
-    pub(crate) async fn during<T>(
-        self,
-        path: PathBuf,
-        state: &State,
-        step: impl Future<Output = T>,
-        left_lock: impl FnOnce(&T) -> bool,
-    ) -> io::Result<T> {
-        let (note, at) = (self.clone(), path.clone());
-        blocking(move || note.save(&at)).await?;
-        failpoint!("holder.kept");
-        let ended = tokio::select! {
-            ended = step => ended,
-            never = show_life(&path) => match never {},
-        };
-        let (left, state) = (left_lock(&ended), state.clone());
-        blocking(move || {
-            if left {
-                self.bury(&state)?;
-            }
-            fs::remove_file(&path)
-        })
-        .await?;
-        Ok(ended)
-    }
-
     /// Whether this step, which is dead, took this lock.
     pub(crate) fn made(&self, lock: &Lock) -> bool {
         if self.lock_id.is_some() {
@@ -146,6 +119,33 @@ impl Holder {
         private_dir(state.dir())?;
         self.save(&state.note_of(self.deployment_id, self.attempt))
     }
+}
+
+/// Runs a step with its note at `path`, and a sign of life in it each half second. The note is buried if the step may have
+/// left the lock: what the step answers decides that.
+pub(crate) async fn during<T>(
+    note: Holder,
+    path: PathBuf,
+    state: &State,
+    step: impl Future<Output = T>,
+    left_lock: impl FnOnce(&T) -> bool,
+) -> io::Result<T> {
+    let (kept, at) = (note.clone(), path.clone());
+    blocking(move || kept.save(&at)).await?;
+    failpoint!("holder.kept");
+    let ended = tokio::select! {
+        ended = step => ended,
+        never = show_life(&path) => match never {},
+    };
+    let (left, state) = (left_lock(&ended), state.clone());
+    blocking(move || {
+        if left {
+            note.bury(&state)?;
+        }
+        fs::remove_file(&path)
+    })
+    .await?;
+    Ok(ended)
 }
 
 /// Touches a note for ever.
@@ -333,7 +333,7 @@ mod tests {
             };
             let holder = holder(&state);
             let began_at = holder.began_at;
-            holder.during(note.clone(), &state, step, |()| left).await.unwrap();
+            during(holder, note.clone(), &state, step, |()| left).await.unwrap();
             assert!(!note.exists());
             let dead = state.dead_holders();
             assert_eq!(dead.len(), usize::from(left));
