@@ -116,6 +116,11 @@ impl Climb {
         Some(Self { rung, since: fs::metadata(&file).and_then(|meta| meta.modified()).ok()? })
     }
 
+    /// A program begins: nothing was sent to it yet.
+    fn begin(data_dir: &Path) {
+        let _none = fs::remove_file(Self::file(data_dir));
+    }
+
     /// Notes what is sent now. Not synced: after a power cut there is no process left.
     pub(crate) fn note(data_dir: &Path, rung: Rung) {
         let sent = if rung == Rung::Interrupted { "1" } else { "12" };
@@ -186,8 +191,12 @@ async fn run(command: Command, sink: &dyn Sink, stop: &Stop) -> io::Result<Exit>
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
+    let data_dir = command.env.get(OsStr::new("TF_DATA_DIR")).map(PathBuf::from);
+    if let Some(data_dir) = &data_dir {
+        Climb::begin(data_dir);
+    }
     let (mut child, pid, _own) = reaper::spawn(&mut program)?;
-    let group = Group { pid, data_dir: command.env.get(OsStr::new("TF_DATA_DIR")).map(PathBuf::from) };
+    let group = Group { pid, data_dir };
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let pumps = async {
         tokio::join!(pump(stdout, Stream::Stdout, sink), pump(stderr, Stream::Stderr, sink));
