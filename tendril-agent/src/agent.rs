@@ -15,6 +15,7 @@ use crate::{
     config::Config,
     crew::Crew,
     disk::Disk,
+    git,
     health::{
         Health, PULSE, Panel,
         server::{self, Server},
@@ -33,6 +34,7 @@ use crate::{
     shutdown::{Shutdown, Timetable},
     stop::StopReason,
     telemetry,
+    workspace::remove_dir,
 };
 
 /// Why an agent cannot start, or had to stop. Each sentence says what to do.
@@ -89,6 +91,7 @@ impl Agent {
     pub fn new(config: Config) -> Result<Self, AgentError> {
         let secrets = Redactor::default();
         secrets.hide(config.terraform.secrets());
+        secrets.hide(config.git.secrets());
         // Tokens are added when they are read: at the start, and whenever they are replaced.
         let session = Session::new(config.credential.clone(), secrets.clone());
         let client = Client::builder(config.supabase_url.as_str(), config.supabase_key.expose_secret())
@@ -207,8 +210,9 @@ impl Agent {
     fn measure_disk(&self, idle: bool) -> impl Future<Output = ()> + 'static {
         let (disk, config) = (self.disk.clone(), Arc::clone(&self.config));
         async move {
-            let plugins = config.terraform.plugin_cache().map(Path::to_path_buf);
-            let work = move || disk.measure(&config.work_dir, plugins.as_deref(), config.work_limit, idle);
+            let work = move || {
+                disk.measure(&config.work_dir, config.work_limit, idle, || throw_away(&config));
+            };
             if let Err(error) = spawn_blocking(work).await {
                 tracing::error!(%error, "the work directory cannot be measured");
             }
@@ -275,6 +279,15 @@ impl Agent {
             secrets: self.secrets.clone(),
         }
     }
+}
+
+/// Removes what was only kept to save a download: providers in the work directory, and mirrors of Git repositories.
+fn throw_away(config: &Config) {
+    let plugins = config.terraform.plugin_cache().filter(|dir| dir.starts_with(&config.work_dir));
+    if let Some(Err(error)) = plugins.map(remove_dir) {
+        tracing::error!(%error, "kept providers cannot be removed");
+    }
+    git::sweep(&config.work_dir);
 }
 
 /// A task that ends with whoever holds this.

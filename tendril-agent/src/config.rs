@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     cli::Cli,
+    git::{GitSettings, Written},
     intake::Intake,
     log_spool::SpoolRules,
     preflight,
@@ -37,6 +38,8 @@ pub struct Config {
     pub agent_name: String,
     /// One folder per template.
     pub templates_dir: PathBuf,
+    /// From which Git hosts templates may come, and with which token.
+    pub git: GitSettings,
     /// One folder per running attempt.
     pub work_dir: PathBuf,
     /// One folder per state key.
@@ -81,6 +84,8 @@ pub struct Timing {
     pub apply_cancel_grace: Duration,
     /// Second interrupt to SIGKILL of the process group.
     pub kill_grace: Duration,
+    /// How long one command of Git may take.
+    pub git: Duration,
     /// How long a command waits for a state lock that another one holds.
     pub lock_timeout: Duration,
     /// How long the last log lines and statuses may take to be stored once the agent is told to hurry.
@@ -97,6 +102,7 @@ impl Default for Timing {
             plan_cancel_grace: Duration::from_secs(300),
             apply_cancel_grace: Duration::from_secs(1200),
             kill_grace: Duration::from_secs(15),
+            git: Duration::from_secs(300),
             lock_timeout: Duration::from_secs(120),
             farewell: Duration::from_secs(20),
         }
@@ -148,6 +154,15 @@ impl Config {
                 reader.take(preflight::writable(flag, dir));
             }
         }
+        let git = GitSettings::read(&Written {
+            hosts: given(cli.git_hosts.as_ref()),
+            token: given(cli.git_token.as_ref()),
+            token_file: given(cli.git_token_file.as_ref()),
+            user: given(cli.git_user.as_ref()),
+            limit: given(cli.git_limit.as_ref())
+                .and_then(|text| reader.take(size("--git-limit / TENDRIL_GIT_LIMIT", text))),
+        });
+        let git = git.map_err(|mut problems| reader.problems.append(&mut problems)).ok();
         let concurrency = reader.take(concurrency(cli));
         let intake = reader.take(Intake::read(given(cli.intake.as_ref())));
         let spool_limit = reader.take(spool_limit(cli));
@@ -161,6 +176,7 @@ impl Config {
         if !(Duration::from_secs(1)..=Duration::from_secs(20)).contains(&timing.heartbeat) {
             reader.problems.push(format!("{heartbeat} must be from 1s to 20s: a job's lease lives for 60s"));
         }
+        reader.duration("--git-timeout / TENDRIL_GIT_TIMEOUT", cli.git_timeout.as_ref(), &mut timing.git);
         reader.duration(
             "--lock-timeout / TENDRIL_LOCK_TIMEOUT",
             cli.lock_timeout.as_ref(),
@@ -206,6 +222,7 @@ impl Config {
                 cluster_id: token?.cluster_id,
                 agent_name: agent_name?,
                 templates_dir: templates_dir?,
+                git: git?,
                 work_dir: work_dir?,
                 state_dir: state_dir?,
                 concurrency: concurrency?,
@@ -245,6 +262,7 @@ impl fmt::Debug for Config {
             .field("cluster_id", &self.cluster_id)
             .field("agent_name", &self.agent_name)
             .field("templates_dir", &self.templates_dir)
+            .field("git", &self.git)
             .field("work_dir", &self.work_dir)
             .field("state_dir", &self.state_dir)
             .field("state_backend", &self.state_backend)

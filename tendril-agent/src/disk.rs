@@ -24,16 +24,13 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// Measures; blocks for as long as it takes to walk the directory. Where only the kept providers make it too full, and
-    /// no job needs them now, they are thrown away.
-    pub(crate) fn measure(&self, work_dir: &Path, plugins: Option<&Path>, limit: u64, idle: bool) {
+    /// Measures; blocks for as long as it takes to walk the directory. Where it is too full, and no job runs, what was only
+    /// kept to save a download is thrown away.
+    pub(crate) fn measure(&self, work_dir: &Path, limit: u64, idle: bool, throw_away: impl FnOnce()) {
         let mut used = usage(work_dir);
-        if let Some(plugins) = plugins.filter(|plugins| idle && used > limit && plugins.starts_with(work_dir))
-        {
-            tracing::warn!(used, limit, "the work directory is too full: kept providers are removed");
-            if let Err(error) = fs::remove_dir_all(plugins) {
-                tracing::error!(%error, "kept providers cannot be removed");
-            }
+        if idle && used > limit {
+            tracing::warn!(used, limit, "the work directory is too full: kept downloads are removed");
+            throw_away();
             used = usage(work_dir);
         }
         let free = rustix::fs::statvfs(work_dir)
@@ -71,7 +68,7 @@ fn gauge(name: &'static str, bytes: u64) {
 }
 
 /// Bytes that files below a directory take on the disk. Links are not followed; what is removed meanwhile counts nothing.
-fn usage(dir: &Path) -> u64 {
+pub(crate) fn usage(dir: &Path) -> u64 {
     let entries = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
     let size = |entry: fs::DirEntry| match entry.metadata() {
         Ok(meta) if meta.is_dir() => usage(&entry.path()),
@@ -93,13 +90,14 @@ mod tests {
         fs::write(plugins.join("provider"), vec![1; 200_000]).unwrap();
         fs::write(dir.path().join("log"), vec![1; 100_000]).unwrap();
         let disk = Disk::default();
-        disk.measure(dir.path(), Some(&plugins), 1_000_000, true);
+        let throw_away = || fs::remove_dir_all(&plugins).unwrap();
+        disk.measure(dir.path(), 1_000_000, true, throw_away);
         assert!(!disk.is_full() && disk.used() >= 300_000, "{}", disk.used());
-        disk.measure(dir.path(), Some(&plugins), 250_000, false);
+        disk.measure(dir.path(), 250_000, false, throw_away);
         assert!(disk.is_full() && plugins.exists(), "a job may need them");
-        disk.measure(dir.path(), Some(&plugins), 250_000, true);
+        disk.measure(dir.path(), 250_000, true, throw_away);
         assert!(!disk.is_full() && !plugins.exists());
-        disk.measure(dir.path(), Some(&plugins), 50_000, true);
+        disk.measure(dir.path(), 50_000, true, || {});
         assert!(disk.is_full());
     }
 }

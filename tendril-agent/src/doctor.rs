@@ -71,6 +71,9 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
         finding("terraform", terraform(config)),
         finding("state backend", state_backend(config).await),
     ];
+    if config.git.is_on() {
+        findings.push(finding("git", config.git.examine()));
+    }
     let session = Session::new(config.credential.clone(), Redactor::default());
     let client = Client::builder(config.supabase_url.as_str(), config.supabase_key.expose_secret())
         .token_source(session)
@@ -95,7 +98,7 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
 
 fn templates(config: &Config) -> Result<(), String> {
     for name in names(&config.templates_dir) {
-        let opened = Template::open(&config.templates_dir, &name);
+        let opened = Template::carried(&config.templates_dir, &name);
         opened.map_err(|failure| {
             format!(
                 "{}: mend the file, or take the folder out of {}",
@@ -109,7 +112,7 @@ fn templates(config: &Config) -> Result<(), String> {
 
 fn disk(config: &Config) -> Result<(), String> {
     let disk = Disk::default();
-    disk.measure(&config.work_dir, None, config.work_limit, false);
+    disk.measure(&config.work_dir, config.work_limit, false, || {});
     if disk.is_full() {
         return Err(format!(
             "{} holds {} MiB, or its volume is full, so that no job would be claimed: make room, or raise --work-limit / TENDRIL_WORK_LIMIT",

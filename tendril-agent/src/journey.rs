@@ -135,7 +135,7 @@ impl Road {
             log.writer.remark("The agent stops; the plan goes on waiting for approval.").await;
             return None;
         }
-        let Results { changes, outputs } = run.results;
+        let Results { changes, outputs, commit } = run.results;
         let rescued = self.clear(job, workspace).await;
         let ending = match (ending(halted, stop.requested()), &rescued) {
             (ending, None) => ending,
@@ -160,6 +160,7 @@ impl Road {
             outputs.into_iter().map(|(name, value)| (name, log.redactor.redact_json(value))).collect()
         });
         let mut end = FinalStatus::new(&ending, changes, outputs);
+        end.template_commit = commit;
         end.error_message = end.error_message.map(|message| log.redactor.redact(&message).into_owned());
         failpoint!("ending.made");
         if let Err(error) = end.save(&workspace.ending_file()) {
@@ -223,7 +224,7 @@ impl Road {
 
     /// The state that a job works on.
     pub(crate) fn state(&self, order: &Order, job: &Job) -> State {
-        let key = state_key(&order.template, order.stack.as_deref(), job.id);
+        let key = state_key(&order.origin.key(), order.stack.as_deref(), job.id);
         self.config.state_backend.of(&self.config.state_dir, &key)
     }
 }

@@ -4,10 +4,13 @@
 //!
 //! ```text
 //! intake -> crew -> claim -> lease -> journey -> run: template -> workspace, state -> plan_seal -> approval
-//!                                     workbench (one step: lock, errors) -> terraform, plugin_cache -> runner
+//!                                     workbench (one step: lock, errors) -> terraform, turn -> runner
 //!                                     runner's bytes: log_writer (log_pipe -> message -> redact) -> log_spool -> log_sink
 //!                                     report (progress, final status)
 //! ```
+//!
+//! A template is carried by the agent, or comes from a Git repository: `source` (what may be asked for), [`git`](GitSettings)
+//! (what is fetched, and how).
 //!
 //! Around it: `session` (the machine token), `heartbeat`, `broadcast_wish`, `recovery` and `rescue` (what an earlier life left: attempts, and
 //! state that was not stored), `orphans` and `reaper` (processes without a parent), `shutdown`, `stop` (the order to end one
@@ -36,6 +39,7 @@ mod crew;
 mod disk;
 pub mod doctor;
 mod failpoint;
+mod git;
 mod health;
 mod heartbeat;
 mod intake;
@@ -49,7 +53,6 @@ mod log_writer;
 mod orphans;
 mod pace;
 mod plan_seal;
-mod plugin_cache;
 mod preflight;
 mod reaper;
 mod recovery;
@@ -63,11 +66,13 @@ mod schema;
 mod series;
 mod session;
 mod shutdown;
+mod source;
 mod state;
 mod stop;
 mod telemetry;
 mod template;
 mod terraform;
+mod turn;
 mod versions;
 mod workbench;
 mod workspace;
@@ -77,6 +82,7 @@ pub use self::{
     cli::{Cli, Task},
     config::{Config, ConfigProblems, Timing},
     doctor::Finding,
+    git::GitSettings,
     health::Health,
     intake::Intake,
     session::Credential,

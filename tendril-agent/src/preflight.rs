@@ -31,7 +31,7 @@ pub(crate) fn templates(dir: &Path) -> Result<(), String> {
 }
 
 /// A folder with at least one Terraform file.
-fn is_template(path: &Path) -> bool {
+pub(crate) fn is_template(path: &Path) -> bool {
     let is_terraform =
         |name: &str| [".tf", ".tf.json", ".tofu", ".tofu.json"].iter().any(|ending| name.ends_with(ending));
     fs::read_dir(path).is_ok_and(|entries| {

@@ -40,6 +40,9 @@ pub(crate) struct FinalStatus {
     pub(crate) plan_summary: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) outputs: Option<Value>,
+    /// Which commit of a Git repository was run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) template_commit: Option<String>,
     /// Known once the last chunk is stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) log_count: Option<u64>,
@@ -63,6 +66,7 @@ impl FinalStatus {
             error_message,
             plan_summary: changes.map(|changes| json!(changes)),
             outputs: outputs.map(Value::from),
+            template_commit: None,
             log_count: None,
         }
     }
@@ -258,6 +262,11 @@ impl ProgressBoard {
     /// The saved plan has this SHA-256: what a person may approve.
     pub(crate) fn sealed(&self, plan: &str) {
         self.want("plan_sha256", json!(plan));
+    }
+
+    /// The template is of this commit.
+    pub(crate) fn commit(&self, commit: &str) {
+        self.want("template_commit", json!(commit));
     }
 
     /// Waits until the row says all of it, or the job is told to stop. After `phase(Apply)` this must come first: a row

@@ -9,12 +9,12 @@ use crate::{
     config::Config,
     job::Action,
     log_spool::Stream,
-    plugin_cache,
     runner::{Command, Runner, Sink},
     series,
     state::State,
     stop::Stop,
     terraform::Step,
+    turn,
     workspace::{Workspace, private_dir},
 };
 
@@ -68,7 +68,7 @@ async fn initialised(
     let workspace = Workspace::at(place.path().to_path_buf());
     workspace.lay_out_empty(state)?;
     let turn = match config.terraform.plugin_cache() {
-        Some(dir) => Some(plugin_cache::turn(dir).await?),
+        Some(dir) => Some(turn::of_plugins(dir).await?),
         None => None,
     };
     let init = config.terraform.command(Step::Init, Action::Apply, &workspace, &config.timing)?;

@@ -37,6 +37,7 @@ macro_rules! series {
 const STATUSES: &[&str] = &["SUCCESS", "FAILED", "CANCELLED"];
 const STEPS: &[&str] = &["init", "plan", "apply", "output"];
 const RUNGS: &[&str] = &["interrupted", "interrupted_twice", "killed"];
+const FETCHED: &[&str] = &["fetched", "kept", "failed", "stopped"];
 const BEATS: &[&str] = &["ok", "failed", "refused"];
 
 series! {
@@ -60,6 +61,9 @@ series! {
     STEP_SECONDS = "step_seconds", Histogram, Some(("step", STEPS)), "Run time of Terraform, by step";
     STEPS_FAILED = "steps_failed_total", Counter, Some(("step", STEPS)), "Steps that ended in an error of Terraform, by step";
     STEPS_STOPPED = "steps_stopped_total", Counter, Some(("rung", RUNGS)), "Steps that were told to end early, by how far the ladder was climbed";
+    FETCHES = "source_fetches_total", Counter, Some(("result", FETCHED)), "Templates from Git, by result: kept ones were in the mirror already";
+    FETCH_SECONDS = "source_fetch_seconds", Histogram, None, "Time from a template's address in Git to its files";
+    MIRRORS_REMADE = "source_mirrors_remade_total", Counter, None, "Mirrors of Git repositories that were broken or too large, and made anew";
     LOCKS_IN_THE_WAY = "state_locks_in_the_way_total", Counter, None, "Jobs that failed because somebody else holds the state's lock";
     LOCKS_REMOVED = "state_locks_removed_total", Counter, None, "State locks of own dead attempts that were removed";
     RESCUED = "rescued_states", Gauge, None, "States that could not be written to their backend and are kept on the volume";
