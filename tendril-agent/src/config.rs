@@ -154,15 +154,7 @@ impl Config {
                 reader.take(preflight::writable(flag, dir));
             }
         }
-        let git = GitSettings::read(&Written {
-            hosts: given(cli.git_hosts.as_ref()),
-            token: given(cli.git_token.as_ref()),
-            token_file: given(cli.git_token_file.as_ref()),
-            user: given(cli.git_user.as_ref()),
-            limit: given(cli.git_limit.as_ref())
-                .and_then(|text| reader.take(size("--git-limit / TENDRIL_GIT_LIMIT", text))),
-        });
-        let git = git.map_err(|mut problems| reader.problems.append(&mut problems)).ok();
+        let git = reader.git(cli);
         let concurrency = reader.take(concurrency(cli));
         let intake = reader.take(Intake::read(given(cli.intake.as_ref())));
         let spool_limit = reader.take(spool_limit(cli));
@@ -295,6 +287,18 @@ impl Reader {
         let absolute = std::path::absolute(path)
             .map_err(|error| format!("{flag} {path}: cannot be made absolute ({error})"));
         self.take(absolute)
+    }
+
+    fn git(&mut self, cli: &Cli) -> Option<GitSettings> {
+        let limit = |text| self.take(size("--git-limit / TENDRIL_GIT_LIMIT", text));
+        let written = Written {
+            limit: given(cli.git_limit.as_ref()).and_then(limit),
+            hosts: given(cli.git_hosts.as_ref()),
+            token: given(cli.git_token.as_ref()),
+            token_file: given(cli.git_token_file.as_ref()),
+            user: given(cli.git_user.as_ref()),
+        };
+        GitSettings::read(&written).map_err(|mut problems| self.problems.append(&mut problems)).ok()
     }
 
     fn duration(&mut self, name: &str, value: Option<&String>, into: &mut Duration) {

@@ -16,7 +16,7 @@ use tokio::{task::spawn_blocking, time::sleep};
 use url::Url;
 
 use self::{
-    command::{Call, Remote},
+    command::{Call, Missing, Remote},
     fault::Fault,
     mirror::Mirror,
 };
@@ -61,9 +61,9 @@ impl Console<'_> {
         workspace: &Workspace,
         secrets: &Redactor,
     ) -> Result<Checkout, Option<Failure>> {
-        self.settings
-            .allow(source.repository())
-            .map_err(|sentence| Failure::new(ErrorCode::ConfigInvalid, format!("config_snapshot.source.git: {sentence}")))?;
+        self.settings.allow(source.repository()).map_err(|sentence| {
+            Failure::new(ErrorCode::ConfigInvalid, format!("config_snapshot.source.git: {sentence}"))
+        })?;
         let since = Instant::now();
         let tried = self.try_again(source, workspace, secrets).await;
         metrics::histogram!(series::FETCH_SECONDS).record(since.elapsed().as_secs_f64());
@@ -175,18 +175,23 @@ impl Console<'_> {
             Some(full) if full.starts_with("refs/") => vec![full.to_owned()],
             Some(short) => vec![format!("refs/heads/{short}"), format!("refs/tags/{short}")],
         };
-        let mut args = vec!["ls-remote".to_owned(), "--quiet".to_owned(), "--".to_owned(), "origin".to_owned()];
+        let mut args =
+            vec!["ls-remote".to_owned(), "--quiet".to_owned(), "--".to_owned(), "origin".to_owned()];
         // What an annotated tag points to stands behind its name.
         args.extend(names.iter().flat_map(|name| [name.clone(), format!("{name}^{{}}")]));
         let args = args.into_iter().map(Into::into).collect();
-        let asked = Call { args, owner: &workspace.data_dir(), env: Vec::new(), fills: Vec::new() };
+        let owner = workspace.data_dir();
+        let asked =
+            Call { args, missing: Missing::IsAnError, owner: &owner, env: Vec::new(), fills: Vec::new() };
         let said = self.run(remote, asked).await?;
         let listed = |wanted: &str| {
             let lines = said.lines().filter_map(|line| line.split_once('\t'));
             lines.filter(|(id, name)| *name == wanted && is_commit(id)).map(|(id, _)| id.to_owned()).next()
         };
-        let mut found: Vec<String> =
-            names.iter().filter_map(|name| listed(&format!("{name}^{{}}")).or_else(|| listed(name))).collect();
+        let mut found: Vec<String> = names
+            .iter()
+            .filter_map(|name| listed(&format!("{name}^{{}}")).or_else(|| listed(name)))
+            .collect();
         found.dedup();
         match (found.pop(), found.is_empty(), source.reference()) {
             (Some(commit), true, _) => Ok(commit),
@@ -216,30 +221,37 @@ impl Console<'_> {
             let args = ["init", "--quiet", "--bare", "--template=", "--", &dir];
             self.run(remote, call(args.map(str::to_owned).into(), mirror)).await?;
         }
-        // The reference is written once everything is there.
+        // A reference is written once everything is there. One whose commit is gone breaks whatever Git does next.
         let reference = format!("refs/tendril/{commit}");
-        let kept = self.run(remote, command(&["show-ref", "--verify", "--quiet", "--", &reference])).await;
-        let kept = match kept {
-            Ok(_) => true,
-            Err(Fault::Broken(_)) => false,
-            Err(other) => return Err(other),
-        };
+        let listed = command(&["for-each-ref", "--format=%(objecttype) %(refname)", "refs/tendril"]);
+        let listed = self.run(remote, listed).await?;
+        let kept = listed.lines().any(|line| line.ends_with(&reference));
         if !kept {
             let wanted = format!("+{commit}:{reference}");
-            let fetch = ["fetch", "--quiet", "--no-tags", "--depth=1", "--filter=blob:none", "--no-write-fetch-head"];
-            self.run(remote, command(&[&fetch[..], &["--", "origin", &wanted]].concat())).await?;
+            let fetch =
+                ["fetch", "--quiet", "--no-tags", "--depth=1", "--filter=blob:none", "--no-write-fetch-head"];
+            let mut fetch = command(&[&fetch[..], &["--", "origin", &wanted]].concat());
+            fetch.missing = Missing::StaysAway;
+            self.run(remote, fetch).await?;
         }
-        if self.kind(remote, command(&["cat-file", "-t", commit])).await? != "commit" {
+        if self.run(remote, command(&["cat-file", "-t", commit])).await?.trim() != "commit" {
             return Err(Fault::NoCommit);
         }
-        let folder = format!("{commit}:{}", source.path());
-        if self.kind(remote, command(&["cat-file", "-t", &folder])).await? != "tree" {
-            return Err(Fault::NotAFolder);
+        if !source.path().is_empty() {
+            let folder = command(&["ls-tree", "--full-tree", commit, "--", source.path()]);
+            let entry = self.run(remote, folder).await?;
+            match entry.split(' ').nth(1) {
+                None => return Err(Fault::NoFolder),
+                Some("tree") => {}
+                Some(_) => return Err(Fault::NotAFolder),
+            }
         }
+        let folder = format!("{commit}:{}", source.path());
         let (tree, owner) = (workspace.source_dir(), workspace.data_dir());
         workspace::private_dir(&tree)?;
         let mut check_out = command(&["read-tree", "-m", "-u", &folder]);
         check_out.owner = &owner;
+        check_out.missing = Missing::IsFetched;
         check_out.env = vec![
             ("GIT_WORK_TREE", tree.clone().into()),
             ("GIT_INDEX_FILE", tree.with_extension("index").into()),
@@ -248,29 +260,20 @@ impl Console<'_> {
         self.run(remote, check_out).await?;
         Ok(Checkout { commit: commit.to_owned(), kept })
     }
-
-    async fn kind(&self, remote: &Remote, call: Call<'_>) -> Result<String, Fault> {
-        match self.run(remote, call).await {
-            Ok(kind) => Ok(kind.trim().to_owned()),
-            Err(Fault::Broken(line)) if line.contains("does not exist in") || line.contains("but not in") => {
-                Err(Fault::NoFolder)
-            }
-            Err(other) => Err(other),
-        }
-    }
 }
 
 /// A command that works on the mirror.
 fn call(args: Vec<String>, mirror: &Mirror) -> Call<'_> {
     let args = args.into_iter().map(Into::into).collect();
-    Call { args, owner: mirror.dir(), env: Vec::new(), fills: vec![mirror.dir().to_path_buf()] }
+    let fills = vec![mirror.dir().to_path_buf()];
+    Call { args, missing: Missing::IsAnError, owner: mirror.dir(), env: Vec::new(), fills }
 }
 
 fn with_suffix(address: &Url) -> Option<Url> {
     let path = address.path().trim_end_matches('/');
     let mut longer = address.clone();
     longer.set_path(&format!("{path}.git"));
-    (!path.ends_with(".git")).then_some(longer)
+    path.strip_suffix(".git").is_none().then_some(longer)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {

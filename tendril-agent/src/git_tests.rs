@@ -147,16 +147,23 @@ async fn a_host_that_is_not_allowed_is_never_asked() {
     let other = format!("http://localhost:{}/acme/infra", bench.server.address().port());
     let (code, said) = refused(bench.fetch(&other, Duration::from_secs(30), Some(TOKEN)).await);
     assert_eq!(code, ErrorCode::ConfigInvalid);
-    assert!(said.contains("config_snapshot.source.git: localhost:") && said.contains("TENDRIL_GIT_HOSTS"), "{said}");
+    assert!(
+        said.contains("config_snapshot.source.git: localhost:") && said.contains("TENDRIL_GIT_HOSTS"),
+        "{said}"
+    );
     assert!(bench.server.received_requests().await.unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn an_address_that_redirects_is_tried_with_git_at_its_end() {
     let bench = Bench::new().await;
-    let elsewhere = ResponseTemplate::new(301).insert_header("Location", "http://127.0.0.1:9/acme/infra.git/info/refs");
+    let elsewhere =
+        ResponseTemplate::new(301).insert_header("Location", "http://127.0.0.1:9/acme/infra.git/info/refs");
     Mock::given(path_regex("^/acme/infra/")).respond_with(elsewhere).mount(&bench.server).await;
-    Mock::given(path_regex("^/acme/infra.git/")).respond_with(ResponseTemplate::new(403)).mount(&bench.server).await;
+    Mock::given(path_regex("^/acme/infra.git/"))
+        .respond_with(ResponseTemplate::new(403))
+        .mount(&bench.server)
+        .await;
     let (_, said) = bench.refusal(None).await;
     assert!(said.contains("is forbidden"), "{said}");
 }
@@ -167,7 +174,8 @@ async fn a_token_is_given_once_it_is_asked_for_and_kept_in_no_file() {
     let bench = Bench::answering(answer).await;
     bench.refusal(Some(TOKEN)).await;
     let asked = bench.server.received_requests().await.unwrap();
-    let logins: Vec<bool> = asked.iter().map(|request| request.headers.contains_key("authorization")).collect();
+    let logins: Vec<bool> =
+        asked.iter().map(|request| request.headers.contains_key("authorization")).collect();
     assert_eq!(logins, [false, true]);
     assert_eq!(bench.secrets.redact(TOKEN), crate::redact::MASK, "no log shows it");
     let kept = files(bench.dir.path());

@@ -90,7 +90,9 @@ impl Run<'_> {
         let state = self.road.state(&order, self.job);
         if matches!(order.origin, Origin::Git(_)) {
             let kept = self.workspace.kept_commit();
-            self.is_of(kept.map_err(|error| Failure::internal("the template's commit cannot be read", &error))?);
+            self.is_of(
+                kept.map_err(|error| Failure::internal("the template's commit cannot be read", &error))?,
+            );
         }
         let template = self.template(&order)?;
         let seal = PlanSeal::load(self.workspace)
@@ -126,8 +128,9 @@ impl Run<'_> {
             root: &git::root(&config.work_dir),
         };
         let fetched = console.check_out(source, self.workspace, &self.road.secrets).await;
-        let git::Checkout { commit, kept } = fetched
-            .map_err(|failure| failure.map_or(Halt::Stopped(Step::Init, Rung::Untouched, None), Halt::Failed))?;
+        let git::Checkout { commit, kept } = fetched.map_err(|failure| {
+            failure.map_or(Halt::Stopped(Step::Init, Rung::Untouched, None), Halt::Failed)
+        })?;
         let how = if kept { ", which was here already" } else { "" };
         self.log.writer.remark(format!("The template is of commit {commit}{how}.")).await;
         self.workspace

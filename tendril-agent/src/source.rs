@@ -82,7 +82,8 @@ pub(crate) fn is_template_name(name: &str) -> bool {
 }
 
 fn is_source_key(name: &str) -> bool {
-    let digits = name.strip_prefix(KEY_PREFIX).and_then(|rest| rest.rsplit_once('-')).map(|(_, digits)| digits);
+    let digits =
+        name.strip_prefix(KEY_PREFIX).and_then(|rest| rest.rsplit_once('-')).map(|(_, digits)| digits);
     digits.is_some_and(|digits| digits.len() == KEY_DIGITS && is_hexadecimal(digits))
 }
 
@@ -237,7 +238,8 @@ fn is_plain(path: &str) -> bool {
     while let Some(byte) = bytes.next() {
         let plain = match byte {
             b'%' => {
-                let pair = [bytes.next(), bytes.next()].map(|digit| digit.and_then(|b| char::from(b).to_digit(16)));
+                let pair =
+                    [bytes.next(), bytes.next()].map(|digit| digit.and_then(|b| char::from(b).to_digit(16)));
                 let [Some(high), Some(low)] = pair else { return false };
                 !matches!(16 * high + low, 0..=0x1f | 0x2f | 0x5c | 0x7f)
             }
@@ -264,7 +266,10 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
 fn reference(text: String) -> Result<String, String> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"._/-".contains(&b);
     let segment = |segment: &str| {
-        !segment.is_empty() && !segment.starts_with('.') && !segment.ends_with(".lock") && !segment.ends_with('.')
+        !segment.is_empty()
+            && !segment.starts_with('.')
+            && segment.strip_suffix(".lock").is_none()
+            && !segment.ends_with('.')
     };
     let holds = text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.len() <= REFERENCE_LIMIT

@@ -25,15 +25,23 @@ fn key(source: &Value) -> String {
 
 #[test]
 fn a_source_is_read() {
-    let read = source(&json!({"git": "https://Git.Example.org:8443/acme/infra.git", "ref": "v1.4.0", "path": "./network//vpc/"}));
+    let read = source(
+        &json!({"git": "https://Git.Example.org:8443/acme/infra.git", "ref": "v1.4.0", "path": "./network//vpc/"}),
+    );
     let read = read.unwrap();
     assert_eq!(read.repository().as_str(), "https://git.example.org:8443/acme/infra.git");
     assert_eq!((read.reference(), read.path(), read.commit()), (Some("v1.4.0"), "network/vpc", None));
-    assert_eq!(read.to_string(), "https://git.example.org:8443/acme/infra.git, folder network/vpc, at v1.4.0");
+    assert_eq!(
+        read.to_string(),
+        "https://git.example.org:8443/acme/infra.git, folder network/vpc, at v1.4.0"
+    );
     let root = source(&json!({"git": "https://dev.azure.com/acme/My%20Project/_git/infra"})).unwrap();
     assert_eq!((root.reference(), root.path()), (None, ""));
     let commit = "0123456789abcdef0123456789abcdef01234567";
-    assert_eq!(source(&json!({"git": "http://127.0.0.1:3000/a", "ref": commit})).unwrap().commit(), Some(commit));
+    assert_eq!(
+        source(&json!({"git": "http://127.0.0.1:3000/a", "ref": commit})).unwrap().commit(),
+        Some(commit)
+    );
 }
 
 #[test]

@@ -205,11 +205,17 @@ impl CopyError {
         match self {
             Self::Escape(path) => Failure::new(
                 ErrorCode::ConfigInvalid,
-                format!("the template's file {} is a link that leads out of the template: ask its owner to replace it", path.display()),
+                format!(
+                    "the template's file {} is a link that leads out of the template, or to nothing: ask its owner to replace it",
+                    path.display()
+                ),
             ),
             Self::Special(path) => Failure::new(
                 ErrorCode::ConfigInvalid,
-                format!("the template's {} is neither a file nor a folder: ask its owner to remove it", path.display()),
+                format!(
+                    "the template's {} is neither a file nor a folder: ask its owner to remove it",
+                    path.display()
+                ),
             ),
             Self::Io(source) => Failure::internal("the workspace cannot be prepared", &source),
         }
@@ -232,8 +238,11 @@ fn copy_tree(template: &Path, from: &Path, to: Option<&Path>) -> Result<(), Copy
         if text == ".terraform" || text == ".git" || text.starts_with("..") || text.contains(".tfstate") {
             continue;
         }
-        let source = entry.path().canonicalize()?;
         let shown = || entry.path().strip_prefix(template).map_or_else(|_| entry.path(), Path::to_path_buf);
+        let source = entry.path().canonicalize().map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => CopyError::Escape(shown()),
+            _ => error.into(),
+        })?;
         if !source.starts_with(template) {
             return Err(CopyError::Escape(shown()));
         }

@@ -36,6 +36,8 @@ pub struct Row {
     pub outputs: Option<Map<String, Value>>,
     /// Counts of the plan.
     pub plan_summary: Option<Value>,
+    /// Commit of the Git repository that was run.
+    pub template_commit: Option<String>,
     /// Chunks of the last attempt.
     pub log_count: i64,
     /// Why it failed, for programs.

@@ -72,9 +72,11 @@ const SETTINGS: &[(&str, &str)] = &[
     ("transfer.bundleURI", "false"),
     ("gc.auto", "0"),
     ("maintenance.auto", "false"),
-    ("remote.origin.promisor", "true"),
-    ("remote.origin.partialclonefilter", "blob:none"),
 ];
+
+/// What lets Git leave files out of the mirror.
+const PARTIAL: &[(&str, &str)] =
+    &[("remote.origin.promisor", "true"), ("remote.origin.partialclonefilter", "blob:none")];
 
 /// Most that is kept of either stream.
 const MOST: usize = 64 * 1024;
@@ -101,9 +103,22 @@ pub(super) struct Remote {
     pub(super) token: Option<SecretString>,
 }
 
+/// What a command may do about what the mirror does not have. In a broken one, Git's attempt to get a commit that is missing
+/// needs that commit, and starts itself for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// It is an error.
+    IsAnError,
+    /// It may stay away: only files are left out.
+    StaysAway,
+    /// It is fetched when it is needed.
+    IsFetched,
+}
+
 /// One command.
 pub(super) struct Call<'a> {
     pub(super) args: Vec<OsString>,
+    pub(super) missing: Missing,
     /// Whoever owns this directory finds and ends what is left of the command (see `orphans`).
     pub(super) owner: &'a Path,
     /// Variables of this command alone.
@@ -122,8 +137,11 @@ impl Console<'_> {
         let home = self.root.join("home");
         private_dir(&home)?;
         let mut env = inherited(env::vars_os());
-        env.extend(self.environment(remote, &home)?);
+        env.extend(self.environment(remote, call.missing, &home)?);
         env.insert("TF_DATA_DIR".into(), call.owner.into());
+        if call.missing != Missing::IsFetched {
+            env.insert("GIT_NO_LAZY_FETCH".into(), "1".into());
+        }
         env.extend(call.env.into_iter().map(|(name, value)| (name.into(), value)));
         let command = Command { program, args: call.args, dir: home, env, patience: PATIENCE };
         let (own, heard) = (Stop::default(), Heard::default());
@@ -132,11 +150,16 @@ impl Console<'_> {
             exit = &mut running => {
                 let exit = exit.map_err(Fault::NoProgram)?;
                 drop(running);
-                return if exit.code == Some(0) { Ok(heard.stdout()) } else { Err(Fault::read(&heard.stderr())) };
+                if exit.code != Some(0) {
+                    return Err(Fault::read(&heard.stderr()));
+                }
+                // It may have been quicker than the looks.
+                let limit = self.settings.limit;
+                return if largest(&call.fills).await > limit { Err(Fault::TooLarge(limit)) } else { Ok(heard.stdout()) };
             }
             () = self.stop.wait() => Fault::Stopped,
             () = sleep(self.timeout) => Fault::TimedOut(self.timeout),
-            fault = outgrown(call.fills, self.settings.limit) => fault,
+            fault = outgrown(&call.fills, self.settings.limit) => fault,
         };
         own.request(StopReason::Cancelled);
         // It ends because it was told to; how does not matter.
@@ -144,9 +167,14 @@ impl Console<'_> {
         Err(fault)
     }
 
-    fn environment(&self, remote: &Remote, home: &Path) -> io::Result<BTreeMap<OsString, OsString>> {
+    fn environment(
+        &self,
+        remote: &Remote,
+        missing: Missing,
+        home: &Path,
+    ) -> io::Result<BTreeMap<OsString, OsString>> {
         let address = &remote.address;
-        let fixed: [(&str, OsString); 9] = [
+        let fixed: [(&str, OsString); 10] = [
             ("HOME", home.into()),
             ("XDG_CONFIG_HOME", home.into()),
             ("LC_ALL", "C".into()),
@@ -156,13 +184,15 @@ impl Console<'_> {
             ("GIT_CONFIG_GLOBAL", "/dev/null".into()),
             ("GIT_ATTR_NOSYSTEM", "1".into()),
             ("GIT_TERMINAL_PROMPT", "0".into()),
+            ("GIT_LITERAL_PATHSPECS", "1".into()),
             ("GIT_ALLOW_PROTOCOL", address.scheme().into()),
         ];
         let mut env: BTreeMap<OsString, OsString> =
             fixed.into_iter().map(|(name, value)| (name.into(), value)).collect();
         let protocol = format!("protocol.{}.allow", address.scheme());
         let own = [(protocol.as_str(), "always"), ("remote.origin.url", address.as_str())];
-        let settings = SETTINGS.iter().copied().chain(own);
+        let partial = if missing == Missing::IsAnError { &[] } else { PARTIAL };
+        let settings = SETTINGS.iter().chain(partial).copied().chain(own);
         let mut count = 0_usize;
         for (name, value) in settings {
             env.insert(format!("GIT_CONFIG_KEY_{count}").into(), name.into());
@@ -196,7 +226,8 @@ fn askpass(root: &Path) -> io::Result<PathBuf> {
     if fs::read(&path).is_ok_and(|text| text == ASKPASS.as_bytes()) {
         return Ok(path);
     }
-    let mut file = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o700)).tempfile_in(root)?;
+    let mut file =
+        tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o700)).tempfile_in(root)?;
     io::Write::write_all(&mut file, ASKPASS.as_bytes())?;
     // Closed before it is named: a program that is open for writing cannot be started.
     file.into_temp_path().persist(&path).map_err(|error| error.error)?;
@@ -204,15 +235,20 @@ fn askpass(root: &Path) -> io::Result<PathBuf> {
 }
 
 /// Waits, for ever if need be, until one of the directories has become too large.
-async fn outgrown(dirs: Vec<PathBuf>, limit: u64) -> Fault {
+async fn outgrown(dirs: &[PathBuf], limit: u64) -> Fault {
     loop {
         sleep(LOOK).await;
-        let dirs = dirs.clone();
-        let largest = spawn_blocking(move || dirs.iter().map(|dir| usage(dir)).max().unwrap_or_default()).await;
-        if largest.is_ok_and(|size| size > limit) {
+        if largest(dirs).await > limit {
             return Fault::TooLarge(limit);
         }
     }
+}
+
+/// The disk use of the largest of these directories.
+async fn largest(dirs: &[PathBuf]) -> u64 {
+    let dirs = dirs.to_vec();
+    let sizes = move || dirs.iter().map(|dir| usage(dir)).max().unwrap_or_default();
+    spawn_blocking(sizes).await.unwrap_or_default()
 }
 
 /// What a command said: the end of each stream.
@@ -253,7 +289,11 @@ mod tests {
         let output = std::process::Command::new(path)
             .arg(question)
             .env_clear()
-            .envs([("TENDRIL_ASK_HOST", "h.example:99"), ("TENDRIL_ASK_USER", "u"), ("TENDRIL_ASK_TOKEN", "-n %s\\n")])
+            .envs([
+                ("TENDRIL_ASK_HOST", "h.example:99"),
+                ("TENDRIL_ASK_USER", "u"),
+                ("TENDRIL_ASK_TOKEN", "-n %s\\n"),
+            ])
             .output()
             .unwrap();
         output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
@@ -294,7 +334,10 @@ mod tests {
             pair("LD_PRELOAD", "/x"),
         ];
         let kept = inherited(vars.clone());
-        assert_eq!(kept, [pair("GIT_SSL_CAINFO", "/ca"), pair("PATH", "/bin"), pair("https_proxy", "http://p")].into());
+        assert_eq!(
+            kept,
+            [pair("GIT_SSL_CAINFO", "/ca"), pair("PATH", "/bin"), pair("https_proxy", "http://p")].into()
+        );
         let both = vars.into_iter().chain([pair("GIT_SSL_CAINFO", "/own")]);
         assert_eq!(inherited(both)[&OsString::from("GIT_SSL_CAINFO")], "/own");
     }

@@ -64,16 +64,28 @@ impl From<io::Error> for Fault {
     }
 }
 
+/// From the line that was found.
+type Meaning = fn(String) -> Fault;
+
 /// What Git and libcurl say in the C locale, in the order in which it is looked for.
-const WORDS: &[(&[&str], fn(String) -> Fault)] = &[
+const WORDS: &[(&[&str], Meaning)] = &[
     (&["No space left on device", "Disk quota exceeded"], |line| Fault::Disk(io::Error::other(line))),
     (&["Authentication failed for", "returned error: 401"], |_| Fault::LoginRefused),
     (&["could not read Username", "could not read Password"], |_| Fault::LoginWanted),
     (&["returned error: 403"], |_| Fault::Forbidden),
-    (&["returned error: 301", "returned error: 302", "returned error: 303", "returned error: 307", "returned error: 308"], |_| {
-        Fault::Redirected
+    (
+        &[
+            "returned error: 301",
+            "returned error: 302",
+            "returned error: 303",
+            "returned error: 307",
+            "returned error: 308",
+        ],
+        |_| Fault::Redirected,
+    ),
+    (&["returned error: 404", "returned error: 410", "' not found", "Repository not found"], |_| {
+        Fault::NoRepository
     }),
-    (&["returned error: 404", "returned error: 410", "' not found", "Repository not found"], |_| Fault::NoRepository),
     (&["returned error: 429", "returned error: 5"], Fault::Overloaded),
     (&["SSL", "certificate", "gnutls", "TLS"], Fault::Tls),
     (&["not our ref", "unadvertised object", "couldn't find remote ref"], |_| Fault::NoCommit),
@@ -136,14 +148,16 @@ impl Fault {
         let again = "queue the deployment again";
         Some(match self {
             Self::Stopped => return None,
-            Self::NoProgram(error) => {
-                unavailable(format!("git cannot be started ({error}): install it where the agent runs, then {again}"))
-            }
+            Self::NoProgram(error) => unavailable(format!(
+                "git cannot be started ({error}): install it where the agent runs, then {again}"
+            )),
             Self::Token(sentence) => unavailable(format!("{sentence}; then {again}")),
             Self::Unreachable(line) => unavailable(format!(
                 "{repository} cannot be reached ({line}): look at the name server, egress rules (NetworkPolicy, firewall) and HTTPS_PROXY of the agent, then {again}"
             )),
-            Self::Overloaded(line) => unavailable(format!("{repository} cannot serve now ({line}): {again} later")),
+            Self::Overloaded(line) => {
+                unavailable(format!("{repository} cannot serve now ({line}): {again} later"))
+            }
             Self::TimedOut(limit) => unavailable(format!(
                 "{repository} did not answer in {limit:?}: {again}, or raise --git-timeout / TENDRIL_GIT_TIMEOUT of the agent"
             )),
@@ -174,9 +188,9 @@ impl Fault {
             Self::TwoReferences => invalid(format!(
                 "{repository} has a branch and a tag \"{reference}\", of different commits: write refs/heads/{reference} or refs/tags/{reference} into config_snapshot.source.ref"
             )),
-            Self::NoCommit => invalid(format!(
-                "{repository} has no commit {reference}: look at config_snapshot.source.ref"
-            )),
+            Self::NoCommit => {
+                invalid(format!("{repository} has no commit {reference}: look at config_snapshot.source.ref"))
+            }
             Self::Empty => invalid(format!("{repository} is empty: push the template into it")),
             Self::NoFolder => invalid(format!(
                 "{repository} has no folder \"{path}\" at {reference}: look at config_snapshot.source.path and ref"
@@ -185,7 +199,8 @@ impl Fault {
                 "\"{path}\" in {repository} at {reference} is not a folder: name the folder with the .tf files in config_snapshot.source.path"
             )),
             Self::NoTemplate => {
-                let folder = if path.is_empty() { "the root".to_owned() } else { format!("the folder \"{path}\"") };
+                let folder =
+                    if path.is_empty() { "the root".to_owned() } else { format!("the folder \"{path}\"") };
                 invalid(format!(
                     "{folder} of {repository} at {reference} has no .tf files: name the folder that has them in config_snapshot.source.path"
                 ))
@@ -194,7 +209,9 @@ impl Fault {
                 "{repository} is too large, it takes more than {} MiB: take a smaller one, or raise --git-limit / TENDRIL_GIT_LIMIT of the agent",
                 limit / (1024 * 1024)
             )),
-            Self::Disk(error) => Failure::internal("the agent's work directory cannot take the template", &error),
+            Self::Disk(error) => {
+                Failure::internal("the agent's work directory cannot take the template", &error)
+            }
             Self::Broken(line) => {
                 unavailable(format!("the template cannot be fetched from {repository} ({line}): {again}"))
             }
@@ -227,19 +244,71 @@ mod tests {
     fn what_git_says_is_understood() {
         use ErrorCode::{Internal, SourceInvalid, SourceUnavailable};
         for (said, code, part) in [
-            ("fatal: unable to access 'https://h.example/a/': Could not resolve host: h.example", SourceUnavailable, "cannot be reached"),
-            ("fatal: unable to access 'https://h.example/a/': Failed to connect to h.example port 443 after 0 ms: Couldn't connect to server", SourceUnavailable, "cannot be reached"),
-            ("error: RPC failed; curl 18 transfer closed with outstanding read data remaining\nfatal: early EOF", SourceUnavailable, "cannot be reached"),
-            ("fatal: unable to access 'https://h.example/a/': The requested URL returned error: 503", SourceUnavailable, "cannot serve now"),
-            ("fatal: unable to access 'https://h.example/a/': The requested URL returned error: 429", SourceUnavailable, "later"),
-            ("fatal: unable to access 'https://h.example/a/': server certificate verification failed. CAfile: none CRLfile: none", SourceInvalid, "cannot be trusted"),
-            ("fatal: unable to access 'https://h.example/a/': SSL certificate problem: self-signed certificate", SourceInvalid, "SSL_CERT_FILE"),
-            ("fatal: could not read Username for 'https://h.example': terminal prompts disabled", SourceInvalid, "asks for a login"),
-            ("fatal: Authentication failed for 'https://h.example/a/'", SourceInvalid, "does not take the agent's token"),
-            ("fatal: unable to access 'https://h.example/a/': The requested URL returned error: 403", SourceInvalid, "is forbidden to"),
-            ("remote: Repository not found.\nfatal: repository 'https://h.example/a/' not found", SourceInvalid, "was not found"),
-            ("fatal: https://h.example/a/info/refs not valid: is this a git repository?", SourceInvalid, "is no Git repository"),
-            ("fatal: unable to access 'https://h.example/a/': The requested URL returned error: 301", SourceInvalid, "redirects to another address"),
+            (
+                "fatal: unable to access 'https://h.example/a/': Could not resolve host: h.example",
+                SourceUnavailable,
+                "cannot be reached",
+            ),
+            (
+                "fatal: unable to access 'https://h.example/a/': Failed to connect to h.example port 443 after 0 ms: Couldn't connect to server",
+                SourceUnavailable,
+                "cannot be reached",
+            ),
+            (
+                "error: RPC failed; curl 18 transfer closed with outstanding read data remaining\nfatal: early EOF",
+                SourceUnavailable,
+                "cannot be reached",
+            ),
+            (
+                "fatal: unable to access 'https://h.example/a/': The requested URL returned error: 503",
+                SourceUnavailable,
+                "cannot serve now",
+            ),
+            (
+                "fatal: unable to access 'https://h.example/a/': The requested URL returned error: 429",
+                SourceUnavailable,
+                "later",
+            ),
+            (
+                "fatal: unable to access 'https://h.example/a/': server certificate verification failed. CAfile: none CRLfile: none",
+                SourceInvalid,
+                "cannot be trusted",
+            ),
+            (
+                "fatal: unable to access 'https://h.example/a/': SSL certificate problem: self-signed certificate",
+                SourceInvalid,
+                "SSL_CERT_FILE",
+            ),
+            (
+                "fatal: could not read Username for 'https://h.example': terminal prompts disabled",
+                SourceInvalid,
+                "asks for a login",
+            ),
+            (
+                "fatal: Authentication failed for 'https://h.example/a/'",
+                SourceInvalid,
+                "does not take the agent's token",
+            ),
+            (
+                "fatal: unable to access 'https://h.example/a/': The requested URL returned error: 403",
+                SourceInvalid,
+                "is forbidden to",
+            ),
+            (
+                "remote: Repository not found.\nfatal: repository 'https://h.example/a/' not found",
+                SourceInvalid,
+                "was not found",
+            ),
+            (
+                "fatal: https://h.example/a/info/refs not valid: is this a git repository?",
+                SourceInvalid,
+                "is no Git repository",
+            ),
+            (
+                "fatal: unable to access 'https://h.example/a/': The requested URL returned error: 301",
+                SourceInvalid,
+                "redirects to another address",
+            ),
             ("fatal: remote error: upload-pack: not our ref 0123", SourceInvalid, "has no commit v1"),
             ("fatal: write error: No space left on device", Internal, "work directory cannot take"),
             ("fatal: packfile x cannot be accessed", SourceUnavailable, "(packfile x cannot be accessed)"),

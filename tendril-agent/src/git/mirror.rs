@@ -29,9 +29,11 @@ pub(crate) fn root(work_dir: &Path) -> PathBuf {
 /// Throws away every mirror that nobody uses now.
 pub(crate) fn sweep(work_dir: &Path) {
     let entries = fs::read_dir(root(work_dir)).into_iter().flatten().filter_map(Result::ok);
-    let locks = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "lock"));
+    let locks =
+        entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "lock"));
     for lock in locks {
-        let removed = turn::take(&lock).and_then(|turn| turn.map_or(Ok(()), |_| remove(&lock.with_extension(""))));
+        let removed =
+            turn::take(&lock).and_then(|turn| turn.map_or(Ok(()), |_| remove(&lock.with_extension(""))));
         if let Err(error) = removed {
             tracing::error!(mirror = %lock.display(), %error, "a mirror of a Git repository cannot be removed");
         }
@@ -68,7 +70,7 @@ impl Mirror {
             self.remove()?;
             return Ok(false);
         }
-        let is_lock = |name: &str| name.ends_with(".lock");
+        let is_lock = |name: &str| name.strip_suffix(".lock").is_some();
         remove_files(&self.dir, 0, &is_lock)?;
         remove_files(&self.dir.join("refs"), 4, &is_lock)?;
         remove_files(&self.dir.join("objects"), 1, &|name| name.starts_with("tmp_"))?;
@@ -129,7 +131,10 @@ mod tests {
     #[tokio::test]
     async fn halves_are_removed_and_a_mirror_in_use_is_not_swept() {
         let dir = tempfile::tempdir().unwrap();
-        let (used, idle) = (mirror(&root(dir.path()), "https://h.example/a"), mirror(&root(dir.path()), "https://h.example/b"));
+        let (used, idle) = (
+            mirror(&root(dir.path()), "https://h.example/a"),
+            mirror(&root(dir.path()), "https://h.example/b"),
+        );
         for mirror in [&used, &idle] {
             assert!(!mirror.tidy().unwrap());
             fs::create_dir_all(mirror.dir().join("objects/pack")).unwrap();
@@ -137,13 +142,22 @@ mod tests {
             assert!(!mirror.tidy().unwrap() && !mirror.dir().exists(), "half a mirror is none");
             fs::create_dir_all(mirror.dir().join("objects/pack")).unwrap();
             fs::create_dir_all(mirror.dir().join("refs/tendril")).unwrap();
-            for file in ["HEAD", "shallow", "shallow.lock", "refs/tendril/x.lock", "objects/pack/tmp_pack_x", "objects/pack/p.pack"] {
+            for file in [
+                "HEAD",
+                "shallow",
+                "shallow.lock",
+                "refs/tendril/x.lock",
+                "objects/pack/tmp_pack_x",
+                "objects/pack/p.pack",
+            ] {
                 fs::write(mirror.dir().join(file), "").unwrap();
             }
             assert!(mirror.tidy().unwrap());
             let left = |file: &str| mirror.dir().join(file).exists();
             assert!(left("shallow") && left("objects/pack/p.pack"));
-            assert!(!left("shallow.lock") && !left("refs/tendril/x.lock") && !left("objects/pack/tmp_pack_x"));
+            assert!(
+                !left("shallow.lock") && !left("refs/tendril/x.lock") && !left("objects/pack/tmp_pack_x")
+            );
         }
         drop(idle.turn().await.unwrap());
         let turn = used.turn().await.unwrap();

@@ -74,7 +74,9 @@ impl GitSettings {
         let (program, version) = if hosts.is_empty() {
             (None, String::new())
         } else {
-            program().map_err(&mut take).map_or((None, String::new()), |(path, version)| (Some(path), version))
+            program()
+                .map_err(&mut take)
+                .map_or((None, String::new()), |(path, version)| (Some(path), version))
         };
         if problems.is_empty() {
             Ok(Self { program, version, hosts, token, user, limit: written.limit.unwrap_or(LIMIT) })
@@ -186,7 +188,8 @@ impl Token {
             Self::Inline(token) => (token.expose_secret().to_owned(), "TENDRIL_GIT_TOKEN".to_owned()),
             Self::File(path) => {
                 let name = format!("TENDRIL_GIT_TOKEN_FILE (--git-token-file) {}", path.display());
-                let text = fs::read_to_string(path).map_err(|error| format!("{name} cannot be read ({error})"))?;
+                let text =
+                    fs::read_to_string(path).map_err(|error| format!("{name} cannot be read ({error})"))?;
                 (text, name)
             }
         };
@@ -214,7 +217,9 @@ fn token(inline: Option<&str>, file: Option<&str>) -> Result<Option<Token>, Stri
     let token = match (inline, file) {
         (None, None) => return Ok(None),
         (Some(_), Some(_)) => {
-            return Err("TENDRIL_GIT_TOKEN and TENDRIL_GIT_TOKEN_FILE are both set: keep one of them".to_owned());
+            return Err(
+                "TENDRIL_GIT_TOKEN and TENDRIL_GIT_TOKEN_FILE are both set: keep one of them".to_owned()
+            );
         }
         (Some(token), None) => Token::Inline(SecretString::from(token)),
         (None, Some(file)) => Token::File(PathBuf::from(file)),
@@ -234,7 +239,8 @@ fn user(written: Option<&str>) -> Result<String, String> {
 /// Finds the program and asks for its version.
 fn program() -> Result<(PathBuf, String), String> {
     let mend = "install git 2.31 or newer, or leave --git-hosts / TENDRIL_GIT_HOSTS empty";
-    let path = find("git").ok_or_else(|| format!("git is not on PATH, and templates are to be fetched with it: {mend}"))?;
+    let path = find("git")
+        .ok_or_else(|| format!("git is not on PATH, and templates are to be fetched with it: {mend}"))?;
     let output = Command::new(&path).arg("--version").env_clear().stdin(Stdio::null()).output();
     let output = output.map_err(|error| format!("{} does not run ({error}): {mend}", path.display()))?;
     let said = String::from_utf8_lossy(&output.stdout);
@@ -283,15 +289,30 @@ mod tests {
     #[test]
     fn a_refused_host_is_told_which_setting_to_set() {
         let off = refusal("", "https://github.com/a").unwrap();
-        assert!(off.contains("takes no templates from Git") && off.contains("add github.com to --git-hosts / TENDRIL_GIT_HOSTS"), "{off}");
+        assert!(
+            off.contains("takes no templates from Git")
+                && off.contains("add github.com to --git-hosts / TENDRIL_GIT_HOSTS"),
+            "{off}"
+        );
         let other = refusal("github.com", "https://git.example.org:99/a").unwrap();
-        assert!(other.starts_with("git.example.org:99 is none of the hosts") && other.contains("(github.com)"), "{other}");
+        assert!(
+            other.starts_with("git.example.org:99 is none of the hosts") && other.contains("(github.com)"),
+            "{other}"
+        );
     }
 
     #[test]
     fn every_problem_is_listed_and_none_shows_the_token() {
-        for host in ["https://github.com", "github.com/acme", "user@github.com", "*", "a b", "host:port", "-x/"] {
-            let written = Written { hosts: Some(host), token: Some("s3cret"), token_file: Some("/f"), user: Some("a:b"), limit: None };
+        for host in
+            ["https://github.com", "github.com/acme", "user@github.com", "*", "a b", "host:port", "-x/"]
+        {
+            let written = Written {
+                hosts: Some(host),
+                token: Some("s3cret"),
+                token_file: Some("/f"),
+                user: Some("a:b"),
+                limit: None,
+            };
             let said = GitSettings::read(&written).unwrap_err();
             assert_eq!(said.len(), 3, "{host}: {said:?}");
             assert!(!said.concat().contains("s3cret"), "{said:?}");
@@ -301,7 +322,8 @@ mod tests {
     #[test]
     fn a_token_file_is_read_whenever_it_is_used() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let written = || Written { hosts: Some("h.example"), token_file: file.path().to_str(), ..Written::default() };
+        let written =
+            || Written { hosts: Some("h.example"), token_file: file.path().to_str(), ..Written::default() };
         assert!(GitSettings::read(&written()).unwrap_err()[0].contains("holds no token"));
         fs::write(file.path(), "one\n").unwrap();
         let settings = GitSettings::read(&written()).unwrap();

@@ -8,5 +8,7 @@ mod drain;
 mod health;
 mod intake;
 mod probe;
+mod source;
+mod source_faults;
 mod state;
 mod tokens;
