@@ -4,7 +4,7 @@ use std::{fs, io::Write as _, net::TcpListener, path::Path, time::Duration};
 
 use serde_json::json;
 use supabase_local::JwtSecret;
-use tendril_tests::{AgentSetup, World};
+use tendril_tests::{AgentSetup, World, program};
 use uuid::Uuid;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -40,6 +40,8 @@ async fn a_good_setup_is_well_and_nothing_is_changed() {
     assert_eq!(said.lines().filter(|line| line.starts_with("ok ")).count(), 9, "{said}");
     let (well, said) = examined(&world.agent(&cluster).by_broadcast()).await;
     assert!(well, "{said}");
+    let (well, said) = examined(&world.agent(&cluster).env("TENDRIL_GIT_HOSTS", "github.com")).await;
+    assert!(well && said.lines().any(|line| line == "ok    git"), "{said}");
     assert_eq!(cluster.status().await, "PENDING", "the doctor is no agent");
 }
 
@@ -91,7 +93,7 @@ async fn each_seeded_fault_is_named_with_its_remedy() {
         .expect("a database without broadcasts to agents");
     let mut rescue = good.clone();
     rescue.cli.state_dir = Some(text(&dir.join("state")));
-    let seeds = [
+    let seeds = vec![
         ("the project is not reachable", unreachable, "egress rules"),
         ("a website instead of a project", website, "no Supabase project"),
         ("no migrations", bare, "apply supabase/migrations"),
@@ -151,6 +153,26 @@ async fn each_seeded_fault_is_named_with_its_remedy() {
             "an unknown intake",
             good.clone().env("TENDRIL_INTAKE", "fax"),
             "write \"postgres_changes\" or \"broadcast\"",
+        ),
+        (
+            "a Git host that is none",
+            good.clone().env("TENDRIL_GIT_HOSTS", "https://github.com"),
+            "write hosts such as github.com",
+        ),
+        (
+            "a Git token that is not there",
+            good.clone()
+                .env("TENDRIL_GIT_HOSTS", "github.com")
+                .env("TENDRIL_GIT_TOKEN_FILE", text(&dir.join("none"))),
+            "TENDRIL_GIT_TOKEN_FILE (--git-token-file)",
+        ),
+        (
+            "no git",
+            good.clone()
+                .terraform(&program::on_path("terraform"))
+                .env("TENDRIL_GIT_HOSTS", "github.com")
+                .env("PATH", text(&empty)),
+            "install git 2.31 or newer",
         ),
         ("no room", good.clone().env("TENDRIL_WORK_LIMIT", "a bit"), "write a size"),
     ];
