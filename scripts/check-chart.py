@@ -49,6 +49,7 @@ CASES = {
             "extraEgress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}],
         },
         "persistence": {"storageClass": "gp3", "size": "20Gi"},
+        "git": {"hosts": ["github.com", "git.example.org:8443"], "token": True, "user": "oauth2"},
         "terraformEnv": ["GITHUB_TOKEN"],
         "extraEnv": [{"name": "GITHUB_TOKEN", "valueFrom": {"secretKeyRef": {"name": "github", "key": "token"}}}],
         "extraVolumes": [{"name": "authority", "configMap": {"name": "authority"}}],
@@ -90,6 +91,12 @@ REFUSED = {
     "a role for nobody": (
         FROM_SECRET | {"aws": {"roleArn": "arn:aws:iam::123456789012:role/a"}, "serviceAccount": {"create": False}},
         "aws.roleArn",
+    ),
+    "a Git host that is none": (FROM_SECRET | {"git": {"hosts": ["https://github.com"]}}, "git"),
+    "a Git token for no host": (FROM_SECRET | {"git": {"token": True}}, "set git.hosts"),
+    "a Git token without a Secret": (
+        {"agentToken": KEY, "supabase": {"url": "https://a", "publishableKey": "k"}, "git": {"hosts": ["github.com"], "token": True}},
+        "git.token needs existingSecret",
     ),
     "a secret in plain environment": (FROM_SECRET | {"extraEnv": [{"name": "TENDRIL_AGENT_TOKEN", "value": "x"}]}, "extraEnv"),
     "a digest that is none": (FROM_SECRET | {"image": {"digest": "latest"}}, "digest"),

@@ -18,6 +18,12 @@
 {{- if and .Values.keda.enabled (lt (int .Values.keda.maxReplicas) (int .Values.keda.minReplicas)) -}}
 {{- fail "keda.maxReplicas is less than keda.minReplicas." -}}
 {{- end -}}
+{{- if and .Values.git.token (not .Values.git.hosts) -}}
+{{- fail "git.token is of no use without a host that it may be shown to: set git.hosts." -}}
+{{- end -}}
+{{- if and .Values.git.token (not .Values.existingSecret) -}}
+{{- fail "git.token needs existingSecret: a Secret of yours with the key TENDRIL_GIT_TOKEN. Or leave it out, and set TENDRIL_GIT_TOKEN from another Secret in extraEnv." -}}
+{{- end -}}
 {{- if and .Values.aws.roleArn (not .Values.serviceAccount.create) -}}
 {{- fail "aws.roleArn annotates the service account that the chart makes: set serviceAccount.create, or annotate yours yourself." -}}
 {{- end -}}
