@@ -112,6 +112,17 @@ fn version_of(path: &Path) -> Result<(Product, String), String> {
     Ok((if is_tofu { Product::OpenTofu } else { Product::Terraform }, version.terraform_version))
 }
 
+/// `2.39.5` of `git version 2.39.5`. Errors: the program does not say it.
+pub(crate) fn git_version(path: &Path) -> Result<String, String> {
+    let asked = Command::new(path).arg("--version").env_clear().stdin(Stdio::null()).output();
+    let output = asked.map_err(|error| error.to_string())?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    match said.trim().strip_prefix("git version ") {
+        Some(version) if output.status.success() => Ok(version.to_owned()),
+        _ => Err(format!("\"--version\" ended with {} and no version", output.status)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;

@@ -3,13 +3,15 @@
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
 
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use crate::{preflight::find, source::is_loopback};
+use crate::{
+    preflight::{find, git_version},
+    source::is_loopback,
+};
 
 /// The first Git that takes its settings from the environment.
 const OLDEST: (u32, u32) = (2, 31);
@@ -241,15 +243,12 @@ fn program() -> Result<(PathBuf, String), String> {
     let mend = "install git 2.31 or newer, or leave --git-hosts / TENDRIL_GIT_HOSTS empty";
     let path = find("git")
         .ok_or_else(|| format!("git is not on PATH, and templates are to be fetched with it: {mend}"))?;
-    let output = Command::new(&path).arg("--version").env_clear().stdin(Stdio::null()).output();
-    let output = output.map_err(|error| format!("{} does not run ({error}): {mend}", path.display()))?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    let version = said.trim().strip_prefix("git version ").unwrap_or_default().to_owned();
+    let version =
+        git_version(&path).map_err(|why| format!("{} does not run ({why}): {mend}", path.display()))?;
     let mut numbers = version.split('.').map_while(|part| part.parse::<u32>().ok());
     match (numbers.next(), numbers.next()) {
         (Some(major), Some(minor)) if (major, minor) >= OLDEST => Ok((path, version)),
-        (Some(_), Some(_)) => Err(format!("{} is git {version}: {mend}", path.display())),
-        _ => Err(format!("{} does not say which git it is: {mend}", path.display())),
+        _ => Err(format!("{} is git {version}: {mend}", path.display())),
     }
 }
 
