@@ -216,6 +216,8 @@ async fn http_backend(
         .env("REMOTE_ADDR", "127.0.0.1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        // What it complains of is in its answers.
+        .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn()
         .expect("git http-backend");
