@@ -407,6 +407,7 @@ mod tests {
             error_message: Some("before\0after".to_owned()),
             plan_summary: None,
             outputs: Some(json!({"a\0b": ["\0", {"c": "\0d"}]})),
+            template_commit: None,
             log_count: Some(1),
         };
         assert_eq!(reporter.finish(&end).await, Written::Stored);
@@ -432,6 +433,7 @@ mod tests {
             error_message: Some("long".to_owned()),
             plan_summary: Some(json!({"add": 1})),
             outputs: Some(json!({"a": 1})),
+            template_commit: None,
             log_count: Some(1),
         };
         assert_eq!(reporter.finish(&end).await, Written::Stored);
