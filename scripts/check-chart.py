@@ -70,6 +70,7 @@ CASES = {
         },
         "persistence": {"storageClass": "gp3", "size": "20Gi"},
         "infracost": {"existingSecret": "prices", "secretKey": "token"},
+        "git": {"hosts": ["github.com", "git.example.org:8443"], "token": True, "user": "oauth2"},
         "terraformEnv": ["GITHUB_TOKEN"],
         "extraEnv": [{"name": "GITHUB_TOKEN", "valueFrom": {"secretKeyRef": {"name": "github", "key": "token"}}}],
         "extraVolumes": [{"name": "authority", "configMap": {"name": "authority"}}],
@@ -167,6 +168,13 @@ REFUSED = {
     "a role for nobody": (
         FROM_SECRET | {"aws": {"roleArn": "arn:aws:iam::123456789012:role/a"}, "serviceAccount": {"create": False}},
         "aws.roleArn",
+    ),
+    "a Git host that is none": (FROM_SECRET | {"git": {"hosts": ["https://github.com"]}}, "git"),
+    "a Git limit that is no size": (FROM_SECRET | {"git": {"limit": "1G"}}, 'git.limit is "1G"'),
+    "a Git token for no host": (FROM_SECRET | {"git": {"token": True}}, "set git.hosts"),
+    "a Git token without a Secret": (
+        {"agentToken": KEY, "supabase": {"url": "https://a", "publishableKey": "k"}, "git": {"hosts": ["github.com"], "token": True}},
+        "git.token needs existingSecret",
     ),
     "a secret in plain environment": (FROM_SECRET | {"extraEnv": [{"name": "TENDRIL_AGENT_TOKEN", "value": "s3cret"}]}, "extraEnv: TENDRIL_AGENT_TOKEN would be set twice"),
 }

@@ -30,7 +30,7 @@ grant execute on function tendril.is_agent(), tendril.agent_cluster_id() to auth
 
 grant select (claim_token),
       update (status, phase, claim_token, claimed_by, plan_summary, plan_sha256, cost, cost_status, outputs, log_count,
-              error_code, error_message)
+              error_code, error_message, template_commit)
   on public.deployments to authenticated;
 grant insert (deployment_id, attempt, seq, stream, log_chunk, ts) on public.deployment_logs to authenticated;
 grant execute on function public.agent_heartbeat(text, uuid[], text), public.agent_offline(text),

@@ -22,16 +22,16 @@ select is(pg_temp.columns('clusters', 'anon', p), 'none', 'clusters: anon has no
 
 -- deployments
 select is(pg_temp.columns('deployments', 'authenticated', 'SELECT'),
-  'id cluster_id config_snapshot status phase attempt claimed_by claimed_at lease_expires_at cancel_requested_at created_at started_at finished_at plan_summary cost cost_status outputs log_count error_code error_message plan_sha256 approved_plan approved_at',
+  'id cluster_id config_snapshot status phase attempt claimed_by claimed_at lease_expires_at cancel_requested_at created_at started_at finished_at plan_summary cost cost_status outputs log_count error_code error_message plan_sha256 approved_plan approved_at template_commit',
   'deployments: a user reads everything but the claim token');
 select is(pg_temp.columns('deployments', 'authenticated', 'INSERT'), 'id cluster_id config_snapshot status', 'deployments: what a user inserts');
 select is(pg_temp.columns('deployments', 'authenticated', 'UPDATE'), 'cancel_requested_at approved_plan', 'deployments: what a user updates');
 select is(pg_temp.columns('deployments', 'tendril_agent', 'SELECT'),
-  'id cluster_id config_snapshot status phase attempt claim_token claimed_by claimed_at lease_expires_at cancel_requested_at created_at started_at finished_at plan_summary cost cost_status outputs log_count error_code error_message plan_sha256 approved_plan approved_at',
+  'id cluster_id config_snapshot status phase attempt claim_token claimed_by claimed_at lease_expires_at cancel_requested_at created_at started_at finished_at plan_summary cost cost_status outputs log_count error_code error_message plan_sha256 approved_plan approved_at template_commit',
   'deployments: an agent reads all');
 select is(pg_temp.columns('deployments', 'tendril_agent', 'INSERT'), 'none', 'deployments: an agent inserts nothing');
 select is(pg_temp.columns('deployments', 'tendril_agent', 'UPDATE'),
-  'status phase claim_token claimed_by plan_summary cost cost_status outputs log_count error_code error_message plan_sha256', 'deployments: what an agent updates');
+  'status phase claim_token claimed_by plan_summary cost cost_status outputs log_count error_code error_message plan_sha256 template_commit', 'deployments: what an agent updates');
 select is(pg_temp.columns('deployments', 'anon', p), 'none', 'deployments: anon has no ' || p) from unnest(array['SELECT', 'INSERT', 'UPDATE']) as p;
 
 -- deployment_logs
@@ -58,7 +58,7 @@ select is((select string_agg(format('%s(%s)', p.proname, r.rolname), ' ' order b
   'who calls which function');
 select is((select string_agg(format('%s(%s)', p.proname, r.rolname), ' ' order by p.proname, r.rolname)
   from pg_proc p, pg_roles r
-  where p.proname in ('reap', 'require_cluster', 'enforce_state', 'note_claim_token', 'keep_revocation', 'claimed_cluster_id', 'agent_cluster_id') and p.pronamespace = 'tendril'::regnamespace
+  where p.proname in ('reap', 'require_cluster', 'enforce_state', 'note_claim_token', 'forget_commit', 'keep_revocation', 'claimed_cluster_id', 'agent_cluster_id') and p.pronamespace = 'tendril'::regnamespace
     and r.rolname in ('anon', 'authenticated', 'service_role', 'tendril_agent') and has_function_privilege(r.oid, p.oid, 'EXECUTE')),
   'agent_cluster_id(tendril_agent)', 'of the private rules a role needs one: who am I');
 select is(has_schema_privilege('anon', 'tendril', 'USAGE'), false, 'anon cannot look into the private schema');

@@ -16,6 +16,7 @@ use crate::{
     crew::Crew,
     disk::Disk,
     drain::Drain,
+    git,
     health::{
         Health, PULSE, Panel,
         server::{self, Server},
@@ -95,6 +96,7 @@ impl Agent {
         if let Some(complaint) = config.infracost.complaint() {
             tracing::warn!("there will be no cost estimates: {complaint}");
         }
+        secrets.hide(config.git.secrets());
         let health = Health::default();
         // Keys and tokens are added when they are read or exchanged.
         let session = Session::new(
@@ -242,7 +244,10 @@ impl Agent {
         let (disk, config) = (self.disk.clone(), Arc::clone(&self.config));
         async move {
             let plugins = config.terraform.plugin_cache().map(Path::to_path_buf);
-            let work = move || disk.measure(&config.work_dir, plugins.as_deref(), config.work_limit);
+            let work = move || {
+                let mirrors = || git::sweep(&config.work_dir);
+                disk.measure(&config.work_dir, plugins.as_deref(), config.work_limit, mirrors);
+            };
             if let Err(error) = spawn_blocking(work).await {
                 tracing::error!(%error, "the work directory cannot be measured");
             }

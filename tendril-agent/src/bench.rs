@@ -16,6 +16,7 @@ use wiremock::{Match, Mock, MockServer, Request, Respond, ResponseTemplate};
 
 use crate::{
     config::{Config, Timing},
+    git::GitSettings,
     infracost::Infracost,
     preflight,
     session::Credential,
@@ -178,6 +179,7 @@ pub(crate) fn config(dir: &Path) -> Config {
         cluster_id: uuid::Uuid::nil(),
         agent_name: "bench".to_owned(),
         templates_dir: Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/templates"),
+        git: GitSettings::default(),
         work_dir: under("work"),
         state_dir: under("state"),
         concurrency: 2,

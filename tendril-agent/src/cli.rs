@@ -58,6 +58,30 @@ pub struct Cli {
     #[arg(long, value_name = "DIR", env = "TENDRIL_TEMPLATES_DIR", default_value = "templates")]
     pub templates_dir: Option<String>,
 
+    /// Git hosts that templates may be fetched from, comma separated: `github.com`, or with a port. None when not set
+    #[arg(long, value_name = "HOSTS", env = "TENDRIL_GIT_HOSTS")]
+    pub git_hosts: Option<String>,
+
+    /// Token that may read the repositories there. Other users of the machine can read a flag: prefer the variable or the file
+    #[arg(long, value_name = "TOKEN", env = "TENDRIL_GIT_TOKEN", hide_env_values = true)]
+    pub git_token: Option<String>,
+
+    /// File that holds that token; read again for every fetch
+    #[arg(long, value_name = "FILE", env = "TENDRIL_GIT_TOKEN_FILE")]
+    pub git_token_file: Option<String>,
+
+    /// User name that goes with the token
+    #[arg(long, value_name = "NAME", env = "TENDRIL_GIT_USER", default_value = "x-access-token")]
+    pub git_user: Option<String>,
+
+    /// How long one command of Git may take
+    #[arg(long, value_name = "TIME", env = "TENDRIL_GIT_TIMEOUT", default_value = "5m")]
+    pub git_timeout: Option<String>,
+
+    /// Most that the mirror of one repository, and one template from it, may take on disk
+    #[arg(long, value_name = "SIZE", env = "TENDRIL_GIT_LIMIT", default_value = "1GiB")]
+    pub git_limit: Option<String>,
+
     /// Directory for running jobs: workspaces and unsent log lines. Only one agent may use it
     #[arg(long, value_name = "DIR", env = "TENDRIL_WORK_DIR", default_value = "/var/lib/tendril/work")]
     pub work_dir: Option<String>,

@@ -4,15 +4,16 @@ use std::{
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use secrecy::SecretString;
 use url::Url;
 use uuid::Uuid;
 
+pub use crate::timing::Timing;
 use crate::{
     cli::Cli,
+    git::{GitSettings, Written},
     infracost::Infracost,
     intake::Intake,
     log_spool::SpoolRules,
@@ -38,6 +39,8 @@ pub struct Config {
     pub agent_name: String,
     /// One folder per template.
     pub templates_dir: PathBuf,
+    /// From which Git hosts templates may come, and with which token.
+    pub git: GitSettings,
     /// One folder per running attempt.
     pub work_dir: PathBuf,
     /// One folder per state key.
@@ -64,49 +67,6 @@ pub struct Config {
     pub log_filter: String,
     /// Every interval and patience.
     pub timing: Timing,
-}
-
-/// The agent's clockwork. The defaults suit production; tests shorten them.
-#[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    /// Mean time between heartbeats; each one is moved by up to 20 %.
-    pub heartbeat: Duration,
-    /// The first contact falls anywhere in this time after the start, so that a thousand agents that are restarted at once
-    /// do not all come at once.
-    pub start_spread: Duration,
-    /// Age at which an open chunk of log lines is closed, and the least time between two uploads of a run.
-    pub log_flush: Duration,
-    /// From the beginning of a drain to the end of the process.
-    pub shutdown_grace: Duration,
-    /// First interrupt to second interrupt, while nothing is being changed.
-    pub plan_cancel_grace: Duration,
-    /// First interrupt to second interrupt, while resources are being changed.
-    pub apply_cancel_grace: Duration,
-    /// Second interrupt to SIGKILL of the process group.
-    pub kill_grace: Duration,
-    /// How long a command waits for a state lock that another one holds.
-    pub lock_timeout: Duration,
-    /// How long the estimate of a job's cost may take, with everything around it.
-    pub cost: Duration,
-    /// How long the last log lines and statuses may take to be stored once the agent is told to hurry.
-    pub farewell: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        Self {
-            heartbeat: Duration::from_secs(15),
-            start_spread: Duration::from_secs(20),
-            log_flush: Duration::from_millis(500),
-            shutdown_grace: Duration::from_secs(600),
-            plan_cancel_grace: Duration::from_secs(300),
-            apply_cancel_grace: Duration::from_secs(1200),
-            kill_grace: Duration::from_secs(15),
-            lock_timeout: Duration::from_secs(120),
-            cost: Duration::from_secs(90),
-            farewell: Duration::from_secs(20),
-        }
-    }
 }
 
 /// All that is wrong with a configuration. Each entry says what and how to mend it; none holds a secret.
@@ -154,6 +114,7 @@ impl Config {
                 reader.take(preflight::writable(flag, dir));
             }
         }
+        let git = reader.git(cli);
         let concurrency = reader.take(concurrency(cli));
         let intake = reader.take(Intake::read(given(cli.intake.as_ref())));
         let spool_limit = reader.take(spool_limit(cli));
@@ -161,38 +122,8 @@ impl Config {
             "--work-limit / TENDRIL_WORK_LIMIT",
             given(cli.work_limit.as_ref()).unwrap_or("10GiB"),
         ));
-        let mut timing = Timing::default();
-        let heartbeat = "--heartbeat / TENDRIL_HEARTBEAT";
-        reader.duration(heartbeat, cli.heartbeat.as_ref(), &mut timing.heartbeat);
-        if !(Duration::from_secs(1)..=Duration::from_secs(20)).contains(&timing.heartbeat) {
-            reader.problems.push(format!("{heartbeat} must be from 1s to 20s: a job's lease lives for 60s"));
-        }
-        reader.duration(
-            "--lock-timeout / TENDRIL_LOCK_TIMEOUT",
-            cli.lock_timeout.as_ref(),
-            &mut timing.lock_timeout,
-        );
-        reader.duration(
-            "--shutdown-grace / TENDRIL_SHUTDOWN_GRACE",
-            cli.shutdown_grace.as_ref(),
-            &mut timing.shutdown_grace,
-        );
-        reader.duration(
-            "--plan-cancel-grace / TENDRIL_PLAN_CANCEL_GRACE",
-            cli.plan_cancel_grace.as_ref(),
-            &mut timing.plan_cancel_grace,
-        );
-        reader.duration(
-            "--apply-cancel-grace / TENDRIL_APPLY_CANCEL_GRACE",
-            cli.apply_cancel_grace.as_ref(),
-            &mut timing.apply_cancel_grace,
-        );
-        reader.duration(
-            "--start-spread / TENDRIL_START_SPREAD",
-            cli.start_spread.as_ref(),
-            &mut timing.start_spread,
-        );
-        let infracost = reader.infracost(cli, &mut timing.cost);
+        let timing = Timing::read(cli, &mut reader.problems);
+        let infracost = reader.infracost(cli);
         let allow_list = reader.take(AllowList::with_extra(given(cli.terraform_env.as_ref()).unwrap_or("")));
         let terraform = reader.take(preflight::terraform(
             given(cli.terraform.as_ref()),
@@ -213,6 +144,7 @@ impl Config {
                 agent_name: agent_name?,
                 cluster_id: cluster_id?,
                 templates_dir: templates_dir?,
+                git: git?,
                 work_dir: work_dir?,
                 state_dir: state_dir?,
                 concurrency: concurrency?,
@@ -253,6 +185,7 @@ impl fmt::Debug for Config {
             .field("cluster_id", &self.cluster_id)
             .field("agent_name", &self.agent_name)
             .field("templates_dir", &self.templates_dir)
+            .field("git", &self.git)
             .field("work_dir", &self.work_dir)
             .field("state_dir", &self.state_dir)
             .field("state_backend", &self.state_backend)
@@ -288,12 +221,7 @@ impl Reader {
         self.take(absolute)
     }
 
-    fn infracost(&mut self, cli: &Cli, limit: &mut Duration) -> Option<Infracost> {
-        let name = "--cost-timeout / TENDRIL_COST_TIMEOUT";
-        self.duration(name, cli.cost_timeout.as_ref(), limit);
-        if !(Duration::from_secs(1)..=Duration::from_secs(90)).contains(limit) {
-            self.problems.push(format!("{name} must be from 1s to 90s: jobs wait for it"));
-        }
+    fn infracost(&mut self, cli: &Cli) -> Option<Infracost> {
         let [program, key, key_file] = [&cli.infracost, &cli.infracost_key, &cli.infracost_key_file];
         self.take(Infracost::from_values(
             given(program.as_ref()),
@@ -302,15 +230,16 @@ impl Reader {
         ))
     }
 
-    fn duration(&mut self, name: &str, value: Option<&String>, into: &mut Duration) {
-        let Some(text) = given(value) else { return };
-        let read = text.parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
-        match read {
-            Some(duration) => *into = duration,
-            None => {
-                self.problems.push(format!("{name} is \"{text}\": write a time such as 90s, 10m or 1h30m"));
-            }
-        }
+    fn git(&mut self, cli: &Cli) -> Option<GitSettings> {
+        let limit = |text| self.take(size("--git-limit / TENDRIL_GIT_LIMIT", text));
+        let written = Written {
+            limit: given(cli.git_limit.as_ref()).and_then(limit),
+            hosts: given(cli.git_hosts.as_ref()),
+            token: given(cli.git_token.as_ref()),
+            token_file: given(cli.git_token_file.as_ref()),
+            user: given(cli.git_user.as_ref()),
+        };
+        GitSettings::read(&written).map_err(|mut problems| self.problems.append(&mut problems)).ok()
     }
 }
 

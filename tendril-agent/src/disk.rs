@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use crate::{plugin_cache, series, workspace::Workspace};
+use crate::{plugin_cache, series, turn, workspace::Workspace};
 
 /// Below this much free space no job is claimed either: Terraform could not write its state.
 const LEAST_FREE: u64 = 64 * 1024 * 1024;
@@ -28,16 +28,32 @@ pub(crate) struct Disk {
 
 impl Disk {
     /// Measures; blocks for as long as it takes to walk the directory. Where it is too full, or the file system nearly is,
-    /// kept providers that no run works with are thrown away, those first that no run used for longest.
-    pub(crate) fn measure(&self, work_dir: &Path, plugins: Option<&Path>, limit: u64) {
-        self.judge(work_dir, plugins, limit, || Space::of(work_dir));
+    /// kept providers that no run works with are thrown away, those first that no run used for longest. Where that is not
+    /// enough, `throw_away` removes what else was only kept to save a download.
+    pub(crate) fn measure(
+        &self,
+        work_dir: &Path,
+        plugins: Option<&Path>,
+        limit: u64,
+        throw_away: impl FnOnce(),
+    ) {
+        self.judge(work_dir, plugins, limit, || Space::of(work_dir), throw_away);
     }
 
-    fn judge(&self, work_dir: &Path, plugins: Option<&Path>, limit: u64, space: impl Fn() -> Space) {
+    fn judge(
+        &self,
+        work_dir: &Path,
+        plugins: Option<&Path>,
+        limit: u64,
+        space: impl Fn() -> Space,
+        throw_away: impl FnOnce(),
+    ) {
+        let wanted =
+            |used: u64, there: Space| used.saturating_sub(limit).max(there.room().saturating_sub(there.free));
         let (mut used, mut there) = (usage(work_dir), space());
-        let wanted = used.saturating_sub(limit).max(there.room().saturating_sub(there.free));
-        if let Some(plugins) = plugins.filter(|plugins| wanted > 0 && plugins.starts_with(work_dir)) {
-            match prune(plugins, work_dir, wanted) {
+        let short = wanted(used, there);
+        if let Some(plugins) = plugins.filter(|plugins| short > 0 && plugins.starts_with(work_dir)) {
+            match prune(plugins, work_dir, short) {
                 Ok(0) => {}
                 Ok(freed) => {
                     tracing::warn!(
@@ -51,6 +67,10 @@ impl Disk {
                 }
                 Err(error) => tracing::error!(%error, "kept providers cannot be removed"),
             }
+        }
+        if wanted(used, there) > 0 {
+            throw_away();
+            (used, there) = (usage(work_dir), space());
         }
         let free = there.free;
         let is_full = used > limit || free < LEAST_FREE;
@@ -105,7 +125,7 @@ impl Space {
 /// Removes kept providers until that much is free; answers how much is. Nobody fills the directory meanwhile; while somebody
 /// does, nothing is removed.
 fn prune(plugins: &Path, work_dir: &Path, wanted: u64) -> io::Result<u64> {
-    let Some(_turn) = plugin_cache::try_turn(plugins)? else { return Ok(0) };
+    let Some(_turn) = turn::take_plugins(plugins)? else { return Ok(0) };
     let attempts = fs::read_dir(work_dir)?.filter_map(Result::ok).map(|entry| Workspace::at(entry.path()));
     let needed: HashSet<PathBuf> =
         attempts.flat_map(|attempt| plugin_cache::in_use(&attempt.data_dir())).collect();
@@ -132,7 +152,7 @@ fn gauge(name: &'static str, bytes: u64) {
 }
 
 /// Bytes that files below a directory take on the disk. Links are not followed; what is removed meanwhile counts nothing.
-fn usage(dir: &Path) -> u64 {
+pub(crate) fn usage(dir: &Path) -> u64 {
     let entries = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
     let size = |entry: fs::DirEntry| match entry.metadata() {
         Ok(meta) if meta.is_dir() => usage(&entry.path()),
@@ -178,14 +198,14 @@ mod tests {
         let newest = keep(&plugins, "3.0.0", 200_000, 1);
         let run = run_with(dir.path(), &needed);
         let disk = Disk::default();
-        let judge = |limit| disk.judge(dir.path(), Some(&plugins), limit, || PLENTY);
+        let judge = |limit| disk.judge(dir.path(), Some(&plugins), limit, || PLENTY, || {});
         judge(1_000_000);
         assert!(!disk.is_full() && disk.used() >= 600_000, "{}", disk.used());
         judge(500_000);
         assert!(!disk.is_full() && !oldest.exists() && newest.exists());
 
         // Whoever is just about to link to one has the turn.
-        let turn = plugin_cache::try_turn(&plugins).unwrap().unwrap();
+        let turn = turn::take_plugins(&plugins).unwrap().unwrap();
         judge(100_000);
         assert!(disk.is_full() && newest.exists());
         drop(turn);
@@ -205,13 +225,14 @@ mod tests {
         let disk = Disk::default();
         // 10 GiB, as the chart's volume, with the limit of the same size.
         let total = 10 * 1024 * 1024 * 1024;
-        let judge = |free| disk.judge(dir.path(), Some(&plugins), total, || Space { free, total });
+        let judge = |free| disk.judge(dir.path(), Some(&plugins), total, || Space { free, total }, || {});
         judge(ROOM);
         assert!(old.exists());
         judge(ROOM - 100_000);
         assert!(!old.exists() && new.exists() && !disk.is_full());
         // A small volume is not emptied again and again.
-        let small = |free| disk.judge(dir.path(), Some(&plugins), total, || Space { free, total: ROOM / 2 });
+        let small =
+            |free| disk.judge(dir.path(), Some(&plugins), total, || Space { free, total: ROOM / 2 }, || {});
         small(ROOM / 4);
         assert!(new.exists());
     }
@@ -225,7 +246,7 @@ mod tests {
         let run = run_with(dir.path(), &used);
         plugin_cache::mark_used(&run.data_dir());
         fs::remove_dir_all(run.data_dir()).unwrap();
-        Disk::default().judge(dir.path(), Some(&plugins), 350_000, || PLENTY);
+        Disk::default().judge(dir.path(), Some(&plugins), 350_000, || PLENTY, || {});
         assert!(used.exists() && !other.exists());
     }
 }

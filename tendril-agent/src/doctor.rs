@@ -74,6 +74,9 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
         cost_estimates(config),
         finding("state backend", state_backend(config).await),
     ];
+    if config.git.is_on() {
+        findings.push(finding("git", config.git.examine()));
+    }
     let session = Session::new(
         config.credential.clone(),
         config.cluster_id,
@@ -111,7 +114,7 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
 
 fn templates(config: &Config) -> Result<(), String> {
     for name in names(&config.templates_dir) {
-        let opened = Template::open(&config.templates_dir, &name);
+        let opened = Template::carried(&config.templates_dir, &name);
         opened.map_err(|failure| {
             format!(
                 "{}: mend the file, or take the folder out of {}",
@@ -125,7 +128,7 @@ fn templates(config: &Config) -> Result<(), String> {
 
 fn disk(config: &Config) -> Result<(), String> {
     let disk = Disk::default();
-    disk.measure(&config.work_dir, None, config.work_limit);
+    disk.measure(&config.work_dir, None, config.work_limit, || {});
     if disk.is_full() {
         return Err(format!(
             "{} holds {} MiB, or its volume is full, so that no job would be claimed: make room, or raise --work-limit / TENDRIL_WORK_LIMIT",

@@ -19,6 +19,7 @@ use crate::{
     broadcast_wish::{Standing, Wish},
     contract::known,
     job::{Status, state_key},
+    source::Origin,
 };
 
 /// How jobs are found.
@@ -90,7 +91,7 @@ const COLUMNS: &str =
 /// The fields that name the state. Anything may stand there: what is wrong with it is said once the job is claimed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Snapshot {
-    template: Option<String>,
+    origin: String,
     stack: Option<String>,
 }
 
@@ -98,15 +99,15 @@ impl<'de> Deserialize<'de> for Snapshot {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = serde_json::Value::deserialize(deserializer)?;
         let text = |field: &str| value.get(field).and_then(|value| value.as_str()).map(str::to_owned);
-        Ok(Self { template: text("template"), stack: text("stack") })
+        Ok(Self { origin: Origin::key_in(&value), stack: text("stack") })
     }
 }
 
 impl Queued {
     /// The state that the job would work on.
     pub(crate) fn state_key(&self) -> String {
-        let Snapshot { template, stack } = &self.config_snapshot;
-        state_key(template.as_deref().unwrap_or_default(), stack.as_deref(), self.id)
+        let Snapshot { origin, stack } = &self.config_snapshot;
+        state_key(origin, stack.as_deref(), self.id)
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::log_pipe::char_boundary;
+use crate::{log_pipe::char_boundary, schema::kind_of, source::Origin};
 
 /// A deployment that this agent holds: the claim was won.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ impl Job {
     /// The state that it works on; none where `config_snapshot` names none that can be.
     pub(crate) fn state_key(&self) -> Option<String> {
         let order = Order::parse(&self.config).ok()?;
-        Some(state_key(&order.template, order.stack.as_deref(), self.id))
+        Some(state_key(&order.origin.key(), order.stack.as_deref(), self.id))
     }
 }
 
@@ -126,6 +126,10 @@ pub(crate) enum ErrorCode {
     ConfigInvalid,
     /// The agent has no template of that name.
     TemplateNotFound,
+    /// The template's repository cannot be reached now: the same deployment may work later.
+    SourceUnavailable,
+    /// The template's repository, or what was asked for in it, is not there or not to be had; the message says what to mend.
+    SourceInvalid,
     /// Another one holds the state's lock; the message says who, and what to do.
     StateLocked,
     /// State of an earlier run could not be written to the backend yet; the message says where it is.
@@ -202,8 +206,8 @@ pub(crate) enum Action {
 /// `config_snapshot`, read.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Order {
-    /// Folder of the template.
-    pub(crate) template: String,
+    /// Where the template comes from.
+    pub(crate) origin: Origin,
     /// Name of the state; two jobs of one stack never run at the same time.
     pub(crate) stack: Option<String>,
     /// What to do.
@@ -223,16 +227,10 @@ impl Order {
         })?;
         for key in object.keys() {
             match key.as_str() {
-                "template" | "stack" | "action" | "approval" | "variables" => {}
-                "source" => {
-                    return Err(invalid(
-                        "config_snapshot.source is not supported by this agent: leave it out and name one of the agent's own templates"
-                            .to_owned(),
-                    ));
-                }
+                "template" | "source" | "stack" | "action" | "approval" | "variables" => {}
                 other => {
                     return Err(invalid(format!(
-                        "config_snapshot has the unknown field \"{other}\": it may have template, stack, action, approval and variables"
+                        "config_snapshot has the unknown field \"{other}\": it may have template or source, stack, action, approval and variables"
                     )));
                 }
             }
@@ -245,14 +243,7 @@ impl Order {
                 kind_of(other)
             ))),
         };
-        let template = text("template")?.ok_or_else(|| {
-            invalid("config_snapshot.template is missing: name the template to run".to_owned())
-        })?;
-        if !is_template_name(template) {
-            return Err(invalid(format!(
-                "config_snapshot.template {template:?} is not a template name: use a-z, 0-9, _ and -, and begin with a letter or digit (no paths)"
-            )));
-        }
+        let origin = Origin::parse(object).map_err(invalid)?;
         let stack = text("stack")?.map(str::to_owned);
         if let Some(stack) = stack.as_deref().filter(|stack| !is_stack_name(stack)) {
             return Err(invalid(format!(
@@ -295,22 +286,16 @@ impl Order {
                 )));
             }
         };
-        Ok(Self { template: template.to_owned(), stack, action, approval, variables })
+        Ok(Self { origin, stack, action, approval, variables })
     }
 }
 
 /// The name of the state that a deployment works on: its template and stack, or itself where it names no stack.
 ///
 /// The template is part of it because a plan of another template on the same state would destroy everything in it. No
-/// template's name holds a dot, so no two pairs have one key.
-pub(crate) fn state_key(template: &str, stack: Option<&str>, id: Uuid) -> String {
-    stack.map_or_else(|| id.to_string(), |stack| format!("{template}.{stack}"))
-}
-
-fn is_template_name(name: &str) -> bool {
-    name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
-        && name.len() <= 63
-        && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
+/// key of a template's origin holds a dot, so no two pairs have one key.
+pub(crate) fn state_key(origin: &str, stack: Option<&str>, id: Uuid) -> String {
+    stack.map_or_else(|| id.to_string(), |stack| format!("{origin}.{stack}"))
 }
 
 fn is_stack_name(name: &str) -> bool {
@@ -319,24 +304,13 @@ fn is_stack_name(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
-/// A JSON value's type, with its article.
-pub(crate) const fn kind_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
+    use crate::source::is_template_name;
 
     #[test]
     fn an_order_has_defaults() {

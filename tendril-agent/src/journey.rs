@@ -144,7 +144,7 @@ impl Road {
             log.writer.remark("The agent stops; the plan goes on waiting for approval.").await;
             return None;
         }
-        let Results { estimate, changes, outputs } = run.results;
+        let Results { estimate, changes, outputs, commit } = run.results;
         let rescued = self.clear(job, workspace).await;
         let ending = with_rescue(ending(halted, stop.requested()), &rescued);
         let took = started.elapsed().as_secs_f64();
@@ -160,6 +160,7 @@ impl Road {
             outputs.into_iter().map(|(name, value)| (name, log.redactor.redact_json(value))).collect()
         });
         let mut end = FinalStatus::new(&ending, changes, outputs).with_cost(estimate);
+        end.template_commit = commit;
         end.error_message = end.error_message.map(|message| log.redactor.redact(&message).into_owned());
         failpoint!("ending.made");
         keep(&end, workspace).await;
@@ -212,7 +213,7 @@ impl Road {
 
     /// The state that a job works on.
     pub(crate) fn state(&self, order: &Order, job: &Job) -> State {
-        let key = state_key(&order.template, order.stack.as_deref(), job.id);
+        let key = state_key(&order.origin.key(), order.stack.as_deref(), job.id);
         self.config.state_backend.of(&self.config.state_dir, &key)
     }
 }

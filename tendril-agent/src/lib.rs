@@ -3,12 +3,15 @@
 //! The journey of a job, one file per station:
 //!
 //! ```text
-//! intake -> crew -> claim -> lease -> journey -> run: template -> workspace, state -> cost, infracost
+//! intake -> crew -> claim -> lease -> journey -> run: source, git, template -> workspace, state -> cost, infracost
 //!                                          -> plan_seal -> approval
-//!                                     workbench (one step: lock, errors) -> terraform, plugin_cache -> runner
+//!                                     workbench (one step: lock, errors) -> terraform, turn -> runner
 //!                                     runner's bytes: log_writer (log_pipe -> message -> redact) -> log_spool -> log_sink
 //!                                     report (progress, final status)
 //! ```
+//!
+//! A template is carried by the agent, or comes from a Git repository: `source` (what may be asked for), [`git`](GitSettings)
+//! (what is fetched, and how).
 //!
 //! Around it: `session` (API key and machine token), `heartbeat`, `broadcast_wish`, `recovery` and `rescue` (what an earlier life left: attempts, and
 //! state that was not stored), `orphans` and `reaper` (processes without a parent), `shutdown`, `stop` (the order to end one
@@ -39,6 +42,7 @@ mod disk;
 pub mod doctor;
 mod drain;
 mod failpoint;
+mod git;
 mod health;
 mod heartbeat;
 pub mod infracost;
@@ -67,11 +71,14 @@ mod schema;
 mod series;
 mod session;
 mod shutdown;
+mod source;
 mod state;
 mod stop;
 mod telemetry;
 mod template;
 mod terraform;
+mod timing;
+mod turn;
 mod versions;
 mod workbench;
 mod workspace;
@@ -81,6 +88,7 @@ pub use self::{
     cli::{Cli, Task},
     config::{Config, ConfigProblems, Timing},
     doctor::Finding,
+    git::GitSettings,
     health::Health,
     intake::Intake,
     session::Credential,

@@ -254,6 +254,28 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+#[tokio::test]
+async fn a_reader_that_goes_on_in_a_later_life_is_told_of_each_new_cut() {
+    let (_dir, path, mut spool) = spool();
+    for line in 0..3 {
+        spool.append(Stream::Agent, &format!("line {line}"), Instant::now());
+        spool.cut_all(Instant::now());
+    }
+    spool.flush();
+    drop(spool);
+    let (mut spool, mut reader) = LogSpool::resume(&path, RULES).unwrap();
+    assert!(reader.skip_to(3).unwrap() && reader.next_chunk().unwrap().is_none());
+    for seq in 4..6 {
+        spool.append(Stream::Agent, "more", Instant::now());
+        spool.cut_all(Instant::now());
+        spool.flush();
+        let told = tokio::time::timeout(Duration::from_secs(5), reader.more()).await;
+        assert_eq!(told, Ok(false), "there is more, and it is not the end");
+        assert_eq!(reader.next_chunk().unwrap().map(|chunk| chunk.seq), Some(seq));
+        assert!(reader.next_chunk().unwrap().is_none());
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(120))]
     #[test]

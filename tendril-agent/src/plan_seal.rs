@@ -21,7 +21,7 @@ pub(crate) struct PlanSeal {
     pub(crate) plan: String,
     /// Of the module it was made from: the template's files as they were copied, the variables, the backend, the lock file.
     module: String,
-    /// Of the template in the agent's templates directory.
+    /// Of the template in the agent's templates directory, or as it came from Git.
     template: String,
     /// What the plan would change: shown with its digest.
     #[serde(default)]
@@ -85,9 +85,9 @@ fn tree(dir: &Path) -> io::Result<String> {
     files.sort();
     let mut whole = Sha256::new();
     for place in files {
-        let content = fs::read(dir.join(&place))?;
-        whole.update(format!("{} {}\n", place.display(), content.len()));
-        whole.update(&content);
+        let mut file = fs::File::open(dir.join(&place))?;
+        whole.update(format!("{} {}\n", place.display(), file.metadata()?.len()));
+        io::copy(&mut file, &mut whole)?;
     }
     Ok(format!("{:x}", whole.finalize()))
 }

@@ -31,7 +31,7 @@ pub(crate) fn templates(dir: &Path) -> Result<(), String> {
 }
 
 /// A folder with at least one Terraform file.
-fn is_template(path: &Path) -> bool {
+pub(crate) fn is_template(path: &Path) -> bool {
     let is_terraform =
         |name: &str| [".tf", ".tf.json", ".tofu", ".tofu.json"].iter().any(|ending| name.ends_with(ending));
     fs::read_dir(path).is_ok_and(|entries| {
@@ -110,6 +110,17 @@ fn version_of(path: &Path) -> Result<(Product, String), String> {
         .map_err(|_| "\"version -json\" did not answer with a version".to_owned())?;
     let is_tofu = path.file_name().is_some_and(|name| name.to_string_lossy().contains("tofu"));
     Ok((if is_tofu { Product::OpenTofu } else { Product::Terraform }, version.terraform_version))
+}
+
+/// `2.39.5` of `git version 2.39.5`. Errors: the program does not say it.
+pub(crate) fn git_version(path: &Path) -> Result<String, String> {
+    let asked = Command::new(path).arg("--version").env_clear().stdin(Stdio::null()).output();
+    let output = asked.map_err(|error| error.to_string())?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    match said.trim().strip_prefix("git version ") {
+        Some(version) if output.status.success() => Ok(version.to_owned()),
+        _ => Err(format!("\"--version\" ended with {} and no version", output.status)),
+    }
 }
 
 #[cfg(test)]

@@ -45,6 +45,9 @@ pub(crate) struct FinalStatus {
     pub(crate) cost_status: Option<CostStatus>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) outputs: Option<Value>,
+    /// Which commit of a Git repository was run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) template_commit: Option<String>,
     /// Known once the last chunk is stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) log_count: Option<u64>,
@@ -70,6 +73,7 @@ impl FinalStatus {
             cost: None,
             cost_status: None,
             outputs: outputs.map(Value::from),
+            template_commit: None,
             log_count: None,
         }
     }
@@ -279,6 +283,11 @@ impl ProgressBoard {
         self.want("plan_sha256", json!(plan));
     }
 
+    /// The template is of this commit.
+    pub(crate) fn commit(&self, commit: &str) {
+        self.want("template_commit", json!(commit));
+    }
+
     /// Waits until the row says all of it, or the job is told to stop. After `phase(Apply)` this must come first: a row
     /// that does not say that the apply began would be run again if this agent died.
     pub(crate) async fn settled(&self) {
@@ -419,6 +428,7 @@ mod tests {
             cost: None,
             cost_status: None,
             outputs: Some(json!({"a\0b": ["\0", {"c": "\0d"}]})),
+            template_commit: None,
             log_count: Some(1),
         };
         assert_eq!(reporter.finish(&end).await, Written::Stored);
@@ -446,6 +456,7 @@ mod tests {
             cost: None,
             cost_status: None,
             outputs: Some(json!({"a": 1})),
+            template_commit: None,
             log_count: Some(1),
         };
         assert_eq!(reporter.finish(&end).await, Written::Stored);

@@ -16,7 +16,7 @@ use crate::{
     drain::Drain,
     job::Action,
     log_spool::Stream,
-    orphans, plugin_cache,
+    orphans,
     report::ClaimRecord,
     runner::{Command, Exit, Patience, Runner, Sink},
     series,
@@ -29,6 +29,7 @@ use crate::{
     },
     stop::Stop,
     terraform::Step,
+    turn,
     workbench::blocking,
     workspace::{Workspace, private_dir},
 };
@@ -179,7 +180,7 @@ async fn initialised(
     let workspace = Workspace::at(place.path().to_path_buf());
     workspace.lay_out_empty(state)?;
     let turn = match config.terraform.plugin_cache() {
-        Some(dir) => Some(plugin_cache::turn(dir).await?),
+        Some(dir) => Some(turn::of_plugins(dir).await?),
         None => None,
     };
     let init = config.terraform.command(Step::Init, Action::Apply, &workspace, &config.timing)?;

@@ -1,4 +1,4 @@
-//! One run through the stations: workspace → cost → init → plan → (approval) → apply → outputs.
+//! One run through the stations: (source) → workspace → cost → init → plan → (approval) → apply → outputs.
 
 use std::sync::Arc;
 
@@ -8,13 +8,15 @@ use crate::{
     approval::Word,
     cost::{Estimate, Estimator},
     failpoint::failpoint,
+    git,
     infracost::Found,
-    job::{Action, Failure, Job, Order, Phase},
+    job::{Action, ErrorCode, Failure, Job, Order, Phase},
     journey::Road,
     plan_seal::PlanSeal,
     report::{ClaimRecord, ProgressBoard},
     roster::Place,
     runner::Rung,
+    source::{Origin, Source},
     state::State,
     stop::Stop,
     template::Template,
@@ -29,6 +31,8 @@ pub(crate) struct Results {
     pub(crate) estimate: Option<Estimate>,
     pub(crate) changes: Option<Changes>,
     pub(crate) outputs: Option<Map<String, Value>>,
+    /// Of a template from Git.
+    pub(crate) commit: Option<String>,
 }
 
 /// One run.
@@ -57,6 +61,9 @@ impl Run<'_> {
         self.log.writer.remark(greeting).await;
         let order = Order::parse(&self.job.config)?;
         let state = self.road.state(&order, self.job);
+        if let Origin::Git(source) = &order.origin {
+            self.fetch(source).await?;
+        }
         let template = self.lay_out(&order, &state).await?;
         self.cost(&order).await;
         let bench = self.bench(&order, &state);
@@ -86,6 +93,12 @@ impl Run<'_> {
         self.log.writer.remark("The agent was restarted; the plan still waits for approval.").await;
         let order = Order::parse(&self.job.config)?;
         let state = self.road.state(&order, self.job);
+        if matches!(order.origin, Origin::Git(_)) {
+            let kept = self.workspace.kept_commit();
+            self.is_of(
+                kept.map_err(|error| Failure::internal("the template's commit cannot be read", &error))?,
+            );
+        }
         let template = self.template(&order)?;
         let workspace = self.workspace.clone();
         let loaded = blocking(move || PlanSeal::load(&workspace)).await;
@@ -115,8 +128,45 @@ impl Run<'_> {
         }
     }
 
+    /// Brings the template from its repository into the workspace.
+    async fn fetch(&mut self, source: &Source) -> Result<(), Halt> {
+        self.phase(Phase::Workspace);
+        self.log.writer.remark(format!("The template is fetched from {source}.")).await;
+        let config = &self.road.config;
+        let console = git::Console {
+            settings: &config.git,
+            runner: &*self.road.runner,
+            stop: self.stop,
+            timeout: config.timing.git,
+            root: &git::root(&config.work_dir),
+        };
+        let fetched = console.check_out(source, self.workspace, &self.road.secrets).await;
+        let git::Checkout { commit, kept } = fetched.map_err(|failure| {
+            failure.map_or(Halt::Stopped(Step::Init, Rung::Untouched, None), Halt::Failed)
+        })?;
+        let how = if kept { ", which was here already" } else { "" };
+        self.log.writer.remark(format!("The template is of commit {commit}{how}.")).await;
+        self.workspace
+            .keep_commit(&commit)
+            .map_err(|error| Failure::internal("the agent's work directory cannot be written", &error))?;
+        self.is_of(commit);
+        Ok(())
+    }
+
+    /// The row says which commit is run.
+    fn is_of(&mut self, commit: String) {
+        self.board.commit(&commit);
+        self.results.commit = Some(commit);
+    }
+
     fn template(&self, order: &Order) -> Result<Template, Failure> {
-        let template = Template::open(&self.road.config.templates_dir, &order.template)?;
+        let template = match &order.origin {
+            Origin::Carried(name) => Template::carried(&self.road.config.templates_dir, name)?,
+            Origin::Git(source) => Template::open(self.workspace.source_dir()).map_err(|error| {
+                let text = format!("template.json of {source} cannot be read: {error}");
+                Failure::new(ErrorCode::SourceInvalid, text)
+            })?,
+        };
         self.log.redactor.hide(template.sensitive_values(&order.variables));
         Ok(template)
     }

@@ -5,8 +5,6 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Map, Value};
 
-use crate::job::kind_of;
-
 /// What a value may be. Keywords that are not listed here are for forms and readers, and are not enforced.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -229,6 +227,18 @@ fn wrong_count(count: usize, min: Option<usize>, max: Option<usize>, what: &str)
     let many = max.filter(|max| count > *max);
     few.map(|min| format!("must have at least {min} {what}, and has {count}"))
         .or_else(|| many.map(|max| format!("must have at most {max} {what}, and has {count}")))
+}
+
+/// A JSON value's type, with its article.
+pub(crate) const fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
 }
 
 #[cfg(test)]

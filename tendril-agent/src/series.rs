@@ -38,6 +38,7 @@ const STATUSES: &[&str] = &["SUCCESS", "FAILED", "CANCELLED"];
 const STEPS: &[&str] = &["init", "plan", "apply", "output"];
 const RUNGS: &[&str] = &["interrupted", "interrupted_twice", "killed"];
 const ESTIMATES: &[&str] = &["OK", "PARTIAL", "UNAVAILABLE"];
+const FETCHED: &[&str] = &["fetched", "kept", "failed", "stopped"];
 const BEATS: &[&str] = &["ok", "failed", "refused"];
 
 series! {
@@ -65,6 +66,9 @@ series! {
     STEPS_STOPPED = "steps_stopped_total", Counter, Some(("rung", RUNGS)), "Steps that were told to end early, by how far the ladder was climbed";
     COST_ESTIMATES = "cost_estimates_total", Counter, Some(("result", ESTIMATES)), "Estimates of what jobs will cost, by result";
     COST_SECONDS = "cost_seconds", Histogram, None, "Time that an estimate of the cost took";
+    FETCHES = "source_fetches_total", Counter, Some(("result", FETCHED)), "Templates from Git, by result: kept ones were in the mirror already";
+    FETCH_SECONDS = "source_fetch_seconds", Histogram, None, "Time from a template's address in Git to its files";
+    MIRRORS_REMADE = "source_mirrors_remade_total", Counter, None, "Mirrors of Git repositories that were broken or too large, and made anew";
     LOCKS_IN_THE_WAY = "state_locks_in_the_way_total", Counter, None, "Jobs that failed because somebody else holds the state's lock";
     LOCKS_REMOVED = "state_locks_removed_total", Counter, None, "State locks of own dead attempts that were removed";
     RESCUED = "rescued_states", Gauge, None, "States that could not be written to their backend and are kept on the volume";

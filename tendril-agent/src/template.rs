@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeSet,
-    fs, io,
+    fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -14,7 +15,10 @@ use crate::{
     schema::Schema,
 };
 
-/// A template of this agent, opened.
+/// Largest `template.json`, in bytes.
+const MANIFEST_LIMIT: u64 = 1024 * 1024;
+
+/// A template, opened.
 #[derive(Debug)]
 pub(crate) struct Template {
     /// Its folder.
@@ -32,8 +36,8 @@ struct Manifest {
 }
 
 impl Template {
-    /// Finds the template `name` and reads its `template.json`.
-    pub(crate) fn open(templates_dir: &Path, name: &str) -> Result<Self, Failure> {
+    /// Finds the carried template `name` and reads its `template.json`.
+    pub(crate) fn carried(templates_dir: &Path, name: &str) -> Result<Self, Failure> {
         let dir = templates_dir.join(name);
         if !dir.is_dir() {
             let known = names(templates_dir).join(", ");
@@ -42,19 +46,23 @@ impl Template {
                 format!("this agent has no template \"{name}\": it has {known}"),
             ));
         }
-        let manifest = match fs::read(dir.join("template.json")) {
-            Ok(bytes) => Some(serde_json::from_slice(&bytes).map_err(|error| {
-                Failure::internal(&format!("template.json of the template \"{name}\" cannot be read"), &error)
-            })?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => {
-                return Err(Failure::internal(
-                    &format!("template.json of the template \"{name}\" cannot be read"),
-                    &error,
-                ));
-            }
+        Self::open(dir).map_err(|error| {
+            Failure::internal(&format!("template.json of the template \"{name}\" cannot be read"), &error)
+        })
+    }
+
+    /// Reads the `template.json` of a template in this folder. Errors: it cannot be read, or is none.
+    pub(crate) fn open(dir: PathBuf) -> io::Result<Self> {
+        let file = match fs::File::open(dir.join("template.json")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self { dir, manifest: None }),
+            opened => opened?,
         };
-        Ok(Self { dir, manifest })
+        if file.metadata()?.len() > MANIFEST_LIMIT {
+            return Err(io::Error::other("it is larger than 1 MiB"));
+        }
+        let mut bytes = Vec::new();
+        file.take(MANIFEST_LIMIT).read_to_end(&mut bytes)?;
+        Ok(Self { dir, manifest: Some(serde_json::from_slice(&bytes)?) })
     }
 
     /// The folder to copy.
@@ -119,7 +127,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("hello")).unwrap();
         fs::write(dir.path().join("hello/template.json"), manifest.to_string()).unwrap();
-        let template = Template::open(dir.path(), "hello").unwrap();
+        let template = Template::carried(dir.path(), "hello").unwrap();
         (dir, template)
     }
 
@@ -130,7 +138,7 @@ mod tests {
     #[test]
     fn an_unknown_template_is_answered_with_the_known_ones() {
         let (dir, _) = template(&json!({}));
-        let failure = Template::open(dir.path(), "nope").unwrap_err();
+        let failure = Template::carried(dir.path(), "nope").unwrap_err();
         assert_eq!(failure.code, ErrorCode::TemplateNotFound);
         assert_eq!(failure.message, "this agent has no template \"nope\": it has hello");
     }

@@ -2,7 +2,7 @@
 //!
 //! It asks the programs and nothing else, and never fails: what is missing is said in its line.
 
-use std::{fmt, process::Command};
+use std::fmt;
 
 use crate::{cli::Cli, contract::CONTRACT, infracost::Found, preflight};
 
@@ -24,12 +24,13 @@ impl Versions {
             Ok(other) => format!("not used: {other}"),
             Err(problem) => problem,
         };
+        let git = preflight::find("git").and_then(|path| preflight::git_version(&path).ok());
         Self(vec![
             ("tendril-agent", env!("CARGO_PKG_VERSION").to_owned()),
             ("contract", CONTRACT.to_string()),
             terraform,
             ("infracost", infracost),
-            ("git", git().unwrap_or_else(|| "not found: templates from Git need it".to_owned())),
+            ("git", git.unwrap_or_else(|| "not found: templates from Git need it".to_owned())),
         ])
     }
 }
@@ -42,11 +43,4 @@ impl fmt::Display for Versions {
         }
         Ok(())
     }
-}
-
-/// `2.39.5` of `git version 2.39.5`.
-fn git() -> Option<String> {
-    let output = Command::new(preflight::find("git")?).arg("--version").env_clear().output().ok()?;
-    let said = String::from_utf8(output.stdout).ok().filter(|_| output.status.success())?;
-    said.trim().strip_prefix("git version ").map(str::to_owned)
 }

@@ -29,6 +29,7 @@ use crate::{
     },
     stop::Stop,
     terraform::{Step, read_outputs},
+    turn,
     workspace::Workspace,
 };
 
@@ -74,7 +75,7 @@ impl Workbench<'_> {
         self.announce(Step::Init).await;
         let turn = match self.config.terraform.plugin_cache() {
             Some(dir) => tokio::select! {
-                turn = plugin_cache::turn(dir) => Some(turn.map_err(|error| {
+                turn = turn::of_plugins(dir) => Some(turn.map_err(|error| {
                     Failure::internal("the directory for providers cannot be used", &error)
                 })?),
                 () = self.stop.wait() => None,

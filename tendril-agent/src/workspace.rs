@@ -8,10 +8,12 @@
 //!     claim.json    which claim this is, and how far it got      (recovery)
 //!     log/          every line that was read and not uploaded    (log_spool)
 //!     ending.json   the final status, until it is stored         (report)
+//!     commit        which commit of a Git repository it runs     (run)
 //!     run/          removed as soon as the run is over
 //!         module/   the template's files, variables, backend; Terraform runs here
 //!         data/     TF_DATA_DIR and the saved plan
 //!         home/     HOME and TMPDIR of Terraform
+//!         source/   the template's files as they came from Git   (git)
 //!         .infracost/   where costs are estimated                (infracost)
 //! ```
 
@@ -105,6 +107,21 @@ impl Workspace {
         self.root.join("run/home")
     }
 
+    /// The template's files as they came from Git.
+    pub(crate) fn source_dir(&self) -> PathBuf {
+        self.root.join("run/source")
+    }
+
+    /// Keeps the id of the commit that they are of, for a later life of the agent.
+    pub(crate) fn keep_commit(&self, commit: &str) -> io::Result<()> {
+        private_file(&self.root.join("commit"), commit.as_bytes())
+    }
+
+    /// The id of the commit that an earlier life kept.
+    pub(crate) fn kept_commit(&self) -> io::Result<String> {
+        fs::read_to_string(self.root.join("commit"))
+    }
+
     /// Lays out everything that Terraform needs: the template's files, the variables and the backend.
     pub(crate) fn lay_out(
         &self,
@@ -115,17 +132,7 @@ impl Workspace {
         let fault = |source: io::Error| Failure::internal("the workspace cannot be prepared", &source);
         self.lay_out_empty(state).map_err(fault)?;
         let inside = template_dir.canonicalize().map_err(fault)?;
-        copy_tree(&inside, &inside, &self.module_dir()).map_err(|error| match error {
-            CopyError::Escape(path) => Failure::new(
-                ErrorCode::ConfigInvalid,
-                format!("the template's file {} is a link that leads out of the template: ask its owner to replace it", path.display()),
-            ),
-            CopyError::Special(path) => Failure::new(
-                ErrorCode::ConfigInvalid,
-                format!("the template's {} is neither a file nor a folder: ask its owner to remove it", path.display()),
-            ),
-            CopyError::Io(source) => fault(source),
-        })?;
+        copy_tree(&inside, &inside, Some(&self.module_dir())).map_err(CopyError::into_failure)?;
         let variables = serde_json::to_vec_pretty(variables).map_err(|error| fault(error.into()))?;
         private_file(&self.module_dir().join(VARIABLES_FILE), &variables).map_err(fault)?;
         // Once more: a template's own file of that name must not win.
@@ -229,13 +236,19 @@ pub(crate) fn private_file(path: &Path, content: &[u8]) -> io::Result<()> {
     path.parent().map_or(Ok(()), sync_dir)
 }
 
+/// Refuses a template that could not be copied, before any of its files is read.
+pub(crate) fn inspect(template_dir: &Path) -> Result<(), Failure> {
+    let walk = |dir: PathBuf| copy_tree(&dir, &dir, None);
+    template_dir.canonicalize().map_err(CopyError::from).and_then(walk).map_err(CopyError::into_failure)
+}
+
 /// Has the disk keep the names in a directory.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     fs::File::open(dir)?.sync_all()
 }
 
-/// Removes a directory, also one whose folders a program has made unwritable.
-fn remove_dir(path: &Path) -> io::Result<()> {
+/// Removes a directory with everything in it, if it is there; also one whose folders a program has made unwritable.
+pub(crate) fn remove_dir(path: &Path) -> io::Result<()> {
     let removed = match fs::remove_dir_all(path) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             make_writable(path);
@@ -269,15 +282,38 @@ enum CopyError {
     Io(io::Error),
 }
 
+impl CopyError {
+    fn into_failure(self) -> Failure {
+        match self {
+            Self::Escape(path) => Failure::new(
+                ErrorCode::ConfigInvalid,
+                format!(
+                    "the template's file {} is a link that leads out of the template, or to nothing: ask its owner to replace it",
+                    path.display()
+                ),
+            ),
+            Self::Special(path) => Failure::new(
+                ErrorCode::ConfigInvalid,
+                format!(
+                    "the template's {} is neither a file nor a folder: ask its owner to remove it",
+                    path.display()
+                ),
+            ),
+            Self::Io(source) => Failure::internal("the workspace cannot be prepared", &source),
+        }
+    }
+}
+
 impl From<io::Error> for CopyError {
     fn from(error: io::Error) -> Self {
         Self::Io(error)
     }
 }
 
-/// Copies files and folders; links inside the template are followed. Left out: what an earlier run of Terraform or infracost
-/// in the template's own folder left there, and the bookkeeping folders of a mounted `ConfigMap`.
-fn copy_tree(template: &Path, from: &Path, to: &Path) -> Result<(), CopyError> {
+/// Copies files and folders, or only looks whether they could be copied; links inside the template are followed. Left out: what
+/// an earlier run of Terraform or infracost in the template's own folder left there, and the bookkeeping folders of a mounted
+/// `ConfigMap`.
+fn copy_tree(template: &Path, from: &Path, to: Option<&Path>) -> Result<(), CopyError> {
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -288,22 +324,29 @@ fn copy_tree(template: &Path, from: &Path, to: &Path) -> Result<(), CopyError> {
         {
             continue;
         }
-        let source = entry.path().canonicalize()?;
         let shown = || entry.path().strip_prefix(template).map_or_else(|_| entry.path(), Path::to_path_buf);
+        let source = entry.path().canonicalize().map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => CopyError::Escape(shown()),
+            _ => error.into(),
+        })?;
         if !source.starts_with(template) {
             return Err(CopyError::Escape(shown()));
         }
         let kind = fs::metadata(&source)?.file_type();
-        let target = to.join(&name);
+        let target = to.map(|to| to.join(&name));
         if kind.is_dir() {
             // A link to a folder above itself would be copied for ever.
             if from.starts_with(&source) {
                 return Err(CopyError::Escape(shown()));
             }
-            private_dir(&target)?;
-            copy_tree(template, &source, &target)?;
+            if let Some(target) = &target {
+                private_dir(target)?;
+            }
+            copy_tree(template, &source, target.as_deref())?;
         } else if kind.is_file() {
-            fs::copy(&source, &target)?;
+            if let Some(target) = &target {
+                fs::copy(&source, target)?;
+            }
         } else {
             return Err(CopyError::Special(shown()));
         }

@@ -119,6 +119,7 @@ fn help_names_every_variable_and_no_value() {
     let output = Command::new(env!("CARGO_BIN_EXE_tendril-agent"))
         .arg("--help")
         .env("TENDRIL_AGENT_TOKEN", "the-secret")
+        .env("TENDRIL_GIT_TOKEN", "the-secret")
         .env("SUPABASE_PUBLISHABLE_KEY", "the-secret")
         .output()
         .unwrap();
@@ -130,6 +131,12 @@ fn help_names_every_variable_and_no_value() {
         "TENDRIL_AGENT_TOKEN",
         "TENDRIL_AGENT_TOKEN_FILE",
         "TENDRIL_TEMPLATES_DIR",
+        "TENDRIL_GIT_HOSTS",
+        "TENDRIL_GIT_TOKEN",
+        "TENDRIL_GIT_TOKEN_FILE",
+        "TENDRIL_GIT_USER",
+        "TENDRIL_GIT_TIMEOUT",
+        "TENDRIL_GIT_LIMIT",
         "TENDRIL_WORK_DIR",
         "TENDRIL_STATE_DIR",
         "TENDRIL_CONCURRENCY",

@@ -40,6 +40,8 @@ pub struct Row {
     pub cost: Option<Value>,
     /// OK, PARTIAL, UNAVAILABLE.
     pub cost_status: Option<String>,
+    /// Commit of the Git repository that was run.
+    pub template_commit: Option<String>,
     /// Chunks of the last attempt.
     pub log_count: i64,
     /// Why it failed, for programs.

@@ -7,6 +7,7 @@
 //! deployment a row and its log, and the patience to wait for them
 //! agent      an agent of a cluster: a process, or a task of this process
 //! program    a program beside the test, its output and its end
+//! git_server a Git server with a login, and repositories to push into
 //! crash      a job whose agent is killed at a chosen place, and what became of it
 //! story      what a program that looks like terraform is told to print
 //! tap        what pgTAP prints
@@ -25,6 +26,7 @@ mod agent;
 mod cluster;
 pub mod crash;
 mod deployment;
+mod git_server;
 mod patience;
 pub mod program;
 mod project;
@@ -36,6 +38,7 @@ pub use self::{
     agent::{AgentSetup, InsideAgent},
     cluster::Cluster,
     deployment::{Chunk, Deployment, Log, Row},
+    git_server::{GitServer, Repository, Seen},
     patience::{PATIENCE, until, until_within, within},
     program::Program,
     project::{Project, connect},

@@ -98,6 +98,13 @@ async fn read(stream: impl AsyncRead + Unpin, lines: watch::Sender<Vec<String>>)
     }
 }
 
+/// Where a program is that the agent would find by its name.
+pub fn on_path(name: &str) -> PathBuf {
+    let dirs = env::var_os("PATH").unwrap_or_default();
+    let dirs = std::iter::once(crate::repository(".tools/bin")).chain(env::split_paths(&dirs));
+    dirs.map(|dir| dir.join(name)).find(|path| path.is_file()).unwrap_or_else(|| panic!("no {name} on PATH"))
+}
+
 /// The agent's program, as the sources are now. `TENDRIL_AGENT_BIN` names another one.
 pub fn agent() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();

@@ -76,6 +76,9 @@ rule here fails with a sentence that says what to do, and none shows a value tha
 {{- fail (printf "keda.prometheusAddress is %q: write a URL, such as http://prometheus.monitoring:9090." .) -}}
 {{- end -}}
 {{- end -}}
+{{- if not (regexMatch "^[0-9]+(KiB|MiB|GiB)$" .Values.git.limit) -}}
+{{- fail (printf "git.limit is %q: write a size as the agent does, such as 1GiB." .Values.git.limit) -}}
+{{- end -}}
 {{- with .Values.workLimit -}}
 {{- if not (regexMatch "^[0-9]+(KiB|MiB|GiB)?$" .) -}}
 {{- fail (printf "workLimit is %q: write a size as the agent does, such as 14GiB." .) -}}
@@ -90,7 +93,7 @@ rule here fails with a sentence that says what to do, and none shows a value tha
 {{- if not (regexMatch "^([1-9]|[1-8][0-9]|90)s$" .Values.timing.costTimeout) -}}
 {{- fail (printf "timing.costTimeout is %q: write 1s to 90s, as jobs wait for it." .Values.timing.costTimeout) -}}
 {{- end -}}
-{{- range $name := list "startSpread" "lockTimeout" "planCancelGrace" "applyCancelGrace" -}}
+{{- range $name := list "startSpread" "lockTimeout" "planCancelGrace" "applyCancelGrace" "gitTimeout" -}}
 {{- $time := get $.Values.timing $name -}}
 {{- if not (regexMatch "^([0-9]+[smh])+$" $time) -}}
 {{- fail (printf "timing.%s is %q: write a time such as 90s, 10m or 1h30m." $name $time) -}}
@@ -125,6 +128,12 @@ rule here fails with a sentence that says what to do, and none shows a value tha
 {{- end -}}
 {{- if and .Values.keda.enabled (lt (int .Values.keda.maxReplicas) (int .Values.keda.minReplicas)) -}}
 {{- fail "keda.maxReplicas is less than keda.minReplicas." -}}
+{{- end -}}
+{{- if and .Values.git.token (not .Values.git.hosts) -}}
+{{- fail "git.token is of no use without a host that it may be shown to: set git.hosts." -}}
+{{- end -}}
+{{- if and .Values.git.token (not .Values.existingSecret) -}}
+{{- fail "git.token needs existingSecret: a Secret of yours with the key TENDRIL_GIT_TOKEN. Or leave it out, and set TENDRIL_GIT_TOKEN from another Secret in extraEnv." -}}
 {{- end -}}
 {{- if and .Values.aws.roleArn (not .Values.serviceAccount.create) -}}
 {{- fail "aws.roleArn annotates the service account that the chart makes: set serviceAccount.create, or annotate yours yourself." -}}

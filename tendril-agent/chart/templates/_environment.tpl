@@ -69,6 +69,8 @@
   value: {{ .Values.timing.planCancelGrace }}
 - name: TENDRIL_APPLY_CANCEL_GRACE
   value: {{ .Values.timing.applyCancelGrace }}
+- name: TENDRIL_GIT_TIMEOUT
+  value: {{ .Values.timing.gitTimeout }}
 - name: TENDRIL_COST_TIMEOUT
   value: {{ .Values.timing.costTimeout }}
 - name: TENDRIL_SHUTDOWN_GRACE
@@ -82,6 +84,20 @@
 {{- with .Values.aws.region }}
 - name: AWS_REGION
   value: {{ . }}
+{{- end }}
+{{- with .Values.git.hosts }}
+- name: TENDRIL_GIT_HOSTS
+  value: {{ join "," . | quote }}
+- name: TENDRIL_GIT_LIMIT
+  value: {{ $.Values.git.limit }}
+{{- end }}
+{{- if .Values.git.token }}
+- name: TENDRIL_GIT_TOKEN_FILE
+  value: /etc/tendril-git/TENDRIL_GIT_TOKEN
+{{- end }}
+{{- with .Values.git.user }}
+- name: TENDRIL_GIT_USER
+  value: {{ . | quote }}
 {{- end }}
 {{- with .Values.terraformEnv }}
 - name: TENDRIL_TERRAFORM_ENV

@@ -19,7 +19,7 @@ use std::{
 
 use super::{Line, quiet};
 use crate::{
-    plugin_cache::{self, Turn},
+    turn::{self, Turn},
     workspace::{Workspace, private_dir, private_file},
 };
 
@@ -62,7 +62,7 @@ impl Desk {
     pub(crate) async fn turn(&self, line: Line) -> io::Result<Option<Turn>> {
         match line {
             Line::Zero => Ok(None),
-            Line::Two => plugin_cache::turn(&self.shared).await.map(Some),
+            Line::Two => turn::of_plugins(&self.shared).await.map(Some),
         }
     }
 

@@ -29,8 +29,8 @@ pub(crate) struct SpoolReader {
     open: [Collected; 3],
     /// Number of the last chunk that was given.
     seq: u64,
-    /// Cuts that were passed, dropped ones included.
-    cuts: u64,
+    /// Cuts that this life of the writer had made when nothing more was found.
+    seen: u64,
     /// Segments that were read to their end, with the number of their last chunk: they go once that is stored.
     passed: VecDeque<(u64, u64)>,
 }
@@ -54,7 +54,7 @@ impl SpoolReader {
             offset: 0,
             open: Default::default(),
             seq: base.seq,
-            cuts: 0,
+            seen: 0,
             passed: VecDeque::new(),
         })
     }
@@ -68,8 +68,8 @@ impl SpoolReader {
 
     /// Waits until there is more to read. Answers whether nothing will follow what is there.
     pub(crate) async fn more(&mut self) -> bool {
-        let cuts = self.cuts;
-        let there = self.progress.wait_for(|progress| progress.cut > cuts || progress.finished).await;
+        let seen = self.seen;
+        let there = self.progress.wait_for(|progress| progress.cut > seen || progress.finished).await;
         // A spool whose writer is gone is finished.
         there.map_or(true, |progress| progress.finished)
     }
@@ -102,6 +102,16 @@ impl SpoolReader {
 
     /// The next chunk whose cut is in the file.
     pub(crate) fn next_chunk(&mut self) -> io::Result<Option<Chunk>> {
+        // Looked at before the file: what is cut meanwhile counts as not seen.
+        let cut = self.progress.borrow().cut;
+        let chunk = self.next_anywhere()?;
+        if chunk.is_none() {
+            self.seen = cut;
+        }
+        Ok(chunk)
+    }
+
+    fn next_anywhere(&mut self) -> io::Result<Option<Chunk>> {
         loop {
             if let Some(chunk) = self.next_here()? {
                 return Ok(Some(chunk));
@@ -118,7 +128,6 @@ impl SpoolReader {
                 After::Segment(next) => self.turn_to(next)?,
                 After::Gap(gap, next) => {
                     self.turn_to(next)?;
-                    self.cuts += gap.cuts;
                     self.seq += 1;
                     return Ok(Some(self.marker(gap.lines)));
                 }
@@ -146,7 +155,6 @@ impl SpoolReader {
                 Some(Record::Cut(stream)) => {
                     let Collected { text, ts } = std::mem::take(&mut self.open[stream as usize]);
                     self.seq += 1;
-                    self.cuts += 1;
                     return Ok(Some(Chunk { seq: self.seq, stream, text, ts }));
                 }
                 None => tracing::warn!("the log spool holds a record that cannot be read; it is left out"),
@@ -187,7 +195,7 @@ impl SpoolReader {
         let (_, progress) = watch::channel(Progress::default());
         let file = Some(reader(shelf.read(segment)?));
         let (open, passed) = (Default::default(), VecDeque::new());
-        Ok(Self { shelf, progress, segment, file, offset: 0, open, seq: 0, cuts: 0, passed })
+        Ok(Self { shelf, progress, segment, file, offset: 0, open, seq: 0, seen: 0, passed })
     }
 }
 

@@ -4,7 +4,7 @@ use std::{fs, io::Write as _, net::TcpListener, path::Path, time::Duration};
 
 use serde_json::json;
 use supabase_local::JwtSecret;
-use tendril_tests::{AgentSetup, World, fixtures};
+use tendril_tests::{AgentSetup, World, fixtures, program};
 use uuid::Uuid;
 
 use crate::keys::changed;
@@ -49,6 +49,8 @@ async fn a_good_setup_is_well_and_nothing_is_changed() {
     let setup = world.agent(&cluster).env("TENDRIL_INFRACOST", infracost).env("TENDRIL_INFRACOST_KEY", "k");
     let (well, said) = examined(&setup).await;
     assert!(well && said.contains("ok    cost estimates: infracost 0.10.45"), "{said}");
+    let (well, said) = examined(&world.agent(&cluster).env("TENDRIL_GIT_HOSTS", "github.com")).await;
+    assert!(well && said.lines().any(|line| line == "ok    git"), "{said}");
     assert_eq!(cluster.status().await, "PENDING", "the doctor is no agent");
 }
 
@@ -192,6 +194,26 @@ async fn each_seeded_fault_is_named_with_its_remedy() {
             "TENDRIL_INFRACOST_KEY_FILE",
         ),
         ("a day for an estimate", good.clone().env("TENDRIL_COST_TIMEOUT", "24h"), "from 1s to 90s"),
+        (
+            "a Git host that is none",
+            good.clone().env("TENDRIL_GIT_HOSTS", "https://github.com"),
+            "write hosts such as github.com",
+        ),
+        (
+            "a Git token that is not there",
+            good.clone()
+                .env("TENDRIL_GIT_HOSTS", "github.com")
+                .env("TENDRIL_GIT_TOKEN_FILE", text(&dir.join("none"))),
+            "TENDRIL_GIT_TOKEN_FILE (--git-token-file)",
+        ),
+        (
+            "no git",
+            good.clone()
+                .terraform(&program::on_path("terraform"))
+                .env("TENDRIL_GIT_HOSTS", "github.com")
+                .env("PATH", text(&empty)),
+            "install git 2.31 or newer",
+        ),
         ("no room", good.clone().env("TENDRIL_WORK_LIMIT", "a bit"), "write a size"),
     ];
     for (seed, setup, remedy) in seeds {

@@ -10,5 +10,7 @@ mod health;
 mod intake;
 mod keys;
 mod probe;
+mod source;
+mod source_faults;
 mod state;
 mod tokens;
