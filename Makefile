@@ -23,7 +23,7 @@ test: setup ## All tests
 
 bench: setup ## Latency, throughput, memory
 	cargo build --release -p tendril-agent --bins
-	cargo bench -p tendril-tests --bench deployment $(ARGS)
+	cargo bench -p tendril-tests --bench deployment --bench log $(ARGS)
 
 bench-peers: ## tendril-realtime beside other clients of Supabase Realtime; needs node, npm, python3, two cores
 	tendril-realtime/benches/side-by-side/run.py $(ARGS)

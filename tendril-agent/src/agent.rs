@@ -1,12 +1,12 @@
 //! The wiring: what starts, in which order, and how it ends.
 
-use std::{collections::BTreeSet, convert::Infallible, fs::File, io, path::Path, sync::Arc};
+use std::{collections::BTreeSet, convert::Infallible, fs::File, io, path::Path, sync::Arc, time::Duration};
 
 use rustix::fs::{FlockOperation, flock};
 use secrecy::ExposeSecret;
 use tendril_realtime::{Client, Error};
 use tokio::{
-    task::{JoinHandle, JoinSet, spawn_blocking},
+    task::{JoinHandle, spawn_blocking},
     time::{interval, sleep, timeout},
 };
 
@@ -36,6 +36,9 @@ use crate::{
     telemetry,
     workbench::blocking,
 };
+
+/// Between two looks at the disk. A program can write a good deal in that time, and space is kept for it.
+const MEASURE_AFTER: Duration = Duration::from_secs(1);
 
 /// Why an agent cannot start, or had to stop. Each sentence says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -158,6 +161,7 @@ impl Agent {
         // Pushes a new token to the socket's channels: nothing is joined anew.
         let _keeping = Background(tokio::spawn(self.session.clone().keep(move || client.renew_token())));
         let _beating = Background(tokio::spawn(heartbeat.clone().run()));
+        let _measuring = Background(tokio::spawn(self.watch_disk()));
         let mut crew = Crew::new(self.road(), self.leases.clone());
         for (leftover, lease) in leftovers.into_iter().zip(held) {
             crew.adopt(leftover, lease);
@@ -196,7 +200,6 @@ impl Agent {
     async fn work(&self, crew: &mut Crew, feed: &mut Feed, shutdown: &Shutdown) {
         let mut queue = Queue::default();
         let mut pulse = interval(PULSE);
-        let mut measured = JoinSet::new();
         loop {
             tokio::select! {
                 biased;
@@ -204,10 +207,6 @@ impl Agent {
                 _ = pulse.tick() => {
                     self.health.pulse(queue.len());
                     self.health.intake(feed.is_live());
-                    if measured.is_empty() {
-                        measured.spawn(self.measure_disk());
-                    }
-                    while measured.try_join_next().is_some() {}
                 }
                 again = crew.one_ended() => again.into_iter().for_each(|row| queue.put(row)),
                 news = feed.next() => match news {
@@ -239,17 +238,23 @@ impl Agent {
         }
     }
 
-    /// Measures the work directory on a thread that may wait for the disk.
-    fn measure_disk(&self) -> impl Future<Output = ()> + 'static {
-        let (disk, config) = (self.disk.clone(), Arc::clone(&self.config));
+    /// Measures the work directory for ever, on a thread that may wait for the disk; has a job make room where there is none.
+    fn watch_disk(&self) -> impl Future<Output = ()> + 'static {
+        let (disk, config, leases) = (self.disk.clone(), Arc::clone(&self.config), self.leases.clone());
         async move {
-            let plugins = config.terraform.plugin_cache().map(Path::to_path_buf);
-            let work = move || {
-                let mirrors = || git::sweep(&config.work_dir);
-                disk.measure(&config.work_dir, plugins.as_deref(), config.work_limit, mirrors);
-            };
-            if let Err(error) = spawn_blocking(work).await {
-                tracing::error!(%error, "the work directory cannot be measured");
+            loop {
+                let (disk, config) = (disk.clone(), Arc::clone(&config));
+                let plugins = config.terraform.plugin_cache().map(Path::to_path_buf);
+                let measure = move || {
+                    let mirrors = || git::sweep(&config.work_dir);
+                    disk.measure(&config.work_dir, plugins.as_deref(), config.work_limit, mirrors)
+                };
+                match spawn_blocking(measure).await {
+                    Ok(Some((attempt, shortage))) => leases.make_room(&attempt, shortage),
+                    Ok(None) => {}
+                    Err(error) => tracing::error!(%error, "the work directory cannot be measured"),
+                }
+                sleep(if leases.is_empty() { PULSE } else { MEASURE_AFTER }).await;
             }
         }
     }

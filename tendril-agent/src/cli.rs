@@ -115,7 +115,7 @@ pub struct Cli {
     #[arg(long, value_name = "SIZE", env = "TENDRIL_SPOOL_LIMIT", default_value = "256MiB")]
     pub spool_limit: Option<String>,
 
-    /// Disk use of the work directory above which no job is claimed
+    /// Disk use of the work directory above which no job is claimed, and the one that takes most of it is stopped
     #[arg(long, value_name = "SIZE", env = "TENDRIL_WORK_LIMIT", default_value = "10GiB")]
     pub work_limit: Option<String>,
 

@@ -53,7 +53,7 @@ pub struct Config {
     pub intake: Intake,
     /// Most that one job's log may take on disk while it waits for the control plane, in bytes.
     pub spool_limit: u64,
-    /// Bytes in the work directory above which no job is claimed.
+    /// Bytes in the work directory above which no job is claimed, and the one that takes most of it is stopped.
     pub work_limit: u64,
     /// The program that was found and answered `version`.
     pub terraform: Terraform,

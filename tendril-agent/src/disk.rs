@@ -1,8 +1,8 @@
-//! How full the work directory is: above its limit no job is claimed.
+//! How full the work directory is: above its limit no job is claimed, and the one that takes most of it is stopped.
 
 use std::{
     collections::HashSet,
-    fs, io,
+    fmt, fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
@@ -13,8 +13,9 @@ use std::{
 
 use crate::{plugin_cache, series, turn, workspace::Workspace};
 
-/// Below this much free space no job is claimed either: Terraform could not write its state.
+/// Below this much free space it is the same: Terraform could not write its state.
 const LEAST_FREE: u64 = 64 * 1024 * 1024;
+const MIB: u64 = 1024 * 1024;
 /// Below this much free space (or a fifth of a small file system) kept providers go: one takes up to a gigabyte and more.
 const ROOM: u64 = 2 * 1024 * 1024 * 1024;
 
@@ -26,18 +27,52 @@ pub(crate) struct Disk {
     full: Arc<AtomicU64>,
 }
 
+/// Why there is no room, as far as one job is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shortage {
+    /// Bytes in the work directory.
+    pub(crate) used: u64,
+    /// Bytes that it may hold.
+    pub(crate) limit: u64,
+    /// Bytes that are left on its disk.
+    pub(crate) free: u64,
+    /// Bytes of this job.
+    pub(crate) own: u64,
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [used, limit, free, own] = [self.used, self.limit, self.free, self.own].map(|bytes| bytes / MIB);
+        if self.used > self.limit {
+            write!(
+                f,
+                "The agent's work directory held {used} MiB, and its limit is {limit} MiB (--work-limit / TENDRIL_WORK_LIMIT)"
+            )?;
+        } else {
+            let least = LEAST_FREE / MIB;
+            write!(
+                f,
+                "Only {free} MiB were free on the disk of the agent's work directory, and {least} MiB are kept for states"
+            )?;
+        }
+        write!(f, "; this job had most of it, {own} MiB")
+    }
+}
+
 impl Disk {
     /// Measures; blocks for as long as it takes to walk the directory. Where it is too full, or the file system nearly is,
     /// kept providers that no run works with are thrown away, those first that no run used for longest. Where that is not
-    /// enough, `throw_away` removes what else was only kept to save a download.
+    /// enough, `throw_away` removes what else was only kept to save a download. Answers the attempt that takes most, by the
+    /// name of its directory, if there is too little room all the same; unless others filled the disk, so that the end of
+    /// jobs would help nobody.
     pub(crate) fn measure(
         &self,
         work_dir: &Path,
         plugins: Option<&Path>,
         limit: u64,
         throw_away: impl FnOnce(),
-    ) {
-        self.judge(work_dir, plugins, limit, || Space::of(work_dir), throw_away);
+    ) -> Option<(String, Shortage)> {
+        self.judge(work_dir, plugins, limit, || Space::of(work_dir), throw_away)
     }
 
     fn judge(
@@ -47,7 +82,7 @@ impl Disk {
         limit: u64,
         space: impl Fn() -> Space,
         throw_away: impl FnOnce(),
-    ) {
+    ) -> Option<(String, Shortage)> {
         let wanted =
             |used: u64, there: Space| used.saturating_sub(limit).max(there.room().saturating_sub(there.free));
         let (mut used, mut there) = (usage(work_dir), space());
@@ -87,6 +122,11 @@ impl Disk {
         gauge(series::WORK_BYTES, used);
         gauge(series::WORK_LIMIT, limit);
         gauge(series::DISK_FREE, free);
+        let attempts = if is_full { attempts(work_dir) } else { Vec::new() };
+        let together: u64 = attempts.iter().map(|(_, bytes)| bytes).sum();
+        let helps = used > limit || free.saturating_add(together) >= LEAST_FREE;
+        let (name, own) = attempts.into_iter().max_by_key(|(_, bytes)| *bytes).filter(|_| helps)?;
+        Some((name, Shortage { used, limit, free, own }))
     }
 
     /// Whether there is no room for another job.
@@ -149,6 +189,13 @@ fn prune(plugins: &Path, work_dir: &Path, wanted: u64) -> io::Result<u64> {
 #[expect(clippy::cast_precision_loss, reason = "a gauge of bytes need not be exact above 2^53")]
 fn gauge(name: &'static str, bytes: u64) {
     metrics::gauge!(name).set(bytes as f64);
+}
+
+/// The attempts' directories, and how much each takes.
+fn attempts(work_dir: &Path) -> Vec<(String, u64)> {
+    let entries = fs::read_dir(work_dir).into_iter().flatten().filter_map(Result::ok);
+    let attempts = entries.filter(|entry| entry.path().join("claim.json").exists());
+    attempts.map(|entry| (entry.file_name().to_string_lossy().into_owned(), usage(&entry.path()))).collect()
 }
 
 /// Bytes that files below a directory take on the disk. Links are not followed; what is removed meanwhile counts nothing.
@@ -248,5 +295,27 @@ mod tests {
         fs::remove_dir_all(run.data_dir()).unwrap();
         Disk::default().judge(dir.path(), Some(&plugins), 350_000, || PLENTY, || {});
         assert!(used.exists() && !other.exists());
+    }
+
+    #[test]
+    fn the_attempt_that_takes_most_is_named_with_the_limit_and_its_setting() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, size) in [("small.1", 2), ("large.2", 5), ("no-attempt", 9)] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join("file"), vec![1; size << 20]).unwrap();
+        }
+        for name in ["small.1", "large.2"] {
+            fs::write(dir.path().join(name).join("claim.json"), "{}").unwrap();
+        }
+        let disk = Disk::default();
+        assert_eq!(disk.measure(dir.path(), None, 32 << 20, || {}), None);
+        let (name, shortage) = disk.measure(dir.path(), None, 4 << 20, || {}).unwrap();
+        assert_eq!(name, "large.2");
+        assert_eq!(
+            shortage.to_string(),
+            "The agent's work directory held 16 MiB, and its limit is 4 MiB (--work-limit / TENDRIL_WORK_LIMIT); this job had most of it, 5 MiB"
+        );
+        let free = Shortage { used: 0, free: 3 << 20, ..shortage }.to_string();
+        assert!(free.starts_with("Only 3 MiB were free on the disk"), "{free}");
     }
 }

@@ -22,6 +22,11 @@ pub(crate) struct Job {
 }
 
 impl Job {
+    /// The name of this attempt, and of its directory.
+    pub(crate) fn attempt_name(&self) -> String {
+        format!("{}.{}", self.id, self.attempt)
+    }
+
     /// The state that it works on; none where `config_snapshot` names none that can be.
     pub(crate) fn state_key(&self) -> Option<String> {
         let order = Order::parse(&self.config).ok()?;
@@ -136,6 +141,8 @@ pub(crate) enum ErrorCode {
     StateNotStored,
     /// What was planned is not what would be applied.
     PlanChanged,
+    /// It wrote more to the agent's disk than there is room for; the message says how much, and which setting decides.
+    DiskFull,
     /// The agent's own fault, or its machine's.
     Internal,
 }

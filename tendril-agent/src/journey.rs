@@ -263,18 +263,25 @@ fn ending(halted: Result<(), Halt>, reason: Option<StopReason>) -> Ending {
         Err(Halt::Waiting) => ("apply", Rung::Untouched, None),
     };
     let how = match (rung, code) {
-        (Rung::Untouched, None) => format!("before {step} began"),
-        (_, Some(0)) => format!("during {step}, which had completed"),
-        (rung, _) => format!("during {step}: {rung}"),
+        (Rung::Untouched, None) => format!("before {step} began."),
+        (_, Some(0)) => format!("during {step}, which had completed."),
+        (rung, _) if rung.is_forced() => format!("during {step}: {rung}.{}", what_is_left(step)),
+        (rung, _) => format!("during {step}: {rung}."),
     };
     match reason {
-        Some(StopReason::Cancelled) | None => Ending::Cancelled(format!("Cancelled {how}.")),
+        Some(StopReason::Cancelled) | None => Ending::Cancelled(format!("Cancelled {how}")),
         Some(StopReason::ShuttingDown) => Ending::Failed(Failure::new(
             ErrorCode::AgentStopped,
-            format!("The agent was shut down {how}. Queue the deployment again."),
+            format!("The agent was shut down {how} Queue the deployment again."),
+        )),
+        Some(StopReason::DiskFull(shortage)) => Ending::Failed(Failure::new(
+            ErrorCode::DiskFull,
+            format!(
+                "{shortage}. It was stopped {how} Let it write less or raise the limit, then queue it again."
+            ),
         )),
         Some(StopReason::Fenced) => {
-            Ending::Failed(Failure::new(ErrorCode::AgentLost, format!("The agent lost its claim {how}.")))
+            Ending::Failed(Failure::new(ErrorCode::AgentLost, format!("The agent lost its claim {how}")))
         }
     }
 }
@@ -284,6 +291,17 @@ async fn keep(end: &FinalStatus, workspace: &Workspace) {
     let (end, file) = (end.clone(), workspace.ending_file());
     if let Err(error) = blocking(move || end.save(&file)).await {
         tracing::error!(%error, "the final status cannot be kept on disk; it is sent all the same");
+    }
+}
+
+/// What a Terraform that was forced to end may have left.
+fn what_is_left(step: &str) -> &'static str {
+    match step {
+        "apply" => {
+            " What it changed last may be missing in the state: compare them. A lock that it left is removed by this agent's next run of the same state."
+        }
+        "plan" => " A lock that it left is removed by this agent's next run of the same state.",
+        _ => "",
     }
 }
 

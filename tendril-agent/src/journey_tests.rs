@@ -104,7 +104,11 @@ async fn a_failing_template_ends_with_terraforms_own_diagnostic() {
 #[tokio::test]
 async fn what_cannot_be_carried_out_says_what_to_fix_and_starts_nothing() {
     for (config, code, part) in [
-        (json!({"template": "nope"}), "TEMPLATE_NOT_FOUND", "it has broken, gate, greeting, providers, slow"),
+        (
+            json!({"template": "nope"}),
+            "TEMPLATE_NOT_FOUND",
+            "it has broken, deaf, gate, greeting, providers, slow",
+        ),
         (json!({"template": "../templates"}), "CONFIG_INVALID", "no paths"),
         (json!({"template": "greeting"}), "CONFIG_INVALID", "variable \"name\": is missing"),
         (

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     contract::known,
+    disk::Shortage,
     job::{Job, Phase, Status},
     stop::{Stop, StopReason},
 };
@@ -24,6 +25,8 @@ pub(crate) struct Leases {
 /// What is told about a claim reaches its job here.
 #[derive(Clone, Debug, Default)]
 struct Held {
+    /// The name of the job's directory.
+    attempt: String,
     stop: Stop,
     doubted: Arc<Notify>,
 }
@@ -60,7 +63,7 @@ pub(crate) struct ClaimState {
 impl Leases {
     /// Holds the claim of a job that was won.
     pub(crate) fn hold(&self, job: &Job) -> Lease {
-        let held = Held::default();
+        let held = Held { attempt: job.attempt_name(), ..Held::default() };
         self.held().insert(job.claim_token, held.clone());
         Lease { leases: self.clone(), claim_token: job.claim_token, stop: held.stop, doubted: held.doubted }
     }
@@ -93,6 +96,22 @@ impl Leases {
         if let Some(held) = self.held().get(&claim_token) {
             held.stop.request(StopReason::Cancelled);
         }
+    }
+
+    /// Ends the job of this attempt, which takes most of the disk; unless one is ending already, and about to make room.
+    pub(crate) fn make_room(&self, attempt: &str, shortage: Shortage) {
+        let held = self.held();
+        if held.values().all(|held| held.stop.requested().is_none())
+            && let Some(held) = held.values().find(|held| held.attempt == attempt)
+        {
+            tracing::error!(attempt, "{shortage}: it is stopped");
+            held.stop.request(StopReason::DiskFull(shortage));
+        }
+    }
+
+    /// Whether no job is held.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.held().is_empty()
     }
 
     /// Ends every job.
@@ -177,6 +196,27 @@ mod tests {
         leases.learn(&[serde_json::from_value(answer).unwrap()]);
         lease.doubted.notified().await;
         assert_eq!(lease.stop.requested(), None);
+    }
+
+    #[test]
+    fn one_job_at_a_time_makes_room() {
+        let leases = Leases::default();
+        let shortage = Shortage { used: 2, limit: 1, free: 9, own: 2 };
+        let job = |n| Job {
+            id: Uuid::from_u128(n),
+            attempt: 1,
+            claim_token: Uuid::from_u128(n),
+            config: Value::Null,
+        };
+        let (one, two) = (leases.hold(&job(1)), leases.hold(&job(2)));
+        leases.make_room("somebody-else.1", shortage);
+        assert_eq!((one.stop.requested(), two.stop.requested()), (None, None));
+        leases.make_room(&job(2).attempt_name(), shortage);
+        leases.make_room(&job(1).attempt_name(), shortage);
+        assert_eq!(
+            (one.stop.requested(), two.stop.requested()),
+            (None, Some(StopReason::DiskFull(shortage)))
+        );
     }
 
     #[test]

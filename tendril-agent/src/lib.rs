@@ -5,7 +5,7 @@
 //! ```text
 //! intake -> crew -> claim -> lease -> journey -> run: source, git, template -> workspace, state -> cost, infracost
 //!                                          -> plan_seal -> approval
-//!                                     workbench (one step: lock, errors) -> terraform, turn -> runner
+//!                                     workbench (one step: lock, errors) -> terraform, turn -> runner, output_pipe
 //!                                     runner's bytes: log_writer (log_pipe -> message -> redact) -> log_spool -> log_sink
 //!                                     report (progress, final status)
 //! ```
@@ -55,6 +55,7 @@ mod log_sink;
 mod log_spool;
 mod log_writer;
 mod orphans;
+mod output_pipe;
 mod pace;
 mod plan_seal;
 mod plugin_cache;

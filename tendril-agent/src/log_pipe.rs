@@ -43,6 +43,11 @@ impl LinePipe {
         }
     }
 
+    /// Whether the next byte begins a line.
+    pub(crate) fn is_at_a_beginning(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     /// Gives what is left of a stream that ended without a line end.
     pub(crate) fn finish(&mut self, mut each: impl FnMut(Piece<'_>)) {
         if !self.rest.is_empty() {
@@ -75,7 +80,7 @@ pub(crate) fn char_boundary(text: &str, at: usize) -> usize {
 /// What a terminal would have left visible of a line: of parts that overwrite each other (`\r`, progress bars) the last
 /// one, no colours, no control characters. A NUL, which no text column can hold, becomes `U+FFFD`.
 pub(crate) fn visible(line: &str) -> Cow<'_, str> {
-    if !line.bytes().any(|byte| byte < 0x20 && byte != b'\t' || byte == 0x7F) {
+    if is_plain(line.as_bytes()) {
         return Cow::Borrowed(line);
     }
     let line = line.trim_end_matches('\r');
@@ -92,6 +97,13 @@ pub(crate) fn visible(line: &str) -> Cow<'_, str> {
         }
     }
     Cow::Owned(text)
+}
+
+/// Whether a terminal would show all of this: no control characters but tabs and the ends of lines.
+pub(crate) fn is_plain(text: &[u8]) -> bool {
+    let plain = |byte: u8| byte >= 0x20 && byte != 0x7F || byte == b'\t' || byte == b'\n';
+    // Without a branch per byte, so that the compiler looks at many at once.
+    text.chunks(64).all(|part| part.iter().fold(true, |all, byte| all & plain(*byte)))
 }
 
 /// Skips the rest of an ANSI escape sequence: CSI (`[ … letter`), OSC (`] … BEL` or `] … ESC \`), or one character.

@@ -24,6 +24,9 @@ const NOTE_TRIES: usize = 8;
 /// Most rows in one request.
 const BATCH_ROWS: usize = 500;
 
+/// Most between two tries. The control plane is back for at most this long before the lines of an outage are on their way.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
 /// Uploads the log of one attempt.
 #[derive(Debug)]
 pub(crate) struct LogSink {
@@ -49,7 +52,7 @@ struct Row<'a> {
 impl LogSink {
     /// For one attempt.
     pub(crate) fn new(rest: Rest, deployment_id: Uuid, attempt: i32, interval: Duration) -> Self {
-        let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(15));
+        let backoff = Backoff::new(Duration::from_secs(1), LONGEST_PAUSE);
         let now = Instant::now();
         // The first lines of a job must not delay the second ones.
         let next_turn = now.checked_sub(interval).unwrap_or(now);
@@ -68,7 +71,10 @@ impl LogSink {
             (reader, batch) = next_batch(reader).await?;
             if !batch.is_empty() {
                 failpoint!("sink.read");
-                self.store(batch).await;
+                if !self.store(batch).await {
+                    tracing::warn!(deployment = %self.deployment_id, "the deployment was deleted; its log ends");
+                    return Ok(reader.seq());
+                }
                 failpoint!("sink.stored");
             } else if is_last {
                 return Ok(reader.seq());
@@ -89,14 +95,14 @@ impl LogSink {
             let request = request.eq("attempt", self.attempt).order("seq.desc").limit(1);
             match request.rows::<Row>().await {
                 Ok(rows) => return rows.first().map_or(0, |row| row.seq),
-                Err(error) if is_about_content(&error) => return 0,
+                Err(error) if verdict(&error) != Verdict::Later => return 0,
                 Err(error) => sleep(self.backoff.after(&error)).await,
             }
         }
     }
 
-    /// Stores a batch; splits it where the database refuses a part.
-    async fn store(&mut self, batch: Vec<Chunk>) {
+    /// Stores a batch; splits it where the database refuses a part. Answers whether there is a deployment to store it for.
+    async fn store(&mut self, batch: Vec<Chunk>) -> bool {
         // Depth first, left to right: the order of the rows is kept.
         let mut work = vec![batch];
         while let Some(mut batch) = work.pop() {
@@ -104,6 +110,9 @@ impl LogSink {
                 metrics::counter!(series::CHUNKS_STORED).increment(batch.len() as u64);
                 continue;
             };
+            if verdict(&error) == Verdict::Gone {
+                return false;
+            }
             if batch.len() > 1 {
                 let second = batch.split_off(batch.len() / 2);
                 work.push(second);
@@ -112,6 +121,7 @@ impl LogSink {
                 self.store_note(chunk, &error).await;
             }
         }
+        true
     }
 
     /// Puts a note in the place of a chunk that was refused.
@@ -141,7 +151,7 @@ impl LogSink {
                     self.backoff.reset();
                     return Ok(());
                 }
-                Err(error) if is_about_content(&error) => return Err(error),
+                Err(error) if verdict(&error) != Verdict::Later => return Err(error),
                 Err(error) => {
                     tracing::debug!(%error, "log lines wait on disk: the control plane does not take them now");
                     sleep(self.backoff.after(&error)).await;
@@ -168,15 +178,32 @@ impl LogSink {
     }
 }
 
-/// Whether the rows themselves are at fault, so that the same rows would be refused again. A token that is not accepted
-/// (401, 403) is not about the rows: it may be replaced, and the lines wait for that.
-fn is_about_content(error: &Error) -> bool {
-    match error.kind() {
-        ErrorKind::Api(api) => {
-            error.retry() == Retry::Never && matches!(api.status, 400 | 404 | 409 | 413 | 422)
-        }
-        ErrorKind::InvalidInput { .. } => true,
-        _ => false,
+/// What a refusal means for the rows that were sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// It is not about them: the same rows may be taken later.
+    Later,
+    /// They themselves are at fault, and would be refused again.
+    Content,
+    /// The deployment has been deleted, and its log with it.
+    Gone,
+}
+
+/// What is not surely about the rows is not: lines can wait, and cannot be had again. A token that is not accepted (401, 403)
+/// may be replaced; a gateway that knows no such address (404) or a schema cache that is behind (`PGRST2…`) comes round.
+fn verdict(error: &Error) -> Verdict {
+    let api = match error.kind() {
+        ErrorKind::Api(api) if error.retry() == Retry::Never => api,
+        ErrorKind::InvalidInput { .. } => return Verdict::Content,
+        _ => return Verdict::Later,
+    };
+    let of_data = ["22", "23"].iter().any(|class| api.code.len() == 5 && api.code.starts_with(class));
+    match (api.status, api.code.as_str()) {
+        (_, "23503") => Verdict::Gone,
+        (_, code) if code.starts_with("PGRST") && code != "PGRST102" => Verdict::Later,
+        (400 | 413 | 422, _) => Verdict::Content,
+        _ if of_data => Verdict::Content,
+        _ => Verdict::Later,
     }
 }
 
@@ -184,7 +211,9 @@ fn is_about_content(error: &Error) -> bool {
 /// it.
 async fn next_batch(mut reader: SpoolReader) -> io::Result<(SpoolReader, Vec<Chunk>)> {
     let read = tokio::task::spawn_blocking(move || {
-        reader.forget(reader.seq())?;
+        if let Err(error) = reader.forget(reader.seq()) {
+            tracing::warn!(%error, "log lines that are stored cannot be removed from the disk yet");
+        }
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while bytes < BATCH_BYTES && batch.len() < BATCH_ROWS {
             let Some(chunk) = reader.next_chunk()? else { break };

@@ -10,11 +10,15 @@ const INTERVAL: Duration = Duration::from_millis(50);
 
 /// Spools these chunks, and uploads them.
 async fn upload(plane: &ControlPlane, chunks: &[&str]) -> u64 {
+    upload_with(plane, chunks, INTERVAL).await
+}
+
+async fn upload_with(plane: &ControlPlane, chunks: &[&str], interval: Duration) -> u64 {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
-    let rules = SpoolRules { flush_after: INTERVAL, limit: u64::MAX };
+    let rules = SpoolRules { flush_after: interval, limit: u64::MAX };
     let (mut spool, reader) = LogSpool::create(&path, rules).unwrap();
-    let sink = LogSink::new(plane.rest(), Uuid::nil(), 1, INTERVAL);
+    let sink = LogSink::new(plane.rest(), Uuid::nil(), 1, interval);
     let upload = tokio::spawn(sink.upload(reader));
     for chunk in chunks {
         spool.append(Stream::Stdout, chunk, StdInstant::now());
@@ -61,6 +65,26 @@ async fn one_bad_chunk_is_replaced_by_a_note_and_the_others_arrive() {
             "one\n… 1 lines are missing here: the control plane refused them (22P05)\nthree\nfour\n"
         );
     });
+}
+
+#[tokio::test]
+async fn what_is_not_surely_about_the_lines_costs_none() {
+    let plane = ControlPlane::start().await;
+    // A gateway that is starting, a schema cache that is behind, a conflict of somebody else.
+    for (status, code) in [(404, ""), (404, "PGRST205"), (400, "PGRST204"), (409, "")] {
+        plane.answer_next("deployment_logs", refusal(status, code));
+    }
+    let interval = Duration::from_millis(1);
+    assert_eq!(upload_with(&plane, &["one", "two"], interval).await, 2);
+    plane.told(|told| assert_eq!(told.log(), "one\ntwo\n"));
+}
+
+#[tokio::test]
+async fn the_log_of_a_deployment_that_was_deleted_is_given_up_at_once() {
+    let plane = ControlPlane::start().await;
+    plane.answer_next("deployment_logs", refusal(409, "23503"));
+    upload(&plane, &["one", "two", "three"]).await;
+    plane.told(|told| assert!(told.requests.len() <= 2, "{:?}", told.requests));
 }
 
 #[tokio::test]

@@ -3,8 +3,9 @@
 //! It is a row of files (`shelf`), each of which is text, one record per line, so that a crash can only tear the last one:
 //!
 //! ```text
-//! o1732379999123 a line of stdout        (o stdout, e stderr, a agent; then milliseconds since 1970)
-//! c o                                    (a chunk: all lines of stdout since its last cut)
+//! t1732379999123        (when the lines that follow were read, in milliseconds since 1970)
+//! oa line of stdout     (o stdout, e stderr, a agent)
+//! co                    (a chunk: all lines of stdout since its last cut)
 //! ```
 //!
 //! A cut is on disk before its chunk is uploaded, and chunks are numbered by their order. A later life of the agent
@@ -116,12 +117,13 @@ pub(crate) struct LogSpool {
     written: Segment,
     /// Records that are not in the file yet.
     buffer: Vec<u8>,
-    /// Lines and cuts in `buffer`.
+    /// Lines in `buffer`.
     buffered: u64,
-    buffered_cuts: u64,
     /// Lines that could not be written because the disk refused them.
     lost: u64,
     open: [OpenChunk; 3],
+    /// When the last line came, and the time record that is in force for it; none at the beginning of a segment.
+    stamp: Option<(Instant, i64)>,
     /// How many chunks were cut; `progress` learns it once the cut is in the file.
     cuts: u64,
     progress: watch::Sender<Progress>,
@@ -167,16 +169,16 @@ impl LogSpool {
         let mut file = shelf.append_to(shelf.last())?;
         file.set_len(written.bytes)?;
         file.seek(SeekFrom::End(0))?;
-        let reader = SpoolReader::new(Arc::clone(&shelf), receiver)?;
+        let reader = SpoolReader::new(Arc::clone(&shelf), receiver);
         let spool = Self {
             shelf,
             file,
             written,
             buffer: Vec::new(),
             buffered: 0,
-            buffered_cuts: 0,
             lost: 0,
             open: [OpenChunk::default(); 3],
+            stamp: None,
             cuts: 0,
             progress,
             flush_after: rules.cut_after(),
@@ -186,7 +188,7 @@ impl LogSpool {
         Ok((spool, reader))
     }
 
-    /// Adds a line; one that is longer than a chunk becomes several.
+    /// Adds a line that was read now; one that is longer than a chunk becomes several.
     pub(crate) fn append(&mut self, stream: Stream, line: &str, now: Instant) {
         let mut rest = line;
         loop {
@@ -213,14 +215,27 @@ impl LogSpool {
         let open = &mut self.open[stream as usize];
         open.bytes += line.len() + 1;
         open.since.get_or_insert(now);
-        let millis = Timestamp::now().as_millisecond();
+        self.stamp(now);
         self.buffer.push(stream.mark());
-        // Writing into a Vec cannot fail.
-        let _infallible = writeln!(self.buffer, "{millis} {line}");
+        self.buffer.extend_from_slice(line.as_bytes());
+        self.buffer.push(b'\n');
         self.buffered += 1;
         if self.buffer.len() >= BUFFER_LIMIT {
             self.flush();
         }
+    }
+
+    /// Says when the next line was read, unless that was said already.
+    fn stamp(&mut self, now: Instant) {
+        if self.stamp.is_some_and(|(since, _)| since == now) {
+            return;
+        }
+        let millis = Timestamp::now().as_millisecond();
+        if self.stamp.is_none_or(|(_, said)| said != millis) {
+            // Writing into a Vec cannot fail.
+            let _infallible = writeln!(self.buffer, "t{millis}");
+        }
+        self.stamp = Some((now, millis));
     }
 
     /// When the next open chunk must be cut or the file be synced, if there is anything to. A chunk after a quiet time is
@@ -254,10 +269,9 @@ impl LogSpool {
                 return;
             }
             self.cuts += 1;
-            self.buffered_cuts += 1;
             self.open[oldest as usize] = OpenChunk { bytes: 0, since: None, last_cut: Some(now) };
             // Writing into a Vec cannot fail.
-            let _infallible = writeln!(self.buffer, "c {}", char::from(oldest.mark()));
+            let _infallible = writeln!(self.buffer, "c{}", char::from(oldest.mark()));
         }
     }
 
@@ -286,14 +300,14 @@ impl LogSpool {
         failpoint!("spool.flushed");
         self.written.bytes += self.buffer.len() as u64;
         self.written.lines += std::mem::take(&mut self.buffered);
-        self.written.cuts += std::mem::take(&mut self.buffered_cuts);
         self.buffer.clear();
         self.lost = 0;
         self.unsynced_since.get_or_insert_with(Instant::now);
         if is_full {
             self.turn_over();
         }
-        self.progress.send_modify(|progress| progress.cut = self.cuts);
+        let cuts = self.cuts;
+        self.progress.send_if_modified(|progress| std::mem::replace(&mut progress.cut, cuts) != cuts);
     }
 
     /// Goes on in the next segment. Where the disk refuses one, this segment becomes larger.
@@ -304,6 +318,7 @@ impl LogSpool {
                 self.unsynced.push(std::mem::replace(&mut self.file, next));
                 self.unsynced.extend(self.shelf.directory());
                 self.written = Segment::default();
+                self.stamp = None;
             }
             Err(error) => {
                 tracing::error!(%error, "the log spool cannot begin a new file; it goes on in the old one");
@@ -330,7 +345,6 @@ impl LogSpool {
         let whole = self.written.bytes;
         let _best_effort =
             self.file.set_len(whole).and_then(|()| self.file.seek(SeekFrom::Start(whole)).map(drop));
-        let millis = Timestamp::now().as_millisecond();
         let cuts: Vec<u8> = self
             .buffer
             .split_inclusive(|byte| *byte == b'\n')
@@ -339,9 +353,11 @@ impl LogSpool {
             .copied()
             .collect();
         self.buffer.clear();
+        self.stamp = None;
+        self.stamp(Instant::now());
         let lost = self.lost;
         let _infallible =
-            writeln!(self.buffer, "a{millis} … {lost} lines are missing here: the agent's disk refused them");
+            writeln!(self.buffer, "a… {lost} lines are missing here: the agent's disk refused them");
         self.buffer.extend_from_slice(&cuts);
         self.open[Stream::Agent as usize].since.get_or_insert_with(Instant::now);
     }

@@ -152,7 +152,7 @@ fn read_all(reader: &mut SpoolReader) -> (Vec<Chunk>, Vec<u64>) {
 
 #[test]
 fn what_is_stored_is_removed_and_the_numbers_go_on() {
-    let (_dir, path, mut spool, mut reader) = small_spool(1 << 20);
+    let (_dir, path, mut spool, mut reader) = small_spool(1 << 19);
     count(&mut spool, 1, 10_000);
     let (first, _) = read_all(&mut reader);
     assert!(spool_files(&path).len() > 2, "{:?}", spool_files(&path));
@@ -231,6 +231,50 @@ fn chunks_that_are_stored_are_passed_and_numbers_follow_even_lost_ones() {
     assert_eq!(reader.next_chunk().unwrap().map(|chunk| chunk.seq), Some(6));
 }
 
+#[tokio::test]
+async fn after_a_restart_the_first_new_chunk_is_told_at_once() {
+    let (_dir, path, mut spool, _) = small_spool(u64::MAX);
+    for line in ["one", "two", "three"] {
+        spool.append(Stream::Stdout, line, Instant::now());
+        spool.cut_all(Instant::now());
+    }
+    drop(spool);
+    let (mut spool, mut reader) = LogSpool::resume(&path, RULES).unwrap();
+    assert!(!reader.more().await);
+    assert_eq!(std::iter::from_fn(|| reader.next_chunk().unwrap()).count(), 0, "nothing was flushed");
+    spool.append(Stream::Stdout, "four", Instant::now());
+    spool.cut_all(Instant::now());
+    spool.flush();
+    let more = tokio::time::timeout(Duration::from_secs(5), reader.more());
+    assert_eq!(more.await, Ok(false), "it does not wait for as many chunks as there were before");
+    assert_eq!(reader.next_chunk().unwrap().unwrap().text, "four\n");
+}
+
+#[test]
+fn what_an_earlier_life_wrote_is_dropped_only_once_its_numbers_are_known_and_with_a_marker() {
+    let (limit, whole) = (256 * 1024, 30_000);
+    let (_dir, path, mut spool, mut reader) = small_spool(1 << 20);
+    count(&mut spool, 1, whole);
+    let (before, _) = read_all(&mut reader);
+    drop((spool, reader));
+    let (mut spool, mut reader) = LogSpool::resume(&path, SpoolRules { limit, ..RULES }).unwrap();
+    count(&mut spool, whole + 1, whole + 20_000);
+    // The database has the first five.
+    assert!(reader.skip_to(5).unwrap());
+    count(&mut spool, whole + 20_001, whole + 40_000);
+    spool.finish();
+    let (after, numbers) = read_all(&mut reader);
+    assert_eq!((after[0].seq, &after[0].text), (6, &before[5].text));
+    let told: usize = before[..5].iter().map(|chunk| chunk.text.lines().count()).sum();
+    let missing: usize = after
+        .iter()
+        .filter(|chunk| chunk.stream == Stream::Agent)
+        .map(|chunk| chunk.text.split(' ').nth(1).unwrap().parse::<usize>().unwrap())
+        .sum();
+    assert!(missing > 0);
+    assert_eq!(told + numbers.len() + missing, usize::try_from(whole).unwrap() + 40_000);
+}
+
 /// What may happen to a spool.
 #[derive(Clone, Debug)]
 enum Step {
@@ -304,7 +348,7 @@ proptest! {
                     pending.clear();
                     let last = path.join(spool_files(&path).last().unwrap().to_string());
                     let mut content = fs::read(&last).unwrap();
-                    content.extend_from_slice(&b"o1732379999123 torn"[..usize::from(torn).min(19)]);
+                    content.extend_from_slice(&b"oa line that was torn"[..usize::from(torn).min(19)]);
                     fs::write(&last, &content).unwrap();
                     (spool, _) = LogSpool::resume(&path, RULES).unwrap();
                     let now_read = chunks(&path);
@@ -325,4 +369,57 @@ proptest! {
             prop_assert_eq!(text, expected);
         }
     }
+}
+
+/// A file system of one MiB; unmounted when dropped. None, with a word why, where none can be made.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        let disk = Self(tempfile::tempdir().unwrap());
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+            .arg(disk.0.path())
+            .status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(disk);
+        }
+        eprintln!("only root can mount a file system: not tried");
+        None
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _best_effort = std::process::Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_full_disk_costs_the_lines_it_refuses_and_takes_more_once_there_is_room() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let path = disk.0.path().join("log");
+    let rules = SpoolRules { flush_after: FLUSH, limit: 4 << 20 };
+    let (mut spool, mut reader) = LogSpool::create(&path, rules).unwrap();
+    count(&mut spool, 1, 200_000);
+    // Not one block is left, and what is stored can go all the same.
+    let (first, mut told) = read_all(&mut reader);
+    assert!(told.len() > 50_000 && told.len() < 150_000, "{}", told.len());
+    reader.forget(reader.seq()).unwrap();
+    drop(spool.take_unsynced(Instant::now() + SYNC_AFTER));
+    count(&mut spool, 200_001, 200_100);
+    spool.finish();
+    let (rest, more) = read_all(&mut reader);
+    told.extend(more);
+    let chunks: Vec<&Chunk> = first.iter().chain(&rest).collect();
+    assert!(chunks.iter().zip(1..).all(|(chunk, seq)| chunk.seq == seq));
+    assert!(told.is_sorted());
+    assert_eq!(told.last(), Some(&200_100));
+    let marked: Vec<u64> = chunks
+        .iter()
+        .filter(|chunk| chunk.stream == Stream::Agent)
+        .map(|chunk| chunk.text.split(' ').nth(1).unwrap().parse().unwrap())
+        .collect();
+    assert_eq!(marked.len(), 1, "{marked:?}");
+    assert_eq!(marked[0] + told.len() as u64, 200_100, "the marker counts what is missing");
 }

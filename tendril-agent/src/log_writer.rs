@@ -4,6 +4,7 @@
 //! not wait for that. Its queue is bounded: a program that writes faster than this machine can read waits on its pipe.
 
 use std::{
+    borrow::Cow,
     io,
     time::{Duration, Instant},
 };
@@ -17,7 +18,7 @@ use tokio::{
 
 use crate::{
     failpoint::failpoint,
-    log_pipe::{LinePipe, Piece, visible},
+    log_pipe::{LinePipe, PIECE_LIMIT, Piece, is_plain, visible},
     log_spool::{LogSpool, Stream},
     redact::{RedactPieces, Redactor},
     runner::Sink,
@@ -169,8 +170,7 @@ impl Desk {
         match entry {
             Entry::Bytes(stream, bytes) => self.bytes(stream, &bytes),
             Entry::Remark(text) => {
-                let text = self.redactor.redact(&text).into_owned();
-                self.spool_lines(Stream::Agent, &text);
+                self.say(Stream::Agent, &text, Instant::now());
             }
             Entry::Ended(answer) => {
                 self.end_lines();
@@ -186,7 +186,21 @@ impl Desk {
     fn bytes(&mut self, stream: Stream, bytes: &[u8]) {
         let mut lane = std::mem::take(self.lane(stream));
         let mut lines = std::mem::take(&mut lane.lines);
-        lines.push(bytes, |piece| self.piece(stream, &mut lane, &piece));
+        // The end of a line that has begun, then lines that are whole, then the beginning of one.
+        let after = |end: Option<usize>| end.map(|end| end + 1);
+        let is_end = |byte: &u8| *byte == b'\n';
+        let begun = if lines.is_at_a_beginning() {
+            0
+        } else {
+            after(bytes.iter().position(is_end)).unwrap_or(bytes.len())
+        };
+        let whole = after(bytes.iter().rposition(is_end)).map_or(begun, |whole| whole.max(begun));
+        lines.push(&bytes[..begun], |piece| self.piece(stream, &mut lane, &piece));
+        match std::str::from_utf8(&bytes[begun..whole]) {
+            Ok(text) if text.len() <= PIECE_LIMIT && is_plain(text.as_bytes()) => self.lines(stream, text),
+            _ => lines.push(&bytes[begun..whole], |piece| self.piece(stream, &mut lane, &piece)),
+        }
+        lines.push(&bytes[whole..], |piece| self.piece(stream, &mut lane, &piece));
         lane.lines = lines;
         *self.lane(stream) = lane;
     }
@@ -215,7 +229,7 @@ impl Desk {
         match (inside, lane.inside) {
             (Inside::OversizedJson, Inside::Nothing) => self.spool.append(stream, OVERSIZED, Instant::now()),
             (Inside::OversizedJson, _) | (_, Inside::OversizedJson) => {}
-            (Inside::Nothing, Inside::Nothing) => self.line(stream, &piece.text),
+            (Inside::Nothing, Inside::Nothing) => self.line(stream, &piece.text, Instant::now()),
             (Inside::LongText, _) | (_, Inside::LongText) => {
                 let text = visible(&piece.text);
                 let text = lane.pieces.push(&self.redactor, &text, piece.goes_on);
@@ -224,7 +238,23 @@ impl Desk {
         }
     }
 
-    fn line(&mut self, stream: Stream, line: &str) {
+    /// Whole lines, in which there is nothing that a terminal would not show. Most output is such that nothing has to be
+    /// done about it, and that is seen at one look for many lines.
+    fn lines(&mut self, stream: Stream, text: &str) {
+        let now = Instant::now();
+        let is_json = text.starts_with('{') || text.contains("\n{");
+        let passes = !is_json && self.plain_errors.may_pass(text) && self.redactor.is_clean(text);
+        for line in text.split_terminator('\n') {
+            if passes {
+                failpoint!("writer.line");
+                self.spool.append(stream, line, now);
+            } else {
+                self.line(stream, line, now);
+            }
+        }
+    }
+
+    fn line(&mut self, stream: Stream, line: &str, now: Instant) {
         failpoint!("writer.line");
         let message = message::read(line);
         match message.news {
@@ -233,16 +263,17 @@ impl Desk {
             Some(News::Error(error)) => self.findings.error = Some(error),
             None => self.plain_errors.read(&message.text),
         }
-        let text = self.redactor.redact(&message.text).into_owned();
-        self.spool_lines(stream, &text);
+        self.say(stream, &message.text, now);
     }
 
-    fn spool_lines(&mut self, stream: Stream, text: &str) {
-        let now = Instant::now();
-        for line in text.split('\n') {
-            // Colours may have split a secret: what is visible is looked at once more.
-            let shown = visible(line);
-            self.spool.append(stream, &self.redactor.redact(&shown), now);
+    /// Puts a text of one line or several into the spool.
+    fn say(&mut self, stream: Stream, text: &str, now: Instant) {
+        for line in self.redactor.redact(text).split('\n') {
+            match visible(line) {
+                Cow::Borrowed(line) => self.spool.append(stream, line, now),
+                // Colours may have split a secret: what is visible is looked at once more.
+                Cow::Owned(shown) => self.spool.append(stream, &self.redactor.redact(&shown), now),
+            }
         }
     }
 }

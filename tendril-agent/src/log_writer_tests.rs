@@ -1,5 +1,7 @@
 use std::path::Path;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::log_spool::{Chunk, SpoolReader, SpoolRules};
 
@@ -103,4 +105,50 @@ async fn captured_output_stays_out_of_the_log() {
     capture.write(Stream::Stderr, b"warned\n".to_vec()).await;
     assert_eq!(capture.into_kept().unwrap(), b"{\"secret\":1}");
     assert_eq!(bench.text().await, "warned\n");
+}
+
+/// Output of every kind: plain, coloured, secret, JSON, an error, bytes that are no text.
+const KINDS: [&[u8]; 12] = [
+    b"plain",
+    b"\n",
+    b"\n",
+    b"hunter2-hunter2",
+    b"hunt",
+    b"er2-hunter2",
+    b"\x1b[31mred\x1b[0m",
+    b"1%\r2%",
+    b"{\"@level\":\"info\",\"@message\":\"said hunter2-\\u0068unter2\\nand more\"}",
+    b"Error: no",
+    b"\xff\0",
+    "é\ttab".as_bytes(),
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn many_lines_at_once_are_treated_as_they_are_byte_by_byte(
+        kinds in proptest::collection::vec(0..KINDS.len(), 0..30),
+        cut in 0..200_usize,
+    ) {
+        let bytes: Vec<u8> = kinds.iter().flat_map(|kind| KINDS[*kind]).copied().collect();
+        let (first, second) = bytes.split_at(cut.min(bytes.len()));
+        let told = |portions: &mut dyn Iterator<Item = &[u8]>| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("log");
+            let rules = SpoolRules { flush_after: Duration::from_secs(9), limit: u64::MAX };
+            let (spool, _reader) = LogSpool::create(&path, rules).unwrap();
+            let redactor = Redactor::default();
+            redactor.hide(["hunter2-hunter2".to_owned()]);
+            let mut desk = Desk::new(spool, redactor);
+            portions.for_each(|portion| desk.bytes(Stream::Stdout, portion));
+            let (answer, mut findings) = oneshot::channel();
+            desk.take(Entry::Ended(answer));
+            desk.spool.finish();
+            let text: String = chunks(&path).into_iter().map(|chunk| chunk.text).collect();
+            (text, findings.try_recv().unwrap())
+        };
+        let at_once = told(&mut [first, second].into_iter());
+        prop_assert!(!at_once.0.contains("hunter2-hunter2"), "{}", at_once.0);
+        prop_assert_eq!(at_once, told(&mut bytes.chunks(1)));
+    }
 }

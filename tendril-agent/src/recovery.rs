@@ -5,7 +5,7 @@ use std::{io, path::Path, time::Duration};
 use serde::Deserialize;
 use serde_json::Value;
 use tendril_realtime::Rest;
-use tokio::time::sleep;
+use tokio::{task::JoinSet, time::sleep};
 use uuid::Uuid;
 
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
     log_sink::LogSink,
     log_spool::{LogSpool, Stream},
     orphans,
+    output_pipe::discard_output_of,
     pace::Backoff,
     report::{ClaimRecord, FinalStatus, Reporter, Written},
     runner::{Patience, Rung},
@@ -162,16 +163,22 @@ impl Remains {
         let patience = Patience { graceful, forced: kill_grace };
         let state =
             config.state_backend.of(&config.state_dir, claim.state_key.as_deref().unwrap_or_default());
+        let data_dir = workspace.data_dir();
+        // What it says is for nobody any more, but it must be able to say it.
+        let drained: JoinSet<()> =
+            blocking(move || Ok(orphans::of(&data_dir))).await?.into_iter().map(discard_output_of).collect();
         let workspace = workspace.clone();
-        blocking(move || {
+        let remains = blocking(move || {
             let ended = orphans::end(&workspace.data_dir(), patience);
             metrics::counter!(series::ORPHANS_ENDED).increment(ended.is_some().into());
             if let Ok(holder) = Holder::of_earlier_life(&workspace.holder_file(), ended.is_some()) {
                 holder.bury(&state)?;
             }
             Ok(Self { ended, rescue: workspace.clear_run(&state) })
-        })
-        .await
+        });
+        let remains = remains.await;
+        drop(drained);
+        remains
     }
 }
 
@@ -186,6 +193,10 @@ fn lost_in_mid_run(claim: &ClaimRecord, remains: &Remains) -> Option<FinalStatus
     );
     if let Some(rung) = remains.ended {
         message = format!("{message} Its Terraform was still running: {rung}.");
+    } else {
+        message = format!(
+            "{message} Its Terraform went on without it and had ended when the agent was back: the state says how far it came, the log does not."
+        );
     }
     if let Some(told) = remains.rescue.told() {
         message = format!("{message}\n{told}");

@@ -80,12 +80,17 @@ impl Redactor {
 
     /// A whole text without the secrets.
     pub(crate) fn redact<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        match self.automaton() {
+        match &self.read().automaton {
             Some(automaton) if automaton.search.is_match(text) => {
                 Cow::Owned(automaton.replace(text, text.len()).0)
             }
             _ => Cow::Borrowed(text),
         }
+    }
+
+    /// Whether there is nothing to hide in a text, nor in any part of it.
+    pub(crate) fn is_clean(&self, text: &str) -> bool {
+        self.read().automaton.as_ref().is_none_or(|automaton| !automaton.search.is_match(text))
     }
 
     /// A JSON value without the secrets in its strings, numbers and names.

@@ -8,26 +8,37 @@ use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
     fmt, fs, io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, SystemTime},
 };
 
 use futures_util::future::BoxFuture;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::{
+    buffer::spare_capacity,
+    io::{Errno, read},
+    process::{Pid, Signal, kill_process_group},
+};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt},
+    net::unix::pipe::Receiver,
     process::Child,
+    sync::watch,
+    task::yield_now,
     time::{sleep, timeout},
 };
 
-use crate::{log_spool::Stream, reaper, stop::Stop};
+use crate::{log_spool::Stream, output_pipe::output_pipe, reaper, stop::Stop};
 
-/// Bytes of one read from a pipe: what a Linux pipe holds.
+/// Bytes of one read from a pipe.
 const READ_SIZE: usize = 64 * 1024;
+/// A program that writes line by line is not read line by line: what it writes in this time after a read is gathered in its
+/// pipe, and read together. Nobody waits at the pipe meanwhile, so that its writes wake nobody, which would cost it more than
+/// they do. It never waits for that itself: the pipe holds far more, and a full read is followed by the next one at once.
+const GATHER: Duration = Duration::from_millis(5);
 /// The least time between two interrupts: of two that come at once, a program sees one.
 pub(crate) const BETWEEN_INTERRUPTS: Duration = Duration::from_secs(1);
-/// How long a pipe may stay open after its program and the program's group are gone.
+/// How long a pipe may stay open and silent after its program and the program's group are gone.
 const LEFTOVER: Duration = Duration::from_secs(2);
 
 /// What to run.
@@ -68,6 +79,12 @@ pub(crate) enum Rung {
 }
 
 impl Rung {
+    /// Whether it ended before it could tidy up: Terraform leaves after a second interrupt at once, with the state unsaved
+    /// and its lock in place.
+    pub(crate) const fn is_forced(self) -> bool {
+        matches!(self, Self::InterruptedTwice | Self::Killed)
+    }
+
     /// Its name in metrics; none where nothing was sent.
     pub(crate) const fn name(self) -> Option<&'static str> {
         match self {
@@ -181,6 +198,8 @@ impl Runner for LocalRunner {
 }
 
 async fn run(command: Command, sink: &dyn Sink, stop: &Stop) -> io::Result<Exit> {
+    let (stdout, out) = output_pipe()?;
+    let (stderr, err) = output_pipe()?;
     let mut program = tokio::process::Command::new(&command.program);
     program
         .args(&command.args)
@@ -188,8 +207,8 @@ async fn run(command: Command, sink: &dyn Sink, stop: &Stop) -> io::Result<Exit>
         .env_clear()
         .envs(&command.env)
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stdout(out)
+        .stderr(err)
         .process_group(0);
     let data_dir = command.env.get(OsStr::new("TF_DATA_DIR")).map(PathBuf::from);
     if let Some(data_dir) = &data_dir {
@@ -197,9 +216,11 @@ async fn run(command: Command, sink: &dyn Sink, stop: &Stop) -> io::Result<Exit>
     }
     let (mut child, pid, _own) = reaper::spawn(&mut program)?;
     let group = Group { pid, data_dir };
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    // It holds this end of the pipes, and would keep them from their end.
+    drop(program);
+    let (over, ended) = watch::channel(false);
     let pumps = async {
-        tokio::join!(pump(stdout, Stream::Stdout, sink), pump(stderr, Stream::Stderr, sink));
+        tokio::join!(pump(stdout, Stream::Stdout, sink, &ended), pump(stderr, Stream::Stderr, sink, &ended));
     };
     tokio::pin!(pumps);
     let ladder = ladder(&mut child, &group, stop, command.patience);
@@ -213,10 +234,9 @@ async fn run(command: Command, sink: &dyn Sink, stop: &Stop) -> io::Result<Exit>
     };
     // Whatever the program left running would hold the pipes, and outlive the job.
     group.kill();
-    if !drained && timeout(LEFTOVER, pumps).await.is_err() {
-        tracing::warn!(
-            "a process that left its group still holds the program's output; it is not waited for"
-        );
+    over.send_replace(true);
+    if !drained {
+        pumps.await;
     }
     Ok(exit)
 }
@@ -244,19 +264,45 @@ async fn ladder(child: &mut Child, group: &Group, stop: &Stop, patience: Patienc
     Ok(Exit { code: child.wait().await?.code(), rung: Rung::Killed })
 }
 
-/// Carries bytes until the stream's end.
-async fn pump(source: Option<impl AsyncRead + Unpin>, stream: Stream, sink: &dyn Sink) {
-    let Some(mut source) = source else { return };
+/// Carries bytes until the stream's end; once the program has ended, until it is silent. A sink that is slow is waited for.
+async fn pump(mut source: OwnedFd, stream: Stream, sink: &dyn Sink, ended: &watch::Receiver<bool>) {
+    let mut ended = ended.clone();
+    let mut silent = async || {
+        drop(ended.wait_for(|ended| *ended).await);
+        sleep(LEFTOVER).await;
+    };
     // Grows to what the program really writes, so that idle pipes cost little.
-    let mut buffer = Vec::new();
+    let mut buffer = Vec::with_capacity(4096);
     loop {
-        buffer.reserve(if buffer.capacity() < READ_SIZE { 4096 } else { READ_SIZE });
-        match source.read_buf(&mut buffer).await {
-            Ok(0) | Err(_) => return,
+        match read(&source, spare_capacity(&mut buffer)) {
+            Ok(0) => return,
             Ok(read) => {
-                let next = if read == buffer.capacity() { READ_SIZE } else { 4096 };
+                let is_full = read == buffer.capacity();
+                let next = if is_full { READ_SIZE } else { 4096 };
                 sink.write(stream, std::mem::replace(&mut buffer, Vec::with_capacity(next))).await;
+                if is_full {
+                    yield_now().await;
+                } else {
+                    sleep(GATHER).await;
+                }
             }
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                let Ok(pipe) = Receiver::from_owned_fd(source) else { return };
+                tokio::select! {
+                    biased;
+                    ready = pipe.readable() => if ready.is_err() { return },
+                    () = silent() => {
+                        tracing::warn!(
+                            "a process that left its group still holds the program's output; it is not waited for"
+                        );
+                        return;
+                    }
+                }
+                let Ok(descriptor) = pipe.into_nonblocking_fd() else { return };
+                source = descriptor;
+            }
+            Err(_) => return,
         }
     }
 }

@@ -204,3 +204,24 @@ async fn a_flood_arrives_whole() {
     assert_eq!(exit.code, Some(0));
     assert_eq!(kept.stdout().len(), 200_000 * 11);
 }
+
+/// Takes its time for each portion, as a disk that is stalled.
+#[derive(Default)]
+struct Slow(Kept);
+
+impl Sink for Slow {
+    fn write(&self, stream: Stream, bytes: Vec<u8>) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            sleep(Duration::from_millis(400)).await;
+            self.0.write(stream, bytes).await;
+        })
+    }
+}
+
+#[tokio::test]
+async fn the_last_words_arrive_however_slow_the_disk_is() {
+    let slow = Slow::default();
+    let script = script("head -c 700000 /dev/zero | tr '\\000' x; echo last words");
+    LocalRunner.run(script, &slow, &Stop::default()).await.unwrap();
+    assert!(slow.0.stdout().ends_with("xxlast words\n"), "{}", slow.0.stdout().len());
+}

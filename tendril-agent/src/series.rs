@@ -81,7 +81,7 @@ series! {
     CHUNKS_REFUSED = "log_chunks_refused_total", Counter, None, "Chunks that the control plane refused and a note replaced";
     LOG_REQUESTS = "log_requests_total", Counter, None, "Requests that stored chunks of log lines";
     WORK_BYTES = "work_dir_bytes", Gauge, None, "Disk use of the work directory, with the kept providers";
-    WORK_LIMIT = "work_dir_limit_bytes", Gauge, None, "Disk use of the work directory above which no job is claimed";
+    WORK_LIMIT = "work_dir_limit_bytes", Gauge, None, "Disk use of the work directory above which no job is claimed, and the one that takes most of it is stopped";
     DISK_FREE = "work_dir_free_bytes", Gauge, None, "Free space where the work directory is";
     MEMORY = "memory_bytes", Gauge, None, "Resident memory of the agent itself, without Terraform";
     DESCRIPTORS = "open_descriptors", Gauge, None, "Open file descriptors of the agent";

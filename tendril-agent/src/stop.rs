@@ -2,6 +2,8 @@
 
 use tokio::sync::watch;
 
+use crate::disk::Shortage;
+
 /// Why a job must end early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StopReason {
@@ -11,6 +13,8 @@ pub(crate) enum StopReason {
     Fenced,
     /// The agent itself has to end.
     ShuttingDown,
+    /// There is no room left for what it writes.
+    DiskFull(Shortage),
 }
 
 /// How urgent it is.

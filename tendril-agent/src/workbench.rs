@@ -345,5 +345,9 @@ mod tests;
 mod rescued;
 
 #[cfg(test)]
+#[path = "forced_tests.rs"]
+mod forced;
+
+#[cfg(test)]
 #[path = "soak_tests.rs"]
 mod soak;

@@ -43,6 +43,11 @@ pub(super) struct Kept {
     pub(super) loses_answers: usize,
     /// Answers with 500 whoever gives a lock back.
     pub(super) refuses_unlocks: bool,
+    /// Takes no notice of this method from the moment on when the lock was given back so many times.
+    pub(super) stalls: Option<(&'static str, usize)>,
+    unlocked: usize,
+    /// Requests that hang.
+    pub(super) hanging: usize,
 }
 
 struct Desk(Arc<Mutex<Kept>>);
@@ -56,7 +61,12 @@ impl Match for Desk {
 impl Respond for Desk {
     fn respond(&self, request: &Request) -> ResponseTemplate {
         let mut kept = self.0.lock().unwrap();
-        match request.method.as_str() {
+        let method = request.method.as_str();
+        if kept.stalls.is_some_and(|(stalled, after)| method == stalled && kept.unlocked >= after) {
+            kept.hanging += 1;
+            return ResponseTemplate::new(200).set_delay(Duration::from_secs(600));
+        }
+        match method {
             "GET" => match &kept.state {
                 Some(state) => ResponseTemplate::new(200).set_body_bytes(state.clone()),
                 None => ResponseTemplate::new(404),
@@ -83,6 +93,7 @@ impl Respond for Desk {
             }
             "UNLOCK" if kept.refuses_unlocks => ResponseTemplate::new(500),
             "UNLOCK" => {
+                kept.unlocked += 1;
                 kept.lock = None;
                 ResponseTemplate::new(200)
             }
@@ -169,7 +180,7 @@ impl Bench {
         self.road().travel(job, &lease).await;
     }
 
-    fn data_dir(&self) -> PathBuf {
+    pub(super) fn data_dir(&self) -> PathBuf {
         self.config.work_dir.join(format!("{}.1/run/data", Uuid::from_u128(1)))
     }
 
@@ -317,6 +328,31 @@ async fn a_question_about_a_lock_takes_none_or_is_known_to_have_taken_it() {
     assert_eq!((holds(), state.dead_holders().len()), (None, 0));
 }
 
+#[tokio::test]
+async fn eight_jobs_on_a_cold_provider_cache_fill_it_once() {
+    let mut bench = Bench::new().await;
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/terraform-with-a-touchy-cache");
+    let cache = bench.dir.path().join("plugins");
+    bench.config.terraform = preflight::terraform(program.to_str(), None).unwrap().caching(cache.clone());
+    let road = bench.road();
+    let job = async |number: u128| {
+        let (id, claim_token) = (Uuid::from_u128(number), Uuid::from_u128(number + 100));
+        let config = json!({"template": "gate", "stack": format!("s{number}"), "variables": {}});
+        let job = Job { id, attempt: 1, claim_token, config };
+        let lease = bench.leases.hold(&job);
+        road.travel(job, &lease).await;
+    };
+    futures_util::future::join_all((1..=8).map(job)).await;
+    let ends = bench.plane.told(|told| {
+        told.patches
+            .iter()
+            .filter_map(|patch| patch["status"].as_str().map(str::to_owned))
+            .collect::<Vec<_>>()
+    });
+    assert_eq!(ends, ["SUCCESS"; 8], "{}", bench.plane.told(bench::Told::log));
+    assert_eq!(fs::read_to_string(cache.join("downloads")).unwrap(), "downloaded\n");
+}
+
 /// Cancels in mid-apply; answers the message.
 async fn cancelled(bench: &Bench, mode: &str) -> String {
     let config = json!({"template": "providers", "stack": "s", "variables": {"mode": mode, "scratch": bench.scratch()}});
@@ -352,7 +388,12 @@ async fn a_second_interrupt_comes_after_the_patience_and_is_said() {
     let mut bench = Bench::with_providers().await;
     bench.config.timing.apply_cancel_grace = Duration::from_millis(300);
     let message = cancelled(&bench, "slow").await;
-    assert_eq!(message, "Cancelled during apply: it ended after a second interrupt (SIGINT).");
+    assert!(
+        message.starts_with(
+            "Cancelled during apply: it ended after a second interrupt (SIGINT). What it changed"
+        ),
+        "{message}"
+    );
     assert!(!bench.scratch().join("lock").exists());
 }
 
@@ -362,9 +403,11 @@ async fn what_is_deaf_is_killed_with_its_whole_group_and_that_is_said() {
     bench.config.timing.apply_cancel_grace = Duration::from_millis(200);
     bench.config.timing.kill_grace = Duration::from_millis(200);
     let message = cancelled(&bench, "deaf").await;
-    assert_eq!(
-        message,
-        "Cancelled during apply: it did not end after two interrupts and was killed (SIGKILL)."
+    assert!(
+        message.starts_with(
+            "Cancelled during apply: it did not end after two interrupts and was killed (SIGKILL). What"
+        ),
+        "{message}"
     );
     let state = bench.config.state_backend.of(&bench.config.state_dir, "providers.s");
     assert_eq!(state.dead_holders().len(), 1, "the lock that it left can be recognised");

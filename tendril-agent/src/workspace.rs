@@ -46,7 +46,7 @@ pub(crate) struct Workspace {
 impl Workspace {
     /// The directory of this job's attempt, made.
     pub(crate) fn create(work_dir: &Path, job: &Job) -> io::Result<Self> {
-        let root = work_dir.join(format!("{}.{}", job.id, job.attempt));
+        let root = work_dir.join(job.attempt_name());
         private_dir(&root)?;
         Ok(Self { root })
     }

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, process::ExitCode, time::Instant};
 use futures_util::{StreamExt as _, stream};
 use tendril_tests::{
     World,
-    crash::{Aftermath, Crash},
+    crash::{self, Aftermath, Crash},
 };
 
 /// Crashes at the same time.
@@ -27,6 +27,7 @@ async fn main() -> ExitCode {
     let mut crashes = Crash::all(seeds);
     crashes.retain(|crash| crash.place.contains(&wanted));
 
+    crash::prepare();
     let (world, started) = (World::start().await, Instant::now());
     let mut playing = stream::iter(crashes)
         .map(async |crash| {

@@ -4,13 +4,22 @@
 //! `make bench`, or `cargo bench -p tendril-tests --bench log`.
 #![allow(clippy::expect_used, reason = "a measurement that cannot be made ends the program")]
 
-use std::{fs, path::Path, process::Command, time::Instant};
+use std::{
+    fs,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
-use tendril_tests::{Program, World, fixtures, until_within};
+use tendril_tests::{Deployment, Flood, Program, World, fixtures, until_within};
 
 /// Lines of the run, of 100 bytes each.
 const LINES: u32 = 1_000_000;
+/// A million lines a second, for ten seconds.
+const DELUGE: u64 = 10_000_000;
+/// Runs of each kind that are compared.
+const TURNS: usize = 3;
 /// The longest that the run may take, in seconds.
 const LONGEST: u64 = 300;
 /// Unit of the times in `/proc/<pid>/stat`.
@@ -25,6 +34,8 @@ async fn main() {
     let world = World::start().await;
     steady(&world).await;
     flood(&world).await;
+    outage(&world).await;
+    deluge(&world).await;
 }
 
 fn show(what: &str, value: &str, aim: &str) {
@@ -89,6 +100,87 @@ async fn flood(world: &World) {
     show("  the program, under the agent", &format!("{applied:.2} s"), &format!("{:.2} x", applied / alone));
 }
 
+/// The control plane is away: whether the program is slower meanwhile, and how soon everything is stored afterwards.
+async fn outage(world: &World) {
+    let Some(stack) = world.project.stack("the port is closed") else { return };
+    let cluster = world.cluster().await;
+    let _agent = Flood::agent(world.agent(&cluster)).start();
+    cluster.online().await;
+    let (mut undisturbed, mut alone, mut stored) = (Vec::new(), Vec::new(), Vec::new());
+    for turn in 0..TURNS {
+        for away in [false, true] {
+            let flood = Flood::new(world, &format!("outage-{turn}-{away}"), u64::from(LINES));
+            let deployment = cluster.queue(flood.config()).await;
+            deployment.says("at the gate").await;
+            stack.faults().close_port(away);
+            flood.begin();
+            let took = flood.took().await.as_secs_f64();
+            if away {
+                // As long as it takes the agent to try ever more seldom.
+                tokio::time::sleep(Duration::from_secs(20)).await;
+                stack.faults().close_port(false);
+                let returned = Instant::now();
+                ended(&deployment).await;
+                stored.push(returned.elapsed().as_secs_f64());
+                alone.push(took);
+            } else {
+                ended(&deployment).await;
+                undisturbed.push(took);
+            }
+            let numbered = deployment.numbered().await;
+            assert_eq!(numbered.assert_of(u64::from(LINES)), 0, "{numbered:?}");
+        }
+    }
+    let [undisturbed, alone, stored] = [undisturbed, alone, stored].map(median);
+    show("outage: the program's run time, undisturbed", &format!("{undisturbed:.2} s"), "");
+    show("  in the outage", &format!("{alone:.2} s"), &format!("{:.2} x; aim: <= 1.05", alone / undisturbed));
+    show(
+        &format!("  from its end to the last of {LINES} lines and the status"),
+        &format!("{stored:.1} s"),
+        "aim: <= 60 s",
+    );
+}
+
+/// Ten million lines as fast as they are read.
+async fn deluge(world: &World) {
+    let cluster = world.cluster().await;
+    let agent = Flood::agent(world.agent(&cluster)).start();
+    cluster.online().await;
+    let flood = Flood::new(world, "deluge", DELUGE);
+    flood.begin();
+    let deployment = cluster.queue(flood.config()).await;
+    let took = flood.took().await.as_secs_f64();
+    ended(&deployment).await;
+    let numbered = deployment.numbered().await;
+    let missing = numbered.assert_of(DELUGE);
+    let million = |count: u64| f64::from(u32::try_from(count).expect("a count")) / 1e6;
+    show(
+        &format!("{DELUGE} lines, 1 GB, as fast as they are read"),
+        &format!("{:.2} M/s", million(DELUGE) / took),
+        "aim: >= 1 M/s",
+    );
+    show(
+        "  lines stored",
+        &format!("{:.2} M", million(numbered.lines)),
+        &format!("{:.2} M did not fit the spool; {} marker", million(missing), numbered.markers),
+    );
+    show("  agent: most resident memory", &format!("{:.1} MiB", most_memory(&agent)), "aim: <= 128 MiB");
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+async fn ended(deployment: &Deployment) {
+    let row = until_within(LONGEST, "the job ends", async || {
+        let row = deployment.row().await;
+        if row.has_ended() { Ok(row) } else { Err(format!("{row:?}")) }
+    })
+    .await;
+    assert_eq!(row.status, "SUCCESS", "{row:?}");
+}
+
 /// Runs a script as the apply of a job; answers the agent, the job, and how long it took to SUCCESS.
 async fn run(world: &World, script: &str) -> (Program, uuid::Uuid, f64) {
     let cluster = world.cluster().await;
@@ -98,12 +190,7 @@ async fn run(world: &World, script: &str) -> (Program, uuid::Uuid, f64) {
     cluster.online().await;
     let started = Instant::now();
     let deployment = cluster.queue(json!({"template": "story", "variables": {"script": path}})).await;
-    let row = until_within(LONGEST, "the job ends", async || {
-        let row = deployment.row().await;
-        if row.has_ended() { Ok(row) } else { Err(format!("{row:?}")) }
-    })
-    .await;
-    assert_eq!(row.status, "SUCCESS", "{row:?}");
+    ended(&deployment).await;
     (agent, deployment.id, started.elapsed().as_secs_f64())
 }
 

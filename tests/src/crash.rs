@@ -12,6 +12,7 @@ use crate::{
     cluster::Cluster,
     deployment::{Deployment, Row},
     patience::{PATIENCE, until},
+    program,
     story::Story,
     world::World,
 };
@@ -69,6 +70,12 @@ pub struct Crash {
     pub seed: u64,
 }
 
+/// Makes the program that dies, where it is stale. To be called before there is a world: it takes minutes, and the stack
+/// shares the test's only thread.
+pub fn prepare() {
+    program::agent_with_failpoints();
+}
+
 /// How it went.
 #[derive(Debug, Clone)]
 pub struct Aftermath {
@@ -110,6 +117,32 @@ impl Crash {
         }
     }
 
+    /// How a job may end whose agent was killed there, and in which attempt: nothing is run again once the apply began, what
+    /// had not begun is run again, and an end that was on disk is the end.
+    fn truths(self) -> &'static [(&'static str, i32)] {
+        const AGAIN: (&str, i32) = ("SUCCESS", 2);
+        const LOST: (&str, i32) = ("FAILED", 1);
+        const ENDED: (&str, i32) = ("SUCCESS", 1);
+        let (place, time) = self.before().unwrap_or((self.place, self.time));
+        match (place.split('.').next().unwrap_or(place), place, time) {
+            ("claim" | "workspace", ..) | (_, "step.begins" | "step.ended", 1 | 2) => &[AGAIN],
+            (_, "writer.line", 1 | 10) => &[AGAIN],
+            (_, "step.begins" | "step.ended", _) | ("apply", ..) | (_, "ending.made", _) => &[LOST],
+            // The plan has at most 300 lines.
+            (_, "writer.line", 600..) => &[LOST],
+            ("ending", ..) => &[ENDED],
+            // Lines and chunks are of the plan or of the apply, or still on their way when all is over, as it comes.
+            _ => &[AGAIN, LOST, ENDED],
+        }
+    }
+
+    /// Where the first of two lives ends.
+    fn before(self) -> Option<(&'static str, u64)> {
+        let first = [("step.ended", 3), ("ending.kept", 1), ("writer.line", 650)];
+        let seed = usize::try_from(self.seed).unwrap_or_default();
+        self.place.starts_with("recovery.").then(|| first[seed % first.len()])
+    }
+
     fn is_about_dropping(self) -> bool {
         self.place.starts_with("spool.drop")
     }
@@ -126,14 +159,13 @@ impl Crash {
         order["approval"] = (self.place == "approval.kept").into();
         let deployment = cluster.queue(order).await;
 
-        if self.place.starts_with("recovery.") {
-            let first = [("step.ended", 3), ("ending.kept", 1), ("writer.line", 650)];
-            let (place, time) = first[usize::try_from(self.seed).unwrap_or_default() % first.len()];
+        if let Some((place, time)) = self.before() {
             live_until(&setup, place, time).await?;
         }
         live_until(&setup, self.place, self.time).await?;
         let work_dir = setup.cli.work_dir.clone().expect("a work directory");
         let on_disk = spooled(Path::new(&work_dir), deployment.id);
+        let kept = kept_end(Path::new(&work_dir), deployment.id);
         if let Some(outage) = outage {
             outage.lift();
         }
@@ -141,7 +173,7 @@ impl Crash {
         let row = settle(world, &deployment, Path::new(&work_dir)).await;
         // A process that is told to end politely would wait for its turn to say good-bye.
         last_life.signal(Signal::KILL);
-        self.judge(world, deployment.id, row, &on_disk).await
+        self.judge(world, deployment.id, row, &on_disk, kept.as_deref()).await
     }
 
     async fn judge(
@@ -150,6 +182,7 @@ impl Crash {
         deployment: Uuid,
         row: Row,
         on_disk: &[(i32, u64)],
+        kept: Option<&str>,
     ) -> Result<Aftermath, String> {
         let query = "select attempt, seq, stream, log_chunk from public.deployment_logs where deployment_id = $1 order by attempt, seq";
         let rows = world.database.query(query, &[&deployment]).await.map_err(|error| error.to_string())?;
@@ -167,6 +200,22 @@ impl Crash {
             if let Some((_, rest)) = text.split_once("… ") {
                 missing += rest.split(' ').next().and_then(|number| number.parse::<u64>().ok()).unwrap_or(0);
             }
+        }
+        if !self.truths().contains(&(row.status.as_str(), row.attempt)) {
+            return Err(format!("the truth is one of {:?}, and the row says {row:?}", self.truths()));
+        }
+        let told = (row.status.as_str(), row.attempt);
+        if kept.is_some_and(|kept| told != (kept, 1)) {
+            return Err(format!("{kept:?} was on disk, and the row says {row:?}"));
+        }
+        if kept.is_none()
+            && told == ("SUCCESS", 1)
+            && !matches!(self.place, "ending.stored" | "ending.removed")
+        {
+            return Err(format!("nobody knew of an end, and the row says {row:?}"));
+        }
+        if row.status == "FAILED" && row.error_code.as_deref() != Some("AGENT_LOST") {
+            return Err(format!("it was lost, and the row says {row:?}"));
         }
         if !self.is_about_dropping() && missing > 0 {
             return Err(format!("{missing} lines are said to be missing"));
@@ -218,14 +267,21 @@ async fn live_until(setup: &AgentSetup, place: &str, time: u64) -> Result<(), St
     }
 }
 
+/// The status that is on an agent's disk as the end of the first attempt.
+fn kept_end(work_dir: &Path, deployment: Uuid) -> Option<String> {
+    let end = fs::read(work_dir.join(format!("{deployment}.1/ending.json"))).ok()?;
+    let end: serde_json::Value = serde_json::from_slice(&end).ok()?;
+    end["status"].as_str().map(str::to_owned)
+}
+
 /// The lines of the story that are on an agent's disk, with their attempts.
 fn spooled(work_dir: &Path, deployment: Uuid) -> Vec<(i32, u64)> {
     let mut found = Vec::new();
     for attempt in 1..=2 {
         let log = work_dir.join(format!("{deployment}.{attempt}/log"));
         for entry in fs::read_dir(log).into_iter().flatten().flatten() {
-            // A dropped segment may be removed a moment after the note that it was dropped.
-            if entry.path().with_extension("gap").exists() {
+            // A dropped segment is emptied a moment after it was named so.
+            if entry.file_name().to_string_lossy().contains(".gap-") {
                 continue;
             }
             let text = fs::read(entry.path()).unwrap_or_default();

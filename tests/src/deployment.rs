@@ -114,6 +114,57 @@ impl Deployment {
     }
 }
 
+/// The numbered lines of a log that is too long to carry around, counted by the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Numbered {
+    /// Lines `… line 1`, `… line 2`, … of stdout that are stored.
+    pub lines: u64,
+    /// How many of them have a smaller number before them, or are the first: all, if they are in order and none is there
+    /// twice.
+    pub in_order: u64,
+    /// The number of the last one.
+    pub last: u64,
+    /// Remarks that lines are missing.
+    pub markers: u64,
+    /// Lines that are said to be missing.
+    pub missing: u64,
+    /// Chunks of the log, whoever's.
+    pub chunks: u64,
+}
+
+impl Deployment {
+    /// Counts the numbered lines where they are.
+    pub async fn numbered(&self) -> Numbered {
+        let query = "with lines as (
+                select seq, place, substring(line from 'line ([0-9]+)$')::bigint as told
+                from public.deployment_logs,
+                    string_to_table(rtrim(log_chunk, E'\\n'), E'\\n') with ordinality as t (line, place)
+                where deployment_id = $1 and stream = 'stdout' and line ~ 'line [0-9]+$'
+            ), ordered as (
+                select told, lag(told) over (order by seq, place) as before from lines
+            ), missing as (
+                select substring(log_chunk from '… ([0-9]+) lines are missing')::bigint as lines
+                from public.deployment_logs where deployment_id = $1 and log_chunk like '%lines are missing%'
+            ) select count(*), count(*) filter (where before is null or before < told), coalesce(max(told), 0),
+                (select count(*) from missing), (select coalesce(sum(lines), 0)::bigint from missing),
+                (select count(*) from public.deployment_logs where deployment_id = $1)
+            from ordered";
+        let row = self.database.query_one(query, &[&self.id]).await.expect("counts");
+        let count = |column: usize| u64::try_from(row.get::<_, i64>(column)).expect("a count");
+        let [lines, in_order, last, markers, missing, chunks] = [0, 1, 2, 3, 4, 5].map(count);
+        Numbered { lines, in_order, last, markers, missing, chunks }
+    }
+}
+
+impl Numbered {
+    /// Fails unless lines 1 to `all` are there, in order, but for those that are said to be missing; answers how many are.
+    pub fn assert_of(&self, all: u64) -> u64 {
+        assert_eq!((self.lines + self.missing, self.in_order, self.last), (all, self.lines, all), "{self:?}");
+        assert_eq!(self.markers == 0, self.missing == 0, "{self:?}");
+        self.missing
+    }
+}
+
 impl Log {
     /// Everything, joined.
     pub fn text(&self) -> String {

@@ -9,6 +9,7 @@
 //! program    a program beside the test, its output and its end
 //! git_server a Git server with a login, and repositories to push into
 //! crash      a job whose agent is killed at a chosen place, and what became of it
+//! flood      a program that says very much, and how long it takes
 //! story      what a program that looks like terraform is told to print
 //! tap        what pgTAP prints
 //! ```
@@ -26,6 +27,7 @@ mod agent;
 mod cluster;
 pub mod crash;
 mod deployment;
+mod flood;
 mod git_server;
 mod patience;
 pub mod program;
@@ -37,7 +39,8 @@ mod world;
 pub use self::{
     agent::{AgentSetup, InsideAgent},
     cluster::Cluster,
-    deployment::{Chunk, Deployment, Log, Row},
+    deployment::{Chunk, Deployment, Log, Numbered, Row},
+    flood::Flood,
     git_server::{GitServer, Repository, Seen},
     patience::{PATIENCE, until, until_within, within},
     program::Program,

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::{
     agent::AgentSetup,
     cluster::Cluster,
+    program,
     project::{Project, connect},
 };
 
@@ -29,12 +30,17 @@ pub struct World {
 
 impl World {
     /// Starts the stack, or finds the external one.
+    ///
+    /// The agent's program is made before, where it is stale: while Cargo works, a test's only thread stands still, and the
+    /// stack in it would answer nobody.
     pub async fn start() -> Self {
+        program::agent();
         Self::of(Project::start().await).await
     }
 
     /// Starts a local stack whose database has the migrations of this directory.
     pub async fn with_migrations(dir: &Path) -> Self {
+        program::agent();
         Self::of(Project::with_migrations(dir).await).await
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use serde_json::Value;
 use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +27,9 @@ use crate::server::{ApiServer, Services};
 
 /// Connections of the REST service.
 const POOL_SIZE: usize = 10;
+
+/// How long a request waits for one of them before it is answered 504, as PostgREST does.
+const POOL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A running stack. [`Stack::stop`] ends it in good order; dropping it ends it soon.
 #[derive(Debug)]
@@ -305,7 +308,8 @@ fn rest(
     let config = database::config(server.port(), AUTHENTICATOR, database);
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     let manager = Manager::from_config(config.clone(), NoTls, recycling);
-    let pool = Pool::builder(manager).max_size(POOL_SIZE).build().map_err(|error| {
+    let pool = Pool::builder(manager).max_size(POOL_SIZE).runtime(Runtime::Tokio1);
+    let pool = pool.wait_timeout(Some(POOL_PATIENCE)).build().map_err(|error| {
         StackError::with_source(
             ErrorKind::Database,
             format!("cannot build the connection pool: {error}"),

@@ -27,10 +27,14 @@ pub(crate) struct SpoolReader {
     /// End of the last whole record that was read, in this segment.
     offset: u64,
     open: [Collected; 3],
+    /// When the lines that are read now were written.
+    time: Timestamp,
     /// Number of the last chunk that was given.
     seq: u64,
-    /// Cuts that this life of the writer had made when nothing more was found.
-    seen: u64,
+    /// Everything that was there has been given.
+    at_end: bool,
+    /// How many cuts the writer had made when it was last asked.
+    heard: u64,
     /// Segments that were read to their end, with the number of their last chunk: they go once that is stored.
     passed: VecDeque<(u64, u64)>,
 }
@@ -44,34 +48,40 @@ struct Collected {
 
 impl SpoolReader {
     /// From where the numbers begin.
-    pub(super) fn new(shelf: Arc<Shelf>, progress: watch::Receiver<Progress>) -> io::Result<Self> {
-        let base = shelf.base()?;
-        Ok(Self {
+    pub(super) fn new(shelf: Arc<Shelf>, progress: watch::Receiver<Progress>) -> Self {
+        let base = shelf.base();
+        Self {
             shelf,
             progress,
             segment: base.segment - 1,
             file: None,
             offset: 0,
             open: Default::default(),
+            time: Timestamp::default(),
             seq: base.seq,
-            seen: 0,
+            at_end: false,
+            heard: 0,
             passed: VecDeque::new(),
-        })
+        }
     }
 
     /// Of a spool that nobody writes.
     #[cfg(test)]
     pub(crate) fn open(dir: &std::path::Path) -> io::Result<Self> {
         let (_, progress) = watch::channel(Progress { cut: 0, finished: true });
-        Self::new(Arc::new(Shelf::open(dir, u64::MAX)?), progress)
+        Ok(Self::new(Arc::new(Shelf::open(dir, u64::MAX)?), progress))
     }
 
     /// Waits until there is more to read. Answers whether nothing will follow what is there.
     pub(crate) async fn more(&mut self) -> bool {
-        let seen = self.seen;
-        let there = self.progress.wait_for(|progress| progress.cut > seen || progress.finished).await;
+        let (heard, at_end) = (self.heard, self.at_end);
+        let is_more = |progress: &Progress| !at_end || progress.cut > heard || progress.finished;
         // A spool whose writer is gone is finished.
-        there.map_or(true, |progress| progress.finished)
+        let Ok(progress) = self.progress.wait_for(is_more).await.map(|progress| *progress) else {
+            return true;
+        };
+        self.heard = progress.cut;
+        progress.finished
     }
 
     /// Number of the last chunk that was given.
@@ -85,9 +95,11 @@ impl SpoolReader {
         while self.seq < stored {
             if self.next_chunk()?.is_none() {
                 self.seq = stored;
+                self.shelf.numbered();
                 return Ok(false);
             }
         }
+        self.shelf.numbered();
         Ok(true)
     }
 
@@ -102,16 +114,12 @@ impl SpoolReader {
 
     /// The next chunk whose cut is in the file.
     pub(crate) fn next_chunk(&mut self) -> io::Result<Option<Chunk>> {
-        // Looked at before the file: what is cut meanwhile counts as not seen.
-        let cut = self.progress.borrow().cut;
-        let chunk = self.next_anywhere()?;
-        if chunk.is_none() {
-            self.seen = cut;
-        }
+        let chunk = self.find_next()?;
+        self.at_end = chunk.is_none();
         Ok(chunk)
     }
 
-    fn next_anywhere(&mut self) -> io::Result<Option<Chunk>> {
+    fn find_next(&mut self) -> io::Result<Option<Chunk>> {
         loop {
             if let Some(chunk) = self.next_here()? {
                 return Ok(Some(chunk));
@@ -151,9 +159,14 @@ impl SpoolReader {
             }
             self.offset += read as u64;
             match Record::parse(&record[..read - 1]) {
-                Some(Record::Line(stream, ts, line)) => self.open[stream as usize].add(ts, line),
+                Some(Record::Time(time)) => self.time = time,
+                Some(Record::Line(stream, line)) => self.open[stream as usize].add(self.time, line),
                 Some(Record::Cut(stream)) => {
                     let Collected { text, ts } = std::mem::take(&mut self.open[stream as usize]);
+                    if text.is_empty() {
+                        // The disk refused its lines: there is nothing to number.
+                        continue;
+                    }
                     self.seq += 1;
                     return Ok(Some(Chunk { seq: self.seq, stream, text, ts }));
                 }
@@ -194,8 +207,9 @@ impl SpoolReader {
     pub(super) fn at(shelf: Arc<Shelf>, segment: u64) -> io::Result<Self> {
         let (_, progress) = watch::channel(Progress::default());
         let file = Some(reader(shelf.read(segment)?));
-        let (open, passed) = (Default::default(), VecDeque::new());
-        Ok(Self { shelf, progress, segment, file, offset: 0, open, seq: 0, seen: 0, passed })
+        let (open, passed, time) = (Default::default(), VecDeque::new(), Timestamp::default());
+        let (at_end, heard) = (false, 0);
+        Ok(Self { shelf, progress, segment, file, offset: 0, open, time, seq: 0, at_end, heard, passed })
     }
 }
 
@@ -211,22 +225,23 @@ impl Collected {
 
 /// A line of the file.
 enum Record<'a> {
-    Line(Stream, Timestamp, &'a str),
+    Time(Timestamp),
+    Line(Stream, &'a str),
     Cut(Stream),
 }
 
 impl<'a> Record<'a> {
     fn parse(record: &'a [u8]) -> Option<Self> {
-        let (head, rest) = std::str::from_utf8(record).ok()?.split_once(' ')?;
-        let (mark, millis) = head.split_at_checked(1)?;
-        if mark == "c" {
-            return Stream::of_mark(*rest.as_bytes().first()?).map(Self::Cut);
+        let (mark, rest) = record.split_first()?;
+        let text = std::str::from_utf8(rest).ok()?;
+        match mark {
+            b't' => Timestamp::from_millisecond(text.parse().ok()?).ok().map(Self::Time),
+            b'c' => Stream::of_mark(*rest.first()?).map(Self::Cut),
+            mark => Some(Self::Line(Stream::of_mark(*mark)?, text)),
         }
-        let ts = Timestamp::from_millisecond(millis.parse().ok()?).ok()?;
-        Some(Self::Line(Stream::of_mark(mark.as_bytes()[0])?, ts, rest))
     }
 }
 
 fn reader(file: File) -> BufReader<File> {
-    BufReader::with_capacity(CHUNK_LIMIT, file)
+    BufReader::with_capacity(4 * CHUNK_LIMIT, file)
 }

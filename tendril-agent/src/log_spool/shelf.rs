@@ -2,23 +2,25 @@
 //!
 //! ```text
 //! log/
-//!     1 2 3 …     segments: whole chunks each; the last one grows
-//!     7.gap       segment 7 was dropped: how many lines it had
-//!     base        where the numbers begin: the first segment that is still needed, and the last number before it
+//!     1 2 3 …       segments: whole chunks each; the last one grows
+//!     7.gap-450     segment 7 was dropped, and had 450 lines; empty
+//!     base-1-0      where the numbers begin: the first segment that is still needed, and the last number before it; empty
 //! ```
+//!
+//! What has to be known of a segment that is gone stands in names: a full disk can give nothing away before a block is
+//! written, but it can rename.
 
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
-    io,
+    io::{self, BufRead, BufReader},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use serde::{Deserialize, Serialize};
-
-use crate::{failpoint::failpoint, workspace::private_file};
+use super::Stream;
+use crate::failpoint::failpoint;
 
 /// Of how many segments the limit is made. One more or less is what the limit is not kept by.
 const SEGMENTS: u64 = 16;
@@ -40,6 +42,9 @@ struct Books {
     segments: BTreeMap<u64, Segment>,
     /// Where the reader is.
     reading: u64,
+    base: Base,
+    /// Some chunks of an earlier life have their numbers, and it is not known yet which: nothing may be dropped.
+    unnumbered: bool,
 }
 
 /// What is known of a segment; of the growing one only that it is there.
@@ -47,17 +52,22 @@ struct Books {
 pub(super) struct Segment {
     pub(super) bytes: u64,
     pub(super) lines: u64,
-    pub(super) cuts: u64,
     pub(super) dropped: bool,
 }
 
 /// Where the numbers of chunks begin.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Base {
     /// The first segment that is needed.
     pub(super) segment: u64,
     /// Number of the last chunk before it.
     pub(super) seq: u64,
+}
+
+impl Default for Base {
+    fn default() -> Self {
+        Self { segment: 1, seq: 0 }
+    }
 }
 
 /// What follows a segment.
@@ -78,38 +88,38 @@ impl Shelf {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => fs::DirBuilder::new().mode(0o700).create(dir)?,
         }
-        let books = Books { segments: BTreeMap::from([(1, Segment::default())]), reading: 1 };
+        let base = Base::default();
+        File::create(dir.join(base.name()))?;
+        let segments = BTreeMap::from([(1, Segment::default())]);
+        let books = Books { segments, reading: base.segment, base, unnumbered: false };
         Ok(Self { dir: dir.to_owned(), limit, books: Mutex::new(books) })
     }
 
     /// What an earlier life left. Errors: there is nothing, or it cannot be read.
     pub(super) fn open(dir: &Path, limit: u64) -> io::Result<Self> {
-        let mut segments = BTreeMap::new();
+        let (mut segments, mut base) = (BTreeMap::new(), Base::default());
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            let (stem, dropped) =
-                name.strip_suffix(".gap").map_or((name.as_str(), false), |stem| (stem, true));
-            let Ok(number) = stem.parse::<u64>() else { continue };
-            let mut segment = Segment { bytes: entry.metadata()?.len(), dropped, ..Segment::default() };
-            if dropped {
-                // A note that was torn has lost its number of lines, and stands for at least one.
-                segment.lines = fs::read_to_string(entry.path())?.trim().parse().unwrap_or(1);
-                segments.insert(number, segment);
-            } else {
-                segments.entry(number).or_insert(segment);
+            if let Some(found) = Base::of_name(&name) {
+                base = found;
+            } else if let Some((number, lines)) = gap_of_name(&name) {
+                // The earlier life may have died before it was emptied.
+                truncate(&entry.path())?;
+                segments.insert(number, Segment { lines, dropped: true, ..Segment::default() });
+            } else if let Ok(number) = name.parse::<u64>() {
+                segments.insert(number, Segment { bytes: entry.metadata()?.len(), ..Segment::default() });
             }
         }
         let shelf = Self { dir: dir.to_owned(), limit, books: Mutex::default() };
-        let reading = shelf.base()?.segment;
         // What lies before the base was about to be removed.
-        segments.retain(|number, _| *number >= reading);
+        segments.retain(|number, _| *number >= base.segment);
         if segments.last_key_value().is_none_or(|(_, last)| last.dropped) {
-            let next = segments.last_key_value().map_or(reading, |(number, _)| number + 1);
+            let next = segments.last_key_value().map_or(base.segment, |(number, _)| number + 1);
             shelf.append_to(next)?;
             segments.insert(next, Segment::default());
         }
-        *shelf.books() = Books { segments, reading };
+        *shelf.books() = Books { segments, reading: base.segment, base, unnumbered: true };
         Ok(shelf)
     }
 
@@ -154,7 +164,8 @@ impl Shelf {
             *segment = full;
         }
         books.segments.insert(number + 1, Segment::default());
-        while books.bytes() + self.segment_size() > self.limit
+        while !books.unnumbered
+            && books.bytes() + self.segment_size() > self.limit
             && let Some(victim) = books.victim(self.limit / 2)
         {
             if let Err(error) = self.drop_segment(victim, &mut books) {
@@ -168,21 +179,26 @@ impl Shelf {
     fn drop_segment(&self, number: u64, books: &mut Books) -> io::Result<()> {
         let Some(segment) = books.segments.get_mut(&number) else { return Ok(()) };
         failpoint!("spool.dropping");
-        // Not forced to the disk: the writer must not wait for it, and a note that is torn is still a note.
-        fs::write(self.dir.join(format!("{number}.gap")), segment.lines.to_string())?;
-        failpoint!("spool.dropped");
-        fs::remove_file(self.path(number))?;
+        if segment.lines == 0 {
+            // It is of an earlier life, and was not counted.
+            segment.lines = lines_in(&self.path(number))?;
+        }
+        // Not forced to the disk: the writer must not wait for it.
+        let gap = self.gap_path(number, segment.lines);
+        fs::rename(self.path(number), &gap)?;
         segment.dropped = true;
-        Ok(())
+        failpoint!("spool.dropped");
+        truncate(&gap)
     }
 
-    /// Where the reader begins.
-    pub(super) fn base(&self) -> io::Result<Base> {
-        match fs::read(self.dir.join("base")) {
-            Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Base { segment: 1, seq: 0 }),
-            Err(error) => Err(error),
-        }
+    /// The reader has found the chunks that have their numbers.
+    pub(super) fn numbered(&self) {
+        self.books().unnumbered = false;
+    }
+
+    /// Where the numbers begin.
+    pub(super) fn base(&self) -> Base {
+        self.books().base
     }
 
     /// Whether nothing more is written to it.
@@ -200,7 +216,6 @@ impl Shelf {
                 break;
             }
             gap.lines += segment.lines;
-            gap.cuts += segment.cuts;
         }
         let Some(next) = next else { return After::Growing };
         books.reading = next;
@@ -210,13 +225,15 @@ impl Shelf {
     /// Everything up to this segment is stored elsewhere, the last chunk with this number.
     pub(super) fn forget(&self, number: u64, seq: u64) -> io::Result<()> {
         let base = Base { segment: number + 1, seq };
-        private_file(&self.dir.join("base"), &serde_json::to_vec(&base)?)?;
-        failpoint!("sink.based");
         let mut books = self.books();
+        let (old, new) = (self.dir.join(books.base.name()), self.dir.join(base.name()));
+        fs::rename(&old, &new).or_else(|_| File::create(&new).map(drop))?;
+        books.base = base;
+        failpoint!("sink.based");
         while let Some(entry) = books.segments.first_entry().filter(|entry| *entry.key() <= number) {
             let (number, segment) = entry.remove_entry();
             fs::remove_file(if segment.dropped {
-                self.dir.join(format!("{number}.gap"))
+                self.gap_path(number, segment.lines)
             } else {
                 self.path(number)
             })?;
@@ -229,10 +246,45 @@ impl Shelf {
         self.dir.join(number.to_string())
     }
 
+    fn gap_path(&self, number: u64, lines: u64) -> PathBuf {
+        self.dir.join(format!("{number}.gap-{lines}"))
+    }
+
     fn books(&self) -> MutexGuard<'_, Books> {
         // Nothing that holds the lock can leave the books in halves.
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Base {
+    fn name(self) -> String {
+        format!("base-{}-{}", self.segment, self.seq)
+    }
+
+    fn of_name(name: &str) -> Option<Self> {
+        let (segment, seq) = name.strip_prefix("base-")?.split_once('-')?;
+        Some(Self { segment: segment.parse().ok()?, seq: seq.parse().ok()? })
+    }
+}
+
+/// Number and lines of a dropped segment.
+fn gap_of_name(name: &str) -> Option<(u64, u64)> {
+    let (number, lines) = name.split_once(".gap-")?;
+    Some((number.parse().ok()?, lines.parse().ok()?))
+}
+
+/// The lines in a segment; at least one, for a gap is told by its lines.
+fn lines_in(path: &Path) -> io::Result<u64> {
+    let mut lines = 0;
+    for record in BufReader::new(File::open(path)?).split(b'\n') {
+        lines += u64::from(record?.first().is_some_and(|mark| Stream::of_mark(*mark).is_some()));
+    }
+    Ok(lines.max(1))
+}
+
+/// Gives the disk back what a file held.
+fn truncate(path: &Path) -> io::Result<()> {
+    OpenOptions::new().write(true).truncate(true).open(path).map(drop)
 }
 
 impl Books {

@@ -36,9 +36,9 @@ pub(crate) struct Changes {
 /// The fields of a JSON line that are read. `state` of an emergency dump, values of outputs and snippets are not among
 /// them, and so cannot reach the log.
 #[derive(Deserialize)]
-struct Line {
-    #[serde(rename = "@message")]
-    message: String,
+struct Line<'a> {
+    #[serde(rename = "@message", borrow)]
+    message: Cow<'a, str>,
     #[serde(default)]
     changes: Option<Summary>,
     #[serde(default)]
@@ -81,7 +81,7 @@ const MESSAGE_START: &str = "{\"@level\":";
 
 /// Reads one line.
 pub(crate) fn read(line: &str) -> Message<'_> {
-    let parsed = line.starts_with('{').then(|| serde_json::from_str::<Line>(line).ok()).flatten();
+    let parsed = line.starts_with('{').then(|| serde_json::from_str::<Line<'_>>(line).ok()).flatten();
     match parsed {
         // A message that was torn when Terraform was killed: nobody can say what of it is state.
         None if line.starts_with(MESSAGE_START) => Message {
@@ -99,7 +99,7 @@ pub(crate) fn read(line: &str) -> Message<'_> {
             let changes = line.changes.map(|summary| {
                 News::Changes(Changes { add: summary.add, change: summary.change, remove: summary.remove })
             });
-            Message { text: Cow::Owned(line.message), news: changes }
+            Message { text: line.message, news: changes }
         }
     }
 }
@@ -140,6 +140,11 @@ pub(crate) struct PlainErrors {
 const BLOCK_LIMIT: usize = 8 * 1024;
 
 impl PlainErrors {
+    /// Whether this plain text can be passed over: nothing in it begins an error, or belongs to one.
+    pub(crate) fn may_pass(&self, text: &str) -> bool {
+        !self.open && !text.contains("Error: ")
+    }
+
     /// Looks at one more line of plain text.
     pub(crate) fn read(&mut self, line: &str) {
         // A box is drawn around the text where colours are on; `╷` and `╵` open and close it.

@@ -1,7 +1,10 @@
 //! A part of the crash table; `cargo bench -p tendril-tests --bench crash` plays all of it.
 
 use futures_util::{StreamExt as _, stream};
-use tendril_tests::{World, crash::Crash};
+use tendril_tests::{
+    World,
+    crash::{self, Crash},
+};
 
 /// One or two places of each station, each with a seed of its own.
 const SOME: &[(&str, u64)] = &[
@@ -28,6 +31,7 @@ const SOME: &[(&str, u64)] = &[
 
 #[tokio::test]
 async fn an_agent_that_is_killed_anywhere_loses_and_doubles_no_line() {
+    crash::prepare();
     let world = World::start().await;
     if world.project.stack("leases are ended by hand, and log rows refused").is_none() {
         return;

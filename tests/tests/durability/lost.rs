@@ -1,6 +1,9 @@
 //! A dead agent is noticed by the heartbeat of another one: its job is queued again once, or said to be lost, by name.
 
+use std::{fs, path::Path};
+
 use rustix::process::Signal;
+use serde_json::{Value, json};
 use tendril_tests::{Deployment, Program, Story, World, until};
 
 /// Lets time pass for a job whose agent is dead: its last sign of life was so long ago.
@@ -107,6 +110,52 @@ async fn an_agent_that_was_silent_during_apply_takes_its_phase_back() {
     assert_eq!((row.status.as_str(), row.error_message), ("PROCESSING", None));
     story.go_on();
     assert_eq!(deployment.ended().await.status, "SUCCESS");
+}
+
+/// With the real terraform, which would die of a broken pipe at its next line, and take the state with it.
+#[tokio::test]
+async fn terraform_survives_the_kill_of_its_agent_and_stores_its_state() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let setup = world.agent(&cluster);
+    let agent = setup.start();
+    let gate = world.path("gate");
+    let variables = json!({"lines": 2000, "gate": gate});
+    let deployment = cluster.queue(json!({"template": "count", "stack": "s", "variables": variables})).await;
+    deployment.says("at the gate").await;
+    kill(agent);
+    fs::write(gate, "").expect("the gate opens");
+
+    let state_dir = setup.cli.state_dir.clone().expect("a directory");
+    let state = Path::new(&state_dir).join("count.s/terraform.tfstate");
+    until("terraform ends by itself", async || {
+        let text = fs::read_to_string(&state).map_err(|error| error.to_string())?;
+        let state: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        let instance = &state["resources"][0]["instances"][0];
+        if !instance["attributes"]["id"].is_string() {
+            return Err(text);
+        }
+        assert_eq!(instance["status"], Value::Null, "it is not tainted: {text}");
+        Ok(())
+    })
+    .await;
+    until("its lock is gone", async || {
+        let lock = state.with_file_name(".terraform.tfstate.lock.info");
+        if lock.exists() { Err(format!("{}", lock.display())) } else { Ok(()) }
+    })
+    .await;
+
+    let _again = setup.start();
+    let row = deployment.ended().await;
+    assert_eq!((row.status.as_str(), row.error_code.as_deref()), ("FAILED", Some("AGENT_LOST")), "{row:?}");
+    let message = row.error_message.clone().expect("words");
+    assert!(message.contains("went on without it and had ended"), "{message}");
+    deployment.log().await.assert_complete(&row);
+    // Its work is known: there is nothing left to do.
+    let again = cluster.queue(json!({"template": "count", "stack": "s", "variables": variables})).await;
+    let row = again.ended().await;
+    assert_eq!(row.status, "SUCCESS", "{row:?}");
+    assert_eq!(row.plan_summary, Some(json!({"add": 0, "change": 0, "remove": 0})));
 }
 
 /// The one test here that lets real time pass: the whole promise, with nothing compressed.

@@ -6,6 +6,7 @@ mod approval;
 mod canary;
 mod claim;
 mod crash;
+mod disk;
 mod ending;
 mod fencing;
 mod lost;

@@ -1,9 +1,13 @@
 //! The control plane is away in mid-apply: terraform is not held up, and everything arrives in order once it is back.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
-use supabase_local::{Cut, RequestFault, Target};
-use tendril_tests::{Deployment, Log, Story, World, until};
+use supabase_local::{Cut, RequestFault, Stack, Target};
+use tendril_tests::{Cluster, Deployment, Flood, Log, Program, Story, World, until};
 
 /// A run of about five seconds, whatever its reader does.
 fn steady() -> Story {
@@ -61,6 +65,100 @@ async fn an_outage_in_mid_apply_holds_up_nothing_and_everything_arrives_in_order
     // The narrator breathes by itself; had its pipe been full it would have been held up for the whole outage.
     let disturbed = told_for(&world, &deployment).await;
     assert!(disturbed <= undisturbed.mul_f64(1.25), "{disturbed:?} with the outage, {undisturbed:?} without");
+}
+
+/// What ten minutes of a busy run say: five hundred lines a second, 30 MB.
+const TEN_MINUTES: u64 = 300_000;
+
+/// No server at all: connections are refused, and the open socket is gone.
+async fn begin_outage(stack: &Stack, agent: &Program) {
+    let heartbeats = |agent: &Program| agent.output().matches("a heartbeat failed").count();
+    let before = heartbeats(agent);
+    stack.faults().close_port(true);
+    stack.faults().cut_sockets(Cut::Abrupt);
+    until(
+        "the agent notices",
+        async || {
+            if heartbeats(agent) > before { Ok(()) } else { Err(agent.output()) }
+        },
+    )
+    .await;
+}
+
+/// An agent that notices an outage soon.
+fn alert(world: &World, cluster: &Cluster) -> Program {
+    Flood::agent(world.agent(cluster)).env("TENDRIL_HEARTBEAT", "1s").start()
+}
+
+async fn at_the_gate(cluster: &Cluster, flood: &Flood) -> Deployment {
+    let deployment = cluster.queue(flood.config()).await;
+    deployment.says("at the gate").await;
+    deployment
+}
+
+async fn succeeded(deployment: &Deployment, lines: u64) {
+    let row = deployment.ended().await;
+    assert_eq!((row.status.as_str(), row.attempt), ("SUCCESS", 1), "{row:?}");
+    let numbered = deployment.numbered().await;
+    assert_eq!(numbered.assert_of(lines), 0, "{numbered:?}");
+    assert_eq!(i64::try_from(numbered.chunks).expect("a count"), row.log_count);
+}
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+/// Both kinds of run in turns, so that whatever else the machine does meets both. A few more turns where the machine is
+/// noisy: what an outage really costs is there in each.
+#[tokio::test]
+async fn a_program_is_not_slower_while_nobody_listens_to_it() {
+    let world = World::start().await;
+    let Some(stack) = world.project.stack("the port is closed") else { return };
+    let cluster = world.cluster().await;
+    let agent = alert(&world, &cluster);
+    let lines = 100_000;
+    let (mut undisturbed, mut alone) = (Vec::new(), Vec::new());
+    for turn in 0..9 {
+        let flood = Flood::new(&world, &format!("undisturbed-{turn}"), lines);
+        let deployment = at_the_gate(&cluster, &flood).await;
+        flood.begin();
+        undisturbed.push(flood.took().await);
+        succeeded(&deployment, lines).await;
+
+        let flood = Flood::new(&world, &format!("alone-{turn}"), lines);
+        let deployment = at_the_gate(&cluster, &flood).await;
+        begin_outage(stack, &agent).await;
+        flood.begin();
+        alone.push(flood.took().await);
+        stack.faults().close_port(false);
+        succeeded(&deployment, lines).await;
+
+        let ratio = median(&mut alone).as_secs_f64() / median(&mut undisturbed).as_secs_f64();
+        println!("turn {turn}: {ratio:.2} times the undisturbed run");
+        if turn >= 2 && ratio <= 1.05 {
+            return;
+        }
+    }
+    panic!("slower than 1.05 times: {alone:?} in outages, {undisturbed:?} otherwise");
+}
+
+#[tokio::test]
+async fn what_ten_minutes_said_to_nobody_is_stored_within_a_minute_of_the_return() {
+    let world = World::start().await;
+    let Some(stack) = world.project.stack("the port is closed") else { return };
+    let cluster = world.cluster().await;
+    let agent = alert(&world, &cluster);
+    let flood = Flood::new(&world, "ten-minutes", TEN_MINUTES);
+    let deployment = at_the_gate(&cluster, &flood).await;
+    begin_outage(stack, &agent).await;
+    flood.begin();
+    flood.took().await;
+    stack.faults().close_port(false);
+    let returned = Instant::now();
+    succeeded(&deployment, TEN_MINUTES).await;
+    let took = returned.elapsed();
+    assert!(took <= Duration::from_secs(60), "{took:?}");
 }
 
 #[tokio::test]

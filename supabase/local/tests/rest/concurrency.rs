@@ -1,10 +1,12 @@
 //! Many requests at once, and requests that are given up.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use supabase_local::rest::Settings;
 use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 
 use crate::service::{Place, Service};
 
@@ -54,5 +56,50 @@ async fn a_request_that_is_given_up_leaves_its_connection_clean() {
     let next = service.request("PATCH", "/jobs?id=eq.1", "Prefer: return=minimal", body).await;
     assert_eq!(next.status, 204, "{}", next.body);
     assert_eq!(service.get("/jobs?id=eq.1&select=status").await.json(), json!([{"status": "DONE"}]));
+    place.remove().await;
+}
+
+/// Far below what a client waits for an answer.
+const SOON: Duration = Duration::from_secs(10);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn inserts_are_answered_while_others_are_given_up_and_the_schema_is_read_anew() {
+    let place = Place::prepare("stampede").await;
+    place.sql(JOBS).await;
+    place.sql("create table lines (id bigint generated always as identity, text text); grant all on lines to anon;").await;
+    let service = Arc::new(Service::with_pool(place.config("authenticator"), Settings::default(), 4).await);
+    let until = Instant::now() + Duration::from_secs(5);
+    let mut crowd = JoinSet::new();
+    // Clients that die in the middle of a request: while it waits for a connection, while it is in a transaction.
+    for client in 0..16_u64 {
+        let service = Arc::clone(&service);
+        crowd.spawn(async move {
+            let (mut answered, mut slowest) = (0_u64, Duration::ZERO);
+            while Instant::now() < until {
+                let patience = Duration::from_millis(answered * 7 % 40 + client);
+                let accept = "Accept: application/vnd.pgrst.object+json";
+                let slow = service.request("POST", "/rpc/slow", accept, r#"{"s": 0.02}"#);
+                let _given_up = timeout(patience, slow).await;
+                let began = Instant::now();
+                let insert = service.request("POST", "/lines", "Prefer: return=minimal", r#"{"text": "x"}"#);
+                let inserted = timeout(SOON, insert).await.expect("an answer");
+                // Where no connection is free for a second, that is an answer too.
+                assert!([201, 504].contains(&inserted.status), "{}", inserted.body);
+                slowest = slowest.max(began.elapsed());
+                answered += 1;
+            }
+            (answered, slowest)
+        });
+    }
+    while Instant::now() < until {
+        place.sql("notify pgrst, 'reload schema'").await;
+        sleep(Duration::from_millis(20)).await;
+    }
+    let answers = crowd.join_all().await;
+    let (all, slowest) = answers
+        .iter()
+        .fold((0, Duration::ZERO), |(all, slowest), (answered, took)| (all + answered, slowest.max(*took)));
+    println!("{all} inserts, the slowest took {slowest:?}");
+    assert!(all > 16 && slowest < SOON, "{all} inserts, the slowest took {slowest:?}");
     place.remove().await;
 }

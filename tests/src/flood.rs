@@ -1,0 +1,70 @@
+//! A program that says very much: it waits at a gate, says so many numbered lines as fast as it is read, and notes how long
+//! that took.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use serde_json::{Value, json};
+
+use crate::{
+    agent::AgentSetup,
+    patience::until,
+    world::{World, fixtures},
+};
+
+/// See the module. The agent's terraform must be the babbler: [`Flood::agent`].
+#[derive(Debug, Clone)]
+pub struct Flood {
+    script: PathBuf,
+}
+
+impl Flood {
+    /// Lines of about 100 bytes; `name` tells it from others of this world.
+    pub fn new(world: &World, name: &str, lines: u64) -> Self {
+        let script = world.path(name);
+        let at = |ending: &str| script.with_extension(ending).display().to_string();
+        let text = format!(
+            "echo 'at the gate'
+            while [ ! -e '{gate}' ]; do sleep 0.02; done
+            began=$(date +%s%N)
+            {say}
+            echo $(($(date +%s%N) - began)) >'{took}.new'
+            mv '{took}.new' '{took}'",
+            gate = at("gate"),
+            say = Self::say(lines),
+            took = at("took"),
+        );
+        fs::write(&script, text).expect("a script");
+        Self { script }
+    }
+
+    /// The command that says the lines.
+    pub fn say(lines: u64) -> String {
+        format!("awk 'BEGIN {{ for (n = 1; n <= {lines}; n++) printf \"%-87s line %d\\n\", \"...\", n }}'")
+    }
+
+    /// An agent that runs floods.
+    #[must_use]
+    pub fn agent(setup: AgentSetup) -> AgentSetup {
+        setup.terraform(&fixtures("terraform-babbler"))
+    }
+
+    /// As a `config_snapshot`.
+    pub fn config(&self) -> Value {
+        json!({"template": "story", "variables": {"script": self.script}})
+    }
+
+    /// Opens the gate.
+    pub fn begin(&self) {
+        fs::write(self.script.with_extension("gate"), "").expect("the gate opens");
+    }
+
+    /// Waits until everything is said; answers how long that took.
+    pub async fn took(&self) -> Duration {
+        let took = self.script.with_extension("took");
+        until("the flood is over", async || {
+            let note = fs::read_to_string(&took).map_err(|error| error.to_string())?;
+            Ok(Duration::from_nanos(note.trim().parse().expect("nanoseconds")))
+        })
+        .await
+    }
+}

@@ -1,0 +1,100 @@
+//! A job that writes more than there is room for: it is stopped in good order, and says why; its log says what is missing.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::json;
+use tendril_tests::{Flood, World};
+
+/// An apply that does this, and ends as politely as terraform once it is interrupted.
+fn polite(world: &World, script: &str) -> serde_json::Value {
+    let path = world.path("script");
+    let wait = "while :; do sleep 0.02; done";
+    fs::write(&path, format!("trap 'echo saved in good order; exit 1' INT\n{script}\n{wait}"))
+        .expect("a script");
+    json!({"template": "story", "variables": {"script": path}})
+}
+
+#[tokio::test]
+async fn a_job_that_writes_more_than_the_limit_is_stopped_in_good_order_and_the_next_one_runs() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let _agent = Flood::agent(world.agent(&cluster)).env("TENDRIL_WORK_LIMIT", "32MiB").start();
+    let script = "head -c 50331648 /dev/zero >fill; echo filled";
+    let deployment = cluster.queue(polite(&world, script)).await;
+    let row = deployment.ended().await;
+    assert_eq!((row.status.as_str(), row.error_code.as_deref()), ("FAILED", Some("DISK_FULL")), "{row:?}");
+    let message = row.error_message.clone().expect("words");
+    for part in [
+        "its limit is 32 MiB (--work-limit / TENDRIL_WORK_LIMIT)",
+        "this job had most of it, 48 MiB",
+        "stopped during apply: it ended after one interrupt (SIGINT)",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+    let log = deployment.log().await;
+    log.assert_complete(&row);
+    assert!(log.text().contains("saved in good order"), "{}", log.text());
+
+    // What it wrote is gone, and the agent takes the next one.
+    fs::write(world.path("script"), "echo quick").expect("a script");
+    let next =
+        cluster.queue(json!({"template": "story", "variables": {"script": world.path("script")}})).await;
+    assert_eq!(next.ended().await.status, "SUCCESS");
+}
+
+/// A small file system of its own; unmounted when dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// None, with a word why, where none can be made.
+    fn mount(at: &Path, mib: u32) -> Option<Self> {
+        fs::create_dir_all(at).expect("a directory");
+        let size = format!("size={mib}m");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output();
+        if mounted.as_ref().is_ok_and(|mounted| mounted.status.success()) {
+            return Some(Self(at.to_owned()));
+        }
+        println!("skipped: a file system can only be mounted by root: {mounted:?}");
+        None
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: whatever still has a file open there is about to end.
+        let _best_effort = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test]
+async fn on_a_full_disk_the_result_is_told_and_the_log_says_what_is_missing() {
+    let world = World::start().await;
+    let disk = world.path("disk");
+    // 64 MiB are kept free: there is little more.
+    let Some(_mounted) = SmallDisk::mount(&disk, 96) else { return };
+    let cluster = world.cluster().await;
+    let mut setup = Flood::agent(world.agent(&cluster));
+    setup.cli.work_dir = Some(disk.join("work").display().to_string());
+    let _agent = setup.start();
+    // Not one block is left when the lines are said.
+    let script = format!(
+        "echo 'line 1'; sleep 0.1; head -c 1000000000 /dev/zero >fill 2>/dev/null || true; {}",
+        Flood::say(20_000)
+    );
+    let deployment = cluster.queue(polite(&world, &script)).await;
+    let row = deployment.ended().await;
+    assert_eq!((row.status.as_str(), row.error_code.as_deref()), ("FAILED", Some("DISK_FULL")), "{row:?}");
+    let message = row.error_message.clone().expect("words");
+    assert!(message.contains("Only 0 MiB were free") && message.contains("64 MiB are kept"), "{message}");
+    let log = deployment.log().await;
+    log.assert_complete(&row);
+    let marked: Vec<_> =
+        log.lines("agent").into_iter().filter(|line| line.contains("lines are missing")).collect();
+    assert!(!marked.is_empty(), "{}", log.text());
+    assert!(marked.iter().all(|line| line.contains("the agent's disk refused them")), "{marked:?}");
+    assert!(log.text().contains("Failed after"), "its last words are there: {}", log.text());
+}
