@@ -197,5 +197,6 @@ pub(crate) fn config(dir: &Path) -> Config {
             start_spread: std::time::Duration::ZERO,
             ..Timing::default()
         },
+        secrets: crate::redact::Redactor::default(),
     }
 }

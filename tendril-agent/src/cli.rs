@@ -152,7 +152,7 @@ pub struct Cli {
     #[arg(long, value_name = "FILE", env = "TENDRIL_TERRAFORM_CONFIG")]
     pub terraform_config: Option<String>,
 
-    /// Further environment variables that Terraform may see, comma separated; `NAME_*` stands for a prefix
+    /// Further environment variables that Terraform may see, comma separated; `NAME_*` stands for a prefix. What is in them is hidden in logs, but for `NAME:shown`
     #[arg(long, value_name = "NAMES", env = "TENDRIL_TERRAFORM_ENV")]
     pub terraform_env: Option<String>,
 

@@ -18,6 +18,7 @@ use crate::{
     intake::Intake,
     log_spool::SpoolRules,
     preflight,
+    redact::Redactor,
     session::{Credential, MachineToken},
     state::StateBackend,
     telemetry::LogFormat,
@@ -67,6 +68,8 @@ pub struct Config {
     pub log_filter: String,
     /// Every interval and patience.
     pub timing: Timing,
+    /// What no log may show.
+    pub(crate) secrets: Redactor,
 }
 
 /// All that is wrong with a configuration. Each entry says what and how to mend it; none holds a secret.
@@ -160,10 +163,15 @@ impl Config {
                 log_format: log_format?,
                 log_filter: given(cli.log_level.as_ref()).unwrap_or("info").to_owned(),
                 timing,
+                secrets: Redactor::default(),
             })
         };
         match config() {
-            Some(config) if reader.problems.is_empty() => Ok(config),
+            Some(config) if reader.problems.is_empty() => {
+                config.secrets.hide(config.terraform.secrets());
+                config.secrets.hide(config.infracost.secrets());
+                Ok(config)
+            }
             _ => Err(ConfigProblems(reader.problems)),
         }
     }
@@ -199,6 +207,7 @@ impl fmt::Debug for Config {
             .field("log_format", &self.log_format)
             .field("log_filter", &self.log_filter)
             .field("timing", &self.timing)
+            .field("secrets", &self.secrets)
             .finish()
     }
 }

@@ -53,6 +53,15 @@ impl fmt::Display for Finding {
     }
 }
 
+impl Finding {
+    /// What is quoted may hold what no log may show.
+    fn hide(&mut self, secrets: &Redactor) {
+        for text in self.problem.iter_mut().chain(&mut self.note) {
+            *text = secrets.redact(text).into_owned();
+        }
+    }
+}
+
 fn finding(check: &'static str, result: Result<(), String>) -> Finding {
     Finding { check, problem: result.err(), note: None }
 }
@@ -65,6 +74,14 @@ pub fn of_problems(problems: &ConfigProblems) -> Vec<Finding> {
 
 /// Tries everything. Must be called inside a runtime.
 pub async fn examine(config: &Config) -> Vec<Finding> {
+    let mut findings = try_all(config).await;
+    for finding in &mut findings {
+        finding.hide(&config.secrets);
+    }
+    findings
+}
+
+async fn try_all(config: &Config) -> Vec<Finding> {
     let mut findings = vec![
         finding("configuration", Ok(())),
         finding("templates", templates(config)),
@@ -81,7 +98,7 @@ pub async fn examine(config: &Config) -> Vec<Finding> {
         config.credential.clone(),
         config.cluster_id,
         Exchange::new(config.supabase_url.as_str(), &config.supabase_key),
-        Redactor::default(),
+        config.secrets.clone(),
         Health::default(),
     );
     if session.has_key() {

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
             return ExitCode::from(BAD_CONFIG);
         }
     };
-    install_log(config.log_format, &config.log_filter);
+    install_log(&config);
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -10,10 +10,14 @@ use std::{
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use self::declared::Declared;
 use crate::{
     job::{ErrorCode, Failure},
+    redact::leaves,
     schema::Schema,
 };
+
+mod declared;
 
 /// Largest `template.json`, in bytes.
 const MANIFEST_LIMIT: u64 = 1024 * 1024;
@@ -85,27 +89,20 @@ impl Template {
         Err(Failure::new(ErrorCode::ConfigInvalid, message))
     }
 
-    /// The values of the variables that the template marks `sensitive`, as they would appear in a log.
+    /// The values of the variables that the template marks `sensitive`, here or in its own files, as they would appear in a
+    /// log.
     pub(crate) fn sensitive_values(&self, variables: &Map<String, Value>) -> Vec<String> {
-        let Some(Manifest { variables: schema }) = &self.manifest else { return Vec::new() };
-        let mut found = Vec::new();
-        for (name, value) in variables {
-            if schema.property(name).is_some_and(Schema::is_sensitive) {
-                strings_in(value, &mut found);
-            }
-        }
-        found
-    }
-}
-
-/// Every string and number inside a value.
-fn strings_in(value: &Value, found: &mut Vec<String>) {
-    match value {
-        Value::String(text) => found.push(text.clone()),
-        Value::Number(number) => found.push(number.to_string()),
-        Value::Array(items) => items.iter().for_each(|item| strings_in(item, found)),
-        Value::Object(fields) => fields.values().for_each(|field| strings_in(field, found)),
-        Value::Null | Value::Bool(_) => {}
+        let declared = Declared::in_folder(&self.dir);
+        let schema = |name: &str| self.manifest.as_ref()?.variables.property(name);
+        let is_sensitive =
+            |name: &str| declared.hides(name) || schema(name).is_some_and(Schema::is_sensitive);
+        let secret = variables.iter().filter(|(name, _)| is_sensitive(name)).map(|(_, value)| value);
+        let text = |leaf: &Value| match leaf {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        };
+        secret.flat_map(leaves).filter_map(text).collect()
     }
 }
 
@@ -175,5 +172,14 @@ mod tests {
             .sensitive_values(&object(json!({"login": {"user": "u1", "keys": ["k1", 42]}, "name": "n"})));
         assert_eq!(values.len(), 3);
         assert!(["u1", "k1", "42"].iter().all(|value| values.contains(&(*value).to_owned())), "{values:?}");
+    }
+
+    #[test]
+    fn what_the_templates_own_files_mark_is_sensitive_too() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("bare")).unwrap();
+        fs::write(dir.path().join("bare/main.tf"), "variable \"key\" {\n  sensitive = true\n}\n").unwrap();
+        let template = Template::carried(dir.path(), "bare").unwrap();
+        assert_eq!(template.sensitive_values(&object(json!({"key": "k1", "name": "n"}))), ["k1"]);
     }
 }

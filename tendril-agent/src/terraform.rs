@@ -185,7 +185,7 @@ impl Terraform {
 
     /// Values that Terraform can see and no log may show.
     pub(crate) fn secrets(&self) -> Vec<String> {
-        environment::secrets_in(&self.allow_list.inherited())
+        self.allow_list.secrets_in(&self.allow_list.inherited())
     }
 }
 

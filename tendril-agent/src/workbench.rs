@@ -16,7 +16,7 @@ use crate::{
     job::{ErrorCode, Failure, Job, Order},
     log_writer::{Capture, Findings, LogWriter},
     plugin_cache,
-    redact::Redactor,
+    redact::{Redactor, leaves},
     rescue::{self, Push, Quote, Stored},
     runner::{Command, Exit, Rung, Runner, Sink},
     series,
@@ -140,7 +140,7 @@ impl Workbench<'_> {
         let read = capture.into_kept().and_then(|kept| Ok(read_outputs(&kept)?));
         let (public, sensitive) =
             read.map_err(|error| Failure::internal("the outputs cannot be read", &error))?;
-        let strings = sensitive.iter().filter_map(Value::as_str).map(str::to_owned);
+        let strings = sensitive.iter().flat_map(leaves).filter_map(Value::as_str).map(str::to_owned);
         self.log.redactor.hide(strings);
         Ok(public)
     }

@@ -63,6 +63,13 @@ impl AgentSetup {
         self
     }
 
+    /// Another way to the project.
+    #[must_use]
+    pub fn url(mut self, url: impl Into<String>) -> Self {
+        self.cli.supabase_url = Some(url.into());
+        self
+    }
+
     /// Other templates.
     #[must_use]
     pub fn templates(mut self, dir: &Path) -> Self {
@@ -169,6 +176,7 @@ impl AgentSetup {
             ("TENDRIL_LOG", &cli.log_level),
             ("TENDRIL_SPOOL_LIMIT", &cli.spool_limit),
             ("TENDRIL_START_SPREAD", &cli.start_spread),
+            ("TENDRIL_HEARTBEAT", &cli.heartbeat),
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value.as_deref()?)))

@@ -12,6 +12,7 @@
 //! flood      a program that says very much, and how long it takes
 //! story      what a program that looks like terraform is told to print
 //! tap        what pgTAP prints
+//! wiretap    what an agent sends, and when
 //! ```
 //!
 //! Everything ends with the value that stands for it, also when a test fails.
@@ -34,6 +35,7 @@ pub mod program;
 mod project;
 mod story;
 pub mod tap;
+mod wiretap;
 mod world;
 
 pub use self::{
@@ -46,5 +48,6 @@ pub use self::{
     program::Program,
     project::{Project, connect},
     story::Story,
+    wiretap::Wiretap,
     world::{World, fixtures, repository},
 };

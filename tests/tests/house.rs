@@ -34,9 +34,20 @@ const ORDER: &[&str] = &[
 const REST_STANDS_ON: &[&str] = &["error", "backoff", "secret", "token", "endpoint", "tls"];
 
 /// Files of the agent whose part is to join others: the process, its crew of jobs, the stations of one job, and what looks
-/// after an earlier life. The stations themselves know few.
-const WIRING: &[&str] =
-    &["lib", "main", "agent", "crew", "journey", "run", "workbench", "recovery", "rescue", "doctor"];
+/// after an earlier life; and the settings of all of them. The stations themselves know few.
+const WIRING: &[&str] = &[
+    "lib",
+    "main",
+    "agent",
+    "config",
+    "crew",
+    "journey",
+    "run",
+    "workbench",
+    "recovery",
+    "rescue",
+    "doctor",
+];
 
 /// How many siblings any other file of the agent may import.
 const SIBLINGS: usize = 8;

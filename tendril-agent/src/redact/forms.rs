@@ -8,6 +8,8 @@ use serde_json::Value;
 
 /// Shorter values are not hidden: they would tear ordinary words apart and give themselves away by it.
 const SHORTEST: usize = 4;
+/// Values that are no secrets wherever they stand, and would tear every log apart.
+const COMMON: [&str; 4] = ["true", "false", "null", "none"];
 /// Shorter stretches of base64 would match by chance.
 const SHORTEST_BASE64: usize = 8;
 /// Where programs break base64 into lines: MIME and `base64`, PEM.
@@ -17,6 +19,9 @@ const SECRET_FIELDS: [&str; 5] = ["key", "secret", "token", "password", "credent
 
 /// All forms of a secret.
 pub(super) fn forms(secret: &str) -> Vec<String> {
+    if COMMON.iter().any(|common| secret.trim().eq_ignore_ascii_case(common)) {
+        return Vec::new();
+    }
     let mut plain = vec![secret.to_owned(), secret.trim().to_owned()];
     if secret.contains('\n') {
         plain.extend(secret.lines().map(|line| line.trim().to_owned()));

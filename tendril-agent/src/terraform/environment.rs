@@ -1,10 +1,6 @@
 //! Terraform's environment: an allow-list, then the agent's own settings. The agent's token is never in it.
 
-use std::{
-    collections::BTreeMap,
-    env,
-    ffi::{OsStr, OsString},
-};
+use std::{collections::BTreeMap, env, ffi::OsString};
 
 /// Variables that every program may inherit. `NAME_*` stands for a prefix.
 const MACHINE: &[&str] = &[
@@ -50,25 +46,37 @@ const ALLOWED: &[&str] = &[
 /// Names that no list can let in: the agent's own credentials, and what would change how Terraform is driven.
 const REFUSED: &[&str] = &["TENDRIL_*", "SUPABASE_*", "INFRACOST_*", "TF_*", "HOME", "TMPDIR"];
 
+/// What marks a name of the list whose value is no secret.
+const SHOWN: &str = ":shown";
+/// A name in an address that is at least this long, and has no password, is taken for a token.
+const SHORTEST_TOKEN: usize = 16;
+
 /// Which variables Terraform may inherit.
 #[derive(Clone, Debug, Default)]
 pub struct AllowList {
-    /// Names and prefixes beside the built-in ones.
+    /// Names and prefixes beside the built-in ones. Their values are secrets.
     extra: Vec<String>,
+    /// Those whose values may be shown.
+    shown: Vec<String>,
     /// What the state's backend needs; may be what is refused to everybody else.
     for_backend: &'static [&'static str],
 }
 
 impl AllowList {
     /// The built-in list and these names, separated by commas. `TF_VAR_…` may be named, one by one or as `TF_VAR_*`.
+    /// What is in them is hidden, but for `NAME:shown`.
     pub(crate) fn with_extra(names: &str) -> Result<Self, String> {
-        let extra: Vec<String> =
-            names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
-        for name in &extra {
+        let names: Vec<&str> = names.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+        let (shown, extra): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name.ends_with(SHOWN));
+        let owned = |names: Vec<&str>| -> Vec<String> {
+            names.into_iter().map(|name| name.strip_suffix(SHOWN).unwrap_or(name).to_owned()).collect()
+        };
+        let (extra, shown) = (owned(extra), owned(shown));
+        for name in extra.iter().chain(&shown) {
             let stem = name.strip_suffix('*').unwrap_or(name);
             if stem.is_empty() || !stem.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
                 return Err(format!(
-                    "--terraform-env / TENDRIL_TERRAFORM_ENV holds \"{name}\": write names such as GITHUB_TOKEN or GITHUB_*"
+                    "--terraform-env / TENDRIL_TERRAFORM_ENV holds \"{name}\": write names such as GITHUB_TOKEN or GITHUB_*, or GITHUB_REPOSITORY:shown where the value is no secret"
                 ));
             }
             // A prefix is refused too where it would cover a refused name, such as `T*`.
@@ -80,7 +88,7 @@ impl AllowList {
                 ));
             }
         }
-        Ok(Self { extra, for_backend: &[] })
+        Ok(Self { extra, shown, for_backend: &[] })
     }
 
     /// The same list, and what the state's backend needs.
@@ -89,9 +97,13 @@ impl AllowList {
     }
 
     fn allows(&self, name: &str) -> bool {
-        let mut listed = MACHINE.iter().chain(ALLOWED).copied().chain(self.extra.iter().map(String::as_str));
+        let mut listed = MACHINE.iter().chain(ALLOWED).copied().chain(self.named());
         let is_listed = !is_refused(name) && listed.any(|pattern| fits(pattern, name));
         is_listed || self.for_backend.iter().any(|pattern| fits(pattern, name))
+    }
+
+    fn named(&self) -> impl Iterator<Item = &str> {
+        self.extra.iter().chain(&self.shown).map(String::as_str)
     }
 
     /// What is inherited from this process.
@@ -121,26 +133,64 @@ fn is_refused(name: &str) -> bool {
     !name.starts_with("TF_VAR_") && REFUSED.iter().any(|pattern| fits(pattern, name))
 }
 
-/// Values of an environment that must not appear in a log: those whose names say that they are secrets.
-pub(crate) fn secrets_in<'a>(
-    environment: impl IntoIterator<Item = (&'a OsString, &'a OsString)>,
-) -> Vec<String> {
-    let secret = |name: &OsStr| {
-        let name = name.to_string_lossy().to_ascii_uppercase();
-        let about_a_file = name.ends_with("_FILE") || name.ends_with("_PATH") || name.ends_with("_URI");
+impl AllowList {
+    /// Values of an environment that must not appear in a log: what was let in by name, what is named like a secret, and the
+    /// passwords in addresses, wherever they are.
+    pub(crate) fn secrets_in<'a>(
+        &self,
+        environment: impl IntoIterator<Item = (&'a OsString, &'a OsString)>,
+    ) -> Vec<String> {
+        let mut secrets = Vec::new();
+        for (name, value) in environment {
+            let value = value.to_string_lossy();
+            secrets.extend(passwords(&value));
+            if self.is_secret(&name.to_string_lossy(), &value) {
+                secrets.push(value.into_owned());
+            }
+        }
+        secrets
+    }
+
+    fn is_secret(&self, name: &str, value: &str) -> bool {
+        let listed = |names: &[String]| names.iter().any(|pattern| fits(pattern, name));
+        if listed(&self.shown) {
+            return false;
+        }
+        let upper = name.to_ascii_uppercase();
+        if listed(&self.extra) {
+            // Where a secret is kept is none.
+            return !(about_a_file(&upper) && value.starts_with('/'));
+        }
         let words =
             ["SECRET", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIAL", "PRIVATE", "_KEY", "CONN_STR", "TF_VAR_"];
-        !about_a_file && words.iter().any(|word| name.contains(word))
-    };
-    let named = environment.into_iter().filter(|(name, _)| secret(name));
-    named.flat_map(|(_, value)| with_password(&value.to_string_lossy())).collect()
+        !about_a_file(&upper) && words.iter().any(|word| upper.contains(word))
+    }
 }
 
-/// A value, and the password inside where it is an address with one.
-fn with_password(value: &str) -> Vec<String> {
-    let address = url::Url::parse(value).ok();
-    let password = address.as_ref().and_then(url::Url::password).map(str::to_owned);
-    std::iter::once(value.to_owned()).chain(password).collect()
+fn about_a_file(name: &str) -> bool {
+    ["_FILE", "_PATH", "_URI"].iter().any(|end| name.ends_with(end))
+}
+
+/// The passwords of all addresses in a value, as they are written and as they are meant. A long name without a password is
+/// one too: tokens are written so. An address may lack its scheme, as proxies do.
+fn passwords(value: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut rest = value.split("://");
+    let first = rest.next().unwrap_or_default();
+    let authorities: Vec<&str> = if first.len() == value.len() { vec![first] } else { rest.collect() };
+    for authority in authorities {
+        let end = authority.find(|c: char| c.is_whitespace() || "/?#".contains(c)).unwrap_or(authority.len());
+        let Some((login, _host)) = authority[..end].rsplit_once('@') else { continue };
+        let secret = match login.split_once(':') {
+            Some((_name, password)) => password,
+            None if login.len() >= SHORTEST_TOKEN && value.len() > first.len() => login,
+            None => continue,
+        };
+        found.push(percent_encoding::percent_decode_str(secret).decode_utf8_lossy().into_owned());
+        found.push(secret.to_owned());
+    }
+    found.dedup();
+    found
 }
 
 #[cfg(test)]
@@ -205,21 +255,49 @@ mod tests {
         assert_eq!(kept.keys().collect::<Vec<_>>(), ["TF_HTTP_PASSWORD"]);
     }
 
+    fn secrets(list: &str, vars: &[(&str, &str)]) -> Vec<String> {
+        let vars: Vec<_> = vars.iter().map(|(name, value)| pair(name, value)).collect();
+        AllowList::with_extra(list).unwrap().secrets_in(vars.iter().map(|(name, value)| (name, value)))
+    }
+
     #[test]
-    fn the_password_of_an_address_is_a_secret_too() {
-        let vars = [pair("PG_CONN_STR", "postgres://u:s3cret@h/d")];
-        let found = secrets_in(vars.iter().map(|(name, value)| (name, value)));
-        assert_eq!(found, ["postgres://u:s3cret@h/d", "s3cret"]);
+    fn the_password_of_an_address_is_a_secret_whatever_its_variable_is_called() {
+        for (value, expected) in [
+            ("postgres://u:s3cret@h/d", &["s3cret"] as &[&str]),
+            ("http://user:p%40ss:w@proxy:3128", &["p@ss:w", "p%40ss:w"]),
+            ("user:passw0rd@proxy:3128", &["passw0rd"]),
+            ("http://a:one1@h:1,http://b:two2@h:2", &["one1", "two2"]),
+            ("https://ghp_0123456789abcdef@github.com/a", &["ghp_0123456789abcdef"]),
+            ("https://git@github.com/a", &[]),
+            ("http://proxy:3128/path@x:y", &[]),
+            ("somebody@example.com", &[]),
+        ] {
+            assert_eq!(secrets("", &[("HTTPS_PROXY", value)]), expected, "{value}");
+        }
+        assert_eq!(secrets("", &[("PG_CONN_STR", "pg://u:s3cret@h/d")]), ["s3cret", "pg://u:s3cret@h/d"]);
+    }
+
+    #[test]
+    fn what_is_let_in_by_name_is_a_secret_but_for_what_may_be_shown_and_the_names_of_files() {
+        let vars = [
+            ("CORP_AUTH", "s1-s1"),
+            ("CORP_REGION", "eu"),
+            ("CORP_CA_FILE", "/a/path"),
+            ("CORP_KEY_FILE", "inline"),
+        ];
+        assert_eq!(secrets("CORP_*, CORP_REGION:shown", &vars), ["s1-s1", "inline"]);
+        assert!(AllowList::with_extra("TF_LOG:shown").is_err());
+        assert!(AllowList::with_extra("CORP_REGION:show").is_err());
     }
 
     #[test]
     fn secrets_are_found_by_name() {
         let vars = [
-            pair("AWS_SECRET_ACCESS_KEY", "s1"),
-            pair("GITHUB_TOKEN", "s2"),
-            pair("AWS_WEB_IDENTITY_TOKEN_FILE", "/a/path"),
-            pair("AWS_REGION", "eu"),
+            ("AWS_SECRET_ACCESS_KEY", "s1"),
+            ("GITHUB_TOKEN", "s2"),
+            ("AWS_WEB_IDENTITY_TOKEN_FILE", "/a/path"),
+            ("AWS_REGION", "eu"),
         ];
-        assert_eq!(secrets_in(vars.iter().map(|(name, value)| (name, value))), ["s1", "s2"]);
+        assert_eq!(secrets("", &vars), ["s1", "s2"]);
     }
 }

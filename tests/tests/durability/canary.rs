@@ -1,9 +1,9 @@
-//! Secrets in every form and at every border, and then a search for them in everything that the server has.
+//! Secrets in every form and at every border, and then a search for them in everything that the server has and ever received.
 
 use std::{fmt::Write as _, fs};
 
 use serde_json::json;
-use tendril_tests::{World, fixtures};
+use tendril_tests::{Wiretap, World, fixtures};
 use tokio::time::Duration;
 
 /// A variable marked sensitive: quotes, angles, blanks, and what URLs and JSON escape.
@@ -15,6 +15,10 @@ const CERTIFICATE: &str =
 const AWS: &str = "canaryAwsSecret0123456789abcdefghijklmnop";
 /// The key of the price list, which infracost is given and terraform is not.
 const PRICES: &str = "canaryInfracostKey0123456789";
+/// The password of a proxy, whose variable is not named like a secret.
+const PROXY: &str = "canaryProxyPassw0rd";
+/// A variable that was let in by its name.
+const CORPORATE: &str = "canaryCorporateLogin42";
 /// What an emergency state dump holds, and no redactor knows.
 const STATE: &str = "canary-of-the-state";
 
@@ -33,6 +37,8 @@ fn canaries(tokens: [&str; 2]) -> Vec<String> {
         "BEGIN CANARY",
         AWS,
         PRICES,
+        PROXY,
+        CORPORATE,
         STATE,
         // base64 of the password, of `user:password` and of AWS, at the three places
         "Q2FuYXJ5IDxwYXNzPi",
@@ -71,7 +77,7 @@ fn quoted(text: &str) -> String {
 /// A script that says the secrets in many forms; the second token once the file `go` is there.
 fn script(world: &World, tokens: [&str; 2], fails: bool) -> String {
     let mut script = String::new();
-    for secret in [PASSWORD, CERTIFICATE, AWS, tokens[0]] {
+    for secret in [PASSWORD, CERTIFICATE, AWS, PROXY, CORPORATE, tokens[0]] {
         let middle = (secret.len() / 2..=secret.len()).find(|at| secret.is_char_boundary(*at)).unwrap_or(0);
         let (first, second) = secret.split_at(middle);
         let message = format!("a message with {secret}");
@@ -111,7 +117,10 @@ fn script(world: &World, tokens: [&str; 2], fails: bool) -> String {
         let _infallible = writeln!(rest, "echo 'https://example.com/?p={form}'");
     }
     let dump = json!({"@level": "error", "@message": "Emergency state dump", "type": "log", "state": {"resources": [STATE]}}).to_string();
-    let _infallible = writeln!(rest, "printf '%s\\n' {}", quoted(&dump));
+    if fails {
+        // A run that has to print its state is no success.
+        let _infallible = writeln!(rest, "printf '%s\\n' {}", quoted(&dump));
+    }
     let _infallible = writeln!(
         rest,
         "touch {0}; while [ ! -e {1} ]; do sleep 0.1; done\nprintf '%s\\n' {2}",
@@ -162,17 +171,23 @@ async fn tell_everything(fails: bool) {
         "open": {"sensitive": false, "type": "string", "value": format!("{PASSWORD} {AWS}")},
         "keys": {"sensitive": false, "type": "object", "value": {AWS: [CERTIFICATE, 1, tokens[1]]}},
         "closed": {"sensitive": true, "type": "string", "value": STATE},
+        "nested": {"sensitive": true, "type": "object", "value": {"logins": [{"word": format!("{STATE}-inside")}]}},
         "echo": {"sensitive": false, "type": "string", "value": format!("says {STATE}")},
     });
     fs::write(path.with_extension("outputs"), outputs.to_string()).expect("outputs");
     fs::write(path.with_extension("estimate"), estimate(tokens[0])).expect("an estimate");
+    let wiretap = Wiretap::before(&world.project.url).await;
     let agent = world
         .agent(&cluster)
+        .url(&wiretap.url)
         .terraform(&fixtures("terraform-babbler"))
         .token_file(&file)
         .env("AWS_SECRET_ACCESS_KEY", AWS)
         .env("TENDRIL_INFRACOST", fixtures("infracost-0.10").to_str().expect("a path"))
         .env("TENDRIL_INFRACOST_KEY", PRICES)
+        .env("HTTPS_PROXY", format!("http://somebody:{PROXY}@127.0.0.1:9"))
+        .env("CORPORATE_LOGIN", CORPORATE)
+        .env("TENDRIL_TERRAFORM_ENV", "CORPORATE_*")
         .start();
     let variables = json!({
         "script": path, "password": PASSWORD, "certificate": CERTIFICATE, "infracost": path.with_extension("estimate"),
@@ -194,16 +209,26 @@ async fn tell_everything(fails: bool) {
     assert!(cost.matches("[hidden]").count() > 5, "{cost}");
     let all = everything(&world).await;
     assert!(all.matches("[hidden]").count() > 50, "it was said, and hidden: {all}");
-    assert!(all.contains("Emergency state dump"), "that there was a dump is no secret");
     if fails {
+        assert!(all.contains("Emergency state dump"), "that there was a dump is no secret");
         assert!(row.error_message.expect("words").contains("no login with [hidden]"));
     } else {
         let outputs = row.outputs.expect("outputs");
         assert_eq!(outputs["open"], "[hidden] [hidden]");
         assert!(!outputs.contains_key("closed"));
     }
+    // The token that it logs in with is shown to the server alone, in its own place.
+    let mut received = wiretap.everything();
+    assert!(received.contains("[hidden]") && received.contains("/rest/v1/deployment_logs"));
+    for token in tokens {
+        received = received.replace(&format!("Bearer {token}"), "Bearer");
+    }
     for canary in canaries(tokens) {
-        for (what, text) in [("the server", all.as_str()), ("the agent's own log", &agent.output())] {
+        for (what, text) in [
+            ("the server", all.as_str()),
+            ("what was sent", &received),
+            ("the agent's own log", &agent.output()),
+        ] {
             if let Some(at) = text.find(&canary) {
                 let from = (at.saturating_sub(80)..=at).find(|at| text.is_char_boundary(*at)).unwrap_or(at);
                 let to = (at + canary.len()..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(at);
@@ -216,6 +241,28 @@ async fn tell_everything(fails: bool) {
 #[tokio::test]
 async fn no_secret_is_found_in_anything_that_the_server_received() {
     tell_everything(false).await;
+}
+
+#[tokio::test]
+async fn what_only_the_templates_own_files_call_sensitive_is_hidden() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let path = world.path("script");
+    fs::write(&path, format!("echo {}", quoted(PASSWORD))).expect("a script");
+    let templates = world.path("templates/bare");
+    fs::create_dir_all(&templates).expect("a folder");
+    let variables = "variable \"script\" {}\nvariable \"word\" {\n  sensitive = true\n}\n";
+    fs::write(templates.join("main.tf"), variables).expect("a template");
+    let _agent = world
+        .agent(&cluster)
+        .terraform(&fixtures("terraform-babbler"))
+        .templates(&world.path("templates"))
+        .start();
+    let variables = json!({"script": path, "word": PASSWORD});
+    let deployment = cluster.queue(json!({"template": "bare", "variables": variables})).await;
+    assert_eq!(deployment.ended().await.status, "SUCCESS");
+    let text = deployment.log().await.text();
+    assert!(text.contains("[hidden]") && !text.contains("Canary"), "{text}");
 }
 
 #[tokio::test]

@@ -1,0 +1,345 @@
+//! Which variables a template's own files mark `sensitive`.
+//!
+//! Terraform could tell it only in a plan as JSON, which holds every secret and is never made, and a parser of the whole language
+//! would refuse what is newer than itself. Here nothing is refused: what cannot be understood counts as sensitive.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{self, Read as _},
+    path::Path,
+};
+
+use serde_json::Value;
+
+/// Largest file that is looked into.
+const FILE_LIMIT: u64 = 4 * 1024 * 1024;
+/// Arguments of a `variable` that keep its value out of what is shown or stored.
+const MARKS: [&str; 2] = ["sensitive", "ephemeral"];
+
+/// The variables of a template whose values must not be shown.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Declared {
+    names: BTreeSet<String>,
+    /// There is a file that could not be read: any variable may be one.
+    all: bool,
+}
+
+impl Declared {
+    /// Looks into every file that Terraform, or OpenTofu, would read in this folder.
+    pub(super) fn in_folder(dir: &Path) -> Self {
+        let mut declared = Self::default();
+        let Ok(entries) = fs::read_dir(dir) else { return Self { all: true, ..Self::default() } };
+        for path in entries.filter_map(Result::ok).map(|entry| entry.path()) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let json = [".tf.json", ".tofu.json"].iter().any(|end| name.ends_with(end));
+            if !json && ![".tf", ".tofu"].iter().any(|end| name.ends_with(end)) {
+                continue;
+            }
+            match read(&path) {
+                Ok(text) if json => declared.add_json(&text),
+                Ok(text) => declared.names.extend(Scanner::new(&text).sensitive_variables()),
+                Err(_) => declared.all = true,
+            }
+        }
+        declared
+    }
+
+    /// Whether this variable is one of them.
+    pub(super) fn hides(&self, name: &str) -> bool {
+        self.all || self.names.contains(name)
+    }
+
+    fn add_json(&mut self, text: &str) {
+        let Ok(Value::Object(root)) = serde_json::from_str(text) else {
+            self.all = true;
+            return;
+        };
+        // A block may be written as an object or as a list of objects, at each level.
+        for block in root.get("variable").into_iter().flat_map(one_or_more) {
+            for (name, bodies) in block.as_object().into_iter().flatten() {
+                let marked = |body: &Value| MARKS.iter().any(|mark| body.get(mark).is_some_and(is_set));
+                if one_or_more(bodies).iter().any(marked) {
+                    self.names.insert(name.clone());
+                }
+            }
+        }
+    }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    // Whoever reads a pipe waits for its other end.
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(FILE_LIMIT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_LIMIT {
+        return Err(io::Error::other("it is too large"));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn one_or_more(value: &Value) -> &[Value] {
+    value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice)
+}
+
+fn is_set(value: &Value) -> bool {
+    !matches!(value, Value::Null | Value::Bool(false)) && value != "false"
+}
+
+/// A word, a string or a sign of the language.
+#[derive(Debug, PartialEq, Eq)]
+enum Token<'a> {
+    Word(&'a str),
+    /// What is between the quotes.
+    Text(&'a str),
+    Sign(char),
+    Newline,
+}
+
+/// Cuts a file into tokens: comments, strings with `${…}` inside them, and heredocs are told apart from blocks.
+struct Scanner<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Scanner<'a> {
+    fn new(text: &'a str) -> Self {
+        Self { rest: text.strip_prefix('\u{feff}').unwrap_or(text) }
+    }
+
+    /// The names of all blocks `variable "name" { … }` with a mark that is not `false`.
+    fn sensitive_variables(mut self) -> BTreeSet<String> {
+        let (mut found, mut depth) = (BTreeSet::new(), 0_usize);
+        // The words and strings since the line began: a block's head.
+        let mut head = Vec::new();
+        let mut variable = None;
+        while let Some(token) = self.next_token() {
+            match token {
+                Token::Sign('{' | '[' | '(') => {
+                    if depth == 0 {
+                        variable = match head.as_slice() {
+                            [Token::Word("variable"), Token::Word(name) | Token::Text(name)] => Some(*name),
+                            _ => None,
+                        };
+                    }
+                    depth += 1;
+                    head.clear();
+                }
+                Token::Sign('}' | ']' | ')') => {
+                    depth = depth.saturating_sub(1);
+                    head.clear();
+                }
+                Token::Newline => head.clear(),
+                Token::Sign('=') if depth == 1 => {
+                    let marks = matches!(head.as_slice(), [Token::Word(word)] if MARKS.contains(word));
+                    if let Some(name) = variable.filter(|_| marks)
+                        && !matches!(self.peek(), Some(Token::Word("false") | Token::Text("false")))
+                    {
+                        found.insert(name.to_owned());
+                    }
+                    head.clear();
+                }
+                token if head.len() < 3 => head.push(token),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    fn peek(&self) -> Option<Token<'a>> {
+        Self { rest: self.rest }.next_token()
+    }
+
+    fn next_token(&mut self) -> Option<Token<'a>> {
+        loop {
+            self.rest = self.rest.trim_start_matches([' ', '\t', '\r']);
+            let first = self.rest.chars().next()?;
+            if first == '#' || self.rest.starts_with("//") {
+                self.skip(self.rest.find('\n').unwrap_or(self.rest.len()));
+            } else if self.rest.starts_with("/*") {
+                self.skip(self.rest.find("*/").map_or(self.rest.len(), |at| at + 2));
+            } else if self.rest.starts_with("<<") && self.skip_heredoc() {
+                return Some(Token::Sign('"'));
+            } else if first == '"' {
+                let length = text_length(&self.rest[1..]);
+                let text = &self.rest[1..=length];
+                self.skip((length + 2).min(self.rest.len()));
+                return Some(Token::Text(text));
+            } else if is_of_word(first) {
+                let length = self.rest.find(|c| !is_of_word(c)).unwrap_or(self.rest.len());
+                let word = &self.rest[..length];
+                self.skip(length);
+                return Some(Token::Word(word));
+            } else {
+                self.skip(first.len_utf8());
+                return Some(if first == '\n' { Token::Newline } else { Token::Sign(first) });
+            }
+        }
+    }
+
+    fn skip(&mut self, bytes: usize) {
+        self.rest = &self.rest[bytes..];
+    }
+
+    /// Skips `<<NAME` or `<<-NAME` to the end of the line that is nothing but the name. Answers whether it was one.
+    fn skip_heredoc(&mut self) -> bool {
+        let head = self.rest.strip_prefix("<<").unwrap_or_default();
+        let head = head.strip_prefix('-').unwrap_or(head);
+        let name = &head[..head.find(|c| !is_of_word(c)).unwrap_or(head.len())];
+        let after = head[name.len()..].trim_start_matches([' ', '\t', '\r']);
+        let Some(body) = after.strip_prefix('\n').filter(|_| !name.is_empty()) else { return false };
+        let mut length = 0;
+        for line in body.split_inclusive('\n') {
+            if line.trim() == name {
+                // Its newline ends the argument as well.
+                self.rest = &body[length + line.trim_end().len()..];
+                return true;
+            }
+            length += line.len();
+        }
+        self.rest = "";
+        true
+    }
+}
+
+fn is_of_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_' || c == '-'
+}
+
+/// Length of a string up to its closing quote; quotes inside `${…}` and `%{…}` are not its own.
+fn text_length(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    // Where we are: in a string, or within so many braces of a template in one; a stack, since a file may nest them a million deep.
+    let mut inside = vec![None];
+    let mut at = 0;
+    while let Some(place) = inside.last_mut().filter(|_| at < bytes.len()) {
+        let pair = bytes.get(at + 1) == Some(&b'{');
+        match (place, bytes[at]) {
+            (None, b'"') => {
+                inside.pop();
+                if inside.is_empty() {
+                    return at;
+                }
+            }
+            (None, b'\\') => at += 1,
+            // `$${` is no beginning of anything.
+            (None, mark @ (b'$' | b'%')) if bytes[at + 1..].starts_with(&[mark, b'{']) => at += 2,
+            (None, b'$' | b'%') if pair => {
+                inside.push(Some(1_usize));
+                at += 1;
+            }
+            (Some(_), b'"') => inside.push(None),
+            (Some(braces), b'{') => *braces += 1,
+            (Some(1), b'}') => {
+                inside.pop();
+            }
+            (Some(braces), b'}') => *braces -= 1,
+            _ => {}
+        }
+        at += 1;
+    }
+    text.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sensitive(text: &str) -> Vec<String> {
+        Scanner::new(text).sensitive_variables().into_iter().collect()
+    }
+
+    #[test]
+    fn variables_that_are_marked_are_found() {
+        let text = r#"
+            variable "plain" {
+              type = string
+            }
+            variable "one" {
+              type      = object({ sensitive = bool })
+              sensitive = true
+            }
+            variable two { sensitive = true }
+            variable "open" { sensitive = false }
+            variable "session" {
+              ephemeral = true
+              validation {
+                condition     = length(var.session) > 3
+                error_message = "sensitive = true"
+              }
+            }
+            variable "computed" { sensitive = !false }
+            output "key" { sensitive = true }
+            resource "variable" "no" { sensitive = true }
+        "#;
+        assert_eq!(sensitive(text), ["computed", "one", "session", "two"]);
+    }
+
+    #[test]
+    fn what_stands_in_comments_strings_and_heredocs_is_no_block() {
+        let text = r#"
+            # variable "a" { sensitive = true }
+            // variable "b" { sensitive = true }
+            /* variable "c" {
+                 sensitive = true } */
+            variable "d" {
+              description = <<-EOT
+                } variable "e" { sensitive = true }
+              EOT
+              default = "${join("}", ["\"", "}"])} $${ \" %{ if true }}%{ endif }"
+              sensitive = true # }
+            }
+            locals { text = "variable \"f\" { sensitive = true }" }
+            variable "g" {
+              default = {
+                sensitive = true
+              }
+            }
+        "#;
+        assert_eq!(sensitive(text), ["d"]);
+    }
+
+    #[test]
+    fn all_files_of_the_folder_count_and_what_cannot_be_read_hides_everything() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        write("a.tf", "variable \"a\" { sensitive = true }");
+        write("b_override.tofu", "variable \"b\" { sensitive = true }");
+        write("c.tf.json", r#"{"variable": {"c": {"sensitive": true}, "x": {"sensitive": false}, "y": {}}}"#);
+        write("d.tf.json", r#"{"variable": [{"d": [{"sensitive": "true"}]}]}"#);
+        write("notes.md", "variable \"x\" { sensitive = true }");
+        let declared = Declared::in_folder(dir.path());
+        assert_eq!(declared.names, ["a", "b", "c", "d"].map(str::to_owned).into());
+        assert!(!declared.hides("x"));
+        write("e.tf.json", "{");
+        assert!(Declared::in_folder(dir.path()).hides("x"));
+    }
+
+    #[test]
+    fn a_file_that_was_made_to_be_hard_is_read_in_a_moment() {
+        for part in ["\"${", "{", "<", "<<-", "<<a ", "sensitive ", "\"\" ", "/* ", "${\"%{\"\""] {
+            let text = format!("variable \"a\" {{\n  x = {}", part.repeat(1_000_000 / part.len()));
+            let begun = std::time::Instant::now();
+            let _found = sensitive(&text);
+            assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{part}: {:?}", begun.elapsed());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_too_strange(text in "[a\"${}%\\\\<\\n#/*=é -]{0,80}") {
+            let _found = sensitive(&text);
+        }
+
+        #[test]
+        fn a_mark_is_found_behind_any_string(inside in "[a-z{}#/<$% ]{0,30}") {
+            let text = format!("variable \"a\" {{\n default = {inside:?}\n sensitive = true\n}}");
+            // A string may leave `${` open; Terraform would refuse the file then.
+            prop_assume!(!inside.contains("${") && !inside.contains("%{"));
+            prop_assert_eq!(sensitive(&text), ["a"]);
+        }
+    }
+}
