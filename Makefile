@@ -4,7 +4,7 @@ SHELL := bash
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 ARGS ?=
 
-.PHONY: help setup demo test bench bench-peers lint image check check-functions check-clients check-templates check-chart check-workflows check-image check-package
+.PHONY: help setup demo test bench bench-crash bench-peers lint image check check-functions check-clients check-templates check-chart check-workflows check-image check-package
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -24,6 +24,13 @@ test: setup ## All tests
 bench: setup ## Latency, throughput, memory
 	cargo build --release -p tendril-agent --bins
 	cargo bench -p tendril-tests --bench deployment --bench log $(ARGS)
+<<<<<<< HEAD
+=======
+
+bench-crash: setup ## The agent killed at each of its fail points with five seeds: the crash table
+	cargo build -p tendril-agent --features failpoints --example failpoints
+	cargo bench -p tendril-tests --bench crash $(ARGS)
+>>>>>>> ef04896 (make bench-crash plays the crash table; CONTRIBUTING says how long the benches take)
 
 bench-peers: ## tendril-realtime beside other clients of Supabase Realtime; needs node, npm, python3, two cores
 	tendril-realtime/benches/side-by-side/run.py $(ARGS)
