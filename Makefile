@@ -24,13 +24,10 @@ test: setup ## All tests
 bench: setup ## Latency, throughput, memory
 	cargo build --release -p tendril-agent --bins
 	cargo bench -p tendril-tests --bench deployment --bench log $(ARGS)
-<<<<<<< HEAD
-=======
 
 bench-crash: setup ## The agent killed at each of its fail points with five seeds: the crash table
 	cargo build -p tendril-agent --features failpoints --example failpoints
 	cargo bench -p tendril-tests --bench crash $(ARGS)
->>>>>>> ef04896 (make bench-crash plays the crash table; CONTRIBUTING says how long the benches take)
 
 bench-peers: ## tendril-realtime beside other clients of Supabase Realtime; needs node, npm, python3, two cores
 	tendril-realtime/benches/side-by-side/run.py $(ARGS)

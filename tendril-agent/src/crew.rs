@@ -17,7 +17,7 @@ use crate::{
     intake::{Queue, Queued},
     journey::Road,
     lease::{Lease, Leases},
-    pace::around,
+    pace::pause_after,
     recovery::Leftover,
     rescue, series,
     stop::StopReason,
@@ -189,7 +189,7 @@ async fn take_over(road: Road, leftover: Leftover, lease: Option<Lease>) -> Outc
     match (job, lease) {
         (Some(job), Some(lease)) => {
             tracing::info!(deployment = %job.id, attempt = job.attempt, "its plan waits for approval");
-            let span = tracing::info_span!("job", deployment = %job.id, attempt = job.attempt);
+            let span = job.span();
             road.resume(job, &lease, leftover.workspace).instrument(span).await;
         }
         (_, lease) => {
@@ -220,7 +220,7 @@ async fn work(road: Road, leases: Leases, row: Queued) -> Outcome {
             if let Some(reason) = road.drain.stop.requested() {
                 lease.stop.request(reason);
             }
-            let span = tracing::info_span!("job", deployment = %job.id, attempt = job.attempt);
+            let span = job.span();
             road.travel(job, &lease).instrument(span).await;
             Outcome::Done
         }
@@ -232,7 +232,7 @@ async fn work(road: Road, leases: Leases, row: Queued) -> Outcome {
             metrics::counter!(series::CLAIMS_FAILED).increment(1);
             tracing::warn!(deployment = %row.id, %error, "a claim failed: trying again");
             tokio::select! {
-                () = sleep(around(PAUSE)) => {}
+                () = sleep(pause_after(&error, PAUSE)) => {}
                 () = road.drain.begun() => {}
             }
             Outcome::Waits(row)

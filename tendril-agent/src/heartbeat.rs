@@ -18,7 +18,7 @@ use crate::{
     contract::FIRST,
     health::Health,
     lease::{ClaimState, Leases},
-    pace::{Backoff, around, first_beat, first_pauses},
+    pace::{Beats, wish},
     series,
     session::{self, failure},
 };
@@ -62,15 +62,15 @@ const fn first() -> u32 {
 impl Heartbeat {
     /// The first beat proves the token. While the control plane cannot be reached it is tried again; a refusal is final.
     pub(crate) async fn first(&self) -> Result<(), Error> {
-        sleep(first_beat(self.spread)).await;
-        let mut backoff = first_pauses(self.period, self.spread);
+        let mut beats = Beats::starting(self.period, self.spread);
+        sleep(beats.first()).await;
         loop {
             match self.beat().await {
                 Ok(()) => return Ok(()),
                 Err(error) if is_refusal(&error) => return Err(error),
                 Err(error) => {
                     tracing::warn!(%error, "the control plane does not answer yet: trying again");
-                    sleep(backoff.after(&error)).await;
+                    sleep(beats.missed(wish(&error))).await;
                 }
             }
         }
@@ -78,18 +78,17 @@ impl Heartbeat {
 
     /// Beats for ever. Failures are said and survived: they never end a running job.
     pub(crate) async fn run(self) {
-        let mut backoff = Backoff::new(Duration::from_secs(2), self.period);
+        let mut beats = Beats::starting(self.period, self.spread);
         loop {
-            sleep(around(self.period)).await;
+            sleep(beats.answered()).await;
             while let Err(error) = self.beat().await {
                 if is_refusal(&error) {
                     tracing::error!(%error, "{}", advice(&error));
                 } else {
                     tracing::warn!(%error, "a heartbeat failed");
                 }
-                sleep(backoff.after(&error)).await;
+                sleep(beats.missed(wish(&error))).await;
             }
-            backoff.reset();
         }
     }
 

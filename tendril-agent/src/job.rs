@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use tracing::Span;
 use uuid::Uuid;
 
 use crate::{log_pipe::char_boundary, schema::kind_of, source::Origin};
@@ -25,6 +26,11 @@ impl Job {
     /// The name of this attempt, and of its directory.
     pub(crate) fn attempt_name(&self) -> String {
         format!("{}.{}", self.id, self.attempt)
+    }
+
+    /// What every line of the agent's own log is marked with that this job causes, whatever the log's level.
+    pub(crate) fn span(&self) -> Span {
+        tracing::error_span!("job", deployment = %self.id, attempt = self.attempt)
     }
 
     /// The state that it works on; none where `config_snapshot` names none that can be.

@@ -20,10 +20,7 @@ impl Backoff {
 
     /// The pause after one more failure; a server's own wish (`Retry-After`) is obeyed.
     pub(crate) fn after(&mut self, error: &Error) -> Duration {
-        match error.retry() {
-            Retry::After(wish) => self.next(Some(wish)),
-            _ => self.next(None),
-        }
+        self.next(wish(error))
     }
 
     /// The pause after one more failure. A server's wish is kept to the second, and not by everybody at once.
@@ -42,19 +39,55 @@ impl Backoff {
     }
 }
 
-/// When the first contact after a start comes: anywhere in the spread.
-pub(crate) fn first_beat(spread: Duration) -> Duration {
-    spread.mul_f64(fastrand::f64())
-}
-
 /// The mean, moved by up to 20 % in either direction.
 pub(crate) fn around(mean: Duration) -> Duration {
     mean.mul_f64(0.8 + 0.4 * fastrand::f64())
 }
 
-/// The pauses of an agent that has not been answered yet: those who wait for one control plane share its first moments.
-pub(crate) fn first_pauses(period: Duration, spread: Duration) -> Backoff {
-    Backoff::new(Duration::from_secs(1).max(spread), period.max(2 * spread))
+/// The pause after a failure that is no part of a series: the server's wish, or about this long.
+pub(crate) fn pause_after(error: &Error, mean: Duration) -> Duration {
+    if wish(error).is_some() { Backoff::new(mean, mean).after(error) } else { around(mean) }
+}
+
+/// When the beats of one agent come.
+#[derive(Clone, Debug)]
+pub(crate) struct Beats {
+    period: Duration,
+    spread: Duration,
+    pauses: Backoff,
+}
+
+impl Beats {
+    /// Of an agent that has just started. Until it is answered its pauses are long: those who wait for one control plane share
+    /// its first moments.
+    pub(crate) fn starting(period: Duration, spread: Duration) -> Self {
+        let pauses = Backoff::new(Duration::from_secs(1).max(spread), period.max(2 * spread));
+        Self { period, spread, pauses }
+    }
+
+    /// The first contact after a start comes anywhere in the spread.
+    pub(crate) fn first(&self) -> Duration {
+        self.spread.mul_f64(fastrand::f64())
+    }
+
+    /// The pause after a beat that was answered.
+    pub(crate) fn answered(&mut self) -> Duration {
+        self.pauses = Backoff::new(Duration::from_secs(2), self.period);
+        around(self.period)
+    }
+
+    /// The pause after a beat that was not.
+    pub(crate) fn missed(&mut self, wish: Option<Duration>) -> Duration {
+        self.pauses.next(wish)
+    }
+}
+
+/// What a server wishes (`Retry-After`).
+pub(crate) fn wish(error: &Error) -> Option<Duration> {
+    match error.retry() {
+        Retry::After(wish) => Some(wish),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -46,15 +46,15 @@ impl Fleet {
     fn requests(&self) -> Vec<Duration> {
         let mut all = Vec::new();
         for _ in 0..AGENTS {
-            let mut now = first_beat(self.timing.start_spread);
-            let mut backoff = first_pauses(self.timing.heartbeat, self.timing.start_spread);
+            let mut beats = Beats::starting(self.timing.heartbeat, self.timing.start_spread);
+            let mut now = beats.first();
             while now < self.away_until {
                 all.push(now);
-                now += backoff.next(self.retry_after);
+                now += beats.missed(self.retry_after);
             }
             all.extend([now; 3]);
             while now < WATCHED {
-                now += around(self.timing.heartbeat);
+                now += beats.answered();
                 all.push(now);
             }
         }

@@ -1,6 +1,6 @@
 //! What came back.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
@@ -93,9 +93,15 @@ pub(super) fn api_error(status: u16, headers: &HeaderMap, body: &[u8]) -> ApiErr
         hint: parsed.hint,
         retry_after: headers
             .get(RETRY_AFTER)
-            .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-            .map(Duration::from_secs),
+            .and_then(|value| retry_after(value.to_str().ok()?.trim(), SystemTime::now())),
     }
+}
+
+/// `Retry-After` in either of its forms: seconds, or a date, which may have passed.
+fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    let seconds = value.parse().ok().map(Duration::from_secs);
+    let until = |date: SystemTime| date.duration_since(now).unwrap_or_default();
+    seconds.or_else(|| httpdate::parse_http_date(value).ok().map(until))
 }
 
 #[cfg(test)]
@@ -114,6 +120,16 @@ mod tests {
         assert_eq!((with_range("*/0").affected(), with_range("*/0").count()), (None, Some(0)));
         assert_eq!((with_range("0-0/*").affected(), with_range("0-0/*").count()), (Some(1), None));
         assert_eq!((with_range("*/*").affected(), with_range("nonsense").count()), (None, None));
+    }
+
+    #[test]
+    fn a_server_may_say_when_to_come_again_in_seconds_or_as_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let wish = |value| retry_after(value, now).map(|wish| wish.as_secs());
+        assert_eq!(wish("120"), Some(120));
+        assert_eq!(wish("Sun, 06 Nov 1994 08:51:37 GMT"), Some(120));
+        assert_eq!(wish("Sun, 06 Nov 1994 08:00:00 GMT"), Some(0), "it has passed");
+        assert_eq!((wish("soon"), wish("-1")), (None, None));
     }
 
     #[test]

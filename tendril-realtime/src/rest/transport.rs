@@ -86,6 +86,8 @@ impl Transport {
                 }
                 Next::Pause(pause) => {
                     let drawn = backoff.next_pause();
+                    // A server's wish is kept to the second, and not by everybody in the same moment.
+                    let pause = pause.map(|wish| wish + drawn.min(Duration::from_secs(1)));
                     tokio::time::sleep(pause.unwrap_or(drawn)).await;
                 }
             }
