@@ -93,9 +93,7 @@ pub struct Agent {
 impl Agent {
     /// Puts an agent together; nothing is sent yet. Errors: [`AgentError::Client`].
     pub fn new(config: Config) -> Result<Self, AgentError> {
-        let secrets = Redactor::default();
-        secrets.hide(config.terraform.secrets());
-        secrets.hide(config.infracost.secrets());
+        let secrets = config.secrets.clone();
         if let Some(complaint) = config.infracost.complaint() {
             tracing::warn!("there will be no cost estimates: {complaint}");
         }
@@ -143,6 +141,7 @@ impl Agent {
                 tracing::error!(%error, "orphans cannot be waited for");
             }
         }));
+        let _threads = Background(tokio::spawn(self.health.clone().watch_threads()));
         let mut feed = Feed::open(&self.client, self.config.cluster_id, self.config.intake)
             .map_err(AgentError::Client)?;
         let heartbeat = self.heartbeat();

@@ -7,6 +7,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use tokio::{task::spawn_blocking, time::sleep};
 
 use crate::{
     approval::Approvals,
@@ -36,6 +37,8 @@ struct State {
     started: Instant,
     /// When the loop last showed that it runs.
     pulse: Instant,
+    /// When a thread for what blocks last took work.
+    threads: Instant,
     /// When the control plane last answered a heartbeat.
     heard: Option<Instant>,
     /// How many jobs wait in the queue.
@@ -68,6 +71,7 @@ impl Default for Health {
             readiness: Readiness::Starting,
             started: now,
             pulse: now,
+            threads: now,
             heard: None,
             queued: 0,
             contract: None,
@@ -124,6 +128,16 @@ impl Health {
         (state.pulse, state.queued) = (Instant::now(), queued);
     }
 
+    /// Shows for ever that the threads for what blocks still take work: without one, no log is written and no name is looked up.
+    pub(crate) async fn watch_threads(self) {
+        loop {
+            if spawn_blocking(|| {}).await.is_ok() {
+                self.state().threads = Instant::now();
+            }
+            sleep(PULSE).await;
+        }
+    }
+
     /// Whether jobs are told of as they come.
     pub(crate) fn intake(&self, is_live: bool) {
         self.state().is_live = is_live;
@@ -143,17 +157,25 @@ impl Health {
         }
     }
 
-    /// Whether the loop runs. That the control plane is away is no reason to restart an agent.
+    /// Whether the loop runs, and work that blocks is done. That the control plane is away is no reason to restart an agent.
     pub fn alive(&self) -> Result<(), String> {
         self.alive_at(Instant::now())
     }
 
     fn alive_at(&self, now: Instant) -> Result<(), String> {
-        let silent = now.saturating_duration_since(self.state().pulse);
-        if silent <= WEDGED {
-            return Ok(());
+        let (pulse, threads) = {
+            let state = self.state();
+            (state.pulse, state.threads)
+        };
+        for (last, what) in
+            [(pulse, "the main loop has not run"), (threads, "no thread was free for work that blocks")]
+        {
+            let silent = now.saturating_duration_since(last);
+            if silent > WEDGED {
+                return Err(format!("{what} for {} seconds", silent.as_secs()));
+            }
         }
-        Err(format!("the main loop has not run for {} seconds", silent.as_secs()))
+        Ok(())
     }
 
     fn unless_draining(&self, readiness: Readiness) {
@@ -281,6 +303,30 @@ fn memory() -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_agent_without_a_thread_for_what_blocks_is_not_alive() {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().max_blocking_threads(1).build().unwrap();
+        let health = Health::default();
+        let (open, gate) = std::sync::mpsc::channel::<()>();
+        let begun = health.state().threads;
+        runtime.block_on(async {
+            let taken = spawn_blocking(move || gate.recv().is_err());
+            let watching = tokio::spawn(health.clone().watch_threads());
+            sleep(Duration::from_millis(50)).await;
+            assert_eq!(health.state().threads, begun);
+            drop(open);
+            assert!(taken.await.unwrap());
+            while health.state().threads == begun {
+                sleep(Duration::from_millis(1)).await;
+            }
+            watching.abort();
+        });
+        let later = Instant::now() + Duration::from_secs(30);
+        health.state().pulse = later;
+        assert!(health.alive_at(later).unwrap_err().contains("no thread was free"));
+    }
 
     #[test]
     fn a_loop_that_stands_still_is_found_out_and_an_absent_control_plane_is_not() {

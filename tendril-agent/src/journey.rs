@@ -4,6 +4,7 @@ use std::{io, sync::Arc, time::Instant};
 
 use tendril_realtime::Rest;
 use tokio::task::JoinHandle;
+use tracing::Instrument as _;
 
 use crate::{
     approval::Approvals,
@@ -90,7 +91,7 @@ impl Road {
         })
         .await?;
         let sink = LogSink::new(self.rest.clone(), job.id, job.attempt, rules.flush_after);
-        let upload = tokio::spawn(sink.upload(reader));
+        let upload = tokio::spawn(sink.upload(reader).in_current_span());
         Ok(Opened { workspace, log: self.log(spool), upload })
     }
 
@@ -100,10 +101,11 @@ impl Road {
         let log_dir = workspace.log_dir();
         let (spool, mut reader) = blocking(move || LogSpool::resume(&log_dir, rules)).await?;
         let mut sink = LogSink::new(self.rest.clone(), job.id, job.attempt, rules.flush_after);
-        let upload = tokio::spawn(async move {
+        let upload = async move {
             reader.skip_to(sink.last_stored().await)?;
             sink.upload(reader).await
-        });
+        };
+        let upload = tokio::spawn(upload.in_current_span());
         Ok(Opened { workspace, log: self.log(spool), upload })
     }
 

@@ -1,12 +1,13 @@
 //! The claims that this agent holds, and what the control plane says about them.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use serde::Deserialize;
 use tokio::sync::Notify;
+use tracing::Span;
 use uuid::Uuid;
 
 use crate::{
@@ -16,19 +17,25 @@ use crate::{
     stop::{Stop, StopReason},
 };
 
+/// How many cancels of claims that nobody holds are kept. They are rare, and most are of other agents of the cluster.
+const EARLY: usize = 256;
+
 /// Every claim of this agent. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Leases {
     held: Arc<Mutex<HashMap<Uuid, Held>>>,
+    /// Claims that nobody holds and whose jobs are cancelled: the cancel may overtake the answer to the claim.
+    early: Arc<Mutex<VecDeque<Uuid>>>,
 }
 
 /// What is told about a claim reaches its job here.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Held {
     /// The name of the job's directory.
     attempt: String,
     stop: Stop,
     doubted: Arc<Notify>,
+    span: Span,
 }
 
 /// One held claim; given back when dropped.
@@ -63,8 +70,17 @@ pub(crate) struct ClaimState {
 impl Leases {
     /// Holds the claim of a job that was won.
     pub(crate) fn hold(&self, job: &Job) -> Lease {
-        let held = Held { attempt: job.attempt_name(), ..Held::default() };
+        let held = Held {
+            attempt: job.attempt_name(),
+            stop: Stop::default(),
+            doubted: Arc::default(),
+            span: job.span(),
+        };
         self.held().insert(job.claim_token, held.clone());
+        // Looked at after the claim is held: a cancel is told to the one or found here.
+        if self.early().contains(&job.claim_token) {
+            held.stop.request(StopReason::Cancelled);
+        }
         Lease { leases: self.clone(), claim_token: job.claim_token, stop: held.stop, doubted: held.doubted }
     }
 
@@ -79,6 +95,7 @@ impl Leases {
             let Some(held) = self.held().get(&claim.claim_token).cloned() else { continue };
             if let Some(reason) = claim.verdict() {
                 if reason == StopReason::Fenced && held.stop.requested().is_none() {
+                    let _job = held.span.enter();
                     tracing::warn!(
                         deployment_claim = %claim.claim_token, status = ?claim.status,
                         "the control plane does not count this claim as ours any more: ending its run politely"
@@ -91,10 +108,16 @@ impl Leases {
         }
     }
 
-    /// The user asked to cancel the job of this claim, if it is one of ours.
+    /// The user asked to cancel the job of this claim, which may be one that this agent is about to hold, or another's.
     pub(crate) fn cancel(&self, claim_token: Uuid) {
-        if let Some(held) = self.held().get(&claim_token) {
-            held.stop.request(StopReason::Cancelled);
+        let mut early = self.early();
+        match self.held().get(&claim_token) {
+            Some(held) => held.stop.request(StopReason::Cancelled),
+            None if early.contains(&claim_token) => {}
+            None => {
+                early.truncate(EARLY - 1);
+                early.push_front(claim_token);
+            }
         }
     }
 
@@ -122,6 +145,10 @@ impl Leases {
     /// Cuts every job's patience short.
     pub(crate) fn hasten_all(&self) {
         self.held().values().for_each(|held| held.stop.hasten());
+    }
+
+    fn early(&self) -> MutexGuard<'_, VecDeque<Uuid>> {
+        self.early.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<Uuid, Held>> {
@@ -217,6 +244,19 @@ mod tests {
             (one.stop.requested(), two.stop.requested()),
             (None, Some(StopReason::DiskFull(shortage)))
         );
+    }
+
+    #[test]
+    fn a_cancel_that_overtakes_the_answer_to_its_claim_is_kept() {
+        let leases = Leases::default();
+        let job = Job { id: Uuid::nil(), attempt: 1, claim_token: Uuid::new_v4(), config: Value::Null };
+        leases.cancel(job.claim_token);
+        for _ in 1..EARLY {
+            leases.cancel(Uuid::new_v4());
+        }
+        assert_eq!(leases.hold(&job).stop.requested(), Some(StopReason::Cancelled));
+        leases.cancel(Uuid::new_v4());
+        assert_eq!(leases.early().len(), EARLY, "cancels of others take no room for ever");
     }
 
     #[test]

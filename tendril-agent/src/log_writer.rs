@@ -63,7 +63,8 @@ impl LogWriter {
         let (queue, entries) = mpsc::channel(QUEUE);
         let runtime = Handle::current();
         let desk = Desk::new(spool, redactor);
-        tokio::task::spawn_blocking(move || desk.work(entries, &runtime));
+        let span = tracing::Span::current();
+        tokio::task::spawn_blocking(move || span.in_scope(|| desk.work(entries, &runtime)));
         Self { queue }
     }
 

@@ -9,6 +9,7 @@ use tokio::{
     sync::{Notify, watch},
     time::sleep,
 };
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::{
@@ -262,7 +263,8 @@ impl ProgressBoard {
         let stop = lease.stop.clone();
         let (wanted, wishes) = watch::channel(Wanted::default());
         let (told, stored) = watch::channel(0);
-        tokio::spawn(tell(reporter, wishes, told, stop.clone(), Arc::clone(&lease.doubted)));
+        let telling = tell(reporter, wishes, told, stop.clone(), Arc::clone(&lease.doubted));
+        tokio::spawn(telling.in_current_span());
         Self { wanted, stored, stop }
     }
 

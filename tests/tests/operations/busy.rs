@@ -27,7 +27,7 @@ async fn beats_claims_and_log_lines_come_again_when_a_busy_server_wished_it() {
 
     let fault = RequestFault::Status { code: 429, retry_after: Some(WISH) };
     // What is read is spared: it is by reading that the agent learns of the other job.
-    let storm = ["POST", "PATCH"].map(|method| {
+    let busy = ["POST", "PATCH"].map(|method| {
         let writes = Target::all().method(method).path("/rest/v1/").role("tendril_agent");
         stack.faults().on_requests(fault.clone(), writes)
     });
@@ -48,7 +48,7 @@ async fn beats_claims_and_log_lines_come_again_when_a_busy_server_wished_it() {
     })
     .await;
     let all = kinds.map(|kind| (kind, times(kind)));
-    storm.into_iter().for_each(Injection::lift);
+    busy.into_iter().for_each(Injection::lift);
     for (kind, times) in all {
         let gaps: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(gaps.iter().all(|gap| *gap >= WISH && *gap < WISH + LATE), "{kind:?}: {gaps:?}");

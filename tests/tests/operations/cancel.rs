@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use supabase_local::{Cut, RequestFault, Target};
 use tendril_tests::{Deployment, Row, World, until};
 
 /// A cancel is seen by Realtime, not by the next heartbeat.
@@ -69,6 +70,79 @@ async fn a_cancel_in_each_phase_is_seen_soon_and_ends_cancelled() {
         job.log().await.assert_complete(&row);
         drop(agent);
     }
+}
+
+#[tokio::test]
+async fn without_realtime_a_cancel_is_seen_with_the_next_heartbeat() {
+    let world = World::start().await;
+    let Some(stack) = world.project.stack("Realtime is switched off") else { return };
+    let cluster = world.cluster().await;
+    let gate = world.path("began");
+    let mut setup = world.agent(&cluster).terraform(&tendril_tests::fixtures("terraform-that-lingers"));
+    setup.cli.heartbeat = Some("2s".to_owned());
+    let _agent = setup.env("AWS_LINGERS_IN", "apply").env("AWS_GATE", gate.to_str().expect("a path")).start();
+    cluster.online().await;
+    let variables = json!({"ledger": world.path("ledger"), "ticket": "1"});
+    let job = cluster.queue(json!({"template": "ticket", "variables": variables})).await;
+    until("apply begins", async || if gate.exists() { Ok(()) } else { Err("not yet".to_owned()) }).await;
+    stack.faults().refuse_realtime(true);
+    stack.faults().cut_sockets(Cut::Abrupt);
+    let (row, took) = cancel_twice(&job).await;
+    assert_eq!(row.status, "CANCELLED", "{row:?}");
+    // The longest pause between two beats, and what the end takes.
+    assert!(took < Duration::from_millis(2400) + SOON, "{took:?}");
+    job.log().await.assert_complete(&row);
+}
+
+#[tokio::test]
+async fn a_cancel_that_overtakes_the_answer_to_the_claim_is_not_forgotten() {
+    let world = World::start().await;
+    let Some(stack) = world.project.stack("the answer to a claim is late") else { return };
+    let cluster = world.cluster().await;
+    let _agent = world.agent(&cluster).stand_in().start();
+    cluster.online().await;
+    let ticket = |number: &str| json!({"template": "ticket", "variables": {"ledger": world.path("ledger"), "ticket": number}});
+    // Rows flow before the next one comes.
+    assert_eq!(cluster.queue(ticket("1")).await.ended().await.status, "SUCCESS");
+    let claims = Target::all().method("PATCH").path("/rest/v1/deployments").times(1);
+    let late = stack.faults().on_requests(RequestFault::Delay(Duration::from_secs(2)), claims);
+    let job = cluster.queue(ticket("2")).await;
+    job.becomes("is claimed", |row| row.status == "PROCESSING").await;
+    cancel(&job).await;
+    let row = job.ended().await;
+    assert_eq!(late.struck(), 1);
+    assert_eq!(
+        (row.status.as_str(), row.error_message.as_deref()),
+        ("CANCELLED", Some("Cancelled before init began.")),
+        "{row:?}"
+    );
+    job.log().await.assert_complete(&row);
+}
+
+#[tokio::test]
+async fn a_cancel_while_another_one_holds_the_states_lock_is_seen_soon() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let _agent = world
+        .agent(&cluster)
+        .env("TENDRIL_STATE_BACKEND", "pg")
+        .env("PG_CONN_STR", format!("{}?sslmode=disable", world.project.database_url))
+        .start();
+    let snapshot = |action: &str| json!({"template": "count", "stack": "prod", "action": action, "variables": {"lines": 2}});
+    assert_eq!(cluster.queue(snapshot("apply")).await.ended().await.status, "SUCCESS");
+    let schema =
+        "select schema_name from information_schema.schemata where schema_name like 'tendril\\_count%'";
+    let schema: String = world.database.query_one(schema, &[]).await.expect("one schema").get(0);
+    let lock = format!("select pg_advisory_lock(id) from {schema}.states where name = 'default'");
+    let other = world.project.database().await;
+    other.simple_query(&lock).await.expect("the lock");
+    let job = cluster.queue(snapshot("destroy")).await;
+    job.becomes("waits in PLAN", |row| row.phase.as_deref() == Some("PLAN")).await;
+    job.says("terraform plan").await;
+    let (row, took) = cancel_twice(&job).await;
+    assert_eq!(row.status, "CANCELLED", "{row:?}");
+    assert!(took < 2 * SOON, "{took:?}");
+    job.log().await.assert_complete(&row);
 }
 
 #[tokio::test]

@@ -36,6 +36,30 @@ async fn a_drain_takes_nothing_more_and_is_not_ready_at_once() {
 }
 
 #[tokio::test]
+async fn what_is_queued_a_tenth_of_a_second_after_the_signal_stays_queued() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let mut agent = world.agent(&cluster).concurrency(16).start();
+    let variables = json!({"lines": 4, "gate": world.path("gate")});
+    let running = cluster.queue(json!({"template": "count", "variables": variables})).await;
+    running.says("at the gate").await;
+    agent.signal(Signal::TERM);
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut late = Vec::new();
+    for number in 0..10 {
+        let job = json!({"template": "count", "stack": format!("s{number}"), "variables": {"lines": 2}});
+        late.push(cluster.queue(job).await);
+    }
+    std::fs::write(world.path("gate"), "").expect("the gate opens");
+    assert_eq!(agent.ended().await.code(), Some(0));
+    assert_eq!(running.row().await.status, "SUCCESS");
+    for job in late {
+        let row = job.row().await;
+        assert_eq!((row.status.as_str(), row.attempt), ("QUEUED", 0), "{row:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_job_that_does_not_fit_is_interrupted_and_its_end_stored_within_the_grace() {
     let world = World::start().await;
     let cluster = world.cluster().await;

@@ -1,6 +1,7 @@
 //! What an operator meets: health, drain, cancels, cost estimates, intake, state backends, API keys, tokens, `doctor`; on the local stack.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+mod busy;
 mod cancel;
 mod compatibility;
 mod cost;
@@ -9,6 +10,7 @@ mod drain;
 mod health;
 mod intake;
 mod keys;
+mod log;
 mod probe;
 mod source;
 mod source_faults;
