@@ -127,7 +127,7 @@ impl Crash {
         match (place.split('.').next().unwrap_or(place), place, time) {
             ("claim" | "workspace", ..) | (_, "step.begins" | "step.ended", 1 | 2) => &[AGAIN],
             (_, "writer.line", 1 | 10) => &[AGAIN],
-            (_, "step.begins" | "step.ended", _) | ("apply", ..) | (_, "ending.made", _) => &[LOST],
+            (_, "step.begins" | "step.ended" | "ending.made", _) | ("apply", ..) => &[LOST],
             // The plan has at most 300 lines.
             (_, "writer.line", 600..) => &[LOST],
             ("ending", ..) => &[ENDED],
