@@ -245,7 +245,7 @@ impl Agent {
                 let (disk, config) = (disk.clone(), Arc::clone(&config));
                 let plugins = config.terraform.plugin_cache().map(Path::to_path_buf);
                 let measure = move || {
-                    let mirrors = || git::sweep(&config.work_dir);
+                    let mirrors = |wanted| git::sweep(&config.work_dir, wanted);
                     disk.measure(&config.work_dir, plugins.as_deref(), config.work_limit, mirrors)
                 };
                 match spawn_blocking(measure).await {

@@ -62,7 +62,7 @@ impl fmt::Display for Shortage {
 impl Disk {
     /// Measures; blocks for as long as it takes to walk the directory. Where it is too full, or the file system nearly is,
     /// kept providers that no run works with are thrown away, those first that no run used for longest. Where that is not
-    /// enough, `throw_away` removes what else was only kept to save a download. Answers the attempt that takes most, by the
+    /// enough, `throw_away`, told how much is wanted, removes what else was kept to save a download. Answers the attempt that takes most, by the
     /// name of its directory, if there is too little room all the same; unless others filled the disk, so that the end of
     /// jobs would help nobody.
     pub(crate) fn measure(
@@ -70,7 +70,7 @@ impl Disk {
         work_dir: &Path,
         plugins: Option<&Path>,
         limit: u64,
-        throw_away: impl FnOnce(),
+        throw_away: impl FnOnce(u64),
     ) -> Option<(String, Shortage)> {
         self.judge(work_dir, plugins, limit, || Space::of(work_dir), throw_away)
     }
@@ -81,7 +81,7 @@ impl Disk {
         plugins: Option<&Path>,
         limit: u64,
         space: impl Fn() -> Space,
-        throw_away: impl FnOnce(),
+        throw_away: impl FnOnce(u64),
     ) -> Option<(String, Shortage)> {
         let wanted =
             |used: u64, there: Space| used.saturating_sub(limit).max(there.room().saturating_sub(there.free));
@@ -103,8 +103,9 @@ impl Disk {
                 Err(error) => tracing::error!(%error, "kept providers cannot be removed"),
             }
         }
-        if wanted(used, there) > 0 {
-            throw_away();
+        let short = wanted(used, there);
+        if short > 0 {
+            throw_away(short);
             (used, there) = (usage(work_dir), space());
         }
         let free = there.free;
@@ -245,7 +246,7 @@ mod tests {
         let newest = keep(&plugins, "3.0.0", 200_000, 1);
         let run = run_with(dir.path(), &needed);
         let disk = Disk::default();
-        let judge = |limit| disk.judge(dir.path(), Some(&plugins), limit, || PLENTY, || {});
+        let judge = |limit| disk.judge(dir.path(), Some(&plugins), limit, || PLENTY, |_| {});
         judge(1_000_000);
         assert!(!disk.is_full() && disk.used() >= 600_000, "{}", disk.used());
         judge(500_000);
@@ -272,14 +273,14 @@ mod tests {
         let disk = Disk::default();
         // 10 GiB, as the chart's volume, with the limit of the same size.
         let total = 10 * 1024 * 1024 * 1024;
-        let judge = |free| disk.judge(dir.path(), Some(&plugins), total, || Space { free, total }, || {});
+        let judge = |free| disk.judge(dir.path(), Some(&plugins), total, || Space { free, total }, |_| {});
         judge(ROOM);
         assert!(old.exists());
         judge(ROOM - 100_000);
         assert!(!old.exists() && new.exists() && !disk.is_full());
         // A small volume is not emptied again and again.
         let small =
-            |free| disk.judge(dir.path(), Some(&plugins), total, || Space { free, total: ROOM / 2 }, || {});
+            |free| disk.judge(dir.path(), Some(&plugins), total, || Space { free, total: ROOM / 2 }, |_| {});
         small(ROOM / 4);
         assert!(new.exists());
     }
@@ -293,7 +294,7 @@ mod tests {
         let run = run_with(dir.path(), &used);
         plugin_cache::mark_used(&run.data_dir());
         fs::remove_dir_all(run.data_dir()).unwrap();
-        Disk::default().judge(dir.path(), Some(&plugins), 350_000, || PLENTY, || {});
+        Disk::default().judge(dir.path(), Some(&plugins), 350_000, || PLENTY, |_| {});
         assert!(used.exists() && !other.exists());
     }
 
@@ -308,8 +309,8 @@ mod tests {
             fs::write(dir.path().join(name).join("claim.json"), "{}").unwrap();
         }
         let disk = Disk::default();
-        assert_eq!(disk.measure(dir.path(), None, 32 << 20, || {}), None);
-        let (name, shortage) = disk.measure(dir.path(), None, 4 << 20, || {}).unwrap();
+        assert_eq!(disk.measure(dir.path(), None, 32 << 20, |_| {}), None);
+        let (name, shortage) = disk.measure(dir.path(), None, 4 << 20, |_| {}).unwrap();
         assert_eq!(name, "large.2");
         assert_eq!(
             shortage.to_string(),

@@ -145,7 +145,7 @@ fn templates(config: &Config) -> Result<(), String> {
 
 fn disk(config: &Config) -> Result<(), String> {
     let disk = Disk::default();
-    disk.measure(&config.work_dir, None, config.work_limit, || {});
+    disk.measure(&config.work_dir, None, config.work_limit, |_| {});
     if disk.is_full() {
         return Err(format!(
             "{} holds {} MiB, or its volume is full, so that no job would be claimed: make room, or raise --work-limit / TENDRIL_WORK_LIMIT",

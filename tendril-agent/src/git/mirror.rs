@@ -13,6 +13,7 @@ use std::{
 };
 
 use crate::{
+    disk::usage,
     orphans,
     source::{Source, digest, readable},
     turn,
@@ -26,16 +27,27 @@ pub(crate) fn root(work_dir: &Path) -> PathBuf {
     work_dir.join("git")
 }
 
-/// Throws away every mirror that nobody uses now.
-pub(crate) fn sweep(work_dir: &Path) {
+/// Throws mirrors away that nobody uses now, those first that were used longest ago, until so much is freed. Blocks.
+pub(crate) fn sweep(work_dir: &Path, wanted: u64) {
     let entries = fs::read_dir(root(work_dir)).into_iter().flatten().filter_map(Result::ok);
     let locks =
         entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "lock"));
-    for lock in locks {
-        let removed =
-            turn::take(&lock).and_then(|turn| turn.map_or(Ok(()), |_| remove(&lock.with_extension(""))));
-        if let Err(error) = removed {
-            tracing::error!(mirror = %lock.display(), %error, "a mirror of a Git repository cannot be removed");
+    // The file of the turn is made anew with each turn.
+    let used = |lock: PathBuf| Some((fs::metadata(&lock).ok()?.modified().ok()?, lock));
+    let mut locks: Vec<_> = locks.filter_map(used).collect();
+    locks.sort();
+    let mut freed = 0;
+    for (_, lock) in locks {
+        if freed >= wanted {
+            break;
+        }
+        let mirror = lock.with_extension("");
+        let size = usage(&mirror);
+        match turn::take(&lock).and_then(|turn| turn.map(|_turn| remove(&mirror)).transpose()) {
+            Ok(removed) => freed += removed.map_or(0, |()| size),
+            Err(error) => {
+                tracing::error!(mirror = %mirror.display(), %error, "a mirror of a Git repository cannot be removed");
+            }
         }
     }
 }
@@ -161,10 +173,15 @@ mod tests {
         }
         drop(idle.turn().await.unwrap());
         let turn = used.turn().await.unwrap();
-        sweep(dir.path());
+        for file in [used.dir().join("HEAD"), idle.dir().join("HEAD")] {
+            fs::write(file, vec![1; 10_000]).unwrap();
+        }
+        sweep(dir.path(), 0);
+        assert!(idle.dir().exists(), "nothing is wanted");
+        sweep(dir.path(), u64::MAX);
         assert!(used.dir().exists() && !idle.dir().exists());
         drop(turn);
-        sweep(dir.path());
+        sweep(dir.path(), 1);
         assert!(!used.dir().exists());
     }
 }
