@@ -71,6 +71,10 @@ impl Respond for Desk {
         }
         match (request.method.as_str(), path.as_str()) {
             ("POST", "deployment_logs") => told.store(&body),
+            ("GET", "deployment_logs") => {
+                let last = told.logs.keys().max().map(|seq| json!({"seq": seq}));
+                ResponseTemplate::new(200).set_body_json(Value::from_iter(last))
+            }
             ("PATCH", "deployments") => {
                 told.patches.push(body);
                 let row = told.row.clone().unwrap_or_else(|| json!({"id": "x"}));
