@@ -124,16 +124,31 @@ impl Crash {
         const LOST: (&str, i32) = ("FAILED", 1);
         const ENDED: (&str, i32) = ("SUCCESS", 1);
         let (place, time) = self.before().unwrap_or((self.place, self.time));
-        match (place.split('.').next().unwrap_or(place), place, time) {
-            ("claim" | "workspace", ..) | (_, "step.begins" | "step.ended", 1 | 2) => &[AGAIN],
-            (_, "writer.line", 1 | 10) => &[AGAIN],
-            (_, "step.begins" | "step.ended" | "ending.made", _) | ("apply", ..) => &[LOST],
+        match (place, time) {
+            (
+                "claim.answered" | "claim.won" | "workspace.made" | "workspace.claimed" | "workspace.logging",
+                _,
+            )
+            | ("step.begins" | "step.ended", 1 | 2)
+            | ("holder.kept", 1)
+            | ("writer.line", 1 | 10) => &[AGAIN],
             // The plan has at most 300 lines.
-            (_, "writer.line", 600..) => &[LOST],
-            ("ending", ..) => &[ENDED],
+            (
+                "step.begins" | "step.ended" | "holder.kept" | "apply.kept" | "apply.settled" | "ending.made",
+                _,
+            )
+            | ("writer.line", 600..) => &[LOST],
+            // A plan that waits for approval goes on waiting.
+            ("approval.kept" | "workspace.removing", _) => &[ENDED],
+            _ if place.starts_with("ending.") => &[ENDED],
             // Lines and chunks are of the plan or of the apply, or still on their way when all is over, as it comes.
             _ => &[AGAIN, LOST, ENDED],
         }
+    }
+
+    /// Whether it can end well in its first attempt though no end was on disk: the row had it, or it went on.
+    fn goes_on(self) -> bool {
+        matches!(self.place, "approval.kept" | "ending.stored" | "workspace.removing" | "ending.removed")
     }
 
     /// Where the first of two lives ends.
@@ -208,10 +223,7 @@ impl Crash {
         if kept.is_some_and(|kept| told != (kept, 1)) {
             return Err(format!("{kept:?} was on disk, and the row says {row:?}"));
         }
-        if kept.is_none()
-            && told == ("SUCCESS", 1)
-            && !matches!(self.place, "ending.stored" | "ending.removed")
-        {
+        if kept.is_none() && told == ("SUCCESS", 1) && !self.goes_on() {
             return Err(format!("nobody knew of an end, and the row says {row:?}"));
         }
         if row.status == "FAILED" && row.error_code.as_deref() != Some("AGENT_LOST") {
