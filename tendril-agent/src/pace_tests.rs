@@ -62,8 +62,14 @@ impl Fleet {
         all
     }
 
-    /// Requests in the busiest second, over those in a mean one.
+    /// Requests in the busiest second, over those in a mean one; as it usually is, for chance has a say in each start.
     fn peak(&self) -> f64 {
+        let mut peaks: Vec<f64> = (0..9).map(|_| self.peak_of_one_start()).collect();
+        peaks.sort_by(f64::total_cmp);
+        peaks[peaks.len() / 2]
+    }
+
+    fn peak_of_one_start(&self) -> f64 {
         let mut seconds = BTreeMap::<u64, f64>::new();
         for at in self.requests() {
             *seconds.entry(at.as_secs()).or_default() += 1.0;
