@@ -17,7 +17,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::from_cli(&Cli::parse())?;
-    install_log(config.log_format, &config.log_filter);
+    install_log(&config);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let shutdown = Shutdown::new();
     runtime.block_on(async {
