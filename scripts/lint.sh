@@ -9,6 +9,7 @@ skip() { printf 'lint: skipped, %s is not here: %s\n' "$1" "$2"; }
 
 cargo fmt --all --check
 cargo clippy --workspace --all-targets --quiet -- -D warnings
+cargo clippy --package tendril-agent --features failpoints --examples --quiet -- -D warnings
 RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --quiet
 
 scripts=(scripts/*.sh .ci/run templates/*/*.sh tendril-agent/image/*.sh)
