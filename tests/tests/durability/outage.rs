@@ -180,7 +180,7 @@ async fn beyond_the_spools_limit_head_and_tail_are_kept_with_one_marker() {
         .join(format!("{}.1/log", deployment.id));
     until("the end of the story is on disk", async || {
         // A segment that was just begun may have nothing in it.
-        let texts =
+        let mut texts =
             segments(&spool).into_iter().rev().map(|path| fs::read_to_string(path).unwrap_or_default());
         let last = texts.find(|text| !text.is_empty()).unwrap_or_default();
         if last.contains("at the gate") { Ok(()) } else { Err(format!("{:?}", last.lines().last())) }
