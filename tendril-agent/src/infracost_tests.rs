@@ -62,8 +62,8 @@ fn a_named_program_that_is_not_there_or_does_not_run_is_a_problem() {
 
 fn command(line: Line, key: Option<&str>) -> Result<(runner::Command, Desk), String> {
     let program = Program { path: "/bin/infracost".into(), version: "0.0.0".to_owned(), line };
-    let workspace = Workspace::at(PathBuf::from("/work/job.1"));
-    let desk = Desk::new(&workspace, Path::new("/work"));
+    let workspace = Workspace::at(PathBuf::from("/srv/job.1"));
+    let desk = Desk::new(&workspace, Path::new("/srv"));
     let patience = runner::Patience { graceful: VERSION_LIMIT, forced: VERSION_LIMIT };
     let key = Key::from_values(key, None).unwrap();
     let infracost = Infracost { found: Found::Program(program.clone()), key };
@@ -74,12 +74,12 @@ fn command(line: Line, key: Option<&str>) -> Result<(runner::Command, Desk), Str
 fn each_line_is_spoken_to_in_its_own_words() {
     let words = |line| {
         let (command, _) = command(line, Some("k")).unwrap();
-        assert_eq!(command.dir, Path::new("/work/job.1/run/module"));
+        assert_eq!(command.dir, Path::new("/srv/job.1/run/module"));
         command.args.join(OsStr::new(" ")).into_string().unwrap()
     };
     assert_eq!(
         words(Line::Zero),
-        "breakdown --path . --format json --out-file /work/job.1/run/.infracost/estimate.json --no-color --log-level warn"
+        "breakdown --path . --format json --out-file /srv/job.1/run/.infracost/estimate.json --no-color --log-level warn"
     );
     assert_eq!(words(Line::Two), "scan --json .");
 }
@@ -95,8 +95,8 @@ fn each_line_gets_its_key_and_nothing_of_the_others() {
         assert_eq!((value(own), value(other)), (Some("the-key"), None));
         assert_eq!(value("INFRACOST_SKIP_UPDATE_CHECK"), Some("true"));
         assert_eq!(value("INFRACOST_DISABLE_ENVFILE"), Some("true"), "a template's .env sets nothing");
-        assert_eq!(value("HOME"), Some("/work/job.1/run/.infracost/home"));
-        assert_eq!(value("TF_DATA_DIR"), Some("/work/job.1/run/data"), "the mark of the attempt's processes");
+        assert_eq!(value("HOME"), Some("/srv/job.1/run/.infracost/home"));
+        assert_eq!(value("TF_DATA_DIR"), Some("/srv/job.1/run/data"), "the mark of the attempt's processes");
         let cloud = |name: &&OsString| {
             name.to_str().is_some_and(|name| name.starts_with("AWS_") || name.starts_with("TENDRIL_"))
         };
@@ -108,7 +108,7 @@ fn each_line_gets_its_key_and_nothing_of_the_others() {
     assert_eq!(two.env.get(OsStr::new("INFRACOST_CLI_PLUGIN_AUTO_UPDATE")), Some(&"false".into()));
     assert_eq!(
         two.env.get(OsStr::new("INFRACOST_CLI_PLUGIN_CACHE_DIRECTORY")),
-        Some(&"/work/infracost/plugins".into())
+        Some(&"/srv/infracost/plugins".into())
     );
 }
 
