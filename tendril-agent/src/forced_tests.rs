@@ -33,22 +33,6 @@ async fn the_lock_is_left_and_removed_by_the_next_run(bench: &Bench, server: &St
 }
 
 #[tokio::test]
-async fn a_terraform_that_cannot_store_its_state_leaves_after_the_second_interrupt_and_its_lock_is_known() {
-    let server = StateServer::start().await;
-    let mut bench = Bench::with_state(&server).await;
-    bench.config.timing.apply_cancel_grace = Duration::from_millis(300);
-    // The plan gave its lock back; the apply writes its state.
-    server.kept(|kept| kept.stalls = Some(("POST", 1)));
-    tokio::join!(bench.travel(gate(0)), cancel_when_hanging(&bench, &server));
-    assert_eq!(bench.end()["status"], "CANCELLED");
-    assert_eq!(
-        bench.message(),
-        "Cancelled during apply: it ended after a second interrupt (SIGINT). What it changed last may be missing in the state: compare them. A lock that it left is removed by this agent's next run of the same state."
-    );
-    the_lock_is_left_and_removed_by_the_next_run(&bench, &server).await;
-}
-
-#[tokio::test]
 async fn a_terraform_that_is_killed_while_it_stores_its_state_leaves_a_lock_that_is_known() {
     let server = StateServer::start().await;
     let mut bench = Bench::with_state(&server).await;
