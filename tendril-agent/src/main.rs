@@ -57,7 +57,8 @@ fn examine(cli: &Cli) -> ExitCode {
 fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        // Each job has one for its log, those that wait for approval too; they are made when they are needed.
+        // Each job has one for its log, those that wait for approval too; they are made when they are needed. Where so many
+        // wait that none is free, the liveness probe says it.
         .max_blocking_threads(512)
         .thread_keep_alive(std::time::Duration::from_secs(2))
         .build()?;

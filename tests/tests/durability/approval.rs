@@ -4,7 +4,7 @@ use std::fs;
 
 use rustix::process::Signal;
 use serde_json::json;
-use tendril_tests::{Deployment, World};
+use tendril_tests::{Deployment, Story, World};
 
 /// Waits until the plan is shown; answers its digest.
 async fn shown(world: &World, job: &Deployment) -> String {
@@ -76,4 +76,36 @@ async fn plans_that_are_approved_together_are_applied_within_the_concurrency() {
     fs::write(&gates[1].1, "").expect("the second gate opens");
     assert_eq!(jobs[1].ended().await.status, "SUCCESS");
     assert_eq!(third.ended().await.status, "SUCCESS");
+}
+
+/// A person may take days. However many plans wait, the agent hears the word about each, takes other work, and is alive.
+#[tokio::test]
+async fn many_plans_that_wait_hold_up_nothing() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let _agent = world.agent(&cluster).narrator().concurrency(1).start();
+    let story = Story { planned: 1, lines: 2, ..Story::default() };
+    let orders = (0..20).map(|n| {
+        let mut order = story.config();
+        order["stack"] = json!(format!("s{n}"));
+        order["approval"] = json!(true);
+        order
+    });
+    let jobs = cluster.queue_all(orders).await;
+    let mut plans = Vec::new();
+    for job in &jobs {
+        plans.push(shown(&world, job).await);
+    }
+    approve(&jobs[19], &plans[19]).await;
+    let row = jobs[19].ended().await;
+    assert_eq!(row.status, "SUCCESS", "{row:?}");
+    let ask = "update public.deployments set cancel_requested_at = now() where id = $1";
+    world.database.execute(ask, &[&jobs[18].id]).await.expect("a cancel");
+    let row = jobs[18].ended().await;
+    assert_eq!(row.status, "CANCELLED", "{row:?}");
+    // It has room for others, and their logs arrive while they run.
+    let other = cluster.queue(story.config()).await;
+    let row = other.ended().await;
+    assert_eq!(row.status, "SUCCESS", "{row:?}");
+    other.log().await.assert_complete(&row);
 }
