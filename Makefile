@@ -4,7 +4,7 @@ SHELL := bash
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 ARGS ?=
 
-.PHONY: help setup demo test bench bench-crash bench-peers lint image check check-functions check-clients check-templates check-chart check-workflows check-image check-package
+.PHONY: help setup demo test bench bench-crash bench-peers verify lint image check check-functions check-clients check-templates check-chart check-workflows check-image check-package
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -21,7 +21,7 @@ test: setup ## All tests
 	cargo build -p tendril-agent --bins
 	scripts/test.sh $(ARGS)
 
-bench: setup ## Latency, throughput, memory
+bench: setup ## Latency, throughput, memory; ARGS='-- --check' fails where a bound is missed
 	cargo build --release -p tendril-agent --bins
 	cargo bench -p tendril-tests --bench deployment --bench log $(ARGS)
 
@@ -31,6 +31,9 @@ bench-crash: setup ## The agent killed at each of its fail points with five seed
 
 bench-peers: ## tendril-realtime beside other clients of Supabase Realtime; needs node, npm, python3, two cores
 	tendril-realtime/benches/side-by-side/run.py $(ARGS)
+
+verify: setup ## Everything a release needs, in about an hour, with one table at the end; ARGS=crash for one step
+	scripts/verify.sh $(ARGS)
 
 lint: setup ## Format, clippy, documentation, scripts, templates
 	scripts/lint.sh

@@ -1,14 +1,24 @@
 #!/usr/bin/env bash
 # Runs all tests; arguments go to the runner. cargo-nextest when it is here (it does not run documentation's examples,
 # so they follow), cargo test otherwise.
+#
+#   TENDRIL_TEST_PROFILE    profile of .config/nextest.toml; `external` where STACK is external, else `default`
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# A test that needs the local stack's faults says that it was skipped, and why: show it.
-[ "${STACK:-}" != external ] || export NEXTEST_SUCCESS_OUTPUT=immediate
+profile=${TENDRIL_TEST_PROFILE:-default}
+[ "${STACK:-}" != external ] || profile=external
 
 if cargo nextest --version >/dev/null 2>&1; then
-  cargo nextest run --workspace "$@"
+  report=${CARGO_TARGET_DIR:-target}/nextest/$profile/junit.xml
+  rm -f "$report"
+  code=0
+  cargo nextest run --workspace --profile "$profile" "$@" || code=$?
+  # Which tests were flaky, and how often; which were skipped, and why.
+  if [ -f "$report" ] && command -v python3 >/dev/null; then
+    scripts/test-report.py "$report"
+  fi
+  [ "$code" -eq 0 ] || exit "$code"
   [ $# -gt 0 ] || cargo test --workspace --doc --quiet
 else
   cargo test --workspace "$@"

@@ -1,6 +1,6 @@
-//! How fast, how light, how many: a table of distributions and ratios. Nothing here fails for being slow.
+//! How fast, how light, how many: a table of distributions and ratios.
 //!
-//! `make bench`, or `cargo bench -p tendril-tests --bench deployment`.
+//! `make bench`, or `cargo bench -p tendril-tests --bench deployment`; `-- --check` fails where a bound is missed.
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,
@@ -11,12 +11,12 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Command, ExitCode, Stdio},
     time::{Duration, Instant},
 };
 
 use serde_json::json;
-use tendril_tests::{AgentSetup, Cluster, Deployment, Program, Row, World, fixtures};
+use tendril_tests::{AgentSetup, Bound, Cluster, Deployment, Measurements, Program, Row, World, fixtures};
 use tokio::time::{interval, sleep};
 
 /// Jobs whose way from insert to claim is timed.
@@ -33,30 +33,25 @@ const LINES: usize = 100_000;
 const TICKS: f64 = 100.0;
 
 #[tokio::main]
-async fn main() {
-    // `cargo test --benches` runs this too, with `--test`: there is nothing to check.
-    if std::env::args().any(|argument| argument == "--test") {
-        return;
-    }
+async fn main() -> ExitCode {
+    let Some(mut measurements) = Measurements::from_args() else { return ExitCode::SUCCESS };
+    let table = &mut measurements;
     let world = World::start().await;
     let cluster = world.cluster().await;
-    claims(&world, world.agent(&cluster), &cluster, "one agent").await;
+    claims(&world, world.agent(&cluster), &cluster, "one agent", table).await;
     let cluster = world.cluster().await;
-    claims(&world, world.agent(&cluster).by_broadcast(), &cluster, "by broadcast").await;
+    claims(&world, world.agent(&cluster).by_broadcast(), &cluster, "by broadcast", table).await;
     let cluster = world.cluster().await;
-    idle(&world, &cluster).await;
+    idle(&world, &cluster, table).await;
     let cluster = world.cluster().await;
-    flood(&world, &cluster).await;
+    flood(&world, &cluster, table).await;
     drop(world);
-    apart().await;
-}
-
-fn show(what: &str, value: &str, aim: &str) {
-    println!("{what:<58} {value:>14}   {aim}");
+    apart(table).await;
+    measurements.finish()
 }
 
 /// From insert to claim, by the database's clock.
-async fn claims(world: &World, agent: AgentSetup, cluster: &Cluster, how: &str) {
+async fn claims(world: &World, agent: AgentSetup, cluster: &Cluster, how: &str, table: &mut Measurements) {
     let _agent = agent.stand_in().concurrency(64).start();
     let ticket = |n: usize| json!({"template": "ticket", "variables": {"ledger": world.path("ledger"), "ticket": n.to_string()}});
     // The first job finds the agent connected or waits for it: it is not counted.
@@ -75,14 +70,15 @@ async fn claims(world: &World, agent: AgentSetup, cluster: &Cluster, how: &str) 
     let rows = world.database.query(query, &[&ids]).await.expect("the times");
     let mut times: Vec<f64> = rows.iter().map(|row| row.get(0)).collect();
     times.sort_by(f64::total_cmp);
-    let at = |percent: usize| format!("{:.1} ms", times[(times.len() * percent / 100).min(times.len() - 1)]);
-    show(&format!("insert -> claimed, {JOBS} jobs, {how}: p50"), &at(50), "aim: <= 30 ms");
-    show("  p99", &at(99), "");
-    show("  slowest", &at(100), "");
+    let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
+    let what = format!("insert -> claimed, {JOBS} jobs, {how}: p50");
+    table.row(&what, at(50), 1, "ms", Bound::AtMost(30.0), "");
+    table.row("  p99", at(99), 1, "ms", Bound::AtMost(100.0), "aim: <= 25 ms");
+    table.row("  slowest", at(100), 1, "ms", Bound::None, "");
 }
 
 /// Memory and processor of an agent that has nothing to do.
-async fn idle(world: &World, cluster: &Cluster) {
+async fn idle(world: &World, cluster: &Cluster, table: &mut Measurements) {
     let agent = world.agent(cluster).start();
     cluster.online().await;
     // The connection and the first list are part of the start.
@@ -90,17 +86,14 @@ async fn idle(world: &World, cluster: &Cluster) {
     let before = cpu(&agent);
     sleep(IDLE).await;
     let busy = cpu(&agent) - before;
-    show("idle agent: resident memory", &format!("{:.1} MiB", resident(&agent)), "aim: <= 15 MiB");
+    table.row("idle agent: resident memory", resident(&agent), 1, "MiB", Bound::AtMost(15.0), "");
     let share = busy / IDLE.as_secs_f64() * 100.0;
-    show(
-        &format!("idle agent: processor over {} s", IDLE.as_secs()),
-        &format!("{share:.2} %"),
-        "of one core",
-    );
+    let what = format!("idle agent: processor over {} s", IDLE.as_secs());
+    table.row(&what, share, 2, "%", Bound::AtMost(0.5), "of one core");
 }
 
 /// One run of very many lines: how fast they are stored, in how many requests, and whether Terraform had to wait.
-async fn flood(world: &World, cluster: &Cluster) {
+async fn flood(world: &World, cluster: &Cluster, table: &mut Measurements) {
     let stopwatch = Stopwatch::new(world, None);
     let agent = world.agent(cluster).terraform(&stopwatch.program).start();
     cluster.online().await;
@@ -119,26 +112,21 @@ async fn flood(world: &World, cluster: &Cluster) {
     let counts = world.database.query_one(query, &[&deployment.id]).await.expect("the log");
     let count = |column: usize| counts.get::<_, i64>(column);
     let (requests, chunks, bytes, lines) = (count(0), count(1), count(2), count(3));
-    let per_second = |number: i64| format!("{:.1}/s", ratio(number) / took);
-    show(&format!("{LINES} lines in one run: queued to stored"), &format!("{took:.1} s"), "");
-    show(
-        "  lines stored",
-        &format!("{:.0}/s", ratio(lines) / took),
-        &format!("{lines} lines, {:.1} MiB", ratio(bytes) / 1_048_576.0),
-    );
+    let per_second = |number: i64| ratio(number) / took;
+    table.row(&format!("{LINES} lines in one run: queued to stored"), took, 1, "s", Bound::None, "");
+    let note = format!("{lines} lines, {:.1} MiB", ratio(bytes) / 1_048_576.0);
+    table.row("  lines stored", per_second(lines), 0, "/s", Bound::None, &note);
     // The first comes at once; a rate counts what follows.
-    show(
-        "  requests that store lines",
-        &per_second(requests - 1),
-        &format!("{requests} in all; aim: <= 2/s"),
-    );
-    show("  rows (messages over Realtime)", &per_second(chunks), &format!("{chunks} in all"));
-    show("  agent: most resident memory", &format!("{most:.1} MiB"), "");
-    compare(world, cluster, &stopwatch, "all share the cores").await;
+    let note = format!("{requests} in all");
+    table.row("  requests that store lines", per_second(requests - 1), 1, "/s", Bound::AtMost(2.1), &note);
+    let note = format!("{chunks} in all");
+    table.row("  rows (messages over Realtime)", per_second(chunks), 1, "/s", Bound::None, &note);
+    table.row("  agent: most resident memory", most, 1, "MiB", Bound::AtMost(128.0), "");
+    compare(world, cluster, &stopwatch, "all share the cores", table).await;
 }
 
 /// The same with Terraform on a core of its own: the agent's work is then not Terraform's time, only its waiting is.
-async fn apart() {
+async fn apart(table: &mut Measurements) {
     let taskset = |cores: &str| {
         let me = std::process::id().to_string();
         let set = Command::new("taskset").args(["-a", "-c", "-p", cores, &me]).stdout(Stdio::null()).status();
@@ -153,13 +141,19 @@ async fn apart() {
     let world = World::start().await;
     let cluster = world.cluster().await;
     let stopwatch = Stopwatch::new(&world, Some("taskset -c 1"));
-    compare(&world, &cluster, &stopwatch, "on a core of its own").await;
+    compare(&world, &cluster, &stopwatch, "on a core of its own", table).await;
     taskset(&format!("0-{}", cores - 1));
 }
 
 /// Terraform's own run time with its output in a file and under the agent, in turns, so that whatever else the machine does
 /// meets both.
-async fn compare(world: &World, cluster: &Cluster, stopwatch: &Stopwatch, how: &str) {
+async fn compare(
+    world: &World,
+    cluster: &Cluster,
+    stopwatch: &Stopwatch,
+    how: &str,
+    table: &mut Measurements,
+) {
     let agent = world.agent(cluster).terraform(&stopwatch.program).start();
     cluster.online().await;
     let (mut alone, mut under) = (Vec::new(), Vec::new());
@@ -174,12 +168,10 @@ async fn compare(world: &World, cluster: &Cluster, stopwatch: &Stopwatch, how: &
         times.sort_by(f64::total_cmp);
         times[TURNS / 2]
     });
-    show(&format!("terraform apply, output to a file; {how}"), &format!("{alone:.2} s"), "");
-    show(
-        "  under the agent",
-        &format!("{under:.2} s"),
-        &format!("{:.2} x; 1 means it never waited; aim: <= 1.05", under / alone),
-    );
+    table.row(&format!("terraform apply, output to a file; {how}"), alone, 2, "s", Bound::None, "");
+    table.row("  under the agent", under, 2, "s", Bound::None, "");
+    let note = "1: it never waited; aim: <= 1.05";
+    table.row("  under the agent against a file", under / alone, 2, "x", Bound::AtMost(1.15), note);
 }
 
 async fn loop_until_ended(agent: &Program, deployment: &Deployment) -> (Row, f64) {

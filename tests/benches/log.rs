@@ -1,18 +1,18 @@
 //! A million lines, 100 MB, through one run: what a line costs, how many requests it takes, how soon it is stored, and
 //! whether the program that wrote it had to wait.
 //!
-//! `make bench`, or `cargo bench -p tendril-tests --bench log`.
+//! `make bench`, or `cargo bench -p tendril-tests --bench log`; `-- --check` fails where a bound is missed.
 #![allow(clippy::expect_used, reason = "a measurement that cannot be made ends the program")]
 
 use std::{
     fs,
     path::Path,
-    process::Command,
+    process::{Command, ExitCode},
     time::{Duration, Instant},
 };
 
 use serde_json::json;
-use tendril_tests::{Deployment, Flood, Program, World, fixtures, until_within};
+use tendril_tests::{Bound, Deployment, Flood, Measurements, Program, World, fixtures, until_within};
 
 /// Lines of the run, of 100 bytes each.
 const LINES: u32 = 1_000_000;
@@ -26,40 +26,37 @@ const LONGEST: u64 = 300;
 const TICKS: f64 = 100.0;
 
 #[tokio::main]
-async fn main() {
-    // `cargo test --benches` runs this too, with `--test`: there is nothing to check.
-    if std::env::args().any(|argument| argument == "--test") {
-        return;
-    }
+async fn main() -> ExitCode {
+    let Some(mut table) = Measurements::from_args() else { return ExitCode::SUCCESS };
     let world = World::start().await;
-    steady(&world).await;
-    flood(&world).await;
-    outage(&world).await;
-    deluge(&world).await;
-}
-
-fn show(what: &str, value: &str, aim: &str) {
-    println!("{what:<58} {value:>14}   {aim}");
+    steady(&world, &mut table).await;
+    flood(&world, &mut table).await;
+    outage(&world, &mut table).await;
+    deluge(&world, &mut table).await;
+    table.finish()
 }
 
 /// Ten lines a second, as a person watches them: from the line to its row.
-async fn steady(world: &World) {
+async fn steady(world: &World, table: &mut Measurements) {
     let (_agent, deployment, _took) =
         run(world, "i=0; while [ $i -lt 200 ]; do i=$((i+1)); echo line $i; sleep 0.05; done").await;
     let query =
         "select percentile_cont(array[0.5, 0.99]) within group (order by extract(epoch from created_at - ts))
         from public.deployment_logs where deployment_id = $1 and stream = 'stdout'";
     let times: Vec<f64> = world.database.query_one(query, &[&deployment]).await.expect("times").get(0);
-    show(
+    table.row(
         "first line of a chunk -> row, 20 lines/s: p50",
-        &format!("{:.0} ms", times[0] * 1e3),
-        "aim: <= 600 ms",
+        times[0] * 1e3,
+        0,
+        "ms",
+        Bound::AtMost(600.0),
+        "",
     );
-    show("  p99", &format!("{:.0} ms", times[1] * 1e3), "");
+    table.row("  p99", times[1] * 1e3, 0, "ms", Bound::AtMost(2_000.0), "");
 }
 
 /// As fast as it goes.
-async fn flood(world: &World) {
+async fn flood(world: &World, table: &mut Measurements) {
     let script =
         format!("awk 'BEGIN {{ for (n = 1; n <= {LINES}; n++) printf \"%-90s %8d\\n\", \"line\", n }}'");
     let file = world.path("alone");
@@ -80,28 +77,31 @@ async fn flood(world: &World) {
     let counts = world.database.query_one(query, &[&deployment]).await.expect("the log");
     let count = |column: usize| f64::from(i32::try_from(counts.get::<_, i64>(column)).expect("a count"));
     let (requests, chunks, lines, seconds) = (count(0), count(1), count(2), counts.get::<_, f64>(3));
-    show(
-        &format!("{LINES} lines, 100 MB: queued to SUCCESS"),
-        &format!("{took:.1} s"),
-        &format!("{lines} lines stored"),
-    );
-    show("  agent: processor per line", &format!("{:.2} us", cpu(&agent) / lines * 1e6), "all of its life");
-    show("  agent: most resident memory", &format!("{:.1} MiB", most_memory(&agent)), "aim: <= 128 MiB");
-    show(
+    let all = format!("{LINES} lines, 100 MB: queued to SUCCESS");
+    table.row(&all, took, 1, "s", Bound::None, &format!("{lines} lines stored"));
+    let per_line = cpu(&agent) / lines * 1e6;
+    table.row("  agent: processor per line", per_line, 2, "us", Bound::AtMost(2.0), "all of its life");
+    table.row("  agent: most resident memory", most_memory(&agent), 1, "MiB", Bound::AtMost(128.0), "");
+    let rate = (requests - 1.0) / seconds;
+    table.row(
         "  requests that store lines",
-        &format!("{:.2}/s", (requests - 1.0) / seconds),
-        &format!("{requests} in all; aim: <= 2/s"),
+        rate,
+        2,
+        "/s",
+        Bound::AtMost(2.1),
+        &format!("{requests} in all"),
     );
-    show("  rows", &format!("{:.0}/s", chunks / seconds), &format!("{chunks} in all"));
-    show("  the program, output to a file", &format!("{alone:.2} s"), "");
+    table.row("  rows", chunks / seconds, 0, "/s", Bound::None, &format!("{chunks} in all"));
+    table.row("  the program, output to a file", alone, 2, "s", Bound::None, "");
     let applied =
         fs::read_to_string(&stopwatch).expect("it was timed").trim().parse::<f64>().expect("nanoseconds")
             / 1e9;
-    show("  the program, under the agent", &format!("{applied:.2} s"), &format!("{:.2} x", applied / alone));
+    table.row("  the program, under the agent", applied, 2, "s", Bound::None, "");
+    table.row("  against its output in a file", applied / alone, 2, "x", Bound::AtMost(2.5), "");
 }
 
 /// The control plane is away: whether the program is slower meanwhile, and how soon everything is stored afterwards.
-async fn outage(world: &World) {
+async fn outage(world: &World, table: &mut Measurements) {
     let Some(stack) = world.project.stack("the port is closed") else { return };
     let cluster = world.cluster().await;
     let _agent = Flood::agent(world.agent(&cluster)).start();
@@ -132,17 +132,16 @@ async fn outage(world: &World) {
         }
     }
     let [undisturbed, alone, stored] = [undisturbed, alone, stored].map(median);
-    show("outage: the program's run time, undisturbed", &format!("{undisturbed:.2} s"), "");
-    show("  in the outage", &format!("{alone:.2} s"), &format!("{:.2} x; aim: <= 1.05", alone / undisturbed));
-    show(
-        &format!("  from its end to the last of {LINES} lines and the status"),
-        &format!("{stored:.1} s"),
-        "aim: <= 60 s",
-    );
+    table.row("outage: the program's run time, undisturbed", undisturbed, 2, "s", Bound::None, "");
+    table.row("  in the outage", alone, 2, "s", Bound::None, "");
+    let ratio = alone / undisturbed;
+    table.row("  in the outage against undisturbed", ratio, 2, "x", Bound::AtMost(1.15), "aim: <= 1.05");
+    let what = format!("  from its end to the last of {LINES} lines and the status");
+    table.row(&what, stored, 1, "s", Bound::AtMost(60.0), "");
 }
 
 /// Ten million lines as fast as they are read.
-async fn deluge(world: &World) {
+async fn deluge(world: &World, table: &mut Measurements) {
     let cluster = world.cluster().await;
     let agent = Flood::agent(world.agent(&cluster)).start();
     cluster.online().await;
@@ -154,17 +153,11 @@ async fn deluge(world: &World) {
     let numbered = deployment.numbered().await;
     let missing = numbered.assert_of(DELUGE);
     let million = |count: u64| f64::from(u32::try_from(count).expect("a count")) / 1e6;
-    show(
-        &format!("{DELUGE} lines, 1 GB, as fast as they are read"),
-        &format!("{:.2} M/s", million(DELUGE) / took),
-        "aim: >= 1 M/s",
-    );
-    show(
-        "  lines stored",
-        &format!("{:.2} M", million(numbered.lines)),
-        &format!("{:.2} M did not fit the spool; {} marker", million(missing), numbered.markers),
-    );
-    show("  agent: most resident memory", &format!("{:.1} MiB", most_memory(&agent)), "aim: <= 128 MiB");
+    let what = format!("{DELUGE} lines, 1 GB, as fast as they are read");
+    table.row(&what, million(DELUGE) / took, 2, "M/s", Bound::AtLeast(0.5), "aim: >= 1 M/s");
+    let note = format!("{:.2} M did not fit the spool; {} marker", million(missing), numbered.markers);
+    table.row("  lines stored", million(numbered.lines), 2, "M", Bound::None, &note);
+    table.row("  agent: most resident memory", most_memory(&agent), 1, "MiB", Bound::AtMost(128.0), "");
 }
 
 fn median(mut times: Vec<f64>) -> f64 {

@@ -12,6 +12,7 @@
 //! flood      a program that says very much, and how long it takes
 //! story      what a program that looks like terraform is told to print
 //! tap        what pgTAP prints
+//! measurement the table of a bench, and the bounds that a release keeps
 //! wiretap    what an agent sends, and when
 //! ```
 //!
@@ -30,6 +31,7 @@ pub mod crash;
 mod deployment;
 mod flood;
 mod git_server;
+mod measurement;
 mod patience;
 pub mod program;
 mod project;
@@ -44,7 +46,8 @@ pub use self::{
     deployment::{Chunk, Deployment, Log, Numbered, Row},
     flood::Flood,
     git_server::{GitServer, Repository, Seen},
-    patience::{PATIENCE, until, until_within, within},
+    measurement::{Bound, Measurements},
+    patience::{PATIENCE, until, until_none_are_left, until_within, within},
     program::Program,
     project::{Project, connect},
     story::Story,

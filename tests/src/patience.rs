@@ -32,6 +32,23 @@ pub async fn until_within<T>(
     }
 }
 
+/// Looks again and again until there is something. Fails the test when [`PATIENCE`] passes in which the count that `look` gives with
+/// its error does not fall: the deadline of a long job depends on its progress and not on the speed of the machine.
+pub async fn until_none_are_left<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, i64>) -> T {
+    let (mut fewest, mut deadline) = (i64::MAX, Instant::now() + PATIENCE);
+    loop {
+        let left = match look().await {
+            Ok(found) => return found,
+            Err(left) => left,
+        };
+        if left < fewest {
+            (fewest, deadline) = (left, Instant::now() + PATIENCE);
+        }
+        assert!(Instant::now() < deadline, "{what}: no progress for {PATIENCE:?}, {left} are left");
+        sleep(PAUSE).await;
+    }
+}
+
 /// The outcome of a future, or a failed test after [`PATIENCE`].
 pub async fn within<F: Future>(what: &str, future: F) -> F::Output {
     timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("waited {PATIENCE:?} in vain: {what}"))

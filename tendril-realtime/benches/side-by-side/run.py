@@ -4,6 +4,7 @@
     ./run.py                     everything, about 12 minutes after the first build
     ./run.py --rounds 1 --quick  a look
     ./run.py --only tendril limit --scenario flood
+    ./run.py --check             fails where tendril-realtime misses a bound
 
 The server is pinned to one core and the client to another, so two cores are needed and enough.
 """
@@ -24,6 +25,8 @@ RELEASE = HERE / "target" / "release"
 PYTHON = HERE / "target" / "python"
 CLIENT_CORE, SERVER_CORE = "0", "1"
 STALL_S = 35
+# `--check` fails above these. The CPU bound is for a shared machine; the aim on an idle one is 1.1.
+CPU_BOUND, STALL_MIB_BOUND = 1.6, 24
 CUTS = 5
 
 
@@ -261,6 +264,24 @@ def table(clients, found):
     return "\n".join(lines)
 
 
+def missed(found):
+    """The bounds of a release that `tendril-realtime` does not keep."""
+    def values(scenario, key, name="tendril"):
+        return [run[key] for run in found.get((scenario, name), [])]
+
+    mine, limit = values("flood", "cpu_us"), values("flood", "cpu_us", "limit")
+    if not mine or not limit:
+        yield "flood: not measured for tendril and limit"
+    elif statistics.median(mine) / statistics.median(limit) > CPU_BOUND:
+        yield f"flood: {statistics.median(mine) / statistics.median(limit):.2f} times the limit's CPU per event; bound: {CPU_BOUND}"
+    for run in found.get(("cut", "tendril"), []):
+        if not run["complete"]:
+            yield f"cut: rows are missing after a reconnect: {run}"
+    for run in found.get(("stall", "tendril"), []):
+        if run["grown_mib"] > STALL_MIB_BOUND or run["heartbeats"] < run["expected"] - 1 or run["reconnects"]:
+            yield f"stall: {run}; bounds: {STALL_MIB_BOUND} MiB, each heartbeat, no reconnect"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="rounds of the throughput runs (the others need fewer)")
@@ -268,6 +289,7 @@ def main():
     parser.add_argument("--only", nargs="+", choices=[client.name for client in CLIENTS])
     parser.add_argument("--scenario", nargs="+", choices=list(SCENARIOS))
     parser.add_argument("--no-build", action="store_true")
+    parser.add_argument("--check", action="store_true", help="fail where tendril-realtime misses a bound")
     options = parser.parse_args()
     if not options.no_build:
         build()
@@ -276,6 +298,10 @@ def main():
     print(table(clients, found))
     print(f"\n{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}; "
           f"load {before:.1f} before, {os.getloadavg()[0]:.1f} after (two busy cores are the benchmark itself).")
+    bounds = list(missed(found)) if options.check else []
+    for bound in bounds:
+        print(f"bounds that were missed: {bound}")
+    sys.exit(1 if bounds else 0)
 
 
 if __name__ == "__main__":

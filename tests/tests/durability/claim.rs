@@ -1,15 +1,22 @@
-//! A hundred agents, a thousand jobs: each is claimed once and run once, also when answers to claims are lost.
+//! Many agents, many jobs: each is claimed once and run once, also when answers to claims are lost.
+//!
+//! `TENDRIL_RACE=full` is 100 agents and 1,000 jobs, as `make verify` and the nightly workflow run it; otherwise the race is
+//! smaller, for a machine that does other work too.
 
 use std::{collections::BTreeSet, path::Path};
 
 use serde_json::json;
 use supabase_local::{RequestFault, Target};
-use tendril_tests::{Cluster, InsideAgent, World, until_within, within};
+use tendril_tests::{Cluster, InsideAgent, World, until_none_are_left, within};
 
-const AGENTS: usize = 100;
-const JOBS: usize = 1000;
-/// A busy machine with two cores needs about one.
-const MINUTES: u64 = 5;
+/// How many agents race for how many jobs.
+fn size() -> (usize, usize) {
+    match std::env::var("TENDRIL_RACE").as_deref() {
+        Ok("full") => (100, 1000),
+        Ok(other) => panic!("TENDRIL_RACE is \"{other}\": leave it out, or write \"full\""),
+        Err(_) => (40, 300),
+    }
+}
 
 /// What is in the table when nothing is in the queue any more.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,11 +27,11 @@ struct Tally {
     agents: i64,
 }
 
-async fn tally(world: &World, cluster: &Cluster) -> Result<Tally, String> {
+async fn tally(world: &World, cluster: &Cluster) -> Result<Tally, i64> {
     let open = "select count(*) from public.deployments where cluster_id = $1 and status in ('QUEUED', 'PROCESSING')";
     let open: i64 = world.database.query_one(open, &[&cluster.id]).await.expect("a count").get(0);
     if open > 0 {
-        return Err(format!("{open} jobs have not ended"));
+        return Err(open);
     }
     let query = "select count(*) filter (where status = 'SUCCESS'), count(*) filter (where attempt = 1),
             count(distinct claim_token), count(distinct claimed_by)
@@ -63,22 +70,26 @@ async fn race(world: &World) {
     };
     // A hundred listeners to thousands of changes would be a test of the stack.
     stack.faults().refuse_realtime(true);
+    let (agents, jobs) = size();
     let cluster = world.cluster().await;
     let path = world.path("ledger");
     let config =
         |n: usize| json!({"template": "ticket", "variables": {"ledger": path, "ticket": n.to_string()}});
-    cluster.queue_all((0..JOBS).map(config)).await;
-    let agents: Vec<InsideAgent> = (0..AGENTS)
+    cluster.queue_all((0..jobs).map(config)).await;
+    let agents: Vec<InsideAgent> = (0..agents)
         .map(|n| world.agent(&cluster).stand_in().name(format!("agent {n}")).start_inside())
         .collect();
 
-    let tally = until_within(MINUTES * 60, "every job ends", async || tally(world, &cluster).await).await;
-    let all = i64::try_from(JOBS).expect("a count");
+    let tally = until_none_are_left("every job ends", async || tally(world, &cluster).await).await;
+    let all = i64::try_from(jobs).expect("a count");
     assert_eq!((tally.succeeded, tally.in_the_first_attempt, tally.claims), (all, all, all), "{tally:?}");
-    assert!(tally.agents > 50, "the work was shared: {tally:?}");
+    assert!(
+        tally.agents > i64::try_from(agents.len()).expect("a count") / 2,
+        "the work was shared: {tally:?}"
+    );
     let ran = ledger(&path);
     assert_eq!(ran.len(), ran.iter().collect::<BTreeSet<_>>().len(), "no job was run twice");
-    assert_eq!(ran, (0..JOBS).collect::<Vec<_>>());
+    assert_eq!(ran, (0..jobs).collect::<Vec<_>>());
     assert_eq!(torn_logs(world, &cluster).await, 0);
     for agent in agents {
         within("an agent stops", agent.stop()).await;
@@ -86,7 +97,7 @@ async fn race(world: &World) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_agents_claim_a_thousand_jobs_once_each() {
+async fn many_agents_claim_many_jobs_once_each() {
     race(&World::start().await).await;
 }
 
@@ -97,5 +108,5 @@ async fn claims_whose_answers_are_lost_are_neither_doubled_nor_left() {
     let writes = Target::all().method("PATCH").path("/rest/v1/deployments");
     let lost = stack.faults().on_requests(RequestFault::DropAfter, writes.chance(0.2));
     race(&world).await;
-    assert!(lost.struck() > 200, "a fifth of the claims, and of what followed: {}", lost.struck());
+    assert!(lost.struck() > 60, "a fifth of the claims, and of what followed: {}", lost.struck());
 }
