@@ -109,20 +109,22 @@ fn median(times: &mut [Duration]) -> Duration {
     times[times.len() / 2]
 }
 
-/// Both kinds of run in turns, so that whatever else the machine does meets both.
-///
-/// A coarse gate and no measurement: it looks after each turn from the third to the ninth, and is content the first time that
-/// the ratio is good enough, so an agent a little above the bound can pass. It finds one that waits for its log. The ratio
-/// itself is what `benches/log.rs` measures, in a fixed number of turns.
+/// Turns of each kind. Their medians are compared, so that one turn beside another program's work decides nothing.
+const TURNS: usize = 3;
+/// An agent that waits for its log makes a run several times slower. `benches/log.rs` measures the ratio with more lines and
+/// holds a tighter bound.
+const SLOWER: f64 = 1.3;
+
+/// Both kinds of run in turns, so that whatever else the machine does affects both.
 #[tokio::test]
-async fn a_program_is_not_slower_while_nobody_listens_to_it() {
+async fn a_program_is_not_slower_while_the_control_plane_is_away() {
     let world = World::start().await;
     let Some(stack) = world.project.stack("the port is closed") else { return };
     let cluster = world.cluster().await;
     let agent = alert(&world, &cluster);
     let lines = 100_000;
     let (mut undisturbed, mut alone) = (Vec::new(), Vec::new());
-    for turn in 0..9 {
+    for turn in 0..TURNS {
         let flood = Flood::new(&world, &format!("undisturbed-{turn}"), lines);
         let deployment = at_the_gate(&cluster, &flood).await;
         flood.begin();
@@ -136,14 +138,10 @@ async fn a_program_is_not_slower_while_nobody_listens_to_it() {
         alone.push(flood.took().await);
         stack.faults().close_port(false);
         succeeded(&deployment, lines).await;
-
-        let ratio = median(&mut alone).as_secs_f64() / median(&mut undisturbed).as_secs_f64();
-        println!("turn {turn}: {ratio:.2} times the undisturbed run");
-        if turn >= 2 && ratio <= 1.05 {
-            return;
-        }
     }
-    panic!("slower than 1.05 times: {alone:?} in outages, {undisturbed:?} otherwise");
+    let ratio = median(&mut alone).as_secs_f64() / median(&mut undisturbed).as_secs_f64();
+    println!("{ratio:.2} times the undisturbed run");
+    assert!(ratio <= SLOWER, "{ratio:.2} times: {alone:?} in outages, {undisturbed:?} otherwise");
 }
 
 #[tokio::test]
