@@ -16,6 +16,7 @@ mod recorded;
 mod replay;
 mod request_faults;
 mod rows;
+mod types;
 
 use supabase_local::{RealtimeOptions, Stack};
 
