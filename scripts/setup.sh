@@ -2,7 +2,7 @@
 # Installs what the demo and the tests need and this machine does not have. Quick when nothing is missing; safe to repeat.
 #
 #   scripts/setup.sh          everything
-#   scripts/setup.sh demo     without pgTAP, tinyproxy and Deno, which only the tests need
+#   scripts/setup.sh demo     without pgTAP, pg_cron, tinyproxy and Deno, which only the tests need
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -47,6 +47,14 @@ have_pgtap() {
     share=$("$dir/pg_config" --sharedir)
   fi
   [ -e "$share/extension/pgtap.control" ]
+}
+
+have_pg_cron() {
+  local dir=$1 library=$1/../lib
+  if [ -x "$dir/pg_config" ]; then
+    library=$("$dir/pg_config" --pkglibdir)
+  fi
+  [ -e "$library/pg_cron.so" ] || [ -e "$dir/../lib/pg_cron.so" ]
 }
 
 as_root() {
@@ -152,6 +160,9 @@ fi
 if [ "${1:-}" != demo ] && ! have_pgtap "$dir"; then
   install "pgTAP for PostgreSQL $(postgres_major "$dir")" "postgresql-$(postgres_major "$dir")-pgtap" pgtap 'postgresql-pgtap' pgtap
   have_pgtap "$dir" || stop "pgTAP is installed, but not for the PostgreSQL in $dir."
+fi
+if [ "${1:-}" != demo ] && ! have_pg_cron "$dir"; then
+  install "pg_cron for PostgreSQL $(postgres_major "$dir")" "postgresql-$(postgres_major "$dir")-cron" pg_cron postgresql-pg_cron pg_cron
 fi
 if [ "${1:-}" != demo ]; then
   have tinyproxy || install 'tinyproxy, through which the tests connect' tinyproxy tinyproxy tinyproxy tinyproxy

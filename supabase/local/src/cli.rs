@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+use crate::pg_cron::PgCron;
 use crate::stack::{Stack, StackBuilder, project_dir};
 
 /// Runs a local Supabase-compatible stack on a real PostgreSQL, for development and tests. Not for production.
@@ -29,6 +30,9 @@ pub struct Options {
     /// SQL to run after the migrations [default: the project's supabase/seed.sql, unless --persist is given]
     #[arg(long, value_name = "FILE")]
     seed: Option<PathBuf>,
+    /// Do not run scheduled jobs [default: they run if pg_cron is installed]
+    #[arg(long)]
+    no_pg_cron: bool,
     /// Do not run any seed
     #[arg(long, conflicts_with = "seed")]
     no_seed: bool,
@@ -38,6 +42,9 @@ impl Options {
     /// The stack these options describe.
     pub fn builder(self) -> StackBuilder {
         let mut builder = Stack::builder().port(self.port).database_port(self.db_port);
+        if !self.no_pg_cron {
+            builder = builder.pg_cron(PgCron::IfInstalled);
+        }
         if self.no_migrations {
             builder = builder.without_migrations();
         } else if let Some(dir) = self.migrations {

@@ -20,10 +20,11 @@ use tokio::task::spawn_blocking;
 
 use crate::account::Account;
 use crate::binaries::Binaries;
-use crate::bootstrap;
+use crate::bootstrap::{self, sql_failure};
 use crate::database::{self, ADMIN, OWNER};
 use crate::error::{ErrorKind, Result, StackError};
 use crate::migrations::Migrations;
+use crate::pg_cron;
 use crate::postgres::{Home, Postgres, unwritable};
 
 /// Prepared directories that are kept, 30 MB each: as many as somebody switches between.
@@ -40,13 +41,13 @@ pub(crate) async fn provision(
     home: &Home,
 ) -> Result<()> {
     let cache = cache_dir()?;
-    let prepared = cache.join(fingerprint(binaries, migrations));
+    let prepared = cache.join(fingerprint(binaries, migrations, home.pg_cron));
     if !prepared.join("PG_VERSION").is_file() {
         let _lock = lock(cache.join("lock")).await?;
         // Whoever held the lock before may have made it.
         if !prepared.join("PG_VERSION").is_file() {
             remove_unused(&cache);
-            prepare(binaries, account, migrations, &prepared).await?;
+            prepare(binaries, account, migrations, &prepared, home.pg_cron).await?;
         }
     }
     let target = home.data();
@@ -63,21 +64,25 @@ async fn prepare(
     account: Account,
     migrations: &Migrations,
     prepared: &Path,
+    pg_cron: bool,
 ) -> Result<()> {
     let scratch = temporary_home(account)?;
-    let home = Home { dir: scratch.path().to_owned(), temporary: false };
+    let home = Home { dir: scratch.path().to_owned(), temporary: false, pg_cron };
     let (programs, data) = (binaries.clone(), home.data());
     blocking(move || initdb(&programs, account, &data)).await?;
     let server = Postgres::start(binaries, account, &home, 0).await?;
-    let filled = fill(server.port(), migrations).await;
+    let filled = fill(server.port(), migrations, pg_cron).await;
     server.stop().await?;
     filled?;
     fs::rename(home.data(), prepared).map_err(|error| unwritable(prepared, error))
 }
 
-async fn fill(port: u16, migrations: &Migrations) -> Result<()> {
+async fn fill(port: u16, migrations: &Migrations, pg_cron: bool) -> Result<()> {
     let superuser = database::connect(port, ADMIN, "postgres").await?;
     bootstrap::apply(&superuser).await?;
+    if pg_cron {
+        superuser.batch_execute(pg_cron::SCRIPT).await.map_err(|error| sql_failure("pg_cron.sql", error))?;
+    }
     let mut owner = database::connect(port, OWNER, "postgres").await?;
     migrations.apply(&mut owner).await
 }
@@ -113,7 +118,7 @@ fn initdb(binaries: &Binaries, account: Account, data: &Path) -> Result<()> {
 }
 
 /// A hash of everything that decides what is in a prepared directory.
-fn fingerprint(binaries: &Binaries, migrations: &Migrations) -> String {
+fn fingerprint(binaries: &Binaries, migrations: &Migrations, pg_cron: bool) -> String {
     let mut hash = digest::Context::new(&digest::SHA256);
     let mut add = |text: &str| {
         hash.update(&(text.len() as u64).to_le_bytes());
@@ -121,6 +126,9 @@ fn fingerprint(binaries: &Binaries, migrations: &Migrations) -> String {
     };
     add(include_str!("cluster.rs"));
     add(binaries.version());
+    if pg_cron {
+        add(pg_cron::SCRIPT);
+    }
     for (name, text) in bootstrap::SCRIPTS.into_iter().chain(migrations.texts()) {
         add(name);
         add(text);

@@ -20,6 +20,8 @@ pub enum ErrorKind {
     PostgresNotFound,
     /// PostgreSQL is older than version 14.
     PostgresTooOld,
+    /// An extension of PostgreSQL that was asked for is not installed.
+    ExtensionNotFound,
     /// A TCP port that was asked for is taken.
     PortTaken,
     /// The data directory cannot be created or written.

@@ -16,6 +16,7 @@ use tokio::time::sleep;
 use crate::account::Account;
 use crate::binaries::Binaries;
 use crate::error::{ErrorKind, Result, StackError};
+use crate::pg_cron;
 use crate::supervisor::{Ending, supervised};
 
 /// How often the server's files are looked at while it starts or stops.
@@ -46,6 +47,8 @@ pub(crate) struct Home {
     pub(crate) dir: PathBuf,
     /// Removed when the server ends.
     pub(crate) temporary: bool,
+    /// Whether its server loads `pg_cron`.
+    pub(crate) pg_cron: bool,
 }
 
 impl Home {
@@ -82,7 +85,7 @@ impl Postgres {
         let remove = home.temporary.then_some(home.dir.as_path());
         let mut command = supervised(&binaries.program("postgres"), Ending::Interrupt, remove);
         command.arg("-D").arg(home.data());
-        for setting in settings(port, home.temporary) {
+        for setting in settings(port, home) {
             command.arg("-c").arg(setting);
         }
         let errors = log.try_clone().map_err(|error| unwritable(&home.dir, error))?;
@@ -149,7 +152,7 @@ impl Drop for Postgres {
 }
 
 /// The settings of a development server.
-fn settings(port: u16, temporary: bool) -> Vec<String> {
+fn settings(port: u16, home: &Home) -> Vec<String> {
     let mut settings = vec![
         "listen_addresses=127.0.0.1".to_owned(),
         format!("port={port}"),
@@ -166,7 +169,10 @@ fn settings(port: u16, temporary: bool) -> Vec<String> {
         "log_timezone=UTC".to_owned(),
         "jit=off".to_owned(),
     ];
-    if temporary {
+    if home.pg_cron {
+        settings.extend(pg_cron::SETTINGS.map(str::to_owned));
+    }
+    if home.temporary {
         settings.extend(["fsync=off".to_owned(), "full_page_writes=off".to_owned()]);
     }
     settings

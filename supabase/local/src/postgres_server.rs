@@ -10,10 +10,12 @@ use tokio::sync::Mutex;
 
 use crate::account::Account;
 use crate::binaries::Binaries;
+use crate::bootstrap::sql_failure;
 use crate::cluster;
 use crate::database::{self, ADMIN, OWNER};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result, StackError};
 use crate::migrations::Migrations;
+use crate::pg_cron::{self, PgCron};
 use crate::postgres::{Home, Postgres, unwritable};
 
 /// The database that has the bootstrap and the migrations, and from which others are copied.
@@ -28,6 +30,9 @@ pub struct PostgresOptions {
     pub persist: Option<PathBuf>,
     /// Directory of `*.sql` migrations; `None` means a database without any.
     pub migrations: Option<PathBuf>,
+    /// Whether scheduled jobs run. They run in the main database only, and that cannot be copied then: such a server is for one
+    /// stack.
+    pub pg_cron: PgCron,
 }
 
 /// A running PostgreSQL with Supabase's roles and the project's migrations. Cloning gives another handle; the server
@@ -43,6 +48,8 @@ struct Inner {
     port: u16,
     /// Numbers the databases made by [`PostgresServer::create_database`].
     databases: AtomicU32,
+    /// Whether scheduled jobs run.
+    pg_cron: bool,
     /// `None` after [`PostgresServer::stop`].
     process: Mutex<Option<Postgres>>,
 }
@@ -59,15 +66,16 @@ impl PostgresServer {
             Some(dir) => Migrations::read(dir)?,
             None => Migrations::default(),
         };
+        let pg_cron = options.pg_cron.is_loaded(&binaries)?;
         let process = if let Some(dir) = &options.persist {
-            let home = kept_home(dir, account)?;
+            let home = kept_home(dir, account, pg_cron)?;
             if !home.data().join("PG_VERSION").is_file() {
                 cluster::provision(&binaries, account, &migrations, &home).await?;
             }
             Postgres::start(&binaries, account, &home, options.port).await?
         } else {
             let dir = cluster::temporary_home(account)?;
-            let home = Home { dir: dir.path().to_owned(), temporary: true };
+            let home = Home { dir: dir.path().to_owned(), temporary: true, pg_cron };
             cluster::provision(&binaries, account, &migrations, &home).await?;
             let process = Postgres::start(&binaries, account, &home, options.port).await?;
             // From here on the supervisor removes it, even if this process is killed.
@@ -75,8 +83,13 @@ impl PostgresServer {
             process
         };
         let port = process.port();
-        let inner = Inner { port, databases: AtomicU32::new(0), process: Mutex::new(Some(process)) };
+        let inner = Inner { port, databases: AtomicU32::new(0), pg_cron, process: Mutex::new(Some(process)) };
         let server = Self { inner: Arc::new(inner) };
+        if pg_cron && options.persist.is_some() {
+            // The directory may have been made without.
+            let admin = database::connect(port, ADMIN, MAIN_DATABASE).await?;
+            admin.batch_execute(pg_cron::SCRIPT).await.map_err(|error| sql_failure("pg_cron.sql", error))?;
+        }
         // A kept directory may be older than the newest migration.
         migrations.apply(&mut database::connect(port, OWNER, MAIN_DATABASE).await?).await?;
         Ok(server)
@@ -89,6 +102,13 @@ impl PostgresServer {
 
     /// Makes a new database, a copy of the one with the migrations, and gives its name.
     pub(crate) async fn create_database(&self) -> Result<String> {
+        if self.inner.pg_cron {
+            return Err(StackError::new(
+                ErrorKind::Database,
+                "a PostgreSQL with pg_cron cannot be shared: the scheduler keeps the main database busy, and it cannot be \
+                 copied. Start this stack with a server of its own",
+            ));
+        }
         let number = self.inner.databases.fetch_add(1, Ordering::Relaxed) + 1;
         let name = format!("stack_{number}");
         let admin = database::connect(self.port(), ADMIN, "template1").await?;
@@ -110,11 +130,11 @@ impl PostgresServer {
 }
 
 /// The user's directory, made if need be.
-fn kept_home(dir: &Path, account: Account) -> Result<Home> {
+fn kept_home(dir: &Path, account: Account, pg_cron: bool) -> Result<Home> {
     let failed = |error| unwritable(dir, error);
     if !dir.exists() {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
         account.own(dir).map_err(failed)?;
     }
-    Ok(Home { dir: dir.canonicalize().map_err(failed)?, temporary: false })
+    Ok(Home { dir: dir.canonicalize().map_err(failed)?, temporary: false, pg_cron })
 }

@@ -20,6 +20,7 @@ use crate::functions::{self, Functions};
 use crate::jwt::JwtSecret;
 use crate::keys::ProjectKeys;
 use crate::link::Link;
+use crate::pg_cron::PgCron;
 use crate::postgres_server::{MAIN_DATABASE, PostgresOptions, PostgresServer};
 use crate::realtime::{Realtime, RealtimeOptions};
 use crate::rest::{Rest, Settings};
@@ -167,6 +168,13 @@ impl StackBuilder {
     #[must_use]
     pub fn persist(mut self, dir: impl Into<PathBuf>) -> Self {
         self.postgres.persist = Some(dir.into());
+        self
+    }
+
+    /// Runs scheduled jobs, or not (the default).
+    #[must_use]
+    pub fn pg_cron(mut self, pg_cron: PgCron) -> Self {
+        self.postgres.pg_cron = pg_cron;
         self
     }
 

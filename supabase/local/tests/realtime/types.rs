@@ -71,7 +71,9 @@ async fn subscriber(stack: &Stack, version: &str) -> Client {
     if version == "2.0.0" {
         client.say(json!(["1", "1", "realtime:types", "phx_join", payload])).await;
     } else {
-        client.say(json!({"topic": "realtime:types", "event": "phx_join", "payload": payload, "ref": "1"})).await;
+        client
+            .say(json!({"topic": "realtime:types", "event": "phx_join", "payload": payload, "ref": "1"}))
+            .await;
     }
     while !client.hear().await.to_text().unwrap().contains("Subscribed to PostgreSQL") {}
     client
@@ -102,11 +104,20 @@ async fn each_type_is_written_as_the_real_servers_write_it() {
             // The bytes, as numbers lose digits on the way through most parsers of JSON.
             let record = text.split_once("\"record\":").unwrap().1.split_once(",\"columns\":").unwrap().0;
             if record != value.realtime_record {
-                writeln!(differences, "Realtime {version} {} {}: {record}, recorded {}", value.r#type, value.literal, value.realtime_record)
-                    .unwrap();
+                writeln!(
+                    differences,
+                    "Realtime {version} {} {}: {record}, recorded {}",
+                    value.r#type, value.literal, value.realtime_record
+                )
+                .unwrap();
             }
             if data["columns"][1]["type"] != value.realtime_column_type.as_str() {
-                writeln!(differences, "Realtime {version} {}: column type {}", value.r#type, data["columns"][1]["type"]).unwrap();
+                writeln!(
+                    differences,
+                    "Realtime {version} {}: column type {}",
+                    value.r#type, data["columns"][1]["type"]
+                )
+                .unwrap();
             }
         }
     }
@@ -118,8 +129,12 @@ async fn each_type_is_written_as_the_real_servers_write_it() {
         let path = format!("/rest/v1/type_{number}?id=eq.{id}&select=id,v");
         let answer = ask(&stack, "GET", &path, &[("apikey", stack.anon_key())], b"").await.unwrap();
         if answer.body != value.postgrest_row {
-            writeln!(differences, "REST {} {}: {}, recorded {}", value.r#type, value.literal, answer.body, value.postgrest_row)
-                .unwrap();
+            writeln!(
+                differences,
+                "REST {} {}: {}, recorded {}",
+                value.r#type, value.literal, answer.body, value.postgrest_row
+            )
+            .unwrap();
         }
     }
     assert!(differences.is_empty(), "{differences}");
