@@ -22,12 +22,12 @@ struct Cursor {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let hearer = Client::builder(var("SUPABASE_URL")?, var("SUPABASE_ANON_KEY")?).build()?;
     let mut room = hearer.channel("room");
-    let mut cursors = room.broadcasts(Some("cursor"));
+    let mut cursors = room.on_broadcast("cursor");
     let _room = room.join().await?;
 
     let speaker = Client::builder(var("SUPABASE_URL")?, var("SUPABASE_ANON_KEY")?).build()?;
     // Acknowledged: `broadcast` returns when the server accepted the message.
-    let room = speaker.channel("room").acknowledged(true).join().await?;
+    let room = speaker.channel("room").ack(true).join().await?;
     for step in 1..=3 {
         room.broadcast("cursor", &Cursor { x: step, y: step * step }).await?;
         match cursors.next().await {
@@ -38,7 +38,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     // Whoever speaks once needs no channel.
-    speaker.broadcasts_over_http().send("room", "cursor", &Cursor { x: 0, y: 0 }, false).await?;
+    speaker.broadcast_api().send("room", "cursor", &Cursor { x: 0, y: 0 }, false).await?;
     if let Some(Ok(BroadcastEvent::Message(message))) = cursors.next().await {
         println!("{:?}, over HTTP", message.read::<Cursor>()?);
     }

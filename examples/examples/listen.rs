@@ -21,8 +21,8 @@ use clap::Parser;
 use futures_util::StreamExt as _;
 use serde_json::{json, value::RawValue};
 use tendril_realtime::{
-    AccessToken, ChangeEvent, ChangeKind, Changes, Client, Error, EventFilter, Phase, ResyncReason, Retry,
-    Status, Version,
+    AccessToken, ChangeEvent, ChangeKind, Client, Error, Phase, PostgresChanges, PostgresEvent,
+    ProtocolVersion, ResyncReason, Retry, Status,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -40,13 +40,13 @@ struct Options {
     token: Option<String>,
     /// The protocol's version: 2.0.0 or 1.0.0.
     #[arg(long, default_value = "2.0.0", value_parser = version)]
-    vsn: Version,
+    vsn: ProtocolVersion,
     /// The table, as schema.table; `schema.*` for all tables of a schema.
     #[arg(long, value_parser = table)]
     table: (String, String),
     /// INSERT, UPDATE, DELETE, or * for all.
     #[arg(long, default_value = "*", value_parser = event)]
-    event: EventFilter,
+    event: PostgresEvent,
     /// A row filter, such as `cluster_id=eq.c1`.
     #[arg(long)]
     filter: Option<String>,
@@ -58,20 +58,20 @@ struct Options {
     count: Option<u64>,
 }
 
-fn version(text: &str) -> Result<Version, String> {
+fn version(text: &str) -> Result<ProtocolVersion, String> {
     match text {
-        "2.0.0" | "2" => Ok(Version::V2),
-        "1.0.0" | "1" => Ok(Version::V1),
+        "2.0.0" | "2" => Ok(ProtocolVersion::V2),
+        "1.0.0" | "1" => Ok(ProtocolVersion::V1),
         other => Err(format!("`{other}` is no version of the protocol: 2.0.0 or 1.0.0")),
     }
 }
 
-fn event(text: &str) -> Result<EventFilter, String> {
+fn event(text: &str) -> Result<PostgresEvent, String> {
     match text.to_ascii_uppercase().as_str() {
-        "*" => Ok(EventFilter::All),
-        "INSERT" => Ok(EventFilter::Insert),
-        "UPDATE" => Ok(EventFilter::Update),
-        "DELETE" => Ok(EventFilter::Delete),
+        "*" => Ok(PostgresEvent::All),
+        "INSERT" => Ok(PostgresEvent::Insert),
+        "UPDATE" => Ok(PostgresEvent::Update),
+        "DELETE" => Ok(PostgresEvent::Delete),
         other => Err(format!("`{other}` is no event: INSERT, UPDATE, DELETE or *")),
     }
 }
@@ -119,15 +119,16 @@ impl From<io::Error> for End {
 }
 
 async fn run(options: Options) -> Result<(), End> {
-    let mut builder = Client::builder(options.url, options.key).version(options.vsn);
+    let mut builder = Client::builder(options.url, options.key).protocol_version(options.vsn);
     if let Some(token) = options.token {
         builder = builder.token_source(AccessToken::new(token)?);
     }
     let client = builder.build()?;
     let (schema, table) = options.table;
     let topic = format!("{schema}:{table}");
-    let mut wish = if table == "*" { Changes::in_schema(schema) } else { Changes::on(schema, table) }
-        .event(options.event);
+    let mut wish =
+        if table == "*" { PostgresChanges::in_schema(schema) } else { PostgresChanges::on(schema, table) }
+            .event(options.event);
     if let Some(filter) = options.filter {
         wish = wish.filter_text(filter);
     }
@@ -135,7 +136,7 @@ async fn run(options: Options) -> Result<(), End> {
 
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut status = client.status();
-    let (mut events, ready) = client.channel(&topic).changes::<Box<RawValue>>(wish).start()?;
+    let (mut events, ready) = client.channel(&topic).postgres_changes::<Box<RawValue>>(wish).start()?;
     tokio::pin!(ready);
     let mut is_ready = false;
     let mut is_client_there = true;
@@ -229,13 +230,14 @@ fn print_change(kind: &str, new: Option<&str>, old: Option<&str>, errors: &[Stri
 }
 
 fn status_line(status: &Status) -> serde_json::Value {
-    let mut line = json!({"type": "status", "phase": status.phase.name(), "live": status.live_channels > 0});
-    if let Phase::Waiting { attempt, next_try } = status.phase {
-        let pause = next_try.saturating_duration_since(tokio::time::Instant::now());
+    let mut line =
+        json!({"type": "status", "phase": status.phase.name(), "live": status.subscribed_channels > 0});
+    if let Phase::Backoff { attempt, retry_at } = status.phase {
+        let pause = retry_at.saturating_duration_since(tokio::time::Instant::now());
         line["attempt"] = attempt.into();
         line["next_try_ms"] = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX).into();
     }
-    if let (Some(error), false) = (&status.last_error, status.is_open()) {
+    if let (Some(error), false) = (&status.last_error, status.is_connected()) {
         line["reason"] = error.to_string().into();
     }
     line

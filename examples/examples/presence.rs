@@ -16,7 +16,7 @@ use tendril_realtime::{Client, PresenceEvent};
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let host = Client::builder(var("SUPABASE_URL")?, var("SUPABASE_ANON_KEY")?).build()?;
     let mut room = host.channel("lobby").presence_key("host");
-    let mut people = room.presences();
+    let mut people = room.on_presence();
     let room = room.join().await?;
     room.track(&json!({"mood": "curious"})).await?;
 

@@ -22,7 +22,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let client = Client::builder(var("SUPABASE_URL")?, var("SUPABASE_ANON_KEY")?)
         .token_source(AccessToken::new(var("SUPABASE_USER_TOKEN")?)?)
         .build()?;
-    match client.channel("team:blue").private(true).acknowledged(true).join().await {
+    match client.channel("team:blue").private(true).ack(true).join().await {
         Ok(room) => {
             // Without the right to speak no acknowledgement ever comes: this would end in a timeout.
             room.broadcast("hello", &serde_json::json!({"from": "here"})).await?;

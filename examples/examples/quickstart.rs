@@ -10,7 +10,7 @@ use std::env::var;
 
 use futures_util::StreamExt as _;
 use serde::Deserialize;
-use tendril_realtime::{AccessToken, ChangeEvent, Changes, Client};
+use tendril_realtime::{AccessToken, ChangeEvent, Client, PostgresChanges};
 
 #[derive(Deserialize)]
 struct Deployment {
@@ -23,8 +23,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let client = Client::builder(var("SUPABASE_URL")?, var("SUPABASE_ANON_KEY")?)
         .token_source(AccessToken::new(var("SUPABASE_USER_TOKEN")?)?)
         .build()?;
-    let wish = Changes::on("public", "deployments");
-    let mut events = client.channel("deployments").changes::<Deployment>(wish).subscribe().await?;
+    let wish = PostgresChanges::on("public", "deployments");
+    let mut events = client.channel("deployments").postgres_changes::<Deployment>(wish).subscribe().await?;
     println!("rows flow");
     while let Some(event) = events.next().await {
         match event {

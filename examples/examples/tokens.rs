@@ -10,7 +10,7 @@ use std::{env, path::PathBuf};
 
 use futures_util::StreamExt as _;
 use serde_json::value::RawValue;
-use tendril_realtime::{AccessToken, ChangeEvent, Changes, Client, Error, TokenFuture, TokenSource};
+use tendril_realtime::{AccessToken, ChangeEvent, Client, Error, PostgresChanges, TokenFuture, TokenSource};
 
 struct FromFile(PathBuf);
 
@@ -29,8 +29,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let client = Client::builder(env::var("SUPABASE_URL")?, env::var("SUPABASE_ANON_KEY")?)
         .token_source(FromFile(file.into()))
         .build()?;
-    let wish = Changes::on("public", "deployments");
-    let mut rows = client.channel("deployments").changes::<Box<RawValue>>(wish).subscribe().await?;
+    let wish = PostgresChanges::on("public", "deployments");
+    let mut rows = client.channel("deployments").postgres_changes::<Box<RawValue>>(wish).subscribe().await?;
     while let Some(event) = rows.next().await {
         match event {
             // The server subscribes anew with the new token: rows of that moment may be missing.

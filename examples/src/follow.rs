@@ -94,7 +94,7 @@ impl Follow {
         }
         let mut status = client.status();
         let flowing =
-            status.wait_for(|status| status.channels > 0 && status.live_channels == status.channels);
+            status.wait_for(|status| status.channels > 0 && status.subscribed_channels == status.channels);
         let _ = timeout(Duration::from_secs(10), flowing).await;
         Ok(())
     }
@@ -161,7 +161,7 @@ fn applied<T>(event: Result<WatchEvent<T>, Error>) -> Result<Option<T>, Error> {
         Ok(WatchEvent::InitApplied(row) | WatchEvent::Applied(row)) => Ok(Some(row)),
         Ok(_) => Ok(None),
         // The examples have one token each: there is no fresh one to wait for.
-        Err(error) if matches!(error.retry(), Retry::Never | Retry::WithFreshToken) => Err(error),
+        Err(error) if matches!(error.retry(), Retry::Never | Retry::RefreshToken) => Err(error),
         Err(_) => Ok(None),
     }
 }

@@ -158,7 +158,7 @@ impl Agent {
         tracing::info!(cluster = %self.config.cluster_id, "the cluster is online");
         let client = self.client.clone();
         // Pushes a new token to the socket's channels: nothing is joined anew.
-        let _keeping = Background(tokio::spawn(self.session.clone().keep(move || client.renew_token())));
+        let _keeping = Background(tokio::spawn(self.session.clone().keep(move || client.refresh_auth())));
         let _beating = Background(tokio::spawn(heartbeat.clone().run()));
         let _measuring = Background(tokio::spawn(self.watch_disk()));
         let mut crew = Crew::new(self.road(), self.leases.clone());

@@ -106,5 +106,5 @@ async fn keep_asking(rest: Rest, standing: watch::Sender<Standing>) {
 
 /// Whether the database lacks the function, or what the function needs.
 fn is_unknown(error: &Error) -> bool {
-    error.api().is_some_and(|api| api.status == 404 || api.code == "0A000")
+    error.postgrest().is_some_and(|api| api.status == 404 || api.code == "0A000")
 }

@@ -115,7 +115,7 @@ fn judge(id: Uuid, claim_token: Uuid, rows: Vec<Row>) -> Claim {
 fn may_have_happened(error: &Error) -> bool {
     match error.kind() {
         ErrorKind::Connect { .. } | ErrorKind::InvalidInput { .. } | ErrorKind::Token { .. } => false,
-        ErrorKind::Api(api) => api.status >= 500,
+        ErrorKind::Postgrest(api) => api.status >= 500,
         _ => true,
     }
 }

@@ -7,7 +7,7 @@ use std::{fmt, fs, io, time::Duration};
 
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
-use tendril_realtime::{Changes, Client, Error, ErrorKind, Filter, Rest, rest::RetryPolicy};
+use tendril_realtime::{Client, Error, ErrorKind, Filter, PostgresChanges, Rest, rest::RetryPolicy};
 use tokio::time::timeout;
 
 use crate::{
@@ -244,7 +244,7 @@ async fn schema(rest: &Rest) -> Finding {
     let asked = rest.rpc("contract_version", &json!({})).timeout(TIMEOUT).idempotent(true);
     let database = match asked.value::<u32>().await {
         Ok(database) => database,
-        Err(error) if error.api().is_some_and(|api| api.code == "PGRST202") => FIRST,
+        Err(error) if error.postgrest().is_some_and(|api| api.code == "PGRST202") => FIRST,
         Err(error) => return finding(check, Err(cause(&error))),
     };
     let standing = Standing::of(database);
@@ -277,15 +277,15 @@ async fn realtime(client: &Client, config: &Config) -> Result<(), String> {
 
 async fn row_changes(client: &Client, config: &Config) -> Result<(), Error> {
     let own = Filter::eq("cluster_id", config.cluster_id)?;
-    let changes = Changes::on("public", "deployments").filter(own);
-    client.channel("doctor").changes::<Value>(changes).subscribe().await.map(drop)
+    let changes = PostgresChanges::on("public", "deployments").filter(own);
+    client.channel("doctor").postgres_changes::<Value>(changes).subscribe().await.map(drop)
 }
 
 /// The channel that the agent would join. What grants it grants the wish for messages too, which is not tried: it is written.
 async fn broadcasts(client: &Client, config: &Config) -> Result<(), Error> {
     let (topic, event) = intake::broadcasts(config.cluster_id);
     let mut channel = client.channel(&topic).private(true);
-    let _messages = channel.broadcasts(Some(event));
+    let _messages = channel.on_broadcast(event);
     channel.join().await.map(drop)
 }
 
@@ -296,8 +296,8 @@ fn cause(error: &Error) -> String {
             "it cannot be reached ({error}): check SUPABASE_URL, the name server, egress rules (NetworkPolicy, firewall) and HTTPS_PROXY"
         ),
         ErrorKind::Decode { .. } => not_supabase(error),
-        ErrorKind::Api(api) if api.status == 404 && api.code.is_empty() => not_supabase(error),
-        ErrorKind::Api(api) if matches!(api.code.as_str(), "PGRST205" | "PGRST202" | "42P01") => {
+        ErrorKind::Postgrest(api) if api.status == 404 && api.code.is_empty() => not_supabase(error),
+        ErrorKind::Postgrest(api) if matches!(api.code.as_str(), "PGRST205" | "PGRST202" | "42P01") => {
             format!(
                 "the database lacks the agent's tables or functions ({error}): apply supabase/migrations to it, and check that SUPABASE_URL is the right project"
             )

@@ -120,7 +120,7 @@ impl Heartbeat {
     async fn beat(&self) -> Result<(), Error> {
         let mut answer = self.call().await;
         // No function with these arguments: perhaps there is one without the name.
-        if answer.as_ref().is_err_and(|error| error.api().is_some_and(|api| api.code == "PGRST202"))
+        if answer.as_ref().is_err_and(|error| error.postgrest().is_some_and(|api| api.code == "PGRST202"))
             && !self.nameless.swap(true, Ordering::Relaxed)
         {
             answer = self.call().await;
@@ -151,8 +151,8 @@ impl Heartbeat {
 /// Whether the server understood and said no. Trying again with the same token cannot help.
 fn is_refusal(error: &Error) -> bool {
     session::is_refusal(error)
-        || matches!(error.kind(), ErrorKind::Api(_))
-            && matches!(error.retry(), Retry::Never | Retry::WithFreshToken)
+        || matches!(error.kind(), ErrorKind::Postgrest(_))
+            && matches!(error.retry(), Retry::Never | Retry::RefreshToken)
 }
 
 /// What to do about a refusal.
@@ -160,7 +160,7 @@ pub(crate) fn advice(error: &Error) -> &'static str {
     if failure(error).is_some() {
         return "the agent's API key gets no machine token";
     }
-    let Some(api) = error.api() else { return "look at the network and at the project's status" };
+    let Some(api) = error.postgrest() else { return "look at the network and at the project's status" };
     match (api.status, api.code.as_str()) {
         (_, "TD003") => {
             "the control plane does not know this token's cluster: use the API key or token of an existing cluster of this project"

@@ -193,7 +193,7 @@ enum Verdict {
 /// may be replaced; a gateway that knows no such address (404) or a schema cache that is behind (`PGRST2…`) comes round.
 fn verdict(error: &Error) -> Verdict {
     let api = match error.kind() {
-        ErrorKind::Api(api) if error.retry() == Retry::Never => api,
+        ErrorKind::Postgrest(api) if error.retry() == Retry::Never => api,
         ErrorKind::InvalidInput { .. } => return Verdict::Content,
         _ => return Verdict::Later,
     };

@@ -4,7 +4,7 @@ use std::{io, path::Path, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use tendril_realtime::{ApiError, Error, ErrorKind, Rest};
+use tendril_realtime::{Error, ErrorKind, PostgrestError, Rest};
 use tokio::{
     sync::{Notify, watch},
     time::sleep,
@@ -140,7 +140,7 @@ impl Reporter {
         without_nul(&mut body);
         loop {
             match self.patch(&body).await {
-                Err(error) if error.api().and_then(|api| missing_column(api, &mut body)).is_some() => {
+                Err(error) if error.postgrest().and_then(|api| missing_column(api, &mut body)).is_some() => {
                     tracing::debug!(%error, "the database is older than this agent: written without that column");
                 }
                 written => return written,
@@ -174,7 +174,7 @@ impl Reporter {
             }
             Ok(Some(_)) => Ok(Written::Stored),
             Err(error) => match error.kind() {
-                ErrorKind::Api(api) if matches!(api.code.as_str(), "TD001" | "TD002") => {
+                ErrorKind::Postgrest(api) if matches!(api.code.as_str(), "TD001" | "TD002") => {
                     Ok(Written::Refused(api.message.clone()))
                 }
                 _ => Err(error),
@@ -185,7 +185,7 @@ impl Reporter {
 
 /// Whether the database refuses what is written, and not that or when it is written.
 fn is_about_content(error: &Error) -> bool {
-    error.api().is_some_and(|api| {
+    error.postgrest().is_some_and(|api| {
         let sqlstate = api.code.len() == 5 && (api.code.starts_with("22") || api.code.starts_with("23"));
         api.status == 413 || sqlstate || api.code == "PGRST102"
     })
@@ -234,7 +234,7 @@ fn without_nul(value: &mut Value) {
 
 /// Takes out of a body what PostgREST says that the table has no column for, and answers it. What every contract has stays:
 /// a write without it would say something else.
-fn missing_column(api: &ApiError, body: &mut Value) -> Option<Value> {
+fn missing_column(api: &PostgrestError, body: &mut Value) -> Option<Value> {
     const ALWAYS: [&str; 4] = ["claim_token", "status", "phase", "log_count"];
     let column = (api.code == "PGRST204").then(|| api.message.split('\'').nth(1)).flatten()?;
     let fields = body.as_object_mut().filter(|_| !ALWAYS.contains(&column))?;

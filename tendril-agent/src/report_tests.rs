@@ -81,7 +81,7 @@ async fn a_write_is_not_made_without_what_it_is_about() {
         plane.answer_next("deployments", lacks(column));
         let reporter = Reporter::new(plane.rest(), Uuid::nil(), Uuid::from_u128(5));
         let error = reporter.write(json!({"status": "FAILED"})).await.unwrap_err();
-        assert_eq!(error.api().unwrap().code, "PGRST204");
+        assert_eq!(error.postgrest().unwrap().code, "PGRST204");
         assert_eq!(plane.told(|told| told.patches.len()), 0);
     }
 }

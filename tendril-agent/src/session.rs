@@ -313,7 +313,7 @@ impl TokenSource for Session {
         Box::pin(self.current())
     }
 
-    fn refused(&self, token: &AccessToken) {
+    fn invalidate(&self, token: &AccessToken) {
         self.inner.state().holding.refused(token, Instant::now());
     }
 

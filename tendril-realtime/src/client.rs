@@ -6,9 +6,9 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 
 use crate::{
-    channel::{builder::ChannelBuilder, http::HttpBroadcasts},
-    driver::{CountersSnapshot, Handle, Setup, Status},
-    endpoint::{Endpoint, Version},
+    channel::{builder::ChannelBuilder, http::BroadcastApi},
+    driver::{Handle, Setup, Stats, Status},
+    endpoint::{Endpoint, ProtocolVersion},
     error::Error,
     rest::{Rest, RetryPolicy, TokenSourceHandle},
     secret::ApiKey,
@@ -24,9 +24,9 @@ use crate::{
 pub struct Client {
     handle: Handle,
     rest: Rest,
-    http_broadcasts: HttpBroadcasts,
+    http_broadcasts: BroadcastApi,
     subscribe_timeout: Duration,
-    version: Version,
+    version: ProtocolVersion,
 }
 
 /// How a [`Client`] is made. Every default is a number with a reason; see each method.
@@ -34,7 +34,7 @@ pub struct Client {
 pub struct ClientBuilder {
     url: String,
     key: String,
-    version: Version,
+    version: ProtocolVersion,
     tokens: Option<TokenSourceHandle>,
     settings: Settings,
     connect_timeout: Duration,
@@ -51,11 +51,12 @@ const LONGEST_HEARTBEAT: Duration = Duration::from_secs(55);
 
 impl Client {
     /// Starts from the project's base URL (`https://ref.supabase.co`, or a full `wss://…/websocket`) and one of its API keys.
+    #[doc(alias = "createClient")]
     pub fn builder(url: impl Into<String>, key: impl Into<String>) -> ClientBuilder {
         ClientBuilder {
             url: url.into(),
             key: key.into(),
-            version: Version::V2,
+            version: ProtocolVersion::V2,
             tokens: None,
             settings: Settings::default(),
             connect_timeout: Duration::from_secs(15),
@@ -80,32 +81,37 @@ impl Client {
     }
 
     /// Broadcasts without a websocket, for those who send now and then and listen to nothing.
-    pub fn broadcasts_over_http(&self) -> &HttpBroadcasts {
+    #[doc(alias("httpSend", "http_send"))]
+    pub fn broadcast_api(&self) -> &BroadcastApi {
         &self.http_broadcasts
     }
 
     /// The connection's state now, and whenever it changes.
+    #[doc(alias("connectionState", "isConnected", "onHeartbeat"))]
     pub fn status(&self) -> watch::Receiver<Status> {
         self.handle.status()
     }
 
     /// How much went over the connection since the client was built.
-    pub fn counters(&self) -> CountersSnapshot {
+    pub fn stats(&self) -> Stats {
         self.handle.counters().snapshot()
     }
 
     /// Asks the token source now, and pushes a new token to all channels: for a change that the source knows of before
     /// the old token's `exp`.
-    pub fn renew_token(&self) {
-        self.handle.renew_token();
+    #[doc(alias("setAuth", "set_auth"))]
+    pub fn refresh_auth(&self) {
+        self.handle.refresh_auth();
     }
 
     /// Connects anew at once: for a network that changed, or a user who does not want to wait out a pause.
+    #[doc(alias = "connect")]
     pub fn reconnect_now(&self) {
         self.handle.reconnect_now();
     }
 
     /// Leaves all channels and closes the connection; all streams end.
+    #[doc(alias("removeAllChannels", "disconnect"))]
     pub async fn shutdown(&self) {
         self.handle.shutdown().await;
     }
@@ -114,26 +120,29 @@ impl Client {
 impl ClientBuilder {
     /// Where access tokens come from; an [`AccessToken`](crate::AccessToken) is a source that never changes. Without one, the
     /// API key says who we are.
+    #[doc(alias = "accessToken")]
     pub fn token_source(mut self, source: impl TokenSource) -> Self {
         self.tokens = Some(TokenSourceHandle(Arc::new(source)));
         self
     }
 
     /// The websocket protocol's version. Default: 2.0.0.
-    pub fn version(mut self, version: Version) -> Self {
+    #[doc(alias = "vsn")]
+    pub fn protocol_version(mut self, version: ProtocolVersion) -> Self {
         self.version = version;
         self
     }
 
     /// Between two heartbeats. Default: 25 s, twice within the 60 s after which the server cuts a silent client.
+    #[doc(alias = "heartbeatIntervalMs")]
     pub fn heartbeat_interval(mut self, interval: Duration) -> Self {
         self.settings.heartbeat_interval = interval;
         self
     }
 
     /// How much silence after a heartbeat means that the peer is dead. Default: 10 s.
-    pub fn heartbeat_timeout(mut self, patience: Duration) -> Self {
-        self.settings.heartbeat_patience = patience;
+    pub fn heartbeat_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.heartbeat_timeout = timeout;
         self
     }
 
@@ -157,7 +166,8 @@ impl ClientBuilder {
 
     /// Pauses between attempts to connect are drawn from zero to a bound that doubles from twice `first` up to `longest`.
     /// Default: 500 ms and 30 s. There is no last attempt.
-    pub fn reconnect_pauses(mut self, first: Duration, longest: Duration) -> Self {
+    #[doc(alias = "reconnectAfterMs")]
+    pub fn reconnect_backoff(mut self, first: Duration, longest: Duration) -> Self {
         // Zero would be a loop without a pause.
         self.reconnect_first = first.max(Duration::from_millis(10));
         self.reconnect_longest = longest.max(self.reconnect_first);
@@ -191,7 +201,7 @@ impl ClientBuilder {
         let key = ApiKey::new(&self.key)?;
         for (field, value) in [
             ("heartbeat_interval", self.settings.heartbeat_interval),
-            ("heartbeat_timeout", self.settings.heartbeat_patience),
+            ("heartbeat_timeout", self.settings.heartbeat_timeout),
             ("connect_timeout", self.connect_timeout),
             ("join_timeout", self.settings.join_timeout),
         ] {
@@ -210,7 +220,7 @@ impl ClientBuilder {
         let tokens = self.tokens.map(|handle| handle.0);
         let rest =
             Rest::new(&endpoint, key.clone(), tokens.clone(), self.rest_timeout, self.rest_retries, &tls)?;
-        let http_broadcasts = HttpBroadcasts::new(rest.clone(), &endpoint);
+        let http_broadcasts = BroadcastApi::new(rest.clone(), &endpoint);
         let dialer = Dialer::new(tls, self.connect_timeout, self.tuning);
         let setup = Setup {
             endpoint,

@@ -8,7 +8,7 @@ use crate::{error::Error, secret::ApiKey};
 
 /// The websocket protocol's serializer version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
-pub enum Version {
+pub enum ProtocolVersion {
     /// Messages are JSON objects; no binary payloads.
     V1,
     /// Messages are JSON arrays, broadcasts may be binary. What current servers and clients speak.
@@ -16,7 +16,7 @@ pub enum Version {
     V2,
 }
 
-impl Version {
+impl ProtocolVersion {
     /// As the `vsn` query parameter says it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -100,7 +100,7 @@ impl Endpoint {
     }
 
     /// The websocket's address, with the key and the version in its query: a secret, not to be logged.
-    pub(crate) fn websocket(&self, key: &ApiKey, version: Version) -> Result<Url, Error> {
+    pub(crate) fn websocket(&self, key: &ApiKey, version: ProtocolVersion) -> Result<Url, Error> {
         let mut url = if let Some(named) = &self.websocket {
             named.clone()
         } else {
@@ -146,7 +146,7 @@ mod tests {
 
     fn websocket_of(base: &str) -> String {
         let key = ApiKey::new("anon").unwrap();
-        Endpoint::parse(base).unwrap().websocket(&key, Version::V2).unwrap().to_string()
+        Endpoint::parse(base).unwrap().websocket(&key, ProtocolVersion::V2).unwrap().to_string()
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub enum ErrorKind {
         step: &'static str,
     },
     /// The websocket upgrade was answered with an HTTP error.
-    HandshakeRefused {
+    Handshake {
         /// HTTP status.
         status: u16,
         /// The server's own words, or the status' meaning where it gave none.
@@ -79,7 +79,7 @@ pub enum ErrorKind {
         retry: Retry,
     },
     /// A push (broadcast, track) was answered with an error.
-    Push {
+    PushRejected {
         /// The server's words, such as `payload_size_exceeded`.
         message: String,
     },
@@ -96,7 +96,7 @@ pub enum ErrorKind {
         message: String,
     },
     /// `PostgREST` answered with an error.
-    Api(ApiError),
+    Postgrest(PostgrestError),
     /// The client was shut down, or the channel was left.
     Closed,
 }
@@ -104,7 +104,7 @@ pub enum ErrorKind {
 /// An error answer of PostgREST: `{"code","details","hint","message"}` and what came with it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub struct ApiError {
+pub struct PostgrestError {
     /// HTTP status.
     pub status: u16,
     /// SQLSTATE or `PGRST…`; empty if the answer had none (a gateway's error page).
@@ -126,7 +126,7 @@ pub enum Retry {
     /// No: something has to be changed first.
     Never,
     /// Yes, with a fresh access token.
-    WithFreshToken,
+    RefreshToken,
     /// Yes, after a growing pause.
     Backoff,
     /// Yes, but not before this time has passed.
@@ -159,16 +159,16 @@ impl Error {
     pub fn retry(&self) -> Retry {
         match &self.0.kind {
             ErrorKind::InvalidInput { .. }
-            | ErrorKind::Push { .. }
+            | ErrorKind::PushRejected { .. }
             | ErrorKind::Decode { .. }
             | ErrorKind::Closed => Retry::Never,
             ErrorKind::Connect { .. } | ErrorKind::ConnectionLost { .. } | ErrorKind::Timeout { .. } => {
                 Retry::Backoff
             }
             ErrorKind::Token { .. } => Retry::Backoff,
-            ErrorKind::HandshakeRefused { status, message } => handshake_retry(*status, message),
+            ErrorKind::Handshake { status, message } => handshake_retry(*status, message),
             ErrorKind::Channel { retry, .. } | ErrorKind::PostgresChanges { retry, .. } => *retry,
-            ErrorKind::Api(api) => api.retry(),
+            ErrorKind::Postgrest(api) => api.retry(),
         }
     }
 
@@ -177,24 +177,24 @@ impl Error {
         match &self.0.kind {
             ErrorKind::InvalidInput { .. } => "InvalidInput",
             ErrorKind::Connect { .. } => "ConnectFailed",
-            ErrorKind::HandshakeRefused { .. } => "HandshakeRefused",
+            ErrorKind::Handshake { .. } => "Handshake",
             ErrorKind::ConnectionLost { .. } => "ConnectionLost",
             ErrorKind::Timeout { .. } => "Timeout",
             ErrorKind::Channel { code, .. } => code,
             ErrorKind::PostgresChanges { .. } => "PostgresChanges",
-            ErrorKind::Push { .. } => "Push",
+            ErrorKind::PushRejected { .. } => "PushRejected",
             ErrorKind::Token { .. } => "TokenSource",
             ErrorKind::Decode { .. } => "Decode",
-            ErrorKind::Api(api) if api.code.is_empty() => "Http",
-            ErrorKind::Api(api) => &api.code,
+            ErrorKind::Postgrest(api) if api.code.is_empty() => "Http",
+            ErrorKind::Postgrest(api) => &api.code,
             ErrorKind::Closed => "Closed",
         }
     }
 
     /// The error answer of `PostgREST`, where this is one.
-    pub fn api(&self) -> Option<&ApiError> {
+    pub fn postgrest(&self) -> Option<&PostgrestError> {
         match &self.0.kind {
-            ErrorKind::Api(api) => Some(api),
+            ErrorKind::Postgrest(api) => Some(api),
             _ => None,
         }
     }
@@ -217,14 +217,14 @@ impl Error {
     }
 }
 
-impl ApiError {
+impl PostgrestError {
     /// By status and code: what a repetition can do. Whether a repetition is *safe* is the caller's knowledge.
     pub fn retry(&self) -> Retry {
         match (self.status, self.code.as_str()) {
             // PGRST303 is an expired or not yet valid token; PGRST301 one that will never be accepted.
-            (401, "PGRST303") => Retry::WithFreshToken,
+            (401, "PGRST303") => Retry::RefreshToken,
             // Older servers say it in words; the broadcast interface says nothing but "Unauthorized".
-            (401, code) if code.is_empty() || self.message.contains("expired") => Retry::WithFreshToken,
+            (401, code) if code.is_empty() || self.message.contains("expired") => Retry::RefreshToken,
             (408 | 429 | 502 | 503 | 504, _)
             | (500, "57014")
             | (_, "PGRST000" | "PGRST001" | "PGRST002" | "PGRST003") => match self.retry_after {
@@ -283,7 +283,7 @@ impl fmt::Display for Error {
                 Some(source) => write!(f, "cannot connect ({step}): {source}"),
                 None => write!(f, "cannot connect ({step})"),
             },
-            ErrorKind::HandshakeRefused { status, message } => {
+            ErrorKind::Handshake { status, message } => {
                 write!(f, "the server refused the connection: HTTP {status}: {message}")
             }
             ErrorKind::ConnectionLost { code: Some(code), reason } => {
@@ -293,23 +293,23 @@ impl fmt::Display for Error {
                 write!(f, "the connection was lost: {reason}")
             }
             ErrorKind::Timeout { waiting_for } => match &self.0.source {
-                Some(source) => write!(f, "no answer in time: {waiting_for}; {source}"),
-                None => write!(f, "no answer in time: {waiting_for}"),
+                Some(source) => write!(f, "timed out waiting for {waiting_for}: {source}"),
+                None => write!(f, "timed out waiting for {waiting_for}"),
             },
             ErrorKind::Channel { topic, message, .. } => write!(f, "channel `{topic}`: {message}"),
             ErrorKind::PostgresChanges { topic, message, .. } => {
                 write!(f, "row changes of channel `{topic}`: {message}")
             }
-            ErrorKind::Push { message } => write!(f, "the server refused the message: {message}"),
+            ErrorKind::PushRejected { message } => write!(f, "the server refused the message: {message}"),
             ErrorKind::Token { message } => write!(f, "no access token: {message}"),
             ErrorKind::Decode { what, message } => write!(f, "cannot read {what}: {message}"),
-            ErrorKind::Api(api) => write!(f, "{api}"),
+            ErrorKind::Postgrest(api) => write!(f, "{api}"),
             ErrorKind::Closed => f.write_str("the channel or the client was closed"),
         }
     }
 }
 
-impl fmt::Display for ApiError {
+impl fmt::Display for PostgrestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "HTTP {}", self.status)?;
         if !self.code.is_empty() {

@@ -2,7 +2,7 @@
 //!
 //! ```no_run
 //! use futures_util::StreamExt as _;
-//! use tendril_realtime::{ChangeEvent, Changes, Client, Filter};
+//! use tendril_realtime::{ChangeEvent, PostgresChanges, Client, Filter};
 //!
 //! #[derive(serde::Deserialize)]
 //! struct Todo {
@@ -13,7 +13,7 @@
 //! # async fn run() -> Result<(), tendril_realtime::Error> {
 //! let client = Client::builder("https://ref.supabase.co", "sb_publishable_…").build()?;
 //! let mut todos =
-//!     client.channel("todos").changes::<Todo>(Changes::on("public", "todos").filter(Filter::gt("id", 5)?)).subscribe().await?;
+//!     client.channel("todos").postgres_changes::<Todo>(PostgresChanges::on("public", "todos").filter(Filter::gt("id", 5)?)).subscribe().await?;
 //! while let Some(event) = todos.next().await {
 //!     match event? {
 //!         ChangeEvent::Insert(todo) | ChangeEvent::Update { new: todo, .. } => println!("{}: {}", todo.id, todo.title),
@@ -32,11 +32,11 @@
 //! | the rows of a table and every change of them, without gaps | [`Client::watch`], [`Client::store`] |
 //! | changes as they happen | [`Client::channel`], then [`changes`](ChannelBuilder::changes) |
 //! | messages between clients, who is online | [`ChannelBuilder::broadcasts`], [`ChannelBuilder::presences`], [`Channel`] |
-//! | messages without a websocket | [`Client::broadcasts_over_http`] |
+//! | messages without a websocket | [`Client::broadcast_api`] |
 //! | to read and write rows | [`Client::rest`] |
 //! | to call an Edge Function | [`Rest::invoke`] |
 //! | tokens that are renewed | [`TokenSource`] |
-//! | to know how the connection is | [`Client::status`], [`Client::counters`], [`telemetry`] |
+//! | to know how the connection is | [`Client::status`], [`Client::stats`], [`telemetry`] |
 //!
 //! What is promised, and what cannot be, is said in [`guarantees`].
 //!
@@ -81,24 +81,24 @@ pub use self::session::fuzzing;
 pub use self::{
     channel::{
         Channel,
-        builder::{ChangesBuilder, ChannelBuilder},
-        changes::Changes,
+        builder::{ChannelBuilder, PostgresChangesBuilder},
+        changes::PostgresChanges,
         filter::Filter,
-        http::{BroadcastMessage, HttpBroadcasts},
+        http::{BroadcastApi, BroadcastMessage},
     },
     client::{Client, ClientBuilder},
-    driver::{CountersSnapshot, Phase, Status},
-    endpoint::Version,
-    error::{ApiError, Error, ErrorKind, Retry},
+    driver::{Phase, Stats, Status},
+    endpoint::ProtocolVersion,
+    error::{Error, ErrorKind, PostgrestError, Retry},
     rest::Rest,
     secret::{AccessToken, ApiKey},
     session::ResyncReason,
     stream::{
         broadcast::{Broadcast, BroadcastEvent, BroadcastStream},
         changes::{ChangeEvent, ChangeStream},
-        presence::{Meta, PresenceEvent, PresenceStream},
+        presence::{PresenceEvent, PresenceMeta, PresenceStream},
         row::{RawRow, Row},
     },
     token::{TokenFuture, TokenSource},
-    wire::{change::ChangeKind, join::EventFilter},
+    wire::{change::ChangeKind, join::PostgresEvent},
 };

@@ -5,7 +5,7 @@
 //!   frames at level TRACE under its own target `tungstenite`: leave that off where logs are not secret.
 //! * **Spans** have the same target: [`CONNECT_SPAN`] and [`CONNECTION_SPAN`]. The events above are inside them.
 //! * **Metrics**, with the feature `metrics`, are counters of the facade of that name; the constants below are their names.
-//!   The same numbers are in [`Client::counters`](crate::Client::counters) without any feature.
+//!   The same numbers are in [`Client::stats`](crate::Client::stats) without any feature.
 
 /// Span of one attempt to connect: the token source, the network, the upgrade. Field `attempt`.
 pub const CONNECT_SPAN: &str = "realtime.connect";

@@ -32,7 +32,7 @@ pub trait TokenSource: Send + Sync + 'static {
     fn token(&self) -> TokenFuture<'_>;
 
     /// Told that a server refused this token as expired; the next [`token`](Self::token) should be another one.
-    fn refused(&self, token: &AccessToken) {
+    fn invalidate(&self, token: &AccessToken) {
         let _ = token;
     }
 

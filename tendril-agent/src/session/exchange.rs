@@ -5,7 +5,7 @@ use std::{fmt, sync::OnceLock, time::Duration};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::json;
-use tendril_realtime::{AccessToken, ApiError, Error, ErrorKind, Rest, Retry, rest::RetryPolicy};
+use tendril_realtime::{AccessToken, Error, ErrorKind, PostgrestError, Rest, Retry, rest::RetryPolicy};
 
 use super::{cluster_key::ClusterKey, machine_token::MachineToken};
 
@@ -127,13 +127,13 @@ impl Failure {
     /// What the library's error stands for.
     pub(super) fn of(error: &Error) -> Self {
         match error.kind() {
-            ErrorKind::Api(api) => Self::of_answer(api, error),
+            ErrorKind::Postgrest(api) => Self::of_answer(api, error),
             ErrorKind::Decode { .. } => Self::Unusable(error.to_string()),
             _ => Self::Unreachable(error.to_string()),
         }
     }
 
-    fn of_answer(api: &ApiError, error: &Error) -> Self {
+    fn of_answer(api: &PostgrestError, error: &Error) -> Self {
         let wait = match error.retry() {
             Retry::After(wait) => Some(wait),
             _ => api.retry_after,

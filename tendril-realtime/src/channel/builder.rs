@@ -8,15 +8,15 @@ use std::{
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use serde::de::DeserializeOwned;
-use tokio::time::timeout;
+use tokio::time;
 
-use super::{Channel, changes::Changes};
+use super::{Channel, changes::PostgresChanges};
 use crate::{
-    driver::{Capacity, Handle, Membership, Opened, Ready, Sender, mailbox},
-    endpoint::Version,
+    driver::{Capacity, ChannelHandle, ChannelParts, Handle, Ready, Sender, mailbox},
+    endpoint::ProtocolVersion,
     error::{Error, ErrorKind},
     session::Interest,
-    stream::{Inlet, broadcast::BroadcastStream, changes::ChangeStream, presence::PresenceStream},
+    stream::{Subscription, broadcast::BroadcastStream, changes::ChangeStream, presence::PresenceStream},
     wire::{
         TOPIC_PREFIX,
         join::{JoinConfig, Replay},
@@ -29,12 +29,12 @@ const REPLAYED_AT_MOST: u8 = 25;
 /// A channel that is being described. Streams are made first and the channel is joined last, so that nothing is missed.
 ///
 /// ```no_run
-/// # use tendril_realtime::{Changes, Client, Error};
+/// # use tendril_realtime::{PostgresChanges, Client, Error};
 /// # #[derive(serde::Deserialize)] struct Todo { id: i64 }
 /// # async fn run(client: Client) -> Result<(), Error> {
 /// let mut room = client.channel("room");
-/// let mut todos = room.listen::<Todo>(Changes::on("public", "todos"))?;
-/// let mut cursors = room.broadcasts(Some("cursor"));
+/// let mut todos = room.on_postgres_changes::<Todo>(PostgresChanges::on("public", "todos"))?;
+/// let mut cursors = room.on_broadcast("cursor");
 /// let room = room.join().await?;
 /// # Ok(()) }
 /// ```
@@ -44,36 +44,36 @@ pub struct ChannelBuilder {
     handle: Handle,
     name: String,
     config: JoinConfig,
-    hearers: Vec<(Interest, Sender)>,
-    membership: Arc<OnceLock<Membership>>,
+    subscribers: Vec<(Interest, Sender)>,
+    opened: Arc<OnceLock<ChannelHandle>>,
     capacity: Capacity,
-    patience: Duration,
-    version: Version,
+    timeout: Duration,
+    version: ProtocolVersion,
     /// How many stored messages a join asks for; known to the streams when the channel is opened.
     replay_limit: Arc<OnceLock<u8>>,
 }
 
-/// A channel with one wish for row changes: see [`ChannelBuilder::changes`].
+/// A channel with one subscription to row changes: see [`ChannelBuilder::postgres_changes`].
 #[derive(Debug)]
 #[must_use = "nothing is subscribed until `subscribe`"]
-pub struct ChangesBuilder<T> {
+pub struct PostgresChangesBuilder<T> {
     channel: ChannelBuilder,
-    changes: Changes,
+    changes: PostgresChanges,
     rows: PhantomData<fn() -> T>,
 }
 
 impl ChannelBuilder {
-    pub(crate) fn new(handle: Handle, name: &str, patience: Duration, version: Version) -> Self {
+    pub(crate) fn new(handle: Handle, name: &str, timeout: Duration, version: ProtocolVersion) -> Self {
         // Users who know the wire write the prefix; it is not part of the name.
         let name = name.strip_prefix(TOPIC_PREFIX).unwrap_or(name).to_owned();
         Self {
             handle,
             name,
             config: JoinConfig::default(),
-            hearers: Vec::new(),
-            membership: Arc::new(OnceLock::new()),
+            subscribers: Vec::new(),
+            opened: Arc::new(OnceLock::new()),
             capacity: Capacity::default(),
-            patience,
+            timeout,
             version,
             replay_limit: Arc::new(OnceLock::new()),
         }
@@ -81,19 +81,21 @@ impl ChannelBuilder {
 
     /// A private channel: joined only if the policies on `realtime.messages` allow it. Public and private channels of one
     /// name are different rooms.
+    #[doc(alias = "RealtimeChannelOptions")]
     pub fn private(mut self, private: bool) -> Self {
         self.config.private = private;
         self
     }
 
     /// Whether the server acknowledges each broadcast of ours: accepted, not delivered.
-    pub fn acknowledged(mut self, ack: bool) -> Self {
+    pub fn ack(mut self, ack: bool) -> Self {
         self.config.broadcast.ack = ack;
         self
     }
 
     /// Whether our own broadcasts come back to us.
-    pub fn echo(mut self, own: bool) -> Self {
+    #[doc(alias("self", "self_broadcast"))]
+    pub fn receive_own(mut self, own: bool) -> Self {
         self.config.broadcast.own = own;
         self
     }
@@ -107,7 +109,7 @@ impl ChannelBuilder {
     }
 
     /// Counts the channel as joined only when messages from the database flow too.
-    pub fn database_broadcasts(mut self, ready: bool) -> Self {
+    pub fn replication_ready(mut self, ready: bool) -> Self {
         self.config.broadcast.replication_ready = ready;
         self
     }
@@ -122,43 +124,61 @@ impl ChannelBuilder {
 
     /// How far the reader of a stream made from here on may fall behind before the oldest events are dropped: so many events,
     /// and so many bytes. Default: 4096 events, 16 MiB.
-    pub fn capacity(mut self, events: usize, bytes: usize) -> Self {
+    pub fn buffer_capacity(mut self, events: usize, bytes: usize) -> Self {
         self.capacity = Capacity { events: events.max(1), bytes: bytes.max(1) };
         self
     }
 
     /// Only row changes of one table: `subscribe` comes next.
-    pub fn changes<T: DeserializeOwned>(self, changes: Changes) -> ChangesBuilder<T> {
-        ChangesBuilder { channel: self, changes, rows: PhantomData }
+    pub fn postgres_changes<T: DeserializeOwned>(
+        self,
+        changes: PostgresChanges,
+    ) -> PostgresChangesBuilder<T> {
+        PostgresChangesBuilder { channel: self, changes, rows: PhantomData }
     }
 
     /// One stream of row changes, beside others on the same channel.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) for what the server would misread.
-    pub fn listen<T: DeserializeOwned>(&mut self, changes: Changes) -> Result<ChangeStream<T>, Error> {
+    #[doc(alias = "on")]
+    pub fn on_postgres_changes<T: DeserializeOwned>(
+        &mut self,
+        changes: PostgresChanges,
+    ) -> Result<ChangeStream<T>, Error> {
         let (schema, table) = changes.exact_names();
         let place = self.config.bindings.len();
         self.config.bindings.push(changes.into_binding()?);
-        Ok(ChangeStream::new(self.inlet(Interest::Changes(place)), schema, table))
+        Ok(ChangeStream::new(self.subscription(Interest::Changes(place)), schema, table))
     }
 
-    /// Broadcasts with this event name, or all of them.
-    pub fn broadcasts(&mut self, event: Option<&str>) -> BroadcastStream {
+    /// A stream of the broadcasts with this event name.
+    #[doc(alias = "on")]
+    pub fn on_broadcast(&mut self, event: &str) -> BroadcastStream {
+        self.broadcast_stream(Some(event.to_owned()))
+    }
+
+    /// A stream of all broadcasts, whatever their event name.
+    pub fn on_any_broadcast(&mut self) -> BroadcastStream {
+        self.broadcast_stream(None)
+    }
+
+    fn broadcast_stream(&mut self, event: Option<String>) -> BroadcastStream {
         let replay_limit = Arc::clone(&self.replay_limit);
-        BroadcastStream::new(self.inlet(Interest::Broadcast), event.map(str::to_owned), replay_limit)
+        BroadcastStream::new(self.subscription(Interest::Broadcast), event, replay_limit)
     }
 
     /// Who is there. Enables presence for the channel.
-    pub fn presences(&mut self) -> PresenceStream {
+    #[doc(alias("on", "presence"))]
+    pub fn on_presence(&mut self) -> PresenceStream {
         self.config.presence.enabled = true;
-        PresenceStream::new(self.inlet(Interest::Presence))
+        PresenceStream::new(self.subscription(Interest::Presence))
     }
 
-    fn inlet(&mut self, interest: Interest) -> Inlet {
+    fn subscription(&mut self, interest: Interest) -> Subscription {
         let (sender, receiver) = mailbox(self.capacity);
-        self.hearers.push((interest, sender));
-        Inlet::new(receiver, Arc::clone(&self.membership))
+        self.subscribers.push((interest, sender));
+        Subscription::new(receiver, Arc::clone(&self.opened))
     }
 
     /// Refuses what the server would misread.
@@ -196,9 +216,9 @@ impl ChannelBuilder {
         if let Some(replay) = self.config.broadcast.replay {
             let _ = self.replay_limit.set(replay.limit.unwrap_or(REPLAYED_AT_MOST));
         }
-        let Opened { membership, ready } = self.handle.open(self.name, self.config, self.hearers);
-        let _ = self.membership.set(membership.clone());
-        Ok((Channel::new(membership, acknowledged, self.version), ready))
+        let ChannelParts { handle, ready } = self.handle.open(self.name, self.config, self.subscribers);
+        let _ = self.opened.set(handle.clone());
+        Ok((Channel::new(handle, acknowledged, self.version), ready))
     }
 
     /// Joins the channel and keeps it joined until the last handle and stream of it is dropped. Resolves when everything that
@@ -207,23 +227,24 @@ impl ChannelBuilder {
     /// # Errors
     /// What the server says where trying again cannot help; [`Timeout`](ErrorKind::Timeout) after the client's subscribe
     /// timeout, upon which the channel is left.
+    #[doc(alias = "subscribe")]
     pub async fn join(self) -> Result<Channel, Error> {
-        let patience = self.patience;
+        let timeout = self.timeout;
         let (channel, ready) = self.open()?;
-        flowing(ready, patience).await?;
+        flowing(ready, timeout).await?;
         Ok(channel)
     }
 }
 
-impl<T: DeserializeOwned> ChangesBuilder<T> {
+impl<T: DeserializeOwned> PostgresChangesBuilder<T> {
     /// Subscribes, and resolves when rows really flow: at that moment, read the table once, and nothing is missed.
     ///
     /// # Errors
     /// As [`ChannelBuilder::join`].
     pub async fn subscribe(self) -> Result<ChangeStream<T>, Error> {
-        let patience = self.channel.patience;
+        let timeout = self.channel.timeout;
         let (mut stream, ready) = self.open()?;
-        match flowing(ready, patience).await {
+        match flowing(ready, timeout).await {
             Ok(()) => Ok(stream),
             Err(error) => {
                 // Time ran out, but the attempts had reasons: the last one says more.
@@ -254,14 +275,14 @@ impl<T: DeserializeOwned> ChangesBuilder<T> {
     }
 
     fn open(mut self) -> Result<(ChangeStream<T>, Ready), Error> {
-        let stream = self.channel.listen(self.changes)?;
+        let stream = self.channel.on_postgres_changes(self.changes)?;
         let (_, ready) = self.channel.open()?;
         Ok((stream, ready))
     }
 }
 
-async fn flowing(ready: Ready, patience: Duration) -> Result<(), Error> {
-    match timeout(patience, ready).await {
+async fn flowing(ready: Ready, timeout: Duration) -> Result<(), Error> {
+    match time::timeout(timeout, ready).await {
         Ok(Ok(answer)) => answer.map(drop),
         Ok(Err(_)) => Err(Error::new(ErrorKind::Closed)),
         Err(_) => {

@@ -3,42 +3,48 @@
 use crate::{
     channel::filter::Filter,
     error::Error,
-    wire::join::{Binding, EventFilter},
+    wire::join::{Binding, PostgresEvent},
 };
 
-/// A wish for row changes: a table, perhaps an event, a filter, a choice of columns.
+/// A subscription to row changes: a table, and optionally an event, a filter and a list of columns.
 ///
 /// The table must be in the publication `supabase_realtime`, and the role must be allowed to read it.
 ///
 /// ```
-/// use tendril_realtime::{Changes, EventFilter, Filter};
+/// use tendril_realtime::{PostgresChanges, PostgresEvent, Filter};
 ///
-/// let wish = Changes::on("public", "todos").event(EventFilter::Insert).filter(Filter::gt("id", 5)?).select(["id", "title"]);
+/// let changes = PostgresChanges::on("public", "todos").event(PostgresEvent::Insert).filter(Filter::gt("id", 5)?).select(["id", "title"]);
 /// # Ok::<(), tendril_realtime::Error>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
-pub struct Changes {
-    event: EventFilter,
+pub struct PostgresChanges {
+    event: PostgresEvent,
     schema: String,
     table: Option<String>,
     filter: Option<String>,
     select: Vec<String>,
 }
 
-impl Changes {
-    /// Changes of one table.
+impl PostgresChanges {
+    /// PostgresChanges of one table.
     pub fn on(schema: impl Into<String>, table: impl Into<String>) -> Self {
         Self { table: Some(table.into()), ..Self::in_schema(schema) }
     }
 
-    /// Changes of all published tables of a schema.
+    /// PostgresChanges of all published tables of a schema.
     pub fn in_schema(schema: impl Into<String>) -> Self {
-        Self { event: EventFilter::All, schema: schema.into(), table: None, filter: None, select: Vec::new() }
+        Self {
+            event: PostgresEvent::All,
+            schema: schema.into(),
+            table: None,
+            filter: None,
+            select: Vec::new(),
+        }
     }
 
     /// Only this kind of change.
-    pub fn event(mut self, event: EventFilter) -> Self {
+    pub fn event(mut self, event: PostgresEvent) -> Self {
         self.event = event;
         self
     }
@@ -46,7 +52,7 @@ impl Changes {
     /// Only rows that fulfil this.
     #[expect(
         clippy::needless_pass_by_value,
-        reason = "a filter is made for one wish, and written where it is used"
+        reason = "a filter is made for one subscription, and written where it is used"
     )]
     pub fn filter(self, filter: Filter) -> Self {
         self.filter_text(filter.to_string())

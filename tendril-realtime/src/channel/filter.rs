@@ -33,14 +33,14 @@ struct Segment {
 }
 
 macro_rules! comparisons {
-    ($($(#[$doc:meta])* $name:ident)*) => {
+    ($($(#[$doc:meta])* $name:ident = $operator:literal)*) => {
         $(
             $(#[$doc])*
             ///
             /// # Errors
             /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a column name that the grammar cannot carry.
             pub fn $name(column: &str, value: impl fmt::Display) -> Result<Self, Error> {
-                Self::segment(column, stringify!($name), quoted(&value.to_string()))
+                Self::segment(column, $operator, quoted(&value.to_string()))
             }
         )*
     };
@@ -49,27 +49,29 @@ macro_rules! comparisons {
 impl Filter {
     comparisons! {
         /// Equal.
-        eq
+        eq = "eq"
         /// Not equal.
-        neq
+        neq = "neq"
         /// Less than.
-        lt
+        lt = "lt"
         /// Less than or equal.
-        lte
+        lte = "lte"
         /// Greater than.
-        gt
+        gt = "gt"
         /// Greater than or equal.
-        gte
+        gte = "gte"
         /// Matches an SQL pattern with `%` and `_`; text columns only.
-        like
+        like = "like"
         /// [`like`](Self::like) without regard to case.
-        ilike
+        ilike = "ilike"
         /// Matches a POSIX regular expression.
-        r#match
-        /// [`match`](Self::match) without regard to case.
-        imatch
+        #[doc(alias = "match")]
+        regex = "match"
+        /// [`regex`](Self::regex) without regard to case.
+        imatch = "imatch"
         /// Not equal, taking NULL for a value like others.
-        isdistinct
+        #[doc(alias = "isDistinct")]
+        is_distinct = "isdistinct"
     }
 
     /// Is `null`, `true`, `false` or `unknown`.
@@ -111,7 +113,7 @@ impl Filter {
     fn segment(column: &str, operator: &'static str, value: String) -> Result<Self, Error> {
         // A column ends at the first `=`, and there is no quoting for it.
         if column.trim().is_empty() || column.contains(['=', ',']) || column.trim() != column {
-            return Err(Error::invalid("filter", format!("`{column}` is no column name a filter can carry")));
+            return Err(Error::invalid("filter", format!("`{column}`: invalid column name for a filter")));
         }
         let operator = operator.strip_prefix("r#").unwrap_or(operator);
         Ok(Self { segments: vec![Segment { column: column.to_owned(), negated: false, operator, value }] })
@@ -184,9 +186,9 @@ mod tests {
             (Filter::like("t", "ab%"), "t=like.ab%"),
             (Filter::ilike("t", "AB%"), "t=ilike.AB%"),
             (Filter::is("t", "null"), "t=is.null"),
-            (Filter::r#match("t", "^a.c$"), "t=match.^a.c$"),
+            (Filter::regex("t", "^a.c$"), "t=match.^a.c$"),
             (Filter::imatch("t", "^A"), "t=imatch.^A"),
-            (Filter::isdistinct("t", "abc"), "t=isdistinct.abc"),
+            (Filter::is_distinct("t", "abc"), "t=isdistinct.abc"),
             (Filter::eq("t", "abc").map(|filter| !filter), "t=not.eq.abc"),
         ] {
             assert_eq!(filter.unwrap().to_string(), text);

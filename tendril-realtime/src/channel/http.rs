@@ -15,14 +15,14 @@ use crate::{
     rest::{Parts, Rest},
 };
 
-/// Sends broadcasts without a websocket; see [`Client::broadcasts_over_http`](crate::Client::broadcasts_over_http).
+/// Sends broadcasts without a websocket; see [`Client::broadcast_api`](crate::Client::broadcast_api).
 #[derive(Debug, Clone)]
-pub struct HttpBroadcasts {
+pub struct BroadcastApi {
     rest: Rest,
     address: String,
 }
 
-/// One message of a [batch](HttpBroadcasts::send_batch).
+/// One message of a [batch](BroadcastApi::send_batch).
 #[derive(Debug, Clone, Serialize)]
 pub struct BroadcastMessage {
     topic: String,
@@ -54,7 +54,7 @@ impl BroadcastMessage {
     }
 }
 
-impl HttpBroadcasts {
+impl BroadcastApi {
     pub(crate) fn new(rest: Rest, endpoint: &Endpoint) -> Self {
         Self { rest, address: endpoint.broadcast() }
     }
@@ -62,7 +62,7 @@ impl HttpBroadcasts {
     /// Sends a JSON payload to one channel. Unlike a batch, a private channel without the right to write is an error.
     ///
     /// # Errors
-    /// [`Api`](ErrorKind::Api): 403 without the right to write, 404 from servers too old for this, 422 for a payload over the
+    /// [`Postgrest`](ErrorKind::Postgrest): 403 without the right to write, 404 from servers too old for this, 422 for a payload over the
     /// limit, 429 over the project's rate.
     pub async fn send<P: Serialize + ?Sized>(
         &self,
@@ -94,7 +94,7 @@ impl HttpBroadcasts {
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) for an empty topic or event or a payload that is no object;
-    /// [`Api`](ErrorKind::Api) as [`send`](Self::send).
+    /// [`Postgrest`](ErrorKind::Postgrest) as [`send`](Self::send).
     pub async fn send_batch(&self, messages: &[BroadcastMessage]) -> Result<(), Error> {
         for message in messages {
             checked(&message.topic, &message.event)?;

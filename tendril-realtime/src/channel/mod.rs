@@ -11,39 +11,40 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::{
-    driver::Membership,
-    endpoint::Version,
+    driver::ChannelHandle,
+    endpoint::ProtocolVersion,
     error::Error,
     wire::{Payload, binary::name_length, event::name},
 };
 
 /// How long an acknowledgement is awaited: on a private channel without the right to write, none ever comes.
-const ACK_PATIENCE: Duration = Duration::from_secs(10);
+const ACK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A joined channel. It stays joined over reconnects, and is left when the last handle and the last stream of it are dropped.
 #[derive(Debug, Clone)]
 pub struct Channel {
-    membership: Membership,
+    handle: ChannelHandle,
     acknowledged: bool,
-    version: Version,
+    version: ProtocolVersion,
 }
 
 /// The server ends a connection over a larger frame, and with it all channels.
 const LARGEST_FRAME: usize = 5_000_000;
 
 impl Channel {
-    pub(crate) fn new(membership: Membership, acknowledged: bool, version: Version) -> Self {
-        Self { membership, acknowledged, version }
+    pub(crate) fn new(handle: ChannelHandle, acknowledged: bool, version: ProtocolVersion) -> Self {
+        Self { handle, acknowledged, version }
     }
 
     /// Sends a message to everyone else on the channel. If the channel was opened
-    /// [`acknowledged`](builder::ChannelBuilder::acknowledged), resolves when the server accepted it, otherwise when it is
+    /// [`ack`](builder::ChannelBuilder::ack), resolves when the server accepted it, otherwise when it is
     /// queued. While the connection is down, messages wait for up to 10 s.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a payload that is no JSON object;
-    /// [`Push`](crate::ErrorKind::Push) if the server refuses it, `payload_size_exceeded` among the reasons;
+    /// [`PushRejected`](crate::ErrorKind::PushRejected) if the server refuses it, `payload_size_exceeded` among the reasons;
     /// [`Timeout`](crate::ErrorKind::Timeout) if no acknowledgement comes: without the right to write, none does.
+    #[doc(alias = "send")]
     pub async fn broadcast<P: Serialize + ?Sized>(&self, event: &str, payload: &P) -> Result<(), Error> {
         let payload = serde_json::to_value(payload).map_err(|error| Error::decode("the payload", &error))?;
         if !payload.is_object() {
@@ -60,7 +61,7 @@ impl Channel {
     /// # Errors
     /// As [`broadcast`](Self::broadcast).
     pub async fn broadcast_bytes(&self, event: &str, bytes: impl Into<Bytes>) -> Result<(), Error> {
-        if self.version == Version::V1 {
+        if self.version == ProtocolVersion::V1 {
             return Err(Error::invalid("payload", "version 1 of the protocol carries no raw bytes"));
         }
         checked_event(event)?;
@@ -73,20 +74,20 @@ impl Channel {
             let reason = format!("{size} bytes are more than a frame may carry ({LARGEST_FRAME})");
             return Err(Error::invalid("payload", reason));
         }
-        self.membership.push(name::BROADCAST, payload, ACK_PATIENCE, self.acknowledged).await
+        self.handle.push(name::BROADCAST, payload, ACK_TIMEOUT, self.acknowledged).await
     }
 
     /// Says that we are here, with this state (a JSON object), now and again after each reconnect. The server counts each
     /// call: more than 5 within 30 s close the channel.
     ///
     /// # Errors
-    /// [`Push`](crate::ErrorKind::Push) if the server refuses it, [`Timeout`](crate::ErrorKind::Timeout) without an answer.
+    /// [`PushRejected`](crate::ErrorKind::PushRejected) if the server refuses it, [`Timeout`](crate::ErrorKind::Timeout) without an answer.
     pub async fn track<S: Serialize + ?Sized>(&self, state: &S) -> Result<(), Error> {
         let state = serde_json::to_value(state).map_err(|error| Error::decode("the state", &error))?;
         if !state.is_object() {
             return Err(Error::invalid("state", "presence carries a JSON object"));
         }
-        self.membership.track(Some(state.to_string()), ACK_PATIENCE).await
+        self.handle.track(Some(state.to_string()), ACK_TIMEOUT).await
     }
 
     /// Says that we are not here any more.
@@ -94,7 +95,7 @@ impl Channel {
     /// # Errors
     /// As [`track`](Self::track).
     pub async fn untrack(&self) -> Result<(), Error> {
-        self.membership.track(None, ACK_PATIENCE).await
+        self.handle.track(None, ACK_TIMEOUT).await
     }
 }
 

@@ -66,10 +66,10 @@ impl Default for Counters {
     }
 }
 
-/// A snapshot of a client's counters; see [`Client::counters`](crate::Client::counters).
+/// A snapshot of a client's counters; see [`Client::stats`](crate::Client::stats).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub struct CountersSnapshot {
+pub struct Stats {
     /// Websocket messages that came in, pings and pongs among them.
     pub frames_received: u64,
     /// Their bytes.
@@ -91,8 +91,8 @@ pub struct CountersSnapshot {
 }
 
 impl Counters {
-    pub(crate) fn snapshot(&self) -> CountersSnapshot {
-        CountersSnapshot {
+    pub(crate) fn snapshot(&self) -> Stats {
+        Stats {
             frames_received: self.frames_received.get(),
             bytes_received: self.bytes_received.get(),
             frames_sent: self.frames_sent.get(),

@@ -9,8 +9,8 @@ use tokio::{
 
 use super::{
     Phase,
-    clocks::Clocks,
-    task::{Driver, Ending, Exit, now, sleep_until_some},
+    suspend::SuspendDetector,
+    task::{Driver, Exit, ShutdownSignal, now, sleep_until_some},
 };
 use crate::{
     session::{Action, Delivery, Session, SubscriberId},
@@ -24,7 +24,7 @@ const BATCH: usize = 64;
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// How often the clocks are compared.
-const LOOK_AT_CLOCKS: Duration = Duration::from_secs(5);
+const CHECK_CLOCKS: Duration = Duration::from_secs(5);
 
 impl Driver {
     /// Serves an open connection until it ends.
@@ -32,7 +32,7 @@ impl Driver {
         self.inbox.counters.connections.add(1);
         let since = Instant::now();
         tracing::info!(target: TARGET, "connected");
-        self.say(|status| status.phase = Phase::Open { since });
+        self.set_status(|status| status.phase = Phase::Connected { since });
         self.step(Session::on_open);
         let exit = self.exchange(&mut socket).await;
         if matches!(exit, Exit::Shutdown(_) | Exit::Unwanted | Exit::Requested) {
@@ -52,7 +52,7 @@ impl Driver {
 
     pub(super) async fn exchange(&mut self, socket: &mut Socket) -> Exit {
         let mut received = Vec::with_capacity(BATCH);
-        let mut clocks = Clocks::new(now(), SystemTime::now());
+        let mut suspend = SuspendDetector::new(now(), SystemTime::now());
         let mut wake = None;
         let mut stale = true;
         loop {
@@ -61,7 +61,7 @@ impl Driver {
             }
             if stale {
                 // A machine that wakes up should notice it soon, whatever the session waits for.
-                let look = Instant::now() + LOOK_AT_CLOCKS;
+                let look = Instant::now() + CHECK_CLOCKS;
                 wake = Some(self.session.wake().map_or(look, |wake| look.min(Instant::from_std(wake))));
                 self.update_status();
                 stale = false;
@@ -90,12 +90,12 @@ impl Driver {
                     self.handle(Some(message));
                     stale = true;
                 }
-                answer = self.tokens.answer() => {
+                answer = self.tokens.finished() => {
                     self.step(|session, now, out| session.on_token(answer, now, out));
                     stale = true;
                 }
                 () = sleep_until_some(wake) => {
-                    if clocks.slept(self.setup.settings.heartbeat_interval, now(), SystemTime::now()) {
+                    if suspend.was_suspended(self.setup.settings.heartbeat_interval, now(), SystemTime::now()) {
                         return Exit::Dead("the machine was asleep");
                     }
                     self.step(Session::tick);
@@ -162,15 +162,15 @@ impl Driver {
             match action {
                 Action::Deliver(subscriber, delivery) => self.deliver(subscriber, delivery),
                 Action::Send(message) => self.outgoing.push(message),
-                Action::Drop => self.ending = Some(Ending::Dead),
-                Action::Redial => self.ending = self.ending.or(Some(Ending::KeyEnded)),
+                Action::Drop => self.ending = Some(ShutdownSignal::Dead),
+                Action::Reconnect => self.ending = self.ending.or(Some(ShutdownSignal::KeyEnded)),
                 Action::Answer(request, answer) => {
                     if let Some(waiting) = self.answers.remove(&request) {
                         let _ = waiting.send(answer);
                     }
                 }
-                Action::AskForToken => self.tokens.ask(),
-                Action::TokenRefused(token) => self.tokens.refused(token),
+                Action::FetchToken => self.tokens.start(),
+                Action::TokenRefused(token) => self.tokens.invalidate(token),
             }
         }
         self.actions = actions;
@@ -211,8 +211,8 @@ impl Driver {
         }
         self.outgoing = outgoing;
         self.ending.take().map(|ending| match ending {
-            Ending::Dead => Exit::Dead("the server answers no more"),
-            Ending::KeyEnded => {
+            ShutdownSignal::Dead => Exit::Dead("heartbeat timeout"),
+            ShutdownSignal::KeyEnded => {
                 let detail = "the token that the gateway made of the key has ended".to_owned();
                 Exit::Lost(Closed { code: None, detail: Some(detail) })
             }

@@ -110,7 +110,9 @@ impl Sender {
                 state.queue.push_back(delivery);
                 0
             }
-            Delivery::Trouble(_) if matches!(state.queue.back(), Some(Delivery::Trouble(_))) => {
+            Delivery::TransientError(_)
+                if matches!(state.queue.back(), Some(Delivery::TransientError(_))) =>
+            {
                 // Only the last of a row of failures is news; their number has no bound.
                 state.queue.pop_back();
                 state.queue.push_back(delivery);
@@ -150,7 +152,7 @@ impl State {
             match dropped {
                 Delivery::Resync(reason) => self.mark = Some(reason),
                 // A failure that was followed by so much is no news any more.
-                Delivery::Trouble(_) => {}
+                Delivery::TransientError(_) => {}
                 _ => self.lagged += 1,
             }
         }
@@ -195,7 +197,7 @@ fn weight(delivery: &Delivery) -> usize {
         }
         Delivery::Broadcast { payload: crate::wire::BroadcastPayload::Json(text), .. } => text.as_str().len(),
         Delivery::Broadcast { payload: crate::wire::BroadcastPayload::Binary(bytes), .. } => bytes.len(),
-        Delivery::Resync(_) | Delivery::PresenceReset | Delivery::Trouble(_) | Delivery::End(_) => 0,
+        Delivery::Resync(_) | Delivery::PresenceReset | Delivery::TransientError(_) | Delivery::End(_) => 0,
     }
 }
 

@@ -1,12 +1,12 @@
 //! The one task that owns the socket: it moves bytes between socket and session, and performs the session's actions.
 
-mod clocks;
 mod counters;
 mod exchange;
 mod mailbox;
 mod phase;
+mod suspend;
 mod task;
-mod token_question;
+mod token_fetch;
 
 use std::{
     collections::HashMap,
@@ -24,11 +24,11 @@ pub(crate) use self::{
     mailbox::{Capacity, Gauge, Item, Receiver, Sender, mailbox},
 };
 pub use self::{
-    counters::CountersSnapshot,
+    counters::Stats,
     phase::{Phase, Status},
 };
 use crate::{
-    endpoint::{Endpoint, Version},
+    endpoint::{Endpoint, ProtocolVersion},
     error::{Error, ErrorKind},
     secret::ApiKey,
     session::{Command, Interest, RequestId, Settings, Subscriber, SubscriberId, TopicId},
@@ -44,7 +44,7 @@ const PUSHES_AT_ONCE: usize = 256;
 pub(crate) struct Setup {
     pub(crate) endpoint: Endpoint,
     pub(crate) key: ApiKey,
-    pub(crate) version: Version,
+    pub(crate) version: ProtocolVersion,
     pub(crate) tokens: Option<Arc<dyn TokenSource>>,
     pub(crate) dialer: Dialer,
     pub(crate) settings: Settings,
@@ -83,16 +83,16 @@ struct Inner {
 
 /// A joined channel, or one that is to be joined. When the last clone goes, the channel is left.
 #[derive(Debug, Clone)]
-pub(crate) struct Membership(Arc<Member>);
+pub(crate) struct ChannelHandle(Arc<ChannelGuard>);
 
-struct Member {
+struct ChannelGuard {
     topic: TopicId,
     handle: Handle,
 }
 
-/// What [`Handle::open`] gives: the membership, and the news that everything flows.
-pub(crate) struct Opened {
-    pub(crate) membership: Membership,
+/// What [`Handle::open`] gives: the handle, and the news that everything flows.
+pub(crate) struct ChannelParts {
+    pub(crate) handle: ChannelHandle,
     pub(crate) ready: Ready,
 }
 
@@ -146,11 +146,16 @@ impl Handle {
     }
 
     /// Joins a channel and keeps it joined, filling these mailboxes. Does not wait.
-    pub(crate) fn open(&self, name: String, config: JoinConfig, hearers: Vec<(Interest, Sender)>) -> Opened {
+    pub(crate) fn open(
+        &self,
+        name: String,
+        config: JoinConfig,
+        senders: Vec<(Interest, Sender)>,
+    ) -> ChannelParts {
         self.start();
         let topic = TopicId(self.next_id());
         let (mut mailboxes, mut subscribers) = (Vec::new(), Vec::new());
-        for (interest, sender) in hearers {
+        for (interest, sender) in senders {
             let id = SubscriberId(self.next_id());
             mailboxes.push((id, sender));
             subscribers.push(Subscriber { id, interest });
@@ -161,11 +166,11 @@ impl Handle {
         // If the driver is gone, the dropped senders say so.
         let _ =
             self.inner.control.send(Message::Command { command, mailboxes, answer: Some((request, answer)) });
-        Opened { membership: Membership(Arc::new(Member { topic, handle: self.clone() })), ready }
+        ChannelParts { handle: ChannelHandle(Arc::new(ChannelGuard { topic, handle: self.clone() })), ready }
     }
 
     /// Sends a command that the session answers.
-    async fn ask(&self, make: impl FnOnce(RequestId) -> Command) -> Result<Slice, Error> {
+    async fn request(&self, make: impl FnOnce(RequestId) -> Command) -> Result<Slice, Error> {
         let request = RequestId(self.next_id());
         let (answer, answered) = oneshot::channel();
         let message = Message::Command {
@@ -178,14 +183,14 @@ impl Handle {
     }
 
     /// Sends a command that nobody answers.
-    async fn tell(&self, command: Command) -> Result<(), Error> {
+    async fn send(&self, command: Command) -> Result<(), Error> {
         let message = Message::Command { command, mailboxes: Vec::new(), answer: None };
         self.inner.pushes.send(message).await.map_err(|_| Error::new(ErrorKind::Closed))
     }
 
-    pub(crate) fn renew_token(&self) {
+    pub(crate) fn refresh_auth(&self) {
         let _ = self.inner.control.send(Message::Command {
-            command: Command::RenewToken,
+            command: Command::RefreshToken,
             mailboxes: Vec::new(),
             answer: None,
         });
@@ -210,32 +215,32 @@ impl Handle {
     }
 }
 
-impl Membership {
+impl ChannelHandle {
     /// Sends an event on the channel, and awaits the server's answer if there is one to await.
     pub(crate) async fn push(
         &self,
         event: &'static str,
         payload: crate::wire::Payload,
-        patience: Duration,
+        timeout: Duration,
         answered: bool,
     ) -> Result<(), Error> {
         let topic = self.0.topic;
         if answered {
-            let make = |request| Command::Push { topic, request: Some(request), event, payload, patience };
-            self.0.handle.ask(make).await.map(drop)
+            let make = |request| Command::Push { topic, request: Some(request), event, payload, timeout };
+            self.0.handle.request(make).await.map(drop)
         } else {
-            self.0.handle.tell(Command::Push { topic, request: None, event, payload, patience }).await
+            self.0.handle.send(Command::Push { topic, request: None, event, payload, timeout }).await
         }
     }
 
     /// Tracks a presence payload (JSON text of an object), or stops tracking.
-    pub(crate) async fn track(&self, payload: Option<String>, patience: Duration) -> Result<(), Error> {
+    pub(crate) async fn track(&self, payload: Option<String>, timeout: Duration) -> Result<(), Error> {
         let topic = self.0.topic;
-        self.0.handle.ask(|request| Command::Track { topic, request, payload, patience }).await.map(drop)
+        self.0.handle.request(|request| Command::Track { topic, request, payload, timeout }).await.map(drop)
     }
 }
 
-impl Drop for Member {
+impl Drop for ChannelGuard {
     fn drop(&mut self) {
         let command = Command::Leave { topic: self.topic };
         let _ =
@@ -249,9 +254,9 @@ impl std::fmt::Debug for Handle {
     }
 }
 
-impl std::fmt::Debug for Member {
+impl std::fmt::Debug for ChannelGuard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Member({:?})", self.topic)
+        write!(f, "ChannelGuard({:?})", self.topic)
     }
 }
 

@@ -18,16 +18,16 @@ pub enum Phase {
         attempt: u32,
     },
     /// The websocket is open.
-    Open {
+    Connected {
         /// Since when.
         since: Instant,
     },
     /// The last attempt or connection failed; the next attempt comes by itself.
-    Waiting {
+    Backoff {
         /// How many attempts failed since the last connection that proved to work.
         attempt: u32,
         /// When the next attempt begins.
-        next_try: Instant,
+        retry_at: Instant,
     },
     /// The client was shut down.
     Closed,
@@ -44,21 +44,21 @@ pub struct Status {
     /// Channels that are wanted.
     pub channels: usize,
     /// Channels in which everything that was asked for flows.
-    pub live_channels: usize,
+    pub subscribed_channels: usize,
     /// The last measured time of a heartbeat to the server and back.
     pub round_trip: Option<Duration>,
 }
 
 impl Default for Status {
     fn default() -> Self {
-        Self { phase: Phase::Idle, last_error: None, channels: 0, live_channels: 0, round_trip: None }
+        Self { phase: Phase::Idle, last_error: None, channels: 0, subscribed_channels: 0, round_trip: None }
     }
 }
 
 impl Status {
     /// Whether the websocket is open.
-    pub fn is_open(&self) -> bool {
-        matches!(self.phase, Phase::Open { .. })
+    pub fn is_connected(&self) -> bool {
+        matches!(self.phase, Phase::Connected { .. })
     }
 }
 
@@ -68,8 +68,8 @@ impl Phase {
         match self {
             Self::Idle => "idle",
             Self::Connecting { .. } => "connecting",
-            Self::Open { .. } => "open",
-            Self::Waiting { .. } => "waiting",
+            Self::Connected { .. } => "connected",
+            Self::Backoff { .. } => "backoff",
             Self::Closed => "closed",
         }
     }

@@ -15,7 +15,7 @@ use tracing::Instrument as _;
 
 use super::{
     Answers, Counters, Message, Phase, Setup, Status, mailbox,
-    token_question::{TokenAnswer, TokenQuestion},
+    token_fetch::{FetchedToken, TokenFetch},
 };
 use crate::{
     backoff::Backoff,
@@ -41,7 +41,7 @@ pub(super) struct Inbox {
 pub(super) enum Exit {
     /// The connection is gone.
     Lost(Closed),
-    /// The peer answers no more, or the machine slept: not worth a goodbye.
+    /// The peer answers no longer, or the machine was suspended: not worth a goodbye.
     Dead(&'static str),
     /// The user wants a new connection.
     Requested,
@@ -53,7 +53,7 @@ pub(super) enum Exit {
 
 /// Why the session ends a connection.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Ending {
+pub(super) enum ShutdownSignal {
     /// The peer does not answer.
     Dead,
     /// The gateway's token for our key is over; a new connection gets a new one.
@@ -67,15 +67,15 @@ pub(super) struct Driver {
     pub(super) session: Session,
     pub(super) mailboxes: HashMap<SubscriberId, mailbox::Sender>,
     pub(super) answers: Answers,
-    /// The session's wishes, performed in order. Emptied after each message, its memory kept.
+    /// The session's actions, performed in order. Emptied after each message, its memory kept.
     pub(super) actions: Vec<Action>,
     /// Those of them that need the socket.
     pub(super) outgoing: Vec<Outbound>,
     /// Why the session wants this connection to end.
-    pub(super) ending: Option<Ending>,
+    pub(super) ending: Option<ShutdownSignal>,
     /// Mailboxes that got something since the last wake-up.
     pub(super) touched: Vec<SubscriberId>,
-    pub(super) tokens: TokenQuestion,
+    pub(super) tokens: TokenFetch,
     /// A connection proved to work at some time: what is refused later is no mistake in the settings.
     pub(super) proved_once: bool,
     pub(super) backoff: Backoff,
@@ -83,11 +83,11 @@ pub(super) struct Driver {
 
 /// Runs until the last handle is gone.
 pub(super) async fn run(setup: Setup, inbox: Inbox) {
-    let tokens = TokenQuestion::new(setup.tokens.clone());
+    let tokens = TokenFetch::new(setup.tokens.clone());
     let renewal = match (tokens.has_source(), tokens.can_refresh()) {
         (true, true) => Renewal::BySource,
         // The gateway turns such a key into a short token of its own, a new one for each connection.
-        (false, _) if setup.key.is_opaque() => Renewal::ByRedial,
+        (false, _) if setup.key.is_opaque() => Renewal::ByReconnect,
         _ => Renewal::Never,
     };
     let has_source = tokens.has_source();
@@ -110,7 +110,7 @@ pub(super) async fn run(setup: Setup, inbox: Inbox) {
         backoff,
     };
     let done = driver.live().await;
-    driver.say(|status| status.phase = Phase::Closed);
+    driver.set_status(|status| status.phase = Phase::Closed);
     driver.close_all();
     if let Some(done) = done {
         let _ = done.send(());
@@ -121,14 +121,14 @@ impl Driver {
     async fn live(&mut self) -> Option<oneshot::Sender<()>> {
         loop {
             if !self.session.wants_connection(now()) {
-                self.say(|status| status.phase = Phase::Idle);
+                self.set_status(|status| status.phase = Phase::Idle);
                 if let Some(Exit::Shutdown(done)) = self.wait_until(None).await {
                     return done;
                 }
                 continue;
             }
             let attempt = self.backoff.attempt();
-            self.say(|status| status.phase = Phase::Connecting { attempt });
+            self.set_status(|status| status.phase = Phase::Connecting { attempt });
             let span = tracing::info_span!(target: TARGET, CONNECT_SPAN, attempt);
             let connected = self.connect().instrument(span).await;
             let pause = match connected {
@@ -143,7 +143,7 @@ impl Driver {
                     Exit::Unwanted | Exit::Requested => Duration::ZERO,
                     Exit::Lost(closed) => self.pause_after_close(&closed),
                     Exit::Dead(why) => {
-                        self.note(Error::new(ErrorKind::ConnectionLost {
+                        self.record_error(Error::new(ErrorKind::ConnectionLost {
                             code: None,
                             reason: why.to_owned(),
                         }));
@@ -158,10 +158,10 @@ impl Driver {
             if pause.is_zero() {
                 continue;
             }
-            let next_try = Instant::now() + pause;
+            let retry_at = Instant::now() + pause;
             let attempt = self.backoff.attempt();
-            self.say(|status| status.phase = Phase::Waiting { attempt, next_try });
-            if let Some(Exit::Shutdown(done)) = self.wait_until(Some(next_try)).await {
+            self.set_status(|status| status.phase = Phase::Backoff { attempt, retry_at });
+            if let Some(Exit::Shutdown(done)) = self.wait_until(Some(retry_at)).await {
                 return done;
             }
         }
@@ -198,7 +198,7 @@ impl Driver {
     /// Asks for a token, then dials. Commands are served meanwhile.
     async fn connect(&mut self) -> Result<Result<Socket, Error>, Exit> {
         if self.tokens.has_source() {
-            self.tokens.ask();
+            self.tokens.start();
             match self.token_answer().await? {
                 Ok(token) => self.step(|session, now, out| session.on_token(Ok(token), now, out)),
                 Err(error) => return Ok(Err(error)),
@@ -227,11 +227,11 @@ impl Driver {
     }
 
     /// The answer of the token source; commands are served meanwhile.
-    async fn token_answer(&mut self) -> Result<TokenAnswer, Exit> {
+    async fn token_answer(&mut self) -> Result<FetchedToken, Exit> {
         loop {
             let wake = self.session.wake().map(Instant::from_std);
             tokio::select! {
-                answer = self.tokens.answer() => return Ok(answer),
+                answer = self.tokens.finished() => return Ok(answer),
                 message = self.inbox.control.recv() => {
                     if let Some(exit) = self.handle(message) {
                         return Err(exit);
@@ -286,7 +286,7 @@ impl Driver {
     /// How long to wait after a connection that was lost.
     fn pause_after_close(&mut self, closed: &Closed) -> Duration {
         let reason = closed.detail.clone().unwrap_or_else(|| close::describe(closed.code).to_owned());
-        self.note(Error::new(ErrorKind::ConnectionLost { code: closed.code, reason }));
+        self.record_error(Error::new(ErrorKind::ConnectionLost { code: closed.code, reason }));
         let first = self.backoff.attempt() == 0;
         let pause = self.backoff.next_pause();
         let pause = match close::classify(closed.code) {
@@ -303,33 +303,31 @@ impl Driver {
         let pause = self.backoff.next_pause();
         let pause = match error.retry() {
             // It worked before: a key that is being rotated, a gateway that starts, a project that is paused.
-            Retry::Never
-                if self.proved_once && matches!(error.kind(), ErrorKind::HandshakeRefused { .. }) =>
-            {
+            Retry::Never if self.proved_once && matches!(error.kind(), ErrorKind::Handshake { .. }) => {
                 pause.max(AFTER_REFUSAL)
             }
             // The key itself is refused: no token of ours can mend that.
-            Retry::Never | Retry::WithFreshToken if !matches!(error.kind(), ErrorKind::Token { .. }) => {
+            Retry::Never | Retry::RefreshToken if !matches!(error.kind(), ErrorKind::Token { .. }) => {
                 self.step(|session, now, out| session.end_all(&error, now, out));
-                self.note(error);
+                self.record_error(error);
                 return None;
             }
             Retry::After(least) => least + pause.min(least),
             _ => pause,
         };
         self.step(|session, _, out| session.trouble_all(&error, out));
-        self.note(error);
+        self.record_error(error);
         Some(pause)
     }
 
     /// Remembers why something ended, for the status.
-    fn note(&self, error: Error) {
+    fn record_error(&self, error: Error) {
         tracing::warn!(target: TARGET, %error, "not connected");
         let error = Arc::new(error);
-        self.say(|status| status.last_error = Some(error));
+        self.set_status(|status| status.last_error = Some(error));
     }
 
-    pub(super) fn say(&self, change: impl FnOnce(&mut Status)) {
+    pub(super) fn set_status(&self, change: impl FnOnce(&mut Status)) {
         self.inbox.status.send_modify(change);
     }
 
@@ -337,10 +335,10 @@ impl Driver {
         let (channels, live) = self.session.channels();
         let round_trip = self.session.round_trip();
         self.inbox.status.send_if_modified(|status| {
-            let before = (status.channels, status.live_channels, status.round_trip);
-            (status.channels, status.live_channels) = (channels, live);
+            let before = (status.channels, status.subscribed_channels, status.round_trip);
+            (status.channels, status.subscribed_channels) = (channels, live);
             status.round_trip = round_trip.or(status.round_trip);
-            before != (status.channels, status.live_channels, status.round_trip)
+            before != (status.channels, status.subscribed_channels, status.round_trip)
         });
     }
 

@@ -99,7 +99,7 @@ fn every_recorded_answer_is_read_as_what_it_is() {
     }
     // The classes that matter most, as the real servers answered them.
     for ((status, code), retry) in [
-        ((401, "PGRST303"), Retry::WithFreshToken),
+        ((401, "PGRST303"), Retry::RefreshToken),
         ((401, "PGRST301"), Retry::Never),
         ((403, "42501"), Retry::Never),
         ((409, "23505"), Retry::Never),

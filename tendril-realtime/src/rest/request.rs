@@ -15,7 +15,7 @@ use super::{
     response::Response,
     transport::{Parts, Transport},
 };
-use crate::error::{ApiError, Error, ErrorKind};
+use crate::error::{Error, ErrorKind, PostgrestError};
 
 /// A request that has not been sent; one of the methods at the end of the list sends it.
 ///
@@ -275,8 +275,13 @@ impl Request {
         let mut rows: Vec<T> = self.rows().await?;
         if rows.len() > 1 {
             let message = format!("{} rows where at most one was expected", rows.len());
-            let api = ApiError { status: 406, code: "PGRST116".to_owned(), message, ..ApiError::default() };
-            return Err(Error::new(ErrorKind::Api(api)));
+            let api = PostgrestError {
+                status: 406,
+                code: "PGRST116".to_owned(),
+                message,
+                ..PostgrestError::default()
+            };
+            return Err(Error::new(ErrorKind::Postgrest(api)));
         }
         Ok(rows.pop())
     }

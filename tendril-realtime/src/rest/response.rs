@@ -6,7 +6,7 @@ use bytes::Bytes;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde::de::DeserializeOwned;
 
-use crate::error::{ApiError, Error};
+use crate::error::{Error, PostgrestError};
 
 /// A successful answer.
 #[derive(Debug, Clone)]
@@ -61,7 +61,7 @@ impl Response {
 }
 
 /// Reads an error answer; whatever a gateway in between may have sent instead of JSON is kept, shortened.
-pub(super) fn api_error(status: u16, headers: &HeaderMap, body: &[u8]) -> ApiError {
+pub(super) fn api_error(status: u16, headers: &HeaderMap, body: &[u8]) -> PostgrestError {
     #[derive(serde::Deserialize, Default)]
     #[serde(default)]
     struct Body {
@@ -85,7 +85,7 @@ pub(super) fn api_error(status: u16, headers: &HeaderMap, body: &[u8]) -> ApiErr
         let text = text.trim();
         if text.is_empty() { "no explanation was given".to_owned() } else { text.to_owned() }
     });
-    ApiError {
+    PostgrestError {
         status,
         code: parsed.code.as_ref().and_then(|code| code.as_str()).unwrap_or_default().to_owned(),
         message,

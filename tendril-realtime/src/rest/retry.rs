@@ -48,7 +48,7 @@ pub(super) fn next(error: &Error, idempotent: bool, longest: Duration) -> Next {
     // Answers that say that nothing was executed may be repeated whatever the request was.
     let not_executed = match error.kind() {
         ErrorKind::Connect { .. } => true,
-        ErrorKind::Api(api) => {
+        ErrorKind::Postgrest(api) => {
             api.status == 429
                 || matches!(api.code.as_str(), "PGRST303" | "PGRST002" | "PGRST003" | "40001" | "40P01")
         }
@@ -59,7 +59,7 @@ pub(super) fn next(error: &Error, idempotent: bool, longest: Duration) -> Next {
     }
     match error.retry() {
         Retry::Never => Next::GiveUp,
-        Retry::WithFreshToken => Next::FreshToken,
+        Retry::RefreshToken => Next::FreshToken,
         Retry::Backoff => Next::Pause(None),
         Retry::After(pause) if pause > longest => Next::GiveUp,
         Retry::After(pause) => Next::Pause(Some(pause)),
@@ -69,16 +69,16 @@ pub(super) fn next(error: &Error, idempotent: bool, longest: Duration) -> Next {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ApiError;
+    use crate::error::PostgrestError;
 
     const LONGEST: Duration = Duration::from_secs(10);
 
     fn api(status: u16, code: &str, retry_after: Option<u64>) -> Error {
-        Error::new(ErrorKind::Api(ApiError {
+        Error::new(ErrorKind::Postgrest(PostgrestError {
             status,
             code: code.to_owned(),
             retry_after: retry_after.map(Duration::from_secs),
-            ..ApiError::default()
+            ..PostgrestError::default()
         }))
     }
 

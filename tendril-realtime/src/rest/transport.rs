@@ -82,7 +82,7 @@ impl Transport {
                         return Err(error);
                     }
                     fresh_token_tried = true;
-                    tokens.refused(token);
+                    tokens.invalidate(token);
                 }
                 Next::Pause(pause) => {
                     let drawn = backoff.next_pause();
@@ -126,7 +126,7 @@ impl Transport {
         if status.is_success() {
             return Ok(Response::new(status.as_u16(), &headers, body));
         }
-        Err(Error::new(ErrorKind::Api(api_error(status.as_u16(), &headers, &body))))
+        Err(Error::new(ErrorKind::Postgrest(api_error(status.as_u16(), &headers, &body))))
     }
 }
 

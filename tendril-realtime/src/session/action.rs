@@ -31,11 +31,11 @@ pub(crate) enum Action {
     /// Answer a request.
     Answer(RequestId, Result<Slice, Error>),
     /// Ask the token source; tell the answer by [`Session::on_token`](super::Session::on_token).
-    AskForToken,
+    FetchToken,
     /// Tell the token source that this token was refused.
     TokenRefused(AccessToken),
     /// The gateway's token for our key is over: connect anew.
-    Redial,
+    Reconnect,
     /// The peer is dead: drop the connection, without a goodbye.
     Drop,
 }
@@ -58,7 +58,7 @@ pub(crate) enum Delivery {
     /// The channel was joined again: presences start over.
     PresenceReset,
     /// Something failed, and will be tried again.
-    Trouble(Error),
+    TransientError(Error),
     /// Something failed for good.
     End(Error),
 }

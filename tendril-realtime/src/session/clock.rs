@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{
     Action, Session, TopicId,
-    pending::Awaited,
+    pending::PendingReply,
     topic::{Phase, Topic},
 };
 use crate::{
@@ -15,11 +15,11 @@ use crate::{
 impl Session {
     /// Does what is due.
     pub(crate) fn tick(&mut self, now: Instant, out: &mut Vec<Action>) {
-        if self.credential.is_refresh_due(now) && self.link.is_some() {
-            self.ask_for_token(out);
+        if self.credential.is_refresh_due(now) && self.connection.is_some() {
+            self.fetch_token(out);
         }
         self.expire(now, out);
-        if self.link.is_some() && self.beat(now, out) {
+        if self.connection.is_some() && self.beat(now, out) {
             self.join_due(now, out);
         }
         self.track_due(now, out);
@@ -27,16 +27,16 @@ impl Session {
 
     /// Returns whether the peer may be alive.
     fn beat(&mut self, now: Instant, out: &mut Vec<Action>) -> bool {
-        let (_, excuse) = self.pending.joins();
-        let Some(link) = &mut self.link else { return false };
-        if link.heartbeat.deadline().is_some_and(|deadline| now >= deadline) {
+        let (_, join_deadline) = self.pending.joins();
+        let Some(connection) = &mut self.connection else { return false };
+        if connection.heartbeat.deadline().is_some_and(|deadline| now >= deadline) {
             out.push(Action::Drop);
             return false;
         }
-        if link.heartbeat.is_due(now) {
+        if connection.heartbeat.is_due(now) {
             let reference = self.next_ref.to_string();
             self.next_ref += 1;
-            link.heartbeat.on_sent(reference.clone(), now, excuse);
+            connection.heartbeat.on_sent(reference.clone(), now, join_deadline);
             out.push(Action::Send(Outbound {
                 join_ref: None,
                 reference,
@@ -51,8 +51,8 @@ impl Session {
     /// Sends the joins whose turn has come.
     fn join_due(&mut self, now: Instant, out: &mut Vec<Action>) {
         loop {
-            let Some(link) = &self.link else { return };
-            if link.next_join > now || self.pending.joins().0 >= self.settings.joins_at_once {
+            let Some(connection) = &self.connection else { return };
+            if connection.next_join > now || self.pending.joins().0 >= self.settings.joins_at_once {
                 return;
             }
             let ready = self.topics.values().find(|topic| {
@@ -61,7 +61,7 @@ impl Session {
             });
             let Some(id) = ready.map(|topic| topic.id) else { return };
             if !self.credential.is_fresh(now) {
-                self.ask_for_token(out);
+                self.fetch_token(out);
                 return;
             }
             self.join(id, now, out);
@@ -81,9 +81,9 @@ impl Session {
             payload: Payload::Json(topic.config.payload(token.as_ref())),
         };
         topic.token = token;
-        self.pending.insert(join_ref, Awaited::Join(id), now + self.settings.join_timeout);
-        if let Some(link) = &mut self.link {
-            link.next_join = now + self.settings.join_spacing;
+        self.pending.insert(join_ref, PendingReply::Join(id), now + self.settings.join_timeout);
+        if let Some(connection) = &mut self.connection {
+            connection.next_join = now + self.settings.join_spacing;
         }
         out.push(Action::Send(message));
     }
@@ -92,12 +92,12 @@ impl Session {
     fn expire(&mut self, now: Instant, out: &mut Vec<Action>) {
         for awaited in self.pending.take_expired(now) {
             match awaited {
-                Awaited::Join(id) => {
+                PendingReply::Join(id) => {
                     let error = Error::new(ErrorKind::Timeout { waiting_for: "the answer to a join" });
                     self.abandon(id, &error, now, out);
                 }
-                Awaited::Leave(_) => {}
-                awaited @ (Awaited::Push(..) | Awaited::Track(..)) => {
+                PendingReply::Leave(_) => {}
+                awaited @ (PendingReply::Push(..) | PendingReply::Track(..)) => {
                     for request in awaited.requests() {
                         let waiting_for = "the acknowledgement of a message";
                         out.push(Action::Answer(
@@ -132,12 +132,12 @@ impl Session {
     /// When to call [`tick`](Self::tick) next.
     pub(crate) fn wake(&self) -> Option<Instant> {
         let topics = self.topics.values().filter_map(Topic::wake);
-        let own = [self.pending.wake(), self.credential.wake().filter(|_| self.link.is_some())];
+        let own = [self.pending.wake(), self.credential.wake().filter(|_| self.connection.is_some())];
         let mut earliest = topics.chain(own.into_iter().flatten()).min();
         let mut consider = |at: Instant| earliest = Some(earliest.map_or(at, |known| known.min(at)));
-        if let Some(link) = &self.link {
+        if let Some(connection) = &self.connection {
             let (joins, _) = self.pending.joins();
-            consider(link.heartbeat.wake());
+            consider(connection.heartbeat.wake());
             if joins < self.settings.joins_at_once {
                 let due = self.topics.values().filter_map(|topic| match topic.phase {
                     Phase::Waiting { not_before } if !self.pending.is_leaving(&topic.name) => {
@@ -146,8 +146,8 @@ impl Session {
                     _ => None,
                 });
                 // A join that waits for a token is woken by the token.
-                if let Some(due) = due.min().filter(|_| !self.credential.is_asking()) {
-                    consider(due.max(link.next_join));
+                if let Some(due) = due.min().filter(|_| !self.credential.is_fetching()) {
+                    consider(due.max(connection.next_join));
                 }
             }
             if let Some(since) = self.idle_since {

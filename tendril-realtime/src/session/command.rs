@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{
     Action, Delivery, RequestId, Session, Subscriber, TopicId,
-    pending::Awaited,
+    pending::PendingReply,
     topic::{QueuedPush, Topic},
 };
 use crate::{
@@ -25,12 +25,12 @@ pub(crate) enum Command {
         request: Option<RequestId>,
         event: &'static str,
         payload: Payload,
-        patience: Duration,
+        timeout: Duration,
     },
     /// Track this presence payload, now and after each join; `None` stops it.
-    Track { topic: TopicId, request: RequestId, payload: Option<String>, patience: Duration },
+    Track { topic: TopicId, request: RequestId, payload: Option<String>, timeout: Duration },
     /// Ask the token source now.
-    RenewToken,
+    RefreshToken,
 }
 
 impl Session {
@@ -68,24 +68,24 @@ impl Session {
                 self.idle_since = None;
             }
             Command::Leave { topic } => self.leave(topic, now, out),
-            Command::Push { topic, request, event, payload, patience } => {
-                self.push(topic, QueuedPush { request, event, payload, deadline: now + patience }, now, out);
+            Command::Push { topic, request, event, payload, timeout } => {
+                self.push(topic, QueuedPush { request, event, payload, deadline: now + timeout }, now, out);
             }
-            Command::Track { topic, request, payload, patience } => match self.topics.get_mut(&topic) {
-                Some(entry) => entry.tracking.want(payload, request, now + patience),
+            Command::Track { topic, request, payload, timeout } => match self.topics.get_mut(&topic) {
+                Some(entry) => entry.tracking.want(payload, request, now + timeout),
                 None => out.push(Action::Answer(request, Err(Error::new(ErrorKind::Closed)))),
             },
-            Command::RenewToken => self.ask_for_token(out),
+            Command::RefreshToken => self.fetch_token(out),
         }
         self.tick(now, out);
     }
 
     pub(super) fn leave(&mut self, id: TopicId, now: Instant, out: &mut Vec<Action>) {
         let Some(topic) = self.remove(id, now, out) else { return };
-        if let (Some(join_ref), true) = (topic.join_ref().map(str::to_owned), self.link.is_some()) {
+        if let (Some(join_ref), true) = (topic.join_ref().map(str::to_owned), self.connection.is_some()) {
             let reference = self.fresh_ref();
             let deadline = now + self.settings.join_timeout;
-            self.pending.insert(reference.clone(), Awaited::Leave(topic.name.clone()), deadline);
+            self.pending.insert(reference.clone(), PendingReply::Leave(topic.name.clone()), deadline);
             out.push(Action::Send(Outbound {
                 join_ref: Some(join_ref),
                 reference,
@@ -135,7 +135,7 @@ impl Session {
         let queued_at_most = self.settings.queued_pushes;
         let refusal = match self.topics.get_mut(&id) {
             None => Some(Error::new(ErrorKind::Closed)),
-            Some(topic) if topic.queue.len() >= queued_at_most => Some(Error::new(ErrorKind::Push {
+            Some(topic) if topic.queue.len() >= queued_at_most => Some(Error::new(ErrorKind::PushRejected {
                 message: format!("{queued_at_most} messages already wait for the channel to be joined"),
             })),
             Some(topic) => {
@@ -152,7 +152,7 @@ impl Session {
 
     /// Sends what waited for the channel to be joined.
     pub(super) fn flush(&mut self, id: TopicId, now: Instant, out: &mut Vec<Action>) {
-        if self.link.is_none() {
+        if self.connection.is_none() {
             return;
         }
         while let Some((topic, push)) =
@@ -171,7 +171,7 @@ impl Session {
             }
             let reference = self.fresh_ref();
             if let Some(request) = push.request {
-                self.pending.insert(reference.clone(), Awaited::Push(request, id), push.deadline);
+                self.pending.insert(reference.clone(), PendingReply::Push(request, id), push.deadline);
             }
             out.push(Action::Send(Outbound {
                 join_ref,

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::{
-    Action, Delivery, Link, Renewal, ResyncReason, Session, TopicId, heartbeat::Heartbeat, pending::Awaited,
-    topic::Phase,
+    Action, Connection, Delivery, Renewal, ResyncReason, Session, TopicId, heartbeat::Heartbeat,
+    pending::PendingReply, topic::Phase,
 };
 use crate::{
     error::{Error, ErrorKind, Retry},
@@ -15,12 +15,8 @@ use crate::{
 impl Session {
     /// The websocket is open.
     pub(crate) fn on_open(&mut self, now: Instant, out: &mut Vec<Action>) {
-        self.link = Some(Link {
-            heartbeat: Heartbeat::new(
-                self.settings.heartbeat_interval,
-                self.settings.heartbeat_patience,
-                now,
-            ),
+        self.connection = Some(Connection {
+            heartbeat: Heartbeat::new(self.settings.heartbeat_interval, self.settings.heartbeat_timeout, now),
             next_join: now,
             proved: false,
         });
@@ -29,13 +25,13 @@ impl Session {
 
     /// The websocket is gone, whoever closed it. Everything wanted waits to be joined again.
     pub(crate) fn on_closed(&mut self, now: Instant, out: &mut Vec<Action>) {
-        self.link = None;
+        self.connection = None;
         for awaited in self.pending.take_all() {
-            if let Awaited::Track(id, requests) = awaited {
-                // Tracking is a wish that outlives the connection.
+            if let PendingReply::Track(id, requests) = awaited {
+                // Tracking is desired state that outlives the connection.
                 let deadline = now + self.settings.push_timeout;
                 if let Some(topic) = self.topics.get_mut(&id) {
-                    topic.tracking.untold(requests, deadline);
+                    topic.tracking.requeue(requests, deadline);
                 }
                 continue;
             }
@@ -55,7 +51,7 @@ impl Session {
         }
     }
 
-    /// The token source answered [`Action::AskForToken`]; `life` is how long the token lives from now on.
+    /// The token source answered [`Action::FetchToken`]; `life` is how long the token lives from now on.
     pub(crate) fn on_token(
         &mut self,
         answer: Result<(AccessToken, Option<Duration>), Error>,
@@ -85,7 +81,7 @@ impl Session {
 
     /// Pushes the token to the channels that run on another one; the server answers nothing where all is well.
     pub(super) fn renew_joined(&mut self, out: &mut Vec<Action>) {
-        if self.link.is_none() {
+        if self.connection.is_none() {
             return;
         }
         let Some(token) = self.credential.token().cloned() else { return };
@@ -110,9 +106,9 @@ impl Session {
         }
     }
 
-    pub(super) fn ask_for_token(&mut self, out: &mut Vec<Action>) {
-        if self.credential.ask() {
-            out.push(Action::AskForToken);
+    pub(super) fn fetch_token(&mut self, out: &mut Vec<Action>) {
+        if self.credential.begin_fetch() {
+            out.push(Action::FetchToken);
         }
     }
 
@@ -127,7 +123,7 @@ impl Session {
     /// Tells everyone of a failure that will be tried again.
     pub(crate) fn trouble_all(&self, error: &Error, out: &mut Vec<Action>) {
         for subscriber in self.topics.values().flat_map(|topic| &topic.subscribers) {
-            out.push(Action::Deliver(subscriber.id, Delivery::Trouble(error.duplicate())));
+            out.push(Action::Deliver(subscriber.id, Delivery::TransientError(error.duplicate())));
         }
     }
 
@@ -137,8 +133,8 @@ impl Session {
         let reference = self.fresh_ref();
         let leave_deadline = now + self.settings.join_timeout;
         let Some(topic) = self.topics.get_mut(&id) else { return };
-        if let (Some(join_ref), true) = (topic.join_ref().map(str::to_owned), self.link.is_some()) {
-            self.pending.insert(reference.clone(), Awaited::Leave(topic.name.clone()), leave_deadline);
+        if let (Some(join_ref), true) = (topic.join_ref().map(str::to_owned), self.connection.is_some()) {
+            self.pending.insert(reference.clone(), PendingReply::Leave(topic.name.clone()), leave_deadline);
             out.push(Action::Send(Outbound {
                 join_ref: Some(join_ref),
                 reference,
@@ -161,7 +157,7 @@ impl Session {
     ) {
         let retry = error.retry();
         let renewable = self.renewal != Renewal::Never;
-        if retry == Retry::Never || (retry == Retry::WithFreshToken && !renewable) {
+        if retry == Retry::Never || (retry == Retry::RefreshToken && !renewable) {
             if let Some(topic) = self.topics.get_mut(&id) {
                 // The server let go of it already: no leave.
                 topic.phase = Phase::Waiting { not_before: now };
@@ -174,21 +170,21 @@ impl Session {
         let not_before = match retry {
             Retry::After(least) => now + least + pause.min(least),
             // A fresh token is the remedy; only a source that keeps giving refused ones needs pauses.
-            Retry::WithFreshToken if topic.backoff.attempt() <= 1 => now,
+            Retry::RefreshToken if topic.backoff.attempt() <= 1 => now,
             _ => now + pause,
         };
         let refused = topic.token.take();
         topic.interrupt(reason, not_before);
         for subscriber in &topic.subscribers {
-            out.push(Action::Deliver(subscriber.id, Delivery::Trouble(error.duplicate())));
+            out.push(Action::Deliver(subscriber.id, Delivery::TransientError(error.duplicate())));
         }
-        if retry == Retry::WithFreshToken {
+        if retry == Retry::RefreshToken {
             if let Some(token) = refused {
                 out.push(Action::TokenRefused(token));
             }
             self.credential.on_refused();
-            if self.renewal == Renewal::ByRedial {
-                out.push(Action::Redial);
+            if self.renewal == Renewal::ByReconnect {
+                out.push(Action::Reconnect);
             }
         }
         if let Retry::After(least) = retry

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::secret::AccessToken;
 
-/// A token asked for this recently is good for a join; asking again for each join of a wave would say the same.
+/// A token asked for this recently is good for a join; fetching again for each join of a wave would say the same.
 const FRESH_FOR: Duration = Duration::from_secs(1);
 /// The shortest time between two questions for a renewal.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
@@ -19,15 +19,15 @@ pub(super) struct Credential {
     has_source: bool,
     can_refresh: bool,
     token: Option<AccessToken>,
-    asked_at: Option<Instant>,
+    fetched_at: Option<Instant>,
     /// A question is under way.
-    asking: bool,
+    fetching: bool,
     refresh_at: Option<Instant>,
 }
 
 impl Credential {
     pub(super) fn new(has_source: bool, can_refresh: bool) -> Self {
-        Self { has_source, can_refresh, token: None, asked_at: None, asking: false, refresh_at: None }
+        Self { has_source, can_refresh, token: None, fetched_at: None, fetching: false, refresh_at: None }
     }
 
     pub(super) fn token(&self) -> Option<&AccessToken> {
@@ -36,45 +36,45 @@ impl Credential {
 
     /// Whether a join may go out with what we have.
     pub(super) fn is_fresh(&self, now: Instant) -> bool {
-        !self.has_source || self.asked_at.is_some_and(|at| now.saturating_duration_since(at) <= FRESH_FOR)
+        !self.has_source || self.fetched_at.is_some_and(|at| now.saturating_duration_since(at) <= FRESH_FOR)
     }
 
     /// Begins a question to the source; `false` if one is under way already.
-    pub(super) fn ask(&mut self) -> bool {
-        let ask = self.has_source && !self.asking;
-        self.asking |= ask;
+    pub(super) fn begin_fetch(&mut self) -> bool {
+        let ask = self.has_source && !self.fetching;
+        self.fetching |= ask;
         ask
     }
 
     /// Whether a question is under way.
-    pub(super) fn is_asking(&self) -> bool {
-        self.asking
+    pub(super) fn is_fetching(&self) -> bool {
+        self.fetching
     }
 
     /// Whether the token should be renewed now.
     pub(super) fn is_refresh_due(&self, now: Instant) -> bool {
-        !self.asking && self.refresh_at.is_some_and(|at| now >= at)
+        !self.fetching && self.refresh_at.is_some_and(|at| now >= at)
     }
 
     /// The source answered. `life` is how long the token lives from now on. Returns whether it is another token than before.
     pub(super) fn on_token(&mut self, token: AccessToken, life: Option<Duration>, now: Instant) -> bool {
-        self.asking = false;
-        self.asked_at = Some(now);
+        self.fetching = false;
+        self.fetched_at = Some(now);
         let changed = self.token.as_ref() != Some(&token);
         self.token = Some(token);
         self.refresh_at = life.filter(|_| self.can_refresh).map(|life| {
             let due = now + life.saturating_sub(margin(life));
             // A source that gives the same token again, or one that seems to be over already (a clock that is wrong), must
             // not be asked in a loop.
-            let patience = if life < SHORTEST_LIFE { ASK_AGAIN } else { ASK_AGAIN.min(life / 2) };
-            due.max(now + patience)
+            let timeout = if life < SHORTEST_LIFE { ASK_AGAIN } else { ASK_AGAIN.min(life / 2) };
+            due.max(now + timeout)
         });
         changed
     }
 
     /// The source failed; asked again by whoever needs it, at the earliest at `again`.
     pub(super) fn on_failure(&mut self, again: Instant) {
-        self.asking = false;
+        self.fetching = false;
         if self.refresh_at.is_some() {
             self.refresh_at = Some(again);
         }
@@ -82,11 +82,11 @@ impl Credential {
 
     /// The server called the token expired: whatever we knew of it is stale.
     pub(super) fn on_refused(&mut self) {
-        self.asked_at = None;
+        self.fetched_at = None;
     }
 
     pub(super) fn wake(&self) -> Option<Instant> {
-        self.refresh_at.filter(|_| !self.asking)
+        self.refresh_at.filter(|_| !self.fetching)
     }
 }
 
@@ -120,8 +120,8 @@ mod tests {
         credential.on_token(token("a"), Some(Duration::from_secs(60)), now);
         let later = now + Duration::from_secs(40);
         assert!(credential.is_refresh_due(later));
-        assert!(credential.ask());
-        assert!(!credential.ask(), "one question at a time");
+        assert!(credential.begin_fetch());
+        assert!(!credential.begin_fetch(), "one question at a time");
         assert!(!credential.on_token(token("a"), Some(Duration::from_secs(20)), later));
         assert_eq!(credential.wake(), Some(later + Duration::from_secs(10)));
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::{Command, Interest, Renewal, RequestId, Session, Settings, Subscriber, SubscriberId, TopicId};
 use crate::wire::{
     self, FrameError, Inbound, Utf8Bytes,
-    join::{Binding, EventFilter, JoinConfig},
+    join::{Binding, JoinConfig, PostgresEvent},
 };
 
 /// Any text frame.
@@ -30,7 +30,7 @@ fn feed(message: Result<Inbound, FrameError>) {
     let mut session = Session::new(Settings::default(), true, Renewal::BySource, now, 0);
     session.on_open(now, &mut out);
     let binding = Binding {
-        event: EventFilter::All,
+        event: PostgresEvent::All,
         schema: "public".to_owned(),
         table: Some("t".to_owned()),
         filter: None,

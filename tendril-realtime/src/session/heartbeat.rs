@@ -6,23 +6,23 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(super) struct Heartbeat {
     interval: Duration,
-    patience: Duration,
+    timeout: Duration,
     next_beat: Instant,
     /// The beat under way: its ref, when it was sent, and when silence means death.
-    sent: Option<Beat>,
+    sent: Option<PendingHeartbeat>,
     round_trip: Option<Duration>,
 }
 
 #[derive(Debug)]
-struct Beat {
+struct PendingHeartbeat {
     reference: String,
     at: Instant,
     deadline: Instant,
 }
 
 impl Heartbeat {
-    pub(super) fn new(interval: Duration, patience: Duration, now: Instant) -> Self {
-        Self { interval, patience, next_beat: now + interval, sent: None, round_trip: None }
+    pub(super) fn new(interval: Duration, timeout: Duration, now: Instant) -> Self {
+        Self { interval, timeout, next_beat: now + interval, sent: None, round_trip: None }
     }
 
     /// Whether a beat is to be sent. A silent client is cut after 60 s however much it receives, so beats are sent whether
@@ -31,11 +31,11 @@ impl Heartbeat {
         self.sent.is_none() && now >= self.next_beat
     }
 
-    /// A beat went out. The server reads in order: a join sent before it may keep its answer back until `excuse`, a join
+    /// A beat went out. The server reads in order: a join sent before it may keep its answer back until `join_deadline`, a join
     /// sent after it may not.
-    pub(super) fn on_sent(&mut self, reference: String, now: Instant, excuse: Option<Instant>) {
-        let deadline = (now + self.patience).max(excuse.unwrap_or(now));
-        self.sent = Some(Beat { reference, at: now, deadline });
+    pub(super) fn on_sent(&mut self, reference: String, now: Instant, join_deadline: Option<Instant>) {
+        let deadline = (now + self.timeout).max(join_deadline.unwrap_or(now));
+        self.sent = Some(PendingHeartbeat { reference, at: now, deadline });
         self.next_beat = now + self.interval;
     }
 
@@ -74,17 +74,17 @@ mod tests {
     use super::*;
 
     const INTERVAL: Duration = Duration::from_secs(25);
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const TIMEOUT: Duration = Duration::from_secs(10);
 
     #[test]
     fn any_inbound_frame_proves_life_and_the_answer_measures_the_way() {
         let start = Instant::now();
-        let mut heart = Heartbeat::new(INTERVAL, PATIENCE, start);
+        let mut heart = Heartbeat::new(INTERVAL, TIMEOUT, start);
         assert!(!heart.is_due(start + Duration::from_secs(24)));
         let sent = start + INTERVAL;
         assert!(heart.is_due(sent));
         heart.on_sent("7".to_owned(), sent, None);
-        assert_eq!(heart.deadline(), Some(sent + PATIENCE));
+        assert_eq!(heart.deadline(), Some(sent + TIMEOUT));
         assert!(!heart.on_inbound(None, sent + Duration::from_secs(1)));
         assert_eq!(heart.deadline(), None);
         heart.on_sent("8".to_owned(), sent + INTERVAL, None);
@@ -95,9 +95,9 @@ mod tests {
     #[test]
     fn a_join_that_makes_the_server_deaf_excuses_its_silence() {
         let start = Instant::now();
-        let mut heart = Heartbeat::new(INTERVAL, PATIENCE, start);
-        let excuse = start + Duration::from_secs(18);
-        heart.on_sent("1".to_owned(), start, Some(excuse));
-        assert_eq!(heart.deadline(), Some(excuse));
+        let mut heart = Heartbeat::new(INTERVAL, TIMEOUT, start);
+        let join_deadline = start + Duration::from_secs(18);
+        heart.on_sent("1".to_owned(), start, Some(join_deadline));
+        assert_eq!(heart.deadline(), Some(join_deadline));
     }
 }

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use super::{
     Action, Delivery, ResyncReason, Session, TopicId,
-    pending::Awaited,
-    topic::{Awaits, Interest, Phase, Subscriber},
+    pending::PendingReply,
+    topic::{Interest, Phase, ReadyConditions, Subscriber},
 };
 use crate::{
     error::{Error, ErrorKind, Retry},
@@ -42,15 +42,15 @@ const REPLAY_OVERLAP_MS: u64 = 5_000;
 impl Session {
     /// Something came in that is no message (a websocket ping, a frame that makes no sense): the peer lives.
     pub(crate) fn on_sign_of_life(&mut self, now: Instant) {
-        if let Some(link) = &mut self.link {
-            link.heartbeat.on_inbound(None, now);
+        if let Some(connection) = &mut self.connection {
+            connection.heartbeat.on_inbound(None, now);
         }
     }
 
     /// A message came in.
     pub(crate) fn on_message(&mut self, message: Inbound, now: Instant, out: &mut Vec<Action>) {
-        if let Some(link) = &mut self.link {
-            link.proved |= link.heartbeat.on_inbound(message.reference.as_deref(), now);
+        if let Some(connection) = &mut self.connection {
+            connection.proved |= connection.heartbeat.on_inbound(message.reference.as_deref(), now);
         }
         let id = self.names.get(message.topic.as_str()).copied();
         let Inbound { join_ref, reference, event, body, .. } = message;
@@ -93,22 +93,22 @@ impl Session {
         }
         // Rows may flow before the subscription is announced; those after a gap still come after its mark.
         if let Some(Delivery::Resync(reason)) = topic.take_gap() {
-            for hearer in topic.change_hearers() {
-                out.push(Action::Deliver(hearer, Delivery::Resync(reason)));
+            for subscriber in topic.change_subscribers() {
+                out.push(Action::Deliver(subscriber, Delivery::Resync(reason)));
             }
         }
-        let mut hearers = topic.hearers_of(&change.ids);
-        let Some(first) = hearers.next() else { return };
-        for other in hearers {
+        let mut subscribers = topic.subscribers_of(&change.ids);
+        let Some(first) = subscribers.next() else { return };
+        for other in subscribers {
             out.push(Action::Deliver(other, Delivery::Change(change.clone())));
         }
         out.push(Action::Deliver(first, Delivery::Change(change)));
     }
 
-    fn reply(&mut self, awaited: &Awaited, payload: &Slice, now: Instant, out: &mut Vec<Action>) {
+    fn reply(&mut self, awaited: &PendingReply, payload: &Slice, now: Instant, out: &mut Vec<Action>) {
         let Ok(reply) = serde_json::from_str::<Reply<'_>>(payload.as_str()) else {
             // An answer that cannot be read is no answer.
-            if let Awaited::Join(id) = *awaited
+            if let PendingReply::Join(id) = *awaited
                 && let Some(topic) = self.topics.get(&id)
             {
                 let error = reason::refused_join(topic.sub_topic(), "");
@@ -116,22 +116,22 @@ impl Session {
             }
             for request in awaited.clone().requests() {
                 let message = "an answer that is none".to_owned();
-                out.push(Action::Answer(request, Err(Error::new(ErrorKind::Push { message }))));
+                out.push(Action::Answer(request, Err(Error::new(ErrorKind::PushRejected { message }))));
             }
             return;
         };
         match *awaited {
-            Awaited::Join(id) if reply.is_ok() => {
+            PendingReply::Join(id) if reply.is_ok() => {
                 let accepted = reply.response.and_then(|response| serde_json::from_str(response.get()).ok());
                 self.joined(id, &accepted.unwrap_or_default(), now, out);
             }
-            Awaited::Join(id) => {
+            PendingReply::Join(id) => {
                 let Some(topic) = self.topics.get(&id) else { return };
                 let error = reason::refused_join(topic.sub_topic(), &reply.reason());
                 self.interrupted(id, &error, ResyncReason::Rejoined, now, out);
             }
-            Awaited::Leave(_) => {}
-            Awaited::Push(_, id) | Awaited::Track(id, _) => {
+            PendingReply::Leave(_) => {}
+            PendingReply::Push(_, id) | PendingReply::Track(id, _) => {
                 let answer = if reply.is_ok() {
                     Ok(reply.response.map_or("{}", serde_json::value::RawValue::get).to_owned())
                 } else {
@@ -143,7 +143,7 @@ impl Session {
                 };
                 for request in awaited.clone().requests() {
                     let answer = answer.clone().map(Slice::from);
-                    let answer = answer.map_err(|message| Error::new(ErrorKind::Push { message }));
+                    let answer = answer.map_err(|message| Error::new(ErrorKind::PushRejected { message }));
                     out.push(Action::Answer(request, answer));
                 }
             }
@@ -170,18 +170,18 @@ impl Session {
         topic.ending = None;
         // Before anything of this incarnation can be relayed.
         if let Some(reason) = topic.message_gap.take() {
-            for hearer in topic.hearers(|interest| interest == Interest::Broadcast) {
-                out.push(Action::Deliver(hearer, Delivery::Resync(reason)));
+            for subscriber in topic.subscribers_to(|interest| interest == Interest::Broadcast) {
+                out.push(Action::Deliver(subscriber, Delivery::Resync(reason)));
             }
             topic.replication_gap = topic.config.broadcast.replication_ready.then_some(reason);
         }
         if topic.was_joined {
-            for hearer in topic.hearers(|interest| interest == Interest::Presence) {
-                out.push(Action::Deliver(hearer, Delivery::PresenceReset));
+            for subscriber in topic.subscribers_to(|interest| interest == Interest::Presence) {
+                out.push(Action::Deliver(subscriber, Delivery::PresenceReset));
             }
         }
         topic.was_joined = true;
-        let awaits = Awaits {
+        let awaits = ReadyConditions {
             rows: !topic.config.bindings.is_empty(),
             replication: topic.config.broadcast.replication_ready,
         };
@@ -198,19 +198,19 @@ impl Session {
 
     /// Everything that was asked for flows, for the first time or again.
     fn live(&mut self, id: TopicId, out: &mut Vec<Action>) {
-        if let Some(link) = &mut self.link {
-            link.proved = true;
+        if let Some(connection) = &mut self.connection {
+            connection.proved = true;
         }
         let Some(topic) = self.topics.get_mut(&id) else { return };
         topic.backoff.reset();
         if let Some(Delivery::Resync(reason)) = topic.take_gap() {
-            for hearer in topic.change_hearers() {
-                out.push(Action::Deliver(hearer, Delivery::Resync(reason)));
+            for subscriber in topic.change_subscribers() {
+                out.push(Action::Deliver(subscriber, Delivery::Resync(reason)));
             }
         }
         if let Some(reason) = topic.replication_gap.take() {
-            for hearer in topic.hearers(|interest| interest == Interest::Broadcast) {
-                out.push(Action::Deliver(hearer, Delivery::Resync(reason)));
+            for subscriber in topic.subscribers_to(|interest| interest == Interest::Broadcast) {
+                out.push(Action::Deliver(subscriber, Delivery::Resync(reason)));
             }
         }
         topic.was_live = true;
@@ -270,12 +270,12 @@ impl Session {
                 // The server tries again by itself; the rows of the meantime are lost.
                 if let Phase::Live { join_ref } = &topic.phase {
                     let deadline = now + self.settings.subscribe_timeout;
-                    let awaits = Awaits { rows: true, replication: false };
+                    let awaits = ReadyConditions { rows: true, replication: false };
                     topic.phase = Phase::Subscribing { join_ref: join_ref.clone(), deadline, awaits };
                     topic.gap = Some(ResyncReason::Resubscribed);
                 }
-                for hearer in topic.change_hearers() {
-                    out.push(Action::Deliver(hearer, Delivery::Trouble(error.duplicate())));
+                for subscriber in topic.change_subscribers() {
+                    out.push(Action::Deliver(subscriber, Delivery::TransientError(error.duplicate())));
                 }
             }
             // The `phx_close` that follows has no reason of its own.
@@ -300,8 +300,8 @@ impl Session {
             self.end(id, error, now, out);
             return;
         }
-        for hearer in topic.change_hearers() {
-            out.push(Action::Deliver(hearer, Delivery::End(error.duplicate())));
+        for subscriber in topic.change_subscribers() {
+            out.push(Action::Deliver(subscriber, Delivery::End(error.duplicate())));
         }
         for request in topic.awaiting_ready.drain(..) {
             out.push(Action::Answer(request, Err(error.duplicate())));
@@ -328,7 +328,7 @@ impl Session {
     }
 
     /// Something that an accepted join waited for came.
-    fn arrived(&mut self, id: TopicId, what: impl FnOnce(&mut Awaits), out: &mut Vec<Action>) {
+    fn arrived(&mut self, id: TopicId, what: impl FnOnce(&mut ReadyConditions), out: &mut Vec<Action>) {
         let Some(topic) = self.topics.get_mut(&id) else { return };
         match &mut topic.phase {
             Phase::Subscribing { join_ref, awaits, .. } => {
@@ -361,11 +361,11 @@ impl Session {
         if let (Event::Broadcast, Some(replay), true) =
             (event, &mut topic.config.broadcast.replay, is_stored(body))
         {
-            // The next join asks for what came after this, and a little before: clocks differ, and streams know what they heard.
+            // The next join asks for what came after this, and a little before: suspend differ, and streams know what they heard.
             replay.since = replay.since.max(heard_at.saturating_sub(REPLAY_OVERLAP_MS));
         }
         let interest = if *event == Event::Broadcast { Interest::Broadcast } else { Interest::Presence };
-        for hearer in topic.hearers(|wanted| wanted == interest) {
+        for subscriber in topic.subscribers_to(|wanted| wanted == interest) {
             let delivery = match (event, body) {
                 (Event::Broadcast, Body::Json(text)) => Delivery::BroadcastText(text.clone()),
                 (Event::Broadcast, Body::UserBroadcast { event, metadata, payload }) => Delivery::Broadcast {
@@ -377,7 +377,7 @@ impl Session {
                 (Event::PresenceDiff, Body::Json(text)) => Delivery::PresenceDiff(text.clone()),
                 _ => return,
             };
-            out.push(Action::Deliver(hearer, delivery));
+            out.push(Action::Deliver(subscriber, delivery));
         }
     }
 }

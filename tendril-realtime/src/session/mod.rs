@@ -54,7 +54,7 @@ pub(crate) enum Renewal {
     /// The token source gives another one.
     BySource,
     /// There is no token of ours: a new connection makes the gateway give a new one.
-    ByRedial,
+    ByReconnect,
     /// Nothing.
     Never,
 }
@@ -65,7 +65,7 @@ pub(crate) struct RequestId(pub(crate) u64);
 
 /// An open connection.
 #[derive(Debug)]
-struct Link {
+struct Connection {
     heartbeat: Heartbeat,
     /// The next join may go out from here on.
     next_join: Instant,
@@ -83,13 +83,13 @@ pub(crate) struct Session {
     pending: Pending,
     credential: Credential,
     renewal: Renewal,
-    link: Option<Link>,
+    connection: Option<Connection>,
     next_ref: u64,
     /// Since when nobody wants a channel.
     idle_since: Option<Instant>,
     /// The server asked for a long pause.
     stay_away_until: Option<Instant>,
-    /// One moment on both clocks: the instant, and the Unix time in milliseconds.
+    /// One moment on both suspend: the instant, and the Unix time in milliseconds.
     epoch: (Instant, u64),
 }
 
@@ -109,7 +109,7 @@ impl Session {
             pending: Pending::default(),
             credential: Credential::new(has_token_source, renewal == Renewal::BySource),
             renewal,
-            link: None,
+            connection: None,
             next_ref: 1,
             idle_since: Some(now),
             stay_away_until: None,
@@ -120,13 +120,13 @@ impl Session {
     /// Whether there is a reason to be connected.
     pub(crate) fn wants_connection(&self, now: Instant) -> bool {
         !self.topics.is_empty()
-            || (self.link.is_some()
+            || (self.connection.is_some()
                 && self.idle_since.is_some_and(|since| now < since + self.settings.idle_disconnect))
     }
 
     /// Whether the connection proved to work; the driver's backoff starts afresh only then.
     pub(crate) fn is_proved(&self) -> bool {
-        self.link.as_ref().is_some_and(|link| link.proved)
+        self.connection.as_ref().is_some_and(|connection| connection.proved)
     }
 
     /// The earliest time of a reconnect, where a rate limit was the cause of the close.
@@ -136,12 +136,12 @@ impl Session {
 
     /// The last measured way of a heartbeat and back.
     pub(crate) fn round_trip(&self) -> Option<Duration> {
-        self.link.as_ref().and_then(|link| link.heartbeat.round_trip())
+        self.connection.as_ref().and_then(|connection| connection.heartbeat.round_trip())
     }
 
     /// Whether a heartbeat waits for its answer: then any frame changes [`wake`](Self::wake).
     pub(crate) fn is_heartbeat_open(&self) -> bool {
-        self.link.as_ref().is_some_and(|link| link.heartbeat.is_open())
+        self.connection.as_ref().is_some_and(|connection| connection.heartbeat.is_open())
     }
 
     /// How many channels are wanted, and in how many of them everything flows.

@@ -6,7 +6,7 @@ use super::{RequestId, TopicId};
 
 /// What a reply is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Awaited {
+pub(super) enum PendingReply {
     Join(TopicId),
     /// The topic's full name; it may be joined again when the server has let go of it.
     Leave(String),
@@ -15,7 +15,7 @@ pub(super) enum Awaited {
     Track(TopicId, Vec<RequestId>),
 }
 
-impl Awaited {
+impl PendingReply {
     /// Users who wait for this.
     pub(super) fn requests(self) -> Vec<RequestId> {
         match self {
@@ -29,21 +29,21 @@ impl Awaited {
 /// The refs that wait, each with its deadline.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    waiting: BTreeMap<String, (Awaited, Instant)>,
+    waiting: BTreeMap<String, (PendingReply, Instant)>,
 }
 
 impl Pending {
-    pub(super) fn insert(&mut self, reference: String, awaited: Awaited, deadline: Instant) {
+    pub(super) fn insert(&mut self, reference: String, awaited: PendingReply, deadline: Instant) {
         self.waiting.insert(reference, (awaited, deadline));
     }
 
     /// The reply came: late ones find nothing.
-    pub(super) fn take(&mut self, reference: &str) -> Option<Awaited> {
+    pub(super) fn take(&mut self, reference: &str) -> Option<PendingReply> {
         self.waiting.remove(reference).map(|(awaited, _)| awaited)
     }
 
     /// Takes everything whose time is over.
-    pub(super) fn take_expired(&mut self, now: Instant) -> Vec<Awaited> {
+    pub(super) fn take_expired(&mut self, now: Instant) -> Vec<PendingReply> {
         let mut expired = Vec::new();
         self.waiting.retain(|_, (awaited, deadline)| {
             let over = *deadline <= now;
@@ -56,14 +56,14 @@ impl Pending {
     }
 
     /// The connection is gone: nothing will be answered.
-    pub(super) fn take_all(&mut self) -> Vec<Awaited> {
+    pub(super) fn take_all(&mut self) -> Vec<PendingReply> {
         std::mem::take(&mut self.waiting).into_iter().map(|(_, (awaited, _))| awaited).collect()
     }
 
-    pub(super) fn forget_topic(&mut self, topic: TopicId) -> Vec<Awaited> {
+    pub(super) fn forget_topic(&mut self, topic: TopicId) -> Vec<PendingReply> {
         let mut forgotten = Vec::new();
         self.waiting.retain(|_, (awaited, _)| {
-            let of_topic = matches!(awaited, Awaited::Join(id) | Awaited::Push(_, id) | Awaited::Track(id, _) if *id == topic);
+            let of_topic = matches!(awaited, PendingReply::Join(id) | PendingReply::Push(_, id) | PendingReply::Track(id, _) if *id == topic);
             if of_topic {
                 forgotten.push(awaited.clone());
             }
@@ -73,16 +73,18 @@ impl Pending {
     }
 
     pub(super) fn forget_join(&mut self, topic: TopicId) {
-        self.waiting.retain(|_, (awaited, _)| !matches!(awaited, Awaited::Join(id) if *id == topic));
+        self.waiting.retain(|_, (awaited, _)| !matches!(awaited, PendingReply::Join(id) if *id == topic));
     }
 
     pub(super) fn is_leaving(&self, topic: &str) -> bool {
-        self.waiting.values().any(|(awaited, _)| matches!(awaited, Awaited::Leave(name) if name == topic))
+        self.waiting
+            .values()
+            .any(|(awaited, _)| matches!(awaited, PendingReply::Leave(name) if name == topic))
     }
 
     /// The deadlines of the joins under way: how many, and the last one.
     pub(super) fn joins(&self) -> (usize, Option<Instant>) {
-        let deadlines = self.waiting.values().filter(|(awaited, _)| matches!(awaited, Awaited::Join(_)));
+        let deadlines = self.waiting.values().filter(|(awaited, _)| matches!(awaited, PendingReply::Join(_)));
         deadlines.fold((0, None), |(count, last), (_, deadline)| (count + 1, last.max(Some(*deadline))))
     }
 

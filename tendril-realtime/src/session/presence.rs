@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Action, RequestId, Session, TopicId, pending::Awaited};
+use super::{Action, RequestId, Session, TopicId, pending::PendingReply};
 use crate::{
     error::{Error, ErrorKind},
     wire::{Outbound, Payload, event::name},
@@ -24,15 +24,15 @@ enum Wanted {
     /// With this state: JSON text of an object.
     Here(String),
     /// No more.
-    Gone,
+    Untracked,
 }
 
-/// The wish of one channel. Of several wishes within a short time only the last is sent.
+/// The desired presence of one channel. Of several calls within a short time only the last is sent.
 #[derive(Debug, Default)]
 pub(super) struct Tracking {
     wanted: Wanted,
     /// The server has been told of `wanted` on this incarnation.
-    is_told: bool,
+    is_sent: bool,
     /// Who waits for that, and until when.
     waiting: Vec<(RequestId, Instant)>,
     /// The calls of this incarnation within the window.
@@ -41,8 +41,8 @@ pub(super) struct Tracking {
 
 impl Tracking {
     pub(super) fn want(&mut self, state: Option<String>, request: RequestId, deadline: Instant) {
-        self.wanted = state.map_or(Wanted::Gone, Wanted::Here);
-        self.is_told = false;
+        self.wanted = state.map_or(Wanted::Untracked, Wanted::Here);
+        self.is_sent = false;
         self.waiting.push((request, deadline));
     }
 
@@ -50,12 +50,12 @@ impl Tracking {
     pub(super) fn on_joined(&mut self) {
         self.calls.clear();
         // Nobody has to be told that we are not there.
-        self.is_told = !matches!(self.wanted, Wanted::Here(_)) && self.waiting.is_empty();
+        self.is_sent = !matches!(self.wanted, Wanted::Here(_)) && self.waiting.is_empty();
     }
 
     /// The connection went before the answer came: it will be told again.
-    pub(super) fn untold(&mut self, requests: Vec<RequestId>, deadline: Instant) {
-        self.is_told = false;
+    pub(super) fn requeue(&mut self, requests: Vec<RequestId>, deadline: Instant) {
+        self.is_sent = false;
         self.waiting.extend(requests.into_iter().map(|request| (request, deadline)));
     }
 
@@ -64,15 +64,15 @@ impl Tracking {
         while self.calls.front().is_some_and(|call| *call + WINDOW <= now) {
             self.calls.pop_front();
         }
-        if self.is_told || self.calls.len() >= CALLS_PER_WINDOW {
+        if self.is_sent || self.calls.len() >= CALLS_PER_WINDOW {
             return None;
         }
         let payload = match &self.wanted {
             Wanted::Unsaid => return None,
             Wanted::Here(state) => format!(r#"{{"type":"presence","event":"track","payload":{state}}}"#),
-            Wanted::Gone => r#"{"type":"presence","event":"untrack","payload":{}}"#.to_owned(),
+            Wanted::Untracked => r#"{"type":"presence","event":"untrack","payload":{}}"#.to_owned(),
         };
-        self.is_told = true;
+        self.is_sent = true;
         self.calls.push_back(now);
         Some((payload, self.waiting.drain(..).map(|(request, _)| request).collect()))
     }
@@ -90,10 +90,10 @@ impl Tracking {
         self.waiting.drain(..).map(|(request, _)| request).collect()
     }
 
-    /// When the next call is allowed, where one is wanted; or when somebody's patience ends.
+    /// When the next call is allowed, where one is wanted; or when somebody's timeout ends.
     pub(super) fn wake(&self, is_joined: bool) -> Option<Instant> {
         let due =
-            (is_joined && !self.is_told && self.wanted != Wanted::Unsaid).then_some(()).and_then(|()| {
+            (is_joined && !self.is_sent && self.wanted != Wanted::Unsaid).then_some(()).and_then(|()| {
                 let excess = (self.calls.len() + 1).checked_sub(CALLS_PER_WINDOW + 1)?;
                 self.calls.get(excess).map(|call| *call + WINDOW)
             });
@@ -105,7 +105,7 @@ impl Tracking {
 impl Session {
     /// Sends what is wanted and allowed, and disappoints those who waited too long.
     pub(super) fn track_due(&mut self, now: Instant, out: &mut Vec<Action>) {
-        let is_open = self.link.is_some();
+        let is_open = self.connection.is_some();
         let ids: Vec<TopicId> = self
             .topics
             .values()
@@ -125,7 +125,7 @@ impl Session {
             let (join_ref, topic_name) = (topic.join_ref().map(str::to_owned), topic.name.clone());
             let reference = self.fresh_ref();
             let deadline = now + self.settings.push_timeout;
-            self.pending.insert(reference.clone(), Awaited::Track(id, requests), deadline);
+            self.pending.insert(reference.clone(), PendingReply::Track(id, requests), deadline);
             out.push(Action::Send(Outbound {
                 join_ref,
                 reference,

@@ -20,7 +20,7 @@ use super::*;
 use crate::wire::{
     self, BroadcastPayload, Payload, TOPIC_PREFIX,
     event::name,
-    join::{Binding, BroadcastConfig, EventFilter, JoinConfig, PresenceConfig, Replay},
+    join::{Binding, BroadcastConfig, JoinConfig, PostgresEvent, PresenceConfig, Replay},
 };
 
 /// One transcript, and what became of it.
@@ -120,7 +120,7 @@ impl Player {
             if let (Ok(_), "heartbeat", Some(session)) =
                 (reference.parse::<u64>(), event, self.sessions.get_mut(&conn))
             {
-                session.link.as_mut().unwrap().heartbeat.on_sent(reference.to_owned(), now, None);
+                session.connection.as_mut().unwrap().heartbeat.on_sent(reference.to_owned(), now, None);
             }
             return;
         };
@@ -143,7 +143,7 @@ impl Player {
                 request: Some(self.request(&format!("{event} {reference} on {name}"))),
                 event: if event == "presence" { name::PRESENCE } else { name::BROADCAST },
                 payload: Payload::Json(payload.to_string()),
-                patience: Duration::from_secs(10),
+                timeout: Duration::from_secs(10),
             }),
             _ => None,
         };
@@ -284,7 +284,7 @@ fn described(delivery: &Delivery) -> String {
         Delivery::PresenceState(text) => format!("presence state {}", short(text.as_str())),
         Delivery::PresenceDiff(text) => format!("presence diff {}", short(text.as_str())),
         Delivery::PresenceReset => "presence reset".to_owned(),
-        Delivery::Trouble(error) => format!("TROUBLE {}: {error} [{:?}]", error.code(), error.retry()),
+        Delivery::TransientError(error) => format!("TROUBLE {}: {error} [{:?}]", error.code(), error.retry()),
         Delivery::End(error) => format!("END {}: {error}", error.code()),
     }
 }
@@ -294,10 +294,10 @@ fn config_of(config: &Value) -> JoinConfig {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let binding = |value: &Value| Binding {
         event: match value["event"].as_str() {
-            Some("INSERT") => EventFilter::Insert,
-            Some("UPDATE") => EventFilter::Update,
-            Some("DELETE") => EventFilter::Delete,
-            _ => EventFilter::All,
+            Some("INSERT") => PostgresEvent::Insert,
+            Some("UPDATE") => PostgresEvent::Update,
+            Some("DELETE") => PostgresEvent::Delete,
+            _ => PostgresEvent::All,
         },
         schema: text(&value["schema"]).unwrap_or_default(),
         table: text(&value["table"]),

@@ -7,7 +7,7 @@ use std::time::Duration;
 pub(crate) struct Settings {
     pub(crate) heartbeat_interval: Duration,
     /// Silence after a heartbeat that means death.
-    pub(crate) heartbeat_patience: Duration,
+    pub(crate) heartbeat_timeout: Duration,
     /// The server may take 15 s to reach its database.
     pub(crate) join_timeout: Duration,
     /// From an accepted join to rows that flow; a cold project takes seconds.
@@ -30,7 +30,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             heartbeat_interval: Duration::from_secs(25),
-            heartbeat_patience: Duration::from_secs(10),
+            heartbeat_timeout: Duration::from_secs(10),
             join_timeout: Duration::from_secs(20),
             subscribe_timeout: Duration::from_secs(30),
             joins_at_once: 2,

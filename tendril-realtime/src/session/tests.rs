@@ -11,7 +11,7 @@ use crate::{
     wire::{
         self, Payload,
         event::name,
-        join::{Binding, EventFilter, JoinConfig},
+        join::{Binding, JoinConfig, PostgresEvent},
     },
 };
 
@@ -26,7 +26,7 @@ struct Bench {
 
 fn binding() -> Binding {
     Binding {
-        event: EventFilter::All,
+        event: PostgresEvent::All,
         schema: "public".to_owned(),
         table: Some("jobs".to_owned()),
         filter: None,
@@ -113,11 +113,11 @@ impl Bench {
         let told = self.out.iter().filter_map(|action| match action {
             Action::Deliver(_, Delivery::Change(_)) => Some("row".to_owned()),
             Action::Deliver(_, Delivery::Resync(reason)) => Some(format!("{reason:?}")),
-            Action::Deliver(_, Delivery::Trouble(error)) => Some(format!("trouble {}", error.code())),
+            Action::Deliver(_, Delivery::TransientError(error)) => Some(format!("trouble {}", error.code())),
             Action::Deliver(_, Delivery::End(error)) => Some(format!("end {}", error.code())),
             Action::Answer(_, Ok(_)) => Some("ready".to_owned()),
             Action::Answer(_, Err(error)) => Some(format!("failed {}", error.code())),
-            Action::AskForToken => Some("ask".to_owned()),
+            Action::FetchToken => Some("ask".to_owned()),
             Action::TokenRefused(_) => Some("refused".to_owned()),
             Action::Drop => Some("drop".to_owned()),
             _ => None,
@@ -345,7 +345,7 @@ fn a_message_waits_for_the_join_and_no_longer_than_its_time() {
         request: Some(RequestId(request)),
         event: name::BROADCAST,
         payload: Payload::Json("{}".to_owned()),
-        patience: 10 * SECOND,
+        timeout: 10 * SECOND,
     };
     bench.session.on_command(push(50), bench.now, &mut bench.out);
     bench.pass(11 * SECOND);
@@ -373,7 +373,7 @@ fn a_channel_the_server_forgot_is_joined_again() {
         request: Some(RequestId(50)),
         event: name::BROADCAST,
         payload: Payload::Json("{}".to_owned()),
-        patience: 10 * SECOND,
+        timeout: 10 * SECOND,
     };
     bench.session.on_command(push, bench.now, &mut bench.out);
     let reference = bench.sent().remove(0).2;
@@ -381,7 +381,7 @@ fn a_channel_the_server_forgot_is_joined_again() {
     bench.receive(&format!(
         r#"[null,"{reference}","realtime:t1","phx_reply",{{"status":"error","response":{{"reason":"unmatched topic"}}}}]"#
     ));
-    assert_eq!(bench.told(), ["trouble UnmatchedTopic", "failed Push"]);
+    assert_eq!(bench.told(), ["trouble UnmatchedTopic", "failed PushRejected"]);
     bench.pass(2 * SECOND);
     assert_eq!(bench.sent()[0].0, "phx_join");
 }
@@ -562,7 +562,7 @@ proptest! {
                         seen.interrupted.remove(&number);
                     }
                     Action::Answer(RequestId(number), Ok(_)) => { seen.ever_live.insert(number); }
-                    Action::AskForToken => {
+                    Action::FetchToken => {
                         bench.session.on_token(Ok((token("t"), Some(3600 * SECOND))), bench.now, &mut bench.out);
                     }
                     Action::Drop => {

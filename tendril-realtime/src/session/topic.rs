@@ -39,21 +39,21 @@ pub(super) enum Phase {
     /// The join is sent. Its reply, or its deadline in [`Pending`](super::pending::Pending), comes next.
     Joining { join_ref: String },
     /// The reply was ok, but the rows do not flow yet: the `system` message, or this deadline, comes next.
-    Subscribing { join_ref: String, deadline: Instant, awaits: Awaits },
+    Subscribing { join_ref: String, deadline: Instant, awaits: ReadyConditions },
     /// Everything that was asked for flows.
     Live { join_ref: String },
 }
 
 /// What an accepted join still waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Awaits {
+pub(super) struct ReadyConditions {
     /// "Subscribed to `PostgreSQL`": row changes flow.
     pub(super) rows: bool,
     /// "Replication connection established": broadcasts of the database flow.
     pub(super) replication: bool,
 }
 
-impl Awaits {
+impl ReadyConditions {
     pub(super) fn nothing(self) -> bool {
         !self.rows && !self.replication
     }
@@ -178,7 +178,7 @@ impl Topic {
     }
 
     /// Subscribers whose binding has one of these ids. The list may repeat an id, and identical bindings share one.
-    pub(super) fn hearers_of<'a>(&'a self, ids: &'a [u64]) -> impl Iterator<Item = SubscriberId> + 'a {
+    pub(super) fn subscribers_of<'a>(&'a self, ids: &'a [u64]) -> impl Iterator<Item = SubscriberId> + 'a {
         self.subscribers.iter().filter_map(move |subscriber| match subscriber.interest {
             Interest::Changes(place) => {
                 self.binding_ids.get(place).filter(|id| ids.contains(id)).map(|_| subscriber.id)
@@ -188,11 +188,11 @@ impl Topic {
     }
 
     /// Everyone who listens to row changes.
-    pub(super) fn change_hearers(&self) -> impl Iterator<Item = SubscriberId> + '_ {
-        self.hearers(|interest| matches!(interest, Interest::Changes(_)))
+    pub(super) fn change_subscribers(&self) -> impl Iterator<Item = SubscriberId> + '_ {
+        self.subscribers_to(|interest| matches!(interest, Interest::Changes(_)))
     }
 
-    pub(super) fn hearers<'a>(
+    pub(super) fn subscribers_to<'a>(
         &'a self,
         wanted: impl Fn(Interest) -> bool + 'a,
     ) -> impl Iterator<Item = SubscriberId> + 'a {

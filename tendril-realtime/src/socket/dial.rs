@@ -3,7 +3,7 @@
 use std::{fmt, io, sync::Arc, time::Duration};
 
 use rustls::{ClientConfig, pki_types::ServerName};
-use tokio::{io::BufReader, net::TcpStream, time::timeout};
+use tokio::{io::BufReader, net::TcpStream, time};
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::{
     client_async_with_config,
@@ -27,7 +27,7 @@ const LARGEST_MESSAGE: usize = 16 << 20;
 pub(crate) struct Dialer {
     tls: Arc<ClientConfig>,
     proxies: proxy::Proxies,
-    patience: Duration,
+    timeout: Duration,
     tuning: TcpTuning,
 }
 
@@ -47,14 +47,14 @@ impl Default for TcpTuning {
 }
 
 impl Dialer {
-    /// `patience` is for everything together, from the name look-up to the accepted upgrade.
-    pub(crate) fn new(tls: Arc<ClientConfig>, patience: Duration, tuning: TcpTuning) -> Self {
-        Self { tls, proxies: proxy::Proxies::from_environment(), patience, tuning }
+    /// `timeout` is for everything together, from the name look-up to the accepted upgrade.
+    pub(crate) fn new(tls: Arc<ClientConfig>, timeout: Duration, tuning: TcpTuning) -> Self {
+        Self { tls, proxies: proxy::Proxies::from_environment(), timeout, tuning }
     }
 
     /// The URL is a secret: it holds the key. It appears in no error.
     pub(crate) async fn dial(&self, url: &Url) -> Result<Socket, Error> {
-        timeout(self.patience, self.open(url))
+        time::timeout(self.timeout, self.open(url))
             .await
             .map_err(|_| Error::new(ErrorKind::Timeout { waiting_for: "the websocket to open" }))?
     }
@@ -133,12 +133,12 @@ fn refused(response: &Response<Option<Vec<u8>>>) -> Error {
         }
         _ => status.canonical_reason().unwrap_or("no reason given").to_owned(),
     });
-    Error::new(ErrorKind::HandshakeRefused { status: status.as_u16(), message })
+    Error::new(ErrorKind::Handshake { status: status.as_u16(), message })
 }
 
 impl fmt::Debug for Dialer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dialer").field("patience", &self.patience).finish_non_exhaustive()
+        f.debug_struct("Dialer").field("timeout", &self.timeout).finish_non_exhaustive()
     }
 }
 
@@ -164,7 +164,7 @@ mod tests {
                 let body = line["data"].as_str().unwrap_or_default().as_bytes().to_vec();
                 let response = Response::builder().status(status).body(Some(body.clone())).unwrap();
                 let error = refused(&response);
-                let ErrorKind::HandshakeRefused { status: told, message } = error.kind() else {
+                let ErrorKind::Handshake { status: told, message } = error.kind() else {
                     panic!("{error:?}")
                 };
                 assert_eq!(*told, status);

@@ -12,7 +12,7 @@ use futures_util::Stream;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-use super::Inlet;
+use super::Subscription;
 use crate::{
     driver::{Gauge, Item},
     error::Error,
@@ -47,7 +47,7 @@ pub enum BroadcastEvent {
 #[derive(Debug)]
 #[must_use = "streams do nothing unless polled"]
 pub struct BroadcastStream {
-    inlet: Inlet,
+    subscription: Subscription,
     /// The event asked for; `None` for all.
     event: Option<String>,
     /// How many stored messages a join asks for; unset if it asks for none.
@@ -115,7 +115,7 @@ impl Broadcast {
             meta: Option<&'a RawValue>,
         }
         let envelope: Envelope<'_> = serde_json::from_str(text.as_str()).ok()?;
-        let meta = Meta::read(envelope.meta.map(RawValue::get));
+        let meta = PresenceMeta::read(envelope.meta.map(RawValue::get));
         Some(Self {
             event: envelope.event,
             payload: BroadcastPayload::Json(Slice::from(
@@ -128,26 +128,30 @@ impl Broadcast {
 }
 
 #[derive(Deserialize, Default)]
-struct Meta {
+struct PresenceMeta {
     #[serde(default)]
     id: Option<String>,
     #[serde(default)]
     replayed: bool,
 }
 
-impl Meta {
+impl PresenceMeta {
     fn read(json: Option<&str>) -> Self {
         json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
     }
 }
 
 impl BroadcastStream {
-    pub(crate) fn new(inlet: Inlet, event: Option<String>, replay_limit: Arc<OnceLock<u8>>) -> Self {
-        Self { inlet, event, replay_limit, replayed: 0, heard: VecDeque::new(), truncated: false }
+    pub(crate) fn new(
+        subscription: Subscription,
+        event: Option<String>,
+        replay_limit: Arc<OnceLock<u8>>,
+    ) -> Self {
+        Self { subscription, event, replay_limit, replayed: 0, heard: VecDeque::new(), truncated: false }
     }
 
     pub(crate) fn gauge(&self) -> Gauge {
-        self.inlet.gauge()
+        self.subscription.gauge()
     }
 
     /// Whether this message was heard before; remembers it.
@@ -171,14 +175,14 @@ impl BroadcastStream {
         let message = match delivery {
             Delivery::BroadcastText(text) => Broadcast::from_text(&text)?,
             Delivery::Broadcast { event, metadata, payload } => {
-                let meta = Meta::read(metadata.as_deref());
+                let meta = PresenceMeta::read(metadata.as_deref());
                 Broadcast { event, payload, id: meta.id, replayed: meta.replayed }
             }
             Delivery::Resync(reason) => {
                 self.replayed = 0;
                 return Some(Ok(BroadcastEvent::Resync(reason)));
             }
-            Delivery::Trouble(error) | Delivery::End(error) => return Some(Err(error)),
+            Delivery::TransientError(error) | Delivery::End(error) => return Some(Err(error)),
             _ => return None,
         };
         if self.is_repetition(&message) {
@@ -197,7 +201,7 @@ impl Stream for BroadcastStream {
             if std::mem::take(&mut self.truncated) {
                 return Poll::Ready(Some(Ok(BroadcastEvent::Truncated)));
             }
-            match std::task::ready!(self.inlet.poll_take(cx)) {
+            match std::task::ready!(self.subscription.poll_take(cx)) {
                 None => return Poll::Ready(None),
                 Some(Item::Lagged(count)) => return Poll::Ready(Some(Ok(BroadcastEvent::Lagged(count)))),
                 Some(Item::Delivery(delivery)) => {

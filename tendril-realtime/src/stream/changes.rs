@@ -10,7 +10,7 @@ use futures_util::Stream;
 use serde::de::DeserializeOwned;
 
 use super::{
-    Inlet,
+    Subscription,
     row::{RawRow, Row, Side},
 };
 use crate::{
@@ -56,7 +56,7 @@ pub enum ChangeEvent<T> {
         /// The server's texts.
         errors: Vec<String>,
     },
-    /// Changes may have been missed before this point, and none between it and the next event.
+    /// PostgresChanges may have been missed before this point, and none between it and the next event.
     Resync(ResyncReason),
     /// The reader was too slow: so many events were dropped before this point.
     Lagged(u64),
@@ -72,7 +72,7 @@ pub enum ChangeEvent<T> {
 #[derive(Debug)]
 #[must_use = "streams do nothing unless polled"]
 pub struct ChangeStream<T> {
-    inlet: Inlet,
+    subscription: Subscription,
     /// The table asked for. The server matches names as patterns (`user_log` hears `userXlog` too).
     schema: Option<String>,
     table: Option<String>,
@@ -80,12 +80,12 @@ pub struct ChangeStream<T> {
 }
 
 impl<T> ChangeStream<T> {
-    pub(crate) fn new(inlet: Inlet, schema: Option<String>, table: Option<String>) -> Self {
-        Self { inlet, schema, table, rows: PhantomData }
+    pub(crate) fn new(subscription: Subscription, schema: Option<String>, table: Option<String>) -> Self {
+        Self { subscription, schema, table, rows: PhantomData }
     }
 
     pub(crate) fn gauge(&self) -> Gauge {
-        self.inlet.gauge()
+        self.subscription.gauge()
     }
 }
 
@@ -96,7 +96,7 @@ impl<T: DeserializeOwned> ChangeStream<T> {
                 Some(read(change))
             }
             Delivery::Resync(reason) => Some(Ok(ChangeEvent::Resync(reason))),
-            Delivery::Trouble(error) | Delivery::End(error) => Some(Err(error)),
+            Delivery::TransientError(error) | Delivery::End(error) => Some(Err(error)),
             _ => None,
         }
     }
@@ -124,7 +124,7 @@ impl<T: DeserializeOwned> Stream for ChangeStream<T> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            match std::task::ready!(self.inlet.poll_take(cx)) {
+            match std::task::ready!(self.subscription.poll_take(cx)) {
                 None => return Poll::Ready(None),
                 Some(Item::Lagged(count)) => return Poll::Ready(Some(Ok(ChangeEvent::Lagged(count)))),
                 Some(Item::Delivery(delivery)) => {

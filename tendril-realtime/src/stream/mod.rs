@@ -10,19 +10,19 @@ use std::{
     task::{Context, Poll},
 };
 
-use crate::driver::{Gauge, Item, Membership, Receiver};
+use crate::driver::{ChannelHandle, Gauge, Item, Receiver};
 
 /// A mailbox and the share in the channel that keeps it filled. Made before the channel is opened, so that nothing is missed.
 #[derive(Debug)]
-pub(crate) struct Inlet {
+pub(crate) struct Subscription {
     receiver: Receiver,
     /// Set when the channel is opened; dropping the last share leaves the channel. Held, never read.
-    _membership: Arc<OnceLock<Membership>>,
+    _handle: Arc<OnceLock<ChannelHandle>>,
 }
 
-impl Inlet {
-    pub(crate) fn new(receiver: Receiver, membership: Arc<OnceLock<Membership>>) -> Self {
-        Self { receiver, _membership: membership }
+impl Subscription {
+    pub(crate) fn new(receiver: Receiver, handle: Arc<OnceLock<ChannelHandle>>) -> Self {
+        Self { receiver, _handle: handle }
     }
 
     pub(crate) fn gauge(&self) -> Gauge {

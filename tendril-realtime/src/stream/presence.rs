@@ -10,12 +10,12 @@ use futures_util::Stream;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use super::Inlet;
+use super::Subscription;
 use crate::{driver::Item, error::Error, session::Delivery};
 
 /// One device or tab that is present under a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Meta {
+pub struct PresenceMeta {
     /// The server's name for this tracking; a changed payload gets a new one.
     pub presence_ref: String,
     /// What was tracked.
@@ -31,16 +31,16 @@ pub enum PresenceEvent {
         /// The presence key.
         key: String,
         /// What is new.
-        joined: Vec<Meta>,
+        joined: Vec<PresenceMeta>,
     },
     /// Someone went.
     Leave {
         /// The presence key.
         key: String,
         /// What is gone.
-        left: Vec<Meta>,
+        left: Vec<PresenceMeta>,
         /// What remains under the key; empty if nobody does.
-        remaining: Vec<Meta>,
+        remaining: Vec<PresenceMeta>,
     },
     /// The state is complete and consistent again: see [`PresenceStream::state`].
     Sync,
@@ -54,7 +54,7 @@ pub enum PresenceEvent {
 #[derive(Debug)]
 #[must_use = "streams do nothing unless polled"]
 pub struct PresenceStream {
-    inlet: Inlet,
+    subscription: Subscription,
     merged: Presences,
     ready: VecDeque<PresenceEvent>,
 }
@@ -65,7 +65,7 @@ const HELD_AT_MOST: usize = 1024;
 /// Keys to metas, and the gate that holds diffs back until the state of the current join is there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Presences {
-    state: BTreeMap<String, Vec<Meta>>,
+    state: BTreeMap<String, Vec<PresenceMeta>>,
     synced: bool,
     held: Vec<Diff>,
 }
@@ -91,7 +91,7 @@ pub(crate) struct WireMeta {
     state: Map<String, Value>,
 }
 
-impl From<WireMeta> for Meta {
+impl From<WireMeta> for PresenceMeta {
     fn from(wire: WireMeta) -> Self {
         let mut state = wire.state;
         state.remove("phx_ref_prev");
@@ -99,7 +99,7 @@ impl From<WireMeta> for Meta {
     }
 }
 
-fn refs(metas: &[Meta]) -> impl Fn(&str) -> bool + '_ {
+fn refs(metas: &[PresenceMeta]) -> impl Fn(&str) -> bool + '_ {
     move |reference| metas.iter().any(|meta| meta.presence_ref == reference)
 }
 
@@ -121,7 +121,7 @@ impl Presences {
         for (key, entry) in state {
             let known = self.state.get(&key).map(Vec::as_slice).unwrap_or_default();
             let is_new = |meta: &WireMeta| !refs(known)(&meta.phx_ref);
-            let gone = |meta: &&Meta| !entry.metas.iter().any(|new| new.phx_ref == meta.presence_ref);
+            let gone = |meta: &&PresenceMeta| !entry.metas.iter().any(|new| new.phx_ref == meta.presence_ref);
             let left: Vec<_> = known.iter().filter(gone).cloned().map(wire).collect();
             let joined: Vec<_> = entry.metas.iter().filter(|meta| is_new(meta)).cloned().collect();
             if !left.is_empty() {
@@ -155,7 +155,7 @@ impl Presences {
 
     fn apply(&mut self, diff: Diff, out: &mut VecDeque<PresenceEvent>) {
         for (key, entry) in diff.joins {
-            let joined: Vec<Meta> = entry.metas.into_iter().map(Meta::from).collect();
+            let joined: Vec<PresenceMeta> = entry.metas.into_iter().map(PresenceMeta::from).collect();
             let known = self.state.entry(key.clone()).or_default();
             known.retain(|meta| !refs(&joined)(&meta.presence_ref));
             known.extend(joined.iter().cloned());
@@ -163,7 +163,7 @@ impl Presences {
         }
         for (key, entry) in diff.leaves {
             let Some(known) = self.state.get_mut(&key) else { continue };
-            let left: Vec<Meta> = entry.metas.into_iter().map(Meta::from).collect();
+            let left: Vec<PresenceMeta> = entry.metas.into_iter().map(PresenceMeta::from).collect();
             known.retain(|meta| !refs(&left)(&meta.presence_ref));
             let remaining = known.clone();
             if remaining.is_empty() {
@@ -174,17 +174,18 @@ impl Presences {
     }
 }
 
-fn wire(meta: Meta) -> WireMeta {
+fn wire(meta: PresenceMeta) -> WireMeta {
     WireMeta { phx_ref: meta.presence_ref, state: meta.state }
 }
 
 impl PresenceStream {
-    pub(crate) fn new(inlet: Inlet) -> Self {
-        Self { inlet, merged: Presences::default(), ready: VecDeque::new() }
+    pub(crate) fn new(subscription: Subscription) -> Self {
+        Self { subscription, merged: Presences::default(), ready: VecDeque::new() }
     }
 
     /// Everyone who is there, by presence key, as of the last event taken.
-    pub fn state(&self) -> &BTreeMap<String, Vec<Meta>> {
+    #[doc(alias = "presenceState")]
+    pub fn state(&self) -> &BTreeMap<String, Vec<PresenceMeta>> {
         &self.merged.state
     }
 
@@ -204,7 +205,7 @@ impl PresenceStream {
                 self.merged.reset();
                 self.ready.push_back(PresenceEvent::Reset);
             }
-            Delivery::Trouble(error) | Delivery::End(error) => return Some(error),
+            Delivery::TransientError(error) | Delivery::End(error) => return Some(error),
             _ => {}
         }
         None
@@ -224,7 +225,7 @@ impl Stream for PresenceStream {
             if let Some(event) = self.ready.pop_front() {
                 return Poll::Ready(Some(Ok(event)));
             }
-            match std::task::ready!(self.inlet.poll_take(cx)) {
+            match std::task::ready!(self.subscription.poll_take(cx)) {
                 None => return Poll::Ready(None),
                 Some(Item::Lagged(count)) => return Poll::Ready(Some(Ok(PresenceEvent::Lagged(count)))),
                 Some(Item::Delivery(delivery)) => {
@@ -255,7 +256,7 @@ mod tests {
     }
 
     fn meaning(presences: &Presences) -> Model {
-        let refs = |metas: &Vec<Meta>| metas.iter().map(|meta| meta.presence_ref.clone()).collect();
+        let refs = |metas: &Vec<PresenceMeta>| metas.iter().map(|meta| meta.presence_ref.clone()).collect();
         presences.state.iter().map(|(key, metas)| (key.clone(), refs(metas))).collect()
     }
 

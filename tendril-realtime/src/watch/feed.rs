@@ -16,7 +16,7 @@ use super::{
     record::{Key, Record},
 };
 use crate::{
-    channel::changes::Changes,
+    channel::changes::PostgresChanges,
     client::Client,
     driver::Gauge,
     error::{Error, ErrorKind},
@@ -154,13 +154,13 @@ impl Feed {
         /// So that a client may have several watches on one table: a socket holds each topic once.
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let mut changes = Changes::on("public", &self.query.table);
+        let mut changes = PostgresChanges::on("public", &self.query.table);
         if let Some(filter) = self.query.server_filter()? {
             changes = changes.filter(filter);
         }
         let name = format!("watch:{}:{number}", self.query.table);
         let channel = self.client.channel(&name).private(self.query.private);
-        let (stream, ready) = channel.changes(changes).start()?;
+        let (stream, ready) = channel.postgres_changes(changes).start()?;
         let gauge = stream.gauge();
         Ok((Source::Changes(stream), gauge, ready.boxed()))
     }
@@ -168,8 +168,8 @@ impl Feed {
     /// Stored messages are not asked for: the list after each gap holds what they would tell, and is complete, which at most
     /// 25 messages are not.
     fn follow_broadcasts(&self, topic: &str, event: &str) -> Result<(Source, Gauge, ReadyFuture), Error> {
-        let mut channel = self.client.channel(topic).private(true).database_broadcasts(true);
-        let stream = channel.broadcasts(Some(event));
+        let mut channel = self.client.channel(topic).private(true).replication_ready(true);
+        let stream = channel.on_broadcast(event);
         let gauge = stream.gauge();
         let (_, ready) = channel.open()?;
         let ready =

@@ -140,7 +140,7 @@ impl State {
                     if changed.is_err() || status.borrow().phase == crate::driver::Phase::Closed {
                         return Err(Gone);
                     }
-                    let is_open = status.borrow().is_open();
+                    let is_open = status.borrow().is_connected();
                     if connected && !is_open {
                         self.feed.cut();
                         self.hurry();

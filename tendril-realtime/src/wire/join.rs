@@ -7,7 +7,7 @@ use crate::secret::AccessToken;
 
 /// Which changes a binding wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
-pub enum EventFilter {
+pub enum PostgresEvent {
     /// Inserts, updates and deletes.
     #[default]
     #[serde(rename = "*")]
@@ -23,10 +23,10 @@ pub enum EventFilter {
     Delete,
 }
 
-/// One wish for row changes. Bindings are told apart by their place in the list.
+/// One subscription to row changes. Bindings are told apart by their place in the list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Binding {
-    pub(crate) event: EventFilter,
+    pub(crate) event: PostgresEvent,
     pub(crate) schema: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) table: Option<String>,
@@ -119,7 +119,7 @@ mod tests {
     fn absent_options_are_left_out_of_a_join() {
         let mut config = JoinConfig::default();
         config.bindings.push(Binding {
-            event: EventFilter::Insert,
+            event: PostgresEvent::Insert,
             schema: "public".to_owned(),
             table: Some("events".to_owned()),
             filter: None,

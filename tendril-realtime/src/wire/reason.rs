@@ -43,7 +43,7 @@ fn classify_join(reason: &str) -> (&str, Retry) {
     let code = if code.contains(' ') { "" } else { code };
     let retry = match code {
         // Older servers and the docs say InvalidJWTExpiration.
-        "InvalidJWTToken" | "InvalidJWTExpiration" if reason.contains("has expired") => Retry::WithFreshToken,
+        "InvalidJWTToken" | "InvalidJWTExpiration" if reason.contains("has expired") => Retry::RefreshToken,
         "InvalidJWTToken" | "MalformedJWT" | "JwtSignatureError" => Retry::Never,
         // Signing keys may be rotating.
         "JwtSignerError" => Retry::After(RATE_LIMIT_PAUSE),
@@ -61,7 +61,7 @@ fn classify_join(reason: &str) -> (&str, Retry) {
         ("", "unmatched topic") => ("UnmatchedTopic", Retry::Backoff),
         ("", "too many channels joined") => ("ChannelRateLimitReached", Retry::Never),
         ("", "") => ("NoReason", Retry::Backoff),
-        ("", _) if reason.contains("has expired") => ("InvalidJWTToken", Retry::WithFreshToken),
+        ("", _) if reason.contains("has expired") => ("InvalidJWTToken", Retry::RefreshToken),
         ("", _) => ("UnknownErrorOnChannel", retry),
         (code, _) => (code, retry),
     }
@@ -70,7 +70,7 @@ fn classify_join(reason: &str) -> (&str, Retry) {
 /// By text: see the table of `system` messages in the protocol reference.
 fn classify_end(message: &str) -> (&'static str, Retry) {
     const TABLE: &[(&str, &str, Retry)] = &[
-        ("has expired", "InvalidJWTToken", Retry::WithFreshToken),
+        ("has expired", "InvalidJWTToken", Retry::RefreshToken),
         ("are required in JWT", "InvalidJWTToken", Retry::Never),
         ("not a valid JWT", "MalformedJWT", Retry::Never),
         ("signature_error", "JwtSignatureError", Retry::Never),
@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn refusals_of_a_join_are_classed_by_their_code() {
         for (reason, code, retry) in [
-            ("InvalidJWTToken: Token has expired 100 seconds ago", "InvalidJWTToken", Retry::WithFreshToken),
+            ("InvalidJWTToken: Token has expired 100 seconds ago", "InvalidJWTToken", Retry::RefreshToken),
             ("InvalidJWTToken: Fields `role` and `exp` are required in JWT", "InvalidJWTToken", Retry::Never),
             ("MalformedJWT: The token provided is not a valid JWT", "MalformedJWT", Retry::Never),
             (
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn the_end_of_a_channel_is_classed_by_its_text() {
         for (message, retry) in [
-            ("Token has expired 0 seconds ago", Retry::WithFreshToken),
+            ("Token has expired 0 seconds ago", Retry::RefreshToken),
             ("You no longer have permission to read from this Channel topic: x", Retry::Never),
             ("Too many messages per second", Retry::After(RATE_LIMIT_PAUSE)),
             ("Client presence rate limit exceeded", Retry::After(RATE_LIMIT_PAUSE)),

@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::{
     Body, Change, Event, FrameError, Inbound, Outbound, Payload, Slice, change::ChangeParts, name::Name,
 };
-use crate::endpoint::Version;
+use crate::endpoint::ProtocolVersion;
 
 /// Reads a text frame. Either version's shape is accepted, whatever was negotiated.
 pub(crate) fn decode(frame: &Utf8Bytes) -> Result<Inbound, FrameError> {
@@ -42,18 +42,18 @@ pub(crate) fn decode(frame: &Utf8Bytes) -> Result<Inbound, FrameError> {
 }
 
 /// Writes a message as a text frame. `None` if this version's text cannot carry it (raw bytes).
-pub(crate) fn encode(message: &Outbound, version: Version) -> Option<String> {
+pub(crate) fn encode(message: &Outbound, version: ProtocolVersion) -> Option<String> {
     let Payload::Json(payload) = &message.payload else { return None };
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let join_ref = message.join_ref.as_deref().map_or_else(|| "null".to_owned(), quoted);
     let (reference, topic) = (quoted(&message.reference), quoted(&message.topic));
     let event = message.event;
     Some(match version {
-        Version::V2 => format!("[{join_ref},{reference},{topic},\"{event}\",{payload}]"),
-        Version::V1 if message.join_ref.is_none() => {
+        ProtocolVersion::V2 => format!("[{join_ref},{reference},{topic},\"{event}\",{payload}]"),
+        ProtocolVersion::V1 if message.join_ref.is_none() => {
             format!("{{\"topic\":{topic},\"event\":\"{event}\",\"payload\":{payload},\"ref\":{reference}}}")
         }
-        Version::V1 => format!(
+        ProtocolVersion::V1 => format!(
             "{{\"topic\":{topic},\"event\":\"{event}\",\"payload\":{payload},\"ref\":{reference},\"join_ref\":{join_ref}}}"
         ),
     })
@@ -232,11 +232,11 @@ mod tests {
             payload: Payload::Json(r#"{"config":{}}"#.to_owned()),
         };
         assert_eq!(
-            encode(&message, Version::V2).unwrap(),
+            encode(&message, ProtocolVersion::V2).unwrap(),
             r#"["1","2","realtime:a\"b","phx_join",{"config":{}}]"#
         );
         assert_eq!(
-            encode(&message, Version::V1).unwrap(),
+            encode(&message, ProtocolVersion::V1).unwrap(),
             r#"{"topic":"realtime:a\"b","event":"phx_join","payload":{"config":{}},"ref":"2","join_ref":"1"}"#
         );
     }

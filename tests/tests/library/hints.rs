@@ -128,7 +128,7 @@ async fn a_hinted_watch_tells_each_of_three_thousand_rows_once_while_the_connect
     writer.await.unwrap();
     let twice: Vec<_> = told.iter().filter(|(_, times)| **times > 1).collect();
     assert!(twice.is_empty(), "told more than once: {twice:?}");
-    assert!(client.counters().connections >= 5, "the connection did suffer: {:?}", client.counters());
+    assert!(client.stats().connections >= 5, "the connection did suffer: {:?}", client.stats());
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ async fn stack() -> Stack {
 
 fn client(stack: &Stack) -> Client {
     Client::builder(stack.api_url(), stack.anon_key())
-        .reconnect_pauses(Duration::from_millis(50), Duration::from_millis(200))
+        .reconnect_backoff(Duration::from_millis(50), Duration::from_millis(200))
         .build()
         .unwrap()
 }
@@ -35,7 +35,7 @@ fn user(stack: &Stack, number: u8) -> Client {
     let token = stack.mint_user(&format!("00000000-0000-4000-8000-00000000000{number}"));
     Client::builder(stack.api_url(), stack.anon_key())
         .token_source(AccessToken::new(token).unwrap())
-        .reconnect_pauses(Duration::from_millis(50), Duration::from_millis(200))
+        .reconnect_backoff(Duration::from_millis(50), Duration::from_millis(200))
         .build()
         .unwrap()
 }
@@ -54,15 +54,15 @@ async fn messages_of_every_kind_and_way_are_heard() {
     let stack = stack().await;
     let hearer = client(&stack);
     let mut room = hearer.channel("room");
-    let mut all = room.broadcasts(None);
-    let mut only_b = room.broadcasts(Some("b"));
+    let mut all = room.on_any_broadcast();
+    let mut only_b = room.on_broadcast("b");
     let _room = room.join().await.unwrap();
     let speaker = client(&stack);
-    let room = speaker.channel("room").acknowledged(true).join().await.unwrap();
+    let room = speaker.channel("room").ack(true).join().await.unwrap();
 
     room.broadcast("a", &json!({"n": 1})).await.unwrap();
     room.broadcast_bytes("b", vec![0, 255, 16]).await.unwrap();
-    let http = speaker.broadcasts_over_http();
+    let http = speaker.broadcast_api();
     http.send("room", "c", &json!({"n": 3}), false).await.unwrap();
     http.send_bytes("room", "d", vec![7], false).await.unwrap();
     http.send_batch(&[BroadcastMessage::new("room", "e", json!({"n": 5})).id("mine")]).await.unwrap();
@@ -109,14 +109,14 @@ async fn a_private_channel_lets_in_whom_the_policies_let_in() {
 
     let (one, two) = (user(&stack, 1), user(&stack, 2));
     let mut room = two.channel("rw:a").private(true);
-    let mut messages = room.broadcasts(None);
+    let mut messages = room.on_any_broadcast();
     let _hearing = room.join().await.unwrap();
-    let speaking = one.channel("rw:a").private(true).acknowledged(true).join().await.unwrap();
+    let speaking = one.channel("rw:a").private(true).ack(true).join().await.unwrap();
     speaking.broadcast("hello", &json!({})).await.unwrap();
     assert_eq!(heard(&mut messages).await.event(), "hello");
 
     // Reading only: the server answers nothing at all, and the sender is told that.
-    let reading = one.channel("ro:a").private(true).acknowledged(true).join().await.unwrap();
+    let reading = one.channel("ro:a").private(true).ack(true).join().await.unwrap();
     let error = reading.broadcast("hello", &json!({})).await.unwrap_err();
     assert_eq!(error.code(), "Timeout");
 }
@@ -130,8 +130,8 @@ async fn messages_of_the_database_that_were_missed_come_once_after_a_reconnect()
         database.execute(sql, &[&number]).await.expect("a message of the database");
     };
     let client = user(&stack, 1);
-    let mut room = client.channel("rw:feed").private(true).database_broadcasts(true).replay(1_000, None);
-    let mut messages = room.broadcasts(None);
+    let mut room = client.channel("rw:feed").private(true).replication_ready(true).replay(1_000, None);
+    let mut messages = room.on_any_broadcast();
     let _room = room.join().await.unwrap();
     send(1).await;
     send(2).await;
@@ -141,13 +141,13 @@ async fn messages_of_the_database_that_were_missed_come_once_after_a_reconnect()
 
     stack.faults().refuse_realtime(true);
     stack.faults().cut_sockets(Cut::Abrupt);
-    client.status().wait_for(|status| !status.is_open()).await.unwrap();
+    client.status().wait_for(|status| !status.is_connected()).await.unwrap();
     send(3).await;
     stack.faults().refuse_realtime(false);
     let missed = heard(&mut messages).await;
     assert_eq!(number(&missed), 3, "what was heard before is not repeated");
     assert!(missed.is_replayed());
-    client.status().wait_for(|status| status.live_channels == 1).await.unwrap();
+    client.status().wait_for(|status| status.subscribed_channels == 1).await.unwrap();
     send(4).await;
     assert_eq!(number(&heard(&mut messages).await), 4);
 }
@@ -169,7 +169,7 @@ async fn whoever_is_there_is_seen_and_seen_again_after_a_reconnect() {
     let stack = stack().await;
     let (host, guest) = (client(&stack), client(&stack));
     let mut room = host.channel("lobby").presence_key("host");
-    let mut people = room.presences();
+    let mut people = room.on_presence();
     let _room = room.join().await.unwrap();
     let visit = guest.channel("lobby").presence_key("guest").join().await.unwrap();
     visit.track(&json!({"mood": "late"})).await.unwrap();
@@ -194,7 +194,7 @@ async fn more_states_than_the_server_allows_do_not_close_the_channel_and_the_las
     let stack = stack().await;
     let client = client(&stack);
     let mut room = client.channel("lobby").presence_key("me");
-    let mut people = room.presences();
+    let mut people = room.on_presence();
     let room = room.join().await.unwrap();
     for number in 0..5 {
         room.track(&json!({"n": number})).await.unwrap();
@@ -204,7 +204,7 @@ async fn more_states_than_the_server_allows_do_not_close_the_channel_and_the_las
     assert!(sixth.is_err(), "it is held back");
     presence(&mut people, |stream, _| stream.state().get("me").is_some_and(|metas| metas[0].state["n"] == 4))
         .await;
-    assert!(client.status().borrow().live_channels == 1, "the channel lives");
+    assert!(client.status().borrow().subscribed_channels == 1, "the channel lives");
 }
 
 #[tokio::test]
@@ -221,7 +221,7 @@ async fn what_was_sent_goes_out_before_the_channel_is_left() {
     let stack = stack().await;
     let hearer = client(&stack);
     let mut room = hearer.channel("room");
-    let mut messages = room.broadcasts(None);
+    let mut messages = room.on_any_broadcast();
     let _room = room.join().await.unwrap();
     let speaker = client(&stack);
     for number in 0..20 {

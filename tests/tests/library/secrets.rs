@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tendril_realtime::{AccessToken, Changes, Client};
+use tendril_realtime::{AccessToken, Client, PostgresChanges};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 use crate::table::{Job, stack};
@@ -46,8 +46,12 @@ async fn no_secret_is_logged_or_shown_at_any_level() {
         .token_source(AccessToken::new(&token).unwrap())
         .build()
         .unwrap();
-    let stream =
-        client.channel("jobs").changes::<Job>(Changes::on("public", "jobs")).subscribe().await.unwrap();
+    let stream = client
+        .channel("jobs")
+        .postgres_changes::<Job>(PostgresChanges::on("public", "jobs"))
+        .subscribe()
+        .await
+        .unwrap();
     let refused = client.rest().from("nothing_here").rows::<Job>().await.unwrap_err();
     let shown = format!("{client:?} {stream:?} {refused:?} {refused}");
     client.shutdown().await;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
-use tendril_realtime::{ChangeEvent, Changes, Filter};
+use tendril_realtime::{ChangeEvent, Filter, PostgresChanges};
 
 use crate::table::{Job, builder, insert, stack};
 
@@ -20,11 +20,16 @@ async fn a_reader_that_sleeps_delays_no_heartbeat_and_no_other_channel_and_learn
         .heartbeat_timeout(Duration::from_millis(1500))
         .build()
         .unwrap();
-    let all = Changes::on("public", "jobs");
-    let mut sleeper =
-        client.channel("sleeper").capacity(500, 1 << 20).changes::<Job>(all).subscribe().await.unwrap();
-    let hundredth = Changes::on("public", "jobs").filter(Filter::eq("status", "URGENT").unwrap());
-    let mut other = client.channel("other").changes::<Job>(hundredth).subscribe().await.unwrap();
+    let all = PostgresChanges::on("public", "jobs");
+    let mut sleeper = client
+        .channel("sleeper")
+        .buffer_capacity(500, 1 << 20)
+        .postgres_changes::<Job>(all)
+        .subscribe()
+        .await
+        .unwrap();
+    let hundredth = PostgresChanges::on("public", "jobs").filter(Filter::eq("status", "URGENT").unwrap());
+    let mut other = client.channel("other").postgres_changes::<Job>(hundredth).subscribe().await.unwrap();
 
     let mut slowest = Duration::ZERO;
     // A thousand events a second: the pace is the point, not the wait.
@@ -46,8 +51,8 @@ async fn a_reader_that_sleeps_delays_no_heartbeat_and_no_other_channel_and_learn
     let status = client.status().borrow().clone();
     assert!(status.round_trip.expect("heartbeats were answered") < Duration::from_secs(1));
     // A heartbeat that is not answered within its 1.5 s would have cost the connection.
-    assert_eq!(client.counters().connections, 1, "the connection was never lost");
-    assert!(client.counters().events_dropped > 0);
+    assert_eq!(client.stats().connections, 1, "the connection was never lost");
+    assert!(client.stats().events_dropped > 0);
 
     let mut ids = Vec::new();
     let mut missed = 0;

@@ -29,7 +29,7 @@ pub(crate) async fn stack() -> (Stack, Database) {
 /// A client of the stack; pauses are short, so that tests are.
 pub(crate) fn builder(stack: &Stack) -> ClientBuilder {
     Client::builder(stack.api_url(), stack.service_role_key())
-        .reconnect_pauses(std::time::Duration::from_millis(50), std::time::Duration::from_millis(500))
+        .reconnect_backoff(std::time::Duration::from_millis(50), std::time::Duration::from_millis(500))
 }
 
 /// Inserts rows `from..to` in one statement.

@@ -10,7 +10,9 @@ use std::{
 
 use futures_util::StreamExt as _;
 use supabase_local::Stack;
-use tendril_realtime::{AccessToken, ChangeEvent, Changes, Client, ResyncReason, TokenFuture, TokenSource};
+use tendril_realtime::{
+    AccessToken, ChangeEvent, Client, PostgresChanges, ResyncReason, TokenFuture, TokenSource,
+};
 
 use crate::table::{Job, insert, stack};
 
@@ -43,8 +45,8 @@ async fn tokens_of_six_seconds_are_renewed_without_a_rejoin() {
     let minted = Arc::new(AtomicU32::new(0));
     let mint = Mint { stack: Arc::clone(&stack), life: Duration::from_secs(6), minted: Arc::clone(&minted) };
     let client = Client::builder(stack.api_url(), stack.anon_key()).token_source(mint).build().unwrap();
-    let changes = Changes::on("public", "jobs");
-    let mut stream = client.channel("jobs").changes::<Job>(changes).subscribe().await.unwrap();
+    let changes = PostgresChanges::on("public", "jobs");
+    let mut stream = client.channel("jobs").postgres_changes::<Job>(changes).subscribe().await.unwrap();
     for second in 0..16 {
         insert(&database, second, second + 1).await;
         loop {
@@ -61,7 +63,7 @@ async fn tokens_of_six_seconds_are_renewed_without_a_rejoin() {
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    assert_eq!(client.counters().connections, 1);
+    assert_eq!(client.stats().connections, 1);
     assert!(minted.load(Ordering::Relaxed) >= 4, "renewed several times");
 }
 
@@ -73,8 +75,8 @@ async fn an_expired_token_that_nobody_can_renew_is_a_final_error_with_the_server
         .token_source(AccessToken::new(token).unwrap())
         .build()
         .unwrap();
-    let changes = Changes::on("public", "jobs");
-    let error = client.channel("jobs").changes::<Job>(changes).subscribe().await.unwrap_err();
+    let changes = PostgresChanges::on("public", "jobs");
+    let error = client.channel("jobs").postgres_changes::<Job>(changes).subscribe().await.unwrap_err();
     assert_eq!(error.code(), "InvalidJWTToken");
     assert_eq!(error.retry(), tendril_realtime::Retry::Never);
     assert!(error.to_string().contains("expired"), "{error}");
@@ -84,9 +86,9 @@ async fn an_expired_token_that_nobody_can_renew_is_a_final_error_with_the_server
 async fn a_key_that_the_server_does_not_take_is_a_final_error() {
     let (stack, _database) = stack().await;
     let client = Client::builder(stack.api_url(), "nonsense").build().unwrap();
-    let changes = Changes::on("public", "jobs");
-    let error = client.channel("jobs").changes::<Job>(changes).subscribe().await.unwrap_err();
-    assert_eq!(error.code(), "HandshakeRefused");
+    let changes = PostgresChanges::on("public", "jobs");
+    let error = client.channel("jobs").postgres_changes::<Job>(changes).subscribe().await.unwrap_err();
+    assert_eq!(error.code(), "Handshake");
     assert!(error.to_string().contains("401"), "{error}");
 }
 
@@ -117,11 +119,11 @@ async fn a_source_that_fails_for_a_while_is_asked_again_and_ends_nothing() {
     let source = Moody { stack: Arc::clone(&stack), asked: AtomicU32::new(0) };
     let client = Client::builder(stack.api_url(), stack.anon_key())
         .token_source(source)
-        .reconnect_pauses(Duration::from_millis(20), Duration::from_millis(100))
+        .reconnect_backoff(Duration::from_millis(20), Duration::from_millis(100))
         .build()
         .unwrap();
-    let changes = Changes::on("public", "jobs");
-    let (mut stream, ready) = client.channel("jobs").changes::<Job>(changes).start().unwrap();
+    let changes = PostgresChanges::on("public", "jobs");
+    let (mut stream, ready) = client.channel("jobs").postgres_changes::<Job>(changes).start().unwrap();
     tokio::time::timeout(Duration::from_secs(30), ready).await.expect("it recovers").unwrap();
     insert(&database, 1, 2).await;
     let mut complaints = 0;

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, process::Stdio, sync::Arc, time::Duration};
 use futures_util::StreamExt as _;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{ServerConfig, pki_types::PrivateKeyDer};
-use tendril_realtime::{ChangeEvent, Changes, Client};
+use tendril_realtime::{ChangeEvent, Client, PostgresChanges};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -64,8 +64,8 @@ async fn a_private_authority_is_trusted_when_given_and_not_otherwise() {
 
     let trusting =
         Client::builder(&url, stack.service_role_key()).root_certificate(authority).build().unwrap();
-    let changes = || Changes::on("public", "jobs");
-    let mut stream = trusting.channel("jobs").changes::<Job>(changes()).subscribe().await.unwrap();
+    let changes = || PostgresChanges::on("public", "jobs");
+    let mut stream = trusting.channel("jobs").postgres_changes::<Job>(changes()).subscribe().await.unwrap();
     insert(&database, 1, 2).await;
     assert!(matches!(stream.next().await.unwrap().unwrap(), ChangeEvent::Insert(_)));
     let rows: Vec<Job> = trusting.rest().from("jobs").rows().await.unwrap();
@@ -74,7 +74,7 @@ async fn a_private_authority_is_trusted_when_given_and_not_otherwise() {
     let wary = Client::builder(&url, stack.service_role_key()).build().unwrap();
     let error = wary.rest().from("jobs").rows::<Job>().await.unwrap_err();
     assert_eq!(error.code(), "ConnectFailed");
-    let (mut stream, _ready) = wary.channel("jobs").changes::<Job>(changes()).start().unwrap();
+    let (mut stream, _ready) = wary.channel("jobs").postgres_changes::<Job>(changes()).start().unwrap();
     let error = stream.next().await.unwrap().unwrap_err();
     assert!(error.to_string().contains("tls"), "{error}");
 }

@@ -177,7 +177,7 @@ async fn a_plan_that_waits_is_approved_or_cancelled_by_its_user() {
         job.as_user.from("deployments").update(&approval).eq("id", job.id).execute().await
     };
     let refused = approve(&jobs[1], &one).await.expect_err("another job's plan");
-    assert_eq!(refused.api().map(|api| api.code.as_str()), Some("TD005"), "{refused}");
+    assert_eq!(refused.postgrest().map(|api| api.code.as_str()), Some("TD005"), "{refused}");
     let asked = Instant::now();
     approve(&jobs[0], &one).await.expect("it is approved");
     jobs[0].becomes("goes on", |row| row.phase.as_deref() != Some("APPROVAL")).await;

@@ -174,7 +174,7 @@ async fn the_channel_of_a_cluster_is_for_its_agent_alone_and_only_to_hear() {
     let world = World::start().await;
     let (cluster, other) = (world.cluster().await, world.cluster().await);
     let topic = format!("cluster:{}", cluster.id);
-    let join = async |client: &Client| client.channel(&topic).private(true).acknowledged(true).join().await;
+    let join = async |client: &Client| client.channel(&topic).private(true).ack(true).join().await;
     let anonymous = Client::builder(&world.project.url, &world.project.anon_key).build().expect("a client");
     for (who, client) in
         [("another agent", other.as_agent()), ("its own user", cluster.as_user()), ("anybody", anonymous)]

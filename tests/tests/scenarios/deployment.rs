@@ -2,7 +2,7 @@
 
 use futures_util::StreamExt as _;
 use serde_json::json;
-use tendril_realtime::{ChangeEvent, Changes, EventFilter, Filter};
+use tendril_realtime::{ChangeEvent, Filter, PostgresChanges, PostgresEvent};
 use tendril_tests::{Chunk, World, repository, within};
 
 #[tokio::test]
@@ -50,9 +50,13 @@ async fn the_users_browser_sees_the_chunks_of_hello_arrive() {
     let _agent = world.agent(&cluster).templates(&repository("templates")).start();
     // Nothing is queued before the rows flow, so that the stream must hold the whole log.
     let user = cluster.as_user();
-    let wish = Changes::on("public", "deployment_logs").event(EventFilter::Insert);
-    let mut inserts =
-        user.channel("logs").changes::<serde_json::Value>(wish).subscribe().await.expect("rows flow");
+    let wish = PostgresChanges::on("public", "deployment_logs").event(PostgresEvent::Insert);
+    let mut inserts = user
+        .channel("logs")
+        .postgres_changes::<serde_json::Value>(wish)
+        .subscribe()
+        .await
+        .expect("rows flow");
 
     let deployment =
         cluster.queue(json!({"template": "hello", "variables": {"name": "tests", "lines": 6}})).await;
@@ -186,8 +190,9 @@ async fn a_filter_of_the_user_sees_only_the_chunks_of_one_deployment() {
     // The row is inserted by hand with an id that is known beforehand, as a portal does that must not miss a line.
     let id = uuid::Uuid::new_v4();
     let filter = Filter::eq("deployment_id", id).expect("a filter");
-    let wish = Changes::on("public", "deployment_logs").filter(filter);
-    let mut chunks = user.channel("logs").changes::<Chunk>(wish).subscribe().await.expect("rows flow");
+    let wish = PostgresChanges::on("public", "deployment_logs").filter(filter);
+    let mut chunks =
+        user.channel("logs").postgres_changes::<Chunk>(wish).subscribe().await.expect("rows flow");
     let other = cluster.queue(config(2)).await;
     other.ended().await;
     let row = json!({"id": id, "cluster_id": cluster.id, "config_snapshot": config(3)});

@@ -73,7 +73,7 @@ async fn what_no_agent_could_read_is_not_even_queued() {
     ] {
         let row = json!({"cluster_id": cluster.id, "config_snapshot": config});
         let refused = cluster.as_user().rest().from("deployments").insert(&row).execute().await.unwrap_err();
-        let api = refused.api().expect("an answer");
+        let api = refused.postgrest().expect("an answer");
         assert_eq!((api.status, api.code.as_str()), (400, "23514"), "{config}");
         assert!(api.message.contains(constraint), "{}", api.message);
     }

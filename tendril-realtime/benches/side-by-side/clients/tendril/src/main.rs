@@ -2,7 +2,7 @@
 
 use bench_meter::{Meter, Next, Plan, Row};
 use futures_util::StreamExt as _;
-use tendril_realtime::{ChangeEvent, ChangeStream, Changes, Client};
+use tendril_realtime::{ChangeEvent, ChangeStream, PostgresChanges, Client};
 use tokio::time::{Duration, sleep, timeout};
 
 #[tokio::main(flavor = "current_thread")]
@@ -26,7 +26,7 @@ async fn main() {
 }
 
 async fn join(client: &Client, plan: &Plan, number: usize) -> ChangeStream<Row> {
-    let changes = Changes::on("public", "deployments");
+    let changes = PostgresChanges::on("public", "deployments");
     client.channel(&plan.channel(number)).changes(changes).subscribe().await.expect("a subscription")
 }
 

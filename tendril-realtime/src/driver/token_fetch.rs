@@ -16,18 +16,18 @@ use crate::{
 };
 
 /// The longest a source may take.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A token, and how long it lives from now on.
-pub(super) type TokenAnswer = Result<(AccessToken, Option<Duration>), Error>;
+pub(super) type FetchedToken = Result<(AccessToken, Option<Duration>), Error>;
 
 /// The source, and the question that is open.
-pub(super) struct TokenQuestion {
+pub(super) struct TokenFetch {
     source: Option<Arc<dyn TokenSource>>,
-    open: Option<JoinHandle<TokenAnswer>>,
+    open: Option<JoinHandle<FetchedToken>>,
 }
 
-impl TokenQuestion {
+impl TokenFetch {
     pub(super) fn new(source: Option<Arc<dyn TokenSource>>) -> Self {
         Self { source, open: None }
     }
@@ -41,14 +41,14 @@ impl TokenQuestion {
     }
 
     /// Asks, unless a question is open already.
-    pub(super) fn ask(&mut self) {
+    pub(super) fn start(&mut self) {
         if let (None, Some(source)) = (&self.open, &self.source) {
-            self.open = Some(tokio::spawn(asked(Arc::clone(source))));
+            self.open = Some(tokio::spawn(fetch(Arc::clone(source))));
         }
     }
 
     /// The answer to the open question; never, if there is none. Cancel safe.
-    pub(super) async fn answer(&mut self) -> TokenAnswer {
+    pub(super) async fn finished(&mut self) -> FetchedToken {
         let Some(open) = &mut self.open else { return pending().await };
         let answer = open.await;
         self.open = None;
@@ -56,15 +56,15 @@ impl TokenQuestion {
     }
 
     /// Tells the source that a server refused this token.
-    pub(super) fn refused(&self, token: AccessToken) {
+    pub(super) fn invalidate(&self, token: AccessToken) {
         if let Some(source) = self.source.clone() {
-            tokio::spawn(async move { source.refused(&token) });
+            tokio::spawn(async move { source.invalidate(&token) });
         }
     }
 }
 
-async fn asked(source: Arc<dyn TokenSource>) -> TokenAnswer {
-    match timeout(PATIENCE, source.token()).await {
+async fn fetch(source: Arc<dyn TokenSource>) -> FetchedToken {
+    match timeout(TIMEOUT, source.token()).await {
         Ok(Ok(token)) => Ok(with_life(token)),
         // Whatever kind the source chose: to us it is a token that is not there now.
         Ok(Err(error)) if matches!(error.kind(), ErrorKind::Token { .. }) => Err(error),

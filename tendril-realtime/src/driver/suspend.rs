@@ -1,20 +1,25 @@
-//! Tells a machine that slept: the wall clock went on, the monotonic one did not.
+//! Tells a machine that was_suspended: the wall clock went on, the monotonic one did not.
 
 use std::time::{Duration, Instant, SystemTime};
 
-/// Both clocks at one moment.
-pub(super) struct Clocks {
+/// Both suspend at one moment.
+pub(super) struct SuspendDetector {
     monotonic: Instant,
     wall: SystemTime,
 }
 
-impl Clocks {
+impl SuspendDetector {
     pub(super) fn new(monotonic: Instant, wall: SystemTime) -> Self {
         Self { monotonic, wall }
     }
 
     /// Whether the wall clock ran ahead by more than two heartbeats since the last call.
-    pub(super) fn slept(&mut self, heartbeat: Duration, monotonic: Instant, wall: SystemTime) -> bool {
+    pub(super) fn was_suspended(
+        &mut self,
+        heartbeat: Duration,
+        monotonic: Instant,
+        wall: SystemTime,
+    ) -> bool {
         let on_the_wall = wall.duration_since(self.wall).unwrap_or_default();
         let awake = monotonic.saturating_duration_since(self.monotonic);
         *self = Self::new(monotonic, wall);
@@ -31,9 +36,12 @@ mod tests {
         let (start, wall) = (Instant::now(), SystemTime::now());
         let heartbeat = Duration::from_secs(25);
         let second = Duration::from_secs(1);
-        let mut clocks = Clocks::new(start, wall);
-        assert!(!clocks.slept(heartbeat, start + second, wall + second));
-        assert!(clocks.slept(heartbeat, start + 2 * second, wall + Duration::from_secs(600)));
-        assert!(!clocks.slept(heartbeat, start + 3 * second, wall), "a clock that was set back is no sleep");
+        let mut suspend = SuspendDetector::new(start, wall);
+        assert!(!suspend.was_suspended(heartbeat, start + second, wall + second));
+        assert!(suspend.was_suspended(heartbeat, start + 2 * second, wall + Duration::from_secs(600)));
+        assert!(
+            !suspend.was_suspended(heartbeat, start + 3 * second, wall),
+            "a clock that was set back is no sleep"
+        );
     }
 }
