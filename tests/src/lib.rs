@@ -10,6 +10,7 @@
 //! git_server a Git server with a login, and repositories to push into
 //! crash      a job whose agent is killed at a chosen place, and what became of it
 //! flood      a program that says very much, and how long it takes
+//! policy     a policy that is taken away, and put back
 //! story      what a program that looks like terraform is told to print
 //! tap        what pgTAP prints
 //! measurement the table of a bench, and the bounds that a release keeps
@@ -33,6 +34,7 @@ mod flood;
 mod git_server;
 mod measurement;
 mod patience;
+mod policy;
 pub mod program;
 mod project;
 mod story;
@@ -48,6 +50,7 @@ pub use self::{
     git_server::{GitServer, Repository, Seen},
     measurement::{Bound, Measurements},
     patience::{PATIENCE, until, until_none_are_left, until_within, within},
+    policy::without_policy,
     program::Program,
     project::{Project, connect},
     story::Story,

@@ -4,7 +4,7 @@ use std::{fs, io::Write as _, net::TcpListener, path::Path, time::Duration};
 
 use serde_json::json;
 use supabase_local::JwtSecret;
-use tendril_tests::{AgentSetup, World, fixtures, program};
+use tendril_tests::{AgentSetup, World, fixtures, program, without_policy};
 use uuid::Uuid;
 
 use crate::keys::changed;
@@ -105,11 +105,6 @@ async fn each_seeded_fault_is_named_with_its_remedy() {
     secret.cli.supabase_key = Some(jwt.sign(&json!({"role": "service_role", "exp": 4_000_000_000_u64})));
     let mut no_state = good.clone();
     no_state.cli.state_dir = Some(text(&file.join("state")));
-    world
-        .database
-        .batch_execute("drop policy \"An agent hears of its cluster\" on realtime.messages")
-        .await
-        .expect("a database without broadcasts to agents");
     let mut rescue = good.clone();
     rescue.cli.state_dir = Some(text(&dir.join("state")));
     let infracost = |name: &str| good.clone().env("TENDRIL_INFRACOST", text(&fixtures(name)));
@@ -179,7 +174,6 @@ async fn each_seeded_fault_is_named_with_its_remedy() {
             good.clone().env("TENDRIL_HEALTH_ADDR", taken.local_addr().expect("its address").to_string()),
             "choose another address",
         ),
-        ("no broadcasts", good.clone().by_broadcast(), "or use --intake postgres_changes"),
         (
             "an unknown intake",
             good.clone().env("TENDRIL_INTAKE", "fax"),
@@ -222,4 +216,17 @@ async fn each_seeded_fault_is_named_with_its_remedy() {
         assert!(!well && said.contains(remedy), "{seed}: \"{remedy}\" is not in\n{said}");
         assert_eq!(wrong.len(), 1, "{seed}: one cause, one finding:\n{said}");
     }
+}
+
+#[tokio::test]
+async fn policies_that_broadcasts_need_and_that_are_missing_are_named_by_the_doctor() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let setup = world.agent(&cluster).by_broadcast();
+    let name = "An agent hears of its cluster";
+    let (well, said) =
+        without_policy(&world, "realtime.messages", name, async || examined(&setup).await).await;
+    assert!(!well && said.contains("or use --intake postgres_changes"), "{said}");
+    let (well, said) = examined(&setup).await;
+    assert!(well, "{said}");
 }
