@@ -11,30 +11,34 @@ use tokio::{
 };
 
 use crate::{
-    approval::Approvals,
-    config::Config,
-    crew::Crew,
-    disk::Disk,
-    drain::Drain,
-    git,
-    health::{
-        Health, PULSE, Panel,
-        server::{self, Server},
+    config::settings::Config,
+    control_plane::{
+        auth::session::{Exchange, Session},
+        heartbeat::{Heartbeat, advice},
+        lease::Leases,
     },
-    heartbeat::{Heartbeat, advice},
-    intake::{Feed, Queue, QueueNews},
-    journey::Road,
-    lease::Leases,
-    reaper::reap_if_first,
-    recovery::{Leftover, leftovers},
-    redact::Redactor,
-    rescue,
-    roster::Roster,
-    runner::LocalRunner,
-    session::{Exchange, Session},
-    shutdown::{Shutdown, Timetable},
-    telemetry,
-    workbench::blocking,
+    dispatch::{
+        disk_guard::Disk,
+        drain::Drain,
+        queue::{Feed, Queue, QueueNews},
+        registry::Roster,
+        scheduler::Crew,
+        shutdown::{Shutdown, Timetable},
+    },
+    execute::{
+        approval::Approvals,
+        attempt::Road,
+        recovery::{Leftover, leftovers},
+    },
+    observability::{
+        health::{Health, PULSE, Panel},
+        http::{self, Server},
+        logging,
+    },
+    process::{runner::LocalRunner, zombies::reap_if_first},
+    redaction::redactor::Redactor,
+    template::git,
+    terraform::{executor::blocking, state::pending_push},
 };
 
 /// Between two looks at the disk. A program can write a good deal in that time, and space is kept for it.
@@ -186,7 +190,7 @@ impl Agent {
     async fn left_behind(&self) -> (Vec<Leftover>, BTreeSet<String>) {
         let config = Arc::clone(&self.config);
         let found = tokio::select! {
-            found = blocking(move || Ok((leftovers(&config), rescue::keys(&config)))) => found,
+            found = blocking(move || Ok((leftovers(&config), pending_push::keys(&config)))) => found,
             never = self.pulse() => match never {},
         };
         found.unwrap_or_else(|error| {
@@ -293,7 +297,7 @@ impl Agent {
             approvals: self.approvals.clone(),
             disk: self.disk.clone(),
         };
-        let server = server::start(addr, panel, telemetry::install_metrics());
+        let server = http::start(addr, panel, logging::install_metrics());
         server.map(Some).map_err(|source| AgentError::Health { addr, source })
     }
 

@@ -1,22 +1,26 @@
 //! An autonomous agent that runs Terraform in your own cloud for a Supabase control plane.
 //!
-//! The journey of a job, one file per station:
+//! The rooms, from the process down to the operating system; imports point down only:
 //!
 //! ```text
-//! intake -> crew -> claim -> lease -> journey -> run: source, git, template -> workspace, state -> cost, infracost
-//!                                          -> plan_seal -> approval
-//!                                     workbench (one step: lock, errors) -> terraform, turn -> runner, output_pipe
-//!                                     runner's bytes: log_writer (log_pipe -> message -> redact) -> log_spool -> log_sink
-//!                                     report (progress, final status)
+//! agent             the process: what starts, in which order, and how it ends
+//! config/           flags to settings; preflight, versions, doctor
+//! observability/    health, HTTP, the agent's own log
+//! dispatch/         queue, scheduler, registry, disk guard, drain: which job next, how many, until when
+//! execute/          one claimed attempt from start to stored result: stages, approval, recovery
+//! cost/             Infracost
+//! terraform/        commands, environment, messages, plan digest, provider cache, executor; state/
+//! template/         declared variables, workspace layout, git/
+//! logs/             bytes -> lines -> redacted -> spool -> rows
+//! control_plane/    auth/, contract, claim, lease, heartbeat, final status: everything that talks to Supabase
+//! job/              specification, source, variables; no I/O
+//! redaction/        hides secrets by value
+//! process/          runs one program and ends it politely
+//! os/               files, file lock, fail points
+//! telemetry         names of metrics
 //! ```
 //!
-//! A template is carried by the agent, or comes from a Git repository: `source` (what may be asked for), [`git`](GitSettings)
-//! (what is fetched, and how).
-//!
-//! Around it: `session` (API key and machine token), `heartbeat`, `broadcast_wish`, `recovery` and `rescue` (what an earlier life left: attempts, and
-//! state that was not stored), `orphans` and `reaper` (processes without a parent), `shutdown`, `stop` (the order to end one
-//! job), `contract` (which database this agent understands), `disk`, `roster`, `series`, `health`, `telemetry`; and [`doctor`]. [`Agent`] wires them, and the process is a [`Config`] and a
-//! [`Shutdown`] away:
+//! [`Agent`] wires them, and the process is a [`Config`] and a [`Shutdown`] away:
 //!
 //! ```no_run
 //! # async fn run(cli: tendril_agent::Cli) -> Result<(), Box<dyn std::error::Error>> {
@@ -28,73 +32,42 @@
 //! ```
 
 mod agent;
-mod approval;
-#[cfg(test)]
-mod bench;
-mod broadcast_wish;
-mod claim;
-mod cli;
 mod config;
-mod contract;
+mod control_plane;
 mod cost;
-mod crew;
-mod disk;
-pub mod doctor;
-mod drain;
-mod failpoint;
-mod git;
-mod health;
-mod heartbeat;
-pub mod infracost;
-mod intake;
+mod dispatch;
+mod execute;
 mod job;
-mod journey;
-mod lease;
-mod log_pipe;
-mod log_sink;
-mod log_spool;
-mod log_writer;
-mod orphans;
-mod output_pipe;
-mod pace;
-mod plan_seal;
-mod plugin_cache;
-mod preflight;
-mod reaper;
-mod recovery;
-mod redact;
-mod report;
-mod rescue;
-mod roster;
-mod run;
-mod runner;
-mod schema;
-mod series;
-mod session;
-mod shutdown;
-mod source;
-mod state;
-mod stop;
+mod logs;
+mod observability;
+mod os;
+mod process;
+mod redaction;
 mod telemetry;
 mod template;
 mod terraform;
-mod timing;
-mod turn;
-mod versions;
-mod workbench;
-mod workspace;
+#[cfg(test)]
+mod testing;
 
 pub use self::{
     agent::{Agent, AgentError},
-    cli::{Cli, Task},
-    config::{Config, ConfigProblems, Timing},
-    doctor::Finding,
-    git::GitSettings,
-    health::Health,
-    intake::Intake,
-    session::Credential,
-    shutdown::Shutdown,
-    telemetry::{LogFormat, install_log},
-    terraform::{AllowList, Product, Terraform},
-    versions::Versions,
+    config::{
+        args::{Cli, Task},
+        doctor::{self, Finding},
+        settings::{Config, ConfigProblems},
+        timing::Timing,
+        versions::Versions,
+    },
+    control_plane::auth::credential::Credential,
+    cost::infracost,
+    dispatch::{queue::Intake, shutdown::Shutdown},
+    observability::{
+        health::Health,
+        logging::{LogFormat, install_log},
+    },
+    template::git::GitSettings,
+    terraform::{
+        command::{Product, Terraform},
+        environment::AllowList,
+    },
 };

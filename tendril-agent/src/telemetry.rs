@@ -1,77 +1,129 @@
-//! The agent's own log, and where its metrics are kept.
+//! Every metric of the agent: its name, its kind, what it says. `/metrics` shows them from the start, so that an alert never
+//! waits for a series to exist; `METRICS.md` is this table for people.
 
-use std::io::{self, IsTerminal, Write};
+use metrics::{describe_counter, describe_gauge, describe_histogram};
 
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
-
-use crate::{config::Config, redact::Redactor, series};
-
-/// Form of the agent's own log on stderr.
+/// How a metric behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One readable line per event.
-    Human,
-    /// One JSON object per event.
-    Json,
+pub(crate) enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// A distribution, in seconds.
+    Histogram,
 }
 
-/// Installs the process's subscriber, which hides the agent's secrets. A filter that cannot be read falls back to `info`; a
-/// second call changes nothing.
-pub fn install_log(config: &Config) {
-    let filter = EnvFilter::try_new(&config.log_filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let head = match config.log_format {
-        LogFormat::Human => String::new(),
-        LogFormat::Json => format!("{{\"cluster\":\"{}\",", config.cluster_id),
+/// A metric.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Series {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    /// The label and its values, if it has one.
+    pub(crate) label: Option<(&'static str, &'static [&'static str])>,
+    pub(crate) help: &'static str,
+}
+
+macro_rules! series {
+    ($($constant:ident = $name:literal, $kind:ident, $label:expr, $help:literal;)*) => {
+        $(#[doc = $help] pub(crate) const $constant: &str = concat!("tendril_agent_", $name);)*
+        /// All of them.
+        pub(crate) const ALL: &[Series] = &[
+            $(Series { name: $constant, kind: Kind::$kind, label: $label, help: $help },)*
+        ];
     };
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(Stderr { head, secrets: config.secrets.clone() });
-    // Only a test harness can have installed one before, and its choice stands.
-    let _installed = match config.log_format {
-        LogFormat::Human => builder.with_target(false).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-    };
 }
 
-/// Where the log goes. Each line is written at once.
-struct Stderr {
-    /// What each line begins with, in the place of its own `{`. A span would not be on the lines of tasks that others spawn.
-    head: String,
-    secrets: Redactor,
+const STATUSES: &[&str] = &["SUCCESS", "FAILED", "CANCELLED"];
+const STEPS: &[&str] = &["init", "plan", "apply", "output"];
+const RUNGS: &[&str] = &["interrupted", "interrupted_twice", "killed"];
+const ESTIMATES: &[&str] = &["OK", "PARTIAL", "UNAVAILABLE"];
+const FETCHED: &[&str] = &["fetched", "kept", "failed", "stopped"];
+const BEATS: &[&str] = &["ok", "failed", "refused"];
+
+series! {
+    READY = "ready", Gauge, None, "1 while the agent can be given work";
+    DRAINING = "draining", Gauge, None, "1 once the agent was told to stop";
+    LOOP_AGE = "loop_age_seconds", Gauge, None, "Time since the main loop last showed that it runs";
+    UPTIME = "uptime_seconds", Gauge, None, "Time since the start";
+    HEARTBEAT_AGE = "heartbeat_age_seconds", Gauge, None, "Time since the control plane last answered a heartbeat; since the start, before the first";
+    HEARTBEATS = "heartbeats_total", Counter, Some(("result", BEATS)), "Heartbeats, by result: refused ones were understood and denied, such as for a bad token";
+    JOBS_MOVED = "jobs_of_lost_agents_total", Counter, None, "Jobs of lost agents that this agent's heartbeats moved on";
+    INTAKE_LIVE = "intake_live", Gauge, None, "1 while jobs are told of as they come, 0 while they are found by polling";
+    TOKENS_READ = "token_changes_total", Counter, None, "How often the token file held a new token or key";
+    EXCHANGES = "key_exchanges_total", Counter, Some(("result", BEATS)), "Exchanges of the API key for a machine token, by result: somebody has to mend what is refused";
+    TOKEN_LEFT = "token_left_seconds", Gauge, None, "Time until the machine token ends; 0 once it has, or where its end is not known";
+    JOBS_QUEUED = "jobs_queued", Gauge, None, "Jobs of this cluster that wait, as this agent sees them";
+    JOBS_CLAIMED = "jobs_claimed_total", Counter, None, "Jobs this agent claimed";
+    CLAIMS_LOST = "claims_lost_total", Counter, None, "Claims that another agent won";
+    CLAIMS_FAILED = "claims_failed_total", Counter, None, "Claims that failed, and are tried again";
+    JOBS_RUNNING = "jobs_running", Gauge, None, "Jobs running now";
+    JOBS_WAITING = "jobs_waiting_for_approval", Gauge, None, "Jobs whose plan waits for approval";
+    JOBS_ENDED = "jobs_ended_total", Counter, Some(("status", STATUSES)), "Jobs ended, by status";
+    JOB_SECONDS = "job_seconds", Histogram, None, "Time from a job's first station to its last";
+    STEP_SECONDS = "step_seconds", Histogram, Some(("step", STEPS)), "Run time of Terraform, by step";
+    STEPS_FAILED = "steps_failed_total", Counter, Some(("step", STEPS)), "Steps that ended in an error of Terraform, by step";
+    STEPS_STOPPED = "steps_stopped_total", Counter, Some(("rung", RUNGS)), "Steps that were told to end early, by how far the ladder was climbed";
+    COST_ESTIMATES = "cost_estimates_total", Counter, Some(("result", ESTIMATES)), "Estimates of what jobs will cost, by result";
+    COST_SECONDS = "cost_seconds", Histogram, None, "Time that an estimate of the cost took";
+    FETCHES = "source_fetches_total", Counter, Some(("result", FETCHED)), "Templates from Git, by result: kept ones were in the mirror already";
+    FETCH_SECONDS = "source_fetch_seconds", Histogram, None, "Time from a template's address in Git to its files";
+    MIRRORS_REMADE = "source_mirrors_remade_total", Counter, None, "Mirrors of Git repositories that were broken or too large, and made anew";
+    LOCKS_IN_THE_WAY = "state_locks_in_the_way_total", Counter, None, "Jobs that failed because somebody else holds the state's lock";
+    LOCKS_REMOVED = "state_locks_removed_total", Counter, None, "State locks of own dead attempts that were removed";
+    RESCUED = "rescued_states", Gauge, None, "States that could not be written to their backend and are kept on the volume";
+    RESCUES_STORED = "rescued_states_stored_total", Counter, None, "Rescued states that the backend took later";
+    RESCUES_REFUSED = "rescued_states_refused_total", Counter, None, "Rescued states that the backend refused again";
+    LEFTOVERS = "leftovers_total", Counter, None, "Attempts of earlier lives that were found at the start";
+    ORPHANS_ENDED = "orphans_ended_total", Counter, None, "Attempts whose Terraform had survived the agent and was ended";
+    ZOMBIES_REAPED = "zombies_reaped_total", Counter, None, "Orphans that this agent waited for as process 1";
+    CHUNKS_STORED = "log_chunks_stored_total", Counter, None, "Chunks of log lines stored";
+    CHUNKS_REFUSED = "log_chunks_refused_total", Counter, None, "Chunks that the control plane refused and a note replaced";
+    LOG_REQUESTS = "log_requests_total", Counter, None, "Requests that stored chunks of log lines";
+    WORK_BYTES = "work_dir_bytes", Gauge, None, "Disk use of the work directory, with the kept providers";
+    WORK_LIMIT = "work_dir_limit_bytes", Gauge, None, "Disk use of the work directory above which no job is claimed, and the one that takes most of it is stopped";
+    DISK_FREE = "work_dir_free_bytes", Gauge, None, "Free space where the work directory is";
+    MEMORY = "memory_bytes", Gauge, None, "Resident memory of the agent itself, without Terraform";
+    DESCRIPTORS = "open_descriptors", Gauge, None, "Open file descriptors of the agent";
 }
 
-impl<'a> MakeWriter<'a> for Stderr {
-    type Writer = &'a Self;
-
-    fn make_writer(&'a self) -> Self::Writer {
-        self
-    }
-}
-
-impl Write for &Stderr {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let text = String::from_utf8_lossy(line);
-        let text = self.secrets.redact(&text);
-        let mut stderr = io::stderr().lock();
-        match text.strip_prefix('{') {
-            Some(rest) if !self.head.is_empty() => write!(stderr, "{}{rest}", self.head)?,
-            _ => stderr.write_all(text.as_bytes())?,
+/// Describes all of them to the recorder, and shows each with 0.
+pub(crate) fn describe() {
+    for Series { name, kind, label, help } in ALL {
+        let (label, values) = label.unwrap_or(("", &[""]));
+        match kind {
+            Kind::Counter => describe_counter!(*name, *help),
+            Kind::Gauge => describe_gauge!(*name, *help),
+            Kind::Histogram => describe_histogram!(*name, *help),
         }
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        for value in values {
+            match (kind, label) {
+                (Kind::Counter, "") => metrics::counter!(*name).increment(0),
+                (Kind::Counter, label) => metrics::counter!(*name, label => *value).increment(0),
+                (Kind::Gauge, _) => metrics::gauge!(*name).set(0.0),
+                // A distribution of nothing would show a false zero.
+                (Kind::Histogram, _) => {}
+            }
+        }
     }
 }
 
-/// Installs the process's recorder. `None` when there is one already.
-pub(crate) fn install_metrics() -> Option<PrometheusHandle> {
-    let recorder = PrometheusBuilder::new().build_recorder();
-    let handle = recorder.handle();
-    metrics::set_global_recorder(recorder).ok()?;
-    series::describe();
-    Some(handle)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_enough_and_each_is_documented() {
+        assert!(ALL.len() >= 25, "{}", ALL.len());
+        let guide = include_str!("../METRICS.md");
+        for Series { name, kind, label, help } in ALL {
+            let label =
+                label.map_or_else(String::new, |(label, values)| format!("{label}: {}", values.join(", ")));
+            let kind = format!("{kind:?}").to_lowercase();
+            let line = format!("| `{name}` | {kind} | {label} | {help} |");
+            assert!(guide.contains(&line), "METRICS.md lacks this line:\n{line}");
+        }
+        let lines = guide.lines().filter(|line| line.starts_with("| `tendril_agent_")).count();
+        assert_eq!(lines, ALL.len(), "METRICS.md has lines of metrics that are gone");
+    }
 }

@@ -93,7 +93,7 @@ fn assert_none(wrong: &[String]) {
 
 #[test]
 fn settings_exist() {
-    let cli = here("tendril-agent/src/cli.rs");
+    let cli = here("tendril-agent/src/config/args.rs");
     let flags: BTreeSet<String> = cli
         .lines()
         .filter_map(|line| line.trim().strip_prefix("pub ")?.split_once(": "))

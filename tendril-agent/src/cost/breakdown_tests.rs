@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     cost::estimate::{CostStatus, Estimate},
-    redact::Redactor,
+    redaction::redactor::Redactor,
 };
 
 fn estimate(json: &str) -> (CostStatus, Value, String) {

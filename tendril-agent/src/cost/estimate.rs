@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::money::Money;
-use crate::{log_pipe::char_boundary, redact::Redactor};
+use crate::{logs::lines::char_boundary, redaction::redactor::Redactor};
 
 /// Most resources that are listed, the dearest first.
 const MOST_RESOURCES: usize = 20;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     cost::estimate::{CostStatus, Estimate},
-    redact::Redactor,
+    redaction::redactor::Redactor,
 };
 
 const PRICED: &str = include_str!("../../tests/fixtures/infracost/2/priced.json");

@@ -1,0 +1,190 @@
+//! The command line: every flag has an environment twin and a line in `--help`.
+//!
+//! All values are text here. [`crate::config::settings`] reads them, so that one message can list every problem at once instead of
+//! the first one that a parser met.
+
+use clap::Parser;
+
+/// What the process can do beside running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Subcommand)]
+pub enum Task {
+    /// Tries everything that an agent needs, says what is wrong and how to mend it, and ends
+    Doctor,
+}
+
+/// What the process was started with, unread.
+#[derive(Clone, Default, Parser)]
+#[command(
+    name = "tendril-agent",
+    version,
+    disable_version_flag = true,
+    about = "Runs Terraform in your own cloud for a Supabase control plane",
+    after_help = "Exit codes: 0 stopped on request · 1 the control plane refused this agent, or it failed while running · 2 the configuration needs mending. `doctor`: 0 everything is well · 2 something needs mending"
+)]
+pub struct Cli {
+    /// What to do instead of running
+    #[command(subcommand)]
+    pub command: Option<Task>,
+
+    /// Print the agent's own version, and end
+    #[arg(short = 'V', action = clap::ArgAction::Version)]
+    pub short_version: Option<bool>,
+
+    /// Print the versions of the agent, of the contract with the database and of the programs that it uses, and end
+    #[arg(long)]
+    pub version: bool,
+
+    /// Base URL of the Supabase project, such as <https://abcd.supabase.co>
+    #[arg(long, value_name = "URL", env = "SUPABASE_URL")]
+    pub supabase_url: Option<String>,
+
+    /// Publishable (or legacy anon) key of the project; `SUPABASE_ANON_KEY` is read too
+    #[arg(long, value_name = "KEY", env = "SUPABASE_PUBLISHABLE_KEY", hide_env_values = true)]
+    pub supabase_key: Option<String>,
+
+    /// The older name of the publishable key, used where that one is not set
+    #[arg(long, value_name = "KEY", env = "SUPABASE_ANON_KEY", hide_env_values = true, hide = true)]
+    pub supabase_anon_key: Option<String>,
+
+    /// API key (`tdl_…`) of this cluster, or a machine token (a JWT). Other users of the machine can read a flag: prefer the variable or the file
+    #[arg(long, value_name = "TOKEN", env = "TENDRIL_AGENT_TOKEN", hide_env_values = true)]
+    pub agent_token: Option<String>,
+
+    /// File that holds the API key, or the machine token; read again whenever it changes
+    #[arg(long, value_name = "FILE", env = "TENDRIL_AGENT_TOKEN_FILE")]
+    pub agent_token_file: Option<String>,
+
+    /// Directory with one Terraform template per folder
+    #[arg(long, value_name = "DIR", env = "TENDRIL_TEMPLATES_DIR", default_value = "templates")]
+    pub templates_dir: Option<String>,
+
+    /// Git hosts that templates may be fetched from, comma separated: `github.com`, or with a port. None when not set
+    #[arg(long, value_name = "HOSTS", env = "TENDRIL_GIT_HOSTS")]
+    pub git_hosts: Option<String>,
+
+    /// Token that may read the repositories there. Other users of the machine can read a flag: prefer the variable or the file
+    #[arg(long, value_name = "TOKEN", env = "TENDRIL_GIT_TOKEN", hide_env_values = true)]
+    pub git_token: Option<String>,
+
+    /// File that holds that token; read again for every fetch
+    #[arg(long, value_name = "FILE", env = "TENDRIL_GIT_TOKEN_FILE")]
+    pub git_token_file: Option<String>,
+
+    /// User name that goes with the token
+    #[arg(long, value_name = "NAME", env = "TENDRIL_GIT_USER", default_value = "x-access-token")]
+    pub git_user: Option<String>,
+
+    /// How long one command of Git may take
+    #[arg(long, value_name = "TIME", env = "TENDRIL_GIT_TIMEOUT", default_value = "5m")]
+    pub git_timeout: Option<String>,
+
+    /// Most that the mirror of one repository, and one template from it, may take on disk
+    #[arg(long, value_name = "SIZE", env = "TENDRIL_GIT_LIMIT", default_value = "1GiB")]
+    pub git_limit: Option<String>,
+
+    /// Directory for running jobs: workspaces and unsent log lines. Only one agent may use it
+    #[arg(long, value_name = "DIR", env = "TENDRIL_WORK_DIR", default_value = "/var/lib/tendril/work")]
+    pub work_dir: Option<String>,
+
+    /// Directory for Terraform state of stacks without a remote backend. Keep it on a persistent volume
+    #[arg(long, value_name = "DIR", env = "TENDRIL_STATE_DIR", default_value = "/var/lib/tendril/state")]
+    pub state_dir: Option<String>,
+
+    /// Where Terraform state is kept: `local`, `s3`, `http`, `pg` or `kubernetes`
+    #[arg(long, value_name = "BACKEND", env = "TENDRIL_STATE_BACKEND", default_value = "local")]
+    pub state_backend: Option<String>,
+
+    /// The backend's settings that all states share: a JSON object, or a file that holds one. No credentials: they
+    /// reach the backend through the environment
+    #[arg(long, value_name = "JSON", env = "TENDRIL_STATE_CONFIG")]
+    pub state_config: Option<String>,
+
+    /// Directory where Terraform keeps downloaded providers for later runs [default: `plugins` in the work directory]
+    #[arg(long, value_name = "DIR", env = "TENDRIL_PLUGIN_CACHE_DIR")]
+    pub plugin_cache_dir: Option<String>,
+
+    /// How many jobs may run at the same time (1 to 64)
+    #[arg(long, value_name = "N", env = "TENDRIL_CONCURRENCY", default_value = "2")]
+    pub concurrency: Option<String>,
+
+    /// How jobs are found: `postgres_changes`, or `broadcast` where there are more than some hundreds of clusters
+    #[arg(long, value_name = "WAY", env = "TENDRIL_INTAKE", default_value = "postgres_changes")]
+    pub intake: Option<String>,
+
+    /// Most that one job's log may take on disk while it waits for the control plane; then its middle is dropped
+    #[arg(long, value_name = "SIZE", env = "TENDRIL_SPOOL_LIMIT", default_value = "256MiB")]
+    pub spool_limit: Option<String>,
+
+    /// Disk use of the work directory above which no job is claimed, and the one that takes most of it is stopped
+    #[arg(long, value_name = "SIZE", env = "TENDRIL_WORK_LIMIT", default_value = "10GiB")]
+    pub work_limit: Option<String>,
+
+    /// The first contact falls anywhere in this time after the start, so that many agents do not come at once
+    #[arg(long, value_name = "TIME", env = "TENDRIL_START_SPREAD", default_value = "20s")]
+    pub start_spread: Option<String>,
+
+    /// Time between two heartbeats (1s to 20s): a job's lease lives for 60s
+    #[arg(long, value_name = "TIME", env = "TENDRIL_HEARTBEAT", default_value = "15s")]
+    pub heartbeat: Option<String>,
+
+    /// How long Terraform waits for a state that somebody else has locked
+    #[arg(long, value_name = "TIME", env = "TENDRIL_LOCK_TIMEOUT", default_value = "2m")]
+    pub lock_timeout: Option<String>,
+
+    /// The time from SIGTERM to the agent's end, such as `90s`, `10m`: for two thirds of it running jobs may go on, then
+    /// they are interrupted. A second SIGTERM interrupts them at once, a third cuts their time to stop short
+    #[arg(long, value_name = "TIME", env = "TENDRIL_SHUTDOWN_GRACE", default_value = "10m")]
+    pub shutdown_grace: Option<String>,
+
+    /// How long an interrupted `plan` may take to stop before it is interrupted again
+    #[arg(long, value_name = "TIME", env = "TENDRIL_PLAN_CANCEL_GRACE", default_value = "5m")]
+    pub plan_cancel_grace: Option<String>,
+
+    /// How long an interrupted `apply` may take to stop before it is interrupted again
+    #[arg(long, value_name = "TIME", env = "TENDRIL_APPLY_CANCEL_GRACE", default_value = "20m")]
+    pub apply_cancel_grace: Option<String>,
+
+    /// Program to run: a path, or a name on PATH [default: `terraform`, else `tofu`]
+    #[arg(long, value_name = "PROGRAM", env = "TENDRIL_TERRAFORM")]
+    pub terraform: Option<String>,
+
+    /// Terraform CLI configuration (mirrors, credentials helpers) that every run uses
+    #[arg(long, value_name = "FILE", env = "TENDRIL_TERRAFORM_CONFIG")]
+    pub terraform_config: Option<String>,
+
+    /// Further environment variables that Terraform may see, comma separated; `NAME_*` stands for a prefix. What is in them is hidden in logs, but for `NAME:shown`
+    #[arg(long, value_name = "NAMES", env = "TENDRIL_TERRAFORM_ENV")]
+    pub terraform_env: Option<String>,
+
+    /// Program that estimates costs: a path, or a name on PATH; `off` for none [default: `infracost`, if there is one]
+    #[arg(long, value_name = "PROGRAM", env = "TENDRIL_INFRACOST")]
+    pub infracost: Option<String>,
+
+    /// Key of infracost's price list. Other users of the machine can read a flag: prefer the variable or the file
+    #[arg(long, value_name = "KEY", env = "TENDRIL_INFRACOST_KEY", hide_env_values = true)]
+    pub infracost_key: Option<String>,
+
+    /// File that holds the key of infracost's price list; read again for every estimate
+    #[arg(long, value_name = "FILE", env = "TENDRIL_INFRACOST_KEY_FILE")]
+    pub infracost_key_file: Option<String>,
+
+    /// How long the estimate of a job's cost may take (1s to 90s)
+    #[arg(long, value_name = "TIME", env = "TENDRIL_COST_TIMEOUT", default_value = "90s")]
+    pub cost_timeout: Option<String>,
+
+    /// Address for /healthz, /readyz, /status and /metrics, such as 0.0.0.0:8080; off when not set
+    #[arg(long, value_name = "ADDR", env = "TENDRIL_HEALTH_ADDR")]
+    pub health_addr: Option<String>,
+
+    /// Name of this agent in the `claimed_by` column [default: the host name]
+    #[arg(long, value_name = "NAME", env = "TENDRIL_AGENT_NAME")]
+    pub agent_name: Option<String>,
+
+    /// `human` or `json`
+    #[arg(long, value_name = "FORMAT", env = "TENDRIL_LOG_FORMAT", default_value = "human")]
+    pub log_format: Option<String>,
+
+    /// `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `tendril_agent=debug,warn`
+    #[arg(long, value_name = "LEVEL", env = "TENDRIL_LOG", default_value = "info")]
+    pub log_level: Option<String>,
+}

@@ -1,0 +1,322 @@
+//! `tendril-agent doctor`: tries everything that an agent needs, one thing after the other, and says what to mend.
+//!
+//! It changes nothing in the control plane and claims nothing, so that it can be run beside a working agent. An API key is
+//! exchanged, which the control plane remembers as its last use.
+
+use std::{fmt, fs, io, time::Duration};
+
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+use tendril_realtime::{Client, Error, ErrorKind, Filter, PostgresChanges, Rest, rest::RetryPolicy};
+use tokio::time::timeout;
+
+use crate::{
+    config::settings::{Config, ConfigProblems},
+    control_plane::{
+        auth::session::{Exchange, Session, failure},
+        contract::{FIRST, Standing},
+        heartbeat::advice,
+    },
+    dispatch::{
+        disk_guard::Disk,
+        queue::{self, Intake, NO_BROADCASTS},
+    },
+    observability::health::Health,
+    process::runner::LocalRunner,
+    redaction::redactor::Redactor,
+    template::definition::{Template, names},
+    terraform::state::{backend::Kind, pending_push},
+};
+
+/// How long one question to the control plane may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The state key that the backend is tried with; no template has this name.
+const STATE_KEY: &str = ".doctor";
+/// The first Terraform whose `s3` backend locks with a file.
+const S3_LOCKFILE_SINCE: (u64, u64) = (1, 10);
+
+/// What one check found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What was tried.
+    pub check: &'static str,
+    /// Nothing, if it is well; otherwise the cause and how to mend it.
+    pub problem: Option<String>,
+    /// What is worth knowing although it is well.
+    pub note: Option<String>,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.problem, &self.note) {
+            (None, None) => write!(f, "ok    {}", self.check),
+            (None, Some(note)) => write!(f, "ok    {}: {note}", self.check),
+            (Some(problem), _) => write!(f, "WRONG {}: {}", self.check, problem.replace('\n', "\n      ")),
+        }
+    }
+}
+
+impl Finding {
+    /// What is quoted may hold what no log may show.
+    fn hide(&mut self, secrets: &Redactor) {
+        for text in self.problem.iter_mut().chain(&mut self.note) {
+            *text = secrets.redact(text).into_owned();
+        }
+    }
+}
+
+fn finding(check: &'static str, result: Result<(), String>) -> Finding {
+    Finding { check, problem: result.err(), note: None }
+}
+
+/// What is wrong with a configuration that cannot even be read.
+pub fn of_problems(problems: &ConfigProblems) -> Vec<Finding> {
+    let wrong = |problem: &String| finding("configuration", Err(problem.clone()));
+    problems.sentences().iter().map(wrong).collect()
+}
+
+/// Tries everything. Must be called inside a runtime.
+pub async fn examine(config: &Config) -> Vec<Finding> {
+    let mut findings = try_all(config).await;
+    for finding in &mut findings {
+        finding.hide(&config.secrets);
+    }
+    findings
+}
+
+async fn try_all(config: &Config) -> Vec<Finding> {
+    let mut findings = vec![
+        finding("configuration", Ok(())),
+        finding("templates", templates(config)),
+        finding("disk", disk(config)),
+        finding("health address", health_address(config)),
+        finding("terraform", terraform(config)),
+        cost_estimates(config),
+        finding("state backend", state_backend(config).await),
+    ];
+    if config.git.is_on() {
+        findings.push(finding("git", config.git.examine()));
+    }
+    let session = Session::new(
+        config.credential.clone(),
+        config.cluster_id,
+        Exchange::new(config.supabase_url.as_str(), &config.supabase_key),
+        config.secrets.clone(),
+        Health::default(),
+    );
+    if session.has_key() {
+        let token = session.current().await.map(drop).map_err(|error| key_problem(&error));
+        findings.push(finding("API key", token.clone()));
+        if token.is_err() {
+            return findings;
+        }
+    }
+    let client = Client::builder(config.supabase_url.as_str(), config.supabase_key.expose_secret())
+        .token_source(session)
+        .rest_retries(RetryPolicy::NONE)
+        .build();
+    match client {
+        Err(error) => findings.push(finding("control plane", Err(error.to_string()))),
+        Ok(client) => {
+            let reached = control_plane(client.rest(), config).await;
+            let reachable = reached.is_ok();
+            findings.push(finding("control plane", reached));
+            // What depends on it would only say the same again.
+            if reachable {
+                findings.push(schema(client.rest()).await);
+                findings.push(finding("realtime", realtime(&client, config).await));
+            }
+            client.shutdown().await;
+        }
+    }
+    findings
+}
+
+fn templates(config: &Config) -> Result<(), String> {
+    for name in names(&config.templates_dir) {
+        let opened = Template::carried(&config.templates_dir, &name);
+        opened.map_err(|failure| {
+            format!(
+                "{}: mend the file, or take the folder out of {}",
+                failure.message,
+                config.templates_dir.display()
+            )
+        })?;
+    }
+    Ok(())
+}
+
+fn disk(config: &Config) -> Result<(), String> {
+    let disk = Disk::default();
+    disk.measure(&config.work_dir, None, config.work_limit, |_| {});
+    if disk.is_full() {
+        return Err(format!(
+            "{} holds {} MiB, or its volume is full, so that no job would be claimed: make room, or raise --work-limit / TENDRIL_WORK_LIMIT",
+            config.work_dir.display(),
+            disk.used() / (1024 * 1024)
+        ));
+    }
+    let rescued = pending_push::kept(&config.state_dir);
+    if rescued.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "the newest state of {} could not be written to its backend and is kept in {}: start the agent, which stores it, and look at its log",
+        rescued.join(", "),
+        config.state_dir.display()
+    ))
+}
+
+fn health_address(config: &Config) -> Result<(), String> {
+    let Some(addr) = config.health_addr else { return Ok(()) };
+    std::net::TcpListener::bind(addr).map(drop).map_err(|error| {
+        format!("--health-addr {addr} cannot be used ({error}): choose another address, or stop what listens there (an agent that already runs?)")
+    })
+}
+
+fn terraform(config: &Config) -> Result<(), String> {
+    let (name, version) = (config.terraform.name(), config.terraform.version());
+    let mut numbers = version.split('.').map_while(|part| part.parse::<u64>().ok());
+    let version_read = (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default());
+    if config.state_backend.kind() == Kind::S3 && name == "terraform" && version_read < S3_LOCKFILE_SINCE {
+        return Err(format!(
+            "terraform {version} cannot lock state in S3 with a file: install 1.10 or newer, or set \"use_lockfile\": false and \"dynamodb_table\" in TENDRIL_STATE_CONFIG"
+        ));
+    }
+    Ok(())
+}
+
+/// An agent without them is well.
+fn cost_estimates(config: &Config) -> Finding {
+    let infracost = &config.infracost;
+    Finding {
+        check: "cost estimates",
+        problem: infracost.complaint(),
+        note: Some(infracost.found().to_string()),
+    }
+}
+
+async fn state_backend(config: &Config) -> Result<(), String> {
+    let state = config.state_backend.of(&config.state_dir, STATE_KEY);
+    let tried = pending_push::try_backend(config, &LocalRunner, &state).await;
+    // The local one leaves its directory.
+    let removed = fs::remove_dir(state.dir());
+    if let Err(error) = removed.as_ref()
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::debug!(%error, "the doctor's state directory is not empty");
+    }
+    tried.map_err(|error| {
+        let kind = config.state_backend.kind().name();
+        format!("the {kind} backend cannot be used: look at TENDRIL_STATE_CONFIG, at the credentials in the agent's environment, and at the network. It says:\n{error}")
+    })
+}
+
+async fn control_plane(rest: &Rest, config: &Config) -> Result<(), String> {
+    let own = rest.from("clusters").select("id").eq("id", config.cluster_id).timeout(TIMEOUT);
+    match own.rows::<Value>().await {
+        Ok(rows) if !rows.is_empty() => {
+            // A user's token sees the cluster too; claims are for agents alone.
+            let claims = rest.from("deployments").select("claim_token").limit(1).timeout(TIMEOUT);
+            claims.rows::<Value>().await.map(drop).map_err(|error| cause(&error))
+        }
+        // No row: the heartbeat says why, and changes nothing as it refuses.
+        Ok(_) => {
+            match rest.rpc("agent_heartbeat", &json!({"version": "doctor"})).timeout(TIMEOUT).execute().await
+            {
+                Err(error) => Err(cause(&error)),
+                Ok(_) => Ok(()),
+            }
+        }
+        Err(error) => Err(cause(&error)),
+    }
+}
+
+/// The first contract is known by its last columns, any later one by its number.
+async fn schema(rest: &Rest) -> Finding {
+    let check = "database schema";
+    let needed = rest.from("deployments").select("plan_sha256,approved_plan").limit(1).timeout(TIMEOUT);
+    let logs = rest.from("deployment_logs").select("seq").limit(1).timeout(TIMEOUT);
+    for asked in [needed.rows::<Value>().await, logs.rows::<Value>().await] {
+        if let Err(error) = asked {
+            let problem =
+                format!("the database is older than this agent ({error}): apply supabase/migrations to it");
+            return finding(check, Err(problem));
+        }
+    }
+    let asked = rest.rpc("contract_version", &json!({})).timeout(TIMEOUT).idempotent(true);
+    let database = match asked.value::<u32>().await {
+        Ok(database) => database,
+        Err(error) if error.postgrest().is_some_and(|api| api.code == "PGRST202") => FIRST,
+        Err(error) => return finding(check, Err(cause(&error))),
+    };
+    let standing = Standing::of(database);
+    match standing {
+        Standing::TooOld(_) => finding(check, Err(standing.sentence().unwrap_or_default())),
+        _ => Finding { check, problem: None, note: standing.sentence() },
+    }
+}
+
+async fn realtime(client: &Client, config: &Config) -> Result<(), String> {
+    let (joined, remedy) = match config.intake {
+        Intake::PostgresChanges => (
+            timeout(2 * TIMEOUT, row_changes(client, config)).await,
+            "let websockets (wss) to the project through proxies and firewalls, and see that deployments is in publication supabase_realtime",
+        ),
+        Intake::Broadcast => (
+            timeout(2 * TIMEOUT, broadcasts(client, config)).await,
+            "let websockets (wss) to the project through proxies and firewalls",
+        ),
+    };
+    match joined {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) if config.intake == Intake::Broadcast && error.code() == "Unauthorized" => {
+            Err(format!("{NO_BROADCASTS} ({error})"))
+        }
+        Ok(Err(error)) => Err(format!("live changes do not come ({error}): {remedy}. Until then the agent polls")),
+        Err(_) => Err("live changes do not come: the websocket gave no answer in 20 s. A proxy may hold it back: let wss through. Until then the agent polls".to_owned()),
+    }
+}
+
+async fn row_changes(client: &Client, config: &Config) -> Result<(), Error> {
+    let own = Filter::eq("cluster_id", config.cluster_id)?;
+    let changes = PostgresChanges::on("public", "deployments").filter(own);
+    client.channel("doctor").postgres_changes::<Value>(changes).subscribe().await.map(drop)
+}
+
+/// The channel that the agent would join. What grants it grants the wish for messages too, which is not tried: it is written.
+async fn broadcasts(client: &Client, config: &Config) -> Result<(), Error> {
+    let (topic, event) = queue::broadcasts(config.cluster_id);
+    let mut channel = client.channel(&topic).private(true);
+    let _messages = channel.on_broadcast(event);
+    channel.join().await.map(drop)
+}
+
+/// What is behind an error of the control plane, and how to mend it.
+fn cause(error: &Error) -> String {
+    match error.kind() {
+        ErrorKind::Connect { .. } | ErrorKind::Timeout { .. } | ErrorKind::ConnectionLost { .. } => format!(
+            "it cannot be reached ({error}): check SUPABASE_URL, the name server, egress rules (NetworkPolicy, firewall) and HTTPS_PROXY"
+        ),
+        ErrorKind::Decode { .. } => not_supabase(error),
+        ErrorKind::Postgrest(api) if api.status == 404 && api.code.is_empty() => not_supabase(error),
+        ErrorKind::Postgrest(api) if matches!(api.code.as_str(), "PGRST205" | "PGRST202" | "42P01") => {
+            format!(
+                "the database lacks the agent's tables or functions ({error}): apply supabase/migrations to it, and check that SUPABASE_URL is the right project"
+            )
+        }
+        ErrorKind::Token { .. } => format!("the machine token cannot be had ({error})"),
+        _ => format!("{} ({error})", advice(error)),
+    }
+}
+
+/// A failure to exchange the key says itself what to do.
+fn key_problem(error: &Error) -> String {
+    failure(error).map_or_else(|| cause(error), ToString::to_string)
+}
+
+fn not_supabase(error: &Error) -> String {
+    format!(
+        "what answers there is no Supabase project ({error}): set SUPABASE_URL to the project's base URL, such as https://abcd.supabase.co, without a path"
+    )
+}

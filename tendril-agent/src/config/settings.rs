@@ -1,0 +1,361 @@
+//! From [`Cli`] to [`Config`]: read, validated, and tried on this machine, with every problem in one message.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use secrecy::SecretString;
+use url::Url;
+use uuid::Uuid;
+
+pub(crate) use super::timing::Timing;
+use crate::{
+    config::{args::Cli, preflight},
+    control_plane::auth::{credential::Credential, machine_token::MachineToken},
+    cost::infracost::Infracost,
+    dispatch::queue::Intake,
+    logs::spool::SpoolRules,
+    observability::logging::LogFormat,
+    redaction::redactor::Redactor,
+    template::git::{GitSettings, Written},
+    terraform::{command::Terraform, environment::AllowList, state::backend::StateBackend},
+};
+
+/// Everything an agent needs to know; made once, never changed.
+#[derive(Clone)]
+pub struct Config {
+    /// Base URL of the project.
+    pub supabase_url: Url,
+    /// The publishable key, sent as `apikey`.
+    pub supabase_key: SecretString,
+    /// Where the API key, or the machine token, comes from.
+    pub credential: Credential,
+    /// The cluster that it names.
+    pub cluster_id: Uuid,
+    /// Name in `claimed_by`.
+    pub agent_name: String,
+    /// One folder per template.
+    pub templates_dir: PathBuf,
+    /// From which Git hosts templates may come, and with which token.
+    pub git: GitSettings,
+    /// One folder per running attempt.
+    pub work_dir: PathBuf,
+    /// One folder per state key.
+    pub state_dir: PathBuf,
+    /// Which backend keeps the states.
+    pub state_backend: StateBackend,
+    /// Jobs at the same time.
+    pub concurrency: usize,
+    /// How jobs are found.
+    pub intake: Intake,
+    /// Most that one job's log may take on disk while it waits for the control plane, in bytes.
+    pub spool_limit: u64,
+    /// Bytes in the work directory above which no job is claimed, and the one that takes most of it is stopped.
+    pub work_limit: u64,
+    /// The program that was found and answered `version`.
+    pub terraform: Terraform,
+    /// What estimates costs.
+    pub infracost: Infracost,
+    /// Address of the health server, if one is wanted.
+    pub health_addr: Option<SocketAddr>,
+    /// Form of the agent's own log.
+    pub log_format: LogFormat,
+    /// Filter of the agent's own log.
+    pub log_filter: String,
+    /// Every interval and patience.
+    pub timing: Timing,
+    /// What no log may show.
+    pub(crate) secrets: Redactor,
+}
+
+/// All that is wrong with a configuration. Each entry says what and how to mend it; none holds a secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigProblems(Vec<String>);
+
+impl ConfigProblems {
+    /// The sentences, one per problem.
+    pub fn sentences(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl fmt::Display for ConfigProblems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let things = if self.0.len() == 1 { "thing needs" } else { "things need" };
+        write!(f, "tendril-agent cannot start, {} {things} mending:", self.0.len())?;
+        self.0.iter().try_for_each(|problem| write!(f, "\n  * {problem}"))
+    }
+}
+
+impl Config {
+    /// Reads, validates and tries what the command line and the environment say.
+    ///
+    /// Reads the token file, looks into the templates directory, creates the work and state directories and runs
+    /// `terraform version`, so that what is wrong is said at start and not by the first job.
+    pub fn from_cli(cli: &Cli) -> Result<Self, ConfigProblems> {
+        let mut reader = Reader { problems: Vec::new() };
+        let supabase_url = reader.take(supabase_url(cli));
+        let supabase_key = reader.take(supabase_key(cli));
+        let credential = reader.take(Credential::from_values(
+            given(cli.agent_token.as_ref()),
+            given(cli.agent_token_file.as_ref()),
+        ));
+        let cluster_id =
+            credential.as_ref().and_then(|credential: &Credential| reader.take(credential.cluster_id()));
+        let templates_dir = reader.directory("--templates-dir", cli.templates_dir.as_ref());
+        let work_dir = reader.directory("--work-dir", cli.work_dir.as_ref());
+        let state_dir = reader.directory("--state-dir", cli.state_dir.as_ref());
+        if let Some(dir) = &templates_dir {
+            reader.take(preflight::templates(dir));
+        }
+        for (flag, dir) in [("--work-dir", &work_dir), ("--state-dir", &state_dir)] {
+            if let Some(dir) = dir {
+                reader.take(preflight::writable(flag, dir));
+            }
+        }
+        let git = reader.git(cli);
+        let concurrency = reader.take(concurrency(cli));
+        let intake = reader.take(Intake::read(given(cli.intake.as_ref())));
+        let spool_limit = reader.take(spool_limit(cli));
+        let work_limit = reader.take(size(
+            "--work-limit / TENDRIL_WORK_LIMIT",
+            given(cli.work_limit.as_ref()).unwrap_or("10GiB"),
+        ));
+        let timing = Timing::read(cli, &mut reader.problems);
+        let infracost = reader.infracost(cli);
+        let allow_list = reader.take(AllowList::with_extra(given(cli.terraform_env.as_ref()).unwrap_or("")));
+        let terraform = reader.take(preflight::terraform(
+            given(cli.terraform.as_ref()),
+            given(cli.terraform_config.as_ref()).map(Path::new),
+        ));
+        let state_backend = reader
+            .take(StateBackend::read(given(cli.state_backend.as_ref()), given(cli.state_config.as_ref())));
+        let plugin_cache = work_dir.as_deref().and_then(|dir| reader.take(plugin_cache(cli, dir)));
+        let agent_name = reader.take(agent_name(cli));
+        let health_addr = reader.take(health_addr(cli));
+        let log_format = reader.take(log_format(cli));
+
+        let config = || {
+            Some(Self {
+                supabase_url: supabase_url?,
+                supabase_key: supabase_key?,
+                credential: credential?,
+                agent_name: agent_name?,
+                cluster_id: cluster_id?,
+                templates_dir: templates_dir?,
+                git: git?,
+                work_dir: work_dir?,
+                state_dir: state_dir?,
+                concurrency: concurrency?,
+                intake: intake?,
+                spool_limit: spool_limit?,
+                work_limit: work_limit?,
+                terraform: terraform?
+                    .allowing(allow_list?.for_backend(state_backend.as_ref()?.kind().environment()))
+                    .caching(plugin_cache?),
+                infracost: infracost?,
+                state_backend: state_backend?,
+                health_addr: health_addr?,
+                log_format: log_format?,
+                log_filter: given(cli.log_level.as_ref()).unwrap_or("info").to_owned(),
+                timing,
+                secrets: Redactor::default(),
+            })
+        };
+        match config() {
+            Some(config) if reader.problems.is_empty() => {
+                config.secrets.hide(config.terraform.secrets());
+                config.secrets.hide(config.infracost.secrets());
+                Ok(config)
+            }
+            _ => Err(ConfigProblems(reader.problems)),
+        }
+    }
+}
+
+impl Config {
+    /// How each job's log is kept on disk.
+    pub(crate) fn spool_rules(&self) -> SpoolRules {
+        SpoolRules { flush_after: self.timing.log_flush, limit: self.spool_limit }
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("supabase_url", &self.supabase_url.as_str())
+            .field("supabase_key", &"[hidden]")
+            .field("credential", &self.credential)
+            .field("cluster_id", &self.cluster_id)
+            .field("agent_name", &self.agent_name)
+            .field("templates_dir", &self.templates_dir)
+            .field("git", &self.git)
+            .field("work_dir", &self.work_dir)
+            .field("state_dir", &self.state_dir)
+            .field("state_backend", &self.state_backend)
+            .field("concurrency", &self.concurrency)
+            .field("intake", &self.intake)
+            .field("spool_limit", &self.spool_limit)
+            .field("work_limit", &self.work_limit)
+            .field("terraform", &self.terraform)
+            .field("infracost", &self.infracost)
+            .field("health_addr", &self.health_addr)
+            .field("log_format", &self.log_format)
+            .field("log_filter", &self.log_filter)
+            .field("timing", &self.timing)
+            .field("secrets", &self.secrets)
+            .finish()
+    }
+}
+
+/// Collects problems while values are read, so that the last one is found as surely as the first.
+struct Reader {
+    problems: Vec<String>,
+}
+
+impl Reader {
+    fn take<T>(&mut self, value: Result<T, String>) -> Option<T> {
+        value.map_err(|problem| self.problems.push(problem)).ok()
+    }
+
+    fn directory(&mut self, flag: &str, value: Option<&String>) -> Option<PathBuf> {
+        let value = given(value).ok_or_else(|| format!("{flag} is empty: name a directory"));
+        let path = self.take(value)?;
+        let absolute = std::path::absolute(path)
+            .map_err(|error| format!("{flag} {path}: cannot be made absolute ({error})"));
+        self.take(absolute)
+    }
+
+    fn infracost(&mut self, cli: &Cli) -> Option<Infracost> {
+        let [program, key, key_file] = [&cli.infracost, &cli.infracost_key, &cli.infracost_key_file];
+        self.take(Infracost::from_values(
+            given(program.as_ref()),
+            given(key.as_ref()),
+            given(key_file.as_ref()),
+        ))
+    }
+
+    fn git(&mut self, cli: &Cli) -> Option<GitSettings> {
+        let limit = |text| self.take(size("--git-limit / TENDRIL_GIT_LIMIT", text));
+        let written = Written {
+            limit: given(cli.git_limit.as_ref()).and_then(limit),
+            hosts: given(cli.git_hosts.as_ref()),
+            token: given(cli.git_token.as_ref()),
+            token_file: given(cli.git_token_file.as_ref()),
+            user: given(cli.git_user.as_ref()),
+        };
+        GitSettings::read(&written).map_err(|mut problems| self.problems.append(&mut problems)).ok()
+    }
+}
+
+/// A value that is set and not blank: an empty variable in a manifest means "not set".
+fn given(value: Option<&String>) -> Option<&str> {
+    value.map(|text| text.trim()).filter(|text| !text.is_empty())
+}
+
+fn supabase_url(cli: &Cli) -> Result<Url, String> {
+    let text = given(cli.supabase_url.as_ref()).ok_or(
+        "SUPABASE_URL (--supabase-url) is not set: give the project's URL, such as https://abcd.supabase.co",
+    )?;
+    let advice =
+        "SUPABASE_URL (--supabase-url) must be the project's base URL, such as https://abcd.supabase.co";
+    // The text itself is not repeated: a URL can hold a password.
+    let url = Url::parse(text).map_err(|error| format!("{advice}: this one is not a URL ({error})"))?;
+    if !matches!(url.scheme(), "https" | "http") || url.host().is_none() {
+        return Err(format!("{advice}: this one has the scheme \"{}\"", url.scheme()));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(format!("{advice}: take the user name and password out of it"));
+    }
+    Ok(url)
+}
+
+fn supabase_key(cli: &Cli) -> Result<SecretString, String> {
+    let key = given(cli.supabase_key.as_ref()).or(given(cli.supabase_anon_key.as_ref())).ok_or(
+        "SUPABASE_PUBLISHABLE_KEY (--supabase-key, or the older SUPABASE_ANON_KEY) is not set: \
+         copy the publishable key from the project's API settings",
+    )?;
+    if !key.chars().all(|c| c.is_ascii_graphic()) {
+        return Err("SUPABASE_PUBLISHABLE_KEY (--supabase-key) holds a space or a control character: copy the key again"
+            .to_owned());
+    }
+    let is_secret = key.starts_with("sb_secret_")
+        || MachineToken::role_of(key).is_some_and(|role| role == "service_role");
+    if is_secret {
+        return Err(
+            "SUPABASE_PUBLISHABLE_KEY (--supabase-key) holds a secret key: an agent must never have one. \
+                    Use the publishable (or anon) key, and roll the secret key"
+                .to_owned(),
+        );
+    }
+    Ok(SecretString::from(key))
+}
+
+fn concurrency(cli: &Cli) -> Result<usize, String> {
+    let text = given(cli.concurrency.as_ref()).unwrap_or("2");
+    match text.parse() {
+        Ok(n @ 1..=64) => Ok(n),
+        _ => Err(format!("--concurrency / TENDRIL_CONCURRENCY is \"{text}\": write a number from 1 to 64")),
+    }
+}
+
+/// At least 1 MiB, so that a chunk has room beside its neighbours.
+fn spool_limit(cli: &Cli) -> Result<u64, String> {
+    size("--spool-limit / TENDRIL_SPOOL_LIMIT", given(cli.spool_limit.as_ref()).unwrap_or("256MiB"))
+}
+
+/// A size such as `256MiB`.
+fn size(name: &str, text: &str) -> Result<u64, String> {
+    const MIB: u64 = 1024 * 1024;
+    let units = [("KiB", 1024), ("MiB", MIB), ("GiB", 1024 * MIB), ("", 1)];
+    let bytes = units.into_iter().find_map(|(unit, factor)| {
+        text.strip_suffix(unit)?.trim_end().parse::<u64>().ok()?.checked_mul(factor)
+    });
+    bytes
+        .filter(|bytes| *bytes >= MIB)
+        .ok_or_else(|| format!("{name} is \"{text}\": write a size of at least 1MiB, such as 256MiB or 2GiB"))
+}
+
+fn plugin_cache(cli: &Cli, work_dir: &Path) -> Result<PathBuf, String> {
+    let Some(dir) = given(cli.plugin_cache_dir.as_ref()) else { return Ok(work_dir.join("plugins")) };
+    let dir = std::path::absolute(dir)
+        .map_err(|error| format!("--plugin-cache-dir {dir}: cannot be made absolute ({error})"))?;
+    preflight::writable("--plugin-cache-dir", &dir)?;
+    Ok(dir)
+}
+
+fn health_addr(cli: &Cli) -> Result<Option<SocketAddr>, String> {
+    given(cli.health_addr.as_ref())
+        .map(|text| {
+            text.parse().map_err(|_| {
+                format!("--health-addr / TENDRIL_HEALTH_ADDR is \"{text}\": write an address and a port, such as 0.0.0.0:8080")
+            })
+        })
+        .transpose()
+}
+
+fn log_format(cli: &Cli) -> Result<LogFormat, String> {
+    match given(cli.log_format.as_ref()).unwrap_or("human") {
+        "human" => Ok(LogFormat::Human),
+        "json" => Ok(LogFormat::Json),
+        other => {
+            Err(format!("--log-format / TENDRIL_LOG_FORMAT is \"{other}\": write \"human\" or \"json\""))
+        }
+    }
+}
+
+/// Longer names the database does not take.
+const LONGEST_NAME: usize = 200;
+
+fn agent_name(cli: &Cli) -> Result<String, String> {
+    let host = || rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let name = given(cli.agent_name.as_ref()).map_or_else(host, str::to_owned);
+    if name.chars().count() > LONGEST_NAME {
+        return Err(format!(
+            "--agent-name / TENDRIL_AGENT_NAME is longer than {LONGEST_NAME} characters: give a shorter one"
+        ));
+    }
+    Ok(name)
+}

@@ -1,0 +1,321 @@
+//! Who the agent is: the secret that it was given, and the machine token that it works with.
+//!
+//! ```text
+//! credential      TENDRIL_AGENT_TOKEN, or a file that may change: a JWT, or an API key
+//! cluster_key     an API key, read and checked without a server
+//! machine_token   what a JWT says about itself
+//! exchange        a key for a token, at the Edge Function agent-token
+//! holding         the token that is held: how long, and when for the next one
+//! ```
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use secrecy::ExposeSecret;
+use tendril_realtime::{AccessToken, Error, TokenFuture, TokenSource};
+use tokio::time::{sleep, sleep_until};
+use uuid::Uuid;
+
+pub(crate) use super::credential::Credential;
+use super::{
+    cluster_key::ClusterKey,
+    credential::{Held, Stamp},
+    renewal::{Holding, Step},
+};
+pub(crate) use super::{
+    exchange::{Exchange, Failure},
+    machine_token::MachineToken,
+};
+use crate::{
+    observability::health::{Access, Health},
+    redaction::redactor::Redactor,
+    telemetry,
+};
+
+/// How often a token file is looked at where nobody asks for a token: a new key is in use within twice this.
+const LOOK: Duration = Duration::from_secs(5);
+/// How long an exchanged token is hidden after its end: lines that were written before are on their way.
+const HIDDEN_AFTER: Duration = Duration::from_secs(60);
+
+/// Gives the library the machine token: the one that the agent was given, or the one that its key was exchanged for. Clones
+/// share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Session {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    credential: Credential,
+    cluster_id: Uuid,
+    exchange: Exchange,
+    state: Mutex<State>,
+    /// Whoever holds it makes the one exchange that all wait for.
+    turn: tokio::sync::Mutex<()>,
+    /// What no log may show: learns every secret that is read or exchanged.
+    hidden: Redactor,
+    /// Is told how it stands.
+    health: Health,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The file's stamp when it was last read with success.
+    stamp: Option<Stamp>,
+    /// The key to exchange; none while the credential is a JWT.
+    key: Option<ClusterKey>,
+    holding: Holding,
+    /// Why the file, as it is now, cannot be used. What was read before goes on.
+    unread: Option<String>,
+}
+
+impl Session {
+    /// Over a credential of this cluster that was read once already.
+    pub(crate) fn new(
+        credential: Credential,
+        cluster_id: Uuid,
+        exchange: Exchange,
+        hidden: Redactor,
+        health: Health,
+    ) -> Self {
+        let (state, turn) = (Mutex::default(), tokio::sync::Mutex::default());
+        let session =
+            Self { inner: Arc::new(Inner { credential, cluster_id, exchange, state, turn, hidden, health }) };
+        // No job may run before its log knows the secret; what is wrong with it is said when it is used.
+        let _read = session.inner.look(Instant::now());
+        session
+    }
+
+    /// Whether the credential is an API key now.
+    pub(crate) fn has_key(&self) -> bool {
+        self.inner.state().key.is_some()
+    }
+
+    /// The token to use now. Errors: there is none; the sentence says why and what to do.
+    pub(crate) async fn current(&self) -> Result<AccessToken, Error> {
+        loop {
+            match self.inner.look(Instant::now()) {
+                Ok(Step::Use(token)) => return Ok(token),
+                Ok(Step::Exchange) => self.inner.exchange().await,
+                Ok(Step::Fail(failure)) => return Err(Error::token(failure)),
+                Ok(Step::Nothing) => return Err(Error::token("no token was read yet")),
+                Err(problem) => return Err(Error::token(problem)),
+            }
+        }
+    }
+
+    /// Exchanges the key before its token ends, and sees a file that has changed. `renewed` is called when there is another token
+    /// than before.
+    pub(crate) async fn keep(self, renewed: impl Fn()) {
+        if !self.can_refresh() {
+            return;
+        }
+        let (mut known, mut again) = (self.inner.state().holding.token().cloned(), false);
+        loop {
+            let _step = self.inner.look(Instant::now());
+            self.inner.exchange().await;
+            let (token, next) = {
+                let state = self.inner.state();
+                (state.holding.token().cloned(), state.holding.next())
+            };
+            let changed = token != known;
+            known = token;
+            // Told twice: a question that was under way when it changed may have been answered with the old one.
+            if changed || again {
+                renewed();
+            }
+            again = changed;
+            let due = next.unwrap_or_else(|| Instant::now() + LOOK);
+            tokio::select! {
+                () = sleep(LOOK) => {}
+                () = sleep_until(due.into()) => {}
+            }
+        }
+    }
+}
+
+/// Whether a failure to get a token is one that somebody has to mend.
+pub(crate) fn is_refusal(error: &Error) -> bool {
+    failure(error).is_some_and(Failure::is_refusal)
+}
+
+/// Why a key gave no token, where that is what failed.
+pub(crate) fn failure(error: &Error) -> Option<&Failure> {
+    std::error::Error::source(error)?.downcast_ref()
+}
+
+impl Inner {
+    /// Reads the credential if it has changed, and says what is to be done for a token.
+    fn look(&self, now: Instant) -> Result<Step, String> {
+        let stamp = self.credential.stamp();
+        let mut state = self.state();
+        if state.stamp != Some(stamp) || state.unread.is_some() {
+            let read = self.read(now);
+            state.take(stamp, read, now);
+            self.tell(&state);
+        }
+        match (state.holding.step(now), &state.unread) {
+            // A JWT that is over, and no other can be read.
+            (Step::Use(_) | Step::Nothing, Some(problem))
+                if state.holding.is_over(now) || state.holding.token().is_none() =>
+            {
+                Err(problem.clone())
+            }
+            (step, _) => Ok(step),
+        }
+    }
+
+    /// What the credential holds now, if it is of this agent's cluster.
+    fn read(&self, now: Instant) -> Result<Held, String> {
+        let text = self.credential.read()?;
+        let held = self.credential.held_in(&text);
+        // It is hidden even if it is of no use: somebody may mend it.
+        if let Ok(Held::Token(_, claims)) = &held {
+            self.hidden.hide_until(text.expose_secret(), end_of(claims, now) + HIDDEN_AFTER);
+        } else {
+            self.hidden.hide([text.expose_secret().to_owned()]);
+        }
+        let held = held?;
+        let cluster = held.cluster_id();
+        if cluster == self.cluster_id {
+            return Ok(held);
+        }
+        Err(format!(
+            "{} is now of cluster {cluster}, and this agent serves {}: give it a secret of that one, or restart the agent to move it",
+            self.credential.name(),
+            self.cluster_id
+        ))
+    }
+
+    /// Exchanges the key if that is due; one at a time, whoever asks.
+    async fn exchange(&self) {
+        let _turn = self.turn.lock().await;
+        let asked = Instant::now();
+        let key = {
+            let state = self.state();
+            // Whoever had the turn before may have done it.
+            state.key.clone().filter(|_| state.holding.is_due(asked))
+        };
+        let Some(key) = key else { return };
+        // Nobody knows what a gateway repeats of a request in its error page.
+        let clean = |said: &str| self.hidden.redact(said).into_owned();
+        let outcome = self.exchange.ask(&key).await.map_err(|failure| failure.with_words(clean));
+        let now = Instant::now();
+        let result = match &outcome {
+            Ok(granted) => {
+                let end = asked + granted.life + HIDDEN_AFTER;
+                self.hidden.hide_until(granted.text.expose_secret(), end);
+                tracing::info!(
+                    seconds = granted.life.as_secs(),
+                    "the API key was exchanged for a machine token"
+                );
+                "ok"
+            }
+            Err(failure) if failure.is_refusal() => {
+                tracing::error!("{failure}");
+                "refused"
+            }
+            Err(failure) => {
+                tracing::warn!("{failure}");
+                "failed"
+            }
+        };
+        metrics::counter!(telemetry::EXCHANGES, "result" => result).increment(1);
+        let mut state = self.state();
+        // The answer to a key that was replaced meanwhile is of no interest: the new one is due now.
+        if state.key.as_ref() == Some(&key) {
+            match outcome {
+                Ok(granted) => state.holding.granted(granted, asked, now),
+                Err(failure) => state.holding.failed(failure, now),
+            }
+        }
+        self.tell(&state);
+    }
+
+    /// Lets everybody know who asks the agent how it is.
+    fn tell(&self, state: &State) {
+        let failure = state.holding.failure();
+        let refused = state.unread.clone().or(failure.filter(|f| f.is_refusal()).map(ToString::to_string));
+        self.health.access(Access {
+            by: if state.key.is_some() { "api_key" } else { "jwt" },
+            ends: state.holding.good_until(),
+            problem: refused.clone().or(failure.map(ToString::to_string)),
+            is_refused: refused.is_some(),
+        });
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// What was read, or why nothing could be; the latter changes nothing but what is said about it.
+    fn take(&mut self, stamp: Stamp, read: Result<Held, String>, now: Instant) {
+        let is_first = self.stamp.is_none();
+        let held = match read {
+            Ok(held) => held,
+            Err(problem) => {
+                if self.unread.as_ref() != Some(&problem) {
+                    tracing::error!("{problem}");
+                }
+                self.unread = Some(problem);
+                return;
+            }
+        };
+        (self.stamp, self.unread) = (Some(stamp), None);
+        let changed = match held {
+            Held::Key(key) => {
+                let changed = self.key.as_ref() != Some(&key);
+                if changed {
+                    self.holding.key_changed(now);
+                    self.key = Some(key);
+                }
+                changed
+            }
+            Held::Token(text, claims) => match AccessToken::new(text.expose_secret()) {
+                Ok(token) => {
+                    let changed = self.key.take().is_some() || self.holding.token() != Some(&token);
+                    self.holding.given(token, Some(end_of(&claims, now)));
+                    changed
+                }
+                Err(error) => {
+                    self.unread = Some(error.to_string());
+                    return;
+                }
+            },
+        };
+        if changed && !is_first {
+            metrics::counter!(telemetry::TOKENS_READ).increment(1);
+            tracing::info!("the token file has changed: what it holds now is used from now on");
+        }
+    }
+}
+
+/// When a JWT ends by the machine's clock.
+fn end_of(claims: &MachineToken, now: Instant) -> Instant {
+    let left = Duration::try_from(claims.expires_at.duration_since(Timestamp::now())).unwrap_or_default();
+    // What lives longer than a clock can count lives for a century.
+    now.checked_add(left).unwrap_or(now + Duration::from_secs(100 * 365 * 24 * 3600))
+}
+
+impl TokenSource for Session {
+    fn token(&self) -> TokenFuture<'_> {
+        Box::pin(self.current())
+    }
+
+    fn invalidate(&self, token: &AccessToken) {
+        self.inner.state().holding.refused(token, Instant::now());
+    }
+
+    fn can_refresh(&self) -> bool {
+        self.has_key() || matches!(self.inner.credential, Credential::File(_))
+    }
+}
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

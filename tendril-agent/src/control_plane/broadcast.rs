@@ -1,0 +1,110 @@
+//! The wish to be told of jobs by broadcast: asked of the database at the start, and again each hour, for it ends by itself.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::json;
+use tendril_realtime::{Error, Rest};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+
+use crate::control_plane::backoff::{Backoff, around};
+
+/// The longest that one question may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two questions; the wish lives for a day.
+const AGAIN: Duration = Duration::from_secs(3600);
+/// Between two questions to a database that cannot grant it: it may be migrated meanwhile.
+const ONCE_REFUSED: Duration = Duration::from_secs(300);
+
+/// How the wish stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Not answered yet.
+    #[default]
+    Open,
+    /// Granted. The number grows whenever there was a time before it without broadcasts.
+    Granted(u64),
+    /// The database knows no such wish.
+    Refused,
+}
+
+/// Asks for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    standing: watch::Receiver<Standing>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Wish {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What the database answers.
+#[derive(Deserialize)]
+struct Granted {
+    /// How long the wish lives.
+    seconds: u64,
+}
+
+impl Wish {
+    /// Must be called inside a runtime.
+    pub(crate) fn ask(rest: Rest) -> Self {
+        let (sender, standing) = watch::channel(Standing::Open);
+        Self { standing, task: tokio::spawn(keep_asking(rest, sender)) }
+    }
+
+    /// How it stands, once that is another than at the last call. May be dropped and called again.
+    pub(crate) async fn changed(&mut self) -> Standing {
+        // The task has no end.
+        let _ = self.standing.changed().await;
+        *self.standing.borrow_and_update()
+    }
+}
+
+async fn keep_asking(rest: Rest, standing: watch::Sender<Standing>) {
+    let mut backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(30));
+    let mut round = 0;
+    let mut granted_until: Option<Instant> = None;
+    loop {
+        let request = rest
+            .rpc("agent_wants_broadcasts", &json!({}))
+            .timeout(TIMEOUT)
+            .idempotent(true)
+            .value::<Granted>();
+        let pause = match request.await {
+            Ok(Granted { seconds }) => {
+                let life = Duration::from_secs(seconds);
+                let now = Instant::now();
+                if granted_until.is_none_or(|until| until <= now) {
+                    round += 1;
+                    standing.send_replace(Standing::Granted(round));
+                }
+                granted_until = Some(now + life);
+                backoff.reset();
+                around(AGAIN.min(life / 4))
+            }
+            Err(error) if is_unknown(&error) => {
+                tracing::debug!(%error, "no broadcasts");
+                granted_until = None;
+                standing.send_replace(Standing::Refused);
+                around(ONCE_REFUSED)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "broadcasts cannot be asked for now: trying again");
+                backoff.after(&error)
+            }
+        };
+        sleep(pause).await;
+    }
+}
+
+/// Whether the database lacks the function, or what the function needs.
+fn is_unknown(error: &Error) -> bool {
+    error.postgrest().is_some_and(|api| api.status == 404 || api.code == "0A000")
+}

@@ -1,0 +1,110 @@
+//! The version of the contract between agents and the database: which one this agent was built for, and what it means that
+//! the database holds another one.
+//!
+//! An agent works with the contract before its own and with the one after it: what it does not know in a row is left alone
+//! ([`known`]), and a column that the database does not have is not written (`final_status`).
+
+use serde::{Deserialize as _, Deserializer, de::DeserializeOwned};
+use serde_json::Value;
+
+/// The contract that this agent was built for. `supabase/README.md` says what each version has.
+pub(crate) const CONTRACT: u32 = 2;
+/// Of a database that does not say it: everything before `contract_version()`.
+pub(crate) const FIRST: u32 = 1;
+
+/// What it means that a database holds this contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// The one that the agent was built for.
+    Same,
+    /// The one before: all works, except what came since.
+    Older(u32),
+    /// Older than that: nobody tried it.
+    TooOld(u32),
+    /// A later one: all works that this agent knows.
+    Newer(u32),
+}
+
+impl Standing {
+    /// Of a database's answer.
+    pub(crate) fn of(database: u32) -> Self {
+        match database {
+            CONTRACT => Self::Same,
+            newer if newer > CONTRACT => Self::Newer(newer),
+            older if older + 1 == CONTRACT => Self::Older(older),
+            older => Self::TooOld(older),
+        }
+    }
+
+    /// In a sentence; none where there is nothing to say.
+    pub(crate) fn sentence(self) -> Option<String> {
+        let versions = |database| {
+            format!("the database holds contract {database}, and this agent was built for {CONTRACT}")
+        };
+        match self {
+            Self::Same => None,
+            Self::Older(database) => Some(format!(
+                "{}: all works but what came since. Apply the newest supabase/migrations to the database",
+                versions(database)
+            )),
+            Self::TooOld(database) => Some(format!(
+                "{}: that is too old. Apply the newest supabase/migrations to the database, or run an older agent",
+                versions(database)
+            )),
+            Self::Newer(database) => Some(format!(
+                "{}: all works that this agent knows. Upgrade the agent when it suits you",
+                versions(database)
+            )),
+        }
+    }
+}
+
+/// Reads a value of which a newer database may have more: what this agent does not know is none.
+pub(crate) fn known<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: DeserializeOwned,
+{
+    Ok(serde_json::from_value(Value::deserialize(deserializer)?).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::*;
+    use crate::job::spec::{Phase, Status};
+
+    #[test]
+    fn an_agent_works_with_the_contract_before_its_own_and_with_any_later_one() {
+        assert_eq!(Standing::of(CONTRACT).sentence(), None);
+        let said = |database| Standing::of(database).sentence().unwrap();
+        assert!(
+            said(CONTRACT - 1).contains("all works but what came since. Apply"),
+            "{}",
+            said(CONTRACT - 1)
+        );
+        assert!(said(CONTRACT + 1).contains("Upgrade the agent when it suits you"));
+        assert!(said(0).contains("too old"), "{}", said(0));
+    }
+
+    #[test]
+    fn a_status_or_phase_of_a_later_contract_is_none_and_no_error() {
+        #[derive(Deserialize)]
+        struct Row {
+            #[serde(deserialize_with = "known")]
+            status: Option<Status>,
+            #[serde(deserialize_with = "known")]
+            phase: Option<Phase>,
+        }
+        let read = |row: Value| {
+            let row: Row = serde_json::from_value(row).unwrap();
+            (row.status, row.phase)
+        };
+        assert_eq!(read(json!({"status": "PAUSED", "phase": "VERIFY"})), (None, None));
+        let usual = json!({"status": "QUEUED", "phase": "PLAN"});
+        assert_eq!(read(usual), (Some(Status::Queued), Some(Phase::Plan)));
+        assert_eq!(read(json!({"status": null, "phase": 7})), (None, None));
+    }
+}

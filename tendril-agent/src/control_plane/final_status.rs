@@ -1,0 +1,400 @@
+//! What the control plane is told about a job: progress while it runs, and its end.
+
+use std::{io, path::Path, sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use tendril_realtime::{Error, ErrorKind, PostgrestError, Rest};
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep,
+};
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+use crate::{
+    control_plane::{backoff::Backoff, contract::known, lease::Lease},
+    cost::estimator::{CostStatus, Estimate},
+    job::spec::{Ending, ErrorCode, Job, Phase, Status},
+    os::failpoint::failpoint,
+    process::cancellation::{Stop, StopReason},
+    template::workspace::private_file,
+    terraform::messages::Changes,
+};
+
+/// The deployment and the claim that all writes carry.
+#[derive(Clone, Debug)]
+pub(crate) struct Reporter {
+    rest: Rest,
+    id: Uuid,
+    claim_token: Uuid,
+}
+
+/// The end of a job, as it is stored: first on disk, then in the row.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct FinalStatus {
+    pub(crate) status: Status,
+    pub(crate) error_code: Option<ErrorCode>,
+    pub(crate) error_message: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) plan_summary: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cost: Option<Value>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cost_status: Option<CostStatus>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) outputs: Option<Value>,
+    /// Which commit of a Git repository was run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) template_commit: Option<String>,
+    /// Known once the last chunk is stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) log_count: Option<u64>,
+}
+
+impl FinalStatus {
+    /// Of an ending, with what the run left to say.
+    pub(crate) fn new(
+        ending: &Ending,
+        changes: Option<Changes>,
+        outputs: Option<Map<String, Value>>,
+    ) -> Self {
+        let (error_code, error_message) = match ending {
+            Ending::Success => (None, None),
+            Ending::Failed(failure) => (Some(failure.code), Some(failure.message.clone())),
+            Ending::Cancelled(message) => (Some(ErrorCode::Cancelled), Some(message.clone())),
+        };
+        Self {
+            status: ending.status(),
+            error_code,
+            error_message,
+            plan_summary: changes.map(|changes| json!(changes)),
+            cost: None,
+            cost_status: None,
+            outputs: outputs.map(Value::from),
+            template_commit: None,
+            log_count: None,
+        }
+    }
+
+    /// With the estimate of this run, if there was one.
+    pub(crate) fn with_cost(self, estimate: Option<Estimate>) -> Self {
+        let (cost_status, cost) = estimate.map(|estimate| (estimate.status, json!(estimate.cost))).unzip();
+        Self { cost, cost_status, ..self }
+    }
+
+    /// Keeps it on disk until it is stored.
+    pub(crate) fn save(&self, path: &Path) -> io::Result<()> {
+        private_file(path, &serde_json::to_vec(self)?)
+    }
+
+    /// What an earlier life kept.
+    pub(crate) fn load(path: &Path) -> io::Result<Self> {
+        Ok(serde_json::from_slice(&std::fs::read(path)?)?)
+    }
+}
+
+/// What became of a write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// The row says it.
+    Stored,
+    /// The claim is not ours any more, or the row is gone; the database's words.
+    Refused(String),
+}
+
+impl Reporter {
+    /// For a job that was won.
+    pub(crate) const fn new(rest: Rest, id: Uuid, claim_token: Uuid) -> Self {
+        Self { rest, id, claim_token }
+    }
+
+    /// Stores the end: tries until the database takes or refuses it.
+    pub(crate) async fn finish(&self, end: &FinalStatus) -> Written {
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(15));
+        // Serialising a struct of strings and numbers into a Value cannot fail.
+        let mut body = serde_json::to_value(end).unwrap_or_default();
+        loop {
+            match self.write(body.clone()).await {
+                Ok(written) => return written,
+                Err(error)
+                    if is_about_content(&error)
+                        && let Some(field) = leave_out(&mut body) =>
+                {
+                    tracing::error!(%error, field, "the final status is refused for its content: it is sent without that");
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the final status is not stored yet: trying again");
+                    sleep(backoff.after(&error)).await;
+                }
+            }
+        }
+    }
+
+    /// One PATCH with the claim, without what a database of an earlier contract has no column for. Errors: it may be tried
+    /// again.
+    async fn write(&self, mut body: Value) -> Result<Written, Error> {
+        body["claim_token"] = json!(self.claim_token);
+        without_nul(&mut body);
+        loop {
+            match self.patch(&body).await {
+                Err(error) if error.postgrest().and_then(|api| missing_column(api, &mut body)).is_some() => {
+                    tracing::debug!(%error, "the database is older than this agent: written without that column");
+                }
+                written => return written,
+            }
+        }
+    }
+
+    async fn patch(&self, body: &Value) -> Result<Written, Error> {
+        #[derive(Deserialize)]
+        struct Row {
+            #[serde(default, deserialize_with = "known")]
+            status: Option<Status>,
+            #[serde(default, deserialize_with = "known")]
+            phase: Option<Phase>,
+        }
+        // The same write twice changes nothing, so that the library may repeat it.
+        let request = self
+            .rest
+            .from("deployments")
+            .update(body)
+            .eq("id", self.id)
+            .select("status,phase")
+            .idempotent(true);
+        match request.rows::<Row>().await.map(|rows| rows.into_iter().next()) {
+            Ok(None) => Ok(Written::Refused("there is no such deployment".to_owned())),
+            // Progress of a job that was ended while we could not be heard. The true end of an apply is still welcome.
+            Ok(Some(Row { status: Some(ended @ (Status::Failed | Status::Cancelled)), phase }))
+                if body.get("status").is_none() && !phase.is_none_or(Phase::changes_the_world) =>
+            {
+                Ok(Written::Refused(format!("the deployment is {} meanwhile", ended.as_str())))
+            }
+            Ok(Some(_)) => Ok(Written::Stored),
+            Err(error) => match error.kind() {
+                ErrorKind::Postgrest(api) if matches!(api.code.as_str(), "TD001" | "TD002") => {
+                    Ok(Written::Refused(api.message.clone()))
+                }
+                _ => Err(error),
+            },
+        }
+    }
+}
+
+/// Whether the database refuses what is written, and not that or when it is written.
+fn is_about_content(error: &Error) -> bool {
+    error.postgrest().is_some_and(|api| {
+        let sqlstate = api.code.len() == 5 && (api.code.starts_with("22") || api.code.starts_with("23"));
+        api.status == 413 || sqlstate || api.code == "PGRST102"
+    })
+}
+
+/// What is said where the database refuses a job's own message.
+const UNSPEAKABLE: &str = "What happened cannot be stored here: the log says it.";
+
+/// Makes a body smaller that is refused for its content: the least important of what it has goes. None: nothing is left to
+/// leave out, and the status itself is never left out.
+fn leave_out(body: &mut Value) -> Option<&'static str> {
+    let fields = body.as_object_mut()?;
+    for field in ["outputs", "cost", "plan_summary"] {
+        if fields.remove(field).is_some_and(|value| !value.is_null()) {
+            if field == "cost" {
+                // A status without its figures would say what nobody can see.
+                fields.remove("cost_status");
+            }
+            return Some(field);
+        }
+    }
+    let message = fields
+        .get_mut("error_message")
+        .filter(|message| message.as_str().is_some_and(|text| text != UNSPEAKABLE))?;
+    *message = json!(UNSPEAKABLE);
+    Some("error_message")
+}
+
+/// No text of PostgreSQL can hold U+0000. Programs can print it, into outputs and messages too.
+fn without_nul(value: &mut Value) {
+    match value {
+        Value::String(text) if text.contains('\0') => *text = text.replace('\0', "\u{fffd}"),
+        Value::Array(items) => items.iter_mut().for_each(without_nul),
+        Value::Object(fields) => {
+            if fields.keys().any(|name| name.contains('\0')) {
+                *fields = std::mem::take(fields)
+                    .into_iter()
+                    .map(|(name, value)| (name.replace('\0', "\u{fffd}"), value))
+                    .collect();
+            }
+            fields.values_mut().for_each(without_nul);
+        }
+        Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// Takes out of a body what PostgREST says that the table has no column for, and answers it. What every contract has stays:
+/// a write without it would say something else.
+fn missing_column(api: &PostgrestError, body: &mut Value) -> Option<Value> {
+    const ALWAYS: [&str; 4] = ["claim_token", "status", "phase", "log_count"];
+    let column = (api.code == "PGRST204").then(|| api.message.split('\'').nth(1)).flatten()?;
+    let fields = body.as_object_mut().filter(|_| !ALWAYS.contains(&column))?;
+    fields.remove(column)
+}
+
+/// Tells the row where the job is, without making the job wait, except where it must.
+#[derive(Debug)]
+pub(crate) struct ProgressBoard {
+    wanted: watch::Sender<Wanted>,
+    /// The last version that the row has.
+    stored: watch::Receiver<u64>,
+    stop: Stop,
+}
+
+/// What the row should say.
+#[derive(Clone, Debug, Default)]
+struct Wanted {
+    version: u64,
+    fields: Map<String, Value>,
+}
+
+impl ProgressBoard {
+    /// Starts telling. Must be called inside a runtime; ends by itself when the board is dropped.
+    pub(crate) fn start(reporter: Reporter, lease: &Lease) -> Self {
+        let stop = lease.stop.clone();
+        let (wanted, wishes) = watch::channel(Wanted::default());
+        let (told, stored) = watch::channel(0);
+        let telling = tell(reporter, wishes, told, stop.clone(), Arc::clone(&lease.doubted));
+        tokio::spawn(telling.in_current_span());
+        Self { wanted, stored, stop }
+    }
+
+    /// The job entered a phase.
+    pub(crate) fn phase(&self, phase: Phase) {
+        self.want("phase", json!(phase));
+    }
+
+    /// The cost is estimated, or it is known why it cannot be.
+    pub(crate) fn cost(&self, estimate: &Estimate) {
+        self.want("cost", json!(estimate.cost));
+        self.want("cost_status", json!(estimate.status));
+    }
+
+    /// The plan is made.
+    pub(crate) fn plan(&self, changes: Changes) {
+        self.want("plan_summary", json!(changes));
+    }
+
+    /// The saved plan has this SHA-256: what a person may approve.
+    pub(crate) fn sealed(&self, plan: &str) {
+        self.want("plan_sha256", json!(plan));
+    }
+
+    /// The template is of this commit.
+    pub(crate) fn commit(&self, commit: &str) {
+        self.want("template_commit", json!(commit));
+    }
+
+    /// Waits until the row says all of it, or the job is told to stop. After `phase(Apply)` this must come first: a row
+    /// that does not say that the apply began would be run again if this agent died.
+    pub(crate) async fn settled(&self) {
+        let version = self.wanted.borrow().version;
+        let mut stored = self.stored.clone();
+        tokio::select! {
+            _ = stored.wait_for(|stored| *stored >= version) => {}
+            () = self.stop.wait() => {}
+        }
+    }
+
+    fn want(&self, field: &str, value: Value) {
+        self.wanted.send_modify(|wanted| {
+            wanted.version += 1;
+            wanted.fields.insert(field.to_owned(), value);
+        });
+    }
+}
+
+async fn tell(
+    reporter: Reporter,
+    mut wishes: watch::Receiver<Wanted>,
+    told: watch::Sender<u64>,
+    stop: Stop,
+    doubted: Arc<Notify>,
+) {
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
+    loop {
+        tokio::select! {
+            changed = wishes.changed() => if changed.is_err() { return },
+            // All of it is said again.
+            () = doubted.notified() => {}
+        }
+        let mut left_out = Vec::new();
+        loop {
+            let wanted = wishes.borrow_and_update().clone();
+            let mut body = Value::from(wanted.fields);
+            for field in &left_out {
+                body.as_object_mut().and_then(|fields| fields.remove(*field));
+            }
+            match reporter.write(body.clone()).await {
+                Ok(Written::Stored) => {
+                    backoff.reset();
+                    told.send_replace(wanted.version);
+                    failpoint!("progress.stored");
+                    break;
+                }
+                Ok(Written::Refused(why)) => {
+                    tracing::warn!(deployment = %reporter.id, why, "the claim is lost: ending the run politely");
+                    stop.request(StopReason::Fenced);
+                    return;
+                }
+                Err(error)
+                    if is_about_content(&error)
+                        && let Some(field) = leave_out(&mut body) =>
+                {
+                    tracing::error!(%error, field, "progress is refused for its content: it is sent without that");
+                    left_out.push(field);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "progress is not stored yet");
+                    sleep(backoff.after(&error)).await;
+                    // The board may have gone while the control plane was away; the final status says more.
+                    if wishes.has_changed().is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What a later life must know about a claim.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ClaimRecord {
+    pub(crate) deployment_id: Uuid,
+    pub(crate) attempt: i32,
+    pub(crate) claim_token: Uuid,
+    /// How far it got.
+    pub(crate) phase: Phase,
+    /// The state that it works on; none where `config_snapshot` names none that can be.
+    #[serde(default)]
+    pub(crate) state_key: Option<String>,
+}
+
+impl ClaimRecord {
+    /// Of a job that enters a phase.
+    pub(crate) fn new(job: &Job, phase: Phase) -> Self {
+        let Job { id, attempt, claim_token, .. } = *job;
+        Self { deployment_id: id, attempt, claim_token, phase, state_key: job.state_key() }
+    }
+
+    /// Keeps it on disk.
+    pub(crate) fn save(&self, path: &Path) -> io::Result<()> {
+        private_file(path, &serde_json::to_vec(self)?)
+    }
+
+    /// What an earlier life kept.
+    pub(crate) fn load(path: &Path) -> io::Result<Self> {
+        Ok(serde_json::from_slice(&std::fs::read(path)?)?)
+    }
+}
+
+#[cfg(test)]
+#[path = "final_status_tests.rs"]
+mod tests;

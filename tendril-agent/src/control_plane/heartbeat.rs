@@ -1,0 +1,187 @@
+//! One RPC each 15 s ± 20 %: the cluster is ONLINE, the leases go on, lost jobs are picked up, and each claim is told how it
+//! stands.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tendril_realtime::{Error, ErrorKind, Rest, Retry};
+use tokio::time::sleep;
+
+use crate::{
+    control_plane::{
+        auth::session::{self, failure},
+        backoff::{Beats, wish},
+        contract::FIRST,
+        lease::{ClaimState, Leases},
+    },
+    observability::health::Health,
+    telemetry,
+};
+
+/// The longest that one beat may take: an answer that comes later than the next beat is of no use.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest that the good-bye may take.
+const GOOD_BYE: Duration = Duration::from_secs(5);
+
+/// Beats.
+#[derive(Clone, Debug)]
+pub(crate) struct Heartbeat {
+    pub(crate) rest: Rest,
+    pub(crate) leases: Leases,
+    pub(crate) health: Health,
+    /// What it calls itself: a cluster may have several agents.
+    pub(crate) agent_name: String,
+    /// Whether the database is of the first contract, whose heartbeat asks for no name.
+    pub(crate) nameless: Arc<AtomicBool>,
+    /// Mean time between two beats.
+    pub(crate) period: Duration,
+    /// In which time after the start the first one falls.
+    pub(crate) spread: Duration,
+}
+
+/// What the database answers.
+#[derive(Deserialize)]
+struct Answer {
+    claims: Vec<ClaimState>,
+    #[serde(default)]
+    reaped: u64,
+    /// The contract that the database holds.
+    #[serde(default = "first")]
+    contract: u32,
+}
+
+const fn first() -> u32 {
+    FIRST
+}
+
+impl Heartbeat {
+    /// The first beat proves the token. While the control plane cannot be reached it is tried again; a refusal is final.
+    pub(crate) async fn first(&self) -> Result<(), Error> {
+        let mut beats = Beats::starting(self.period, self.spread);
+        sleep(beats.first()).await;
+        loop {
+            match self.beat().await {
+                Ok(()) => return Ok(()),
+                Err(error) if is_refusal(&error) => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, "the control plane does not answer yet: trying again");
+                    sleep(beats.missed(wish(&error))).await;
+                }
+            }
+        }
+    }
+
+    /// Beats for ever. Failures are said and survived: they never end a running job.
+    pub(crate) async fn run(self) {
+        let mut beats = Beats::starting(self.period, self.spread);
+        loop {
+            sleep(beats.answered()).await;
+            while let Err(error) = self.beat().await {
+                if is_refusal(&error) {
+                    tracing::error!(%error, "{}", advice(&error));
+                } else {
+                    tracing::warn!(%error, "a heartbeat failed");
+                }
+                sleep(beats.missed(wish(&error))).await;
+            }
+        }
+    }
+
+    /// Sets the cluster OFFLINE. Best effort: a silent agent is found out by its missing beats.
+    pub(crate) async fn good_bye(&self) {
+        let request =
+            self.rest.rpc("agent_offline", &self.named(json!({}))).timeout(GOOD_BYE).idempotent(true);
+        if let Err(error) = request.execute().await {
+            tracing::warn!(%error, "the cluster could not be set OFFLINE");
+        }
+    }
+
+    fn named(&self, mut arguments: Value) -> Value {
+        if !self.nameless.load(Ordering::Relaxed) {
+            arguments["agent"] = json!(self.agent_name);
+        }
+        arguments
+    }
+
+    async fn call(&self) -> Result<Answer, Error> {
+        let arguments = json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "claim_tokens": self.leases.tokens(),
+        });
+        let arguments = self.named(arguments);
+        self.rest.rpc("agent_heartbeat", &arguments).timeout(TIMEOUT).idempotent(true).value().await
+    }
+
+    async fn beat(&self) -> Result<(), Error> {
+        let mut answer = self.call().await;
+        // No function with these arguments: perhaps there is one without the name.
+        if answer.as_ref().is_err_and(|error| error.postgrest().is_some_and(|api| api.code == "PGRST202"))
+            && !self.nameless.swap(true, Ordering::Relaxed)
+        {
+            answer = self.call().await;
+        }
+        match answer {
+            Ok(answer) => {
+                self.nameless.store(answer.contract == FIRST, Ordering::Relaxed);
+                metrics::counter!(telemetry::HEARTBEATS, "result" => "ok").increment(1);
+                self.leases.learn(&answer.claims);
+                if answer.reaped > 0 {
+                    metrics::counter!(telemetry::JOBS_MOVED).increment(answer.reaped);
+                    tracing::info!(jobs = answer.reaped, "jobs of lost agents were moved on");
+                }
+                self.health.learn_contract(answer.contract);
+                self.health.heard();
+                Ok(())
+            }
+            Err(error) => {
+                let result = if is_refusal(&error) { "refused" } else { "failed" };
+                metrics::counter!(telemetry::HEARTBEATS, "result" => result).increment(1);
+                self.health.unheard(&error.to_string());
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Whether the server understood and said no. Trying again with the same token cannot help.
+fn is_refusal(error: &Error) -> bool {
+    session::is_refusal(error)
+        || matches!(error.kind(), ErrorKind::Postgrest(_))
+            && matches!(error.retry(), Retry::Never | Retry::RefreshToken)
+}
+
+/// What to do about a refusal.
+pub(crate) fn advice(error: &Error) -> &'static str {
+    if failure(error).is_some() {
+        return "the agent's API key gets no machine token";
+    }
+    let Some(api) = error.postgrest() else { return "look at the network and at the project's status" };
+    match (api.status, api.code.as_str()) {
+        (_, "TD003") => {
+            "the control plane does not know this token's cluster: use the API key or token of an existing cluster of this project"
+        }
+        (_, "TD004") => "this cluster was revoked: ask for a new cluster and its API key",
+        (401, "PGRST303") => "the machine token has expired: give the agent a new one",
+        (401, _) => {
+            "the control plane does not accept the machine token or the API key: use those of this project"
+        }
+        (403, _) | (_, "42501") => {
+            "the machine token's role may not do this: use a token with the role tendril_agent of this project"
+        }
+        (404, _) => {
+            "the database lacks the agent's functions: apply supabase/migrations to it, and check SUPABASE_URL"
+        }
+        _ => "the control plane refused the heartbeat",
+    }
+}
+
+#[cfg(test)]
+#[path = "heartbeat_tests.rs"]
+mod tests;

@@ -1,0 +1,60 @@
+use serde_json::Value;
+use uuid::Uuid;
+use wiremock::ResponseTemplate;
+
+use super::*;
+use crate::{
+    job::spec::Job,
+    process::cancellation::StopReason,
+    testing::{ControlPlane, refusal},
+};
+
+fn heartbeat(plane: &ControlPlane) -> Heartbeat {
+    Heartbeat {
+        rest: plane.rest(),
+        leases: Leases::default(),
+        health: Health::default(),
+        agent_name: "pod-0".to_owned(),
+        nameless: Arc::default(),
+        period: Duration::from_millis(20),
+        spread: Duration::ZERO,
+    }
+}
+
+#[tokio::test]
+async fn a_refused_first_beat_is_final_and_says_what_to_do() {
+    for (status, code, part) in [
+        (400, "TD003", "does not know this token's cluster"),
+        (400, "TD004", "was revoked"),
+        (401, "PGRST301", "does not accept the machine token"),
+        (401, "PGRST303", "has expired"),
+        (403, "42501", "role"),
+        (404, "PGRST202", "supabase/migrations"),
+    ] {
+        let plane = ControlPlane::start().await;
+        plane.answer_next("agent_heartbeat", refusal(status, code));
+        if code == "PGRST202" {
+            // It asks once more, as agents of the first contract did.
+            plane.answer_next("agent_heartbeat", refusal(status, code));
+        }
+        let heartbeat = heartbeat(&plane);
+        let error = heartbeat.first().await.unwrap_err();
+        assert!(advice(&error).contains(part), "{code}: {}", advice(&error));
+        assert!(heartbeat.health.ready().is_err());
+    }
+}
+
+#[tokio::test]
+async fn the_first_beat_waits_for_a_control_plane_that_is_away_and_tells_the_jobs() {
+    let plane = ControlPlane::start().await;
+    plane.answer_next("agent_heartbeat", refusal(503, ""));
+    let heartbeat = heartbeat(&plane);
+    let job = Job { id: Uuid::nil(), attempt: 1, claim_token: Uuid::from_u128(5), config: Value::Null };
+    let lease = heartbeat.leases.hold(&job);
+    let claim = json!({"claim_token": job.claim_token, "mine": true, "cancel_requested": true, "status": "PROCESSING"});
+    let answer = json!({"now": "2026-01-01T00:00:00Z", "cluster": {}, "claims": [claim], "reaped": 0});
+    plane.answer_next("agent_heartbeat", ResponseTemplate::new(200).set_body_json(answer));
+    heartbeat.first().await.unwrap();
+    assert_eq!(lease.stop.requested(), Some(StopReason::Cancelled));
+    assert_eq!(heartbeat.health.ready(), Ok(()));
+}

@@ -1,0 +1,273 @@
+//! The claims that this agent holds, and what the control plane says about them.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use serde::Deserialize;
+use tokio::sync::Notify;
+use tracing::Span;
+use uuid::Uuid;
+
+use crate::{
+    control_plane::contract::known,
+    dispatch::disk_guard::Shortage,
+    job::spec::{Job, Phase, Status},
+    process::cancellation::{Stop, StopReason},
+};
+
+/// How many cancels of claims that nobody holds are kept. They are rare, and most are of other agents of the cluster.
+const EARLY: usize = 256;
+
+/// Every claim of this agent. Clones share them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Leases {
+    held: Arc<Mutex<HashMap<Uuid, Held>>>,
+    /// Claims that nobody holds and whose jobs are cancelled: the cancel may overtake the answer to the claim.
+    early: Arc<Mutex<VecDeque<Uuid>>>,
+}
+
+/// What is told about a claim reaches its job here.
+#[derive(Clone, Debug)]
+struct Held {
+    /// The name of the job's directory.
+    attempt: String,
+    stop: Stop,
+    doubted: Arc<Notify>,
+    span: Span,
+}
+
+/// One held claim; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    leases: Leases,
+    claim_token: Uuid,
+    /// How the job learns that it must end.
+    pub(crate) stop: Stop,
+    /// How it learns that the row says `UNKNOWN` of it: it has to say again where it is.
+    pub(crate) doubted: Arc<Notify>,
+}
+
+/// What a heartbeat answers about one claim.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct ClaimState {
+    /// The claim.
+    pub(crate) claim_token: Uuid,
+    /// Whether the database still counts it as this agent's running job.
+    pub(crate) mine: bool,
+    /// Whether the user asked to cancel it.
+    #[serde(default)]
+    pub(crate) cancel_requested: bool,
+    /// The job's status; none where no job has this claim any more, or where it is one of a later contract.
+    #[serde(default, deserialize_with = "known")]
+    pub(crate) status: Option<Status>,
+    /// The phase that the row says; none where it is one of a later contract.
+    #[serde(default, deserialize_with = "known")]
+    pub(crate) phase: Option<Phase>,
+}
+
+impl Leases {
+    /// Holds the claim of a job that was won.
+    pub(crate) fn hold(&self, job: &Job) -> Lease {
+        let held = Held {
+            attempt: job.attempt_name(),
+            stop: Stop::default(),
+            doubted: Arc::default(),
+            span: job.span(),
+        };
+        self.held().insert(job.claim_token, held.clone());
+        // Looked at after the claim is held: a cancel is told to the one or found here.
+        if self.early().contains(&job.claim_token) {
+            held.stop.request(StopReason::Cancelled);
+        }
+        Lease { leases: self.clone(), claim_token: job.claim_token, stop: held.stop, doubted: held.doubted }
+    }
+
+    /// The claims to tell the database about.
+    pub(crate) fn tokens(&self) -> Vec<Uuid> {
+        self.held().keys().copied().collect()
+    }
+
+    /// Passes on what the database said.
+    pub(crate) fn learn(&self, claims: &[ClaimState]) {
+        for claim in claims {
+            let Some(held) = self.held().get(&claim.claim_token).cloned() else { continue };
+            if let Some(reason) = claim.verdict() {
+                if reason == StopReason::Fenced && held.stop.requested().is_none() {
+                    let _job = held.span.enter();
+                    tracing::warn!(
+                        deployment_claim = %claim.claim_token, status = ?claim.status,
+                        "the control plane does not count this claim as ours any more: ending its run politely"
+                    );
+                }
+                held.stop.request(reason);
+            } else if claim.phase == Some(Phase::Unknown) {
+                held.doubted.notify_one();
+            }
+        }
+    }
+
+    /// The user asked to cancel the job of this claim, which may be one that this agent is about to hold, or another's.
+    pub(crate) fn cancel(&self, claim_token: Uuid) {
+        let mut early = self.early();
+        match self.held().get(&claim_token) {
+            Some(held) => held.stop.request(StopReason::Cancelled),
+            None if early.contains(&claim_token) => {}
+            None => {
+                early.truncate(EARLY - 1);
+                early.push_front(claim_token);
+            }
+        }
+    }
+
+    /// Ends the job of this attempt, which takes most of the disk; unless one is ending already, and about to make room.
+    pub(crate) fn make_room(&self, attempt: &str, shortage: Shortage) {
+        let held = self.held();
+        if held.values().all(|held| held.stop.requested().is_none())
+            && let Some(held) = held.values().find(|held| held.attempt == attempt)
+        {
+            tracing::error!(attempt, "{shortage}: it is stopped");
+            held.stop.request(StopReason::DiskFull(shortage));
+        }
+    }
+
+    /// Whether no job is held.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.held().is_empty()
+    }
+
+    /// Ends every job.
+    pub(crate) fn stop_all(&self, reason: StopReason) {
+        self.held().values().for_each(|held| held.stop.request(reason));
+    }
+
+    /// Cuts every job's patience short.
+    pub(crate) fn hasten_all(&self) {
+        self.held().values().for_each(|held| held.stop.hasten());
+    }
+
+    fn early(&self) -> MutexGuard<'_, VecDeque<Uuid>> {
+        self.early.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<Uuid, Held>> {
+        // Nothing that holds the lock can leave the map in halves.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.leases.held().remove(&self.claim_token);
+    }
+}
+
+impl ClaimState {
+    /// Whether the job must end, and why.
+    fn verdict(&self) -> Option<StopReason> {
+        let apply_began = self.phase.is_none_or(Phase::changes_the_world);
+        match (self.mine, self.cancel_requested, self.status) {
+            (true, true, _) | (false, _, Some(Status::Cancelled)) => Some(StopReason::Cancelled),
+            (true, false, _) => None,
+            // It was given up as lost while we could not be heard, and handed to nobody: the true result is still welcome. But
+            // what was given up before its apply began must not begin it: the user was told that nothing was changed.
+            (false, _, Some(Status::Failed)) if apply_began => None,
+            (false, _, _) => Some(StopReason::Fenced),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn after(answer: &Value) -> Option<StopReason> {
+        let leases = Leases::default();
+        let job = Job { id: Uuid::nil(), attempt: 1, claim_token: Uuid::new_v4(), config: Value::Null };
+        let lease = leases.hold(&job);
+        let mut answer = answer.clone();
+        answer["claim_token"] = json!(job.claim_token);
+        leases.learn(&[serde_json::from_value(answer).unwrap()]);
+        lease.stop.requested()
+    }
+
+    #[test]
+    fn what_the_database_says_decides() {
+        let ours = json!({"mine": true, "cancel_requested": false, "status": "PROCESSING"});
+        assert_eq!(after(&ours), None);
+        let cancelled = json!({"mine": true, "cancel_requested": true, "status": "PROCESSING"});
+        assert_eq!(after(&cancelled), Some(StopReason::Cancelled));
+        let handed_on =
+            json!({"mine": false, "deployment_id": null, "cancel_requested": false, "status": null});
+        assert_eq!(after(&handed_on), Some(StopReason::Fenced));
+        let of_a_later_contract = |mine| json!({"mine": mine, "status": "SUSPENDED", "suspended_by": "x"});
+        assert_eq!(after(&of_a_later_contract(true)), None);
+        assert_eq!(after(&of_a_later_contract(false)), Some(StopReason::Fenced));
+        let given_up = |phase: &str| json!({"mine": false, "cancel_requested": false, "status": "FAILED", "phase": phase});
+        assert_eq!(after(&given_up("APPLY")), None);
+        assert_eq!(after(&given_up("UNKNOWN")), None);
+        assert_eq!(after(&given_up("PLAN")), Some(StopReason::Fenced));
+        assert_eq!(after(&given_up("APPROVAL")), Some(StopReason::Fenced));
+    }
+
+    #[tokio::test]
+    async fn a_job_of_which_the_row_says_unknown_is_asked_where_it_is() {
+        let leases = Leases::default();
+        let job = Job { id: Uuid::nil(), attempt: 1, claim_token: Uuid::new_v4(), config: Value::Null };
+        let lease = leases.hold(&job);
+        let answer =
+            json!({"claim_token": job.claim_token, "mine": true, "status": "PROCESSING", "phase": "UNKNOWN"});
+        leases.learn(&[serde_json::from_value(answer).unwrap()]);
+        lease.doubted.notified().await;
+        assert_eq!(lease.stop.requested(), None);
+    }
+
+    #[test]
+    fn one_job_at_a_time_makes_room() {
+        let leases = Leases::default();
+        let shortage = Shortage { used: 2, limit: 1, free: 9, own: 2 };
+        let job = |n| Job {
+            id: Uuid::from_u128(n),
+            attempt: 1,
+            claim_token: Uuid::from_u128(n),
+            config: Value::Null,
+        };
+        let (one, two) = (leases.hold(&job(1)), leases.hold(&job(2)));
+        leases.make_room("somebody-else.1", shortage);
+        assert_eq!((one.stop.requested(), two.stop.requested()), (None, None));
+        leases.make_room(&job(2).attempt_name(), shortage);
+        leases.make_room(&job(1).attempt_name(), shortage);
+        assert_eq!(
+            (one.stop.requested(), two.stop.requested()),
+            (None, Some(StopReason::DiskFull(shortage)))
+        );
+    }
+
+    #[test]
+    fn a_cancel_that_overtakes_the_answer_to_its_claim_is_kept() {
+        let leases = Leases::default();
+        let job = Job { id: Uuid::nil(), attempt: 1, claim_token: Uuid::new_v4(), config: Value::Null };
+        leases.cancel(job.claim_token);
+        for _ in 1..EARLY {
+            leases.cancel(Uuid::new_v4());
+        }
+        assert_eq!(leases.hold(&job).stop.requested(), Some(StopReason::Cancelled));
+        leases.cancel(Uuid::new_v4());
+        assert_eq!(leases.early().len(), EARLY, "cancels of others take no room for ever");
+    }
+
+    #[test]
+    fn a_claim_is_told_until_it_is_dropped() {
+        let leases = Leases::default();
+        let job = Job { id: Uuid::nil(), attempt: 1, claim_token: Uuid::new_v4(), config: Value::Null };
+        let lease = leases.hold(&job);
+        assert_eq!(leases.tokens(), [job.claim_token]);
+        leases.cancel(job.claim_token);
+        assert_eq!(lease.stop.requested(), Some(StopReason::Cancelled));
+        drop(lease);
+        assert_eq!(leases.tokens(), [] as [Uuid; 0]);
+    }
+}

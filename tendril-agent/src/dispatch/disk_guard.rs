@@ -1,0 +1,322 @@
+//! How full the work directory is: above its limit no job is claimed, and the one that takes most of it is stopped.
+
+use std::{
+    collections::HashSet,
+    fmt, fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::{os::file_lock, telemetry, template::workspace::Workspace, terraform::provider_cache};
+
+/// Below this much free space it is the same: Terraform could not write its state.
+const LEAST_FREE: u64 = 64 * 1024 * 1024;
+const MIB: u64 = 1024 * 1024;
+/// Below this much free space (or a fifth of a small file system) kept providers go: one takes up to a gigabyte and more.
+const ROOM: u64 = 2 * 1024 * 1024 * 1024;
+
+/// What was measured last. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Disk {
+    used: Arc<AtomicU64>,
+    /// The most there is to have, until it was measured.
+    full: Arc<AtomicU64>,
+}
+
+/// Why there is no room, as far as one job is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shortage {
+    /// Bytes in the work directory.
+    pub(crate) used: u64,
+    /// Bytes that it may hold.
+    pub(crate) limit: u64,
+    /// Bytes that are left on its disk.
+    pub(crate) free: u64,
+    /// Bytes of this job.
+    pub(crate) own: u64,
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [used, limit, free, own] = [self.used, self.limit, self.free, self.own].map(|bytes| bytes / MIB);
+        if self.used > self.limit {
+            write!(
+                f,
+                "The agent's work directory held {used} MiB, and its limit is {limit} MiB (--work-limit / TENDRIL_WORK_LIMIT)"
+            )?;
+        } else {
+            let least = LEAST_FREE / MIB;
+            write!(
+                f,
+                "Only {free} MiB were free on the disk of the agent's work directory, and {least} MiB are kept for states"
+            )?;
+        }
+        write!(f, "; this job had most of it, {own} MiB")
+    }
+}
+
+impl Disk {
+    /// Measures; blocks for as long as it takes to walk the directory. Where it is too full, or the file system nearly is,
+    /// kept providers that no run works with are thrown away, those first that no run used for longest. Where that is not
+    /// enough, `throw_away`, told how much is wanted, removes what else was kept to save a download. Answers the attempt that takes most, by the
+    /// name of its directory, if there is too little room all the same; unless others filled the disk, so that the end of
+    /// jobs would help nobody.
+    pub(crate) fn measure(
+        &self,
+        work_dir: &Path,
+        plugins: Option<&Path>,
+        limit: u64,
+        throw_away: impl FnOnce(u64),
+    ) -> Option<(String, Shortage)> {
+        self.judge(work_dir, plugins, limit, || Space::of(work_dir), throw_away)
+    }
+
+    fn judge(
+        &self,
+        work_dir: &Path,
+        plugins: Option<&Path>,
+        limit: u64,
+        space: impl Fn() -> Space,
+        throw_away: impl FnOnce(u64),
+    ) -> Option<(String, Shortage)> {
+        let wanted =
+            |used: u64, there: Space| used.saturating_sub(limit).max(there.room().saturating_sub(there.free));
+        let (mut used, mut there) = (usage(work_dir), space());
+        let short = wanted(used, there);
+        if let Some(plugins) = plugins.filter(|plugins| short > 0 && plugins.starts_with(work_dir)) {
+            match prune(plugins, work_dir, short) {
+                Ok(0) => {}
+                Ok(freed) => {
+                    tracing::warn!(
+                        used,
+                        limit,
+                        free = there.free,
+                        freed,
+                        "the disk was too full: kept providers were removed"
+                    );
+                    (used, there) = (usage(work_dir), space());
+                }
+                Err(error) => tracing::error!(%error, "kept providers cannot be removed"),
+            }
+        }
+        let short = wanted(used, there);
+        if short > 0 {
+            throw_away(short);
+            (used, there) = (usage(work_dir), space());
+        }
+        let free = there.free;
+        let is_full = used > limit || free < LEAST_FREE;
+        if is_full && self.full.load(Ordering::Relaxed) == 0 {
+            tracing::error!(
+                used,
+                limit,
+                free,
+                "the work directory is too full: no job is claimed until there is room"
+            );
+        }
+        self.used.store(used, Ordering::Relaxed);
+        self.full.store(is_full.into(), Ordering::Relaxed);
+        gauge(telemetry::WORK_BYTES, used);
+        gauge(telemetry::WORK_LIMIT, limit);
+        gauge(telemetry::DISK_FREE, free);
+        let attempts = if is_full { attempts(work_dir) } else { Vec::new() };
+        let together: u64 = attempts.iter().map(|(_, bytes)| bytes).sum();
+        let helps = used > limit || free.saturating_add(together) >= LEAST_FREE;
+        let (name, own) = attempts.into_iter().max_by_key(|(_, bytes)| *bytes).filter(|_| helps)?;
+        Some((name, Shortage { used, limit, free, own }))
+    }
+
+    /// Whether there is no room for another job.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed) != 0
+    }
+
+    /// Bytes in the work directory.
+    pub(crate) fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+}
+
+/// Bytes of a file system.
+#[derive(Clone, Copy, Debug)]
+struct Space {
+    free: u64,
+    total: u64,
+}
+
+impl Space {
+    /// Of the file system with this directory. Where it does not say, there is always room.
+    fn of(dir: &Path) -> Self {
+        rustix::fs::statvfs(dir).map_or(Self { free: u64::MAX, total: u64::MAX }, |stat| Self {
+            free: stat.f_bavail.saturating_mul(stat.f_frsize),
+            total: stat.f_blocks.saturating_mul(stat.f_frsize),
+        })
+    }
+
+    /// What should be free, so that the next run finds room for a provider.
+    fn room(self) -> u64 {
+        ROOM.min(self.total / 5)
+    }
+}
+
+/// Removes kept providers until that much is free; answers how much is. Nobody fills the directory meanwhile; while somebody
+/// does, nothing is removed.
+fn prune(plugins: &Path, work_dir: &Path, wanted: u64) -> io::Result<u64> {
+    let Some(_turn) = file_lock::take_plugins(plugins)? else { return Ok(0) };
+    let attempts = fs::read_dir(work_dir)?.filter_map(Result::ok).map(|entry| Workspace::at(entry.path()));
+    let needed: HashSet<PathBuf> =
+        attempts.flat_map(|attempt| provider_cache::in_use(&attempt.data_dir())).collect();
+    let mut kept = provider_cache::versions(&plugins.canonicalize()?);
+    kept.retain(|(version, _)| !needed.contains(version));
+    kept.sort_by_key(|(_, used)| *used);
+    let mut freed = 0;
+    for (version, _) in kept {
+        if freed >= wanted {
+            break;
+        }
+        let size = usage(&version);
+        fs::remove_dir_all(&version)?;
+        freed += size;
+        // Its version's folder, if this was the only platform.
+        let _others = version.parent().map(fs::remove_dir);
+    }
+    Ok(freed)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge of bytes need not be exact above 2^53")]
+fn gauge(name: &'static str, bytes: u64) {
+    metrics::gauge!(name).set(bytes as f64);
+}
+
+/// The attempts' directories, and how much each takes.
+fn attempts(work_dir: &Path) -> Vec<(String, u64)> {
+    let entries = fs::read_dir(work_dir).into_iter().flatten().filter_map(Result::ok);
+    let attempts = entries.filter(|entry| entry.path().join("claim.json").exists());
+    attempts.map(|entry| (entry.file_name().to_string_lossy().into_owned(), usage(&entry.path()))).collect()
+}
+
+/// Bytes that files below a directory take on the disk. Links are not followed; what is removed meanwhile counts nothing.
+pub(crate) fn usage(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
+    let size = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => usage(&entry.path()),
+        Ok(meta) => meta.blocks() * 512,
+        Err(_) => 0,
+    };
+    entries.map(size).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    /// A kept version of so many bytes that was used so many days ago.
+    fn keep(plugins: &Path, version: &str, size: usize, days: u64) -> PathBuf {
+        let dir = plugins.join(format!("registry.terraform.io/hashicorp/aws/{version}/linux_amd64"));
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("terraform-provider-aws"), vec![1; size]).unwrap();
+        let used = SystemTime::now() - Duration::from_secs(days * 86_400);
+        fs::File::open(&dir).unwrap().set_modified(used).unwrap();
+        dir
+    }
+
+    /// A run that works with a version, as Terraform links to it.
+    fn run_with(work: &Path, version: &Path) -> Workspace {
+        let run = Workspace::at(work.join("a-run"));
+        let links = run.data_dir().join("providers/registry.terraform.io/hashicorp/aws/2.0.0");
+        fs::create_dir_all(&links).unwrap();
+        std::os::unix::fs::symlink(version, links.join("linux_amd64")).unwrap();
+        run
+    }
+
+    const PLENTY: Space = Space { free: u64::MAX, total: u64::MAX };
+
+    #[test]
+    fn above_the_limit_providers_go_that_no_run_needs_the_oldest_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let plugins = dir.path().join("plugins");
+        let oldest = keep(&plugins, "1.0.0", 200_000, 9);
+        let needed = keep(&plugins, "2.0.0", 200_000, 99);
+        let newest = keep(&plugins, "3.0.0", 200_000, 1);
+        let run = run_with(dir.path(), &needed);
+        let disk = Disk::default();
+        let judge = |limit| disk.judge(dir.path(), Some(&plugins), limit, || PLENTY, |_| {});
+        judge(1_000_000);
+        assert!(!disk.is_full() && disk.used() >= 600_000, "{}", disk.used());
+        judge(500_000);
+        assert!(!disk.is_full() && !oldest.exists() && newest.exists());
+
+        // Whoever is just about to link to one has the turn.
+        let turn = file_lock::take_plugins(&plugins).unwrap().unwrap();
+        judge(100_000);
+        assert!(disk.is_full() && newest.exists());
+        drop(turn);
+        judge(100_000);
+        assert!(disk.is_full() && !newest.exists() && needed.exists(), "a run needs it");
+        fs::remove_dir_all(run.data_dir()).unwrap();
+        judge(100_000);
+        assert!(!disk.is_full() && !needed.exists());
+    }
+
+    #[test]
+    fn a_file_system_that_is_nearly_full_loses_old_providers_long_before_the_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let plugins = dir.path().join("plugins");
+        let old = keep(&plugins, "1.0.0", 200_000, 9);
+        let new = keep(&plugins, "2.0.0", 200_000, 1);
+        let disk = Disk::default();
+        // 10 GiB, as the chart's volume, with the limit of the same size.
+        let total = 10 * 1024 * 1024 * 1024;
+        let judge = |free| disk.judge(dir.path(), Some(&plugins), total, || Space { free, total }, |_| {});
+        judge(ROOM);
+        assert!(old.exists());
+        judge(ROOM - 100_000);
+        assert!(!old.exists() && new.exists() && !disk.is_full());
+        // A small volume is not emptied again and again.
+        let small =
+            |free| disk.judge(dir.path(), Some(&plugins), total, || Space { free, total: ROOM / 2 }, |_| {});
+        small(ROOM / 4);
+        assert!(new.exists());
+    }
+
+    #[test]
+    fn what_a_run_used_is_not_the_oldest() {
+        let dir = tempfile::tempdir().unwrap();
+        let plugins = dir.path().join("plugins");
+        let used = keep(&plugins, "2.0.0", 200_000, 9);
+        let other = keep(&plugins, "3.0.0", 200_000, 1);
+        let run = run_with(dir.path(), &used);
+        provider_cache::mark_used(&run.data_dir());
+        fs::remove_dir_all(run.data_dir()).unwrap();
+        Disk::default().judge(dir.path(), Some(&plugins), 350_000, || PLENTY, |_| {});
+        assert!(used.exists() && !other.exists());
+    }
+
+    #[test]
+    fn the_attempt_that_takes_most_is_named_with_the_limit_and_its_setting() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, size) in [("small.1", 2), ("large.2", 5), ("no-attempt", 9)] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            fs::write(dir.path().join(name).join("file"), vec![1; size << 20]).unwrap();
+        }
+        for name in ["small.1", "large.2"] {
+            fs::write(dir.path().join(name).join("claim.json"), "{}").unwrap();
+        }
+        let disk = Disk::default();
+        assert_eq!(disk.measure(dir.path(), None, 32 << 20, |_| {}), None);
+        let (name, shortage) = disk.measure(dir.path(), None, 4 << 20, |_| {}).unwrap();
+        assert_eq!(name, "large.2");
+        assert_eq!(
+            shortage.to_string(),
+            "The agent's work directory held 16 MiB, and its limit is 4 MiB (--work-limit / TENDRIL_WORK_LIMIT); this job had most of it, 5 MiB"
+        );
+        let free = Shortage { used: 0, free: 3 << 20, ..shortage }.to_string();
+        assert!(free.starts_with("Only 3 MiB were free on the disk"), "{free}");
+    }
+}

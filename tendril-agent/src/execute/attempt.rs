@@ -1,0 +1,326 @@
+//! One job from its claim to its stored end: workspace → cost → init → plan → apply → output → report.
+
+use std::{io, sync::Arc, time::Instant};
+
+use tendril_realtime::Rest;
+use tokio::task::JoinHandle;
+use tracing::Instrument as _;
+
+use crate::{
+    config::settings::Config,
+    control_plane::{
+        final_status::{ClaimRecord, FinalStatus, ProgressBoard, Reporter, Written},
+        lease::Lease,
+    },
+    dispatch::{drain::Drain, registry::Roster},
+    execute::{
+        approval::Approvals,
+        stages::{Results, Run},
+    },
+    job::spec::{Ending, ErrorCode, Failure, Job, Order, Phase, state_key},
+    logs::{spool::LogSpool, upload::LogSink, writer::LogWriter},
+    os::failpoint::failpoint,
+    process::{
+        cancellation::StopReason,
+        orphans,
+        runner::{Rung, Runner},
+    },
+    redaction::redactor::Redactor,
+    telemetry,
+    template::workspace::Workspace,
+    terraform::{
+        executor::{Halt, Log, blocking},
+        state::{backend::State, errored_state::Rescue},
+    },
+};
+
+/// What every job of this agent needs.
+#[derive(Clone)]
+pub(crate) struct Road {
+    pub(crate) config: Arc<Config>,
+    pub(crate) rest: Rest,
+    pub(crate) runner: Arc<dyn Runner>,
+    /// Jobs that wait for a person's word.
+    pub(crate) approvals: Approvals,
+    /// Who shows which jobs run.
+    pub(crate) roster: Roster,
+    /// What no log of this agent may show; each job's redactor is an heir of it.
+    pub(crate) secrets: Redactor,
+    /// The end of the agent.
+    pub(crate) drain: Drain,
+}
+
+impl Road {
+    /// Takes a job to its end. Everything it learns is stored, or waits on disk for the next life of the agent.
+    pub(crate) async fn travel(&self, job: Job, lease: &Lease) {
+        let opened = self.open_workspace(&job).await;
+        self.go(job, lease, opened, Start::Workspace).await;
+    }
+
+    /// Goes on with a job whose plan waits for approval since an earlier life of the agent.
+    pub(crate) async fn resume(&self, job: Job, lease: &Lease, workspace: Workspace) {
+        let opened = self.reopen_workspace(&job, workspace).await;
+        self.go(job, lease, opened, Start::Approval).await;
+    }
+
+    async fn go(&self, job: Job, lease: &Lease, opened: io::Result<Opened>, start: Start) {
+        let reporter = Reporter::new(self.rest.clone(), job.id, job.claim_token);
+        match opened {
+            Ok(Opened { workspace, log, upload }) => {
+                match self.run(&job, &workspace, log, &reporter, lease, start).await {
+                    Some(end) => self.report(workspace, end, upload, &reporter).await,
+                    // It goes on in the agent's next life; what it said so far is stored, or is then.
+                    None => drop(upload.await),
+                }
+            }
+            Err(error) => {
+                let failure = Failure::internal("the agent's work directory cannot be used", &error);
+                let end = FinalStatus::new(&Ending::Failed(failure), None, None);
+                note_written(&reporter.finish(&end).await);
+            }
+        }
+    }
+
+    /// Makes the attempt's directory and sets its log in motion.
+    async fn open_workspace(&self, job: &Job) -> io::Result<Opened> {
+        let rules = self.config.spool_rules();
+        let (config, made) = (Arc::clone(&self.config), job.clone());
+        let (workspace, spool, reader) = blocking(move || {
+            let workspace = Workspace::create(&config.work_dir, &made)?;
+            failpoint!("workspace.made");
+            ClaimRecord::new(&made, Phase::Claimed).save(&workspace.claim_file())?;
+            failpoint!("workspace.claimed");
+            let (spool, reader) = LogSpool::create(&workspace.log_dir(), rules)?;
+            failpoint!("workspace.logging");
+            Ok((workspace, spool, reader))
+        })
+        .await?;
+        let sink = LogSink::new(self.rest.clone(), job.id, job.attempt, rules.flush_after);
+        let upload = tokio::spawn(sink.upload(reader).in_current_span());
+        Ok(Opened { workspace, log: self.log(spool), upload })
+    }
+
+    /// Sets the log of an attempt in motion that an earlier life left.
+    async fn reopen_workspace(&self, job: &Job, workspace: Workspace) -> io::Result<Opened> {
+        let rules = self.config.spool_rules();
+        let log_dir = workspace.log_dir();
+        let (spool, mut reader) = blocking(move || LogSpool::resume(&log_dir, rules)).await?;
+        let mut sink = LogSink::new(self.rest.clone(), job.id, job.attempt, rules.flush_after);
+        let upload = async move {
+            reader.skip_to(sink.last_stored().await)?;
+            sink.upload(reader).await
+        };
+        let upload = tokio::spawn(upload.in_current_span());
+        Ok(Opened { workspace, log: self.log(spool), upload })
+    }
+
+    fn log(&self, spool: LogSpool) -> Log {
+        let redactor = self.secrets.heir();
+        Log { writer: LogWriter::start(spool, redactor.clone()), redactor }
+    }
+
+    /// Runs the job, closes its log, and keeps its end on disk; none, if it waits for approval and the agent ends.
+    async fn run(
+        &self,
+        job: &Job,
+        workspace: &Workspace,
+        log: Log,
+        reporter: &Reporter,
+        lease: &Lease,
+        start: Start,
+    ) -> Option<FinalStatus> {
+        let started = Instant::now();
+        let stop = &lease.stop;
+        let board = ProgressBoard::start(reporter.clone(), lease);
+        let place = self.roster.enter(job);
+        let mut run = Run {
+            road: self,
+            job,
+            workspace,
+            log: &log,
+            board: &board,
+            place: &place,
+            stop,
+            results: Results::default(),
+        };
+        let halted = match start {
+            Start::Workspace => run.begin().await,
+            Start::Approval => run.resume().await,
+        };
+        if matches!(halted, Err(Halt::Waiting)) {
+            log.writer.remark("The agent stops; the plan goes on waiting for approval.").await;
+            return None;
+        }
+        let Results { estimate, changes, outputs, commit } = run.results;
+        let rescued = self.clear(job, workspace).await;
+        let ending = with_rescue(ending(halted, stop.requested()), &rescued);
+        let took = started.elapsed().as_secs_f64();
+        metrics::histogram!(telemetry::JOB_SECONDS).record(took);
+        log.writer
+            .remark(match &ending {
+                Ending::Success => format!("Done in {took:.1} s."),
+                Ending::Failed(failure) => format!("Failed after {took:.1} s: {}", failure.message),
+                Ending::Cancelled(how) => format!("{how} ({took:.1} s)"),
+            })
+            .await;
+        let outputs = outputs.map(|outputs| {
+            outputs.into_iter().map(|(name, value)| (name, log.redactor.redact_json(value))).collect()
+        });
+        let mut end = FinalStatus::new(&ending, changes, outputs).with_cost(estimate);
+        end.template_commit = commit;
+        end.error_message = end.error_message.map(|message| log.redactor.redact(&message).into_owned());
+        failpoint!("ending.made");
+        keep(&end, workspace).await;
+        failpoint!("ending.kept");
+        Some(end)
+    }
+
+    /// Removes what Terraform worked on; answers what became of state that it could not store.
+    async fn clear(&self, job: &Job, workspace: &Workspace) -> Rescue {
+        let Ok(order) = Order::parse(&job.config) else { return Rescue::Nothing };
+        let (state, workspace) = (self.state(&order, job), workspace.clone());
+        let cleared = blocking(move || {
+            // Nothing may work in a directory that is being removed, or outlive its job.
+            orphans::kill(&workspace.data_dir());
+            Ok(workspace.clear_run(&state))
+        });
+        cleared.await.unwrap_or_else(|error| {
+            tracing::error!(%error, "the removal of a workspace broke off");
+            Rescue::Nothing
+        })
+    }
+
+    /// The last line first, then the status that says how many there are.
+    async fn report(
+        &self,
+        workspace: Workspace,
+        mut end: FinalStatus,
+        upload: JoinHandle<io::Result<u64>>,
+        reporter: &Reporter,
+    ) {
+        match upload.await {
+            Ok(Ok(chunks)) => {
+                failpoint!("ending.uploaded");
+                end.log_count = Some(chunks);
+                // A later life then knows that the log is complete, and adds nothing to it.
+                keep(&end, &workspace).await;
+                failpoint!("ending.counted");
+            }
+            Ok(Err(error)) => tracing::error!(%error, "the log spool cannot be read; the log has a gap"),
+            Err(error) => tracing::error!(%error, "the upload of the log broke off"),
+        }
+        metrics::counter!(telemetry::JOBS_ENDED, "status" => end.status.as_str()).increment(1);
+        note_written(&reporter.finish(&end).await);
+        failpoint!("ending.stored");
+        if let Err(error) = blocking(move || workspace.remove()).await {
+            tracing::error!(%error, "a finished job's directory is kept");
+        }
+        failpoint!("ending.removed");
+    }
+
+    /// The state that a job works on.
+    pub(crate) fn state(&self, order: &Order, job: &Job) -> State {
+        let key = state_key(&order.origin.key(), order.stack.as_deref(), job.id);
+        self.config.state_backend.of(&self.config.state_dir, &key)
+    }
+}
+
+/// Where a run begins.
+#[derive(Clone, Copy, Debug)]
+enum Start {
+    /// At the first station.
+    Workspace,
+    /// At the approval, with the plan that an earlier life made.
+    Approval,
+}
+
+/// An attempt whose log is in motion.
+struct Opened {
+    workspace: Workspace,
+    log: Log,
+    /// Ends with the number of stored chunks.
+    upload: JoinHandle<io::Result<u64>>,
+}
+
+/// Says where the only copy of the newest state is.
+fn with_rescue(ending: Ending, rescue: &Rescue) -> Ending {
+    let Some(told) = rescue.told() else { return ending };
+    let stuck = matches!(rescue, Rescue::Stuck(..));
+    match ending {
+        Ending::Cancelled(how) => Ending::Cancelled(format!("{how}\n{told}")),
+        // First, so that it is not what is cut off of a long message.
+        Ending::Failed(Failure { code, message }) => {
+            let code = if stuck { ErrorCode::StateNotStored } else { code };
+            Ending::Failed(Failure::new(code, format!("{told}\n{message}")))
+        }
+        Ending::Success => {
+            Ending::Failed(Failure::new(ErrorCode::StateNotStored, format!("Applied.\n{told}")))
+        }
+    }
+}
+
+/// The ending that a run's last station means.
+fn ending(halted: Result<(), Halt>, reason: Option<StopReason>) -> Ending {
+    let (step, rung, code) = match halted {
+        // A cancel that came after the last station found nothing to stop.
+        Ok(()) => return Ending::Success,
+        Err(Halt::Failed(failure)) => return Ending::Failed(failure),
+        Err(Halt::Stopped(step, rung, code)) => (step.name(), rung, code),
+        // It has no ending yet; whoever asks all the same may run it again.
+        Err(Halt::Waiting) => ("apply", Rung::Untouched, None),
+    };
+    let how = match (rung, code) {
+        (Rung::Untouched, None) => format!("before {step} began."),
+        (_, Some(0)) => format!("during {step}, which had completed."),
+        (rung, _) if rung.is_forced() => format!("during {step}: {rung}.{}", what_is_left(step)),
+        (rung, _) => format!("during {step}: {rung}."),
+    };
+    match reason {
+        Some(StopReason::Cancelled) | None => Ending::Cancelled(format!("Cancelled {how}")),
+        Some(StopReason::ShuttingDown) => Ending::Failed(Failure::new(
+            ErrorCode::AgentStopped,
+            format!("The agent was shut down {how} Queue the deployment again."),
+        )),
+        Some(StopReason::DiskFull(shortage)) => Ending::Failed(Failure::new(
+            ErrorCode::DiskFull,
+            format!(
+                "{shortage}. It was stopped {how} Let it write less or raise the limit, then queue it again."
+            ),
+        )),
+        Some(StopReason::Fenced) => {
+            Ending::Failed(Failure::new(ErrorCode::AgentLost, format!("The agent lost its claim {how}")))
+        }
+    }
+}
+
+/// The end of a job is on disk before it is sent.
+async fn keep(end: &FinalStatus, workspace: &Workspace) {
+    let (end, file) = (end.clone(), workspace.ending_file());
+    if let Err(error) = blocking(move || end.save(&file)).await {
+        tracing::error!(%error, "the final status cannot be kept on disk; it is sent all the same");
+    }
+}
+
+/// What a Terraform that was forced to end may have left.
+fn what_is_left(step: &str) -> &'static str {
+    match step {
+        "apply" => {
+            " What it changed last may be missing in the state: compare them. A lock that it left is removed by this agent's next run of the same state."
+        }
+        "plan" => " A lock that it left is removed by this agent's next run of the same state.",
+        _ => "",
+    }
+}
+
+fn note_written(written: &Written) {
+    match written {
+        Written::Stored => tracing::info!("the final status is stored"),
+        Written::Refused(why) => {
+            tracing::warn!(why, "the final status was refused: the job is somebody else's now");
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "attempt_tests.rs"]
+mod tests;

@@ -1,0 +1,6 @@
+//! One claimed attempt, from its start to its stored result.
+
+pub(crate) mod approval;
+pub(crate) mod attempt;
+pub(crate) mod recovery;
+pub(crate) mod stages;

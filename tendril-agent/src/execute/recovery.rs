@@ -1,0 +1,250 @@
+//! What an earlier life of this agent left behind: lines that were not uploaded, results that were not stored.
+
+use std::{io, path::Path, time::Duration};
+
+use serde::Deserialize;
+use serde_json::Value;
+use tendril_realtime::Rest;
+use tokio::{task::JoinSet, time::sleep};
+use uuid::Uuid;
+
+use crate::{
+    config::settings::{Config, Timing},
+    control_plane::{
+        backoff::Backoff,
+        final_status::{ClaimRecord, FinalStatus, Reporter, Written},
+        lease::{Lease, Leases},
+    },
+    job::spec::{Ending, ErrorCode, Failure, Job, Phase, Status},
+    logs::{
+        spool::{LogSpool, Stream},
+        upload::LogSink,
+    },
+    os::failpoint::failpoint,
+    process::{
+        orphans,
+        output_pipe::discard_output_of,
+        runner::{Patience, Rung},
+    },
+    telemetry,
+    template::workspace::Workspace,
+    terraform::{
+        executor::blocking,
+        state::{errored_state::Rescue, lock_owner::Holder},
+    },
+};
+
+/// An attempt of an earlier life.
+#[derive(Debug)]
+pub(crate) struct Leftover {
+    pub(crate) workspace: Workspace,
+    pub(crate) claim: ClaimRecord,
+}
+
+/// Everything that an earlier life left.
+pub(crate) fn leftovers(config: &Config) -> Vec<Leftover> {
+    directories(config).unwrap_or_else(|error| {
+        tracing::error!(%error, "the work directory cannot be searched for what an earlier life left");
+        Vec::new()
+    })
+}
+
+/// The attempts' directories, `<deployment>.<attempt>`. One that cannot be read or removed does not hide the others.
+fn directories(config: &Config) -> io::Result<Vec<Leftover>> {
+    let entries = std::fs::read_dir(&config.work_dir)?.filter_map(|entry| {
+        entry
+            .inspect_err(|error| tracing::error!(%error, "an entry of the work directory cannot be read"))
+            .ok()
+    });
+    let attempts = entries.map(|entry| entry.path()).filter(|path| is_attempt(path));
+    Ok(attempts.filter_map(|path| found(Workspace::at(path))).collect())
+}
+
+/// What is left of an attempt. One without a claim was made a moment before the end, or was being removed: it holds nothing.
+fn found(workspace: Workspace) -> Option<Leftover> {
+    match ClaimRecord::load(&workspace.claim_file()) {
+        Ok(claim) => return Some(Leftover { workspace, claim }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let shown = format!("{workspace:?}");
+            if let Err(error) = workspace.remove() {
+                tracing::error!(workspace = shown, %error, "what is left of an attempt cannot be removed");
+            }
+        }
+        Err(error) => {
+            tracing::error!(?workspace, %error, "an earlier life's claim cannot be read; it is kept");
+        }
+    }
+    None
+}
+
+impl Leftover {
+    /// Holds the claim, if the plan of this attempt may still wait for approval.
+    pub(crate) fn hold(&self, leases: &Leases) -> Option<Lease> {
+        let waits = self.claim.phase == Phase::Approval && !self.workspace.ending_file().exists();
+        let ClaimRecord { deployment_id: id, attempt, claim_token, .. } = self.claim;
+        waits.then(|| leases.hold(&Job { id, attempt, claim_token, config: Value::Null }))
+    }
+
+    /// The job, if the database still counts it as this claim's. Asks until there is an
+    /// answer: the control plane was there a moment ago.
+    pub(crate) async fn waiting_job(&self, rest: &Rest) -> Option<Job> {
+        #[derive(Deserialize)]
+        struct Row {
+            config_snapshot: Value,
+        }
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(15));
+        let ClaimRecord { deployment_id: id, attempt, claim_token, .. } = self.claim;
+        loop {
+            let request = rest.from("deployments").select("config_snapshot").eq("id", id);
+            let request = request.eq("claim_token", claim_token).eq("status", Status::Processing.as_str());
+            match request.rows::<Row>().await {
+                Ok(rows) => {
+                    let row = rows.into_iter().next()?;
+                    return Some(Job { id, attempt, claim_token, config: row.config_snapshot });
+                }
+                Err(error) => {
+                    tracing::warn!(deployment = %id, %error, "whether a plan still waits cannot be asked yet");
+                    sleep(backoff.after(&error)).await;
+                }
+            }
+        }
+    }
+
+    /// Ends what still runs, uploads and reports. Errors are said; what is left is kept for the next life.
+    pub(crate) async fn settle(self, config: &Config, rest: &Rest) {
+        let workspace = format!("{:?}", self.workspace);
+        match self.settle_all(config, rest).await {
+            Ok(()) => tracing::info!(workspace, "an earlier life's attempt is settled"),
+            Err(error) => {
+                tracing::error!(workspace, %error, "an earlier life's attempt cannot be settled; it is kept");
+            }
+        }
+    }
+
+    async fn settle_all(self, config: &Config, rest: &Rest) -> io::Result<()> {
+        failpoint!("recovery.found");
+        let Self { workspace, claim } = self;
+        let kept = FinalStatus::load(&workspace.ending_file()).ok();
+        let remains = Remains::clear(config, &workspace, &claim).await?;
+        failpoint!("recovery.cleared");
+        let mut end = kept.or_else(|| lost_in_mid_run(&claim, &remains));
+        if end.as_ref().is_none_or(|end| end.log_count.is_none()) {
+            let chunks = upload(config, rest, &workspace, &claim, end.is_some()).await?;
+            failpoint!("recovery.uploaded");
+            if let Some(end) = &mut end {
+                end.log_count = Some(chunks);
+                // If this life ends too, the next one must not add to a log that the row may have counted.
+                let (end, file) = (end.clone(), workspace.ending_file());
+                blocking(move || end.save(&file)).await?;
+                failpoint!("recovery.counted");
+            }
+        }
+        if let Some(end) = end {
+            let reporter = Reporter::new(rest.clone(), claim.deployment_id, claim.claim_token);
+            if let Written::Refused(why) = reporter.finish(&end).await {
+                tracing::warn!(deployment = %claim.deployment_id, why, "an earlier life's result was refused");
+            }
+            failpoint!("recovery.stored");
+        }
+        blocking(move || workspace.remove()).await
+    }
+}
+
+fn is_attempt(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('.'));
+    name.is_some_and(|(id, attempt)| Uuid::parse_str(id).is_ok() && attempt.parse::<i32>().is_ok())
+}
+
+/// What was left of a run that was cut off.
+struct Remains {
+    /// How its processes ended, if they were still there.
+    ended: Option<Rung>,
+    /// What became of state that was not stored.
+    rescue: Rescue,
+}
+
+impl Remains {
+    /// Ends the processes politely, notes down which lock they may have left, and removes what they worked on.
+    async fn clear(config: &Config, workspace: &Workspace, claim: &ClaimRecord) -> io::Result<Self> {
+        let Timing { plan_cancel_grace, apply_cancel_grace, kill_grace, .. } = config.timing;
+        let graceful = if claim.phase.changes_the_world() { apply_cancel_grace } else { plan_cancel_grace };
+        let patience = Patience { graceful, forced: kill_grace };
+        let state =
+            config.state_backend.of(&config.state_dir, claim.state_key.as_deref().unwrap_or_default());
+        let data_dir = workspace.data_dir();
+        // What it says is for nobody any more, but it must be able to say it.
+        let drained: JoinSet<()> =
+            blocking(move || Ok(orphans::of(&data_dir))).await?.into_iter().map(discard_output_of).collect();
+        let workspace = workspace.clone();
+        let remains = blocking(move || {
+            let ended = orphans::end(&workspace.data_dir(), patience);
+            metrics::counter!(telemetry::ORPHANS_ENDED).increment(ended.is_some().into());
+            if let Ok(holder) = Holder::of_earlier_life(&workspace.holder_file(), ended.is_some()) {
+                holder.bury(&state)?;
+            }
+            Ok(Self { ended, rescue: workspace.clear_run(&state) })
+        });
+        let remains = remains.await;
+        drop(drained);
+        remains
+    }
+}
+
+/// The end of a run that was cut off. Before the apply there is none: the database puts the job back into the queue.
+fn lost_in_mid_run(claim: &ClaimRecord, remains: &Remains) -> Option<FinalStatus> {
+    if !claim.phase.changes_the_world() {
+        return None;
+    }
+    let mut message = format!(
+        "The agent was killed in phase {}. Resources may have been changed, and the state may still be locked: look at both before you queue it again.",
+        claim.phase.as_str()
+    );
+    if let Some(rung) = remains.ended {
+        message = format!("{message} Its Terraform was still running: {rung}.");
+    } else {
+        message = format!(
+            "{message} Its Terraform went on without it and had ended when the agent was back: the state says how far it came, the log does not."
+        );
+    }
+    if let Some(told) = remains.rescue.told() {
+        message = format!("{message}\n{told}");
+    }
+    let ending = Ending::Failed(Failure::new(ErrorCode::AgentLost, message));
+    Some(FinalStatus::new(&ending, None, None))
+}
+
+/// Uploads what the database does not have yet of the log, and a remark that says why it ends here.
+async fn upload(
+    config: &Config,
+    rest: &Rest,
+    workspace: &Workspace,
+    claim: &ClaimRecord,
+    ended: bool,
+) -> io::Result<u64> {
+    let rules = config.spool_rules();
+    let log_dir = workspace.log_dir();
+    let resumed = blocking(move || LogSpool::resume(&log_dir, rules)).await;
+    let (mut spool, mut reader) = match resumed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        resumed => resumed?,
+    };
+    failpoint!("recovery.resumed");
+    let mut sink = LogSink::new(rest.clone(), claim.deployment_id, claim.attempt, rules.flush_after);
+    let now = std::time::Instant::now();
+    if !reader.skip_to(sink.last_stored().await)? {
+        let remark = "The machine went down before the last lines had reached its disk: up to half a second of them may be missing here.";
+        spool.append(Stream::Agent, remark, now);
+    }
+    let remark = if ended {
+        "The agent was restarted here; what it had read before is above."
+    } else {
+        "The agent was killed here, before anything was changed; the job goes back to the queue."
+    };
+    spool.append(Stream::Agent, remark, now);
+    spool.finish();
+    sink.upload(reader).await
+}
+
+#[cfg(test)]
+#[path = "recovery_tests.rs"]
+mod tests;

@@ -1,0 +1,398 @@
+//! A job: what was asked for, where it stands, and how it may end.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tracing::Span;
+use uuid::Uuid;
+
+use crate::{
+    job::{source::Origin, variables::kind_of},
+    logs::lines::char_boundary,
+};
+
+/// A deployment that this agent holds: the claim was won.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    /// `deployments.id`.
+    pub(crate) id: Uuid,
+    /// 1 for the first try; the database counts.
+    pub(crate) attempt: i32,
+    /// Made by this agent for this claim; every write carries it, and the database refuses another one.
+    pub(crate) claim_token: Uuid,
+    /// `deployments.config_snapshot`, unread.
+    pub(crate) config: Value,
+}
+
+impl Job {
+    /// The name of this attempt, and of its directory.
+    pub(crate) fn attempt_name(&self) -> String {
+        format!("{}.{}", self.id, self.attempt)
+    }
+
+    /// What every line of the agent's own log is marked with that this job causes, whatever the log's level.
+    pub(crate) fn span(&self) -> Span {
+        tracing::error_span!("job", deployment = %self.id, attempt = self.attempt)
+    }
+
+    /// The state that it works on; none where `config_snapshot` names none that can be.
+    pub(crate) fn state_key(&self) -> Option<String> {
+        let order = Order::parse(&self.config).ok()?;
+        Some(state_key(&order.origin.key(), order.stack.as_deref(), self.id))
+    }
+}
+
+/// `deployments.status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub(crate) enum Status {
+    /// Waits for an agent.
+    Queued,
+    /// An agent holds it.
+    Processing,
+    /// Ended as asked.
+    Success,
+    /// Ended otherwise; `error_code` and `error_message` say why.
+    Failed,
+    /// Ended on the user's request.
+    Cancelled,
+}
+
+impl Status {
+    /// As the column holds it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "QUEUED",
+            Self::Processing => "PROCESSING",
+            Self::Success => "SUCCESS",
+            Self::Failed => "FAILED",
+            Self::Cancelled => "CANCELLED",
+        }
+    }
+}
+
+/// `deployments.phase`: where a running job is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub(crate) enum Phase {
+    /// The claim was won.
+    Claimed,
+    /// Template and variables are checked and laid out.
+    Workspace,
+    /// What it will cost is estimated.
+    Cost,
+    /// `terraform init`.
+    Init,
+    /// `terraform plan`.
+    Plan,
+    /// The saved plan waits for a person's approval.
+    Approval,
+    /// The saved plan is being applied.
+    Apply,
+    /// The saved plan of a destroy is being applied.
+    Destroy,
+    /// `terraform output`.
+    Output,
+    /// The last log lines and the final status are on their way.
+    Report,
+    /// The control plane lost sight of the agent after apply began. No agent says it of itself.
+    Unknown,
+}
+
+impl Phase {
+    /// As the column holds it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Claimed => "CLAIMED",
+            Self::Workspace => "WORKSPACE",
+            Self::Cost => "COST",
+            Self::Init => "INIT",
+            Self::Plan => "PLAN",
+            Self::Approval => "APPROVAL",
+            Self::Apply => "APPLY",
+            Self::Destroy => "DESTROY",
+            Self::Output => "OUTPUT",
+            Self::Report => "REPORT",
+            Self::Unknown => "UNKNOWN",
+        }
+    }
+
+    /// From here on the job may have changed the world, and must not be run again by itself.
+    pub(crate) const fn changes_the_world(self) -> bool {
+        matches!(self, Self::Apply | Self::Destroy | Self::Output | Self::Report | Self::Unknown)
+    }
+}
+
+/// `deployments.error_code`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(crate) enum ErrorCode {
+    /// The agent vanished while it held the job.
+    AgentLost,
+    /// The agent was told to stop and the job did not end within its grace.
+    AgentStopped,
+    /// The user cancelled.
+    Cancelled,
+    /// Terraform ended with an error; the message is its own first diagnostic.
+    TerraformFailed,
+    /// `config_snapshot` cannot be carried out; the message says what to fix.
+    ConfigInvalid,
+    /// The agent has no template of that name.
+    TemplateNotFound,
+    /// The template's repository cannot be reached now: the same deployment may work later.
+    SourceUnavailable,
+    /// The template's repository, or what was asked for in it, is not there or not to be had; the message says what to mend.
+    SourceInvalid,
+    /// Another one holds the state's lock; the message says who, and what to do.
+    StateLocked,
+    /// State of an earlier run could not be written to the backend yet; the message says where it is.
+    StateNotStored,
+    /// What was planned is not what would be applied.
+    PlanChanged,
+    /// It wrote more to the agent's disk than there is room for; the message says how much, and which setting decides.
+    DiskFull,
+    /// The agent's own fault, or its machine's.
+    Internal,
+}
+
+/// Longest `error_message`, in bytes.
+const MESSAGE_LIMIT: usize = 8 * 1024;
+
+/// Why a job failed, in words for its user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// The class.
+    pub(crate) code: ErrorCode,
+    /// What happened and what to do, at most 8 KiB.
+    pub(crate) message: String,
+}
+
+impl Failure {
+    /// A failure with its sentence, shortened to 8 KiB where it is longer.
+    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        if message.len() > MESSAGE_LIMIT {
+            let mark = "\n… (shortened)";
+            message.truncate(char_boundary(&message, MESSAGE_LIMIT - mark.len()));
+            message.push_str(mark);
+        }
+        Self { code, message }
+    }
+
+    /// A fault of this agent or its machine.
+    pub(crate) fn internal(what: &str, source: &dyn fmt::Display) -> Self {
+        Self::new(ErrorCode::Internal, format!("{what}: {source}"))
+    }
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// As asked.
+    Success,
+    /// Otherwise.
+    Failed(Failure),
+    /// On the user's request; the sentence says how Terraform took it.
+    Cancelled(String),
+}
+
+impl Ending {
+    /// The status that says so.
+    pub(crate) const fn status(&self) -> Status {
+        match self {
+            Self::Success => Status::Success,
+            Self::Failed(_) => Status::Failed,
+            Self::Cancelled(_) => Status::Cancelled,
+        }
+    }
+}
+
+/// What Terraform is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Show what would change.
+    Plan,
+    /// Change it.
+    Apply,
+    /// Remove everything.
+    Destroy,
+}
+
+/// `config_snapshot`, read.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Order {
+    /// Where the template comes from.
+    pub(crate) origin: Origin,
+    /// Name of the state; two jobs of one stack never run at the same time.
+    pub(crate) stack: Option<String>,
+    /// What to do.
+    pub(crate) action: Action,
+    /// Whether the plan is applied only once a person approved it.
+    pub(crate) approval: bool,
+    /// Input variables; checked against the template later.
+    pub(crate) variables: Map<String, Value>,
+}
+
+impl Order {
+    /// Reads `config_snapshot`; a refusal says which field to fix and how.
+    pub(crate) fn parse(config: &Value) -> Result<Self, Failure> {
+        let invalid = |message: String| Failure::new(ErrorCode::ConfigInvalid, message);
+        let object = config.as_object().ok_or_else(|| {
+            invalid(format!("config_snapshot must be a JSON object, and it is {}", kind_of(config)))
+        })?;
+        for key in object.keys() {
+            match key.as_str() {
+                "template" | "source" | "stack" | "action" | "approval" | "variables" => {}
+                other => {
+                    return Err(invalid(format!(
+                        "config_snapshot has the unknown field \"{other}\": it may have template or source, stack, action, approval and variables"
+                    )));
+                }
+            }
+        }
+        let text = |field: &str| match object.get(field) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.as_str())),
+            Some(other) => Err(invalid(format!(
+                "config_snapshot.{field} must be a string, and it is {}",
+                kind_of(other)
+            ))),
+        };
+        let origin = Origin::parse(object).map_err(invalid)?;
+        let stack = text("stack")?.map(str::to_owned);
+        if let Some(stack) = stack.as_deref().filter(|stack| !is_stack_name(stack)) {
+            return Err(invalid(format!(
+                "config_snapshot.stack {stack:?} is not a stack name: use up to 63 letters, digits, dots, _ and -, and begin with a letter or digit"
+            )));
+        }
+        let action = match text("action")? {
+            None | Some("apply") => Action::Apply,
+            Some("plan") => Action::Plan,
+            Some("destroy") => Action::Destroy,
+            Some(other) => {
+                return Err(invalid(format!(
+                    "config_snapshot.action is {other:?}: it must be \"plan\", \"apply\" or \"destroy\""
+                )));
+            }
+        };
+        if action == Action::Destroy && stack.is_none() {
+            return Err(invalid(
+                "config_snapshot.action is \"destroy\" and there is no config_snapshot.stack: name the stack whose resources are to be destroyed"
+                    .to_owned(),
+            ));
+        }
+        let approval = match object.get("approval") {
+            None | Some(Value::Null) => false,
+            Some(Value::Bool(approval)) => *approval,
+            Some(other) => {
+                return Err(invalid(format!(
+                    "config_snapshot.approval must be true or false, and it is {}",
+                    kind_of(other)
+                )));
+            }
+        };
+        let variables = match object.get("variables") {
+            None | Some(Value::Null) => Map::new(),
+            Some(Value::Object(variables)) => variables.clone(),
+            Some(other) => {
+                return Err(invalid(format!(
+                    "config_snapshot.variables must be an object of name and value, and it is {}",
+                    kind_of(other)
+                )));
+            }
+        };
+        Ok(Self { origin, stack, action, approval, variables })
+    }
+}
+
+/// The name of the state that a deployment works on: its template and stack, or itself where it names no stack.
+///
+/// The template is part of it because a plan of another template on the same state would destroy everything in it. No
+/// key of a template's origin holds a dot, so no two pairs have one key.
+pub(crate) fn state_key(origin: &str, stack: Option<&str>, id: Uuid) -> String {
+    stack.map_or_else(|| id.to_string(), |stack| format!("{origin}.{stack}"))
+}
+
+fn is_stack_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.len() <= 63
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::job::source::is_template_name;
+
+    #[test]
+    fn an_order_has_defaults() {
+        let order = Order::parse(&json!({"template": "hello"})).unwrap();
+        assert_eq!(order.action, Action::Apply);
+        assert_eq!(order.stack, None);
+        assert!(order.variables.is_empty());
+    }
+
+    #[test]
+    fn each_refusal_names_the_field() {
+        for (config, part) in [
+            (json!([]), "must be a JSON object"),
+            (json!({}), "config_snapshot.template is missing"),
+            (json!({"template": 3}), "config_snapshot.template must be a string, and it is a number"),
+            (json!({"template": "../etc"}), "\"../etc\" is not a template name"),
+            (json!({"template": "/etc"}), "no paths"),
+            (json!({"template": "Hello"}), "is not a template name"),
+            (json!({"template": "a", "stack": "../up"}), "config_snapshot.stack"),
+            (json!({"template": "a", "action": "explode"}), "\"plan\", \"apply\" or \"destroy\""),
+            (json!({"template": "a", "action": "destroy"}), "name the stack"),
+            (json!({"template": "a", "variables": [1]}), "config_snapshot.variables must be an object"),
+            (json!({"template": "a", "approval": "yes"}), "config_snapshot.approval must be true or false"),
+            (json!({"template": "a", "varibles": {}}), "unknown field \"varibles\""),
+        ] {
+            let failure = Order::parse(&config).unwrap_err();
+            assert_eq!(failure.code, ErrorCode::ConfigInvalid);
+            assert!(failure.message.contains(part), "{}", failure.message);
+        }
+    }
+
+    #[test]
+    fn names_in_the_database_are_those_of_serde() {
+        for status in [Status::Queued, Status::Processing, Status::Success, Status::Failed, Status::Cancelled]
+        {
+            assert_eq!(json!(status), json!(status.as_str()));
+        }
+        assert_eq!(json!(ErrorCode::TemplateNotFound), json!("TEMPLATE_NOT_FOUND"));
+        for phase in [
+            Phase::Claimed,
+            Phase::Workspace,
+            Phase::Cost,
+            Phase::Init,
+            Phase::Plan,
+            Phase::Apply,
+            Phase::Report,
+        ] {
+            assert_eq!(json!(phase), json!(phase.as_str()));
+        }
+    }
+
+    #[test]
+    fn a_long_message_is_shortened_and_says_so() {
+        let failure = Failure::new(ErrorCode::Internal, "é".repeat(10_000));
+        assert!(failure.message.len() <= MESSAGE_LIMIT);
+        assert!(failure.message.ends_with("(shortened)"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_name_that_passes_is_one_path_segment(name in ".{0,70}") {
+            if is_template_name(&name) || is_stack_name(&name) {
+                let mut parts = std::path::Path::new(&name).components();
+                prop_assert!(matches!(parts.next(), Some(std::path::Component::Normal(_))));
+                prop_assert_eq!(parts.next(), None);
+            }
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! The segments of a spool: which there are, which one may be dropped for want of room, which are not needed any more.
+//!
+//! ```text
+//! log/
+//!     1 2 3 …       segments: whole chunks each; the last one grows
+//!     7.gap-450     segment 7 was dropped, and had 450 lines; empty
+//!     base-1-0      where the numbers begin: the first segment that is still needed, and the last number before it; empty
+//! ```
+//!
+//! What has to be known of a segment that is gone stands in names: a full disk can give nothing away before a block is
+//! written, but it can rename.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::{self, BufRead, BufReader},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use super::Stream;
+use crate::os::failpoint::failpoint;
+
+/// Of how many segments the limit is made. One more or less is what the limit is not kept by.
+const SEGMENTS: u64 = 16;
+/// Largest segment, in bytes.
+const LARGEST: u64 = 8 * 1024 * 1024;
+
+/// The segments. The writer and the reader share it.
+#[derive(Debug)]
+pub(super) struct Shelf {
+    dir: PathBuf,
+    /// Most that may lie on disk, in bytes, give or take a segment.
+    limit: u64,
+    books: Mutex<Books>,
+}
+
+#[derive(Debug, Default)]
+struct Books {
+    /// By number; the last one grows.
+    segments: BTreeMap<u64, Segment>,
+    /// Where the reader is.
+    reading: u64,
+    base: Base,
+    /// Some chunks of an earlier life have their numbers, and it is not known yet which: nothing may be dropped.
+    unnumbered: bool,
+}
+
+/// What is known of a segment; of the growing one only that it is there.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Segment {
+    pub(super) bytes: u64,
+    pub(super) lines: u64,
+    pub(super) dropped: bool,
+}
+
+/// Where the numbers of chunks begin.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Base {
+    /// The first segment that is needed.
+    pub(super) segment: u64,
+    /// Number of the last chunk before it.
+    pub(super) seq: u64,
+}
+
+impl Default for Base {
+    fn default() -> Self {
+        Self { segment: 1, seq: 0 }
+    }
+}
+
+/// What follows a segment.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum After {
+    /// Nothing yet: it still grows.
+    Growing,
+    /// The next one.
+    Segment(u64),
+    /// Dropped ones, together; and the one after them.
+    Gap(Segment, u64),
+}
+
+impl Shelf {
+    /// An empty one; whatever was in the directory is removed.
+    pub(super) fn create(dir: &Path, limit: u64) -> io::Result<Self> {
+        match fs::remove_dir_all(dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => fs::DirBuilder::new().mode(0o700).create(dir)?,
+        }
+        let base = Base::default();
+        File::create(dir.join(base.name()))?;
+        let segments = BTreeMap::from([(1, Segment::default())]);
+        let books = Books { segments, reading: base.segment, base, unnumbered: false };
+        Ok(Self { dir: dir.to_owned(), limit, books: Mutex::new(books) })
+    }
+
+    /// What an earlier life left. Errors: there is nothing, or it cannot be read.
+    pub(super) fn open(dir: &Path, limit: u64) -> io::Result<Self> {
+        let (mut segments, mut base) = (BTreeMap::new(), Base::default());
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if let Some(found) = Base::of_name(&name) {
+                base = found;
+            } else if let Some((number, lines)) = gap_of_name(&name) {
+                // The earlier life may have died before it was emptied.
+                truncate(&entry.path())?;
+                segments.insert(number, Segment { lines, dropped: true, ..Segment::default() });
+            } else if let Ok(number) = name.parse::<u64>() {
+                segments.insert(number, Segment { bytes: entry.metadata()?.len(), ..Segment::default() });
+            }
+        }
+        let shelf = Self { dir: dir.to_owned(), limit, books: Mutex::default() };
+        // What lies before the base was about to be removed.
+        segments.retain(|number, _| *number >= base.segment);
+        if segments.last_key_value().is_none_or(|(_, last)| last.dropped) {
+            let next = segments.last_key_value().map_or(base.segment, |(number, _)| number + 1);
+            shelf.append_to(next)?;
+            segments.insert(next, Segment::default());
+        }
+        *shelf.books() = Books { segments, reading: base.segment, base, unnumbered: true };
+        Ok(shelf)
+    }
+
+    /// The size at which a segment is full.
+    pub(super) fn segment_size(&self) -> u64 {
+        (self.limit / SEGMENTS).clamp(4 * 1024, LARGEST)
+    }
+
+    /// The limit in words.
+    pub(super) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// Number of the segment that grows.
+    pub(super) fn last(&self) -> u64 {
+        self.books().segments.last_key_value().map_or(1, |(number, _)| *number)
+    }
+
+    /// A segment for appending, made if it is not there.
+    pub(super) fn append_to(&self, number: u64) -> io::Result<File> {
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(self.path(number))
+    }
+
+    /// A segment for reading.
+    pub(super) fn read(&self, number: u64) -> io::Result<File> {
+        File::open(self.path(number))
+    }
+
+    /// The directory, for the sake of its entries.
+    pub(super) fn directory(&self) -> io::Result<File> {
+        File::open(&self.dir)
+    }
+
+    /// The growing segment is full, and this is what it holds; the next one is begun. Where that is too much, segments
+    /// in the middle are dropped: the beginning of a log and its end say most.
+    pub(super) fn begin_next(&self, full: Segment) -> io::Result<File> {
+        let mut books = self.books();
+        let number = books.segments.last_key_value().map_or(0, |(number, _)| *number);
+        let file = self.append_to(number + 1)?;
+        failpoint!("spool.begun");
+        if let Some(segment) = books.segments.get_mut(&number) {
+            *segment = full;
+        }
+        books.segments.insert(number + 1, Segment::default());
+        while !books.unnumbered
+            && books.bytes() + self.segment_size() > self.limit
+            && let Some(victim) = books.victim(self.limit / 2)
+        {
+            if let Err(error) = self.drop_segment(victim, &mut books) {
+                tracing::error!(%error, "the log spool cannot be kept within its limit");
+                break;
+            }
+        }
+        Ok(file)
+    }
+
+    fn drop_segment(&self, number: u64, books: &mut Books) -> io::Result<()> {
+        let Some(segment) = books.segments.get_mut(&number) else { return Ok(()) };
+        failpoint!("spool.dropping");
+        if segment.lines == 0 {
+            // It is of an earlier life, and was not counted.
+            segment.lines = lines_in(&self.path(number))?;
+        }
+        // Not forced to the disk: the writer must not wait for it.
+        let gap = self.gap_path(number, segment.lines);
+        fs::rename(self.path(number), &gap)?;
+        segment.dropped = true;
+        failpoint!("spool.dropped");
+        truncate(&gap)
+    }
+
+    /// The reader has found the chunks that have their numbers.
+    pub(super) fn numbered(&self) {
+        self.books().unnumbered = false;
+    }
+
+    /// Where the numbers begin.
+    pub(super) fn base(&self) -> Base {
+        self.books().base
+    }
+
+    /// Whether nothing more is written to it.
+    pub(super) fn is_full(&self, number: u64) -> bool {
+        self.books().segments.last_key_value().is_none_or(|(last, _)| *last > number)
+    }
+
+    /// The reader has come to the end of a segment; where it goes on is safe from being dropped from now on.
+    pub(super) fn advance(&self, number: u64) -> After {
+        let mut books = self.books();
+        let (mut gap, mut next) = (Segment::default(), None);
+        for (number, segment) in books.segments.range(number + 1..) {
+            next = Some(*number);
+            if !segment.dropped {
+                break;
+            }
+            gap.lines += segment.lines;
+        }
+        let Some(next) = next else { return After::Growing };
+        books.reading = next;
+        if gap.lines > 0 { After::Gap(gap, next) } else { After::Segment(next) }
+    }
+
+    /// Everything up to this segment is stored elsewhere, the last chunk with this number.
+    pub(super) fn forget(&self, number: u64, seq: u64) -> io::Result<()> {
+        let base = Base { segment: number + 1, seq };
+        let mut books = self.books();
+        let (old, new) = (self.dir.join(books.base.name()), self.dir.join(base.name()));
+        fs::rename(&old, &new).or_else(|_| File::create(&new).map(drop))?;
+        books.base = base;
+        failpoint!("sink.based");
+        while let Some(entry) = books.segments.first_entry().filter(|entry| *entry.key() <= number) {
+            let (number, segment) = entry.remove_entry();
+            fs::remove_file(if segment.dropped {
+                self.gap_path(number, segment.lines)
+            } else {
+                self.path(number)
+            })?;
+        }
+        failpoint!("sink.forgot");
+        Ok(())
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        self.dir.join(number.to_string())
+    }
+
+    fn gap_path(&self, number: u64, lines: u64) -> PathBuf {
+        self.dir.join(format!("{number}.gap-{lines}"))
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        // Nothing that holds the lock can leave the books in halves.
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Base {
+    fn name(self) -> String {
+        format!("base-{}-{}", self.segment, self.seq)
+    }
+
+    fn of_name(name: &str) -> Option<Self> {
+        let (segment, seq) = name.strip_prefix("base-")?.split_once('-')?;
+        Some(Self { segment: segment.parse().ok()?, seq: seq.parse().ok()? })
+    }
+}
+
+/// Number and lines of a dropped segment.
+fn gap_of_name(name: &str) -> Option<(u64, u64)> {
+    let (number, lines) = name.split_once(".gap-")?;
+    Some((number.parse().ok()?, lines.parse().ok()?))
+}
+
+/// The lines in a segment; at least one, for a gap is told by its lines.
+fn lines_in(path: &Path) -> io::Result<u64> {
+    let mut lines = 0;
+    for record in BufReader::new(File::open(path)?).split(b'\n') {
+        lines += u64::from(record?.first().is_some_and(|mark| Stream::of_mark(*mark).is_some()));
+    }
+    Ok(lines.max(1))
+}
+
+/// Gives the disk back what a file held.
+fn truncate(path: &Path) -> io::Result<()> {
+    OpenOptions::new().write(true).truncate(true).open(path).map(drop)
+}
+
+impl Books {
+    fn bytes(&self) -> u64 {
+        self.segments.values().filter(|segment| !segment.dropped).map(|segment| segment.bytes).sum()
+    }
+
+    /// The segment to drop next: the oldest of the end, so that one gap grows and no second one opens.
+    fn victim(&self, head: u64) -> Option<u64> {
+        let growing = *self.segments.last_key_value()?.0;
+        let ahead = || self.segments.range(self.reading + 1..growing);
+        let gap = ahead().rev().find(|(_, segment)| segment.dropped).map(|(number, _)| *number);
+        if let Some(gap) = gap {
+            return ahead().map(|(number, _)| *number).find(|number| *number > gap);
+        }
+        let mut before: u64 = self.segments.range(..=self.reading).map(|(_, segment)| segment.bytes).sum();
+        let mut is_tail = |segment: &Segment| {
+            before += segment.bytes;
+            before > head
+        };
+        ahead().find(|(_, segment)| is_tail(segment)).map(|(number, _)| *number)
+    }
+}

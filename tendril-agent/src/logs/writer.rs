@@ -1,0 +1,345 @@
+//! The thread that carries a job's output through its stations: bytes → lines → readable text → redaction → spool.
+//!
+//! It is a thread of its own because reading, redacting and writing may keep a core busy for minutes, and heartbeats must
+//! not wait for that. Its queue is bounded: a program that writes faster than this machine can read waits on its pipe.
+
+use std::{
+    borrow::Cow,
+    io,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::BoxFuture;
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+use crate::{
+    logs::{
+        lines::{LinePipe, PIECE_LIMIT, Piece, is_plain, visible},
+        spool::{LogSpool, Stream},
+    },
+    os::failpoint::failpoint,
+    process::runner::Sink,
+    redaction::redactor::{RedactPieces, Redactor},
+    terraform::messages::{self, Changes, News, PlainErrors},
+};
+
+/// Entries that may wait: with 64 KiB each at most 2 MiB per job.
+const QUEUE: usize = 32;
+/// A line of Terraform's JSON that is longer than a piece cannot be read, and must not pass as text: it may hold state.
+const OVERSIZED: &str = "… (a message of Terraform of more than 1 MiB was left out)";
+
+/// What the thread is told.
+enum Entry {
+    /// Bytes of the running program.
+    Bytes(Stream, Vec<u8>),
+    /// A remark of the agent.
+    Remark(String),
+    /// The program has ended: give the last line out, and say what was found in its output.
+    Ended(oneshot::Sender<Findings>),
+}
+
+/// What was found in the output of one program.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Findings {
+    /// The last change summary.
+    pub(crate) changes: Option<Changes>,
+    /// Terraform's first explanation of an error, redacted.
+    pub(crate) error: Option<String>,
+    /// How many further errors there were.
+    pub(crate) further_errors: usize,
+}
+
+/// The writing end of a job's log. Clones share it; when the last one is gone, the log is complete.
+#[derive(Clone, Debug)]
+pub(crate) struct LogWriter {
+    queue: mpsc::Sender<Entry>,
+}
+
+impl LogWriter {
+    /// Starts the thread. Must be called inside a runtime.
+    pub(crate) fn start(spool: LogSpool, redactor: Redactor) -> Self {
+        let (queue, entries) = mpsc::channel(QUEUE);
+        let runtime = Handle::current();
+        let desk = Desk::new(spool, redactor);
+        let span = tracing::Span::current();
+        tokio::task::spawn_blocking(move || span.in_scope(|| desk.work(entries, &runtime)));
+        Self { queue }
+    }
+
+    /// Adds a remark of the agent, of one line or several.
+    pub(crate) async fn remark(&self, text: impl Into<String>) {
+        self.send(Entry::Remark(text.into())).await;
+    }
+
+    /// Everything that was written so far is in the spool; what was found in it since the last call is answered.
+    pub(crate) async fn findings(&self) -> Findings {
+        let (answer, findings) = oneshot::channel();
+        self.send(Entry::Ended(answer)).await;
+        findings.await.unwrap_or_default()
+    }
+
+    async fn send(&self, entry: Entry) {
+        // The thread ends only after the last sender; if it died, the log is lost but the run goes on.
+        let _dead = self.queue.send(entry).await;
+    }
+}
+
+impl Sink for LogWriter {
+    fn write(&self, stream: Stream, bytes: Vec<u8>) -> BoxFuture<'_, ()> {
+        Box::pin(self.send(Entry::Bytes(stream, bytes)))
+    }
+}
+
+/// What lies on the thread's desk.
+struct Desk {
+    spool: LogSpool,
+    redactor: Redactor,
+    stdout: Lane,
+    stderr: Lane,
+    plain_errors: PlainErrors,
+    findings: Findings,
+}
+
+/// One stream on its way.
+#[derive(Default)]
+struct Lane {
+    lines: LinePipe,
+    pieces: RedactPieces,
+    /// Inside a line that came in pieces.
+    inside: Inside,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Inside {
+    #[default]
+    Nothing,
+    LongText,
+    OversizedJson,
+}
+
+impl Desk {
+    fn new(spool: LogSpool, redactor: Redactor) -> Self {
+        Self {
+            spool,
+            redactor,
+            stdout: Lane::default(),
+            stderr: Lane::default(),
+            plain_errors: PlainErrors::default(),
+            findings: Findings::default(),
+        }
+    }
+
+    fn work(mut self, mut entries: mpsc::Receiver<Entry>, runtime: &Handle) {
+        loop {
+            let wait = self.spool.next_due().map(|due| due.saturating_duration_since(Instant::now()));
+            match next_entry(&mut entries, runtime, wait) {
+                Next::Entry(entry) => {
+                    self.take(entry);
+                    // A busy program is written in few strokes; but it is written, and synced, while it is busy.
+                    for _ in 0..QUEUE {
+                        let Ok(entry) = entries.try_recv() else { break };
+                        self.take(entry);
+                    }
+                }
+                Next::Due => {}
+                Next::Closed => break,
+            }
+            self.spool.cut_due(Instant::now());
+            self.spool.flush();
+            self.sync(runtime);
+        }
+        self.end_lines();
+        self.spool.finish();
+    }
+
+    /// Has the disk keep what was written, elsewhere: lines come on meanwhile.
+    fn sync(&mut self, runtime: &Handle) {
+        let files = self.spool.take_unsynced(Instant::now());
+        if !files.is_empty() {
+            runtime.spawn_blocking(move || {
+                if let Some(error) = files.iter().find_map(|file| file.sync_data().err()) {
+                    tracing::warn!(%error, "the disk does not keep the log; a power cut would take the last lines");
+                }
+            });
+        }
+    }
+
+    fn take(&mut self, entry: Entry) {
+        failpoint!("writer.took");
+        match entry {
+            Entry::Bytes(stream, bytes) => self.bytes(stream, &bytes),
+            Entry::Remark(text) => {
+                self.say(Stream::Agent, &text, Instant::now());
+            }
+            Entry::Ended(answer) => {
+                self.end_lines();
+                let plain = std::mem::take(&mut self.plain_errors).first();
+                let mut findings = std::mem::take(&mut self.findings);
+                let error = findings.error.take().or(plain);
+                findings.error = error.map(|error| self.redactor.redact(&error).into_owned());
+                let _nobody_waits = answer.send(findings);
+            }
+        }
+    }
+
+    fn bytes(&mut self, stream: Stream, bytes: &[u8]) {
+        let mut lane = std::mem::take(self.lane(stream));
+        let mut lines = std::mem::take(&mut lane.lines);
+        // The end of a line that has begun, then lines that are whole, then the beginning of one.
+        let after = |end: Option<usize>| end.map(|end| end + 1);
+        let is_end = |byte: &u8| *byte == b'\n';
+        let begun = if lines.is_at_a_beginning() {
+            0
+        } else {
+            after(bytes.iter().position(is_end)).unwrap_or(bytes.len())
+        };
+        let whole = after(bytes.iter().rposition(is_end)).map_or(begun, |whole| whole.max(begun));
+        lines.push(&bytes[..begun], |piece| self.piece(stream, &mut lane, &piece));
+        match std::str::from_utf8(&bytes[begun..whole]) {
+            Ok(text) if text.len() <= PIECE_LIMIT && is_plain(text.as_bytes()) => self.lines(stream, text),
+            _ => lines.push(&bytes[begun..whole], |piece| self.piece(stream, &mut lane, &piece)),
+        }
+        lines.push(&bytes[whole..], |piece| self.piece(stream, &mut lane, &piece));
+        lane.lines = lines;
+        *self.lane(stream) = lane;
+    }
+
+    /// Gives out what the streams hold without a line end.
+    fn end_lines(&mut self) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let mut lane = std::mem::take(self.lane(stream));
+            let mut lines = std::mem::take(&mut lane.lines);
+            lines.finish(|piece| self.piece(stream, &mut lane, &piece));
+        }
+    }
+
+    fn lane(&mut self, stream: Stream) -> &mut Lane {
+        if stream == Stream::Stderr { &mut self.stderr } else { &mut self.stdout }
+    }
+
+    fn piece(&mut self, stream: Stream, lane: &mut Lane, piece: &Piece<'_>) {
+        let inside = lane.inside;
+        lane.inside = match (piece.goes_on, inside) {
+            (false, _) => Inside::Nothing,
+            (true, Inside::Nothing) if piece.text.starts_with("{\"") => Inside::OversizedJson,
+            (true, Inside::Nothing) => Inside::LongText,
+            (true, inside) => inside,
+        };
+        match (inside, lane.inside) {
+            (Inside::OversizedJson, Inside::Nothing) => self.spool.append(stream, OVERSIZED, Instant::now()),
+            (Inside::OversizedJson, _) | (_, Inside::OversizedJson) => {}
+            (Inside::Nothing, Inside::Nothing) => self.line(stream, &piece.text, Instant::now()),
+            (Inside::LongText, _) | (_, Inside::LongText) => {
+                let text = visible(&piece.text);
+                let text = lane.pieces.push(&self.redactor, &text, piece.goes_on);
+                self.spool.append(stream, &text, Instant::now());
+            }
+        }
+    }
+
+    /// Whole lines, in which there is nothing that a terminal would not show. Most output is such that nothing has to be
+    /// done about it, and that is seen at one look for many lines.
+    fn lines(&mut self, stream: Stream, text: &str) {
+        let now = Instant::now();
+        let is_json = text.starts_with('{') || text.contains("\n{");
+        let passes = !is_json && self.plain_errors.may_pass(text) && self.redactor.is_clean(text);
+        for line in text.split_terminator('\n') {
+            if passes {
+                failpoint!("writer.line");
+                self.spool.append(stream, line, now);
+            } else {
+                self.line(stream, line, now);
+            }
+        }
+    }
+
+    fn line(&mut self, stream: Stream, line: &str, now: Instant) {
+        failpoint!("writer.line");
+        let message = messages::read(line);
+        match message.news {
+            Some(News::Changes(changes)) => self.findings.changes = Some(changes),
+            Some(News::Error(_)) if self.findings.error.is_some() => self.findings.further_errors += 1,
+            Some(News::Error(error)) => self.findings.error = Some(error),
+            None => self.plain_errors.read(&message.text),
+        }
+        self.say(stream, &message.text, now);
+    }
+
+    /// Puts a text of one line or several into the spool.
+    fn say(&mut self, stream: Stream, text: &str, now: Instant) {
+        for line in self.redactor.redact(text).split('\n') {
+            match visible(line) {
+                Cow::Borrowed(line) => self.spool.append(stream, line, now),
+                // Colours may have split a secret: what is visible is looked at once more.
+                Cow::Owned(shown) => self.spool.append(stream, &self.redactor.redact(&shown), now),
+            }
+        }
+    }
+}
+
+enum Next {
+    Entry(Entry),
+    Due,
+    Closed,
+}
+
+fn next_entry(entries: &mut mpsc::Receiver<Entry>, runtime: &Handle, wait: Option<Duration>) -> Next {
+    if wait.is_some_and(|wait| wait.is_zero()) {
+        return entries.try_recv().map_or(Next::Due, Next::Entry);
+    }
+    let entry = match wait {
+        Some(wait) => match runtime.block_on(async { timeout(wait, entries.recv()).await }) {
+            Ok(entry) => entry,
+            Err(_elapsed) => return Next::Due,
+        },
+        None => entries.blocking_recv(),
+    };
+    entry.map_or(Next::Closed, Next::Entry)
+}
+
+/// Keeps a program's standard output for the agent, and sends the rest to the log.
+#[derive(Debug)]
+pub(crate) struct Capture {
+    kept: std::sync::Mutex<Vec<u8>>,
+    log: LogWriter,
+}
+
+/// Most that is kept.
+const CAPTURE_LIMIT: usize = 16 * 1024 * 1024;
+
+impl Capture {
+    /// An empty one.
+    pub(crate) fn new(log: LogWriter) -> Self {
+        Self { kept: std::sync::Mutex::default(), log }
+    }
+
+    /// What was kept. Errors: it was more than 16 MiB.
+    pub(crate) fn into_kept(self) -> io::Result<Vec<u8>> {
+        let kept = self.kept.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if kept.len() > CAPTURE_LIMIT {
+            return Err(io::Error::other("the outputs are larger than 16 MiB"));
+        }
+        Ok(kept)
+    }
+}
+
+impl Sink for Capture {
+    fn write(&self, stream: Stream, bytes: Vec<u8>) -> BoxFuture<'_, ()> {
+        if stream != Stream::Stdout {
+            return self.log.write(stream, bytes);
+        }
+        let mut kept = self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if kept.len() <= CAPTURE_LIMIT {
+            kept.extend_from_slice(&bytes);
+        }
+        Box::pin(std::future::ready(()))
+    }
+}
+
+#[cfg(test)]
+#[path = "writer_tests.rs"]
+mod tests;

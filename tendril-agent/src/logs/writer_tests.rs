@@ -1,0 +1,154 @@
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::logs::spool::{Chunk, SpoolReader, SpoolRules};
+
+struct Bench {
+    dir: tempfile::TempDir,
+    log: LogWriter,
+    reader: SpoolReader,
+}
+
+fn bench(secrets: &[&str]) -> Bench {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = SpoolRules { flush_after: Duration::from_millis(20), limit: u64::MAX };
+    let (spool, reader) = LogSpool::create(&dir.path().join("log"), rules).unwrap();
+    let redactor = Redactor::default();
+    redactor.hide(secrets.iter().map(|secret| (*secret).to_owned()));
+    Bench { dir, log: LogWriter::start(spool, redactor), reader }
+}
+
+fn chunks(path: &Path) -> Vec<Chunk> {
+    let mut reader = SpoolReader::open(path).unwrap();
+    std::iter::from_fn(|| reader.next_chunk().unwrap()).collect()
+}
+
+impl Bench {
+    async fn text(mut self) -> String {
+        drop(self.log);
+        while !self.reader.more().await {
+            while self.reader.next_chunk().unwrap().is_some() {}
+        }
+        chunks(&self.dir.path().join("log")).into_iter().map(|chunk| chunk.text).collect()
+    }
+}
+
+#[tokio::test]
+async fn json_becomes_readable_and_its_news_are_kept() {
+    let bench = bench(&[]);
+    let lines = concat!(
+        r#"{"@message":"Plan: 1 to add","changes":{"add":1,"change":0,"remove":0},"type":"change_summary"}"#,
+        "\n",
+        r#"{"@message":"Error: first","diagnostic":{"severity":"error","summary":"first","detail":"d"},"type":"diagnostic"}"#,
+        "\n",
+        r#"{"@message":"Error: second","diagnostic":{"severity":"error","summary":"second"},"type":"diagnostic"}"#,
+        "\n",
+        "plain without end",
+    );
+    bench.log.write(Stream::Stdout, lines.as_bytes().to_vec()).await;
+    let findings = bench.log.findings().await;
+    assert_eq!(findings.changes, Some(Changes { add: 1, change: 0, remove: 0 }));
+    assert_eq!(findings.error.as_deref(), Some("first\nd"));
+    assert_eq!(findings.further_errors, 1);
+    assert_eq!(bench.log.findings().await, Findings::default());
+    assert_eq!(bench.text().await, "Plan: 1 to add\nError: first\nd\nError: second\nplain without end\n");
+}
+
+#[tokio::test]
+async fn secrets_are_hidden_in_lines_errors_remarks_and_behind_colours() {
+    let bench = bench(&["hunter2-hunter2"]);
+    bench.log.remark("agent saw hunter2-hunter2").await;
+    bench.log.write(Stream::Stdout, b"lo hunter2-".to_vec()).await;
+    bench.log.write(Stream::Stdout, b"hunter2 hi\nhun\x1b[1mter2-hunter2\n".to_vec()).await;
+    bench.log.write(Stream::Stderr, b"Error: bad hunter2-hunter2\n".to_vec()).await;
+    let findings = bench.log.findings().await;
+    assert_eq!(findings.error.as_deref(), Some("bad [hidden]"));
+    let text = bench.text().await;
+    assert!(!text.contains("hunter2"), "{text}");
+    assert_eq!(text.matches("[hidden]").count(), 4, "{text}");
+}
+
+#[tokio::test]
+async fn a_secret_across_the_pieces_of_a_very_long_line_is_hidden() {
+    let bench = bench(&["hunter2-hunter2"]);
+    let mut line = "x".repeat(crate::logs::lines::PIECE_LIMIT - 7);
+    line.push_str("hunter2-hunter2 end\n");
+    bench.log.write(Stream::Stdout, line.into_bytes()).await;
+    let text = bench.text().await.replace('\n', "");
+    assert!(text.ends_with("[hidden] end"), "{}", &text[text.len() - 40..]);
+}
+
+#[tokio::test]
+async fn an_oversized_message_is_left_out() {
+    let bench = bench(&[]);
+    let state = "s".repeat(3 * crate::logs::lines::PIECE_LIMIT);
+    let line = format!("{{\"@message\":\"Emergency state dump\",\"state\":\"{state}\"}}\nafter\n");
+    bench.log.write(Stream::Stdout, line.into_bytes()).await;
+    assert_eq!(bench.text().await, format!("{OVERSIZED}\nafter\n"));
+}
+
+#[tokio::test]
+async fn poison_comes_out_as_text() {
+    let bench = bench(&[]);
+    bench.log.write(Stream::Stdout, b"a\0b \xff 1%\r2%\r100%\r\n\x1b[31mred\x1b[0m\n".to_vec()).await;
+    assert_eq!(bench.text().await, "100%\nred\n");
+}
+
+#[tokio::test]
+async fn captured_output_stays_out_of_the_log() {
+    let bench = bench(&[]);
+    let capture = Capture::new(bench.log.clone());
+    capture.write(Stream::Stdout, b"{\"secret\"".to_vec()).await;
+    capture.write(Stream::Stdout, b":1}".to_vec()).await;
+    capture.write(Stream::Stderr, b"warned\n".to_vec()).await;
+    assert_eq!(capture.into_kept().unwrap(), b"{\"secret\":1}");
+    assert_eq!(bench.text().await, "warned\n");
+}
+
+/// Output of every kind: plain, coloured, secret, JSON, an error, bytes that are no text.
+const KINDS: [&[u8]; 12] = [
+    b"plain",
+    b"\n",
+    b"\n",
+    b"hunter2-hunter2",
+    b"hunt",
+    b"er2-hunter2",
+    b"\x1b[31mred\x1b[0m",
+    b"1%\r2%",
+    b"{\"@level\":\"info\",\"@message\":\"said hunter2-\\u0068unter2\\nand more\"}",
+    b"Error: no",
+    b"\xff\0",
+    "é\ttab".as_bytes(),
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn many_lines_at_once_are_treated_as_they_are_byte_by_byte(
+        kinds in proptest::collection::vec(0..KINDS.len(), 0..30),
+        cut in 0..200_usize,
+    ) {
+        let bytes: Vec<u8> = kinds.iter().flat_map(|kind| KINDS[*kind]).copied().collect();
+        let (first, second) = bytes.split_at(cut.min(bytes.len()));
+        let told = |portions: &mut dyn Iterator<Item = &[u8]>| {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("log");
+            let rules = SpoolRules { flush_after: Duration::from_secs(9), limit: u64::MAX };
+            let (spool, _reader) = LogSpool::create(&path, rules).unwrap();
+            let redactor = Redactor::default();
+            redactor.hide(["hunter2-hunter2".to_owned()]);
+            let mut desk = Desk::new(spool, redactor);
+            portions.for_each(|portion| desk.bytes(Stream::Stdout, portion));
+            let (answer, mut findings) = oneshot::channel();
+            desk.take(Entry::Ended(answer));
+            desk.spool.finish();
+            let text: String = chunks(&path).into_iter().map(|chunk| chunk.text).collect();
+            (text, findings.try_recv().unwrap())
+        };
+        let at_once = told(&mut [first, second].into_iter());
+        prop_assert!(!at_once.0.contains("hunter2-hunter2"), "{}", at_once.0);
+        prop_assert_eq!(at_once, told(&mut bytes.chunks(1)));
+    }
+}

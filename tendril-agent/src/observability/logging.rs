@@ -1,0 +1,77 @@
+//! The agent's own log, and where its metrics are kept.
+
+use std::io::{self, IsTerminal, Write};
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+
+use crate::{config::settings::Config, redaction::redactor::Redactor, telemetry};
+
+/// Form of the agent's own log on stderr.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One readable line per event.
+    Human,
+    /// One JSON object per event.
+    Json,
+}
+
+/// Installs the process's subscriber, which hides the agent's secrets. A filter that cannot be read falls back to `info`; a
+/// second call changes nothing.
+pub fn install_log(config: &Config) {
+    let filter = EnvFilter::try_new(&config.log_filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let head = match config.log_format {
+        LogFormat::Human => String::new(),
+        LogFormat::Json => format!("{{\"cluster\":\"{}\",", config.cluster_id),
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal())
+        .with_writer(Stderr { head, secrets: config.secrets.clone() });
+    // Only a test harness can have installed one before, and its choice stands.
+    let _installed = match config.log_format {
+        LogFormat::Human => builder.with_target(false).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+}
+
+/// Where the log goes. Each line is written at once.
+struct Stderr {
+    /// What each line begins with, in the place of its own `{`. A span would not be on the lines of tasks that others spawn.
+    head: String,
+    secrets: Redactor,
+}
+
+impl<'a> MakeWriter<'a> for Stderr {
+    type Writer = &'a Self;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        self
+    }
+}
+
+impl Write for &Stderr {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        let text = self.secrets.redact(&text);
+        let mut stderr = io::stderr().lock();
+        match text.strip_prefix('{') {
+            Some(rest) if !self.head.is_empty() => write!(stderr, "{}{rest}", self.head)?,
+            _ => stderr.write_all(text.as_bytes())?,
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+/// Installs the process's recorder. `None` when there is one already.
+pub(crate) fn install_metrics() -> Option<PrometheusHandle> {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).ok()?;
+    telemetry::describe();
+    Some(handle)
+}

@@ -1,0 +1,84 @@
+//! Places where a test kills the agent, to see what its next life makes of what is left on disk.
+//!
+//! Compiled in with the feature `failpoints` only. `TENDRIL_FAILPOINT=spool.flushed:3` ends the process with SIGKILL when
+//! it comes to that place for the third time: nothing is flushed, nobody says good-bye.
+
+/// Every place, in the order of a job's journey.
+#[cfg(feature = "failpoints")]
+const FAILPOINTS: &[&str] = &[
+    "claim.answered",
+    "claim.won",
+    "workspace.made",
+    "workspace.claimed",
+    "workspace.logging",
+    "step.begins",
+    "holder.kept",
+    "step.ended",
+    "writer.took",
+    "writer.line",
+    "spool.flushing",
+    "spool.flushed",
+    "spool.sealed",
+    "spool.begun",
+    "spool.dropping",
+    "spool.dropped",
+    "sink.read",
+    "sink.sending",
+    "sink.stored",
+    "sink.based",
+    "sink.forgot",
+    "progress.stored",
+    "approval.kept",
+    "apply.kept",
+    "apply.settled",
+    "ending.made",
+    "ending.kept",
+    "ending.uploaded",
+    "ending.counted",
+    "ending.stored",
+    "workspace.removing",
+    "ending.removed",
+    "recovery.found",
+    "recovery.cleared",
+    "recovery.resumed",
+    "recovery.uploaded",
+    "recovery.counted",
+    "recovery.stored",
+];
+
+/// A place of that name. Nothing without the feature.
+macro_rules! failpoint {
+    ($name:literal) => {
+        #[cfg(feature = "failpoints")]
+        $crate::os::failpoint::hit($name);
+    };
+}
+pub(crate) use failpoint;
+
+/// Dies here if this is the place and the time.
+#[cfg(feature = "failpoints")]
+pub(crate) fn hit(name: &str) {
+    use std::sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    };
+
+    static PLAN: OnceLock<Option<(String, u64)>> = OnceLock::new();
+    static HITS: AtomicU64 = AtomicU64::new(0);
+    let plan = PLAN.get_or_init(|| {
+        let plan = std::env::var("TENDRIL_FAILPOINT").ok()?;
+        let (name, time) = plan.split_once(':')?;
+        if !FAILPOINTS.contains(&name) {
+            tracing::error!("TENDRIL_FAILPOINT names \"{name}\", which is no fail point");
+        }
+        Some((name.to_owned(), time.parse().ok()?))
+    });
+    let Some((wanted, time)) = plan else { return };
+    if name == wanted && HITS.fetch_add(1, Ordering::SeqCst) + 1 == *time {
+        let _dead = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        // The signal may find another thread first; this one does nothing more.
+        loop {
+            std::thread::park();
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Whose turn it is where only one may write at a time: a lock on a file, of this agent's jobs and of every other agent that
+//! uses the same directory. It ends with its holder, also when that is killed.
+
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
+use tokio::time::sleep;
+
+use crate::template::workspace::private_dir;
+
+/// Between two looks whether the other one is done.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The turn; it ends when this is dropped, or the process ends.
+#[derive(Debug)]
+pub(crate) struct Turn(#[expect(dead_code, reason = "held for its lock")] File);
+
+/// Waits for the turn to fill the directory of kept providers: two `terraform init` at the same time can destroy each other's
+/// downloads (hashicorp/terraform#31964). May be dropped while it waits. Errors: the directory cannot be used.
+pub(crate) async fn of_plugins(dir: &Path) -> io::Result<Turn> {
+    wait(dir.join(".init.lock")).await
+}
+
+/// Takes that turn, unless it is somebody else's. Errors: the directory cannot be used.
+pub(crate) fn take_plugins(dir: &Path) -> io::Result<Option<Turn>> {
+    take(&dir.join(".init.lock"))
+}
+
+/// Waits for the turn that this file stands for. May be dropped while it waits. Errors: the file cannot be made.
+pub(crate) async fn wait(file: PathBuf) -> io::Result<Turn> {
+    loop {
+        match take(&file)? {
+            Some(turn) => return Ok(turn),
+            None => sleep(PAUSE).await,
+        }
+    }
+}
+
+/// Takes the turn, unless it is somebody else's. Errors: the file cannot be made or locked.
+pub(crate) fn take(file: &Path) -> io::Result<Option<Turn>> {
+    let file = open(file)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(Turn(file))),
+        Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn open(file: &Path) -> io::Result<File> {
+    if let Some(dir) = file.parent() {
+        private_dir(dir)?;
+    }
+    File::create(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn eight_jobs_take_their_turns_one_by_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (inside, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let job = async || {
+            let _turn = of_plugins(dir.path()).await.unwrap();
+            assert!(take(&dir.path().join(".init.lock")).unwrap().is_none());
+            most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            sleep(Duration::from_millis(5)).await;
+            inside.fetch_sub(1, Ordering::SeqCst);
+        };
+        futures_util::future::join_all((0..8).map(|_| job())).await;
+        assert_eq!(most.load(Ordering::SeqCst), 1);
+        assert!(take(&dir.path().join(".init.lock")).unwrap().is_some());
+    }
+}

@@ -1,0 +1,7 @@
+//! Runs one program, reads its output, and ends it with everything that it started.
+
+pub(crate) mod cancellation;
+pub(crate) mod orphans;
+pub(crate) mod output_pipe;
+pub(crate) mod runner;
+pub(crate) mod zombies;

@@ -1,0 +1,187 @@
+//! Processes of an attempt that outlived whoever should have waited for them.
+//!
+//! Terraform and everything it starts carry the attempt's own `TF_DATA_DIR` in their environment, so that they are found
+//! without a note that could be missing or stale: also when they left their process group, and also when the agent that
+//! started them is dead.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::ffi::OsStrExt,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, getpgid, getpgrp, kill_process, kill_process_group};
+
+use crate::process::runner::{BETWEEN_INTERRUPTS, Climb, Patience, Rung};
+
+/// Between two looks whether they have ended.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The processes of the attempt with this data directory. A zombie has no environment, and is none of them.
+pub(crate) fn of(data_dir: &Path) -> Vec<Pid> {
+    let mut mark = b"TF_DATA_DIR=".to_vec();
+    mark.extend_from_slice(data_dir.as_os_str().as_bytes());
+    let entries = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw));
+    pids.filter(|pid| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == mark)
+    })
+    .collect()
+}
+
+/// Ends them by the ladder: SIGINT to their groups, patience, a second SIGINT, SIGKILL. What an earlier life sent already is
+/// not sent again: for Terraform a further interrupt is the order to drop everything. Answers none where there were none.
+/// Blocks for as long as that takes.
+pub(crate) fn end(data_dir: &Path, patience: Patience) -> Option<Rung> {
+    let rungs = [
+        (patience.graceful.max(BETWEEN_INTERRUPTS), Rung::Interrupted),
+        (patience.forced, Rung::InterruptedTwice),
+    ];
+    let mut left = of(data_dir);
+    if left.is_empty() {
+        return None;
+    }
+    let climbed = Climb::noted(data_dir);
+    for (patience, rung) in rungs {
+        let waited = match &climbed {
+            Some(climbed) if climbed.rung > rung => continue,
+            Some(climbed) if climbed.rung == rung => climbed.since.elapsed().unwrap_or_default(),
+            _ => {
+                Climb::note(data_dir, rung);
+                send(&left, Signal::INT);
+                Duration::ZERO
+            }
+        };
+        let deadline = Instant::now() + patience.saturating_sub(waited);
+        loop {
+            left = of(data_dir);
+            if left.is_empty() {
+                return Some(rung);
+            }
+            if Instant::now() >= deadline {
+                break;
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+    kill(data_dir);
+    Some(Rung::Killed)
+}
+
+/// Ends them at once: of an attempt whose leader has ended already.
+pub(crate) fn kill(data_dir: &Path) {
+    // They may start others until they are dead; a few rounds find those too.
+    for _ in 0..20 {
+        let left = of(data_dir);
+        if left.is_empty() {
+            return;
+        }
+        send(&left, Signal::KILL);
+        std::thread::sleep(PAUSE);
+    }
+    tracing::error!(data_dir = %data_dir.display(), "processes of an ended attempt cannot be killed");
+}
+
+/// Signals the groups of these processes, and those processes alone that are in this process's own group.
+fn send(pids: &[Pid], signal: Signal) {
+    let own = getpgrp();
+    let mut groups = BTreeSet::new();
+    for pid in pids {
+        match getpgid(Some(*pid)) {
+            Ok(group) if group != own => {
+                groups.insert(group.as_raw_nonzero());
+            }
+            Ok(_) => {
+                // Whoever is gone needs no signal; errors of sending say nothing else.
+                let _gone = kill_process(*pid, signal);
+            }
+            Err(_) => {}
+        }
+    }
+    for group in groups.into_iter().filter_map(|group| Pid::from_raw(group.get())) {
+        let _gone = kill_process_group(group, signal);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        os::unix::process::CommandExt,
+        path::PathBuf,
+        process::{Child, Command, Stdio},
+    };
+
+    use super::*;
+
+    fn start(dir: &Path, script: &str) -> Child {
+        let marked = Command::new("/bin/bash")
+            .args(["-c", &format!("{script} & echo ready; wait")])
+            .env("TF_DATA_DIR", dir)
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while of(dir).len() < 2 {
+            assert!(Instant::now() < deadline);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        marked
+    }
+
+    fn patience(graceful: u64) -> Patience {
+        Patience { graceful: Duration::from_millis(graceful), forced: Duration::from_millis(200) }
+    }
+
+    fn data_dir(dir: &tempfile::TempDir) -> PathBuf {
+        let data = dir.path().join("data");
+        fs::create_dir(&data).unwrap();
+        data
+    }
+
+    #[test]
+    fn what_listens_ends_after_one_interrupt() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = data_dir(&dir);
+        assert_eq!(end(&data, patience(0)), None);
+        let mut child = start(&data, "(trap 'exit 1' INT; sleep 600)");
+        assert_eq!(end(&data, patience(10_000)), Some(Rung::Interrupted));
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn what_an_earlier_life_sent_is_not_sent_again() {
+        let count = "n=0; trap 'n=$((n+1)); echo $n >$TF_DATA_DIR/count' INT; touch $TF_DATA_DIR/ready; while :; do sleep 0.02; done";
+        for (earlier, sent) in
+            [(None, "2\n"), (Some(Rung::Interrupted), "1\n"), (Some(Rung::InterruptedTwice), "")]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            let data = data_dir(&dir);
+            let mut child = start(&data, &format!("({count})"));
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while !data.join("ready").exists() {
+                assert!(Instant::now() < deadline);
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            if let Some(rung) = earlier {
+                Climb::note(&data, rung);
+            }
+            assert_eq!(end(&data, patience(100)), Some(Rung::Killed));
+            assert_eq!(fs::read_to_string(data.join("count")).unwrap_or_default(), sent, "{earlier:?}");
+            child.wait().unwrap();
+        }
+    }
+
+    #[test]
+    fn what_is_deaf_is_killed_also_in_another_session() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = data_dir(&dir);
+        let mut child = start(&data, "trap '' INT TERM; setsid sleep 600");
+        assert_eq!(end(&data, patience(100)), Some(Rung::Killed));
+        assert!(of(&data).is_empty());
+        child.wait().unwrap();
+    }
+}

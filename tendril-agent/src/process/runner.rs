@@ -1,0 +1,347 @@
+//! Runs one program in a process group of its own, and ends it politely when it must end early.
+//!
+//! The ladder: one SIGINT to the group (what Ctrl-C does: Terraform finishes what it is doing and saves its state,
+//! providers ignore it, `local-exec` children end), then patience, then a second SIGINT, then SIGKILL to the group.
+//! SIGTERM is never sent: providers die of it in the middle of a change.
+
+use std::{
+    collections::BTreeMap,
+    ffi::{OsStr, OsString},
+    fmt, fs, io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, SystemTime},
+};
+
+use futures_util::future::BoxFuture;
+use rustix::{
+    buffer::spare_capacity,
+    io::{Errno, read},
+    process::{Pid, Signal, kill_process_group},
+};
+use tokio::{
+    net::unix::pipe::Receiver,
+    process::Child,
+    sync::watch,
+    task::yield_now,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    logs::spool::Stream,
+    process::{cancellation::Stop, output_pipe::output_pipe, zombies},
+};
+
+/// Bytes of one read from a pipe.
+const READ_SIZE: usize = 64 * 1024;
+/// A program that writes line by line is not read line by line: what it writes in this time after a read is gathered in its
+/// pipe, and read together. Nobody waits at the pipe meanwhile, so that its writes wake nobody, which would cost it more than
+/// they do. It never waits for that itself: the pipe holds far more, and a full read is followed by the next one at once.
+const GATHER: Duration = Duration::from_millis(5);
+/// The least time between two interrupts: of two that come at once, a program sees one.
+pub(crate) const BETWEEN_INTERRUPTS: Duration = Duration::from_secs(1);
+/// How long a pipe may stay open and silent after its program and the program's group are gone.
+const LEFTOVER: Duration = Duration::from_secs(2);
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub(crate) struct Command {
+    /// The program's path.
+    pub(crate) program: PathBuf,
+    /// Its arguments.
+    pub(crate) args: Vec<OsString>,
+    /// Its working directory.
+    pub(crate) dir: PathBuf,
+    /// Its whole environment.
+    pub(crate) env: BTreeMap<OsString, OsString>,
+    /// How long it may take to end early.
+    pub(crate) patience: Patience,
+}
+
+/// How long a program may take to end early.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// From the first interrupt to the second.
+    pub(crate) graceful: Duration,
+    /// From the second interrupt to the kill.
+    pub(crate) forced: Duration,
+}
+
+/// How far the ladder was climbed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Rung {
+    /// The program ended by itself.
+    Untouched,
+    /// It ended after one SIGINT.
+    Interrupted,
+    /// It ended after two.
+    InterruptedTwice,
+    /// It had to be killed.
+    Killed,
+}
+
+impl Rung {
+    /// Whether it ended before it could tidy up: Terraform leaves after a second interrupt at once, with the state unsaved
+    /// and its lock in place.
+    pub(crate) const fn is_forced(self) -> bool {
+        matches!(self, Self::InterruptedTwice | Self::Killed)
+    }
+
+    /// Its name in metrics; none where nothing was sent.
+    pub(crate) const fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Untouched => None,
+            Self::Interrupted => Some("interrupted"),
+            Self::InterruptedTwice => Some("interrupted_twice"),
+            Self::Killed => Some("killed"),
+        }
+    }
+}
+
+impl fmt::Display for Rung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Untouched => "it ended by itself",
+            Self::Interrupted => "it ended after one interrupt (SIGINT)",
+            Self::InterruptedTwice => "it ended after a second interrupt (SIGINT)",
+            Self::Killed => "it did not end after two interrupts and was killed (SIGKILL)",
+        })
+    }
+}
+
+/// How far the ladder was climbed for the processes of an attempt: noted beside its data directory, so that a later life of
+/// the agent goes on from there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Climb {
+    /// The rung that was reached.
+    pub(crate) rung: Rung,
+    /// When.
+    pub(crate) since: SystemTime,
+}
+
+impl Climb {
+    /// The note's place.
+    pub(crate) fn file(data_dir: &Path) -> PathBuf {
+        data_dir.with_extension("interrupts")
+    }
+
+    /// What was noted; none, if nothing was sent yet.
+    pub(crate) fn noted(data_dir: &Path) -> Option<Self> {
+        let file = Self::file(data_dir);
+        let rung = match fs::metadata(&file).ok()?.len() {
+            1 => Rung::Interrupted,
+            _ => Rung::InterruptedTwice,
+        };
+        Some(Self { rung, since: fs::metadata(&file).and_then(|meta| meta.modified()).ok()? })
+    }
+
+    /// A program begins: nothing was sent to it yet.
+    fn begin(data_dir: &Path) {
+        let _none = fs::remove_file(Self::file(data_dir));
+    }
+
+    /// Notes what is sent now. Not synced: after a power cut there is no process left.
+    pub(crate) fn note(data_dir: &Path, rung: Rung) {
+        let sent = if rung == Rung::Interrupted { "1" } else { "12" };
+        if let Err(error) = fs::write(Self::file(data_dir), sent) {
+            tracing::warn!(%error, "it cannot be noted that a program was interrupted");
+        }
+    }
+}
+
+/// How a program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Exit {
+    /// Its exit code; none if a signal ended it.
+    pub(crate) code: Option<i32>,
+    /// How far the ladder was climbed.
+    pub(crate) rung: Rung,
+}
+
+impl Exit {
+    /// Whether a program that did not succeed may have ended without giving back what it held: a signal ended it, it was told
+    /// twice to end and left at once, or it crashed. Terraform says 1 where it gave up in good order.
+    pub(crate) fn was_abrupt(self) -> bool {
+        self.rung >= Rung::InterruptedTwice || self.code != Some(1)
+    }
+}
+
+/// Takes what a program writes. A sink that is full makes the program wait.
+pub(crate) trait Sink: Send + Sync {
+    /// The next bytes of a stream, never none.
+    fn write(&self, stream: Stream, bytes: Vec<u8>) -> BoxFuture<'_, ()>;
+}
+
+/// Runs programs: here, as children of this process. A runner elsewhere (a Kubernetes job) would implement it too.
+pub(crate) trait Runner: Send + Sync {
+    /// Runs a command to its end, or to its early end when `stop` is ordered. All it wrote is in the sink when this
+    /// answers, and no process of its group is left.
+    fn run<'a>(
+        &'a self,
+        command: Command,
+        sink: &'a dyn Sink,
+        stop: &'a Stop,
+    ) -> BoxFuture<'a, io::Result<Exit>>;
+}
+
+/// Children of this process.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LocalRunner;
+
+impl Runner for LocalRunner {
+    fn run<'a>(
+        &'a self,
+        command: Command,
+        sink: &'a dyn Sink,
+        stop: &'a Stop,
+    ) -> BoxFuture<'a, io::Result<Exit>> {
+        Box::pin(run(command, sink, stop))
+    }
+}
+
+async fn run(command: Command, sink: &dyn Sink, stop: &Stop) -> io::Result<Exit> {
+    let (stdout, out) = output_pipe()?;
+    let (stderr, err) = output_pipe()?;
+    let mut program = tokio::process::Command::new(&command.program);
+    program
+        .args(&command.args)
+        .current_dir(&command.dir)
+        .env_clear()
+        .envs(&command.env)
+        .stdin(Stdio::null())
+        .stdout(out)
+        .stderr(err)
+        .process_group(0);
+    let data_dir = command.env.get(OsStr::new("TF_DATA_DIR")).map(PathBuf::from);
+    if let Some(data_dir) = &data_dir {
+        Climb::begin(data_dir);
+    }
+    let (mut child, pid, _own) = zombies::spawn(&mut program)?;
+    let group = Group { pid, data_dir };
+    // It holds this end of the pipes, and would keep them from their end.
+    drop(program);
+    let (over, ended) = watch::channel(false);
+    let pumps = async {
+        tokio::join!(pump(stdout, Stream::Stdout, sink, &ended), pump(stderr, Stream::Stderr, sink, &ended));
+    };
+    tokio::pin!(pumps);
+    let ladder = ladder(&mut child, &group, stop, command.patience);
+    tokio::pin!(ladder);
+    let mut drained = false;
+    let exit = loop {
+        tokio::select! {
+            exit = &mut ladder => break exit?,
+            () = &mut pumps, if !drained => drained = true,
+        }
+    };
+    // Whatever the program left running would hold the pipes, and outlive the job.
+    group.kill();
+    over.send_replace(true);
+    if !drained {
+        pumps.await;
+    }
+    Ok(exit)
+}
+
+/// Waits for the program's end; once the stop is ordered, climbs.
+async fn ladder(child: &mut Child, group: &Group, stop: &Stop, patience: Patience) -> io::Result<Exit> {
+    tokio::select! {
+        status = child.wait() => return Ok(Exit { code: status?.code(), rung: Rung::Untouched }),
+        () = stop.wait() => group.interrupt(Rung::Interrupted),
+    }
+    let hurried = async {
+        tokio::select! {
+            () = sleep(patience.graceful) => {}
+            ((), ()) = async { tokio::join!(stop.wait_hastened(), sleep(BETWEEN_INTERRUPTS)) } => {}
+        }
+    };
+    tokio::select! {
+        status = child.wait() => return Ok(Exit { code: status?.code(), rung: Rung::Interrupted }),
+        () = hurried => group.interrupt(Rung::InterruptedTwice),
+    }
+    if let Ok(status) = timeout(patience.forced, child.wait()).await {
+        return Ok(Exit { code: status?.code(), rung: Rung::InterruptedTwice });
+    }
+    group.kill();
+    Ok(Exit { code: child.wait().await?.code(), rung: Rung::Killed })
+}
+
+/// Carries bytes until the stream's end; once the program has ended, until it is silent. A sink that is slow is waited for.
+async fn pump(mut source: OwnedFd, stream: Stream, sink: &dyn Sink, ended: &watch::Receiver<bool>) {
+    let mut ended = ended.clone();
+    let mut silent = async || {
+        drop(ended.wait_for(|ended| *ended).await);
+        sleep(LEFTOVER).await;
+    };
+    // Grows to what the program really writes, so that idle pipes cost little.
+    let mut buffer = Vec::with_capacity(4096);
+    loop {
+        match read(&source, spare_capacity(&mut buffer)) {
+            Ok(0) => return,
+            Ok(read) => {
+                let is_full = read == buffer.capacity();
+                let next = if is_full { READ_SIZE } else { 4096 };
+                sink.write(stream, std::mem::replace(&mut buffer, Vec::with_capacity(next))).await;
+                if is_full {
+                    yield_now().await;
+                } else {
+                    sleep(GATHER).await;
+                }
+            }
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                let Ok(pipe) = Receiver::from_owned_fd(source) else { return };
+                tokio::select! {
+                    biased;
+                    ready = pipe.readable() => if ready.is_err() { return },
+                    () = silent() => {
+                        tracing::warn!(
+                            "a process that left its group still holds the program's output; it is not waited for"
+                        );
+                        return;
+                    }
+                }
+                let Ok(descriptor) = pipe.into_nonblocking_fd() else { return };
+                source = descriptor;
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+/// The program's process group; killed when dropped, so that an abandoned run leaves nothing behind.
+#[derive(Debug)]
+struct Group {
+    pid: Pid,
+    /// Where it is noted what was sent.
+    data_dir: Option<PathBuf>,
+}
+
+impl Group {
+    fn interrupt(&self, rung: Rung) {
+        if let Some(data_dir) = &self.data_dir {
+            Climb::note(data_dir, rung);
+        }
+        self.send(Signal::INT);
+    }
+
+    fn kill(&self) {
+        self.send(Signal::KILL);
+    }
+
+    fn send(&self, signal: Signal) {
+        // The only error that can happen says that nobody is left.
+        let _gone = kill_process_group(self.pid, signal);
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[cfg(test)]
+#[path = "runner_tests.rs"]
+mod tests;

@@ -1,0 +1,4 @@
+//! Hides secrets in text, by value.
+
+pub(crate) mod forms;
+pub(crate) mod redactor;

@@ -1,0 +1,185 @@
+//! A template: a folder of Terraform files, and a `template.json` that says which variables it takes.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::declared::Declared;
+use crate::{
+    job::{
+        spec::{ErrorCode, Failure},
+        variables::Schema,
+    },
+    redaction::redactor::leaves,
+};
+
+/// Largest `template.json`, in bytes.
+const MANIFEST_LIMIT: u64 = 1024 * 1024;
+
+/// A template, opened.
+#[derive(Debug)]
+pub(crate) struct Template {
+    /// Its folder.
+    dir: PathBuf,
+    /// Its `template.json`, if it has one.
+    manifest: Option<Manifest>,
+}
+
+/// `template.json`, as far as the agent reads it.
+#[derive(Debug, Deserialize)]
+struct Manifest {
+    /// The variables, as a JSON Schema of an object.
+    #[serde(default)]
+    variables: Schema,
+}
+
+impl Template {
+    /// Finds the carried template `name` and reads its `template.json`.
+    pub(crate) fn carried(templates_dir: &Path, name: &str) -> Result<Self, Failure> {
+        let dir = templates_dir.join(name);
+        if !dir.is_dir() {
+            let known = names(templates_dir).join(", ");
+            return Err(Failure::new(
+                ErrorCode::TemplateNotFound,
+                format!("this agent has no template \"{name}\": it has {known}"),
+            ));
+        }
+        Self::open(dir).map_err(|error| {
+            Failure::internal(&format!("template.json of the template \"{name}\" cannot be read"), &error)
+        })
+    }
+
+    /// Reads the `template.json` of a template in this folder. Errors: it cannot be read, or is none.
+    pub(crate) fn open(dir: PathBuf) -> io::Result<Self> {
+        let file = match fs::File::open(dir.join("template.json")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self { dir, manifest: None }),
+            opened => opened?,
+        };
+        if file.metadata()?.len() > MANIFEST_LIMIT {
+            return Err(io::Error::other("it is larger than 1 MiB"));
+        }
+        let mut bytes = Vec::new();
+        file.take(MANIFEST_LIMIT).read_to_end(&mut bytes)?;
+        Ok(Self { dir, manifest: Some(serde_json::from_slice(&bytes)?) })
+    }
+
+    /// The folder to copy.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Compares the variables with what the template takes. A template without `template.json` takes anything.
+    pub(crate) fn check(&self, variables: &Map<String, Value>) -> Result<(), Failure> {
+        let Some(Manifest { variables: schema }) = &self.manifest else { return Ok(()) };
+        let problems = schema.problems_of_object("", variables);
+        if problems.is_empty() {
+            return Ok(());
+        }
+        let list: Vec<String> = problems
+            .into_iter()
+            .map(|problem| format!("  * variable {}: {}", problem.at, problem.sentence))
+            .collect();
+        let message = format!("config_snapshot.variables do not fit the template:\n{}", list.join("\n"));
+        Err(Failure::new(ErrorCode::ConfigInvalid, message))
+    }
+
+    /// The values of the variables that the template marks `sensitive`, here or in its own files, as they would appear in a
+    /// log.
+    pub(crate) fn sensitive_values(&self, variables: &Map<String, Value>) -> Vec<String> {
+        let declared = Declared::in_folder(&self.dir);
+        let schema = |name: &str| self.manifest.as_ref()?.variables.property(name);
+        let is_sensitive =
+            |name: &str| declared.hides(name) || schema(name).is_some_and(Schema::is_sensitive);
+        let secret = variables.iter().filter(|(name, _)| is_sensitive(name)).map(|(_, value)| value);
+        let text = |leaf: &Value| match leaf {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        };
+        secret.flat_map(leaves).filter_map(text).collect()
+    }
+}
+
+/// The template folders, sorted.
+pub(crate) fn names(templates_dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(templates_dir).into_iter().flatten().filter_map(Result::ok);
+    let folders = entries.filter(|entry| entry.path().is_dir());
+    let names: BTreeSet<String> = folders.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.into_iter().filter(|name| !name.starts_with('.')).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn template(manifest: &Value) -> (tempfile::TempDir, Template) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("hello")).unwrap();
+        fs::write(dir.path().join("hello/template.json"), manifest.to_string()).unwrap();
+        let template = Template::carried(dir.path(), "hello").unwrap();
+        (dir, template)
+    }
+
+    fn object(value: Value) -> Map<String, Value> {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn an_unknown_template_is_answered_with_the_known_ones() {
+        let (dir, _) = template(&json!({}));
+        let failure = Template::carried(dir.path(), "nope").unwrap_err();
+        assert_eq!(failure.code, ErrorCode::TemplateNotFound);
+        assert_eq!(failure.message, "this agent has no template \"nope\": it has hello");
+    }
+
+    #[test]
+    fn every_problem_of_the_variables_is_listed() {
+        let manifest = json!({"variables": {
+            "type": "object",
+            "required": ["name"],
+            "properties": {"name": {"type": "string"}, "count": {"type": "integer"}},
+            "additionalProperties": false,
+        }});
+        let (_dir, template) = template(&manifest);
+        let failure = template.check(&object(json!({"count": "three", "nmae": "x"}))).unwrap_err();
+        assert_eq!(failure.code, ErrorCode::ConfigInvalid);
+        for part in [
+            "variable \"name\": is missing",
+            "variable \"count\": must be an integer, and it is a string",
+            "variable \"nmae\": is unknown; known are \"count\", \"name\"",
+        ] {
+            assert!(failure.message.contains(part), "{}", failure.message);
+        }
+        template.check(&object(json!({"name": "x", "count": 3}))).unwrap();
+    }
+
+    #[test]
+    fn sensitive_values_are_found_at_any_depth() {
+        let manifest = json!({"variables": {"properties": {
+            "login": {"type": "object", "sensitive": true},
+            "name": {"type": "string"},
+        }}});
+        let (_dir, template) = template(&manifest);
+        let values = template
+            .sensitive_values(&object(json!({"login": {"user": "u1", "keys": ["k1", 42]}, "name": "n"})));
+        assert_eq!(values.len(), 3);
+        assert!(["u1", "k1", "42"].iter().all(|value| values.contains(&(*value).to_owned())), "{values:?}");
+    }
+
+    #[test]
+    fn what_the_templates_own_files_mark_is_sensitive_too() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("bare")).unwrap();
+        fs::write(dir.path().join("bare/main.tf"), "variable \"key\" {\n  sensitive = true\n}\n").unwrap();
+        let template = Template::carried(dir.path(), "bare").unwrap();
+        assert_eq!(template.sensitive_values(&object(json!({"key": "k1", "name": "n"}))), ["k1"]);
+    }
+}

@@ -1,0 +1,195 @@
+//! The real Git against servers that are no good. What it fetches from good ones is proved end to end, elsewhere.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::json;
+use wiremock::{
+    Mock, MockServer, ResponseTemplate,
+    matchers::{any, path_regex},
+};
+
+use super::*;
+use crate::{
+    job::{source::Origin, spec::Job},
+    process::{
+        cancellation::{Stop, StopReason},
+        runner::LocalRunner,
+    },
+};
+
+const TOKEN: &str = "ghs_TheTokenThatNobodyMaySee";
+
+struct Bench {
+    dir: tempfile::TempDir,
+    server: MockServer,
+    stop: Stop,
+    secrets: Redactor,
+}
+
+/// How a fetch went: the failure, or that it was stopped.
+type Went = Result<Checkout, Option<Failure>>;
+
+impl Bench {
+    async fn new() -> Self {
+        let (dir, server) = (tempfile::tempdir().unwrap(), MockServer::start().await);
+        Self { dir, server, stop: Stop::default(), secrets: Redactor::default() }
+    }
+
+    async fn answering(answer: ResponseTemplate) -> Self {
+        let bench = Self::new().await;
+        Mock::given(any()).respond_with(answer).mount(&bench.server).await;
+        bench
+    }
+
+    fn settings(&self, token: Option<&str>) -> GitSettings {
+        let host = self.server.address().to_string();
+        let hosts = format!("{host},127.0.0.1:9,no-such-host.invalid");
+        GitSettings::read(&Written { hosts: Some(&hosts), token, ..Written::default() }).unwrap()
+    }
+
+    async fn fetch(&self, git: &str, timeout: Duration, token: Option<&str>) -> Went {
+        let settings = self.settings(token);
+        let root = root(self.dir.path());
+        let console =
+            Console { settings: &settings, runner: &LocalRunner, stop: &self.stop, timeout, root: &root };
+        let config = json!({"source": {"git": git, "ref": "v1", "path": "net"}});
+        let Origin::Git(source) = Origin::parse(config.as_object().unwrap()).unwrap() else { panic!() };
+        let job = Job { id: uuid::Uuid::nil(), attempt: 1, claim_token: uuid::Uuid::nil(), config };
+        let workspace = Workspace::create(self.dir.path(), &job).unwrap();
+        console.check_out(&source, &workspace, &self.secrets).await
+    }
+
+    async fn refusal(&self, token: Option<&str>) -> (ErrorCode, String) {
+        let git = format!("{}/acme/infra", self.server.uri());
+        refused(self.fetch(&git, Duration::from_secs(30), token).await)
+    }
+}
+
+fn refused(went: Went) -> (ErrorCode, String) {
+    let failure = went.unwrap_err().expect("it was not stopped");
+    assert!(!failure.message.contains('\n') && !failure.message.contains(TOKEN), "{}", failure.message);
+    (failure.code, failure.message)
+}
+
+/// Every file below a directory.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+#[tokio::test]
+async fn each_bad_answer_is_one_sentence() {
+    for (status, token, part) in [
+        (401, None, "asks for a login"),
+        (401, Some(TOKEN), "does not take the agent's token"),
+        (403, Some(TOKEN), "is forbidden to the agent's token"),
+        (404, Some(TOKEN), "was not found, or the agent's token may not see it"),
+        (302, Some(TOKEN), "redirects to another address, which is not followed"),
+    ] {
+        let answer = ResponseTemplate::new(status)
+            .insert_header("WWW-Authenticate", "Basic realm=\"git\"")
+            .insert_header("Location", "http://127.0.0.1:9/elsewhere");
+        let bench = Bench::answering(answer).await;
+        let (code, said) = bench.refusal(token).await;
+        assert_eq!(code, ErrorCode::SourceInvalid, "{said}");
+        assert!(said.contains(part), "{status}: {said}");
+    }
+    let bench = Bench::answering(ResponseTemplate::new(200).set_body_string("<html>Welcome</html>")).await;
+    let (_, said) = bench.refusal(None).await;
+    assert!(said.contains("is no Git repository") || said.contains("no branch or tag"), "{said}");
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_or_busy_is_tried_again_and_then_said() {
+    let bench = Bench::answering(ResponseTemplate::new(503)).await;
+    let ((code, said), away, unknown, untrusted) = tokio::join!(
+        bench.refusal(None),
+        bench.fetch("http://127.0.0.1:9/acme/infra", Duration::from_secs(30), None),
+        bench.fetch("https://no-such-host.invalid/acme/infra", Duration::from_secs(30), None),
+        async {
+            let git = format!("https://{}/acme/infra", bench.server.address());
+            bench.fetch(&git, Duration::from_secs(30), None).await
+        },
+    );
+    assert!(code == ErrorCode::SourceUnavailable && said.contains("cannot serve now"), "{said}");
+    let asked = bench.server.received_requests().await.unwrap();
+    assert!(asked.len() > PAUSES.len(), "it was asked again: {asked:?}");
+    for went in [away, unknown] {
+        let (code, said) = refused(went);
+        assert!(code == ErrorCode::SourceUnavailable && said.contains("cannot be reached"), "{said}");
+    }
+    let (code, said) = refused(untrusted);
+    assert!(code == ErrorCode::SourceInvalid && said.contains("cannot be trusted"), "{said}");
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_is_given_up_and_a_cancel_does_not_wait_for_it() {
+    let hour = Duration::from_secs(3600);
+    let bench = Bench::answering(ResponseTemplate::new(200).set_delay(hour)).await;
+    let git = format!("{}/acme/infra", bench.server.uri());
+    let (code, said) = refused(bench.fetch(&git, Duration::from_millis(300), None).await);
+    assert!(code == ErrorCode::SourceUnavailable && said.contains("did not answer in 300ms"), "{said}");
+    let cancel = async {
+        while bench.server.received_requests().await.unwrap().len() < 2 {
+            sleep(Duration::from_millis(5)).await;
+        }
+        bench.stop.request(StopReason::Cancelled);
+    };
+    let (went, ()) = tokio::join!(bench.fetch(&git, hour, None), cancel);
+    assert_eq!(went, Err(None));
+}
+
+#[tokio::test]
+async fn a_host_that_is_not_allowed_is_never_asked() {
+    let bench = Bench::answering(ResponseTemplate::new(200)).await;
+    let other = format!("http://localhost:{}/acme/infra", bench.server.address().port());
+    let (code, said) = refused(bench.fetch(&other, Duration::from_secs(30), Some(TOKEN)).await);
+    assert_eq!(code, ErrorCode::ConfigInvalid);
+    assert!(
+        said.contains("config_snapshot.source.git: localhost:") && said.contains("TENDRIL_GIT_HOSTS"),
+        "{said}"
+    );
+    assert!(bench.server.received_requests().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn an_address_that_redirects_is_tried_with_git_at_its_end() {
+    let bench = Bench::new().await;
+    let elsewhere =
+        ResponseTemplate::new(301).insert_header("Location", "http://127.0.0.1:9/acme/infra.git/info/refs");
+    Mock::given(path_regex("^/acme/infra/")).respond_with(elsewhere).mount(&bench.server).await;
+    Mock::given(path_regex("^/acme/infra.git/"))
+        .respond_with(ResponseTemplate::new(403))
+        .mount(&bench.server)
+        .await;
+    let (_, said) = bench.refusal(None).await;
+    assert!(said.contains("is forbidden"), "{said}");
+}
+
+#[tokio::test]
+async fn a_token_is_given_once_it_is_asked_for_and_kept_in_no_file() {
+    let answer = ResponseTemplate::new(401).insert_header("WWW-Authenticate", "Basic realm=\"git\"");
+    let bench = Bench::answering(answer).await;
+    bench.refusal(Some(TOKEN)).await;
+    let asked = bench.server.received_requests().await.unwrap();
+    let logins: Vec<bool> =
+        asked.iter().map(|request| request.headers.contains_key("authorization")).collect();
+    assert_eq!(logins, [false, true]);
+    assert_eq!(bench.secrets.redact(TOKEN), crate::redaction::redactor::MASK, "no log shows it");
+    let kept = files(bench.dir.path());
+    assert!(kept.iter().any(|file| file.ends_with("git/askpass")), "{kept:?}");
+    for file in kept {
+        assert!(!String::from_utf8_lossy(&fs::read(&file).unwrap()).contains(TOKEN), "{}", file.display());
+    }
+}
+
+#[test]
+fn only_an_address_without_git_at_its_end_gets_it() {
+    let longer = |address: &str| with_suffix(&address.parse().unwrap()).map(String::from);
+    assert_eq!(longer("https://h.example/a/b/"), Some("https://h.example/a/b.git".to_owned()));
+    assert_eq!(longer("https://h.example/a/b.git"), None);
+    assert_eq!(longer("https://h.example/a/b.git/"), None);
+}

@@ -1,0 +1,338 @@
+//! Which Git hosts the agent may fetch from, and how it shows itself there.
+
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
+
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use crate::{
+    config::preflight::{find, git_version},
+    job::source::is_loopback,
+};
+
+/// The first Git that takes its settings from the environment.
+const OLDEST: (u32, u32) = (2, 31);
+/// The user name that GitHub, GitLab and Gitea take beside a token.
+const USER: &str = "x-access-token";
+/// What a repository may take on disk unless it is said.
+const LIMIT: u64 = 1024 * 1024 * 1024;
+
+/// Everything about Git that is configured; made once, never changed. Without hosts nothing is ever fetched.
+#[derive(Clone)]
+pub struct GitSettings {
+    /// The program; none where no host is allowed.
+    program: Option<PathBuf>,
+    version: String,
+    hosts: Vec<Allowed>,
+    token: Option<Token>,
+    user: String,
+    /// What one repository's mirror, and one checkout of it, may take on disk, in bytes.
+    pub(super) limit: u64,
+}
+
+impl Default for GitSettings {
+    fn default() -> Self {
+        let (version, user) = (String::new(), USER.to_owned());
+        Self { program: None, version, hosts: Vec::new(), token: None, user, limit: LIMIT }
+    }
+}
+
+/// A host, and a port where it is not the usual one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Allowed {
+    host: String,
+    port: Option<u16>,
+}
+
+/// Where the token comes from.
+#[derive(Clone)]
+enum Token {
+    Inline(SecretString),
+    /// May be replaced while the agent runs: it is read for every fetch.
+    File(PathBuf),
+}
+
+/// The settings as they were written.
+#[derive(Default)]
+pub(crate) struct Written<'a> {
+    pub(crate) hosts: Option<&'a str>,
+    pub(crate) token: Option<&'a str>,
+    pub(crate) token_file: Option<&'a str>,
+    pub(crate) user: Option<&'a str>,
+    pub(crate) limit: Option<u64>,
+}
+
+impl GitSettings {
+    /// Reads them, and finds the program where a host is allowed. Errors: every problem, and how to mend it.
+    pub(crate) fn read(written: &Written<'_>) -> Result<Self, Vec<String>> {
+        let mut problems = Vec::new();
+        let mut take = |problem: String| problems.push(problem);
+        let hosts = hosts(written.hosts.unwrap_or_default()).map_err(&mut take).unwrap_or_default();
+        let token = token(written.token, written.token_file).map_err(&mut take).unwrap_or_default();
+        let user = user(written.user).map_err(&mut take).unwrap_or_default();
+        let (program, version) = if hosts.is_empty() {
+            (None, String::new())
+        } else {
+            program()
+                .map_err(&mut take)
+                .map_or((None, String::new()), |(path, version)| (Some(path), version))
+        };
+        if problems.is_empty() {
+            Ok(Self { program, version, hosts, token, user, limit: written.limit.unwrap_or(LIMIT) })
+        } else {
+            Err(problems)
+        }
+    }
+
+    /// Whether anything may be fetched at all.
+    pub(crate) const fn is_on(&self) -> bool {
+        !self.hosts.is_empty()
+    }
+
+    /// Refuses an address whose host is not on the list; the sentence says which setting to set.
+    pub(crate) fn allow(&self, repository: &Url) -> Result<(), String> {
+        let mend = "--git-hosts / TENDRIL_GIT_HOSTS";
+        if self.hosts.iter().any(|allowed| allowed.fits(repository)) {
+            return Ok(());
+        }
+        let host = repository.host_str().unwrap_or_default();
+        let port = repository.port().map_or_else(String::new, |port| format!(":{port}"));
+        if self.hosts.is_empty() {
+            return Err(format!(
+                "this agent takes no templates from Git: name one of its own in config_snapshot.template, or add {host}{port} to {mend} of the agent"
+            ));
+        }
+        let known: Vec<String> = self.hosts.iter().map(ToString::to_string).collect();
+        Err(format!(
+            "{host}{port} is none of the hosts that this agent takes templates from ({}): add it to {mend} of the agent",
+            known.join(", ")
+        ))
+    }
+
+    /// The program.
+    pub(super) fn program(&self) -> io::Result<&Path> {
+        self.program.as_deref().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+    }
+
+    /// The user name that goes with the token.
+    pub(super) fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// The token as it is now, if there is one. Errors: a sentence.
+    pub(super) fn token(&self) -> Result<Option<SecretString>, String> {
+        self.token.as_ref().map(Token::read).transpose()
+    }
+
+    /// What no log may show.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        let token = self.token().ok().flatten();
+        token.map(|token| token.expose_secret().to_owned()).into_iter().collect()
+    }
+
+    /// Tries the program and the token once more. Errors: what to mend.
+    pub(crate) fn examine(&self) -> Result<(), String> {
+        self.token()?;
+        program().map(drop)
+    }
+}
+
+impl fmt::Debug for GitSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hosts: Vec<String> = self.hosts.iter().map(ToString::to_string).collect();
+        f.debug_struct("GitSettings")
+            .field("program", &self.program)
+            .field("version", &self.version)
+            .field("hosts", &hosts)
+            .field("token", &self.token.as_ref().map(|_| "[hidden]"))
+            .field("user", &self.user)
+            .field("limit", &self.limit)
+            .finish()
+    }
+}
+
+impl Allowed {
+    fn parse(entry: &str) -> Option<Self> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
+        // The parser of addresses decides how a name is written, so that the two can be compared.
+        let url = Url::parse(&format!("https://{entry}/")).ok()?;
+        let whole = entry.chars().all(plain) && url.path() == "/";
+        let port = entry.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        whole.then(|| url.host_str().map(|host| Self { host: host.to_owned(), port })).flatten()
+    }
+
+    /// Without a port the usual one is meant. Unencrypted addresses lead to this machine or nowhere.
+    fn fits(&self, url: &Url) -> bool {
+        let port = match self.port {
+            Some(port) => url.port_or_known_default() == Some(port),
+            None => url.port().is_none(),
+        };
+        let encrypted = url.scheme() == "https" || is_loopback(url);
+        encrypted && port && url.host_str() == Some(&self.host)
+    }
+}
+
+impl fmt::Display for Allowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => write!(f, "{}:{port}", self.host),
+            None => f.write_str(&self.host),
+        }
+    }
+}
+
+impl Token {
+    fn read(&self) -> Result<SecretString, String> {
+        let (text, name) = match self {
+            Self::Inline(token) => (token.expose_secret().to_owned(), "TENDRIL_GIT_TOKEN".to_owned()),
+            Self::File(path) => {
+                let name = format!("TENDRIL_GIT_TOKEN_FILE (--git-token-file) {}", path.display());
+                let text =
+                    fs::read_to_string(path).map_err(|error| format!("{name} cannot be read ({error})"))?;
+                (text, name)
+            }
+        };
+        let token = text.trim();
+        if token.is_empty() || !token.chars().all(|c| c.is_ascii_graphic()) {
+            return Err(format!("{name} holds no token: write it there, without spaces and in one line"));
+        }
+        Ok(SecretString::from(token))
+    }
+}
+
+fn hosts(text: &str) -> Result<Vec<Allowed>, String> {
+    let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    let read = |entry: &str| {
+        Allowed::parse(entry).ok_or_else(|| {
+            format!(
+                "--git-hosts / TENDRIL_GIT_HOSTS holds \"{entry}\": write hosts such as github.com or git.example.org:8443, separated by commas"
+            )
+        })
+    };
+    entries.map(read).collect()
+}
+
+fn token(inline: Option<&str>, file: Option<&str>) -> Result<Option<Token>, String> {
+    let token = match (inline, file) {
+        (None, None) => return Ok(None),
+        (Some(_), Some(_)) => {
+            return Err(
+                "TENDRIL_GIT_TOKEN and TENDRIL_GIT_TOKEN_FILE are both set: keep one of them".to_owned()
+            );
+        }
+        (Some(token), None) => Token::Inline(SecretString::from(token)),
+        (None, Some(file)) => Token::File(PathBuf::from(file)),
+    };
+    token.read()?;
+    Ok(Some(token))
+}
+
+fn user(written: Option<&str>) -> Result<String, String> {
+    let user = written.unwrap_or(USER);
+    if user.chars().all(|c| c.is_ascii_graphic() && c != ':') {
+        return Ok(user.to_owned());
+    }
+    Err(format!("--git-user / TENDRIL_GIT_USER is {user:?}: write a user name without spaces and colons"))
+}
+
+/// Finds the program and asks for its version.
+fn program() -> Result<(PathBuf, String), String> {
+    let mend = "install git 2.31 or newer, or leave --git-hosts / TENDRIL_GIT_HOSTS empty";
+    let path = find("git")
+        .ok_or_else(|| format!("git is not on PATH, and templates are to be fetched with it: {mend}"))?;
+    let version =
+        git_version(&path).map_err(|why| format!("{} does not run ({why}): {mend}", path.display()))?;
+    let mut numbers = version.split('.').map_while(|part| part.parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) if (major, minor) >= OLDEST => Ok((path, version)),
+        _ => Err(format!("{} is git {version}: {mend}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(hosts: &str) -> GitSettings {
+        GitSettings::read(&Written { hosts: Some(hosts), ..Written::default() }).unwrap()
+    }
+
+    fn refusal(hosts: &str, address: &str) -> Option<String> {
+        settings(hosts).allow(&address.parse().unwrap()).err()
+    }
+
+    #[test]
+    fn only_listed_hosts_are_allowed() {
+        let list = " GitHub.com, git.example.org:8443 ,127.0.0.1:3000,[::1]:3000,";
+        for (address, allowed) in [
+            ("https://github.com/a/b", true),
+            ("https://github.com:443/a/b", true),
+            ("https://github.com:8443/a/b", false),
+            ("https://github.com.evil.example/a", false),
+            ("https://evil-github.com/a", false),
+            ("https://sub.github.com/a", false),
+            ("http://github.com/a", false),
+            ("https://git.example.org:8443/a", true),
+            ("https://git.example.org/a", false),
+            ("http://127.0.0.1:3000/a", true),
+            ("http://127.0.0.1:3001/a", false),
+            ("http://[::1]:3000/a", true),
+        ] {
+            assert_eq!(refusal(list, address).is_none(), allowed, "{address}");
+        }
+    }
+
+    #[test]
+    fn a_refused_host_is_told_which_setting_to_set() {
+        let off = refusal("", "https://github.com/a").unwrap();
+        assert!(
+            off.contains("takes no templates from Git")
+                && off.contains("add github.com to --git-hosts / TENDRIL_GIT_HOSTS"),
+            "{off}"
+        );
+        let other = refusal("github.com", "https://git.example.org:99/a").unwrap();
+        assert!(
+            other.starts_with("git.example.org:99 is none of the hosts") && other.contains("(github.com)"),
+            "{other}"
+        );
+    }
+
+    #[test]
+    fn every_problem_is_listed_and_none_shows_the_token() {
+        for host in
+            ["https://github.com", "github.com/acme", "user@github.com", "*", "a b", "host:port", "-x/"]
+        {
+            let written = Written {
+                hosts: Some(host),
+                token: Some("s3cret"),
+                token_file: Some("/f"),
+                user: Some("a:b"),
+                limit: None,
+            };
+            let said = GitSettings::read(&written).unwrap_err();
+            assert_eq!(said.len(), 3, "{host}: {said:?}");
+            assert!(!said.concat().contains("s3cret"), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_file_is_read_whenever_it_is_used() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let written =
+            || Written { hosts: Some("h.example"), token_file: file.path().to_str(), ..Written::default() };
+        assert!(GitSettings::read(&written()).unwrap_err()[0].contains("holds no token"));
+        fs::write(file.path(), "one\n").unwrap();
+        let settings = GitSettings::read(&written()).unwrap();
+        assert_eq!(settings.secrets(), ["one"]);
+        fs::write(file.path(), "two\n").unwrap();
+        assert_eq!(settings.token().unwrap().unwrap().expose_secret(), "two");
+        settings.examine().unwrap();
+        assert!(!format!("{settings:?}").contains("two"));
+        fs::remove_file(file.path()).unwrap();
+        assert!(settings.token().unwrap_err().contains("cannot be read"));
+        fs::write(file.path(), "").unwrap();
+    }
+}

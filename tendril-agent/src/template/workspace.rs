@@ -1,0 +1,359 @@
+//! The private directory of one attempt.
+//!
+//! ```text
+//! <work dir>/<deployment>.<attempt>/   0700
+//!     seal.json     the digests of the saved plan and its sources (plan_seal)
+//!     holder.json   which step may hold the state's lock         (state)
+//!     errored.tfstate   state that nothing else could take       (state)
+//!     claim.json    which claim this is, and how far it got      (recovery)
+//!     log/          every line that was read and not uploaded    (log_spool)
+//!     ending.json   the final status, until it is stored         (report)
+//!     commit        which commit of a Git repository it runs     (run)
+//!     run/          removed as soon as the run is over
+//!         module/   the template's files, variables, backend; Terraform runs here
+//!         data/     TF_DATA_DIR and the saved plan
+//!         home/     HOME and TMPDIR of Terraform
+//!         source/   the template's files as they came from Git   (git)
+//!         .infracost/   where costs are estimated                (infracost)
+//! ```
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Map, Value};
+
+use crate::{
+    job::spec::{ErrorCode, Failure, Job},
+    os::failpoint::failpoint,
+    terraform::state::{backend::State, errored_state::Rescue},
+};
+
+/// Name of the generated variables file; `zz` makes it win over the template's own `*.auto.tfvars`.
+const VARIABLES_FILE: &str = "zz_tendril.auto.tfvars.json";
+/// State that Terraform could not write to its backend.
+const ERRORED_STATE: &str = "errored.tfstate";
+
+/// One attempt's directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Workspace {
+    /// `<work dir>/<deployment>.<attempt>`.
+    root: PathBuf,
+}
+
+impl Workspace {
+    /// The directory of this job's attempt, made.
+    pub(crate) fn create(work_dir: &Path, job: &Job) -> io::Result<Self> {
+        let root = work_dir.join(job.attempt_name());
+        private_dir(&root)?;
+        Ok(Self { root })
+    }
+
+    /// A directory that an earlier life left behind.
+    pub(crate) const fn at(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// Which claim this is.
+    pub(crate) fn claim_file(&self) -> PathBuf {
+        self.root.join("claim.json")
+    }
+
+    /// Every line that was read and not uploaded.
+    pub(crate) fn log_dir(&self) -> PathBuf {
+        self.root.join("log")
+    }
+
+    /// The final status, until it is stored.
+    pub(crate) fn ending_file(&self) -> PathBuf {
+        self.root.join("ending.json")
+    }
+
+    /// Where Terraform runs.
+    pub(crate) fn module_dir(&self) -> PathBuf {
+        self.root.join("run/module")
+    }
+
+    /// `TF_DATA_DIR`, and the saved plan.
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.root.join("run/data")
+    }
+
+    /// The saved plan.
+    pub(crate) fn plan_file(&self) -> PathBuf {
+        self.data_dir().join("tfplan")
+    }
+
+    /// The digests of the saved plan and of what it was made from.
+    pub(crate) fn seal_file(&self) -> PathBuf {
+        self.root.join("seal.json")
+    }
+
+    /// Which step of this attempt may hold the state's lock.
+    pub(crate) fn holder_file(&self) -> PathBuf {
+        self.root.join("holder.json")
+    }
+
+    /// Where costs are estimated. infracost looks for a directory of this name above the module, and so leaves the module
+    /// alone.
+    pub(crate) fn cost_dir(&self) -> PathBuf {
+        self.root.join("run/.infracost")
+    }
+
+    /// `HOME` and `TMPDIR` of Terraform.
+    pub(crate) fn home_dir(&self) -> PathBuf {
+        self.root.join("run/home")
+    }
+
+    /// The template's files as they came from Git.
+    pub(crate) fn source_dir(&self) -> PathBuf {
+        self.root.join("run/source")
+    }
+
+    /// Keeps the id of the commit that they are of, for a later life of the agent.
+    pub(crate) fn keep_commit(&self, commit: &str) -> io::Result<()> {
+        private_file(&self.root.join("commit"), commit.as_bytes())
+    }
+
+    /// The id of the commit that an earlier life kept.
+    pub(crate) fn kept_commit(&self) -> io::Result<String> {
+        fs::read_to_string(self.root.join("commit"))
+    }
+
+    /// Lays out everything that Terraform needs: the template's files, the variables and the backend.
+    pub(crate) fn lay_out(
+        &self,
+        template_dir: &Path,
+        variables: &Map<String, Value>,
+        state: &State,
+    ) -> Result<(), Failure> {
+        let fault = |source: io::Error| Failure::internal("the workspace cannot be prepared", &source);
+        self.lay_out_empty(state).map_err(fault)?;
+        let inside = template_dir.canonicalize().map_err(fault)?;
+        copy_tree(&inside, &inside, Some(&self.module_dir())).map_err(CopyError::into_failure)?;
+        let variables = serde_json::to_vec_pretty(variables).map_err(|error| fault(error.into()))?;
+        private_file(&self.module_dir().join(VARIABLES_FILE), &variables).map_err(fault)?;
+        // Once more: a template's own file of that name must not win.
+        state.lay_out(&self.module_dir()).map_err(fault)
+    }
+
+    /// Lays out a module with nothing but the backend: enough to work on the state itself.
+    pub(crate) fn lay_out_empty(&self, state: &State) -> io::Result<()> {
+        for dir in [self.module_dir(), self.data_dir(), self.home_dir()] {
+            private_dir(&dir)?;
+        }
+        state.lay_out(&self.module_dir())
+    }
+
+    /// `<deployment>.<attempt>`.
+    pub(crate) fn name(&self) -> String {
+        self.root.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// State that Terraform printed because it could store it nowhere.
+    pub(crate) fn dumped_state(&self) -> PathBuf {
+        self.root.join(ERRORED_STATE)
+    }
+
+    /// State of this attempt that is in no backend yet, and not beside it either.
+    pub(crate) fn errored_state(&self) -> Option<PathBuf> {
+        let holds_state =
+            |file: &PathBuf| fs::symlink_metadata(file).is_ok_and(|meta| meta.is_file() && meta.len() > 0);
+        [self.dumped_state(), self.module_dir().join(ERRORED_STATE)].into_iter().find(holds_state)
+    }
+
+    /// Removes the file that Terraform could not write its state to.
+    pub(crate) fn drop_torn_state(&self) {
+        let _not_there = fs::remove_file(self.module_dir().join(ERRORED_STATE));
+    }
+
+    /// Removes what only a running Terraform needs.
+    pub(crate) fn make_room(&self) -> io::Result<()> {
+        remove_dir(&self.data_dir())?;
+        remove_dir(&self.home_dir())
+    }
+
+    /// Removes what Terraform worked on. State that it could not write to its backend is moved beside where it belongs
+    /// first; where that cannot be done, nothing is removed.
+    pub(crate) fn clear_run(&self, state: &State) -> Rescue {
+        let name = self.name();
+        let rescue = match self.errored_state() {
+            Some(file) => state.rescue(&name, &file),
+            // A state that was printed is there already.
+            None => Some(state.rescue_place(&name))
+                .filter(|place| place.exists())
+                .map_or(Rescue::Nothing, Rescue::Kept),
+        };
+        if let Rescue::Stuck(place, error) = &rescue {
+            tracing::error!(place = %place.display(), %error, "the only copy of a state cannot be moved to the state directory; it stays in the work directory");
+        } else if let Err(error) = remove_dir(&self.root.join("run")) {
+            tracing::error!(workspace = ?self, %error, "what Terraform worked on cannot be removed");
+        }
+        rescue
+    }
+
+    /// Removes everything: the log and the final status are stored. Refused while the only copy of a state is inside.
+    pub(crate) fn remove(self) -> io::Result<()> {
+        if let Some(state) = self.errored_state() {
+            let place = state.display();
+            return Err(io::Error::other(format!("the only copy of a state is in {place}")));
+        }
+        // First what makes it an attempt that is not settled: of halves, a later life would think that they are one.
+        match fs::remove_file(self.claim_file()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => sync_dir(&self.root)?,
+        }
+        failpoint!("workspace.removing");
+        remove_dir(&self.root)
+    }
+}
+
+/// Makes a directory that only this user may enter.
+pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Writes a file that only this user may read, in one step: a reader sees the old or the new content, never a part.
+pub(crate) fn private_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    let write = || {
+        let mut file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        io::Write::write_all(&mut file, content)?;
+        file.sync_data()?;
+        fs::rename(&new, path)
+    };
+    if let Err(error) = write() {
+        // Half a file is of no use, and takes the room of others.
+        let _not_there = fs::remove_file(&new);
+        return Err(error);
+    }
+    // Without it the name may be gone after a power cut, and with it the file.
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+/// Refuses a template that could not be copied, before any of its files is read.
+pub(crate) fn inspect(template_dir: &Path) -> Result<(), Failure> {
+    let walk = |dir: PathBuf| copy_tree(&dir, &dir, None);
+    template_dir.canonicalize().map_err(CopyError::from).and_then(walk).map_err(CopyError::into_failure)
+}
+
+/// Has the disk keep the names in a directory.
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    fs::File::open(dir)?.sync_all()
+}
+
+/// Removes a directory with everything in it, if it is there; also one whose folders a program has made unwritable.
+pub(crate) fn remove_dir(path: &Path) -> io::Result<()> {
+    let removed = match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            make_writable(path);
+            fs::remove_dir_all(path)
+        }
+        removed => removed,
+    };
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Best effort: whether it helped is seen when the removal is tried again.
+fn make_writable(dir: &Path) {
+    let _not_ours = fs::set_permissions(dir, fs::Permissions::from_mode(0o700));
+    for entry in fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok) {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            make_writable(&entry.path());
+        }
+    }
+}
+
+/// Why a template cannot be copied.
+#[derive(Debug)]
+enum CopyError {
+    /// A link leads out of the template.
+    Escape(PathBuf),
+    /// A socket, a pipe or a device.
+    Special(PathBuf),
+    Io(io::Error),
+}
+
+impl CopyError {
+    fn into_failure(self) -> Failure {
+        match self {
+            Self::Escape(path) => Failure::new(
+                ErrorCode::ConfigInvalid,
+                format!(
+                    "the template's file {} is a link that leads out of the template, or to nothing: ask its owner to replace it",
+                    path.display()
+                ),
+            ),
+            Self::Special(path) => Failure::new(
+                ErrorCode::ConfigInvalid,
+                format!(
+                    "the template's {} is neither a file nor a folder: ask its owner to remove it",
+                    path.display()
+                ),
+            ),
+            Self::Io(source) => Failure::internal("the workspace cannot be prepared", &source),
+        }
+    }
+}
+
+impl From<io::Error> for CopyError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Copies files and folders, or only looks whether they could be copied; links inside the template are followed. Left out: what
+/// an earlier run of Terraform or infracost in the template's own folder left there, and the bookkeeping folders of a mounted
+/// `ConfigMap`.
+fn copy_tree(template: &Path, from: &Path, to: Option<&Path>) -> Result<(), CopyError> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let text = name.to_string_lossy();
+        if matches!(&*text, ".terraform" | ".infracost" | ".git")
+            || text.starts_with("..")
+            || text.contains(".tfstate")
+        {
+            continue;
+        }
+        let shown = || entry.path().strip_prefix(template).map_or_else(|_| entry.path(), Path::to_path_buf);
+        let source = entry.path().canonicalize().map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => CopyError::Escape(shown()),
+            _ => error.into(),
+        })?;
+        if !source.starts_with(template) {
+            return Err(CopyError::Escape(shown()));
+        }
+        let kind = fs::metadata(&source)?.file_type();
+        let target = to.map(|to| to.join(&name));
+        if kind.is_dir() {
+            // A link to a folder above itself would be copied for ever.
+            if from.starts_with(&source) {
+                return Err(CopyError::Escape(shown()));
+            }
+            if let Some(target) = &target {
+                private_dir(target)?;
+            }
+            copy_tree(template, &source, target.as_deref())?;
+        } else if kind.is_file() {
+            if let Some(target) = &target {
+                fs::copy(&source, target)?;
+            }
+        } else {
+            return Err(CopyError::Special(shown()));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "workspace_tests.rs"]
+mod tests;

@@ -1,0 +1,139 @@
+use std::os::unix::fs::symlink;
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::*;
+use crate::terraform::state::backend::StateBackend;
+
+struct Bench {
+    dir: tempfile::TempDir,
+    workspace: Workspace,
+}
+
+fn bench() -> Bench {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir_all(dir.path().join("templates/hello/modules/m")).unwrap();
+    fs::write(dir.path().join("templates/hello/main.tf"), "# main").unwrap();
+    fs::write(dir.path().join("templates/hello/modules/m/m.tf"), "# m").unwrap();
+    let job = Job { id: Uuid::nil(), attempt: 1, claim_token: Uuid::nil(), config: Value::Null };
+    let workspace = Workspace::create(&dir.path().join("work"), &job).unwrap();
+    Bench { dir, workspace }
+}
+
+impl Bench {
+    fn template(&self) -> PathBuf {
+        self.dir.path().join("templates/hello")
+    }
+
+    fn lay_out(&self) -> Result<(), Failure> {
+        let variables = serde_json::from_value(json!({"name": "x"})).unwrap();
+        self.workspace.lay_out(&self.template(), &variables, &self.state())
+    }
+
+    fn state(&self) -> State {
+        StateBackend::local().of(&self.dir.path().join("state"), "prod")
+    }
+
+    fn errored(&self) -> PathBuf {
+        let file = self.workspace.module_dir().join(ERRORED_STATE);
+        fs::write(&file, "{}").unwrap();
+        file
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[test]
+fn a_workspace_is_private_and_complete() {
+    let bench = bench();
+    bench.lay_out().unwrap();
+    let module = bench.workspace.module_dir();
+    assert_eq!(mode(&bench.workspace.root), 0o700);
+    assert_eq!(mode(&module.join(VARIABLES_FILE)), 0o600);
+    assert_eq!(fs::read_to_string(module.join("modules/m/m.tf")).unwrap(), "# m");
+    let file = module.join("zz_tendril_override.tf.json");
+    let backend: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    let path = backend["terraform"]["backend"]["local"]["path"].as_str().unwrap();
+    assert!(path.ends_with("state/prod/terraform.tfstate"), "{path}");
+}
+
+#[test]
+fn a_link_out_of_the_template_is_refused() {
+    for target in ["/etc/passwd", "../../secret", "../.."] {
+        let bench = bench();
+        fs::write(bench.dir.path().join("secret"), "s").unwrap();
+        symlink(target, bench.template().join("link")).unwrap();
+        let failure = bench.lay_out().unwrap_err();
+        assert_eq!(failure.code, ErrorCode::ConfigInvalid);
+        assert!(failure.message.contains("file link is a link that leads out"), "{}", failure.message);
+    }
+}
+
+#[test]
+fn a_link_to_its_own_folder_does_not_copy_for_ever() {
+    let bench = bench();
+    symlink("..", bench.template().join("modules/up")).unwrap();
+    assert!(bench.lay_out().is_err());
+}
+
+#[test]
+fn a_mounted_config_map_is_copied_once() {
+    let bench = bench();
+    let template = bench.template();
+    fs::create_dir(template.join("..2026")).unwrap();
+    fs::write(template.join("..2026/extra.tf"), "# extra").unwrap();
+    symlink("..2026", template.join("..data")).unwrap();
+    symlink("..data/extra.tf", template.join("extra.tf")).unwrap();
+    bench.lay_out().unwrap();
+    let module = bench.workspace.module_dir();
+    assert_eq!(fs::read_to_string(module.join("extra.tf")).unwrap(), "# extra");
+    assert!(!module.join("..data").exists());
+}
+
+#[test]
+fn state_that_could_not_be_written_is_rescued() {
+    let bench = bench();
+    bench.lay_out().unwrap();
+    bench.errored();
+    let Rescue::Kept(place) = bench.workspace.clear_run(&bench.state()) else { panic!("not kept") };
+    assert_eq!((fs::read_to_string(&place).unwrap().as_str(), mode(&place)), ("{}", 0o600));
+    assert!(!bench.workspace.module_dir().exists());
+    let root = bench.workspace.root.clone();
+    bench.workspace.remove().unwrap();
+    assert!(!root.exists());
+}
+
+#[test]
+fn the_only_copy_of_a_state_is_never_removed() {
+    let bench = bench();
+    bench.lay_out().unwrap();
+    let errored = bench.errored();
+    // Nothing can be made below a file.
+    fs::remove_dir_all(bench.state().dir()).unwrap();
+    fs::write(bench.state().dir(), "").unwrap();
+    let Rescue::Stuck(place, _) = bench.workspace.clear_run(&bench.state()) else { panic!("not stuck") };
+    assert_eq!(place, errored);
+    let problem = bench.workspace.clone().remove().unwrap_err().to_string();
+    assert!(problem.contains(errored.to_str().unwrap()), "{problem}");
+    assert_eq!(fs::read_to_string(&errored).unwrap(), "{}");
+    // Once there is a place for it, all goes its usual way.
+    fs::remove_file(bench.state().dir()).unwrap();
+    assert!(matches!(bench.workspace.clear_run(&bench.state()), Rescue::Kept(_)));
+    bench.workspace.remove().unwrap();
+}
+
+#[test]
+fn folders_that_a_program_made_unwritable_are_removed_and_what_is_kept_is_said() {
+    let bench = bench();
+    bench.lay_out().unwrap();
+    bench.errored();
+    let locked = bench.workspace.home_dir().join("locked");
+    fs::create_dir(&locked).unwrap();
+    fs::write(locked.join("file"), "").unwrap();
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o555)).unwrap();
+    assert!(matches!(bench.workspace.clear_run(&bench.state()), Rescue::Kept(_)));
+    assert!(!locked.exists());
+}

@@ -1,0 +1,305 @@
+//! Which Terraform commands are run, with which arguments and which environment, and what their answers mean.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::{
+    config::settings::Timing,
+    job::spec::Action,
+    process::runner::{Command, Patience},
+    template::workspace::Workspace,
+};
+
+use super::environment::AllowList;
+
+/// Which of the two programs it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Product {
+    /// `terraform`.
+    Terraform,
+    /// `tofu`.
+    OpenTofu,
+}
+
+/// The program, found and tried.
+#[derive(Clone, Debug)]
+pub struct Terraform {
+    program: PathBuf,
+    product: Product,
+    version: String,
+    cli_config: Option<PathBuf>,
+    plugin_cache: Option<PathBuf>,
+    allow_list: AllowList,
+}
+
+/// One command of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Backend, modules, providers.
+    Init,
+    /// Compare, and save the plan.
+    Plan,
+    /// Carry out the saved plan.
+    Apply,
+    /// Read the outputs.
+    Output,
+}
+
+impl Step {
+    /// The subcommand.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Init => "init",
+            Self::Plan => "plan",
+            Self::Apply => "apply",
+            Self::Output => "output",
+        }
+    }
+
+    /// What Terraform writes into the lock that it takes for it; none where it takes none.
+    pub(crate) const fn operation(self) -> Option<&'static str> {
+        match self {
+            Self::Plan => Some("OperationTypePlan"),
+            Self::Apply => Some("OperationTypeApply"),
+            Self::Init | Self::Output => None,
+        }
+    }
+
+    /// Whether an exit code means that it did what it should. `plan -detailed-exitcode` says 2 where there are changes.
+    pub(crate) fn succeeded(self, code: Option<i32>) -> bool {
+        code == Some(0) || self == Self::Plan && code == Some(2)
+    }
+}
+
+impl Terraform {
+    /// A program that answered `version`.
+    pub(crate) fn new(
+        program: PathBuf,
+        product: Product,
+        version: String,
+        cli_config: Option<PathBuf>,
+    ) -> Self {
+        let allow_list = AllowList::default();
+        Self { program, product, version, cli_config, plugin_cache: None, allow_list }
+    }
+
+    /// The same program with providers kept in this directory, which must exist.
+    pub(crate) fn caching(mut self, plugins: PathBuf) -> Self {
+        self.plugin_cache = Some(plugins);
+        self
+    }
+
+    /// The same program with this list of variables.
+    pub(crate) fn allowing(mut self, allow_list: AllowList) -> Self {
+        self.allow_list = allow_list;
+        self
+    }
+
+    /// Where it keeps downloaded providers.
+    pub(crate) fn plugin_cache(&self) -> Option<&Path> {
+        self.plugin_cache.as_deref()
+    }
+
+    /// Its version, such as `1.11.4`.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Its name, as its users write it.
+    pub const fn name(&self) -> &'static str {
+        match self.product {
+            Product::Terraform => "terraform",
+            Product::OpenTofu => "tofu",
+        }
+    }
+
+    /// The command of one step. It waits for a state lock that another one holds for as long as the clockwork says.
+    pub(crate) fn command(
+        &self,
+        step: Step,
+        action: Action,
+        workspace: &Workspace,
+        timing: &Timing,
+    ) -> io::Result<Command> {
+        let args = arguments(step, action, workspace, timing.lock_timeout);
+        self.with_arguments(args, workspace, patience(step, timing))
+    }
+
+    /// Removes the state lock of this ID.
+    pub(crate) fn unlock(&self, id: &str, workspace: &Workspace, timing: &Timing) -> io::Result<Command> {
+        // An ID comes from outside: it must not be taken for a flag.
+        let args = ["force-unlock", "-force", "-no-color", "--", id].map(OsString::from);
+        self.with_arguments(args.into(), workspace, patience(Step::Init, timing))
+    }
+
+    /// Writes a state file to the backend, unless the state there has another lineage or is newer.
+    pub(crate) fn push(&self, file: &Path, workspace: &Workspace, timing: &Timing) -> io::Result<Command> {
+        let mut args = ["state", "push", "-no-color"].map(OsString::from).to_vec();
+        args.extend([lock_timeout(timing.lock_timeout), file.into()]);
+        self.with_arguments(args, workspace, patience(Step::Init, timing))
+    }
+
+    fn with_arguments(
+        &self,
+        args: Vec<OsString>,
+        workspace: &Workspace,
+        patience: Patience,
+    ) -> io::Result<Command> {
+        let env = self.environment(workspace)?;
+        Ok(Command { program: self.program.clone(), args, dir: workspace.module_dir(), env, patience })
+    }
+
+    /// The whole environment of a command: what may be inherited, and the agent's own settings.
+    fn environment(&self, workspace: &Workspace) -> io::Result<BTreeMap<OsString, OsString>> {
+        let home = workspace.home_dir();
+        let cli_config = match &self.cli_config {
+            Some(file) => file.clone(),
+            None => own_cli_config(&home)?,
+        };
+        let mut env = self.allow_list.inherited();
+        let set: [(&str, OsString); 7] = [
+            ("HOME", home.clone().into()),
+            ("TMPDIR", home.into()),
+            ("TF_IN_AUTOMATION", "1".into()),
+            ("TF_INPUT", "0".into()),
+            ("CHECKPOINT_DISABLE", "1".into()),
+            ("TF_DATA_DIR", workspace.data_dir().into()),
+            ("TF_CLI_CONFIG_FILE", cli_config.into()),
+        ];
+        env.extend(set.map(|(name, value)| (name.into(), value)));
+        env.extend(self.plugin_cache.iter().map(|dir| ("TF_PLUGIN_CACHE_DIR".into(), dir.into())));
+        Ok(env)
+    }
+
+    /// Values that Terraform can see and no log may show.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        self.allow_list.secrets_in(&self.allow_list.inherited())
+    }
+}
+
+/// Terraform warns on every command where the file is missing, and reads the user's own where the variable is.
+fn own_cli_config(home: &Path) -> io::Result<PathBuf> {
+    let file = home.join("terraform.rc");
+    if !file.exists() {
+        fs::write(&file, "disable_checkpoint = true\n")?;
+    }
+    Ok(file)
+}
+
+fn lock_timeout(time: Duration) -> OsString {
+    format!("-lock-timeout={}s", time.as_secs()).into()
+}
+
+fn arguments(step: Step, action: Action, workspace: &Workspace, patience: Duration) -> Vec<OsString> {
+    let plan = workspace.plan_file();
+    let mut args: Vec<OsString> = vec![step.name().into()];
+    let mut push = |arg: &str| args.push(arg.into());
+    push("-no-color");
+    match step {
+        Step::Init => {
+            push("-input=false");
+            if workspace.module_dir().join(".terraform.lock.hcl").exists() {
+                push("-lockfile=readonly");
+            }
+        }
+        Step::Plan => {
+            ["-json", "-input=false", "-detailed-exitcode"].into_iter().for_each(&mut push);
+            if action == Action::Destroy {
+                push("-destroy");
+            }
+            args.push(lock_timeout(patience));
+            let mut out = OsString::from("-out=");
+            out.push(plan);
+            args.push(out);
+        }
+        Step::Apply => {
+            ["-json", "-input=false"].into_iter().for_each(&mut push);
+            args.extend([lock_timeout(patience), plan.into()]);
+        }
+        Step::Output => push("-json"),
+    }
+    args
+}
+
+fn patience(step: Step, timing: &Timing) -> Patience {
+    let graceful = match step {
+        Step::Apply => timing.apply_cancel_grace,
+        Step::Plan => timing.plan_cancel_grace,
+        Step::Init | Step::Output => timing.plan_cancel_grace.min(Duration::from_secs(60)),
+    };
+    Patience { graceful, forced: timing.kill_grace }
+}
+
+/// One entry of `output -json`.
+#[derive(Deserialize)]
+struct Output {
+    sensitive: bool,
+    value: Value,
+}
+
+/// The outputs that are not sensitive, and the values of those that are.
+pub(crate) fn read_outputs(stdout: &[u8]) -> Result<(Map<String, Value>, Vec<Value>), serde_json::Error> {
+    let all: BTreeMap<String, Output> = serde_json::from_slice(stdout)?;
+    let (mut public, mut sensitive) = (Map::new(), Vec::new());
+    for (name, output) in all {
+        if output.sensitive {
+            sensitive.push(output.value);
+        } else {
+            public.insert(name, output.value);
+        }
+    }
+    Ok((public, sensitive))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn workspace() -> Workspace {
+        Workspace::at(PathBuf::from("/w"))
+    }
+
+    fn line(step: Step, action: Action) -> String {
+        let args = arguments(step, action, &workspace(), Duration::from_secs(120));
+        args.join(std::ffi::OsStr::new(" ")).into_string().unwrap()
+    }
+
+    #[test]
+    fn each_step_has_its_arguments() {
+        assert_eq!(line(Step::Init, Action::Apply), "init -no-color -input=false");
+        assert_eq!(
+            line(Step::Plan, Action::Destroy),
+            "plan -no-color -json -input=false -detailed-exitcode -destroy -lock-timeout=120s -out=/w/run/data/tfplan"
+        );
+        assert_eq!(
+            line(Step::Apply, Action::Destroy),
+            "apply -no-color -json -input=false -lock-timeout=120s /w/run/data/tfplan"
+        );
+        assert_eq!(line(Step::Output, Action::Apply), "output -no-color -json");
+    }
+
+    #[test]
+    fn a_plan_with_changes_has_succeeded() {
+        assert!(Step::Plan.succeeded(Some(2)));
+        assert!(!Step::Apply.succeeded(Some(2)));
+        assert!(!Step::Plan.succeeded(None));
+    }
+
+    #[test]
+    fn sensitive_outputs_are_kept_apart() {
+        let (public, sensitive) = read_outputs(
+            br#"{"a":{"sensitive":false,"type":"string","value":"x"},"b":{"sensitive":true,"type":"string","value":"y"}}"#,
+        )
+        .unwrap();
+        assert_eq!(Value::from(public), serde_json::json!({"a": "x"}));
+        assert_eq!(sensitive, ["y"]);
+    }
+}

@@ -1,0 +1,196 @@
+//! State that Terraform could not store: kept, named, and stored later, with the installed terraform.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::tests::{Bench, StateServer, gate};
+use crate::{
+    dispatch::drain::Drain, execute::recovery::leftovers, process::runner::LocalRunner,
+    terraform::state::pending_push, testing,
+};
+
+/// Where state that the first job could not store is kept.
+fn rescued(bench: &Bench) -> PathBuf {
+    bench.config.state_dir.join(format!("gate.s/errored-{}.1.tfstate", Uuid::from_u128(1)))
+}
+
+#[tokio::test]
+async fn a_state_that_terraform_can_only_print_is_kept_and_stored_later() {
+    for state_dir_is_usable in [true, false] {
+        let server = StateServer::start().await;
+        let mut bench = Bench::with_state(&server).await;
+        bench.config.templates_dir = bench.dir.path().join("templates");
+        let template = bench.config.templates_dir.join("dumps");
+        fs::create_dir_all(&template).unwrap();
+        // Where there is a directory, Terraform cannot make its file.
+        let dumps = r#"resource "terraform_data" "dumps" {
+            input = "12345678901234567890"
+            provisioner "local-exec" { command = "mkdir errored.tfstate; sleep 1" }
+        }"#;
+        fs::write(template.join("main.tf"), dumps).unwrap();
+        server.kept(|kept| kept.refuses_writes = true);
+        let state = bench.config.state_backend.of(&bench.config.state_dir, "dumps.s");
+        let order = json!({"template": "dumps", "stack": "s"});
+        let spoil = async {
+            let started = async {
+                bench.said("dumps: Creating...").await;
+                fs::remove_dir_all(state.dir()).unwrap();
+                fs::write(state.dir(), "").unwrap();
+            };
+            if !state_dir_is_usable {
+                started.await;
+            }
+        };
+        tokio::join!(bench.travel(order.clone()), spoil);
+        let log = bench.plane.told(testing::Told::log);
+        assert!(log.contains("Emergency state dump") && !log.contains("lineage"), "{log}");
+        let name = format!("{}.1", Uuid::from_u128(1));
+        let place = if state_dir_is_usable {
+            state.rescue_place(&name)
+        } else {
+            bench.config.work_dir.join(name).join("errored.tfstate")
+        };
+        assert!(bench.message().contains(place.to_str().unwrap()), "{}", bench.message());
+        let kept: Value = serde_json::from_slice(&fs::read(&place).unwrap()).unwrap();
+        assert_eq!(kept["resources"][0]["name"], "dumps");
+
+        if !state_dir_is_usable {
+            fs::remove_file(state.dir()).unwrap();
+        }
+        server.kept(|kept| kept.refuses_writes = false);
+        bench.travel_as(Uuid::from_u128(7), order).await;
+        assert_eq!(bench.end()["plan_summary"], json!({"add": 0, "change": 0, "remove": 0}), "it is known");
+        assert!(!place.exists());
+    }
+}
+
+#[tokio::test]
+async fn state_that_the_backend_refuses_is_kept_named_and_stored_later() {
+    let server = StateServer::start().await;
+    let bench = Bench::with_state(&server).await;
+    server.kept(|kept| kept.refuses_writes = true);
+    bench.travel(gate(0)).await;
+    assert_eq!(bench.end()["status"], "FAILED");
+    assert!(bench.message().contains(rescued(&bench).to_str().unwrap()), "{}", bench.message());
+    assert!(fs::read_to_string(rescued(&bench)).unwrap().contains("terraform_data"));
+
+    // Still refused: nothing is planned, the file stays.
+    bench.travel_as(Uuid::from_u128(7), gate(0)).await;
+    assert_eq!(bench.end()["error_code"], "STATE_NOT_STORED", "{}", bench.message());
+    assert!(bench.message().contains(&format!("terraform state push {}", rescued(&bench).display())));
+    assert!(rescued(&bench).exists());
+
+    // At the next start the server takes it.
+    server.kept(|kept| kept.refuses_writes = false);
+    assert_eq!(pending_push::keys(&bench.config).into_iter().collect::<Vec<_>>(), ["gate.s"]);
+    let state = bench.config.state_backend.of(&bench.config.state_dir, "gate.s");
+    pending_push::push(&bench.config, &LocalRunner, &state, &Drain::default()).await;
+    assert!(!rescued(&bench).exists());
+    assert!(
+        String::from_utf8(server.kept(|kept| kept.state.clone()).unwrap())
+            .unwrap()
+            .contains("terraform_data")
+    );
+    bench.travel_as(Uuid::from_u128(8), gate(0)).await;
+    assert_eq!(bench.end()["plan_summary"], json!({"add": 0, "change": 0, "remove": 0}), "it is known");
+}
+
+#[tokio::test]
+async fn state_that_can_be_kept_nowhere_else_stays_in_its_workspace_until_it_is_stored() {
+    let server = StateServer::start().await;
+    let bench = Bench::with_state(&server).await;
+    server.kept(|kept| kept.refuses_writes = true);
+    let state = bench.config.state_backend.of(&bench.config.state_dir, "gate.s");
+    let spoil = async {
+        bench.said("(local-exec): started").await;
+        // Nothing can be made below a file.
+        fs::remove_dir_all(state.dir()).unwrap();
+        fs::write(state.dir(), "").unwrap();
+    };
+    tokio::join!(bench.travel(gate(1)), spoil);
+    assert_eq!(
+        (&bench.end()["status"], &bench.end()["error_code"]),
+        (&json!("FAILED"), &json!("STATE_NOT_STORED")),
+        "{}",
+        bench.message()
+    );
+    let errored = bench.config.work_dir.join(format!("{}.1/run/module/errored.tfstate", Uuid::from_u128(1)));
+    assert!(bench.message().contains(errored.to_str().unwrap()), "{}", bench.message());
+    assert!(fs::read_to_string(&errored).unwrap().contains("terraform_data"));
+
+    // The next life finds it, and has nowhere to put it either.
+    let settle = async || {
+        for leftover in leftovers(&bench.config) {
+            leftover.settle(&bench.config, &bench.plane.rest()).await;
+        }
+    };
+    settle().await;
+    assert!(errored.exists());
+
+    // Room is made: the next run of that state takes it in and stores it, before it plans.
+    fs::remove_file(state.dir()).unwrap();
+    server.kept(|kept| kept.refuses_writes = false);
+    bench.travel_as(Uuid::from_u128(7), gate(1)).await;
+    assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.plane.told(testing::Told::log));
+    assert_eq!(bench.end()["plan_summary"], json!({"add": 0, "change": 0, "remove": 0}), "it is known");
+    assert!(!errored.exists() && state.rescued().unwrap().is_empty());
+    settle().await;
+    assert_eq!(leftovers(&bench.config).len(), 0);
+}
+
+#[tokio::test]
+async fn the_lock_of_a_push_that_was_killed_with_its_agent_is_removed_at_the_next_start() {
+    let server = StateServer::start().await;
+    let bench = Bench::with_state(&server).await;
+    bench.travel(gate(0)).await;
+    let state = bench.config.state_backend.of(&bench.config.state_dir, "gate.s");
+    fs::create_dir_all(state.dir()).unwrap();
+    fs::write(rescued(&bench), server.kept(|kept| kept.state.clone()).unwrap()).unwrap();
+    // The agent is killed while its push waits for the server.
+    server.kept(|kept| kept.stalls_writes = true);
+    let mut newer: Value = serde_json::from_slice(&fs::read(rescued(&bench)).unwrap()).unwrap();
+    newer["serial"] = json!(newer["serial"].as_u64().unwrap() + 1);
+    fs::write(rescued(&bench), newer.to_string()).unwrap();
+    let drain = Drain::default();
+    tokio::select! {
+        () = pending_push::push(&bench.config, &LocalRunner, &state, &drain) => panic!("it cannot end"),
+        () = async {
+            while server.kept(|kept| kept.writes) == 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        } => {}
+    }
+    let lock = server.kept(|kept| kept.lock.clone()).expect("the push left its lock");
+    assert_eq!(lock["Operation"], "state-push");
+
+    server.kept(|kept| kept.stalls_writes = false);
+    assert_eq!(pending_push::keys(&bench.config).len(), 1);
+    pending_push::push(&bench.config, &LocalRunner, &state, &Drain::default()).await;
+    assert!(!rescued(&bench).exists());
+    assert_eq!(server.kept(|kept| kept.lock.clone()), None);
+    let stored: Value = serde_json::from_slice(&server.kept(|kept| kept.state.clone()).unwrap()).unwrap();
+    assert_eq!(stored["lineage"], newer["lineage"]);
+    assert!(stored["serial"].as_u64() >= newer["serial"].as_u64(), "{stored}");
+    let left: Vec<_> = fs::read_dir(&bench.config.work_dir).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn rescued_state_of_another_lineage_is_never_pushed_over_the_newer_one() {
+    let server = StateServer::start().await;
+    let bench = Bench::with_state(&server).await;
+    bench.travel(gate(0)).await;
+    let before = server.kept(|kept| kept.state.clone()).unwrap();
+    let mut foreign: Value = serde_json::from_slice(&before).unwrap();
+    (foreign["lineage"], foreign["serial"]) = (json!(Uuid::from_u128(9)), json!(99));
+    fs::write(rescued(&bench), foreign.to_string()).unwrap();
+    let state = bench.config.state_backend.of(&bench.config.state_dir, "gate.s");
+    pending_push::push(&bench.config, &LocalRunner, &state, &Drain::default()).await;
+    bench.travel_as(Uuid::from_u128(7), gate(0)).await;
+    assert_eq!(bench.end()["error_code"], "STATE_NOT_STORED");
+    assert!(bench.message().contains("unrelated state with lineage"), "{}", bench.message());
+    assert!(rescued(&bench).exists());
+    assert_eq!(server.kept(|kept| kept.state.clone()).unwrap(), before);
+}

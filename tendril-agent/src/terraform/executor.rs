@@ -1,0 +1,358 @@
+//! Terraform's commands for one attempt: run, logged, judged; with the state's lock explained where it is in the way.
+
+use std::{
+    io,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use serde_json::{Map, Value};
+use tokio::task::spawn_blocking;
+
+use crate::{
+    config::settings::Config,
+    job::spec::{ErrorCode, Failure, Job, Order},
+    logs::writer::{Capture, Findings, LogWriter},
+    os::{failpoint::failpoint, file_lock},
+    process::{
+        cancellation::Stop,
+        runner::{Command, Exit, Rung, Runner, Sink},
+    },
+    redaction::redactor::{Redactor, leaves},
+    telemetry,
+    template::workspace::Workspace,
+    terraform::{
+        command::{Step, read_outputs},
+        provider_cache,
+        state::{
+            backend::State,
+            lock::Lock,
+            lock_owner::{Holder, during, who},
+            lock_query,
+            pending_push::{self, Push, Quote, Stored},
+            state_dump::Alarms,
+        },
+    },
+};
+
+/// Why a run ended before its last station.
+#[derive(Debug)]
+pub(crate) enum Halt {
+    /// Something failed.
+    Failed(Failure),
+    /// It was told to stop: at this step, after these rungs.
+    Stopped(Step, Rung, Option<i32>),
+    /// The agent ends while the job waits for approval: its next life goes on waiting.
+    Waiting,
+}
+
+impl From<Failure> for Halt {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// A job's log, and what must not be in it.
+#[derive(Clone, Debug)]
+pub(crate) struct Log {
+    pub(crate) writer: LogWriter,
+    pub(crate) redactor: Redactor,
+}
+
+/// Where the steps of one attempt are carried out.
+pub(crate) struct Workbench<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) runner: &'a dyn Runner,
+    pub(crate) job: &'a Job,
+    pub(crate) order: &'a Order,
+    pub(crate) workspace: &'a Workspace,
+    pub(crate) state: &'a State,
+    pub(crate) log: &'a Log,
+    pub(crate) stop: &'a Stop,
+}
+
+impl Workbench<'_> {
+    /// Backend, modules and providers; then state that an earlier run could not store is stored.
+    pub(crate) async fn init(&self) -> Result<(), Halt> {
+        self.announce(Step::Init).await;
+        let turn = match self.config.terraform.plugin_cache() {
+            Some(dir) => tokio::select! {
+                turn = file_lock::of_plugins(dir) => Some(turn.map_err(|error| {
+                    Failure::internal("the directory for providers cannot be used", &error)
+                })?),
+                () = self.stop.wait() => None,
+            },
+            None => None,
+        };
+        let (exit, findings) = self.carry_out(Step::Init, &self.log.writer, Duration::ZERO).await?;
+        if turn.is_some() {
+            let data_dir = self.workspace.data_dir();
+            let mark = move || {
+                provider_cache::mark_used(&data_dir);
+                Ok(())
+            };
+            let marked = blocking(mark).await;
+            marked
+                .map_err(|error| Failure::internal("the directory for providers cannot be used", &error))?;
+        }
+        drop(turn);
+        self.judge(Step::Init, exit, &findings)?;
+        self.store_rescued().await
+    }
+
+    /// A step that takes the state's lock: plan or apply. A lock that a dead attempt of ours left is removed.
+    pub(crate) async fn locking_step(&self, step: Step) -> Result<Findings, Halt> {
+        self.announce(step).await;
+        let mut dead = self.state.dead_holders();
+        loop {
+            // What a dead attempt left is not waited for.
+            let patience = if dead.is_empty() { self.config.timing.lock_timeout } else { Duration::ZERO };
+            let (exit, findings) = self.carry_out(step, &self.log.writer, patience).await?;
+            let failed = !step.succeeded(exit.code) && self.stop.requested().is_none();
+            let error = findings.error.as_deref().filter(|_| failed);
+            let Some(lock) = error.and_then(|error| Lock::read(error, self.state.kind())) else {
+                self.judge(step, exit, &findings)?;
+                // We held the lock after the dead: it is not theirs any more.
+                self.state.forget_dead_holders();
+                return Ok(findings);
+            };
+            let lock = lock_query::holder(self.state).await.unwrap_or(lock);
+            if let Some(id) = lock.of_dead(&dead) {
+                self.remark(format!(
+                    "The state is still locked by a dead attempt of this agent (lock {id}): it is unlocked."
+                ))
+                .await;
+                self.unlock(id).await?;
+                metrics::counter!(telemetry::LOCKS_REMOVED).increment(1);
+                self.state.forget_dead_holders();
+            } else if dead.is_empty() {
+                metrics::counter!(telemetry::LOCKS_IN_THE_WAY).increment(1);
+                let text = lock.explain(self.state, &who(), Timestamp::now());
+                return Err(Failure::new(ErrorCode::StateLocked, text).into());
+            }
+            dead.clear();
+        }
+    }
+
+    /// The outputs that may be shown. Their values never pass through the log.
+    pub(crate) async fn outputs(&self) -> Result<Map<String, Value>, Halt> {
+        let capture = Capture::new(self.log.writer.clone());
+        let (exit, findings) = self.carry_out(Step::Output, &capture, Duration::ZERO).await?;
+        self.judge(Step::Output, exit, &findings)?;
+        let read = capture.into_kept().and_then(|kept| Ok(read_outputs(&kept)?));
+        let (public, sensitive) =
+            read.map_err(|error| Failure::internal("the outputs cannot be read", &error))?;
+        let strings = sensitive.iter().flat_map(leaves).filter_map(Value::as_str).map(str::to_owned);
+        self.log.redactor.hide(strings);
+        Ok(public)
+    }
+
+    /// Adds a remark to the job's log.
+    pub(crate) async fn remark(&self, text: impl Into<String>) {
+        self.log.writer.remark(text).await;
+    }
+
+    /// Nothing is started once the job is told to stop.
+    pub(crate) fn go_on(&self, step: Step) -> Result<(), Halt> {
+        match self.stop.requested() {
+            None => Ok(()),
+            Some(_) => Err(Halt::Stopped(step, Rung::Untouched, None)),
+        }
+    }
+
+    async fn announce(&self, step: Step) {
+        self.remark(format!("{} {}", self.config.terraform.name(), step.name())).await;
+    }
+
+    async fn unlock(&self, id: &str) -> Result<(), Halt> {
+        let command = self.config.terraform.unlock(id, self.workspace, &self.config.timing);
+        self.errand(command).await?.map_err(|why| {
+            let key = self.state.key();
+            let text = format!(
+                "The state {key} is locked by a dead attempt of this agent, and cannot be unlocked: {why}"
+            );
+            Failure::new(ErrorCode::StateLocked, text).into()
+        })
+    }
+
+    /// A plan against an older state would make everything again that the newer one knows: nothing is planned before what
+    /// was rescued is stored.
+    async fn store_rescued(&self) -> Result<(), Halt> {
+        let fault = |error: io::Error| Failure::internal("the state directory cannot be used", &error);
+        if let Some((place, why)) =
+            pending_push::gather(self.config, self.state, self.workspace).map_err(fault)?
+        {
+            return Err(Failure::new(
+                ErrorCode::StateNotStored,
+                format!(
+                    "State of an earlier run is in no backend yet. The only copy is {}, in the agent's work directory, and cannot be moved to the agent's state directory: {why}\nNothing was planned. Mend the state directory; then queue the deployment again.",
+                    place.display()
+                ),
+            )
+            .into());
+        }
+        for file in self.state.rescued().map_err(fault)? {
+            self.go_on(Step::Plan)?;
+            let push = Push {
+                config: self.config,
+                runner: self.runner,
+                state: self.state,
+                workspace: self.workspace,
+                stop: self.stop,
+                id: self.job.id,
+                attempt: self.job.attempt,
+            };
+            match push.store(&file).await.map_err(fault)? {
+                Stored::Done => {}
+                Stored::Refused(why) => {
+                    return Err(self.not_stored(&file, &self.log.redactor.redact(&why)).into());
+                }
+                Stored::Stopped(exit) => return Err(Halt::Stopped(Step::Init, exit.rung, exit.code)),
+            }
+            self.remark(format!(
+                "State of an earlier run that was kept in {} is stored now.",
+                file.display()
+            ))
+            .await;
+        }
+        Ok(())
+    }
+
+    fn not_stored(&self, file: &Path, why: &str) -> Failure {
+        let command = format!("terraform state push {}", file.display());
+        Failure::new(
+            ErrorCode::StateNotStored,
+            format!(
+                "State of an earlier run is not in the backend yet, and cannot be stored: {why}\nIt is kept in {} on the agent's volume. Nothing was planned. Compare it with the state in the backend; then store it or remove the file: {}",
+                file.display(),
+                self.state.by_hand(&command)
+            ),
+        )
+    }
+
+    /// A command about the state itself; where it fails, what it says.
+    async fn errand(&self, command: io::Result<Command>) -> Result<Result<(), String>, Halt> {
+        let quote = Quote::default();
+        let (exit, _) = self.run(command, &quote).await?;
+        if exit.code == Some(0) {
+            return Ok(Ok(()));
+        }
+        if self.stop.requested().is_some() {
+            return Err(Halt::Stopped(Step::Init, exit.rung, exit.code));
+        }
+        Ok(Err(self.log.redactor.redact(&quote.into_text()).into_owned()))
+    }
+
+    /// Runs one step; until it ends, it is written down that it may hold the state's lock.
+    async fn carry_out(
+        &self,
+        step: Step,
+        sink: &dyn Sink,
+        patience: Duration,
+    ) -> Result<(Exit, Findings), Halt> {
+        self.go_on(step)?;
+        let _timed = Timed { step, since: Instant::now() };
+        let timing = crate::config::settings::Timing { lock_timeout: patience, ..self.config.timing };
+        let command = self.config.terraform.command(step, self.order.action, self.workspace, &timing);
+        let Some(operation) = step.operation() else { return self.run(command, sink).await };
+        let disk =
+            |error: io::Error| Failure::internal("the agent's work directory cannot be written", &error);
+        let alarms = Alarms::new(sink, self.state, self.workspace);
+        let holder = Holder::new(self.job.id, self.job.attempt, self.state, operation, patience);
+        let left = |ran: &Result<(Exit, Findings), Halt>| {
+            let abrupt = |exit: Exit| !step.succeeded(exit.code) && exit.was_abrupt();
+            ran.as_ref().is_ok_and(|(exit, _)| abrupt(*exit)) || alarms.lock_left()
+        };
+        let ran = self.run(command, &alarms);
+        let ran = during(holder, self.workspace.holder_file(), self.state, ran, left).await.map_err(disk)?;
+        alarms.settle().await.map_err(|error| self.state_lost(&error))?;
+        ran
+    }
+
+    fn state_lost(&self, error: &io::Error) -> Failure {
+        Failure::new(
+            ErrorCode::StateNotStored,
+            format!(
+                "Terraform could write the state {} neither to its backend nor to a file and printed it, and the agent can keep it nowhere either ({error}). What was changed is not in the state: import it, or remove it by hand.",
+                self.state.key()
+            ),
+        )
+    }
+
+    async fn run(&self, command: io::Result<Command>, sink: &dyn Sink) -> Result<(Exit, Findings), Halt> {
+        let name = self.config.terraform.name();
+        let ran = match command {
+            Ok(command) => {
+                failpoint!("step.begins");
+                self.runner.run(command, sink, self.stop).await
+            }
+            Err(error) => Err(error),
+        };
+        failpoint!("step.ended");
+        let exit = ran.map_err(|error| Failure::internal(&format!("{name} cannot be started"), &error))?;
+        Ok((exit, self.log.writer.findings().await))
+    }
+
+    fn judge(&self, step: Step, exit: Exit, findings: &Findings) -> Result<(), Halt> {
+        if self.stop.requested().is_some() {
+            if let Some(rung) = exit.rung.name() {
+                metrics::counter!(telemetry::STEPS_STOPPED, "rung" => rung).increment(1);
+            }
+            return Err(Halt::Stopped(step, exit.rung, exit.code));
+        }
+        if step.succeeded(exit.code) {
+            return Ok(());
+        }
+        metrics::counter!(telemetry::STEPS_FAILED, "step" => step.name()).increment(1);
+        let name = self.config.terraform.name();
+        let mut message = findings.error.clone().unwrap_or_else(|| match exit.code {
+            Some(code) => format!("{name} {} ended with exit code {code}; the log says more", step.name()),
+            None => format!(
+                "{name} {} was killed by a signal from outside the agent (out of memory?); the log says how far it came",
+                step.name()
+            ),
+        });
+        if findings.further_errors > 0 {
+            let further = findings.further_errors;
+            message = format!("{message}\n(and {further} more errors in the log)");
+        }
+        Err(Failure::new(ErrorCode::TerraformFailed, message).into())
+    }
+}
+
+/// Records how long a step took, when it is dropped.
+struct Timed {
+    step: Step,
+    since: Instant,
+}
+
+impl Drop for Timed {
+    fn drop(&mut self) {
+        let took = self.since.elapsed().as_secs_f64();
+        metrics::histogram!(telemetry::STEP_SECONDS, "step" => self.step.name()).record(took);
+    }
+}
+
+/// Work on the disk, on a thread that may wait for it.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+#[cfg(test)]
+#[path = "executor_tests.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "errored_state_tests.rs"]
+mod rescued;
+
+#[cfg(test)]
+#[path = "forced_unlock_tests.rs"]
+mod forced;
+
+#[cfg(test)]
+#[path = "soak_tests.rs"]
+mod soak;

@@ -1,0 +1,417 @@
+//! Steps with the installed terraform and a state server over HTTP, and the ladder with a terraform that forks providers.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+use wiremock::{Match, Mock, MockServer, Request, Respond, ResponseTemplate};
+
+use crate::{
+    config::{preflight, settings::Config},
+    control_plane::lease::Leases,
+    execute::{approval::Approvals, attempt::Road},
+    job::spec::Job,
+    process::{orphans, runner::LocalRunner},
+    terraform::state::{backend::StateBackend, lock_query},
+    testing::{self, ControlPlane},
+};
+
+/// A state server as terraform's `http` backend expects it.
+pub(super) struct StateServer {
+    server: MockServer,
+    kept: Arc<Mutex<Kept>>,
+}
+
+#[derive(Default)]
+pub(super) struct Kept {
+    pub(super) state: Option<Vec<u8>>,
+    pub(super) lock: Option<Value>,
+    /// Answers writes with 500.
+    pub(super) refuses_writes: bool,
+    /// Answers no write in time.
+    pub(super) stalls_writes: bool,
+    /// How many writes there were.
+    pub(super) writes: usize,
+    /// Answers so many locks with 500 that it gives.
+    pub(super) loses_answers: usize,
+    /// Answers with 500 whoever gives a lock back.
+    pub(super) refuses_unlocks: bool,
+    /// Takes no notice of this method from the moment on when the lock was given back so many times.
+    pub(super) stalls: Option<(&'static str, usize)>,
+    unlocked: usize,
+    /// Requests that hang.
+    pub(super) hanging: usize,
+}
+
+struct Desk(Arc<Mutex<Kept>>);
+
+impl Match for Desk {
+    fn matches(&self, _: &Request) -> bool {
+        true
+    }
+}
+
+impl Respond for Desk {
+    fn respond(&self, request: &Request) -> ResponseTemplate {
+        let mut kept = self.0.lock().unwrap();
+        let method = request.method.as_str();
+        if kept.stalls.is_some_and(|(stalled, after)| method == stalled && kept.unlocked >= after) {
+            kept.hanging += 1;
+            return ResponseTemplate::new(200).set_delay(Duration::from_secs(600));
+        }
+        match method {
+            "GET" => match &kept.state {
+                Some(state) => ResponseTemplate::new(200).set_body_bytes(state.clone()),
+                None => ResponseTemplate::new(404),
+            },
+            "POST" if kept.stalls_writes => {
+                kept.writes += 1;
+                ResponseTemplate::new(500).set_delay(Duration::from_secs(600))
+            }
+            "POST" if kept.refuses_writes => ResponseTemplate::new(500),
+            "POST" => {
+                kept.state = Some(request.body.clone());
+                ResponseTemplate::new(200)
+            }
+            "LOCK" => {
+                if let Some(lock) = &kept.lock {
+                    return ResponseTemplate::new(423).set_body_json(lock);
+                }
+                kept.lock = serde_json::from_slice(&request.body).ok();
+                if kept.loses_answers > 0 {
+                    kept.loses_answers -= 1;
+                    return ResponseTemplate::new(500);
+                }
+                ResponseTemplate::new(200)
+            }
+            "UNLOCK" if kept.refuses_unlocks => ResponseTemplate::new(500),
+            "UNLOCK" => {
+                kept.unlocked += 1;
+                kept.lock = None;
+                ResponseTemplate::new(200)
+            }
+            _ => ResponseTemplate::new(405),
+        }
+    }
+}
+
+impl StateServer {
+    pub(super) async fn start() -> Self {
+        let kept = Arc::new(Mutex::new(Kept::default()));
+        let server = MockServer::start().await;
+        Mock::given(Desk(Arc::clone(&kept))).respond_with(Desk(Arc::clone(&kept))).mount(&server).await;
+        Self { server, kept }
+    }
+
+    fn backend(&self) -> StateBackend {
+        let settings = json!({"address": self.server.uri(), "retry_max": 0}).to_string();
+        StateBackend::read(Some("http"), Some(&settings)).unwrap()
+    }
+
+    pub(super) fn kept<T>(&self, look: impl FnOnce(&mut Kept) -> T) -> T {
+        look(&mut self.kept.lock().unwrap())
+    }
+}
+
+pub(super) struct Bench {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) plane: ControlPlane,
+    pub(super) leases: Leases,
+    pub(super) config: Config,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = testing::config(dir.path());
+        config.timing.lock_timeout = Duration::from_secs(1);
+        Self { dir, plane: ControlPlane::start().await, leases: Leases::default(), config }
+    }
+
+    pub(super) async fn with_state(server: &StateServer) -> Self {
+        let mut bench = Self::new().await;
+        bench.config.state_backend = server.backend();
+        bench
+    }
+
+    pub(super) async fn with_providers() -> Self {
+        let mut bench = Self::new().await;
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/terraform-with-providers");
+        bench.config.terraform = preflight::terraform(program.to_str(), None).unwrap();
+        fs::create_dir(bench.scratch()).unwrap();
+        bench
+    }
+
+    pub(super) fn scratch(&self) -> PathBuf {
+        self.dir.path().join("scratch")
+    }
+
+    fn note(&self, name: &str) -> String {
+        fs::read_to_string(self.scratch().join(name)).unwrap_or_default()
+    }
+
+    /// An agent's road over this bench.
+    pub(super) fn road(&self) -> Road {
+        Road {
+            config: Arc::new(self.config.clone()),
+            rest: self.plane.rest(),
+            runner: Arc::new(LocalRunner),
+            approvals: Approvals::default(),
+            roster: crate::dispatch::registry::Roster::default(),
+            secrets: crate::redaction::redactor::Redactor::default(),
+            drain: crate::dispatch::drain::Drain::default(),
+        }
+    }
+
+    pub(super) async fn travel(&self, config: Value) {
+        self.travel_as(Uuid::from_u128(1), config).await;
+    }
+
+    pub(super) async fn travel_as(&self, id: Uuid, config: Value) {
+        let job = Job { id, attempt: 1, claim_token: Uuid::from_u128(2), config };
+        let lease = self.leases.hold(&job);
+        self.road().travel(job, &lease).await;
+    }
+
+    pub(super) fn data_dir(&self) -> PathBuf {
+        self.config.work_dir.join(format!("{}.1/run/data", Uuid::from_u128(1)))
+    }
+
+    /// Waits until the log holds this.
+    pub(super) async fn said(&self, text: &str) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !self.plane.told(|told| told.log().contains(text)) {
+            assert!(Instant::now() < deadline, "never said {text}: {}", self.plane.told(testing::Told::log));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub(super) fn end(&self) -> Value {
+        self.plane.told(|told| told.end().clone())
+    }
+
+    pub(super) fn message(&self) -> String {
+        self.end()["error_message"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+pub(super) fn gate(seconds: u32) -> Value {
+    json!({"template": "gate", "stack": "s", "variables": {"seconds": seconds}})
+}
+
+#[tokio::test]
+async fn state_is_kept_by_the_backend_that_the_agent_is_told() {
+    let server = StateServer::start().await;
+    let bench = Bench::with_state(&server).await;
+    bench.travel(gate(0)).await;
+    assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.plane.told(testing::Told::log));
+    let state = server.kept(|kept| kept.state.clone()).unwrap();
+    assert!(String::from_utf8(state).unwrap().contains("terraform_data"));
+    assert_eq!(server.kept(|kept| kept.lock.clone()), None);
+    assert!(!bench.config.state_dir.join("gate.s/terraform.tfstate").exists());
+}
+
+#[tokio::test]
+async fn a_foreign_lock_is_explained_and_left() {
+    let server = StateServer::start().await;
+    let bench = Bench::with_state(&server).await;
+    let lock = json!({"ID": "abc-1", "Operation": "OperationTypeApply", "Info": "", "Who": "ann@laptop",
+        "Version": "1.9.0", "Created": "2026-01-02T03:04:05.678901234Z", "Path": ""});
+    server.kept(|kept| kept.lock = Some(lock.clone()));
+    bench.travel(gate(0)).await;
+    assert_eq!(
+        (&bench.end()["status"], &bench.end()["error_code"]),
+        (&json!("FAILED"), &json!("STATE_LOCKED"))
+    );
+    for part in [
+        "The state gate.s (http) is locked by ann@laptop, for apply, since 2026-01-02T03:04:05Z (",
+        "It is not this agent's lock",
+        "terraform force-unlock abc-1",
+    ] {
+        assert!(bench.message().contains(part), "{}", bench.message());
+    }
+    assert_eq!(server.kept(|kept| kept.lock.clone()), Some(lock), "it is still there");
+}
+
+#[tokio::test]
+async fn the_lock_of_an_own_dead_attempt_is_removed() {
+    let server = StateServer::start().await;
+    let bench = Bench::with_state(&server).await;
+    let kill = async {
+        bench.said("(local-exec): started").await;
+        orphans::kill(&bench.data_dir());
+    };
+    tokio::join!(bench.travel(gate(600)), kill);
+    assert!(bench.message().contains("killed by a signal from outside"), "{}", bench.message());
+    let lock = server.kept(|kept| kept.lock.clone()).expect("terraform left its lock");
+    assert_eq!(lock["Operation"], "OperationTypeApply");
+
+    bench.travel_as(Uuid::from_u128(7), gate(0)).await;
+    assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.plane.told(testing::Told::log));
+    assert_eq!(server.kept(|kept| kept.lock.clone()), None);
+
+    // The same lock again is nobody's that is known to be dead: the note was good for once.
+    server.kept(|kept| kept.lock = Some(lock));
+    bench.travel_as(Uuid::from_u128(8), gate(0)).await;
+    assert_eq!(bench.end()["error_code"], "STATE_LOCKED");
+    assert!(bench.message().contains("this agent's own host"), "{}", bench.message());
+}
+
+#[tokio::test]
+async fn a_lock_that_terraform_left_when_it_was_told_twice_to_end_is_removed() {
+    let server = StateServer::start().await;
+    let mut bench = Bench::with_state(&server).await;
+    bench.config.timing.apply_cancel_grace = Duration::from_secs(2);
+    server.kept(|kept| kept.stalls_writes = true);
+    let cancel = async {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while server.kept(|kept| kept.writes) == 0 {
+            assert!(Instant::now() < deadline, "terraform never stored its state");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        bench.leases.cancel(Uuid::from_u128(2));
+    };
+    tokio::join!(bench.travel(gate(0)), cancel);
+    // The second rung, with the real program: it leaves at once, with an exit code of its own, and keeps its lock.
+    let message = bench.message();
+    assert!(
+        message.starts_with("Cancelled during apply: it ended after a second interrupt (SIGINT)."),
+        "{message}"
+    );
+    assert!(message.contains("A lock that it left is removed"), "{message}");
+    let lock = server.kept(|kept| kept.lock.clone()).expect("terraform left its lock");
+    assert_eq!(lock["Operation"], "OperationTypeApply");
+
+    server.kept(|kept| kept.stalls_writes = false);
+    bench.travel_as(Uuid::from_u128(7), gate(0)).await;
+    assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.message());
+    assert_eq!(server.kept(|kept| kept.lock.clone()), None);
+}
+
+#[tokio::test]
+async fn a_step_that_fails_in_good_order_leaves_no_note_behind() {
+    let server = StateServer::start().await;
+    let bench = Bench::with_state(&server).await;
+    bench.travel(json!({"template": "broken", "stack": "s"})).await;
+    assert_eq!(bench.end()["error_code"], "TERRAFORM_FAILED", "{}", bench.message());
+    let state = bench.config.state_backend.of(&bench.config.state_dir, "broken.s");
+    assert_eq!((state.dead_holders().len(), server.kept(|kept| kept.lock.clone())), (0, None));
+}
+
+#[tokio::test]
+async fn a_question_about_a_lock_takes_none_or_is_known_to_have_taken_it() {
+    let server = StateServer::start().await;
+    let bench = Bench::with_state(&server).await;
+    let state = bench.config.state_backend.of(&bench.config.state_dir, "gate.s");
+    let holds = || server.kept(|kept| kept.lock.clone());
+    // Free; then the answer to the lock is lost: it is given back all the same.
+    for lost in [0, 1] {
+        server.kept(|kept| kept.loses_answers = lost);
+        assert_eq!(lock_query::holder(&state).await, None);
+        assert_eq!(holds(), None);
+    }
+    // Somebody holds it: nothing is taken, nothing noted.
+    let foreign = json!({"ID": "abc-1", "Operation": "OperationTypeApply", "Who": "ann@laptop"});
+    server.kept(|kept| kept.lock = Some(foreign.clone()));
+    state.forget_dead_holders();
+    assert_eq!(lock_query::holder(&state).await.unwrap().id.as_deref(), Some("abc-1"));
+    assert_eq!((holds(), state.dead_holders().len()), (Some(foreign), 0));
+    // The lock is taken and cannot be given back: the next run knows that it is nobody's.
+    server.kept(|kept| (kept.lock, kept.refuses_unlocks) = (None, true));
+    assert_eq!(lock_query::holder(&state).await, None);
+    assert_eq!(holds().unwrap()["Operation"], "OperationTypeInvalid");
+    server.kept(|kept| kept.refuses_unlocks = false);
+    bench.travel(gate(0)).await;
+    assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.message());
+    assert_eq!((holds(), state.dead_holders().len()), (None, 0));
+}
+
+#[tokio::test]
+async fn eight_jobs_on_a_cold_provider_cache_fill_it_once() {
+    let mut bench = Bench::new().await;
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/terraform-with-a-touchy-cache");
+    let cache = bench.dir.path().join("plugins");
+    bench.config.terraform = preflight::terraform(program.to_str(), None).unwrap().caching(cache.clone());
+    let road = bench.road();
+    let job = async |number: u128| {
+        let (id, claim_token) = (Uuid::from_u128(number), Uuid::from_u128(number + 100));
+        let config = json!({"template": "gate", "stack": format!("s{number}"), "variables": {}});
+        let job = Job { id, attempt: 1, claim_token, config };
+        let lease = bench.leases.hold(&job);
+        road.travel(job, &lease).await;
+    };
+    futures_util::future::join_all((1..=8).map(job)).await;
+    let ends = bench.plane.told(|told| {
+        told.patches
+            .iter()
+            .filter_map(|patch| patch["status"].as_str().map(str::to_owned))
+            .collect::<Vec<_>>()
+    });
+    assert_eq!(ends, ["SUCCESS"; 8], "{}", bench.plane.told(testing::Told::log));
+    assert_eq!(fs::read_to_string(cache.join("downloads")).unwrap(), "downloaded\n");
+}
+
+/// Cancels in mid-apply; answers the message.
+async fn cancelled(bench: &Bench, mode: &str) -> String {
+    let config = json!({"template": "providers", "stack": "s", "variables": {"mode": mode, "scratch": bench.scratch()}});
+    let cancel = async {
+        bench.said("ready").await;
+        bench.leases.cancel(Uuid::from_u128(2));
+    };
+    tokio::join!(bench.travel(config), cancel);
+    assert_eq!(bench.end()["status"], "CANCELLED");
+    assert_eq!(bench.note("casualties"), "", "no provider may die of SIGTERM");
+    for pid in bench.note("pids").lines() {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        assert!(stat.is_empty() || stat.contains(") Z "), "process {pid} is left: {stat}");
+    }
+    bench.message()
+}
+
+#[tokio::test]
+async fn one_interrupt_lets_the_providers_finish_and_the_state_be_saved() {
+    let bench = Bench::with_providers().await;
+    let message = cancelled(&bench, "polite").await;
+    assert_eq!(message, "Cancelled during apply: it ended after one interrupt (SIGINT).");
+    assert_eq!(
+        (bench.note("changes").as_str(), bench.note("state").as_str()),
+        ("changed\nchanged\n", "saved\n")
+    );
+    assert!(!bench.scratch().join("lock").exists());
+    assert!(!bench.plane.told(testing::Told::log).contains("interrupt 2"));
+}
+
+#[tokio::test]
+async fn a_second_interrupt_comes_after_the_patience_and_is_said() {
+    let mut bench = Bench::with_providers().await;
+    bench.config.timing.apply_cancel_grace = Duration::from_millis(300);
+    let message = cancelled(&bench, "slow").await;
+    assert!(
+        message.starts_with(
+            "Cancelled during apply: it ended after a second interrupt (SIGINT). What it changed"
+        ),
+        "{message}"
+    );
+    assert!(!bench.scratch().join("lock").exists());
+}
+
+#[tokio::test]
+async fn what_is_deaf_is_killed_with_its_whole_group_and_that_is_said() {
+    let mut bench = Bench::with_providers().await;
+    bench.config.timing.apply_cancel_grace = Duration::from_millis(200);
+    bench.config.timing.kill_grace = Duration::from_millis(200);
+    let message = cancelled(&bench, "deaf").await;
+    assert!(
+        message.starts_with(
+            "Cancelled during apply: it did not end after two interrupts and was killed (SIGKILL). What"
+        ),
+        "{message}"
+    );
+    let state = bench.config.state_backend.of(&bench.config.state_dir, "providers.s");
+    assert_eq!(state.dead_holders().len(), 1, "the lock that it left can be recognised");
+}

@@ -1,0 +1,87 @@
+//! State that Terraform could not write to its backend. Until it is stored it may be the only copy there is: it is moved
+//! beside where the state belongs, and where that cannot be done it stays where it is.
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use super::backend::State;
+use crate::template::workspace::{private_dir, private_file, sync_dir};
+
+/// What became of the state that a run could not store.
+#[derive(Debug)]
+pub(crate) enum Rescue {
+    /// There was none.
+    Nothing,
+    /// It is kept here, beside where it belongs.
+    Kept(PathBuf),
+    /// It is still here, in its workspace, and why it could not be moved.
+    Stuck(PathBuf, io::Error),
+}
+
+impl Rescue {
+    /// Where the only copy of the newest state is, and what happens to it: for the deployment's user.
+    pub(crate) fn told(&self) -> Option<String> {
+        match self {
+            Self::Nothing => None,
+            Self::Kept(place) => Some(format!(
+                "Terraform could not write the state to its backend. It is kept in {} on the agent's volume, and stored before the next run of this state.",
+                place.display()
+            )),
+            Self::Stuck(place, why) => Some(format!(
+                "Terraform could not write the state to its backend, and the agent's state directory cannot take it ({why}). The only copy is {}, in the agent's work directory: it is not removed. Mend the state directory; the state is stored before the next run of this state, and when the agent starts.",
+                place.display()
+            )),
+        }
+    }
+}
+
+impl State {
+    /// Where state of an attempt is kept.
+    pub(crate) fn rescue_place(&self, attempt: &str) -> PathBuf {
+        self.dir().join(format!("errored-{attempt}.tfstate"))
+    }
+
+    /// Moves a state file of an attempt beside where the state belongs.
+    pub(crate) fn rescue(&self, attempt: &str, file: &Path) -> Rescue {
+        let place = self.rescue_place(attempt);
+        match self.take_in(file, &place) {
+            Ok(()) => Rescue::Kept(place),
+            Err(error) => Rescue::Stuck(file.to_path_buf(), error),
+        }
+    }
+
+    fn take_in(&self, file: &Path, place: &Path) -> io::Result<()> {
+        private_dir(self.dir())?;
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600))?;
+        // A move needs no room; only where the state directory is another volume it has to be a copy.
+        match fs::rename(file, place) {
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                private_file(place, &fs::read(file)?)?;
+                fs::remove_file(file)
+            }
+            moved => moved.and_then(|()| sync_dir(self.dir())),
+        }
+    }
+
+    /// State that could not be written to the backend and is kept beside it.
+    pub(crate) fn rescued(&self) -> io::Result<Vec<PathBuf>> {
+        let entries = match fs::read_dir(self.dir()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let paths = entries.map(|entry| Ok(entry?.path()));
+        let mut rescued = paths.collect::<io::Result<Vec<_>>>()?;
+        rescued.retain(|path| is_rescued(path));
+        rescued.sort();
+        Ok(rescued)
+    }
+}
+
+/// Whether a file is state that could not be written to its backend.
+pub(crate) fn is_rescued(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with("errored-") && name.ends_with(".tfstate")
+}

@@ -1,0 +1,174 @@
+//! A state lock that Terraform could not get: who holds it, since when, and whether it may be removed.
+
+use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
+use serde::Deserialize;
+
+use super::{
+    backend::{Kind, State},
+    lock_owner::Holder,
+};
+
+/// What is known about a lock; every field may be unknown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Lock {
+    /// What `force-unlock` asks for.
+    #[serde(default, rename = "ID")]
+    pub(crate) id: Option<String>,
+    /// `OperationTypePlan`, `OperationTypeApply`, …
+    #[serde(default)]
+    pub(crate) operation: Option<String>,
+    /// `user@host`.
+    #[serde(default)]
+    pub(crate) who: Option<String>,
+    /// Terraform's version.
+    #[serde(default)]
+    pub(crate) version: Option<String>,
+    /// When it was taken, by the holder's clock.
+    #[serde(default)]
+    pub(crate) created: Option<Timestamp>,
+}
+
+impl Lock {
+    /// Reads Terraform's error, if it is one about the lock.
+    ///
+    /// The backends `http` and `pg` show under "Lock Info" the lock that was asked for, and not the one that is held (seen
+    /// in Terraform 1.11): of those, only the ID in the message itself is taken.
+    pub(crate) fn read(error: &str, kind: Kind) -> Option<Self> {
+        if !error.contains("the state lock") {
+            return None;
+        }
+        let field = |name: &str| {
+            let line = error.lines().find_map(|line| line.trim_start().strip_prefix(name))?;
+            Some(line.trim().to_owned()).filter(|value| !value.is_empty())
+        };
+        Some(match kind {
+            Kind::Pg => Self::default(),
+            Kind::Http => {
+                let id =
+                    error.split("already locked: ID=").nth(1).and_then(|rest| rest.split_whitespace().next());
+                Self { id: id.map(str::to_owned), ..Self::default() }
+            }
+            Kind::Local | Kind::S3 | Kind::Kubernetes => Self {
+                id: field("ID:"),
+                operation: field("Operation:"),
+                who: field("Who:"),
+                version: field("Version:"),
+                created: field("Created:").and_then(|text| time(&text)),
+            },
+        })
+    }
+
+    /// Why the run cannot go on, and what to do: for the deployment's user.
+    pub(crate) fn explain(&self, state: &State, ours: &str, now: Timestamp) -> String {
+        let who = self.who.as_deref().unwrap_or("an unknown holder");
+        let operation = self.operation.as_deref().map_or_else(String::new, |operation| {
+            format!(", for {}", operation.trim_start_matches("OperationType").to_lowercase())
+        });
+        let since =
+            self.created.map_or_else(String::new, |then| format!(", since {then:.0} ({})", age(then, now)));
+        let version =
+            self.version.as_ref().map_or_else(String::new, |version| format!(", with version {version}"));
+        let whose = match &self.who {
+            Some(who) if who == ours => {
+                "It was taken on this agent's own host, but by no attempt of this agent that is known to be dead: it may be in use, and was not removed."
+            }
+            Some(_) => "It is not this agent's lock, and was not removed.",
+            None => "The backend does not say whose it is: it was not removed.",
+        };
+        let (key, kind) = (state.key(), state.kind());
+        format!(
+            "The state {key} ({}) is locked by {who}{operation}{since}{version}.\n{whose}\n{}",
+            kind.name(),
+            self.way_out(state)
+        )
+    }
+
+    fn way_out(&self, state: &State) -> String {
+        if state.kind().lock_ends_with_its_process() {
+            return "This lock goes away with the process (or connection) that holds it: wait for it, or end it; then queue the deployment again.".to_owned();
+        }
+        let command = format!("terraform force-unlock {}", self.id.as_deref().unwrap_or("<lock ID>"));
+        format!(
+            "If nobody works on this state any more, remove the lock and queue the deployment again: {command}\nTo do so, {}",
+            state.by_hand(&command)
+        )
+    }
+
+    /// Whether this is the lock of one of our dead attempts; its ID, if so.
+    pub(crate) fn of_dead(&self, dead: &[Holder]) -> Option<&str> {
+        let id = self.id.as_deref()?;
+        dead.iter().any(|holder| holder.made(self)).then_some(id)
+    }
+}
+
+/// As Go prints a time: `2026-11-23 17:19:23.666824349 +0000 UTC`.
+fn time(text: &str) -> Option<Timestamp> {
+    let civil: DateTime = text.strip_suffix(" +0000 UTC")?.parse().ok()?;
+    TimeZone::UTC.to_timestamp(civil).ok()
+}
+
+fn age(then: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(then).as_secs();
+    match seconds {
+        ..0 => "in the future: the clocks differ".to_owned(),
+        0..120 => format!("{seconds} seconds ago"),
+        120..7200 => format!("{} minutes ago", seconds / 60),
+        7200..172_800 => format!("{} hours ago", seconds / 3600),
+        _ => format!("{} days ago", seconds / 86400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::terraform::state::backend::StateBackend;
+
+    const S3: &str = "Error acquiring the state lock\nError message: operation error S3: PutObject, PreconditionFailed\nLock Info:\n  ID:        f1f03eb4-31d9-3097-f0e0-7c643bda5952\n  Path:      b/tendril/k.tfstate\n  Operation: OperationTypeApply\n  Who:       nonroot@agent-0\n  Version:   1.11.4\n  Created:   2026-11-23 17:19:23.666824349 +0000 UTC\n  Info:      \n\n\nTerraform acquires a state lock to protect the state from being written";
+    const HTTP: &str = "Error acquiring the state lock\nError message: HTTP remote state already locked: ID=abc-1\nLock Info:\n  ID:        f1f03eb4\n  Who:       root@me\n  Created:   2026-11-23 17:19:23.666824349 +0000 UTC\n";
+
+    fn now() -> Timestamp {
+        "2026-11-23T20:19:24Z".parse().unwrap()
+    }
+
+    fn state(kind: &str) -> State {
+        let config = json!({"bucket": "b", "address": "https://s.example"}).to_string();
+        StateBackend::read(Some(kind), Some(&config)).unwrap().of(Path::new("/state"), "k")
+    }
+
+    #[test]
+    fn the_holder_is_read_and_explained_with_the_exact_command() {
+        let lock = Lock::read(S3, Kind::S3).unwrap();
+        assert_eq!(lock.who.as_deref(), Some("nonroot@agent-0"));
+        let text = lock.explain(&state("s3"), "nonroot@agent-1", now());
+        for part in [
+            "The state k (s3) is locked by nonroot@agent-0, for apply, since 2026-11-23T17:19:23Z (3 hours ago), with version 1.11.4.",
+            "It is not this agent's lock",
+            "terraform force-unlock f1f03eb4-31d9-3097-f0e0-7c643bda5952",
+            r#"{"terraform":{"backend":{"s3":{"address":"https://s.example","bucket":"b","key":"tendril/k.tfstate","use_lockfile":true}}}}"#,
+        ] {
+            assert!(text.contains(part), "{part} is missing in:\n{text}");
+        }
+        assert!(lock.explain(&state("s3"), "nonroot@agent-0", now()).contains("this agent's own host"));
+    }
+
+    #[test]
+    fn what_an_http_or_pg_backend_shows_as_the_holder_is_not_believed() {
+        let lock = Lock::read(HTTP, Kind::Http).unwrap();
+        assert_eq!(lock, Lock { id: Some("abc-1".to_owned()), ..Lock::default() });
+        assert!(lock.explain(&state("http"), "root@me", now()).contains("terraform force-unlock abc-1"));
+        let lock = Lock::read(HTTP, Kind::Pg).unwrap();
+        assert_eq!(lock, Lock::default());
+        let text = lock.explain(&state("pg"), "root@me", now());
+        assert!(text.contains("goes away with the process") && !text.contains("force-unlock"), "{text}");
+    }
+
+    #[test]
+    fn another_error_is_not_about_the_lock() {
+        assert_eq!(Lock::read("Invalid reference\n  ID: 3", Kind::S3), None);
+    }
+}

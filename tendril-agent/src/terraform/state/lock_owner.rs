@@ -1,0 +1,345 @@
+//! Which of our own attempts may have left a lock behind: written down before Terraform takes a lock, and consulted when one
+//! is in the way.
+//!
+//! An attempt writes itself down before each step that locks the state. When the attempt is known to be dead (its processes
+//! are gone and it did not end in good order) the note moves beside the state. A lock is ours, and dead, when such a note fits
+//! it: same user and host, same operation, taken while that step could take it. That time ends with the last sign of life of
+//! the agent that ran the step, so that a lock which another agent of the same host took later is not mistaken for it. Notes
+//! are thrown away as soon as they can do no good any more.
+
+use std::{
+    convert::Infallible,
+    env, fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use super::{backend::State, lock::Lock};
+use crate::{
+    os::failpoint::failpoint,
+    template::workspace::{private_dir, private_file},
+    terraform::executor::blocking,
+};
+
+/// How much later than its step's beginning a lock can be taken, beside the time that Terraform is told to wait for one.
+const MARGIN: SignedDuration = SignedDuration::from_secs(60);
+/// How much later than the last sign of its agent's life a dead step can have taken a lock.
+const PROOF: SignedDuration = SignedDuration::from_secs(1);
+
+/// A step of an attempt that takes the state's lock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Holder {
+    pub(crate) deployment_id: Uuid,
+    pub(crate) attempt: i32,
+    /// The state that it works on.
+    pub(crate) state_key: String,
+    /// `user@host`, as Terraform writes it into the lock.
+    pub(crate) who: String,
+    /// `OperationTypePlan`, `OperationTypeApply` or `state-push`.
+    pub(crate) operation: String,
+    /// The lock's ID, where it was chosen before; then nothing else counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lock_id: Option<String>,
+    /// When the step began.
+    pub(crate) began_at: Timestamp,
+    /// When it could take the lock at the latest.
+    pub(crate) locks_until: Timestamp,
+}
+
+impl Holder {
+    /// Of a step that begins now.
+    pub(crate) fn new(
+        deployment_id: Uuid,
+        attempt: i32,
+        state: &State,
+        operation: &str,
+        patience: Duration,
+    ) -> Self {
+        let began_at = Timestamp::now();
+        let patience = SignedDuration::try_from(patience).unwrap_or(MARGIN);
+        Self {
+            deployment_id,
+            attempt,
+            state_key: state.key().to_owned(),
+            who: who(),
+            operation: operation.to_owned(),
+            lock_id: None,
+            began_at,
+            locks_until: began_at.saturating_add(patience + MARGIN).unwrap_or(Timestamp::MAX),
+        }
+    }
+
+    /// Of a question about the lock, which may take it under this ID.
+    pub(crate) fn of_question(id: Uuid, state: &State) -> Self {
+        let lock_id = Some(id.to_string());
+        Self { lock_id, ..Self::new(id, 0, state, "OperationTypeInvalid", Duration::ZERO) }
+    }
+
+    /// Keeps it, while the step runs.
+    pub(crate) fn save(&self, path: &Path) -> io::Result<()> {
+        private_file(path, &serde_json::to_vec(self)?)
+    }
+
+    /// What was kept beside a state.
+    fn load(path: &Path) -> io::Result<Self> {
+        Ok(serde_json::from_slice(&fs::read(path)?)?)
+    }
+
+    /// What an earlier life kept: of a step that is dead. It could take a lock until its agent was seen alive for the last
+    /// time; until now, if it outlived its agent.
+    pub(crate) fn of_earlier_life(path: &Path, outlived: bool) -> io::Result<Self> {
+        let mut holder = Self::load(path)?;
+        if !outlived {
+            let seen = Timestamp::try_from(fs::metadata(path)?.modified()?).unwrap_or(holder.began_at);
+            let seen = seen.saturating_add(PROOF).unwrap_or(seen);
+            holder.locks_until = holder.locks_until.min(seen);
+        }
+        Ok(holder)
+    }
+
+    /// Whether this step, which is dead, took this lock.
+    pub(crate) fn made(&self, lock: &Lock) -> bool {
+        if self.lock_id.is_some() {
+            return lock.id == self.lock_id;
+        }
+        lock.who.as_deref() == Some(self.who.as_str())
+            && lock.operation.as_deref() == Some(self.operation.as_str())
+            && lock.created.is_some_and(|created| (self.began_at..=self.locks_until).contains(&created))
+    }
+
+    /// Writes down beside the state that this step is dead, and may have left a lock. A lock that is taken from now on is
+    /// not its.
+    pub(crate) fn bury(mut self, state: &State) -> io::Result<()> {
+        self.locks_until = self.locks_until.min(Timestamp::now());
+        private_dir(state.dir())?;
+        self.save(&state.note_of(self.deployment_id, self.attempt))
+    }
+}
+
+/// Runs a step with its note at `path`, and a sign of life in it each half second. The note is buried if the step may have
+/// left the lock: what the step answers decides that.
+pub(crate) async fn during<T>(
+    note: Holder,
+    path: PathBuf,
+    state: &State,
+    step: impl Future<Output = T>,
+    left_lock: impl FnOnce(&T) -> bool,
+) -> io::Result<T> {
+    let (kept, at) = (note.clone(), path.clone());
+    blocking(move || kept.save(&at)).await?;
+    failpoint!("holder.kept");
+    let ended = tokio::select! {
+        ended = step => ended,
+        never = show_life(&path) => match never {},
+    };
+    let (left, state) = (left_lock(&ended), state.clone());
+    blocking(move || {
+        if left {
+            note.bury(&state)?;
+        }
+        fs::remove_file(&path)
+    })
+    .await?;
+    Ok(ended)
+}
+
+/// Touches a note for ever.
+async fn show_life(path: &Path) -> Infallible {
+    loop {
+        sleep(PROOF.unsigned_abs() / 2).await;
+        let path = path.to_path_buf();
+        // A sign that is missing shortens what is taken for ours.
+        let _missing = blocking(move || fs::File::open(path)?.set_modified(SystemTime::now())).await;
+    }
+}
+
+impl State {
+    /// The dead steps that may have left a lock.
+    pub(crate) fn dead_holders(&self) -> Vec<Holder> {
+        self.notes().iter().filter_map(|path| Holder::load(path).ok()).collect()
+    }
+
+    /// No dead step holds the lock any more: somebody else could take it.
+    pub(crate) fn forget_dead_holders(&self) {
+        for path in self.notes() {
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::warn!(path = %path.display(), %error, "a note about a dead attempt cannot be removed");
+            }
+        }
+    }
+
+    /// The question with this ID took no lock, or gave it back.
+    pub(crate) fn forget_question(&self, id: Uuid) -> io::Result<()> {
+        fs::remove_file(self.note_of(id, 0))
+    }
+
+    fn note_of(&self, id: Uuid, attempt: i32) -> PathBuf {
+        self.dir().join(format!("dead-{id}.{attempt}.json"))
+    }
+
+    fn notes(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.dir()).into_iter().flatten().filter_map(Result::ok);
+        let is_note = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("dead-") && name.ends_with(".json")
+        };
+        entries.map(|entry| entry.path()).filter(is_note).collect()
+    }
+}
+
+/// `user@host` as Terraform finds them: the name of this process's user in `/etc/passwd`, and the host's name.
+pub(crate) fn who() -> String {
+    let uid = rustix::process::geteuid().as_raw().to_string();
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let named = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let (name, id) = (fields.next()?, fields.nth(1)?);
+        (id == uid).then(|| name.to_owned())
+    });
+    let user = named.or_else(|| env::var("USER").ok()).unwrap_or_default();
+    format!("{user}@{}", rustix::system::uname().nodename().to_string_lossy())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::terraform::state::backend::StateBackend;
+
+    fn holder(state: &State) -> Holder {
+        Holder::new(Uuid::from_u128(1), 2, state, "OperationTypeApply", Duration::from_secs(120))
+    }
+
+    fn lock_of(holder: &Holder) -> Lock {
+        Lock {
+            id: Some("the-id".to_owned()),
+            operation: Some("OperationTypeApply".to_owned()),
+            who: Some(holder.who.clone()),
+            version: None,
+            created: Some(holder.began_at),
+        }
+    }
+
+    #[test]
+    fn a_lock_of_a_dead_step_is_recognised_until_it_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateBackend::local().of(dir.path(), "k");
+        let holder = holder(&state);
+        let began_at = holder.began_at;
+        let mut lock = lock_of(&holder);
+        assert_eq!(lock.of_dead(&state.dead_holders()), None);
+        holder.bury(&state).unwrap();
+        assert_eq!(lock.of_dead(&state.dead_holders()), Some("the-id"));
+        lock.created = Some(Timestamp::now() + SignedDuration::from_millis(1));
+        assert_eq!(lock.of_dead(&state.dead_holders()), None, "it was taken after the burial");
+        lock.created = Some(began_at);
+        state.forget_dead_holders();
+        assert_eq!(lock.of_dead(&state.dead_holders()), None);
+    }
+
+    /// Who takes locks on one state: our agent's step, and somebody with another name, or with another operation, or
+    /// another agent on the same host, which nothing tells apart from ours but the time.
+    #[derive(Clone, Copy, Debug)]
+    enum Taker {
+        OurStep,
+        OtherHost,
+        OtherOperation,
+        SameHost,
+    }
+
+    fn system(time: Timestamp) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_nanos(u64::try_from(time.as_nanosecond()).unwrap())
+    }
+
+    fn taker() -> impl Strategy<Value = Taker> {
+        prop_oneof![
+            Just(Taker::OurStep),
+            Just(Taker::OtherHost),
+            Just(Taker::OtherOperation),
+            Just(Taker::SameHost)
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        /// A story in milliseconds: our step begins, its agent shows life each half second and dies; locks are taken by
+        /// anybody at any time; our next life looks at the lock much later. The judge knows who took it.
+        #[test]
+        fn a_foreign_lock_is_never_ours_and_ours_is(
+            taker in taker(), taken in 0..300_000_i64, died in 0..200_000_i64, back in 0..600_000_i64,
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let state = StateBackend::local().of(dir.path(), "k");
+            let dead = holder(&state);
+            let began_at = dead.began_at;
+            let at = |millis: i64| began_at + SignedDuration::from_millis(millis);
+            let (created, seen) = (at(taken), at(died / 500 * 500));
+            // A step takes its lock while it lives, and no later than it was told to wait for one.
+            let patience = 120_000;
+            let ours = matches!(taker, Taker::OurStep) && taken <= died && taken <= patience;
+            prop_assume!(!matches!(taker, Taker::OurStep) || ours);
+            // Within a second of our agent's last sign nobody can tell them apart.
+            let apart = SignedDuration::from_secs(1);
+            prop_assume!(!matches!(taker, Taker::SameHost) || created > seen + apart);
+
+            let note = dir.path().join("holder.json");
+            dead.save(&note).unwrap();
+            fs::File::open(&note).unwrap().set_modified(system(seen)).unwrap();
+            let mut buried = Holder::of_earlier_life(&note, false).unwrap();
+            buried.locks_until = buried.locks_until.min(at(died + back));
+            let lock = Lock {
+                id: Some("x".to_owned()),
+                operation: Some(if matches!(taker, Taker::OtherOperation) { "OperationTypePlan" } else { "OperationTypeApply" }.to_owned()),
+                who: Some(if matches!(taker, Taker::OtherHost) { "ann@laptop".to_owned() } else { who() }),
+                version: None,
+                created: Some(created),
+            };
+            prop_assert_eq!(lock.of_dead(&[buried.clone()]).is_some(), ours);
+            for unknown in [Lock { id: None, ..lock.clone() }, Lock { who: None, ..lock.clone() },
+                Lock { operation: None, ..lock.clone() }, Lock { created: None, ..lock }] {
+                prop_assert_eq!(unknown.of_dead(&[buried.clone()]), None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_step_that_outlived_its_agent_could_lock_until_it_was_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateBackend::local().of(dir.path(), "k");
+        let (note, holder) = (dir.path().join("holder.json"), holder(&state));
+        holder.save(&note).unwrap();
+        assert!(Holder::of_earlier_life(&note, false).unwrap().locks_until < holder.locks_until);
+        assert_eq!(Holder::of_earlier_life(&note, true).unwrap(), holder);
+    }
+
+    #[tokio::test]
+    async fn a_note_shows_life_while_its_step_runs_and_is_buried_if_a_lock_may_be_left() {
+        for left in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let state = StateBackend::local().of(dir.path(), "k");
+            let note = dir.path().join("holder.json");
+            let modified = || fs::metadata(&note).unwrap().modified().unwrap();
+            let step = async {
+                let first = modified();
+                while modified() == first {
+                    sleep(Duration::from_millis(20)).await;
+                }
+            };
+            let holder = holder(&state);
+            let began_at = holder.began_at;
+            during(holder, note.clone(), &state, step, |()| left).await.unwrap();
+            assert!(!note.exists());
+            let dead = state.dead_holders();
+            assert_eq!(dead.len(), usize::from(left));
+            assert!(
+                dead.iter().all(|dead| dead.began_at == began_at && dead.locks_until <= Timestamp::now())
+            );
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Asks a state server over HTTP who holds a lock: Terraform does not say it.
+//!
+//! The question is an attempt to take the lock: a server that refuses it answers with the holder. If it is free after all, it
+//! is given back at once.
+
+use std::{env, sync::Arc, time::Duration};
+
+use reqwest::{Client, Method, Response, StatusCode};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{
+    backend::{Kind, State},
+    lock::Lock,
+    lock_owner::{Holder, who},
+};
+use crate::terraform::executor::blocking;
+
+/// How long one question may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How often the same is asked while there is no clear answer. Asking again for a lock of the same ID takes none that it has
+/// not taken already.
+const TRIES: u32 = 3;
+
+/// The holder of the state's lock, where the backend is `http` and tells it.
+///
+/// Before the lock is asked for, its ID is written down beside the state: if this agent ends in between, or the server
+/// carries out what it never answered, a later run knows that the lock is nobody's.
+pub(crate) async fn holder(state: &State) -> Option<Lock> {
+    if state.kind() != Kind::Http {
+        return None;
+    }
+    let client = client()?;
+    let id = Uuid::new_v4();
+    let ours = json!({
+        "ID": id, "Operation": "OperationTypeInvalid", "Info": "tendril-agent asks who holds the lock",
+        "Who": who(), "Version": env!("CARGO_PKG_VERSION"), "Created": jiff::Timestamp::now(), "Path": "",
+    });
+    let (question, place) = (Holder::of_question(id, state), state.clone());
+    let noted = blocking(move || question.bury(&place)).await;
+    noted
+        .inspect_err(
+            |error| tracing::warn!(%error, "nobody is asked who holds the lock: it cannot be noted down"),
+        )
+        .ok()?;
+    let mut doubt = false;
+    let mut found = None;
+    for _ in 0..TRIES {
+        let answer = ask(&client, state, ("lock_address", "lock_method", "LOCK"), &ours).await;
+        let status = answer.as_ref().map(Response::status);
+        let lock: Option<Lock> = match (answer, status) {
+            (Some(answer), Some(StatusCode::LOCKED | StatusCode::CONFLICT)) => answer.json().await.ok(),
+            _ => None,
+        };
+        let is_ours = |lock: &Lock| lock.id.as_deref() == Some(id.to_string().as_str());
+        match (status, lock) {
+            // An earlier try was carried out after all.
+            (Some(StatusCode::LOCKED | StatusCode::CONFLICT), Some(lock)) if is_ours(&lock) => {}
+            (Some(StatusCode::LOCKED | StatusCode::CONFLICT), lock) => {
+                found = lock;
+                break;
+            }
+            (Some(status), _) if status.is_success() => {}
+            (Some(status), _) if status.is_client_error() => break,
+            _ => {
+                doubt = true;
+                continue;
+            }
+        }
+        // The lock was free, and is ours now.
+        doubt |= !give_back(&client, state, &ours).await;
+        break;
+    }
+    // What is in doubt stays noted: nothing else can have a lock of this ID.
+    if !doubt && let Err(error) = state.forget_question(id) {
+        tracing::warn!(%error, "the note of a question cannot be removed");
+    }
+    found
+}
+
+/// Gives our lock back; answers whether the server says that it did.
+async fn give_back(client: &Client, state: &State, ours: &Value) -> bool {
+    for _ in 0..TRIES {
+        let answer = ask(client, state, ("unlock_address", "unlock_method", "UNLOCK"), ours).await;
+        if answer.is_some_and(|answer| answer.status().is_success()) {
+            return true;
+        }
+    }
+    false
+}
+
+async fn ask(
+    client: &Client,
+    state: &State,
+    (address, method, usual): (&str, &str, &str),
+    lock: &Value,
+) -> Option<Response> {
+    let method = Method::from_bytes(state.setting(method).unwrap_or(usual).as_bytes()).ok()?;
+    let request = client.request(method, state.setting(address)?).timeout(TIMEOUT);
+    let request = match env::var("TF_HTTP_USERNAME") {
+        Ok(user) => request.basic_auth(user, env::var("TF_HTTP_PASSWORD").ok()),
+        Err(_) => request,
+    };
+    let answer = request.header("content-type", "application/json").body(lock.to_string()).send().await;
+    answer
+        .inspect_err(|error| tracing::debug!(%error, "the state server does not say who holds the lock"))
+        .ok()
+}
+
+/// As the control plane's client does TLS: what the platform trusts, with `ring`.
+fn client() -> Option<Client> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = rustls_platform_verifier::Verifier::new(Arc::clone(&provider)).ok()?;
+    let tls =
+        rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
+    let tls = tls.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth();
+    Client::builder().tls_backend_preconfigured(tls).build().ok()
+}

@@ -1,0 +1,292 @@
+//! State that Terraform could not write to its backend: stored at the next start, where its lineage and serial allow it.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use crate::{
+    config::settings::{Config, Timing},
+    control_plane::final_status::ClaimRecord,
+    dispatch::drain::Drain,
+    job::spec::Action,
+    logs::spool::Stream,
+    os::file_lock,
+    process::{
+        cancellation::Stop,
+        orphans,
+        runner::{Command, Exit, Patience, Runner, Sink},
+    },
+    telemetry,
+    template::workspace::{Workspace, private_dir},
+    terraform::{
+        command::Step,
+        executor::blocking,
+        state::{
+            backend::State,
+            errored_state::{Rescue, is_rescued},
+            lock::Lock,
+            lock_owner::{Holder, during},
+            lock_query,
+        },
+    },
+};
+
+/// What Terraform writes into the lock that a push takes.
+const OPERATION: &str = "state-push";
+
+/// What the directories begin with in which state is stored. What an earlier life left there may hold a lock.
+const PUSH: &str = "push-";
+/// What the directories begin with in which a backend is tried.
+const TRIAL: &str = "trial-";
+
+/// The keys of the states of which something is kept beside the backend, or was being stored when an earlier life ended.
+pub(crate) fn keys(config: &Config) -> BTreeSet<String> {
+    kept(&config.state_dir).into_iter().chain(cut_off(config).map(|(_, key)| key)).collect()
+}
+
+/// The keys of the states of which something is kept beside the backend.
+pub(crate) fn kept(state_dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(state_dir).into_iter().flatten().filter_map(Result::ok);
+    let holds_state = |dir: &Path| {
+        let files = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
+        files.into_iter().any(|file| is_rescued(&file.path()))
+    };
+    let dirs = entries.filter(|entry| holds_state(&entry.path()));
+    dirs.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// The pushes of an earlier life that were cut off, with the keys of their states. What had not begun to push is removed.
+fn cut_off(config: &Config) -> impl Iterator<Item = (Workspace, String)> + use<> {
+    let entries = fs::read_dir(&config.work_dir).into_iter().flatten().filter_map(Result::ok);
+    let places = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PUSH));
+    places.filter_map(|place| {
+        let workspace = Workspace::at(place.path());
+        if let Ok(holder) = Holder::of_earlier_life(&workspace.holder_file(), false) {
+            return Some((workspace, holder.state_key));
+        }
+        remove(workspace);
+        None
+    })
+}
+
+fn remove(workspace: Workspace) {
+    orphans::kill(&workspace.data_dir());
+    if let Err(error) = workspace.remove() {
+        tracing::error!(%error, "what is left of a push cannot be removed");
+    }
+}
+
+/// Ends the pushes of this state that an earlier life began, and notes down which lock they may have left.
+fn bury_cut_off(config: &Config, state: &State) -> io::Result<()> {
+    for (workspace, _) in cut_off(config).filter(|(_, key)| key == state.key()) {
+        let patience = Patience {
+            graceful: config.timing.plan_cancel_grace.min(Duration::from_secs(60)),
+            forced: config.timing.kill_grace,
+        };
+        let ended = orphans::end(&workspace.data_dir(), patience);
+        Holder::of_earlier_life(&workspace.holder_file(), ended.is_some())?.bury(state)?;
+        remove(workspace);
+    }
+    Ok(())
+}
+
+/// Moves state that earlier attempts could not hand over beside where it belongs. They have ended: whoever asks holds the
+/// state's key. Answers where what cannot be moved is, and why.
+pub(crate) fn gather(
+    config: &Config,
+    state: &State,
+    own: &Workspace,
+) -> io::Result<Option<(PathBuf, io::Error)>> {
+    for entry in fs::read_dir(&config.work_dir)? {
+        let workspace = Workspace::at(entry?.path());
+        if workspace.errored_state().is_none() || workspace.claim_file() == own.claim_file() {
+            continue;
+        }
+        let claim = ClaimRecord::load(&workspace.claim_file());
+        if claim.is_ok_and(|claim| claim.state_key.as_deref() == Some(state.key()))
+            && let Rescue::Stuck(place, why) = workspace.clear_run(state)
+        {
+            return Ok(Some((place, why)));
+        }
+    }
+    Ok(None)
+}
+
+/// Stores what is kept of this state. What Terraform refuses is kept, and said. A drain waits for what has begun.
+pub(crate) async fn push(config: &Config, runner: &dyn Runner, state: &State, drain: &Drain) {
+    let (settings, place) = (config.clone(), state.clone());
+    if let Err(error) = blocking(move || bury_cut_off(&settings, &place)).await {
+        tracing::error!(%error, "a push of an earlier life cannot be settled");
+    }
+    for file in state.rescued().unwrap_or_default() {
+        let Some(_errand) = drain.errand() else { return };
+        let name = file.display().to_string();
+        match push_one(config, runner, state, &file, &drain.stop).await {
+            Ok(()) => {
+                metrics::counter!(telemetry::RESCUES_STORED).increment(1);
+                tracing::info!(file = name, "state that an earlier life could not store is stored");
+            }
+            Err(error) => {
+                metrics::counter!(telemetry::RESCUES_REFUSED).increment(1);
+                tracing::error!(file = name, %error, "state that an earlier life could not store is still not stored; it is kept");
+            }
+        }
+    }
+}
+
+/// Tries whether a state can be reached: `terraform init` with nothing but the backend.
+pub(crate) async fn try_backend(config: &Config, runner: &dyn Runner, state: &State) -> io::Result<()> {
+    initialised(config, runner, state, TRIAL, &Stop::default()).await.map(drop)
+}
+
+async fn push_one(
+    config: &Config,
+    runner: &dyn Runner,
+    state: &State,
+    file: &Path,
+    stop: &Stop,
+) -> io::Result<()> {
+    let (place, workspace) = initialised(config, runner, state, PUSH, stop).await?;
+    let at = workspace.clone();
+    let push = Push { config, runner, state, workspace: &at, stop, id: Uuid::new_v4(), attempt: 0 };
+    // Whoever is cut off here leaves it to the next life, which learns from it of the lock.
+    let _kept = place.keep();
+    let stored = push.store(file).await?;
+    let removed = move || {
+        remove(workspace);
+        Ok(())
+    };
+    blocking(removed).await?;
+    match stored {
+        Stored::Done => Ok(()),
+        Stored::Refused(why) => Err(io::Error::other(why)),
+        Stored::Stopped(exit) => Err(io::Error::other(format!("the agent stopped: {}", exit.rung))),
+    }
+}
+
+/// A module with nothing but the backend, in a directory that goes away with the answer.
+async fn initialised(
+    config: &Config,
+    runner: &dyn Runner,
+    state: &State,
+    prefix: &str,
+    stop: &Stop,
+) -> io::Result<(TempDir, Workspace)> {
+    let place = tempfile::Builder::new().prefix(prefix).tempdir_in(&config.work_dir)?;
+    private_dir(place.path())?;
+    let workspace = Workspace::at(place.path().to_path_buf());
+    workspace.lay_out_empty(state)?;
+    let turn = match config.terraform.plugin_cache() {
+        Some(dir) => Some(file_lock::of_plugins(dir).await?),
+        None => None,
+    };
+    let init = config.terraform.command(Step::Init, Action::Apply, &workspace, &config.timing)?;
+    let (exit, said) = run(runner, init, stop).await?;
+    drop(turn);
+    if exit.code == Some(0) { Ok((place, workspace)) } else { Err(io::Error::other(said)) }
+}
+
+async fn run(runner: &dyn Runner, command: Command, stop: &Stop) -> io::Result<(Exit, String)> {
+    let quote = Quote::default();
+    let exit = runner.run(command, &quote, stop).await?;
+    Ok((exit, quote.into_text()))
+}
+
+/// How a push ended.
+#[derive(Debug)]
+pub(crate) enum Stored {
+    /// The backend has it.
+    Done,
+    /// Terraform says why not.
+    Refused(String),
+    /// It was told to stop.
+    Stopped(Exit),
+}
+
+/// `terraform state push`, by somebody who can leave its lock behind as any other step can.
+pub(crate) struct Push<'a> {
+    pub(crate) config: &'a Config,
+    pub(crate) runner: &'a dyn Runner,
+    pub(crate) state: &'a State,
+    /// Where it was initialised.
+    pub(crate) workspace: &'a Workspace,
+    pub(crate) stop: &'a Stop,
+    /// For whom: what its note is called.
+    pub(crate) id: Uuid,
+    pub(crate) attempt: i32,
+}
+
+impl Push<'_> {
+    /// Stores a file, and removes it then. A lock that a dead attempt of ours left is removed. Errors: it could not be tried.
+    pub(crate) async fn store(&self, file: &Path) -> io::Result<Stored> {
+        let mut dead = self.state.dead_holders();
+        loop {
+            // What a dead attempt left is not waited for.
+            let patience = if dead.is_empty() { self.config.timing.lock_timeout } else { Duration::ZERO };
+            let timing = Timing { lock_timeout: patience, ..self.config.timing };
+            let command = self.config.terraform.push(file, self.workspace, &timing)?;
+            let holder = Holder::new(self.id, self.attempt, self.state, OPERATION, patience);
+            let pushing = run(self.runner, command, self.stop);
+            let left = |ran: &io::Result<(Exit, String)>| {
+                ran.as_ref().is_ok_and(|(exit, _)| exit.code != Some(0) && exit.was_abrupt())
+            };
+            let (exit, said) =
+                during(holder, self.workspace.holder_file(), self.state, pushing, left).await??;
+            if exit.code == Some(0) {
+                self.state.forget_dead_holders();
+                fs::remove_file(file)?;
+                return Ok(Stored::Done);
+            }
+            if self.stop.requested().is_some() {
+                return Ok(Stored::Stopped(exit));
+            }
+            let Some(lock) = Lock::read(&said, self.state.kind()) else { return Ok(Stored::Refused(said)) };
+            let lock = lock_query::holder(self.state).await.unwrap_or(lock);
+            if let Some(id) = lock.of_dead(&dead) {
+                tracing::warn!(state = self.state.key(), lock = id, "the lock of a dead attempt is removed");
+                let unlock = self.config.terraform.unlock(id, self.workspace, &self.config.timing)?;
+                let (exit, said) = run(self.runner, unlock, self.stop).await?;
+                if exit.code != Some(0) {
+                    return Ok(Stored::Refused(said));
+                }
+                metrics::counter!(telemetry::LOCKS_REMOVED).increment(1);
+                self.state.forget_dead_holders();
+            } else if dead.is_empty() {
+                return Ok(Stored::Refused(said));
+            }
+            dead.clear();
+        }
+    }
+}
+
+/// Keeps what a command says on stderr, to be quoted.
+#[derive(Debug, Default)]
+pub(crate) struct Quote(std::sync::Mutex<Vec<u8>>);
+
+/// Most that is kept.
+const MOST: usize = 4096;
+
+impl Quote {
+    /// What was said.
+    pub(crate) fn into_text(self) -> String {
+        let said = self.0.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        String::from_utf8_lossy(&said).trim().to_owned()
+    }
+}
+
+impl Sink for Quote {
+    fn write(&self, stream: Stream, bytes: Vec<u8>) -> BoxFuture<'_, ()> {
+        let mut said = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if stream == Stream::Stderr && said.len() < MOST {
+            said.extend_from_slice(&bytes);
+        }
+        Box::pin(std::future::ready(()))
+    }
+}

@@ -1,0 +1,208 @@
+//! For tests: a control plane that remembers what it was told, over real HTTP.
+//!
+//! It keeps log rows as the database does (idempotently), and can be told to answer the next requests otherwise. What the
+//! real database does with these requests is proved end to end, elsewhere.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use serde_json::{Value, json};
+use tendril_realtime::{Rest, rest::RetryPolicy};
+use wiremock::{Match, Mock, MockServer, Request, Respond, ResponseTemplate};
+
+use crate::{
+    config::{
+        preflight,
+        settings::{Config, Timing},
+    },
+    control_plane::auth::credential::Credential,
+    cost::infracost::Infracost,
+    observability::logging::LogFormat,
+    template::git::GitSettings,
+    terraform::state::backend::StateBackend,
+};
+
+/// See the module.
+pub(crate) struct ControlPlane {
+    server: MockServer,
+    told: Arc<Mutex<Told>>,
+}
+
+/// What it was told so far.
+#[derive(Default)]
+pub(crate) struct Told {
+    /// `deployment_logs`: text by `seq`.
+    pub(crate) logs: BTreeMap<u64, String>,
+    /// Bodies of each PATCH on `deployments`.
+    pub(crate) patches: Vec<Value>,
+    /// When each request came, and for which path.
+    pub(crate) requests: Vec<(Instant, String)>,
+    /// Answers to give before the usual ones, by the last part of the path.
+    answers: VecDeque<(&'static str, ResponseTemplate)>,
+    /// Chunks that hold this are refused.
+    poison: Option<&'static str>,
+    /// The last claim token that was sent.
+    claim_token: Value,
+    /// The row that a GET or a winning PATCH answers.
+    row: Option<Value>,
+}
+
+struct Desk(Arc<Mutex<Told>>);
+
+impl Match for Desk {
+    fn matches(&self, _: &Request) -> bool {
+        true
+    }
+}
+
+impl Respond for Desk {
+    fn respond(&self, request: &Request) -> ResponseTemplate {
+        let mut told = self.0.lock().unwrap();
+        let path = request.url.path().rsplit('/').next().unwrap_or_default().to_owned();
+        told.requests.push((Instant::now(), path.clone()));
+        let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+        if body["claim_token"].is_string() {
+            told.claim_token = body["claim_token"].clone();
+        }
+        if let Some(place) = told.answers.iter().position(|(wanted, _)| *wanted == path) {
+            return told.answers.remove(place).unwrap().1;
+        }
+        match (request.method.as_str(), path.as_str()) {
+            ("POST", "deployment_logs") => told.store(&body),
+            ("GET", "deployment_logs") => {
+                let last = told.logs.keys().max().map(|seq| json!({"seq": seq}));
+                ResponseTemplate::new(200).set_body_json(Value::from_iter(last))
+            }
+            ("PATCH", "deployments") => {
+                told.patches.push(body);
+                let row = told.row.clone().unwrap_or_else(|| json!({"id": "x"}));
+                ResponseTemplate::new(200).set_body_json(json!([row]))
+            }
+            ("GET", "deployments") => {
+                ResponseTemplate::new(200).set_body_json(Value::from_iter(told.row.clone()))
+            }
+            _ => ResponseTemplate::new(404),
+        }
+    }
+}
+
+impl Told {
+    fn store(&mut self, rows: &Value) -> ResponseTemplate {
+        let rows = rows.as_array().unwrap();
+        let text = |row: &Value| row["log_chunk"].as_str().unwrap().to_owned();
+        if self.poison.is_some_and(|poison| rows.iter().any(|row| text(row).contains(poison))) {
+            return refusal(400, "22P05");
+        }
+        for row in rows {
+            self.logs.entry(row["seq"].as_u64().unwrap()).or_insert_with(|| text(row));
+        }
+        ResponseTemplate::new(201)
+    }
+
+    /// The whole log.
+    pub(crate) fn log(&self) -> String {
+        self.logs.values().map(String::as_str).collect()
+    }
+
+    /// The final status: the last PATCH.
+    pub(crate) fn end(&self) -> &Value {
+        self.patches.last().unwrap()
+    }
+}
+
+/// An error answer as PostgREST gives it.
+pub(crate) fn refusal(status: u16, code: &str) -> ResponseTemplate {
+    let body = json!({"code": code, "message": "no", "details": null, "hint": null});
+    ResponseTemplate::new(status).set_body_json(body)
+}
+
+impl ControlPlane {
+    pub(crate) async fn start() -> Self {
+        let told = Arc::new(Mutex::new(Told::default()));
+        let server = MockServer::start().await;
+        let desk = |told: &Arc<Mutex<Told>>| Desk(Arc::clone(told));
+        Mock::given(desk(&told)).respond_with(desk(&told)).mount(&server).await;
+        Self { server, told }
+    }
+
+    /// A client of it that leaves repetitions to its callers.
+    pub(crate) fn rest(&self) -> Rest {
+        Rest::builder(self.server.uri(), "key").retries(RetryPolicy::NONE).build().unwrap()
+    }
+
+    /// A client of it that repeats by itself, as the agent's own does.
+    pub(crate) fn repeating_rest(&self) -> Rest {
+        Rest::builder(self.server.uri(), "key").build().unwrap()
+    }
+
+    /// Answers the next request whose path ends so with this.
+    pub(crate) fn answer_next(&self, path: &'static str, answer: ResponseTemplate) {
+        self.told.lock().unwrap().answers.push_back((path, answer));
+    }
+
+    /// Refuses chunks that hold this text.
+    pub(crate) fn refuse_chunks_with(&self, poison: &'static str) {
+        self.told.lock().unwrap().poison = Some(poison);
+    }
+
+    /// The row of `deployments`.
+    pub(crate) fn row(&self, row: Value) {
+        self.told.lock().unwrap().row = Some(row);
+    }
+
+    /// Waits for the token of a claim.
+    pub(crate) async fn claim_token(&self) -> Value {
+        loop {
+            let token = self.told(|told| told.claim_token.clone());
+            if token.is_string() {
+                return token;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Looks at what it was told.
+    pub(crate) fn told<T>(&self, look: impl FnOnce(&Told) -> T) -> T {
+        look(&self.told.lock().unwrap())
+    }
+}
+
+/// A configuration over temporary directories, with the installed terraform and short intervals.
+pub(crate) fn config(dir: &Path) -> Config {
+    let under = |name: &str| -> PathBuf {
+        let path = dir.join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    };
+    Config {
+        supabase_url: "http://localhost".parse().unwrap(),
+        supabase_key: "key".to_owned().into(),
+        credential: Credential::Inline("the-machine-token".to_owned().into()),
+        cluster_id: uuid::Uuid::nil(),
+        agent_name: "bench".to_owned(),
+        templates_dir: Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/templates"),
+        git: GitSettings::default(),
+        work_dir: under("work"),
+        state_dir: under("state"),
+        concurrency: 2,
+        intake: crate::dispatch::queue::Intake::PostgresChanges,
+        spool_limit: u64::MAX,
+        work_limit: u64::MAX,
+        state_backend: StateBackend::local(),
+        terraform: preflight::terraform(None, None).unwrap().caching(under("plugins")),
+        infracost: Infracost::missing(),
+        health_addr: None,
+        log_format: LogFormat::Human,
+        log_filter: "warn".to_owned(),
+        timing: Timing {
+            log_flush: std::time::Duration::from_millis(50),
+            start_spread: std::time::Duration::ZERO,
+            ..Timing::default()
+        },
+        secrets: crate::redaction::redactor::Redactor::default(),
+    }
+}
