@@ -123,7 +123,7 @@ async fn look_at(client: &Client, id: Uuid, screen: &Screen) -> Result<(), Box<d
         status: String,
     }
     let cluster: Option<Cluster> =
-        client.rest().from("clusters").select("name,status").eq("id", id).maybe_one().await?;
+        client.rest().from("clusters").select("name,status").eq("id", id).maybe_single().await?;
     let Some(Cluster { name, status }) = cluster else {
         return Err(format!("the token's user has no cluster {id}").into());
     };

@@ -9,7 +9,7 @@
 use std::env::var;
 
 use serde::Deserialize;
-use tendril_realtime::{AccessToken, Rest, rest::Count};
+use tendril_realtime::{AccessToken, Rest, col, rest::Count};
 
 #[derive(Deserialize)]
 struct Deployment {
@@ -24,8 +24,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let rest = Rest::builder(var("SUPABASE_URL")?, var("SUPABASE_ANON_KEY")?)
         .token_source(AccessToken::new(var("SUPABASE_USER_TOKEN")?)?)
         .build()?;
-    let newest: Vec<Deployment> =
-        rest.from("deployments").select("id,status,attempt").order("created_at.desc").limit(5).rows().await?;
+    let newest: Vec<Deployment> = rest
+        .from("deployments")
+        .select("id,status,attempt")
+        .order(col("created_at").desc())
+        .limit(5)
+        .rows()
+        .await?;
     for row in &newest {
         println!("{} {} (attempt {})", row.id, row.status, row.attempt);
     }

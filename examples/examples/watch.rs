@@ -30,10 +30,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut events = client.watch::<Deployment>(running)?;
     while let Some(event) = events.next().await {
         match event {
-            Ok(WatchEvent::InitApplied(row) | WatchEvent::Applied(row)) => {
+            Ok(WatchEvent::InitApply(row) | WatchEvent::Apply(row)) => {
                 println!("{} is {}", row.id, row.status);
             }
-            Ok(WatchEvent::Deleted(row)) => println!("{} has ended", row.id),
+            Ok(WatchEvent::Delete(row)) => println!("{} has ended", row.id),
             Ok(_) => {}
             Err(error) => eprintln!("{error}; the watch goes on"),
         }

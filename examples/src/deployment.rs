@@ -59,7 +59,7 @@ impl Deployment {
 
     /// The one row with this id, to watch.
     pub fn query(id: Uuid) -> Query {
-        Query::table("deployments").select(COLUMNS).scope_eq("id", id)
+        Query::table("deployments").select(COLUMNS).immutable_eq("id", id)
     }
 }
 

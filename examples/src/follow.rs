@@ -64,8 +64,8 @@ impl Follow {
     /// None that a valid client and id can cause.
     pub fn start(client: &Client, id: Uuid) -> Result<Self, Error> {
         Ok(Self {
-            rows: client.watch(Deployment::query(id).poll(POLLS.0, POLLS.1))?,
-            chunks: client.watch(Chunk::query(id).poll(POLLS.0, POLLS.1))?,
+            rows: client.watch(Deployment::query(id).poll_interval(POLLS.0).resync_interval(POLLS.1))?,
+            chunks: client.watch(Chunk::query(id).poll_interval(POLLS.0).resync_interval(POLLS.1))?,
             order: LogOrder::default(),
             ready: VecDeque::new(),
             end: End::Ahead,
@@ -158,7 +158,7 @@ impl Follow {
 /// The row of an event that has one. Errors that pass are left to the watch, which goes on.
 fn applied<T>(event: Result<WatchEvent<T>, Error>) -> Result<Option<T>, Error> {
     match event {
-        Ok(WatchEvent::InitApplied(row) | WatchEvent::Applied(row)) => Ok(Some(row)),
+        Ok(WatchEvent::InitApply(row) | WatchEvent::Apply(row)) => Ok(Some(row)),
         Ok(_) => Ok(None),
         // The examples have one token each: there is no fresh one to wait for.
         Err(error) if matches!(error.retry(), Retry::Never | Retry::RefreshToken) => Err(error),

@@ -24,8 +24,9 @@ impl Chunk {
     pub fn query(deployment: Uuid) -> Query {
         Query::table("deployment_logs")
             .select("id,attempt,seq,stream,log_chunk")
-            .scope_eq("deployment_id", deployment)
-            .order("attempt.asc,seq.asc")
+            .immutable_eq("deployment_id", deployment)
+            .order("attempt")
+            .order("seq")
     }
 
     /// The lines without their newlines.

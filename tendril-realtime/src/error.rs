@@ -150,6 +150,11 @@ impl Error {
         Self::new(ErrorKind::Decode { what, message: without_values(error) })
     }
 
+    /// A value of the caller's that cannot be written as JSON.
+    pub(crate) fn unserializable(field: &'static str, error: &serde_json::Error) -> Self {
+        Self::invalid(field, format!("cannot be written as JSON: {}", without_values(error)))
+    }
+
     /// The class of the failure.
     pub fn kind(&self) -> &ErrorKind {
         &self.0.kind

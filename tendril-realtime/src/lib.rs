@@ -2,7 +2,7 @@
 //!
 //! ```no_run
 //! use futures_util::StreamExt as _;
-//! use tendril_realtime::{ChangeEvent, PostgresChanges, Client, Filter};
+//! use tendril_realtime::{ChangeEvent, Client, PostgresChanges, col};
 //!
 //! #[derive(serde::Deserialize)]
 //! struct Todo {
@@ -13,7 +13,7 @@
 //! # async fn run() -> Result<(), tendril_realtime::Error> {
 //! let client = Client::builder("https://ref.supabase.co", "sb_publishable_…").build()?;
 //! let mut todos =
-//!     client.channel("todos").postgres_changes::<Todo>(PostgresChanges::on("public", "todos").filter(Filter::gt("id", 5)?)).subscribe().await?;
+//!     client.channel("todos").postgres_changes::<Todo>(PostgresChanges::on("public", "todos").filter(col("id").gt(5))).subscribe().await?;
 //! while let Some(event) = todos.next().await {
 //!     match event? {
 //!         ChangeEvent::Insert(todo) | ChangeEvent::Update { new: todo, .. } => println!("{}: {}", todo.id, todo.title),
@@ -62,6 +62,7 @@ mod client;
 mod driver;
 mod endpoint;
 mod error;
+mod filter;
 #[doc = include_str!("guarantees.md")]
 pub mod guarantees {}
 pub mod rest;
@@ -83,13 +84,13 @@ pub use self::{
         Channel,
         builder::{ChannelBuilder, PostgresChangesBuilder},
         changes::PostgresChanges,
-        filter::Filter,
         http::{BroadcastApi, BroadcastMessage},
     },
     client::{Client, ClientBuilder},
     driver::{Phase, Stats, Status},
     endpoint::ProtocolVersion,
     error::{Error, ErrorKind, PostgrestError, Retry},
+    filter::{Column, Filter, Operand, TextSearch, col},
     rest::Rest,
     secret::{AccessToken, ApiKey},
     session::ResyncReason,

@@ -99,7 +99,8 @@ impl Deployment {
     /// The log as its owner reads it.
     pub async fn log(&self) -> Log {
         let request = self.as_user.from("deployment_logs").select("attempt,seq,stream,log_chunk");
-        let chunks = request.eq("deployment_id", self.id).order("attempt,seq").limit(1000).rows().await;
+        let chunks =
+            request.eq("deployment_id", self.id).order("attempt").order("seq").limit(1000).rows().await;
         Log(chunks.expect("the log"))
     }
 

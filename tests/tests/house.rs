@@ -13,6 +13,7 @@ use tendril_tests::repository;
 const ORDER: &[&str] = &[
     "telemetry",
     "error",
+    "filter",
     "backoff",
     "secret",
     "token",
@@ -31,7 +32,7 @@ const ORDER: &[&str] = &[
 ];
 
 /// `rest` stands on values, and on nothing of the websocket.
-const REST_STANDS_ON: &[&str] = &["error", "backoff", "secret", "token", "endpoint", "tls"];
+const REST_STANDS_ON: &[&str] = &["error", "filter", "backoff", "secret", "token", "endpoint", "tls"];
 
 /// Names that say nothing about what is inside.
 const EMPTY_NAMES: &[&str] = &["utils", "util", "common", "helpers", "helper", "manager", "types", "misc"];

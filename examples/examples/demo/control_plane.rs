@@ -71,7 +71,7 @@ impl ControlPlane {
             status: String,
         }
         let clusters = self.user.rest().from("clusters").select("status").eq("id", self.cluster);
-        Ok(clusters.one::<Cluster>().await?.status)
+        Ok(clusters.single::<Cluster>().await?.status)
     }
 
     /// Stops everything that [`start`](Self::start) started.
@@ -99,7 +99,7 @@ async fn add_cluster(user: &Client) -> Result<Uuid, Problem> {
         id: Uuid,
     }
     let row = user.rest().from("clusters").insert(&json!({ "name": CLUSTER })).select("id");
-    Ok(row.one::<Added>().await?.id)
+    Ok(row.single::<Added>().await?.id)
 }
 
 fn is_free(port: u16) -> bool {

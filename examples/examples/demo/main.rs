@@ -137,11 +137,11 @@ async fn online(plane: &ControlPlane) -> Result<(), Problem> {
     struct Cluster {
         status: String,
     }
-    let query = Query::table("clusters").select("id,status").scope_eq("id", plane.cluster);
+    let query = Query::table("clusters").select("id,status").immutable_eq("id", plane.cluster);
     let mut clusters = plane.user.watch::<Cluster>(query)?;
     let online = async {
         while let Some(event) = clusters.next().await {
-            if let WatchEvent::InitApplied(cluster) | WatchEvent::Applied(cluster) = event?
+            if let WatchEvent::InitApply(cluster) | WatchEvent::Apply(cluster) = event?
                 && cluster.status == "ONLINE"
             {
                 return Ok(());

@@ -7,7 +7,7 @@ use std::{fmt, fs, io, time::Duration};
 
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
-use tendril_realtime::{Client, Error, ErrorKind, Filter, PostgresChanges, Rest, rest::RetryPolicy};
+use tendril_realtime::{Client, Error, ErrorKind, PostgresChanges, Rest, col, rest::RetryPolicy};
 use tokio::time::timeout;
 
 use crate::{
@@ -279,7 +279,7 @@ async fn realtime(client: &Client, config: &Config) -> Result<(), String> {
 }
 
 async fn row_changes(client: &Client, config: &Config) -> Result<(), Error> {
-    let own = Filter::eq("cluster_id", config.cluster_id)?;
+    let own = col("cluster_id").eq(config.cluster_id);
     let changes = PostgresChanges::on("public", "deployments").filter(own);
     client.channel("doctor").postgres_changes::<Value>(changes).subscribe().await.map(drop)
 }

@@ -204,12 +204,13 @@ impl Feed {
     pub(crate) fn open(client: &Client, cluster_id: Uuid, intake: Intake) -> Result<Self, Box<Error>> {
         let mut query = Query::table("deployments")
             .select(COLUMNS)
-            .scope_eq("cluster_id", cluster_id)
+            .immutable_eq("cluster_id", cluster_id)
             .in_list("status", [Status::Queued, Status::Processing].map(Status::as_str))
-            .order("created_at.asc,id.asc");
+            .order("created_at")
+            .order("id");
         if intake == Intake::Broadcast {
             let (topic, event) = broadcasts(cluster_id);
-            query = query.hinted_by(topic, event);
+            query = query.invalidated_by_broadcast(topic, event);
         }
         let (watch, rest) = (client.watch(query)?, client.rest().clone());
         Ok(Self { watch, rest, intake, wish: None, hold_until: None, complained: false })
@@ -239,8 +240,8 @@ impl Feed {
                 event = self.watch.next(), if self.hold_until.is_none() => event,
             };
             match event {
-                Some(Ok(WatchEvent::InitApplied(row) | WatchEvent::Applied(row))) => return row.news(),
-                Some(Ok(WatchEvent::Deleted(row))) => return QueueNews::Gone(row.id),
+                Some(Ok(WatchEvent::InitApply(row) | WatchEvent::Apply(row))) => return row.news(),
+                Some(Ok(WatchEvent::Delete(row))) => return QueueNews::Gone(row.id),
                 Some(Ok(_)) => {}
                 Some(Err(error)) if self.intake == Intake::Broadcast && error.code() == "Unauthorized" => {
                     tracing::debug!(%error, "the channel of the cluster cannot be joined");
@@ -259,7 +260,7 @@ impl Feed {
             Standing::Granted(_) => {
                 // What happened until now was not told; a list that is still to come has it.
                 if self.hold_until.take().is_none() {
-                    self.watch.refresh();
+                    self.watch.relist();
                 }
                 self.complained = false;
             }

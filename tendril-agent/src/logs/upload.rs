@@ -6,7 +6,7 @@
 use std::{io, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use tendril_realtime::{Error, ErrorKind, Rest, Retry};
+use tendril_realtime::{Error, ErrorKind, Rest, Retry, col};
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
@@ -92,7 +92,7 @@ impl LogSink {
         loop {
             let request =
                 self.rest.from("deployment_logs").select("seq").eq("deployment_id", self.deployment_id);
-            let request = request.eq("attempt", self.attempt).order("seq.desc").limit(1);
+            let request = request.eq("attempt", self.attempt).order(col("seq").desc()).limit(1);
             match request.rows::<Row>().await {
                 Ok(rows) => return rows.first().map_or(0, |row| row.seq),
                 Err(error) if verdict(&error) != Verdict::Later => return 0,
@@ -174,7 +174,7 @@ impl LogSink {
         let row = |chunk| Row { deployment_id: self.deployment_id, attempt: self.attempt, chunk };
         let rows: Vec<Row<'_>> = batch.iter().map(row).collect();
         let request = self.rest.from("deployment_logs").insert(&rows);
-        request.on_conflict("deployment_id,attempt,seq").ignore_duplicates().execute().await.map(drop)
+        request.on_conflict(["deployment_id", "attempt", "seq"]).ignore_duplicates().execute().await.map(drop)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Which row changes are wanted.
 
 use crate::{
-    channel::filter::Filter,
     error::Error,
+    filter::Filter,
     wire::join::{Binding, PostgresEvent},
 };
 
@@ -11,10 +11,10 @@ use crate::{
 /// The table must be in the publication `supabase_realtime`, and the role must be allowed to read it.
 ///
 /// ```
-/// use tendril_realtime::{PostgresChanges, PostgresEvent, Filter};
+/// use tendril_realtime::{PostgresChanges, PostgresEvent, col};
 ///
-/// let changes = PostgresChanges::on("public", "todos").event(PostgresEvent::Insert).filter(Filter::gt("id", 5)?).select(["id", "title"]);
-/// # Ok::<(), tendril_realtime::Error>(())
+/// let changes =
+///     PostgresChanges::on("public", "todos").event(PostgresEvent::Insert).filter(col("id").gt(5)).select(["id", "title"]);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
@@ -22,12 +22,18 @@ pub struct PostgresChanges {
     event: PostgresEvent,
     schema: String,
     table: Option<String>,
-    filter: Option<String>,
+    filter: Option<RowFilter>,
     select: Vec<String>,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum RowFilter {
+    Built(Filter),
+    Text(String),
+}
+
 impl PostgresChanges {
-    /// PostgresChanges of one table.
+    /// Changes of one table.
     pub fn on(schema: impl Into<String>, table: impl Into<String>) -> Self {
         Self { table: Some(table.into()), ..Self::in_schema(schema) }
     }
@@ -49,18 +55,19 @@ impl PostgresChanges {
         self
     }
 
-    /// Only rows that fulfil this.
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "a filter is made for one subscription, and written where it is used"
-    )]
-    pub fn filter(self, filter: Filter) -> Self {
-        self.filter_text(filter.to_string())
+    /// Only rows that fulfil this. Conditions are on the new row; of a DELETE, on what the replica identity keeps.
+    ///
+    /// Realtime joins conditions by AND only, and knows fewer operators than `PostgREST`: `eq`, `neq`, `gt`, `gte`, `lt`, `lte`, `in_list` with
+    /// at most 100 values, `like`, `ilike`, `regex`, `iregex`, `is`, `is_distinct`, each of them under `!` too. Others are refused when the
+    /// channel is joined, and so are columns whose names have a `=`, a `,` or blanks around them, which Realtime cannot read.
+    pub fn filter(mut self, filter: impl Into<Filter>) -> Self {
+        self.filter = Some(RowFilter::Built(filter.into()));
+        self
     }
 
     /// [`filter`](Self::filter) in the server's own notation: `id=gt.5,title=like.a%`.
     pub fn filter_text(mut self, filter: impl Into<String>) -> Self {
-        self.filter = Some(filter.into()).filter(|text| !text.trim().is_empty());
+        self.filter = Some(filter.into()).filter(|text| !text.trim().is_empty()).map(RowFilter::Text);
         self
     }
 
@@ -82,6 +89,11 @@ impl PostgresChanges {
         if table.is_none() && (filter.is_some() || !select.is_empty()) {
             return Err(Error::invalid("table", "a filter or a choice of columns needs one"));
         }
+        let filter = match filter {
+            Some(RowFilter::Built(filter)) => Some(filter.realtime()?),
+            Some(RowFilter::Text(text)) => Some(text),
+            None => None,
+        };
         Ok(Binding { event, schema, table, filter, select })
     }
 

@@ -2,7 +2,6 @@
 
 pub(crate) mod builder;
 pub(crate) mod changes;
-pub(crate) mod filter;
 pub(crate) mod http;
 
 use std::time::Duration;

@@ -27,8 +27,8 @@ impl Rest {
     /// [`Postgrest`](crate::ErrorKind::Postgrest) for an answer other than 2xx, whoever gave it: the function, or the gateway before it, which
     /// says 404 where no such function is deployed. Its code and message are those of a JSON body `{"code", "message"}`.
     pub async fn invoke<B: Serialize + ?Sized>(&self, function: &str, body: &B) -> Result<Response, Error> {
-        let body = serde_json::to_vec(body).map_err(|error| Error::decode("the body", &error))?;
-        let address = format!("{}/{}", self.functions, path_segment(function));
+        let body = serde_json::to_vec(body).map_err(|error| Error::unserializable("body", &error))?;
+        let address = format!("{}/{}", self.functions, path_segment("function", function)?);
         let url = Url::parse(&address).map_err(|error| Error::invalid("function", error.to_string()))?;
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

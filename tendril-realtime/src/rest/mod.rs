@@ -6,15 +6,19 @@
 //! struct Todo { id: i64, title: String }
 //!
 //! let todos: Vec<Todo> =
-//!     client.rest().from("todos").select("id,title").eq("done", "false").order("id.asc").limit(20).rows().await?;
+//!     client.rest().from("todos").select("id,title").eq("done", false).order("id").limit(20).rows().await?;
 //! # Ok(()) }
 //! ```
 
+mod arguments;
 mod function;
+mod media;
+mod order;
 mod preference;
-mod request;
+mod query_builder;
 mod response;
 mod retry;
+mod send;
 mod transport;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -23,20 +27,23 @@ use rustls::pki_types::CertificateDer;
 use serde::Serialize;
 
 pub(crate) use self::transport::Parts;
-use self::transport::Transport;
 pub use self::{
-    preference::Count,
-    request::{Quoted, Request},
-    response::Response,
+    media::Explain, order::OrderBy, preference::Count, query_builder::QueryBuilder, response::Response,
     retry::RetryPolicy,
 };
-use crate::{endpoint::Endpoint, error::Error, secret::ApiKey, tls, token::TokenSource};
+use self::{
+    query_builder::{Action, Operation},
+    transport::Transport,
+};
+use crate::{endpoint::Endpoint, error::Error, filter::check_name, secret::ApiKey, tls, token::TokenSource};
 
 /// A handle on a project's REST interface. Clones share one connection pool.
 #[derive(Clone)]
 pub struct Rest {
     /// Builds requests and nothing else: it never opens a socket.
     requests: postgrest::Postgrest,
+    /// The schema, if it is not the project's first.
+    schema: Option<String>,
     /// Where the project's Edge Functions are.
     functions: String,
     transport: Arc<Transport>,
@@ -75,10 +82,25 @@ impl Rest {
         }
     }
 
+    /// The tables and functions of another schema than the project's first. The project must expose it.
+    ///
+    /// ```no_run
+    /// # async fn run(rest: tendril_realtime::Rest) -> Result<(), tendril_realtime::Error> {
+    /// # #[derive(serde::Deserialize)] struct Invoice { id: i64 }
+    /// let invoices: Vec<Invoice> = rest.schema("billing").from("invoices").rows().await?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn schema(&self, name: impl Into<String>) -> Self {
+        Self { schema: Some(name.into()), ..self.clone() }
+    }
+
     /// A request on a table or a view.
-    pub fn from(&self, table: &str) -> Request {
-        let builder = self.requests.from(path_segment(table));
-        Request::new(builder, Arc::clone(&self.transport), table)
+    pub fn from(&self, table: &str) -> QueryBuilder {
+        let segment = path_segment("table", table);
+        let builder = self.requests.from(segment.as_deref().unwrap_or_default());
+        let operation = Operation::Table(Box::new(builder), Action::Read { head: false });
+        self.request(operation, table, segment.err())
     }
 
     /// A call of a database function, its named arguments as a JSON object.
@@ -88,14 +110,26 @@ impl Rest {
     /// let sum: i64 = rest.rpc("add", &serde_json::json!({"a": 1, "b": 2})).value().await?;
     /// # Ok(()) }
     /// ```
-    pub fn rpc<A: Serialize + ?Sized>(&self, function: &str, arguments: &A) -> Request {
-        let (body, error) = match serde_json::to_string(arguments) {
-            Ok(body) => (body, None),
-            Err(error) => (String::new(), Some(Error::decode("the arguments", &error))),
+    pub fn rpc<A: Serialize + ?Sized>(&self, function: &str, arguments: &A) -> QueryBuilder {
+        let segment = path_segment("function", function);
+        let arguments =
+            serde_json::to_string(arguments).map_err(|error| Error::unserializable("arguments", &error));
+        let path = format!("rpc/{}", segment.as_deref().unwrap_or_default());
+        let operation = Operation::Call {
+            builder: Box::new(self.requests.from(path)),
+            arguments: arguments.as_deref().unwrap_or_default().to_owned(),
+            by_get: false,
+            head: false,
         };
-        let builder = self.requests.rpc(path_segment(function), body);
-        let mut request = Request::new(builder, Arc::clone(&self.transport), function);
-        request.fail_with(error);
+        self.request(operation, function, segment.err().or(arguments.err()))
+    }
+
+    fn request(&self, operation: Operation, target: &str, error: Option<Error>) -> QueryBuilder {
+        let mut request = QueryBuilder::new(operation, Arc::clone(&self.transport), target)
+            .with_schema(self.schema.as_deref());
+        if let Some(error) = error {
+            request.fail_with(error);
+        }
         request
     }
 
@@ -114,6 +148,7 @@ impl Rest {
     ) -> Result<Self, Error> {
         Ok(Self {
             requests: postgrest::Postgrest::new(endpoint.rest()),
+            schema: None,
             functions: endpoint.functions(),
             transport: Arc::new(Transport::new(key, tokens, timeout, retries, tls)?),
         })
@@ -161,9 +196,13 @@ impl RestBuilder {
     }
 }
 
-/// Table names may hold any character; the builder below would paste them into the path as they are.
-fn path_segment(name: &str) -> String {
-    url::form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>().replace('+', "%20")
+/// A name as one segment of a path. `.` and `..` mean other places in a path, however they are written.
+fn path_segment(what: &'static str, name: &str) -> Result<String, Error> {
+    check_name(what, name)?;
+    if matches!(name, "." | "..") {
+        return Err(Error::invalid(what, format!("no URL can carry the name `{name}`")));
+    }
+    Ok(url::form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>().replace('+', "%20"))
 }
 
 /// The URL may hold a key in its query, and the key is one.

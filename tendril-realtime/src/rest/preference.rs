@@ -38,6 +38,8 @@ pub(super) struct Preferences {
     pub(super) max_affected: Option<u64>,
     /// Unknown preferences are an error instead of being passed over.
     pub(super) strict: bool,
+    /// Everything is taken back at the end.
+    pub(super) rollback: bool,
 }
 
 impl Preferences {
@@ -70,6 +72,9 @@ impl Preferences {
             Some(Count::Estimated) => push("count=estimated"),
             None => {}
         }
+        if self.rollback {
+            push("tx=rollback");
+        }
         if self.strict || self.max_affected.is_some() {
             // Without strict handling the server ignores a limit.
             push("handling=strict");
@@ -96,10 +101,11 @@ mod tests {
             count: Some(Count::Exact),
             max_affected: Some(1),
             strict: false,
+            rollback: true,
         };
         assert_eq!(
             preferences.header().unwrap(),
-            "resolution=ignore-duplicates,missing=default,return=minimal,count=exact,handling=strict,max-affected=1"
+            "resolution=ignore-duplicates,missing=default,return=minimal,count=exact,tx=rollback,handling=strict,max-affected=1"
         );
         assert_eq!(Preferences::default().header(), None);
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde::de::DeserializeOwned;
 
-use crate::error::{Error, PostgrestError};
+use crate::error::{Error, ErrorKind, PostgrestError};
 
 /// A successful answer.
 #[derive(Debug, Clone)]
@@ -28,7 +28,7 @@ impl Response {
         self.status
     }
 
-    /// The number of all matching rows, if it was asked for with [`Request::count`](super::Request::count).
+    /// The number of all matching rows, if it was asked for with [`QueryBuilder::count`](super::QueryBuilder::count).
     pub fn count(&self) -> Option<u64> {
         self.content_range.as_deref()?.rsplit_once('/')?.1.parse().ok()
     }
@@ -40,7 +40,7 @@ impl Response {
         Some(last.parse::<u64>().ok()?.checked_sub(first.parse().ok()?)? + 1)
     }
 
-    /// Where a single inserted row is, such as `/jobs?id=eq.7`; if [`headers_only`](super::Request::headers_only) asked for it.
+    /// Where a single inserted row is, such as `/jobs?id=eq.7`; if [`headers_only`](super::QueryBuilder::headers_only) asked for it.
     pub fn location(&self) -> Option<&str> {
         self.location.as_deref()
     }
@@ -48,6 +48,12 @@ impl Response {
     /// The body as it came.
     pub fn body(&self) -> &Bytes {
         &self.body
+    }
+
+    pub(super) fn into_text(self) -> Result<String, Error> {
+        String::from_utf8(self.body.into()).map_err(|_| {
+            Error::new(ErrorKind::Decode { what: "the answer", message: "it is not UTF-8".to_owned() })
+        })
     }
 
     /// The body, read as JSON. An empty body reads as `null`.

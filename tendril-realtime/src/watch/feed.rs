@@ -1,4 +1,4 @@
-//! What a watch follows between two lists: the row changes of its table, or broadcasts that tell of them.
+//! What a watch follows between two lists: the row changes of its table, or broadcasts that announce them.
 
 use std::{
     pin::Pin,
@@ -12,7 +12,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     Query,
-    hints::Place,
+    column_type::ColumnTypes,
+    invalidation::Target,
     record::{Key, Record},
 };
 use crate::{
@@ -31,18 +32,21 @@ use crate::{
 const RESUBSCRIBE: Duration = Duration::from_secs(60);
 
 /// What the feed says.
-pub(super) enum Heard {
-    /// Rows may have changed before this point without a word; from here on, changes are told.
-    Gap,
-    /// A row as it is now.
-    Row(RawRow),
-    /// The row with this key changed, and its event does not hold all of it.
-    Part(Key),
+pub(super) enum FeedEvent {
+    /// Rows may have changed before this point without an event; from here on, each change has one.
+    Gap {
+        /// Whether other clients are likely to see a gap in the same moment.
+        shared: bool,
+    },
+    /// A row as it is now, and its key before, if that was another.
+    Row(RawRow, Option<Key>),
+    /// Something changed there, and its event does not say all of it.
+    Part(Target),
     /// Something changed there, says a broadcast.
-    Hint(Place),
-    /// The row with this key is gone.
-    Gone(Key),
-    /// Nothing is told for now, for this reason.
+    Broadcast(Target),
+    /// The row with this key was deleted.
+    Deleted(Key),
+    /// No events come for now, for this reason.
     Silent(Error),
 }
 
@@ -68,6 +72,8 @@ pub(super) struct Feed {
     /// Resolves when events flow for the first time.
     ready: Option<ReadyFuture>,
     flows: bool,
+    /// Whether events ever flowed.
+    flowed: bool,
     /// When to subscribe anew after a final refusal.
     again: Option<Instant>,
     /// How many events were taken.
@@ -80,8 +86,17 @@ impl Feed {
     /// Subscribes, without waiting for it.
     pub(super) fn open(client: Client, query: Query) -> Self {
         let again = Some(Instant::now());
-        let mut feed =
-            Self { client, query, source: None, ready: None, flows: false, again, taken: 0, gauge: None };
+        let mut feed = Self {
+            client,
+            query,
+            source: None,
+            ready: None,
+            flows: false,
+            flowed: false,
+            again,
+            taken: 0,
+            gauge: None,
+        };
         if feed.subscribe().is_err() {
             // The next attempt is made at once, and says why it fails.
             feed.again = again;
@@ -89,7 +104,7 @@ impl Feed {
         feed
     }
 
-    /// Whether changes are told as they happen.
+    /// Whether changes are reported as they happen.
     pub(super) fn flows(&self) -> bool {
         self.flows
     }
@@ -104,31 +119,31 @@ impl Feed {
         self.taken
     }
 
-    /// The number of the last event that is here already: all of them may be older than what is read from now on.
-    pub(super) fn horizon(&self) -> u64 {
+    /// The number of the last event that has arrived: all of them may be older than what is read from now on.
+    pub(super) fn in_flight(&self) -> u64 {
         self.taken + self.gauge.as_ref().map_or(0, Gauge::waiting)
     }
 
-    /// The next thing said. May be dropped and called again.
-    pub(super) async fn next(&mut self) -> Heard {
+    /// The next event. May be dropped and called again.
+    pub(super) async fn next(&mut self) -> FeedEvent {
         loop {
-            let heard = tokio::select! {
+            let event = tokio::select! {
                 answer = flowing(&mut self.ready) => {
                     self.ready = None;
                     self.flows = answer.is_ok();
                     // The stream tells of a failure too.
-                    self.flows.then_some(Heard::Gap)
+                    self.flows.then_some(FeedEvent::Gap { shared: std::mem::replace(&mut self.flowed, true) })
                 }
                 event = next_of(&mut self.source) => { self.taken += 1; match event {
-                    Some(Ok(Event::Change(event))) => self.on_change(event),
+                    Some(Ok(Event::Change(event))) => Some(self.on_change(event)),
                     Some(Ok(Event::Broadcast(event))) => { self.flows = true; Some(self.on_broadcast(&event)) }
-                    Some(Err(error)) => { self.flows = false; Some(Heard::Silent(error)) }
+                    Some(Err(error)) => { self.flows = false; Some(FeedEvent::Silent(error)) }
                     None => { self.ended(); None }
                 }}
-                () = until(self.again) => self.subscribe().err().map(Heard::Silent),
+                () = until(self.again) => self.subscribe().err().map(FeedEvent::Silent),
             };
-            if let Some(heard) = heard {
-                return heard;
+            if let Some(event) = event {
+                return event;
             }
         }
     }
@@ -142,7 +157,7 @@ impl Feed {
 
     fn subscribe(&mut self) -> Result<(), Error> {
         self.ended();
-        let (source, gauge, ready) = match &self.query.hints {
+        let (source, gauge, ready) = match &self.query.broadcasts {
             None => self.follow_changes()?,
             Some((topic, event)) => self.follow_broadcasts(topic, event)?,
         };
@@ -154,7 +169,8 @@ impl Feed {
         /// So that a client may have several watches on one table: a socket holds each topic once.
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let mut changes = PostgresChanges::on("public", &self.query.table);
+        let schema = self.query.schema.as_deref().unwrap_or("public");
+        let mut changes = PostgresChanges::on(schema, &self.query.table);
         if let Some(filter) = self.query.server_filter()? {
             changes = changes.filter(filter);
         }
@@ -177,31 +193,48 @@ impl Feed {
         Ok((Source::Broadcasts(stream), gauge, ready.boxed()))
     }
 
-    fn on_broadcast(&self, event: &BroadcastEvent) -> Heard {
+    fn on_broadcast(&self, event: &BroadcastEvent) -> FeedEvent {
         match event {
             BroadcastEvent::Message(message) => {
-                Heard::Hint(Place::told_by(message.json(), message.id(), &self.query.key))
+                FeedEvent::Broadcast(Target::of_broadcast(message.json(), message.id(), &self.query.key))
             }
-            BroadcastEvent::Resync(_) | BroadcastEvent::Truncated | BroadcastEvent::Lagged(_) => Heard::Gap,
+            BroadcastEvent::Resync(_) => FeedEvent::Gap { shared: true },
+            BroadcastEvent::Truncated | BroadcastEvent::Lagged(_) => FeedEvent::Gap { shared: false },
         }
     }
 
-    fn on_change(&mut self, event: ChangeEvent<Box<RawValue>>) -> Option<Heard> {
-        let key = |row: &RawRow| Record::parse(row.json()).and_then(|record| record.key(&self.query.key));
+    fn on_change(&mut self, event: ChangeEvent<Box<RawValue>>) -> FeedEvent {
         match event {
-            ChangeEvent::Insert(row) | ChangeEvent::Update { new: row, .. } => {
+            ChangeEvent::Insert(row) => {
                 self.flows = true;
-                Some(Heard::Row(row.raw().clone()))
+                FeedEvent::Row(row.raw().clone(), None)
+            }
+            ChangeEvent::Update { new: row, old } => {
+                self.flows = true;
+                let new = row.raw().clone();
+                let before = self.key(&old).filter(|before| self.key(&new).as_ref() != Some(before));
+                FeedEvent::Row(new, before)
             }
             ChangeEvent::Incomplete { new, old, .. } => {
-                Some(key(&new).or_else(|| key(&old)).map_or(Heard::Gap, Heard::Part))
+                let key = self.key(&new).or_else(|| self.key(&old));
+                FeedEvent::Part(key.map_or(Target::Table, Target::Row))
             }
-            ChangeEvent::Delete { old } => key(&old).map(Heard::Gone),
-            ChangeEvent::Resync(_) | ChangeEvent::Lagged(_) => {
+            ChangeEvent::Delete { old } => {
+                self.key(&old).map_or(FeedEvent::Part(Target::Table), FeedEvent::Deleted)
+            }
+            ChangeEvent::Resync(_) => {
                 self.flows = true;
-                Some(Heard::Gap)
+                FeedEvent::Gap { shared: true }
+            }
+            ChangeEvent::Lagged(_) => {
+                self.flows = true;
+                FeedEvent::Gap { shared: false }
             }
         }
+    }
+
+    fn key(&self, row: &RawRow) -> Option<Key> {
+        Record::parse(row.json())?.key_of_event(&self.query.key, &ColumnTypes::parse(row.columns()))
     }
 }
 

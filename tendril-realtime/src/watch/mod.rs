@@ -4,10 +4,10 @@
 //! informer does for Kubernetes: it reads the table, follows the events, and reads the table again whenever something may
 //! have been missed: when events begin to flow, after each [`Resync`](crate::ChangeEvent::Resync) and
 //! [`Lagged`](crate::ChangeEvent::Lagged), and from time to time in any case. While events do not flow it polls. Whatever
-//! the way a row comes, it is told once.
+//! the way a row comes, it is reported once.
 //!
 //! What it follows is the row changes of its table, or, for tables with very many watchers, broadcasts that a trigger sends:
-//! see [`Query::hinted_by`].
+//! see [`Query::invalidated_by_broadcast`].
 //!
 //! ```no_run
 //! use futures_util::StreamExt as _;
@@ -20,8 +20,8 @@
 //! let mut queue = client.watch::<Job>(Query::table("jobs").eq("status", "QUEUED"))?;
 //! while let Some(event) = queue.next().await {
 //!     match event {
-//!         Ok(WatchEvent::InitApplied(job) | WatchEvent::Applied(job)) => println!("there is {}", job.id),
-//!         Ok(WatchEvent::Deleted(job)) => println!("{} is gone, or queued no more", job.id),
+//!         Ok(WatchEvent::InitApply(job) | WatchEvent::Apply(job)) => println!("there is {}", job.id),
+//!         Ok(WatchEvent::Delete(job)) => println!("{} is gone, or queued no more", job.id),
 //!         Ok(_) => {}
 //!         Err(error) => eprintln!("{error}; the watch goes on"),
 //!     }
@@ -29,13 +29,16 @@
 //! # Ok(()) }
 //! ```
 
+mod column_type;
+mod event;
 mod feed;
-mod hints;
+mod invalidation;
+mod judge;
 mod query;
 mod record;
+mod refetch;
 mod store;
 mod task;
-mod told;
 
 use std::{
     marker::PhantomData,
@@ -53,7 +56,7 @@ use crate::{client::Client, error::Error};
 
 /// What a [`Watch`] yields.
 ///
-/// Events of one row come in the order of its states. A state that was followed by another before it could be told may be
+/// Events of one row come in the order of its states. A state that was followed by another before it could be reported may be
 /// left out; the last one never is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -61,14 +64,14 @@ pub enum WatchEvent<T> {
     /// The first list begins.
     Init,
     /// A row of the first list.
-    InitApplied(T),
+    InitApply(T),
     /// The first list is complete.
     InitDone,
     /// A row is new in the watch, or changed.
-    Applied(T),
+    Apply(T),
     /// A row is not in the watch any more: deleted, hidden by a policy, or changed so that it does not fulfil the query. This
     /// is its last known state.
-    Deleted(T),
+    Delete(T),
 }
 
 /// The rows of a query, and their changes. Errors are items, and the watch goes on after each of them; it ends only when it
@@ -80,7 +83,7 @@ pub enum WatchEvent<T> {
 pub struct Watch<T> {
     /// Taken when the watch is first polled: until then there is nothing to do, and perhaps no runtime.
     start: Option<task::Watcher>,
-    events: Option<mpsc::Receiver<told::Told>>,
+    events: Option<mpsc::Receiver<event::RawWatchEvent>>,
     task: Option<AbortHandle>,
     link: Arc<task::Link>,
     rows: PhantomData<fn() -> T>,
@@ -103,14 +106,15 @@ impl Client {
 }
 
 impl<T> Watch<T> {
-    /// Whether changes are told as they happen. While they are not, the watch polls.
+    /// Whether changes are reported as they happen. While they are not, the watch polls.
     pub fn is_live(&self) -> bool {
         self.link.live.load(Ordering::Relaxed)
     }
 
     /// Reads the table again now: for those who know of a change, or of a gap, that the watch cannot know of.
-    pub fn refresh(&self) {
-        self.link.refresh.notify_one();
+    #[doc(alias = "refresh")]
+    pub fn relist(&self) {
+        self.link.relist.notify_one();
     }
 }
 
@@ -124,7 +128,7 @@ impl<T: DeserializeOwned> Stream for Watch<T> {
             self.task = Some(tokio::spawn(watcher.run(sender)).abort_handle());
         }
         let Some(events) = &mut self.events else { return Poll::Ready(None) };
-        events.poll_recv(cx).map(|told| told.map(told::Told::read))
+        events.poll_recv(cx).map(|event| event.map(event::RawWatchEvent::decode))
     }
 }
 

@@ -1,88 +1,105 @@
-//! Which rows to watch, and whether a row that an event brings is one of them.
+//! Which rows to watch.
 
 use std::{fmt, time::Duration};
 
-use serde_json::value::RawValue;
-
-use super::record::{Key, Record};
+use super::{
+    column_type::ColumnTypes,
+    judge::{FilterMatch, judge},
+    record::{Key, Record},
+};
 use crate::{
-    channel::filter::Filter,
     error::Error,
-    rest::{Request, Rest},
+    filter::{Column, Filter, check_name, col, filter_methods},
+    rest::{OrderBy, QueryBuilder, Rest},
 };
 
-/// The rows of a table to [`watch`](crate::Client::watch).
+/// The rows of a table to [`watch`](crate::Client::watch). Filters are the same as of a [request](QueryBuilder).
 ///
 /// ```
-/// use tendril_realtime::watch::Query;
+/// use tendril_realtime::{col, watch::Query};
 ///
-/// let queue = Query::table("jobs").select("id,status,payload").scope_eq("tenant", 7).eq("status", "QUEUED").order("id.asc");
+/// let queue = Query::table("jobs")
+///     .select("id,status,payload")
+///     .immutable_eq("tenant", 7)
+///     .in_list("status", ["QUEUED", "RUNNING"])
+///     .filter(col("priority").gt(3).or(col("urgent").is(true)));
 /// ```
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Query {
+    pub(super) schema: Option<String>,
     pub(super) table: String,
-    select: Option<String>,
+    selection: Selection,
     pub(super) key: Vec<String>,
-    scope: Vec<Condition>,
-    conditions: Vec<Condition>,
-    order: Option<String>,
+    /// Equalities of columns that never change: the Realtime server filters by them too.
+    immutable: Vec<Filter>,
+    filters: Vec<Filter>,
+    order: Vec<OrderBy>,
+    pub(super) limit: Option<u64>,
     page: u64,
     pub(super) private: bool,
     /// The topic and the event of the broadcasts that tell of changes, instead of row changes.
-    pub(super) hints: Option<(String, String)>,
-    pub(super) poll: Duration,
-    pub(super) safety_poll: Duration,
+    pub(super) broadcasts: Option<(String, String)>,
+    pub(super) poll_interval: Duration,
+    pub(super) resync_interval: Duration,
 }
 
+/// What is read of each row.
 #[derive(Debug, Clone)]
-struct Condition {
-    column: String,
-    test: Test,
-}
-
-#[derive(Debug, Clone)]
-enum Test {
-    Eq(String),
-    Neq(String),
-    In(Vec<String>),
-    IsNull,
-    /// Comparisons depend on the column's type: the server decides.
-    Other(&'static str, String),
-}
-
-/// What can be said of a row from its event alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Belongs,
-    DoesNot,
-    /// Only the server can tell.
-    Unknown,
+enum Selection {
+    All,
+    /// Columns by their names.
+    Names(Vec<String>),
+    /// Something that only `PostgREST` can make.
+    Notation(String),
 }
 
 impl Query {
-    /// All rows of a table (of schema `public`) that the role may see. The table needs a primary key; unless
-    /// [`key`](Self::key) says otherwise, it is the column `id`.
+    /// All rows of a table that the role may see. The table needs a primary key; unless [`key`](Self::key) says otherwise, it is
+    /// the column `id`.
     pub fn table(table: impl Into<String>) -> Self {
         Self {
+            schema: None,
             table: table.into(),
-            select: None,
+            selection: Selection::All,
             key: vec!["id".to_owned()],
-            scope: Vec::new(),
-            conditions: Vec::new(),
-            order: None,
+            immutable: Vec::new(),
+            filters: Vec::new(),
+            order: Vec::new(),
+            limit: None,
             page: 500,
             private: false,
-            hints: None,
-            poll: Duration::from_secs(10),
-            safety_poll: Duration::from_secs(60),
+            broadcasts: None,
+            poll_interval: Duration::from_secs(10),
+            resync_interval: Duration::from_secs(60),
         }
+    }
+
+    /// The table's schema. Default: `public`.
+    pub fn schema(mut self, name: impl Into<String>) -> Self {
+        self.schema = Some(name.into());
+        self
     }
 
     /// The columns to read, in `PostgREST`'s notation; the key must be among them. With plain column names, events are
     /// used as they come; with embeddings, casts or aliases, each event makes one request.
     pub fn select(mut self, columns: impl Into<String>) -> Self {
-        self.select = Some(columns.into());
+        let columns = columns.into();
+        let is_word = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || c == '_');
+        let names: Vec<_> = columns.split(',').map(str::trim).map(str::to_owned).collect();
+        self.selection = if columns.trim() == "*" {
+            Selection::All
+        } else if names.iter().all(|name| is_word(name)) {
+            Selection::Names(names)
+        } else {
+            Selection::Notation(columns)
+        };
+        self
+    }
+
+    /// The columns to read, by their names, whatever characters these have.
+    pub fn select_columns<C: Into<String>>(mut self, columns: impl IntoIterator<Item = C>) -> Self {
+        self.selection = Selection::Names(columns.into_iter().map(Into::into).collect());
         self
     }
 
@@ -94,54 +111,36 @@ impl Query {
 
     /// Only rows with this value in a column that never changes, such as an owner or a tenant. The Realtime server filters by it
     /// too, which saves its work and ours.
-    pub fn scope_eq(mut self, column: impl Into<String>, value: impl fmt::Display) -> Self {
-        self.scope.push(Condition { column: column.into(), test: Test::Eq(value.to_string()) });
+    #[doc(alias = "scope_eq")]
+    #[doc(alias = "partition_eq")]
+    pub fn immutable_eq(mut self, column: impl Into<Column>, value: impl fmt::Display) -> Self {
+        self.immutable.push(column.into().eq(value));
         self
     }
 
-    /// Only rows with this value. A row that changes so that it does not fulfil this any more is
-    /// [`Deleted`](super::WatchEvent::Deleted) from the watch.
-    pub fn eq(self, column: impl Into<String>, value: impl fmt::Display) -> Self {
-        self.condition(column, Test::Eq(value.to_string()))
-    }
-
-    /// Only rows with another value that is not NULL.
-    pub fn neq(self, column: impl Into<String>, value: impl fmt::Display) -> Self {
-        self.condition(column, Test::Neq(value.to_string()))
-    }
-
-    /// Only rows with one of these values.
-    pub fn in_list<V: fmt::Display>(
-        self,
-        column: impl Into<String>,
-        values: impl IntoIterator<Item = V>,
-    ) -> Self {
-        self.condition(column, Test::In(values.into_iter().map(|value| value.to_string()).collect()))
-    }
-
-    /// Only rows without a value.
-    pub fn is_null(self, column: impl Into<String>) -> Self {
-        self.condition(column, Test::IsNull)
-    }
-
-    /// Only rows with a greater value.
-    pub fn gt(self, column: impl Into<String>, value: impl fmt::Display) -> Self {
-        self.condition(column, Test::Other("gt", value.to_string()))
-    }
-
-    /// Only rows with a lesser value.
-    pub fn lt(self, column: impl Into<String>, value: impl fmt::Display) -> Self {
-        self.condition(column, Test::Other("lt", value.to_string()))
-    }
-
-    fn condition(mut self, column: impl Into<String>, test: Test) -> Self {
-        self.conditions.push(Condition { column: column.into(), test });
+    /// Only rows that fulfil this. A row that changes so that it does not fulfil it any more is
+    /// [deleted](super::WatchEvent::Delete) from the watch.
+    ///
+    /// Events of rows are judged here where that is certain: equality of text, integers, booleans and uuids, and NULL. For other
+    /// operators and types an event makes the row be read, which costs a request; events that come together share one.
+    pub fn filter(mut self, filter: impl Into<Filter>) -> Self {
+        self.filters.push(filter.into());
         self
     }
 
-    /// The order of the rows in the first list. Default: by key, which reads large tables more cheaply and more surely.
-    pub fn order(mut self, columns: impl Into<String>) -> Self {
-        self.order = Some(columns.into());
+    filter_methods!();
+
+    /// The order of the rows in the first list; a second call orders rows that are equal by the first. Default: by key, which reads
+    /// large tables more cheaply and more surely.
+    pub fn order(mut self, by: impl Into<OrderBy>) -> Self {
+        self.order.push(by.into());
+        self
+    }
+
+    /// Only the first so many rows, in the given [`order`](Self::order). A row that others push out is
+    /// [deleted](super::WatchEvent::Delete) from the watch. Each change that may concern these rows makes them be read again.
+    pub fn limit(mut self, rows: u64) -> Self {
+        self.limit = Some(rows);
         self
     }
 
@@ -152,8 +151,8 @@ impl Query {
         self
     }
 
-    /// Follows broadcasts instead of row changes: each one with this event on this private channel is a hint to read again
-    /// what it tells of. That is the row whose key stands in the payload (`{"id": 7}`), or in its `record` or `old_record`, as
+    /// Follows broadcasts instead of row changes: each one with this event on this private channel makes the watch read again
+    /// what it names. That is the row whose key stands in the payload (`{"id": 7}`), or in its `record` or `old_record`, as
     /// `realtime.broadcast_changes` writes them; a payload without a key tells of the whole table. Hints that come together
     /// are one request. Everything else stays as it is: the list at the beginning, after each gap, and from time to time.
     ///
@@ -175,40 +174,44 @@ impl Query {
     /// ```
     /// use tendril_realtime::watch::Query;
     ///
-    /// let queue = Query::table("jobs").scope_eq("tenant", 7).eq("status", "QUEUED").hinted_by("tenant:7", "job");
+    /// let queue = Query::table("jobs").immutable_eq("tenant", 7).eq("status", "QUEUED").invalidated_by_broadcast("tenant:7", "job");
     /// ```
     ///
     /// A client can have one watch per topic: a socket holds each topic once.
-    pub fn hinted_by(mut self, topic: impl Into<String>, event: impl Into<String>) -> Self {
-        self.hints = Some((topic.into(), event.into()));
+    pub fn invalidated_by_broadcast(mut self, topic: impl Into<String>, event: impl Into<String>) -> Self {
+        self.broadcasts = Some((topic.into(), event.into()));
         self
     }
 
-    /// How many rows one request of a list asks for. Default: 500; must not exceed the server's own limit (1000 on
-    /// Supabase), which would cut the list short.
+    /// How many rows one request of a list asks for. Default: 500. A server that gives fewer at once is asked more often.
     pub fn page(mut self, rows: u64) -> Self {
         self.page = rows.max(1);
         self
     }
 
-    /// How often the table is read while events do not flow (default: 10 s), and while they do (default: 60 s; a safety net
-    /// against losses that the server does not tell of).
-    pub fn poll(mut self, without_events: Duration, with_events: Duration) -> Self {
-        // Zero would be a loop without a pause, and a century overflows the clock.
-        let bounds = (Duration::from_millis(50), Duration::from_secs(86_400));
-        self.poll = without_events.clamp(bounds.0, bounds.1);
-        self.safety_poll = with_events.clamp(bounds.0, bounds.1);
+    /// How often the table is read while events do not flow. Default: 10 s.
+    #[doc(alias = "poll")]
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.poll_interval = bounded(interval);
+        self
+    }
+
+    /// How often the table is read while events flow, as a safety net against losses that the server does not report. Default: 60 s.
+    pub fn resync_interval(mut self, interval: Duration) -> Self {
+        self.resync_interval = bounded(interval);
         self
     }
 
     /// Refuses what cannot work.
     pub(super) fn check(&self) -> Result<(), Error> {
-        if self.table.is_empty() {
-            return Err(Error::invalid("table", "it is empty"));
+        check_name("table", &self.table)?;
+        if let Some(schema) = &self.schema {
+            check_name("schema", schema)?;
         }
         if self.key.is_empty() || self.key.iter().any(String::is_empty) {
             return Err(Error::invalid("key", "a watch needs the names of the primary key's columns"));
         }
+        self.key.iter().try_for_each(|column| col(column).check())?;
         if let Some(columns) = self.plain_columns() {
             for key in &self.key {
                 if !columns.contains(&key.as_str()) {
@@ -219,187 +222,132 @@ impl Query {
                 }
             }
         }
-        if let Some((topic, event)) = &self.hints
+        for filter in &self.filters {
+            filter.check()?;
+            if !filter.chooses_rows() {
+                return Err(Error::invalid("filter", "a watch filters by columns of its own table"));
+            }
+        }
+        self.order.iter().try_for_each(|by| by.parameter().map(drop))?;
+        if self.limit == Some(0) {
+            return Err(Error::invalid("limit", "a watch of no rows reports nothing"));
+        }
+        if let Some((topic, event)) = &self.broadcasts
             && (topic.is_empty() || event.is_empty())
         {
-            return Err(Error::invalid("hinted_by", "a hint needs the names of a topic and of an event"));
+            return Err(Error::invalid(
+                "invalidated_by_broadcast",
+                "it needs the names of a topic and of an event",
+            ));
         }
         self.server_filter().map(drop)
     }
 
     /// The selected columns, if they are nothing but names. `None`: all columns, or something only `PostgREST` can make.
     pub(super) fn plain_columns(&self) -> Option<Vec<&str>> {
-        let select = self.select.as_deref()?;
-        (!select.contains(['(', ')', ':', '-', '*', '"'])).then(|| select.split(',').map(str::trim).collect())
+        match &self.selection {
+            Selection::Names(names) => Some(names.iter().map(String::as_str).collect()),
+            Selection::All | Selection::Notation(_) => None,
+        }
     }
 
     /// Whether rows have to be read from the server to have the selected shape.
     pub(super) fn needs_server(&self) -> bool {
-        self.select.as_deref().is_some_and(|select| select != "*") && self.plain_columns().is_none()
+        matches!(self.selection, Selection::Notation(_))
     }
 
     /// The filter for the Realtime server.
     pub(super) fn server_filter(&self) -> Result<Option<Filter>, Error> {
-        let mut whole: Option<Filter> = None;
-        for condition in &self.scope {
-            let Test::Eq(value) = &condition.test else { continue };
-            let filter = Filter::eq(&condition.column, value)?;
-            whole = Some(match whole {
-                Some(before) => before.and(filter),
-                None => filter,
-            });
+        if self.immutable.is_empty() {
+            return Ok(None);
         }
-        Ok(whole)
+        let filter = Filter::all(self.immutable.iter().cloned());
+        filter.realtime()?;
+        Ok(Some(filter))
     }
 
     /// Whether pages follow the key: then no row is skipped because another one came or went between two pages.
     pub(super) fn pages_by_key(&self) -> bool {
-        self.order.is_none() && self.key.len() == 1
+        self.order.is_empty() && self.key.len() == 1
     }
 
     /// One page of the list, after this last row of the page before, which is the `offset`-th.
-    pub(super) fn page_request(&self, rest: &Rest, last: Option<&Record>, offset: u64) -> (Request, u64) {
-        // The key last: rows that are equal in the wished order must not change places between two pages.
-        let mut order: Vec<String> = self.order.iter().cloned().collect();
-        order.extend(self.key.iter().map(|column| format!("{column}.asc")));
-        let mut request = self.request(rest).order(&order.join(",")).limit(self.page);
+    pub(super) fn page_request(&self, rest: &Rest, last: Option<&Record>, offset: u64) -> QueryBuilder {
+        let rows = self.limit.map_or(self.page, |limit| self.page.min(limit.saturating_sub(offset)));
+        let mut request = self.request(rest).limit(rows);
+        for by in &self.order {
+            request = request.order(by.clone());
+        }
+        // The key last: rows that are equal in the order asked for must not change places between two pages.
+        for column in &self.key {
+            request = request.order(col(column));
+        }
         match (&self.key[..], last.and_then(|record| record.text_of(&self.key[0]))) {
-            ([column], Some(value)) if self.pages_by_key() => request = request.gt(column, value),
-            _ if offset > 0 => request = request.offset(offset),
-            _ => {}
+            ([column], Some(value)) if self.pages_by_key() => request.gt(column, value),
+            _ if offset > 0 => request.offset(offset),
+            _ => request,
         }
-        (request, self.page)
     }
 
-    /// The rows with these keys, as far as they belong to the watch: one request if the key is one column.
-    pub(super) fn key_requests(&self, rest: &Rest, keys: &[&Key]) -> Vec<Request> {
-        if let ([column], [_, _, ..]) = (&self.key[..], keys) {
-            return vec![self.request(rest).in_list(column, keys.iter().flat_map(|key| key.values()))];
+    /// The rows with these keys, as far as they belong to the watch.
+    pub(super) fn rows_request(&self, rest: &Rest, keys: &[&Key]) -> QueryBuilder {
+        let request = self.request(rest);
+        match (&self.key[..], keys) {
+            (columns, [key]) => columns
+                .iter()
+                .zip(key.values())
+                .fold(request, |request, (column, value)| request.eq(column, value)),
+            ([column], keys) => request.in_list(column, keys.iter().flat_map(|key| key.values())),
+            (columns, keys) => request.or(keys.iter().map(|key| {
+                Filter::all(columns.iter().zip(key.values()).map(|(column, value)| col(column).eq(value)))
+            })),
         }
-        let one = |key: &&Key| {
-            let columns = self.key.iter().zip(key.values());
-            columns.fold(self.request(rest), |request, (column, value)| request.eq(column, value))
+    }
+
+    fn request(&self, rest: &Rest) -> QueryBuilder {
+        let request = match &self.schema {
+            Some(schema) => rest.schema(schema).from(&self.table),
+            None => rest.from(&self.table),
         };
-        keys.iter().map(one).collect()
-    }
-
-    fn request(&self, rest: &Rest) -> Request {
-        let mut request = rest.from(&self.table).select(self.select.as_deref().unwrap_or("*"));
-        for Condition { column, test } in self.scope.iter().chain(&self.conditions) {
-            request = match test {
-                Test::Eq(value) => request.eq(column, value),
-                Test::Neq(value) => request.neq(column, value),
-                Test::In(values) => request.in_list(column, values),
-                Test::IsNull => request.is(column, "null"),
-                Test::Other("gt", value) => request.gt(column, value),
-                Test::Other(_, value) => request.lt(column, value),
-            };
-        }
-        request
+        let request = match &self.selection {
+            Selection::All => request.select("*"),
+            Selection::Names(names) => request.select_columns(names),
+            Selection::Notation(notation) => request.select(notation),
+        };
+        self.immutable.iter().chain(&self.filters).cloned().fold(request, QueryBuilder::filter)
     }
 
     /// Whether a row belongs to the watch, as far as its event tells.
-    pub(super) fn judge(&self, record: &Record) -> Verdict {
-        let mut verdict = Verdict::Belongs;
-        for condition in self.scope.iter().chain(&self.conditions) {
-            match condition.judge(record) {
-                Verdict::DoesNot => return Verdict::DoesNot,
-                Verdict::Unknown => verdict = Verdict::Unknown,
-                Verdict::Belongs => {}
-            }
-        }
-        verdict
+    pub(super) fn judge(&self, record: &Record, types: &ColumnTypes) -> FilterMatch {
+        let filters = self.immutable.iter().chain(&self.filters);
+        FilterMatch::all(filters.map(|filter| judge(filter.expression(), record, types)))
     }
 }
 
-impl Condition {
-    fn judge(&self, record: &Record) -> Verdict {
-        let Some(raw) = record.column(&self.column) else { return Verdict::Unknown };
-        let is_null = raw.get() == "null";
-        let certainly = |yes: bool| if yes { Verdict::Belongs } else { Verdict::DoesNot };
-        match &self.test {
-            Test::IsNull => certainly(is_null),
-            Test::Eq(_) | Test::Neq(_) | Test::In(_) if is_null => Verdict::DoesNot,
-            Test::Eq(value) => equals(raw, value).map_or(Verdict::Unknown, certainly),
-            Test::Neq(value) => equals(raw, value).map_or(Verdict::Unknown, |equal| certainly(!equal)),
-            Test::In(values) => {
-                let answers: Vec<_> = values.iter().map(|value| equals(raw, value)).collect();
-                if answers.contains(&Some(true)) {
-                    Verdict::Belongs
-                } else if answers.contains(&None) {
-                    Verdict::Unknown
-                } else {
-                    Verdict::DoesNot
-                }
-            }
-            Test::Other(..) => Verdict::Unknown,
-        }
-    }
-}
-
-/// Whether a column's JSON equals a filter's text; `None` where that depends on the column's type.
-fn equals(raw: &RawValue, text: &str) -> Option<bool> {
-    let json = raw.get();
-    if let Ok(string) = serde_json::from_str::<String>(json) {
-        if string == text {
-            return Some(true);
-        }
-        // Words are what they are; times, dates, numbers in strings and uuids can be written in several ways.
-        let is_word =
-            |text: &str| !text.starts_with(|first: char| first.is_ascii_digit() || "-+{[(".contains(first));
-        let is_uuid = |text: &str| text.len() == 36 && text.bytes().filter(|byte| *byte == b'-').count() == 4;
-        if is_uuid(&string) && is_uuid(text) {
-            return Some(string.eq_ignore_ascii_case(text));
-        }
-        return (is_word(&string) && is_word(text)).then_some(false);
-    }
-    if json == text {
-        return Some(true);
-    }
-    match (json.parse::<i128>(), text.parse::<i128>()) {
-        (Ok(one), Ok(other)) => Some(one == other),
-        _ if json == "true" || json == "false" => (text == "true" || text == "false").then_some(false),
-        _ => None,
-    }
+/// Zero would be a loop without a pause, and a century overflows the clock.
+fn bounded(interval: Duration) -> Duration {
+    interval.clamp(Duration::from_millis(50), Duration::from_secs(86_400))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn judged(query: &Query, json: &str) -> Verdict {
-        query.judge(&Record::parse(json).unwrap())
-    }
-
     #[test]
-    fn a_row_is_judged_by_its_event_where_that_is_certain() {
-        let query = Query::table("t").scope_eq("cluster", "C1").eq("status", "QUEUED");
-        assert_eq!(judged(&query, r#"{"cluster":"C1","status":"QUEUED"}"#), Verdict::Belongs);
-        assert_eq!(judged(&query, r#"{"cluster":"C1","status":"SUCCESS"}"#), Verdict::DoesNot);
-        assert_eq!(judged(&query, r#"{"cluster":"C1","status":null}"#), Verdict::DoesNot);
-        assert_eq!(judged(&query, r#"{"cluster":"C1"}"#), Verdict::Unknown);
-        let numbers = Query::table("t").in_list("n", [1, 2]);
-        assert_eq!(judged(&numbers, r#"{"n":2}"#), Verdict::Belongs);
-        assert_eq!(judged(&numbers, r#"{"n":3}"#), Verdict::DoesNot);
-        assert_eq!(judged(&numbers, r#"{"n":2.0}"#), Verdict::Unknown);
-    }
-
-    #[test]
-    fn what_depends_on_the_columns_type_is_left_to_the_server() {
-        let times = Query::table("t").eq("at", "2026-01-01T00:00:00Z");
-        assert_eq!(judged(&times, r#"{"at":"2026-01-01T00:00:00+00:00"}"#), Verdict::Unknown);
-        assert_eq!(judged(&Query::table("t").gt("n", 5), r#"{"n":7}"#), Verdict::Unknown);
-        let uuid = Query::table("t").eq("id", "AAAAAAAA-0000-4000-8000-000000000001");
-        assert_eq!(judged(&uuid, r#"{"id":"aaaaaaaa-0000-4000-8000-000000000001"}"#), Verdict::Belongs);
-    }
-
-    #[test]
-    fn a_watch_without_its_key_is_refused() {
+    fn a_watch_that_cannot_work_is_refused() {
         assert!(Query::table("t").select("name").check().is_err());
         assert!(Query::table("t").select("id,name").check().is_ok());
+        assert!(Query::table("t").select_columns(["limit"]).key(["limit"]).check().is_ok());
         assert!(Query::table("").check().is_err());
-        assert!(Query::table("t").hinted_by("", "job").check().is_err());
-        assert!(Query::table("t").hinted_by("tenant:7", "job").check().is_ok());
+        assert!(Query::table("t").schema("").check().is_err());
+        assert!(Query::table("t").immutable_eq("a=b", 1).check().is_err());
+        assert!(Query::table("t").eq("", 1).check().is_err());
+        assert!(Query::table("t").eq(col("x").of("posts"), 1).check().is_err());
+        assert!(Query::table("t").order("id.desc").check().is_err());
+        assert!(Query::table("t").limit(0).check().is_err());
+        assert!(Query::table("t").invalidated_by_broadcast("", "job").check().is_err());
+        assert!(Query::table("t").invalidated_by_broadcast("tenant:7", "job").check().is_ok());
         assert!(Query::table("t").select("id,owner:people(name)").needs_server());
+        assert!(!Query::table("t").select("*").needs_server());
     }
 }

@@ -7,6 +7,8 @@ use std::{
 
 use serde_json::value::RawValue;
 
+use super::column_type::ColumnTypes;
+
 /// One row. Values stay text: numbers keep every digit.
 #[derive(Debug, Clone)]
 pub(super) struct Record {
@@ -37,19 +39,34 @@ impl Record {
         self.columns.get(name).map(AsRef::as_ref)
     }
 
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.columns.contains_key(name)
-    }
-
     /// A column's value as a filter writes it: strings without their quotes.
     pub(super) fn text_of(&self, name: &str) -> Option<String> {
         let json = self.column(name)?.get();
         serde_json::from_str::<String>(json).ok().or_else(|| (json != "null").then(|| json.to_owned()))
     }
 
-    /// `None` if a column of the key is missing.
+    /// The key as it came from a server whose values are what they are; `None` if a column of the key is missing.
     pub(super) fn key(&self, columns: &[String]) -> Option<Key> {
         columns.iter().map(|column| self.text_of(column)).collect::<Option<_>>().map(Key)
+    }
+
+    /// The key of an event; `None` if a column is missing, or may not be written as a read returns it.
+    pub(super) fn key_of_event(&self, columns: &[String], types: &ColumnTypes) -> Option<Key> {
+        columns
+            .iter()
+            .all(|column| self.column(column).is_some_and(|value| types.of(column).is_written_alike(value)))
+            .then(|| self.key(columns))
+            .flatten()
+    }
+
+    /// Whether all these columns are there, as a read would return them.
+    pub(super) fn is_whole<'a>(
+        &self,
+        mut columns: impl Iterator<Item = &'a str>,
+        types: &ColumnTypes,
+    ) -> bool {
+        columns
+            .all(|column| self.column(column).is_some_and(|value| types.of(column).is_written_alike(value)))
     }
 
     /// Keeps only these columns: events bring all that the role may see.

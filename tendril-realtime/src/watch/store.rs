@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{Arc, PoisonError, RwLock},
 };
 
@@ -11,7 +12,7 @@ use tokio::{
     task::AbortHandle,
 };
 
-use super::{Query, record::Key, task::Watcher, told::Told};
+use super::{Query, event::RawWatchEvent, record::Key, task::Watcher};
 use crate::{client::Client, error::Error, telemetry::TARGET};
 
 /// The rows of a query as they are now, kept up to date in the background. Clones share the rows; the last one to go ends
@@ -24,7 +25,7 @@ use crate::{client::Client, error::Error, telemetry::TARGET};
 ///
 /// let clusters = client.store::<Cluster>(Query::table("clusters").select("id,status"))?;
 /// clusters.ready().await;
-/// println!("{} online", clusters.rows().iter().filter(|cluster| cluster.status == "ONLINE").count());
+/// println!("{} online", clusters.state().iter().filter(|cluster| cluster.status == "ONLINE").count());
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
@@ -59,11 +60,11 @@ impl Client {
         query.check()?;
         let rows: Rows<T> = Arc::default();
         let (version_sender, version) = watch::channel(0);
-        let (told_sender, told) = mpsc::channel(super::AHEAD);
+        let (event_sender, events) = mpsc::channel(super::AHEAD);
         let watcher = Watcher::new(self.clone(), query);
         let kept = Arc::clone(&rows);
         let task = tokio::spawn(async move {
-            tokio::join!(watcher.run(told_sender), keep(kept, told, version_sender));
+            tokio::join!(watcher.run(event_sender), keep(kept, events, version_sender));
         });
         Ok(Store { rows, version, task: Arc::new(AbortOnDrop(task.abort_handle())) })
     }
@@ -71,16 +72,16 @@ impl Client {
 
 async fn keep<T: DeserializeOwned>(
     rows: Rows<T>,
-    mut told: mpsc::Receiver<Told>,
+    mut events: mpsc::Receiver<RawWatchEvent>,
     version: watch::Sender<u64>,
 ) {
     let mut is_complete = false;
-    while let Some(told) = told.recv().await {
+    while let Some(event) = events.recv().await {
         let decoded =
             |json: &str| serde_json::from_str::<T>(json).map_err(|error| Error::decode("a row", &error));
         let write = || rows.write().unwrap_or_else(PoisonError::into_inner);
-        match told {
-            Told::InitApplied(key, json) | Told::Applied(key, json) => match decoded(&json) {
+        match event {
+            RawWatchEvent::InitApply(key, json) | RawWatchEvent::Apply(key, json) => match decoded(&json) {
                 Ok(row) => drop(write().insert(key, Arc::new(row))),
                 Err(error) => {
                     // The state before is not the row's any more.
@@ -88,10 +89,12 @@ async fn keep<T: DeserializeOwned>(
                     tracing::warn!(target: TARGET, %error, "a row was left out of a store");
                 }
             },
-            Told::Deleted(key, _) => drop(write().remove(&key)),
-            Told::InitDone => is_complete = true,
-            Told::Failed(error) => tracing::warn!(target: TARGET, %error, "a store may be out of date"),
-            Told::Init => {}
+            RawWatchEvent::Delete(key, _) => drop(write().remove(&key)),
+            RawWatchEvent::InitDone => is_complete = true,
+            RawWatchEvent::Failed(error) => {
+                tracing::warn!(target: TARGET, %error, "a store may be out of date");
+            }
+            RawWatchEvent::Init => {}
         }
         if is_complete {
             version.send_modify(|version| *version += 1);
@@ -107,13 +110,19 @@ impl<T> Store<T> {
     }
 
     /// All rows, ordered by the text of their keys.
-    pub fn rows(&self) -> Vec<Arc<T>> {
+    #[doc(alias = "rows")]
+    pub fn state(&self) -> Vec<Arc<T>> {
         self.rows.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// The row with this key: the values of the key's columns, as text.
-    pub fn get<K: Into<String>>(&self, key: impl IntoIterator<Item = K>) -> Option<Arc<T>> {
-        let key = Key::new(key.into_iter().map(Into::into).collect());
+    /// The row with this key, if the key is one column.
+    pub fn get(&self, key: impl fmt::Display) -> Option<Arc<T>> {
+        self.get_composite([key])
+    }
+
+    /// The row with this key of several columns, in their order.
+    pub fn get_composite<K: fmt::Display>(&self, key: impl IntoIterator<Item = K>) -> Option<Arc<T>> {
+        let key = Key::new(key.into_iter().map(|value| value.to_string()).collect());
         self.rows.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
     }
 

@@ -25,7 +25,9 @@ async fn a_watch_tells_each_of_ten_thousand_rows_once_while_the_connection_suffe
         .heartbeat_timeout(Duration::from_millis(400))
         .build()
         .unwrap();
-    let query = Query::table("jobs").poll(Duration::from_millis(500), Duration::from_secs(5));
+    let query = Query::table("jobs")
+        .poll_interval(Duration::from_millis(500))
+        .resync_interval(Duration::from_secs(5));
     let mut watch = client.watch::<Job>(query).unwrap();
 
     let faults = stack.faults().clone();
@@ -52,10 +54,10 @@ async fn a_watch_tells_each_of_ten_thousand_rows_once_while_the_connection_suffe
     let everything = async {
         while told.len() < 10_000 {
             match watch.next().await.expect("a watch has no end") {
-                Ok(WatchEvent::Applied(job) | WatchEvent::InitApplied(job)) => {
+                Ok(WatchEvent::Apply(job) | WatchEvent::InitApply(job)) => {
                     *told.entry(job.id).or_default() += 1;
                 }
-                Ok(WatchEvent::Deleted(job)) => panic!("{job:?} was never deleted"),
+                Ok(WatchEvent::Delete(job)) => panic!("{job:?} was never deleted"),
                 // Failures are told, and the watch goes on.
                 Ok(_) | Err(_) => {}
             }
@@ -76,7 +78,7 @@ async fn a_row_that_leaves_the_query_is_deleted_from_the_watch_and_one_that_ente
     insert(&database, 1, 3).await;
     let mut seen = BTreeSet::new();
     while seen.len() < 2 {
-        if let Ok(WatchEvent::InitApplied(job) | WatchEvent::Applied(job)) = next(&mut watch).await {
+        if let Ok(WatchEvent::InitApply(job) | WatchEvent::Apply(job)) = next(&mut watch).await {
             seen.insert(job.id);
         }
     }
@@ -93,14 +95,16 @@ async fn without_realtime_a_watch_polls_and_says_why() {
     let (stack, database) = stack().await;
     stack.faults().refuse_realtime(true);
     let client = builder(&stack).build().unwrap();
-    let query = Query::table("jobs").poll(Duration::from_millis(300), Duration::from_secs(60));
+    let query = Query::table("jobs")
+        .poll_interval(Duration::from_millis(300))
+        .resync_interval(Duration::from_secs(60));
     let mut watch = client.watch::<Job>(query).unwrap();
     while !matches!(next(&mut watch).await, Ok(WatchEvent::InitDone)) {}
     insert(&database, 7, 8).await;
     let mut complaint = None;
     let row = loop {
         match next(&mut watch).await {
-            Ok(WatchEvent::Applied(job)) => break job,
+            Ok(WatchEvent::Apply(job)) => break job,
             Ok(_) => {}
             Err(error) => complaint = Some(error),
         }
@@ -113,7 +117,8 @@ async fn without_realtime_a_watch_polls_and_says_why() {
 async fn rows_that_the_server_loses_without_a_word_are_found_by_the_safety_read() {
     let (stack, database) = stack().await;
     let client = builder(&stack).build().unwrap();
-    let query = Query::table("jobs").poll(Duration::from_secs(60), Duration::from_secs(3));
+    let query =
+        Query::table("jobs").poll_interval(Duration::from_secs(60)).resync_interval(Duration::from_secs(3));
     let mut watch = client.watch::<Job>(query).unwrap();
     while !matches!(next(&mut watch).await, Ok(WatchEvent::InitDone)) {}
     insert(&database, 1, 2).await;
@@ -155,13 +160,13 @@ async fn a_store_holds_the_rows_as_they_are_now() {
     let client = builder(&stack).build().unwrap();
     let mut store = client.store::<Job>(Query::table("jobs")).unwrap();
     timeout(PATIENCE, store.ready()).await.unwrap();
-    assert_eq!(store.rows().len(), 3);
+    assert_eq!(store.state().len(), 3);
     database.execute("update public.jobs set status = 'DONE' where id = 2", &[]).await.unwrap();
-    while store.get(["2"]).unwrap().status != "DONE" {
+    while store.get(2).unwrap().status != "DONE" {
         assert!(timeout(PATIENCE, store.changed()).await.unwrap());
     }
     database.execute("delete from public.jobs where id = 1", &[]).await.unwrap();
-    while store.get(["1"]).is_some() {
+    while store.get(1).is_some() {
         assert!(timeout(PATIENCE, store.changed()).await.unwrap());
     }
 }
@@ -175,8 +180,8 @@ async fn next(
 async fn told(watch: &mut tendril_realtime::watch::Watch<Job>) -> (&'static str, i64) {
     loop {
         match next(watch).await {
-            Ok(WatchEvent::Applied(job)) => return ("applied", job.id),
-            Ok(WatchEvent::Deleted(job)) => return ("deleted", job.id),
+            Ok(WatchEvent::Apply(job)) => return ("applied", job.id),
+            Ok(WatchEvent::Delete(job)) => return ("deleted", job.id),
             Ok(_) | Err(_) => {}
         }
     }

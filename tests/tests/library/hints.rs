@@ -42,7 +42,10 @@ async fn stack() -> (Stack, Database) {
 
 fn query() -> Query {
     // The polls are far away: what is told in time is told by a hint.
-    Query::table("jobs").hinted_by("jobs", "job").poll(Duration::from_secs(60), Duration::from_secs(60))
+    Query::table("jobs")
+        .invalidated_by_broadcast("jobs", "job")
+        .poll_interval(Duration::from_secs(60))
+        .resync_interval(Duration::from_secs(60))
 }
 
 async fn live(client: &Client, query: Query) -> Watch<Job> {
@@ -70,8 +73,8 @@ fn reads(stack: &Stack) -> Injection {
 async fn told(watch: &mut Watch<Job>) -> (&'static str, i64, String) {
     loop {
         match next(watch).await {
-            Ok(WatchEvent::Applied(job)) => return ("applied", job.id, job.status),
-            Ok(WatchEvent::Deleted(job)) => return ("deleted", job.id, job.status),
+            Ok(WatchEvent::Apply(job)) => return ("applied", job.id, job.status),
+            Ok(WatchEvent::Delete(job)) => return ("deleted", job.id, job.status),
             Ok(_) => {}
             Err(error) => println!("{error}"),
         }
@@ -87,7 +90,7 @@ async fn a_hinted_watch_tells_each_of_three_thousand_rows_once_while_the_connect
         .build()
         .unwrap();
     // The safety read is far away: what is told is told by hints, and by the lists after gaps.
-    let query = query().poll(Duration::from_millis(500), Duration::from_secs(300));
+    let query = query().poll_interval(Duration::from_millis(500)).resync_interval(Duration::from_secs(300));
     let mut watch = client.watch::<Job>(query).unwrap();
 
     let faults = stack.faults().clone();
@@ -114,10 +117,10 @@ async fn a_hinted_watch_tells_each_of_three_thousand_rows_once_while_the_connect
     let everything = async {
         while told.len() < 3_000 {
             match watch.next().await.expect("a watch has no end") {
-                Ok(WatchEvent::Applied(job) | WatchEvent::InitApplied(job)) => {
+                Ok(WatchEvent::Apply(job) | WatchEvent::InitApply(job)) => {
                     *told.entry(job.id).or_default() += 1;
                 }
-                Ok(WatchEvent::Deleted(job)) => panic!("{job:?} was never deleted"),
+                Ok(WatchEvent::Delete(job)) => panic!("{job:?} was never deleted"),
                 // Failures are told, and the watch goes on.
                 Ok(_) | Err(_) => {}
             }
@@ -201,7 +204,7 @@ async fn a_channel_that_is_refused_is_told_and_the_watch_polls() {
     let (stack, database) = stack().await;
     let client = Client::builder(stack.api_url(), stack.anon_key()).build().unwrap();
     database.batch_execute("grant select on public.jobs to anon").await.unwrap();
-    let query = query().poll(Duration::from_millis(300), Duration::from_secs(60));
+    let query = query().poll_interval(Duration::from_millis(300)).resync_interval(Duration::from_secs(60));
     let mut watch = client.watch::<Job>(query).unwrap();
     let refusal = loop {
         if let Err(error) = next(&mut watch).await {
@@ -221,6 +224,6 @@ async fn a_watch_reads_again_when_it_is_told_to() {
     let mut watch = live(&client, query()).await;
     database.batch_execute("alter table public.jobs disable trigger all").await.unwrap();
     insert(&database, 1, 2).await;
-    watch.refresh();
+    watch.relist();
     assert_eq!(told(&mut watch).await.1, 1);
 }

@@ -8,6 +8,7 @@
 
 mod gaps;
 mod hints;
+mod names;
 mod rooms;
 mod secrets;
 mod slow_reader;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
-use tendril_realtime::{ChangeEvent, Filter, PostgresChanges};
+use tendril_realtime::{ChangeEvent, PostgresChanges, col};
 
 use crate::table::{Job, builder, insert, stack};
 
@@ -28,7 +28,7 @@ async fn a_reader_that_sleeps_delays_no_heartbeat_and_no_other_channel_and_learn
         .subscribe()
         .await
         .unwrap();
-    let hundredth = PostgresChanges::on("public", "jobs").filter(Filter::eq("status", "URGENT").unwrap());
+    let hundredth = PostgresChanges::on("public", "jobs").filter(col("status").eq("URGENT"));
     let mut other = client.channel("other").postgres_changes::<Job>(hundredth).subscribe().await.unwrap();
 
     let mut slowest = Duration::ZERO;

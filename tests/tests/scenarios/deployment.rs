@@ -2,7 +2,7 @@
 
 use futures_util::StreamExt as _;
 use serde_json::json;
-use tendril_realtime::{ChangeEvent, Filter, PostgresChanges, PostgresEvent};
+use tendril_realtime::{ChangeEvent, PostgresChanges, PostgresEvent, col};
 use tendril_tests::{Chunk, World, repository, within};
 
 #[tokio::test]
@@ -189,7 +189,7 @@ async fn a_filter_of_the_user_sees_only_the_chunks_of_one_deployment() {
 
     // The row is inserted by hand with an id that is known beforehand, as a portal does that must not miss a line.
     let id = uuid::Uuid::new_v4();
-    let filter = Filter::eq("deployment_id", id).expect("a filter");
+    let filter = col("deployment_id").eq(id);
     let wish = PostgresChanges::on("public", "deployment_logs").filter(filter);
     let mut chunks =
         user.channel("logs").postgres_changes::<Chunk>(wish).subscribe().await.expect("rows flow");

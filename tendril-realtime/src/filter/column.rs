@@ -1,0 +1,449 @@
+//! Names of columns, and paths into their JSON values.
+
+use std::fmt;
+
+use super::{
+    Filter,
+    condition::{Condition, Operator},
+    literal::{is_plain_word, quoted},
+    operand::{Operand, TextSearch},
+};
+use crate::error::Error;
+
+/// Words that `PostgREST` reads as parameters of its own when a column has them as its name.
+const RESERVED: [&str; 9] =
+    ["select", "columns", "on_conflict", "order", "limit", "offset", "and", "or", "not"];
+
+/// A column: its name, and where a filter looks inside its JSON value.
+///
+/// A name is never syntax. `col("a.b")`, `col("limit")` and `col("data->>x")` are columns with these names; nothing in them is
+/// read as an operator, a path or a parameter. Paths and columns of embedded tables have methods of their own:
+///
+/// ```
+/// use tendril_realtime::col;
+///
+/// assert_eq!(col("config").key("owner").key("name").text().to_string(), r#"config->"owner"->>"name""#);
+/// assert_eq!(col("title").of("posts").to_string(), "posts.title");
+/// assert_eq!(col("limit").to_string(), r#""limit""#);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[must_use]
+pub struct Column {
+    /// The embedded tables that lead to the column, from the outside in.
+    embedded: Vec<String>,
+    name: String,
+    path: Vec<Step>,
+    /// Whether the last step yields text (`->>`).
+    as_text: bool,
+}
+
+/// One step into a JSON value.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Step {
+    Key(String),
+    Index(i32),
+}
+
+/// A column of this name.
+pub fn col(name: impl Into<String>) -> Column {
+    Column { embedded: Vec::new(), name: name.into(), path: Vec::new(), as_text: false }
+}
+
+impl Column {
+    /// The column of an embedded table, by its name or alias in `select`. Called twice, the second table is the outer one.
+    ///
+    /// A filter on such a column chooses rows of the embedded table, not of the outer one.
+    pub fn of(mut self, table: impl Into<String>) -> Self {
+        self.embedded.insert(0, table.into());
+        self
+    }
+
+    /// The value of this key of a JSON object (`->`).
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.path.push(Step::Key(key.into()));
+        self
+    }
+
+    /// This element of a JSON array (`->`); negative numbers count from the end.
+    pub fn index(mut self, index: i32) -> Self {
+        self.path.push(Step::Index(index));
+        self
+    }
+
+    /// The JSON value as text (`->>`), which comparisons with text need.
+    pub fn text(mut self) -> Self {
+        self.as_text = true;
+        self
+    }
+
+    /// The name, if it is nothing but a column of the table itself.
+    pub(crate) fn plain_name(&self) -> Option<&str> {
+        (self.embedded.is_empty() && self.path.is_empty()).then_some(self.name.as_str())
+    }
+
+    /// The embedded tables before the column, each with a point after it.
+    pub(crate) fn prefix(&self) -> String {
+        prefix(&self.embedded)
+    }
+
+    pub(crate) fn is_embedded(&self) -> bool {
+        !self.embedded.is_empty()
+    }
+
+    /// The column and its path without the embedded tables.
+    pub(crate) fn local(&self) -> String {
+        let mut text = identifier(&self.name);
+        for (place, step) in self.path.iter().enumerate() {
+            let is_last = place + 1 == self.path.len();
+            text.push_str(if is_last && self.as_text { "->>" } else { "->" });
+            match step {
+                Step::Key(key) => text.push_str(&quoted(key)),
+                Step::Index(index) => text.push_str(&index.to_string()),
+            }
+        }
+        text
+    }
+
+    /// Refuses names that no server has.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        check_name("column", &self.name)?;
+        if self.name == "*" {
+            // In quotes too.
+            return Err(Error::invalid(
+                "column",
+                "`PostgREST` reads `*` as all columns, so that no column can be named so",
+            ));
+        }
+        for table in &self.embedded {
+            check_name("embedded table", table)?;
+            if table == "not" {
+                // `PostgREST` drops the word from the path of a group.
+                return Err(Error::invalid("embedded table", "`not` needs an alias in `select`"));
+            }
+        }
+        for step in &self.path {
+            if let Step::Key(key) = step
+                && key.contains('\0')
+            {
+                return Err(Error::invalid("column", "a key of a JSON path contains a NUL character"));
+            }
+        }
+        if self.as_text && self.path.is_empty() {
+            return Err(Error::invalid(
+                "column",
+                format!("`{}` has `text()` without a path into its JSON value", self.name),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// PostgreSQL has no empty names and no NUL characters.
+pub(crate) fn check_name(what: &'static str, name: &str) -> Result<(), Error> {
+    if name.is_empty() {
+        return Err(Error::invalid(what, "the name is empty"));
+    }
+    if name.contains('\0') {
+        return Err(Error::invalid(what, "the name contains a NUL character"));
+    }
+    Ok(())
+}
+
+/// A name as `PostgREST` reads it back: in double quotes unless it is a plain word that means nothing else.
+pub(crate) fn identifier(name: &str) -> String {
+    if is_plain_word(name) && !RESERVED.contains(&name) { name.to_owned() } else { quoted(name) }
+}
+
+/// Embedded tables, from the outside in, with a point after each.
+pub(crate) fn prefix(tables: &[String]) -> String {
+    let mut prefix = String::new();
+    for table in tables {
+        prefix.push_str(&identifier(table));
+        prefix.push('.');
+    }
+    prefix
+}
+
+/// The comma-separated list of names that `columns` and `on_conflict` take.
+pub(crate) fn identifiers(names: &[Column]) -> Result<String, Error> {
+    if names.is_empty() {
+        return Err(Error::invalid("columns", "the list of columns is empty"));
+    }
+    let mut list = Vec::with_capacity(names.len());
+    for column in names {
+        column.check()?;
+        let name = column
+            .plain_name()
+            .ok_or_else(|| Error::invalid("columns", format!("`{column}` is a path, not a column")))?;
+        list.push(identifier(name));
+    }
+    Ok(list.join(","))
+}
+
+/// As `PostgREST` reads it.
+impl fmt::Display for Column {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.prefix(), self.local())
+    }
+}
+
+impl From<&str> for Column {
+    fn from(name: &str) -> Self {
+        col(name)
+    }
+}
+
+impl From<String> for Column {
+    fn from(name: String) -> Self {
+        col(name)
+    }
+}
+
+impl From<&String> for Column {
+    fn from(name: &String) -> Self {
+        col(name)
+    }
+}
+
+impl From<&Self> for Column {
+    fn from(column: &Self) -> Self {
+        column.clone()
+    }
+}
+
+/// Conditions on one column.
+impl Column {
+    fn condition(self, operator: Operator, operand: Operand) -> Filter {
+        Filter::from(Condition { column: self, negated: false, operator, operand })
+    }
+
+    /// Equal.
+    pub fn eq(self, value: impl fmt::Display) -> Filter {
+        self.condition(Operator::Eq, Operand::Text(value.to_string()))
+    }
+
+    /// Not equal, and not NULL.
+    #[doc(alias = "ne")]
+    pub fn neq(self, value: impl fmt::Display) -> Filter {
+        self.condition(Operator::Neq, Operand::Text(value.to_string()))
+    }
+
+    /// Greater than the value.
+    pub fn gt(self, value: impl fmt::Display) -> Filter {
+        self.condition(Operator::Gt, Operand::Text(value.to_string()))
+    }
+
+    /// Greater than the value, or equal.
+    #[doc(alias = "ge")]
+    pub fn gte(self, value: impl fmt::Display) -> Filter {
+        self.condition(Operator::Gte, Operand::Text(value.to_string()))
+    }
+
+    /// Less than the value.
+    pub fn lt(self, value: impl fmt::Display) -> Filter {
+        self.condition(Operator::Lt, Operand::Text(value.to_string()))
+    }
+
+    /// Less than the value, or equal.
+    #[doc(alias = "le")]
+    pub fn lte(self, value: impl fmt::Display) -> Filter {
+        self.condition(Operator::Lte, Operand::Text(value.to_string()))
+    }
+
+    /// Matches an SQL pattern with `%` and `_`. `PostgREST` reads `*` as `%` too.
+    pub fn like(self, pattern: impl fmt::Display) -> Filter {
+        self.condition(Operator::Like, Operand::Text(pattern.to_string()))
+    }
+
+    /// [`like`](Self::like) without regard to case.
+    pub fn ilike(self, pattern: impl fmt::Display) -> Filter {
+        self.condition(Operator::Ilike, Operand::Text(pattern.to_string()))
+    }
+
+    /// Matches all of these SQL patterns.
+    #[doc(alias = "likeAllOf")]
+    pub fn like_all<V: fmt::Display>(self, patterns: impl IntoIterator<Item = V>) -> Filter {
+        self.condition(Operator::LikeAll, Operand::list(patterns))
+    }
+
+    /// Matches at least one of these SQL patterns.
+    #[doc(alias = "likeAnyOf")]
+    pub fn like_any<V: fmt::Display>(self, patterns: impl IntoIterator<Item = V>) -> Filter {
+        self.condition(Operator::LikeAny, Operand::list(patterns))
+    }
+
+    /// [`like_all`](Self::like_all) without regard to case.
+    #[doc(alias = "ilikeAllOf")]
+    pub fn ilike_all<V: fmt::Display>(self, patterns: impl IntoIterator<Item = V>) -> Filter {
+        self.condition(Operator::IlikeAll, Operand::list(patterns))
+    }
+
+    /// [`like_any`](Self::like_any) without regard to case.
+    #[doc(alias = "ilikeAnyOf")]
+    pub fn ilike_any<V: fmt::Display>(self, patterns: impl IntoIterator<Item = V>) -> Filter {
+        self.condition(Operator::IlikeAny, Operand::list(patterns))
+    }
+
+    /// Matches a POSIX regular expression.
+    #[doc(alias = "match")]
+    #[doc(alias = "regexMatch")]
+    pub fn regex(self, pattern: impl fmt::Display) -> Filter {
+        self.condition(Operator::Regex, Operand::Text(pattern.to_string()))
+    }
+
+    /// [`regex`](Self::regex) without regard to case.
+    #[doc(alias = "imatch")]
+    #[doc(alias = "regexIMatch")]
+    pub fn iregex(self, pattern: impl fmt::Display) -> Filter {
+        self.condition(Operator::Iregex, Operand::Text(pattern.to_string()))
+    }
+
+    /// Not equal, where NULL is a value like others.
+    #[doc(alias = "isdistinct")]
+    pub fn is_distinct(self, value: impl fmt::Display) -> Filter {
+        self.condition(Operator::IsDistinct, Operand::Text(value.to_string()))
+    }
+
+    /// Is `null`, `true`, `false` or `unknown`.
+    pub fn is(self, word: impl fmt::Display) -> Filter {
+        self.condition(Operator::Is, Operand::Text(word.to_string()))
+    }
+
+    /// Has no value.
+    pub fn is_null(self) -> Filter {
+        self.is("null")
+    }
+
+    /// Has a value.
+    pub fn not_null(self) -> Filter {
+        !self.is_null()
+    }
+
+    /// Is one of the values. No values choose no rows.
+    #[doc(alias = "in")]
+    pub fn in_list<V: fmt::Display>(self, values: impl IntoIterator<Item = V>) -> Filter {
+        self.condition(Operator::In, Operand::list(values))
+    }
+
+    /// Is none of the values, and not NULL.
+    #[doc(alias = "notIn")]
+    pub fn not_in<V: fmt::Display>(self, values: impl IntoIterator<Item = V>) -> Filter {
+        !self.in_list(values)
+    }
+
+    /// Contains every element of an array, every key and value of a JSON object, or a range: see [`Operand`].
+    #[doc(alias = "cs")]
+    pub fn contains(self, value: impl Into<Operand>) -> Filter {
+        self.condition(Operator::Contains, value.into())
+    }
+
+    /// Is contained in an array, a JSON object or a range: see [`Operand`].
+    #[doc(alias = "cd")]
+    #[doc(alias = "containedBy")]
+    pub fn contained_by(self, value: impl Into<Operand>) -> Filter {
+        self.condition(Operator::ContainedBy, value.into())
+    }
+
+    /// Has an element in common with an array, or a point with a range: see [`Operand`].
+    #[doc(alias = "ov")]
+    pub fn overlaps(self, value: impl Into<Operand>) -> Filter {
+        self.condition(Operator::Overlaps, value.into())
+    }
+
+    /// The whole range is before this one (`<<`), such as `[1,5)`.
+    #[doc(alias = "sl")]
+    pub fn range_lt(self, range: impl fmt::Display) -> Filter {
+        self.condition(Operator::RangeLt, Operand::Text(range.to_string()))
+    }
+
+    /// The whole range is after this one (`>>`).
+    #[doc(alias = "sr")]
+    pub fn range_gt(self, range: impl fmt::Display) -> Filter {
+        self.condition(Operator::RangeGt, Operand::Text(range.to_string()))
+    }
+
+    /// No point of the range is before this one (`&>`).
+    #[doc(alias = "nxl")]
+    pub fn range_gte(self, range: impl fmt::Display) -> Filter {
+        self.condition(Operator::RangeGte, Operand::Text(range.to_string()))
+    }
+
+    /// No point of the range is after this one (`&<`).
+    #[doc(alias = "nxr")]
+    pub fn range_lte(self, range: impl fmt::Display) -> Filter {
+        self.condition(Operator::RangeLte, Operand::Text(range.to_string()))
+    }
+
+    /// The range begins where this one ends, or ends where this one begins (`-|-`).
+    #[doc(alias = "adj")]
+    pub fn range_adjacent(self, range: impl fmt::Display) -> Filter {
+        self.condition(Operator::RangeAdjacent, Operand::Text(range.to_string()))
+    }
+
+    /// Matches a full-text query. A plain string is a query in the syntax of `to_tsquery`; see [`TextSearch`] for others.
+    #[doc(alias = "fts")]
+    #[doc(alias = "plfts")]
+    #[doc(alias = "phfts")]
+    #[doc(alias = "wfts")]
+    #[doc(alias = "textSearch")]
+    pub fn text_search(self, query: impl Into<TextSearch>) -> Filter {
+        let TextSearch { kind, config, query } = query.into();
+        self.condition(Operator::TextSearch { kind, config }, Operand::Text(query))
+    }
+
+    /// Any operator by the word that `PostgREST` has for it, such as `gt`, `not.eq`, `fts(english)` or `eq(any)`. The value goes out
+    /// as it is.
+    ///
+    /// ```
+    /// use tendril_realtime::col;
+    ///
+    /// let filter = col("tags").op("not.cs", "{urgent}");
+    /// ```
+    pub fn op(self, operator: impl Into<String>, value: impl fmt::Display) -> Filter {
+        let operator = operator.into();
+        let (negated, operator) = match operator.strip_prefix("not.") {
+            Some(operator) => (true, operator.to_owned()),
+            None => (false, operator),
+        };
+        let filter = self.condition(Operator::Named(operator), Operand::Text(value.to_string()));
+        if negated { !filter } else { filter }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_quoted_unless_it_is_a_plain_word_without_another_meaning() {
+        for (name, text) in [
+            ("id", "id"),
+            ("created_at", "created_at"),
+            ("limit", r#""limit""#),
+            ("or", r#""or""#),
+            ("on_conflict", r#""on_conflict""#),
+            ("a.b", r#""a.b""#),
+            ("not.eq", r#""not.eq""#),
+            ("a,b", r#""a,b""#),
+            ("a->b", r#""a->b""#),
+            (" id", r#"" id""#),
+            (r#"a"b"#, r#""a\"b""#),
+            (r"a\b", r#""a\\b""#),
+            ("größe", r#""größe""#),
+        ] {
+            assert_eq!(col(name).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn names_that_no_table_has_are_refused() {
+        assert!(col("").check().is_err());
+        assert!(col("a\0b").check().is_err());
+        assert!(col("*").check().is_err());
+        assert!(col("id").of("").check().is_err());
+        assert!(col("id").of("not").check().is_err());
+        assert!(col("data").text().check().is_err());
+        assert!(col("data").key("a\0").check().is_err());
+        assert!(col("data").key("").text().check().is_ok(), "JSON has empty keys");
+    }
+}

@@ -1,0 +1,271 @@
+//! What may have changed and is to be read again, and when.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::time::Instant;
+
+use super::record::{Key, Record};
+
+/// The least time between two reads: invalidations that come within it are read together. The first after a silence is
+/// read at once.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+/// While invalidations come all the time, the pause between reads doubles up to this, for single rows and for the table.
+const LONGEST_PAUSE: [Duration; 2] = [Duration::from_millis(400), Duration::from_secs(2)];
+/// The pause after a read is so many times as long as the read took, so that a watch spends little of the server's time.
+const COST: u32 = 10;
+/// No read costs a longer pause.
+const LONGEST_COST: Duration = Duration::from_secs(30);
+/// A broadcast can be ahead of the change it announces: a commit is sent to replicas, and to Realtime, a little before it can be read,
+/// and a read replica is behind. If the read after a broadcast brings no news, it is repeated once, after this time.
+const SECOND_READ: Duration = Duration::from_millis(500);
+/// With more rows than this to read, the table is read instead.
+const ROWS: usize = 200;
+
+/// Where something may have changed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Target {
+    Row(Key),
+    /// Anywhere in the table.
+    Table,
+}
+
+/// A read that is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Refetch {
+    due: Instant,
+    /// Whether it is repeated if it brings no news.
+    twice: bool,
+}
+
+/// What waits to be read again.
+#[derive(Debug, Default)]
+pub(super) struct Invalidations {
+    waiting: BTreeMap<Target, Refetch>,
+    /// When the last read began, and how long the next one waits after that.
+    last: Option<(Instant, Duration)>,
+}
+
+impl Target {
+    /// What a broadcast names: the row whose key is in its payload, or in the `record` or `old_record` of it, which is
+    /// how `realtime.broadcast_changes` writes them. Otherwise the whole table.
+    pub(super) fn of_broadcast(payload: Option<&str>, message_id: Option<&str>, key: &[String]) -> Self {
+        let Some(payload) = payload.and_then(Record::parse) else { return Self::Table };
+        let inner = |name: &str| Record::parse(payload.column(name)?.get())?.key(key);
+        // The database gives a payload without an `id` the message's own.
+        let is_the_messages = |column: &String| {
+            column == "id" && message_id.is_some() && payload.text_of("id").as_deref() == message_id
+        };
+        let own = || payload.key(key).filter(|_| !key.iter().any(is_the_messages));
+        inner("record").or_else(|| inner("old_record")).or_else(own).map_or(Self::Table, Self::Row)
+    }
+}
+
+impl Invalidations {
+    /// Something may have changed there. `twice`: the change may not be visible yet.
+    pub(super) fn add(&mut self, target: Target, twice: bool, now: Instant) {
+        let due = self.last.map_or(now, |(began, pause)| now.max(began + pause));
+        self.put(target, Refetch { due, twice });
+        if self.waiting.len() > ROWS {
+            let twice = self.waiting.values().any(|refetch| refetch.twice);
+            self.waiting.clear();
+            self.put(Target::Table, Refetch { due, twice });
+        }
+    }
+
+    /// A read brought no news, and is to be repeated.
+    pub(super) fn repeat(&mut self, target: Target, now: Instant) {
+        self.put(target, Refetch { due: now + SECOND_READ, twice: false });
+    }
+
+    /// One read serves all invalidations of a target: it is as soon, and repeated as surely, as any of them asks for.
+    fn put(&mut self, target: Target, refetch: Refetch) {
+        let waiting = self.waiting.entry(target).or_insert(refetch);
+        *waiting = Refetch { due: waiting.due.min(refetch.due), twice: waiting.twice || refetch.twice };
+    }
+
+    /// When to read next.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.waiting.values().map(|refetch| refetch.due).min()
+    }
+
+    /// Takes what is to be read now, each target with whether the read is repeated if it brings no news. The table contains its
+    /// rows.
+    pub(super) fn take(&mut self, now: Instant) -> Vec<(Target, bool)> {
+        let mut due: Vec<(Target, bool)> = Vec::new();
+        self.waiting.retain(|target, refetch| {
+            let waits = refetch.due > now;
+            if !waits {
+                due.push((target.clone(), refetch.twice));
+            }
+            waits
+        });
+        if due.is_empty() {
+            return due;
+        }
+        let is_table = due.iter().any(|(target, _)| *target == Target::Table);
+        let longest = LONGEST_PAUSE[usize::from(is_table)];
+        let pause = match self.last {
+            // The read before was not long ago: invalidations come all the time.
+            Some((began, pause)) if now < began + pause * 2 => (pause * 2).min(longest.max(pause)),
+            _ => SHORTEST_PAUSE,
+        };
+        self.last = Some((now, pause));
+        if is_table {
+            let twice = due.iter().any(|(_, twice)| *twice);
+            return vec![(Target::Table, twice)];
+        }
+        due
+    }
+
+    /// The reads that were [taken](Self::take) last took this long.
+    pub(super) fn cost(&mut self, took: Duration) {
+        if let Some((_, pause)) = &mut self.last {
+            *pause = (*pause).max((took * COST).min(LONGEST_COST));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn row(number: u64) -> Target {
+        Target::Row(Key::new(vec![number.to_string()]))
+    }
+
+    fn named_by(payload: &str, message_id: Option<&str>) -> Target {
+        Target::of_broadcast(Some(payload), message_id, &["id".to_owned()])
+    }
+
+    #[test]
+    fn a_payload_names_its_row_in_each_of_the_ways_that_databases_write() {
+        assert_eq!(named_by(r#"{"id": 7, "status": "QUEUED"}"#, Some("m")), row(7));
+        assert_eq!(named_by(r#"{"id": "m", "record": {"id": 7}, "old_record": null}"#, Some("m")), row(7));
+        assert_eq!(named_by(r#"{"id": "m", "record": null, "old_record": {"id": 7}}"#, Some("m")), row(7));
+        let pair = ["a".to_owned(), "b".to_owned()];
+        let key = Key::new(vec!["1".to_owned(), "x".to_owned()]);
+        assert_eq!(Target::of_broadcast(Some(r#"{"a":1,"b":"x"}"#), None, &pair), Target::Row(key));
+    }
+
+    #[test]
+    fn a_payload_without_a_key_names_the_table() {
+        assert_eq!(
+            named_by(r#"{"id": "m", "jobs": 3}"#, Some("m")),
+            Target::Table,
+            "that is the message's id"
+        );
+        for payload in [r#"{"jobs": 3}"#, r#"{"id": null}"#, "[]", "7", ""] {
+            assert_eq!(named_by(payload, Some("m")), Target::Table, "{payload}");
+        }
+        assert_eq!(Target::of_broadcast(None, None, &["id".to_owned()]), Target::Table, "bytes");
+    }
+
+    #[test]
+    fn the_first_invalidation_is_read_at_once_and_those_that_follow_together() {
+        let (mut invalidations, now) = (Invalidations::default(), Instant::now());
+        invalidations.add(row(1), true, now);
+        assert_eq!(invalidations.take(now), [(row(1), true)]);
+        for number in [2, 3, 2, 1] {
+            invalidations.add(row(number), number == 3, now + Duration::from_millis(number));
+        }
+        assert!(invalidations.take(now + SHORTEST_PAUSE / 2).is_empty(), "not yet");
+        assert_eq!(invalidations.due(), Some(now + SHORTEST_PAUSE));
+        assert_eq!(
+            invalidations.take(now + SHORTEST_PAUSE),
+            [(row(1), false), (row(2), false), (row(3), true)]
+        );
+        assert_eq!(invalidations.due(), None);
+    }
+
+    #[test]
+    fn a_new_invalidation_does_not_wait_for_the_second_read() {
+        let (mut invalidations, now) = (Invalidations::default(), Instant::now());
+        invalidations.add(row(1), true, now);
+        invalidations.take(now);
+        invalidations.repeat(row(1), now);
+        assert_eq!(invalidations.due(), Some(now + SECOND_READ));
+        invalidations.add(row(1), true, now);
+        assert_eq!(invalidations.take(now + SHORTEST_PAUSE), [(row(1), true)]);
+        assert_eq!(invalidations.due(), None);
+    }
+
+    #[test]
+    fn under_constant_invalidation_the_pauses_grow_and_with_the_cost_of_a_read_too() {
+        let reads_in_ten_seconds = |target: &Target, took: Duration| {
+            let (mut invalidations, start) = (Invalidations::default(), Instant::now());
+            let mut reads = 0;
+            for step in 0..1_000 {
+                let now = start + Duration::from_millis(10) * step;
+                invalidations.add(target.clone(), false, now);
+                if !invalidations.take(now).is_empty() {
+                    invalidations.cost(took);
+                    reads += 1;
+                }
+            }
+            reads
+        };
+        let cheap = Duration::from_millis(1);
+        assert!((7..=12).contains(&reads_in_ten_seconds(&Target::Table, cheap)));
+        assert!((20..=40).contains(&reads_in_ten_seconds(&row(1), cheap)));
+        assert!(reads_in_ten_seconds(&Target::Table, Duration::from_millis(500)) <= 3);
+        assert!(reads_in_ten_seconds(&row(1), Duration::from_millis(500)) <= 3);
+    }
+
+    #[test]
+    fn after_a_silence_the_pauses_are_short_again() {
+        let (mut invalidations, mut now) = (Invalidations::default(), Instant::now());
+        for _ in 0..10 {
+            invalidations.add(Target::Table, false, now);
+            now = invalidations.due().unwrap();
+            invalidations.take(now);
+        }
+        now += Duration::from_secs(10);
+        invalidations.add(Target::Table, false, now);
+        assert_eq!(invalidations.due(), Some(now));
+        invalidations.take(now);
+        invalidations.add(Target::Table, false, now);
+        assert_eq!(invalidations.due(), Some(now + SHORTEST_PAUSE));
+    }
+
+    proptest! {
+        /// Whatever comes when: each invalidated target is read after that and soon, reads keep their distance, and what
+        /// waits is bounded.
+        #[test]
+        fn no_invalidation_is_forgotten(steps in prop::collection::vec((0_u64..300, any::<bool>(), 0_u64..150), 1..600)) {
+            let longest = LONGEST_PAUSE[1];
+            let mut invalidations = Invalidations::default();
+            let mut now = Instant::now();
+            let mut owed: BTreeSet<Target> = BTreeSet::new();
+            let mut last_read: Option<Instant> = None;
+            let settle = |owed: &mut BTreeSet<Target>, taken: Vec<(Target, bool)>| {
+                for (target, _) in taken {
+                    match target {
+                        Target::Table => owed.clear(),
+                        row @ Target::Row(_) => { owed.remove(&row); }
+                    }
+                }
+            };
+            for (number, is_row, pass) in steps {
+                let target = if is_row { row(number) } else { Target::Table };
+                invalidations.add(target.clone(), true, now);
+                owed.insert(target);
+                now += Duration::from_millis(pass);
+                while let Some(due) = invalidations.due().filter(|due| *due <= now) {
+                    prop_assert!(last_read.is_none_or(|last| due.duration_since(last) >= SHORTEST_PAUSE));
+                    last_read = Some(due);
+                    let taken = invalidations.take(due);
+                    prop_assert!(taken.iter().all(|(_, twice)| *twice));
+                    settle(&mut owed, taken);
+                }
+                prop_assert!(invalidations.waiting.len() <= ROWS + 1);
+                prop_assert!(owed.is_empty() || invalidations.due().is_some_and(|due| due <= now + longest));
+            }
+            settle(&mut owed, invalidations.take(now + longest));
+            prop_assert!(owed.is_empty(), "{owed:?}");
+        }
+    }
+}
