@@ -9,7 +9,7 @@
 --
 -- What is weaker than with tendril_agent, because column grants are per role and users share this one:
 --   * A user can read the claim_token of own deployments (of no others). The trigger below still keeps users from writing
---     anything but a cancel, so the token is of no use to them.
+--     anything but a cancel or an approval, so the token is of no use to them.
 --   * An agent can read clusters.user_id and all columns of its cluster's logs.
 -- What stays as strong: whose rows one sees, what agents write, what users write, the state machine, revocation, and that
 -- an agent neither queues deployments nor touches clusters: those policies ask for auth.uid(), which is no user's.
@@ -29,29 +29,35 @@ grant execute on function tendril.is_agent() to service_role, tendril_agent;
 grant execute on function tendril.is_agent(), tendril.agent_cluster_id() to authenticated;
 
 grant select (claim_token),
-      update (status, phase, claim_token, claimed_by, plan_summary, plan_sha256, cost, cost_status, outputs, log_count,
-              error_code, error_message, template_commit)
+      update (status, phase, claim_token, claimed_by, template_commit, plan_summary, plan_sha256, applied, cost, cost_status,
+              outputs, log_count, error_code, error_message)
   on public.deployments to authenticated;
 grant insert (deployment_id, attempt, seq, stream, log_chunk, ts) on public.deployment_logs to authenticated;
-grant execute on function public.agent_heartbeat(text, uuid[], text), public.agent_offline(text),
-    public.agent_wants_broadcasts() to authenticated;
+grant execute on function public.agent_heartbeat(text, uuid[], text, text, text), public.agent_offline(text),
+    public.agent_wants_broadcasts(), public.agent_publish_templates(jsonb), public.agent_stack_applied(uuid, uuid, integer, text, text),
+    public.agent_hold_state(text, text, text, timestamptz), public.agent_release_state(text, text),
+    public.agent_store_changes(uuid, uuid, jsonb), public.agent_report_changes(uuid, uuid, jsonb) to authenticated;
 
 create policy "An agent as authenticated reads its own cluster" on public.clusters
   for select to authenticated
   using ((select tendril.is_agent()) and id = (select tendril.agent_cluster_id()));
 create policy "An agent as authenticated reads deployments of its cluster" on public.deployments
   for select to authenticated
-  using ((select tendril.is_agent()) and cluster_id = (select tendril.agent_cluster_id()));
+  using ((select tendril.is_agent()) and cluster_id = (select tendril.agent_cluster_id())
+    and id = coalesce((select tendril.claimed_deployment_id()), id));
 create policy "An agent as authenticated works on deployments of its cluster" on public.deployments
   for update to authenticated
-  using ((select tendril.is_agent()) and cluster_id = (select tendril.agent_cluster_id()))
-  with check ((select tendril.is_agent()) and cluster_id = (select tendril.agent_cluster_id()));
+  using ((select tendril.is_agent()) and cluster_id = (select tendril.agent_cluster_id())
+    and id = coalesce((select tendril.claimed_deployment_id()), id))
+  with check ((select tendril.is_agent()) and cluster_id = (select tendril.agent_cluster_id())
+    and id = coalesce((select tendril.claimed_deployment_id()), id));
 create policy "An agent as authenticated sees which chunks are stored" on public.deployment_logs
   for select to authenticated
   using (
     (select tendril.is_agent())
     and (select d.cluster_id from public.deployments d where d.id = deployment_logs.deployment_id)
       = (select tendril.agent_cluster_id())
+    and deployment_id = coalesce((select tendril.claimed_deployment_id()), deployment_id)
   );
 create policy "An agent as authenticated appends logs" on public.deployment_logs
   for insert to authenticated
@@ -59,35 +65,38 @@ create policy "An agent as authenticated appends logs" on public.deployment_logs
     select from public.deployments d
     where d.id = deployment_logs.deployment_id
       and d.cluster_id = (select tendril.agent_cluster_id())
+      and d.id = coalesce((select tendril.claimed_deployment_id()), d.id)
       and deployment_logs.attempt between 1 and d.attempt
   ));
 
--- Broadcast intake: to hear of its cluster, and not to speak.
-do $$
-begin
-  if to_regclass('realtime.messages') is not null then
-    execute $policy$
-      create policy "An agent as authenticated hears of its cluster" on realtime.messages
-        for select to authenticated
-        using (extension = 'broadcast' and (select tendril.is_agent())
-          and (select realtime.topic()) = 'cluster:' || (select tendril.agent_cluster_id()))
-    $policy$;
-  end if;
-end
-$$;
+create policy "An agent as authenticated reads stacks of its cluster" on public.stacks
+  for select to authenticated
+  using ((select tendril.is_agent()) and cluster_id = (select tendril.agent_cluster_id())
+    and (select tendril.claimed_deployment_id()) is null);
+create policy "An agent as authenticated reads agents of its cluster" on public.agents
+  for select to authenticated
+  using ((select tendril.is_agent()) and cluster_id = (select tendril.agent_cluster_id())
+    and (select tendril.claimed_deployment_id()) is null);
+create policy "An agent as authenticated reads templates of its cluster" on public.cluster_templates
+  for select to authenticated
+  using ((select tendril.is_agent()) and cluster_id = (select tendril.agent_cluster_id())
+    and (select tendril.claimed_deployment_id()) is null);
+
+-- Broadcasts: to hear of its cluster, and not to speak.
+select tendril.install_broadcasts();
 
 -- Users share the column grants of agents now; this keeps them, and agents, to what was theirs before.
 create function tendril.keep_to_own_columns() returns trigger
 language plpgsql set search_path = '' as $$
 begin
-  if current_user = 'authenticated' and (
-    case when tendril.is_agent() then new.cancel_requested_at is distinct from old.cancel_requested_at
-    else to_jsonb(new) - 'cancel_requested_at' <> to_jsonb(old) - 'cancel_requested_at'
-      or coalesce(current_setting('tendril.shown_token', true), '') <> '' end
-  ) then
-    raise exception using
-      errcode = '42501',
-      message = case when tendril.is_agent() then 'an agent does not ask to cancel' else 'a user writes only cancel_requested_at' end;
+  if current_user <> 'authenticated' then
+    return new;
+  elsif tendril.is_agent() then
+    if tendril.without_acts(new, old) is distinct from new then
+      raise exception using errcode = '42501', message = 'an agent neither cancels nor approves';
+    end if;
+  elsif tendril.without_acts(new, old) is distinct from old or coalesce(current_setting('tendril.shown_token', true), '') <> '' then
+    raise exception using errcode = '42501', message = 'a user cancels and approves, and writes nothing else';
   end if;
   return new;
 end

@@ -3,7 +3,7 @@ begin;
 create schema if not exists extensions;
 create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
-select plan(26);
+select plan(31);
 
 -- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` says who
 -- speaks next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
@@ -94,7 +94,16 @@ select is(pg_temp.try($$insert into deployment_logs (deployment_id, attempt, seq
 call pg_temp.act_as_agent('c1');
 select is(pg_temp.try($$update deployments set status = 'SUCCESS', claim_token = pg_temp.id('01') where id = pg_temp.id('d1')$$), 'rows: 1', 'an agent ends its job');
 
--- Broadcast intake.
+-- Functions and the other tables.
+select is(pg_temp.try($$select agent_publish_templates('[]')$$), 'rows: 1', 'an agent publishes its templates');
+select is(pg_temp.list('select count(*) from agents'), '(1)', 'it sees the agents of its cluster');
+call pg_temp.act_as('alice');
+select is(pg_temp.try($$select agent_publish_templates('[]')$$), 'TD003', 'a user publishes none');
+select is(pg_temp.try($$update deployments set approved_plan = repeat('a', 64) where id = pg_temp.id('d1')$$), 'TD005', 'a user approves, if there is a plan');
+call pg_temp.act_as_agent('c1');
+select is(pg_temp.try($$update deployments set approved_plan = repeat('a', 64) where id = pg_temp.id('d1')$$), '42501', 'an agent does not');
+
+-- Broadcasts.
 create function pg_temp.hears(topic text) returns text language plpgsql as $$
 declare
   probes uuid[];

@@ -69,7 +69,7 @@ insert into deployments (id, cluster_id, config_snapshot) values (pg_temp.id('da
 call pg_temp.act_as('agent c1');
 call pg_temp.run($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('11'), claimed_by = 'replica' where id = pg_temp.id('da')$$);
 
--- What it cannot do. Nothing beside the three tables and the three functions.
+-- What it cannot do. Nothing beside its tables and functions.
 select is(pg_temp.try('select id from auth.users'), '42501', 'an agent cannot read users');
 select is(pg_temp.try('select api_key_hash_next from clusters'), '42501', 'an agent cannot read the next key''s hash');
 select is(pg_temp.try('select 1 from tendril.cluster_keys'), '42501', 'an agent cannot read what is known of keys');
@@ -79,7 +79,7 @@ select is((select string_agg(c.oid::regclass::text, ' ' order by c.oid::regclass
     and has_schema_privilege('tendril_agent', c.relnamespace, 'USAGE')
     and (has_any_column_privilege('tendril_agent', c.oid, 'SELECT, INSERT, UPDATE') or has_table_privilege('tendril_agent', c.oid, 'DELETE, TRUNCATE'))
     and not exists (select from pg_depend e where e.objid = c.oid and e.deptype = 'e')),
-  'clusters deployment_logs deployments', 'an agent reaches three tables and no other');
+  'agents claimable_deployments cluster_status cluster_templates clusters deployment_logs deployments stacks', 'what an agent reaches, and nothing else');
 select is(has_schema_privilege('tendril_agent', s, 'CREATE'), false, format('an agent makes nothing in schema %s', s)) from unnest(array['public', 'tendril']) as s;
 select is((select string_agg(rolname, ' ') from pg_roles where rolname in ('authenticated', 'service_role', 'postgres', 'authenticator') and pg_has_role('tendril_agent', oid, 'MEMBER')),
   null, 'an agent cannot become a user, nor service_role');

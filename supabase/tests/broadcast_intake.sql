@@ -111,7 +111,7 @@ call pg_temp.act_as('agent c1');
 select is(pg_temp.list('select agent_wants_broadcasts()'),
   '("{""event"": ""deployment"", ""topic"": ""cluster:00000000-0000-4000-8000-0000000000c1"", ""seconds"": 86400}")', 'an agent asks, and is told where to listen');
 select is(pg_temp.try('select agent_wants_broadcasts()'), 'rows: 1', 'twice is harmless');
-select is((select wanted_until from tendril.broadcast_wishes where cluster_id = pg_temp.id('c1')), now() + interval '1 day', 'the wish ends after a day');
+select is((select expires_at from tendril.broadcast_requests where cluster_id = pg_temp.id('c1')), now() + interval '1 day', 'the wish ends after a day');
 call pg_temp.act_as('agent c9');
 select is(pg_temp.try('select agent_wants_broadcasts()'), 'TD004', 'a revoked agent does not ask');
 call pg_temp.act_as('agent');
@@ -125,11 +125,11 @@ select is(pg_temp.try('select agent_wants_broadcasts()'), '42501', 'anon does no
 create function pg_temp.looks(who text) returns text language plpgsql as $$
 begin
   call pg_temp.act_as(who);
-  return pg_temp.try('select from tendril.broadcast_wishes');
+  return pg_temp.try('select from tendril.broadcast_requests');
 end
 $$;
 select is(pg_temp.looks(who), '42501', who || ' does not see who asked') from unnest(array['agent c1', 'alice', 'anon', 'service_role']) as who;
-select is((select count(*)::int from tendril.broadcast_wishes), 1, 'one cluster asked');
+select is((select count(*)::int from tendril.broadcast_requests), 1, 'one cluster asked');
 
 -- What is told.
 call pg_temp.act_as('alice');
@@ -162,10 +162,10 @@ select is(pg_temp.queue('c1', 'd4'), 'rows: 1', 'a job is queued');
 call pg_temp.act_as('agent c1');
 select is(pg_temp.change('d4', $$status = 'PROCESSING', claim_token = pg_temp.id('02')$$), 'rows: 1', 'and claimed');
 select isnt(pg_temp.news(), 'nothing', 'both are told');
-update deployments set lease_expires_at = now() - interval '1 second' where id = pg_temp.id('d4');
+update tendril.leases set heard_at = now() - interval '61 seconds' where deployment_id = pg_temp.id('d4');
 select is(pg_temp.try('select agent_heartbeat(''1'')'), 'rows: 1', 'its agent is lost');
 select is(pg_temp.news(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d4", "status": "QUEUED", "attempt": 1}', 'it is queued again, and told');
-update tendril.broadcast_wishes set wanted_until = now();
+update tendril.broadcast_requests set expires_at = now();
 call pg_temp.act_as('alice');
 select is(pg_temp.queue('c1', 'd5'), 'rows: 1', 'a job is queued after the wish ended');
 select is(pg_temp.news(), 'nothing', 'nobody is told');
@@ -198,7 +198,7 @@ select is((select string_agg(roleid::regrole::text, ' ') from pg_auth_members wh
 select is((select count(*)::int from pg_policies where schemaname = 'realtime' and tablename = 'messages' and 'tendril_agent' = any (roles) and cmd <> 'SELECT'), 0, 'its one policy there is to read');
 
 -- A broadcast that fails is a warning.
-update tendril.broadcast_wishes set wanted_until = now() + interval '1 day';
+update tendril.broadcast_requests set expires_at = now() + interval '1 day';
 create function pg_temp.without_send() returns boolean language plpgsql as $$
 begin
   alter function realtime.send(jsonb, text, text, boolean) rename to send_away;

@@ -89,17 +89,17 @@ select is((select count(*)::int from tendril.cluster_keys c, keys k where strpos
 select is((select api_key_hash_next from clusters where id = pg_temp.id('c1')), null, 'there is no next key');
 select is(pg_temp.key_of('create_cluster_key', 'c1'), 'TD007', 'a second first key is refused');
 select is(pg_temp.key_of('promote_cluster_key', 'c1'), 'TD007', 'without a next key nothing is promoted');
-select is(pg_temp.key_of('create_cluster_key', 'c3'), 'TD006', 'nobody makes a key of another''s cluster');
-select is(pg_temp.key_of('create_cluster_key', 'ff'), 'TD006', 'nor of none');
+select is(pg_temp.key_of('create_cluster_key', 'c3'), 'TD008', 'nobody makes a key of another''s cluster');
+select is(pg_temp.key_of('create_cluster_key', 'ff'), 'TD008', 'nor of none');
 select is(pg_temp.key_of('create_cluster_key', 'c9'), 'TD004', 'nor of a revoked one');
-select is(pg_temp.ask('public.create_cluster_key(null)'), 'TD006', 'nor of null');
+select is(pg_temp.ask('public.create_cluster_key(null)'), 'TD008', 'nor of null');
 select isnt(pg_temp.status('c1', '{current,created_at}'), 'null', 'the owner sees when the key was made');
 select is(pg_temp.status('c1', '{current,last_used_at}'), 'null', 'and that it was not used yet');
-select is(pg_temp.status('c3', '{current}'), 'TD006', 'and nothing of another''s');
+select is(pg_temp.status('c3', '{current}'), 'TD008', 'and nothing of another''s');
 
 -- Another user.
 call pg_temp.act_as('bob');
-select is(pg_temp.key_of(f, 'c1'), 'TD006', 'another user is refused: ' || f)
+select is(pg_temp.key_of(f, 'c1'), 'TD008', 'another user is refused: ' || f)
 from unnest(array['create_cluster_key', 'rotate_cluster_key', 'promote_cluster_key', 'revoke_cluster_key', 'cluster_key_status']) as f;
 select is((select api_key_hash from clusters where id = pg_temp.id('c1')), (select tendril.key_hash(key) from keys where name = 'first'), 'and changes nothing');
 

@@ -73,7 +73,7 @@ select is(pg_temp.try($$insert into clusters (user_id, name) values (pg_temp.id(
 select is(pg_temp.try($$insert into clusters (name, status) values ('x', 'ONLINE')$$), '42501', 'a user cannot say that a cluster is ONLINE');
 select is(pg_temp.try($$update clusters set status = 'ONLINE'$$), '42501', 'a user cannot change a status');
 select is(pg_temp.try($$update clusters set user_id = pg_temp.id('0b')$$), '42501', 'a user cannot give a cluster away');
-select is(pg_temp.try($$update clusters set last_seen_at = now()$$), '42501', 'a user cannot forge a heartbeat');
+select is(pg_temp.try($$update agents set last_seen_at = now()$$), '42501', 'a user cannot forge a heartbeat');
 select is(pg_temp.try($$update clusters set name = 'renamed', api_key_hash_next = repeat('b', 64) where id = pg_temp.id('c1')$$), 'rows: 1', 'a user renames a cluster and sets its next key');
 select is(pg_temp.try($$update clusters set name = 'mine now' where id = pg_temp.id('c3')$$), 'rows: 0', 'a user cannot change the cluster of another');
 select is(pg_temp.try('delete from clusters'), '42501', 'a user cannot delete clusters');

@@ -5,7 +5,7 @@ create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
 select plan(5);
 
-select cmp_ok(contract_version(), '>=', 2, 'the database says which contract it holds');
+select cmp_ok(contract_version(), '>=', 3, 'the database says which contract it holds');
 select is((select string_agg(r.rolname, ' ' order by r.rolname) from pg_roles r
   where r.rolname in ('anon', 'authenticated', 'service_role', 'tendril_agent') and has_function_privilege(r.oid, 'public.contract_version()', 'EXECUTE')),
   'authenticated service_role tendril_agent', 'who may ask for it');
@@ -21,7 +21,7 @@ set local role tendril_agent;
 insert into answer select public.agent_heartbeat('1');
 reset role;
 select is((select body -> 'contract' from answer), to_jsonb(contract_version()), 'an agent hears it at each heartbeat');
-select is((select array_agg(key order by key) from answer, jsonb_object_keys(body) as key), array['claims', 'cluster', 'contract', 'now', 'reaped'], 'beside all that it heard before');
+select is((select array_agg(key order by key) from answer, jsonb_object_keys(body) as key), array['broadcast', 'claims', 'cluster', 'contract', 'now', 'queued', 'reaped', 'reaper', 'refused'], 'beside all that it heard before');
 
 select * from finish();
 rollback;

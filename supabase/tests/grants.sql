@@ -12,26 +12,26 @@ create function pg_temp.columns(relation text, role text, privilege text) return
 $$;
 
 -- clusters
-select is(pg_temp.columns('clusters', 'authenticated', 'SELECT'), 'id user_id name status agent_version last_seen_at revoked_at created_at', 'clusters: what a user reads');
-select is(pg_temp.columns('clusters', 'authenticated', 'INSERT'), 'id user_id name api_key_hash api_key_hash_next', 'clusters: what a user inserts');
-select is(pg_temp.columns('clusters', 'authenticated', 'UPDATE'), 'name api_key_hash api_key_hash_next revoked_at', 'clusters: what a user updates');
-select is(pg_temp.columns('clusters', 'tendril_agent', 'SELECT'), 'id name status agent_version last_seen_at revoked_at created_at', 'clusters: what an agent reads');
+select is(pg_temp.columns('clusters', 'authenticated', 'SELECT'), 'id user_id name status agent_version retention_days revoked_at created_at', 'clusters: what a user reads');
+select is(pg_temp.columns('clusters', 'authenticated', 'INSERT'), 'id user_id name api_key_hash api_key_hash_next retention_days', 'clusters: what a user inserts');
+select is(pg_temp.columns('clusters', 'authenticated', 'UPDATE'), 'name api_key_hash api_key_hash_next retention_days revoked_at', 'clusters: what a user updates');
+select is(pg_temp.columns('clusters', 'tendril_agent', 'SELECT'), 'id name status agent_version retention_days revoked_at created_at', 'clusters: what an agent reads');
 select is(pg_temp.columns('clusters', 'tendril_agent', 'INSERT'), 'none', 'clusters: an agent inserts nothing');
 select is(pg_temp.columns('clusters', 'tendril_agent', 'UPDATE'), 'none', 'clusters: an agent updates nothing');
 select is(pg_temp.columns('clusters', 'anon', p), 'none', 'clusters: anon has no ' || p) from unnest(array['SELECT', 'INSERT', 'UPDATE']) as p;
 
 -- deployments
 select is(pg_temp.columns('deployments', 'authenticated', 'SELECT'),
-  'id cluster_id config_snapshot status phase attempt claimed_by claimed_at lease_expires_at cancel_requested_at created_at started_at finished_at plan_summary cost cost_status outputs log_count error_code error_message plan_sha256 approved_plan approved_at template_commit',
+  'id cluster_id config_snapshot state_key queue_order status phase attempt claimed_by claimed_at queue_expires_at cancel_requested_at cancelled_by cancel_comment created_at started_at finished_at template_commit plan_summary plan_sha256 approval_expires_at approved_plan approved_at approved_by approval_comment applied cost cost_status outputs log_count error_code error_message',
   'deployments: a user reads everything but the claim token');
 select is(pg_temp.columns('deployments', 'authenticated', 'INSERT'), 'id cluster_id config_snapshot status', 'deployments: what a user inserts');
-select is(pg_temp.columns('deployments', 'authenticated', 'UPDATE'), 'cancel_requested_at approved_plan', 'deployments: what a user updates');
+select is(pg_temp.columns('deployments', 'authenticated', 'UPDATE'), 'cancel_requested_at cancel_comment approved_plan approval_comment', 'deployments: what a user updates');
 select is(pg_temp.columns('deployments', 'tendril_agent', 'SELECT'),
-  'id cluster_id config_snapshot status phase attempt claim_token claimed_by claimed_at lease_expires_at cancel_requested_at created_at started_at finished_at plan_summary cost cost_status outputs log_count error_code error_message plan_sha256 approved_plan approved_at template_commit',
+  'id cluster_id config_snapshot state_key queue_order status phase attempt claim_token claimed_by claimed_at queue_expires_at cancel_requested_at cancelled_by cancel_comment created_at started_at finished_at template_commit plan_summary plan_sha256 approval_expires_at approved_plan approved_at approved_by approval_comment applied cost cost_status outputs log_count error_code error_message',
   'deployments: an agent reads all');
 select is(pg_temp.columns('deployments', 'tendril_agent', 'INSERT'), 'none', 'deployments: an agent inserts nothing');
 select is(pg_temp.columns('deployments', 'tendril_agent', 'UPDATE'),
-  'status phase claim_token claimed_by plan_summary cost cost_status outputs log_count error_code error_message plan_sha256 template_commit', 'deployments: what an agent updates');
+  'status phase claim_token claimed_by template_commit plan_summary plan_sha256 applied cost cost_status outputs log_count error_code error_message', 'deployments: what an agent updates');
 select is(pg_temp.columns('deployments', 'anon', p), 'none', 'deployments: anon has no ' || p) from unnest(array['SELECT', 'INSERT', 'UPDATE']) as p;
 
 -- deployment_logs
@@ -73,7 +73,7 @@ select ok((select pg_has_role('authenticator', 'tendril_agent', 'MEMBER')), 'the
 -- Row level security.
 select is((select bool_and(relrowsecurity) from pg_class where oid in ('clusters'::regclass, 'deployments'::regclass, 'deployment_logs'::regclass)), true, 'row level security is on');
 select policies_are('public', 'clusters', array['A user reads own clusters', 'A user adds own clusters', 'A user changes own clusters', 'An agent reads its own cluster']);
-select policies_are('public', 'deployments', array['A user reads deployments of own clusters', 'A user queues deployments on own live clusters', 'A user cancels deployments of own clusters',
+select policies_are('public', 'deployments', array['A user reads deployments of own clusters', 'A user queues deployments on own live clusters', 'A user approves and cancels deployments of own clusters',
   'An agent reads deployments of its cluster', 'An agent works on deployments of its cluster']);
 select policies_are('public', 'deployment_logs', array['A user reads logs of own deployments', 'An agent sees which chunks of its cluster are stored', 'An agent appends logs to attempts of its cluster']);
 select is((select count(*)::int from pg_policies where schemaname = 'public' and tablename in ('clusters', 'deployments', 'deployment_logs')

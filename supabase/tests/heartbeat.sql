@@ -97,7 +97,7 @@ select is(pg_temp.try('select agent_offline()'), 'TD004', 'at its good-bye too')
 -- The cluster.
 call pg_temp.act_as('agent c1');
 select is(pg_temp.try($$select agent_heartbeat('0.1.0')$$), 'rows: 1', 'an agent has a heartbeat');
-select is((select row(status, agent_version, last_seen_at)::text from clusters where id = pg_temp.id('c1')), row('ONLINE', '0.1.0', now())::text, 'its cluster is ONLINE');
+select is((select row(status, agent_version, last_seen_at)::text from clusters join cluster_status using (id, status) where id = pg_temp.id('c1')), row('ONLINE', '0.1.0', now())::text, 'its cluster is ONLINE');
 select is((select status from clusters where id = pg_temp.id('c2')), 'PENDING', 'others are not');
 select is(pg_temp.try('select agent_offline()'), 'rows: 1', 'an agent says good-bye');
 select is((select status from clusters where id = pg_temp.id('c1')), 'OFFLINE', 'its cluster is OFFLINE');
@@ -105,6 +105,7 @@ select is(pg_temp.try($$select agent_heartbeat(repeat('x', 1000), null)$$), 'row
 select is((select status || length(agent_version) from clusters where id = pg_temp.id('c1')), 'ONLINE100', 'back ONLINE, the version cut');
 
 -- Several agents.
+call pg_temp.run('select agent_offline()');
 select is(pg_temp.try($$select agent_heartbeat('1', '{}', 'a')$$), 'rows: 1', 'an agent says its name');
 select is(pg_temp.try($$select agent_heartbeat('1', '{}', 'b')$$), 'rows: 1', 'so does another');
 select is(pg_temp.try($$select agent_offline('a')$$), 'rows: 1', 'one of them says good-bye');
@@ -113,13 +114,13 @@ select is(pg_temp.try($$select agent_offline('b')$$), 'rows: 1', 'the other one 
 select is((select status from clusters where id = pg_temp.id('c1')), 'OFFLINE', 'now it is OFFLINE');
 call pg_temp.run($$select agent_heartbeat('1', '{}', 'a')$$);
 call pg_temp.run($$select agent_heartbeat('1', '{}', repeat('b', 1000))$$);
-select is((select max(length(name)) from tendril.agents), 200, 'a long name is cut');
-update tendril.agents set seen_at = now() - interval '61 seconds' where name <> 'a';
+select is((select max(length(name)) from agents), 200, 'a long name is cut');
+update agents set last_seen_at = now() - interval '131 seconds' where name <> 'a';
 select is(pg_temp.try($$select agent_offline('a')$$), 'rows: 1', 'an agent that fell silent');
 select is((select status from clusters where id = pg_temp.id('c1')), 'OFFLINE', 'keeps no cluster ONLINE');
-update tendril.agents set seen_at = now() - interval '2 hours';
+update agents set last_seen_at = now() - interval '2 days';
 call pg_temp.run($$select agent_heartbeat('0.1.0', '{}', 'c')$$);
-select is((select string_agg(name, ' ') from tendril.agents), 'c', 'and is forgotten');
+select is((select string_agg(name, ' ') from agents), 'c', 'and is forgotten');
 
 -- The claims: d1 and d2 run, d3 is asked to cancel, d4 is finished, d5 is queued, d7 belongs to another cluster.
 call pg_temp.run($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('1' || right(id::text, 1)) where id between pg_temp.id('d1') and pg_temp.id('d4')$$);
@@ -129,9 +130,7 @@ call pg_temp.act_as('agent c2');
 call pg_temp.run($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('17') where id = pg_temp.id('d7')$$);
 call pg_temp.act_as('alice');
 call pg_temp.run($$update deployments set cancel_requested_at = now() where id = pg_temp.id('d3')$$);
-alter table deployments disable trigger b_enforce_state;
-update deployments set lease_expires_at = now() - interval '1 second' where status = 'PROCESSING';
-alter table deployments enable trigger b_enforce_state;
+update tendril.leases set heard_at = now() - interval '11 minutes';
 
 call pg_temp.act_as('agent c1');
 create temp table answer (body jsonb);
@@ -142,23 +141,21 @@ select is((select body -> 'cluster' from answer), jsonb_build_object('id', pg_te
 select is((select body -> 'reaped' from answer), '0', 'and that nothing was reaped: a late heartbeat saves its claims');
 select is((select jsonb_array_length(body -> 'claims') from answer), 6, 'one answer for each claim');
 select is((select body #> '{claims,0}' from answer), jsonb_build_object('claim_token', pg_temp.id('11'), 'deployment_id', pg_temp.id('d1'), 'mine', true,
-  'cancel_requested', false, 'lease_expires_at', now() + interval '60 seconds', 'status', 'PROCESSING', 'phase', 'CLAIMED'), 'a running job: the lease is a minute again');
+  'cancel_requested', false, 'lease_expires_at', now() + interval '60 seconds', 'status', 'PROCESSING', 'phase', 'CLAIMED', 'approved_plan', null, 'approval_expires_at', null), 'a running job: the lease is a minute again');
 select is((select body #> '{claims,1,lease_expires_at}' from answer), to_jsonb(now() + interval '10 minutes'), 'during apply it is ten minutes again');
 select is((select body #> '{claims,2,cancel_requested}' from answer), 'true', 'a cancel is passed on');
 select is((select body #> '{claims,2,mine}' from answer), 'true', 'and the job is still held');
 select is((select body #> '{claims,3}' from answer), jsonb_build_object('claim_token', pg_temp.id('14'), 'deployment_id', pg_temp.id('d4'), 'mine', false,
-  'cancel_requested', false, 'lease_expires_at', null, 'status', 'SUCCESS', 'phase', 'CLAIMED'), 'a finished job is not held any more');
+  'cancel_requested', false, 'lease_expires_at', null, 'status', 'SUCCESS', 'phase', 'CLAIMED', 'approved_plan', null, 'approval_expires_at', null), 'a finished job is not held any more');
 select is((select body #> '{claims,4}' from answer), jsonb_build_object('claim_token', pg_temp.id('17'), 'deployment_id', null, 'mine', false,
-  'cancel_requested', false, 'lease_expires_at', null, 'status', null, 'phase', null), 'a claim of another cluster is not known');
+  'cancel_requested', false, 'lease_expires_at', null, 'status', null, 'phase', null, 'approved_plan', null, 'approval_expires_at', null), 'a claim of another cluster is not known');
 select is((select body #> '{claims,5,mine}' from answer), 'false', 'nor is a token that nobody used');
-select is((select lease_expires_at from deployments where id = pg_temp.id('d1')), now() + interval '60 seconds', 'the lease is extended in the table');
-select is((select lease_expires_at from deployments where id = pg_temp.id('d7')), now() - interval '1 second', 'that of another cluster is not');
-select is((select lease_expires_at from deployments where id = pg_temp.id('d4')), null, 'a finished job has no lease');
+select is((select heard_at from tendril.leases where deployment_id = pg_temp.id('d1')), now(), 'the lease is extended in the table');
+select is((select heard_at from tendril.leases where deployment_id = pg_temp.id('d7')), now() - interval '11 minutes', 'that of another cluster is not');
+select is((select heard_at from tendril.leases where deployment_id = pg_temp.id('d4')), null, 'a finished job has no lease');
 
 -- A heartbeat reaps its own cluster, and no other.
-alter table deployments disable trigger b_enforce_state;
-update deployments set lease_expires_at = now() - interval '1 second' where status = 'PROCESSING';
-alter table deployments enable trigger b_enforce_state;
+update tendril.leases set heard_at = now() - interval '11 minutes';
 truncate answer;
 call pg_temp.run($$insert into answer select agent_heartbeat('0.1.0', array[pg_temp.id('12'), pg_temp.id('13')])$$);
 select is((select body -> 'reaped' from answer), '1', 'the job that no heartbeat names is reaped');

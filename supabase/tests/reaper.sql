@@ -68,13 +68,8 @@ call pg_temp.run($$update deployments set status = 'PROCESSING', claim_token = p
 call pg_temp.run($$update deployments set phase = 'PLAN', plan_summary = '{"add": 1}', log_count = 4, claim_token = pg_temp.id('11') where id = pg_temp.id('d1')$$);
 call pg_temp.run($$update deployments set phase = 'APPLY', claim_token = pg_temp.id('12') where id = pg_temp.id('d2')$$);
 call pg_temp.run($$update deployments set phase = 'DESTROY', claim_token = pg_temp.id('15') where id = pg_temp.id('d5')$$);
--- The trigger binds the owner too; time passes only with it switched off.
-create procedure pg_temp.silence(short text, since interval) language plpgsql as $$
-begin
-  alter table public.deployments disable trigger b_enforce_state;
-  update public.deployments set lease_expires_at = now() + tendril.lease_length(phase) - since where id = pg_temp.id(short);
-  alter table public.deployments enable trigger b_enforce_state;
-end
+create procedure pg_temp.silence(short text, since interval) language sql as $$
+  update tendril.leases set heard_at = now() - since where deployment_id = pg_temp.id(short)
 $$;
 create function pg_temp.state(short text) returns text language sql as $$
   select concat_ws(' ', status, phase, attempt, error_code) from public.deployments where id = pg_temp.id(short)
@@ -96,7 +91,7 @@ select is(reap_lost_agents() ->> 'reaped', '0', '59 s of silence are no loss');
 call pg_temp.silence('d1', '61 seconds');
 select is(reap_lost_agents() ->> 'reaped', '1', '61 s are');
 select is(pg_temp.state('d1'), 'QUEUED 1', 'before apply began the job is queued again');
-select is((select row(claim_token, claimed_by, claimed_at, started_at, lease_expires_at, plan_summary, log_count)::text from deployments where id = pg_temp.id('d1')),
+select is((select row(claim_token, claimed_by, claimed_at, started_at, (select heard_at from tendril.leases where deployment_id = d.id), plan_summary, log_count)::text from deployments d where id = pg_temp.id('d1')),
   '(,,,,,,0)', 'as if it was never claimed');
 call pg_temp.act_as('agent c1');
 select is(pg_temp.try($$update deployments set phase = 'APPLY', claim_token = pg_temp.id('11') where id = pg_temp.id('d1')$$), 'TD001', 'the lost agent cannot go on');
@@ -117,7 +112,7 @@ select is(reap_lost_agents() ->> 'reaped', '0', '59 s of silence during apply ar
 call pg_temp.silence('d2', '61 seconds');
 select is(reap_lost_agents() ->> 'reaped', '1', 'after 61 s during apply the doubt is shown');
 select is(pg_temp.state('d2'), 'PROCESSING UNKNOWN 1', 'as phase UNKNOWN');
-select is((select lease_expires_at from deployments where id = pg_temp.id('d2')), now() + interval '9 minutes' - interval '1 second', 'the lease goes on');
+select is((select heard_at from tendril.leases where deployment_id = pg_temp.id('d2')), now() - interval '61 seconds', 'the lease goes on');
 select is(reap_lost_agents() ->> 'reaped', '0', 'which is shown once');
 call pg_temp.run($$update deployments set phase = 'OUTPUT', claim_token = pg_temp.id('12') where id = pg_temp.id('d2')$$);
 select is(pg_temp.state('d2'), 'PROCESSING OUTPUT 1', 'an agent that comes back goes on');
@@ -160,29 +155,36 @@ call pg_temp.act_as('service_role');
 call pg_temp.silence('d7', '601 seconds');
 select is(pg_temp.try($$update deployments set status = 'QUEUED' where id = pg_temp.id('d7')$$), 'TD002', 'a lost job is not queued again once apply began');
 alter table deployments disable trigger b_enforce_state;
-update deployments set attempt = 2, lease_expires_at = now() - interval '1 second' where id = pg_temp.id('d8');
+update deployments set attempt = 2 where id = pg_temp.id('d8');
 alter table deployments enable trigger b_enforce_state;
+call pg_temp.silence('d8', '61 seconds');
 select is(pg_temp.try($$update deployments set status = 'QUEUED' where id = pg_temp.id('d8')$$), 'TD002', 'nor after its second attempt');
 alter table deployments disable trigger b_enforce_state;
 update deployments set phase = 'APPROVAL' where id = pg_temp.id('d8');
 alter table deployments enable trigger b_enforce_state;
+call pg_temp.silence('d8', '601 seconds');
 select is(reap_lost_agents() ->> 'reaped', '3', 'the reaper knows what to do with them');
 select is(pg_temp.state('d8'), 'QUEUED 2', 'a plan that waits for approval is made again, however often its agent goes');
 call pg_temp.act_as('agent c1');
 call pg_temp.run($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('26') where id = pg_temp.id('d6')$$);
 alter table deployments disable trigger b_enforce_state;
-update deployments set attempt = 1, lease_expires_at = now() - interval '1 second' where id = pg_temp.id('d6');
+update deployments set attempt = 1 where id = pg_temp.id('d6');
 alter table deployments enable trigger b_enforce_state;
+call pg_temp.silence('d6', '61 seconds');
 
 call pg_temp.act_as('alice');
 call pg_temp.run($$update clusters set revoked_at = now() where id = pg_temp.id('c1')$$);
 select is(reap_lost_agents() ->> 'reaped', '1', 'a lost job of a revoked cluster');
-select is(pg_temp.state('d6'), 'FAILED CLAIMED 1 AGENT_LOST', 'is not queued for an agent that will not come');
+select is(pg_temp.state('d6'), 'FAILED CLAIMED 1 CLUSTER_REVOKED', 'is not queued for an agent that will not come');
 
 -- Clusters.
-update clusters set status = 'ONLINE', last_seen_at = now() - interval '59 seconds' where id = pg_temp.id('c2');
-update clusters set status = 'ONLINE', last_seen_at = now() - interval '61 seconds' where id = pg_temp.id('c3');
-select is(reap_lost_agents() ->> 'offline', '1', 'a cluster that is silent for a minute');
+call pg_temp.act_as('agent c2');
+call pg_temp.run($$select agent_heartbeat('1', '{}', 'a')$$);
+call pg_temp.act_as('agent c3');
+call pg_temp.run($$select agent_heartbeat('1', '{}', 'a')$$);
+update agents set last_seen_at = now() - interval '129 seconds' where cluster_id = pg_temp.id('c2');
+update agents set last_seen_at = now() - interval '131 seconds' where cluster_id = pg_temp.id('c3');
+select is(reap_lost_agents() ->> 'offline', '1', 'a cluster whose agents missed two beats');
 select is((select string_agg(name || ' ' || status, ', ' order by name) from clusters where name in ('c2', 'c3')), 'c2 ONLINE, c3 OFFLINE', 'is OFFLINE, and no other');
 
 select * from finish();

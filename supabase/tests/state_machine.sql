@@ -113,24 +113,24 @@ select is(pg_temp.go('d1', 'QUEUED', 'null'), 'TD001', 'not by dropping the toke
 select is(pg_temp.go('d1', 'QUEUED'), 'TD001', 'nor without one');
 
 -- PROCESSING: phases and leases.
-select is(pg_temp.shows('d1', 'phase, lease_expires_at'), row('INIT', now() + interval '60 seconds')::text, 'before apply the lease is a minute');
+select is(pg_temp.shows('d1', 'phase, tendril.lease_length(phase), tendril.silence(deployments)'), row('INIT', interval '60 seconds', interval '0')::text, 'before apply the lease is a minute');
 select is(pg_temp.try($$update deployments set phase = null, claim_token = pg_temp.id('11') where id = pg_temp.id('d1')$$), 'rows: 1', 'no phase means the same phase');
 select is(pg_temp.shows('d1', 'phase'), '(INIT)', 'a claimed job always has a phase');
 select is(pg_temp.try($$update deployments set phase = 'PLAN', claim_token = pg_temp.id('11') where id = pg_temp.id('d1')$$), 'rows: 1', 'forward before apply');
 select is(pg_temp.try($$update deployments set phase = 'INIT', claim_token = pg_temp.id('11') where id = pg_temp.id('d1')$$), 'rows: 1', 'and back before apply');
 select is(pg_temp.try($$update deployments set phase = 'APPLY', claim_token = pg_temp.id('11') where id = pg_temp.id('d1')$$), 'rows: 1', 'apply begins');
-select is(pg_temp.shows('d1', 'phase, lease_expires_at'), row('APPLY', now() + interval '10 minutes')::text, 'from apply on the lease is ten minutes');
+select is(pg_temp.shows('d1', 'phase, tendril.lease_length(phase)'), row('APPLY', interval '10 minutes')::text, 'from apply on the lease is ten minutes');
 select is(pg_temp.try($$update deployments set phase = 'PLAN', claim_token = pg_temp.id('11') where id = pg_temp.id('d1')$$), 'TD002', 'there is no way back before apply');
 select is(pg_temp.try($$update deployments set phase = 'OUTPUT', claim_token = pg_temp.id('11') where id = pg_temp.id('d1')$$), 'rows: 1', 'after apply come the outputs');
-select is(pg_temp.shows('d1', 'lease_expires_at'), row(now() + interval '10 minutes')::text, 'with the long lease');
+select is(pg_temp.shows('d1', 'tendril.lease_length(phase)'), row(interval '10 minutes')::text, 'with the long lease');
 select is((select array_agg(phase order by phase) from unnest(array['CLAIMED','WORKSPACE','COST','INIT','PLAN','APPROVAL','APPLY','DESTROY','OUTPUT','REPORT','UNKNOWN']) as phase where tendril.apply_began(phase)),
   array['APPLY','DESTROY','OUTPUT','REPORT','UNKNOWN'], 'the phases of which apply_began is true');
 select is(tendril.apply_began(null), false, 'no phase: apply did not begin');
 
 -- PROCESSING: the end. (d2, d3, d4 went there above.)
-select is(pg_temp.shows('d2', 'status, finished_at, lease_expires_at, claim_token, log_count, error_code'), row('SUCCESS', now(), null, pg_temp.id('12'), 5, null)::text, 'SUCCESS is stamped and keeps its token');
-select is(pg_temp.shows('d3', 'status, finished_at, lease_expires_at'), row('CANCELLED', now(), null)::text, 'CANCELLED is stamped');
-select is(pg_temp.shows('d4', 'status, finished_at, lease_expires_at, error_code'), row('FAILED', now(), null, 'TERRAFORM_FAILED')::text, 'FAILED is stamped and keeps its reason');
+select is(pg_temp.shows('d2', 'status, finished_at, (select heard_at from tendril.leases where deployment_id = deployments.id), claim_token, log_count, error_code'), row('SUCCESS', now(), null, pg_temp.id('12'), 5, null)::text, 'SUCCESS is stamped and keeps its token');
+select is(pg_temp.shows('d3', 'status, finished_at, (select heard_at from tendril.leases where deployment_id = deployments.id)'), row('CANCELLED', now(), null)::text, 'CANCELLED is stamped');
+select is(pg_temp.shows('d4', 'status, finished_at, (select heard_at from tendril.leases where deployment_id = deployments.id), error_code'), row('FAILED', now(), null, 'TERRAFORM_FAILED')::text, 'FAILED is stamped and keeps its reason');
 select is(pg_temp.try($$update deployments set status = 'FAILED', error_message = repeat('x', 100000), claim_token = pg_temp.id('11') where id = pg_temp.id('d1')$$), 'rows: 1', 'an end is not refused for a long message');
 select is(pg_temp.shows('d1', 'length(error_message)'), '(8192)', 'the message is cut');
 
@@ -185,8 +185,8 @@ select is(pg_temp.go('d2', 'QUEUED'), 'TD002', 'service_role re-opens no finishe
 select is(pg_temp.try($$update deployments set config_snapshot = '{"template": "other"}' where id = pg_temp.id('d7')$$), 'TD002', 'service_role does not change what was queued');
 select is(pg_temp.try($$update deployments set cluster_id = pg_temp.id('c3') where id = pg_temp.id('d7')$$), 'TD002', 'service_role moves no deployment');
 select is(pg_temp.try($$insert into deployments (cluster_id, config_snapshot, status) values (pg_temp.id('c1'), '{"template": "x"}', 'PROCESSING')$$), '23514', 'a row that claims to be PROCESSING has a claim');
-select is(pg_temp.try($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('17'), attempt = 9, claimed_at = '2001-01-01', lease_expires_at = 'infinity' where id = pg_temp.id('d7')$$), 'rows: 1', 'service_role claims like an agent');
-select is(pg_temp.shows('d7', 'attempt, claimed_at, lease_expires_at'), row(1, now(), now() + interval '60 seconds')::text, 'stamped by the database all the same');
+select is(pg_temp.try($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('17'), attempt = 9, claimed_at = '2001-01-01' where id = pg_temp.id('d7')$$), 'rows: 1', 'service_role claims like an agent');
+select is(pg_temp.shows('d7', 'attempt, claimed_at, (select heard_at from tendril.leases where deployment_id = deployments.id)'), row(1, now(), now())::text, 'stamped by the database all the same');
 call pg_temp.act_as('owner');
 select is(pg_temp.go('d7', 'SUCCESS'), 'TD002', 'the owner of the table is bound too');
 

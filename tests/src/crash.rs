@@ -343,7 +343,7 @@ async fn approve_what_waits(world: &World, deployment: &Deployment) {
 
 /// Ends the lease of a job now, and lets the reaper look.
 pub async fn expire_lease(world: &World, deployment: &Deployment) {
-    let expire = "update public.deployments set lease_expires_at = now() - interval '1 second' where id = $1 and status = 'PROCESSING'";
+    let expire = "update tendril.leases set heard_at = now() - interval '1 hour' where deployment_id = $1";
     world.database.execute(expire, &[&deployment.id]).await.expect("the lease ends");
     world.database.execute("select public.reap_lost_agents()", &[]).await.expect("the reaper");
 }

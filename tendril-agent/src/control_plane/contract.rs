@@ -8,7 +8,7 @@ use serde::{Deserialize as _, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
 
 /// The contract that this agent was built for. `supabase/README.md` says what each version has.
-pub(crate) const CONTRACT: u32 = 2;
+pub(crate) const CONTRACT: u32 = 3;
 /// Of a database that does not say it: everything before `contract_version()`.
 pub(crate) const FIRST: u32 = 1;
 

@@ -37,7 +37,7 @@ async fn an_approval_outlives_its_lease_while_its_agent_is_away() {
     agent.signal(Signal::TERM);
     assert_eq!(agent.ended().await.code(), Some(0));
     // The pod was away for longer than the lease, and nobody else looked meanwhile.
-    let lapse = "update public.deployments set lease_expires_at = now() - interval '1 hour' where id = $1";
+    let lapse = "update tendril.leases set heard_at = now() - interval '1 hour' where deployment_id = $1";
     world.database.execute(lapse, &[&job.id]).await.expect("the lease lapses");
 
     let _agent = setup.start();

@@ -10,17 +10,11 @@ use crate::{
     probe::{free_address, get},
 };
 
-/// The last migration of the first contract.
-const FIRST_CONTRACT: &str = "20261123101700";
-
-/// Puts those of the product's migrations into a directory that are wanted.
-fn migrations(dir: &Path, wanted: impl Fn(&str) -> bool) {
-    for entry in fs::read_dir(repository("supabase/migrations")).expect("the migrations") {
+/// Puts the migrations of a directory into another one.
+fn migrations(from: &Path, dir: &Path) {
+    for entry in fs::read_dir(from).expect("the migrations") {
         let file = entry.expect("a migration").path();
-        let name = file.file_name().and_then(|name| name.to_str()).expect("a name").to_owned();
-        if wanted(&name) {
-            fs::copy(&file, dir.join(name)).expect("a copy");
-        }
+        fs::copy(&file, dir.join(file.file_name().expect("a name"))).expect("a copy");
     }
 }
 
@@ -57,9 +51,7 @@ async fn an_agent_is_built_for_the_contract_of_the_migrations_beside_it() {
 
 #[tokio::test]
 async fn with_a_database_of_the_contract_before_jobs_run_are_cancelled_and_wait_for_approval() {
-    let dir = tempfile::tempdir().expect("a directory");
-    migrations(dir.path(), |name| name < FIRST_CONTRACT || name.starts_with(FIRST_CONTRACT));
-    let world = World::with_migrations(dir.path()).await;
+    let world = World::with_migrations(&fixtures("contract-2")).await;
     let cluster = world.cluster().await;
     let addr = free_address();
     let setup = world.agent(&cluster);
@@ -73,12 +65,12 @@ async fn with_a_database_of_the_contract_before_jobs_run_are_cancelled_and_wait_
     assert_eq!(row.plan_summary.as_ref().and_then(|plan| plan["add"].as_u64()), Some(1), "{row:?}");
     job.log().await.assert_complete(&row);
     let shown = contract(addr).await;
-    assert_eq!(shown["database"], 1, "{shown}");
+    assert_eq!(shown["database"], 2, "{shown}");
     assert!(
         shown["note"].as_str().is_some_and(|note| note.contains("all works but what came since")),
         "{shown}"
     );
-    agent.says("the database holds contract 1").await;
+    agent.says("the database holds contract 2").await;
 
     let waits = cluster
         .queue(json!({"template": "count", "stack": "w", "approval": true, "variables": {"lines": 2}}))
@@ -91,7 +83,7 @@ async fn with_a_database_of_the_contract_before_jobs_run_are_cancelled_and_wait_
 #[tokio::test]
 async fn with_a_database_of_a_later_contract_jobs_run_and_rows_of_an_unknown_status_are_left_alone() {
     let dir = tempfile::tempdir().expect("a directory");
-    migrations(dir.path(), |_| true);
+    migrations(&repository("supabase/migrations"), dir.path());
     let next = "29991231000000_next_contract.sql";
     fs::copy(fixtures("migrations").join(next), dir.path().join(next)).expect("a copy");
     let world = World::with_migrations(dir.path()).await;
@@ -116,7 +108,7 @@ async fn with_a_database_of_a_later_contract_jobs_run_and_rows_of_an_unknown_sta
     let variables = json!({"lines": 3, "gate": world.path("gate")});
     let job = cluster.queue(json!({"template": "count", "stack": "s", "variables": variables})).await;
     job.says("at the gate").await;
-    let seen = "select last_seen_at::text from public.clusters where id = $1";
+    let seen = "select last_seen_at::text from public.cluster_status where id = $1";
     let heard = async || {
         world.database.query_one(seen, &[&cluster.id]).await.expect("the cluster").get::<_, String>(0)
     };

@@ -193,7 +193,8 @@ async fn where_the_database_tells_nothing_by_broadcast_the_agent_says_so_once_an
     let older = "drop trigger d_broadcast_queued on public.deployments;
         drop trigger d_broadcast_changed on public.deployments;
         drop function public.agent_wants_broadcasts();
-        drop policy \"An agent hears of its cluster\" on realtime.messages;";
+        drop policy \"An agent hears of its cluster\" on realtime.messages;
+        alter function realtime.send(jsonb, text, text, boolean) rename to send_of_another_version;";
     world.database.batch_execute(older).await.expect("an older contract");
     let cluster = world.cluster().await;
     let addr = free_address();
