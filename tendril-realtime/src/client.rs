@@ -2,20 +2,20 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
+use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
     channel::{builder::ChannelBuilder, http::BroadcastApi},
     driver::{Handle, Setup, Stats, Status},
     endpoint::{Endpoint, ProtocolVersion},
     error::Error,
-    rest::{Rest, RetryPolicy, TokenSourceHandle},
+    network::{NetworkSettings, ProxyChoice},
+    rest::{Rest, RetryPolicy},
     secret::ApiKey,
     session::Settings,
     socket::{Dialer, TcpTuning},
-    tls,
-    token::TokenSource,
+    token::{TokenSource, Tokens},
 };
 
 /// A client of one Supabase project. Cheap to clone; all clones share one websocket, opened with the first channel and closed
@@ -35,19 +35,23 @@ pub struct ClientBuilder {
     url: String,
     key: String,
     version: ProtocolVersion,
-    tokens: Option<TokenSourceHandle>,
+    tokens: Option<Tokens>,
     settings: Settings,
     connect_timeout: Duration,
     subscribe_timeout: Duration,
     rest_timeout: Duration,
     rest_retries: RetryPolicy,
-    reconnect_first: Duration,
-    reconnect_longest: Duration,
-    roots: Vec<CertificateDer<'static>>,
+    initial_backoff: Duration,
+    max_backoff: Duration,
+    network: NetworkSettings,
+    headers: Vec<(String, String)>,
+    query: Vec<(String, String)>,
     tuning: TcpTuning,
 }
 
 const LONGEST_HEARTBEAT: Duration = Duration::from_secs(55);
+/// `Duration::MAX` stands for "as long as it takes", and cannot be added to a time.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 impl Client {
     /// Starts from the project's base URL (`https://ref.supabase.co`, or a full `wss://…/websocket`) and one of its API keys.
@@ -63,9 +67,11 @@ impl Client {
             subscribe_timeout: Duration::from_secs(60),
             rest_timeout: Duration::from_secs(30),
             rest_retries: RetryPolicy::default(),
-            reconnect_first: Duration::from_millis(500),
-            reconnect_longest: Duration::from_secs(30),
-            roots: Vec::new(),
+            initial_backoff: Duration::from_millis(500),
+            max_backoff: Duration::from_secs(30),
+            network: NetworkSettings::default(),
+            headers: Vec::new(),
+            query: Vec::new(),
             tuning: TcpTuning::default(),
         }
     }
@@ -122,7 +128,7 @@ impl ClientBuilder {
     /// API key says who we are.
     #[doc(alias = "accessToken")]
     pub fn token_source(mut self, source: impl TokenSource) -> Self {
-        self.tokens = Some(TokenSourceHandle(Arc::new(source)));
+        self.tokens = Some(Tokens::new(Arc::new(source)));
         self
     }
 
@@ -164,13 +170,13 @@ impl ClientBuilder {
         self
     }
 
-    /// Pauses between attempts to connect are drawn from zero to a bound that doubles from twice `first` up to `longest`.
+    /// Pauses between attempts to connect are drawn from zero to a bound that doubles from twice `initial` up to `max`.
     /// Default: 500 ms and 30 s. There is no last attempt.
     #[doc(alias = "reconnectAfterMs")]
-    pub fn reconnect_backoff(mut self, first: Duration, longest: Duration) -> Self {
+    pub fn reconnect_backoff(mut self, initial: Duration, max: Duration) -> Self {
         // Zero would be a loop without a pause.
-        self.reconnect_first = first.max(Duration::from_millis(10));
-        self.reconnect_longest = longest.max(self.reconnect_first);
+        self.initial_backoff = initial.max(Duration::from_millis(10));
+        self.max_backoff = max.max(self.initial_backoff);
         self
     }
 
@@ -188,7 +194,46 @@ impl ClientBuilder {
 
     /// Trusts this certificate authority (DER) beside the platform's, for the websocket and for REST.
     pub fn root_certificate(mut self, der: impl Into<Vec<u8>>) -> Self {
-        self.roots.push(CertificateDer::from(der.into()));
+        self.network.tls.add_root(der.into());
+        self
+    }
+
+    /// Trusts the certificate authorities of this PEM text beside the platform's, for the websocket and for REST.
+    pub fn root_certificates_pem(mut self, pem: &[u8]) -> Self {
+        self.network.tls.add_roots_pem(pem);
+        self
+    }
+
+    /// Proves to the server who this client is (mutual TLS), for the websocket and for REST: a PEM certificate chain, and the
+    /// PEM of its key.
+    pub fn client_certificate_pem(mut self, chain: &[u8], key: &[u8]) -> Self {
+        self.network.tls.set_identity_pem(chain, key);
+        self
+    }
+
+    /// Goes through this proxy (`http`, `https`, and with the feature `socks` `socks5` and `socks5h`) instead of those that
+    /// the environment names, for the websocket and for REST.
+    pub fn proxy(mut self, url: impl Into<String>) -> Self {
+        self.network.proxy = ProxyChoice::Fixed(url.into());
+        self
+    }
+
+    /// Goes through no proxy, whatever the environment says.
+    pub fn no_proxy(mut self) -> Self {
+        self.network.proxy = ProxyChoice::None;
+        self
+    }
+
+    /// Sends this header with each websocket upgrade. Policies find headers that begin with `x-` in `request.headers`.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Appends this parameter to the websocket address, such as `log_level`.
+    #[doc(alias = "params")]
+    pub fn query(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.query.push((name.into(), value.into()));
         self
     }
 
@@ -196,18 +241,31 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) that names the argument.
-    pub fn build(self) -> Result<Client, Error> {
+    pub fn build(mut self) -> Result<Client, Error> {
         let endpoint = Endpoint::parse(&self.url)?;
         let key = ApiKey::new(&self.key)?;
         for (field, value) in [
             ("heartbeat_interval", self.settings.heartbeat_interval),
             ("heartbeat_timeout", self.settings.heartbeat_timeout),
             ("connect_timeout", self.connect_timeout),
+            ("subscribe_timeout", self.subscribe_timeout),
+            ("rest_timeout", self.rest_timeout),
             ("join_timeout", self.settings.join_timeout),
         ] {
             if value.is_zero() {
                 return Err(Error::invalid(field, "it is zero"));
             }
+        }
+        for value in [
+            &mut self.settings.heartbeat_timeout,
+            &mut self.connect_timeout,
+            &mut self.settings.join_timeout,
+            &mut self.subscribe_timeout,
+            &mut self.rest_timeout,
+            &mut self.initial_backoff,
+            &mut self.max_backoff,
+        ] {
+            *value = (*value).min(LONGEST_TIMEOUT);
         }
         if self.settings.heartbeat_interval > LONGEST_HEARTBEAT {
             let most = LONGEST_HEARTBEAT.as_secs();
@@ -216,12 +274,18 @@ impl ClientBuilder {
                 format!("the server cuts a client that is silent for 60 s; at most {most} s"),
             ));
         }
-        let tls = tls::client_config(&self.roots)?;
-        let tokens = self.tokens.map(|handle| handle.0);
-        let rest =
-            Rest::new(&endpoint, key.clone(), tokens.clone(), self.rest_timeout, self.rest_retries, &tls)?;
+        let network = self.network.build()?;
+        let tokens = self.tokens;
+        let rest = Rest::new(
+            &endpoint,
+            key.clone(),
+            tokens.clone(),
+            self.rest_timeout,
+            self.rest_retries,
+            &network,
+        )?;
         let http_broadcasts = BroadcastApi::new(rest.clone(), &endpoint);
-        let dialer = Dialer::new(tls, self.connect_timeout, self.tuning);
+        let dialer = Dialer::new(network, self.connect_timeout, self.tuning, header_map(&self.headers)?);
         let setup = Setup {
             endpoint,
             key,
@@ -229,8 +293,9 @@ impl ClientBuilder {
             tokens,
             dialer,
             settings: self.settings,
-            reconnect_first: self.reconnect_first,
-            reconnect_longest: self.reconnect_longest,
+            query: self.query,
+            initial_backoff: self.initial_backoff,
+            max_backoff: self.max_backoff,
         };
         Ok(Client {
             handle: Handle::new(setup),
@@ -240,6 +305,22 @@ impl ClientBuilder {
             version: self.version,
         })
     }
+}
+
+fn header_map(headers: &[(String, String)]) -> Result<HeaderMap, Error> {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        let wrong =
+            || Error::invalid("header", format!("`{name}` or its value is nothing a header can carry"));
+        let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
+        if matches!(key.as_str(), "host" | "upgrade" | "connection")
+            || key.as_str().starts_with("sec-websocket-")
+        {
+            return Err(Error::invalid("header", format!("`{name}` belongs to the websocket handshake")));
+        }
+        map.append(key, HeaderValue::from_str(value).map_err(|_| wrong())?);
+    }
+    Ok(map)
 }
 
 /// The URL may hold a key in its query, and the key is one.

@@ -100,7 +100,12 @@ impl Endpoint {
     }
 
     /// The websocket's address, with the key and the version in its query: a secret, not to be logged.
-    pub(crate) fn websocket(&self, key: &ApiKey, version: ProtocolVersion) -> Result<Url, Error> {
+    pub(crate) fn websocket(
+        &self,
+        key: &ApiKey,
+        version: ProtocolVersion,
+        query: &[(String, String)],
+    ) -> Result<Url, Error> {
         let mut url = if let Some(named) = &self.websocket {
             named.clone()
         } else {
@@ -114,7 +119,8 @@ impl Endpoint {
         url.query_pairs_mut()
             .clear()
             .append_pair("apikey", key.expose())
-            .append_pair("vsn", version.as_str());
+            .append_pair("vsn", version.as_str())
+            .extend_pairs(query);
         Ok(url)
     }
 }
@@ -146,7 +152,7 @@ mod tests {
 
     fn websocket_of(base: &str) -> String {
         let key = ApiKey::new("anon").unwrap();
-        Endpoint::parse(base).unwrap().websocket(&key, ProtocolVersion::V2).unwrap().to_string()
+        Endpoint::parse(base).unwrap().websocket(&key, ProtocolVersion::V2, &[]).unwrap().to_string()
     }
 
     #[test]

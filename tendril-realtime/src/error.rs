@@ -255,7 +255,8 @@ fn handshake_retry(status: u16, message: &str) -> Retry {
         404 => Retry::After(Duration::from_secs(60)),
         403 if message.contains("enant") => Retry::After(Duration::from_secs(60)),
         408 | 425 => Retry::Backoff,
-        400..=499 => Retry::Never,
+        // A redirect of the same address stays one.
+        300..=499 => Retry::Never,
         _ => Retry::Backoff,
     }
 }

@@ -65,6 +65,8 @@ mod error;
 mod filter;
 #[doc = include_str!("guarantees.md")]
 pub mod guarantees {}
+mod network;
+mod proxy;
 pub mod rest;
 mod secret;
 mod session;
@@ -79,6 +81,9 @@ mod wire;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub use self::session::fuzzing;
+/// Streams and their `next()`: what a reader of this crate's streams needs, without another dependency.
+pub use futures_util::{Stream, StreamExt};
+
 pub use self::{
     channel::{
         Channel,

@@ -2,27 +2,87 @@
 
 use std::sync::Arc;
 
-use rustls::{ClientConfig, pki_types::CertificateDer};
+use rustls::{
+    ClientConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
 
 use crate::error::{Error, ErrorKind};
 
-/// Trusts what the platform trusts and, on top of it, the given certificates (DER). Made once: reading the platform's
-/// store is slow and blocks.
-///
-/// `ring` is named as the provider instead of the process default, which is ambiguous as soon as two are linked.
-pub(crate) fn client_config(extra_roots: &[CertificateDer<'static>]) -> Result<Arc<ClientConfig>, Error> {
-    let failed = |error: rustls::Error| Error::with_source(ErrorKind::Connect { step: "tls setup" }, error);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = rustls_platform_verifier::Verifier::new_with_extra_roots(
-        extra_roots.iter().cloned(),
-        Arc::clone(&provider),
-    )
-    .map_err(failed)?;
-    let config = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(failed)?
-        .dangerous() // The name rustls gives to any verifier of one's own; this one is the platform's.
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
-    Ok(Arc::new(config))
+/// What a user may say about TLS.
+#[derive(Debug, Default)]
+pub(crate) struct TlsSettings {
+    /// Authorities trusted beside the platform's.
+    roots: Vec<CertificateDer<'static>>,
+    /// The certificate chain and key by which this client proves who it is.
+    identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    /// The first argument that could not be read.
+    refused: Option<Error>,
+}
+
+impl TlsSettings {
+    pub(crate) fn add_root(&mut self, der: Vec<u8>) {
+        self.roots.push(CertificateDer::from(der));
+    }
+
+    pub(crate) fn add_roots_pem(&mut self, pem: &[u8]) {
+        match certificates("root_certificates_pem", pem) {
+            Ok(roots) => self.roots.extend(roots),
+            Err(error) => self.refused = self.refused.take().or(Some(error)),
+        }
+    }
+
+    pub(crate) fn set_identity_pem(&mut self, chain: &[u8], key: &[u8]) {
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| {
+            Error::invalid("client_certificate", "the key is no PEM of PKCS #8, PKCS #1 or SEC 1")
+        });
+        match (certificates("client_certificate", chain), key) {
+            (Ok(chain), Ok(key)) => self.identity = Some((chain, key)),
+            (Err(error), _) | (_, Err(error)) => self.refused = self.refused.take().or(Some(error)),
+        }
+    }
+
+    /// Trusts what the platform trusts and the given certificates. Made once per client: reading the platform's store is
+    /// slow and blocks.
+    ///
+    /// `ring` is named as the provider instead of the process default, which is ambiguous as soon as two are linked.
+    pub(crate) fn client_config(self) -> Result<Arc<ClientConfig>, Error> {
+        if let Some(error) = self.refused {
+            return Err(error);
+        }
+        let failed =
+            |error: rustls::Error| Error::with_source(ErrorKind::Connect { step: "tls setup" }, error);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier =
+            rustls_platform_verifier::Verifier::new_with_extra_roots(self.roots, Arc::clone(&provider))
+                .map_err(failed)?;
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(failed)?
+            .dangerous() // The name rustls gives to any verifier of one's own; this one is the platform's.
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let config = match self.identity {
+            None => config.with_no_client_auth(),
+            Some((chain, key)) => config.with_client_auth_cert(chain, key).map_err(|error| {
+                Error::with_source(
+                    ErrorKind::InvalidInput {
+                        field: "client_certificate",
+                        reason: "the key does not belong to the certificate".to_owned(),
+                    },
+                    error,
+                )
+            })?,
+        };
+        Ok(Arc::new(config))
+    }
+}
+
+fn certificates(field: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let found: Vec<_> = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| Error::invalid(field, format!("no PEM: {error}")))?;
+    if found.is_empty() {
+        return Err(Error::invalid(field, "there is no `BEGIN CERTIFICATE` in it"));
+    }
+    Ok(found)
 }

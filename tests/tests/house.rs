@@ -19,6 +19,8 @@ const ORDER: &[&str] = &[
     "token",
     "endpoint",
     "tls",
+    "proxy",
+    "network",
     "rest",
     "wire",
     "session",
@@ -32,7 +34,8 @@ const ORDER: &[&str] = &[
 ];
 
 /// `rest` stands on values, and on nothing of the websocket.
-const REST_STANDS_ON: &[&str] = &["error", "filter", "backoff", "secret", "token", "endpoint", "tls"];
+const REST_STANDS_ON: &[&str] =
+    &["error", "filter", "backoff", "secret", "token", "endpoint", "tls", "proxy", "network", "telemetry"];
 
 /// Names that say nothing about what is inside.
 const EMPTY_NAMES: &[&str] = &["utils", "util", "common", "helpers", "helper", "manager", "types", "misc"];

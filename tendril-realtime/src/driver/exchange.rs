@@ -10,11 +10,12 @@ use tokio::{
 use super::{
     Phase,
     suspend::SuspendDetector,
-    task::{Driver, Exit, ShutdownSignal, now, sleep_until_some},
+    task::{Driver, Exit, ShutdownSignal, now, sleep_until_some, unix_ms},
+    token_fetch::ServerClock,
 };
 use crate::{
     session::{Action, Delivery, Session, SubscriberId},
-    socket::{Closed, Received, Socket},
+    socket::{Closed, Opened, Received, Socket},
     telemetry::TARGET,
     wire::{self, Outbound, event},
 };
@@ -28,12 +29,20 @@ const CHECK_CLOCKS: Duration = Duration::from_secs(5);
 
 impl Driver {
     /// Serves an open connection until it ends.
-    pub(super) async fn serve(&mut self, mut socket: Socket) -> Exit {
+    pub(super) async fn serve(&mut self, opened: Opened) -> Exit {
+        let Opened { mut socket, server_time } = opened;
+        if let Some(server_time) = server_time {
+            self.tokens.server_clock = ServerClock::measured(server_time, SystemTime::now());
+        }
         self.inbox.counters.connections.add(1);
         let since = Instant::now();
         tracing::info!(target: TARGET, "connected");
         self.set_status(|status| status.phase = Phase::Connected { since });
-        self.step(Session::on_open);
+        let unix_ms = unix_ms(self.tokens.server_clock.now());
+        self.step(|session, now, out| {
+            session.set_clock(now, unix_ms);
+            session.on_open(now, out);
+        });
         let exit = self.exchange(&mut socket).await;
         if matches!(exit, Exit::Shutdown(_) | Exit::Unwanted | Exit::Requested) {
             let _ = timeout(GOODBYE, socket.close()).await;
@@ -170,7 +179,7 @@ impl Driver {
                     }
                 }
                 Action::FetchToken => self.tokens.start(),
-                Action::TokenRefused(token) => self.tokens.invalidate(token),
+                Action::TokenRefused(token) => self.tokens.invalidate(&token),
             }
         }
         self.actions = actions;

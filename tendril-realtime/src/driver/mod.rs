@@ -33,7 +33,7 @@ use crate::{
     secret::ApiKey,
     session::{Command, Interest, RequestId, Settings, Subscriber, SubscriberId, TopicId},
     socket::Dialer,
-    token::TokenSource,
+    token::Tokens,
     wire::{Slice, join::JoinConfig},
 };
 
@@ -45,11 +45,13 @@ pub(crate) struct Setup {
     pub(crate) endpoint: Endpoint,
     pub(crate) key: ApiKey,
     pub(crate) version: ProtocolVersion,
-    pub(crate) tokens: Option<Arc<dyn TokenSource>>,
+    pub(crate) tokens: Option<Tokens>,
     pub(crate) dialer: Dialer,
     pub(crate) settings: Settings,
-    pub(crate) reconnect_first: Duration,
-    pub(crate) reconnect_longest: Duration,
+    /// Appended to the websocket address.
+    pub(crate) query: Vec<(String, String)>,
+    pub(crate) initial_backoff: Duration,
+    pub(crate) max_backoff: Duration,
 }
 
 /// From the handles to the driver.

@@ -21,7 +21,7 @@ use crate::{
     backoff::Backoff,
     error::{Error, ErrorKind, Retry},
     session::{Action, Command, Delivery, Renewal, Session, SubscriberId},
-    socket::{Closed, Socket},
+    socket::{Closed, Opened},
     telemetry::{CONNECT_SPAN, CONNECTION_SPAN, TARGET},
     wire::{Outbound, close},
 };
@@ -84,17 +84,21 @@ pub(super) struct Driver {
 /// Runs until the last handle is gone.
 pub(super) async fn run(setup: Setup, inbox: Inbox) {
     let tokens = TokenFetch::new(setup.tokens.clone());
-    let renewal = match (tokens.has_source(), tokens.can_refresh()) {
+    let mut broken_source = None;
+    let can_refresh = tokens.can_refresh().unwrap_or_else(|error| {
+        broken_source = Some(error);
+        false
+    });
+    let renewal = match (tokens.has_source(), can_refresh) {
         (true, true) => Renewal::BySource,
         // The gateway turns such a key into a short token of its own, a new one for each connection.
         (false, _) if setup.key.is_opaque() => Renewal::ByReconnect,
         _ => Renewal::Never,
     };
     let has_source = tokens.has_source();
-    let unix_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
-    let unix_ms = u64::try_from(unix_ms).unwrap_or_default();
+    let unix_ms = unix_ms(SystemTime::now());
     let session = Session::new(setup.settings.clone(), has_source, renewal, now(), unix_ms);
-    let backoff = Backoff::new(setup.reconnect_first, setup.reconnect_longest);
+    let backoff = Backoff::new(setup.initial_backoff, setup.max_backoff);
     let mut driver = Driver {
         setup,
         inbox,
@@ -109,6 +113,9 @@ pub(super) async fn run(setup: Setup, inbox: Inbox) {
         proved_once: false,
         backoff,
     };
+    if let Some(error) = broken_source {
+        driver.record_error(error);
+    }
     let done = driver.live().await;
     driver.set_status(|status| status.phase = Phase::Closed);
     driver.close_all();
@@ -134,8 +141,8 @@ impl Driver {
             let pause = match connected {
                 Err(Exit::Shutdown(done)) => return done,
                 Err(_) => continue,
-                Ok(Ok(socket)) => match self
-                    .serve(socket)
+                Ok(Ok(opened)) => match self
+                    .serve(opened)
                     .instrument(tracing::info_span!(target: TARGET, CONNECTION_SPAN))
                     .await
                 {
@@ -196,7 +203,7 @@ impl Driver {
     }
 
     /// Asks for a token, then dials. Commands are served meanwhile.
-    async fn connect(&mut self) -> Result<Result<Socket, Error>, Exit> {
+    async fn connect(&mut self) -> Result<Result<Opened, Error>, Exit> {
         if self.tokens.has_source() {
             self.tokens.start();
             match self.token_answer().await? {
@@ -204,7 +211,8 @@ impl Driver {
                 Err(error) => return Ok(Err(error)),
             }
         }
-        let url = match self.setup.endpoint.websocket(&self.setup.key, self.setup.version) {
+        let url = match self.setup.endpoint.websocket(&self.setup.key, self.setup.version, &self.setup.query)
+        {
             Ok(url) => url,
             Err(error) => return Ok(Err(error)),
         };
@@ -350,6 +358,12 @@ impl Driver {
             mailbox.put(Delivery::End(Error::new(ErrorKind::Closed)));
         }
     }
+}
+
+/// Milliseconds since 1970.
+pub(super) fn unix_ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or_default()
 }
 
 pub(super) fn now() -> std::time::Instant {

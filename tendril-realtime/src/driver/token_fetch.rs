@@ -1,79 +1,111 @@
-//! Asking the user's token source: one question at a time, each on a task of its own, so that a source that blocks, panics or
-//! never answers harms nothing but itself. A question is never cut off: a source that rotates a secret must not lose the new one.
+//! Asking the user's token source: one fetch at a time, see [`Tokens`]. A source that blocks, panics or never answers harms
+//! nothing but itself.
 
 use std::{
-    future::pending,
-    sync::Arc,
+    future::{Future, pending},
+    pin::Pin,
     time::{Duration, SystemTime},
 };
 
-use tokio::{task::JoinHandle, time::timeout};
-
-use crate::{
-    error::{Error, ErrorKind},
-    secret::AccessToken,
-    token::TokenSource,
-};
-
-/// The longest a source may take.
-const TIMEOUT: Duration = Duration::from_secs(30);
+use crate::{error::Error, secret::AccessToken, token::Tokens};
 
 /// A token, and how long it lives from now on.
 pub(super) type FetchedToken = Result<(AccessToken, Option<Duration>), Error>;
 
-/// The source, and the question that is open.
+/// The source, and the fetch that is awaited.
 pub(super) struct TokenFetch {
-    source: Option<Arc<dyn TokenSource>>,
-    open: Option<JoinHandle<FetchedToken>>,
+    tokens: Option<Tokens>,
+    open: Option<Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send>>>,
+    /// What a server's clock is ahead of ours: an `exp` is the server's time.
+    pub(super) server_clock: ServerClock,
 }
 
-impl TokenFetch {
-    pub(super) fn new(source: Option<Arc<dyn TokenSource>>) -> Self {
-        Self { source, open: None }
-    }
+/// The difference between a server's clock and ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum ServerClock {
+    #[default]
+    Same,
+    Ahead(Duration),
+    Behind(Duration),
+}
 
-    pub(super) fn has_source(&self) -> bool {
-        self.source.is_some()
-    }
+/// A `Date` has whole seconds, and took its time to get here.
+const BLUR: Duration = Duration::from_millis(1500);
 
-    pub(super) fn can_refresh(&self) -> bool {
-        self.source.as_ref().is_some_and(|source| source.can_refresh())
-    }
-
-    /// Asks, unless a question is open already.
-    pub(super) fn start(&mut self) {
-        if let (None, Some(source)) = (&self.open, &self.source) {
-            self.open = Some(tokio::spawn(fetch(Arc::clone(source))));
+impl ServerClock {
+    /// From what both clocks said at one moment.
+    pub(super) fn measured(server: SystemTime, ours: SystemTime) -> Self {
+        // In the middle of the second that the header names.
+        let server = server + Duration::from_millis(500);
+        match server.duration_since(ours) {
+            Ok(ahead) if ahead > BLUR => Self::Ahead(ahead),
+            Err(behind) if behind.duration() > BLUR => Self::Behind(behind.duration()),
+            _ => Self::Same,
         }
     }
 
-    /// The answer to the open question; never, if there is none. Cancel safe.
+    /// The server's time now.
+    pub(super) fn now(self) -> SystemTime {
+        let ours = SystemTime::now();
+        match self {
+            Self::Same => ours,
+            Self::Ahead(by) => ours + by,
+            Self::Behind(by) => ours.checked_sub(by).unwrap_or(SystemTime::UNIX_EPOCH),
+        }
+    }
+}
+
+impl TokenFetch {
+    pub(super) fn new(tokens: Option<Tokens>) -> Self {
+        Self { tokens, open: None, server_clock: ServerClock::Same }
+    }
+
+    pub(super) fn has_source(&self) -> bool {
+        self.tokens.is_some()
+    }
+
+    pub(super) fn can_refresh(&self) -> Result<bool, Error> {
+        self.tokens.as_ref().map_or(Ok(false), Tokens::can_refresh)
+    }
+
+    /// Starts a fetch, unless one is awaited already.
+    pub(super) fn start(&mut self) {
+        if let (None, Some(tokens)) = (&self.open, &self.tokens) {
+            self.open = Some(Box::pin(tokens.fetch()));
+        }
+    }
+
+    /// The result of the fetch that is awaited; never, if there is none. Cancel safe.
     pub(super) async fn finished(&mut self) -> FetchedToken {
         let Some(open) = &mut self.open else { return pending().await };
         let answer = open.await;
         self.open = None;
-        answer.unwrap_or_else(|_| Err(Error::token("the token source panicked")))
+        answer.map(|token| {
+            let end = token.expires_at();
+            let life = end.map(|end| end.duration_since(self.server_clock.now()).unwrap_or_default());
+            (token, life)
+        })
     }
 
     /// Tells the source that a server refused this token.
-    pub(super) fn invalidate(&self, token: AccessToken) {
-        if let Some(source) = self.source.clone() {
-            tokio::spawn(async move { source.invalidate(&token) });
+    pub(super) fn invalidate(&self, token: &AccessToken) {
+        if let Some(tokens) = &self.tokens {
+            tokens.invalidate(token);
         }
     }
 }
 
-async fn fetch(source: Arc<dyn TokenSource>) -> FetchedToken {
-    match timeout(TIMEOUT, source.token()).await {
-        Ok(Ok(token)) => Ok(with_life(token)),
-        // Whatever kind the source chose: to us it is a token that is not there now.
-        Ok(Err(error)) if matches!(error.kind(), ErrorKind::Token { .. }) => Err(error),
-        Ok(Err(error)) => Err(Error::token(error)),
-        Err(_) => Err(Error::token("the token source did not answer within 30 s")),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn with_life(token: AccessToken) -> (AccessToken, Option<Duration>) {
-    let life = token.expires_at().map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
-    (token, life)
+    #[test]
+    fn only_a_difference_that_a_date_can_show_counts() {
+        let ours = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+        assert_eq!(ServerClock::measured(ours, ours), ServerClock::Same);
+        assert_eq!(ServerClock::measured(ours - Duration::from_secs(1), ours), ServerClock::Same);
+        let hour = Duration::from_secs(3600);
+        assert!(matches!(ServerClock::measured(ours + hour, ours), ServerClock::Ahead(by) if by >= hour));
+        assert!(matches!(ServerClock::measured(ours - hour, ours), ServerClock::Behind(by) if by < hour));
+    }
 }

@@ -23,7 +23,6 @@ mod transport;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use rustls::pki_types::CertificateDer;
 use serde::Serialize;
 
 pub(crate) use self::transport::Parts;
@@ -35,7 +34,14 @@ use self::{
     query_builder::{Action, Operation},
     transport::Transport,
 };
-use crate::{endpoint::Endpoint, error::Error, filter::check_name, secret::ApiKey, tls, token::TokenSource};
+use crate::{
+    endpoint::Endpoint,
+    error::Error,
+    filter::check_name,
+    network::{Network, NetworkSettings, ProxyChoice},
+    secret::ApiKey,
+    token::{TokenSource, Tokens},
+};
 
 /// A handle on a project's REST interface. Clones share one connection pool.
 #[derive(Clone)]
@@ -53,20 +59,10 @@ pub struct Rest {
 pub struct RestBuilder {
     url: String,
     key: String,
-    tokens: Option<TokenSourceHandle>,
+    tokens: Option<Tokens>,
     timeout: Duration,
     retries: RetryPolicy,
-    roots: Vec<CertificateDer<'static>>,
-}
-
-/// A token source whose `Debug` says nothing.
-#[derive(Clone)]
-pub(crate) struct TokenSourceHandle(pub(crate) Arc<dyn TokenSource>);
-
-impl fmt::Debug for TokenSourceHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TokenSource")
-    }
+    network: NetworkSettings,
 }
 
 impl Rest {
@@ -78,7 +74,7 @@ impl Rest {
             tokens: None,
             timeout: Duration::from_secs(30),
             retries: RetryPolicy::default(),
-            roots: Vec::new(),
+            network: NetworkSettings::default(),
         }
     }
 
@@ -141,16 +137,16 @@ impl Rest {
     pub(crate) fn new(
         endpoint: &Endpoint,
         key: ApiKey,
-        tokens: Option<Arc<dyn TokenSource>>,
+        tokens: Option<Tokens>,
         timeout: Duration,
         retries: RetryPolicy,
-        tls: &Arc<rustls::ClientConfig>,
+        network: &Network,
     ) -> Result<Self, Error> {
         Ok(Self {
             requests: postgrest::Postgrest::new(endpoint.rest()),
             schema: None,
             functions: endpoint.functions(),
-            transport: Arc::new(Transport::new(key, tokens, timeout, retries, tls)?),
+            transport: Arc::new(Transport::new(key, tokens, timeout, retries, network)?),
         })
     }
 }
@@ -159,7 +155,7 @@ impl RestBuilder {
     /// Where access tokens come from; without one, the API key says who the caller is.
     #[must_use]
     pub fn token_source(mut self, source: impl TokenSource) -> Self {
-        self.tokens = Some(TokenSourceHandle(Arc::new(source)));
+        self.tokens = Some(Tokens::new(Arc::new(source)));
         self
     }
 
@@ -180,7 +176,36 @@ impl RestBuilder {
     /// Trusts this certificate authority (DER) beside the platform's.
     #[must_use]
     pub fn root_certificate(mut self, der: impl Into<Vec<u8>>) -> Self {
-        self.roots.push(CertificateDer::from(der.into()));
+        self.network.tls.add_root(der.into());
+        self
+    }
+
+    /// Trusts the certificate authorities of this PEM text beside the platform's.
+    #[must_use]
+    pub fn root_certificates_pem(mut self, pem: &[u8]) -> Self {
+        self.network.tls.add_roots_pem(pem);
+        self
+    }
+
+    /// Proves to the server who this client is (mutual TLS): a PEM certificate chain, and the PEM of its key.
+    #[must_use]
+    pub fn client_certificate_pem(mut self, chain: &[u8], key: &[u8]) -> Self {
+        self.network.tls.set_identity_pem(chain, key);
+        self
+    }
+
+    /// Goes through this proxy (`http`, `https`, and with the feature `socks` `socks5` and `socks5h`) instead of those that
+    /// the environment names.
+    #[must_use]
+    pub fn proxy(mut self, url: impl Into<String>) -> Self {
+        self.network.proxy = ProxyChoice::Fixed(url.into());
+        self
+    }
+
+    /// Goes through no proxy, whatever the environment says.
+    #[must_use]
+    pub fn no_proxy(mut self) -> Self {
+        self.network.proxy = ProxyChoice::None;
         self
     }
 
@@ -191,8 +216,8 @@ impl RestBuilder {
     pub fn build(self) -> Result<Rest, Error> {
         let endpoint = Endpoint::parse(&self.url)?;
         let key = ApiKey::new(&self.key)?;
-        let tls = tls::client_config(&self.roots)?;
-        Rest::new(&endpoint, key, self.tokens.map(|handle| handle.0), self.timeout, self.retries, &tls)
+        let network = self.network.build()?;
+        Rest::new(&endpoint, key, self.tokens, self.timeout, self.retries, &network)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Sends requests: one pool, explicit timeouts, tokens, retries.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::{
@@ -15,8 +15,9 @@ use super::{
 };
 use crate::{
     error::{Error, ErrorKind},
+    network::Network,
     secret::{AccessToken, ApiKey},
-    token::{TokenFuture, TokenSource},
+    token::Tokens,
 };
 
 /// A request in the types of our own HTTP stack.
@@ -33,7 +34,7 @@ pub(crate) struct Parts {
 pub(crate) struct Transport {
     http: Client,
     key: ApiKey,
-    tokens: Option<Arc<dyn TokenSource>>,
+    tokens: Option<Tokens>,
     timeout: Duration,
     retries: RetryPolicy,
 }
@@ -41,13 +42,16 @@ pub(crate) struct Transport {
 impl Transport {
     pub(super) fn new(
         key: ApiKey,
-        tokens: Option<Arc<dyn TokenSource>>,
+        tokens: Option<Tokens>,
         timeout: Duration,
         retries: RetryPolicy,
-        tls: &Arc<rustls::ClientConfig>,
+        network: &Network,
     ) -> Result<Self, Error> {
         let http = Client::builder()
-            .tls_backend_preconfigured(rustls::ClientConfig::clone(tls))
+            .tls_backend_preconfigured(rustls::ClientConfig::clone(&network.tls))
+            // One rule for HTTP and for the websocket.
+            .no_proxy()
+            .proxy(network.http_proxy())
             .connect_timeout(Duration::from_secs(10))
             .tcp_nodelay(true)
             // Shorter than what gateways grant an idle connection, so that a request rarely meets a dead one.
@@ -64,7 +68,7 @@ impl Transport {
         let mut fresh_token_tried = false;
         loop {
             let token = match &self.tokens {
-                Some(tokens) => Some(timeout_at_source(tokens.token()).await?),
+                Some(tokens) => Some(tokens.fetch().await?),
                 None => None,
             };
             let error = match self.attempt(&parts, token.as_ref(), timeout.unwrap_or(self.timeout)).await {
@@ -78,7 +82,7 @@ impl Transport {
                 Next::GiveUp => return Err(error),
                 Next::FreshToken => {
                     let (Some(tokens), Some(token)) = (&self.tokens, &token) else { return Err(error) };
-                    if fresh_token_tried || !tokens.can_refresh() {
+                    if fresh_token_tried || !tokens.can_refresh()? {
                         return Err(error);
                     }
                     fresh_token_tried = true;
@@ -128,14 +132,6 @@ impl Transport {
         }
         Err(Error::new(ErrorKind::Postgrest(api_error(status.as_u16(), &headers, &body))))
     }
-}
-
-/// No request waits without a deadline, for its token neither.
-async fn timeout_at_source(answer: TokenFuture<'_>) -> Result<AccessToken, Error> {
-    let waiting_for = "the token source";
-    tokio::time::timeout(Duration::from_secs(30), answer)
-        .await
-        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout { waiting_for })))
 }
 
 fn secret_header(value: &str) -> Result<HeaderValue, Error> {

@@ -17,13 +17,22 @@ use crate::{
     },
 };
 
-/// Whether a broadcast is one of those that the database keeps: they have an id.
+/// Whether a broadcast is one of those that the database keeps: their envelope gives them an id.
 fn is_stored(body: &Body) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Envelope<'a> {
+        #[serde(borrow)]
+        meta: Option<&'a serde_json::value::RawValue>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Meta {
+        id: Option<serde::de::IgnoredAny>,
+    }
+    let has_id = |meta: &str| serde_json::from_str::<Meta>(meta).is_ok_and(|meta| meta.id.is_some());
     match body {
-        Body::Json(text) => text.as_str().contains("\"meta\""),
-        Body::UserBroadcast { metadata, .. } => {
-            metadata.as_deref().is_some_and(|metadata| metadata.contains("\"id\""))
-        }
+        Body::Json(text) => serde_json::from_str::<Envelope<'_>>(text.as_str())
+            .is_ok_and(|envelope| envelope.meta.is_some_and(|meta| has_id(meta.get()))),
+        Body::UserBroadcast { metadata, .. } => metadata.as_deref().is_some_and(has_id),
         Body::Change(_) | Body::Opaque(_) => false,
     }
 }

@@ -150,6 +150,11 @@ impl Session {
         (self.topics.len(), live)
     }
 
+    /// What the server's clock says: a replay is asked for by its time.
+    pub(crate) fn set_clock(&mut self, now: Instant, unix_ms: u64) {
+        self.epoch = (now, unix_ms);
+    }
+
     /// The wall clock's time at this moment, in milliseconds since 1970.
     fn unix_ms(&self, now: Instant) -> u64 {
         let (at, unix_ms) = self.epoch;

@@ -1,23 +1,33 @@
 //! From an address to an open websocket: TCP, perhaps a proxy, perhaps TLS, the upgrade.
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use rustls::{ClientConfig, pki_types::ServerName};
-use tokio::{io::BufReader, net::TcpStream, time};
+use tokio::{io::BufReader, time};
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::{
     client_async_with_config,
     tungstenite::{
         Error as WsError,
         client::IntoClientRequest as _,
-        http::{HeaderValue, Response, header::USER_AGENT},
+        http::{
+            HeaderMap, HeaderValue, Response,
+            header::{DATE, LOCATION, USER_AGENT},
+        },
         protocol::WebSocketConfig,
     },
 };
 use url::Url;
 
-use super::{Io, Socket, proxy};
-use crate::error::{Error, ErrorKind};
+use super::{Io, Socket, addresses::Addresses, tunnel::tunnel};
+use crate::{
+    error::{Error, ErrorKind},
+    network::Network,
+};
 
 /// The server ends connections over frames of 5 MB; what it sends is smaller, but headroom costs nothing.
 const LARGEST_MESSAGE: usize = 16 << 20;
@@ -25,10 +35,11 @@ const LARGEST_MESSAGE: usize = 16 << 20;
 /// Opens websockets.
 #[derive(Clone)]
 pub(crate) struct Dialer {
-    tls: Arc<ClientConfig>,
-    proxies: proxy::Proxies,
+    network: Network,
     timeout: Duration,
     tuning: TcpTuning,
+    /// Sent with each upgrade.
+    headers: HeaderMap,
 }
 
 /// Sizes of one connection's buffers.
@@ -36,38 +47,78 @@ pub(crate) struct Dialer {
 pub(crate) struct TcpTuning {
     /// Bytes read from the socket at once.
     pub(crate) read_buffer: usize,
-    /// Bytes of the pieces that messages are cut from. A message that is kept keeps its whole piece in memory.
-    pub(crate) piece: usize,
+    /// Bytes of the chunks that messages are cut from. A message that is kept keeps its whole chunk in memory.
+    pub(crate) chunk: usize,
 }
 
 impl Default for TcpTuning {
     fn default() -> Self {
-        Self { read_buffer: 64 << 10, piece: 4 << 10 }
+        Self { read_buffer: 64 << 10, chunk: 4 << 10 }
     }
 }
 
 impl Dialer {
     /// `timeout` is for everything together, from the name look-up to the accepted upgrade.
-    pub(crate) fn new(tls: Arc<ClientConfig>, timeout: Duration, tuning: TcpTuning) -> Self {
-        Self { tls, proxies: proxy::Proxies::from_environment(), timeout, tuning }
+    pub(crate) fn new(network: Network, timeout: Duration, tuning: TcpTuning, headers: HeaderMap) -> Self {
+        Self { network, timeout, tuning, headers }
     }
 
     /// The URL is a secret: it holds the key. It appears in no error.
-    pub(crate) async fn dial(&self, url: &Url) -> Result<Socket, Error> {
+    pub(crate) async fn dial(&self, url: &Url) -> Result<Opened, Error> {
         time::timeout(self.timeout, self.open(url))
             .await
             .map_err(|_| Error::new(ErrorKind::Timeout { waiting_for: "the websocket to open" }))?
     }
 
-    async fn open(&self, url: &Url) -> Result<Socket, Error> {
+    async fn open(&self, url: &Url) -> Result<Opened, Error> {
         let host = url.host_str().unwrap_or_default();
         let secure = url.scheme() == "wss";
         let port = url.port_or_known_default().unwrap_or(if secure { 443 } else { 80 });
-        let tcp = match self.proxies.for_target(host, secure) {
-            Some(proxy) => proxy.tunnel(host, port, &self.tls).await?,
-            None => Box::new(connect(host, port).await.map_err(|error| failed("tcp", error))?) as Box<dyn Io>,
+        let proxy = self.network.proxies.for_target(host, port, secure);
+        let (step, first_host, first_port) = match proxy {
+            Some(proxy) => ("proxy", proxy.host(), proxy.port()),
+            None => ("tcp", host, port),
         };
-        let stream: Box<dyn Io> = if secure { Box::new(with_tls(&self.tls, host, tcp).await?) } else { tcp };
+        let mut addresses =
+            Addresses::of(first_host, first_port).await.map_err(|error| failed(step, error))?;
+        loop {
+            let (tcp, address) = addresses.connect().await.map_err(|error| failed(step, error))?;
+            let handshake = async {
+                let stream = match proxy {
+                    Some(proxy) => tunnel(proxy, tcp, host, port, &self.network.tls).await?,
+                    None => Box::new(tcp) as Box<dyn Io>,
+                };
+                self.upgrade(url, host, secure, stream).await
+            };
+            // An address that accepts and is of no use afterwards leaves time for the others.
+            let silence = Error::new(ErrorKind::Timeout { waiting_for: "the websocket to open" });
+            let result = if addresses.has_alternative() {
+                time::timeout(self.timeout / 4, handshake).await.unwrap_or(Err(silence))
+            } else {
+                handshake.await
+            };
+            match result {
+                Err(error) if !matches!(error.kind(), ErrorKind::Handshake { .. }) => {
+                    addresses.give_up(address);
+                    if addresses.is_empty() {
+                        return Err(error);
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// TLS and the upgrade.
+    async fn upgrade(
+        &self,
+        url: &Url,
+        host: &str,
+        secure: bool,
+        stream: Box<dyn Io>,
+    ) -> Result<Opened, Error> {
+        let stream: Box<dyn Io> =
+            if secure { Box::new(with_tls(&self.network.tls, host, stream).await?) } else { stream };
         let mut request = url
             .as_str()
             .into_client_request()
@@ -76,28 +127,31 @@ impl Dialer {
             USER_AGENT,
             HeaderValue::from_static(concat!("tendril-realtime/", env!("CARGO_PKG_VERSION"))),
         );
+        request.headers_mut().extend(self.headers.clone());
         // The websocket's own buffer shrinks to a few KiB as soon as a message outlives the next read, and with it each read.
         let stream: Box<dyn Io> = Box::new(BufReader::with_capacity(self.tuning.read_buffer, stream));
         let config = WebSocketConfig::default()
-            .read_buffer_size(self.tuning.piece)
+            .read_buffer_size(self.tuning.chunk)
             .write_buffer_size(16 << 10)
             .max_message_size(Some(LARGEST_MESSAGE))
             .max_frame_size(Some(LARGEST_MESSAGE));
         match client_async_with_config(request, stream, Some(config)).await {
-            Ok((stream, _)) => Ok(Socket::new(stream)),
+            Ok((stream, response)) => {
+                let date = response.headers().get(DATE).and_then(|date| date.to_str().ok());
+                let server_time = date.and_then(|date| httpdate::parse_http_date(date).ok());
+                Ok(Opened { socket: Socket::new(stream), server_time })
+            }
             Err(WsError::Http(response)) => Err(refused(&response)),
+            Err(WsError::Io(error)) => Err(failed("websocket upgrade", error)),
             Err(error) => Err(failed("websocket upgrade", error)),
         }
     }
 }
 
-/// Opens a TCP connection without Nagle's delay.
-pub(super) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-    // The brackets of an IPv6 address belong to the URL, not to the address.
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let tcp = TcpStream::connect((host, port)).await?;
-    tcp.set_nodelay(true)?;
-    Ok(tcp)
+/// An open websocket, and what the server's clock said meanwhile.
+pub(crate) struct Opened {
+    pub(crate) socket: Socket,
+    pub(crate) server_time: Option<SystemTime>,
 }
 
 /// Wraps a connection in TLS for this host.
@@ -128,6 +182,14 @@ fn refused(response: &Response<Option<Vec<u8>>>) -> Error {
     let said =
         serde_json::from_slice::<Body>(body).ok().and_then(|body| body.error.or(body.message).or(body.msg));
     let message = said.unwrap_or_else(|| match status.as_u16() {
+        300..=399 => match response.headers().get(LOCATION).and_then(|location| location.to_str().ok()) {
+            // Without its query: it may repeat the key.
+            Some(location) => {
+                let location = location.split('?').next().unwrap_or_default();
+                format!("it redirects to {location}, and a websocket follows no redirect: use that host and scheme in the URL")
+            }
+            None => "it redirects, and a websocket follows no redirect: look at the URL's host and scheme".to_owned(),
+        },
         403 if body.is_empty() => {
             "forbidden; an unsupported protocol version, or a key the server does not take".to_owned()
         }
@@ -164,10 +226,10 @@ mod tests {
                 let body = line["data"].as_str().unwrap_or_default().as_bytes().to_vec();
                 let response = Response::builder().status(status).body(Some(body.clone())).unwrap();
                 let error = refused(&response);
-                let ErrorKind::Handshake { status: told, message } = error.kind() else {
+                let ErrorKind::Handshake { status: shown, message } = error.kind() else {
                     panic!("{error:?}")
                 };
-                assert_eq!(*told, status);
+                assert_eq!(*shown, status);
                 assert!(!message.is_empty());
                 let words = serde_json::from_slice::<serde_json::Value>(&body).ok();
                 if let Some(words) = words.and_then(|body| body["error"].as_str().map(str::to_owned)) {

@@ -1,7 +1,8 @@
 //! One websocket: dial, queue, next, close. It knows frames of bytes and nothing of their meaning.
 
+mod addresses;
 mod dial;
-mod proxy;
+mod tunnel;
 
 use std::{
     collections::VecDeque,
@@ -18,7 +19,7 @@ use tokio_tungstenite::{
     tungstenite::{Error as WsError, Message, Utf8Bytes, protocol::CloseFrame},
 };
 
-pub(crate) use self::dial::{Dialer, TcpTuning};
+pub(crate) use self::dial::{Dialer, Opened, TcpTuning};
 
 /// Bytes in the outbox from which on senders should wait.
 const CONGESTED: usize = 1 << 20;

@@ -1,0 +1,56 @@
+//! How the network is reached: one rule for the websocket and for HTTP.
+
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+
+use crate::{error::Error, proxy::Proxies, tls::TlsSettings};
+
+/// What a user may say about it.
+#[derive(Debug, Default)]
+pub(crate) struct NetworkSettings {
+    pub(crate) tls: TlsSettings,
+    pub(crate) proxy: ProxyChoice,
+}
+
+/// Where proxies come from.
+#[derive(Debug, Default)]
+pub(crate) enum ProxyChoice {
+    #[default]
+    Environment,
+    None,
+    /// This URL.
+    Fixed(String),
+}
+
+/// TLS and proxies, checked.
+#[derive(Debug, Clone)]
+pub(crate) struct Network {
+    pub(crate) tls: Arc<ClientConfig>,
+    pub(crate) proxies: Arc<Proxies>,
+}
+
+impl NetworkSettings {
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for certificates or proxies that are not understood.
+    pub(crate) fn build(self) -> Result<Network, Error> {
+        let proxies = match self.proxy {
+            ProxyChoice::Environment => Proxies::from_environment()?,
+            ProxyChoice::None => Proxies::default(),
+            ProxyChoice::Fixed(url) => Proxies::fixed(&url)?,
+        };
+        Ok(Network { tls: self.tls.client_config()?, proxies: Arc::new(proxies) })
+    }
+}
+
+impl Network {
+    /// The same proxies for the HTTP stack, which is to read no environment of its own.
+    pub(crate) fn http_proxy(&self) -> reqwest::Proxy {
+        let proxies = Arc::clone(&self.proxies);
+        reqwest::Proxy::custom(move |url| {
+            let secure = url.scheme() == "https";
+            let port = url.port_or_known_default().unwrap_or_default();
+            proxies.for_target(url.host_str()?, port, secure).map(|proxy| proxy.url().clone())
+        })
+    }
+}
