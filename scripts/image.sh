@@ -119,7 +119,7 @@ try_with() {
   value() { sed -n "s/^ *$1: //p" "$work/stack"; }
   local cluster=5eed0000-0000-4000-8000-00000000000c
   settings=(--env SUPABASE_URL="$(value 'API URL')" --env SUPABASE_PUBLISHABLE_KEY="$(value 'Publishable key')"
-    --env TENDRIL_AGENT_TOKEN="$(token "$(value 'JWT secret')" "$cluster")" --env TENDRIL_START_SPREAD=0s
+    --env TENDRIL_AGENT_TOKEN="$(token "$(value 'JWT secret')" "$cluster")" --env TENDRIL_STARTUP_JITTER=0s
     --env TENDRIL_HEALTH_ADDR=127.0.0.1:0)
   set -m
   start /usr/local/bin/tendril-agent >"$work/agent" 2>&1 &

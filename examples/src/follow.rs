@@ -102,7 +102,7 @@ impl Follow {
     /// The next news; `None` after [`News::Ended`], or when the client was shut down.
     ///
     /// # Errors
-    /// What trying again cannot mend, such as a token that has expired.
+    /// What trying again cannot fix, such as a token that has expired.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.

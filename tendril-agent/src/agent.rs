@@ -18,17 +18,17 @@ use crate::{
         lease::Leases,
     },
     dispatch::{
-        disk_guard::Disk,
+        disk_guard::DiskGuard,
         drain::Drain,
         queue::{Feed, Queue, QueueNews},
-        registry::Roster,
-        scheduler::Crew,
-        shutdown::{Shutdown, Timetable},
+        registry::Registry,
+        scheduler::Scheduler,
+        shutdown::{Shutdown, ShutdownPlan},
     },
     execute::{
         approval::Approvals,
-        attempt::Road,
-        recovery::{Leftover, leftovers},
+        attempt::JobContext,
+        recovery::{OrphanedAttempt, orphaned_attempts},
     },
     observability::{
         health::{Health, PULSE, Panel},
@@ -89,8 +89,8 @@ pub struct Agent {
     leases: Leases,
     health: Health,
     approvals: Approvals,
-    roster: Roster,
-    disk: Disk,
+    registry: Registry,
+    disk: DiskGuard,
     secrets: Redactor,
 }
 
@@ -122,8 +122,8 @@ impl Agent {
             leases: Leases::default(),
             health,
             approvals: Approvals::default(),
-            roster: Roster::default(),
-            disk: Disk::default(),
+            registry: Registry::default(),
+            disk: DiskGuard::default(),
             secrets,
         })
     }
@@ -149,9 +149,9 @@ impl Agent {
         let mut feed = Feed::open(&self.client, self.config.cluster_id, self.config.intake)
             .map_err(AgentError::Client)?;
         let heartbeat = self.heartbeat();
-        let (leftovers, pushes) = self.left_behind().await;
+        let (orphaned_attempts, pushes) = self.find_orphaned().await;
         // The first beat lets the database look for lost jobs: what waits for approval here is not lost.
-        let held = leftovers.iter().map(|leftover| leftover.hold(&self.leases)).collect::<Vec<_>>();
+        let held = orphaned_attempts.iter().map(|orphan| orphan.hold(&self.leases)).collect::<Vec<_>>();
         tokio::select! {
             beaten = heartbeat.first() => {
                 beaten.map_err(|source| AgentError::Refused { advice: advice(&source), source: Box::new(source) })?;
@@ -165,42 +165,42 @@ impl Agent {
         let _keeping = Background(tokio::spawn(self.session.clone().keep(move || client.refresh_auth())));
         let _beating = Background(tokio::spawn(heartbeat.clone().run()));
         let _measuring = Background(tokio::spawn(self.watch_disk()));
-        let mut crew = Crew::new(self.road(), self.leases.clone());
-        for (leftover, lease) in leftovers.into_iter().zip(held) {
-            crew.adopt(leftover, lease);
+        let mut scheduler = Scheduler::new(self.context(), self.leases.clone());
+        for (orphan, lease) in orphaned_attempts.into_iter().zip(held) {
+            scheduler.resume_attempt(orphan, lease);
         }
         for key in pushes {
-            crew.push_rescued(key);
+            scheduler.push_errored_state(key);
         }
-        self.work(&mut crew, &mut feed, &shutdown).await;
+        self.work(&mut scheduler, &mut feed, &shutdown).await;
         self.health.draining();
         tokio::select! {
-            () = self.drain(&mut crew, &shutdown) => {}
+            () = self.drain(&mut scheduler, &shutdown) => {}
             never = self.pulse() => match never {},
         }
-        drop(crew);
+        drop(scheduler);
         drop(feed);
-        heartbeat.good_bye().await;
+        heartbeat.deregister().await;
         self.client.shutdown().await;
         tracing::info!("stopped");
         Ok(())
     }
 
-    /// What an earlier life left: attempts, and the keys of states that are not stored.
-    async fn left_behind(&self) -> (Vec<Leftover>, BTreeSet<String>) {
+    /// What a previous run left: attempts, and the keys of states that are not stored.
+    async fn find_orphaned(&self) -> (Vec<OrphanedAttempt>, BTreeSet<String>) {
         let config = Arc::clone(&self.config);
         let found = tokio::select! {
-            found = blocking(move || Ok((leftovers(&config), pending_push::keys(&config)))) => found,
+            found = blocking(move || Ok((orphaned_attempts(&config), pending_push::keys(&config)))) => found,
             never = self.pulse() => match never {},
         };
         found.unwrap_or_else(|error| {
-            tracing::error!(%error, "the search for what an earlier life left broke off");
+            tracing::error!(%error, "the search for what a previous run left broke off");
             Default::default()
         })
     }
 
     /// Takes on jobs until the drain begins.
-    async fn work(&self, crew: &mut Crew, feed: &mut Feed, shutdown: &Shutdown) {
+    async fn work(&self, scheduler: &mut Scheduler, feed: &mut Feed, shutdown: &Shutdown) {
         let mut queue = Queue::default();
         let mut pulse = interval(PULSE);
         loop {
@@ -211,7 +211,7 @@ impl Agent {
                     self.health.pulse(queue.len());
                     self.health.intake(feed.is_live());
                 }
-                again = crew.one_ended() => again.into_iter().for_each(|row| queue.put(row)),
+                again = scheduler.next_finished() => again.into_iter().for_each(|row| queue.put(row)),
                 news = feed.next() => match news {
                     QueueNews::Waits(row) => queue.put(row),
                     QueueNews::Gone(id) => queue.remove(id),
@@ -226,9 +226,9 @@ impl Agent {
                 },
                 () = self.approvals.changed() => {}
             }
-            crew.admit();
-            if !self.disk.is_full() && !self.health.is_shut_out() {
-                crew.hire(&mut queue);
+            scheduler.admit_approved();
+            if !self.disk.is_full() && !self.health.is_revoked() {
+                scheduler.start_next(&mut queue);
             }
         }
     }
@@ -253,7 +253,7 @@ impl Agent {
                     disk.measure(&config.work_dir, plugins.as_deref(), config.work_limit, mirrors)
                 };
                 match spawn_blocking(measure).await {
-                    Ok(Some((attempt, shortage))) => leases.make_room(&attempt, shortage),
+                    Ok(Some((attempt, pressure))) => leases.evict(&attempt, pressure),
                     Ok(None) => {}
                     Err(error) => tracing::error!(%error, "the work directory cannot be measured"),
                 }
@@ -263,27 +263,27 @@ impl Agent {
     }
 
     /// Lets the jobs end: by themselves within the grace, then politely interrupted, at last cut short.
-    async fn drain(&self, crew: &mut Crew, shutdown: &Shutdown) {
+    async fn drain(&self, scheduler: &mut Scheduler, shutdown: &Shutdown) {
         self.approvals.close();
-        crew.drain();
-        let Timetable { finish, interrupt, kill, farewell } = Timetable::of(&self.config.timing);
-        if !crew.is_idle() {
+        scheduler.drain();
+        let ShutdownPlan { finish, interrupt, kill, flush_deadline } = ShutdownPlan::of(&self.config.timing);
+        if !scheduler.is_idle() {
             tracing::info!("waiting up to {finish:?} for running jobs");
         }
         tokio::select! {
-            () = crew.all_ended() => return,
+            () = scheduler.all_finished() => return,
             () = sleep(finish) => {}
             () = shutdown.interrupting() => {}
         }
         tracing::warn!("running jobs are interrupted; they have {interrupt:?} to stop in good order");
-        crew.interrupt();
+        scheduler.interrupt();
         tokio::select! {
-            () = crew.all_ended() => return,
+            () = scheduler.all_finished() => return,
             () = sleep(interrupt) => {}
-            () = shutdown.hastened() => {}
+            () = shutdown.forced() => {}
         }
-        crew.hasten();
-        if timeout(kill + farewell, crew.all_ended()).await.is_err() {
+        scheduler.force();
+        if timeout(kill + flush_deadline, scheduler.all_finished()).await.is_err() {
             tracing::warn!("some results are not stored yet; they are kept on disk for the next start");
         }
     }
@@ -293,7 +293,7 @@ impl Agent {
         let panel = Panel {
             config: Arc::clone(&self.config),
             health: self.health.clone(),
-            roster: self.roster.clone(),
+            registry: self.registry.clone(),
             approvals: self.approvals.clone(),
             disk: self.disk.clone(),
         };
@@ -309,17 +309,17 @@ impl Agent {
             agent_name: self.config.agent_name.clone(),
             nameless: Arc::default(),
             period: self.config.timing.heartbeat,
-            spread: self.config.timing.start_spread,
+            spread: self.config.timing.startup_jitter,
         }
     }
 
-    fn road(&self) -> Road {
-        Road {
+    fn context(&self) -> JobContext {
+        JobContext {
             config: Arc::clone(&self.config),
             rest: self.client.rest().clone(),
             runner: Arc::new(LocalRunner),
             approvals: self.approvals.clone(),
-            roster: self.roster.clone(),
+            registry: self.registry.clone(),
             secrets: self.secrets.clone(),
             drain: Drain::default(),
         }
@@ -336,7 +336,7 @@ impl Drop for Background {
     }
 }
 
-/// Keeps a second agent out of the work directory, where it would take running jobs for leftovers.
+/// Keeps a second agent out of the work directory, where it would take running jobs for orphaned_attempts.
 fn lock(work_dir: &Path) -> Result<File, AgentError> {
     let dir = work_dir.display().to_string();
     let file = match File::create(work_dir.join(".lock")) {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use tendril_agent::{Agent, Cli, Config, Finding, Shutdown, Task, Versions, doctor, install_log};
 
-/// The configuration needs mending.
+/// The configuration must be fixed.
 const BAD_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {

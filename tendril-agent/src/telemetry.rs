@@ -36,22 +36,22 @@ macro_rules! series {
 
 const STATUSES: &[&str] = &["SUCCESS", "FAILED", "CANCELLED"];
 const STEPS: &[&str] = &["init", "plan", "apply", "output"];
-const RUNGS: &[&str] = &["interrupted", "interrupted_twice", "killed"];
+const STAGES: &[&str] = &["interrupted", "interrupted_twice", "killed"];
 const ESTIMATES: &[&str] = &["OK", "PARTIAL", "UNAVAILABLE"];
 const FETCHED: &[&str] = &["fetched", "kept", "failed", "stopped"];
 const BEATS: &[&str] = &["ok", "failed", "refused"];
 
 series! {
     READY = "ready", Gauge, None, "1 while the agent can be given work";
-    DRAINING = "draining", Gauge, None, "1 once the agent was told to stop";
+    DRAINING = "draining", Gauge, None, "1 once the agent was asked to stop";
     LOOP_AGE = "loop_age_seconds", Gauge, None, "Time since the main loop last showed that it runs";
     UPTIME = "uptime_seconds", Gauge, None, "Time since the start";
     HEARTBEAT_AGE = "heartbeat_age_seconds", Gauge, None, "Time since the control plane last answered a heartbeat; since the start, before the first";
     HEARTBEATS = "heartbeats_total", Counter, Some(("result", BEATS)), "Heartbeats, by result: refused ones were understood and denied, such as for a bad token";
     JOBS_MOVED = "jobs_of_lost_agents_total", Counter, None, "Jobs of lost agents that this agent's heartbeats moved on";
-    INTAKE_LIVE = "intake_live", Gauge, None, "1 while jobs are told of as they come, 0 while they are found by polling";
+    INTAKE_LIVE = "intake_live", Gauge, None, "1 while jobs arrive as live events, 0 while they are found by polling";
     TOKENS_READ = "token_changes_total", Counter, None, "How often the token file held a new token or key";
-    EXCHANGES = "key_exchanges_total", Counter, Some(("result", BEATS)), "Exchanges of the API key for a machine token, by result: somebody has to mend what is refused";
+    EXCHANGES = "key_exchanges_total", Counter, Some(("result", BEATS)), "Exchanges of the API key for a machine token, by result: somebody has to fix what is refused";
     TOKEN_LEFT = "token_left_seconds", Gauge, None, "Time until the machine token ends; 0 once it has, or where its end is not known";
     JOBS_QUEUED = "jobs_queued", Gauge, None, "Jobs of this cluster that wait, as this agent sees them";
     JOBS_CLAIMED = "jobs_claimed_total", Counter, None, "Jobs this agent claimed";
@@ -60,21 +60,21 @@ series! {
     JOBS_RUNNING = "jobs_running", Gauge, None, "Jobs running now";
     JOBS_WAITING = "jobs_waiting_for_approval", Gauge, None, "Jobs whose plan waits for approval";
     JOBS_ENDED = "jobs_ended_total", Counter, Some(("status", STATUSES)), "Jobs ended, by status";
-    JOB_SECONDS = "job_seconds", Histogram, None, "Time from a job's first station to its last";
+    JOB_SECONDS = "job_seconds", Histogram, None, "Time from a job's first stage to its last";
     STEP_SECONDS = "step_seconds", Histogram, Some(("step", STEPS)), "Run time of Terraform, by step";
     STEPS_FAILED = "steps_failed_total", Counter, Some(("step", STEPS)), "Steps that ended in an error of Terraform, by step";
-    STEPS_STOPPED = "steps_stopped_total", Counter, Some(("rung", RUNGS)), "Steps that were told to end early, by how far the ladder was climbed";
+    STEPS_STOPPED = "steps_stopped_total", Counter, Some(("stage", STAGES)), "Steps that were stopped early, by the stage that ended them";
     COST_ESTIMATES = "cost_estimates_total", Counter, Some(("result", ESTIMATES)), "Estimates of what jobs will cost, by result";
     COST_SECONDS = "cost_seconds", Histogram, None, "Time that an estimate of the cost took";
     FETCHES = "source_fetches_total", Counter, Some(("result", FETCHED)), "Templates from Git, by result: kept ones were in the mirror already";
     FETCH_SECONDS = "source_fetch_seconds", Histogram, None, "Time from a template's address in Git to its files";
-    MIRRORS_REMADE = "source_mirrors_remade_total", Counter, None, "Mirrors of Git repositories that were broken or too large, and made anew";
-    LOCKS_IN_THE_WAY = "state_locks_in_the_way_total", Counter, None, "Jobs that failed because somebody else holds the state's lock";
+    MIRRORS_RECREATED = "source_mirrors_recreated_total", Counter, None, "Mirrors of Git repositories that were broken or too large, and were created again";
+    LOCK_CONFLICTS = "state_lock_conflicts_total", Counter, None, "Jobs that failed because somebody else holds the state's lock";
     LOCKS_REMOVED = "state_locks_removed_total", Counter, None, "State locks of own dead attempts that were removed";
-    RESCUED = "rescued_states", Gauge, None, "States that could not be written to their backend and are kept on the volume";
-    RESCUES_STORED = "rescued_states_stored_total", Counter, None, "Rescued states that the backend took later";
-    RESCUES_REFUSED = "rescued_states_refused_total", Counter, None, "Rescued states that the backend refused again";
-    LEFTOVERS = "leftovers_total", Counter, None, "Attempts of earlier lives that were found at the start";
+    ERRORED_STATES = "errored_states", Gauge, None, "States that could not be written to their backend and are kept on the volume";
+    ERRORED_STATES_STORED = "errored_states_stored_total", Counter, None, "Errored states that the backend took later";
+    ERRORED_STATES_REFUSED = "errored_states_refused_total", Counter, None, "Errored states that the backend refused again";
+    ORPHANED_ATTEMPTS = "orphaned_attempts_total", Counter, None, "Attempts of previous runs that were found at the start";
     ORPHANS_ENDED = "orphans_ended_total", Counter, None, "Attempts whose Terraform had survived the agent and was ended";
     ZOMBIES_REAPED = "zombies_reaped_total", Counter, None, "Orphans that this agent waited for as process 1";
     CHUNKS_STORED = "log_chunks_stored_total", Counter, None, "Chunks of log lines stored";

@@ -28,7 +28,7 @@ fn agent(dir: &Path, changes: &[(&str, &str)]) -> Output {
         .env("SUPABASE_URL", "http://127.0.0.1:9")
         .env("SUPABASE_ANON_KEY", "anon")
         .env("TENDRIL_AGENT_TOKEN", token("tendril_agent", 4_000_000_000))
-        .env("TENDRIL_START_SPREAD", "0s")
+        .env("TENDRIL_STARTUP_JITTER", "0s")
         .env("TENDRIL_TEMPLATES_DIR", templates)
         .env("TENDRIL_WORK_DIR", dir.join("work"))
         .env("TENDRIL_STATE_DIR", dir.join("state"));
@@ -63,7 +63,7 @@ fn nothing_configured_is_one_message_with_every_problem() {
         ("TENDRIL_LOG_FORMAT", "xml"),
     ]);
     for part in [
-        "11 things need mending",
+        "11 things must be fixed",
         "SUPABASE_URL (--supabase-url) is not set",
         "SUPABASE_PUBLISHABLE_KEY (--supabase-key, or the older SUPABASE_ANON_KEY) is not set",
         "TENDRIL_AGENT_TOKEN or TENDRIL_AGENT_TOKEN_FILE (--agent-token-file) is not set",

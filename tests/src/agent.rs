@@ -42,7 +42,7 @@ impl AgentSetup {
             state_dir: text(&dir.join("state")),
             agent_name: Some("scenario".to_owned()),
             // One agent is no crowd.
-            start_spread: Some("0s".to_owned()),
+            startup_jitter: Some("0s".to_owned()),
             ..Cli::default()
         };
         Self { cli, env: Vec::new() }
@@ -175,7 +175,7 @@ impl AgentSetup {
             ("TENDRIL_AGENT_NAME", &cli.agent_name),
             ("TENDRIL_LOG", &cli.log_level),
             ("TENDRIL_SPOOL_LIMIT", &cli.spool_limit),
-            ("TENDRIL_START_SPREAD", &cli.start_spread),
+            ("TENDRIL_STARTUP_JITTER", &cli.startup_jitter),
             ("TENDRIL_HEARTBEAT", &cli.heartbeat),
         ]
         .into_iter()

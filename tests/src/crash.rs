@@ -26,7 +26,7 @@ pub const PLACES: &[(&str, &[u64])] = &[
     ("workspace.logging", &[1]),
     ("step.begins", &[1, 2, 3, 4]),
     ("step.ended", &[1, 2, 3, 4]),
-    ("holder.kept", &[1, 2]),
+    ("lock_owner.kept", &[1, 2]),
     ("approval.kept", &[1]),
     ("writer.took", &[1, 2, 4, 8]),
     ("writer.line", &[1, 10, 150, 600]),
@@ -130,11 +130,12 @@ impl Crash {
                 _,
             )
             | ("step.begins" | "step.ended", 1 | 2)
-            | ("holder.kept", 1)
+            | ("lock_owner.kept", 1)
             | ("writer.line", 1 | 10) => &[AGAIN],
             // The plan has at most 300 lines.
             (
-                "step.begins" | "step.ended" | "holder.kept" | "apply.kept" | "apply.settled" | "ending.made",
+                "step.begins" | "step.ended" | "lock_owner.kept" | "apply.kept" | "apply.settled"
+                | "ending.made",
                 _,
             )
             | ("writer.line", 600..) => &[LOST],
@@ -281,7 +282,7 @@ async fn live_until(setup: &AgentSetup, place: &str, time: u64) -> Result<(), St
 
 /// The status that is on an agent's disk as the end of the first attempt.
 fn kept_end(work_dir: &Path, deployment: Uuid) -> Option<String> {
-    let end = fs::read(work_dir.join(format!("{deployment}.1/ending.json"))).ok()?;
+    let end = fs::read(work_dir.join(format!("{deployment}.1/result.json"))).ok()?;
     let end: serde_json::Value = serde_json::from_slice(&end).ok()?;
     end["status"].as_str().map(str::to_owned)
 }

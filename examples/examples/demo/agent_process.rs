@@ -51,7 +51,7 @@ impl AgentProcess {
             .env("TENDRIL_STATE_DIR", home.path().join("state"))
             .env("TENDRIL_AGENT_NAME", "demo-agent")
             // One agent alone need not wait so that many do not start at once.
-            .env("TENDRIL_START_SPREAD", "0s")
+            .env("TENDRIL_STARTUP_JITTER", "0s")
             // Whoever stops the demo does not want to wait for a deployment.
             .env("TENDRIL_SHUTDOWN_GRACE", "1s")
             .env("NO_COLOR", "1")

@@ -93,7 +93,7 @@ rule here fails with a sentence that says what to do, and none shows a value tha
 {{- if not (regexMatch "^([1-9]|[1-8][0-9]|90)s$" .Values.timing.costTimeout) -}}
 {{- fail (printf "timing.costTimeout is %q: write 1s to 90s, as jobs wait for it." .Values.timing.costTimeout) -}}
 {{- end -}}
-{{- range $name := list "startSpread" "lockTimeout" "planCancelGrace" "applyCancelGrace" "gitTimeout" -}}
+{{- range $name := list "startupJitter" "lockTimeout" "planCancelGrace" "applyCancelGrace" "gitTimeout" -}}
 {{- $time := get $.Values.timing $name -}}
 {{- if not (regexMatch "^([0-9]+[smh])+$" $time) -}}
 {{- fail (printf "timing.%s is %q: write a time such as 90s, 10m or 1h30m." $name $time) -}}

@@ -61,8 +61,8 @@
   value: {{ .Values.spoolLimit }}
 - name: TENDRIL_HEARTBEAT
   value: {{ .Values.timing.heartbeat }}
-- name: TENDRIL_START_SPREAD
-  value: {{ .Values.timing.startSpread }}
+- name: TENDRIL_STARTUP_JITTER
+  value: {{ .Values.timing.startupJitter }}
 - name: TENDRIL_LOCK_TIMEOUT
   value: {{ .Values.timing.lockTimeout }}
 - name: TENDRIL_PLAN_CANCEL_GRACE

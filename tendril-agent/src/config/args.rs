@@ -8,7 +8,7 @@ use clap::Parser;
 /// What the process can do beside running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Subcommand)]
 pub enum Task {
-    /// Tries everything that an agent needs, says what is wrong and how to mend it, and ends
+    /// Tries everything that an agent needs, says what is wrong and how to fix it, and ends
     Doctor,
 }
 
@@ -19,7 +19,7 @@ pub enum Task {
     version,
     disable_version_flag = true,
     about = "Runs Terraform in your own cloud for a Supabase control plane",
-    after_help = "Exit codes: 0 stopped on request · 1 the control plane refused this agent, or it failed while running · 2 the configuration needs mending. `doctor`: 0 everything is well · 2 something needs mending"
+    after_help = "Exit codes: 0 stopped on request · 1 the control plane refused this agent, or it failed while running · 2 the configuration must be fixed. `doctor`: 0 everything is well · 2 something must be fixed"
 )]
 pub struct Cli {
     /// What to do instead of running
@@ -120,8 +120,8 @@ pub struct Cli {
     pub work_limit: Option<String>,
 
     /// The first contact falls anywhere in this time after the start, so that many agents do not come at once
-    #[arg(long, value_name = "TIME", env = "TENDRIL_START_SPREAD", default_value = "20s")]
-    pub start_spread: Option<String>,
+    #[arg(long, value_name = "TIME", env = "TENDRIL_STARTUP_JITTER", default_value = "20s")]
+    pub startup_jitter: Option<String>,
 
     /// Time between two heartbeats (1s to 20s): a job's lease lives for 60s
     #[arg(long, value_name = "TIME", env = "TENDRIL_HEARTBEAT", default_value = "15s")]

@@ -1,4 +1,4 @@
-//! `tendril-agent doctor`: tries everything that an agent needs, one thing after the other, and says what to mend.
+//! `tendril-agent doctor`: tries everything that an agent needs, one thing after the other, and says what to fix.
 //!
 //! It changes nothing in the control plane and claims nothing, so that it can be run beside a working agent. An API key is
 //! exchanged, which the control plane remembers as its last use.
@@ -14,11 +14,11 @@ use crate::{
     config::settings::{Config, ConfigProblems},
     control_plane::{
         auth::session::{Exchange, Session, failure},
-        contract::{FIRST, Standing},
+        contract::{Compatibility, FIRST},
         heartbeat::advice,
     },
     dispatch::{
-        disk_guard::Disk,
+        disk_guard::DiskGuard,
         queue::{self, Intake, NO_BROADCASTS},
     },
     observability::health::Health,
@@ -40,7 +40,7 @@ const S3_LOCKFILE_SINCE: (u64, u64) = (1, 10);
 pub struct Finding {
     /// What was tried.
     pub check: &'static str,
-    /// Nothing, if it is well; otherwise the cause and how to mend it.
+    /// Nothing, if it is well; otherwise the cause and how to fix it.
     pub problem: Option<String>,
     /// What is worth knowing although it is well.
     pub note: Option<String>,
@@ -134,10 +134,10 @@ async fn try_all(config: &Config) -> Vec<Finding> {
 
 fn templates(config: &Config) -> Result<(), String> {
     for name in names(&config.templates_dir) {
-        let opened = Template::carried(&config.templates_dir, &name);
+        let opened = Template::built_in(&config.templates_dir, &name);
         opened.map_err(|failure| {
             format!(
-                "{}: mend the file, or take the folder out of {}",
+                "{}: fix the file, or take the folder out of {}",
                 failure.message,
                 config.templates_dir.display()
             )
@@ -147,7 +147,7 @@ fn templates(config: &Config) -> Result<(), String> {
 }
 
 fn disk(config: &Config) -> Result<(), String> {
-    let disk = Disk::default();
+    let disk = DiskGuard::default();
     disk.measure(&config.work_dir, None, config.work_limit, |_| {});
     if disk.is_full() {
         return Err(format!(
@@ -156,13 +156,13 @@ fn disk(config: &Config) -> Result<(), String> {
             disk.used() / (1024 * 1024)
         ));
     }
-    let rescued = pending_push::kept(&config.state_dir);
-    if rescued.is_empty() {
+    let pending = pending_push::kept(&config.state_dir);
+    if pending.is_empty() {
         return Ok(());
     }
     Err(format!(
         "the newest state of {} could not be written to its backend and is kept in {}: start the agent, which stores it, and look at its log",
-        rescued.join(", "),
+        pending.join(", "),
         config.state_dir.display()
     ))
 }
@@ -250,10 +250,10 @@ async fn schema(rest: &Rest) -> Finding {
         Err(error) if error.postgrest().is_some_and(|api| api.code == "PGRST202") => FIRST,
         Err(error) => return finding(check, Err(cause(&error))),
     };
-    let standing = Standing::of(database);
-    match standing {
-        Standing::TooOld(_) => finding(check, Err(standing.sentence().unwrap_or_default())),
-        _ => Finding { check, problem: None, note: standing.sentence() },
+    let compatibility = Compatibility::of(database);
+    match compatibility {
+        Compatibility::TooOld(_) => finding(check, Err(compatibility.sentence().unwrap_or_default())),
+        _ => Finding { check, problem: None, note: compatibility.sentence() },
     }
 }
 
@@ -284,7 +284,7 @@ async fn row_changes(client: &Client, config: &Config) -> Result<(), Error> {
     client.channel("doctor").postgres_changes::<Value>(changes).subscribe().await.map(drop)
 }
 
-/// The channel that the agent would join. What grants it grants the wish for messages too, which is not tried: it is written.
+/// The channel that the agent would join. What grants it grants the retry_after for messages too, which is not tried: it is written.
 async fn broadcasts(client: &Client, config: &Config) -> Result<(), Error> {
     let (topic, event) = queue::broadcasts(config.cluster_id);
     let mut channel = client.channel(&topic).private(true);
@@ -292,7 +292,7 @@ async fn broadcasts(client: &Client, config: &Config) -> Result<(), Error> {
     channel.join().await.map(drop)
 }
 
-/// What is behind an error of the control plane, and how to mend it.
+/// What is behind an error of the control plane, and how to fix it.
 fn cause(error: &Error) -> String {
     match error.kind() {
         ErrorKind::Connect { .. } | ErrorKind::Timeout { .. } | ErrorKind::ConnectionLost { .. } => format!(

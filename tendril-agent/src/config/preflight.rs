@@ -1,6 +1,6 @@
 //! What is tried on this machine before the first heartbeat: templates, directories, the terraform program.
 //!
-//! Each check answers with a sentence that says what to mend, so that a broken pod spec is found at start and not by the
+//! Each check answers with a sentence that says what to fix, so that a broken pod spec is found at start and not by the
 //! first job.
 
 use std::{
@@ -16,24 +16,24 @@ use crate::terraform::command::{Product, Terraform};
 
 /// There is a directory, and at least one template in it.
 pub(crate) fn templates(dir: &Path) -> Result<(), String> {
-    let mend = "point --templates-dir / TENDRIL_TEMPLATES_DIR to a directory with one folder of .tf files per template";
+    let fix = "point --templates-dir / TENDRIL_TEMPLATES_DIR to a directory with one folder of .tf files per template";
     let shown = dir.display();
     let entries = fs::read_dir(dir).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => format!("the templates directory {shown} does not exist: {mend}"),
-        _ => format!("the templates directory {shown} cannot be read ({error}): {mend}"),
+        io::ErrorKind::NotFound => format!("the templates directory {shown} does not exist: {fix}"),
+        _ => format!("the templates directory {shown} cannot be read ({error}): {fix}"),
     })?;
     let has_template = entries.filter_map(Result::ok).any(|entry| is_template(&entry.path()));
     if has_template {
         Ok(())
     } else {
-        Err(format!("the templates directory {shown} holds no template: {mend}"))
+        Err(format!("the templates directory {shown} holds no template: {fix}"))
     }
 }
 
 /// A folder with at least one Terraform file.
 pub(crate) fn is_template(path: &Path) -> bool {
     let is_terraform =
-        |name: &str| [".tf", ".tf.json", ".tofu", ".tofu.json"].iter().any(|ending| name.ends_with(ending));
+        |name: &str| [".tf", ".tf.json", ".tofu", ".tofu.json"].iter().any(|result| name.ends_with(result));
     fs::read_dir(path).is_ok_and(|entries| {
         entries.filter_map(Result::ok).any(|entry| entry.file_name().to_str().is_some_and(is_terraform))
     })
@@ -42,26 +42,26 @@ pub(crate) fn is_template(path: &Path) -> bool {
 /// The directory exists (it is made if need be) and files can be written into it.
 pub(crate) fn writable(flag: &str, dir: &Path) -> Result<(), String> {
     let shown = dir.display();
-    let mend = format!("give {flag} a directory that user {} may write", rustix::process::geteuid().as_raw());
+    let fix = format!("give {flag} a directory that user {} may write", rustix::process::geteuid().as_raw());
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(dir)
-        .map_err(|error| format!("{flag} {shown} cannot be created ({error}): {mend}"))?;
+        .map_err(|error| format!("{flag} {shown} cannot be created ({error}): {fix}"))?;
     let probe = tempfile::Builder::new().prefix(".probe-").tempfile_in(dir);
-    probe.map_err(|error| format!("{flag} {shown} cannot be written ({error}): {mend}"))?;
+    probe.map_err(|error| format!("{flag} {shown} cannot be written ({error}): {fix}"))?;
     Ok(())
 }
 
 /// Finds the program and asks for its version.
 pub(crate) fn terraform(program: Option<&str>, cli_config: Option<&Path>) -> Result<Terraform, String> {
-    let mend = "install terraform or tofu, or name the program with --terraform / TENDRIL_TERRAFORM";
+    let fix = "install terraform or tofu, or name the program with --terraform / TENDRIL_TERRAFORM";
     let path = match program {
         Some(name) => find(name)
-            .ok_or_else(|| format!("\"{name}\" is not an executable program on this machine: {mend}"))?,
+            .ok_or_else(|| format!("\"{name}\" is not an executable program on this machine: {fix}"))?,
         None => find("terraform")
             .or_else(|| find("tofu"))
-            .ok_or_else(|| format!("neither terraform nor tofu is on PATH: {mend}"))?,
+            .ok_or_else(|| format!("neither terraform nor tofu is on PATH: {fix}"))?,
     };
     if let Some(file) = cli_config {
         fs::File::open(file).map_err(|error| {
@@ -72,7 +72,7 @@ pub(crate) fn terraform(program: Option<&str>, cli_config: Option<&Path>) -> Res
         })?;
     }
     let (product, version) =
-        version_of(&path).map_err(|why| format!("{} does not run ({why}): {mend}", path.display()))?;
+        version_of(&path).map_err(|why| format!("{} does not run ({why}): {fix}", path.display()))?;
     Ok(Terraform::new(path, product, version, cli_config.map(Path::to_path_buf)))
 }
 

@@ -64,13 +64,13 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Filter of the agent's own log.
     pub log_filter: String,
-    /// Every interval and patience.
+    /// Every interval and grace_period.
     pub timing: Timing,
     /// What no log may show.
     pub(crate) secrets: Redactor,
 }
 
-/// All that is wrong with a configuration. Each entry says what and how to mend it; none holds a secret.
+/// All that is wrong with a configuration. Each entry says what and how to fix it; none holds a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigProblems(Vec<String>);
 
@@ -83,8 +83,8 @@ impl ConfigProblems {
 
 impl fmt::Display for ConfigProblems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let things = if self.0.len() == 1 { "thing needs" } else { "things need" };
-        write!(f, "tendril-agent cannot start, {} {things} mending:", self.0.len())?;
+        let things = if self.0.len() == 1 { "thing" } else { "things" };
+        write!(f, "tendril-agent cannot start, {} {things} must be fixed:", self.0.len())?;
         self.0.iter().try_for_each(|problem| write!(f, "\n  * {problem}"))
     }
 }

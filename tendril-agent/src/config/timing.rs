@@ -1,4 +1,4 @@
-//! The agent's clockwork: every interval and patience, and how the command line changes them.
+//! The agent's clockwork: every interval and grace_period, and how the command line changes them.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -11,7 +11,7 @@ pub struct Timing {
     pub heartbeat: Duration,
     /// The first contact falls anywhere in this time after the start, so that a thousand agents that are restarted at once
     /// do not all come at once.
-    pub start_spread: Duration,
+    pub startup_jitter: Duration,
     /// Age at which an open chunk of log lines is closed, and the least time between two uploads of a run.
     pub log_flush: Duration,
     /// From the beginning of a drain to the end of the process.
@@ -29,14 +29,14 @@ pub struct Timing {
     /// How long the estimate of a job's cost may take, with everything around it.
     pub cost: Duration,
     /// How long the last log lines and statuses may take to be stored once the agent is told to hurry.
-    pub farewell: Duration,
+    pub flush_deadline: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Self {
         Self {
             heartbeat: Duration::from_secs(15),
-            start_spread: Duration::from_secs(20),
+            startup_jitter: Duration::from_secs(20),
             log_flush: Duration::from_millis(500),
             shutdown_grace: Duration::from_secs(600),
             plan_cancel_grace: Duration::from_secs(300),
@@ -45,7 +45,7 @@ impl Default for Timing {
             git: Duration::from_secs(300),
             lock_timeout: Duration::from_secs(120),
             cost: Duration::from_secs(90),
-            farewell: Duration::from_secs(20),
+            flush_deadline: Duration::from_secs(20),
         }
     }
 }
@@ -73,7 +73,7 @@ impl Timing {
                 &cli.apply_cancel_grace,
                 &mut timing.apply_cancel_grace,
             ),
-            ("--start-spread / TENDRIL_START_SPREAD", &cli.start_spread, &mut timing.start_spread),
+            ("--startup-jitter / TENDRIL_STARTUP_JITTER", &cli.startup_jitter, &mut timing.startup_jitter),
             ("--cost-timeout / TENDRIL_COST_TIMEOUT", &cli.cost_timeout, &mut timing.cost),
         ];
         for (name, value, into) in settings {

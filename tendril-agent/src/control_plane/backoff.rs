@@ -1,4 +1,4 @@
-//! Pauses between tries and beats, spread so that many agents never move in step.
+//! Pauses between tries and schedule, spread so that many agents never move in step.
 
 use std::time::Duration;
 
@@ -18,17 +18,17 @@ impl Backoff {
         Self { first, most, tries: 0 }
     }
 
-    /// The pause after one more failure; a server's own wish (`Retry-After`) is obeyed.
+    /// The pause after one more failure; a server's own retry_after (`Retry-After`) is obeyed.
     pub(crate) fn after(&mut self, error: &Error) -> Duration {
-        self.next(wish(error))
+        self.next(retry_after(error))
     }
 
-    /// The pause after one more failure. A server's wish is kept to the second, and not by everybody at once.
-    pub(crate) fn next(&mut self, wish: Option<Duration>) -> Duration {
+    /// The pause after one more failure. A server's retry_after is kept to the second, and not by everybody at once.
+    pub(crate) fn next(&mut self, retry_after: Option<Duration>) -> Duration {
         let limit = self.first.saturating_mul(2_u32.saturating_pow(self.tries)).min(self.most);
         self.tries = self.tries.saturating_add(1);
-        match wish {
-            Some(wish) => wish + Duration::from_secs(1).mul_f64(fastrand::f64()),
+        match retry_after {
+            Some(retry_after) => retry_after + Duration::from_secs(1).mul_f64(fastrand::f64()),
             None => limit.mul_f64(fastrand::f64()),
         }
     }
@@ -44,20 +44,20 @@ pub(crate) fn around(mean: Duration) -> Duration {
     mean.mul_f64(0.8 + 0.4 * fastrand::f64())
 }
 
-/// The pause after a failure that is no part of a series: the server's wish, or about this long.
+/// The pause after a failure that is no part of a series: the server's retry_after, or about this long.
 pub(crate) fn pause_after(error: &Error, mean: Duration) -> Duration {
-    if wish(error).is_some() { Backoff::new(mean, mean).after(error) } else { around(mean) }
+    if retry_after(error).is_some() { Backoff::new(mean, mean).after(error) } else { around(mean) }
 }
 
-/// When the beats of one agent come.
+/// When the schedule of one agent come.
 #[derive(Clone, Debug)]
-pub(crate) struct Beats {
+pub(crate) struct HeartbeatSchedule {
     period: Duration,
     spread: Duration,
     pauses: Backoff,
 }
 
-impl Beats {
+impl HeartbeatSchedule {
     /// Of an agent that has just started. Until it is answered its pauses are long: those who wait for one control plane share
     /// its first moments.
     pub(crate) fn starting(period: Duration, spread: Duration) -> Self {
@@ -77,15 +77,15 @@ impl Beats {
     }
 
     /// The pause after a beat that was not.
-    pub(crate) fn missed(&mut self, wish: Option<Duration>) -> Duration {
-        self.pauses.next(wish)
+    pub(crate) fn missed(&mut self, retry_after: Option<Duration>) -> Duration {
+        self.pauses.next(retry_after)
     }
 }
 
 /// What a server wishes (`Retry-After`).
-pub(crate) fn wish(error: &Error) -> Option<Duration> {
+pub(crate) fn retry_after(error: &Error) -> Option<Duration> {
     match error.retry() {
-        Retry::After(wish) => Some(wish),
+        Retry::After(retry_after) => Some(retry_after),
         _ => None,
     }
 }

@@ -9,8 +9,8 @@ fn pauses_grow_to_their_limit_and_obey_the_server() {
     for limit in [1, 2, 4, 8, 16, 30, 30] {
         assert!(backoff.next(None) <= Duration::from_secs(limit));
     }
-    let wished = backoff.next(Some(Duration::from_secs(60)));
-    assert!((Duration::from_secs(60)..Duration::from_secs(61)).contains(&wished), "{wished:?}");
+    let asked = backoff.next(Some(Duration::from_secs(60)));
+    assert!((Duration::from_secs(60)..Duration::from_secs(61)).contains(&asked), "{asked:?}");
     backoff.reset();
     assert!(backoff.next(None) <= Duration::from_secs(1));
 }
@@ -42,19 +42,19 @@ impl Fleet {
         Self { timing: Timing::default(), away_until: Duration::ZERO, retry_after: None }
     }
 
-    /// When each agent comes with its requests: beats, and with the first that is answered the list and the socket.
+    /// When each agent comes with its requests: schedule, and with the first that is answered the list and the socket.
     fn requests(&self) -> Vec<Duration> {
         let mut all = Vec::new();
         for _ in 0..AGENTS {
-            let mut beats = Beats::starting(self.timing.heartbeat, self.timing.start_spread);
-            let mut now = beats.first();
+            let mut schedule = HeartbeatSchedule::starting(self.timing.heartbeat, self.timing.startup_jitter);
+            let mut now = schedule.first();
             while now < self.away_until {
                 all.push(now);
-                now += beats.missed(self.retry_after);
+                now += schedule.missed(self.retry_after);
             }
             all.extend([now; 3]);
             while now < WATCHED {
-                now += beats.answered();
+                now += schedule.answered();
                 all.push(now);
             }
         }
@@ -84,7 +84,7 @@ fn a_thousand_agents_that_start_at_once_come_in_no_second_three_times_as_often_a
     let peak = Fleet::healthy().peak();
     assert!(peak < 3.0, "{peak}");
     // Without the spread they would.
-    let timing = Timing { start_spread: Duration::ZERO, ..Timing::default() };
+    let timing = Timing { startup_jitter: Duration::ZERO, ..Timing::default() };
     assert!(Fleet { timing, ..Fleet::healthy() }.peak() > 3.0);
 }
 
@@ -96,8 +96,9 @@ fn a_thousand_agents_that_wait_for_a_control_plane_do_not_fall_upon_it_when_it_i
 
 #[test]
 fn a_thousand_agents_keep_to_what_a_busy_server_wishes() {
-    let wish = Duration::from_secs(10);
-    let fleet = Fleet { away_until: Duration::from_secs(45), retry_after: Some(wish), ..Fleet::healthy() };
+    let retry_after = Duration::from_secs(10);
+    let fleet =
+        Fleet { away_until: Duration::from_secs(45), retry_after: Some(retry_after), ..Fleet::healthy() };
     let early = fleet.requests().into_iter().filter(|at| *at < Duration::from_secs(40)).count();
     assert!(early <= AGENTS * 4, "each came at most once in ten seconds: {early}");
 }

@@ -1,4 +1,4 @@
-//! The wish to be told of jobs by broadcast: asked of the database at the start, and again each hour, for it ends by itself.
+//! The retry_after to be told of jobs by broadcast: asked of the database at the start, and again each hour, for it ends by itself.
 
 use std::time::Duration;
 
@@ -15,31 +15,31 @@ use crate::control_plane::backoff::{Backoff, around};
 
 /// The longest that one question may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two questions; the wish lives for a day.
+/// Between two questions; the retry_after lives for a day.
 const AGAIN: Duration = Duration::from_secs(3600);
 /// Between two questions to a database that cannot grant it: it may be migrated meanwhile.
 const ONCE_REFUSED: Duration = Duration::from_secs(300);
 
-/// How the wish stands.
+/// How the retry_after stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum SubscriptionState {
     /// Not answered yet.
     #[default]
     Open,
     /// Granted. The number grows whenever there was a time before it without broadcasts.
     Granted(u64),
-    /// The database knows no such wish.
+    /// The database knows no such retry_after.
     Refused,
 }
 
 /// Asks for as long as it lives.
 #[derive(Debug)]
-pub(crate) struct Wish {
-    standing: watch::Receiver<Standing>,
+pub(crate) struct BroadcastSubscription {
+    state: watch::Receiver<SubscriptionState>,
     task: JoinHandle<()>,
 }
 
-impl Drop for Wish {
+impl Drop for BroadcastSubscription {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -48,26 +48,26 @@ impl Drop for Wish {
 /// What the database answers.
 #[derive(Deserialize)]
 struct Granted {
-    /// How long the wish lives.
+    /// How long the retry_after lives.
     seconds: u64,
 }
 
-impl Wish {
+impl BroadcastSubscription {
     /// Must be called inside a runtime.
     pub(crate) fn ask(rest: Rest) -> Self {
-        let (sender, standing) = watch::channel(Standing::Open);
-        Self { standing, task: tokio::spawn(keep_asking(rest, sender)) }
+        let (sender, state) = watch::channel(SubscriptionState::Open);
+        Self { state, task: tokio::spawn(keep_asking(rest, sender)) }
     }
 
     /// How it stands, once that is another than at the last call. May be dropped and called again.
-    pub(crate) async fn changed(&mut self) -> Standing {
+    pub(crate) async fn changed(&mut self) -> SubscriptionState {
         // The task has no end.
-        let _ = self.standing.changed().await;
-        *self.standing.borrow_and_update()
+        let _ = self.state.changed().await;
+        *self.state.borrow_and_update()
     }
 }
 
-async fn keep_asking(rest: Rest, standing: watch::Sender<Standing>) {
+async fn keep_asking(rest: Rest, state: watch::Sender<SubscriptionState>) {
     let mut backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(30));
     let mut round = 0;
     let mut granted_until: Option<Instant> = None;
@@ -83,7 +83,7 @@ async fn keep_asking(rest: Rest, standing: watch::Sender<Standing>) {
                 let now = Instant::now();
                 if granted_until.is_none_or(|until| until <= now) {
                     round += 1;
-                    standing.send_replace(Standing::Granted(round));
+                    state.send_replace(SubscriptionState::Granted(round));
                 }
                 granted_until = Some(now + life);
                 backoff.reset();
@@ -92,7 +92,7 @@ async fn keep_asking(rest: Rest, standing: watch::Sender<Standing>) {
             Err(error) if is_unknown(&error) => {
                 tracing::debug!(%error, "no broadcasts");
                 granted_until = None;
-                standing.send_replace(Standing::Refused);
+                state.send_replace(SubscriptionState::Refused);
                 around(ONCE_REFUSED)
             }
             Err(error) => {

@@ -48,12 +48,13 @@ pub(crate) async fn claim(rest: &Rest, id: Uuid, agent_name: &str, drain: &Drain
         return Ok(Claim::Lost);
     }
     let claim_token = Uuid::new_v4();
-    let wish = json!({
+    let retry_after = json!({
         "status": Status::Processing,
         "claim_token": claim_token,
         "claimed_by": agent_name,
     });
-    let request = rest.from("deployments").update(&wish).eq("id", id).eq("status", Status::Queued.as_str());
+    let request =
+        rest.from("deployments").update(&retry_after).eq("id", id).eq("status", Status::Queued.as_str());
     let answer = tokio::select! {
         biased;
         answer = request.select(COLUMNS).rows::<Row>() => answer,
@@ -62,7 +63,7 @@ pub(crate) async fn claim(rest: &Rest, id: Uuid, agent_name: &str, drain: &Drain
     };
     failpoint!("claim.answered");
     match answer {
-        Ok(rows) => Ok(judge(id, claim_token, rows)),
+        Ok(rows) => Ok(evaluate(id, claim_token, rows)),
         Err(error) if may_have_happened(&error) => {
             tracing::warn!(deployment = %id, %error, "the answer to a claim was lost: looking whether it was won");
             look_again(rest, id, claim_token, error).await
@@ -80,7 +81,7 @@ async fn look_again(rest: &Rest, id: Uuid, claim_token: Uuid, lost: Error) -> Re
         match answer {
             // It was not carried out, and the row still waits.
             Ok(rows) if rows.iter().any(|row| row.status == Some(Status::Queued)) => return Err(lost),
-            Ok(rows) => return Ok(judge(id, claim_token, rows)),
+            Ok(rows) => return Ok(evaluate(id, claim_token, rows)),
             Err(error) if Instant::now() >= give_up => return Err(error),
             Err(error) => sleep(backoff.after(&error)).await,
         }
@@ -94,7 +95,7 @@ async fn look_a_last_time(rest: &Rest, id: Uuid, claim_token: Uuid) -> Result<Cl
         let last = Instant::now() >= give_up;
         match rest.from("deployments").select(COLUMNS).eq("id", id).rows::<Row>().await {
             Ok(rows) if last || rows.iter().all(|row| row.status != Some(Status::Queued)) => {
-                return Ok(judge(id, claim_token, rows));
+                return Ok(evaluate(id, claim_token, rows));
             }
             Err(error) if last => return Err(error),
             _ => sleep(Duration::from_millis(500)).await,
@@ -102,7 +103,7 @@ async fn look_a_last_time(rest: &Rest, id: Uuid, claim_token: Uuid) -> Result<Cl
     }
 }
 
-fn judge(id: Uuid, claim_token: Uuid, rows: Vec<Row>) -> Claim {
+fn evaluate(id: Uuid, claim_token: Uuid, rows: Vec<Row>) -> Claim {
     let ours = |row: &Row| row.status == Some(Status::Processing) && row.claim_token == Some(claim_token);
     match rows.into_iter().find(ours) {
         Some(row) => Claim::Won(Job { id, attempt: row.attempt, claim_token, config: row.config_snapshot }),

@@ -54,7 +54,7 @@ async fn a_lost_answer_to_a_claim_that_was_carried_out_is_a_win() {
 
 /// How often a row was asked for.
 fn claims(plane: &ControlPlane) -> usize {
-    plane.told(|told| told.patches.len())
+    plane.recorded(|recorded| recorded.patches.len())
 }
 
 #[tokio::test]

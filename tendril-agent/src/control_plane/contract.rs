@@ -14,7 +14,7 @@ pub(crate) const FIRST: u32 = 1;
 
 /// What it means that a database holds this contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum Compatibility {
     /// The one that the agent was built for.
     Same,
     /// The one before: all works, except what came since.
@@ -25,7 +25,7 @@ pub(crate) enum Standing {
     Newer(u32),
 }
 
-impl Standing {
+impl Compatibility {
     /// Of a database's answer.
     pub(crate) fn of(database: u32) -> Self {
         match database {
@@ -78,8 +78,8 @@ mod tests {
 
     #[test]
     fn an_agent_works_with_the_contract_before_its_own_and_with_any_later_one() {
-        assert_eq!(Standing::of(CONTRACT).sentence(), None);
-        let said = |database| Standing::of(database).sentence().unwrap();
+        assert_eq!(Compatibility::of(CONTRACT).sentence(), None);
+        let said = |database| Compatibility::of(database).sentence().unwrap();
         assert!(
             said(CONTRACT - 1).contains("all works but what came since. Apply"),
             "{}",

@@ -15,9 +15,9 @@ use uuid::Uuid;
 use crate::{
     control_plane::{backoff::Backoff, contract::known, lease::Lease},
     cost::estimator::{CostStatus, Estimate},
-    job::spec::{Ending, ErrorCode, Job, Phase, Status},
+    job::spec::{ErrorCode, Job, JobResult, Phase, Status},
     os::failpoint::failpoint,
-    process::cancellation::{Stop, StopReason},
+    process::cancellation::{StopReason, StopSignal},
     template::workspace::private_file,
     terraform::messages::Changes,
 };
@@ -53,19 +53,19 @@ pub(crate) struct FinalStatus {
 }
 
 impl FinalStatus {
-    /// Of an ending, with what the run left to say.
+    /// Of an result, with what the run left to say.
     pub(crate) fn new(
-        ending: &Ending,
+        result: &JobResult,
         changes: Option<Changes>,
         outputs: Option<Map<String, Value>>,
     ) -> Self {
-        let (error_code, error_message) = match ending {
-            Ending::Success => (None, None),
-            Ending::Failed(failure) => (Some(failure.code), Some(failure.message.clone())),
-            Ending::Cancelled(message) => (Some(ErrorCode::Cancelled), Some(message.clone())),
+        let (error_code, error_message) = match result {
+            JobResult::Success => (None, None),
+            JobResult::Failed(failure) => (Some(failure.code), Some(failure.message.clone())),
+            JobResult::Cancelled(message) => (Some(ErrorCode::Cancelled), Some(message.clone())),
         };
         Self {
-            status: ending.status(),
+            status: result.status(),
             error_code,
             error_message,
             plan_summary: changes.map(|changes| json!(changes)),
@@ -88,7 +88,7 @@ impl FinalStatus {
         private_file(path, &serde_json::to_vec(self)?)
     }
 
-    /// What an earlier life kept.
+    /// What a previous run kept.
     pub(crate) fn load(path: &Path) -> io::Result<Self> {
         Ok(serde_json::from_slice(&std::fs::read(path)?)?)
     }
@@ -245,7 +245,7 @@ pub(crate) struct ProgressBoard {
     wanted: watch::Sender<Wanted>,
     /// The last version that the row has.
     stored: watch::Receiver<u64>,
-    stop: Stop,
+    stop: StopSignal,
 }
 
 /// What the row should say.
@@ -261,7 +261,7 @@ impl ProgressBoard {
         let stop = lease.stop.clone();
         let (wanted, wishes) = watch::channel(Wanted::default());
         let (told, stored) = watch::channel(0);
-        let telling = tell(reporter, wishes, told, stop.clone(), Arc::clone(&lease.doubted));
+        let telling = tell(reporter, wishes, told, stop.clone(), Arc::clone(&lease.phase_mismatch));
         tokio::spawn(telling.in_current_span());
         Self { wanted, stored, stop }
     }
@@ -283,7 +283,7 @@ impl ProgressBoard {
     }
 
     /// The saved plan has this SHA-256: what a person may approve.
-    pub(crate) fn sealed(&self, plan: &str) {
+    pub(crate) fn digest(&self, plan: &str) {
         self.want("plan_sha256", json!(plan));
     }
 
@@ -315,15 +315,15 @@ async fn tell(
     reporter: Reporter,
     mut wishes: watch::Receiver<Wanted>,
     told: watch::Sender<u64>,
-    stop: Stop,
-    doubted: Arc<Notify>,
+    stop: StopSignal,
+    phase_mismatch: Arc<Notify>,
 ) {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
     loop {
         tokio::select! {
             changed = wishes.changed() => if changed.is_err() { return },
             // All of it is said again.
-            () = doubted.notified() => {}
+            () = phase_mismatch.notified() => {}
         }
         let mut left_out = Vec::new();
         loop {
@@ -340,7 +340,7 @@ async fn tell(
                     break;
                 }
                 Ok(Written::Refused(why)) => {
-                    tracing::warn!(deployment = %reporter.id, why, "the claim is lost: ending the run politely");
+                    tracing::warn!(deployment = %reporter.id, why, "the claim is lost: result the run politely");
                     stop.request(StopReason::Fenced);
                     return;
                 }
@@ -364,7 +364,7 @@ async fn tell(
     }
 }
 
-/// What a later life must know about a claim.
+/// What a later run must know about a claim.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ClaimRecord {
     pub(crate) deployment_id: Uuid,
@@ -389,7 +389,7 @@ impl ClaimRecord {
         private_file(path, &serde_json::to_vec(self)?)
     }
 
-    /// What an earlier life kept.
+    /// What a previous run kept.
     pub(crate) fn load(path: &Path) -> io::Result<Self> {
         Ok(serde_json::from_slice(&std::fs::read(path)?)?)
     }

@@ -17,7 +17,7 @@ async fn columns_that_an_older_database_lacks_are_left_out_and_the_rest_is_store
     let reporter = Reporter::new(plane.rest(), Uuid::nil(), Uuid::from_u128(5));
     let body = json!({"phase": "PLAN", "newer": 1, "newest": {"a": 2}});
     assert_eq!(reporter.write(body).await.unwrap(), Written::Stored);
-    let stored = plane.told(|told| told.patches.clone());
+    let stored = plane.recorded(|recorded| recorded.patches.clone());
     assert_eq!(stored, [json!({"phase": "PLAN", "claim_token": Uuid::from_u128(5)})]);
 }
 
@@ -37,7 +37,7 @@ async fn what_no_text_can_hold_is_replaced() {
         log_count: Some(1),
     };
     assert_eq!(reporter.finish(&end).await, Written::Stored);
-    let stored = plane.told(|told| told.patches.clone());
+    let stored = plane.recorded(|recorded| recorded.patches.clone());
     assert_eq!(stored[0]["error_message"], "before\u{fffd}after");
     assert_eq!(stored[0]["outputs"], json!({"a\u{fffd}b": ["\u{fffd}", {"c": "\u{fffd}d"}]}));
 }
@@ -66,7 +66,7 @@ async fn an_end_that_is_refused_for_its_content_is_stored_with_less_of_it() {
         log_count: Some(1),
     };
     assert_eq!(reporter.finish(&end).await, Written::Stored);
-    let stored = plane.told(|told| told.patches.clone());
+    let stored = plane.recorded(|recorded| recorded.patches.clone());
     let wanted = json!({
         "claim_token": Uuid::from_u128(5), "status": "FAILED", "error_code": "TERRAFORM_FAILED",
         "error_message": UNSPEAKABLE, "log_count": 1,
@@ -82,6 +82,6 @@ async fn a_write_is_not_made_without_what_it_is_about() {
         let reporter = Reporter::new(plane.rest(), Uuid::nil(), Uuid::from_u128(5));
         let error = reporter.write(json!({"status": "FAILED"})).await.unwrap_err();
         assert_eq!(error.postgrest().unwrap().code, "PGRST204");
-        assert_eq!(plane.told(|told| told.patches.len()), 0);
+        assert_eq!(plane.recorded(|recorded| recorded.patches.len()), 0);
     }
 }

@@ -17,7 +17,7 @@ use tokio::time::sleep;
 use crate::{
     control_plane::{
         auth::session::{self, failure},
-        backoff::{Beats, wish},
+        backoff::{HeartbeatSchedule, retry_after},
         contract::FIRST,
         lease::{ClaimState, Leases},
     },
@@ -28,9 +28,9 @@ use crate::{
 /// The longest that one beat may take: an answer that comes later than the next beat is of no use.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest that the good-bye may take.
-const GOOD_BYE: Duration = Duration::from_secs(5);
+const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Beats.
+/// HeartbeatSchedule.
 #[derive(Clone, Debug)]
 pub(crate) struct Heartbeat {
     pub(crate) rest: Rest,
@@ -40,7 +40,7 @@ pub(crate) struct Heartbeat {
     pub(crate) agent_name: String,
     /// Whether the database is of the first contract, whose heartbeat asks for no name.
     pub(crate) nameless: Arc<AtomicBool>,
-    /// Mean time between two beats.
+    /// Mean time between two schedule.
     pub(crate) period: Duration,
     /// In which time after the start the first one falls.
     pub(crate) spread: Duration,
@@ -64,40 +64,43 @@ const fn first() -> u32 {
 impl Heartbeat {
     /// The first beat proves the token. While the control plane cannot be reached it is tried again; a refusal is final.
     pub(crate) async fn first(&self) -> Result<(), Error> {
-        let mut beats = Beats::starting(self.period, self.spread);
-        sleep(beats.first()).await;
+        let mut schedule = HeartbeatSchedule::starting(self.period, self.spread);
+        sleep(schedule.first()).await;
         loop {
             match self.beat().await {
                 Ok(()) => return Ok(()),
                 Err(error) if is_refusal(&error) => return Err(error),
                 Err(error) => {
                     tracing::warn!(%error, "the control plane does not answer yet: trying again");
-                    sleep(beats.missed(wish(&error))).await;
+                    sleep(schedule.missed(retry_after(&error))).await;
                 }
             }
         }
     }
 
-    /// Beats for ever. Failures are said and survived: they never end a running job.
+    /// HeartbeatSchedule for ever. Failures are said and survived: they never end a running job.
     pub(crate) async fn run(self) {
-        let mut beats = Beats::starting(self.period, self.spread);
+        let mut schedule = HeartbeatSchedule::starting(self.period, self.spread);
         loop {
-            sleep(beats.answered()).await;
+            sleep(schedule.answered()).await;
             while let Err(error) = self.beat().await {
                 if is_refusal(&error) {
                     tracing::error!(%error, "{}", advice(&error));
                 } else {
                     tracing::warn!(%error, "a heartbeat failed");
                 }
-                sleep(beats.missed(wish(&error))).await;
+                sleep(schedule.missed(retry_after(&error))).await;
             }
         }
     }
 
-    /// Sets the cluster OFFLINE. Best effort: a silent agent is found out by its missing beats.
-    pub(crate) async fn good_bye(&self) {
-        let request =
-            self.rest.rpc("agent_offline", &self.named(json!({}))).timeout(GOOD_BYE).idempotent(true);
+    /// Sets the cluster OFFLINE. Best effort: a silent agent is found out by its missing schedule.
+    pub(crate) async fn deregister(&self) {
+        let request = self
+            .rest
+            .rpc("agent_offline", &self.named(json!({})))
+            .timeout(DEREGISTER_TIMEOUT)
+            .idempotent(true);
         if let Err(error) = request.execute().await {
             tracing::warn!(%error, "the cluster could not be set OFFLINE");
         }

@@ -12,9 +12,9 @@ use uuid::Uuid;
 
 use crate::{
     control_plane::contract::known,
-    dispatch::disk_guard::Shortage,
+    dispatch::disk_guard::DiskPressure,
     job::spec::{Job, Phase, Status},
-    process::cancellation::{Stop, StopReason},
+    process::cancellation::{StopReason, StopSignal},
 };
 
 /// How many cancels of claims that nobody holds are kept. They are rare, and most are of other agents of the cluster.
@@ -33,8 +33,8 @@ pub(crate) struct Leases {
 struct Held {
     /// The name of the job's directory.
     attempt: String,
-    stop: Stop,
-    doubted: Arc<Notify>,
+    stop: StopSignal,
+    phase_mismatch: Arc<Notify>,
     span: Span,
 }
 
@@ -44,9 +44,9 @@ pub(crate) struct Lease {
     leases: Leases,
     claim_token: Uuid,
     /// How the job learns that it must end.
-    pub(crate) stop: Stop,
+    pub(crate) stop: StopSignal,
     /// How it learns that the row says `UNKNOWN` of it: it has to say again where it is.
-    pub(crate) doubted: Arc<Notify>,
+    pub(crate) phase_mismatch: Arc<Notify>,
 }
 
 /// What a heartbeat answers about one claim.
@@ -72,8 +72,8 @@ impl Leases {
     pub(crate) fn hold(&self, job: &Job) -> Lease {
         let held = Held {
             attempt: job.attempt_name(),
-            stop: Stop::default(),
-            doubted: Arc::default(),
+            stop: StopSignal::default(),
+            phase_mismatch: Arc::default(),
             span: job.span(),
         };
         self.held().insert(job.claim_token, held.clone());
@@ -81,7 +81,12 @@ impl Leases {
         if self.early().contains(&job.claim_token) {
             held.stop.request(StopReason::Cancelled);
         }
-        Lease { leases: self.clone(), claim_token: job.claim_token, stop: held.stop, doubted: held.doubted }
+        Lease {
+            leases: self.clone(),
+            claim_token: job.claim_token,
+            stop: held.stop,
+            phase_mismatch: held.phase_mismatch,
+        }
     }
 
     /// The claims to tell the database about.
@@ -98,12 +103,12 @@ impl Leases {
                     let _job = held.span.enter();
                     tracing::warn!(
                         deployment_claim = %claim.claim_token, status = ?claim.status,
-                        "the control plane does not count this claim as ours any more: ending its run politely"
+                        "the control plane does not count this claim as ours any more: result its run politely"
                     );
                 }
                 held.stop.request(reason);
             } else if claim.phase == Some(Phase::Unknown) {
-                held.doubted.notify_one();
+                held.phase_mismatch.notify_one();
             }
         }
     }
@@ -121,14 +126,14 @@ impl Leases {
         }
     }
 
-    /// Ends the job of this attempt, which takes most of the disk; unless one is ending already, and about to make room.
-    pub(crate) fn make_room(&self, attempt: &str, shortage: Shortage) {
+    /// Ends the job of this attempt, which takes most of the disk; unless one is result already, and about to make room.
+    pub(crate) fn evict(&self, attempt: &str, pressure: DiskPressure) {
         let held = self.held();
         if held.values().all(|held| held.stop.requested().is_none())
             && let Some(held) = held.values().find(|held| held.attempt == attempt)
         {
-            tracing::error!(attempt, "{shortage}: it is stopped");
-            held.stop.request(StopReason::DiskFull(shortage));
+            tracing::error!(attempt, "{pressure}: it is stopped");
+            held.stop.request(StopReason::DiskFull(pressure));
         }
     }
 
@@ -142,9 +147,9 @@ impl Leases {
         self.held().values().for_each(|held| held.stop.request(reason));
     }
 
-    /// Cuts every job's patience short.
-    pub(crate) fn hasten_all(&self) {
-        self.held().values().for_each(|held| held.stop.hasten());
+    /// Cuts every job's grace_period short.
+    pub(crate) fn force_all(&self) {
+        self.held().values().for_each(|held| held.stop.force());
     }
 
     fn early(&self) -> MutexGuard<'_, VecDeque<Uuid>> {
@@ -221,14 +226,14 @@ mod tests {
         let answer =
             json!({"claim_token": job.claim_token, "mine": true, "status": "PROCESSING", "phase": "UNKNOWN"});
         leases.learn(&[serde_json::from_value(answer).unwrap()]);
-        lease.doubted.notified().await;
+        lease.phase_mismatch.notified().await;
         assert_eq!(lease.stop.requested(), None);
     }
 
     #[test]
     fn one_job_at_a_time_makes_room() {
         let leases = Leases::default();
-        let shortage = Shortage { used: 2, limit: 1, free: 9, own: 2 };
+        let pressure = DiskPressure { used: 2, limit: 1, free: 9, own: 2 };
         let job = |n| Job {
             id: Uuid::from_u128(n),
             attempt: 1,
@@ -236,13 +241,13 @@ mod tests {
             config: Value::Null,
         };
         let (one, two) = (leases.hold(&job(1)), leases.hold(&job(2)));
-        leases.make_room("somebody-else.1", shortage);
+        leases.evict("somebody-else.1", pressure);
         assert_eq!((one.stop.requested(), two.stop.requested()), (None, None));
-        leases.make_room(&job(2).attempt_name(), shortage);
-        leases.make_room(&job(1).attempt_name(), shortage);
+        leases.evict(&job(2).attempt_name(), pressure);
+        leases.evict(&job(1).attempt_name(), pressure);
         assert_eq!(
             (one.stop.requested(), two.stop.requested()),
-            (None, Some(StopReason::DiskFull(shortage)))
+            (None, Some(StopReason::DiskFull(pressure)))
         );
     }
 

@@ -1,4 +1,4 @@
-//! The station that estimates what a deployment will cost, before anything is planned.
+//! The stage that estimates what a deployment will cost, before anything is planned.
 //!
 //! It comes after the workspace, because infracost reads the template and its variables; and before `init`, because it needs
 //! nothing of Terraform: so its cost stands in the row by the time a person is asked to approve, and infracost can neither
@@ -17,11 +17,11 @@ pub(crate) use super::estimate::{CostStatus, Estimate};
 use super::{breakdown, estimate::Reading, scan};
 use crate::{
     config::settings::Config,
-    cost::infracost::{Found, Line, Program, cost_dir::Desk},
-    logs::writer::Capture,
+    cost::infracost::{Found, Line, Program, cost_dir::CostDir},
+    logs::writer::StdoutCapture,
     process::{
-        cancellation::{Stop, StopReason},
-        runner::{Command, Patience, Runner},
+        cancellation::{StopReason, StopSignal},
+        runner::{Command, GracePeriod, Runner},
     },
     telemetry,
     template::workspace::Workspace,
@@ -40,7 +40,7 @@ pub(crate) struct Estimator<'a> {
     pub(crate) workspace: &'a Workspace,
     pub(crate) log: &'a Log,
     /// The job's order to end.
-    pub(crate) stop: &'a Stop,
+    pub(crate) stop: &'a StopSignal,
 }
 
 impl Estimator<'_> {
@@ -52,7 +52,7 @@ impl Estimator<'_> {
                 if self.stop.requested().is_some() {
                     return None;
                 }
-                self.log.writer.remark(estimate.remark()).await;
+                self.log.writer.annotate(estimate.remark()).await;
                 estimate
             }
             // The row says it; a log of every job need not.
@@ -65,8 +65,8 @@ impl Estimator<'_> {
     async fn with(&self, program: &Program) -> Estimate {
         let started = Instant::now();
         let limit = self.config.timing.cost;
-        let desk = Desk::new(self.workspace, &self.config.work_dir);
-        let read = match timeout(limit, self.read(program, &desk)).await {
+        let cost_dir = CostDir::new(self.workspace, &self.config.work_dir);
+        let read = match timeout(limit, self.read(program, &cost_dir)).await {
             Ok(read) => read,
             Err(_elapsed) => {
                 // What it may have explained is not a later step's.
@@ -74,7 +74,7 @@ impl Estimator<'_> {
                 Err(too_long(limit))
             }
         };
-        let cleared = desk.clone();
+        let cleared = cost_dir.clone();
         if let Err(error) = blocking(move || cleared.clear()).await {
             tracing::warn!(%error, "what an estimate left cannot be removed; it is removed with the attempt");
         }
@@ -87,28 +87,28 @@ impl Estimator<'_> {
     }
 
     /// Runs the program and reads what it found; or says why that cannot be.
-    async fn read(&self, program: &Program, desk: &Desk) -> Result<Reading, String> {
+    async fn read(&self, program: &Program, cost_dir: &CostDir) -> Result<Reading, String> {
         let limit = self.config.timing.cost;
         let grace = GRACE.min(limit / 4);
         let deadline = Instant::now() + limit.saturating_sub(grace);
-        let patience = Patience { graceful: grace / 2, forced: grace / 4 };
+        let grace_period = GracePeriod { graceful: grace / 2, forced: grace / 4 };
         let unusable = |error: io::Error| format!("the agent's work directory cannot be used ({error})");
-        let laid_out = desk.clone();
+        let laid_out = cost_dir.clone();
         blocking(move || laid_out.lay_out()).await.map_err(unusable)?;
         // A key file may have been replaced: its new key is hidden before anything can print it.
         self.log.redactor.hide(self.config.infracost.secrets());
         let module = self.workspace.module_dir();
-        let command = self.config.infracost.command(program, module, desk, patience)?;
-        let _turn = tokio::select! {
-            turn = desk.turn(program.line()) => turn.map_err(unusable)?,
+        let command = self.config.infracost.command(program, module, cost_dir, grace_period)?;
+        let _lock = tokio::select! {
+            lock = cost_dir.lock(program.line()) => lock.map_err(unusable)?,
             () = self.stop.wait() => return Err("the job was told to stop".to_owned()),
         };
         let printed = self.run(command, deadline).await?;
-        let (line, desk) = (program.line(), desk.clone());
+        let (line, cost_dir) = (program.line(), cost_dir.clone());
         let read = blocking(move || {
-            desk.keep_prices();
+            cost_dir.keep_prices();
             match line {
-                Line::Zero => Ok(breakdown::read(&small_file(&desk.estimate())?)?),
+                Line::Zero => Ok(breakdown::read(&small_file(&cost_dir.estimate())?)?),
                 Line::Two => Ok(scan::read(&printed)?),
             }
         });
@@ -119,8 +119,8 @@ impl Estimator<'_> {
 
     /// Runs it to its end, or to its early end at `deadline`; answers what it printed. Its warnings go to the job's log.
     async fn run(&self, command: Command, deadline: Instant) -> Result<Vec<u8>, String> {
-        let capture = Capture::new(self.log.writer.clone());
-        let (stop, mut late) = (Stop::default(), false);
+        let capture = StdoutCapture::new(self.log.writer.clone());
+        let (stop, mut late) = (StopSignal::default(), false);
         let ran = {
             let running = self.runner.run(command, &capture, &stop);
             tokio::pin!(running);
@@ -129,7 +129,7 @@ impl Estimator<'_> {
                 cause = self.early_end(deadline) => {
                     late = cause == EarlyEnd::Deadline;
                     stop.request(StopReason::Cancelled);
-                    // The time limit of the whole station ends this too, and whatever is left of the program then.
+                    // The time limit of the whole stage ends this too, and whatever is left of the program then.
                     running.await
                 }
             }

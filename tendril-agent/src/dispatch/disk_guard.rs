@@ -21,7 +21,7 @@ const ROOM: u64 = 2 * 1024 * 1024 * 1024;
 
 /// What was measured last. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Disk {
+pub(crate) struct DiskGuard {
     used: Arc<AtomicU64>,
     /// The most there is to have, until it was measured.
     full: Arc<AtomicU64>,
@@ -29,7 +29,7 @@ pub(crate) struct Disk {
 
 /// Why there is no room, as far as one job is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Shortage {
+pub(crate) struct DiskPressure {
     /// Bytes in the work directory.
     pub(crate) used: u64,
     /// Bytes that it may hold.
@@ -40,7 +40,7 @@ pub(crate) struct Shortage {
     pub(crate) own: u64,
 }
 
-impl fmt::Display for Shortage {
+impl fmt::Display for DiskPressure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [used, limit, free, own] = [self.used, self.limit, self.free, self.own].map(|bytes| bytes / MIB);
         if self.used > self.limit {
@@ -59,7 +59,7 @@ impl fmt::Display for Shortage {
     }
 }
 
-impl Disk {
+impl DiskGuard {
     /// Measures; blocks for as long as it takes to walk the directory. Where it is too full, or the file system nearly is,
     /// kept providers that no run works with are thrown away, those first that no run used for longest. Where that is not
     /// enough, `throw_away`, told how much is wanted, removes what else was kept to save a download. Answers the attempt that takes most, by the
@@ -71,18 +71,18 @@ impl Disk {
         plugins: Option<&Path>,
         limit: u64,
         throw_away: impl FnOnce(u64),
-    ) -> Option<(String, Shortage)> {
-        self.judge(work_dir, plugins, limit, || Space::of(work_dir), throw_away)
+    ) -> Option<(String, DiskPressure)> {
+        self.evaluate(work_dir, plugins, limit, || Space::of(work_dir), throw_away)
     }
 
-    fn judge(
+    fn evaluate(
         &self,
         work_dir: &Path,
         plugins: Option<&Path>,
         limit: u64,
         space: impl Fn() -> Space,
         throw_away: impl FnOnce(u64),
-    ) -> Option<(String, Shortage)> {
+    ) -> Option<(String, DiskPressure)> {
         let wanted =
             |used: u64, there: Space| used.saturating_sub(limit).max(there.room().saturating_sub(there.free));
         let (mut used, mut there) = (usage(work_dir), space());
@@ -127,7 +127,7 @@ impl Disk {
         let together: u64 = attempts.iter().map(|(_, bytes)| bytes).sum();
         let helps = used > limit || free.saturating_add(together) >= LEAST_FREE;
         let (name, own) = attempts.into_iter().max_by_key(|(_, bytes)| *bytes).filter(|_| helps)?;
-        Some((name, Shortage { used, limit, free, own }))
+        Some((name, DiskPressure { used, limit, free, own }))
     }
 
     /// Whether there is no room for another job.
@@ -166,7 +166,7 @@ impl Space {
 /// Removes kept providers until that much is free; answers how much is. Nobody fills the directory meanwhile; while somebody
 /// does, nothing is removed.
 fn prune(plugins: &Path, work_dir: &Path, wanted: u64) -> io::Result<u64> {
-    let Some(_turn) = file_lock::take_plugins(plugins)? else { return Ok(0) };
+    let Some(_lock) = file_lock::try_lock_provider_cache(plugins)? else { return Ok(0) };
     let attempts = fs::read_dir(work_dir)?.filter_map(Result::ok).map(|entry| Workspace::at(entry.path()));
     let needed: HashSet<PathBuf> =
         attempts.flat_map(|attempt| provider_cache::in_use(&attempt.data_dir())).collect();
@@ -245,22 +245,22 @@ mod tests {
         let needed = keep(&plugins, "2.0.0", 200_000, 99);
         let newest = keep(&plugins, "3.0.0", 200_000, 1);
         let run = run_with(dir.path(), &needed);
-        let disk = Disk::default();
-        let judge = |limit| disk.judge(dir.path(), Some(&plugins), limit, || PLENTY, |_| {});
-        judge(1_000_000);
+        let disk = DiskGuard::default();
+        let evaluate = |limit| disk.evaluate(dir.path(), Some(&plugins), limit, || PLENTY, |_| {});
+        evaluate(1_000_000);
         assert!(!disk.is_full() && disk.used() >= 600_000, "{}", disk.used());
-        judge(500_000);
+        evaluate(500_000);
         assert!(!disk.is_full() && !oldest.exists() && newest.exists());
 
-        // Whoever is just about to link to one has the turn.
-        let turn = file_lock::take_plugins(&plugins).unwrap().unwrap();
-        judge(100_000);
+        // Whoever is just about to link to one has the lock.
+        let lock = file_lock::try_lock_provider_cache(&plugins).unwrap().unwrap();
+        evaluate(100_000);
         assert!(disk.is_full() && newest.exists());
-        drop(turn);
-        judge(100_000);
+        drop(lock);
+        evaluate(100_000);
         assert!(disk.is_full() && !newest.exists() && needed.exists(), "a run needs it");
         fs::remove_dir_all(run.data_dir()).unwrap();
-        judge(100_000);
+        evaluate(100_000);
         assert!(!disk.is_full() && !needed.exists());
     }
 
@@ -270,17 +270,19 @@ mod tests {
         let plugins = dir.path().join("plugins");
         let old = keep(&plugins, "1.0.0", 200_000, 9);
         let new = keep(&plugins, "2.0.0", 200_000, 1);
-        let disk = Disk::default();
+        let disk = DiskGuard::default();
         // 10 GiB, as the chart's volume, with the limit of the same size.
         let total = 10 * 1024 * 1024 * 1024;
-        let judge = |free| disk.judge(dir.path(), Some(&plugins), total, || Space { free, total }, |_| {});
-        judge(ROOM);
+        let evaluate =
+            |free| disk.evaluate(dir.path(), Some(&plugins), total, || Space { free, total }, |_| {});
+        evaluate(ROOM);
         assert!(old.exists());
-        judge(ROOM - 100_000);
+        evaluate(ROOM - 100_000);
         assert!(!old.exists() && new.exists() && !disk.is_full());
         // A small volume is not emptied again and again.
-        let small =
-            |free| disk.judge(dir.path(), Some(&plugins), total, || Space { free, total: ROOM / 2 }, |_| {});
+        let small = |free| {
+            disk.evaluate(dir.path(), Some(&plugins), total, || Space { free, total: ROOM / 2 }, |_| {})
+        };
         small(ROOM / 4);
         assert!(new.exists());
     }
@@ -294,7 +296,7 @@ mod tests {
         let run = run_with(dir.path(), &used);
         provider_cache::mark_used(&run.data_dir());
         fs::remove_dir_all(run.data_dir()).unwrap();
-        Disk::default().judge(dir.path(), Some(&plugins), 350_000, || PLENTY, |_| {});
+        DiskGuard::default().evaluate(dir.path(), Some(&plugins), 350_000, || PLENTY, |_| {});
         assert!(used.exists() && !other.exists());
     }
 
@@ -308,15 +310,15 @@ mod tests {
         for name in ["small.1", "large.2"] {
             fs::write(dir.path().join(name).join("claim.json"), "{}").unwrap();
         }
-        let disk = Disk::default();
+        let disk = DiskGuard::default();
         assert_eq!(disk.measure(dir.path(), None, 32 << 20, |_| {}), None);
-        let (name, shortage) = disk.measure(dir.path(), None, 4 << 20, |_| {}).unwrap();
+        let (name, pressure) = disk.measure(dir.path(), None, 4 << 20, |_| {}).unwrap();
         assert_eq!(name, "large.2");
         assert_eq!(
-            shortage.to_string(),
+            pressure.to_string(),
             "The agent's work directory held 16 MiB, and its limit is 4 MiB (--work-limit / TENDRIL_WORK_LIMIT); this job had most of it, 5 MiB"
         );
-        let free = Shortage { used: 0, free: 3 << 20, ..shortage }.to_string();
+        let free = DiskPressure { used: 0, free: 3 << 20, ..pressure }.to_string();
         assert!(free.starts_with("Only 3 MiB were free on the disk"), "{free}");
     }
 }

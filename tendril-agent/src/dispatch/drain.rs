@@ -5,23 +5,23 @@ use tokio_util::{
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 
-use crate::process::cancellation::{Stop, StopReason};
+use crate::process::cancellation::{StopReason, StopSignal};
 
 /// The drain. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Drain {
     begun: CancellationToken,
     /// Told when running jobs are interrupted.
-    pub(crate) stop: Stop,
+    pub(crate) stop: StopSignal,
     /// Terraform commands that no job asked for.
-    errands: TaskTracker,
+    background_tasks: TaskTracker,
 }
 
 impl Drain {
     /// Nothing new begins.
     pub(crate) fn begin(&self) {
         self.begun.cancel();
-        self.errands.close();
+        self.background_tasks.close();
     }
 
     /// Whether it has begun.
@@ -40,20 +40,20 @@ impl Drain {
     }
 
     /// What still runs is interrupted again, and killed.
-    pub(crate) fn hasten(&self) {
-        self.stop.hasten();
+    pub(crate) fn force(&self) {
+        self.stop.force();
     }
 
-    /// Begins an errand, which lasts until the answer is dropped; none, once the drain has begun.
-    pub(crate) fn errand(&self) -> Option<TaskTrackerToken> {
+    /// Begins an background_task, which lasts until the answer is dropped; none, once the drain has begun.
+    pub(crate) fn background_task(&self) -> Option<TaskTrackerToken> {
         // The token comes first: a drain that begins in between waits for it.
-        let errand = self.errands.token();
-        (!self.has_begun()).then_some(errand)
+        let background_task = self.background_tasks.token();
+        (!self.has_begun()).then_some(background_task)
     }
 
-    /// Waits until the drain has begun and the last errand has ended.
-    pub(crate) async fn errands_ended(&self) {
-        self.errands.wait().await;
+    /// Waits until the drain has begun and the last background_task has ended.
+    pub(crate) async fn background_tasks_ended(&self) {
+        self.background_tasks.wait().await;
     }
 }
 
@@ -66,11 +66,11 @@ mod tests {
     #[test]
     fn a_drain_waits_for_errands_and_lets_none_begin() {
         let drain = Drain::default();
-        let errand = drain.errand().unwrap();
+        let background_task = drain.background_task().unwrap();
         drain.begin();
-        assert!(drain.errand().is_none());
-        assert!(drain.errands_ended().now_or_never().is_none());
-        drop(errand);
-        assert!(drain.errands_ended().now_or_never().is_some());
+        assert!(drain.background_task().is_none());
+        assert!(drain.background_tasks_ended().now_or_never().is_none());
+        drop(background_task);
+        assert!(drain.background_tasks_ended().now_or_never().is_some());
     }
 }

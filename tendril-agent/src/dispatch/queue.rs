@@ -17,11 +17,11 @@ use uuid::Uuid;
 
 use crate::{
     control_plane::{
-        broadcast::{Standing, Wish},
+        broadcast::{BroadcastSubscription, SubscriptionState},
         contract::known,
     },
     job::{
-        source::Origin,
+        source::Source,
         spec::{Status, state_key},
     },
 };
@@ -61,7 +61,7 @@ pub(crate) fn broadcasts(cluster_id: Uuid) -> (String, &'static str) {
     (format!("cluster:{cluster_id}"), "deployment")
 }
 
-/// How to mend a database that tells nothing by broadcast.
+/// How to fix a database that tells nothing by broadcast.
 pub(crate) const NO_BROADCASTS: &str = "this database does not tell agents of their jobs by broadcast: apply supabase/migrations to it up to \
     20261125100300_broadcast_intake (and see supabase/README.md if agents have the role authenticated there), or use --intake \
     postgres_changes. Until then jobs are found by polling";
@@ -95,7 +95,7 @@ const COLUMNS: &str =
 /// The fields that name the state. Anything may stand there: what is wrong with it is said once the job is claimed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Snapshot {
-    origin: String,
+    source: String,
     stack: Option<String>,
 }
 
@@ -103,15 +103,15 @@ impl<'de> Deserialize<'de> for Snapshot {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = serde_json::Value::deserialize(deserializer)?;
         let text = |field: &str| value.get(field).and_then(|value| value.as_str()).map(str::to_owned);
-        Ok(Self { origin: Origin::key_in(&value), stack: text("stack") })
+        Ok(Self { source: Source::key_in(&value), stack: text("stack") })
     }
 }
 
 impl Queued {
     /// The state that the job would work on.
     pub(crate) fn state_key(&self) -> String {
-        let Snapshot { origin, stack } = &self.config_snapshot;
-        state_key(origin, stack.as_deref(), self.id)
+        let Snapshot { source, stack } = &self.config_snapshot;
+        state_key(source, stack.as_deref(), self.id)
     }
 }
 
@@ -189,14 +189,14 @@ pub(crate) struct Feed {
     watch: Watch<Row>,
     rest: Rest,
     intake: Intake,
-    wish: Option<Wish>,
-    /// The first list waits for the wish until then: what is told before a list is in it.
+    subscription: Option<BroadcastSubscription>,
+    /// The first list waits for the subscription until then: what is told before a list is in it.
     hold_until: Option<Instant>,
     /// It was said that the database tells nothing by broadcast.
     complained: bool,
 }
 
-/// How long the first list waits for the answer to the wish.
+/// How long the first list waits for the answer to the subscription.
 const HOLD: Duration = Duration::from_secs(10);
 
 impl Feed {
@@ -213,7 +213,7 @@ impl Feed {
             query = query.invalidated_by_broadcast(topic, event);
         }
         let (watch, rest) = (client.watch(query)?, client.rest().clone());
-        Ok(Self { watch, rest, intake, wish: None, hold_until: None, complained: false })
+        Ok(Self { watch, rest, intake, subscription: None, hold_until: None, complained: false })
     }
 
     /// Whether jobs are told of as they come; otherwise they are found by polling.
@@ -223,14 +223,14 @@ impl Feed {
 
     /// The next news. May be dropped and called again.
     pub(crate) async fn next(&mut self) -> QueueNews {
-        if self.intake == Intake::Broadcast && self.wish.is_none() {
-            self.wish = Some(Wish::ask(self.rest.clone()));
+        if self.intake == Intake::Broadcast && self.subscription.is_none() {
+            self.subscription = Some(BroadcastSubscription::ask(self.rest.clone()));
             self.hold_until = Some(Instant::now() + HOLD);
         }
         loop {
             let event = tokio::select! {
-                standing = changed(&mut self.wish) => {
-                    self.on_wish(standing);
+                state = changed(&mut self.subscription) => {
+                    self.on_subscription(state);
                     continue;
                 }
                 () = until(self.hold_until), if self.hold_until.is_some() => {
@@ -254,17 +254,17 @@ impl Feed {
         }
     }
 
-    fn on_wish(&mut self, standing: Standing) {
-        match standing {
-            Standing::Open => {}
-            Standing::Granted(_) => {
+    fn on_subscription(&mut self, state: SubscriptionState) {
+        match state {
+            SubscriptionState::Open => {}
+            SubscriptionState::Granted(_) => {
                 // What happened until now was not told; a list that is still to come has it.
                 if self.hold_until.take().is_none() {
                     self.watch.relist();
                 }
                 self.complained = false;
             }
-            Standing::Refused => {
+            SubscriptionState::Refused => {
                 self.hold_until = None;
                 self.complain();
             }
@@ -279,9 +279,9 @@ impl Feed {
     }
 }
 
-async fn changed(wish: &mut Option<Wish>) -> Standing {
-    match wish {
-        Some(wish) => wish.changed().await,
+async fn changed(subscription: &mut Option<BroadcastSubscription>) -> SubscriptionState {
+    match subscription {
+        Some(subscription) => subscription.changed().await,
         None => std::future::pending().await,
     }
 }

@@ -13,12 +13,12 @@ use crate::job::spec::{Job, Phase};
 
 /// The jobs. Clones share them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Roster {
-    jobs: Arc<Mutex<BTreeMap<Uuid, Line>>>,
+pub(crate) struct Registry {
+    jobs: Arc<Mutex<BTreeMap<Uuid, Entry>>>,
 }
 
 #[derive(Clone, Debug)]
-struct Line {
+struct Entry {
     deployment_id: Uuid,
     attempt: i32,
     state_key: Option<String>,
@@ -28,15 +28,15 @@ struct Line {
 
 /// A job's place; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
-    roster: Roster,
+pub(crate) struct RunningJob {
+    registry: Registry,
     claim_token: Uuid,
 }
 
-impl Roster {
+impl Registry {
     /// A job begins.
-    pub(crate) fn enter(&self, job: &Job) -> Place {
-        let line = Line {
+    pub(crate) fn enter(&self, job: &Job) -> RunningJob {
+        let line = Entry {
             deployment_id: job.id,
             attempt: job.attempt,
             state_key: job.state_key(),
@@ -44,12 +44,12 @@ impl Roster {
             since: Instant::now(),
         };
         self.jobs().insert(job.claim_token, line);
-        Place { roster: self.clone(), claim_token: job.claim_token }
+        RunningJob { registry: self.clone(), claim_token: job.claim_token }
     }
 
     /// One object for each job; nothing in it is secret.
     pub(crate) fn to_json(&self) -> Vec<Value> {
-        let line = |line: &Line| {
+        let line = |line: &Entry| {
             json!({
                 "deployment_id": line.deployment_id,
                 "attempt": line.attempt,
@@ -61,23 +61,23 @@ impl Roster {
         self.jobs().values().map(line).collect()
     }
 
-    fn jobs(&self) -> MutexGuard<'_, BTreeMap<Uuid, Line>> {
+    fn jobs(&self) -> MutexGuard<'_, BTreeMap<Uuid, Entry>> {
         // Nothing that holds the lock can leave the map in halves.
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Place {
+impl RunningJob {
     /// The job entered a phase.
     pub(crate) fn phase(&self, phase: Phase) {
-        if let Some(line) = self.roster.jobs().get_mut(&self.claim_token) {
+        if let Some(line) = self.registry.jobs().get_mut(&self.claim_token) {
             line.phase = phase;
         }
     }
 }
 
-impl Drop for Place {
+impl Drop for RunningJob {
     fn drop(&mut self) {
-        self.roster.jobs().remove(&self.claim_token);
+        self.registry.jobs().remove(&self.claim_token);
     }
 }

@@ -18,7 +18,7 @@ use crate::{
         lease::{Lease, Leases},
     },
     dispatch::queue::{Queue, Queued},
-    execute::{attempt::Road, recovery::Leftover},
+    execute::{attempt::JobContext, recovery::OrphanedAttempt},
     os::failpoint::failpoint,
     process::cancellation::StopReason,
     telemetry,
@@ -31,14 +31,14 @@ const WIDEST_CHOICE: usize = 512;
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// Who is at work.
-pub(crate) struct Crew {
-    road: Road,
+pub(crate) struct Scheduler {
+    context: JobContext,
     leases: Leases,
     running: JoinSet<Outcome>,
     /// The state that each task works on.
     keys: HashMap<Id, String>,
-    /// Tasks that settle what an earlier life left: they keep their state, and no place among the running jobs.
-    settling: HashSet<Id>,
+    /// Tasks that finalize what a previous run left: they keep their state, and no place among the running jobs.
+    recovering: HashSet<Id>,
     /// Of how many rows the next one is picked.
     choice: usize,
 }
@@ -53,92 +53,92 @@ enum Outcome {
     Waits(Queued),
 }
 
-impl Crew {
-    pub(crate) fn new(road: Road, leases: Leases) -> Self {
+impl Scheduler {
+    pub(crate) fn new(context: JobContext, leases: Leases) -> Self {
         Self {
-            road,
+            context,
             leases,
             running: JoinSet::new(),
             keys: HashMap::new(),
-            settling: HashSet::new(),
+            recovering: HashSet::new(),
             choice: 1,
         }
     }
 
     /// Lets approved plans go on, as many as there is room for.
-    pub(crate) fn admit(&self) {
-        while self.at_work() < self.road.config.concurrency && self.road.approvals.admit_next() {
+    pub(crate) fn admit_approved(&self) {
+        while self.running_count() < self.context.config.concurrency && self.context.approvals.admit_next() {
             self.gauge();
         }
     }
 
     /// Nothing new begins.
     pub(crate) fn drain(&self) {
-        self.road.drain.begin();
+        self.context.drain.begin();
     }
 
     /// Interrupts what still runs.
     pub(crate) fn interrupt(&self) {
         // First: a job whose claim is won now hears it from there.
-        self.road.drain.interrupt();
+        self.context.drain.interrupt();
         self.leases.stop_all(StopReason::ShuttingDown);
     }
 
     /// Interrupts what still runs again, and kills it.
-    pub(crate) fn hasten(&self) {
-        self.road.drain.hasten();
-        self.leases.hasten_all();
+    pub(crate) fn force(&self) {
+        self.context.drain.force();
+        self.leases.force_all();
     }
 
     /// Takes on as many jobs as there is room for.
-    pub(crate) fn hire(&mut self, queue: &mut Queue) {
-        while self.at_work() < self.road.config.concurrency {
+    pub(crate) fn start_next(&mut self, queue: &mut Queue) {
+        while self.running_count() < self.context.config.concurrency {
             let busy = |key: &str| self.keys.values().any(|taken| taken == key);
             let Some(row) = queue.take(self.choice, busy) else { return };
             let key = row.state_key();
-            let task = work(self.road.clone(), self.leases.clone(), row);
+            let task = work(self.context.clone(), self.leases.clone(), row);
             let id = self.running.spawn(task).id();
             self.keys.insert(id, key);
             self.gauge();
         }
     }
 
-    /// Takes care of an attempt of an earlier life; until then nobody else works on its state.
-    pub(crate) fn adopt(&mut self, leftover: Leftover, lease: Option<Lease>) {
-        metrics::counter!(telemetry::LEFTOVERS).increment(1);
-        let key = leftover.claim.state_key.clone().unwrap_or_default();
+    /// Takes care of an attempt of a previous run; until then nobody else works on its state.
+    pub(crate) fn resume_attempt(&mut self, orphan: OrphanedAttempt, lease: Option<Lease>) {
+        metrics::counter!(telemetry::ORPHANED_ATTEMPTS).increment(1);
+        let key = orphan.claim.state_key.clone().unwrap_or_default();
         let waits = lease.is_some();
-        let id = self.running.spawn(take_over(self.road.clone(), leftover, lease)).id();
+        let id = self.running.spawn(recover(self.context.clone(), orphan, lease)).id();
         self.keys.insert(id, key);
         if !waits {
-            self.settling.insert(id);
+            self.recovering.insert(id);
         }
     }
 
-    /// Stores state that an earlier life could not store; until then nobody else works on it. Whoever settles an attempt
+    /// Stores state that a previous run could not store; until then nobody else works on it. Whoever settles an attempt
     /// that worked on it does so anyway.
-    pub(crate) fn push_rescued(&mut self, key: String) {
+    pub(crate) fn push_errored_state(&mut self, key: String) {
         if self.keys.values().any(|taken| *taken == key) {
             return;
         }
-        let road = self.road.clone();
-        let state = road.config.state_backend.of(&road.config.state_dir, &key);
+        let context = self.context.clone();
+        let state = context.config.state_backend.of(&context.config.state_dir, &key);
         let task = async move {
-            pending_push::push(&road.config, &*road.runner, &state, &road.drain).await;
+            pending_push::push(&context.config, &*context.runner, &state, &context.drain).await;
             Outcome::Done
         };
         let id = self.running.spawn(task).id();
         self.keys.insert(id, key);
-        self.settling.insert(id);
+        self.recovering.insert(id);
     }
 
     /// How many jobs run. Those that wait for approval do not.
-    fn at_work(&self) -> usize {
-        self.running.len().saturating_sub(self.settling.len() + self.road.approvals.count())
+    fn running_count(&self) -> usize {
+        self.running.len().saturating_sub(self.recovering.len() + self.context.approvals.count())
     }
 
     /// Waits for the next job to end; answers a row that waits again. For ever, if nobody is at work.
-    pub(crate) async fn one_ended(&mut self) -> Option<Queued> {
+    pub(crate) async fn next_finished(&mut self) -> Option<Queued> {
         let Some(ended) = self.running.join_next_with_id().await else { return std::future::pending().await };
         let mut again = None;
         let id = match ended {
@@ -156,74 +156,74 @@ impl Crew {
             }
         };
         self.keys.remove(&id);
-        self.settling.remove(&id);
+        self.recovering.remove(&id);
         self.gauge();
         again
     }
 
     /// Waits until nobody is at work, and no command runs for the agent itself.
-    pub(crate) async fn all_ended(&mut self) {
-        let drain = self.road.drain.clone();
+    pub(crate) async fn all_finished(&mut self) {
+        let drain = self.context.drain.clone();
         while !self.is_idle() {
-            self.one_ended().await;
+            self.next_finished().await;
         }
         loop {
             tokio::select! {
-                () = drain.errands_ended() => return,
-                _ = self.one_ended() => {}
+                () = drain.background_tasks_ended() => return,
+                _ = self.next_finished() => {}
             }
         }
     }
 
     /// Whether nobody is at work, or waits.
     pub(crate) fn is_idle(&self) -> bool {
-        self.running.len() == self.settling.len()
+        self.running.len() == self.recovering.len()
     }
 
     #[expect(clippy::cast_precision_loss, reason = "at most 64 jobs run at the same time")]
     fn gauge(&self) {
-        metrics::gauge!(telemetry::JOBS_RUNNING).set(self.at_work() as f64);
+        metrics::gauge!(telemetry::JOBS_RUNNING).set(self.running_count() as f64);
     }
 }
 
-async fn take_over(road: Road, leftover: Leftover, lease: Option<Lease>) -> Outcome {
-    let job = if lease.is_some() { leftover.waiting_job(&road.rest).await } else { None };
+async fn recover(context: JobContext, orphan: OrphanedAttempt, lease: Option<Lease>) -> Outcome {
+    let job = if lease.is_some() { orphan.waiting_job(&context.rest).await } else { None };
     match (job, lease) {
         (Some(job), Some(lease)) => {
             tracing::info!(deployment = %job.id, attempt = job.attempt, "its plan waits for approval");
             let span = job.span();
-            road.resume(job, &lease, leftover.workspace).instrument(span).await;
+            context.resume(job, &lease, orphan.workspace).instrument(span).await;
         }
         (_, lease) => {
             // It is not this agent's any more: the database need not hear of it.
             drop(lease);
-            let key = leftover.claim.state_key.clone();
-            leftover.settle(&road.config, &road.rest).await;
+            let key = orphan.claim.state_key.clone();
+            orphan.finalize(&context.config, &context.rest).await;
             if let Some(key) = key {
-                let state = road.config.state_backend.of(&road.config.state_dir, &key);
-                pending_push::push(&road.config, &*road.runner, &state, &road.drain).await;
+                let state = context.config.state_backend.of(&context.config.state_dir, &key);
+                pending_push::push(&context.config, &*context.runner, &state, &context.drain).await;
             }
         }
     }
     Outcome::Done
 }
 
-async fn work(road: Road, leases: Leases, row: Queued) -> Outcome {
-    if road.drain.has_begun() {
+async fn work(context: JobContext, leases: Leases, row: Queued) -> Outcome {
+    if context.drain.has_begun() {
         return Outcome::Waits(row);
     }
-    match claim(&road.rest, row.id, &road.config.agent_name, &road.drain).await {
+    match claim(&context.rest, row.id, &context.config.agent_name, &context.drain).await {
         Ok(Claim::Won(job)) => {
             failpoint!("claim.won");
             metrics::counter!(telemetry::JOBS_CLAIMED).increment(1);
             tracing::info!(deployment = %job.id, attempt = job.attempt, "claimed");
             let lease = leases.hold(&job);
             // Won while the agent was told to end: it has the time that running jobs have, and hears what they heard.
-            if let Some(reason) = road.drain.stop.requested() {
+            if let Some(reason) = context.drain.stop.requested() {
                 lease.stop.request(reason);
             }
             let span = job.span();
-            road.travel(job, &lease).instrument(span).await;
+            context.run(job, &lease).instrument(span).await;
             Outcome::Done
         }
         Ok(Claim::Lost) => {
@@ -235,7 +235,7 @@ async fn work(road: Road, leases: Leases, row: Queued) -> Outcome {
             tracing::warn!(deployment = %row.id, %error, "a claim failed: trying again");
             tokio::select! {
                 () = sleep(pause_after(&error, PAUSE)) => {}
-                () = road.drain.begun() => {}
+                () = context.drain.begun() => {}
             }
             Outcome::Waits(row)
         }

@@ -9,7 +9,7 @@ use crate::config::settings::Timing;
 
 /// How the time from SIGTERM to SIGKILL is spent: the orchestrator gives so much and no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Timetable {
+pub(crate) struct ShutdownPlan {
     /// Running jobs may end by themselves.
     pub(crate) finish: Duration,
     /// They were interrupted, and stop in good order; then they are interrupted again.
@@ -17,19 +17,19 @@ pub(crate) struct Timetable {
     /// From the second interrupt to the kill.
     pub(crate) kill: Duration,
     /// The last lines and statuses are stored.
-    pub(crate) farewell: Duration,
+    pub(crate) flush_deadline: Duration,
 }
 
-impl Timetable {
+impl ShutdownPlan {
     /// Fits everything into the grace: what the end needs comes first, then a third for the interrupt, the rest is the
     /// jobs'.
     pub(crate) fn of(timing: &Timing) -> Self {
         let grace = timing.shutdown_grace;
-        let farewell = timing.farewell.min(grace / 4);
+        let flush_deadline = timing.flush_deadline.min(grace / 4);
         let kill = timing.kill_grace.min(grace / 4);
-        let left = grace.saturating_sub(farewell + kill);
+        let left = grace.saturating_sub(flush_deadline + kill);
         let interrupt = (left / 3).min(timing.apply_cancel_grace.max(timing.plan_cancel_grace));
-        Self { finish: left.saturating_sub(interrupt), interrupt, kill, farewell }
+        Self { finish: left.saturating_sub(interrupt), interrupt, kill, flush_deadline }
     }
 }
 
@@ -38,7 +38,7 @@ impl Timetable {
 pub struct Shutdown {
     drain: CancellationToken,
     interrupt: CancellationToken,
-    hasten: CancellationToken,
+    force: CancellationToken,
 }
 
 impl Shutdown {
@@ -59,9 +59,9 @@ impl Shutdown {
     }
 
     /// Interrupts running jobs now, and cuts that time short too.
-    pub fn hasten(&self) {
+    pub fn force(&self) {
         self.interrupt();
-        self.hasten.cancel();
+        self.force.cancel();
     }
 
     /// Whether the drain has begun.
@@ -85,8 +85,8 @@ impl Shutdown {
     }
 
     /// Waits for the haste.
-    pub async fn hastened(&self) {
-        self.hasten.cancelled().await;
+    pub async fn forced(&self) {
+        self.force.cancelled().await;
     }
 
     /// Drains on the first SIGTERM or SIGINT of the process, interrupts on the second, hastens on the third.
@@ -105,7 +105,7 @@ impl Shutdown {
                     tracing::warn!(
                         "asked to stop a third time: what still runs is interrupted again, and killed"
                     );
-                    shutdown.hasten();
+                    shutdown.force();
                 } else if shutdown.is_draining() {
                     tracing::warn!("asked to stop a second time: running jobs are interrupted now");
                     shutdown.interrupt();
@@ -127,12 +127,12 @@ mod tests {
     fn the_ladder_fits_into_any_grace() {
         for seconds in [0, 1, 7, 30, 90, 600, 7200] {
             let timing = Timing { shutdown_grace: Duration::from_secs(seconds), ..Timing::default() };
-            let Timetable { finish, interrupt, kill, farewell } = Timetable::of(&timing);
-            assert!(finish + interrupt + kill + farewell <= timing.shutdown_grace, "{seconds}");
+            let ShutdownPlan { finish, interrupt, kill, flush_deadline } = ShutdownPlan::of(&timing);
+            assert!(finish + interrupt + kill + flush_deadline <= timing.shutdown_grace, "{seconds}");
             assert!(seconds < 60 || interrupt >= Duration::from_secs(8), "{seconds}: {interrupt:?}");
         }
-        let usual = Timetable::of(&Timing::default());
-        assert_eq!((usual.farewell, usual.kill), (Duration::from_secs(20), Duration::from_secs(15)));
+        let usual = ShutdownPlan::of(&Timing::default());
+        assert_eq!((usual.flush_deadline, usual.kill), (Duration::from_secs(20), Duration::from_secs(15)));
         assert!(
             usual.finish > Duration::from_secs(370) && usual.interrupt > Duration::from_secs(180),
             "{usual:?}"

@@ -20,7 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{control_plane::backoff::around, job::spec::Job, process::cancellation::Stop};
+use crate::{control_plane::backoff::around, job::spec::Job, process::cancellation::StopSignal};
 
 /// Between two questions about a job that waits.
 const ASK: Duration = Duration::from_secs(20);
@@ -31,7 +31,7 @@ pub(crate) struct Approvals {
     waiting: Arc<Mutex<Waiting>>,
     /// A job began or ended to wait, or may go on.
     changed: Arc<Notify>,
-    /// The agent ends: what waits is left to its next life.
+    /// The agent ends: what waits is left to its next run.
     closing: CancellationToken,
 }
 
@@ -39,13 +39,13 @@ pub(crate) struct Approvals {
 struct Waiting {
     /// By claim: the digest that was approved.
     plans: HashMap<Uuid, watch::Sender<Option<String>>>,
-    /// Approved, and without a place among the running jobs yet, in the order of their approvals.
+    /// Approved, and without a place among the running jobs yet, in the spec of their approvals.
     line: VecDeque<(Uuid, oneshot::Sender<()>)>,
 }
 
 /// What ended the wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Word {
+pub(crate) enum ApprovalDecision {
     /// The plan may be applied.
     Approved,
     /// The job is told to stop.
@@ -70,9 +70,9 @@ impl Approvals {
     /// Gives a place among the running jobs to the plan that was approved first. Answers whether there was one.
     pub(crate) fn admit_next(&self) -> bool {
         let mut waiting = self.waiting();
-        while let Some((claim_token, admit)) = waiting.line.pop_front() {
+        while let Some((claim_token, admit_approved)) = waiting.line.pop_front() {
             // From here on it counts as a running job. Whoever gave up the wait is not there to hear it.
-            if waiting.plans.contains_key(&claim_token) && admit.send(()).is_ok() {
+            if waiting.plans.contains_key(&claim_token) && admit_approved.send(()).is_ok() {
                 waiting.plans.remove(&claim_token);
                 return true;
             }
@@ -91,28 +91,34 @@ impl Approvals {
     }
 
     /// Waits for the word about this plan, and then for a place among the running jobs.
-    pub(crate) async fn wait(&self, rest: &Rest, job: &Job, plan: &str, stop: &Stop) -> Word {
+    pub(crate) async fn wait(
+        &self,
+        rest: &Rest,
+        job: &Job,
+        plan: &str,
+        stop: &StopSignal,
+    ) -> ApprovalDecision {
         let (told, mut heard) = watch::channel(None);
         self.waiting().plans.insert(job.claim_token, told.clone());
-        let _place = Place { approvals: self, claim_token: job.claim_token };
+        let _place = WaitingEntry { approvals: self, claim_token: job.claim_token };
         self.changed.notify_one();
         tokio::select! {
             biased;
-            () = stop.wait() => Word::Stopped,
-            () = self.closing.cancelled() => Word::Closing,
+            () = stop.wait() => ApprovalDecision::Stopped,
+            () = self.closing.cancelled() => ApprovalDecision::Closing,
             // `told` is held here, so the channel cannot be closed.
             () = async {
                 drop(heard.wait_for(|approved| approved.as_deref() == Some(plan)).await);
                 self.place(job.claim_token).await;
-            } => Word::Approved,
+            } => ApprovalDecision::Approved,
             never = ask(rest, job, &told) => match never {},
         }
     }
 
     /// Waits in line for a place.
     async fn place(&self, claim_token: Uuid) {
-        let (admit, admitted) = oneshot::channel();
-        self.waiting().line.push_back((claim_token, admit));
+        let (admit_approved, admitted) = oneshot::channel();
+        self.waiting().line.push_back((claim_token, admit_approved));
         self.changed.notify_one();
         let _admitted = admitted.await;
     }
@@ -124,12 +130,12 @@ impl Approvals {
 }
 
 /// A place among those who wait.
-struct Place<'a> {
+struct WaitingEntry<'a> {
     approvals: &'a Approvals,
     claim_token: Uuid,
 }
 
-impl Drop for Place<'_> {
+impl Drop for WaitingEntry<'_> {
     fn drop(&mut self) {
         self.approvals.waiting().plans.remove(&self.claim_token);
         self.approvals.changed.notify_one();

@@ -12,70 +12,70 @@ use crate::{
         final_status::{ClaimRecord, FinalStatus, ProgressBoard, Reporter, Written},
         lease::Lease,
     },
-    dispatch::{drain::Drain, registry::Roster},
+    dispatch::{drain::Drain, registry::Registry},
     execute::{
         approval::Approvals,
-        stages::{Results, Run},
+        stages::{Run, RunOutput},
     },
-    job::spec::{Ending, ErrorCode, Failure, Job, Order, Phase, state_key},
+    job::spec::{ErrorCode, Failure, Job, JobResult, JobSpec, Phase, state_key},
     logs::{spool::LogSpool, upload::LogSink, writer::LogWriter},
     os::failpoint::failpoint,
     process::{
         cancellation::StopReason,
         orphans,
-        runner::{Rung, Runner},
+        runner::{Runner, TerminationStage},
     },
     redaction::redactor::Redactor,
     telemetry,
     template::workspace::Workspace,
     terraform::{
-        executor::{Halt, Log, blocking},
-        state::{backend::State, errored_state::Rescue},
+        executor::{Log, StageError, blocking},
+        state::{backend::State, errored_state::ErroredState},
     },
 };
 
 /// What every job of this agent needs.
 #[derive(Clone)]
-pub(crate) struct Road {
+pub(crate) struct JobContext {
     pub(crate) config: Arc<Config>,
     pub(crate) rest: Rest,
     pub(crate) runner: Arc<dyn Runner>,
     /// Jobs that wait for a person's word.
     pub(crate) approvals: Approvals,
     /// Who shows which jobs run.
-    pub(crate) roster: Roster,
-    /// What no log of this agent may show; each job's redactor is an heir of it.
+    pub(crate) registry: Registry,
+    /// What no log of this agent may show; each job's redactor is an child of it.
     pub(crate) secrets: Redactor,
     /// The end of the agent.
     pub(crate) drain: Drain,
 }
 
-impl Road {
-    /// Takes a job to its end. Everything it learns is stored, or waits on disk for the next life of the agent.
-    pub(crate) async fn travel(&self, job: Job, lease: &Lease) {
+impl JobContext {
+    /// Takes a job to its end. Everything it learns is stored, or waits on disk for the next run of the agent.
+    pub(crate) async fn run(&self, job: Job, lease: &Lease) {
         let opened = self.open_workspace(&job).await;
-        self.go(job, lease, opened, Start::Workspace).await;
+        self.execute(job, lease, opened, Start::Workspace).await;
     }
 
-    /// Goes on with a job whose plan waits for approval since an earlier life of the agent.
+    /// Goes on with a job whose plan waits for approval since a previous run of the agent.
     pub(crate) async fn resume(&self, job: Job, lease: &Lease, workspace: Workspace) {
         let opened = self.reopen_workspace(&job, workspace).await;
-        self.go(job, lease, opened, Start::Approval).await;
+        self.execute(job, lease, opened, Start::Approval).await;
     }
 
-    async fn go(&self, job: Job, lease: &Lease, opened: io::Result<Opened>, start: Start) {
+    async fn execute(&self, job: Job, lease: &Lease, opened: io::Result<Opened>, start: Start) {
         let reporter = Reporter::new(self.rest.clone(), job.id, job.claim_token);
         match opened {
             Ok(Opened { workspace, log, upload }) => {
-                match self.run(&job, &workspace, log, &reporter, lease, start).await {
+                match self.run_stages(&job, &workspace, log, &reporter, lease, start).await {
                     Some(end) => self.report(workspace, end, upload, &reporter).await,
-                    // It goes on in the agent's next life; what it said so far is stored, or is then.
+                    // It goes on in the agent's next run; what it said so far is stored, or is then.
                     None => drop(upload.await),
                 }
             }
             Err(error) => {
                 let failure = Failure::internal("the agent's work directory cannot be used", &error);
-                let end = FinalStatus::new(&Ending::Failed(failure), None, None);
+                let end = FinalStatus::new(&JobResult::Failed(failure), None, None);
                 note_written(&reporter.finish(&end).await);
             }
         }
@@ -100,7 +100,7 @@ impl Road {
         Ok(Opened { workspace, log: self.log(spool), upload })
     }
 
-    /// Sets the log of an attempt in motion that an earlier life left.
+    /// Sets the log of an attempt in motion that a previous run left.
     async fn reopen_workspace(&self, job: &Job, workspace: Workspace) -> io::Result<Opened> {
         let rules = self.config.spool_rules();
         let log_dir = workspace.log_dir();
@@ -115,12 +115,12 @@ impl Road {
     }
 
     fn log(&self, spool: LogSpool) -> Log {
-        let redactor = self.secrets.heir();
+        let redactor = self.secrets.child();
         Log { writer: LogWriter::start(spool, redactor.clone()), redactor }
     }
 
     /// Runs the job, closes its log, and keeps its end on disk; none, if it waits for approval and the agent ends.
-    async fn run(
+    async fn run_stages(
         &self,
         job: &Job,
         workspace: &Workspace,
@@ -132,41 +132,41 @@ impl Road {
         let started = Instant::now();
         let stop = &lease.stop;
         let board = ProgressBoard::start(reporter.clone(), lease);
-        let place = self.roster.enter(job);
+        let place = self.registry.enter(job);
         let mut run = Run {
-            road: self,
+            context: self,
             job,
             workspace,
             log: &log,
             board: &board,
             place: &place,
             stop,
-            results: Results::default(),
+            results: RunOutput::default(),
         };
-        let halted = match start {
+        let outcome = match start {
             Start::Workspace => run.begin().await,
             Start::Approval => run.resume().await,
         };
-        if matches!(halted, Err(Halt::Waiting)) {
-            log.writer.remark("The agent stops; the plan goes on waiting for approval.").await;
+        if matches!(outcome, Err(StageError::Waiting)) {
+            log.writer.annotate("The agent stops; the plan goes on waiting for approval.").await;
             return None;
         }
-        let Results { estimate, changes, outputs, commit } = run.results;
-        let rescued = self.clear(job, workspace).await;
-        let ending = with_rescue(ending(halted, stop.requested()), &rescued);
+        let RunOutput { estimate, changes, outputs, commit } = run.results;
+        let pending = self.clear(job, workspace).await;
+        let result = with_errored_state(result(outcome, stop.requested()), &pending);
         let took = started.elapsed().as_secs_f64();
         metrics::histogram!(telemetry::JOB_SECONDS).record(took);
         log.writer
-            .remark(match &ending {
-                Ending::Success => format!("Done in {took:.1} s."),
-                Ending::Failed(failure) => format!("Failed after {took:.1} s: {}", failure.message),
-                Ending::Cancelled(how) => format!("{how} ({took:.1} s)"),
+            .annotate(match &result {
+                JobResult::Success => format!("Done in {took:.1} s."),
+                JobResult::Failed(failure) => format!("Failed after {took:.1} s: {}", failure.message),
+                JobResult::Cancelled(how) => format!("{how} ({took:.1} s)"),
             })
             .await;
         let outputs = outputs.map(|outputs| {
             outputs.into_iter().map(|(name, value)| (name, log.redactor.redact_json(value))).collect()
         });
-        let mut end = FinalStatus::new(&ending, changes, outputs).with_cost(estimate);
+        let mut end = FinalStatus::new(&result, changes, outputs).with_cost(estimate);
         end.template_commit = commit;
         end.error_message = end.error_message.map(|message| log.redactor.redact(&message).into_owned());
         failpoint!("ending.made");
@@ -176,9 +176,9 @@ impl Road {
     }
 
     /// Removes what Terraform worked on; answers what became of state that it could not store.
-    async fn clear(&self, job: &Job, workspace: &Workspace) -> Rescue {
-        let Ok(order) = Order::parse(&job.config) else { return Rescue::Nothing };
-        let (state, workspace) = (self.state(&order, job), workspace.clone());
+    async fn clear(&self, job: &Job, workspace: &Workspace) -> ErroredState {
+        let Ok(spec) = JobSpec::parse(&job.config) else { return ErroredState::Nothing };
+        let (state, workspace) = (self.state(&spec, job), workspace.clone());
         let cleared = blocking(move || {
             // Nothing may work in a directory that is being removed, or outlive its job.
             orphans::kill(&workspace.data_dir());
@@ -186,7 +186,7 @@ impl Road {
         });
         cleared.await.unwrap_or_else(|error| {
             tracing::error!(%error, "the removal of a workspace broke off");
-            Rescue::Nothing
+            ErroredState::Nothing
         })
     }
 
@@ -202,7 +202,7 @@ impl Road {
             Ok(Ok(chunks)) => {
                 failpoint!("ending.uploaded");
                 end.log_count = Some(chunks);
-                // A later life then knows that the log is complete, and adds nothing to it.
+                // A later run then knows that the log is complete, and adds nothing to it.
                 keep(&end, &workspace).await;
                 failpoint!("ending.counted");
             }
@@ -219,8 +219,8 @@ impl Road {
     }
 
     /// The state that a job works on.
-    pub(crate) fn state(&self, order: &Order, job: &Job) -> State {
-        let key = state_key(&order.origin.key(), order.stack.as_deref(), job.id);
+    pub(crate) fn state(&self, spec: &JobSpec, job: &Job) -> State {
+        let key = state_key(&spec.source.key(), spec.stack.as_deref(), job.id);
         self.config.state_backend.of(&self.config.state_dir, &key)
     }
 }
@@ -228,9 +228,9 @@ impl Road {
 /// Where a run begins.
 #[derive(Clone, Copy, Debug)]
 enum Start {
-    /// At the first station.
+    /// At the first stage.
     Workspace,
-    /// At the approval, with the plan that an earlier life made.
+    /// At the approval, with the plan that a previous run made.
     Approval,
 }
 
@@ -243,59 +243,59 @@ struct Opened {
 }
 
 /// Says where the only copy of the newest state is.
-fn with_rescue(ending: Ending, rescue: &Rescue) -> Ending {
-    let Some(told) = rescue.told() else { return ending };
-    let stuck = matches!(rescue, Rescue::Stuck(..));
-    match ending {
-        Ending::Cancelled(how) => Ending::Cancelled(format!("{how}\n{told}")),
+fn with_errored_state(result: JobResult, errored: &ErroredState) -> JobResult {
+    let Some(told) = errored.told() else { return result };
+    let stuck = matches!(errored, ErroredState::Unmovable(..));
+    match result {
+        JobResult::Cancelled(how) => JobResult::Cancelled(format!("{how}\n{told}")),
         // First, so that it is not what is cut off of a long message.
-        Ending::Failed(Failure { code, message }) => {
+        JobResult::Failed(Failure { code, message }) => {
             let code = if stuck { ErrorCode::StateNotStored } else { code };
-            Ending::Failed(Failure::new(code, format!("{told}\n{message}")))
+            JobResult::Failed(Failure::new(code, format!("{told}\n{message}")))
         }
-        Ending::Success => {
-            Ending::Failed(Failure::new(ErrorCode::StateNotStored, format!("Applied.\n{told}")))
+        JobResult::Success => {
+            JobResult::Failed(Failure::new(ErrorCode::StateNotStored, format!("Applied.\n{told}")))
         }
     }
 }
 
-/// The ending that a run's last station means.
-fn ending(halted: Result<(), Halt>, reason: Option<StopReason>) -> Ending {
-    let (step, rung, code) = match halted {
-        // A cancel that came after the last station found nothing to stop.
-        Ok(()) => return Ending::Success,
-        Err(Halt::Failed(failure)) => return Ending::Failed(failure),
-        Err(Halt::Stopped(step, rung, code)) => (step.name(), rung, code),
-        // It has no ending yet; whoever asks all the same may run it again.
-        Err(Halt::Waiting) => ("apply", Rung::Untouched, None),
+/// The result that a run's last stage means.
+fn result(outcome: Result<(), StageError>, reason: Option<StopReason>) -> JobResult {
+    let (step, stage, code) = match outcome {
+        // A cancel that came after the last stage found nothing to stop.
+        Ok(()) => return JobResult::Success,
+        Err(StageError::Failed(failure)) => return JobResult::Failed(failure),
+        Err(StageError::Stopped(step, stage, code)) => (step.name(), stage, code),
+        // It has no result yet; whoever asks all the same may run it again.
+        Err(StageError::Waiting) => ("apply", TerminationStage::Untouched, None),
     };
-    let how = match (rung, code) {
-        (Rung::Untouched, None) => format!("before {step} began."),
+    let how = match (stage, code) {
+        (TerminationStage::Untouched, None) => format!("before {step} began."),
         (_, Some(0)) => format!("during {step}, which had completed."),
-        (rung, _) if rung.is_forced() => format!("during {step}: {rung}.{}", what_is_left(step)),
-        (rung, _) => format!("during {step}: {rung}."),
+        (stage, _) if stage.is_forced() => format!("during {step}: {stage}.{}", what_is_left(step)),
+        (stage, _) => format!("during {step}: {stage}."),
     };
     match reason {
-        Some(StopReason::Cancelled) | None => Ending::Cancelled(format!("Cancelled {how}")),
-        Some(StopReason::ShuttingDown) => Ending::Failed(Failure::new(
+        Some(StopReason::Cancelled) | None => JobResult::Cancelled(format!("Cancelled {how}")),
+        Some(StopReason::ShuttingDown) => JobResult::Failed(Failure::new(
             ErrorCode::AgentStopped,
             format!("The agent was shut down {how} Queue the deployment again."),
         )),
-        Some(StopReason::DiskFull(shortage)) => Ending::Failed(Failure::new(
+        Some(StopReason::DiskFull(pressure)) => JobResult::Failed(Failure::new(
             ErrorCode::DiskFull,
             format!(
-                "{shortage}. It was stopped {how} Let it write less or raise the limit, then queue it again."
+                "{pressure}. It was stopped {how} Let it write less or raise the limit, then queue it again."
             ),
         )),
         Some(StopReason::Fenced) => {
-            Ending::Failed(Failure::new(ErrorCode::AgentLost, format!("The agent lost its claim {how}")))
+            JobResult::Failed(Failure::new(ErrorCode::AgentLost, format!("The agent lost its claim {how}")))
         }
     }
 }
 
 /// The end of a job is on disk before it is sent.
 async fn keep(end: &FinalStatus, workspace: &Workspace) {
-    let (end, file) = (end.clone(), workspace.ending_file());
+    let (end, file) = (end.clone(), workspace.result_file());
     if let Err(error) = blocking(move || end.save(&file)).await {
         tracing::error!(%error, "the final status cannot be kept on disk; it is sent all the same");
     }

@@ -12,13 +12,13 @@ use crate::{
     testing::{self, ControlPlane},
 };
 
-struct Bench {
+struct Fixture {
     dir: tempfile::TempDir,
     plane: ControlPlane,
     leases: Leases,
 }
 
-impl Bench {
+impl Fixture {
     async fn new() -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
@@ -27,31 +27,35 @@ impl Bench {
         }
     }
 
-    fn road(&self) -> Road {
+    fn context(&self) -> JobContext {
         let secrets = Redactor::default();
         secrets.hide(["the-machine-token".to_owned()]);
-        Road {
+        JobContext {
             config: Arc::new(testing::config(self.dir.path())),
             rest: self.plane.rest(),
             runner: Arc::new(LocalRunner),
             approvals: Approvals::default(),
-            roster: crate::dispatch::registry::Roster::default(),
+            registry: crate::dispatch::registry::Registry::default(),
             secrets,
             drain: crate::dispatch::drain::Drain::default(),
         }
     }
 
-    async fn travel(&self, config: Value) {
+    async fn run(&self, config: Value) {
         let job = Job { id: Uuid::from_u128(1), attempt: 1, claim_token: Uuid::from_u128(2), config };
         let lease = self.leases.hold(&job);
-        self.road().travel(job, &lease).await;
+        self.context().run(job, &lease).await;
     }
 
     /// Waits until the log holds this.
     async fn said(&self, text: &str) {
         let deadline = Instant::now() + Duration::from_secs(30);
-        while !self.plane.told(|told| told.log().contains(text)) {
-            assert!(Instant::now() < deadline, "never said {text}: {}", self.plane.told(testing::Told::log));
+        while !self.plane.recorded(|recorded| recorded.log().contains(text)) {
+            assert!(
+                Instant::now() < deadline,
+                "never said {text}: {}",
+                self.plane.recorded(testing::Recorded::log)
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -63,21 +67,21 @@ impl Bench {
 
 #[tokio::test]
 async fn an_apply_ends_with_outputs_counts_and_every_line_and_shows_no_secret() {
-    let bench = Bench::new().await;
+    let bench = Fixture::new().await;
     let variables = json!({"name": "world", "password": "correct-horse"});
-    bench.travel(json!({"template": "greeting", "stack": "prod", "variables": variables})).await;
-    bench.plane.told(|told| {
-        let (end, log) = (told.end(), told.log());
+    bench.run(json!({"template": "greeting", "stack": "prod", "variables": variables})).await;
+    bench.plane.recorded(|recorded| {
+        let (end, log) = (recorded.end(), recorded.log());
         assert_eq!(end["status"], "SUCCESS", "{log}");
         assert_eq!(end["outputs"], json!({"message": "hello world"}));
         assert_eq!(end["plan_summary"], json!({"add": 1, "change": 0, "remove": 0}));
-        assert_eq!(end["log_count"], json!(told.logs.len()));
-        assert!(told.patches.iter().all(|patch| patch["claim_token"] == json!(Uuid::from_u128(2))));
-        assert!(told.patches.iter().any(|patch| patch["phase"] == "APPLY"));
+        assert_eq!(end["log_count"], json!(recorded.logs.len()));
+        assert!(recorded.patches.iter().all(|patch| patch["claim_token"] == json!(Uuid::from_u128(2))));
+        assert!(recorded.patches.iter().any(|patch| patch["phase"] == "APPLY"));
         assert!(log.contains("hello world, your password is [hidden]"), "{log}");
         assert!(log.contains("(local-exec): 0\n"), "terraform saw a variable of the agent: {log}");
         assert!(log.contains("Apply complete! Resources: 1 added"), "{log}");
-        let everything = format!("{log}{:?}", told.patches);
+        let everything = format!("{log}{:?}", recorded.patches);
         assert!(!everything.contains("correct-horse"), "{everything}");
     });
     assert!(bench.is_clean());
@@ -86,10 +90,10 @@ async fn an_apply_ends_with_outputs_counts_and_every_line_and_shows_no_secret() 
 
 #[tokio::test]
 async fn a_failing_template_ends_with_terraforms_own_diagnostic() {
-    let bench = Bench::new().await;
-    bench.travel(json!({"template": "broken"})).await;
-    bench.plane.told(|told| {
-        let end = told.end();
+    let bench = Fixture::new().await;
+    bench.run(json!({"template": "broken"})).await;
+    bench.plane.recorded(|recorded| {
+        let end = recorded.end();
         assert_eq!((&end["status"], &end["error_code"]), (&json!("FAILED"), &json!("TERRAFORM_FAILED")));
         let message = end["error_message"].as_str().unwrap();
         assert!(
@@ -122,13 +126,13 @@ async fn what_cannot_be_carried_out_says_what_to_fix_and_starts_nothing() {
             "\"nmae\": is unknown",
         ),
     ] {
-        let bench = Bench::new().await;
-        bench.travel(config).await;
-        bench.plane.told(|told| {
-            let end = told.end();
+        let bench = Fixture::new().await;
+        bench.run(config).await;
+        bench.plane.recorded(|recorded| {
+            let end = recorded.end();
             assert_eq!((&end["status"], &end["error_code"]), (&json!("FAILED"), &json!(code)));
             assert!(end["error_message"].as_str().unwrap().contains(part), "{end}");
-            assert!(!told.log().contains("terraform init"));
+            assert!(!recorded.log().contains("terraform init"));
         });
         assert!(bench.is_clean());
     }
@@ -136,50 +140,46 @@ async fn what_cannot_be_carried_out_says_what_to_fix_and_starts_nothing() {
 
 #[tokio::test]
 async fn a_plan_changes_nothing() {
-    let bench = Bench::new().await;
+    let bench = Fixture::new().await;
     bench
-        .travel(
-            json!({"template": "greeting", "stack": "prod", "action": "plan", "variables": {"name": "x"}}),
-        )
+        .run(json!({"template": "greeting", "stack": "prod", "action": "plan", "variables": {"name": "x"}}))
         .await;
-    bench.plane.told(|told| {
-        assert_eq!(told.end()["status"], "SUCCESS");
-        assert_eq!(told.end()["plan_summary"]["add"], 1);
-        assert!(told.end().get("outputs").is_none());
-        assert!(told.patches.iter().all(|patch| patch["phase"] != "APPLY"));
+    bench.plane.recorded(|recorded| {
+        assert_eq!(recorded.end()["status"], "SUCCESS");
+        assert_eq!(recorded.end()["plan_summary"]["add"], 1);
+        assert!(recorded.end().get("outputs").is_none());
+        assert!(recorded.patches.iter().all(|patch| patch["phase"] != "APPLY"));
     });
     assert!(!bench.dir.path().join("state/greeting.prod/terraform.tfstate").exists());
 }
 
 #[tokio::test]
 async fn a_destroy_removes_what_an_apply_made() {
-    let bench = Bench::new().await;
+    let bench = Fixture::new().await;
     for action in ["apply", "destroy"] {
         bench
-            .travel(
-                json!({"template": "greeting", "stack": "s", "action": action, "variables": {"name": "x"}}),
-            )
+            .run(json!({"template": "greeting", "stack": "s", "action": action, "variables": {"name": "x"}}))
             .await;
     }
-    bench.plane.told(|told| {
-        assert_eq!(told.end()["status"], "SUCCESS");
-        assert_eq!(told.end()["plan_summary"], json!({"add": 0, "change": 0, "remove": 1}));
-        assert!(told.patches.iter().any(|patch| patch["phase"] == "DESTROY"));
+    bench.plane.recorded(|recorded| {
+        assert_eq!(recorded.end()["status"], "SUCCESS");
+        assert_eq!(recorded.end()["plan_summary"], json!({"add": 0, "change": 0, "remove": 1}));
+        assert!(recorded.patches.iter().any(|patch| patch["phase"] == "DESTROY"));
     });
 }
 
 #[tokio::test]
 async fn a_cancel_in_mid_apply_interrupts_once_and_ends_cancelled() {
-    let bench = Bench::new().await;
+    let bench = Fixture::new().await;
     let cancel = async {
         bench.said("(local-exec): started").await;
         bench.leases.cancel(Uuid::from_u128(2));
     };
-    tokio::join!(bench.travel(json!({"template": "slow", "stack": "s"})), cancel);
-    bench.plane.told(|told| {
-        assert_eq!(told.end()["status"], "CANCELLED");
+    tokio::join!(bench.run(json!({"template": "slow", "stack": "s"})), cancel);
+    bench.plane.recorded(|recorded| {
+        assert_eq!(recorded.end()["status"], "CANCELLED");
         let message = "Cancelled during apply: it ended after one interrupt (SIGINT).";
-        assert_eq!(told.end()["error_message"], message);
+        assert_eq!(recorded.end()["error_message"], message);
     });
     let state = bench.dir.path().join("state/slow.s");
     assert!(!state.join(".terraform.tfstate.lock.info").exists(), "the state lock is left");
@@ -188,26 +188,26 @@ async fn a_cancel_in_mid_apply_interrupts_once_and_ends_cancelled() {
 
 #[tokio::test]
 async fn a_claim_that_is_lost_before_the_apply_prevents_it() {
-    let bench = Bench::new().await;
+    let bench = Fixture::new().await;
     bench.plane.answer_next("deployments", testing::refusal(400, "TD001"));
-    bench.travel(json!({"template": "greeting", "stack": "s", "variables": {"name": "x"}})).await;
-    bench.plane.told(|told| {
-        assert!(!told.log().contains("Apply complete"), "{}", told.log());
-        assert_eq!(told.end()["error_code"], "AGENT_LOST");
+    bench.run(json!({"template": "greeting", "stack": "s", "variables": {"name": "x"}})).await;
+    bench.plane.recorded(|recorded| {
+        assert!(!recorded.log().contains("Apply complete"), "{}", recorded.log());
+        assert_eq!(recorded.end()["error_code"], "AGENT_LOST");
     });
     assert!(!bench.dir.path().join("state/greeting.s/terraform.tfstate").exists());
 }
 
 #[tokio::test]
 async fn the_final_status_waits_for_a_control_plane_that_is_away() {
-    let bench = Bench::new().await;
+    let bench = Fixture::new().await;
     for _ in 0..3 {
         bench.plane.answer_next("deployments", testing::refusal(502, ""));
         bench.plane.answer_next("deployment_logs", testing::refusal(502, ""));
     }
-    bench.travel(json!({"template": "nope"})).await;
-    bench.plane.told(|told| {
-        assert_eq!(told.end()["error_code"], "TEMPLATE_NOT_FOUND");
-        assert_eq!(told.end()["log_count"], json!(told.logs.len()));
+    bench.run(json!({"template": "nope"})).await;
+    bench.plane.recorded(|recorded| {
+        assert_eq!(recorded.end()["error_code"], "TEMPLATE_NOT_FOUND");
+        assert_eq!(recorded.end()["log_count"], json!(recorded.logs.len()));
     });
 }

@@ -1,4 +1,4 @@
-//! What an earlier life of this agent left behind: lines that were not uploaded, results that were not stored.
+//! What a previous run of this agent left behind: lines that were not uploaded, results that were not stored.
 
 use std::{io, path::Path, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
         final_status::{ClaimRecord, FinalStatus, Reporter, Written},
         lease::{Lease, Leases},
     },
-    job::spec::{Ending, ErrorCode, Failure, Job, Phase, Status},
+    job::spec::{ErrorCode, Failure, Job, JobResult, Phase, Status},
     logs::{
         spool::{LogSpool, Stream},
         upload::LogSink,
@@ -24,33 +24,33 @@ use crate::{
     process::{
         orphans,
         output_pipe::discard_output_of,
-        runner::{Patience, Rung},
+        runner::{GracePeriod, TerminationStage},
     },
     telemetry,
     template::workspace::Workspace,
     terraform::{
         executor::blocking,
-        state::{errored_state::Rescue, lock_owner::Holder},
+        state::{errored_state::ErroredState, lock_owner::LockOwner},
     },
 };
 
-/// An attempt of an earlier life.
+/// An attempt of a previous run.
 #[derive(Debug)]
-pub(crate) struct Leftover {
+pub(crate) struct OrphanedAttempt {
     pub(crate) workspace: Workspace,
     pub(crate) claim: ClaimRecord,
 }
 
-/// Everything that an earlier life left.
-pub(crate) fn leftovers(config: &Config) -> Vec<Leftover> {
+/// Everything that a previous run left.
+pub(crate) fn orphaned_attempts(config: &Config) -> Vec<OrphanedAttempt> {
     directories(config).unwrap_or_else(|error| {
-        tracing::error!(%error, "the work directory cannot be searched for what an earlier life left");
+        tracing::error!(%error, "the work directory cannot be searched for what a previous run left");
         Vec::new()
     })
 }
 
 /// The attempts' directories, `<deployment>.<attempt>`. One that cannot be read or removed does not hide the others.
-fn directories(config: &Config) -> io::Result<Vec<Leftover>> {
+fn directories(config: &Config) -> io::Result<Vec<OrphanedAttempt>> {
     let entries = std::fs::read_dir(&config.work_dir)?.filter_map(|entry| {
         entry
             .inspect_err(|error| tracing::error!(%error, "an entry of the work directory cannot be read"))
@@ -61,9 +61,9 @@ fn directories(config: &Config) -> io::Result<Vec<Leftover>> {
 }
 
 /// What is left of an attempt. One without a claim was made a moment before the end, or was being removed: it holds nothing.
-fn found(workspace: Workspace) -> Option<Leftover> {
+fn found(workspace: Workspace) -> Option<OrphanedAttempt> {
     match ClaimRecord::load(&workspace.claim_file()) {
-        Ok(claim) => return Some(Leftover { workspace, claim }),
+        Ok(claim) => return Some(OrphanedAttempt { workspace, claim }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let shown = format!("{workspace:?}");
             if let Err(error) = workspace.remove() {
@@ -71,16 +71,16 @@ fn found(workspace: Workspace) -> Option<Leftover> {
             }
         }
         Err(error) => {
-            tracing::error!(?workspace, %error, "an earlier life's claim cannot be read; it is kept");
+            tracing::error!(?workspace, %error, "a previous run's claim cannot be read; it is kept");
         }
     }
     None
 }
 
-impl Leftover {
+impl OrphanedAttempt {
     /// Holds the claim, if the plan of this attempt may still wait for approval.
     pub(crate) fn hold(&self, leases: &Leases) -> Option<Lease> {
-        let waits = self.claim.phase == Phase::Approval && !self.workspace.ending_file().exists();
+        let waits = self.claim.phase == Phase::Approval && !self.workspace.result_file().exists();
         let ClaimRecord { deployment_id: id, attempt, claim_token, .. } = self.claim;
         waits.then(|| leases.hold(&Job { id, attempt, claim_token, config: Value::Null }))
     }
@@ -110,21 +110,21 @@ impl Leftover {
         }
     }
 
-    /// Ends what still runs, uploads and reports. Errors are said; what is left is kept for the next life.
-    pub(crate) async fn settle(self, config: &Config, rest: &Rest) {
+    /// Ends what still runs, uploads and reports. Errors are said; what is left is kept for the next run.
+    pub(crate) async fn finalize(self, config: &Config, rest: &Rest) {
         let workspace = format!("{:?}", self.workspace);
-        match self.settle_all(config, rest).await {
-            Ok(()) => tracing::info!(workspace, "an earlier life's attempt is settled"),
+        match self.finalize_all(config, rest).await {
+            Ok(()) => tracing::info!(workspace, "a previous run's attempt is settled"),
             Err(error) => {
-                tracing::error!(workspace, %error, "an earlier life's attempt cannot be settled; it is kept");
+                tracing::error!(workspace, %error, "a previous run's attempt cannot be settled; it is kept");
             }
         }
     }
 
-    async fn settle_all(self, config: &Config, rest: &Rest) -> io::Result<()> {
+    async fn finalize_all(self, config: &Config, rest: &Rest) -> io::Result<()> {
         failpoint!("recovery.found");
         let Self { workspace, claim } = self;
-        let kept = FinalStatus::load(&workspace.ending_file()).ok();
+        let kept = FinalStatus::load(&workspace.result_file()).ok();
         let remains = Remains::clear(config, &workspace, &claim).await?;
         failpoint!("recovery.cleared");
         let mut end = kept.or_else(|| lost_in_mid_run(&claim, &remains));
@@ -133,8 +133,8 @@ impl Leftover {
             failpoint!("recovery.uploaded");
             if let Some(end) = &mut end {
                 end.log_count = Some(chunks);
-                // If this life ends too, the next one must not add to a log that the row may have counted.
-                let (end, file) = (end.clone(), workspace.ending_file());
+                // If this run ends too, the next one must not add to a log that the row may have counted.
+                let (end, file) = (end.clone(), workspace.result_file());
                 blocking(move || end.save(&file)).await?;
                 failpoint!("recovery.counted");
             }
@@ -142,7 +142,7 @@ impl Leftover {
         if let Some(end) = end {
             let reporter = Reporter::new(rest.clone(), claim.deployment_id, claim.claim_token);
             if let Written::Refused(why) = reporter.finish(&end).await {
-                tracing::warn!(deployment = %claim.deployment_id, why, "an earlier life's result was refused");
+                tracing::warn!(deployment = %claim.deployment_id, why, "a previous run's result was refused");
             }
             failpoint!("recovery.stored");
         }
@@ -158,9 +158,9 @@ fn is_attempt(path: &Path) -> bool {
 /// What was left of a run that was cut off.
 struct Remains {
     /// How its processes ended, if they were still there.
-    ended: Option<Rung>,
+    ended: Option<TerminationStage>,
     /// What became of state that was not stored.
-    rescue: Rescue,
+    errored: ErroredState,
 }
 
 impl Remains {
@@ -168,7 +168,7 @@ impl Remains {
     async fn clear(config: &Config, workspace: &Workspace, claim: &ClaimRecord) -> io::Result<Self> {
         let Timing { plan_cancel_grace, apply_cancel_grace, kill_grace, .. } = config.timing;
         let graceful = if claim.phase.changes_the_world() { apply_cancel_grace } else { plan_cancel_grace };
-        let patience = Patience { graceful, forced: kill_grace };
+        let grace_period = GracePeriod { graceful, forced: kill_grace };
         let state =
             config.state_backend.of(&config.state_dir, claim.state_key.as_deref().unwrap_or_default());
         let data_dir = workspace.data_dir();
@@ -177,12 +177,12 @@ impl Remains {
             blocking(move || Ok(orphans::of(&data_dir))).await?.into_iter().map(discard_output_of).collect();
         let workspace = workspace.clone();
         let remains = blocking(move || {
-            let ended = orphans::end(&workspace.data_dir(), patience);
+            let ended = orphans::end(&workspace.data_dir(), grace_period);
             metrics::counter!(telemetry::ORPHANS_ENDED).increment(ended.is_some().into());
-            if let Ok(holder) = Holder::of_earlier_life(&workspace.holder_file(), ended.is_some()) {
-                holder.bury(&state)?;
+            if let Ok(owner) = LockOwner::of_previous_run(&workspace.lock_owner_file(), ended.is_some()) {
+                owner.mark_stale(&state)?;
             }
-            Ok(Self { ended, rescue: workspace.clear_run(&state) })
+            Ok(Self { ended, errored: workspace.clear_run(&state) })
         });
         let remains = remains.await;
         drop(drained);
@@ -199,21 +199,21 @@ fn lost_in_mid_run(claim: &ClaimRecord, remains: &Remains) -> Option<FinalStatus
         "The agent was killed in phase {}. Resources may have been changed, and the state may still be locked: look at both before you queue it again.",
         claim.phase.as_str()
     );
-    if let Some(rung) = remains.ended {
-        message = format!("{message} Its Terraform was still running: {rung}.");
+    if let Some(stage) = remains.ended {
+        message = format!("{message} Its Terraform was still running: {stage}.");
     } else {
         message = format!(
             "{message} Its Terraform went on without it and had ended when the agent was back: the state says how far it came, the log does not."
         );
     }
-    if let Some(told) = remains.rescue.told() {
+    if let Some(told) = remains.errored.told() {
         message = format!("{message}\n{told}");
     }
-    let ending = Ending::Failed(Failure::new(ErrorCode::AgentLost, message));
-    Some(FinalStatus::new(&ending, None, None))
+    let result = JobResult::Failed(Failure::new(ErrorCode::AgentLost, message));
+    Some(FinalStatus::new(&result, None, None))
 }
 
-/// Uploads what the database does not have yet of the log, and a remark that says why it ends here.
+/// Uploads what the database does not have yet of the log, and a annotate that says why it ends here.
 async fn upload(
     config: &Config,
     rest: &Rest,
@@ -232,15 +232,15 @@ async fn upload(
     let mut sink = LogSink::new(rest.clone(), claim.deployment_id, claim.attempt, rules.flush_after);
     let now = std::time::Instant::now();
     if !reader.skip_to(sink.last_stored().await)? {
-        let remark = "The machine went down before the last lines had reached its disk: up to half a second of them may be missing here.";
-        spool.append(Stream::Agent, remark, now);
+        let annotate = "The machine went down before the last lines had reached its disk: up to half a second of them may be missing here.";
+        spool.append(Stream::Agent, annotate, now);
     }
-    let remark = if ended {
+    let annotate = if ended {
         "The agent was restarted here; what it had read before is above."
     } else {
         "The agent was killed here, before anything was changed; the job goes back to the queue."
     };
-    spool.append(Stream::Agent, remark, now);
+    spool.append(Stream::Agent, annotate, now);
     spool.finish();
     sink.upload(reader).await
 }

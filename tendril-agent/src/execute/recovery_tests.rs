@@ -31,8 +31,8 @@ fn leave_behind(dir: &Path, phase: Phase) -> Workspace {
 
 async fn recover_all(dir: &Path, plane: &ControlPlane) {
     let config = testing::config(dir);
-    for leftover in leftovers(&config) {
-        leftover.settle(&config, &plane.rest()).await;
+    for orphan in orphaned_attempts(&config) {
+        orphan.finalize(&config, &plane.rest()).await;
     }
 }
 
@@ -44,18 +44,18 @@ fn is_empty(dir: &Path) -> bool {
 async fn lines_and_result_of_an_earlier_life_arrive() {
     let (dir, plane) = (tempfile::tempdir().unwrap(), ControlPlane::start().await);
     let workspace = leave_behind(dir.path(), Phase::Apply);
-    FinalStatus::new(&Ending::Success, None, None).save(&workspace.ending_file()).unwrap();
+    FinalStatus::new(&JobResult::Success, None, None).save(&workspace.result_file()).unwrap();
     recover_all(dir.path(), &plane).await;
-    plane.told(|told| {
+    plane.recorded(|recorded| {
         assert!(
-            told.log().starts_with("uploaded\nonly on disk\nThe agent was restarted here"),
+            recorded.log().starts_with("uploaded\nonly on disk\nThe agent was restarted here"),
             "{}",
-            told.log()
+            recorded.log()
         );
-        assert_eq!(told.logs.keys().copied().collect::<Vec<_>>(), [1, 2, 3]);
-        assert_eq!(told.end()["status"], "SUCCESS");
-        assert_eq!(told.end()["log_count"], 3);
-        assert_eq!(told.end()["claim_token"], json!(Uuid::from_u128(3)));
+        assert_eq!(recorded.logs.keys().copied().collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(recorded.end()["status"], "SUCCESS");
+        assert_eq!(recorded.end()["log_count"], 3);
+        assert_eq!(recorded.end()["claim_token"], json!(Uuid::from_u128(3)));
     });
     assert!(is_empty(dir.path()));
 }
@@ -65,12 +65,12 @@ async fn a_run_that_was_cut_off_in_mid_apply_is_said_to_be_lost() {
     let (dir, plane) = (tempfile::tempdir().unwrap(), ControlPlane::start().await);
     leave_behind(dir.path(), Phase::Apply);
     recover_all(dir.path(), &plane).await;
-    plane.told(|told| {
+    plane.recorded(|recorded| {
         assert_eq!(
-            (&told.end()["status"], &told.end()["error_code"]),
+            (&recorded.end()["status"], &recorded.end()["error_code"]),
             (&json!("FAILED"), &json!("AGENT_LOST"))
         );
-        assert!(told.end()["error_message"].as_str().unwrap().contains("phase APPLY"));
+        assert!(recorded.end()["error_message"].as_str().unwrap().contains("phase APPLY"));
     });
     assert!(is_empty(dir.path()));
 }
@@ -80,9 +80,9 @@ async fn a_run_that_was_cut_off_before_the_apply_is_left_to_the_queue() {
     let (dir, plane) = (tempfile::tempdir().unwrap(), ControlPlane::start().await);
     leave_behind(dir.path(), Phase::Claimed);
     recover_all(dir.path(), &plane).await;
-    plane.told(|told| {
-        assert!(told.patches.is_empty());
-        assert!(told.log().contains("only on disk"));
+    plane.recorded(|recorded| {
+        assert!(recorded.patches.is_empty());
+        assert!(recorded.log().contains("only on disk"));
     });
     assert!(is_empty(dir.path()));
 }
@@ -102,8 +102,8 @@ async fn a_terraform_that_survived_its_agent_is_ended_politely_and_its_lock_reme
     let workspace = leave_behind(dir.path(), Phase::Apply);
     let config = testing::config(dir.path());
     let state = config.state_backend.of(&config.state_dir, "");
-    let held = Holder::new(Uuid::from_u128(1), 2, &state, "OperationTypeApply", std::time::Duration::ZERO);
-    held.save(&workspace.holder_file()).unwrap();
+    let held = LockOwner::new(Uuid::from_u128(1), 2, &state, "OperationTypeApply", std::time::Duration::ZERO);
+    held.save(&workspace.lock_owner_file()).unwrap();
     let mut survivor = std::process::Command::new("/bin/bash")
         .args(["-c", "trap 'touch interrupted; exit 1' INT; touch ready; while :; do sleep 0.02; done"])
         .env("TF_DATA_DIR", workspace.data_dir())
@@ -120,14 +120,14 @@ async fn a_terraform_that_survived_its_agent_is_ended_politely_and_its_lock_reme
     recover_all(dir.path(), &plane).await;
     assert_eq!(waited.join().unwrap().code(), Some(1));
     assert!(dir.path().join("interrupted").exists());
-    plane.told(|told| {
-        let message = told.end()["error_message"].as_str().unwrap();
+    plane.recorded(|recorded| {
+        let message = recorded.end()["error_message"].as_str().unwrap();
         assert!(
             message.contains("Its Terraform was still running: it ended after one interrupt (SIGINT)."),
             "{message}"
         );
     });
-    assert_eq!(state.dead_holders().len(), 1);
+    assert_eq!(state.stale_owners().len(), 1);
     assert!(is_empty(dir.path()));
 }
 
@@ -146,7 +146,7 @@ async fn one_directory_that_cannot_be_read_or_removed_hides_no_other() {
         }
     }
     recover_all(dir.path(), &plane).await;
-    assert!(plane.told(testing::Told::log).contains("only on disk"));
+    assert!(plane.recorded(testing::Recorded::log).contains("only on disk"));
     assert!(!work.join(format!("{}.2", Uuid::from_u128(1))).exists());
 }
 
@@ -157,6 +157,8 @@ async fn an_attempt_whose_removal_was_cut_off_is_no_lost_run() {
     // As far as the removal came.
     fs::remove_file(workspace.claim_file()).unwrap();
     recover_all(dir.path(), &plane).await;
-    plane.told(|told| assert!(told.patches.is_empty() && told.logs.is_empty(), "{:?}", told.logs));
+    plane.recorded(|recorded| {
+        assert!(recorded.patches.is_empty() && recorded.logs.is_empty(), "{:?}", recorded.logs)
+    });
     assert!(is_empty(dir.path()));
 }

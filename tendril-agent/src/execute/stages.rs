@@ -1,4 +1,4 @@
-//! One run through the stations: (source) → workspace → cost → init → plan → (approval) → apply → outputs.
+//! One run through the stages: (source) → workspace → cost → init → plan → (approval) → apply → outputs.
 
 use std::sync::Arc;
 
@@ -10,27 +10,27 @@ use crate::{
         estimator::{Estimate, Estimator},
         infracost::Found,
     },
-    dispatch::registry::Place,
-    execute::{approval::Word, attempt::Road},
+    dispatch::registry::RunningJob,
+    execute::{approval::ApprovalDecision, attempt::JobContext},
     job::{
-        source::{Origin, Source},
-        spec::{Action, ErrorCode, Failure, Job, Order, Phase},
+        source::{GitSource, Source},
+        spec::{Action, ErrorCode, Failure, Job, JobSpec, Phase},
     },
     os::failpoint::failpoint,
-    process::{cancellation::Stop, runner::Rung},
+    process::{cancellation::StopSignal, runner::TerminationStage},
     template::{definition::Template, git, workspace::Workspace},
     terraform::{
         command::Step,
-        executor::{Halt, Log, Workbench, blocking},
+        executor::{Log, StageError, TerraformExecutor, blocking},
         messages::Changes,
-        plan_digest::PlanSeal,
+        plan_digest::PlanDigest,
         state::backend::State,
     },
 };
 
-/// What a run left to say beside its ending.
+/// What a run left to say beside its result.
 #[derive(Default)]
-pub(crate) struct Results {
+pub(crate) struct RunOutput {
     pub(crate) estimate: Option<Estimate>,
     pub(crate) changes: Option<Changes>,
     pub(crate) outputs: Option<Map<String, Value>>,
@@ -40,20 +40,20 @@ pub(crate) struct Results {
 
 /// One run.
 pub(crate) struct Run<'a> {
-    pub(crate) road: &'a Road,
+    pub(crate) context: &'a JobContext,
     pub(crate) job: &'a Job,
     pub(crate) workspace: &'a Workspace,
     pub(crate) log: &'a Log,
     pub(crate) board: &'a ProgressBoard,
-    pub(crate) place: &'a Place,
-    pub(crate) stop: &'a Stop,
-    pub(crate) results: Results,
+    pub(crate) place: &'a RunningJob,
+    pub(crate) stop: &'a StopSignal,
+    pub(crate) results: RunOutput,
 }
 
 impl Run<'_> {
-    /// From the first station to the last.
-    pub(crate) async fn begin(&mut self) -> Result<(), Halt> {
-        let config = Arc::clone(&self.road.config);
+    /// From the first stage to the last.
+    pub(crate) async fn begin(&mut self) -> Result<(), StageError> {
+        let config = Arc::clone(&self.context.config);
         let greeting = format!(
             "Attempt {} on agent {} with {} {}.",
             self.job.attempt,
@@ -61,15 +61,15 @@ impl Run<'_> {
             config.terraform.name(),
             config.terraform.version()
         );
-        self.log.writer.remark(greeting).await;
-        let order = Order::parse(&self.job.config)?;
-        let state = self.road.state(&order, self.job);
-        if let Origin::Git(source) = &order.origin {
+        self.log.writer.annotate(greeting).await;
+        let spec = JobSpec::parse(&self.job.config)?;
+        let state = self.context.state(&spec, self.job);
+        if let Source::Git(source) = &spec.source {
             self.fetch(source).await?;
         }
-        let template = self.lay_out(&order, &state).await?;
-        self.cost(&order).await;
-        let bench = self.bench(&order, &state);
+        let template = self.lay_out(&spec, &state).await?;
+        self.cost(&spec).await;
+        let bench = self.bench(&spec, &state);
         bench.go_on(Step::Init)?;
         self.phase(Phase::Init);
         bench.init().await?;
@@ -78,52 +78,52 @@ impl Run<'_> {
         if let Some(changes) = changes {
             self.board.plan(changes);
         }
-        let seal = self.seal(&template, changes).await?;
+        let digest = self.digest(&template, changes).await?;
         self.results.changes = changes;
-        match order.action {
+        match spec.action {
             Action::Plan => Ok(()),
             Action::Apply | Action::Destroy => {
-                if order.approval {
-                    self.approval(&seal).await?;
+                if spec.approval {
+                    self.approval(&digest).await?;
                 }
-                self.change(&order, &state, &seal, &template).await
+                self.change(&spec, &state, &digest, &template).await
             }
         }
     }
 
-    /// From the approval on, in a later life of the agent than the one that made the plan.
-    pub(crate) async fn resume(&mut self) -> Result<(), Halt> {
-        self.log.writer.remark("The agent was restarted; the plan still waits for approval.").await;
-        let order = Order::parse(&self.job.config)?;
-        let state = self.road.state(&order, self.job);
-        if matches!(order.origin, Origin::Git(_)) {
-            let kept = self.workspace.kept_commit();
+    /// From the approval on, in a later run of the agent than the one that made the plan.
+    pub(crate) async fn resume(&mut self) -> Result<(), StageError> {
+        self.log.writer.annotate("The agent was restarted; the plan still waits for approval.").await;
+        let spec = JobSpec::parse(&self.job.config)?;
+        let state = self.context.state(&spec, self.job);
+        if matches!(spec.source, Source::Git(_)) {
+            let kept = self.workspace.stored_commit();
             self.is_of(
                 kept.map_err(|error| Failure::internal("the template's commit cannot be read", &error))?,
             );
         }
-        let template = self.template(&order)?;
+        let template = self.template(&spec)?;
         let workspace = self.workspace.clone();
-        let loaded = blocking(move || PlanSeal::load(&workspace)).await;
-        let seal =
+        let loaded = blocking(move || PlanDigest::load(&workspace)).await;
+        let digest =
             loaded.map_err(|error| Failure::internal("the digests of the plan cannot be read", &error))?;
-        self.check(&seal, &template).await?;
-        // The earlier life may have ended before the row had them: nobody could approve.
-        if let Some(changes) = seal.changes {
+        self.check(&digest, &template).await?;
+        // The previous run may have ended before the row had them: nobody could approve.
+        if let Some(changes) = digest.changes {
             self.board.plan(changes);
         }
-        self.board.sealed(&seal.plan);
-        self.results.changes = seal.changes;
-        self.approval(&seal).await?;
-        self.change(&order, &state, &seal, &template).await
+        self.board.digest(&digest.plan);
+        self.results.changes = digest.changes;
+        self.approval(&digest).await?;
+        self.change(&spec, &state, &digest, &template).await
     }
 
-    fn bench<'b>(&'b self, order: &'b Order, state: &'b State) -> Workbench<'b> {
-        Workbench {
-            config: &self.road.config,
-            runner: &*self.road.runner,
+    fn bench<'b>(&'b self, spec: &'b JobSpec, state: &'b State) -> TerraformExecutor<'b> {
+        TerraformExecutor {
+            config: &self.context.config,
+            runner: &*self.context.runner,
             job: self.job,
-            order,
+            spec,
             workspace: self.workspace,
             state,
             log: self.log,
@@ -132,25 +132,28 @@ impl Run<'_> {
     }
 
     /// Brings the template from its repository into the workspace.
-    async fn fetch(&mut self, source: &Source) -> Result<(), Halt> {
+    async fn fetch(&mut self, source: &GitSource) -> Result<(), StageError> {
         self.phase(Phase::Workspace);
-        self.log.writer.remark(format!("The template is fetched from {source}.")).await;
-        let config = &self.road.config;
+        self.log.writer.annotate(format!("The template is fetched from {source}.")).await;
+        let config = &self.context.config;
         let console = git::Console {
             settings: &config.git,
-            runner: &*self.road.runner,
+            runner: &*self.context.runner,
             stop: self.stop,
             timeout: config.timing.git,
             root: &git::root(&config.work_dir),
         };
-        let fetched = console.check_out(source, self.workspace, &self.road.secrets).await;
+        let fetched = console.check_out(source, self.workspace, &self.context.secrets).await;
         let git::Checkout { commit, kept } = fetched.map_err(|failure| {
-            failure.map_or(Halt::Stopped(Step::Init, Rung::Untouched, None), Halt::Failed)
+            failure.map_or(
+                StageError::Stopped(Step::Init, TerminationStage::Untouched, None),
+                StageError::Failed,
+            )
         })?;
         let how = if kept { ", which was here already" } else { "" };
-        self.log.writer.remark(format!("The template is of commit {commit}{how}.")).await;
+        self.log.writer.annotate(format!("The template is of commit {commit}{how}.")).await;
         self.workspace
-            .keep_commit(&commit)
+            .store_commit(&commit)
             .map_err(|error| Failure::internal("the agent's work directory cannot be written", &error))?;
         self.is_of(commit);
         Ok(())
@@ -162,23 +165,23 @@ impl Run<'_> {
         self.results.commit = Some(commit);
     }
 
-    fn template(&self, order: &Order) -> Result<Template, Failure> {
-        let template = match &order.origin {
-            Origin::Carried(name) => Template::carried(&self.road.config.templates_dir, name)?,
-            Origin::Git(source) => Template::open(self.workspace.source_dir()).map_err(|error| {
+    fn template(&self, spec: &JobSpec) -> Result<Template, Failure> {
+        let template = match &spec.source {
+            Source::BuiltIn(name) => Template::built_in(&self.context.config.templates_dir, name)?,
+            Source::Git(source) => Template::open(self.workspace.source_dir()).map_err(|error| {
                 let text = format!("template.json of {source} cannot be read: {error}");
                 Failure::new(ErrorCode::SourceInvalid, text)
             })?,
         };
-        self.log.redactor.hide(template.sensitive_values(&order.variables));
+        self.log.redactor.hide(template.sensitive_values(&spec.variables));
         Ok(template)
     }
 
     /// Template, variables, backend.
-    async fn lay_out(&self, order: &Order, state: &State) -> Result<Template, Halt> {
-        let template = self.template(order)?;
-        template.check(&order.variables)?;
-        let (workspace, variables) = (self.workspace.clone(), order.variables.clone());
+    async fn lay_out(&self, spec: &JobSpec, state: &State) -> Result<Template, StageError> {
+        let template = self.template(spec)?;
+        template.check(&spec.variables)?;
+        let (workspace, variables) = (self.workspace.clone(), spec.variables.clone());
         let (from, state) = (template.dir().to_path_buf(), state.clone());
         let laid_out = blocking(move || Ok(workspace.lay_out(&from, &variables, &state))).await;
         laid_out.map_err(|error| Failure::internal("the workspace cannot be prepared", &error))??;
@@ -186,11 +189,11 @@ impl Run<'_> {
     }
 
     /// What it will cost is told before anybody is asked to approve it. What is destroyed costs nothing.
-    async fn cost(&mut self, order: &Order) {
-        if order.action == Action::Destroy {
+    async fn cost(&mut self, spec: &JobSpec) {
+        if spec.action == Action::Destroy {
             return;
         }
-        let Road { config, runner, .. } = self.road;
+        let JobContext { config, runner, .. } = self.context;
         if matches!(config.infracost.found(), Found::Program(_)) {
             self.phase(Phase::Cost);
         }
@@ -203,57 +206,60 @@ impl Run<'_> {
     }
 
     /// Takes the digests of what was planned, and tells the row.
-    async fn seal(&self, template: &Template, changes: Option<Changes>) -> Result<PlanSeal, Halt> {
+    async fn digest(&self, template: &Template, changes: Option<Changes>) -> Result<PlanDigest, StageError> {
         let (workspace, from) = (self.workspace.clone(), template.dir().to_path_buf());
-        let sealed = blocking(move || {
-            let mut seal = PlanSeal::of(&workspace, &from)?;
-            seal.changes = changes;
-            seal.save(&workspace)?;
-            Ok(seal)
+        let digest = blocking(move || {
+            let mut digest = PlanDigest::of(&workspace, &from)?;
+            digest.changes = changes;
+            digest.save(&workspace)?;
+            Ok(digest)
         });
-        let seal =
-            sealed.await.map_err(|error| Failure::internal("the saved plan cannot be read", &error))?;
-        self.board.sealed(&seal.plan);
-        Ok(seal)
+        let digest =
+            digest.await.map_err(|error| Failure::internal("the saved plan cannot be read", &error))?;
+        self.board.digest(&digest.plan);
+        Ok(digest)
     }
 
     /// Refuses to go on if anything is not as it was when the plan was made.
-    async fn check(&self, seal: &PlanSeal, template: &Template) -> Result<(), Halt> {
-        let (workspace, from, sealed) = (self.workspace.clone(), template.dir().to_path_buf(), seal.clone());
-        let checked = blocking(move || Ok(sealed.check(&workspace, &from))).await;
+    async fn check(&self, digest: &PlanDigest, template: &Template) -> Result<(), StageError> {
+        let (workspace, from, digest) =
+            (self.workspace.clone(), template.dir().to_path_buf(), digest.clone());
+        let checked = blocking(move || Ok(digest.check(&workspace, &from))).await;
         Ok(checked.map_err(|error| Failure::internal("the saved plan cannot be checked", &error))??)
     }
 
     /// Waits for a person's word.
-    async fn approval(&self, seal: &PlanSeal) -> Result<(), Halt> {
+    async fn approval(&self, digest: &PlanDigest) -> Result<(), StageError> {
         self.keep(Phase::Approval).await?;
         failpoint!("approval.kept");
         self.phase(Phase::Approval);
-        self.log.writer.remark(format!("The plan {} waits for approval.", seal.plan)).await;
-        match self.road.approvals.wait(&self.road.rest, self.job, &seal.plan, self.stop).await {
-            Word::Approved => {
-                self.log.writer.remark("The plan is approved.").await;
+        self.log.writer.annotate(format!("The plan {} waits for approval.", digest.plan)).await;
+        match self.context.approvals.wait(&self.context.rest, self.job, &digest.plan, self.stop).await {
+            ApprovalDecision::Approved => {
+                self.log.writer.annotate("The plan is approved.").await;
                 Ok(())
             }
-            Word::Stopped => Err(Halt::Stopped(Step::Apply, Rung::Untouched, None)),
-            Word::Closing => Err(Halt::Waiting),
+            ApprovalDecision::Stopped => {
+                Err(StageError::Stopped(Step::Apply, TerminationStage::Untouched, None))
+            }
+            ApprovalDecision::Closing => Err(StageError::Waiting),
         }
     }
 
     /// Applies exactly what was planned.
     async fn change(
         &mut self,
-        order: &Order,
+        spec: &JobSpec,
         state: &State,
-        seal: &PlanSeal,
+        digest: &PlanDigest,
         template: &Template,
-    ) -> Result<(), Halt> {
-        self.check(seal, template).await?;
-        self.enter(if order.action == Action::Destroy { Phase::Destroy } else { Phase::Apply }).await?;
-        let bench = self.bench(order, state);
+    ) -> Result<(), StageError> {
+        self.check(digest, template).await?;
+        self.enter(if spec.action == Action::Destroy { Phase::Destroy } else { Phase::Apply }).await?;
+        let bench = self.bench(spec, state);
         bench.go_on(Step::Apply)?;
         bench.locking_step(Step::Apply).await?;
-        if order.action == Action::Apply {
+        if spec.action == Action::Apply {
             self.phase(Phase::Output);
             let outputs = bench.outputs().await?;
             self.results.outputs = Some(outputs);
@@ -262,7 +268,7 @@ impl Run<'_> {
     }
 
     /// From here on the world is changed: the row and the disk must both say so first.
-    async fn enter(&self, phase: Phase) -> Result<(), Halt> {
+    async fn enter(&self, phase: Phase) -> Result<(), StageError> {
         self.keep(phase).await?;
         failpoint!("apply.kept");
         self.phase(phase);
@@ -278,7 +284,7 @@ impl Run<'_> {
     }
 
     /// The disk says in which phase the job is.
-    async fn keep(&self, phase: Phase) -> Result<(), Halt> {
+    async fn keep(&self, phase: Phase) -> Result<(), StageError> {
         let record = ClaimRecord::new(self.job, phase);
         let file = self.workspace.claim_file();
         let kept = blocking(move || record.save(&file)).await;

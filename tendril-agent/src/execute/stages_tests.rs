@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     config::settings::Config,
     control_plane::lease::Leases,
-    execute::{approval::Approvals, recovery::leftovers},
+    execute::{approval::Approvals, recovery::orphaned_attempts},
     process::runner::LocalRunner,
     redaction::redactor::Redactor,
     testing::{self, ControlPlane},
@@ -18,14 +18,14 @@ use crate::{
 
 const CLAIM: Uuid = Uuid::from_u128(2);
 
-struct Bench {
+struct Fixture {
     dir: tempfile::TempDir,
     plane: ControlPlane,
     leases: Leases,
     config: Config,
 }
 
-impl Bench {
+impl Fixture {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut config = testing::config(dir.path());
@@ -41,13 +41,13 @@ impl Bench {
     }
 
     /// One life of an agent.
-    fn road(&self) -> Road {
-        Road {
+    fn context(&self) -> JobContext {
+        JobContext {
             config: Arc::new(self.config.clone()),
             rest: self.plane.rest(),
             runner: Arc::new(LocalRunner),
             approvals: Approvals::default(),
-            roster: crate::dispatch::registry::Roster::default(),
+            registry: crate::dispatch::registry::Registry::default(),
             secrets: Redactor::default(),
             drain: crate::dispatch::drain::Drain::default(),
         }
@@ -59,18 +59,18 @@ impl Bench {
         Job { id: Uuid::from_u128(1), attempt: 1, claim_token: CLAIM, config }
     }
 
-    async fn travel(&self, road: &Road) {
+    async fn run(&self, context: &JobContext) {
         let job = Self::job();
         let lease = self.leases.hold(&job);
-        road.travel(job, &lease).await;
+        context.run(job, &lease).await;
     }
 
     /// Waits until the row rests in APPROVAL; answers the digest that it shows.
-    async fn rests(&self, road: &Road) -> String {
+    async fn rests(&self, context: &JobContext) -> String {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
-            let last = self.plane.told(|told| told.patches.last().cloned().unwrap_or_default());
-            if road.approvals.count() == 1 && last["phase"] == "APPROVAL" {
+            let last = self.plane.recorded(|recorded| recorded.patches.last().cloned().unwrap_or_default());
+            if context.approvals.count() == 1 && last["phase"] == "APPROVAL" {
                 assert_eq!(last["plan_summary"]["add"], 1, "the plan is shown with its digest: {last}");
                 return last["plan_sha256"].as_str().unwrap().to_owned();
             }
@@ -81,32 +81,32 @@ impl Bench {
 
     /// Runs until the plan waits, and ends this life of the agent; answers the digest.
     async fn wait_and_stop(&self) -> String {
-        let road = self.road();
+        let context = self.context();
         let stop = async {
-            let plan = self.rests(&road).await;
-            road.approvals.close();
+            let plan = self.rests(&context).await;
+            context.approvals.close();
             plan
         };
-        let ((), plan) = tokio::join!(self.travel(&road), stop);
+        let ((), plan) = tokio::join!(self.run(&context), stop);
         assert!(self.workspace().exists(), "the workspace is kept");
-        assert!(self.plane.told(|told| told.end().get("status").is_none()), "it has no end yet");
+        assert!(self.plane.recorded(|recorded| recorded.end().get("status").is_none()), "it has no end yet");
         plan
     }
 
-    /// The next life takes over; the row says this.
+    /// The next run takes over; the row says this.
     async fn take_over(&self, approved: Option<&str>) {
         self.plane.row(json!({"id": "x", "config_snapshot": Self::job().config, "approved_plan": approved}));
-        let road = self.road();
-        let mut left = leftovers(&self.config);
-        let leftover = left.pop().expect("a leftover");
-        let job = leftover.waiting_job(&road.rest).await.expect("it still waits");
+        let context = self.context();
+        let mut left = orphaned_attempts(&self.config);
+        let orphan = left.pop().expect("a orphan");
+        let job = orphan.waiting_job(&context.rest).await.expect("it still waits");
         let lease = self.leases.hold(&job);
-        let resumed = road.resume(job, &lease, leftover.workspace);
+        let resumed = context.resume(job, &lease, orphan.workspace);
         tokio::pin!(resumed);
         loop {
             tokio::select! {
                 () = &mut resumed => return,
-                () = road.approvals.changed() => { road.approvals.admit_next(); }
+                () = context.approvals.changed() => { context.approvals.admit_next(); }
             }
         }
     }
@@ -120,14 +120,14 @@ impl Bench {
     }
 
     fn end(&self) -> Value {
-        self.plane.told(|told| told.end().clone())
+        self.plane.recorded(|recorded| recorded.end().clone())
     }
 }
 
 /// Waits until an approved plan is in line for a place, and gives it one.
-async fn admitted(road: &Road) {
+async fn admitted(context: &JobContext) {
     let deadline = Instant::now() + Duration::from_secs(30);
-    while !road.approvals.admit_next() {
+    while !context.approvals.admit_next() {
         assert!(Instant::now() < deadline, "nobody asks for a place");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -135,26 +135,26 @@ async fn admitted(road: &Road) {
 
 #[tokio::test]
 async fn an_approved_plan_waits_for_a_place_and_can_be_cancelled_there() {
-    let bench = Bench::new().await;
-    let road = bench.road();
+    let bench = Fixture::new().await;
+    let context = bench.context();
     let approve = async {
-        let plan = bench.rests(&road).await;
-        assert!(!road.approvals.admit_next(), "nobody is approved yet");
-        road.approvals.tell(CLAIM, plan);
+        let plan = bench.rests(&context).await;
+        assert!(!context.approvals.admit_next(), "nobody is approved yet");
+        context.approvals.tell(CLAIM, plan);
         tokio::time::sleep(Duration::from_millis(100)).await;
-        assert_eq!(road.approvals.count(), 1, "it goes on waiting, now for a place");
+        assert_eq!(context.approvals.count(), 1, "it goes on waiting, now for a place");
         bench.leases.cancel(CLAIM);
     };
-    tokio::join!(bench.travel(&road), approve);
+    tokio::join!(bench.run(&context), approve);
     assert_eq!(bench.end()["error_message"], "Cancelled before apply began.");
-    assert!(!bench.applied() && !road.approvals.admit_next());
+    assert!(!bench.applied() && !context.approvals.admit_next());
 }
 
 #[tokio::test]
 async fn a_plan_whose_row_was_never_told_of_it_is_shown_by_the_next_life() {
-    let bench = Bench::new().await;
+    let bench = Fixture::new().await;
     bench.wait_and_stop().await;
-    let before = bench.plane.told(|told| told.patches.len());
+    let before = bench.plane.recorded(|recorded| recorded.patches.len());
     let shown = async {
         let deadline = Instant::now() + Duration::from_secs(30);
         let shows = |patch: &Value| {
@@ -162,8 +162,12 @@ async fn a_plan_whose_row_was_never_told_of_it_is_shown_by_the_next_life() {
                 && patch["plan_sha256"].is_string()
                 && patch["plan_summary"]["add"] == 1
         };
-        while !bench.plane.told(|told| told.patches[before..].iter().any(shows)) {
-            assert!(Instant::now() < deadline, "{:?}", bench.plane.told(|told| told.patches.clone()));
+        while !bench.plane.recorded(|recorded| recorded.patches[before..].iter().any(shows)) {
+            assert!(
+                Instant::now() < deadline,
+                "{:?}",
+                bench.plane.recorded(|recorded| recorded.patches.clone())
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         bench.leases.cancel(CLAIM);
@@ -175,35 +179,35 @@ async fn a_plan_whose_row_was_never_told_of_it_is_shown_by_the_next_life() {
 
 #[tokio::test]
 async fn a_plan_waits_for_the_word_about_exactly_itself() {
-    let bench = Bench::new().await;
-    let road = bench.road();
+    let bench = Fixture::new().await;
+    let context = bench.context();
     let approve = async {
-        let plan = bench.rests(&road).await;
-        road.approvals.tell(CLAIM, "0".repeat(64));
+        let plan = bench.rests(&context).await;
+        context.approvals.tell(CLAIM, "0".repeat(64));
         tokio::time::sleep(Duration::from_millis(100)).await;
-        assert_eq!(road.approvals.count(), 1, "another plan's approval is none");
+        assert_eq!(context.approvals.count(), 1, "another plan's approval is none");
         assert!(!bench.applied());
-        road.approvals.tell(CLAIM, plan);
-        admitted(&road).await;
+        context.approvals.tell(CLAIM, plan);
+        admitted(&context).await;
     };
-    tokio::join!(bench.travel(&road), approve);
+    tokio::join!(bench.run(&context), approve);
     assert_eq!(bench.end()["status"], "SUCCESS");
     assert!(bench.applied());
-    assert_eq!(road.approvals.count(), 0);
-    let log = bench.plane.told(testing::Told::log);
+    assert_eq!(context.approvals.count(), 0);
+    let log = bench.plane.recorded(testing::Recorded::log);
     assert!(log.contains("waits for approval") && log.contains("The plan is approved."), "{log}");
 }
 
 #[tokio::test]
 async fn a_cancel_ends_the_wait() {
-    let bench = Bench::new().await;
-    let road = bench.road();
+    let bench = Fixture::new().await;
+    let context = bench.context();
     let cancel = async {
-        bench.rests(&road).await;
+        bench.rests(&context).await;
         bench.leases.cancel(CLAIM);
         bench.leases.cancel(CLAIM);
     };
-    tokio::join!(bench.travel(&road), cancel);
+    tokio::join!(bench.run(&context), cancel);
     assert_eq!(bench.end()["status"], "CANCELLED");
     assert_eq!(bench.end()["error_message"], "Cancelled before apply began.");
     assert!(!bench.applied() && !bench.workspace().exists());
@@ -211,18 +215,18 @@ async fn a_cancel_ends_the_wait() {
 
 #[tokio::test]
 async fn an_approval_survives_a_restart_of_the_agent() {
-    let bench = Bench::new().await;
+    let bench = Fixture::new().await;
     let plan = bench.wait_and_stop().await;
     bench.take_over(Some(&plan)).await;
-    assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.plane.told(testing::Told::log));
+    assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.plane.recorded(testing::Recorded::log));
     assert_eq!(bench.end()["outputs"], json!({"message": "hello x"}));
     assert!(bench.applied() && !bench.workspace().exists());
-    bench.plane.told(|told| {
-        let log = told.log();
+    bench.plane.recorded(|recorded| {
+        let log = recorded.log();
         assert_eq!(log.matches("terraform plan").count(), 1, "it is planned once: {log}");
         assert_eq!(
-            told.logs.keys().copied().collect::<Vec<_>>(),
-            (1..=told.logs.len() as u64).collect::<Vec<_>>()
+            recorded.logs.keys().copied().collect::<Vec<_>>(),
+            (1..=recorded.logs.len() as u64).collect::<Vec<_>>()
         );
     });
 }
@@ -234,7 +238,7 @@ async fn what_changed_since_the_plan_is_refused() {
         ("variables", "the template's files or variables"),
         ("template", "the template changed"),
     ] {
-        let bench = Bench::new().await;
+        let bench = Fixture::new().await;
         let plan = bench.wait_and_stop().await;
         let file = match change {
             "plan" => bench.workspace().join("run/data/tfplan"),
@@ -254,12 +258,12 @@ async fn what_changed_since_the_plan_is_refused() {
 
 #[tokio::test]
 async fn a_job_that_was_given_to_another_agent_meanwhile_is_not_applied() {
-    let bench = Bench::new().await;
+    let bench = Fixture::new().await;
     bench.wait_and_stop().await;
     // The row answers no claim of ours.
-    let leftover = leftovers(&bench.config).pop().unwrap();
+    let orphan = orphaned_attempts(&bench.config).pop().unwrap();
     let rest = bench.plane.rest();
-    assert!(leftover.waiting_job(&rest).await.is_none());
-    leftover.settle(&bench.config, &rest).await;
+    assert!(orphan.waiting_job(&rest).await.is_none());
+    orphan.finalize(&bench.config, &rest).await;
     assert!(!bench.applied() && !bench.workspace().exists());
 }

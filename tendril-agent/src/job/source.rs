@@ -27,14 +27,14 @@ const KEY_NAME: usize = 40;
 
 /// Where a template comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
+pub(crate) enum Source {
     /// A folder of the agent's templates directory, by its name.
-    Carried(String),
+    BuiltIn(String),
     /// A folder in a Git repository.
-    Git(Source),
+    Git(GitSource),
 }
 
-impl Origin {
+impl Source {
     /// Reads `template` and `source` of a `config_snapshot`; a refusal says which field to fix and how.
     pub(crate) fn parse(config: &Map<String, Value>) -> Result<Self, String> {
         let given = |field: &str| config.get(field).filter(|value| !value.is_null());
@@ -47,27 +47,27 @@ impl Origin {
                 "config_snapshot.template is missing: name the template to run, or a Git repository in config_snapshot.source"
                     .to_owned(),
             ),
-            (Some(Value::String(name)), None) if is_template_name(name) => Ok(Self::Carried(name.clone())),
+            (Some(Value::String(name)), None) if is_template_name(name) => Ok(Self::BuiltIn(name.clone())),
             (Some(Value::String(name)), None) => Err(format!(
                 "config_snapshot.template {name:?} is not a template name: use a-z, 0-9, _ and -, and begin with a letter or digit (no paths)"
             )),
             (Some(other), None) => {
                 Err(format!("config_snapshot.template must be a string, and it is {}", kind_of(other)))
             }
-            (None, Some(source)) => Source::parse(source).map(Self::Git),
+            (None, Some(source)) => GitSource::parse(source).map(Self::Git),
         }
     }
 
     /// What the names of its states begin with; nothing where the fields name no template that can be.
     pub(crate) fn key_in(config: &Value) -> String {
-        let origin = config.as_object().and_then(|config| Self::parse(config).ok());
-        origin.map(|origin| origin.key()).unwrap_or_default()
+        let source = config.as_object().and_then(|config| Self::parse(config).ok());
+        source.map(|source| source.key()).unwrap_or_default()
     }
 
     /// What the names of its states begin with. No two origins have one key, and none holds a dot.
     pub(crate) fn key(&self) -> String {
         match self {
-            Self::Carried(name) => name.clone(),
+            Self::BuiltIn(name) => name.clone(),
             Self::Git(source) => source.key(),
         }
     }
@@ -93,7 +93,7 @@ fn is_hexadecimal(text: &str) -> bool {
 
 /// A folder in a Git repository, at a branch, a tag or a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Source {
+pub(crate) struct GitSource {
     repository: Url,
     reference: Option<String>,
     /// Segments joined by `/`; empty for the root.
@@ -109,7 +109,7 @@ struct Fields {
     path: Option<String>,
 }
 
-impl Source {
+impl GitSource {
     fn parse(value: &Value) -> Result<Self, String> {
         let fields = Fields::deserialize(value).map_err(|error| {
             format!("config_snapshot.source cannot be read ({error}): it is an object with git, and ref and path if need be")
@@ -158,7 +158,7 @@ impl Source {
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for GitSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.repository)?;
         if !self.path.is_empty() {

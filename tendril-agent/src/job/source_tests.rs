@@ -5,21 +5,21 @@ use serde_json::json;
 
 use super::*;
 
-fn origin(config: &Value) -> Result<Origin, String> {
-    Origin::parse(config.as_object().unwrap())
+fn parse(config: &Value) -> Result<Source, String> {
+    Source::parse(config.as_object().unwrap())
 }
 
-fn source(source: &Value) -> Result<Source, String> {
-    match origin(&json!({"source": source}))? {
-        Origin::Git(source) => Ok(source),
-        Origin::Carried(name) => panic!("{name}"),
+fn source(source: &Value) -> Result<GitSource, String> {
+    match parse(&json!({"source": source}))? {
+        Source::Git(source) => Ok(source),
+        Source::BuiltIn(name) => panic!("{name}"),
     }
 }
 
 fn key(source: &Value) -> String {
     let config = json!({"source": source});
-    let key = Origin::key_in(&config);
-    assert_eq!(key, origin(&config).unwrap().key(), "the queue and the run agree");
+    let key = Source::key_in(&config);
+    assert_eq!(key, parse(&config).unwrap().key(), "the queue and the run agree");
     key
 }
 
@@ -82,7 +82,7 @@ fn each_refusal_names_the_field() {
         assert!(said.contains(part), "{config}: {said}");
         assert!(!said.contains("hunter2"), "{said}");
     }
-    let both = origin(&json!({"template": "a", "source": {"git": "https://h.example/a"}})).unwrap_err();
+    let both = parse(&json!({"template": "a", "source": {"git": "https://h.example/a"}})).unwrap_err();
     assert!(both.contains("both a template and a source"), "{both}");
 }
 
@@ -109,10 +109,10 @@ fn a_key_is_readable_and_of_repository_and_folder_alone() {
 }
 
 #[test]
-fn no_carried_template_has_the_key_of_a_source() {
+fn no_built_in_template_has_the_key_of_a_source() {
     let key = key(&json!({"git": "https://github.com/acme/infra"}));
     assert!(!is_template_name(&key), "{key}");
-    assert!(origin(&json!({"template": key})).unwrap_err().contains("is not a template name"));
+    assert!(parse(&json!({"template": key})).unwrap_err().contains("is not a template name"));
     assert!(is_template_name("git-infra-01234567") && is_template_name("git"));
 }
 

@@ -8,7 +8,7 @@ use tracing::Span;
 use uuid::Uuid;
 
 use crate::{
-    job::{source::Origin, variables::kind_of},
+    job::{source::Source, variables::kind_of},
     logs::lines::char_boundary,
 };
 
@@ -38,8 +38,8 @@ impl Job {
 
     /// The state that it works on; none where `config_snapshot` names none that can be.
     pub(crate) fn state_key(&self) -> Option<String> {
-        let order = Order::parse(&self.config).ok()?;
-        Some(state_key(&order.origin.key(), order.stack.as_deref(), self.id))
+        let spec = JobSpec::parse(&self.config).ok()?;
+        Some(state_key(&spec.source.key(), spec.stack.as_deref(), self.id))
     }
 }
 
@@ -142,7 +142,7 @@ pub(crate) enum ErrorCode {
     TemplateNotFound,
     /// The template's repository cannot be reached now: the same deployment may work later.
     SourceUnavailable,
-    /// The template's repository, or what was asked for in it, is not there or not to be had; the message says what to mend.
+    /// The template's repository, or what was asked for in it, is not there or not to be had; the message says what to fix.
     SourceInvalid,
     /// Another one holds the state's lock; the message says who, and what to do.
     StateLocked,
@@ -188,7 +188,7 @@ impl Failure {
 
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum JobResult {
     /// As asked.
     Success,
     /// Otherwise.
@@ -197,7 +197,7 @@ pub(crate) enum Ending {
     Cancelled(String),
 }
 
-impl Ending {
+impl JobResult {
     /// The status that says so.
     pub(crate) const fn status(&self) -> Status {
         match self {
@@ -221,9 +221,9 @@ pub(crate) enum Action {
 
 /// `config_snapshot`, read.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Order {
+pub(crate) struct JobSpec {
     /// Where the template comes from.
-    pub(crate) origin: Origin,
+    pub(crate) source: Source,
     /// Name of the state; two jobs of one stack never run at the same time.
     pub(crate) stack: Option<String>,
     /// What to do.
@@ -234,7 +234,7 @@ pub(crate) struct Order {
     pub(crate) variables: Map<String, Value>,
 }
 
-impl Order {
+impl JobSpec {
     /// Reads `config_snapshot`; a refusal says which field to fix and how.
     pub(crate) fn parse(config: &Value) -> Result<Self, Failure> {
         let invalid = |message: String| Failure::new(ErrorCode::ConfigInvalid, message);
@@ -259,7 +259,7 @@ impl Order {
                 kind_of(other)
             ))),
         };
-        let origin = Origin::parse(object).map_err(invalid)?;
+        let source = Source::parse(object).map_err(invalid)?;
         let stack = text("stack")?.map(str::to_owned);
         if let Some(stack) = stack.as_deref().filter(|stack| !is_stack_name(stack)) {
             return Err(invalid(format!(
@@ -302,16 +302,16 @@ impl Order {
                 )));
             }
         };
-        Ok(Self { origin, stack, action, approval, variables })
+        Ok(Self { source, stack, action, approval, variables })
     }
 }
 
 /// The name of the state that a deployment works on: its template and stack, or itself where it names no stack.
 ///
 /// The template is part of it because a plan of another template on the same state would destroy everything in it. No
-/// key of a template's origin holds a dot, so no two pairs have one key.
-pub(crate) fn state_key(origin: &str, stack: Option<&str>, id: Uuid) -> String {
-    stack.map_or_else(|| id.to_string(), |stack| format!("{origin}.{stack}"))
+/// key of a template's source holds a dot, so no two pairs have one key.
+pub(crate) fn state_key(source: &str, stack: Option<&str>, id: Uuid) -> String {
+    stack.map_or_else(|| id.to_string(), |stack| format!("{source}.{stack}"))
 }
 
 fn is_stack_name(name: &str) -> bool {
@@ -330,10 +330,10 @@ mod tests {
 
     #[test]
     fn an_order_has_defaults() {
-        let order = Order::parse(&json!({"template": "hello"})).unwrap();
-        assert_eq!(order.action, Action::Apply);
-        assert_eq!(order.stack, None);
-        assert!(order.variables.is_empty());
+        let spec = JobSpec::parse(&json!({"template": "hello"})).unwrap();
+        assert_eq!(spec.action, Action::Apply);
+        assert_eq!(spec.stack, None);
+        assert!(spec.variables.is_empty());
     }
 
     #[test]
@@ -352,7 +352,7 @@ mod tests {
             (json!({"template": "a", "approval": "yes"}), "config_snapshot.approval must be true or false"),
             (json!({"template": "a", "varibles": {}}), "unknown field \"varibles\""),
         ] {
-            let failure = Order::parse(&config).unwrap_err();
+            let failure = JobSpec::parse(&config).unwrap_err();
             assert_eq!(failure.code, ErrorCode::ConfigInvalid);
             assert!(failure.message.contains(part), "{}", failure.message);
         }

@@ -2,15 +2,15 @@
 
 use std::borrow::Cow;
 
-/// Longest piece of a line that is held in memory. Longer lines go on in further pieces.
-pub(crate) const PIECE_LIMIT: usize = 1024 * 1024;
+/// Longest fragment of a line that is held in memory. Longer lines go on in further fragments.
+pub(crate) const FRAGMENT_LIMIT: usize = 1024 * 1024;
 
-/// A line, or a part of one that is longer than [`PIECE_LIMIT`].
+/// A line, or a part of one that is longer than [`FRAGMENT_LIMIT`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Piece<'a> {
+pub(crate) struct Fragment<'a> {
     /// The text, without the line's end; invalid UTF-8 is replaced by `U+FFFD`.
     pub(crate) text: Cow<'a, str>,
-    /// Whether the next piece belongs to the same line.
+    /// Whether the next fragment belongs to the same line.
     pub(crate) goes_on: bool,
 }
 
@@ -23,7 +23,7 @@ pub(crate) struct LinePipe {
 
 impl LinePipe {
     /// Takes bytes in any portions, and gives each line as soon as it is complete.
-    pub(crate) fn push(&mut self, mut bytes: &[u8], mut each: impl FnMut(Piece<'_>)) {
+    pub(crate) fn push(&mut self, mut bytes: &[u8], mut each: impl FnMut(Fragment<'_>)) {
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
             let (line, after) = (&bytes[..end], &bytes[end + 1..]);
             if self.rest.is_empty() {
@@ -36,9 +36,9 @@ impl LinePipe {
             bytes = after;
         }
         self.rest.extend_from_slice(bytes);
-        while self.rest.len() > PIECE_LIMIT {
-            let cut = boundary(&self.rest, PIECE_LIMIT);
-            each(Piece { text: String::from_utf8_lossy(&self.rest[..cut]), goes_on: true });
+        while self.rest.len() > FRAGMENT_LIMIT {
+            let cut = boundary(&self.rest, FRAGMENT_LIMIT);
+            each(Fragment { text: String::from_utf8_lossy(&self.rest[..cut]), goes_on: true });
             self.rest.drain(..cut);
         }
     }
@@ -49,21 +49,21 @@ impl LinePipe {
     }
 
     /// Gives what is left of a stream that ended without a line end.
-    pub(crate) fn finish(&mut self, mut each: impl FnMut(Piece<'_>)) {
+    pub(crate) fn finish(&mut self, mut each: impl FnMut(Fragment<'_>)) {
         if !self.rest.is_empty() {
             give(&std::mem::take(&mut self.rest), &mut each);
         }
     }
 }
 
-/// One complete line, in as many pieces as it needs.
-fn give(mut line: &[u8], each: &mut impl FnMut(Piece<'_>)) {
-    while line.len() > PIECE_LIMIT {
-        let (piece, after) = line.split_at(boundary(line, PIECE_LIMIT));
-        each(Piece { text: String::from_utf8_lossy(piece), goes_on: true });
+/// One complete line, in as many fragments as it needs.
+fn give(mut line: &[u8], each: &mut impl FnMut(Fragment<'_>)) {
+    while line.len() > FRAGMENT_LIMIT {
+        let (fragment, after) = line.split_at(boundary(line, FRAGMENT_LIMIT));
+        each(Fragment { text: String::from_utf8_lossy(fragment), goes_on: true });
         line = after;
     }
-    each(Piece { text: String::from_utf8_lossy(line), goes_on: false });
+    each(Fragment { text: String::from_utf8_lossy(line), goes_on: false });
 }
 
 /// The last place at or before `at` that does not cut a UTF-8 sequence, of which no one is longer than four bytes.
@@ -131,9 +131,9 @@ mod tests {
     fn lines(portions: &[&[u8]]) -> Vec<(String, bool)> {
         let (mut pipe, mut out) = (LinePipe::default(), Vec::new());
         for portion in portions {
-            pipe.push(portion, |piece| out.push((piece.text.into_owned(), piece.goes_on)));
+            pipe.push(portion, |fragment| out.push((fragment.text.into_owned(), fragment.goes_on)));
         }
-        pipe.finish(|piece| out.push((piece.text.into_owned(), piece.goes_on)));
+        pipe.finish(|fragment| out.push((fragment.text.into_owned(), fragment.goes_on)));
         out
     }
 
@@ -145,12 +145,12 @@ mod tests {
 
     #[test]
     fn a_very_long_line_comes_in_pieces_that_cut_no_character() {
-        let line = "é".repeat(PIECE_LIMIT);
-        let pieces = lines(&[b"x", line.as_bytes(), b"\n"]);
-        assert!(pieces.len() >= 2);
-        assert!(pieces.iter().all(|(text, _)| text.len() <= PIECE_LIMIT && !text.contains('\u{FFFD}')));
-        assert_eq!(pieces.iter().filter(|(_, goes_on)| !goes_on).count(), 1);
-        assert_eq!(pieces.into_iter().map(|(text, _)| text).collect::<String>(), format!("x{line}"));
+        let line = "é".repeat(FRAGMENT_LIMIT);
+        let fragments = lines(&[b"x", line.as_bytes(), b"\n"]);
+        assert!(fragments.len() >= 2);
+        assert!(fragments.iter().all(|(text, _)| text.len() <= FRAGMENT_LIMIT && !text.contains('\u{FFFD}')));
+        assert_eq!(fragments.iter().filter(|(_, goes_on)| !goes_on).count(), 1);
+        assert_eq!(fragments.into_iter().map(|(text, _)| text).collect::<String>(), format!("x{line}"));
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub(crate) struct LogSink {
     /// Least time between two requests.
     interval: Duration,
     /// Earliest time of the next request.
-    next_turn: Instant,
+    next_slot: Instant,
     backoff: Backoff,
 }
 
@@ -55,8 +55,8 @@ impl LogSink {
         let backoff = Backoff::new(Duration::from_secs(1), LONGEST_PAUSE);
         let now = Instant::now();
         // The first lines of a job must not delay the second ones.
-        let next_turn = now.checked_sub(interval).unwrap_or(now);
-        Self { rest, deployment_id, attempt, interval, next_turn, backoff }
+        let next_slot = now.checked_sub(interval).unwrap_or(now);
+        Self { rest, deployment_id, attempt, interval, next_slot, backoff }
     }
 
     /// Uploads until the spool is finished and everything in it is stored. Answers how many chunks there are.
@@ -66,7 +66,7 @@ impl LogSink {
         loop {
             let is_last = reader.more().await;
             // What is cut until then goes with it.
-            sleep_until(self.next_turn).await;
+            sleep_until(self.next_slot).await;
             let batch;
             (reader, batch) = next_batch(reader).await?;
             if !batch.is_empty() {
@@ -126,7 +126,7 @@ impl LogSink {
 
     /// Puts a note in the place of a chunk that was refused.
     async fn store_note(&mut self, chunk: Chunk, error: &Error) {
-        tracing::warn!(seq = chunk.seq, %error, "the control plane refused a piece of the log");
+        tracing::warn!(seq = chunk.seq, %error, "the control plane refused a fragment of the log");
         metrics::counter!(telemetry::CHUNKS_REFUSED).increment(1);
         let lines = chunk.text.lines().count();
         let text =
@@ -145,7 +145,7 @@ impl LogSink {
     /// Sends a batch until it is stored, or refused for its content.
     async fn insert_until_decided(&mut self, batch: &[Chunk]) -> Result<(), Error> {
         loop {
-            self.turn().await;
+            self.wait_for_slot().await;
             match self.insert(batch).await {
                 Ok(()) => {
                     self.backoff.reset();
@@ -160,12 +160,12 @@ impl LogSink {
         }
     }
 
-    /// Waits for this run's turn: one request per interval on average. One that was not used may be caught up, so that the
+    /// Waits for this run's wait_for_slot: one request per interval on average. One that was not used may be caught up, so that the
     /// last lines of a short run need not wait.
-    async fn turn(&mut self) {
-        sleep_until(self.next_turn).await;
-        self.next_turn += self.interval;
-        self.next_turn = self.next_turn.max(Instant::now());
+    async fn wait_for_slot(&mut self) {
+        sleep_until(self.next_slot).await;
+        self.next_slot += self.interval;
+        self.next_slot = self.next_slot.max(Instant::now());
     }
 
     async fn insert(&self, batch: &[Chunk]) -> Result<(), Error> {

@@ -32,9 +32,9 @@ async fn upload_with(plane: &ControlPlane, chunks: &[&str], interval: Duration) 
 async fn everything_is_stored_once_and_in_order() {
     let plane = ControlPlane::start().await;
     assert_eq!(upload(&plane, &["one", "two", "three"]).await, 3);
-    plane.told(|told| {
-        assert_eq!(told.log(), "one\ntwo\nthree\n");
-        assert_eq!(told.logs.keys().copied().collect::<Vec<_>>(), [1, 2, 3]);
+    plane.recorded(|recorded| {
+        assert_eq!(recorded.log(), "one\ntwo\nthree\n");
+        assert_eq!(recorded.logs.keys().copied().collect::<Vec<_>>(), [1, 2, 3]);
     });
 }
 
@@ -42,7 +42,7 @@ async fn everything_is_stored_once_and_in_order() {
 async fn an_empty_log_asks_nothing() {
     let plane = ControlPlane::start().await;
     assert_eq!(upload(&plane, &[]).await, 0);
-    plane.told(|told| assert!(told.requests.is_empty()));
+    plane.recorded(|recorded| assert!(recorded.requests.is_empty()));
 }
 
 #[tokio::test]
@@ -51,7 +51,7 @@ async fn an_outage_delays_and_loses_nothing() {
     plane.answer_next("deployment_logs", refusal(503, ""));
     plane.answer_next("deployment_logs", refusal(401, "PGRST301"));
     assert_eq!(upload(&plane, &["one", "two"]).await, 2);
-    plane.told(|told| assert_eq!(told.log(), "one\ntwo\n"));
+    plane.recorded(|recorded| assert_eq!(recorded.log(), "one\ntwo\n"));
 }
 
 #[tokio::test]
@@ -59,9 +59,9 @@ async fn one_bad_chunk_is_replaced_by_a_note_and_the_others_arrive() {
     let plane = ControlPlane::start().await;
     plane.refuse_chunks_with("poison");
     assert_eq!(upload(&plane, &["one", "two poison", "three", "four"]).await, 4);
-    plane.told(|told| {
+    plane.recorded(|recorded| {
         assert_eq!(
-            told.log(),
+            recorded.log(),
             "one\n… 1 lines are missing here: the control plane refused them (22P05)\nthree\nfour\n"
         );
     });
@@ -76,7 +76,7 @@ async fn what_is_not_surely_about_the_lines_costs_none() {
     }
     let interval = Duration::from_millis(1);
     assert_eq!(upload_with(&plane, &["one", "two"], interval).await, 2);
-    plane.told(|told| assert_eq!(told.log(), "one\ntwo\n"));
+    plane.recorded(|recorded| assert_eq!(recorded.log(), "one\ntwo\n"));
 }
 
 #[tokio::test]
@@ -84,7 +84,7 @@ async fn the_log_of_a_deployment_that_was_deleted_is_given_up_at_once() {
     let plane = ControlPlane::start().await;
     plane.answer_next("deployment_logs", refusal(409, "23503"));
     upload(&plane, &["one", "two", "three"]).await;
-    plane.told(|told| assert!(told.requests.len() <= 2, "{:?}", told.requests));
+    plane.recorded(|recorded| assert!(recorded.requests.len() <= 2, "{:?}", recorded.requests));
 }
 
 #[tokio::test]
@@ -92,9 +92,9 @@ async fn a_request_that_is_too_large_is_split() {
     let plane = ControlPlane::start().await;
     plane.answer_next("deployment_logs", refusal(413, ""));
     assert_eq!(upload(&plane, &["one", "two", "three"]).await, 3);
-    plane.told(|told| {
-        assert_eq!(told.log(), "one\ntwo\nthree\n");
-        assert!(told.requests.len() >= 2);
+    plane.recorded(|recorded| {
+        assert_eq!(recorded.log(), "one\ntwo\nthree\n");
+        assert!(recorded.requests.len() >= 2);
     });
 }
 
@@ -103,8 +103,8 @@ async fn requests_are_paced() {
     let plane = ControlPlane::start().await;
     plane.refuse_chunks_with("x");
     upload(&plane, &["ax", "bx", "cx", "dx"]).await;
-    plane.told(|told| {
-        let at: Vec<_> = told.requests.iter().map(|(at, _)| *at).collect();
+    plane.recorded(|recorded| {
+        let at: Vec<_> = recorded.requests.iter().map(|(at, _)| *at).collect();
         let (first, last) = (at[0], at[at.len() - 1]);
         // Two may come at once, and the first one takes longest to arrive.
         let fair = INTERVAL * u32::try_from(at.len() - 3).unwrap();

@@ -1,4 +1,4 @@
-//! The thread that carries a job's output through its stations: bytes → lines → readable text → redaction → spool.
+//! The thread that carries a job's output through its stages: bytes → lines → readable text → redaction → spool.
 //!
 //! It is a thread of its own because reading, redacting and writing may keep a core busy for minutes, and heartbeats must
 //! not wait for that. Its queue is bounded: a program that writes faster than this machine can read waits on its pipe.
@@ -18,25 +18,25 @@ use tokio::{
 
 use crate::{
     logs::{
-        lines::{LinePipe, PIECE_LIMIT, Piece, is_plain, visible},
+        lines::{FRAGMENT_LIMIT, Fragment, LinePipe, is_plain, visible},
         spool::{LogSpool, Stream},
     },
     os::failpoint::failpoint,
     process::runner::Sink,
-    redaction::redactor::{RedactPieces, Redactor},
+    redaction::redactor::{RedactFragments, Redactor},
     terraform::messages::{self, Changes, News, PlainErrors},
 };
 
 /// Entries that may wait: with 64 KiB each at most 2 MiB per job.
 const QUEUE: usize = 32;
-/// A line of Terraform's JSON that is longer than a piece cannot be read, and must not pass as text: it may hold state.
+/// A line of Terraform's JSON that is longer than a fragment cannot be read, and must not pass as text: it may hold state.
 const OVERSIZED: &str = "… (a message of Terraform of more than 1 MiB was left out)";
 
 /// What the thread is told.
 enum Entry {
     /// Bytes of the running program.
     Bytes(Stream, Vec<u8>),
-    /// A remark of the agent.
+    /// A annotate of the agent.
     Remark(String),
     /// The program has ended: give the last line out, and say what was found in its output.
     Ended(oneshot::Sender<Findings>),
@@ -64,14 +64,14 @@ impl LogWriter {
     pub(crate) fn start(spool: LogSpool, redactor: Redactor) -> Self {
         let (queue, entries) = mpsc::channel(QUEUE);
         let runtime = Handle::current();
-        let desk = Desk::new(spool, redactor);
+        let worker = LogWorker::new(spool, redactor);
         let span = tracing::Span::current();
-        tokio::task::spawn_blocking(move || span.in_scope(|| desk.work(entries, &runtime)));
+        tokio::task::spawn_blocking(move || span.in_scope(|| worker.work(entries, &runtime)));
         Self { queue }
     }
 
-    /// Adds a remark of the agent, of one line or several.
-    pub(crate) async fn remark(&self, text: impl Into<String>) {
+    /// Adds a annotate of the agent, of one line or several.
+    pub(crate) async fn annotate(&self, text: impl Into<String>) {
         self.send(Entry::Remark(text.into())).await;
     }
 
@@ -94,22 +94,22 @@ impl Sink for LogWriter {
     }
 }
 
-/// What lies on the thread's desk.
-struct Desk {
+/// What lies on the thread's worker.
+struct LogWorker {
     spool: LogSpool,
     redactor: Redactor,
-    stdout: Lane,
-    stderr: Lane,
+    stdout: StreamState,
+    stderr: StreamState,
     plain_errors: PlainErrors,
     findings: Findings,
 }
 
 /// One stream on its way.
 #[derive(Default)]
-struct Lane {
+struct StreamState {
     lines: LinePipe,
-    pieces: RedactPieces,
-    /// Inside a line that came in pieces.
+    fragments: RedactFragments,
+    /// Inside a line that came in fragments.
     inside: Inside,
 }
 
@@ -121,13 +121,13 @@ enum Inside {
     OversizedJson,
 }
 
-impl Desk {
+impl LogWorker {
     fn new(spool: LogSpool, redactor: Redactor) -> Self {
         Self {
             spool,
             redactor,
-            stdout: Lane::default(),
-            stderr: Lane::default(),
+            stdout: StreamState::default(),
+            stderr: StreamState::default(),
             plain_errors: PlainErrors::default(),
             findings: Findings::default(),
         }
@@ -187,8 +187,8 @@ impl Desk {
     }
 
     fn bytes(&mut self, stream: Stream, bytes: &[u8]) {
-        let mut lane = std::mem::take(self.lane(stream));
-        let mut lines = std::mem::take(&mut lane.lines);
+        let mut stream_state = std::mem::take(self.stream_state(stream));
+        let mut lines = std::mem::take(&mut stream_state.lines);
         // The end of a line that has begun, then lines that are whole, then the beginning of one.
         let after = |end: Option<usize>| end.map(|end| end + 1);
         let is_end = |byte: &u8| *byte == b'\n';
@@ -198,44 +198,45 @@ impl Desk {
             after(bytes.iter().position(is_end)).unwrap_or(bytes.len())
         };
         let whole = after(bytes.iter().rposition(is_end)).map_or(begun, |whole| whole.max(begun));
-        lines.push(&bytes[..begun], |piece| self.piece(stream, &mut lane, &piece));
+        lines.push(&bytes[..begun], |fragment| self.fragment(stream, &mut stream_state, &fragment));
         match std::str::from_utf8(&bytes[begun..whole]) {
-            Ok(text) if text.len() <= PIECE_LIMIT && is_plain(text.as_bytes()) => self.lines(stream, text),
-            _ => lines.push(&bytes[begun..whole], |piece| self.piece(stream, &mut lane, &piece)),
+            Ok(text) if text.len() <= FRAGMENT_LIMIT && is_plain(text.as_bytes()) => self.lines(stream, text),
+            _ => lines
+                .push(&bytes[begun..whole], |fragment| self.fragment(stream, &mut stream_state, &fragment)),
         }
-        lines.push(&bytes[whole..], |piece| self.piece(stream, &mut lane, &piece));
-        lane.lines = lines;
-        *self.lane(stream) = lane;
+        lines.push(&bytes[whole..], |fragment| self.fragment(stream, &mut stream_state, &fragment));
+        stream_state.lines = lines;
+        *self.stream_state(stream) = stream_state;
     }
 
     /// Gives out what the streams hold without a line end.
     fn end_lines(&mut self) {
         for stream in [Stream::Stdout, Stream::Stderr] {
-            let mut lane = std::mem::take(self.lane(stream));
-            let mut lines = std::mem::take(&mut lane.lines);
-            lines.finish(|piece| self.piece(stream, &mut lane, &piece));
+            let mut stream_state = std::mem::take(self.stream_state(stream));
+            let mut lines = std::mem::take(&mut stream_state.lines);
+            lines.finish(|fragment| self.fragment(stream, &mut stream_state, &fragment));
         }
     }
 
-    fn lane(&mut self, stream: Stream) -> &mut Lane {
+    fn stream_state(&mut self, stream: Stream) -> &mut StreamState {
         if stream == Stream::Stderr { &mut self.stderr } else { &mut self.stdout }
     }
 
-    fn piece(&mut self, stream: Stream, lane: &mut Lane, piece: &Piece<'_>) {
-        let inside = lane.inside;
-        lane.inside = match (piece.goes_on, inside) {
+    fn fragment(&mut self, stream: Stream, stream_state: &mut StreamState, fragment: &Fragment<'_>) {
+        let inside = stream_state.inside;
+        stream_state.inside = match (fragment.goes_on, inside) {
             (false, _) => Inside::Nothing,
-            (true, Inside::Nothing) if piece.text.starts_with("{\"") => Inside::OversizedJson,
+            (true, Inside::Nothing) if fragment.text.starts_with("{\"") => Inside::OversizedJson,
             (true, Inside::Nothing) => Inside::LongText,
             (true, inside) => inside,
         };
-        match (inside, lane.inside) {
+        match (inside, stream_state.inside) {
             (Inside::OversizedJson, Inside::Nothing) => self.spool.append(stream, OVERSIZED, Instant::now()),
             (Inside::OversizedJson, _) | (_, Inside::OversizedJson) => {}
-            (Inside::Nothing, Inside::Nothing) => self.line(stream, &piece.text, Instant::now()),
+            (Inside::Nothing, Inside::Nothing) => self.line(stream, &fragment.text, Instant::now()),
             (Inside::LongText, _) | (_, Inside::LongText) => {
-                let text = visible(&piece.text);
-                let text = lane.pieces.push(&self.redactor, &text, piece.goes_on);
+                let text = visible(&fragment.text);
+                let text = stream_state.fragments.push(&self.redactor, &text, fragment.goes_on);
                 self.spool.append(stream, &text, Instant::now());
             }
         }
@@ -303,7 +304,7 @@ fn next_entry(entries: &mut mpsc::Receiver<Entry>, runtime: &Handle, wait: Optio
 
 /// Keeps a program's standard output for the agent, and sends the rest to the log.
 #[derive(Debug)]
-pub(crate) struct Capture {
+pub(crate) struct StdoutCapture {
     kept: std::sync::Mutex<Vec<u8>>,
     log: LogWriter,
 }
@@ -311,7 +312,7 @@ pub(crate) struct Capture {
 /// Most that is kept.
 const CAPTURE_LIMIT: usize = 16 * 1024 * 1024;
 
-impl Capture {
+impl StdoutCapture {
     /// An empty one.
     pub(crate) fn new(log: LogWriter) -> Self {
         Self { kept: std::sync::Mutex::default(), log }
@@ -327,7 +328,7 @@ impl Capture {
     }
 }
 
-impl Sink for Capture {
+impl Sink for StdoutCapture {
     fn write(&self, stream: Stream, bytes: Vec<u8>) -> BoxFuture<'_, ()> {
         if stream != Stream::Stdout {
             return self.log.write(stream, bytes);

@@ -5,19 +5,19 @@ use proptest::prelude::*;
 use super::*;
 use crate::logs::spool::{Chunk, SpoolReader, SpoolRules};
 
-struct Bench {
+struct Fixture {
     dir: tempfile::TempDir,
     log: LogWriter,
     reader: SpoolReader,
 }
 
-fn bench(secrets: &[&str]) -> Bench {
+fn bench(secrets: &[&str]) -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let rules = SpoolRules { flush_after: Duration::from_millis(20), limit: u64::MAX };
     let (spool, reader) = LogSpool::create(&dir.path().join("log"), rules).unwrap();
     let redactor = Redactor::default();
     redactor.hide(secrets.iter().map(|secret| (*secret).to_owned()));
-    Bench { dir, log: LogWriter::start(spool, redactor), reader }
+    Fixture { dir, log: LogWriter::start(spool, redactor), reader }
 }
 
 fn chunks(path: &Path) -> Vec<Chunk> {
@@ -25,7 +25,7 @@ fn chunks(path: &Path) -> Vec<Chunk> {
     std::iter::from_fn(|| reader.next_chunk().unwrap()).collect()
 }
 
-impl Bench {
+impl Fixture {
     async fn text(mut self) -> String {
         drop(self.log);
         while !self.reader.more().await {
@@ -59,7 +59,7 @@ async fn json_becomes_readable_and_its_news_are_kept() {
 #[tokio::test]
 async fn secrets_are_hidden_in_lines_errors_remarks_and_behind_colours() {
     let bench = bench(&["hunter2-hunter2"]);
-    bench.log.remark("agent saw hunter2-hunter2").await;
+    bench.log.annotate("agent saw hunter2-hunter2").await;
     bench.log.write(Stream::Stdout, b"lo hunter2-".to_vec()).await;
     bench.log.write(Stream::Stdout, b"hunter2 hi\nhun\x1b[1mter2-hunter2\n".to_vec()).await;
     bench.log.write(Stream::Stderr, b"Error: bad hunter2-hunter2\n".to_vec()).await;
@@ -73,7 +73,7 @@ async fn secrets_are_hidden_in_lines_errors_remarks_and_behind_colours() {
 #[tokio::test]
 async fn a_secret_across_the_pieces_of_a_very_long_line_is_hidden() {
     let bench = bench(&["hunter2-hunter2"]);
-    let mut line = "x".repeat(crate::logs::lines::PIECE_LIMIT - 7);
+    let mut line = "x".repeat(crate::logs::lines::FRAGMENT_LIMIT - 7);
     line.push_str("hunter2-hunter2 end\n");
     bench.log.write(Stream::Stdout, line.into_bytes()).await;
     let text = bench.text().await.replace('\n', "");
@@ -83,7 +83,7 @@ async fn a_secret_across_the_pieces_of_a_very_long_line_is_hidden() {
 #[tokio::test]
 async fn an_oversized_message_is_left_out() {
     let bench = bench(&[]);
-    let state = "s".repeat(3 * crate::logs::lines::PIECE_LIMIT);
+    let state = "s".repeat(3 * crate::logs::lines::FRAGMENT_LIMIT);
     let line = format!("{{\"@message\":\"Emergency state dump\",\"state\":\"{state}\"}}\nafter\n");
     bench.log.write(Stream::Stdout, line.into_bytes()).await;
     assert_eq!(bench.text().await, format!("{OVERSIZED}\nafter\n"));
@@ -99,7 +99,7 @@ async fn poison_comes_out_as_text() {
 #[tokio::test]
 async fn captured_output_stays_out_of_the_log() {
     let bench = bench(&[]);
-    let capture = Capture::new(bench.log.clone());
+    let capture = StdoutCapture::new(bench.log.clone());
     capture.write(Stream::Stdout, b"{\"secret\"".to_vec()).await;
     capture.write(Stream::Stdout, b":1}".to_vec()).await;
     capture.write(Stream::Stderr, b"warned\n".to_vec()).await;
@@ -132,23 +132,23 @@ proptest! {
     ) {
         let bytes: Vec<u8> = kinds.iter().flat_map(|kind| KINDS[*kind]).copied().collect();
         let (first, second) = bytes.split_at(cut.min(bytes.len()));
-        let told = |portions: &mut dyn Iterator<Item = &[u8]>| {
+        let recorded = |portions: &mut dyn Iterator<Item = &[u8]>| {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("log");
             let rules = SpoolRules { flush_after: Duration::from_secs(9), limit: u64::MAX };
             let (spool, _reader) = LogSpool::create(&path, rules).unwrap();
             let redactor = Redactor::default();
             redactor.hide(["hunter2-hunter2".to_owned()]);
-            let mut desk = Desk::new(spool, redactor);
-            portions.for_each(|portion| desk.bytes(Stream::Stdout, portion));
+            let mut worker = LogWorker::new(spool, redactor);
+            portions.for_each(|portion| worker.bytes(Stream::Stdout, portion));
             let (answer, mut findings) = oneshot::channel();
-            desk.take(Entry::Ended(answer));
-            desk.spool.finish();
+            worker.take(Entry::Ended(answer));
+            worker.spool.finish();
             let text: String = chunks(&path).into_iter().map(|chunk| chunk.text).collect();
             (text, findings.try_recv().unwrap())
         };
-        let at_once = told(&mut [first, second].into_iter());
+        let at_once = recorded(&mut [first, second].into_iter());
         prop_assert!(!at_once.0.contains("hunter2-hunter2"), "{}", at_once.0);
-        prop_assert_eq!(at_once, told(&mut bytes.chunks(1)));
+        prop_assert_eq!(at_once, recorded(&mut bytes.chunks(1)));
     }
 }

@@ -11,8 +11,8 @@ use tokio::{task::spawn_blocking, time::sleep};
 
 use crate::{
     config::settings::Config,
-    control_plane::contract::{CONTRACT, Standing},
-    dispatch::{disk_guard::Disk, registry::Roster},
+    control_plane::contract::{CONTRACT, Compatibility},
+    dispatch::{disk_guard::DiskGuard, registry::Registry},
     execute::approval::Approvals,
     telemetry,
 };
@@ -91,10 +91,10 @@ impl Health {
         if self.state().contract.replace(database) == Some(database) {
             return;
         }
-        let standing = Standing::of(database);
-        match (standing.sentence(), standing) {
+        let compatibility = Compatibility::of(database);
+        match (compatibility.sentence(), compatibility) {
             (None, _) => {}
-            (Some(sentence), Standing::Newer(_)) => tracing::info!("{sentence}"),
+            (Some(sentence), Compatibility::Newer(_)) => tracing::info!("{sentence}"),
             (Some(sentence), _) => tracing::warn!("{sentence}"),
         }
     }
@@ -110,7 +110,7 @@ impl Health {
     }
 
     /// Whether the token is the last one: a job that begins now may outlive it.
-    pub(crate) fn is_shut_out(&self) -> bool {
+    pub(crate) fn is_revoked(&self) -> bool {
         self.state().access.is_refused
     }
 
@@ -197,7 +197,7 @@ pub(crate) struct Access {
     pub(crate) ends: Option<Instant>,
     /// Why there is no newer one, where there should be.
     pub(crate) problem: Option<String>,
-    /// Whether somebody has to mend it: then the token is the last one.
+    /// Whether somebody has to fix it: then the token is the last one.
     pub(crate) is_refused: bool,
 }
 
@@ -213,9 +213,9 @@ impl Access {
 pub(crate) struct Panel {
     pub(crate) config: Arc<Config>,
     pub(crate) health: Health,
-    pub(crate) roster: Roster,
+    pub(crate) registry: Registry,
     pub(crate) approvals: Approvals,
-    pub(crate) disk: Disk,
+    pub(crate) disk: DiskGuard,
 }
 
 impl Panel {
@@ -231,7 +231,7 @@ impl Panel {
             "contract": {
                 "agent": CONTRACT,
                 "database": state.contract,
-                "note": state.contract.and_then(|database| Standing::of(database).sentence()),
+                "note": state.contract.and_then(|database| Compatibility::of(database).sentence()),
             },
             "terraform": {"program": config.terraform.name(), "version": config.terraform.version()},
             "infracost": config.infracost.found().to_string(),
@@ -249,17 +249,17 @@ impl Panel {
             "concurrency": config.concurrency,
             "intake": {"way": config.intake.name(), "live": state.is_live},
             "jobs_queued": state.queued,
-            "jobs": self.roster.to_json(),
+            "jobs": self.registry.to_json(),
             "jobs_waiting_for_approval": self.approvals.count(),
             "work_dir": {"bytes": self.disk.used(), "limit": config.work_limit, "full": self.disk.is_full()},
-            "rescued_states": self.rescued(),
+            "errored_states": self.pending(),
         })
     }
 
     /// Sets the gauges that are true at this moment only.
     pub(super) fn measure(&self) {
         let ready = self.health.ready().is_ok();
-        let rescued = self.rescued().len();
+        let pending = self.pending().len();
         let state = self.health.state();
         let set = |name: &'static str, value: f64| metrics::gauge!(name).set(value);
         set(telemetry::READY, f64::from(u8::from(ready)));
@@ -271,15 +271,15 @@ impl Panel {
         set(telemetry::TOKEN_LEFT, state.access.left().unwrap_or_default().as_secs_f64());
         set(telemetry::JOBS_QUEUED, count(state.queued));
         set(telemetry::JOBS_WAITING, count(self.approvals.count()));
-        set(telemetry::RESCUED, count(rescued));
+        set(telemetry::ERRORED_STATES, count(pending));
         set(telemetry::MEMORY, memory().unwrap_or_default());
         set(telemetry::DESCRIPTORS, count(std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)));
     }
 
     /// Where states are that could not be written to their backend.
-    fn rescued(&self) -> Vec<PathBuf> {
+    fn pending(&self) -> Vec<PathBuf> {
         let keys = crate::terraform::state::pending_push::kept(&self.config.state_dir);
-        let of = |key: &String| self.config.state_backend.of(&self.config.state_dir, key).rescued();
+        let of = |key: &String| self.config.state_backend.of(&self.config.state_dir, key).pending();
         keys.iter().filter_map(|key| of(key).ok()).flatten().collect()
     }
 }
@@ -342,14 +342,14 @@ mod tests {
         health.heard();
         let access = |is_refused| Access { problem: Some("why".to_owned()), is_refused, ..Access::default() };
         health.access(access(false));
-        assert_eq!((health.ready(), health.is_shut_out()), (Ok(()), false));
+        assert_eq!((health.ready(), health.is_revoked()), (Ok(()), false));
         health.access(access(true));
-        assert_eq!((health.ready(), health.is_shut_out()), (Err("why".to_owned()), true));
+        assert_eq!((health.ready(), health.is_revoked()), (Err("why".to_owned()), true));
         health.unheard("HTTP 401");
         assert!(health.ready().unwrap_err().contains("HTTP 401"));
         health.heard();
         health.access(Access::default());
-        assert_eq!((health.ready(), health.is_shut_out()), (Ok(()), false));
+        assert_eq!((health.ready(), health.is_revoked()), (Ok(()), false));
     }
 
     #[test]

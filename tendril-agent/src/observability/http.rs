@@ -124,7 +124,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        dispatch::{disk_guard::Disk, registry::Roster},
+        dispatch::{disk_guard::DiskGuard, registry::Registry},
         execute::approval::Approvals,
         job::spec::Job,
         observability::{health::Health, logging},
@@ -144,9 +144,9 @@ mod tests {
         Panel {
             config: Arc::new(testing::config(dir)),
             health: Health::default(),
-            roster: Roster::default(),
+            registry: Registry::default(),
             approvals: Approvals::default(),
-            disk: Disk::default(),
+            disk: DiskGuard::default(),
         }
     }
 
@@ -180,7 +180,7 @@ mod tests {
             serde_json::json!({"template": "greeting", "stack": "s", "variables": {"password": "hunter2"}});
         let job =
             Job { id: uuid::Uuid::from_u128(1), attempt: 3, claim_token: uuid::Uuid::from_u128(2), config };
-        let _place = panel.roster.enter(&job);
+        let _place = panel.registry.enter(&job);
         let server = start(any_port(), panel, logging::install_metrics()).unwrap();
         let status = get(server.addr, "/status").await;
         let body: serde_json::Value = serde_json::from_str(status.split("\r\n\r\n").nth(1).unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! Places where a test kills the agent, to see what its next life makes of what is left on disk.
+//! Places where a test kills the agent, to see what its next run makes of what is left on disk.
 //!
 //! Compiled in with the feature `failpoints` only. `TENDRIL_FAILPOINT=spool.flushed:3` ends the process with SIGKILL when
 //! it comes to that place for the third time: nothing is flushed, nobody says good-bye.
@@ -12,7 +12,7 @@ const FAILPOINTS: &[&str] = &[
     "workspace.claimed",
     "workspace.logging",
     "step.begins",
-    "holder.kept",
+    "lock_owner.kept",
     "step.ended",
     "writer.took",
     "writer.line",

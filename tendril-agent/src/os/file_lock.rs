@@ -1,5 +1,5 @@
-//! Whose turn it is where only one may write at a time: a lock on a file, of this agent's jobs and of every other agent that
-//! uses the same directory. It ends with its holder, also when that is killed.
+//! Whose lock it is where only one may write at a time: a lock on a file, of this agent's jobs and of every other agent that
+//! uses the same directory. It ends with its owner, also when that is killed.
 
 use std::{
     fs::File,
@@ -19,36 +19,36 @@ use crate::template::workspace::private_dir;
 /// Between two looks whether the other one is done.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The turn; it ends when this is dropped, or the process ends.
+/// The lock; it ends when this is dropped, or the process ends.
 #[derive(Debug)]
-pub(crate) struct Turn(#[expect(dead_code, reason = "held for its lock")] File);
+pub(crate) struct FileLock(#[expect(dead_code, reason = "held for its lock")] File);
 
-/// Waits for the turn to fill the directory of kept providers: two `terraform init` at the same time can destroy each other's
+/// Waits for the lock to fill the directory of kept providers: two `terraform init` at the same time can destroy each other's
 /// downloads (hashicorp/terraform#31964). May be dropped while it waits. Errors: the directory cannot be used.
-pub(crate) async fn of_plugins(dir: &Path) -> io::Result<Turn> {
+pub(crate) async fn lock_provider_cache(dir: &Path) -> io::Result<FileLock> {
     wait(dir.join(".init.lock")).await
 }
 
-/// Takes that turn, unless it is somebody else's. Errors: the directory cannot be used.
-pub(crate) fn take_plugins(dir: &Path) -> io::Result<Option<Turn>> {
+/// Takes that lock, unless it is somebody else's. Errors: the directory cannot be used.
+pub(crate) fn try_lock_provider_cache(dir: &Path) -> io::Result<Option<FileLock>> {
     take(&dir.join(".init.lock"))
 }
 
-/// Waits for the turn that this file stands for. May be dropped while it waits. Errors: the file cannot be made.
-pub(crate) async fn wait(file: PathBuf) -> io::Result<Turn> {
+/// Waits for the lock that this file stands for. May be dropped while it waits. Errors: the file cannot be made.
+pub(crate) async fn wait(file: PathBuf) -> io::Result<FileLock> {
     loop {
         match take(&file)? {
-            Some(turn) => return Ok(turn),
+            Some(lock) => return Ok(lock),
             None => sleep(PAUSE).await,
         }
     }
 }
 
-/// Takes the turn, unless it is somebody else's. Errors: the file cannot be made or locked.
-pub(crate) fn take(file: &Path) -> io::Result<Option<Turn>> {
+/// Takes the lock, unless it is somebody else's. Errors: the file cannot be made or locked.
+pub(crate) fn take(file: &Path) -> io::Result<Option<FileLock>> {
     let file = open(file)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(Turn(file))),
+        Ok(()) => Ok(Some(FileLock(file))),
         Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -72,7 +72,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (inside, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let job = async || {
-            let _turn = of_plugins(dir.path()).await.unwrap();
+            let _lock = lock_provider_cache(dir.path()).await.unwrap();
             assert!(take(&dir.path().join(".init.lock")).unwrap().is_none());
             most.fetch_max(inside.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             sleep(Duration::from_millis(5)).await;

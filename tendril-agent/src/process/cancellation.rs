@@ -1,8 +1,8 @@
-//! The order to stop one job: given once, by whoever learns first that it must end; heard by whatever runs for it.
+//! The signal to stop one job: given once, by whoever learns first that it must end; heard by whatever runs for it.
 
 use tokio::sync::watch;
 
-use crate::dispatch::disk_guard::Shortage;
+use crate::dispatch::disk_guard::DiskPressure;
 
 /// Why a job must end early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,54 +14,55 @@ pub(crate) enum StopReason {
     /// The agent itself has to end.
     ShuttingDown,
     /// There is no room left for what it writes.
-    DiskFull(Shortage),
+    DiskFull(DiskPressure),
 }
 
 /// How urgent it is.
 #[derive(Clone, Copy, Debug, Default)]
-struct Order {
+struct Signal {
     /// The first reason that was given; later ones change nothing.
     reason: Option<StopReason>,
-    /// Patience is to be cut short.
-    hastened: bool,
+    /// GracePeriod is to be cut short.
+    forced: bool,
 }
 
-/// Both ends of the order. Clones share it.
+/// Both ends of the signal. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Stop {
-    order: watch::Sender<Order>,
+pub(crate) struct StopSignal {
+    signal: watch::Sender<Signal>,
 }
 
-impl Stop {
+impl StopSignal {
     /// Orders the end, unless it is ordered already.
     pub(crate) fn request(&self, reason: StopReason) {
-        self.order.send_if_modified(|order| order.reason.is_none() && order.reason.replace(reason).is_none());
+        self.signal
+            .send_if_modified(|signal| signal.reason.is_none() && signal.reason.replace(reason).is_none());
     }
 
-    /// Cuts the patience short.
-    pub(crate) fn hasten(&self) {
-        self.order.send_if_modified(|order| !std::mem::replace(&mut order.hastened, true));
+    /// Cuts the grace_period short.
+    pub(crate) fn force(&self) {
+        self.signal.send_if_modified(|signal| !std::mem::replace(&mut signal.forced, true));
     }
 
     /// The reason, if the end is ordered.
     pub(crate) fn requested(&self) -> Option<StopReason> {
-        self.order.borrow().reason
+        self.signal.borrow().reason
     }
 
-    /// Waits for the order.
+    /// Waits for the signal.
     pub(crate) async fn wait(&self) {
-        self.until(|order| order.reason.is_some()).await;
+        self.until(|signal| signal.reason.is_some()).await;
     }
 
-    /// Waits until patience is to be cut short.
-    pub(crate) async fn wait_hastened(&self) {
-        self.until(|order| order.hastened).await;
+    /// Waits until grace_period is to be cut short.
+    pub(crate) async fn wait_forced(&self) {
+        self.until(|signal| signal.forced).await;
     }
 
-    async fn until(&self, condition: impl Fn(&Order) -> bool) {
+    async fn until(&self, condition: impl Fn(&Signal) -> bool) {
         // `self` holds a sender, so the channel cannot be closed.
-        let mut order = self.order.subscribe();
-        let _open = order.wait_for(|order| condition(order)).await;
+        let mut signal = self.signal.subscribe();
+        let _open = signal.wait_for(|signal| condition(signal)).await;
     }
 }
 
@@ -71,7 +72,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_reason_stands() {
-        let stop = Stop::default();
+        let stop = StopSignal::default();
         let heard = stop.clone();
         assert_eq!(heard.requested(), None);
         stop.request(StopReason::Fenced);

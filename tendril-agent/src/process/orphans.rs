@@ -14,7 +14,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, getpgid, getpgrp, kill_process, kill_process_group};
 
-use crate::process::runner::{BETWEEN_INTERRUPTS, Climb, Patience, Rung};
+use crate::process::runner::{BETWEEN_INTERRUPTS, EscalationRecord, GracePeriod, TerminationStage};
 
 /// Between two looks whether they have ended.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -32,34 +32,34 @@ pub(crate) fn of(data_dir: &Path) -> Vec<Pid> {
     .collect()
 }
 
-/// Ends them by the ladder: SIGINT to their groups, patience, a second SIGINT, SIGKILL. What an earlier life sent already is
+/// Ends them by the escalation: SIGINT to their groups, grace_period, a second SIGINT, SIGKILL. What a previous run sent already is
 /// not sent again: for Terraform a further interrupt is the order to drop everything. Answers none where there were none.
 /// Blocks for as long as that takes.
-pub(crate) fn end(data_dir: &Path, patience: Patience) -> Option<Rung> {
-    let rungs = [
-        (patience.graceful.max(BETWEEN_INTERRUPTS), Rung::Interrupted),
-        (patience.forced, Rung::InterruptedTwice),
+pub(crate) fn end(data_dir: &Path, grace_period: GracePeriod) -> Option<TerminationStage> {
+    let stages = [
+        (grace_period.graceful.max(BETWEEN_INTERRUPTS), TerminationStage::Interrupted),
+        (grace_period.forced, TerminationStage::InterruptedTwice),
     ];
     let mut left = of(data_dir);
     if left.is_empty() {
         return None;
     }
-    let climbed = Climb::noted(data_dir);
-    for (patience, rung) in rungs {
-        let waited = match &climbed {
-            Some(climbed) if climbed.rung > rung => continue,
-            Some(climbed) if climbed.rung == rung => climbed.since.elapsed().unwrap_or_default(),
+    let recorded = EscalationRecord::noted(data_dir);
+    for (grace_period, stage) in stages {
+        let waited = match &recorded {
+            Some(recorded) if recorded.stage > stage => continue,
+            Some(recorded) if recorded.stage == stage => recorded.since.elapsed().unwrap_or_default(),
             _ => {
-                Climb::note(data_dir, rung);
+                EscalationRecord::note(data_dir, stage);
                 send(&left, Signal::INT);
                 Duration::ZERO
             }
         };
-        let deadline = Instant::now() + patience.saturating_sub(waited);
+        let deadline = Instant::now() + grace_period.saturating_sub(waited);
         loop {
             left = of(data_dir);
             if left.is_empty() {
-                return Some(rung);
+                return Some(stage);
             }
             if Instant::now() >= deadline {
                 break;
@@ -68,7 +68,7 @@ pub(crate) fn end(data_dir: &Path, patience: Patience) -> Option<Rung> {
         }
     }
     kill(data_dir);
-    Some(Rung::Killed)
+    Some(TerminationStage::Killed)
 }
 
 /// Ends them at once: of an attempt whose leader has ended already.
@@ -132,8 +132,8 @@ mod tests {
         marked
     }
 
-    fn patience(graceful: u64) -> Patience {
-        Patience { graceful: Duration::from_millis(graceful), forced: Duration::from_millis(200) }
+    fn grace_period(graceful: u64) -> GracePeriod {
+        GracePeriod { graceful: Duration::from_millis(graceful), forced: Duration::from_millis(200) }
     }
 
     fn data_dir(dir: &tempfile::TempDir) -> PathBuf {
@@ -146,18 +146,20 @@ mod tests {
     fn what_listens_ends_after_one_interrupt() {
         let dir = tempfile::tempdir().unwrap();
         let data = data_dir(&dir);
-        assert_eq!(end(&data, patience(0)), None);
+        assert_eq!(end(&data, grace_period(0)), None);
         let mut child = start(&data, "(trap 'exit 1' INT; sleep 600)");
-        assert_eq!(end(&data, patience(10_000)), Some(Rung::Interrupted));
+        assert_eq!(end(&data, grace_period(10_000)), Some(TerminationStage::Interrupted));
         child.wait().unwrap();
     }
 
     #[test]
     fn what_an_earlier_life_sent_is_not_sent_again() {
         let count = "n=0; trap 'n=$((n+1)); echo $n >$TF_DATA_DIR/count' INT; touch $TF_DATA_DIR/ready; while :; do sleep 0.02; done";
-        for (earlier, sent) in
-            [(None, "2\n"), (Some(Rung::Interrupted), "1\n"), (Some(Rung::InterruptedTwice), "")]
-        {
+        for (earlier, sent) in [
+            (None, "2\n"),
+            (Some(TerminationStage::Interrupted), "1\n"),
+            (Some(TerminationStage::InterruptedTwice), ""),
+        ] {
             let dir = tempfile::tempdir().unwrap();
             let data = data_dir(&dir);
             let mut child = start(&data, &format!("({count})"));
@@ -166,10 +168,10 @@ mod tests {
                 assert!(Instant::now() < deadline);
                 std::thread::sleep(Duration::from_millis(5));
             }
-            if let Some(rung) = earlier {
-                Climb::note(&data, rung);
+            if let Some(stage) = earlier {
+                EscalationRecord::note(&data, stage);
             }
-            assert_eq!(end(&data, patience(100)), Some(Rung::Killed));
+            assert_eq!(end(&data, grace_period(100)), Some(TerminationStage::Killed));
             assert_eq!(fs::read_to_string(data.join("count")).unwrap_or_default(), sent, "{earlier:?}");
             child.wait().unwrap();
         }
@@ -180,7 +182,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let data = data_dir(&dir);
         let mut child = start(&data, "trap '' INT TERM; setsid sleep 600");
-        assert_eq!(end(&data, patience(100)), Some(Rung::Killed));
+        assert_eq!(end(&data, grace_period(100)), Some(TerminationStage::Killed));
         assert!(of(&data).is_empty());
         child.wait().unwrap();
     }

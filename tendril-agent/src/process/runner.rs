@@ -1,7 +1,7 @@
 //! Runs one program in a process group of its own, and ends it politely when it must end early.
 //!
-//! The ladder: one SIGINT to the group (what Ctrl-C does: Terraform finishes what it is doing and saves its state,
-//! providers ignore it, `local-exec` children end), then patience, then a second SIGINT, then SIGKILL to the group.
+//! The escalation: one SIGINT to the group (what Ctrl-C does: Terraform finishes what it is doing and saves its state,
+//! providers ignore it, `local-exec` children end), then grace_period, then a second SIGINT, then SIGKILL to the group.
 //! SIGTERM is never sent: providers die of it in the middle of a change.
 
 use std::{
@@ -30,7 +30,7 @@ use tokio::{
 
 use crate::{
     logs::spool::Stream,
-    process::{cancellation::Stop, output_pipe::output_pipe, zombies},
+    process::{cancellation::StopSignal, output_pipe::output_pipe, zombies},
 };
 
 /// Bytes of one read from a pipe.
@@ -56,21 +56,21 @@ pub(crate) struct Command {
     /// Its whole environment.
     pub(crate) env: BTreeMap<OsString, OsString>,
     /// How long it may take to end early.
-    pub(crate) patience: Patience,
+    pub(crate) grace_period: GracePeriod,
 }
 
 /// How long a program may take to end early.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub(crate) struct GracePeriod {
     /// From the first interrupt to the second.
     pub(crate) graceful: Duration,
     /// From the second interrupt to the kill.
     pub(crate) forced: Duration,
 }
 
-/// How far the ladder was climbed.
+/// How far the escalation was recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Rung {
+pub(crate) enum TerminationStage {
     /// The program ended by itself.
     Untouched,
     /// It ended after one SIGINT.
@@ -81,7 +81,7 @@ pub(crate) enum Rung {
     Killed,
 }
 
-impl Rung {
+impl TerminationStage {
     /// Whether it ended before it could tidy up: Terraform leaves after a second interrupt at once, with the state unsaved
     /// and its lock in place.
     pub(crate) const fn is_forced(self) -> bool {
@@ -99,7 +99,7 @@ impl Rung {
     }
 }
 
-impl fmt::Display for Rung {
+impl fmt::Display for TerminationStage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Untouched => "it ended by itself",
@@ -110,17 +110,17 @@ impl fmt::Display for Rung {
     }
 }
 
-/// How far the ladder was climbed for the processes of an attempt: noted beside its data directory, so that a later life of
+/// How far the escalation was recorded for the processes of an attempt: noted beside its data directory, so that a later run of
 /// the agent goes on from there.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Climb {
-    /// The rung that was reached.
-    pub(crate) rung: Rung,
+pub(crate) struct EscalationRecord {
+    /// The stage that was reached.
+    pub(crate) stage: TerminationStage,
     /// When.
     pub(crate) since: SystemTime,
 }
 
-impl Climb {
+impl EscalationRecord {
     /// The note's place.
     pub(crate) fn file(data_dir: &Path) -> PathBuf {
         data_dir.with_extension("interrupts")
@@ -129,11 +129,11 @@ impl Climb {
     /// What was noted; none, if nothing was sent yet.
     pub(crate) fn noted(data_dir: &Path) -> Option<Self> {
         let file = Self::file(data_dir);
-        let rung = match fs::metadata(&file).ok()?.len() {
-            1 => Rung::Interrupted,
-            _ => Rung::InterruptedTwice,
+        let stage = match fs::metadata(&file).ok()?.len() {
+            1 => TerminationStage::Interrupted,
+            _ => TerminationStage::InterruptedTwice,
         };
-        Some(Self { rung, since: fs::metadata(&file).and_then(|meta| meta.modified()).ok()? })
+        Some(Self { stage, since: fs::metadata(&file).and_then(|meta| meta.modified()).ok()? })
     }
 
     /// A program begins: nothing was sent to it yet.
@@ -142,8 +142,8 @@ impl Climb {
     }
 
     /// Notes what is sent now. Not synced: after a power cut there is no process left.
-    pub(crate) fn note(data_dir: &Path, rung: Rung) {
-        let sent = if rung == Rung::Interrupted { "1" } else { "12" };
+    pub(crate) fn note(data_dir: &Path, stage: TerminationStage) {
+        let sent = if stage == TerminationStage::Interrupted { "1" } else { "12" };
         if let Err(error) = fs::write(Self::file(data_dir), sent) {
             tracing::warn!(%error, "it cannot be noted that a program was interrupted");
         }
@@ -155,15 +155,15 @@ impl Climb {
 pub(crate) struct Exit {
     /// Its exit code; none if a signal ended it.
     pub(crate) code: Option<i32>,
-    /// How far the ladder was climbed.
-    pub(crate) rung: Rung,
+    /// How far the escalation was recorded.
+    pub(crate) stage: TerminationStage,
 }
 
 impl Exit {
     /// Whether a program that did not succeed may have ended without giving back what it held: a signal ended it, it was told
     /// twice to end and left at once, or it crashed. Terraform says 1 where it gave up in good order.
     pub(crate) fn was_abrupt(self) -> bool {
-        self.rung >= Rung::InterruptedTwice || self.code != Some(1)
+        self.stage >= TerminationStage::InterruptedTwice || self.code != Some(1)
     }
 }
 
@@ -181,7 +181,7 @@ pub(crate) trait Runner: Send + Sync {
         &'a self,
         command: Command,
         sink: &'a dyn Sink,
-        stop: &'a Stop,
+        stop: &'a StopSignal,
     ) -> BoxFuture<'a, io::Result<Exit>>;
 }
 
@@ -194,13 +194,13 @@ impl Runner for LocalRunner {
         &'a self,
         command: Command,
         sink: &'a dyn Sink,
-        stop: &'a Stop,
+        stop: &'a StopSignal,
     ) -> BoxFuture<'a, io::Result<Exit>> {
         Box::pin(run(command, sink, stop))
     }
 }
 
-async fn run(command: Command, sink: &dyn Sink, stop: &Stop) -> io::Result<Exit> {
+async fn run(command: Command, sink: &dyn Sink, stop: &StopSignal) -> io::Result<Exit> {
     let (stdout, out) = output_pipe()?;
     let (stderr, err) = output_pipe()?;
     let mut program = tokio::process::Command::new(&command.program);
@@ -215,7 +215,7 @@ async fn run(command: Command, sink: &dyn Sink, stop: &Stop) -> io::Result<Exit>
         .process_group(0);
     let data_dir = command.env.get(OsStr::new("TF_DATA_DIR")).map(PathBuf::from);
     if let Some(data_dir) = &data_dir {
-        Climb::begin(data_dir);
+        EscalationRecord::begin(data_dir);
     }
     let (mut child, pid, _own) = zombies::spawn(&mut program)?;
     let group = Group { pid, data_dir };
@@ -226,12 +226,12 @@ async fn run(command: Command, sink: &dyn Sink, stop: &Stop) -> io::Result<Exit>
         tokio::join!(pump(stdout, Stream::Stdout, sink, &ended), pump(stderr, Stream::Stderr, sink, &ended));
     };
     tokio::pin!(pumps);
-    let ladder = ladder(&mut child, &group, stop, command.patience);
-    tokio::pin!(ladder);
+    let escalation = escalation(&mut child, &group, stop, command.grace_period);
+    tokio::pin!(escalation);
     let mut drained = false;
     let exit = loop {
         tokio::select! {
-            exit = &mut ladder => break exit?,
+            exit = &mut escalation => break exit?,
             () = &mut pumps, if !drained => drained = true,
         }
     };
@@ -245,26 +245,31 @@ async fn run(command: Command, sink: &dyn Sink, stop: &Stop) -> io::Result<Exit>
 }
 
 /// Waits for the program's end; once the stop is ordered, climbs.
-async fn ladder(child: &mut Child, group: &Group, stop: &Stop, patience: Patience) -> io::Result<Exit> {
+async fn escalation(
+    child: &mut Child,
+    group: &Group,
+    stop: &StopSignal,
+    grace_period: GracePeriod,
+) -> io::Result<Exit> {
     tokio::select! {
-        status = child.wait() => return Ok(Exit { code: status?.code(), rung: Rung::Untouched }),
-        () = stop.wait() => group.interrupt(Rung::Interrupted),
+        status = child.wait() => return Ok(Exit { code: status?.code(), stage: TerminationStage::Untouched }),
+        () = stop.wait() => group.interrupt(TerminationStage::Interrupted),
     }
     let hurried = async {
         tokio::select! {
-            () = sleep(patience.graceful) => {}
-            ((), ()) = async { tokio::join!(stop.wait_hastened(), sleep(BETWEEN_INTERRUPTS)) } => {}
+            () = sleep(grace_period.graceful) => {}
+            ((), ()) = async { tokio::join!(stop.wait_forced(), sleep(BETWEEN_INTERRUPTS)) } => {}
         }
     };
     tokio::select! {
-        status = child.wait() => return Ok(Exit { code: status?.code(), rung: Rung::Interrupted }),
-        () = hurried => group.interrupt(Rung::InterruptedTwice),
+        status = child.wait() => return Ok(Exit { code: status?.code(), stage: TerminationStage::Interrupted }),
+        () = hurried => group.interrupt(TerminationStage::InterruptedTwice),
     }
-    if let Ok(status) = timeout(patience.forced, child.wait()).await {
-        return Ok(Exit { code: status?.code(), rung: Rung::InterruptedTwice });
+    if let Ok(status) = timeout(grace_period.forced, child.wait()).await {
+        return Ok(Exit { code: status?.code(), stage: TerminationStage::InterruptedTwice });
     }
     group.kill();
-    Ok(Exit { code: child.wait().await?.code(), rung: Rung::Killed })
+    Ok(Exit { code: child.wait().await?.code(), stage: TerminationStage::Killed })
 }
 
 /// Carries bytes until the stream's end; once the program has ended, until it is silent. A sink that is slow is waited for.
@@ -319,9 +324,9 @@ struct Group {
 }
 
 impl Group {
-    fn interrupt(&self, rung: Rung) {
+    fn interrupt(&self, stage: TerminationStage) {
         if let Some(data_dir) = &self.data_dir {
-            Climb::note(data_dir, rung);
+            EscalationRecord::note(data_dir, stage);
         }
         self.send(Signal::INT);
     }

@@ -50,7 +50,7 @@ fn script(text: &str) -> Command {
         args: vec!["-c".into(), text.into()],
         dir: "/".into(),
         env: [("PATH".into(), std::env::var_os("PATH").unwrap_or_default())].into(),
-        patience: Patience { graceful: Duration::from_secs(20), forced: Duration::from_secs(20) },
+        grace_period: GracePeriod { graceful: Duration::from_secs(20), forced: Duration::from_secs(20) },
     }
 }
 
@@ -71,9 +71,11 @@ async fn dies(pid: &str) {
 #[tokio::test]
 async fn both_streams_and_the_exit_code_arrive() {
     let kept = Kept::default();
-    let exit =
-        LocalRunner.run(script("echo out; echo err >&2; exit 7"), &kept, &Stop::default()).await.unwrap();
-    assert_eq!(exit, Exit { code: Some(7), rung: Rung::Untouched });
+    let exit = LocalRunner
+        .run(script("echo out; echo err >&2; exit 7"), &kept, &StopSignal::default())
+        .await
+        .unwrap();
+    assert_eq!(exit, Exit { code: Some(7), stage: TerminationStage::Untouched });
     assert_eq!((kept.stdout().as_str(), kept.stderr().as_str()), ("out\n", "err\n"));
 }
 
@@ -82,7 +84,7 @@ async fn the_environment_is_exactly_what_was_given() {
     let mut command = script("env | sort");
     command.env.insert(OsString::from("ONLY"), OsString::from("this"));
     let kept = Kept::default();
-    LocalRunner.run(command, &kept, &Stop::default()).await.unwrap();
+    LocalRunner.run(command, &kept, &StopSignal::default()).await.unwrap();
     let names: Vec<_> = kept
         .stdout()
         .lines()
@@ -96,13 +98,13 @@ async fn the_environment_is_exactly_what_was_given() {
 async fn a_program_that_is_not_there_is_an_error() {
     let mut command = script("");
     command.program = "/no/such/program".into();
-    let error = LocalRunner.run(command, &Kept::default(), &Stop::default()).await.unwrap_err();
+    let error = LocalRunner.run(command, &Kept::default(), &StopSignal::default()).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
 }
 
 #[tokio::test]
 async fn one_interrupt_reaches_the_group_and_lets_the_leader_finish() {
-    let (kept, stop) = (Kept::default(), Stop::default());
+    let (kept, stop) = (Kept::default(), StopSignal::default());
     let command = script(
         "trap 'echo saving; exit 1' INT; (trap '' INT; echo provider $BASHPID; sleep 600) & sleep 600 & echo ready; wait",
     );
@@ -113,7 +115,7 @@ async fn one_interrupt_reaches_the_group_and_lets_the_leader_finish() {
         stop.request(StopReason::Cancelled);
     };
     let (exit, ()) = tokio::join!(run, order);
-    assert_eq!(exit.unwrap(), Exit { code: Some(1), rung: Rung::Interrupted });
+    assert_eq!(exit.unwrap(), Exit { code: Some(1), stage: TerminationStage::Interrupted });
     let out = kept.stdout();
     assert!(out.contains("saving"), "{out}");
     // What ignored the interrupt is gone with its group all the same.
@@ -123,63 +125,66 @@ async fn one_interrupt_reaches_the_group_and_lets_the_leader_finish() {
 
 #[tokio::test]
 async fn the_second_interrupt_comes_after_the_patience() {
-    let (kept, stop) = (Kept::default(), Stop::default());
+    let (kept, stop) = (Kept::default(), StopSignal::default());
     let mut command = script(
         "n=0; trap 'n=$((n+1)); echo int $n; [ $n = 2 ] && exit 1' INT; echo ready; while :; do sleep 0.02; done",
     );
-    command.patience.graceful = Duration::from_millis(300);
+    command.grace_period.graceful = Duration::from_millis(300);
     let run = LocalRunner.run(command, &kept, &stop);
     let order = async {
         kept.has("ready").await;
         stop.request(StopReason::Cancelled);
     };
     let (exit, ()) = tokio::join!(run, order);
-    assert_eq!(exit.unwrap().rung, Rung::InterruptedTwice);
+    assert_eq!(exit.unwrap().stage, TerminationStage::InterruptedTwice);
     assert!(kept.stdout().contains("int 1\nint 2"), "{}", kept.stdout());
 }
 
 #[tokio::test]
 async fn haste_cuts_the_patience_short_and_deaf_programs_are_killed() {
-    let (kept, stop) = (Kept::default(), Stop::default());
+    let (kept, stop) = (Kept::default(), StopSignal::default());
     let mut command = script("trap '' INT TERM; echo ready $$; while :; do sleep 0.02; done");
-    command.patience.forced = Duration::from_millis(100);
+    command.grace_period.forced = Duration::from_millis(100);
     let run = LocalRunner.run(command, &kept, &stop);
     let order = async {
         kept.has("ready").await;
         stop.request(StopReason::ShuttingDown);
-        stop.hasten();
+        stop.force();
     };
     let (exit, ()) = tokio::join!(run, order);
-    assert_eq!(exit.unwrap(), Exit { code: None, rung: Rung::Killed });
+    assert_eq!(exit.unwrap(), Exit { code: None, stage: TerminationStage::Killed });
 }
 
 #[tokio::test]
 async fn haste_sends_a_second_interrupt_that_is_seen_as_one_of_its_own() {
-    let (kept, stop) = (Kept::default(), Stop::default());
+    let (kept, stop) = (Kept::default(), StopSignal::default());
     let dir = tempfile::tempdir().unwrap();
     let mut command = script(
         "n=0; trap 'n=$((n+1)); echo int $n; [ $n = 2 ] && exit 1' INT; echo ready; while :; do sleep 0.02; done",
     );
     // What an earlier program was sent does not count.
-    Climb::note(&dir.path().join("data"), Rung::Interrupted);
+    EscalationRecord::note(&dir.path().join("data"), TerminationStage::Interrupted);
     command.env.insert("TF_DATA_DIR".into(), dir.path().join("data").into());
     let run = LocalRunner.run(command, &kept, &stop);
     let order = async {
         kept.has("ready").await;
         stop.request(StopReason::ShuttingDown);
-        stop.hasten();
+        stop.force();
     };
     let (exit, ()) = tokio::join!(run, order);
-    assert_eq!(exit.unwrap(), Exit { code: Some(1), rung: Rung::InterruptedTwice });
+    assert_eq!(exit.unwrap(), Exit { code: Some(1), stage: TerminationStage::InterruptedTwice });
     assert!(kept.stdout().contains("int 1\nint 2"), "{}", kept.stdout());
-    // A later life knows what was sent.
-    assert_eq!(Climb::noted(&dir.path().join("data")).unwrap().rung, Rung::InterruptedTwice);
+    // A later run knows what was sent.
+    assert_eq!(
+        EscalationRecord::noted(&dir.path().join("data")).unwrap().stage,
+        TerminationStage::InterruptedTwice
+    );
 }
 
 #[tokio::test]
 async fn an_orphan_that_holds_the_pipes_does_not_hold_the_job() {
     let (kept, started) = (Kept::default(), Instant::now());
-    let exit = LocalRunner.run(script("sleep 600 & echo $!"), &kept, &Stop::default()).await.unwrap();
+    let exit = LocalRunner.run(script("sleep 600 & echo $!"), &kept, &StopSignal::default()).await.unwrap();
     assert_eq!(exit.code, Some(0));
     assert!(started.elapsed() < Duration::from_secs(60));
     dies(&kept.stdout()).await;
@@ -187,7 +192,7 @@ async fn an_orphan_that_holds_the_pipes_does_not_hold_the_job() {
 
 #[tokio::test]
 async fn a_run_that_is_abandoned_leaves_no_process() {
-    let (kept, stop) = (Kept::default(), Stop::default());
+    let (kept, stop) = (Kept::default(), StopSignal::default());
     let run = LocalRunner.run(script("trap '' INT TERM; echo $$; sleep 600"), &kept, &stop);
     tokio::select! {
         exit = run => panic!("it ended: {exit:?}"),
@@ -199,8 +204,10 @@ async fn a_run_that_is_abandoned_leaves_no_process() {
 #[tokio::test]
 async fn a_flood_arrives_whole() {
     let kept = Kept::default();
-    let exit =
-        LocalRunner.run(script("yes 0123456789 | head -n 200000"), &kept, &Stop::default()).await.unwrap();
+    let exit = LocalRunner
+        .run(script("yes 0123456789 | head -n 200000"), &kept, &StopSignal::default())
+        .await
+        .unwrap();
     assert_eq!(exit.code, Some(0));
     assert_eq!(kept.stdout().len(), 200_000 * 11);
 }
@@ -222,6 +229,6 @@ impl Sink for Slow {
 async fn the_last_words_arrive_however_slow_the_disk_is() {
     let slow = Slow::default();
     let script = script("head -c 700000 /dev/zero | tr '\\000' x; echo last words");
-    LocalRunner.run(script, &slow, &Stop::default()).await.unwrap();
+    LocalRunner.run(script, &slow, &StopSignal::default()).await.unwrap();
     assert!(slow.0.stdout().ends_with("xxlast words\n"), "{}", slow.0.stdout().len());
 }

@@ -19,19 +19,19 @@ pub(crate) const MASK: &str = "[hidden]";
 /// What must not be shown: of the agent, or of one of its jobs. Clones share it.
 #[derive(Clone, Default)]
 pub(crate) struct Redactor {
-    inner: Arc<RwLock<Needles>>,
+    inner: Arc<RwLock<Patterns>>,
 }
 
 #[derive(Default)]
-struct Needles {
+struct Patterns {
     /// Every form of every secret, sorted.
     forms: Vec<String>,
     /// Every form of each secret that is one until then only: an agent gets a new token each ten minutes, for months.
-    passing: Vec<(Instant, Vec<String>)>,
+    expiring: Vec<(Instant, Vec<String>)>,
     /// The automaton over them; none while there is no secret.
     automaton: Option<Arc<Automaton>>,
     /// Redactors that hide all of this too.
-    heirs: Vec<Weak<RwLock<Needles>>>,
+    children: Vec<Weak<RwLock<Patterns>>>,
 }
 
 struct Automaton {
@@ -42,37 +42,37 @@ struct Automaton {
 
 impl Redactor {
     /// Another one that hides the same, now and in future, and can be told of more.
-    pub(crate) fn heir(&self) -> Self {
-        let mut needles = self.write();
-        let (forms, passing) = (needles.forms.clone(), needles.passing.clone());
-        let heir = Needles { forms, passing, automaton: needles.automaton.clone(), heirs: Vec::new() };
-        let heir = Arc::new(RwLock::new(heir));
-        needles.heirs.retain(|heir| heir.strong_count() > 0);
-        needles.heirs.push(Arc::downgrade(&heir));
-        Self { inner: heir }
+    pub(crate) fn child(&self) -> Self {
+        let mut patterns = self.write();
+        let (forms, expiring) = (patterns.forms.clone(), patterns.expiring.clone());
+        let child = Patterns { forms, expiring, automaton: patterns.automaton.clone(), children: Vec::new() };
+        let child = Arc::new(RwLock::new(child));
+        patterns.children.retain(|child| child.strong_count() > 0);
+        patterns.children.push(Arc::downgrade(&child));
+        Self { inner: child }
     }
 
     /// Hides these values from now on, and the forms that programs commonly print them in.
     pub(crate) fn hide(&self, values: impl IntoIterator<Item = String>) {
         let forms: Vec<String> = values.into_iter().flat_map(|value| forms(&value)).collect();
-        self.teach(&|needles| needles.add(&forms));
+        self.update(&|patterns| patterns.add(&forms));
     }
 
     /// Hides a value that is of no use to anybody after `end`, such as a token; it is forgotten some time later.
     pub(crate) fn hide_until(&self, value: &str, end: Instant) {
         let forms = forms(value);
-        self.teach(&|needles| needles.add_passing(&forms, end, Instant::now()));
+        self.update(&|patterns| patterns.add_expiring(&forms, end, Instant::now()));
     }
 
-    /// Changes what is hidden here and by all heirs.
-    fn teach(&self, lesson: &dyn Fn(&mut Needles)) {
-        let heirs: Vec<_> = {
-            let mut needles = self.write();
-            lesson(&mut needles);
-            needles.heirs.iter().filter_map(Weak::upgrade).collect()
+    /// Changes what is hidden here and by all children.
+    fn update(&self, lesson: &dyn Fn(&mut Patterns)) {
+        let children: Vec<_> = {
+            let mut patterns = self.write();
+            lesson(&mut patterns);
+            patterns.children.iter().filter_map(Weak::upgrade).collect()
         };
-        for inner in heirs {
-            Self { inner }.teach(lesson);
+        for inner in children {
+            Self { inner }.update(lesson);
         }
     }
 
@@ -112,17 +112,17 @@ impl Redactor {
         self.read().automaton.clone()
     }
 
-    // A poisoned lock still holds whole needles: they are replaced, never changed in place.
-    fn read(&self) -> RwLockReadGuard<'_, Needles> {
+    // A poisoned lock still holds whole patterns: they are replaced, never changed in place.
+    fn read(&self) -> RwLockReadGuard<'_, Patterns> {
         self.inner.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Needles> {
+    fn write(&self) -> RwLockWriteGuard<'_, Patterns> {
         self.inner.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Needles {
+impl Patterns {
     fn add(&mut self, forms: &[String]) {
         let before = self.forms.len();
         self.forms.extend_from_slice(forms);
@@ -134,14 +134,14 @@ impl Needles {
         self.build();
     }
 
-    fn add_passing(&mut self, forms: &[String], end: Instant, now: Instant) {
-        self.passing.retain(|(end, known)| *end > now && known != forms);
-        self.passing.push((end, forms.to_vec()));
+    fn add_expiring(&mut self, forms: &[String], end: Instant, now: Instant) {
+        self.expiring.retain(|(end, known)| *end > now && known != forms);
+        self.expiring.push((end, forms.to_vec()));
         self.build();
     }
 
     fn build(&mut self) {
-        let all = || self.forms.iter().chain(self.passing.iter().flat_map(|(_, forms)| forms));
+        let all = || self.forms.iter().chain(self.expiring.iter().flat_map(|(_, forms)| forms));
         let longest = all().map(String::len).max().unwrap_or(0);
         self.automaton = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
@@ -181,20 +181,20 @@ impl Automaton {
     }
 }
 
-/// Redacts a line that comes in pieces: the end of a piece that could be the beginning of a secret is held back.
+/// Redacts a line that comes in fragments: the end of a fragment that could be the beginning of a secret is held back.
 #[derive(Debug, Default)]
-pub(crate) struct RedactPieces {
+pub(crate) struct RedactFragments {
     /// The held back end.
     held: String,
 }
 
-impl RedactPieces {
-    /// The next piece; the last one of the line gives everything.
-    pub(crate) fn push<'a>(&mut self, redactor: &Redactor, piece: &'a str, goes_on: bool) -> Cow<'a, str> {
+impl RedactFragments {
+    /// The next fragment; the last one of the line gives everything.
+    pub(crate) fn push<'a>(&mut self, redactor: &Redactor, fragment: &'a str, goes_on: bool) -> Cow<'a, str> {
         if !goes_on && self.held.is_empty() {
-            return redactor.redact(piece);
+            return redactor.redact(fragment);
         }
-        self.held.push_str(piece);
+        self.held.push_str(fragment);
         if !goes_on {
             return Cow::Owned(redactor.redact(&std::mem::take(&mut self.held)).into_owned());
         }
@@ -269,7 +269,7 @@ mod tests {
     #[test]
     fn an_heir_learns_what_its_source_learns_and_keeps_its_own() {
         let agent = redactor("first-token");
-        let job = agent.heir();
+        let job = agent.child();
         job.hide(["job-secret".to_owned()]);
         agent.hide(["second-token".to_owned()]);
         assert_eq!(job.redact("first-token second-token job-secret"), format!("{MASK} {MASK} {MASK}"));
@@ -279,14 +279,14 @@ mod tests {
     #[test]
     fn a_value_that_passes_is_hidden_by_heirs_too_and_forgotten_after_its_end() {
         let agent = redactor("the-key");
-        let (now, job) = (Instant::now(), agent.heir());
+        let (now, job) = (Instant::now(), agent.child());
         agent.hide_until("first-token", now);
         agent.hide_until("second-token", now + std::time::Duration::from_secs(60));
-        let later = agent.heir();
+        let later = agent.child();
         for redactor in [&agent, &job, &later] {
             assert_eq!(redactor.redact("the-key second-token"), format!("{MASK} {MASK}"));
             assert_eq!(redactor.redact("first-token"), "first-token");
-            assert_eq!(redactor.read().passing.len(), 1, "months of tokens take no room");
+            assert_eq!(redactor.read().expiring.len(), 1, "months of tokens take no room");
         }
     }
 
@@ -300,12 +300,12 @@ mod tests {
             let line = format!("{before}{secret}{after}");
             let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| char_boundary(&line, cut)).collect();
             cuts.sort_unstable();
-            let (mut pieces, mut out, mut from) = (RedactPieces::default(), String::new(), 0);
+            let (mut fragments, mut out, mut from) = (RedactFragments::default(), String::new(), 0);
             for cut in cuts {
-                out.push_str(&pieces.push(&redactor, &line[from..cut], true));
+                out.push_str(&fragments.push(&redactor, &line[from..cut], true));
                 from = cut;
             }
-            out.push_str(&pieces.push(&redactor, &line[from..], false));
+            out.push_str(&fragments.push(&redactor, &line[from..], false));
             prop_assert_eq!(out, redactor.redact(&line));
         }
 

@@ -91,7 +91,7 @@ fn is_set(value: &Value) -> bool {
 /// A word, a string or a sign of the language.
 #[derive(Debug, PartialEq, Eq)]
 enum Token<'a> {
-    Word(&'a str),
+    ApprovalDecision(&'a str),
     /// What is between the quotes.
     Text(&'a str),
     Sign(char),
@@ -119,7 +119,10 @@ impl<'a> Scanner<'a> {
                 Token::Sign('{' | '[' | '(') => {
                     if depth == 0 {
                         variable = match head.as_slice() {
-                            [Token::Word("variable"), Token::Word(name) | Token::Text(name)] => Some(*name),
+                            [
+                                Token::ApprovalDecision("variable"),
+                                Token::ApprovalDecision(name) | Token::Text(name),
+                            ] => Some(*name),
                             _ => None,
                         };
                     }
@@ -132,9 +135,13 @@ impl<'a> Scanner<'a> {
                 }
                 Token::Newline => head.clear(),
                 Token::Sign('=') if depth == 1 => {
-                    let marks = matches!(head.as_slice(), [Token::Word(word)] if MARKS.contains(word));
+                    let marks =
+                        matches!(head.as_slice(), [Token::ApprovalDecision(word)] if MARKS.contains(word));
                     if let Some(name) = variable.filter(|_| marks)
-                        && !matches!(self.peek(), Some(Token::Word("false") | Token::Text("false")))
+                        && !matches!(
+                            self.peek(),
+                            Some(Token::ApprovalDecision("false") | Token::Text("false"))
+                        )
                     {
                         found.insert(name.to_owned());
                     }
@@ -170,7 +177,7 @@ impl<'a> Scanner<'a> {
                 let length = self.rest.find(|c| !is_of_word(c)).unwrap_or(self.rest.len());
                 let word = &self.rest[..length];
                 self.skip(length);
-                return Some(Token::Word(word));
+                return Some(Token::ApprovalDecision(word));
             } else {
                 self.skip(first.len_utf8());
                 return Some(if first == '\n' { Token::Newline } else { Token::Sign(first) });

@@ -40,8 +40,8 @@ struct Manifest {
 }
 
 impl Template {
-    /// Finds the carried template `name` and reads its `template.json`.
-    pub(crate) fn carried(templates_dir: &Path, name: &str) -> Result<Self, Failure> {
+    /// Finds the built_in template `name` and reads its `template.json`.
+    pub(crate) fn built_in(templates_dir: &Path, name: &str) -> Result<Self, Failure> {
         let dir = templates_dir.join(name);
         if !dir.is_dir() {
             let known = names(templates_dir).join(", ");
@@ -124,7 +124,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("hello")).unwrap();
         fs::write(dir.path().join("hello/template.json"), manifest.to_string()).unwrap();
-        let template = Template::carried(dir.path(), "hello").unwrap();
+        let template = Template::built_in(dir.path(), "hello").unwrap();
         (dir, template)
     }
 
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn an_unknown_template_is_answered_with_the_known_ones() {
         let (dir, _) = template(&json!({}));
-        let failure = Template::carried(dir.path(), "nope").unwrap_err();
+        let failure = Template::built_in(dir.path(), "nope").unwrap_err();
         assert_eq!(failure.code, ErrorCode::TemplateNotFound);
         assert_eq!(failure.message, "this agent has no template \"nope\": it has hello");
     }
@@ -179,7 +179,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("bare")).unwrap();
         fs::write(dir.path().join("bare/main.tf"), "variable \"key\" {\n  sensitive = true\n}\n").unwrap();
-        let template = Template::carried(dir.path(), "bare").unwrap();
+        let template = Template::built_in(dir.path(), "bare").unwrap();
         assert_eq!(template.sensitive_values(&object(json!({"key": "k1", "name": "n"}))), ["k1"]);
     }
 }

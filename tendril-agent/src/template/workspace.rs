@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! <work dir>/<deployment>.<attempt>/   0700
-//!     seal.json     the digests of the saved plan and its sources (plan_seal)
-//!     holder.json   which step may hold the state's lock         (state)
+//!     plan-digest.json     the digests of the saved plan and its sources (plan_seal)
+//!     lock-owner.json   which step may hold the state's lock         (state)
 //!     errored.tfstate   state that nothing else could take       (state)
 //!     claim.json    which claim this is, and how far it got      (recovery)
 //!     log/          every line that was read and not uploaded    (log_spool)
-//!     ending.json   the final status, until it is stored         (report)
+//!     result.json   the final status, until it is stored         (report)
 //!     commit        which commit of a Git repository it runs     (run)
 //!     run/          removed as soon as the run is over
 //!         module/   the template's files, variables, backend; Terraform runs here
@@ -28,7 +28,7 @@ use serde_json::{Map, Value};
 use crate::{
     job::spec::{ErrorCode, Failure, Job},
     os::failpoint::failpoint,
-    terraform::state::{backend::State, errored_state::Rescue},
+    terraform::state::{backend::State, errored_state::ErroredState},
 };
 
 /// Name of the generated variables file; `zz` makes it win over the template's own `*.auto.tfvars`.
@@ -51,7 +51,7 @@ impl Workspace {
         Ok(Self { root })
     }
 
-    /// A directory that an earlier life left behind.
+    /// A directory that a previous run left behind.
     pub(crate) const fn at(root: PathBuf) -> Self {
         Self { root }
     }
@@ -67,8 +67,8 @@ impl Workspace {
     }
 
     /// The final status, until it is stored.
-    pub(crate) fn ending_file(&self) -> PathBuf {
-        self.root.join("ending.json")
+    pub(crate) fn result_file(&self) -> PathBuf {
+        self.root.join("result.json")
     }
 
     /// Where Terraform runs.
@@ -87,13 +87,13 @@ impl Workspace {
     }
 
     /// The digests of the saved plan and of what it was made from.
-    pub(crate) fn seal_file(&self) -> PathBuf {
-        self.root.join("seal.json")
+    pub(crate) fn plan_digest_file(&self) -> PathBuf {
+        self.root.join("plan-digest.json")
     }
 
     /// Which step of this attempt may hold the state's lock.
-    pub(crate) fn holder_file(&self) -> PathBuf {
-        self.root.join("holder.json")
+    pub(crate) fn lock_owner_file(&self) -> PathBuf {
+        self.root.join("lock-owner.json")
     }
 
     /// Where costs are estimated. infracost looks for a directory of this name above the module, and so leaves the module
@@ -112,13 +112,13 @@ impl Workspace {
         self.root.join("run/source")
     }
 
-    /// Keeps the id of the commit that they are of, for a later life of the agent.
-    pub(crate) fn keep_commit(&self, commit: &str) -> io::Result<()> {
+    /// Keeps the id of the commit that they are of, for a later run of the agent.
+    pub(crate) fn store_commit(&self, commit: &str) -> io::Result<()> {
         private_file(&self.root.join("commit"), commit.as_bytes())
     }
 
-    /// The id of the commit that an earlier life kept.
-    pub(crate) fn kept_commit(&self) -> io::Result<String> {
+    /// The id of the commit that a previous run kept.
+    pub(crate) fn stored_commit(&self) -> io::Result<String> {
         fs::read_to_string(self.root.join("commit"))
     }
 
@@ -170,28 +170,28 @@ impl Workspace {
     }
 
     /// Removes what only a running Terraform needs.
-    pub(crate) fn make_room(&self) -> io::Result<()> {
+    pub(crate) fn free_space(&self) -> io::Result<()> {
         remove_dir(&self.data_dir())?;
         remove_dir(&self.home_dir())
     }
 
     /// Removes what Terraform worked on. State that it could not write to its backend is moved beside where it belongs
     /// first; where that cannot be done, nothing is removed.
-    pub(crate) fn clear_run(&self, state: &State) -> Rescue {
+    pub(crate) fn clear_run(&self, state: &State) -> ErroredState {
         let name = self.name();
-        let rescue = match self.errored_state() {
-            Some(file) => state.rescue(&name, &file),
+        let errored = match self.errored_state() {
+            Some(file) => state.errored(&name, &file),
             // A state that was printed is there already.
-            None => Some(state.rescue_place(&name))
+            None => Some(state.errored_state_path(&name))
                 .filter(|place| place.exists())
-                .map_or(Rescue::Nothing, Rescue::Kept),
+                .map_or(ErroredState::Nothing, ErroredState::Kept),
         };
-        if let Rescue::Stuck(place, error) = &rescue {
+        if let ErroredState::Unmovable(place, error) = &errored {
             tracing::error!(place = %place.display(), %error, "the only copy of a state cannot be moved to the state directory; it stays in the work directory");
         } else if let Err(error) = remove_dir(&self.root.join("run")) {
             tracing::error!(workspace = ?self, %error, "what Terraform worked on cannot be removed");
         }
-        rescue
+        errored
     }
 
     /// Removes everything: the log and the final status are stored. Refused while the only copy of a state is inside.
@@ -200,7 +200,7 @@ impl Workspace {
             let place = state.display();
             return Err(io::Error::other(format!("the only copy of a state is in {place}")));
         }
-        // First what makes it an attempt that is not settled: of halves, a later life would think that they are one.
+        // First what makes it an attempt that is not settled: of halves, a later run would think that they are one.
         match fs::remove_file(self.claim_file()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => sync_dir(&self.root)?,

@@ -6,22 +6,22 @@ use uuid::Uuid;
 use super::*;
 use crate::terraform::state::backend::StateBackend;
 
-struct Bench {
+struct Fixture {
     dir: tempfile::TempDir,
     workspace: Workspace,
 }
 
-fn bench() -> Bench {
+fn bench() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir_all(dir.path().join("templates/hello/modules/m")).unwrap();
     fs::write(dir.path().join("templates/hello/main.tf"), "# main").unwrap();
     fs::write(dir.path().join("templates/hello/modules/m/m.tf"), "# m").unwrap();
     let job = Job { id: Uuid::nil(), attempt: 1, claim_token: Uuid::nil(), config: Value::Null };
     let workspace = Workspace::create(&dir.path().join("work"), &job).unwrap();
-    Bench { dir, workspace }
+    Fixture { dir, workspace }
 }
 
-impl Bench {
+impl Fixture {
     fn template(&self) -> PathBuf {
         self.dir.path().join("templates/hello")
     }
@@ -98,7 +98,7 @@ fn state_that_could_not_be_written_is_rescued() {
     let bench = bench();
     bench.lay_out().unwrap();
     bench.errored();
-    let Rescue::Kept(place) = bench.workspace.clear_run(&bench.state()) else { panic!("not kept") };
+    let ErroredState::Kept(place) = bench.workspace.clear_run(&bench.state()) else { panic!("not kept") };
     assert_eq!((fs::read_to_string(&place).unwrap().as_str(), mode(&place)), ("{}", 0o600));
     assert!(!bench.workspace.module_dir().exists());
     let root = bench.workspace.root.clone();
@@ -114,14 +114,16 @@ fn the_only_copy_of_a_state_is_never_removed() {
     // Nothing can be made below a file.
     fs::remove_dir_all(bench.state().dir()).unwrap();
     fs::write(bench.state().dir(), "").unwrap();
-    let Rescue::Stuck(place, _) = bench.workspace.clear_run(&bench.state()) else { panic!("not stuck") };
+    let ErroredState::Unmovable(place, _) = bench.workspace.clear_run(&bench.state()) else {
+        panic!("not stuck")
+    };
     assert_eq!(place, errored);
     let problem = bench.workspace.clone().remove().unwrap_err().to_string();
     assert!(problem.contains(errored.to_str().unwrap()), "{problem}");
     assert_eq!(fs::read_to_string(&errored).unwrap(), "{}");
     // Once there is a place for it, all goes its usual way.
     fs::remove_file(bench.state().dir()).unwrap();
-    assert!(matches!(bench.workspace.clear_run(&bench.state()), Rescue::Kept(_)));
+    assert!(matches!(bench.workspace.clear_run(&bench.state()), ErroredState::Kept(_)));
     bench.workspace.remove().unwrap();
 }
 
@@ -134,6 +136,6 @@ fn folders_that_a_program_made_unwritable_are_removed_and_what_is_kept_is_said()
     fs::create_dir(&locked).unwrap();
     fs::write(locked.join("file"), "").unwrap();
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o555)).unwrap();
-    assert!(matches!(bench.workspace.clear_run(&bench.state()), Rescue::Kept(_)));
+    assert!(matches!(bench.workspace.clear_run(&bench.state()), ErroredState::Kept(_)));
     assert!(!locked.exists());
 }

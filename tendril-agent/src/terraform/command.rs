@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use crate::{
     config::settings::Timing,
     job::spec::Action,
-    process::runner::{Command, Patience},
+    process::runner::{Command, GracePeriod},
     template::workspace::Workspace,
 };
 
@@ -130,31 +130,31 @@ impl Terraform {
         timing: &Timing,
     ) -> io::Result<Command> {
         let args = arguments(step, action, workspace, timing.lock_timeout);
-        self.with_arguments(args, workspace, patience(step, timing))
+        self.with_arguments(args, workspace, grace_period(step, timing))
     }
 
     /// Removes the state lock of this ID.
     pub(crate) fn unlock(&self, id: &str, workspace: &Workspace, timing: &Timing) -> io::Result<Command> {
         // An ID comes from outside: it must not be taken for a flag.
         let args = ["force-unlock", "-force", "-no-color", "--", id].map(OsString::from);
-        self.with_arguments(args.into(), workspace, patience(Step::Init, timing))
+        self.with_arguments(args.into(), workspace, grace_period(Step::Init, timing))
     }
 
     /// Writes a state file to the backend, unless the state there has another lineage or is newer.
     pub(crate) fn push(&self, file: &Path, workspace: &Workspace, timing: &Timing) -> io::Result<Command> {
         let mut args = ["state", "push", "-no-color"].map(OsString::from).to_vec();
         args.extend([lock_timeout(timing.lock_timeout), file.into()]);
-        self.with_arguments(args, workspace, patience(Step::Init, timing))
+        self.with_arguments(args, workspace, grace_period(Step::Init, timing))
     }
 
     fn with_arguments(
         &self,
         args: Vec<OsString>,
         workspace: &Workspace,
-        patience: Patience,
+        grace_period: GracePeriod,
     ) -> io::Result<Command> {
         let env = self.environment(workspace)?;
-        Ok(Command { program: self.program.clone(), args, dir: workspace.module_dir(), env, patience })
+        Ok(Command { program: self.program.clone(), args, dir: workspace.module_dir(), env, grace_period })
     }
 
     /// The whole environment of a command: what may be inherited, and the agent's own settings.
@@ -198,7 +198,7 @@ fn lock_timeout(time: Duration) -> OsString {
     format!("-lock-timeout={}s", time.as_secs()).into()
 }
 
-fn arguments(step: Step, action: Action, workspace: &Workspace, patience: Duration) -> Vec<OsString> {
+fn arguments(step: Step, action: Action, workspace: &Workspace, grace_period: Duration) -> Vec<OsString> {
     let plan = workspace.plan_file();
     let mut args: Vec<OsString> = vec![step.name().into()];
     let mut push = |arg: &str| args.push(arg.into());
@@ -215,27 +215,27 @@ fn arguments(step: Step, action: Action, workspace: &Workspace, patience: Durati
             if action == Action::Destroy {
                 push("-destroy");
             }
-            args.push(lock_timeout(patience));
+            args.push(lock_timeout(grace_period));
             let mut out = OsString::from("-out=");
             out.push(plan);
             args.push(out);
         }
         Step::Apply => {
             ["-json", "-input=false"].into_iter().for_each(&mut push);
-            args.extend([lock_timeout(patience), plan.into()]);
+            args.extend([lock_timeout(grace_period), plan.into()]);
         }
         Step::Output => push("-json"),
     }
     args
 }
 
-fn patience(step: Step, timing: &Timing) -> Patience {
+fn grace_period(step: Step, timing: &Timing) -> GracePeriod {
     let graceful = match step {
         Step::Apply => timing.apply_cancel_grace,
         Step::Plan => timing.plan_cancel_grace,
         Step::Init | Step::Output => timing.plan_cancel_grace.min(Duration::from_secs(60)),
     };
-    Patience { graceful, forced: timing.kill_grace }
+    GracePeriod { graceful, forced: timing.kill_grace }
 }
 
 /// One entry of `output -json`.

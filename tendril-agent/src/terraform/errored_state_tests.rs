@@ -5,14 +5,14 @@ use std::{fs, path::PathBuf, time::Duration};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::tests::{Bench, StateServer, gate};
+use super::tests::{Fixture, StateServer, gate};
 use crate::{
-    dispatch::drain::Drain, execute::recovery::leftovers, process::runner::LocalRunner,
+    dispatch::drain::Drain, execute::recovery::orphaned_attempts, process::runner::LocalRunner,
     terraform::state::pending_push, testing,
 };
 
 /// Where state that the first job could not store is kept.
-fn rescued(bench: &Bench) -> PathBuf {
+fn pending(bench: &Fixture) -> PathBuf {
     bench.config.state_dir.join(format!("gate.s/errored-{}.1.tfstate", Uuid::from_u128(1)))
 }
 
@@ -20,7 +20,7 @@ fn rescued(bench: &Bench) -> PathBuf {
 async fn a_state_that_terraform_can_only_print_is_kept_and_stored_later() {
     for state_dir_is_usable in [true, false] {
         let server = StateServer::start().await;
-        let mut bench = Bench::with_state(&server).await;
+        let mut bench = Fixture::with_state(&server).await;
         bench.config.templates_dir = bench.dir.path().join("templates");
         let template = bench.config.templates_dir.join("dumps");
         fs::create_dir_all(&template).unwrap();
@@ -32,7 +32,7 @@ async fn a_state_that_terraform_can_only_print_is_kept_and_stored_later() {
         fs::write(template.join("main.tf"), dumps).unwrap();
         server.kept(|kept| kept.refuses_writes = true);
         let state = bench.config.state_backend.of(&bench.config.state_dir, "dumps.s");
-        let order = json!({"template": "dumps", "stack": "s"});
+        let spec = json!({"template": "dumps", "stack": "s"});
         let spoil = async {
             let started = async {
                 bench.said("dumps: Creating...").await;
@@ -43,12 +43,12 @@ async fn a_state_that_terraform_can_only_print_is_kept_and_stored_later() {
                 started.await;
             }
         };
-        tokio::join!(bench.travel(order.clone()), spoil);
-        let log = bench.plane.told(testing::Told::log);
+        tokio::join!(bench.run(spec.clone()), spoil);
+        let log = bench.plane.recorded(testing::Recorded::log);
         assert!(log.contains("Emergency state dump") && !log.contains("lineage"), "{log}");
         let name = format!("{}.1", Uuid::from_u128(1));
         let place = if state_dir_is_usable {
-            state.rescue_place(&name)
+            state.errored_state_path(&name)
         } else {
             bench.config.work_dir.join(name).join("errored.tfstate")
         };
@@ -60,7 +60,7 @@ async fn a_state_that_terraform_can_only_print_is_kept_and_stored_later() {
             fs::remove_file(state.dir()).unwrap();
         }
         server.kept(|kept| kept.refuses_writes = false);
-        bench.travel_as(Uuid::from_u128(7), order).await;
+        bench.run_as(Uuid::from_u128(7), spec).await;
         assert_eq!(bench.end()["plan_summary"], json!({"add": 0, "change": 0, "remove": 0}), "it is known");
         assert!(!place.exists());
     }
@@ -69,38 +69,38 @@ async fn a_state_that_terraform_can_only_print_is_kept_and_stored_later() {
 #[tokio::test]
 async fn state_that_the_backend_refuses_is_kept_named_and_stored_later() {
     let server = StateServer::start().await;
-    let bench = Bench::with_state(&server).await;
+    let bench = Fixture::with_state(&server).await;
     server.kept(|kept| kept.refuses_writes = true);
-    bench.travel(gate(0)).await;
+    bench.run(gate(0)).await;
     assert_eq!(bench.end()["status"], "FAILED");
-    assert!(bench.message().contains(rescued(&bench).to_str().unwrap()), "{}", bench.message());
-    assert!(fs::read_to_string(rescued(&bench)).unwrap().contains("terraform_data"));
+    assert!(bench.message().contains(pending(&bench).to_str().unwrap()), "{}", bench.message());
+    assert!(fs::read_to_string(pending(&bench)).unwrap().contains("terraform_data"));
 
     // Still refused: nothing is planned, the file stays.
-    bench.travel_as(Uuid::from_u128(7), gate(0)).await;
+    bench.run_as(Uuid::from_u128(7), gate(0)).await;
     assert_eq!(bench.end()["error_code"], "STATE_NOT_STORED", "{}", bench.message());
-    assert!(bench.message().contains(&format!("terraform state push {}", rescued(&bench).display())));
-    assert!(rescued(&bench).exists());
+    assert!(bench.message().contains(&format!("terraform state push {}", pending(&bench).display())));
+    assert!(pending(&bench).exists());
 
     // At the next start the server takes it.
     server.kept(|kept| kept.refuses_writes = false);
     assert_eq!(pending_push::keys(&bench.config).into_iter().collect::<Vec<_>>(), ["gate.s"]);
     let state = bench.config.state_backend.of(&bench.config.state_dir, "gate.s");
     pending_push::push(&bench.config, &LocalRunner, &state, &Drain::default()).await;
-    assert!(!rescued(&bench).exists());
+    assert!(!pending(&bench).exists());
     assert!(
         String::from_utf8(server.kept(|kept| kept.state.clone()).unwrap())
             .unwrap()
             .contains("terraform_data")
     );
-    bench.travel_as(Uuid::from_u128(8), gate(0)).await;
+    bench.run_as(Uuid::from_u128(8), gate(0)).await;
     assert_eq!(bench.end()["plan_summary"], json!({"add": 0, "change": 0, "remove": 0}), "it is known");
 }
 
 #[tokio::test]
 async fn state_that_can_be_kept_nowhere_else_stays_in_its_workspace_until_it_is_stored() {
     let server = StateServer::start().await;
-    let bench = Bench::with_state(&server).await;
+    let bench = Fixture::with_state(&server).await;
     server.kept(|kept| kept.refuses_writes = true);
     let state = bench.config.state_backend.of(&bench.config.state_dir, "gate.s");
     let spoil = async {
@@ -109,7 +109,7 @@ async fn state_that_can_be_kept_nowhere_else_stays_in_its_workspace_until_it_is_
         fs::remove_dir_all(state.dir()).unwrap();
         fs::write(state.dir(), "").unwrap();
     };
-    tokio::join!(bench.travel(gate(1)), spoil);
+    tokio::join!(bench.run(gate(1)), spoil);
     assert_eq!(
         (&bench.end()["status"], &bench.end()["error_code"]),
         (&json!("FAILED"), &json!("STATE_NOT_STORED")),
@@ -120,39 +120,39 @@ async fn state_that_can_be_kept_nowhere_else_stays_in_its_workspace_until_it_is_
     assert!(bench.message().contains(errored.to_str().unwrap()), "{}", bench.message());
     assert!(fs::read_to_string(&errored).unwrap().contains("terraform_data"));
 
-    // The next life finds it, and has nowhere to put it either.
-    let settle = async || {
-        for leftover in leftovers(&bench.config) {
-            leftover.settle(&bench.config, &bench.plane.rest()).await;
+    // The next run finds it, and has nowhere to put it either.
+    let finalize = async || {
+        for orphan in orphaned_attempts(&bench.config) {
+            orphan.finalize(&bench.config, &bench.plane.rest()).await;
         }
     };
-    settle().await;
+    finalize().await;
     assert!(errored.exists());
 
     // Room is made: the next run of that state takes it in and stores it, before it plans.
     fs::remove_file(state.dir()).unwrap();
     server.kept(|kept| kept.refuses_writes = false);
-    bench.travel_as(Uuid::from_u128(7), gate(1)).await;
-    assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.plane.told(testing::Told::log));
+    bench.run_as(Uuid::from_u128(7), gate(1)).await;
+    assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.plane.recorded(testing::Recorded::log));
     assert_eq!(bench.end()["plan_summary"], json!({"add": 0, "change": 0, "remove": 0}), "it is known");
-    assert!(!errored.exists() && state.rescued().unwrap().is_empty());
-    settle().await;
-    assert_eq!(leftovers(&bench.config).len(), 0);
+    assert!(!errored.exists() && state.pending().unwrap().is_empty());
+    finalize().await;
+    assert_eq!(orphaned_attempts(&bench.config).len(), 0);
 }
 
 #[tokio::test]
 async fn the_lock_of_a_push_that_was_killed_with_its_agent_is_removed_at_the_next_start() {
     let server = StateServer::start().await;
-    let bench = Bench::with_state(&server).await;
-    bench.travel(gate(0)).await;
+    let bench = Fixture::with_state(&server).await;
+    bench.run(gate(0)).await;
     let state = bench.config.state_backend.of(&bench.config.state_dir, "gate.s");
     fs::create_dir_all(state.dir()).unwrap();
-    fs::write(rescued(&bench), server.kept(|kept| kept.state.clone()).unwrap()).unwrap();
+    fs::write(pending(&bench), server.kept(|kept| kept.state.clone()).unwrap()).unwrap();
     // The agent is killed while its push waits for the server.
     server.kept(|kept| kept.stalls_writes = true);
-    let mut newer: Value = serde_json::from_slice(&fs::read(rescued(&bench)).unwrap()).unwrap();
+    let mut newer: Value = serde_json::from_slice(&fs::read(pending(&bench)).unwrap()).unwrap();
     newer["serial"] = json!(newer["serial"].as_u64().unwrap() + 1);
-    fs::write(rescued(&bench), newer.to_string()).unwrap();
+    fs::write(pending(&bench), newer.to_string()).unwrap();
     let drain = Drain::default();
     tokio::select! {
         () = pending_push::push(&bench.config, &LocalRunner, &state, &drain) => panic!("it cannot end"),
@@ -168,7 +168,7 @@ async fn the_lock_of_a_push_that_was_killed_with_its_agent_is_removed_at_the_nex
     server.kept(|kept| kept.stalls_writes = false);
     assert_eq!(pending_push::keys(&bench.config).len(), 1);
     pending_push::push(&bench.config, &LocalRunner, &state, &Drain::default()).await;
-    assert!(!rescued(&bench).exists());
+    assert!(!pending(&bench).exists());
     assert_eq!(server.kept(|kept| kept.lock.clone()), None);
     let stored: Value = serde_json::from_slice(&server.kept(|kept| kept.state.clone()).unwrap()).unwrap();
     assert_eq!(stored["lineage"], newer["lineage"]);
@@ -180,17 +180,17 @@ async fn the_lock_of_a_push_that_was_killed_with_its_agent_is_removed_at_the_nex
 #[tokio::test]
 async fn rescued_state_of_another_lineage_is_never_pushed_over_the_newer_one() {
     let server = StateServer::start().await;
-    let bench = Bench::with_state(&server).await;
-    bench.travel(gate(0)).await;
+    let bench = Fixture::with_state(&server).await;
+    bench.run(gate(0)).await;
     let before = server.kept(|kept| kept.state.clone()).unwrap();
     let mut foreign: Value = serde_json::from_slice(&before).unwrap();
     (foreign["lineage"], foreign["serial"]) = (json!(Uuid::from_u128(9)), json!(99));
-    fs::write(rescued(&bench), foreign.to_string()).unwrap();
+    fs::write(pending(&bench), foreign.to_string()).unwrap();
     let state = bench.config.state_backend.of(&bench.config.state_dir, "gate.s");
     pending_push::push(&bench.config, &LocalRunner, &state, &Drain::default()).await;
-    bench.travel_as(Uuid::from_u128(7), gate(0)).await;
+    bench.run_as(Uuid::from_u128(7), gate(0)).await;
     assert_eq!(bench.end()["error_code"], "STATE_NOT_STORED");
     assert!(bench.message().contains("unrelated state with lineage"), "{}", bench.message());
-    assert!(rescued(&bench).exists());
+    assert!(pending(&bench).exists());
     assert_eq!(server.kept(|kept| kept.state.clone()).unwrap(), before);
 }

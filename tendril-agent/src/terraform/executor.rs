@@ -12,12 +12,12 @@ use tokio::task::spawn_blocking;
 
 use crate::{
     config::settings::Config,
-    job::spec::{ErrorCode, Failure, Job, Order},
-    logs::writer::{Capture, Findings, LogWriter},
+    job::spec::{ErrorCode, Failure, Job, JobSpec},
+    logs::writer::{Findings, LogWriter, StdoutCapture},
     os::{failpoint::failpoint, file_lock},
     process::{
-        cancellation::Stop,
-        runner::{Command, Exit, Rung, Runner, Sink},
+        cancellation::StopSignal,
+        runner::{Command, Exit, Runner, Sink, TerminationStage},
     },
     redaction::redactor::{Redactor, leaves},
     telemetry,
@@ -28,26 +28,26 @@ use crate::{
         state::{
             backend::State,
             lock::Lock,
-            lock_owner::{Holder, during, who},
+            lock_owner::{LockOwner, during, who},
             lock_query,
-            pending_push::{self, Push, Quote, Stored},
-            state_dump::Alarms,
+            pending_push::{self, Push, StderrTail, Stored},
+            state_dump::StateDumpFilter,
         },
     },
 };
 
-/// Why a run ended before its last station.
+/// Why a run ended before its last stage.
 #[derive(Debug)]
-pub(crate) enum Halt {
+pub(crate) enum StageError {
     /// Something failed.
     Failed(Failure),
-    /// It was told to stop: at this step, after these rungs.
-    Stopped(Step, Rung, Option<i32>),
-    /// The agent ends while the job waits for approval: its next life goes on waiting.
+    /// It was told to stop: at this step, after these stages.
+    Stopped(Step, TerminationStage, Option<i32>),
+    /// The agent ends while the job waits for approval: its next run goes on waiting.
     Waiting,
 }
 
-impl From<Failure> for Halt {
+impl From<Failure> for StageError {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
     }
@@ -61,24 +61,24 @@ pub(crate) struct Log {
 }
 
 /// Where the steps of one attempt are carried out.
-pub(crate) struct Workbench<'a> {
+pub(crate) struct TerraformExecutor<'a> {
     pub(crate) config: &'a Config,
     pub(crate) runner: &'a dyn Runner,
     pub(crate) job: &'a Job,
-    pub(crate) order: &'a Order,
+    pub(crate) spec: &'a JobSpec,
     pub(crate) workspace: &'a Workspace,
     pub(crate) state: &'a State,
     pub(crate) log: &'a Log,
-    pub(crate) stop: &'a Stop,
+    pub(crate) stop: &'a StopSignal,
 }
 
-impl Workbench<'_> {
+impl TerraformExecutor<'_> {
     /// Backend, modules and providers; then state that an earlier run could not store is stored.
-    pub(crate) async fn init(&self) -> Result<(), Halt> {
+    pub(crate) async fn init(&self) -> Result<(), StageError> {
         self.announce(Step::Init).await;
-        let turn = match self.config.terraform.plugin_cache() {
+        let lock = match self.config.terraform.plugin_cache() {
             Some(dir) => tokio::select! {
-                turn = file_lock::of_plugins(dir) => Some(turn.map_err(|error| {
+                lock = file_lock::lock_provider_cache(dir) => Some(lock.map_err(|error| {
                     Failure::internal("the directory for providers cannot be used", &error)
                 })?),
                 () = self.stop.wait() => None,
@@ -86,7 +86,7 @@ impl Workbench<'_> {
             None => None,
         };
         let (exit, findings) = self.carry_out(Step::Init, &self.log.writer, Duration::ZERO).await?;
-        if turn.is_some() {
+        if lock.is_some() {
             let data_dir = self.workspace.data_dir();
             let mark = move || {
                 provider_cache::mark_used(&data_dir);
@@ -96,38 +96,38 @@ impl Workbench<'_> {
             marked
                 .map_err(|error| Failure::internal("the directory for providers cannot be used", &error))?;
         }
-        drop(turn);
-        self.judge(Step::Init, exit, &findings)?;
-        self.store_rescued().await
+        drop(lock);
+        self.check_exit(Step::Init, exit, &findings)?;
+        self.push_pending().await
     }
 
     /// A step that takes the state's lock: plan or apply. A lock that a dead attempt of ours left is removed.
-    pub(crate) async fn locking_step(&self, step: Step) -> Result<Findings, Halt> {
+    pub(crate) async fn locking_step(&self, step: Step) -> Result<Findings, StageError> {
         self.announce(step).await;
-        let mut dead = self.state.dead_holders();
+        let mut dead = self.state.stale_owners();
         loop {
             // What a dead attempt left is not waited for.
-            let patience = if dead.is_empty() { self.config.timing.lock_timeout } else { Duration::ZERO };
-            let (exit, findings) = self.carry_out(step, &self.log.writer, patience).await?;
+            let grace_period = if dead.is_empty() { self.config.timing.lock_timeout } else { Duration::ZERO };
+            let (exit, findings) = self.carry_out(step, &self.log.writer, grace_period).await?;
             let failed = !step.succeeded(exit.code) && self.stop.requested().is_none();
             let error = findings.error.as_deref().filter(|_| failed);
             let Some(lock) = error.and_then(|error| Lock::read(error, self.state.kind())) else {
-                self.judge(step, exit, &findings)?;
+                self.check_exit(step, exit, &findings)?;
                 // We held the lock after the dead: it is not theirs any more.
-                self.state.forget_dead_holders();
+                self.state.clear_stale();
                 return Ok(findings);
             };
-            let lock = lock_query::holder(self.state).await.unwrap_or(lock);
-            if let Some(id) = lock.of_dead(&dead) {
-                self.remark(format!(
+            let lock = lock_query::owner(self.state).await.unwrap_or(lock);
+            if let Some(id) = lock.of_stale(&dead) {
+                self.annotate(format!(
                     "The state is still locked by a dead attempt of this agent (lock {id}): it is unlocked."
                 ))
                 .await;
                 self.unlock(id).await?;
                 metrics::counter!(telemetry::LOCKS_REMOVED).increment(1);
-                self.state.forget_dead_holders();
+                self.state.clear_stale();
             } else if dead.is_empty() {
-                metrics::counter!(telemetry::LOCKS_IN_THE_WAY).increment(1);
+                metrics::counter!(telemetry::LOCK_CONFLICTS).increment(1);
                 let text = lock.explain(self.state, &who(), Timestamp::now());
                 return Err(Failure::new(ErrorCode::StateLocked, text).into());
             }
@@ -136,10 +136,10 @@ impl Workbench<'_> {
     }
 
     /// The outputs that may be shown. Their values never pass through the log.
-    pub(crate) async fn outputs(&self) -> Result<Map<String, Value>, Halt> {
-        let capture = Capture::new(self.log.writer.clone());
+    pub(crate) async fn outputs(&self) -> Result<Map<String, Value>, StageError> {
+        let capture = StdoutCapture::new(self.log.writer.clone());
         let (exit, findings) = self.carry_out(Step::Output, &capture, Duration::ZERO).await?;
-        self.judge(Step::Output, exit, &findings)?;
+        self.check_exit(Step::Output, exit, &findings)?;
         let read = capture.into_kept().and_then(|kept| Ok(read_outputs(&kept)?));
         let (public, sensitive) =
             read.map_err(|error| Failure::internal("the outputs cannot be read", &error))?;
@@ -148,26 +148,26 @@ impl Workbench<'_> {
         Ok(public)
     }
 
-    /// Adds a remark to the job's log.
-    pub(crate) async fn remark(&self, text: impl Into<String>) {
-        self.log.writer.remark(text).await;
+    /// Adds a annotate to the job's log.
+    pub(crate) async fn annotate(&self, text: impl Into<String>) {
+        self.log.writer.annotate(text).await;
     }
 
     /// Nothing is started once the job is told to stop.
-    pub(crate) fn go_on(&self, step: Step) -> Result<(), Halt> {
+    pub(crate) fn go_on(&self, step: Step) -> Result<(), StageError> {
         match self.stop.requested() {
             None => Ok(()),
-            Some(_) => Err(Halt::Stopped(step, Rung::Untouched, None)),
+            Some(_) => Err(StageError::Stopped(step, TerminationStage::Untouched, None)),
         }
     }
 
     async fn announce(&self, step: Step) {
-        self.remark(format!("{} {}", self.config.terraform.name(), step.name())).await;
+        self.annotate(format!("{} {}", self.config.terraform.name(), step.name())).await;
     }
 
-    async fn unlock(&self, id: &str) -> Result<(), Halt> {
+    async fn unlock(&self, id: &str) -> Result<(), StageError> {
         let command = self.config.terraform.unlock(id, self.workspace, &self.config.timing);
-        self.errand(command).await?.map_err(|why| {
+        self.background_task(command).await?.map_err(|why| {
             let key = self.state.key();
             let text = format!(
                 "The state {key} is locked by a dead attempt of this agent, and cannot be unlocked: {why}"
@@ -177,8 +177,8 @@ impl Workbench<'_> {
     }
 
     /// A plan against an older state would make everything again that the newer one knows: nothing is planned before what
-    /// was rescued is stored.
-    async fn store_rescued(&self) -> Result<(), Halt> {
+    /// was pending is stored.
+    async fn push_pending(&self) -> Result<(), StageError> {
         let fault = |error: io::Error| Failure::internal("the state directory cannot be used", &error);
         if let Some((place, why)) =
             pending_push::gather(self.config, self.state, self.workspace).map_err(fault)?
@@ -186,13 +186,13 @@ impl Workbench<'_> {
             return Err(Failure::new(
                 ErrorCode::StateNotStored,
                 format!(
-                    "State of an earlier run is in no backend yet. The only copy is {}, in the agent's work directory, and cannot be moved to the agent's state directory: {why}\nNothing was planned. Mend the state directory; then queue the deployment again.",
+                    "State of an earlier run is in no backend yet. The only copy is {}, in the agent's work directory, and cannot be moved to the agent's state directory: {why}\nNothing was planned. Fix the state directory; then queue the deployment again.",
                     place.display()
                 ),
             )
             .into());
         }
-        for file in self.state.rescued().map_err(fault)? {
+        for file in self.state.pending().map_err(fault)? {
             self.go_on(Step::Plan)?;
             let push = Push {
                 config: self.config,
@@ -208,9 +208,9 @@ impl Workbench<'_> {
                 Stored::Refused(why) => {
                     return Err(self.not_stored(&file, &self.log.redactor.redact(&why)).into());
                 }
-                Stored::Stopped(exit) => return Err(Halt::Stopped(Step::Init, exit.rung, exit.code)),
+                Stored::Stopped(exit) => return Err(StageError::Stopped(Step::Init, exit.stage, exit.code)),
             }
-            self.remark(format!(
+            self.annotate(format!(
                 "State of an earlier run that was kept in {} is stored now.",
                 file.display()
             ))
@@ -232,14 +232,14 @@ impl Workbench<'_> {
     }
 
     /// A command about the state itself; where it fails, what it says.
-    async fn errand(&self, command: io::Result<Command>) -> Result<Result<(), String>, Halt> {
-        let quote = Quote::default();
+    async fn background_task(&self, command: io::Result<Command>) -> Result<Result<(), String>, StageError> {
+        let quote = StderrTail::default();
         let (exit, _) = self.run(command, &quote).await?;
         if exit.code == Some(0) {
             return Ok(Ok(()));
         }
         if self.stop.requested().is_some() {
-            return Err(Halt::Stopped(Step::Init, exit.rung, exit.code));
+            return Err(StageError::Stopped(Step::Init, exit.stage, exit.code));
         }
         Ok(Err(self.log.redactor.redact(&quote.into_text()).into_owned()))
     }
@@ -249,24 +249,25 @@ impl Workbench<'_> {
         &self,
         step: Step,
         sink: &dyn Sink,
-        patience: Duration,
-    ) -> Result<(Exit, Findings), Halt> {
+        grace_period: Duration,
+    ) -> Result<(Exit, Findings), StageError> {
         self.go_on(step)?;
         let _timed = Timed { step, since: Instant::now() };
-        let timing = crate::config::settings::Timing { lock_timeout: patience, ..self.config.timing };
-        let command = self.config.terraform.command(step, self.order.action, self.workspace, &timing);
+        let timing = crate::config::settings::Timing { lock_timeout: grace_period, ..self.config.timing };
+        let command = self.config.terraform.command(step, self.spec.action, self.workspace, &timing);
         let Some(operation) = step.operation() else { return self.run(command, sink).await };
         let disk =
             |error: io::Error| Failure::internal("the agent's work directory cannot be written", &error);
-        let alarms = Alarms::new(sink, self.state, self.workspace);
-        let holder = Holder::new(self.job.id, self.job.attempt, self.state, operation, patience);
-        let left = |ran: &Result<(Exit, Findings), Halt>| {
+        let dumps = StateDumpFilter::new(sink, self.state, self.workspace);
+        let owner = LockOwner::new(self.job.id, self.job.attempt, self.state, operation, grace_period);
+        let left = |ran: &Result<(Exit, Findings), StageError>| {
             let abrupt = |exit: Exit| !step.succeeded(exit.code) && exit.was_abrupt();
-            ran.as_ref().is_ok_and(|(exit, _)| abrupt(*exit)) || alarms.lock_left()
+            ran.as_ref().is_ok_and(|(exit, _)| abrupt(*exit)) || dumps.lock_left()
         };
-        let ran = self.run(command, &alarms);
-        let ran = during(holder, self.workspace.holder_file(), self.state, ran, left).await.map_err(disk)?;
-        alarms.settle().await.map_err(|error| self.state_lost(&error))?;
+        let ran = self.run(command, &dumps);
+        let ran =
+            during(owner, self.workspace.lock_owner_file(), self.state, ran, left).await.map_err(disk)?;
+        dumps.finalize().await.map_err(|error| self.state_lost(&error))?;
         ran
     }
 
@@ -280,7 +281,11 @@ impl Workbench<'_> {
         )
     }
 
-    async fn run(&self, command: io::Result<Command>, sink: &dyn Sink) -> Result<(Exit, Findings), Halt> {
+    async fn run(
+        &self,
+        command: io::Result<Command>,
+        sink: &dyn Sink,
+    ) -> Result<(Exit, Findings), StageError> {
         let name = self.config.terraform.name();
         let ran = match command {
             Ok(command) => {
@@ -294,12 +299,12 @@ impl Workbench<'_> {
         Ok((exit, self.log.writer.findings().await))
     }
 
-    fn judge(&self, step: Step, exit: Exit, findings: &Findings) -> Result<(), Halt> {
+    fn check_exit(&self, step: Step, exit: Exit, findings: &Findings) -> Result<(), StageError> {
         if self.stop.requested().is_some() {
-            if let Some(rung) = exit.rung.name() {
-                metrics::counter!(telemetry::STEPS_STOPPED, "rung" => rung).increment(1);
+            if let Some(stage) = exit.stage.name() {
+                metrics::counter!(telemetry::STEPS_STOPPED, "stage" => stage).increment(1);
             }
-            return Err(Halt::Stopped(step, exit.rung, exit.code));
+            return Err(StageError::Stopped(step, exit.stage, exit.code));
         }
         if step.succeeded(exit.code) {
             return Ok(());
@@ -347,7 +352,7 @@ mod tests;
 
 #[cfg(test)]
 #[path = "errored_state_tests.rs"]
-mod rescued;
+mod pending;
 
 #[cfg(test)]
 #[path = "forced_unlock_tests.rs"]

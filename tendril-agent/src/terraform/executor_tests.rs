@@ -1,4 +1,4 @@
-//! Steps with the installed terraform and a state server over HTTP, and the ladder with a terraform that forks providers.
+//! Steps with the installed terraform and a state server over HTTP, and the escalation with a terraform that forks providers.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use wiremock::{Match, Mock, MockServer, Request, Respond, ResponseTemplate};
 use crate::{
     config::{preflight, settings::Config},
     control_plane::lease::Leases,
-    execute::{approval::Approvals, attempt::Road},
+    execute::{approval::Approvals, attempt::JobContext},
     job::spec::Job,
     process::{orphans, runner::LocalRunner},
     terraform::state::{backend::StateBackend, lock_query},
@@ -48,15 +48,15 @@ pub(super) struct Kept {
     pub(super) hanging: usize,
 }
 
-struct Desk(Arc<Mutex<Kept>>);
+struct Responder(Arc<Mutex<Kept>>);
 
-impl Match for Desk {
+impl Match for Responder {
     fn matches(&self, _: &Request) -> bool {
         true
     }
 }
 
-impl Respond for Desk {
+impl Respond for Responder {
     fn respond(&self, request: &Request) -> ResponseTemplate {
         let mut kept = self.0.lock().unwrap();
         let method = request.method.as_str();
@@ -104,7 +104,10 @@ impl StateServer {
     pub(super) async fn start() -> Self {
         let kept = Arc::new(Mutex::new(Kept::default()));
         let server = MockServer::start().await;
-        Mock::given(Desk(Arc::clone(&kept))).respond_with(Desk(Arc::clone(&kept))).mount(&server).await;
+        Mock::given(Responder(Arc::clone(&kept)))
+            .respond_with(Responder(Arc::clone(&kept)))
+            .mount(&server)
+            .await;
         Self { server, kept }
     }
 
@@ -118,14 +121,14 @@ impl StateServer {
     }
 }
 
-pub(super) struct Bench {
+pub(super) struct Fixture {
     pub(super) dir: tempfile::TempDir,
     pub(super) plane: ControlPlane,
     pub(super) leases: Leases,
     pub(super) config: Config,
 }
 
-impl Bench {
+impl Fixture {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut config = testing::config(dir.path());
@@ -155,27 +158,27 @@ impl Bench {
         fs::read_to_string(self.scratch().join(name)).unwrap_or_default()
     }
 
-    /// An agent's road over this bench.
-    pub(super) fn road(&self) -> Road {
-        Road {
+    /// An agent's context over this bench.
+    pub(super) fn context(&self) -> JobContext {
+        JobContext {
             config: Arc::new(self.config.clone()),
             rest: self.plane.rest(),
             runner: Arc::new(LocalRunner),
             approvals: Approvals::default(),
-            roster: crate::dispatch::registry::Roster::default(),
+            registry: crate::dispatch::registry::Registry::default(),
             secrets: crate::redaction::redactor::Redactor::default(),
             drain: crate::dispatch::drain::Drain::default(),
         }
     }
 
-    pub(super) async fn travel(&self, config: Value) {
-        self.travel_as(Uuid::from_u128(1), config).await;
+    pub(super) async fn run(&self, config: Value) {
+        self.run_as(Uuid::from_u128(1), config).await;
     }
 
-    pub(super) async fn travel_as(&self, id: Uuid, config: Value) {
+    pub(super) async fn run_as(&self, id: Uuid, config: Value) {
         let job = Job { id, attempt: 1, claim_token: Uuid::from_u128(2), config };
         let lease = self.leases.hold(&job);
-        self.road().travel(job, &lease).await;
+        self.context().run(job, &lease).await;
     }
 
     pub(super) fn data_dir(&self) -> PathBuf {
@@ -185,14 +188,18 @@ impl Bench {
     /// Waits until the log holds this.
     pub(super) async fn said(&self, text: &str) {
         let deadline = Instant::now() + Duration::from_secs(30);
-        while !self.plane.told(|told| told.log().contains(text)) {
-            assert!(Instant::now() < deadline, "never said {text}: {}", self.plane.told(testing::Told::log));
+        while !self.plane.recorded(|recorded| recorded.log().contains(text)) {
+            assert!(
+                Instant::now() < deadline,
+                "never said {text}: {}",
+                self.plane.recorded(testing::Recorded::log)
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
     pub(super) fn end(&self) -> Value {
-        self.plane.told(|told| told.end().clone())
+        self.plane.recorded(|recorded| recorded.end().clone())
     }
 
     pub(super) fn message(&self) -> String {
@@ -207,9 +214,9 @@ pub(super) fn gate(seconds: u32) -> Value {
 #[tokio::test]
 async fn state_is_kept_by_the_backend_that_the_agent_is_told() {
     let server = StateServer::start().await;
-    let bench = Bench::with_state(&server).await;
-    bench.travel(gate(0)).await;
-    assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.plane.told(testing::Told::log));
+    let bench = Fixture::with_state(&server).await;
+    bench.run(gate(0)).await;
+    assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.plane.recorded(testing::Recorded::log));
     let state = server.kept(|kept| kept.state.clone()).unwrap();
     assert!(String::from_utf8(state).unwrap().contains("terraform_data"));
     assert_eq!(server.kept(|kept| kept.lock.clone()), None);
@@ -219,11 +226,11 @@ async fn state_is_kept_by_the_backend_that_the_agent_is_told() {
 #[tokio::test]
 async fn a_foreign_lock_is_explained_and_left() {
     let server = StateServer::start().await;
-    let bench = Bench::with_state(&server).await;
+    let bench = Fixture::with_state(&server).await;
     let lock = json!({"ID": "abc-1", "Operation": "OperationTypeApply", "Info": "", "Who": "ann@laptop",
         "Version": "1.9.0", "Created": "2026-01-02T03:04:05.678901234Z", "Path": ""});
     server.kept(|kept| kept.lock = Some(lock.clone()));
-    bench.travel(gate(0)).await;
+    bench.run(gate(0)).await;
     assert_eq!(
         (&bench.end()["status"], &bench.end()["error_code"]),
         (&json!("FAILED"), &json!("STATE_LOCKED"))
@@ -241,23 +248,23 @@ async fn a_foreign_lock_is_explained_and_left() {
 #[tokio::test]
 async fn the_lock_of_an_own_dead_attempt_is_removed() {
     let server = StateServer::start().await;
-    let bench = Bench::with_state(&server).await;
+    let bench = Fixture::with_state(&server).await;
     let kill = async {
         bench.said("(local-exec): started").await;
         orphans::kill(&bench.data_dir());
     };
-    tokio::join!(bench.travel(gate(600)), kill);
+    tokio::join!(bench.run(gate(600)), kill);
     assert!(bench.message().contains("killed by a signal from outside"), "{}", bench.message());
     let lock = server.kept(|kept| kept.lock.clone()).expect("terraform left its lock");
     assert_eq!(lock["Operation"], "OperationTypeApply");
 
-    bench.travel_as(Uuid::from_u128(7), gate(0)).await;
-    assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.plane.told(testing::Told::log));
+    bench.run_as(Uuid::from_u128(7), gate(0)).await;
+    assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.plane.recorded(testing::Recorded::log));
     assert_eq!(server.kept(|kept| kept.lock.clone()), None);
 
     // The same lock again is nobody's that is known to be dead: the note was good for once.
     server.kept(|kept| kept.lock = Some(lock));
-    bench.travel_as(Uuid::from_u128(8), gate(0)).await;
+    bench.run_as(Uuid::from_u128(8), gate(0)).await;
     assert_eq!(bench.end()["error_code"], "STATE_LOCKED");
     assert!(bench.message().contains("this agent's own host"), "{}", bench.message());
 }
@@ -265,7 +272,7 @@ async fn the_lock_of_an_own_dead_attempt_is_removed() {
 #[tokio::test]
 async fn a_lock_that_terraform_left_when_it_was_told_twice_to_end_is_removed() {
     let server = StateServer::start().await;
-    let mut bench = Bench::with_state(&server).await;
+    let mut bench = Fixture::with_state(&server).await;
     bench.config.timing.apply_cancel_grace = Duration::from_secs(2);
     server.kept(|kept| kept.stalls_writes = true);
     let cancel = async {
@@ -276,8 +283,8 @@ async fn a_lock_that_terraform_left_when_it_was_told_twice_to_end_is_removed() {
         }
         bench.leases.cancel(Uuid::from_u128(2));
     };
-    tokio::join!(bench.travel(gate(0)), cancel);
-    // The second rung, with the real program: it leaves at once, with an exit code of its own, and keeps its lock.
+    tokio::join!(bench.run(gate(0)), cancel);
+    // The second stage, with the real program: it leaves at once, with an exit code of its own, and keeps its lock.
     let message = bench.message();
     assert!(
         message.starts_with("Cancelled during apply: it ended after a second interrupt (SIGINT)."),
@@ -288,7 +295,7 @@ async fn a_lock_that_terraform_left_when_it_was_told_twice_to_end_is_removed() {
     assert_eq!(lock["Operation"], "OperationTypeApply");
 
     server.kept(|kept| kept.stalls_writes = false);
-    bench.travel_as(Uuid::from_u128(7), gate(0)).await;
+    bench.run_as(Uuid::from_u128(7), gate(0)).await;
     assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.message());
     assert_eq!(server.kept(|kept| kept.lock.clone()), None);
 }
@@ -296,74 +303,75 @@ async fn a_lock_that_terraform_left_when_it_was_told_twice_to_end_is_removed() {
 #[tokio::test]
 async fn a_step_that_fails_in_good_order_leaves_no_note_behind() {
     let server = StateServer::start().await;
-    let bench = Bench::with_state(&server).await;
-    bench.travel(json!({"template": "broken", "stack": "s"})).await;
+    let bench = Fixture::with_state(&server).await;
+    bench.run(json!({"template": "broken", "stack": "s"})).await;
     assert_eq!(bench.end()["error_code"], "TERRAFORM_FAILED", "{}", bench.message());
     let state = bench.config.state_backend.of(&bench.config.state_dir, "broken.s");
-    assert_eq!((state.dead_holders().len(), server.kept(|kept| kept.lock.clone())), (0, None));
+    assert_eq!((state.stale_owners().len(), server.kept(|kept| kept.lock.clone())), (0, None));
 }
 
 #[tokio::test]
 async fn a_question_about_a_lock_takes_none_or_is_known_to_have_taken_it() {
     let server = StateServer::start().await;
-    let bench = Bench::with_state(&server).await;
+    let bench = Fixture::with_state(&server).await;
     let state = bench.config.state_backend.of(&bench.config.state_dir, "gate.s");
     let holds = || server.kept(|kept| kept.lock.clone());
     // Free; then the answer to the lock is lost: it is given back all the same.
     for lost in [0, 1] {
         server.kept(|kept| kept.loses_answers = lost);
-        assert_eq!(lock_query::holder(&state).await, None);
+        assert_eq!(lock_query::owner(&state).await, None);
         assert_eq!(holds(), None);
     }
     // Somebody holds it: nothing is taken, nothing noted.
     let foreign = json!({"ID": "abc-1", "Operation": "OperationTypeApply", "Who": "ann@laptop"});
     server.kept(|kept| kept.lock = Some(foreign.clone()));
-    state.forget_dead_holders();
-    assert_eq!(lock_query::holder(&state).await.unwrap().id.as_deref(), Some("abc-1"));
-    assert_eq!((holds(), state.dead_holders().len()), (Some(foreign), 0));
+    state.clear_stale();
+    assert_eq!(lock_query::owner(&state).await.unwrap().id.as_deref(), Some("abc-1"));
+    assert_eq!((holds(), state.stale_owners().len()), (Some(foreign), 0));
     // The lock is taken and cannot be given back: the next run knows that it is nobody's.
     server.kept(|kept| (kept.lock, kept.refuses_unlocks) = (None, true));
-    assert_eq!(lock_query::holder(&state).await, None);
+    assert_eq!(lock_query::owner(&state).await, None);
     assert_eq!(holds().unwrap()["Operation"], "OperationTypeInvalid");
     server.kept(|kept| kept.refuses_unlocks = false);
-    bench.travel(gate(0)).await;
+    bench.run(gate(0)).await;
     assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.message());
-    assert_eq!((holds(), state.dead_holders().len()), (None, 0));
+    assert_eq!((holds(), state.stale_owners().len()), (None, 0));
 }
 
 #[tokio::test]
 async fn eight_jobs_on_a_cold_provider_cache_fill_it_once() {
-    let mut bench = Bench::new().await;
+    let mut bench = Fixture::new().await;
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/terraform-with-a-touchy-cache");
     let cache = bench.dir.path().join("plugins");
     bench.config.terraform = preflight::terraform(program.to_str(), None).unwrap().caching(cache.clone());
-    let road = bench.road();
+    let context = bench.context();
     let job = async |number: u128| {
         let (id, claim_token) = (Uuid::from_u128(number), Uuid::from_u128(number + 100));
         let config = json!({"template": "gate", "stack": format!("s{number}"), "variables": {}});
         let job = Job { id, attempt: 1, claim_token, config };
         let lease = bench.leases.hold(&job);
-        road.travel(job, &lease).await;
+        context.run(job, &lease).await;
     };
     futures_util::future::join_all((1..=8).map(job)).await;
-    let ends = bench.plane.told(|told| {
-        told.patches
+    let ends = bench.plane.recorded(|recorded| {
+        recorded
+            .patches
             .iter()
             .filter_map(|patch| patch["status"].as_str().map(str::to_owned))
             .collect::<Vec<_>>()
     });
-    assert_eq!(ends, ["SUCCESS"; 8], "{}", bench.plane.told(testing::Told::log));
+    assert_eq!(ends, ["SUCCESS"; 8], "{}", bench.plane.recorded(testing::Recorded::log));
     assert_eq!(fs::read_to_string(cache.join("downloads")).unwrap(), "downloaded\n");
 }
 
 /// Cancels in mid-apply; answers the message.
-async fn cancelled(bench: &Bench, mode: &str) -> String {
+async fn cancelled(bench: &Fixture, mode: &str) -> String {
     let config = json!({"template": "providers", "stack": "s", "variables": {"mode": mode, "scratch": bench.scratch()}});
     let cancel = async {
         bench.said("ready").await;
         bench.leases.cancel(Uuid::from_u128(2));
     };
-    tokio::join!(bench.travel(config), cancel);
+    tokio::join!(bench.run(config), cancel);
     assert_eq!(bench.end()["status"], "CANCELLED");
     assert_eq!(bench.note("casualties"), "", "no provider may die of SIGTERM");
     for pid in bench.note("pids").lines() {
@@ -375,7 +383,7 @@ async fn cancelled(bench: &Bench, mode: &str) -> String {
 
 #[tokio::test]
 async fn one_interrupt_lets_the_providers_finish_and_the_state_be_saved() {
-    let bench = Bench::with_providers().await;
+    let bench = Fixture::with_providers().await;
     let message = cancelled(&bench, "polite").await;
     assert_eq!(message, "Cancelled during apply: it ended after one interrupt (SIGINT).");
     assert_eq!(
@@ -383,12 +391,12 @@ async fn one_interrupt_lets_the_providers_finish_and_the_state_be_saved() {
         ("changed\nchanged\n", "saved\n")
     );
     assert!(!bench.scratch().join("lock").exists());
-    assert!(!bench.plane.told(testing::Told::log).contains("interrupt 2"));
+    assert!(!bench.plane.recorded(testing::Recorded::log).contains("interrupt 2"));
 }
 
 #[tokio::test]
 async fn a_second_interrupt_comes_after_the_patience_and_is_said() {
-    let mut bench = Bench::with_providers().await;
+    let mut bench = Fixture::with_providers().await;
     bench.config.timing.apply_cancel_grace = Duration::from_millis(300);
     let message = cancelled(&bench, "slow").await;
     assert!(
@@ -402,7 +410,7 @@ async fn a_second_interrupt_comes_after_the_patience_and_is_said() {
 
 #[tokio::test]
 async fn what_is_deaf_is_killed_with_its_whole_group_and_that_is_said() {
-    let mut bench = Bench::with_providers().await;
+    let mut bench = Fixture::with_providers().await;
     bench.config.timing.apply_cancel_grace = Duration::from_millis(200);
     bench.config.timing.kill_grace = Duration::from_millis(200);
     let message = cancelled(&bench, "deaf").await;
@@ -413,5 +421,5 @@ async fn what_is_deaf_is_killed_with_its_whole_group_and_that_is_said() {
         "{message}"
     );
     let state = bench.config.state_backend.of(&bench.config.state_dir, "providers.s");
-    assert_eq!(state.dead_holders().len(), 1, "the lock that it left can be recognised");
+    assert_eq!(state.stale_owners().len(), 1, "the lock that it left can be recognised");
 }

@@ -16,7 +16,7 @@ use crate::{
 
 /// SHA-256 digests, in hexadecimal digits, taken right after the plan was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct PlanSeal {
+pub(crate) struct PlanDigest {
     /// Of the saved plan: what a person approves.
     pub(crate) plan: String,
     /// Of the module it was made from: the template's files as they were copied, the variables, the backend, the lock file.
@@ -28,7 +28,7 @@ pub(crate) struct PlanSeal {
     pub(crate) changes: Option<Changes>,
 }
 
-impl PlanSeal {
+impl PlanDigest {
     /// Of the plan that was just saved. Errors: the disk.
     pub(crate) fn of(workspace: &Workspace, template_dir: &Path) -> io::Result<Self> {
         Ok(Self {
@@ -41,12 +41,12 @@ impl PlanSeal {
 
     /// Keeps it, so that an approval survives a restart of the agent.
     pub(crate) fn save(&self, workspace: &Workspace) -> io::Result<()> {
-        private_file(&workspace.seal_file(), &serde_json::to_vec(self)?)
+        private_file(&workspace.plan_digest_file(), &serde_json::to_vec(self)?)
     }
 
-    /// What an earlier life kept.
+    /// What a previous run kept.
     pub(crate) fn load(workspace: &Workspace) -> io::Result<Self> {
-        Ok(serde_json::from_slice(&fs::read(workspace.seal_file())?)?)
+        Ok(serde_json::from_slice(&fs::read(workspace.plan_digest_file())?)?)
     }
 
     /// Refuses to go on if anything is not as it was.
@@ -128,21 +128,21 @@ mod tests {
         for (file, _) in &files {
             fs::write(file, "as planned").unwrap();
         }
-        PlanSeal::of(&workspace, &template).unwrap().save(&workspace).unwrap();
-        let seal = PlanSeal::load(&workspace).unwrap();
-        assert_eq!(seal.plan.len(), 64);
-        seal.check(&workspace, &template).unwrap();
+        PlanDigest::of(&workspace, &template).unwrap().save(&workspace).unwrap();
+        let digest = PlanDigest::load(&workspace).unwrap();
+        assert_eq!(digest.plan.len(), 64);
+        digest.check(&workspace, &template).unwrap();
         for (file, part) in &files {
             fs::write(file, "otherwise").unwrap();
-            let failure = seal.check(&workspace, &template).unwrap_err();
+            let failure = digest.check(&workspace, &template).unwrap_err();
             assert_eq!(failure.code, ErrorCode::PlanChanged);
             assert!(failure.message.contains(part), "{}", failure.message);
             fs::write(file, "as planned").unwrap();
         }
         fs::write(workspace.module_dir().join("more.tf"), "").unwrap();
-        assert!(seal.check(&workspace, &template).is_err());
+        assert!(digest.check(&workspace, &template).is_err());
         fs::remove_file(workspace.module_dir().join("more.tf")).unwrap();
         fs::remove_file(workspace.plan_file()).unwrap();
-        assert_eq!(seal.check(&workspace, &template).unwrap_err().code, ErrorCode::PlanChanged);
+        assert_eq!(digest.check(&workspace, &template).unwrap_err().code, ErrorCode::PlanChanged);
     }
 }

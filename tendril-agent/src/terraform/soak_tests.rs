@@ -6,7 +6,7 @@ use rustix::process::getpid;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::tests::Bench;
+use super::tests::Fixture;
 use crate::job::spec::Job;
 
 const JOBS: u128 = 200;
@@ -48,12 +48,12 @@ fn descriptors() -> usize {
 
 #[tokio::test]
 async fn two_hundred_jobs_leave_no_process_directory_descriptor_or_credential() {
-    let mut bench = Bench::with_providers().await;
+    let mut bench = Fixture::with_providers().await;
     bench.config.timing.log_flush = std::time::Duration::from_millis(1);
     // Nothing here may wait for minutes, whatever goes wrong.
     bench.config.timing.apply_cancel_grace = std::time::Duration::from_secs(10);
     bench.config.timing.kill_grace = std::time::Duration::from_secs(2);
-    let road = bench.road();
+    let context = bench.context();
     let mut before = 0;
     for number in 0..JOBS {
         let mode = ["quick", "fail", "crash", "leak", "polite"][usize::try_from(number % 5).unwrap()];
@@ -72,11 +72,11 @@ async fn two_hundred_jobs_leave_no_process_directory_descriptor_or_credential() 
                 std::future::pending::<()>().await;
             }
         };
-        let travel = road.travel(job, &lease);
-        tokio::pin!(travel);
+        let run = context.run(job, &lease);
+        tokio::pin!(run);
         tokio::select! {
-            () = &mut travel => {}
-            () = cancel => travel.await,
+            () = &mut run => {}
+            () = cancel => run.await,
         }
         let wanted = match mode {
             "quick" | "leak" => "SUCCESS",

@@ -1,6 +1,6 @@
-//! For tests: a control plane that remembers what it was told, over real HTTP.
+//! For tests: a control plane that remembers what it was recorded, over real HTTP.
 //!
-//! It keeps log rows as the database does (idempotently), and can be told to answer the next requests otherwise. What the
+//! It keeps log rows as the database does (idempotently), and can be recorded to answer the next requests otherwise. What the
 //! real database does with these requests is proved end to end, elsewhere.
 
 use std::{
@@ -29,12 +29,12 @@ use crate::{
 /// See the module.
 pub(crate) struct ControlPlane {
     server: MockServer,
-    told: Arc<Mutex<Told>>,
+    recorded: Arc<Mutex<Recorded>>,
 }
 
-/// What it was told so far.
+/// What it was recorded so far.
 #[derive(Default)]
-pub(crate) struct Told {
+pub(crate) struct Recorded {
     /// `deployment_logs`: text by `seq`.
     pub(crate) logs: BTreeMap<u64, String>,
     /// Bodies of each PATCH on `deployments`.
@@ -51,46 +51,46 @@ pub(crate) struct Told {
     row: Option<Value>,
 }
 
-struct Desk(Arc<Mutex<Told>>);
+struct Responder(Arc<Mutex<Recorded>>);
 
-impl Match for Desk {
+impl Match for Responder {
     fn matches(&self, _: &Request) -> bool {
         true
     }
 }
 
-impl Respond for Desk {
+impl Respond for Responder {
     fn respond(&self, request: &Request) -> ResponseTemplate {
-        let mut told = self.0.lock().unwrap();
+        let mut recorded = self.0.lock().unwrap();
         let path = request.url.path().rsplit('/').next().unwrap_or_default().to_owned();
-        told.requests.push((Instant::now(), path.clone()));
+        recorded.requests.push((Instant::now(), path.clone()));
         let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
         if body["claim_token"].is_string() {
-            told.claim_token = body["claim_token"].clone();
+            recorded.claim_token = body["claim_token"].clone();
         }
-        if let Some(place) = told.answers.iter().position(|(wanted, _)| *wanted == path) {
-            return told.answers.remove(place).unwrap().1;
+        if let Some(place) = recorded.answers.iter().position(|(wanted, _)| *wanted == path) {
+            return recorded.answers.remove(place).unwrap().1;
         }
         match (request.method.as_str(), path.as_str()) {
-            ("POST", "deployment_logs") => told.store(&body),
+            ("POST", "deployment_logs") => recorded.store(&body),
             ("GET", "deployment_logs") => {
-                let last = told.logs.keys().max().map(|seq| json!({"seq": seq}));
+                let last = recorded.logs.keys().max().map(|seq| json!({"seq": seq}));
                 ResponseTemplate::new(200).set_body_json(Value::from_iter(last))
             }
             ("PATCH", "deployments") => {
-                told.patches.push(body);
-                let row = told.row.clone().unwrap_or_else(|| json!({"id": "x"}));
+                recorded.patches.push(body);
+                let row = recorded.row.clone().unwrap_or_else(|| json!({"id": "x"}));
                 ResponseTemplate::new(200).set_body_json(json!([row]))
             }
             ("GET", "deployments") => {
-                ResponseTemplate::new(200).set_body_json(Value::from_iter(told.row.clone()))
+                ResponseTemplate::new(200).set_body_json(Value::from_iter(recorded.row.clone()))
             }
             _ => ResponseTemplate::new(404),
         }
     }
 }
 
-impl Told {
+impl Recorded {
     fn store(&mut self, rows: &Value) -> ResponseTemplate {
         let rows = rows.as_array().unwrap();
         let text = |row: &Value| row["log_chunk"].as_str().unwrap().to_owned();
@@ -122,11 +122,11 @@ pub(crate) fn refusal(status: u16, code: &str) -> ResponseTemplate {
 
 impl ControlPlane {
     pub(crate) async fn start() -> Self {
-        let told = Arc::new(Mutex::new(Told::default()));
+        let recorded = Arc::new(Mutex::new(Recorded::default()));
         let server = MockServer::start().await;
-        let desk = |told: &Arc<Mutex<Told>>| Desk(Arc::clone(told));
-        Mock::given(desk(&told)).respond_with(desk(&told)).mount(&server).await;
-        Self { server, told }
+        let responder = |recorded: &Arc<Mutex<Recorded>>| Responder(Arc::clone(recorded));
+        Mock::given(responder(&recorded)).respond_with(responder(&recorded)).mount(&server).await;
+        Self { server, recorded }
     }
 
     /// A client of it that leaves repetitions to its callers.
@@ -141,23 +141,23 @@ impl ControlPlane {
 
     /// Answers the next request whose path ends so with this.
     pub(crate) fn answer_next(&self, path: &'static str, answer: ResponseTemplate) {
-        self.told.lock().unwrap().answers.push_back((path, answer));
+        self.recorded.lock().unwrap().answers.push_back((path, answer));
     }
 
     /// Refuses chunks that hold this text.
     pub(crate) fn refuse_chunks_with(&self, poison: &'static str) {
-        self.told.lock().unwrap().poison = Some(poison);
+        self.recorded.lock().unwrap().poison = Some(poison);
     }
 
     /// The row of `deployments`.
     pub(crate) fn row(&self, row: Value) {
-        self.told.lock().unwrap().row = Some(row);
+        self.recorded.lock().unwrap().row = Some(row);
     }
 
     /// Waits for the token of a claim.
     pub(crate) async fn claim_token(&self) -> Value {
         loop {
-            let token = self.told(|told| told.claim_token.clone());
+            let token = self.recorded(|recorded| recorded.claim_token.clone());
             if token.is_string() {
                 return token;
             }
@@ -165,9 +165,9 @@ impl ControlPlane {
         }
     }
 
-    /// Looks at what it was told.
-    pub(crate) fn told<T>(&self, look: impl FnOnce(&Told) -> T) -> T {
-        look(&self.told.lock().unwrap())
+    /// Looks at what it was recorded.
+    pub(crate) fn recorded<T>(&self, look: impl FnOnce(&Recorded) -> T) -> T {
+        look(&self.recorded.lock().unwrap())
     }
 }
 
@@ -200,7 +200,7 @@ pub(crate) fn config(dir: &Path) -> Config {
         log_filter: "warn".to_owned(),
         timing: Timing {
             log_flush: std::time::Duration::from_millis(50),
-            start_spread: std::time::Duration::ZERO,
+            startup_jitter: std::time::Duration::ZERO,
             ..Timing::default()
         },
         secrets: crate::redaction::redactor::Redactor::default(),

@@ -11,7 +11,7 @@ const SOME: &[(&str, u64)] = &[
     ("claim.answered", 1),
     ("workspace.claimed", 1),
     ("step.ended", 2),
-    ("holder.kept", 2),
+    ("lock_owner.kept", 2),
     ("approval.kept", 1),
     ("writer.took", 4),
     ("writer.line", 600),

@@ -81,7 +81,7 @@ async fn success_is_said_only_after_the_last_chunk_is_stored() {
     // The run is over as soon as its directory is cleared; its end is written there, and nowhere else yet.
     until("the end is on disk", async || {
         let work = std::path::PathBuf::from(setup.cli.work_dir.clone().expect("a directory"));
-        let ending = work.join(format!("{}.1/ending.json", deployment.id));
+        let ending = work.join(format!("{}.1/result.json", deployment.id));
         if ending.exists() { Ok(()) } else { Err(ending.display().to_string()) }
     })
     .await;

@@ -44,7 +44,7 @@ async fn an_outage_in_mid_apply_holds_up_nothing_and_everything_arrives_in_order
     stack.faults().cut_sockets(Cut::Abrupt);
     agent.says("a heartbeat failed").await;
     let ending = Path::new(setup.cli.work_dir.as_deref().expect("a directory"))
-        .join(format!("{}.1/ending.json", deployment.id));
+        .join(format!("{}.1/result.json", deployment.id));
     until(
         "the run is over while nobody listens",
         async || {

@@ -150,7 +150,7 @@ async fn a_request_that_is_too_large_is_halved_until_it_fits() {
     let outage = stack.faults().on_requests(status(503), logs());
     let deployment = cluster.queue(babble(&world, "seq -f 'line %.0f' 1 20000")).await;
     let ending = Path::new(setup.cli.work_dir.as_deref().expect("a directory"))
-        .join(format!("{}.1/ending.json", deployment.id));
+        .join(format!("{}.1/result.json", deployment.id));
     until("the run is over", async || if ending.exists() { Ok(()) } else { Err(String::new()) }).await;
     // What was in hand when the outage began is a small batch; the next one holds all the rest.
     outage.lift();

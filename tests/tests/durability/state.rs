@@ -105,12 +105,12 @@ async fn a_drain_waits_for_state_that_is_being_stored() {
     let row = bench.cluster.queue(bench.order("")).await.ended().await;
     assert_eq!(row.status, "SUCCESS", "{row:?}");
     bench.stop(agent).await;
-    // What an earlier life could not store, and a backend that takes its time.
+    // What a previous run could not store, and a backend that takes its time.
     let mut newer = bench.stored().await;
     let serial = newer["serial"].as_u64().expect("a serial") + 1;
     newer["serial"] = json!(serial);
     let kept = bench.state_dir().join("errored-earlier.1.tfstate");
-    fs::write(&kept, newer.to_string()).expect("rescued state");
+    fs::write(&kept, newer.to_string()).expect("errored state");
     let slow = bench.world.project.database().await;
     let lock = format!("begin; select 1 from {}.states for update", bench.schema().await);
     slow.batch_execute(&lock).await.expect("a lock");

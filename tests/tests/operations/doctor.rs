@@ -1,4 +1,4 @@
-//! `tendril-agent doctor` names the cause of each seeded fault, and says how to mend it.
+//! `tendril-agent doctor` names the cause of each seeded fault, and says how to fix it.
 
 use std::{fs, io::Write as _, net::TcpListener, path::Path, time::Duration};
 
@@ -78,9 +78,9 @@ async fn each_seeded_fault_is_named_with_its_remedy() {
     fs::write(broken.join("one/template.json"), "{\"variables\": ").expect("its template.json");
     fs::write(&file, "").expect("a file");
     let text = |path: &Path| path.to_str().expect("a path").to_owned();
-    let rescued = dir.join("state/hello.prod");
-    fs::create_dir_all(&rescued).expect("a state directory");
-    fs::write(rescued.join("errored-x.1.tfstate"), "{}").expect("a rescued state");
+    let errored = dir.join("state/hello.prod");
+    fs::create_dir_all(&errored).expect("a state directory");
+    fs::write(errored.join("errored-x.1.tfstate"), "{}").expect("an errored state");
 
     let mut unreachable = good.clone();
     unreachable.cli.supabase_url = Some("http://127.0.0.1:9".to_owned());
@@ -146,7 +146,7 @@ async fn each_seeded_fault_is_named_with_its_remedy() {
         ("a function without its secret", at(&misconfigured), "set TENDRIL_SIGNING_KEY"),
         ("a project that is away, and a key", at("http://127.0.0.1:9"), "egress rules"),
         ("no templates", good.clone().templates(&empty), "holds no template"),
-        ("a broken template.json", good.clone().templates(&broken), "mend the file"),
+        ("a broken template.json", good.clone().templates(&broken), "fix the file"),
         ("no terraform", good.clone().terraform(Path::new("/no/terraform")), "install terraform or tofu"),
         ("a state directory that cannot be", no_state, "give --state-dir a directory"),
         ("a state that waits to be stored", rescue, "start the agent, which stores it"),

@@ -208,7 +208,7 @@ async fn a_key_that_is_taken_away_ends_the_claims_and_not_the_running_job() {
     open_the_gate(&world);
     comes_to_its_report(addr).await;
     assert_eq!(job.row().await.status, "PROCESSING", "the control plane knows nothing of it");
-    assert_eq!(late.row().await.status, "QUEUED", "who is shut out takes no job");
+    assert_eq!(late.row().await.status, "QUEUED", "who is revoked takes no job");
     assert!(agent.output().contains("give the agent the current key"), "{}", agent.output());
     replace(&file, &cluster.key().await);
     ends_well(&job).await;

@@ -27,7 +27,8 @@ async fn a_missing_configuration_is_answered_with_every_problem_at_once() {
     ])
     .await;
     assert_eq!(code, Some(2), "{said}");
-    for part in ["3 things need mending", "SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY", "TENDRIL_AGENT_TOKEN"] {
+    for part in ["3 things must be fixed", "SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY", "TENDRIL_AGENT_TOKEN"]
+    {
         assert!(said.contains(part), "{part}: {said}");
     }
 }

@@ -1,4 +1,4 @@
-//! What is wrong with a `config_snapshot` is said in a sentence that names the field and how to mend it.
+//! What is wrong with a `config_snapshot` is said in a sentence that names the field and how to fix it.
 
 use serde_json::{Value, json};
 use tendril_tests::{Cluster, World};

@@ -99,13 +99,13 @@ struct Answer {
 }
 
 impl Failure {
-    /// Whether somebody has to mend something, so that trying again cannot help by itself.
+    /// Whether somebody has to fix something, so that trying again cannot help by itself.
     pub(crate) fn is_refusal(&self) -> bool {
         !matches!(self, Self::Limited { .. } | Self::Unavailable { .. } | Self::Unreachable(_))
     }
 
     /// How long the server wants us to wait.
-    pub(super) fn wish(&self) -> Option<Duration> {
+    pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Limited { wait } | Self::Unavailable { wait, .. } => *wait,
             _ => None,

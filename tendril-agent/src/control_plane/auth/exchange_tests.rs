@@ -83,7 +83,7 @@ async fn a_server_that_names_a_time_is_waited_for_and_one_that_is_away_is_not_re
     for status in [429, 503, 500] {
         let answer = ResponseTemplate::new(status).insert_header("retry-after", "37");
         let failure = asked(answer).await.0.err().unwrap();
-        assert_eq!(failure.wish(), Some(Duration::from_secs(37)), "{status}");
+        assert_eq!(failure.retry_after(), Some(Duration::from_secs(37)), "{status}");
     }
     let exchange = Exchange::new("http://127.0.0.1:9", &SecretString::from("sb_publishable_x"));
     let failure = exchange.ask(&key()).await.err().unwrap();

@@ -116,7 +116,7 @@ impl Holding {
 
     /// An exchange did not work.
     pub(super) fn failed(&mut self, failure: Failure, now: Instant) {
-        self.next = Some(now + self.backoff.next(failure.wish()));
+        self.next = Some(now + self.backoff.next(failure.retry_after()));
         self.failure = Some(failure);
     }
 
@@ -230,7 +230,7 @@ mod tests {
         assert_eq!(holding.step(now + LEAST_GAP), Step::Exchange);
         holding.failed(Failure::Limited { wait: Some(Duration::from_secs(60)) }, now + LEAST_GAP);
         holding.refused(&token("a"), now + LEAST_GAP);
-        assert!(!holding.is_due(now + Duration::from_secs(60)), "the server's wish counts");
+        assert!(!holding.is_due(now + Duration::from_secs(60)), "the server's retry_after counts");
         let mut given = Holding::default();
         given.given(token("jwt"), None);
         given.refused(&token("jwt"), now);

@@ -54,7 +54,7 @@ struct Inner {
     exchange: Exchange,
     state: Mutex<State>,
     /// Whoever holds it makes the one exchange that all wait for.
-    turn: tokio::sync::Mutex<()>,
+    exchanging: tokio::sync::Mutex<()>,
     /// What no log may show: learns every secret that is read or exchanged.
     hidden: Redactor,
     /// Is told how it stands.
@@ -81,9 +81,10 @@ impl Session {
         hidden: Redactor,
         health: Health,
     ) -> Self {
-        let (state, turn) = (Mutex::default(), tokio::sync::Mutex::default());
-        let session =
-            Self { inner: Arc::new(Inner { credential, cluster_id, exchange, state, turn, hidden, health }) };
+        let (state, exchanging) = (Mutex::default(), tokio::sync::Mutex::default());
+        let session = Self {
+            inner: Arc::new(Inner { credential, cluster_id, exchange, state, exchanging, hidden, health }),
+        };
         // No job may run before its log knows the secret; what is wrong with it is said when it is used.
         let _read = session.inner.look(Instant::now());
         session
@@ -137,7 +138,7 @@ impl Session {
     }
 }
 
-/// Whether a failure to get a token is one that somebody has to mend.
+/// Whether a failure to get a token is one that somebody has to fix.
 pub(crate) fn is_refusal(error: &Error) -> bool {
     failure(error).is_some_and(Failure::is_refusal)
 }
@@ -172,7 +173,7 @@ impl Inner {
     fn read(&self, now: Instant) -> Result<Held, String> {
         let text = self.credential.read()?;
         let held = self.credential.held_in(&text);
-        // It is hidden even if it is of no use: somebody may mend it.
+        // It is hidden even if it is of no use: somebody may fix it.
         if let Ok(Held::Token(_, claims)) = &held {
             self.hidden.hide_until(text.expose_secret(), end_of(claims, now) + HIDDEN_AFTER);
         } else {
@@ -192,11 +193,11 @@ impl Inner {
 
     /// Exchanges the key if that is due; one at a time, whoever asks.
     async fn exchange(&self) {
-        let _turn = self.turn.lock().await;
+        let _exchanging = self.exchanging.lock().await;
         let asked = Instant::now();
         let key = {
             let state = self.state();
-            // Whoever had the turn before may have done it.
+            // Whoever had the exchanging before may have done it.
             state.key.clone().filter(|_| state.holding.is_due(asked))
         };
         let Some(key) = key else { return };

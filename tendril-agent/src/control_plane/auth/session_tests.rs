@@ -42,18 +42,18 @@ async fn function(life: u64) -> (MockServer, Arc<AtomicUsize>) {
     (server, asked)
 }
 
-struct Desk {
+struct Fixture {
     session: Session,
     hidden: Redactor,
     health: Health,
 }
 
-fn desk(credential: Credential, project: &str) -> Desk {
+fn fixture(credential: Credential, project: &str) -> Fixture {
     let (hidden, health) = (Redactor::default(), Health::default());
     let exchange = Exchange::new(project, &SecretString::from("sb_publishable_x"));
     let session = Session::new(credential, CLUSTER, exchange, hidden.clone(), health.clone());
     health.heard();
-    Desk { session, hidden, health }
+    Fixture { session, hidden, health }
 }
 
 /// A token file that is replaced as an orchestrator does it.
@@ -84,7 +84,7 @@ impl TokenFile {
 #[tokio::test]
 async fn the_library_gets_the_new_token_once_the_file_is_replaced() {
     let file = TokenFile::new(&jwt(CLUSTER, 1));
-    let Desk { session, hidden, health } = desk(file.credential(), "http://127.0.0.1:9");
+    let Fixture { session, hidden, health } = fixture(file.credential(), "http://127.0.0.1:9");
     let one = session.token().await.unwrap();
     assert_eq!(session.token().await.unwrap(), one);
     file.put(&jwt(CLUSTER, 234));
@@ -117,7 +117,7 @@ async fn the_library_gets_the_new_token_once_the_file_is_replaced() {
 #[tokio::test]
 async fn who_asks_at_once_shares_one_exchange_and_later_ones_need_none() {
     let (server, asked) = function(900).await;
-    let Desk { session, hidden, .. } = desk(Credential::Inline(key('a').into()), &server.uri());
+    let Fixture { session, hidden, .. } = fixture(Credential::Inline(key('a').into()), &server.uri());
     assert!(session.can_refresh(), "a key gives another token at any time");
     let tokens = futures_util::future::join_all((0..20).map(|_| session.token())).await;
     let first = tokens[0].as_ref().unwrap();
@@ -134,7 +134,7 @@ async fn who_asks_at_once_shares_one_exchange_and_later_ones_need_none() {
 async fn a_new_key_is_exchanged_and_a_wrong_one_leaves_the_token_and_says_so() {
     let (server, asked) = function(900).await;
     let file = TokenFile::new(&key('a'));
-    let Desk { session, health, .. } = desk(file.credential(), &server.uri());
+    let Fixture { session, health, .. } = fixture(file.credential(), &server.uri());
     let old = session.token().await.unwrap();
     file.put(&format!("{}\n", key('z')));
     assert_eq!(session.token().await.unwrap(), old);
@@ -153,7 +153,7 @@ async fn a_new_key_is_exchanged_and_a_wrong_one_leaves_the_token_and_says_so() {
 #[tokio::test]
 async fn without_any_token_a_failure_is_said_to_all_and_not_repeated_for_each() {
     let (server, asked) = function(900).await;
-    let Desk { session, .. } = desk(Credential::Inline(key('z').into()), &server.uri());
+    let Fixture { session, .. } = fixture(Credential::Inline(key('z').into()), &server.uri());
     let errors = futures_util::future::join_all((0..20).map(|_| session.token())).await;
     for error in errors {
         let error = error.unwrap_err();
@@ -166,7 +166,7 @@ async fn without_any_token_a_failure_is_said_to_all_and_not_repeated_for_each() 
 #[tokio::test]
 async fn a_token_is_renewed_before_its_end_and_whoever_has_to_know_is_told() {
     let (server, asked) = function(2).await;
-    let Desk { session, .. } = desk(Credential::Inline(key('a').into()), &server.uri());
+    let Fixture { session, .. } = fixture(Credential::Inline(key('a').into()), &server.uri());
     let mut seen = vec![session.token().await.unwrap()];
     let (told, mut news) = tokio::sync::mpsc::unbounded_channel();
     let keeper = tokio::spawn(session.clone().keep(move || told.send(()).unwrap()));
@@ -189,7 +189,7 @@ async fn what_an_error_page_repeats_of_the_key_is_hidden() {
         .respond_with(ResponseTemplate::new(502).set_body_string(page))
         .mount(&server)
         .await;
-    let Desk { session, .. } = desk(Credential::Inline(key('a').into()), &server.uri());
+    let Fixture { session, .. } = fixture(Credential::Inline(key('a').into()), &server.uri());
     let error = session.token().await.unwrap_err().to_string();
     assert!(error.contains("502") && error.contains(MASK) && !error.contains("aaa"), "{error}");
 }

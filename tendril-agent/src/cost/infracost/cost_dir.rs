@@ -19,7 +19,7 @@ use std::{
 
 use super::{Line, quiet};
 use crate::{
-    os::file_lock::{self, Turn},
+    os::file_lock::{self, FileLock},
     template::workspace::{Workspace, private_dir, private_file},
 };
 
@@ -28,14 +28,14 @@ const PRICES: &str = "pricing.gob";
 
 /// See the module.
 #[derive(Clone, Debug)]
-pub(crate) struct Desk {
+pub(crate) struct CostDir {
     own: PathBuf,
     /// Marks the processes of the attempt, so that none outlives it.
     data: PathBuf,
     shared: PathBuf,
 }
 
-impl Desk {
+impl CostDir {
     /// Of one attempt.
     pub(crate) fn new(workspace: &Workspace, work_dir: &Path) -> Self {
         Self { own: workspace.cost_dir(), data: workspace.data_dir(), shared: work_dir.join("infracost") }
@@ -58,11 +58,11 @@ impl Desk {
         Ok(())
     }
 
-    /// Waits for the turn, where two estimates at a time would disturb each other. May be dropped while it waits.
-    pub(crate) async fn turn(&self, line: Line) -> io::Result<Option<Turn>> {
+    /// Waits for the lock, where two estimates at a time would disturb each other. May be dropped while it waits.
+    pub(crate) async fn lock(&self, line: Line) -> io::Result<Option<FileLock>> {
         match line {
             Line::Zero => Ok(None),
-            Line::Two => file_lock::of_plugins(&self.shared).await.map(Some),
+            Line::Two => file_lock::lock_provider_cache(&self.shared).await.map(Some),
         }
     }
 
@@ -81,7 +81,7 @@ impl Desk {
     }
 
     /// Adds what the program is told through its environment.
-    pub(super) fn settle(&self, line: Line, env: &mut BTreeMap<OsString, OsString>) {
+    pub(super) fn finalize(&self, line: Line, env: &mut BTreeMap<OsString, OsString>) {
         let home = self.own.join("home");
         env.extend(quiet());
         env.extend([

@@ -1,4 +1,4 @@
-//! Which program is found, and what each line is told.
+//! Which program is found, and what each line is recorded.
 
 use std::{ffi::OsStr, fs, os::unix::fs::PermissionsExt as _};
 
@@ -60,14 +60,14 @@ fn a_named_program_that_is_not_there_or_does_not_run_is_a_problem() {
     assert!(matches!(Found::look(Some("off")), Ok(Found::Off)));
 }
 
-fn command(line: Line, key: Option<&str>) -> Result<(runner::Command, Desk), String> {
+fn command(line: Line, key: Option<&str>) -> Result<(runner::Command, CostDir), String> {
     let program = Program { path: "/bin/infracost".into(), version: "0.0.0".to_owned(), line };
     let workspace = Workspace::at(PathBuf::from("/srv/job.1"));
-    let desk = Desk::new(&workspace, Path::new("/srv"));
-    let patience = runner::Patience { graceful: VERSION_LIMIT, forced: VERSION_LIMIT };
+    let cost_dir = CostDir::new(&workspace, Path::new("/srv"));
+    let grace_period = runner::GracePeriod { graceful: VERSION_LIMIT, forced: VERSION_LIMIT };
     let key = Key::from_values(key, None).unwrap();
     let infracost = Infracost { found: Found::Program(program.clone()), key };
-    Ok((infracost.command(&program, workspace.module_dir(), &desk, patience)?, desk))
+    Ok((infracost.command(&program, workspace.module_dir(), &cost_dir, grace_period)?, cost_dir))
 }
 
 #[test]
@@ -145,23 +145,23 @@ fn a_key_file_that_is_wanted_and_cannot_be_read_is_a_problem() {
 #[tokio::test]
 async fn prices_that_were_found_are_there_for_the_next_attempt_and_the_rest_is_gone() {
     let work = tempfile::tempdir().unwrap();
-    let desks = ["a.1", "b.1"].map(|name| {
+    let cost_dirs = ["a.1", "b.1"].map(|name| {
         let workspace = Workspace::at(work.path().join(name));
-        Desk::new(&workspace, work.path())
+        CostDir::new(&workspace, work.path())
     });
-    desks[0].lay_out().unwrap();
+    cost_dirs[0].lay_out().unwrap();
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode(&desks[0].estimate()), 0o600);
-    assert_eq!(mode(desks[0].estimate().parent().unwrap()), 0o700);
-    fs::write(desks[0].estimate().with_file_name("pricing.gob"), "prices").unwrap();
-    desks[0].keep_prices();
-    desks[0].clear().unwrap();
-    assert!(!desks[0].estimate().parent().unwrap().exists());
-    desks[0].clear().unwrap();
-    desks[1].lay_out().unwrap();
-    assert_eq!(fs::read_to_string(desks[1].estimate().with_file_name("pricing.gob")).unwrap(), "prices");
-    let _turn = desks[1].turn(Line::Two).await.unwrap();
-    let second = tokio::time::timeout(Duration::from_millis(100), desks[0].turn(Line::Two)).await;
+    assert_eq!(mode(&cost_dirs[0].estimate()), 0o600);
+    assert_eq!(mode(cost_dirs[0].estimate().parent().unwrap()), 0o700);
+    fs::write(cost_dirs[0].estimate().with_file_name("pricing.gob"), "prices").unwrap();
+    cost_dirs[0].keep_prices();
+    cost_dirs[0].clear().unwrap();
+    assert!(!cost_dirs[0].estimate().parent().unwrap().exists());
+    cost_dirs[0].clear().unwrap();
+    cost_dirs[1].lay_out().unwrap();
+    assert_eq!(fs::read_to_string(cost_dirs[1].estimate().with_file_name("pricing.gob")).unwrap(), "prices");
+    let _lock = cost_dirs[1].lock(Line::Two).await.unwrap();
+    let second = tokio::time::timeout(Duration::from_millis(100), cost_dirs[0].lock(Line::Two)).await;
     assert!(second.is_err(), "one estimate of 2.x at a time");
-    assert!(desks[0].turn(Line::Zero).await.unwrap().is_none(), "0.10 needs no turn");
+    assert!(cost_dirs[0].lock(Line::Zero).await.unwrap().is_none(), "0.10 needs no lock");
 }

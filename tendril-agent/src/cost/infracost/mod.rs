@@ -21,7 +21,7 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process_group};
 use secrecy::ExposeSecret;
 
-use self::{cost_dir::Desk, key::Key};
+use self::{cost_dir::CostDir, key::Key};
 use crate::{config::preflight, process::runner, terraform::environment};
 
 pub(crate) mod cost_dir;
@@ -134,7 +134,7 @@ pub enum Found {
     Off,
     /// There is none on this machine.
     Missing,
-    /// There is one that cannot be used; the sentence says why, and how to mend it.
+    /// There is one that cannot be used; the sentence says why, and how to fix it.
     Unusable(String),
     /// One that can be used.
     Program(Program),
@@ -214,7 +214,7 @@ impl Infracost {
         &self.found
     }
 
-    /// What is wrong and how to mend it, if something is. That there is none, or that it is off, is not wrong.
+    /// What is wrong and how to fix it, if something is. That there is none, or that it is off, is not wrong.
     pub(crate) fn complaint(&self) -> Option<String> {
         match &self.found {
             Found::Off | Found::Missing => None,
@@ -239,17 +239,17 @@ impl Infracost {
         &self,
         program: &Program,
         module: PathBuf,
-        desk: &Desk,
-        patience: runner::Patience,
+        cost_dir: &CostDir,
+        grace_period: runner::GracePeriod,
     ) -> Result<runner::Command, String> {
         let mut env = self.access(program)?;
-        desk.settle(program.line, &mut env);
+        cost_dir.finalize(program.line, &mut env);
         Ok(runner::Command {
             program: program.path.clone(),
-            args: arguments(program.line, &desk.estimate()),
+            args: arguments(program.line, &cost_dir.estimate()),
             dir: module,
             env,
-            patience,
+            grace_period,
         })
     }
 

@@ -1,6 +1,6 @@
 //! The log of one attempt, on disk: lines are appended as soon as they are read, and cut into chunks that are appended too.
 //!
-//! It is a row of files (`shelf`), each of which is text, one record per line, so that a crash can only tear the last one:
+//! It is a row of files (`store`), each of which is text, one record per line, so that a crash can only tear the last one:
 //!
 //! ```text
 //! t1732379999123        (when the lines that follow were read, in milliseconds since 1970)
@@ -8,7 +8,7 @@
 //! co                    (a chunk: all lines of stdout since its last cut)
 //! ```
 //!
-//! A cut is on disk before its chunk is uploaded, and chunks are numbered by their order. A later life of the agent
+//! A cut is on disk before its chunk is uploaded, and chunks are numbered by their order. A later run of the agent
 //! therefore cuts the rest differently but never an uploaded chunk, and `seq` stays 1..N without gap or double. What was
 //! uploaded is removed file by file; what waits for the upload never takes more room than the limit.
 
@@ -24,7 +24,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use self::segments::{Segment, Shelf};
+use self::segments::{Segment, SegmentStore};
 use crate::{logs::lines::char_boundary, os::failpoint::failpoint};
 
 mod reader;
@@ -110,7 +110,7 @@ impl SpoolRules {
 /// The writing end.
 #[derive(Debug)]
 pub(crate) struct LogSpool {
-    shelf: Arc<Shelf>,
+    store: Arc<SegmentStore>,
     /// The segment that grows.
     file: File,
     /// What is in the file, up to its last whole record.
@@ -145,14 +145,14 @@ struct OpenChunk {
 impl LogSpool {
     /// A new spool, and its reader.
     pub(crate) fn create(dir: &Path, rules: SpoolRules) -> io::Result<(Self, SpoolReader)> {
-        Self::over(Arc::new(Shelf::create(dir, rules.limit)?), Segment::default(), rules)
+        Self::over(Arc::new(SegmentStore::create(dir, rules.limit)?), Segment::default(), rules)
     }
 
-    /// The spool of an earlier life: a torn last record is dropped, what was not cut is cut now, and it can be added to.
+    /// The spool of a previous run: a torn last record is dropped, what was not cut is cut now, and it can be added to.
     pub(crate) fn resume(dir: &Path, rules: SpoolRules) -> io::Result<(Self, SpoolReader)> {
-        let shelf = Arc::new(Shelf::open(dir, rules.limit)?);
-        let (bytes, open) = SpoolReader::at(Arc::clone(&shelf), shelf.last())?.end()?;
-        let (mut spool, reader) = Self::over(shelf, Segment { bytes, ..Segment::default() }, rules)?;
+        let store = Arc::new(SegmentStore::open(dir, rules.limit)?);
+        let (bytes, open) = SpoolReader::at(Arc::clone(&store), store.last())?.end()?;
+        let (mut spool, reader) = Self::over(store, Segment { bytes, ..Segment::default() }, rules)?;
         let now = Instant::now();
         for (stream, bytes) in STREAMS.into_iter().zip(open) {
             if bytes > 0 {
@@ -164,14 +164,18 @@ impl LogSpool {
         Ok((spool, reader))
     }
 
-    fn over(shelf: Arc<Shelf>, written: Segment, rules: SpoolRules) -> io::Result<(Self, SpoolReader)> {
+    fn over(
+        store: Arc<SegmentStore>,
+        written: Segment,
+        rules: SpoolRules,
+    ) -> io::Result<(Self, SpoolReader)> {
         let (progress, receiver) = watch::channel(Progress::default());
-        let mut file = shelf.append_to(shelf.last())?;
+        let mut file = store.append_to(store.last())?;
         file.set_len(written.bytes)?;
         file.seek(SeekFrom::End(0))?;
-        let reader = SpoolReader::new(Arc::clone(&shelf), receiver);
+        let reader = SpoolReader::new(Arc::clone(&store), receiver);
         let spool = Self {
-            shelf,
+            store,
             file,
             written,
             buffer: Vec::new(),
@@ -287,7 +291,7 @@ impl LogSpool {
         if self.buffer.is_empty() {
             return;
         }
-        let is_full = self.written.bytes + self.buffer.len() as u64 >= self.shelf.segment_size();
+        let is_full = self.written.bytes + self.buffer.len() as u64 >= self.store.segment_size();
         if is_full {
             // A segment holds whole chunks, so that it can go without its neighbours.
             self.cut_all(Instant::now());
@@ -313,10 +317,10 @@ impl LogSpool {
     /// Goes on in the next segment. Where the disk refuses one, this segment becomes larger.
     fn turn_over(&mut self) {
         failpoint!("spool.sealed");
-        match self.shelf.begin_next(self.written) {
+        match self.store.begin_next(self.written) {
             Ok(next) => {
                 self.unsynced.push(std::mem::replace(&mut self.file, next));
-                self.unsynced.extend(self.shelf.directory());
+                self.unsynced.extend(self.store.directory());
                 self.written = Segment::default();
                 self.stamp = None;
             }

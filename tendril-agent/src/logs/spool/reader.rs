@@ -12,13 +12,13 @@ use tokio::sync::watch;
 
 use super::{
     CHUNK_LIMIT, Chunk, Progress, Stream,
-    segments::{After, Shelf},
+    segments::{After, SegmentStore},
 };
 
 /// Gives the chunks in order.
 #[derive(Debug)]
 pub(crate) struct SpoolReader {
-    shelf: Arc<Shelf>,
+    store: Arc<SegmentStore>,
     progress: watch::Receiver<Progress>,
     /// Where it is.
     segment: u64,
@@ -48,17 +48,17 @@ struct Collected {
 
 impl SpoolReader {
     /// From where the numbers begin.
-    pub(super) fn new(shelf: Arc<Shelf>, progress: watch::Receiver<Progress>) -> Self {
-        let base = shelf.base();
+    pub(super) fn new(store: Arc<SegmentStore>, progress: watch::Receiver<Progress>) -> Self {
+        let checkpoint = store.checkpoint();
         Self {
-            shelf,
+            store,
             progress,
-            segment: base.segment - 1,
+            segment: checkpoint.segment - 1,
             file: None,
             offset: 0,
             open: Default::default(),
             time: Timestamp::default(),
-            seq: base.seq,
+            seq: checkpoint.seq,
             at_end: false,
             heard: 0,
             passed: VecDeque::new(),
@@ -69,7 +69,7 @@ impl SpoolReader {
     #[cfg(test)]
     pub(crate) fn open(dir: &std::path::Path) -> io::Result<Self> {
         let (_, progress) = watch::channel(Progress { cut: 0, finished: true });
-        Ok(Self::new(Arc::new(Shelf::open(dir, u64::MAX)?), progress))
+        Ok(Self::new(Arc::new(SegmentStore::open(dir, u64::MAX)?), progress))
     }
 
     /// Waits until there is more to read. Answers whether nothing will follow what is there.
@@ -95,11 +95,11 @@ impl SpoolReader {
         while self.seq < stored {
             if self.next_chunk()?.is_none() {
                 self.seq = stored;
-                self.shelf.numbered();
+                self.store.numbered();
                 return Ok(false);
             }
         }
-        self.shelf.numbered();
+        self.store.numbered();
         Ok(true)
     }
 
@@ -109,7 +109,7 @@ impl SpoolReader {
         while self.passed.front().is_some_and(|(_, seq)| *seq <= stored) {
             done = self.passed.pop_front();
         }
-        done.map_or(Ok(()), |(segment, seq)| self.shelf.forget(segment, seq))
+        done.map_or(Ok(()), |(segment, seq)| self.store.forget(segment, seq))
     }
 
     /// The next chunk whose cut is in the file.
@@ -124,14 +124,14 @@ impl SpoolReader {
             if let Some(chunk) = self.next_here()? {
                 return Ok(Some(chunk));
             }
-            if !self.shelf.is_full(self.segment) {
+            if !self.store.is_full(self.segment) {
                 return Ok(None);
             }
             // Something may have been written after the first look and before it was full.
             if let Some(chunk) = self.next_here()? {
                 return Ok(Some(chunk));
             }
-            match self.shelf.advance(self.segment) {
+            match self.store.advance(self.segment) {
                 After::Growing => return Ok(None),
                 After::Segment(next) => self.turn_to(next)?,
                 After::Gap(gap, next) => {
@@ -179,14 +179,14 @@ impl SpoolReader {
         if self.file.is_some() {
             self.passed.push_back((self.segment, self.seq));
         }
-        self.file = Some(reader(self.shelf.read(next)?));
+        self.file = Some(reader(self.store.read(next)?));
         (self.segment, self.offset, self.open) = (next, 0, Default::default());
         Ok(())
     }
 
     /// Stands where segments were dropped.
     fn marker(&self, lines: u64) -> Chunk {
-        let limit = match self.shelf.limit() {
+        let limit = match self.store.limit() {
             bytes @ ..1_048_576 => format!("{} KiB", bytes / 1024),
             bytes => format!("{} MiB", bytes / 1_048_576),
         };
@@ -196,7 +196,7 @@ impl SpoolReader {
         Chunk { seq: self.seq, stream: Stream::Agent, text, ts: Timestamp::now() }
     }
 
-    /// What a later life must know of a segment that was not sealed: where its last whole record ends, and how many bytes
+    /// What a later run must know of a segment that was not digest: where its last whole record ends, and how many bytes
     /// of each stream have no cut.
     pub(super) fn end(&mut self) -> io::Result<(u64, [usize; 3])> {
         while self.next_here()?.is_some() {}
@@ -204,12 +204,12 @@ impl SpoolReader {
     }
 
     /// Begins in this segment, whatever came before.
-    pub(super) fn at(shelf: Arc<Shelf>, segment: u64) -> io::Result<Self> {
+    pub(super) fn at(store: Arc<SegmentStore>, segment: u64) -> io::Result<Self> {
         let (_, progress) = watch::channel(Progress::default());
-        let file = Some(reader(shelf.read(segment)?));
+        let file = Some(reader(store.read(segment)?));
         let (open, passed, time) = (Default::default(), VecDeque::new(), Timestamp::default());
         let (at_end, heard) = (false, 0);
-        Ok(Self { shelf, progress, segment, file, offset: 0, open, time, seq: 0, at_end, heard, passed })
+        Ok(Self { store, progress, segment, file, offset: 0, open, time, seq: 0, at_end, heard, passed })
     }
 }
 

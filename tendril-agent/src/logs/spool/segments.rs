@@ -4,7 +4,7 @@
 //! log/
 //!     1 2 3 …       segments: whole chunks each; the last one grows
 //!     7.gap-450     segment 7 was dropped, and had 450 lines; empty
-//!     base-1-0      where the numbers begin: the first segment that is still needed, and the last number before it; empty
+//!     checkpoint-1-0      where the numbers begin: the first segment that is still needed, and the last number before it; empty
 //! ```
 //!
 //! What has to be known of a segment that is gone stands in names: a full disk can give nothing away before a block is
@@ -29,21 +29,21 @@ const LARGEST: u64 = 8 * 1024 * 1024;
 
 /// The segments. The writer and the reader share it.
 #[derive(Debug)]
-pub(super) struct Shelf {
+pub(super) struct SegmentStore {
     dir: PathBuf,
     /// Most that may lie on disk, in bytes, give or take a segment.
     limit: u64,
-    books: Mutex<Books>,
+    index: Mutex<SegmentIndex>,
 }
 
 #[derive(Debug, Default)]
-struct Books {
+struct SegmentIndex {
     /// By number; the last one grows.
     segments: BTreeMap<u64, Segment>,
     /// Where the reader is.
     reading: u64,
-    base: Base,
-    /// Some chunks of an earlier life have their numbers, and it is not known yet which: nothing may be dropped.
+    checkpoint: Checkpoint,
+    /// Some chunks of a previous run have their numbers, and it is not known yet which: nothing may be dropped.
     unnumbered: bool,
 }
 
@@ -57,14 +57,14 @@ pub(super) struct Segment {
 
 /// Where the numbers of chunks begin.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Base {
+pub(super) struct Checkpoint {
     /// The first segment that is needed.
     pub(super) segment: u64,
     /// Number of the last chunk before it.
     pub(super) seq: u64,
 }
 
-impl Default for Base {
+impl Default for Checkpoint {
     fn default() -> Self {
         Self { segment: 1, seq: 0 }
     }
@@ -81,46 +81,46 @@ pub(super) enum After {
     Gap(Segment, u64),
 }
 
-impl Shelf {
+impl SegmentStore {
     /// An empty one; whatever was in the directory is removed.
     pub(super) fn create(dir: &Path, limit: u64) -> io::Result<Self> {
         match fs::remove_dir_all(dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => fs::DirBuilder::new().mode(0o700).create(dir)?,
         }
-        let base = Base::default();
-        File::create(dir.join(base.name()))?;
+        let checkpoint = Checkpoint::default();
+        File::create(dir.join(checkpoint.name()))?;
         let segments = BTreeMap::from([(1, Segment::default())]);
-        let books = Books { segments, reading: base.segment, base, unnumbered: false };
-        Ok(Self { dir: dir.to_owned(), limit, books: Mutex::new(books) })
+        let index = SegmentIndex { segments, reading: checkpoint.segment, checkpoint, unnumbered: false };
+        Ok(Self { dir: dir.to_owned(), limit, index: Mutex::new(index) })
     }
 
-    /// What an earlier life left. Errors: there is nothing, or it cannot be read.
+    /// What a previous run left. Errors: there is nothing, or it cannot be read.
     pub(super) fn open(dir: &Path, limit: u64) -> io::Result<Self> {
-        let (mut segments, mut base) = (BTreeMap::new(), Base::default());
+        let (mut segments, mut checkpoint) = (BTreeMap::new(), Checkpoint::default());
         for entry in fs::read_dir(dir)? {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            if let Some(found) = Base::of_name(&name) {
-                base = found;
+            if let Some(found) = Checkpoint::of_name(&name) {
+                checkpoint = found;
             } else if let Some((number, lines)) = gap_of_name(&name) {
-                // The earlier life may have died before it was emptied.
+                // The previous run may have died before it was emptied.
                 truncate(&entry.path())?;
                 segments.insert(number, Segment { lines, dropped: true, ..Segment::default() });
             } else if let Ok(number) = name.parse::<u64>() {
                 segments.insert(number, Segment { bytes: entry.metadata()?.len(), ..Segment::default() });
             }
         }
-        let shelf = Self { dir: dir.to_owned(), limit, books: Mutex::default() };
-        // What lies before the base was about to be removed.
-        segments.retain(|number, _| *number >= base.segment);
+        let store = Self { dir: dir.to_owned(), limit, index: Mutex::default() };
+        // What lies before the checkpoint was about to be removed.
+        segments.retain(|number, _| *number >= checkpoint.segment);
         if segments.last_key_value().is_none_or(|(_, last)| last.dropped) {
-            let next = segments.last_key_value().map_or(base.segment, |(number, _)| number + 1);
-            shelf.append_to(next)?;
+            let next = segments.last_key_value().map_or(checkpoint.segment, |(number, _)| number + 1);
+            store.append_to(next)?;
             segments.insert(next, Segment::default());
         }
-        *shelf.books() = Books { segments, reading: base.segment, base, unnumbered: true };
-        Ok(shelf)
+        *store.index() = SegmentIndex { segments, reading: checkpoint.segment, checkpoint, unnumbered: true };
+        Ok(store)
     }
 
     /// The size at which a segment is full.
@@ -135,7 +135,7 @@ impl Shelf {
 
     /// Number of the segment that grows.
     pub(super) fn last(&self) -> u64 {
-        self.books().segments.last_key_value().map_or(1, |(number, _)| *number)
+        self.index().segments.last_key_value().map_or(1, |(number, _)| *number)
     }
 
     /// A segment for appending, made if it is not there.
@@ -156,19 +156,19 @@ impl Shelf {
     /// The growing segment is full, and this is what it holds; the next one is begun. Where that is too much, segments
     /// in the middle are dropped: the beginning of a log and its end say most.
     pub(super) fn begin_next(&self, full: Segment) -> io::Result<File> {
-        let mut books = self.books();
-        let number = books.segments.last_key_value().map_or(0, |(number, _)| *number);
+        let mut index = self.index();
+        let number = index.segments.last_key_value().map_or(0, |(number, _)| *number);
         let file = self.append_to(number + 1)?;
         failpoint!("spool.begun");
-        if let Some(segment) = books.segments.get_mut(&number) {
+        if let Some(segment) = index.segments.get_mut(&number) {
             *segment = full;
         }
-        books.segments.insert(number + 1, Segment::default());
-        while !books.unnumbered
-            && books.bytes() + self.segment_size() > self.limit
-            && let Some(victim) = books.victim(self.limit / 2)
+        index.segments.insert(number + 1, Segment::default());
+        while !index.unnumbered
+            && index.bytes() + self.segment_size() > self.limit
+            && let Some(victim) = index.victim(self.limit / 2)
         {
-            if let Err(error) = self.drop_segment(victim, &mut books) {
+            if let Err(error) = self.drop_segment(victim, &mut index) {
                 tracing::error!(%error, "the log spool cannot be kept within its limit");
                 break;
             }
@@ -176,11 +176,11 @@ impl Shelf {
         Ok(file)
     }
 
-    fn drop_segment(&self, number: u64, books: &mut Books) -> io::Result<()> {
-        let Some(segment) = books.segments.get_mut(&number) else { return Ok(()) };
+    fn drop_segment(&self, number: u64, index: &mut SegmentIndex) -> io::Result<()> {
+        let Some(segment) = index.segments.get_mut(&number) else { return Ok(()) };
         failpoint!("spool.dropping");
         if segment.lines == 0 {
-            // It is of an earlier life, and was not counted.
+            // It is of a previous run, and was not counted.
             segment.lines = lines_in(&self.path(number))?;
         }
         // Not forced to the disk: the writer must not wait for it.
@@ -193,24 +193,24 @@ impl Shelf {
 
     /// The reader has found the chunks that have their numbers.
     pub(super) fn numbered(&self) {
-        self.books().unnumbered = false;
+        self.index().unnumbered = false;
     }
 
     /// Where the numbers begin.
-    pub(super) fn base(&self) -> Base {
-        self.books().base
+    pub(super) fn checkpoint(&self) -> Checkpoint {
+        self.index().checkpoint
     }
 
     /// Whether nothing more is written to it.
     pub(super) fn is_full(&self, number: u64) -> bool {
-        self.books().segments.last_key_value().is_none_or(|(last, _)| *last > number)
+        self.index().segments.last_key_value().is_none_or(|(last, _)| *last > number)
     }
 
     /// The reader has come to the end of a segment; where it goes on is safe from being dropped from now on.
     pub(super) fn advance(&self, number: u64) -> After {
-        let mut books = self.books();
+        let mut index = self.index();
         let (mut gap, mut next) = (Segment::default(), None);
-        for (number, segment) in books.segments.range(number + 1..) {
+        for (number, segment) in index.segments.range(number + 1..) {
             next = Some(*number);
             if !segment.dropped {
                 break;
@@ -218,19 +218,19 @@ impl Shelf {
             gap.lines += segment.lines;
         }
         let Some(next) = next else { return After::Growing };
-        books.reading = next;
+        index.reading = next;
         if gap.lines > 0 { After::Gap(gap, next) } else { After::Segment(next) }
     }
 
     /// Everything up to this segment is stored elsewhere, the last chunk with this number.
     pub(super) fn forget(&self, number: u64, seq: u64) -> io::Result<()> {
-        let base = Base { segment: number + 1, seq };
-        let mut books = self.books();
-        let (old, new) = (self.dir.join(books.base.name()), self.dir.join(base.name()));
+        let checkpoint = Checkpoint { segment: number + 1, seq };
+        let mut index = self.index();
+        let (old, new) = (self.dir.join(index.checkpoint.name()), self.dir.join(checkpoint.name()));
         fs::rename(&old, &new).or_else(|_| File::create(&new).map(drop))?;
-        books.base = base;
+        index.checkpoint = checkpoint;
         failpoint!("sink.based");
-        while let Some(entry) = books.segments.first_entry().filter(|entry| *entry.key() <= number) {
+        while let Some(entry) = index.segments.first_entry().filter(|entry| *entry.key() <= number) {
             let (number, segment) = entry.remove_entry();
             fs::remove_file(if segment.dropped {
                 self.gap_path(number, segment.lines)
@@ -250,19 +250,19 @@ impl Shelf {
         self.dir.join(format!("{number}.gap-{lines}"))
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
-        // Nothing that holds the lock can leave the books in halves.
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    fn index(&self) -> MutexGuard<'_, SegmentIndex> {
+        // Nothing that holds the lock can leave the index in halves.
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Base {
+impl Checkpoint {
     fn name(self) -> String {
-        format!("base-{}-{}", self.segment, self.seq)
+        format!("checkpoint-{}-{}", self.segment, self.seq)
     }
 
     fn of_name(name: &str) -> Option<Self> {
-        let (segment, seq) = name.strip_prefix("base-")?.split_once('-')?;
+        let (segment, seq) = name.strip_prefix("checkpoint-")?.split_once('-')?;
         Some(Self { segment: segment.parse().ok()?, seq: seq.parse().ok()? })
     }
 }
@@ -287,7 +287,7 @@ fn truncate(path: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).truncate(true).open(path).map(drop)
 }
 
-impl Books {
+impl SegmentIndex {
     fn bytes(&self) -> u64 {
         self.segments.values().filter(|segment| !segment.dropped).map(|segment| segment.bytes).sum()
     }

@@ -265,14 +265,14 @@ fn what_an_earlier_life_wrote_is_dropped_only_once_its_numbers_are_known_and_wit
     spool.finish();
     let (after, numbers) = read_all(&mut reader);
     assert_eq!((after[0].seq, &after[0].text), (6, &before[5].text));
-    let told: usize = before[..5].iter().map(|chunk| chunk.text.lines().count()).sum();
+    let recorded: usize = before[..5].iter().map(|chunk| chunk.text.lines().count()).sum();
     let missing: usize = after
         .iter()
         .filter(|chunk| chunk.stream == Stream::Agent)
         .map(|chunk| chunk.text.split(' ').nth(1).unwrap().parse::<usize>().unwrap())
         .sum();
     assert!(missing > 0);
-    assert_eq!(told + numbers.len() + missing, usize::try_from(whole).unwrap() + 40_000);
+    assert_eq!(recorded + numbers.len() + missing, usize::try_from(whole).unwrap() + 40_000);
 }
 
 /// What may happen to a spool.
@@ -313,8 +313,8 @@ async fn a_reader_that_goes_on_in_a_later_life_is_told_of_each_new_cut() {
         spool.append(Stream::Agent, "more", Instant::now());
         spool.cut_all(Instant::now());
         spool.flush();
-        let told = tokio::time::timeout(Duration::from_secs(5), reader.more()).await;
-        assert_eq!(told, Ok(false), "there is more, and it is not the end");
+        let recorded = tokio::time::timeout(Duration::from_secs(5), reader.more()).await;
+        assert_eq!(recorded, Ok(false), "there is more, and it is not the end");
         assert_eq!(reader.next_chunk().unwrap().map(|chunk| chunk.seq), Some(seq));
         assert!(reader.next_chunk().unwrap().is_none());
     }
@@ -403,23 +403,23 @@ fn a_full_disk_costs_the_lines_it_refuses_and_takes_more_once_there_is_room() {
     let (mut spool, mut reader) = LogSpool::create(&path, rules).unwrap();
     count(&mut spool, 1, 200_000);
     // Not one block is left, and what is stored can go all the same.
-    let (first, mut told) = read_all(&mut reader);
-    assert!(told.len() > 50_000 && told.len() < 150_000, "{}", told.len());
+    let (first, mut recorded) = read_all(&mut reader);
+    assert!(recorded.len() > 50_000 && recorded.len() < 150_000, "{}", recorded.len());
     reader.forget(reader.seq()).unwrap();
     drop(spool.take_unsynced(Instant::now() + SYNC_AFTER));
     count(&mut spool, 200_001, 200_100);
     spool.finish();
     let (rest, more) = read_all(&mut reader);
-    told.extend(more);
+    recorded.extend(more);
     let chunks: Vec<&Chunk> = first.iter().chain(&rest).collect();
     assert!(chunks.iter().zip(1..).all(|(chunk, seq)| chunk.seq == seq));
-    assert!(told.is_sorted());
-    assert_eq!(told.last(), Some(&200_100));
+    assert!(recorded.is_sorted());
+    assert_eq!(recorded.last(), Some(&200_100));
     let marked: Vec<u64> = chunks
         .iter()
         .filter(|chunk| chunk.stream == Stream::Agent)
         .map(|chunk| chunk.text.split(' ').nth(1).unwrap().parse().unwrap())
         .collect();
     assert_eq!(marked.len(), 1, "{marked:?}");
-    assert_eq!(marked[0] + told.len() as u64, 200_100, "the marker counts what is missing");
+    assert_eq!(marked[0] + recorded.len() as u64, 200_100, "the marker counts what is missing");
 }

@@ -25,8 +25,8 @@ use crate::{
     dispatch::disk_guard::usage,
     logs::spool::Stream,
     process::{
-        cancellation::{Stop, StopReason},
-        runner::{Command, Patience, Runner, Sink},
+        cancellation::{StopReason, StopSignal},
+        runner::{Command, GracePeriod, Runner, Sink},
     },
     template::workspace::private_dir,
 };
@@ -85,13 +85,14 @@ const MOST: usize = 64 * 1024;
 /// Between two looks how large it has become.
 const LOOK: Duration = Duration::from_millis(250);
 /// How long an interrupted command may take to end. It has nothing to lose.
-const PATIENCE: Patience = Patience { graceful: Duration::from_secs(5), forced: Duration::from_secs(2) };
+const PATIENCE: GracePeriod =
+    GracePeriod { graceful: Duration::from_secs(5), forced: Duration::from_secs(2) };
 
 /// Where commands run, and for whom.
 pub(crate) struct Console<'a> {
     pub(crate) settings: &'a GitSettings,
     pub(crate) runner: &'a dyn Runner,
-    pub(crate) stop: &'a Stop,
+    pub(crate) stop: &'a StopSignal,
     /// How long one command may take.
     pub(crate) timeout: Duration,
     /// The agent's directory for everything of Git.
@@ -145,19 +146,19 @@ impl Console<'_> {
             env.insert("GIT_NO_LAZY_FETCH".into(), "1".into());
         }
         env.extend(call.env.into_iter().map(|(name, value)| (name.into(), value)));
-        let command = Command { program, args: call.args, dir: home, env, patience: PATIENCE };
-        let (own, heard) = (Stop::default(), Heard::default());
-        let mut running = self.runner.run(command, &heard, &own);
+        let command = Command { program, args: call.args, dir: home, env, grace_period: PATIENCE };
+        let (own, tail) = (StopSignal::default(), OutputTail::default());
+        let mut running = self.runner.run(command, &tail, &own);
         let fault = tokio::select! {
             exit = &mut running => {
                 let exit = exit.map_err(Fault::NoProgram)?;
                 drop(running);
                 if exit.code != Some(0) {
-                    return Err(Fault::read(&heard.stderr()));
+                    return Err(Fault::read(&tail.stderr()));
                 }
                 // It may have been quicker than the looks.
                 let limit = self.settings.limit;
-                return if largest(&call.fills).await > limit { Err(Fault::TooLarge(limit)) } else { Ok(heard.stdout()) };
+                return if largest(&call.fills).await > limit { Err(Fault::TooLarge(limit)) } else { Ok(tail.stdout()) };
             }
             () = self.stop.wait() => Fault::Stopped,
             () = sleep(self.timeout) => Fault::TimedOut(self.timeout),
@@ -255,9 +256,9 @@ async fn largest(dirs: &[PathBuf]) -> u64 {
 
 /// What a command said: the end of each stream.
 #[derive(Debug, Default)]
-struct Heard(Mutex<[Vec<u8>; 2]>);
+struct OutputTail(Mutex<[Vec<u8>; 2]>);
 
-impl Heard {
+impl OutputTail {
     fn stdout(&self) -> String {
         self.text(0)
     }
@@ -267,15 +268,15 @@ impl Heard {
     }
 
     fn text(&self, stream: usize) -> String {
-        let heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&heard[stream]).into_owned()
+        let tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&tail[stream]).into_owned()
     }
 }
 
-impl Sink for Heard {
+impl Sink for OutputTail {
     fn write(&self, stream: Stream, bytes: Vec<u8>) -> BoxFuture<'_, ()> {
-        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = &mut heard[usize::from(stream == Stream::Stderr)];
+        let mut tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = &mut tail[usize::from(stream == Stream::Stderr)];
         kept.extend_from_slice(&bytes);
         let over = kept.len().saturating_sub(MOST);
         kept.drain(..over);

@@ -3,7 +3,7 @@
 use std::{io, time::Duration};
 
 use crate::job::{
-    source::Source,
+    source::GitSource,
     spec::{ErrorCode, Failure},
 };
 
@@ -53,14 +53,14 @@ pub(super) enum Fault {
     /// It takes more room than it may, in bytes.
     TooLarge(u64),
     /// The agent's own disk.
-    Disk(io::Error),
+    DiskGuard(io::Error),
     /// Git says something else: the mirror may be broken.
     Broken(String),
 }
 
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
-        Self::Disk(error)
+        Self::DiskGuard(error)
     }
 }
 
@@ -69,7 +69,7 @@ type Meaning = fn(String) -> Fault;
 
 /// What Git and libcurl say in the C locale, in the order in which it is looked for.
 const WORDS: &[(&[&str], Meaning)] = &[
-    (&["No space left on device", "Disk quota exceeded"], |line| Fault::Disk(io::Error::other(line))),
+    (&["No space left on device", "Disk quota exceeded"], |line| Fault::DiskGuard(io::Error::other(line))),
     (&["Authentication failed for", "returned error: 401"], |_| Fault::LoginRefused),
     (&["could not read Username", "could not read Password"], |_| Fault::LoginWanted),
     (&["returned error: 403"], |_| Fault::Forbidden),
@@ -139,7 +139,7 @@ impl Fault {
     }
 
     /// In words for the job's user; none for a job that was told to stop.
-    pub(super) fn explain(self, source: &Source) -> Option<Failure> {
+    pub(super) fn explain(self, source: &GitSource) -> Option<Failure> {
         let repository = source.repository();
         let reference = source.reference().unwrap_or("its default branch");
         let path = source.path();
@@ -209,7 +209,7 @@ impl Fault {
                 "{repository} is too large, it takes more than {} MiB: take a smaller one, or raise --git-limit / TENDRIL_GIT_LIMIT of the agent",
                 limit / (1024 * 1024)
             )),
-            Self::Disk(error) => {
+            Self::DiskGuard(error) => {
                 Failure::internal("the agent's work directory cannot take the template", &error)
             }
             Self::Broken(line) => {
@@ -230,13 +230,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::job::source::Origin;
+    use crate::job::source::Source;
 
-    fn source() -> Source {
+    fn source() -> GitSource {
         let config = json!({"source": {"git": "https://h.example/a", "ref": "v1", "path": "net"}});
-        match Origin::parse(config.as_object().unwrap()).unwrap() {
-            Origin::Git(source) => source,
-            Origin::Carried(name) => panic!("{name}"),
+        match Source::parse(config.as_object().unwrap()).unwrap() {
+            Source::Git(source) => source,
+            Source::BuiltIn(name) => panic!("{name}"),
         }
     }
 

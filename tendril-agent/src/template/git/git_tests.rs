@@ -13,29 +13,29 @@ use wiremock::{
 
 use super::*;
 use crate::{
-    job::{source::Origin, spec::Job},
+    job::{source::Source, spec::Job},
     process::{
-        cancellation::{Stop, StopReason},
+        cancellation::{StopReason, StopSignal},
         runner::LocalRunner,
     },
 };
 
 const TOKEN: &str = "ghs_TheTokenThatNobodyMaySee";
 
-struct Bench {
+struct Fixture {
     dir: tempfile::TempDir,
     server: MockServer,
-    stop: Stop,
+    stop: StopSignal,
     secrets: Redactor,
 }
 
 /// How a fetch went: the failure, or that it was stopped.
 type Went = Result<Checkout, Option<Failure>>;
 
-impl Bench {
+impl Fixture {
     async fn new() -> Self {
         let (dir, server) = (tempfile::tempdir().unwrap(), MockServer::start().await);
-        Self { dir, server, stop: Stop::default(), secrets: Redactor::default() }
+        Self { dir, server, stop: StopSignal::default(), secrets: Redactor::default() }
     }
 
     async fn answering(answer: ResponseTemplate) -> Self {
@@ -56,7 +56,7 @@ impl Bench {
         let console =
             Console { settings: &settings, runner: &LocalRunner, stop: &self.stop, timeout, root: &root };
         let config = json!({"source": {"git": git, "ref": "v1", "path": "net"}});
-        let Origin::Git(source) = Origin::parse(config.as_object().unwrap()).unwrap() else { panic!() };
+        let Source::Git(source) = Source::parse(config.as_object().unwrap()).unwrap() else { panic!() };
         let job = Job { id: uuid::Uuid::nil(), attempt: 1, claim_token: uuid::Uuid::nil(), config };
         let workspace = Workspace::create(self.dir.path(), &job).unwrap();
         console.check_out(&source, &workspace, &self.secrets).await
@@ -92,19 +92,19 @@ async fn each_bad_answer_is_one_sentence() {
         let answer = ResponseTemplate::new(status)
             .insert_header("WWW-Authenticate", "Basic realm=\"git\"")
             .insert_header("Location", "http://127.0.0.1:9/elsewhere");
-        let bench = Bench::answering(answer).await;
+        let bench = Fixture::answering(answer).await;
         let (code, said) = bench.refusal(token).await;
         assert_eq!(code, ErrorCode::SourceInvalid, "{said}");
         assert!(said.contains(part), "{status}: {said}");
     }
-    let bench = Bench::answering(ResponseTemplate::new(200).set_body_string("<html>Welcome</html>")).await;
+    let bench = Fixture::answering(ResponseTemplate::new(200).set_body_string("<html>Welcome</html>")).await;
     let (_, said) = bench.refusal(None).await;
     assert!(said.contains("is no Git repository") || said.contains("no branch or tag"), "{said}");
 }
 
 #[tokio::test]
 async fn a_server_that_is_away_or_busy_is_tried_again_and_then_said() {
-    let bench = Bench::answering(ResponseTemplate::new(503)).await;
+    let bench = Fixture::answering(ResponseTemplate::new(503)).await;
     let ((code, said), away, unknown, untrusted) = tokio::join!(
         bench.refusal(None),
         bench.fetch("http://127.0.0.1:9/acme/infra", Duration::from_secs(30), None),
@@ -128,7 +128,7 @@ async fn a_server_that_is_away_or_busy_is_tried_again_and_then_said() {
 #[tokio::test]
 async fn a_server_that_does_not_answer_is_given_up_and_a_cancel_does_not_wait_for_it() {
     let hour = Duration::from_secs(3600);
-    let bench = Bench::answering(ResponseTemplate::new(200).set_delay(hour)).await;
+    let bench = Fixture::answering(ResponseTemplate::new(200).set_delay(hour)).await;
     let git = format!("{}/acme/infra", bench.server.uri());
     let (code, said) = refused(bench.fetch(&git, Duration::from_millis(300), None).await);
     assert!(code == ErrorCode::SourceUnavailable && said.contains("did not answer in 300ms"), "{said}");
@@ -144,7 +144,7 @@ async fn a_server_that_does_not_answer_is_given_up_and_a_cancel_does_not_wait_fo
 
 #[tokio::test]
 async fn a_host_that_is_not_allowed_is_never_asked() {
-    let bench = Bench::answering(ResponseTemplate::new(200)).await;
+    let bench = Fixture::answering(ResponseTemplate::new(200)).await;
     let other = format!("http://localhost:{}/acme/infra", bench.server.address().port());
     let (code, said) = refused(bench.fetch(&other, Duration::from_secs(30), Some(TOKEN)).await);
     assert_eq!(code, ErrorCode::ConfigInvalid);
@@ -157,7 +157,7 @@ async fn a_host_that_is_not_allowed_is_never_asked() {
 
 #[tokio::test]
 async fn an_address_that_redirects_is_tried_with_git_at_its_end() {
-    let bench = Bench::new().await;
+    let bench = Fixture::new().await;
     let elsewhere =
         ResponseTemplate::new(301).insert_header("Location", "http://127.0.0.1:9/acme/infra.git/info/refs");
     Mock::given(path_regex("^/acme/infra/")).respond_with(elsewhere).mount(&bench.server).await;
@@ -172,7 +172,7 @@ async fn an_address_that_redirects_is_tried_with_git_at_its_end() {
 #[tokio::test]
 async fn a_token_is_given_once_it_is_asked_for_and_kept_in_no_file() {
     let answer = ResponseTemplate::new(401).insert_header("WWW-Authenticate", "Basic realm=\"git\"");
-    let bench = Bench::answering(answer).await;
+    let bench = Fixture::answering(answer).await;
     bench.refusal(Some(TOKEN)).await;
     let asked = bench.server.received_requests().await.unwrap();
     let logins: Vec<bool> =

@@ -3,7 +3,7 @@
 //! ```text
 //! <work dir>/git/            0700
 //!     askpass, home/         what every command needs (command)
-//!     <name>-<digest>.lock   whose turn it is to write
+//!     <name>-<digest>.lock   whose lock it is to write
 //!     <name>-<digest>/       the mirror: refs/tendril/<commit> for each commit that is there with all its folders
 //! ```
 
@@ -14,7 +14,7 @@ use std::{
 
 use crate::{
     dispatch::disk_guard::usage,
-    job::source::{Source, digest, readable},
+    job::source::{GitSource, digest, readable},
     os::file_lock,
     process::orphans,
 };
@@ -32,7 +32,7 @@ pub(crate) fn sweep(work_dir: &Path, wanted: u64) {
     let entries = fs::read_dir(root(work_dir)).into_iter().flatten().filter_map(Result::ok);
     let locks =
         entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "lock"));
-    // The file of the turn is made anew with each turn.
+    // The file of the lock is made anew with each lock.
     let used = |lock: PathBuf| Some((fs::metadata(&lock).ok()?.modified().ok()?, lock));
     let mut locks: Vec<_> = locks.filter_map(used).collect();
     locks.sort();
@@ -43,7 +43,7 @@ pub(crate) fn sweep(work_dir: &Path, wanted: u64) {
         }
         let mirror = lock.with_extension("");
         let size = usage(&mirror);
-        match file_lock::take(&lock).and_then(|turn| turn.map(|_turn| remove(&mirror)).transpose()) {
+        match file_lock::take(&lock).and_then(|lock| lock.map(|_lock| remove(&mirror)).transpose()) {
             Ok(removed) => freed += removed.map_or(0, |()| size),
             Err(error) => {
                 tracing::error!(mirror = %mirror.display(), %error, "a mirror of a Git repository cannot be removed");
@@ -59,7 +59,7 @@ pub(super) struct Mirror {
 }
 
 impl Mirror {
-    pub(super) fn of(root: &Path, source: &Source) -> Self {
+    pub(super) fn of(root: &Path, source: &GitSource) -> Self {
         let repository = source.repository_name();
         let name = readable(repository.rsplit('/').next().unwrap_or_default(), NAME);
         Self { dir: root.join(format!("{name}-{}", digest(&repository))) }
@@ -69,12 +69,12 @@ impl Mirror {
         &self.dir
     }
 
-    /// Waits for the turn to write.
-    pub(super) async fn turn(&self) -> io::Result<file_lock::Turn> {
+    /// Waits for the lock to write.
+    pub(super) async fn lock(&self) -> io::Result<file_lock::FileLock> {
         file_lock::wait(self.dir.with_extension("lock")).await
     }
 
-    /// Ends what an earlier life of the agent left running here, and removes the halves that it left lying. Answers whether
+    /// Ends what a previous run of the agent left running here, and removes the halves that it left lying. Answers whether
     /// there is a mirror. Blocks.
     pub(super) fn tidy(&self) -> io::Result<bool> {
         orphans::kill(&self.dir);
@@ -122,12 +122,12 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::job::source::Origin;
+    use crate::job::source::Source;
 
     fn mirror(root: &Path, git: &str) -> Mirror {
-        match Origin::parse(json!({"source": {"git": git}}).as_object().unwrap()).unwrap() {
-            Origin::Git(source) => Mirror::of(root, &source),
-            Origin::Carried(name) => panic!("{name}"),
+        match Source::parse(json!({"source": {"git": git}}).as_object().unwrap()).unwrap() {
+            Source::Git(source) => Mirror::of(root, &source),
+            Source::BuiltIn(name) => panic!("{name}"),
         }
     }
 
@@ -171,8 +171,8 @@ mod tests {
                 !left("shallow.lock") && !left("refs/tendril/x.lock") && !left("objects/pack/tmp_pack_x")
             );
         }
-        drop(idle.turn().await.unwrap());
-        let turn = used.turn().await.unwrap();
+        drop(idle.lock().await.unwrap());
+        let lock = used.lock().await.unwrap();
         for file in [used.dir().join("HEAD"), idle.dir().join("HEAD")] {
             fs::write(file, vec![1; 10_000]).unwrap();
         }
@@ -180,7 +180,7 @@ mod tests {
         assert!(idle.dir().exists(), "nothing is wanted");
         sweep(dir.path(), u64::MAX);
         assert!(used.dir().exists() && !idle.dir().exists());
-        drop(turn);
+        drop(lock);
         sweep(dir.path(), 1);
         assert!(!used.dir().exists());
     }

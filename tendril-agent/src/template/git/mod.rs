@@ -23,7 +23,7 @@ use self::{
 use crate::{
     config::preflight::is_template,
     job::{
-        source::{Source, is_commit},
+        source::{GitSource, is_commit},
         spec::{ErrorCode, Failure},
     },
     redaction::redactor::Redactor,
@@ -59,7 +59,7 @@ impl Console<'_> {
     /// Puts the files of a source into the workspace. Errors: a sentence for the user; none, if the job was told to stop.
     pub(crate) async fn check_out(
         &self,
-        source: &Source,
+        source: &GitSource,
         workspace: &Workspace,
         secrets: &Redactor,
     ) -> Result<Checkout, Option<Failure>> {
@@ -79,14 +79,14 @@ impl Console<'_> {
         let checkout = tried.map_err(|fault| fault.explain(source))?;
         let dir = workspace.source_dir();
         let looked = blocking(move || Ok((workspace::inspect(&dir), is_template(&dir)))).await;
-        let (inspected, has_files) = looked.map_err(|error| Fault::Disk(error).explain(source))?;
+        let (inspected, has_files) = looked.map_err(|error| Fault::DiskGuard(error).explain(source))?;
         inspected?;
         if has_files { Ok(checkout) } else { Err(Fault::NoTemplate.explain(source)) }
     }
 
     async fn try_again(
         &self,
-        source: &Source,
+        source: &GitSource,
         workspace: &Workspace,
         secrets: &Redactor,
     ) -> Result<Checkout, Fault> {
@@ -113,7 +113,7 @@ impl Console<'_> {
     async fn try_addresses(
         &self,
         mut remote: Remote,
-        source: &Source,
+        source: &GitSource,
         workspace: &Workspace,
     ) -> Result<Checkout, Fault> {
         let tried = self.try_address(&remote, source, workspace).await;
@@ -133,13 +133,13 @@ impl Console<'_> {
     async fn try_address(
         &self,
         remote: &Remote,
-        source: &Source,
+        source: &GitSource,
         workspace: &Workspace,
     ) -> Result<Checkout, Fault> {
         let mirror = Mirror::of(self.root, source);
         let commit = self.resolve(remote, source, workspace).await?;
-        let _turn = tokio::select! {
-            turn = mirror.turn() => turn?,
+        let _lock = tokio::select! {
+            lock = mirror.lock() => lock?,
             () = self.stop.wait() => return Err(Fault::Stopped),
         };
         let tidied = mirror.clone();
@@ -154,7 +154,7 @@ impl Console<'_> {
                         return Err(fault);
                     }
                     tracing::warn!(?fault, mirror = %mirror.dir().display(), "a mirror of a Git repository is made anew");
-                    metrics::counter!(telemetry::MIRRORS_REMADE).increment(1);
+                    metrics::counter!(telemetry::MIRRORS_RECREATED).increment(1);
                     is_there = false;
                 }
                 other => return other,
@@ -166,7 +166,7 @@ impl Console<'_> {
     async fn resolve(
         &self,
         remote: &Remote,
-        source: &Source,
+        source: &GitSource,
         workspace: &Workspace,
     ) -> Result<String, Fault> {
         if let Some(commit) = source.commit() {
@@ -210,7 +210,7 @@ impl Console<'_> {
         is_there: bool,
         remote: &Remote,
         commit: &str,
-        source: &Source,
+        source: &GitSource,
         workspace: &Workspace,
     ) -> Result<Checkout, Fault> {
         let git_dir = format!("--git-dir={}", mirror.dir().display());

@@ -66,7 +66,7 @@ pub(crate) struct Written<'a> {
 }
 
 impl GitSettings {
-    /// Reads them, and finds the program where a host is allowed. Errors: every problem, and how to mend it.
+    /// Reads them, and finds the program where a host is allowed. Errors: every problem, and how to fix it.
     pub(crate) fn read(written: &Written<'_>) -> Result<Self, Vec<String>> {
         let mut problems = Vec::new();
         let mut take = |problem: String| problems.push(problem);
@@ -94,7 +94,7 @@ impl GitSettings {
 
     /// Refuses an address whose host is not on the list; the sentence says which setting to set.
     pub(crate) fn allow(&self, repository: &Url) -> Result<(), String> {
-        let mend = "--git-hosts / TENDRIL_GIT_HOSTS";
+        let fix = "--git-hosts / TENDRIL_GIT_HOSTS";
         if self.hosts.iter().any(|allowed| allowed.fits(repository)) {
             return Ok(());
         }
@@ -102,12 +102,12 @@ impl GitSettings {
         let port = repository.port().map_or_else(String::new, |port| format!(":{port}"));
         if self.hosts.is_empty() {
             return Err(format!(
-                "this agent takes no templates from Git: name one of its own in config_snapshot.template, or add {host}{port} to {mend} of the agent"
+                "this agent takes no templates from Git: name one of its own in config_snapshot.template, or add {host}{port} to {fix} of the agent"
             ));
         }
         let known: Vec<String> = self.hosts.iter().map(ToString::to_string).collect();
         Err(format!(
-            "{host}{port} is none of the hosts that this agent takes templates from ({}): add it to {mend} of the agent",
+            "{host}{port} is none of the hosts that this agent takes templates from ({}): add it to {fix} of the agent",
             known.join(", ")
         ))
     }
@@ -133,7 +133,7 @@ impl GitSettings {
         token.map(|token| token.expose_secret().to_owned()).into_iter().collect()
     }
 
-    /// Tries the program and the token once more. Errors: what to mend.
+    /// Tries the program and the token once more. Errors: what to fix.
     pub(crate) fn examine(&self) -> Result<(), String> {
         self.token()?;
         program().map(drop)
@@ -240,15 +240,15 @@ fn user(written: Option<&str>) -> Result<String, String> {
 
 /// Finds the program and asks for its version.
 fn program() -> Result<(PathBuf, String), String> {
-    let mend = "install git 2.31 or newer, or leave --git-hosts / TENDRIL_GIT_HOSTS empty";
+    let fix = "install git 2.31 or newer, or leave --git-hosts / TENDRIL_GIT_HOSTS empty";
     let path = find("git")
-        .ok_or_else(|| format!("git is not on PATH, and templates are to be fetched with it: {mend}"))?;
+        .ok_or_else(|| format!("git is not on PATH, and templates are to be fetched with it: {fix}"))?;
     let version =
-        git_version(&path).map_err(|why| format!("{} does not run ({why}): {mend}", path.display()))?;
+        git_version(&path).map_err(|why| format!("{} does not run ({why}): {fix}", path.display()))?;
     let mut numbers = version.split('.').map_while(|part| part.parse::<u32>().ok());
     match (numbers.next(), numbers.next()) {
         (Some(major), Some(minor)) if (major, minor) >= OLDEST => Ok((path, version)),
-        _ => Err(format!("{} is git {version}: {mend}", path.display())),
+        _ => Err(format!("{} is git {version}: {fix}", path.display())),
     }
 }
 

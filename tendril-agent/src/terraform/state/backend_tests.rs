@@ -101,11 +101,11 @@ fn settings_may_stand_in_a_file() {
 fn rescued_state_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let state = StateBackend::local().of(dir.path(), "k");
-    assert_eq!(state.rescued().unwrap(), [] as [PathBuf; 0]);
+    assert_eq!(state.pending().unwrap(), [] as [PathBuf; 0]);
     private_dir(state.dir()).unwrap();
     for name in ["terraform.tfstate", "errored-b.1.tfstate", "errored-a.1.tfstate"] {
         fs::write(state.dir().join(name), "{}").unwrap();
     }
-    let rescued = ["errored-a.1.tfstate", "errored-b.1.tfstate"].map(|name| state.dir().join(name));
-    assert_eq!(state.rescued().unwrap(), rescued);
+    let pending = ["errored-a.1.tfstate", "errored-b.1.tfstate"].map(|name| state.dir().join(name));
+    assert_eq!(state.pending().unwrap(), pending);
 }

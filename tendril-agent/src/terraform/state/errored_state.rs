@@ -12,16 +12,16 @@ use crate::template::workspace::{private_dir, private_file, sync_dir};
 
 /// What became of the state that a run could not store.
 #[derive(Debug)]
-pub(crate) enum Rescue {
+pub(crate) enum ErroredState {
     /// There was none.
     Nothing,
     /// It is kept here, beside where it belongs.
     Kept(PathBuf),
     /// It is still here, in its workspace, and why it could not be moved.
-    Stuck(PathBuf, io::Error),
+    Unmovable(PathBuf, io::Error),
 }
 
-impl Rescue {
+impl ErroredState {
     /// Where the only copy of the newest state is, and what happens to it: for the deployment's user.
     pub(crate) fn told(&self) -> Option<String> {
         match self {
@@ -30,8 +30,8 @@ impl Rescue {
                 "Terraform could not write the state to its backend. It is kept in {} on the agent's volume, and stored before the next run of this state.",
                 place.display()
             )),
-            Self::Stuck(place, why) => Some(format!(
-                "Terraform could not write the state to its backend, and the agent's state directory cannot take it ({why}). The only copy is {}, in the agent's work directory: it is not removed. Mend the state directory; the state is stored before the next run of this state, and when the agent starts.",
+            Self::Unmovable(place, why) => Some(format!(
+                "Terraform could not write the state to its backend, and the agent's state directory cannot take it ({why}). The only copy is {}, in the agent's work directory: it is not removed. Fix the state directory; the state is stored before the next run of this state, and when the agent starts.",
                 place.display()
             )),
         }
@@ -40,16 +40,16 @@ impl Rescue {
 
 impl State {
     /// Where state of an attempt is kept.
-    pub(crate) fn rescue_place(&self, attempt: &str) -> PathBuf {
+    pub(crate) fn errored_state_path(&self, attempt: &str) -> PathBuf {
         self.dir().join(format!("errored-{attempt}.tfstate"))
     }
 
     /// Moves a state file of an attempt beside where the state belongs.
-    pub(crate) fn rescue(&self, attempt: &str, file: &Path) -> Rescue {
-        let place = self.rescue_place(attempt);
+    pub(crate) fn errored(&self, attempt: &str, file: &Path) -> ErroredState {
+        let place = self.errored_state_path(attempt);
         match self.take_in(file, &place) {
-            Ok(()) => Rescue::Kept(place),
-            Err(error) => Rescue::Stuck(file.to_path_buf(), error),
+            Ok(()) => ErroredState::Kept(place),
+            Err(error) => ErroredState::Unmovable(file.to_path_buf(), error),
         }
     }
 
@@ -67,21 +67,21 @@ impl State {
     }
 
     /// State that could not be written to the backend and is kept beside it.
-    pub(crate) fn rescued(&self) -> io::Result<Vec<PathBuf>> {
+    pub(crate) fn pending(&self) -> io::Result<Vec<PathBuf>> {
         let entries = match fs::read_dir(self.dir()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries?,
         };
         let paths = entries.map(|entry| Ok(entry?.path()));
-        let mut rescued = paths.collect::<io::Result<Vec<_>>>()?;
-        rescued.retain(|path| is_rescued(path));
-        rescued.sort();
-        Ok(rescued)
+        let mut pending = paths.collect::<io::Result<Vec<_>>>()?;
+        pending.retain(|path| is_errored_state(path));
+        pending.sort();
+        Ok(pending)
     }
 }
 
 /// Whether a file is state that could not be written to its backend.
-pub(crate) fn is_rescued(path: &Path) -> bool {
+pub(crate) fn is_errored_state(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.starts_with("errored-") && name.ends_with(".tfstate")
 }

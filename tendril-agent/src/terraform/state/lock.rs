@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::{
     backend::{Kind, State},
-    lock_owner::Holder,
+    lock_owner::LockOwner,
 };
 
 /// What is known about a lock; every field may be unknown.
@@ -24,7 +24,7 @@ pub(crate) struct Lock {
     /// Terraform's version.
     #[serde(default)]
     pub(crate) version: Option<String>,
-    /// When it was taken, by the holder's clock.
+    /// When it was taken, by the owner's clock.
     #[serde(default)]
     pub(crate) created: Option<Timestamp>,
 }
@@ -61,7 +61,7 @@ impl Lock {
 
     /// Why the run cannot go on, and what to do: for the deployment's user.
     pub(crate) fn explain(&self, state: &State, ours: &str, now: Timestamp) -> String {
-        let who = self.who.as_deref().unwrap_or("an unknown holder");
+        let who = self.who.as_deref().unwrap_or("an unknown owner");
         let operation = self.operation.as_deref().map_or_else(String::new, |operation| {
             format!(", for {}", operation.trim_start_matches("OperationType").to_lowercase())
         });
@@ -96,9 +96,9 @@ impl Lock {
     }
 
     /// Whether this is the lock of one of our dead attempts; its ID, if so.
-    pub(crate) fn of_dead(&self, dead: &[Holder]) -> Option<&str> {
+    pub(crate) fn of_stale(&self, dead: &[LockOwner]) -> Option<&str> {
         let id = self.id.as_deref()?;
-        dead.iter().any(|holder| holder.made(self)).then_some(id)
+        dead.iter().any(|owner| owner.made(self)).then_some(id)
     }
 }
 

@@ -33,7 +33,7 @@ const PROOF: SignedDuration = SignedDuration::from_secs(1);
 
 /// A step of an attempt that takes the state's lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Holder {
+pub(crate) struct LockOwner {
     pub(crate) deployment_id: Uuid,
     pub(crate) attempt: i32,
     /// The state that it works on.
@@ -51,17 +51,17 @@ pub(crate) struct Holder {
     pub(crate) locks_until: Timestamp,
 }
 
-impl Holder {
+impl LockOwner {
     /// Of a step that begins now.
     pub(crate) fn new(
         deployment_id: Uuid,
         attempt: i32,
         state: &State,
         operation: &str,
-        patience: Duration,
+        grace_period: Duration,
     ) -> Self {
         let began_at = Timestamp::now();
-        let patience = SignedDuration::try_from(patience).unwrap_or(MARGIN);
+        let grace_period = SignedDuration::try_from(grace_period).unwrap_or(MARGIN);
         Self {
             deployment_id,
             attempt,
@@ -70,7 +70,7 @@ impl Holder {
             operation: operation.to_owned(),
             lock_id: None,
             began_at,
-            locks_until: began_at.saturating_add(patience + MARGIN).unwrap_or(Timestamp::MAX),
+            locks_until: began_at.saturating_add(grace_period + MARGIN).unwrap_or(Timestamp::MAX),
         }
     }
 
@@ -90,16 +90,16 @@ impl Holder {
         Ok(serde_json::from_slice(&fs::read(path)?)?)
     }
 
-    /// What an earlier life kept: of a step that is dead. It could take a lock until its agent was seen alive for the last
+    /// What a previous run kept: of a step that is dead. It could take a lock until its agent was seen alive for the last
     /// time; until now, if it outlived its agent.
-    pub(crate) fn of_earlier_life(path: &Path, outlived: bool) -> io::Result<Self> {
-        let mut holder = Self::load(path)?;
+    pub(crate) fn of_previous_run(path: &Path, outlived: bool) -> io::Result<Self> {
+        let mut owner = Self::load(path)?;
         if !outlived {
-            let seen = Timestamp::try_from(fs::metadata(path)?.modified()?).unwrap_or(holder.began_at);
+            let seen = Timestamp::try_from(fs::metadata(path)?.modified()?).unwrap_or(owner.began_at);
             let seen = seen.saturating_add(PROOF).unwrap_or(seen);
-            holder.locks_until = holder.locks_until.min(seen);
+            owner.locks_until = owner.locks_until.min(seen);
         }
-        Ok(holder)
+        Ok(owner)
     }
 
     /// Whether this step, which is dead, took this lock.
@@ -114,7 +114,7 @@ impl Holder {
 
     /// Writes down beside the state that this step is dead, and may have left a lock. A lock that is taken from now on is
     /// not its.
-    pub(crate) fn bury(mut self, state: &State) -> io::Result<()> {
+    pub(crate) fn mark_stale(mut self, state: &State) -> io::Result<()> {
         self.locks_until = self.locks_until.min(Timestamp::now());
         private_dir(state.dir())?;
         self.save(&state.note_of(self.deployment_id, self.attempt))
@@ -124,7 +124,7 @@ impl Holder {
 /// Runs a step with its note at `path`, and a sign of life in it each half second. The note is buried if the step may have
 /// left the lock: what the step answers decides that.
 pub(crate) async fn during<T>(
-    note: Holder,
+    note: LockOwner,
     path: PathBuf,
     state: &State,
     step: impl Future<Output = T>,
@@ -132,7 +132,7 @@ pub(crate) async fn during<T>(
 ) -> io::Result<T> {
     let (kept, at) = (note.clone(), path.clone());
     blocking(move || kept.save(&at)).await?;
-    failpoint!("holder.kept");
+    failpoint!("lock_owner.kept");
     let ended = tokio::select! {
         ended = step => ended,
         never = show_life(&path) => match never {},
@@ -140,7 +140,7 @@ pub(crate) async fn during<T>(
     let (left, state) = (left_lock(&ended), state.clone());
     blocking(move || {
         if left {
-            note.bury(&state)?;
+            note.mark_stale(&state)?;
         }
         fs::remove_file(&path)
     })
@@ -160,12 +160,12 @@ async fn show_life(path: &Path) -> Infallible {
 
 impl State {
     /// The dead steps that may have left a lock.
-    pub(crate) fn dead_holders(&self) -> Vec<Holder> {
-        self.notes().iter().filter_map(|path| Holder::load(path).ok()).collect()
+    pub(crate) fn stale_owners(&self) -> Vec<LockOwner> {
+        self.notes().iter().filter_map(|path| LockOwner::load(path).ok()).collect()
     }
 
     /// No dead step holds the lock any more: somebody else could take it.
-    pub(crate) fn forget_dead_holders(&self) {
+    pub(crate) fn clear_stale(&self) {
         for path in self.notes() {
             if let Err(error) = fs::remove_file(&path) {
                 tracing::warn!(path = %path.display(), %error, "a note about a dead attempt cannot be removed");
@@ -212,17 +212,17 @@ mod tests {
     use super::*;
     use crate::terraform::state::backend::StateBackend;
 
-    fn holder(state: &State) -> Holder {
-        Holder::new(Uuid::from_u128(1), 2, state, "OperationTypeApply", Duration::from_secs(120))
+    fn owner(state: &State) -> LockOwner {
+        LockOwner::new(Uuid::from_u128(1), 2, state, "OperationTypeApply", Duration::from_secs(120))
     }
 
-    fn lock_of(holder: &Holder) -> Lock {
+    fn lock_of(owner: &LockOwner) -> Lock {
         Lock {
             id: Some("the-id".to_owned()),
             operation: Some("OperationTypeApply".to_owned()),
-            who: Some(holder.who.clone()),
+            who: Some(owner.who.clone()),
             version: None,
-            created: Some(holder.began_at),
+            created: Some(owner.began_at),
         }
     }
 
@@ -230,17 +230,17 @@ mod tests {
     fn a_lock_of_a_dead_step_is_recognised_until_it_is_forgotten() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateBackend::local().of(dir.path(), "k");
-        let holder = holder(&state);
-        let began_at = holder.began_at;
-        let mut lock = lock_of(&holder);
-        assert_eq!(lock.of_dead(&state.dead_holders()), None);
-        holder.bury(&state).unwrap();
-        assert_eq!(lock.of_dead(&state.dead_holders()), Some("the-id"));
+        let owner = owner(&state);
+        let began_at = owner.began_at;
+        let mut lock = lock_of(&owner);
+        assert_eq!(lock.of_stale(&state.stale_owners()), None);
+        owner.mark_stale(&state).unwrap();
+        assert_eq!(lock.of_stale(&state.stale_owners()), Some("the-id"));
         lock.created = Some(Timestamp::now() + SignedDuration::from_millis(1));
-        assert_eq!(lock.of_dead(&state.dead_holders()), None, "it was taken after the burial");
+        assert_eq!(lock.of_stale(&state.stale_owners()), None, "it was taken after the burial");
         lock.created = Some(began_at);
-        state.forget_dead_holders();
-        assert_eq!(lock.of_dead(&state.dead_holders()), None);
+        state.clear_stale();
+        assert_eq!(lock.of_stale(&state.stale_owners()), None);
     }
 
     /// Who takes locks on one state: our agent's step, and somebody with another name, or with another operation, or
@@ -269,29 +269,29 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
         /// A story in milliseconds: our step begins, its agent shows life each half second and dies; locks are taken by
-        /// anybody at any time; our next life looks at the lock much later. The judge knows who took it.
+        /// anybody at any time; our next run looks at the lock much later. The check_exit knows who took it.
         #[test]
         fn a_foreign_lock_is_never_ours_and_ours_is(
             taker in taker(), taken in 0..300_000_i64, died in 0..200_000_i64, back in 0..600_000_i64,
         ) {
             let dir = tempfile::tempdir().unwrap();
             let state = StateBackend::local().of(dir.path(), "k");
-            let dead = holder(&state);
+            let dead = owner(&state);
             let began_at = dead.began_at;
             let at = |millis: i64| began_at + SignedDuration::from_millis(millis);
             let (created, seen) = (at(taken), at(died / 500 * 500));
             // A step takes its lock while it lives, and no later than it was told to wait for one.
-            let patience = 120_000;
-            let ours = matches!(taker, Taker::OurStep) && taken <= died && taken <= patience;
+            let grace_period = 120_000;
+            let ours = matches!(taker, Taker::OurStep) && taken <= died && taken <= grace_period;
             prop_assume!(!matches!(taker, Taker::OurStep) || ours);
             // Within a second of our agent's last sign nobody can tell them apart.
             let apart = SignedDuration::from_secs(1);
             prop_assume!(!matches!(taker, Taker::SameHost) || created > seen + apart);
 
-            let note = dir.path().join("holder.json");
+            let note = dir.path().join("owner.json");
             dead.save(&note).unwrap();
             fs::File::open(&note).unwrap().set_modified(system(seen)).unwrap();
-            let mut buried = Holder::of_earlier_life(&note, false).unwrap();
+            let mut buried = LockOwner::of_previous_run(&note, false).unwrap();
             buried.locks_until = buried.locks_until.min(at(died + back));
             let lock = Lock {
                 id: Some("x".to_owned()),
@@ -300,10 +300,10 @@ mod tests {
                 version: None,
                 created: Some(created),
             };
-            prop_assert_eq!(lock.of_dead(&[buried.clone()]).is_some(), ours);
+            prop_assert_eq!(lock.of_stale(&[buried.clone()]).is_some(), ours);
             for unknown in [Lock { id: None, ..lock.clone() }, Lock { who: None, ..lock.clone() },
                 Lock { operation: None, ..lock.clone() }, Lock { created: None, ..lock }] {
-                prop_assert_eq!(unknown.of_dead(&[buried.clone()]), None);
+                prop_assert_eq!(unknown.of_stale(&[buried.clone()]), None);
             }
         }
     }
@@ -312,10 +312,10 @@ mod tests {
     fn a_step_that_outlived_its_agent_could_lock_until_it_was_ended() {
         let dir = tempfile::tempdir().unwrap();
         let state = StateBackend::local().of(dir.path(), "k");
-        let (note, holder) = (dir.path().join("holder.json"), holder(&state));
-        holder.save(&note).unwrap();
-        assert!(Holder::of_earlier_life(&note, false).unwrap().locks_until < holder.locks_until);
-        assert_eq!(Holder::of_earlier_life(&note, true).unwrap(), holder);
+        let (note, owner) = (dir.path().join("owner.json"), owner(&state));
+        owner.save(&note).unwrap();
+        assert!(LockOwner::of_previous_run(&note, false).unwrap().locks_until < owner.locks_until);
+        assert_eq!(LockOwner::of_previous_run(&note, true).unwrap(), owner);
     }
 
     #[tokio::test]
@@ -323,7 +323,7 @@ mod tests {
         for left in [false, true] {
             let dir = tempfile::tempdir().unwrap();
             let state = StateBackend::local().of(dir.path(), "k");
-            let note = dir.path().join("holder.json");
+            let note = dir.path().join("owner.json");
             let modified = || fs::metadata(&note).unwrap().modified().unwrap();
             let step = async {
                 let first = modified();
@@ -331,11 +331,11 @@ mod tests {
                     sleep(Duration::from_millis(20)).await;
                 }
             };
-            let holder = holder(&state);
-            let began_at = holder.began_at;
-            during(holder, note.clone(), &state, step, |()| left).await.unwrap();
+            let owner = owner(&state);
+            let began_at = owner.began_at;
+            during(owner, note.clone(), &state, step, |()| left).await.unwrap();
             assert!(!note.exists());
-            let dead = state.dead_holders();
+            let dead = state.stale_owners();
             assert_eq!(dead.len(), usize::from(left));
             assert!(
                 dead.iter().all(|dead| dead.began_at == began_at && dead.locks_until <= Timestamp::now())

@@ -1,6 +1,6 @@
 //! Asks a state server over HTTP who holds a lock: Terraform does not say it.
 //!
-//! The question is an attempt to take the lock: a server that refuses it answers with the holder. If it is free after all, it
+//! The question is an attempt to take the lock: a server that refuses it answers with the owner. If it is free after all, it
 //! is given back at once.
 
 use std::{env, sync::Arc, time::Duration};
@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{
     backend::{Kind, State},
     lock::Lock,
-    lock_owner::{Holder, who},
+    lock_owner::{LockOwner, who},
 };
 use crate::terraform::executor::blocking;
 
@@ -22,11 +22,11 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// not taken already.
 const TRIES: u32 = 3;
 
-/// The holder of the state's lock, where the backend is `http` and tells it.
+/// The owner of the state's lock, where the backend is `http` and tells it.
 ///
 /// Before the lock is asked for, its ID is written down beside the state: if this agent ends in between, or the server
 /// carries out what it never answered, a later run knows that the lock is nobody's.
-pub(crate) async fn holder(state: &State) -> Option<Lock> {
+pub(crate) async fn owner(state: &State) -> Option<Lock> {
     if state.kind() != Kind::Http {
         return None;
     }
@@ -36,8 +36,8 @@ pub(crate) async fn holder(state: &State) -> Option<Lock> {
         "ID": id, "Operation": "OperationTypeInvalid", "Info": "tendril-agent asks who holds the lock",
         "Who": who(), "Version": env!("CARGO_PKG_VERSION"), "Created": jiff::Timestamp::now(), "Path": "",
     });
-    let (question, place) = (Holder::of_question(id, state), state.clone());
-    let noted = blocking(move || question.bury(&place)).await;
+    let (question, place) = (LockOwner::of_question(id, state), state.clone());
+    let noted = blocking(move || question.mark_stale(&place)).await;
     noted
         .inspect_err(
             |error| tracing::warn!(%error, "nobody is asked who holds the lock: it cannot be noted down"),

@@ -19,9 +19,9 @@ use crate::{
     logs::spool::Stream,
     os::file_lock,
     process::{
-        cancellation::Stop,
+        cancellation::StopSignal,
         orphans,
-        runner::{Command, Exit, Patience, Runner, Sink},
+        runner::{Command, Exit, GracePeriod, Runner, Sink},
     },
     telemetry,
     template::workspace::{Workspace, private_dir},
@@ -30,9 +30,9 @@ use crate::{
         executor::blocking,
         state::{
             backend::State,
-            errored_state::{Rescue, is_rescued},
+            errored_state::{ErroredState, is_errored_state},
             lock::Lock,
-            lock_owner::{Holder, during},
+            lock_owner::{LockOwner, during},
             lock_query,
         },
     },
@@ -41,12 +41,12 @@ use crate::{
 /// What Terraform writes into the lock that a push takes.
 const OPERATION: &str = "state-push";
 
-/// What the directories begin with in which state is stored. What an earlier life left there may hold a lock.
+/// What the directories begin with in which state is stored. What a previous run left there may hold a lock.
 const PUSH: &str = "push-";
 /// What the directories begin with in which a backend is tried.
 const TRIAL: &str = "trial-";
 
-/// The keys of the states of which something is kept beside the backend, or was being stored when an earlier life ended.
+/// The keys of the states of which something is kept beside the backend, or was being stored when a previous run ended.
 pub(crate) fn keys(config: &Config) -> BTreeSet<String> {
     kept(&config.state_dir).into_iter().chain(cut_off(config).map(|(_, key)| key)).collect()
 }
@@ -56,20 +56,20 @@ pub(crate) fn kept(state_dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(state_dir).into_iter().flatten().filter_map(Result::ok);
     let holds_state = |dir: &Path| {
         let files = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
-        files.into_iter().any(|file| is_rescued(&file.path()))
+        files.into_iter().any(|file| is_errored_state(&file.path()))
     };
     let dirs = entries.filter(|entry| holds_state(&entry.path()));
     dirs.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
-/// The pushes of an earlier life that were cut off, with the keys of their states. What had not begun to push is removed.
+/// The pushes of a previous run that were cut off, with the keys of their states. What had not begun to push is removed.
 fn cut_off(config: &Config) -> impl Iterator<Item = (Workspace, String)> + use<> {
     let entries = fs::read_dir(&config.work_dir).into_iter().flatten().filter_map(Result::ok);
     let places = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PUSH));
     places.filter_map(|place| {
         let workspace = Workspace::at(place.path());
-        if let Ok(holder) = Holder::of_earlier_life(&workspace.holder_file(), false) {
-            return Some((workspace, holder.state_key));
+        if let Ok(owner) = LockOwner::of_previous_run(&workspace.lock_owner_file(), false) {
+            return Some((workspace, owner.state_key));
         }
         remove(workspace);
         None
@@ -83,15 +83,15 @@ fn remove(workspace: Workspace) {
     }
 }
 
-/// Ends the pushes of this state that an earlier life began, and notes down which lock they may have left.
-fn bury_cut_off(config: &Config, state: &State) -> io::Result<()> {
+/// Ends the pushes of this state that a previous run began, and notes down which lock they may have left.
+fn mark_cut_off_stale(config: &Config, state: &State) -> io::Result<()> {
     for (workspace, _) in cut_off(config).filter(|(_, key)| key == state.key()) {
-        let patience = Patience {
+        let grace_period = GracePeriod {
             graceful: config.timing.plan_cancel_grace.min(Duration::from_secs(60)),
             forced: config.timing.kill_grace,
         };
-        let ended = orphans::end(&workspace.data_dir(), patience);
-        Holder::of_earlier_life(&workspace.holder_file(), ended.is_some())?.bury(state)?;
+        let ended = orphans::end(&workspace.data_dir(), grace_period);
+        LockOwner::of_previous_run(&workspace.lock_owner_file(), ended.is_some())?.mark_stale(state)?;
         remove(workspace);
     }
     Ok(())
@@ -111,7 +111,7 @@ pub(crate) fn gather(
         }
         let claim = ClaimRecord::load(&workspace.claim_file());
         if claim.is_ok_and(|claim| claim.state_key.as_deref() == Some(state.key()))
-            && let Rescue::Stuck(place, why) = workspace.clear_run(state)
+            && let ErroredState::Unmovable(place, why) = workspace.clear_run(state)
         {
             return Ok(Some((place, why)));
         }
@@ -122,20 +122,20 @@ pub(crate) fn gather(
 /// Stores what is kept of this state. What Terraform refuses is kept, and said. A drain waits for what has begun.
 pub(crate) async fn push(config: &Config, runner: &dyn Runner, state: &State, drain: &Drain) {
     let (settings, place) = (config.clone(), state.clone());
-    if let Err(error) = blocking(move || bury_cut_off(&settings, &place)).await {
-        tracing::error!(%error, "a push of an earlier life cannot be settled");
+    if let Err(error) = blocking(move || mark_cut_off_stale(&settings, &place)).await {
+        tracing::error!(%error, "a push of a previous run cannot be settled");
     }
-    for file in state.rescued().unwrap_or_default() {
-        let Some(_errand) = drain.errand() else { return };
+    for file in state.pending().unwrap_or_default() {
+        let Some(_errand) = drain.background_task() else { return };
         let name = file.display().to_string();
         match push_one(config, runner, state, &file, &drain.stop).await {
             Ok(()) => {
-                metrics::counter!(telemetry::RESCUES_STORED).increment(1);
-                tracing::info!(file = name, "state that an earlier life could not store is stored");
+                metrics::counter!(telemetry::ERRORED_STATES_STORED).increment(1);
+                tracing::info!(file = name, "state that a previous run could not store is stored");
             }
             Err(error) => {
-                metrics::counter!(telemetry::RESCUES_REFUSED).increment(1);
-                tracing::error!(file = name, %error, "state that an earlier life could not store is still not stored; it is kept");
+                metrics::counter!(telemetry::ERRORED_STATES_REFUSED).increment(1);
+                tracing::error!(file = name, %error, "state that a previous run could not store is still not stored; it is kept");
             }
         }
     }
@@ -143,7 +143,7 @@ pub(crate) async fn push(config: &Config, runner: &dyn Runner, state: &State, dr
 
 /// Tries whether a state can be reached: `terraform init` with nothing but the backend.
 pub(crate) async fn try_backend(config: &Config, runner: &dyn Runner, state: &State) -> io::Result<()> {
-    initialised(config, runner, state, TRIAL, &Stop::default()).await.map(drop)
+    initialised(config, runner, state, TRIAL, &StopSignal::default()).await.map(drop)
 }
 
 async fn push_one(
@@ -151,12 +151,12 @@ async fn push_one(
     runner: &dyn Runner,
     state: &State,
     file: &Path,
-    stop: &Stop,
+    stop: &StopSignal,
 ) -> io::Result<()> {
     let (place, workspace) = initialised(config, runner, state, PUSH, stop).await?;
     let at = workspace.clone();
     let push = Push { config, runner, state, workspace: &at, stop, id: Uuid::new_v4(), attempt: 0 };
-    // Whoever is cut off here leaves it to the next life, which learns from it of the lock.
+    // Whoever is cut off here leaves it to the next run, which learns from it of the lock.
     let _kept = place.keep();
     let stored = push.store(file).await?;
     let removed = move || {
@@ -167,7 +167,7 @@ async fn push_one(
     match stored {
         Stored::Done => Ok(()),
         Stored::Refused(why) => Err(io::Error::other(why)),
-        Stored::Stopped(exit) => Err(io::Error::other(format!("the agent stopped: {}", exit.rung))),
+        Stored::Stopped(exit) => Err(io::Error::other(format!("the agent stopped: {}", exit.stage))),
     }
 }
 
@@ -177,24 +177,24 @@ async fn initialised(
     runner: &dyn Runner,
     state: &State,
     prefix: &str,
-    stop: &Stop,
+    stop: &StopSignal,
 ) -> io::Result<(TempDir, Workspace)> {
     let place = tempfile::Builder::new().prefix(prefix).tempdir_in(&config.work_dir)?;
     private_dir(place.path())?;
     let workspace = Workspace::at(place.path().to_path_buf());
     workspace.lay_out_empty(state)?;
-    let turn = match config.terraform.plugin_cache() {
-        Some(dir) => Some(file_lock::of_plugins(dir).await?),
+    let lock = match config.terraform.plugin_cache() {
+        Some(dir) => Some(file_lock::lock_provider_cache(dir).await?),
         None => None,
     };
     let init = config.terraform.command(Step::Init, Action::Apply, &workspace, &config.timing)?;
     let (exit, said) = run(runner, init, stop).await?;
-    drop(turn);
+    drop(lock);
     if exit.code == Some(0) { Ok((place, workspace)) } else { Err(io::Error::other(said)) }
 }
 
-async fn run(runner: &dyn Runner, command: Command, stop: &Stop) -> io::Result<(Exit, String)> {
-    let quote = Quote::default();
+async fn run(runner: &dyn Runner, command: Command, stop: &StopSignal) -> io::Result<(Exit, String)> {
+    let quote = StderrTail::default();
     let exit = runner.run(command, &quote, stop).await?;
     Ok((exit, quote.into_text()))
 }
@@ -217,7 +217,7 @@ pub(crate) struct Push<'a> {
     pub(crate) state: &'a State,
     /// Where it was initialised.
     pub(crate) workspace: &'a Workspace,
-    pub(crate) stop: &'a Stop,
+    pub(crate) stop: &'a StopSignal,
     /// For whom: what its note is called.
     pub(crate) id: Uuid,
     pub(crate) attempt: i32,
@@ -226,21 +226,21 @@ pub(crate) struct Push<'a> {
 impl Push<'_> {
     /// Stores a file, and removes it then. A lock that a dead attempt of ours left is removed. Errors: it could not be tried.
     pub(crate) async fn store(&self, file: &Path) -> io::Result<Stored> {
-        let mut dead = self.state.dead_holders();
+        let mut dead = self.state.stale_owners();
         loop {
             // What a dead attempt left is not waited for.
-            let patience = if dead.is_empty() { self.config.timing.lock_timeout } else { Duration::ZERO };
-            let timing = Timing { lock_timeout: patience, ..self.config.timing };
+            let grace_period = if dead.is_empty() { self.config.timing.lock_timeout } else { Duration::ZERO };
+            let timing = Timing { lock_timeout: grace_period, ..self.config.timing };
             let command = self.config.terraform.push(file, self.workspace, &timing)?;
-            let holder = Holder::new(self.id, self.attempt, self.state, OPERATION, patience);
+            let owner = LockOwner::new(self.id, self.attempt, self.state, OPERATION, grace_period);
             let pushing = run(self.runner, command, self.stop);
             let left = |ran: &io::Result<(Exit, String)>| {
                 ran.as_ref().is_ok_and(|(exit, _)| exit.code != Some(0) && exit.was_abrupt())
             };
             let (exit, said) =
-                during(holder, self.workspace.holder_file(), self.state, pushing, left).await??;
+                during(owner, self.workspace.lock_owner_file(), self.state, pushing, left).await??;
             if exit.code == Some(0) {
-                self.state.forget_dead_holders();
+                self.state.clear_stale();
                 fs::remove_file(file)?;
                 return Ok(Stored::Done);
             }
@@ -248,8 +248,8 @@ impl Push<'_> {
                 return Ok(Stored::Stopped(exit));
             }
             let Some(lock) = Lock::read(&said, self.state.kind()) else { return Ok(Stored::Refused(said)) };
-            let lock = lock_query::holder(self.state).await.unwrap_or(lock);
-            if let Some(id) = lock.of_dead(&dead) {
+            let lock = lock_query::owner(self.state).await.unwrap_or(lock);
+            if let Some(id) = lock.of_stale(&dead) {
                 tracing::warn!(state = self.state.key(), lock = id, "the lock of a dead attempt is removed");
                 let unlock = self.config.terraform.unlock(id, self.workspace, &self.config.timing)?;
                 let (exit, said) = run(self.runner, unlock, self.stop).await?;
@@ -257,7 +257,7 @@ impl Push<'_> {
                     return Ok(Stored::Refused(said));
                 }
                 metrics::counter!(telemetry::LOCKS_REMOVED).increment(1);
-                self.state.forget_dead_holders();
+                self.state.clear_stale();
             } else if dead.is_empty() {
                 return Ok(Stored::Refused(said));
             }
@@ -268,12 +268,12 @@ impl Push<'_> {
 
 /// Keeps what a command says on stderr, to be quoted.
 #[derive(Debug, Default)]
-pub(crate) struct Quote(std::sync::Mutex<Vec<u8>>);
+pub(crate) struct StderrTail(std::sync::Mutex<Vec<u8>>);
 
 /// Most that is kept.
 const MOST: usize = 4096;
 
-impl Quote {
+impl StderrTail {
     /// What was said.
     pub(crate) fn into_text(self) -> String {
         let said = self.0.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -281,7 +281,7 @@ impl Quote {
     }
 }
 
-impl Sink for Quote {
+impl Sink for StderrTail {
     fn write(&self, stream: Stream, bytes: Vec<u8>) -> BoxFuture<'_, ()> {
         let mut said = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if stream == Stream::Stderr && said.len() < MOST {

@@ -28,15 +28,15 @@ const LOCK_LEFT: &[u8] = b"\"@message\":\"Error: Error releasing the state lock\
 const HEAD: usize = 96;
 
 /// Passes on what a program writes, and listens. What it dumps is on disk before anything else is read.
-pub(crate) struct Alarms<'a> {
+pub(crate) struct StateDumpFilter<'a> {
     log: &'a dyn Sink,
     state: &'a State,
     workspace: &'a Workspace,
-    heard: Mutex<Heard>,
+    parser: Mutex<DumpParser>,
 }
 
 #[derive(Default)]
-struct Heard {
+struct DumpParser {
     line: Line,
     lock_left: bool,
     /// A state that nothing could take yet.
@@ -60,7 +60,7 @@ enum Kind {
     Other,
 }
 
-impl Heard {
+impl DumpParser {
     /// Takes bytes in any portions; answers the dumps that are complete with them.
     fn listen(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
         let mut parts = bytes.split(|byte| *byte == b'\n').peekable();
@@ -109,27 +109,27 @@ impl Kind {
     }
 }
 
-impl<'a> Alarms<'a> {
+impl<'a> StateDumpFilter<'a> {
     /// Listens for one program that works on this state.
     pub(crate) fn new(log: &'a dyn Sink, state: &'a State, workspace: &'a Workspace) -> Self {
-        Self { log, state, workspace, heard: Mutex::default() }
+        Self { log, state, workspace, parser: Mutex::default() }
     }
 
     /// Whether the program said that it could not give its lock back.
     pub(crate) fn lock_left(&self) -> bool {
-        self.heard().lock_left
+        self.parser().lock_left
     }
 
     /// The program has ended: what could not be kept before may have room now. Errors: it cannot be kept.
-    pub(crate) async fn settle(&self) -> io::Result<()> {
+    pub(crate) async fn finalize(&self) -> io::Result<()> {
         // A message that lacks nothing but its line's end.
-        if let Some(dump) = { self.heard().end_line() } {
+        if let Some(dump) = { self.parser().end_line() } {
             self.keep(&dump).await;
         }
-        let Some(state) = ({ self.heard().homeless.take() }) else { return Ok(()) };
+        let Some(state) = ({ self.parser().homeless.take() }) else { return Ok(()) };
         let (place, workspace) = (self.state.clone(), self.workspace.clone());
         blocking(move || {
-            workspace.make_room()?;
+            workspace.free_space()?;
             keep(&place, &workspace, &state)
         })
         .await
@@ -143,21 +143,21 @@ impl<'a> Alarms<'a> {
         let (state, workspace, copy) = (self.state.clone(), self.workspace.clone(), dump.clone());
         if let Err(error) = blocking(move || keep(&state, &workspace, &copy)).await {
             tracing::error!(%error, "a state that Terraform printed cannot be kept yet");
-            self.heard().homeless = Some(dump);
+            self.parser().homeless = Some(dump);
         }
     }
 
-    fn heard(&self) -> MutexGuard<'_, Heard> {
+    fn parser(&self) -> MutexGuard<'_, DumpParser> {
         // Nothing that holds the lock can leave it in halves.
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+        self.parser.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Sink for Alarms<'_> {
+impl Sink for StateDumpFilter<'_> {
     fn write(&self, stream: Stream, bytes: Vec<u8>) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             if stream == Stream::Stdout {
-                let dumps = self.heard().listen(&bytes);
+                let dumps = self.parser().listen(&bytes);
                 for dump in dumps {
                     self.keep(&dump).await;
                 }
@@ -178,11 +178,11 @@ fn state_in(dump: &[u8]) -> Option<Vec<u8>> {
     Some(dump.state.get().as_bytes().to_vec())
 }
 
-/// Keeps it where rescued state is looked for, or at least in the workspace.
+/// Keeps it where pending state is looked for, or at least in the workspace.
 fn keep(state: &State, workspace: &Workspace, dump: &[u8]) -> io::Result<()> {
     // Before it printed the state, Terraform gave up writing this file.
     workspace.drop_torn_state();
-    let place = state.rescue_place(&workspace.name());
+    let place = state.errored_state_path(&workspace.name());
     let beside = private_dir(state.dir()).and_then(|()| private_file(&place, dump));
     beside.or_else(|error| {
         tracing::error!(place = %place.display(), %error, "a state cannot be kept in the state directory");
@@ -211,24 +211,24 @@ mod tests {
         ) {
             let end = if is_last { "" } else { "\nmore\n" };
             let text = format!("{before}{REAL}{end}");
-            let mut heard = Heard::default();
-            let mut dumps: Vec<_> = text.as_bytes().chunks(size).flat_map(|part| heard.listen(part)).collect();
-            dumps.extend(heard.end_line());
+            let mut parser = DumpParser::default();
+            let mut dumps: Vec<_> = text.as_bytes().chunks(size).flat_map(|part| parser.listen(part)).collect();
+            dumps.extend(parser.end_line());
             prop_assert_eq!(dumps.len(), 1);
             prop_assert_eq!(state_in(&dumps[0]).unwrap(), STATE.as_bytes());
-            prop_assert!(!heard.lock_left);
+            prop_assert!(!parser.lock_left);
         }
     }
 
     #[test]
     fn only_terraforms_own_messages_count() {
-        let mut heard = Heard::default();
+        let mut parser = DumpParser::default();
         let said =
             r#"{"@level":"info","@message":"a.b: (local-exec): {\"@message\":\"Emergency state dump\"}"}"#;
-        assert!(heard.listen(format!("{said}\nEmergency state dump\n{{}}\n").as_bytes()).is_empty());
-        assert!(!heard.lock_left);
-        assert!(heard.listen(format!("{UNLOCK}\n").as_bytes()).is_empty());
-        assert!(heard.lock_left);
+        assert!(parser.listen(format!("{said}\nEmergency state dump\n{{}}\n").as_bytes()).is_empty());
+        assert!(!parser.lock_left);
+        assert!(parser.listen(format!("{UNLOCK}\n").as_bytes()).is_empty());
+        assert!(parser.lock_left);
     }
 
     #[test]
