@@ -5,11 +5,12 @@ use tokio_postgres::Client;
 use crate::error::{ErrorKind, Result, StackError};
 
 /// Run in this order, as superuser, once per cluster.
-pub(crate) const SCRIPTS: [(&str, &str); 4] = [
+pub(crate) const SCRIPTS: [(&str, &str); 5] = [
     ("roles.sql", include_str!("bootstrap/roles.sql")),
     ("schemas.sql", include_str!("bootstrap/schemas.sql")),
     ("auth.sql", include_str!("bootstrap/auth.sql")),
     ("realtime.sql", include_str!("bootstrap/realtime.sql")),
+    ("safeupdate.sql", include_str!("bootstrap/safeupdate.sql")),
 ];
 
 /// Makes an empty database a Supabase database.

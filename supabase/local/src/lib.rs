@@ -32,6 +32,7 @@ mod error;
 mod fault;
 mod functions;
 mod gateway;
+pub mod http;
 pub mod jwt;
 mod keys;
 mod link;

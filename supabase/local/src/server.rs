@@ -17,6 +17,7 @@ use crate::error::{ErrorKind, Result, StackError};
 use crate::fault::{self, Door, Faults};
 use crate::functions::{self, Functions};
 use crate::gateway;
+use crate::http::Lenient;
 use crate::keys::ProjectKeys;
 use crate::realtime::{self, Realtime};
 use crate::rest::Rest;
@@ -61,7 +62,9 @@ impl ApiServer {
         let routes = routes(services);
         let stopped = stop.clone().cancelled_owned();
         let task =
-            tokio::spawn(async move { axum::serve(door, routes).with_graceful_shutdown(stopped).await });
+            tokio::spawn(
+                async move { axum::serve(Lenient(door), routes).with_graceful_shutdown(stopped).await },
+            );
         Ok(Self { address, stop, task })
     }
 
@@ -89,7 +92,7 @@ fn routes(services: Services) -> Router {
     let Services { rest, keys, faults, realtime, auth, functions } = services;
     let require_key = from_fn_with_state(Arc::clone(&keys), gateway::require_key);
     Router::new()
-        .nest("/rest/v1", rest.router().layer(require_key.clone()))
+        .merge(rest.router("/rest/v1").layer(require_key.clone()))
         .nest("/auth/v1", auth::router(auth).layer(require_key))
         .nest("/functions/v1", functions::router(functions))
         .merge(realtime::router(realtime))

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tokio_postgres::error::Severity;
 
+use super::reason;
 use super::response::JSON;
 
 /// Names the server and the code on the way, for proxies and logs.
@@ -22,6 +23,8 @@ pub(super) struct RestError(Box<Refusal>);
 #[derive(Debug, Clone)]
 struct Refusal {
     status: StatusCode,
+    /// The words beside the status, if they are not the usual ones.
+    reason: Option<String>,
     headers: HeaderMap,
     body: ErrorBody,
 }
@@ -43,7 +46,7 @@ impl RestError {
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("0"));
         }
-        Self(Box::new(Refusal { status, headers, body }))
+        Self(Box::new(Refusal { status, reason: None, headers, body }))
     }
 
     /// A request that cannot be understood (400).
@@ -66,6 +69,11 @@ impl RestError {
     pub(super) fn no_schema() -> Self {
         let message = "Could not query the database for the schema cache. Retrying.";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "PGRST002", message)
+    }
+
+    /// A write of all rows, which the library safeupdate refuses.
+    pub(super) fn unqualified(command: &str) -> Self {
+        Self::bad_request("21000", format!("{command} requires a WHERE clause"))
     }
 
     /// Adds `details`.
@@ -116,6 +124,9 @@ impl RestError {
         let status = status_of(code, database.message(), identified);
         let mut error = Self::new(status, code, database.message()).hint(database.hint().map(str::to_owned));
         error.0.body.details = database.detail().map(Into::into);
+        if code.starts_with("PT") {
+            error.0.reason = Some(database.message().to_owned());
+        }
         if status == StatusCode::UNAUTHORIZED { error.challenge(None) } else { error }
     }
 
@@ -149,6 +160,7 @@ impl RestError {
         #[derive(Deserialize)]
         struct Detail {
             status: u16,
+            status_text: Option<String>,
             headers: BTreeMap<String, String>,
         }
         let unusable = |details: String, hint: &str| {
@@ -169,12 +181,13 @@ impl RestError {
         let Some(detail) = detail else {
             return unusable("DETAIL is missing in the RAISE statement".into(), detail_hint);
         };
-        let Ok(Detail { status, headers }) = serde_json::from_str(detail) else {
+        let Ok(Detail { status, status_text, headers }) = serde_json::from_str(detail) else {
             return unusable(format!("Invalid JSON value for DETAIL: '{detail}'"), detail_hint);
         };
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut error = Self::new(status, &body.code, body.message).hint(body.hint);
         error.0.body.details = body.details;
+        error.0.reason = status_text;
         for (name, value) in headers {
             if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
                 error.0.headers.append(name, value);
@@ -223,6 +236,9 @@ impl IntoResponse for RestError {
         response.headers_mut().insert(CONTENT_TYPE, JSON);
         if let Ok(value) = HeaderValue::try_from(format!("PostgREST; error={}", self.0.body.code)) {
             response.headers_mut().insert(PROXY_STATUS, value);
+        }
+        if let Some(words) = &self.0.reason {
+            reason::say(&mut response, words);
         }
         response
     }

@@ -14,12 +14,14 @@ mod grammar;
 mod hint;
 mod media;
 mod mutation;
+mod openapi;
 mod overload;
 mod payload;
 mod plan;
 mod prefer;
 mod query;
 mod read;
+mod reason;
 mod relation;
 mod reload;
 mod request;
@@ -55,17 +57,16 @@ pub use settings::Settings;
 /// Largest body that is read, in bytes.
 const BODY_LIMIT: usize = 64 << 20;
 
-/// The REST server with default [`Settings`], to be nested under `/rest/v1`.
-///
-/// The pool's connections log in as `authenticator`. The schema is read at the first request and never
-/// again; for a server that follows `NOTIFY pgrst, 'reload schema'` use [`Rest`].
-pub fn router(pool: Pool, secret: JwtSecret) -> Router {
-    Rest::new(pool, secret, Settings::default()).router()
-}
-
 /// The REST server. Cheap to clone; clones share everything.
 #[derive(Debug, Clone)]
 pub struct Rest(Arc<Server>);
+
+/// A server and where it stands.
+#[derive(Debug, Clone)]
+struct Mounted {
+    rest: Rest,
+    prefix: Arc<str>,
+}
 
 /// What all requests share.
 #[derive(Debug)]
@@ -83,11 +84,15 @@ impl Rest {
         Self(Arc::new(Server { pool, secret, settings, schema }))
     }
 
-    /// The routes, to be nested under `/rest/v1`.
-    pub fn router(&self) -> Router {
+    /// The routes under a prefix, such as `/rest/v1`. What follows it counts as it is, to the last slash; a nested router would
+    /// draw slashes together.
+    pub fn router(&self, prefix: &str) -> Router {
         let handler = axum::routing::any(handle);
-        let routes = Router::new().route("/", handler.clone()).route("/{*path}", handler);
-        routes.with_state(self.clone())
+        let mounted = Mounted { rest: self.clone(), prefix: prefix.into() };
+        [prefix.to_owned(), format!("{prefix}/"), format!("{prefix}/{{*path}}")]
+            .iter()
+            .fold(Router::new(), |router, path| router.route(path, handler.clone()))
+            .with_state(mounted)
     }
 
     /// Reads the schema of the database anew.
@@ -109,9 +114,11 @@ impl Server {
         Range { limit, ..range }
     }
 
-    async fn answer(&self, request: http::Request<Body>) -> Result<Response, RestError> {
+    async fn answer(&self, request: http::Request<Body>, prefix: &str) -> Result<Response, RestError> {
         let (parts, body) = request.into_parts();
-        let target = Target::of(parts.uri.path());
+        let path = parts.uri.path();
+        let path = path.strip_prefix(prefix).unwrap_or(path);
+        let target = Target::of(path);
         if parts.method == Method::OPTIONS {
             return self.options(&target?).await;
         }
@@ -119,7 +126,8 @@ impl Server {
         let known = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE]
             .contains(&parts.method);
         let target = target?;
-        if !known {
+        let reads = matches!(parts.method, Method::GET | Method::HEAD);
+        if !matches!(target, Target::Function(_)) && !known || target == Target::Root && !reads {
             let message = format!("Unsupported HTTP method: {}", parts.method);
             return Err(RestError::new(StatusCode::METHOD_NOT_ALLOWED, "PGRST117", message));
         }
@@ -128,13 +136,16 @@ impl Server {
             RestError::new(StatusCode::PAYLOAD_TOO_LARGE, "PGRST102", message)
         })?;
         let (name, call) = match &target {
-            Target::Root => return Ok(description()),
+            Target::Root => ("", false),
             Target::Table(name) => (name.as_str(), false),
             Target::Function(name) => (name.as_str(), true),
         };
-        let request = (parts.method, &parts.uri, parts.headers, body);
+        let request = (parts.method, (path, parts.uri.query()), parts.headers, body);
         let request = Request::read(request, (name, call), identity, &self.settings)?;
         let schema = self.schema.current().await?;
+        if target == Target::Root {
+            return openapi::answer(self, &schema, &request).await;
+        }
         match (call, &request.method) {
             (true, _) => rpc::answer(self, &schema, &request).await,
             (false, &Method::GET | &Method::HEAD) => read::answer(self, &schema, &request).await,
@@ -161,21 +172,13 @@ impl Server {
     }
 }
 
-/// The smallest document that a client which looks for one can read.
-fn description() -> Response {
-    let body = r#"{"swagger":"2.0","info":{"title":"standard public schema","version":"16.2"},"paths":{}}"#;
-    let mut response = Reply::new(StatusCode::OK).body(media::Media::Json, body.into()).finish(false);
-    let openapi = HeaderValue::from_static("application/openapi+json; charset=utf-8");
-    response.headers_mut().insert(http::header::CONTENT_TYPE, openapi);
-    response
-}
-
-async fn handle(State(rest): State<Rest>, request: http::Request<Body>) -> Response {
+async fn handle(State(Mounted { rest, prefix }): State<Mounted>, request: http::Request<Body>) -> Response {
     if let Some(response) = cors::preflight(request.method(), request.headers()) {
         return response;
     }
     let from_browser = request.headers().contains_key(ORIGIN);
-    let mut response = rest.0.answer(request).await.unwrap_or_else(RestError::into_response);
+    let mut response = rest.0.answer(request, &prefix).await.unwrap_or_else(RestError::into_response);
+    reason::complete(&mut response);
     if from_browser {
         cors::expose(&mut response);
     }

@@ -100,6 +100,11 @@ impl<'a> Plan<'a> {
                 plan,
             });
         }
+        for label in query.mentioned().filter_map(|mentioned| mentioned.strip_prefix(path)?.first()) {
+            if let Some(place) = related.iter().position(|related| related.embed.label() == label) {
+                related[..=place].rotate_right(1);
+            }
+        }
         let at = |other: &Vec<String>| other.as_slice() == path;
         let plan = Self {
             from,

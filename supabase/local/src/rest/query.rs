@@ -133,6 +133,18 @@ impl Query {
         &mut self.ranges[index].1
     }
 
+    /// The paths that filters, orders, pages and groups name, in the order in which PostgREST applies them. Each time it takes the
+    /// related table out of its list and puts it first, and the columns of the answer follow that list.
+    pub(super) fn mentioned(&self) -> impl Iterator<Item = &Path> {
+        let of_filters = |grouped: bool| {
+            let fits = move |(_, logic): &&(Path, Logic)| matches!(logic, Logic::Group { .. }) == grouped;
+            self.filters.iter().rev().filter(fits).map(|(path, _)| path)
+        };
+        let orders = self.orders.iter().rev().map(|(path, _)| path);
+        let ranges = self.ranges.iter().rev().map(|(path, _)| path);
+        of_filters(false).chain(orders).chain(ranges).chain(of_filters(true))
+    }
+
     /// The page of the table itself.
     pub(super) fn top_range(&self) -> Range {
         self.ranges.iter().find(|(path, _)| path.is_empty()).map_or_else(Range::default, |(_, range)| *range)

@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use http::header::{COOKIE, HeaderName, RANGE};
-use http::{HeaderMap, Method, StatusCode, Uri};
+use http::{HeaderMap, Method, StatusCode};
+use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
 use super::auth::Identity;
@@ -35,20 +36,16 @@ impl Target {
     /// Reads a path.
     ///
     /// # Errors
-    /// PGRST125 if it is too deep.
+    /// PGRST125 if it has too many parts, or empty ones.
     pub(super) fn of(path: &str) -> Result<Self, RestError> {
-        let decoded = |part: &str| {
-            // `+` in a path is a plus; only a query string has it mean a space.
-            let part = part.replace('+', "%2B");
-            url::form_urlencoded::parse(part.as_bytes())
-                .next()
-                .map_or_else(String::new, |(name, _)| name.into_owned())
-        };
-        let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+        let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
+        // One slash begins a path; every other one separates parts, which may be empty.
+        let parts: Vec<String> = path.strip_prefix('/').unwrap_or(path).split('/').map(decoded).collect();
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
         match parts.as_slice() {
             [""] => Ok(Self::Root),
-            ["rpc", function] => Ok(Self::Function(decoded(function))),
-            [table] => Ok(Self::Table(decoded(table))),
+            ["rpc", function] => Ok(Self::Function((*function).to_owned())),
+            [table] => Ok(Self::Table((*table).to_owned())),
             _ => {
                 let message = "Invalid path specified in request URL";
                 Err(RestError::new(StatusCode::NOT_FOUND, "PGRST125", message))
@@ -84,21 +81,21 @@ pub(super) struct Request {
 impl Request {
     /// Reads a request for a table or function.
     pub(super) fn read(
-        (method, uri, headers, body): (Method, &Uri, HeaderMap, Bytes),
+        (method, (path, query), headers, body): (Method, (&str, Option<&str>), HeaderMap, Bytes),
         (name, call): (&str, bool),
         identity: Identity,
         settings: &Settings,
     ) -> Result<Self, RestError> {
         let reads = matches!(method, Method::GET | Method::HEAD);
         let schema = profile(&headers, reads, &settings.schemas)?;
-        let query = Query::parse(uri.query().unwrap_or_default(), call)?;
+        let query = Query::parse(query.unwrap_or_default(), call)?;
         let mut range = query.top_range();
         if reads {
             range = range.and(header_range(&headers)?);
         }
         let prefer = Prefer::read(&headers, settings.transaction_override)?;
         let media = Media::negotiate(&headers)?;
-        let (path, name) = (uri.path().to_owned(), Name::new(schema, name));
+        let (path, name) = (path.to_owned(), Name::new(schema, name));
         Ok(Self { method, path, name, query, prefer, media, range, headers, body, identity })
     }
 
@@ -176,5 +173,31 @@ fn header_range(headers: &HeaderMap) -> Result<Range, RestError> {
         )),
         Ok(last) => Ok(Range { offset, limit: Some(last - offset + 1) }),
         Err(_) => Ok(Range::default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_taken_to_its_last_slash() {
+        let table = |name: &str| Target::Table(name.to_owned());
+        let function = |name: &str| Target::Function(name.to_owned());
+        for (path, target) in [
+            ("", Target::Root),
+            ("/", Target::Root),
+            ("/jobs", table("jobs")),
+            ("/a+b%20c&d=e", table("a+b c&d=e")),
+            ("/rpc", table("rpc")),
+            ("/rpc/", function("")),
+            ("/rpc/add", function("add")),
+            ("/%72pc/add", function("add")),
+        ] {
+            assert_eq!(Target::of(path).unwrap(), target, "{path}");
+        }
+        for path in ["//", "//jobs", "/jobs/", "/jobs//", "/rpc/add/", "/rpc//add", "//rpc/add", "/a/b"] {
+            assert!(Target::of(path).is_err(), "{path}");
+        }
     }
 }

@@ -148,12 +148,12 @@ fn call(sql: &mut Sql, function: &Function, arguments: &Arguments, scalar: bool)
             sql.join(&given, ", ", |sql, parameter| {
                 push_label(sql, parameter);
                 let values = named.get(&parameter.name).map_or(&[][..], Vec::as_slice);
-                let value = if parameter.variadic {
-                    array_literal(values)
+                if parameter.variadic {
+                    sql.whole_value(array_literal(values))
                 } else {
-                    values.last().cloned().unwrap_or_default()
+                    sql.value(values.last().map(String::as_str).unwrap_or_default())
                 };
-                sql.value(value).push("::").push(&parameter.sql_type);
+                sql.push("::").push(&parameter.sql_type);
             });
         }
     }

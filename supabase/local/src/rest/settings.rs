@@ -11,6 +11,8 @@ pub struct Settings {
     pub audience: Option<String>,
     /// Most rows a read returns, whatever its `limit` says.
     pub max_rows: Option<u64>,
+    /// Whether an `UPDATE` or `DELETE` without a filter is refused (21000), as on a hosted project.
+    pub safe_update: bool,
     /// Whether `Prefer: tx=rollback` is obeyed. Supabase ignores it.
     pub transaction_override: bool,
 }
@@ -22,6 +24,7 @@ impl Default for Settings {
             anon_role: Some("anon".into()),
             audience: None,
             max_rows: None,
+            safe_update: true,
             transaction_override: false,
         }
     }

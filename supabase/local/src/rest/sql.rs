@@ -54,14 +54,18 @@ impl Sql {
 
     /// Appends a quoted name.
     pub(super) fn name(&mut self, name: &str) -> &mut Self {
-        // PostgreSQL ends names at a zero byte, so nothing after one may count.
-        let name = name.split('\0').next().unwrap_or_default();
+        let name = until_nul(name);
         let _ = write!(self.text, "\"{}\"", name.replace('"', "\"\""));
         self
     }
 
     /// Appends a value as a parameter.
-    pub(super) fn value(&mut self, value: impl Into<String>) -> &mut Self {
+    pub(super) fn value(&mut self, value: impl AsRef<str>) -> &mut Self {
+        self.whole_value(until_nul(value.as_ref()))
+    }
+
+    /// Appends a value that PostgREST sends with its length, so that PostgreSQL sees a zero byte and refuses it.
+    pub(super) fn whole_value(&mut self, value: impl Into<String>) -> &mut Self {
         self.values.push(Text(value.into()));
         let _ = write!(self.text, "${}", self.values.len());
         self
@@ -94,6 +98,11 @@ impl Sql {
     }
 }
 
+/// The text up to a zero byte. PostgREST hands names and values over as C strings, so nothing after one counts.
+fn until_nul(text: &str) -> &str {
+    text.split('\0').next().unwrap_or_default()
+}
+
 /// A text as a literal, for text that comes from the database's own catalog.
 pub(super) fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
@@ -117,6 +126,15 @@ mod tests {
         sql.push("select ").name("a\"; drop table x; --").push(" = ").value("1' or true");
         assert_eq!(sql.text(), "select \"a\"\"; drop table x; --\" = $1");
         assert_eq!(sql.typed_values().len(), 1);
+    }
+
+    #[test]
+    fn names_and_values_end_at_a_zero_byte() {
+        let mut sql = Sql::default();
+        sql.name("a\0b").push(" = ").value("1\02").push(" or ").whole_value("3\04");
+        assert_eq!(sql.text(), "\"a\" = $1 or $2");
+        let values: Vec<&str> = sql.values.iter().map(|Text(value)| value.as_str()).collect();
+        assert_eq!(values, ["1", "3\04"]);
     }
 
     #[test]

@@ -104,6 +104,9 @@ async fn update(server: &Server, schema: &Schema, request: &Request) -> Result<R
     let table = schema.expect_table(&request.name)?;
     let columns = columns(table, request, &payload)?;
     let filters = Plan::table(schema, table, &request.query)?;
+    if server.settings.safe_update && !columns.is_empty() && !filters.is_filtered() {
+        return Err(RestError::unqualified("UPDATE"));
+    }
     let defaults = request.prefer.defaults();
     let update = Update { table, columns: &columns, payload: &payload, defaults, filters: &filters };
     let few = |answer: &Answer| not_too_many(request, answer.rows);
@@ -119,6 +122,9 @@ async fn update(server: &Server, schema: &Schema, request: &Request) -> Result<R
 async fn delete(server: &Server, schema: &Schema, request: &Request) -> Result<Response, RestError> {
     let table = schema.expect_table(&request.name)?;
     let filters = Plan::table(schema, table, &request.query)?;
+    if server.settings.safe_update && !filters.is_filtered() {
+        return Err(RestError::unqualified("DELETE"));
+    }
     let few = |answer: &Answer| not_too_many(request, answer.rows);
     let write = Write::new(server, schema, table, request)?;
     let delete = |sql: &mut Sql, returning: &Returning| mutation::delete(sql, table, &filters, returning);

@@ -11,3 +11,4 @@ mod recording;
 mod recordings;
 mod related;
 mod service;
+mod strictness;

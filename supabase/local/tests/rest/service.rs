@@ -10,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use jiff::Timestamp;
 use serde_json::Value;
+use supabase_local::http::Lenient;
 use supabase_local::rest::{Rest, Settings};
 use supabase_local::{JwtSecret, PostgresOptions, PostgresServer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -123,23 +124,21 @@ impl Service {
         let rest = Rest::new(pool, secret.clone(), settings);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let routes = axum::Router::new().nest("/rest/v1", rest.router());
+        let routes = rest.router("/rest/v1");
         let mut tasks = JoinSet::new();
-        tasks.spawn(async move { axum::serve(listener, routes).await.unwrap() });
+        tasks.spawn(async move { axum::serve(Lenient(listener), routes).await.unwrap() });
         tasks.spawn(async move { rest.follow_schema(database).await });
         Self { address, secret, _tasks: tasks }
     }
 
     /// Sends a recorded request, its token signed anew for now, and otherwise byte by byte as it was.
     pub async fn send(&self, exchange: &Exchange) -> Answer {
-        // What curl sends as it is, URL libraries encode, and the HTTP library here insists on that.
-        let path = exchange.path.replace('>', "%3E");
         let mut headers = String::new();
         for (name, value) in &exchange.headers {
             let value = if name == "authorization" { self.renewed(value, exchange) } else { value.clone() };
             write!(headers, "{name}: {value}\r\n").unwrap();
         }
-        self.request(&exchange.method, &path, headers.trim_end_matches("\r\n"), &exchange.body).await
+        self.request(&exchange.method, &exchange.path, headers.trim_end_matches("\r\n"), &exchange.body).await
     }
 
     /// Reads without a token.
