@@ -1,0 +1,5 @@
+import { Sign } from "../../components/sign.tsx";
+
+export default function SignIn() {
+  return <Sign kind="in" />;
+}

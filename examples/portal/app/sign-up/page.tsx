@@ -1,0 +1,5 @@
+import { Sign } from "../../components/sign.tsx";
+
+export default function SignUp() {
+  return <Sign kind="up" />;
+}

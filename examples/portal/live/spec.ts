@@ -1,0 +1,69 @@
+// What the pages watch.
+
+import * as rows from "../contract/rows.ts";
+import type { WatchSpec } from "./watch.ts";
+
+export const clusters = (contract: number): WatchSpec<rows.Cluster> => ({
+  table: "clusters",
+  columns: rows.clusterColumns(contract),
+  key: (row) => row.id,
+  order: { column: "created_at", ascending: true },
+});
+
+export const cluster = (contract: number, id: string): WatchSpec<rows.Cluster> => ({
+  ...clusters(contract),
+  equal: [{ column: "id", value: id }],
+});
+
+/** How many deployments a list shows at first, and how many more each time. */
+export const PAGE = 200;
+
+export const deployments = (contract: number, limit: number, cluster: string | null): WatchSpec<rows.Deployment> => ({
+  table: "deployments",
+  columns: rows.deploymentListColumns(contract),
+  key: (row) => row.id,
+  ...(cluster ? { equal: [{ column: "cluster_id", value: cluster }] } : {}),
+  order: { column: "created_at", ascending: false },
+  limit,
+});
+
+export const deployment = (contract: number, id: string): WatchSpec<rows.Deployment> => ({
+  table: "deployments",
+  columns: rows.deploymentColumns(contract),
+  key: (row) => row.id,
+  equal: [{ column: "id", value: id }],
+  order: { column: "created_at", ascending: false },
+});
+
+export const stacks = (): WatchSpec<rows.Stack> => ({
+  table: "stacks",
+  columns: rows.STACK_COLUMNS,
+  key: (row) => `${row.cluster_id}/${row.state_key}`,
+  order: { column: "updated_at", ascending: false },
+});
+
+export const changes = (deployment: string): WatchSpec<rows.Change> => ({
+  table: "deployment_changes",
+  columns: rows.CHANGE_COLUMNS,
+  key: (row) => `${row.attempt}/${row.position}`,
+  equal: [{ column: "deployment_id", value: deployment }],
+  order: { column: "position", ascending: true },
+  all: true,
+});
+
+export const templates = (cluster: string): WatchSpec<rows.ClusterTemplate> => ({
+  table: "cluster_templates",
+  columns: rows.TEMPLATE_COLUMNS,
+  key: (row) => row.name,
+  equal: [{ column: "cluster_id", value: cluster }],
+  order: { column: "name", ascending: true },
+});
+
+export const agents = (cluster: string): WatchSpec<rows.Agent> => ({
+  table: "agents",
+  columns: rows.AGENT_COLUMNS,
+  key: (row) => row.name,
+  equal: [{ column: "cluster_id", value: cluster }],
+  order: { column: "name", ascending: true },
+  unpublished: true,
+});

@@ -1,0 +1,78 @@
+// A plan out of what Terraform says in the log, for agents that write no rows of changes yet: addresses, actions and progress.
+
+import type { Change, ChangeAction } from "../contract/rows.ts";
+
+const PLANNED = /^(\S.*?): (?:Plan to|Drift detected \()\s?(create|update|replace|delete|read|import|move|remove|forget)\)?/;
+const PROGRESS = /^(\S.*?): (Creating|Modifying|Destroying|Importing|Provisioning with|Still \w+|Creation complete|Modifications complete|Destruction complete|Import complete|Creation errored|Modifications errored|Destruction errored)(?:.* after ([0-9hms]+))?/;
+
+const ACTIONS: Record<string, ChangeAction> = { remove: "forget" };
+
+const seconds = (text: string | undefined): number | null => {
+  if (!text) return null;
+  const [, hours, minutes, rest] = /^(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?$/.exec(text) ?? [];
+  return Number(hours ?? 0) * 3600 + Number(minutes ?? 0) * 60 + Number(rest ?? 0);
+};
+
+export interface SaidLine {
+  text: string;
+  time: number;
+}
+
+/** Reads the lines of one attempt as they come. */
+export class Narration {
+  private readonly found = new Map<string, Change>();
+  private read = 0;
+  private readonly deployment: string;
+  private readonly attempt: number;
+
+  constructor(deployment: string, attempt: number) {
+    this.deployment = deployment;
+    this.attempt = attempt;
+  }
+
+  /** Takes in what was said since; whether anything changed. */
+  take(length: number, line: (index: number) => SaidLine): boolean {
+    let changed = false;
+    for (; this.read < length; this.read++) changed = this.say(line(this.read)) || changed;
+    return changed;
+  }
+
+  rows(): Change[] {
+    return [...this.found.values()];
+  }
+
+  private say({ text, time }: SaidLine): boolean {
+    const planned = PLANNED.exec(text);
+    if (planned) {
+      const [whole, address, action] = planned;
+      const drift = whole.includes("Drift detected");
+      const key = `${drift ? "drift " : ""}${address}`;
+      if (this.found.has(key)) return false;
+      this.found.set(key, {
+        deployment_id: this.deployment, attempt: this.attempt, position: this.found.size + 1, address: address!,
+        resource_type: typeOf(address!), provider: null, action: ACTIONS[action!] ?? (action as ChangeAction), drift,
+        attributes: null, status: "PLANNED", started_at: null, seconds: null, error: null,
+      });
+      return true;
+    }
+    const said = PROGRESS.exec(text);
+    const row = said && this.found.get(said[1]!);
+    if (!said || !row) return false;
+    const before = row.status;
+    const word = said[2]!;
+    let after: Change = row;
+    if (/errored$/.test(word)) after = { ...row, status: "FAILED", seconds: seconds(said[3]) };
+    // The first half of a replacement is its destruction: only the creation ends it.
+    else if (/complete$/.test(word) && !(row.action === "replace" && word.startsWith("Destruction"))) after = { ...row, status: "DONE", seconds: seconds(said[3]) };
+    else if (before === "PLANNED") after = { ...row, status: "RUNNING", started_at: new Date(time).toISOString() };
+    this.found.set(said[1]!, after);
+    return after !== row;
+  }
+}
+
+/** `module.a.aws_instance.web["x.y"]` is an `aws_instance`. */
+export function typeOf(address: string): string | null {
+  const bare = address.replace(/\[[^\]]*\]/g, "");
+  const parts = bare.split(".").filter((part, i, all) => part !== "module" && all[i - 1] !== "module" && part !== "data");
+  return parts.length >= 2 ? parts[0]! : null;
+}
