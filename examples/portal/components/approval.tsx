@@ -4,7 +4,7 @@
 import { useEffect, useRef, useState } from "react";
 import { actionOf, waitsForApproval } from "../contract/deployment.ts";
 import type { Problem } from "../contract/problem.ts";
-import { deploymentColumns, type Change, type Deployment } from "../contract/rows.ts";
+import { DEPLOYMENT_COLUMNS, type Change, type Deployment } from "../contract/rows.ts";
 import { usePortal } from "../live/session.tsx";
 import { planOf } from "../plan/change.ts";
 import { Counts } from "./badge.tsx";
@@ -26,7 +26,7 @@ interface Props {
 }
 
 export function Approval({ row, changes, attempt, onDone }: Props) {
-  const { client, contract, fail } = usePortal();
+  const { client, fail } = usePortal();
   const [comment, setComment] = useState("");
   const [busy, setBusy] = useState<"approve" | "reject" | null>(null);
   const [found, setFound] = useState<Problem | null>(null);
@@ -52,12 +52,12 @@ export function Approval({ row, changes, attempt, onDone }: Props) {
     const said = comment.trim();
     const change =
       what === "approve"
-        ? { approved_plan: row.plan_sha256, ...(contract >= 3 && said ? { approval_comment: said } : {}) }
-        : { cancel_requested_at: new Date().toISOString(), ...(contract >= 3 && said ? { cancel_comment: said } : {}) };
+        ? { approved_plan: row.plan_sha256, ...(said ? { approval_comment: said } : {}) }
+        : { cancel_requested_at: new Date().toISOString(), ...(said ? { cancel_comment: said } : {}) };
     // Only while it waits: a rejection that comes too late must not cancel an apply that somebody else has approved.
     const { data, error } = await client.from("deployments").update(change)
       .eq("id", row.id).eq("phase", "APPROVAL").eq("plan_sha256", row.plan_sha256!).is("approved_plan", null).is("cancel_requested_at", null)
-      .select(deploymentColumns(contract));
+      .select(DEPLOYMENT_COLUMNS);
     setBusy(null);
     const [after] = (data ?? []) as unknown as Deployment[];
     if (error) setFound(fail(error, "this deployment"));
@@ -92,12 +92,10 @@ export function Approval({ row, changes, attempt, onDone }: Props) {
         </div>
         <CostFigure row={row} />
       </div>
-      {contract >= 3 ? (
-        <label className="field">
-          <span className="sr">Comment</span>
-          <input value={comment} maxLength={2000} placeholder="Comment (optional)" onChange={(event) => setComment(event.target.value)} autoComplete="off" />
-        </label>
-      ) : null}
+      <label className="field">
+        <span className="sr">Comment</span>
+        <input value={comment} maxLength={2000} placeholder="Comment (optional)" onChange={(event) => setComment(event.target.value)} autoComplete="off" />
+      </label>
       <footer>
         <button type="button" className="button" disabled={busy !== null} onClick={() => void decide("reject")}>{busy === "reject" ? "Rejecting…" : "Reject"}</button>
         <button type="button" className={`button ${destructive > 0 ? "bad" : "primary"}`} disabled={busy !== null} onClick={() => void decide("approve")}>

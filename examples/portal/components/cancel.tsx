@@ -2,14 +2,14 @@
 import { useState } from "react";
 import { applyBegan } from "../contract/deployment.ts";
 import type { Problem } from "../contract/problem.ts";
-import { deploymentColumns, type Deployment } from "../contract/rows.ts";
+import { DEPLOYMENT_COLUMNS, type Deployment } from "../contract/rows.ts";
 import { usePortal } from "../live/session.tsx";
 import { Dialog } from "./dialog.tsx";
 import { Icon } from "./icon.tsx";
 import { ProblemNotice } from "./notice.tsx";
 
 export function CancelButton({ row, onDone }: { row: Deployment; onDone(row: Partial<Deployment> | null): void }) {
-  const { client, contract, fail } = usePortal();
+  const { client, fail } = usePortal();
   const [asked, setAsked] = useState(false);
   const [busy, setBusy] = useState(false);
   const [comment, setComment] = useState("");
@@ -17,8 +17,8 @@ export function CancelButton({ row, onDone }: { row: Deployment; onDone(row: Par
   if (row.cancel_requested_at) return <button type="button" className="button" disabled>Cancelling…</button>;
   const cancel = async (): Promise<void> => {
     setBusy(true);
-    const change = { cancel_requested_at: new Date().toISOString(), ...(contract >= 3 && comment.trim() ? { cancel_comment: comment.trim() } : {}) };
-    const { data, error } = await client.from("deployments").update(change).eq("id", row.id).select(deploymentColumns(contract));
+    const change = { cancel_requested_at: new Date().toISOString(), ...(comment.trim() ? { cancel_comment: comment.trim() } : {}) };
+    const { data, error } = await client.from("deployments").update(change).eq("id", row.id).select(DEPLOYMENT_COLUMNS);
     setBusy(false);
     if (error) {
       setFound(fail(error, "this deployment"));
@@ -39,7 +39,7 @@ export function CancelButton({ row, onDone }: { row: Deployment; onDone(row: Par
                 : applyBegan(row) ? "Terraform is told to stop. What it has changed so far stays and is in the state; nothing is rolled back."
                 : "Terraform is told to stop. Nothing was changed yet."}
             </p>
-            {contract >= 3 ? <label className="field"><span className="field-title">Comment</span><input value={comment} maxLength={2000} onChange={(event) => setComment(event.target.value)} autoComplete="off" /></label> : null}
+            <label className="field"><span className="field-title">Comment</span><input value={comment} maxLength={2000} onChange={(event) => setComment(event.target.value)} autoComplete="off" /></label>
             <footer>
               <button type="button" className="button" onClick={() => setAsked(false)}>Keep running</button>
               <button type="submit" className="button bad" disabled={busy}>{busy ? "Cancelling…" : "Cancel deployment"}</button>

@@ -14,8 +14,8 @@ import { Empty, ProblemNotice, Skeleton } from "./notice.tsx";
 import { Ago } from "./time.tsx";
 
 export function ClusterList() {
-  const { contract, fail } = usePortal();
-  const { rows, error, read } = useWatch(spec.clusters(contract), "clusters");
+  const { fail } = usePortal();
+  const { rows, error, read } = useWatch(spec.clusters(), "clusters");
   const [adding, setAdding] = useState(false);
   return (
     <>

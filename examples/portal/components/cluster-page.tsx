@@ -6,7 +6,7 @@ import type { Cluster, KeyStatus } from "../contract/rows.ts";
 import { usePortal } from "../live/session.tsx";
 import * as spec from "../live/spec.ts";
 import { useWatch } from "../live/use.ts";
-import { ClusterBadge } from "./badge.tsx";
+import { Badge, ClusterBadge } from "./badge.tsx";
 import { Dialog } from "./dialog.tsx";
 import { Icon } from "./icon.tsx";
 import { KeyShown } from "./key.tsx";
@@ -16,9 +16,10 @@ import { Ago } from "./time.tsx";
 type Act = "rotate" | "create" | "promote" | "revoke-keys" | "revoke";
 
 export function ClusterPage({ id }: { id: string }) {
-  const { contract, fail } = usePortal();
-  const { rows, error, read } = useWatch(spec.cluster(contract, id), `cluster-${id}`);
+  const { fail } = usePortal();
+  const { rows, error, read } = useWatch(spec.cluster(id), `cluster-${id}`);
   const row = rows?.[0];
+  const state = useWatch(spec.clusterState(id), `state-${id}`).rows?.[0];
   const back = { href: "/clusters/", text: "All clusters" };
   if (error && !row) {
     const found = fail(error, "cluster");
@@ -41,35 +42,16 @@ export function ClusterPage({ id }: { id: string }) {
       ) : null}
       <dl className="facts">
         <div><dt>Agent</dt><dd>{row.agent_version ?? "none yet"}</dd></div>
-        <div><dt>Last seen</dt><dd>{contract >= 3 ? <LastSeen id={row.id} /> : <Ago time={row.last_seen_at} />}</dd></div>
+        <div><dt>Last seen</dt><dd>{state ? <Ago time={state.last_seen_at} /> : "…"}</dd></div>
+        <div><dt>Running</dt><dd>{state ? `${state.jobs} deployment${state.jobs === 1 ? "" : "s"}` : "…"}</dd></div>
         <div><dt>Added</dt><dd><Ago time={row.created_at} /></dd></div>
         <div><dt>Id</dt><dd><code>{row.id}</code></dd></div>
       </dl>
-      {contract >= 3 ? <AgentList cluster={row.id} /> : null}
+      <AgentList cluster={row.id} />
       <Keys cluster={row} onChanged={read} />
       <p className="below"><Link href={`/deployments/?cluster=${row.id}`}>Deployments of this cluster</Link></p>
     </>
   );
-}
-
-/** Freshness is no column of the published row: a heartbeat is no change that anybody watches. */
-function LastSeen({ id }: { id: string }) {
-  const { client } = usePortal();
-  const [seen, setSeen] = useState<string | null | undefined>(undefined);
-  useEffect(() => {
-    let gone = false;
-    const ask = (): void =>
-      void client.from("cluster_status").select("last_seen_at").eq("id", id).maybeSingle().then(({ data }) => {
-        if (!gone) setSeen((data as { last_seen_at: string | null } | null)?.last_seen_at ?? null);
-      });
-    ask();
-    const timer = setInterval(ask, 10_000);
-    return () => {
-      gone = true;
-      clearInterval(timer);
-    };
-  }, [client, id]);
-  return seen === undefined ? <>…</> : <Ago time={seen} />;
 }
 
 function AgentList({ cluster }: { cluster: string }) {
@@ -80,11 +62,13 @@ function AgentList({ cluster }: { cluster: string }) {
       <h2>Agents</h2>
       <div className="table-box">
         <table>
-          <thead><tr><th>Name</th><th>Version</th><th>Last seen</th><th className="wide-only">State</th></tr></thead>
+          <thead><tr><th>Name</th><th>Status</th><th>Version</th><th>Last seen</th><th className="wide-only">State</th></tr></thead>
           <tbody>
             {rows.map((row) => (
               <tr key={row.name}>
-                <td>{row.name}</td><td className="quiet">{row.version ?? "—"}</td><td><Ago time={row.last_seen_at} /></td>
+                <td>{row.name}</td>
+                <td>{row.status === "REFUSED" ? <Badge text="Refused" tone="bad" /> : row.is_live ? <Badge text={row.jobs > 0 ? `Running ${row.jobs}` : "Ready"} tone="good" /> : <Badge text="Gone" tone="quiet" />}{row.refused_reason ? <p className="field-fault">{row.refused_reason}</p> : null}</td>
+                <td className="quiet">{row.version ?? "—"}</td><td><Ago time={row.last_seen_at} /></td>
                 <td className="quiet wide-only">{row.state_backend ?? "—"}</td>
               </tr>
             ))}

@@ -1,6 +1,6 @@
 "use client";
 import { useMemo } from "react";
-import { actionOf } from "../contract/deployment.ts";
+import { actionOf, stackName } from "../contract/deployment.ts";
 import type { Deployment, Json } from "../contract/rows.ts";
 import { readSchema } from "../form/schema.ts";
 import { hideSecrets, MASK } from "../form/secret.ts";
@@ -40,7 +40,7 @@ export function Configuration({ row }: { row: Deployment }) {
   }, [templates, config.template]);
   const facts: [string, string | undefined | null][] = [
     ["Template", config.template], ["Repository", config.source?.git], ["Ref", config.source?.ref], ["Folder", config.source?.path], ["Commit", row.template_commit],
-    ["Stack", config.stack ?? "default"], ["Action", actionOf(config)], ["Approval", config.approval ? "needed" : "not asked for"], ["State", row.state_key], ["Plan", row.plan_sha256], ["Deployment", row.id],
+    ["Stack", stackName(config)], ["Action", actionOf(config)], ["Approval", config.approval ? "needed" : "not asked for"], ["State", row.state_key], ["Plan", row.plan_sha256], ["Deployment", row.id],
   ];
   const variables = Object.entries(hideSecrets(config.variables ?? {}, schema));
   return (

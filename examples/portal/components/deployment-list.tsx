@@ -2,7 +2,7 @@
 import Link from "next/link";
 import { useRouter, useSearchParams } from "next/navigation";
 import { useState } from "react";
-import { actionOf, isFinal, subject, waitsForApproval } from "../contract/deployment.ts";
+import { actionOf, isFinal, subject, waitsForApproval, stackName } from "../contract/deployment.ts";
 import type { Deployment } from "../contract/rows.ts";
 import { usePortal } from "../live/session.tsx";
 import * as spec from "../live/spec.ts";
@@ -23,7 +23,7 @@ const FILTERS = {
 type Filter = keyof typeof FILTERS;
 
 export function DeploymentList() {
-  const { contract, fail } = usePortal();
+  const { fail } = usePortal();
   const router = useRouter();
   const search = useSearchParams();
   const [limit, setLimit] = useState(spec.PAGE);
@@ -31,8 +31,8 @@ export function DeploymentList() {
   const text = search.get("q") ?? "";
   const wanted = search.get("status") ?? "all";
   const filter: Filter = wanted in FILTERS ? (wanted as Filter) : "all";
-  const clusters = useWatch(spec.clusters(contract), "clusters");
-  const { rows, error, read } = useWatch(spec.deployments(contract, limit, cluster), `deployments-${cluster}-${limit}`);
+  const clusters = useWatch(spec.clusters(), "clusters");
+  const { rows, error, read } = useWatch(spec.deployments(limit, cluster), `deployments-${cluster}-${limit}`);
 
   const set = (name: string, value: string): void => {
     const next = new URLSearchParams(search);
@@ -43,7 +43,7 @@ export function DeploymentList() {
   const names = new Map(clusters.rows?.map((row) => [row.id, row.name]));
   const words = text.toLowerCase().split(/\s+/).filter(Boolean);
   const matching = rows?.filter((row) => {
-    const haystack = `${subject(row.config_snapshot)} ${row.config_snapshot.stack ?? "default"} ${actionOf(row.config_snapshot)} ${names.get(row.cluster_id) ?? ""} ${row.id} ${row.error_code ?? ""}`.toLowerCase();
+    const haystack = `${subject(row.config_snapshot)} ${stackName(row.config_snapshot)} ${actionOf(row.config_snapshot)} ${names.get(row.cluster_id) ?? ""} ${row.id} ${row.error_code ?? ""}`.toLowerCase();
     return words.every((word) => haystack.includes(word));
   });
   const shown = matching?.filter(FILTERS[filter].fits);
@@ -104,7 +104,7 @@ function Row({ row, cluster }: { row: Deployment; cluster: string | undefined })
     <tr className="linked">
       <td>
         <Link className="row-link" href={`/deployment/?id=${row.id}`}>
-          {subject(config)}<span className="quiet"> / {config.stack ?? "default"}</span>
+          {subject(config)}<span className="quiet"> / {stackName(config)}</span>
         </Link>{" "}
         <ActionTag action={actionOf(config)} />
       </td>

@@ -2,7 +2,7 @@
 import Link from "next/link";
 import { useRouter, useSearchParams } from "next/navigation";
 import { useEffect, useMemo, useRef, useState } from "react";
-import { actionOf, applyBegan, isFinal, subject, waitsForApproval } from "../contract/deployment.ts";
+import { actionOf, applyBegan, isFinal, subject, waitsForApproval, stackName } from "../contract/deployment.ts";
 import { problem } from "../contract/problem.ts";
 import type { Change, Deployment } from "../contract/rows.ts";
 import { useLog, type Log } from "../live/log.ts";
@@ -24,8 +24,8 @@ import { Ago, Lasting } from "./time.tsx";
 import { Timeline } from "./timeline.tsx";
 
 export function DeploymentPage({ id }: { id: string }) {
-  const { contract, fail } = usePortal();
-  const { rows, error, read, put } = useWatch(spec.deployment(contract, id), `deployment-${id}`);
+  const { fail } = usePortal();
+  const { rows, error, read, put } = useWatch(spec.deployment(id), `deployment-${id}`);
   const row = rows?.[0];
   const back = { href: "/deployments/", text: "All deployments" };
   if (error && !row) {
@@ -40,8 +40,7 @@ export function DeploymentPage({ id }: { id: string }) {
 type TabName = "plan" | "log" | "outputs" | "configuration";
 
 function Body({ row, read, put }: { row: Deployment; read(): void; put(row: Deployment): void }) {
-  const { contract } = usePortal();
-  const search = useSearchParams();
+    const search = useSearchParams();
   const router = useRouter();
   const config = row.config_snapshot;
   const action = actionOf(config);
@@ -49,9 +48,9 @@ function Body({ row, read, put }: { row: Deployment; read(): void; put(row: Depl
   const attempt = Number(search.get("attempt")) || row.attempt;
   const isCurrent = attempt === row.attempt;
   const log = useLog(row.id, attempt, isCurrent ? (final ? row.log_count : null) : null, isCurrent && row.status === "FAILED");
-  const clusters = useWatch(spec.cluster(contract, row.cluster_id), `cluster-${row.cluster_id}`);
+  const clusters = useWatch(spec.cluster(row.cluster_id), `cluster-${row.cluster_id}`);
   const cluster = clusters.rows?.[0];
-  const stored = useWatch(contract >= 3 ? spec.changes(row.id) : null, `changes-${row.id}`);
+  const stored = useWatch(spec.changes(row.id), `changes-${row.id}`);
   const said = useSaid(row, attempt, log);
   const changes = stored.rows?.some((change) => change.attempt === attempt) ? stored.rows : said;
   const detailed = changes !== said;
@@ -75,7 +74,7 @@ function Body({ row, read, put }: { row: Deployment; read(): void; put(row: Depl
     history.replaceState(history.state, "", `?${next}`);
   };
   useEffect(() => {
-    document.title = `${subject(config)} / ${config.stack ?? "default"} · Tendril`;
+    document.title = `${subject(config)} / ${stackName(config)} · Tendril`;
   }, [config]);
   const outputs = Object.keys(row.outputs ?? {}).length;
   const began = row.claimed_at && isCurrent ? Date.parse(row.claimed_at) : null;
@@ -86,7 +85,7 @@ function Body({ row, read, put }: { row: Deployment; read(): void; put(row: Depl
       </nav>
       <header className="head">
         <div>
-          <h1>{subject(config)}<span className="quiet"> / {config.stack ?? "default"}</span> <ActionTag action={action} /> <StatusBadge row={row} /></h1>
+          <h1>{subject(config)}<span className="quiet"> / {stackName(config)}</span> <ActionTag action={action} /> <StatusBadge row={row} /></h1>
           <p className="meta">
             {cluster ? <Link href={`/cluster/?id=${cluster.id}`}>{cluster.name}</Link> : null}
             {row.claimed_by ? <span>agent {row.claimed_by}</span> : null}

@@ -14,9 +14,9 @@ const INSTALLS: Tab<"helm" | "docker">[] = [{ name: "helm", title: "Helm" }, { n
 
 /** A new key, the lines that start an agent with it, and whether one has come. */
 export function KeyShown({ cluster, clusterKey, onClose, waits = true }: { cluster: string; clusterKey: string; onClose(): void; waits?: boolean }) {
-  const { project, contract } = usePortal();
+  const { project } = usePortal();
   const [tab, setTab] = useState<"helm" | "docker">("helm");
-  const { rows } = useWatch(spec.cluster(contract, cluster), `cluster-${cluster}`);
+  const { rows } = useWatch(spec.cluster(cluster), `cluster-${cluster}`);
   const row = rows?.[0];
   return (
     <div className="key-shown">

@@ -18,12 +18,12 @@ import { Empty, Notice, ProblemNotice, Skeleton } from "./notice.tsx";
 
 /** Starts from nothing, or from an earlier deployment (`?from=`), with another action if wanted (`&action=destroy`). */
 export function NewDeployment() {
-  const { client, contract, fail } = usePortal();
+  const { client, fail } = usePortal();
   const search = useSearchParams();
   const from = search.get("from");
   const [earlier, setEarlier] = useState<{ cluster_id: string; config_snapshot: ConfigSnapshot } | null>(null);
   const [found, setFound] = useState<Problem | null>(null);
-  const clusters = useWatch(spec.clusters(contract), "clusters");
+  const clusters = useWatch(spec.clusters(), "clusters");
   useEffect(() => {
     if (!from) return;
     void client.from("deployments").select("cluster_id,config_snapshot").eq("id", from).single().then(({ data, error }) => {

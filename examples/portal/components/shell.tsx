@@ -4,6 +4,7 @@
 import Link from "next/link";
 import { usePathname, useRouter } from "next/navigation";
 import { useEffect, useState, useSyncExternalStore, type ReactNode } from "react";
+import { CONTRACT } from "../contract/rows.ts";
 import { leave, usePortalState } from "../live/session.tsx";
 import { Icon, Logo, type IconName } from "./icon.tsx";
 import { Notice, Skeleton } from "./notice.tsx";
@@ -44,11 +45,15 @@ export function Shell({ children, title }: { children: ReactNode; title: string 
       <Sidebar email={portal.state === "ready" ? portal.session?.user.email ?? null : null} onLeave={() => portal.state === "ready" && void leave(portal.client)} />
       <div className="page">
         <Connection />
-        <main id="main" tabIndex={-1}>{ready ? children : <Skeleton />}</main>
+        <main id="main" tabIndex={-1}>{ready ? (portal.contract! < CONTRACT ? <OldDatabase contract={portal.contract!} /> : children) : <Skeleton />}</main>
       </div>
     </div>
   );
 }
+
+const OldDatabase = ({ contract }: { contract: number }) => (
+  <Notice tone="bad" title="The database is older than this portal.">It holds contract {contract}; the portal needs {CONTRACT}. Apply the migrations of the project, then reload.</Notice>
+);
 
 function Sidebar({ email, onLeave }: { email: string | null; onLeave(): void }) {
   const path = usePathname();

@@ -56,7 +56,7 @@ function SignForm({ kind }: { kind: SignKind }) {
   const words = kind === "in" ? { title: "Sign in to Tendril", button: "Sign in" } : { title: "Create your account", button: "Sign up" };
   const suffix = search.get("next") ? `?next=${encodeURIComponent(next)}` : "";
   return (
-    <main className="sign">
+    <main className="sign-page">
       <div className="sign-theme"><ThemeButton /></div>
       <div className="sign-card">
         <div className="brand"><Logo /> Tendril</div>

@@ -4,7 +4,6 @@ import { useState } from "react";
 import { label, subject } from "../contract/deployment.ts";
 import type { Problem } from "../contract/problem.ts";
 import type { Stack } from "../contract/rows.ts";
-import { stacksOf } from "../contract/stack.ts";
 import { usePortal } from "../live/session.tsx";
 import * as spec from "../live/spec.ts";
 import { useWatch } from "../live/use.ts";
@@ -15,12 +14,9 @@ import { Empty, ProblemNotice, Skeleton } from "./notice.tsx";
 import { Ago } from "./time.tsx";
 
 export function StackList() {
-  const { contract, fail } = usePortal();
-  const clusters = useWatch(spec.clusters(contract), "clusters");
-  const stored = useWatch(contract >= 3 ? spec.stacks() : null, "stacks");
-  const derived = useWatch(contract >= 3 ? null : spec.deployments(contract, 1000, null), "all-deployments");
-  const { error, read } = contract >= 3 ? stored : derived;
-  const rows = contract >= 3 ? stored.rows : derived.rows && stacksOf(derived.rows);
+  const { fail } = usePortal();
+  const clusters = useWatch(spec.clusters(), "clusters");
+  const { rows, error, read } = useWatch(spec.stacks(), "stacks");
   const names = new Map(clusters.rows?.map((row) => [row.id, row.name]));
   const [held, setHeld] = useState<Stack | null>(null);
   return (
@@ -39,7 +35,7 @@ export function StackList() {
               {rows.map((row) => (
                 <tr key={`${row.cluster_id}/${row.state_key}`}>
                   <td>
-                    <strong>{subject({ template: row.template ?? undefined, source: row.source ?? undefined } as Stack & { template?: string; source?: { git: string } })}</strong>
+                    <strong>{subject(row)}</strong>
                     <span className="quiet"> / {row.stack ?? "default"}</span>
                     {row.state_held_by ? (
                       <button type="button" className="held" onClick={() => setHeld(row)}><Icon name="lock" size={13} /> State held</button>

@@ -65,13 +65,16 @@ export function label(row: Pick<Deployment, "status" | "phase" | "approved_plan"
 export const actionOf = (config: ConfigSnapshot): Action => config.action ?? "apply";
 
 /** A short name of what is run: the template's, or the folder of a repository. */
-export function subject(config: Pick<ConfigSnapshot, "template" | "source">): string {
+export function subject(config: { template?: string | null; source?: ConfigSnapshot["source"] | null }): string {
   if (config.template) return config.template;
   const source = config.source;
   if (!source) return "unknown";
   const repository = source.git.replace(/\/+$/, "").replace(/\.git$/, "").split("/").pop() || source.git;
   return source.path ? `${repository}/${source.path}` : repository;
 }
+
+/** Whose state it works on; a deployment without a name of a stack has a state of its own. */
+export const stackName = (config: Pick<ConfigSnapshot, "stack">): string => config.stack ?? "no stack";
 
 /** `+2 ~1 -3`, in the order of Terraform's own summary; only counts that are not 0. */
 export function counts(summary: PlanSummary | null): { key: keyof PlanSummary; sign: string; n: number; word: string }[] {

@@ -10,8 +10,6 @@ export interface Cluster {
   name: string;
   status: ClusterStatus;
   agent_version: string | null;
-  /** When the last agent was heard; in contract 3 only `cluster_status` has it. */
-  last_seen_at?: string | null;
   revoked_at: string | null;
   created_at: string;
 }
@@ -77,15 +75,18 @@ export interface Deployment {
   error_code: string | null;
   error_message: string | null;
   template_commit: string | null;
-  // Contract 3.
-  state_key?: string;
-  queue_expires_at?: string | null;
-  approval_expires_at?: string | null;
-  approved_by?: string | null;
-  approval_comment?: string | null;
-  cancel_comment?: string | null;
-  cancelled_by?: string | null;
-  applied?: boolean;
+  /** Which state it works on. */
+  state_key: string;
+  /** Order of arrival. */
+  queue_order: number;
+  queue_expires_at: string | null;
+  approval_expires_at: string | null;
+  approved_by: string | null;
+  approval_comment: string | null;
+  cancel_comment: string | null;
+  cancelled_by: string | null;
+  /** Something was applied. */
+  applied: boolean;
 }
 
 /** A chunk of a deployment's output: whole lines. */
@@ -99,7 +100,7 @@ export interface LogChunk {
   ts: string;
 }
 
-/** One state: what is deployed where. Contract 3. */
+/** One state: what is deployed where. */
 export interface Stack {
   cluster_id: string;
   state_key: string;
@@ -137,7 +138,7 @@ export interface AttributeChange {
 
 export type ChangeStatus = "PLANNED" | "RUNNING" | "DONE" | "FAILED";
 
-/** What a plan does to one resource, and how far that got. Contract 3. */
+/** What a plan does to one resource, and how far that got. */
 export interface Change {
   deployment_id: string;
   attempt: number;
@@ -155,7 +156,7 @@ export interface Change {
   error: string | null;
 }
 
-/** A template that the agents of a cluster carry. Contract 3. */
+/** A template that the agents of a cluster carry. */
 export interface ClusterTemplate {
   cluster_id: string;
   name: string;
@@ -166,7 +167,7 @@ export interface ClusterTemplate {
   updated_at: string;
 }
 
-/** An agent process. Contract 3. */
+/** An agent process. */
 export interface Agent {
   cluster_id: string;
   name: string;
@@ -174,7 +175,22 @@ export interface Agent {
   state_backend: string | null;
   started_at: string | null;
   last_seen_at: string | null;
-  status: string | null;
+  status: "ACTIVE" | "REFUSED";
+  /** Why it may not work, where it is refused. */
+  refused_reason: string | null;
+  /** How many deployments it holds. */
+  jobs: number;
+  /** Heard of within the time that an agent has. */
+  is_live: boolean;
+}
+
+/** A cluster with what changes at each heartbeat: read, not pushed. */
+export interface ClusterState {
+  id: string;
+  last_seen_at: string | null;
+  agents: number;
+  refused_agents: number;
+  jobs: number;
 }
 
 /** What is known of a cluster's keys: never the keys. */
@@ -183,28 +199,22 @@ export interface KeyStatus {
   next: { created_at: string | null; last_used_at: string | null } | null;
 }
 
-const CLUSTER = "id,name,status,agent_version,revoked_at,created_at";
-const DEPLOYMENT =
+export const CLUSTER_COLUMNS = "id,name,status,agent_version,revoked_at,created_at";
+export const DEPLOYMENT_COLUMNS =
   "id,cluster_id,config_snapshot,status,phase,attempt,claimed_by,claimed_at,cancel_requested_at,created_at,started_at," +
   "finished_at,plan_summary,plan_sha256,approved_plan,approved_at,cost,cost_status,outputs,log_count,error_code," +
-  "error_message,template_commit";
-const DEPLOYMENT_OF_3 =
-  ",state_key,queue_expires_at,approval_expires_at,approved_by,approval_comment,cancel_comment,cancelled_by,applied";
-
-/** The newest contract that this portal knows. */
-export const CONTRACT = 3;
-
-export const clusterColumns = (contract: number): string => (contract >= 3 ? CLUSTER : `${CLUSTER},last_seen_at`);
-export const deploymentColumns = (contract: number): string =>
-  contract >= 3 ? DEPLOYMENT + DEPLOYMENT_OF_3 : DEPLOYMENT;
+  "error_message,template_commit,state_key,queue_expires_at,approval_expires_at,approved_by,approval_comment,cancel_comment,cancelled_by,applied,queue_order";
 /** A list needs no outputs and no cost, which may be large. */
-export const deploymentListColumns = (contract: number): string =>
-  deploymentColumns(contract).replace(",outputs", "").replace(",cost,", ",");
+export const DEPLOYMENT_LIST_COLUMNS = DEPLOYMENT_COLUMNS.replace(",outputs", "").replace(",cost,", ",");
+
+/** The contract that this portal needs of the database; a newer one still has what it promised. */
+export const CONTRACT = 3;
 export const CHUNK_COLUMNS = "attempt,seq,stream,log_chunk,ts";
 export const STACK_COLUMNS =
   "cluster_id,state_key,template,source,stack,last_deployment_id,last_status,last_action,last_finished_at," +
-  "last_success_id,last_success_at,resources,backend,state_held_by,state_held_since,state_held_reason,updated_at";
+  "last_success_id,last_success_at,resources,backend,state_held_by,state_held_since,state_held_reason,created_at,updated_at";
 export const CHANGE_COLUMNS =
   "deployment_id,attempt,position,address,resource_type,provider,action,drift,attributes,status,started_at,seconds,error";
 export const TEMPLATE_COLUMNS = "cluster_id,name,digest,title,description,variables,updated_at";
-export const AGENT_COLUMNS = "cluster_id,name,version,state_backend,started_at,last_seen_at,status";
+export const AGENT_COLUMNS = "cluster_id,name,version,state_backend,started_at,last_seen_at,status,refused_reason,jobs,is_live";
+export const CLUSTER_STATE_COLUMNS = "id,last_seen_at,agents,refused_agents,jobs";

@@ -3,7 +3,6 @@
 
 import { useEffect, useState } from "react";
 import type { Json } from "../contract/rows.ts";
-import { usePortal } from "./session.tsx";
 import * as spec from "./spec.ts";
 import { useWatch } from "./use.ts";
 
@@ -21,13 +20,12 @@ export interface Catalogue {
 }
 
 export function useCatalogue(cluster: string | null): Catalogue {
-  const { contract } = usePortal();
-  const stored = useWatch(contract >= 3 && cluster ? spec.templates(cluster) : null, `templates-${cluster}`);
+    const stored = useWatch(cluster ? spec.templates(cluster) : null, `templates-${cluster}`);
   const [bundled, setBundled] = useState<Template[] | null>(null);
   useEffect(() => {
     fetch("/templates.json").then((answer) => (answer.ok ? (answer.json() as Promise<Template[]>) : []), () => []).then(setBundled, () => setBundled([]));
   }, []);
-  if (contract >= 3 && stored.rows === null && !stored.error) return { templates: null, published: false };
+  if (cluster !== null && stored.rows === null && !stored.error) return { templates: null, published: false };
   if (stored.rows && stored.rows.length > 0) {
     const templates = stored.rows.map((row) => ({ name: row.name, title: row.title ?? row.name, description: row.description ?? "", variables: row.variables }));
     return { templates, published: true };

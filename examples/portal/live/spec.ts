@@ -3,33 +3,33 @@
 import * as rows from "../contract/rows.ts";
 import type { WatchSpec } from "./watch.ts";
 
-export const clusters = (contract: number): WatchSpec<rows.Cluster> => ({
+export const clusters = (): WatchSpec<rows.Cluster> => ({
   table: "clusters",
-  columns: rows.clusterColumns(contract),
+  columns: rows.CLUSTER_COLUMNS,
   key: (row) => row.id,
   order: { column: "created_at", ascending: true },
 });
 
-export const cluster = (contract: number, id: string): WatchSpec<rows.Cluster> => ({
-  ...clusters(contract),
+export const cluster = (id: string): WatchSpec<rows.Cluster> => ({
+  ...clusters(),
   equal: [{ column: "id", value: id }],
 });
 
 /** How many deployments a list shows at first, and how many more each time. */
 export const PAGE = 200;
 
-export const deployments = (contract: number, limit: number, cluster: string | null): WatchSpec<rows.Deployment> => ({
+export const deployments = (limit: number, cluster: string | null): WatchSpec<rows.Deployment> => ({
   table: "deployments",
-  columns: rows.deploymentListColumns(contract),
+  columns: rows.DEPLOYMENT_LIST_COLUMNS,
   key: (row) => row.id,
   ...(cluster ? { equal: [{ column: "cluster_id", value: cluster }] } : {}),
-  order: { column: "created_at", ascending: false },
+  order: { column: "queue_order", ascending: false },
   limit,
 });
 
-export const deployment = (contract: number, id: string): WatchSpec<rows.Deployment> => ({
+export const deployment = (id: string): WatchSpec<rows.Deployment> => ({
   table: "deployments",
-  columns: rows.deploymentColumns(contract),
+  columns: rows.DEPLOYMENT_COLUMNS,
   key: (row) => row.id,
   equal: [{ column: "id", value: id }],
   order: { column: "created_at", ascending: false },
@@ -65,5 +65,14 @@ export const agents = (cluster: string): WatchSpec<rows.Agent> => ({
   key: (row) => row.name,
   equal: [{ column: "cluster_id", value: cluster }],
   order: { column: "name", ascending: true },
+  unpublished: true,
+});
+
+export const clusterState = (cluster: string): WatchSpec<rows.ClusterState> => ({
+  table: "cluster_status",
+  columns: rows.CLUSTER_STATE_COLUMNS,
+  key: (row) => row.id,
+  equal: [{ column: "id", value: cluster }],
+  order: { column: "id", ascending: true },
   unpublished: true,
 });
