@@ -55,6 +55,7 @@ pub struct StackBuilder {
     scripts: Vec<String>,
     jwt: JwtSecret,
     realtime: RealtimeOptions,
+    rest: Settings,
     functions: Option<PathBuf>,
     function_secrets: BTreeMap<String, String>,
 }
@@ -70,6 +71,7 @@ impl Stack {
             scripts: Vec::new(),
             jwt: JwtSecret::default(),
             realtime: RealtimeOptions::default(),
+            rest: Settings::default(),
             functions: project_dir("functions"),
             function_secrets: BTreeMap::new(),
         }
@@ -220,6 +222,13 @@ impl StackBuilder {
         self
     }
 
+    /// Sets the REST server's row limit, its schemas and so on.
+    #[must_use]
+    pub fn rest(mut self, settings: Settings) -> Self {
+        self.rest = settings;
+        self
+    }
+
     /// Serves the Edge Functions of this directory instead of the project's own `supabase/functions`. What a `config.toml` beside it
     /// says of them holds.
     #[must_use]
@@ -275,7 +284,7 @@ impl StackBuilder {
             stop.clone(),
         );
         let functions_stop = stop.clone();
-        let rest = rest(&server, &database, &keys, stop)?;
+        let rest = rest(&server, &database, &keys, self.rest, stop)?;
         let auth = Auth::new(Arc::clone(&keys), Link::new(server.port(), database.clone()));
         let database_url = database::url(server.port(), OWNER, &database);
         let environment = functions::environment(&keys, &database_url, self.function_secrets);
@@ -311,6 +320,7 @@ fn rest(
     server: &PostgresServer,
     database: &str,
     keys: &ProjectKeys,
+    settings: Settings,
     stop: CancellationToken,
 ) -> Result<Rest> {
     let config = database::config(server.port(), AUTHENTICATOR, database);
@@ -324,7 +334,7 @@ fn rest(
             error,
         )
     })?;
-    let rest = Rest::new(pool, keys.jwt().clone(), Settings::default());
+    let rest = Rest::new(pool, keys.jwt().clone(), settings);
     let follower = rest.clone();
     tokio::spawn(async move { stop.run_until_cancelled(follower.follow_schema(config)).await });
     Ok(rest)

@@ -20,6 +20,7 @@ pub use self::{
 pub(crate) use self::{
     column::{check_name, identifiers, prefix},
     condition::{Condition, Operator},
+    literal::quoted,
     methods::filter_methods,
 };
 use crate::error::Error;

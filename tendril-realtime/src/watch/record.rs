@@ -8,6 +8,7 @@ use std::{
 use serde_json::value::RawValue;
 
 use super::column_type::ColumnTypes;
+use crate::filter::quoted;
 
 /// One row. Values stay text: numbers keep every digit.
 #[derive(Debug, Clone)]
@@ -39,10 +40,15 @@ impl Record {
         self.columns.get(name).map(AsRef::as_ref)
     }
 
-    /// A column's value as a filter writes it: strings without their quotes.
+    /// A column's value as a filter writes it: strings without their quotes, arrays in the notation of SQL.
     pub(super) fn text_of(&self, name: &str) -> Option<String> {
         let json = self.column(name)?.get();
-        serde_json::from_str::<String>(json).ok().or_else(|| (json != "null").then(|| json.to_owned()))
+        match json.as_bytes().first()? {
+            b'n' => None,
+            b'"' => serde_json::from_str(json).ok(),
+            b'[' => array_text(json),
+            _ => String::from_utf8(without_spaces(json).collect()).ok(),
+        }
     }
 
     /// The key as it came from a server whose values are what they are; `None` if a column of the key is missing.
@@ -54,7 +60,7 @@ impl Record {
     pub(super) fn key_of_event(&self, columns: &[String], types: &ColumnTypes) -> Option<Key> {
         columns
             .iter()
-            .all(|column| self.column(column).is_some_and(|value| types.of(column).is_written_alike(value)))
+            .all(|column| self.column(column).is_some_and(|value| types.of(column).is_sound_key(value)))
             .then(|| self.key(columns))
             .flatten()
     }
@@ -82,7 +88,9 @@ impl Record {
         let mut hasher = DefaultHasher::new();
         for (name, value) in &self.columns {
             name.hash(&mut hasher);
-            without_spaces(value.get()).for_each(|byte| hasher.write_u8(byte));
+            // Minus zero is zero, and not everybody writes its sign.
+            let json = if value.get() == "-0" { "0" } else { value.get() };
+            without_spaces(json).for_each(|byte| hasher.write_u8(byte));
             hasher.write_u8(0xff);
         }
         hasher.finish()
@@ -92,6 +100,21 @@ impl Record {
         // A map of texts that came out of JSON.
         serde_json::to_string(&self.columns).unwrap_or_default()
     }
+}
+
+/// A JSON array in the notation of an SQL array: `[[1,null],["a"]]` is `{{1,NULL},{"a"}}`.
+fn array_text(json: &str) -> Option<String> {
+    let items: Vec<Box<RawValue>> = serde_json::from_str(json).ok()?;
+    let mut texts = Vec::with_capacity(items.len());
+    for item in &items {
+        texts.push(match item.get().as_bytes().first()? {
+            b'n' => "NULL".to_owned(),
+            b'[' => array_text(item.get())?,
+            b'"' => quoted(&serde_json::from_str::<String>(item.get()).ok()?),
+            _ => quoted(item.get()),
+        });
+    }
+    Some(format!("{{{}}}", texts.join(",")))
 }
 
 /// The bytes of a JSON text outside of which only white space differs.
@@ -138,5 +161,8 @@ mod tests {
             Some(Key(vec!["x".to_owned(), "7".to_owned()]))
         );
         assert_eq!(record.key(&["c".to_owned()]), None);
+        let record = Record::parse(r#"{"a": [[1, null], ["x\"", "y"]], "b": {"k": 1}}"#).unwrap();
+        assert_eq!(record.text_of("a").unwrap(), r#"{{"1",NULL},{"x\"","y"}}"#);
+        assert_eq!(record.text_of("b").unwrap(), r#"{"k":1}"#);
     }
 }

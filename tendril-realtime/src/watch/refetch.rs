@@ -133,7 +133,7 @@ impl State {
             let Some(record) = Record::parse(row.get()) else { continue };
             let Some(key) = record.key(&self.query.key) else {
                 let reason = format!(
-                    "the rows of `{}` have no column `{}`",
+                    "a row of `{}` has no value in a column of the key `{}`",
                     self.query.table,
                     self.query.key.join(",")
                 );

@@ -8,7 +8,8 @@ use tendril_tests::{Deployment, Program, Story, World, until};
 
 /// Lets time pass for a job whose agent is dead: its last sign of life was so long ago.
 async fn silent_for(world: &World, deployment: &Deployment, seconds: f64) {
-    let shift = "update tendril.leases set heard_at = now() - make_interval(secs => $2) where deployment_id = $1";
+    let shift =
+        "update tendril.leases set heard_at = now() - make_interval(secs => $2) where deployment_id = $1";
     let shifted = world.database.execute(shift, &[&deployment.id, &seconds]).await.expect("time passes");
     assert_eq!(shifted, 1, "it was running");
 }

@@ -15,3 +15,4 @@ mod slow_reader;
 mod table;
 mod tokens;
 mod transport;
+mod types;

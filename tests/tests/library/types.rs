@@ -1,0 +1,477 @@
+//! A watch reports rows as they are, whatever the types of their columns and their key, and whatever the server's row limit is.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    time::Duration,
+};
+
+use futures_util::StreamExt as _;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use supabase_local::{Stack, rest::Settings};
+use tendril_realtime::{
+    Client, Filter, col,
+    watch::{Query, Watch, WatchEvent},
+};
+use tendril_tests::until;
+use tokio::time::{sleep, timeout};
+use tokio_postgres::Client as Database;
+
+/// Longer than events are taken for older than a list.
+const SETTLED: Duration = Duration::from_millis(2_500);
+
+const PREPARE: &str = "
+    create extension citext schema extensions; create extension hstore schema extensions;
+    create extension ltree schema extensions;
+    create schema t_types;
+    create type t_types.mood as enum ('sad', 'happy', 'so, \"so\"');
+    create type t_types.addr as (street text, nr int);
+    create domain t_types.posint as int check (value > 0);
+    create domain t_types.code as char(3);
+    create collation public.any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+    grant usage on schema t_types to service_role;";
+
+#[derive(Debug, Deserialize)]
+struct Recorded {
+    r#type: String,
+    literal: String,
+}
+
+/// The recorded values, by type.
+fn recorded() -> BTreeMap<String, Vec<String>> {
+    let text = include_str!("../../../tendril-realtime/tests/recorded/types/types.json");
+    let values: Vec<Recorded> = serde_json::from_str(text).expect("the recording");
+    let mut types: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for Recorded { r#type, literal } in values {
+        let sql = match r#type.as_str() {
+            own @ ("mood" | "addr" | "posint") => format!("t_types.{own}"),
+            "mood_array" => "t_types.mood[]".to_owned(),
+            other => other.to_owned(),
+        };
+        types.entry(sql).or_default().push(literal);
+    }
+    types.insert("t_types.code".to_owned(), vec!["'a'".to_owned(), "'ab'".to_owned(), "'abc'".to_owned()]);
+    types.insert("float4".to_owned(), vec!["1234567".to_owned(), "0.00001".to_owned()]);
+    types
+}
+
+async fn stack(sql: &str, settings: Settings) -> (Stack, Database, Client) {
+    let stack = Stack::builder().without_migrations().sql(PREPARE).sql(sql).rest(settings).start().await;
+    let stack = stack.expect("the local stack starts");
+    let database = tendril_tests::connect(&stack.admin_url()).await;
+    database.batch_execute("set search_path = public, extensions, pg_catalog").await.expect("a search path");
+    let client = Client::builder(stack.api_url(), stack.service_role_key()).build().expect("a client");
+    (stack, database, client)
+}
+
+/// No poll helps: what is reported is reported because of an event.
+fn query(table: &str) -> Query {
+    let far = Duration::from_secs(3_000);
+    Query::table(table).poll_interval(far).resync_interval(far)
+}
+
+/// A watch, and everything that it reported.
+struct Watched {
+    watch: Watch<Box<RawValue>>,
+    key: &'static str,
+    rows: BTreeMap<String, String>,
+    /// Each report: `true` for a row, `false` for a deletion, with its JSON.
+    reports: Vec<(bool, String)>,
+}
+
+impl Watched {
+    /// Live, and past the time in which events may be older than the list.
+    async fn start(client: &Client, query: Query, key: &'static str) -> Self {
+        let watch = client.watch(query).expect("a query");
+        let mut watched = Self { watch, key, rows: BTreeMap::new(), reports: Vec::new() };
+        while !watched.watch.is_live() {
+            watched.drain(Duration::from_millis(20)).await;
+        }
+        watched
+    }
+
+    /// Reads until nothing came for this long.
+    async fn drain(&mut self, silence: Duration) {
+        while let Ok(event) = timeout(silence, self.watch.next()).await {
+            match event.expect("a watch has no end") {
+                Ok(WatchEvent::InitApply(row) | WatchEvent::Apply(row)) => {
+                    self.rows.insert(value(&row, self.key), row.get().to_owned());
+                    self.reports.push((true, row.get().to_owned()));
+                }
+                Ok(WatchEvent::Delete(row)) => {
+                    self.rows.remove(&value(&row, self.key));
+                    self.reports.push((false, row.get().to_owned()));
+                }
+                Ok(_) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+/// A column's JSON.
+fn value(row: &RawValue, column: &str) -> String {
+    let columns: BTreeMap<String, Box<RawValue>> = serde_json::from_str(row.get()).expect("an object");
+    columns[column].get().to_owned()
+}
+
+/// The rows as a read returns them, by the JSON of this column, without white space between their parts.
+async fn read(client: &Client, table: &str, filter: Option<&Filter>, key: &str) -> BTreeMap<String, String> {
+    let mut request = client.rest().from(table).select("*");
+    if let Some(filter) = filter {
+        request = request.filter(filter.clone());
+    }
+    let rows: Vec<Box<RawValue>> = request.rows().await.expect("rows");
+    rows.iter().map(|row| (value(row, key), normal(row.get()))).collect()
+}
+
+/// With the columns in one order, each as it was written.
+fn normal(json: &str) -> String {
+    let columns: BTreeMap<String, Box<RawValue>> = serde_json::from_str(json).expect("an object");
+    serde_json::to_string(&columns).expect("JSON")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_value_of_each_type_is_reported_once_and_as_a_read_returns_it() {
+    let types = recorded();
+    let mut create = String::new();
+    let names: Vec<String> = (0..types.len()).map(|number| format!("type_{number}")).collect();
+    for (name, sql) in names.iter().zip(types.keys()) {
+        write!(
+            create,
+            "set search_path = public, extensions, pg_catalog;
+             create table public.{name} (id int primary key, v {sql}); grant all on public.{name} to service_role;
+             alter publication supabase_realtime add table public.{name};"
+        )
+        .expect("a string");
+    }
+    let (_stack, database, client) = stack(&create, Settings::default()).await;
+    let mut watches = Vec::new();
+    for name in &names {
+        watches.push(Watched::start(&client, query(name), "id").await);
+    }
+    sleep(SETTLED).await;
+    for ((name, sql), values) in names.iter().zip(types.keys()).zip(types.values()) {
+        for (id, literal) in values.iter().enumerate() {
+            let insert = format!("insert into public.{name} values ({id}, ({literal})::{sql})");
+            database.batch_execute(&insert).await.unwrap_or_else(|error| panic!("{insert}: {error:?}"));
+        }
+    }
+    for ((name, sql), watched) in names.iter().zip(types.keys()).zip(&mut watches) {
+        let expected = read(&client, name, None, "id").await;
+        until("every row is reported", async || {
+            watched.drain(Duration::from_millis(50)).await;
+            if watched.rows.len() == expected.len() {
+                Ok(())
+            } else {
+                Err(format!("{sql}: {:?}", watched.rows))
+            }
+        })
+        .await;
+    }
+    // Nothing changes any more: neither an update to the same values nor a list may report anything again.
+    for ((name, sql), watched) in names.iter().zip(types.keys()).zip(&mut watches) {
+        database.batch_execute(&format!("update public.{name} set id = id")).await.expect("an update");
+        watched.watch.relist();
+        watched.drain(Duration::from_millis(400)).await;
+        let expected = read(&client, name, None, "id").await;
+        let reported: Vec<String> = watched.reports.iter().map(|(_, row)| normal(row)).collect();
+        assert!(watched.reports.iter().all(|(is_row, _)| *is_row), "{sql}: {:?}", watched.reports);
+        let mut sorted = reported.clone();
+        sorted.sort();
+        let mut rows: Vec<String> = expected.into_values().collect();
+        rows.sort();
+        assert_eq!(without_blanks(&sorted), without_blanks(&rows), "{sql}");
+    }
+}
+
+/// The servers write `jsonb` with other blanks between its parts.
+fn without_blanks(rows: &[String]) -> Vec<String> {
+    rows.iter().map(|row| row.replace(": ", ":").replace(", ", ",")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_of_each_type_names_its_row() {
+    let types = recorded();
+    let (_stack, database, client) = stack("", Settings::default()).await;
+    let mut tables = Vec::new();
+    for (number, (sql, values)) in types.iter().enumerate() {
+        let name = format!("key_{number}");
+        let create = format!(
+            "create table public.{name} (v {sql} primary key, n int); grant all on public.{name} to service_role;
+             alter publication supabase_realtime add table public.{name};"
+        );
+        // A key has no NULL, and a JSON null looks like one.
+        let values: BTreeSet<&String> =
+            values.iter().filter(|literal| !matches!(literal.as_str(), "null" | "'null'")).collect();
+        // Types without an order are no keys.
+        if database.batch_execute(&create).await.is_ok() {
+            tables.push((name, sql, values));
+        }
+    }
+    assert!(tables.len() > 40, "{} types are keys", tables.len());
+    database.batch_execute("notify pgrst, 'reload schema'").await.expect("a notification");
+    let first = &tables.last().expect("a table").0;
+    until("the tables are known", async || {
+        client.rest().from(first).rows::<Box<RawValue>>().await.map(drop).map_err(|error| error.to_string())
+    })
+    .await;
+    let mut watches = Vec::new();
+    for (name, ..) in &tables {
+        watches.push(Watched::start(&client, query(name).key(["v"]), "v").await);
+    }
+    sleep(SETTLED).await;
+    for (name, sql, values) in &tables {
+        let mut script = String::new();
+        for (n, literal) in values.iter().enumerate() {
+            writeln!(
+                script,
+                "insert into public.{name} values (({literal})::{sql}, {n}) on conflict do nothing;"
+            )
+            .expect("a string");
+        }
+        // Every row is updated, and the first one deleted.
+        writeln!(script, "update public.{name} set n = n + 100; delete from public.{name} where n = 100;")
+            .expect("a string");
+        database.batch_execute(&script).await.unwrap_or_else(|error| panic!("{script}: {error:?}"));
+    }
+    for ((name, sql, _), watched) in tables.iter().zip(&mut watches) {
+        let expected: Vec<String> = read(&client, name, None, "v").await.into_values().collect();
+        until("the watch agrees with the table", async || {
+            watched.drain(Duration::from_millis(50)).await;
+            let rows: Vec<String> = watched.rows.values().map(|row| normal(row)).collect();
+            if without_blanks(&rows) == without_blanks(&expected) {
+                Ok(())
+            } else {
+                Err(format!("{sql}: {rows:?} instead of {expected:?}"))
+            }
+        })
+        .await;
+        // Once more, by a list: it has nothing to correct.
+        let before = watched.reports.len();
+        watched.watch.relist();
+        watched.drain(Duration::from_millis(300)).await;
+        assert_eq!(watched.reports[before..], [], "{sql}");
+    }
+}
+
+/// Values that are equal though they are spelled differently, and values that are not, in columns of many types.
+const SPELLED: &str = "
+    create table public.spelled (id int primary key, touched int not null default 0,
+        email extensions.citext, code char(5), ip inet, mac macaddr, bytes bytea, doc jsonb, amount numeric, at timestamptz,
+        word text, name text collate public.any_case, uid uuid, yes boolean, small int2, day date, span interval, ratio float8,
+        mood t_types.mood, flag bit(3), list int[], area int4range);
+    grant all on public.spelled to service_role;
+    alter publication supabase_realtime add table public.spelled;";
+
+const FIRST: &str = "'bob@example.com', 'ab', 'fe80::1', 'aa:bb:cc:dd:ee:ff', '\\xdeadbeef', '{\"a\": 1}', 1.50,
+    '2026-01-01T00:00:00Z', 'QUEUED', 'Queued', 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', true, 5, '2026-01-01', '1 day', 'NaN', 'happy',
+    B'101', '{1,2}', '[1,5)'";
+const SECOND: &str = "'ann@example.com', 'cd', '10.0.0.1', '00:00:00:00:00:01', '\\x01', '{\"b\": 1}', 2, '2027-01-01T00:00:00Z',
+    'DONE', 'Done', 'b0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', false, 6, '2027-01-01', '2 days', 1.5, 'sad', B'010', '{3}', '[7,9)'";
+
+fn filters() -> Vec<Filter> {
+    let spellings: [(&str, &[&str]); 20] = [
+        ("email", &["bob@example.com", "Bob@Example.com"]),
+        ("code", &["ab", "ab   ", "a"]),
+        ("ip", &["fe80::1", "FE80::1", "fe80:0::1"]),
+        ("mac", &["aa:bb:cc:dd:ee:ff", "AA-BB-CC-DD-EE-FF"]),
+        ("bytes", &["\\xdeadbeef", "\\xDEADBEEF"]),
+        ("doc", &["{\"a\": 1}", "{\"a\":1}"]),
+        ("amount", &["1.5", "1.50", "15e-1"]),
+        ("at", &["2026-01-01T00:00:00+00:00", "2026-01-01 01:00:00+01"]),
+        ("word", &["QUEUED", "queued"]),
+        ("name", &["QUEUED", "queued"]),
+        ("uid", &["a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11", "{A0EEBC999C0B4EF8BB6D6BB9BD380A11}"]),
+        ("yes", &["true", "yes", "t"]),
+        ("small", &["5", "+5", "05"]),
+        ("day", &["2026-01-01", "20260101"]),
+        ("span", &["1 day", "24 hours"]),
+        ("ratio", &["NaN", "1.5"]),
+        ("mood", &["happy", "sad"]),
+        ("flag", &["101", "1"]),
+        ("list", &["{1,2}", "{1, 2}"]),
+        ("area", &["[1,5)", "[1,4]"]),
+    ];
+    let mut filters = Vec::new();
+    for (column, values) in spellings {
+        for value in values.iter().filter(|value| column != "flag" || value.len() == 3) {
+            filters.push(col(column).eq(value));
+            filters.push(col(column).neq(value));
+            filters.push(!col(column).eq(value));
+        }
+        filters.push(col(column).is_null());
+        // `in` is ANY of an array, and there are no arrays of arrays.
+        if column != "flag" && column != "list" {
+            filters.push(col(column).in_list(values));
+            filters.push(col(column).not_in(values));
+        }
+    }
+    filters.extend([
+        col("small").gt(5),
+        col("small").lte(5),
+        col("word").like("QU%"),
+        col("word").ilike("qu*"),
+        col("word").regex("^Q"),
+        col("list").contains([1]),
+        col("area").overlaps("[4,5)"),
+        col("doc").contains(serde_json::json!({"a": 1})),
+        col("small").is_distinct(5),
+        col("small").eq(5).or(col("word").eq("DONE")),
+        !(col("small").eq(5).and(col("word").eq("QUEUED"))),
+        col("doc").key("a").text().eq(1),
+    ]);
+    filters
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_agrees_with_the_server_on_equality_whatever_the_type_and_the_spelling() {
+    let (_stack, database, _) = stack(SPELLED, Settings::default()).await;
+    let client = Client::builder(_stack.api_url(), _stack.service_role_key()).build().expect("a client");
+    let filters = filters();
+    assert!(filters.len() > 150);
+    for some in filters.chunks(60) {
+        let start = format!(
+            "truncate public.spelled; insert into public.spelled values (1, 0, {FIRST}), (2, 0, {SECOND});
+             insert into public.spelled (id) values (3);"
+        );
+        database.batch_execute(&start).await.expect("rows");
+        let mut watches = Vec::new();
+        for filter in some {
+            watches.push(Watched::start(&client, query("spelled").filter(filter.clone()), "id").await);
+        }
+        sleep(SETTLED).await;
+        let mut steps = Vec::new();
+        steps.push("update public.spelled set touched = touched + 1".to_owned());
+        steps.push(format!("insert into public.spelled values (4, 0, {FIRST}), (5, 0, {SECOND})"));
+        steps.push("update public.spelled set (email, code, ip, word, name, amount, small, yes, mood, ratio) =
+                    ('BOB@example.com', 'ab', 'fe80::1', 'queued', 'QUEUED', 1.5, 5, true, 'happy', 'NaN') where id in (2, 3)".to_owned());
+        steps.push("delete from public.spelled where id = 4".to_owned());
+        for step in steps {
+            database.batch_execute(&step).await.unwrap_or_else(|error| panic!("{step}: {error:?}"));
+            for (filter, watched) in some.iter().zip(&mut watches) {
+                let before = watched.rows.clone();
+                let from = watched.reports.len();
+                let expected = read(&client, "spelled", Some(filter), "id").await;
+                until("the watch agrees with the server", async || {
+                    watched.drain(Duration::from_millis(10)).await;
+                    let rows: BTreeMap<String, String> =
+                        watched.rows.iter().map(|(id, row)| (id.clone(), normal(row))).collect();
+                    if rows == expected {
+                        Ok(())
+                    } else {
+                        Err(format!("{filter:?}: {rows:?} instead of {expected:?}"))
+                    }
+                })
+                .await;
+                // Each row that changed was reported once, and no row was deleted that is still there.
+                for id in before.keys().chain(expected.keys()).collect::<BTreeSet<_>>() {
+                    let of_row = watched.reports[from..].iter().filter(|(_, row)| {
+                        let row = RawValue::from_string(row.clone()).expect("JSON");
+                        value(&row, "id") == *id
+                    });
+                    let of_row: Vec<_> = of_row.collect();
+                    assert!(of_row.len() <= 1, "{filter:?} {step}: {of_row:?}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_row_is_missed_and_none_deleted_whatever_the_servers_row_limit() {
+    const CREATE: &str = "create table public.many (id int primary key, kind text default 'a', other int default 1);
+        insert into public.many select generate_series(1, 25); grant all on public.many to service_role;
+        create table public.pair (a int, b text, primary key (a, b));
+        insert into public.pair select i / 5, i::text from generate_series(1, 25) i; grant all on public.pair to service_role;
+        alter publication supabase_realtime add table public.many, public.pair;";
+    for limit in [Some(1), Some(2), Some(9), Some(10), Some(11), None] {
+        let settings = Settings { max_rows: limit, ..Settings::default() };
+        let (_stack, database, client) = stack(CREATE, settings).await;
+        let by_key = query("many").page(10);
+        let ordered = query("many").page(10).order(col("id").desc());
+        let filtered = query("many").page(10).gt("id", 0).eq("kind", "a");
+        let mut watches = Vec::new();
+        for query in [by_key, ordered, filtered] {
+            watches.push(Watched::start(&client, query, "id").await);
+        }
+        let mut pair = Watched::start(&client, query("pair").key(["a", "b"]).page(10), "b").await;
+        sleep(SETTLED).await;
+        database.batch_execute("insert into public.many select generate_series(26, 40)").await.expect("rows");
+        database
+            .batch_execute("insert into public.pair select 9, i::text from generate_series(26, 40) i")
+            .await
+            .expect("rows");
+        for watched in watches.iter_mut().chain([&mut pair]) {
+            until("every row is reported", async || {
+                watched.drain(Duration::from_millis(50)).await;
+                if watched.rows.len() == 40 {
+                    Ok(())
+                } else {
+                    Err(format!("{limit:?}: {} rows", watched.rows.len()))
+                }
+            })
+            .await;
+            watched.watch.relist();
+            watched.drain(Duration::from_millis(400)).await;
+            assert_eq!(watched.reports.len(), 40, "{limit:?}: {:?}", watched.reports);
+        }
+        database.batch_execute("delete from public.many where id in (3, 30)").await.expect("a delete");
+        for watched in &mut watches {
+            until("the deletions are reported", async || {
+                watched.drain(Duration::from_millis(50)).await;
+                if watched.reports.len() == 42 {
+                    Ok(())
+                } else {
+                    Err(format!("{limit:?}: {:?}", watched.reports))
+                }
+            })
+            .await;
+            assert_eq!(watched.rows.len(), 38);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_whose_key_changes_is_one_row() {
+    const CREATE: &str = "create table public.keyed (id int primary key, v text);
+        insert into public.keyed values (1, 'a'), (2, 'b'); grant all on public.keyed to service_role;
+        alter publication supabase_realtime add table public.keyed;";
+    let (_stack, database, client) = stack(CREATE, Settings::default()).await;
+    let mut watched = Watched::start(&client, query("keyed"), "id").await;
+    sleep(SETTLED).await;
+    watched.drain(Duration::from_millis(50)).await;
+    database.batch_execute("update public.keyed set id = 7 where id = 1").await.expect("an update");
+    until("the row has its new key", async || {
+        watched.drain(Duration::from_millis(50)).await;
+        let keys: Vec<_> = watched.rows.keys().map(String::as_str).collect();
+        if keys == ["2", "7"] { Ok(()) } else { Err(format!("{keys:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_rows_of_an_order_are_followed() {
+    const CREATE: &str = "create table public.ranked (id int primary key, score int);
+        insert into public.ranked select i, i * 10 from generate_series(1, 10) i; grant all on public.ranked to service_role;
+        alter publication supabase_realtime add table public.ranked;";
+    let (_stack, database, client) = stack(CREATE, Settings::default()).await;
+    let top = query("ranked").order(col("score").desc()).limit(3);
+    let mut watched = Watched::start(&client, top, "id").await;
+    for (sql, expected) in [
+        ("select 1", ["10", "8", "9"]),
+        ("update public.ranked set score = 1000 where id = 1", ["1", "10", "9"]),
+        ("delete from public.ranked where id = 10", ["1", "8", "9"]),
+        ("insert into public.ranked values (11, 95)", ["1", "11", "9"]),
+        ("update public.ranked set score = 0 where id = 9", ["1", "11", "8"]),
+    ] {
+        database.batch_execute(sql).await.expect("a change");
+        until("the first rows are those of the table", async || {
+            watched.drain(Duration::from_millis(50)).await;
+            let keys: Vec<_> = watched.rows.keys().map(String::as_str).collect();
+            if keys == expected { Ok(()) } else { Err(format!("{sql}: {keys:?}")) }
+        })
+        .await;
+    }
+}
