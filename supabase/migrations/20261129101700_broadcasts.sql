@@ -131,14 +131,6 @@ $$;
 create function tendril.broadcast_changed() returns trigger
 language plpgsql security definer set search_path = '' as $$
 begin
-  -- A job that ended frees its stack: only where another waits for that must an agent know.
-  if old.status = 'PROCESSING' and new.status not in ('PROCESSING', 'QUEUED')
-      and old.cancel_requested_at is not distinct from new.cancel_requested_at and not exists (
-    select from public.deployments d
-    where d.cluster_id = new.cluster_id and d.state_key = new.state_key and d.status = 'QUEUED'
-  ) then
-    return null;
-  end if;
   perform tendril.broadcast(new.cluster_id, jsonb_build_object('id', new.id, 'status', new.status, 'attempt', new.attempt));
   return null;
 end
@@ -153,7 +145,7 @@ grant execute on function public.install_broadcasts() to service_role;
 
 create trigger d_broadcast_queued after insert on public.deployments
   referencing new table as queued for each statement execute function tendril.broadcast_queued();
--- What an agent must know. Progress is its own doing.
+-- What an agent must know: also that a job ended, which frees its stack. Progress is its own doing.
 create trigger d_broadcast_changed after update on public.deployments
   for each row when (
     old.status is distinct from new.status

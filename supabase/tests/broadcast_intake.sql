@@ -146,7 +146,7 @@ select is(pg_temp.change('d2', $$status = 'PROCESSING', claim_token = pg_temp.id
 select is(pg_temp.news(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d2", "status": "PROCESSING", "attempt": 1}', 'its other agents are told');
 select is(pg_temp.change('d2', $$claim_token = pg_temp.id('01'), phase = 'APPROVAL', plan_sha256 = repeat('a', 64)$$), 'rows: 1', 'it makes progress');
 select is(pg_temp.try('select agent_heartbeat(''1'', array[pg_temp.id(''01'')])'), 'rows: 1', 'and lives');
-select is(pg_temp.news(), 'nothing', 'which its agent knows');
+select is(pg_temp.news(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d2", "status": "CANCELLED", "attempt": 1}', 'which frees its stack');
 call pg_temp.act_as('alice');
 select is(pg_temp.change('d2', $$approved_plan = repeat('a', 64)$$), 'rows: 1', 'its plan is approved');
 select is(pg_temp.news(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d2", "status": "PROCESSING", "attempt": 1}', 'and its agent told');
@@ -156,7 +156,7 @@ select is(pg_temp.change('d2', 'cancel_requested_at = now()'), 'rows: 1', 'twice
 select is(pg_temp.news(), 'nothing', 'is told once');
 call pg_temp.act_as('agent c1');
 select is(pg_temp.change('d2', $$claim_token = pg_temp.id('01'), status = 'CANCELLED'$$), 'rows: 1', 'it ends');
-select is(pg_temp.news(), 'nothing', 'which its agent knows');
+select is(pg_temp.news(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d2", "status": "CANCELLED", "attempt": 1}', 'which frees its stack');
 call pg_temp.act_as('alice');
 select is(pg_temp.queue('c1', 'd4'), 'rows: 1', 'a job is queued');
 call pg_temp.act_as('agent c1');

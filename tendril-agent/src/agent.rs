@@ -14,15 +14,16 @@ use crate::{
     config::settings::Config,
     control_plane::{
         auth::session::{Exchange, Session},
+        contract::STACKS,
         heartbeat::{Heartbeat, advice},
         lease::Leases,
     },
     dispatch::{
         disk_guard::DiskGuard,
         drain::Drain,
-        queue::{Feed, Queue, QueueNews},
+        queue::{Feed, Queue, QueueNews, until},
         registry::Registry,
-        scheduler::Scheduler,
+        scheduler::{Ended, Scheduler},
         shutdown::{Shutdown, ShutdownPlan},
     },
     execute::{
@@ -146,8 +147,6 @@ impl Agent {
             }
         }));
         let _threads = Background(tokio::spawn(self.health.clone().watch_threads()));
-        let mut feed = Feed::open(&self.client, self.config.cluster_id, self.config.intake)
-            .map_err(AgentError::Client)?;
         let heartbeat = self.heartbeat();
         let (orphaned_attempts, pushes) = self.find_orphaned().await;
         // The first beat lets the database look for lost jobs: what waits for approval here is not lost.
@@ -159,6 +158,9 @@ impl Agent {
             () = shutdown.draining() => return Ok(()),
             never = self.pulse() => match never {},
         }
+        let has_stacks = self.health.contract().is_none_or(|contract| contract >= STACKS);
+        let mut feed = Feed::open(&self.client, self.config.cluster_id, self.config.intake, has_stacks)
+            .map_err(AgentError::Client)?;
         tracing::info!(cluster = %self.config.cluster_id, "the cluster is online");
         let client = self.client.clone();
         // Pushes a new token to the socket's channels: nothing is joined anew.
@@ -211,16 +213,24 @@ impl Agent {
                     self.health.pulse(queue.len());
                     self.health.intake(feed.is_live());
                 }
-                again = scheduler.next_finished() => again.into_iter().for_each(|row| queue.put(row)),
+                ended = scheduler.next_finished() => match ended {
+                    // Known here before the database's own word of it arrives.
+                    Ended::Job(id) => queue.remove(id),
+                    Ended::Waits(row) => queue.put(row),
+                    Ended::OutOfTurn(row) => queue.defer(row),
+                    Ended::Other => {}
+                },
+                () = until(queue.due()) => {}
                 news = feed.next() => match news {
                     QueueNews::Waits(row) => queue.put(row),
                     QueueNews::Gone(id) => queue.remove(id),
-                    QueueNews::Cancel(id, claim_token) => {
-                        queue.remove(id);
+                    QueueNews::Runs(row) => queue.runs(row),
+                    QueueNews::Cancel(row, claim_token) => {
+                        queue.runs(row);
                         self.leases.cancel(claim_token);
                     }
-                    QueueNews::Approved(id, claim_token, plan) => {
-                        queue.remove(id);
+                    QueueNews::Approved(row, claim_token, plan) => {
+                        queue.runs(row);
                         self.approvals.tell(claim_token, plan);
                     }
                 },

@@ -30,7 +30,13 @@ pub(crate) enum Claim {
     Won(Job),
     /// Somebody else has it, or it is gone.
     Lost,
+    /// It still waits, and is not next in its stack: another deployment of the stack is older or runs, or another agent holds
+    /// the only copy of its state.
+    OutOfTurn(Error),
 }
+
+/// `errcode` of a claim that is out of turn.
+const OUT_OF_TURN: &str = "TD006";
 
 #[derive(Deserialize)]
 struct Row {
@@ -64,6 +70,7 @@ pub(crate) async fn claim(rest: &Rest, id: Uuid, agent_name: &str, drain: &Drain
     failpoint!("claim.answered");
     match answer {
         Ok(rows) => Ok(evaluate(id, claim_token, rows)),
+        Err(error) if error.code() == OUT_OF_TURN => Ok(Claim::OutOfTurn(error)),
         Err(error) if may_have_happened(&error) => {
             tracing::warn!(deployment = %id, %error, "the answer to a claim was lost: looking whether it was won");
             look_again(rest, id, claim_token, error).await
@@ -106,7 +113,13 @@ async fn look_a_last_time(rest: &Rest, id: Uuid, claim_token: Uuid) -> Result<Cl
 fn evaluate(id: Uuid, claim_token: Uuid, rows: Vec<Row>) -> Claim {
     let ours = |row: &Row| row.status == Some(Status::Processing) && row.claim_token == Some(claim_token);
     match rows.into_iter().find(ours) {
-        Some(row) => Claim::Won(Job { id, attempt: row.attempt, claim_token, config: row.config_snapshot }),
+        Some(row) => Claim::Won(Job {
+            id,
+            attempt: row.attempt,
+            claim_token,
+            config: row.config_snapshot,
+            state_key: None,
+        }),
         None => Claim::Lost,
     }
 }

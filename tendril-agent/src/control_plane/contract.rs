@@ -9,6 +9,8 @@ use serde_json::Value;
 
 /// The contract that this agent was built for. `supabase/README.md` says what each version has.
 pub(crate) const CONTRACT: u32 = 3;
+/// The first contract that has stacks: `state_key`, `queue_order`, and what comes with them.
+pub(crate) const STACKS: u32 = 3;
 /// Of a database that does not say it: everything before `contract_version()`.
 pub(crate) const FIRST: u32 = 1;
 

@@ -49,7 +49,13 @@ async fn the_first_beat_waits_for_a_control_plane_that_is_away_and_tells_the_job
     let plane = ControlPlane::start().await;
     plane.answer_next("agent_heartbeat", refusal(503, ""));
     let heartbeat = heartbeat(&plane);
-    let job = Job { id: Uuid::nil(), attempt: 1, claim_token: Uuid::from_u128(5), config: Value::Null };
+    let job = Job {
+        id: Uuid::nil(),
+        attempt: 1,
+        claim_token: Uuid::from_u128(5),
+        config: Value::Null,
+        state_key: None,
+    };
     let lease = heartbeat.leases.hold(&job);
     let claim = json!({"claim_token": job.claim_token, "mine": true, "cancel_requested": true, "status": "PROCESSING"});
     let answer = json!({"now": "2026-01-01T00:00:00Z", "cluster": {}, "claims": [claim], "reaped": 0});

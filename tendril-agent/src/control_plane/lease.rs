@@ -191,7 +191,13 @@ mod tests {
 
     fn after(answer: &Value) -> Option<StopReason> {
         let leases = Leases::default();
-        let job = Job { id: Uuid::nil(), attempt: 1, claim_token: Uuid::new_v4(), config: Value::Null };
+        let job = Job {
+            id: Uuid::nil(),
+            attempt: 1,
+            claim_token: Uuid::new_v4(),
+            config: Value::Null,
+            state_key: None,
+        };
         let lease = leases.hold(&job);
         let mut answer = answer.clone();
         answer["claim_token"] = json!(job.claim_token);
@@ -221,7 +227,13 @@ mod tests {
     #[tokio::test]
     async fn a_job_of_which_the_row_says_unknown_is_asked_where_it_is() {
         let leases = Leases::default();
-        let job = Job { id: Uuid::nil(), attempt: 1, claim_token: Uuid::new_v4(), config: Value::Null };
+        let job = Job {
+            id: Uuid::nil(),
+            attempt: 1,
+            claim_token: Uuid::new_v4(),
+            config: Value::Null,
+            state_key: None,
+        };
         let lease = leases.hold(&job);
         let answer =
             json!({"claim_token": job.claim_token, "mine": true, "status": "PROCESSING", "phase": "UNKNOWN"});
@@ -239,6 +251,7 @@ mod tests {
             attempt: 1,
             claim_token: Uuid::from_u128(n),
             config: Value::Null,
+            state_key: None,
         };
         let (one, two) = (leases.hold(&job(1)), leases.hold(&job(2)));
         leases.evict("somebody-else.1", pressure);
@@ -254,7 +267,13 @@ mod tests {
     #[test]
     fn a_cancel_that_overtakes_the_answer_to_its_claim_is_kept() {
         let leases = Leases::default();
-        let job = Job { id: Uuid::nil(), attempt: 1, claim_token: Uuid::new_v4(), config: Value::Null };
+        let job = Job {
+            id: Uuid::nil(),
+            attempt: 1,
+            claim_token: Uuid::new_v4(),
+            config: Value::Null,
+            state_key: None,
+        };
         leases.cancel(job.claim_token);
         for _ in 1..EARLY {
             leases.cancel(Uuid::new_v4());
@@ -267,7 +286,13 @@ mod tests {
     #[test]
     fn a_claim_is_told_until_it_is_dropped() {
         let leases = Leases::default();
-        let job = Job { id: Uuid::nil(), attempt: 1, claim_token: Uuid::new_v4(), config: Value::Null };
+        let job = Job {
+            id: Uuid::nil(),
+            attempt: 1,
+            claim_token: Uuid::new_v4(),
+            config: Value::Null,
+            state_key: None,
+        };
         let lease = leases.hold(&job);
         assert_eq!(leases.tokens(), [job.claim_token]);
         leases.cancel(job.claim_token);

@@ -1,7 +1,7 @@
 //! Which jobs wait: a list-then-watch of the cluster's QUEUED rows, and the choice of the next one.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     time::Duration,
 };
 
@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::{
     control_plane::{
+        backoff::around,
         broadcast::{BroadcastSubscription, SubscriptionState},
         contract::known,
     },
@@ -70,8 +71,11 @@ pub(crate) const NO_BROADCASTS: &str = "this database does not tell agents of th
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Queued {
     pub(crate) id: Uuid,
-    created_at: Timestamp,
-    config_snapshot: Snapshot,
+    /// Its place in the order of arrival.
+    order: i64,
+    state_key: String,
+    /// Whether the database computed the key.
+    is_stored: bool,
 }
 
 /// A watched row. Rows that an agent holds are watched too, for the sake of their cancel requests.
@@ -82,14 +86,22 @@ struct Row {
     #[serde(deserialize_with = "known")]
     status: Option<Status>,
     created_at: Timestamp,
+    /// Of contract 3.
+    queue_order: Option<i64>,
+    /// Of contract 3.
+    state_key: Option<String>,
     claim_token: Option<Uuid>,
     cancel_requested_at: Option<Timestamp>,
     approved_plan: Option<String>,
+    #[serde(default)]
     config_snapshot: Snapshot,
 }
 
 /// The columns of [`Row`], and `attempt`: a row that was claimed and queued again while nobody looked is news by it.
 const COLUMNS: &str =
+    "id,status,created_at,attempt,claim_token,cancel_requested_at,approved_plan,queue_order,state_key";
+/// The same of the contract before: the key is computed here.
+const COLUMNS_BEFORE: &str =
     "id,status,created_at,attempt,claim_token,cancel_requested_at,approved_plan,config_snapshot";
 
 /// The fields that name the state. Anything may stand there: what is wrong with it is said once the job is claimed.
@@ -109,9 +121,13 @@ impl<'de> Deserialize<'de> for Snapshot {
 
 impl Queued {
     /// The state that the job would work on.
-    pub(crate) fn state_key(&self) -> String {
-        let Snapshot { source, stack } = &self.config_snapshot;
-        state_key(source, stack.as_deref(), self.id)
+    pub(crate) fn state_key(&self) -> &str {
+        &self.state_key
+    }
+
+    /// The key, if the database computed it.
+    pub(crate) fn stored_state_key(&self) -> Option<String> {
+        self.is_stored.then(|| self.state_key.clone())
     }
 }
 
@@ -120,43 +136,73 @@ impl Queued {
 pub(crate) enum QueueNews {
     /// A row waits.
     Waits(Queued),
-    /// A row waits no more.
+    /// A row neither waits nor runs any more: its stack may be free.
     Gone(Uuid),
-    /// A row waits no more, and its user asked to cancel it: whoever holds this claim ends it.
-    Cancel(Uuid, Uuid),
-    /// A row waits no more, and its user approved this plan: whoever holds this claim applies it.
-    Approved(Uuid, Uuid, String),
+    /// A row is run, by this agent or another one.
+    Runs(Running),
+    /// A row is run, and its user asked to cancel it: whoever holds this claim ends it.
+    Cancel(Running, Uuid),
+    /// A row is run, and its user approved this plan: whoever holds this claim applies it.
+    Approved(Running, Uuid, String),
+}
+
+/// A row that is run, and so keeps its stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Running {
+    id: Uuid,
+    state_key: String,
 }
 
 impl Row {
     fn news(self) -> QueueNews {
-        let Self { id, status, created_at, claim_token, cancel_requested_at, approved_plan, config_snapshot } =
-            self;
-        match (status, claim_token, cancel_requested_at) {
-            (Some(Status::Queued), ..) => QueueNews::Waits(Queued { id, created_at, config_snapshot }),
-            (Some(Status::Processing), Some(claim_token), Some(_)) => QueueNews::Cancel(id, claim_token),
-            (Some(Status::Processing), Some(claim_token), None) => match approved_plan {
-                Some(plan) => QueueNews::Approved(id, claim_token, plan),
-                None => QueueNews::Gone(id),
-            },
-            _ => QueueNews::Gone(id),
+        let Self { id, status, created_at, queue_order, state_key: stored, claim_token, .. } = self;
+        let Snapshot { source, stack } = &self.config_snapshot;
+        let is_stored = stored.is_some();
+        let state_key = stored.unwrap_or_else(|| state_key(source, stack.as_deref(), id));
+        if status == Some(Status::Queued) {
+            let order = queue_order.unwrap_or_else(|| created_at.as_microsecond());
+            return QueueNews::Waits(Queued { id, order, state_key, is_stored });
+        }
+        if status != Some(Status::Processing) {
+            return QueueNews::Gone(id);
+        }
+        let runs = Running { id, state_key };
+        match (claim_token, self.cancel_requested_at, self.approved_plan) {
+            (Some(claim_token), Some(_), _) => QueueNews::Cancel(runs, claim_token),
+            (Some(claim_token), None, Some(plan)) => QueueNews::Approved(runs, claim_token, plan),
+            _ => QueueNews::Runs(runs),
         }
     }
 }
 
-/// The rows that wait, oldest first.
+/// The rows that wait, in the order of arrival, and the stacks that are busy.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    waiting: BTreeMap<(Timestamp, Uuid), Queued>,
-    places: HashMap<Uuid, Timestamp>,
+    waiting: BTreeMap<(i64, Uuid), Queued>,
+    places: HashMap<Uuid, i64>,
+    /// The stack of each row that is run, by whichever agent.
+    running: HashMap<Uuid, String>,
+    /// Rows whose claim was out of turn although nothing here said so: what must be known to claim them is on its way.
+    deferred: HashMap<Uuid, Deferred>,
 }
+
+#[derive(Debug)]
+struct Deferred {
+    until: Instant,
+    refusals: u32,
+}
+
+/// How long a row is left alone after its first claim out of turn; it doubles with each further one.
+const DEFER: Duration = Duration::from_millis(500);
+/// The longest that a row is left alone. News of its stack end it at once.
+const DEFER_MOST: Duration = Duration::from_secs(15);
 
 impl Queue {
     /// A row waits.
     pub(crate) fn put(&mut self, row: Queued) {
         self.remove(row.id);
-        self.places.insert(row.id, row.created_at);
-        self.waiting.insert((row.created_at, row.id), row);
+        self.places.insert(row.id, row.order);
+        self.waiting.insert((row.order, row.id), row);
     }
 
     /// How many wait.
@@ -164,21 +210,75 @@ impl Queue {
         self.waiting.len()
     }
 
-    /// A row waits no more.
+    /// A row neither waits nor runs any more.
     pub(crate) fn remove(&mut self, id: Uuid) {
-        if let Some(created_at) = self.places.remove(&id) {
-            self.waiting.remove(&(created_at, id));
+        self.deferred.remove(&id);
+        if let Some(order) = self.places.remove(&id)
+            && let Some(row) = self.waiting.remove(&(order, id))
+        {
+            self.news_of(&row.state_key);
+        }
+        if let Some(key) = self.running.remove(&id) {
+            self.news_of(&key);
         }
     }
 
-    /// Takes the oldest row whose state nobody works on; of the first `choice` such rows any one, so that agents that race
-    /// for the same rows do not all run for the same one.
+    /// A row is run: its stack is busy until it ends.
+    pub(crate) fn runs(&mut self, row: Running) {
+        if self.running.get(&row.id) != Some(&row.state_key) {
+            self.remove(row.id);
+            self.running.insert(row.id, row.state_key);
+        }
+    }
+
+    /// Takes the oldest row of a stack on which nobody works; of the first `choice` such stacks any one, so that agents that race
+    /// for the same rows do not all run for the same one. Of each stack only the oldest row may be claimed.
     pub(crate) fn take(&mut self, choice: usize, is_busy: impl Fn(&str) -> bool) -> Option<Queued> {
-        let free = self.waiting.values().filter(|row| !is_busy(&row.state_key()));
-        let candidates: Vec<Uuid> = free.take(choice.max(1)).map(|row| row.id).collect();
-        let id = *candidates.get(fastrand::usize(..candidates.len().max(1)))?;
-        let created_at = self.places.remove(&id)?;
-        self.waiting.remove(&(created_at, id))
+        let now = Instant::now();
+        let mut busy: HashSet<&str> = self.running.values().map(String::as_str).collect();
+        let mut candidates = Vec::new();
+        for row in self.waiting.values() {
+            let is_first = busy.insert(row.state_key());
+            let is_deferred = self.deferred.get(&row.id).is_some_and(|deferred| deferred.until > now);
+            if is_first && !is_deferred && !is_busy(row.state_key()) {
+                candidates.push((row.order, row.id));
+                if candidates.len() >= choice.max(1) {
+                    break;
+                }
+            }
+        }
+        let place = *candidates.get(fastrand::usize(..candidates.len().max(1)))?;
+        self.places.remove(&place.1);
+        self.waiting.remove(&place)
+    }
+
+    /// A claim of this row was out of turn: it waits on, and is left alone for a while, or until there is news of its stack.
+    pub(crate) fn defer(&mut self, row: Queued) {
+        let refusals = self.deferred.get(&row.id).map_or(0, |deferred| deferred.refusals);
+        let pause = DEFER.saturating_mul(2_u32.saturating_pow(refusals)).min(DEFER_MOST);
+        let until = Instant::now() + around(pause);
+        let id = row.id;
+        self.put(row);
+        self.deferred.insert(id, Deferred { until, refusals: refusals.saturating_add(1) });
+    }
+
+    /// When the next row that was left alone may be claimed again.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let now = Instant::now();
+        self.deferred.values().map(|deferred| deferred.until).filter(|until| *until > now).min()
+    }
+
+    fn news_of(&mut self, key: &str) {
+        let of_stack = |id: &Uuid| {
+            let row = self.places.get(id).and_then(|order| self.waiting.get(&(*order, *id)));
+            row.is_some_and(|row| row.state_key == key)
+        };
+        let now = Instant::now();
+        for id in self.deferred.keys().copied().filter(of_stack).collect::<Vec<_>>() {
+            if let Some(deferred) = self.deferred.get_mut(&id) {
+                deferred.until = now;
+            }
+        }
     }
 }
 
@@ -201,9 +301,14 @@ const HOLD: Duration = Duration::from_secs(10);
 
 impl Feed {
     /// Nothing is sent before the first call of [`next`](Self::next). Errors: the query cannot work.
-    pub(crate) fn open(client: &Client, cluster_id: Uuid, intake: Intake) -> Result<Self, Box<Error>> {
+    pub(crate) fn open(
+        client: &Client,
+        cluster_id: Uuid,
+        intake: Intake,
+        has_stacks: bool,
+    ) -> Result<Self, Box<Error>> {
         let mut query = Query::table("deployments")
-            .select(COLUMNS)
+            .select(if has_stacks { COLUMNS } else { COLUMNS_BEFORE })
             .immutable_eq("cluster_id", cluster_id)
             .in_list("status", [Status::Queued, Status::Processing].map(Status::as_str))
             .order("created_at")
@@ -286,7 +391,7 @@ async fn changed(subscription: &mut Option<BroadcastSubscription>) -> Subscripti
     }
 }
 
-async fn until(time: Option<Instant>) {
+pub(crate) async fn until(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time).await,
         None => std::future::pending().await,
@@ -331,10 +436,11 @@ mod tests {
     fn a_row_is_read_as_news() {
         let claim = Uuid::from_u128(7);
         let cancelled = json!({"claim_token": claim, "cancel_requested_at": "2026-01-01T00:00:00Z"});
-        assert_eq!(news("PROCESSING", &cancelled), QueueNews::Cancel(Uuid::nil(), claim));
-        assert_eq!(news("PROCESSING", &json!({"claim_token": claim})), QueueNews::Gone(Uuid::nil()));
+        let runs = || Running { id: Uuid::nil(), state_key: Uuid::nil().to_string() };
+        assert_eq!(news("PROCESSING", &cancelled), QueueNews::Cancel(runs(), claim));
+        assert_eq!(news("PROCESSING", &json!({"claim_token": claim})), QueueNews::Runs(runs()));
         let approved = json!({"claim_token": claim, "approved_plan": "abc"});
-        assert_eq!(news("PROCESSING", &approved), QueueNews::Approved(Uuid::nil(), claim, "abc".to_owned()));
+        assert_eq!(news("PROCESSING", &approved), QueueNews::Approved(runs(), claim, "abc".to_owned()));
         assert_eq!(news("CANCELLED", &cancelled), QueueNews::Gone(Uuid::nil()));
         assert_eq!(news("PAUSED_BY_A_LATER_CONTRACT", &cancelled), QueueNews::Gone(Uuid::nil()));
         assert!(matches!(news("QUEUED", &json!({})), QueueNews::Waits(_)));
@@ -379,5 +485,69 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    /// A row as a database of contract 3 has it.
+    fn stored(id: u128, order: i64, key: &str) -> Queued {
+        let id = Uuid::from_u128(id);
+        match news("QUEUED", &json!({"id": id, "queue_order": order, "state_key": key})) {
+            QueueNews::Waits(row) => row,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn running(id: u128, key: &str) -> Running {
+        Running { id: Uuid::from_u128(id), state_key: key.to_owned() }
+    }
+
+    #[test]
+    fn of_a_stack_only_the_oldest_row_is_offered_however_wide_the_choice() {
+        for _ in 0..50 {
+            let mut queue = Queue::default();
+            for (id, order, key) in [(1, 3, "a"), (2, 1, "a"), (3, 2, "a"), (4, 4, "b")] {
+                queue.put(stored(id, order, key));
+            }
+            let taken = queue.take(512, |_| false).unwrap();
+            assert!(taken.id == Uuid::from_u128(2) || taken.id == Uuid::from_u128(4), "{taken:?}");
+        }
+    }
+
+    #[test]
+    fn a_stack_that_another_agent_works_on_is_offered_once_that_has_ended() {
+        let mut queue = Queue::default();
+        queue.put(stored(1, 1, "a"));
+        queue.put(stored(2, 2, "a"));
+        queue.runs(running(1, "a"));
+        assert_eq!(queue.take(5, |_| false), None);
+        queue.remove(Uuid::from_u128(1));
+        assert_eq!(queue.take(5, |_| false).unwrap().id, Uuid::from_u128(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_row_that_was_out_of_turn_is_left_alone_until_there_is_news_of_its_stack_or_a_while_has_passed()
+    {
+        let mut queue = Queue::default();
+        queue.put(stored(2, 2, "a"));
+        let row = queue.take(1, |_| false).unwrap();
+        queue.defer(row);
+        assert_eq!(queue.take(1, |_| false), None);
+        queue.put(stored(1, 1, "a"));
+        queue.remove(Uuid::from_u128(1));
+        let row = queue.take(1, |_| false).expect("an older one of its stack is gone");
+        queue.defer(row);
+        assert_eq!(queue.take(1, |_| false), None);
+        tokio::time::sleep_until(queue.due().expect("it is due")).await;
+        let row = queue.take(1, |_| false).expect("a while has passed");
+        for _ in 0..40 {
+            queue.defer(row.clone());
+        }
+        assert!(queue.due().unwrap() - Instant::now() <= DEFER_MOST.mul_f64(1.2));
+    }
+
+    #[test]
+    fn the_key_that_the_database_computed_is_taken_as_it_is() {
+        let row = stored(1, 1, "git-infra-0123456789abcdef.prod");
+        assert_eq!(row.state_key(), "git-infra-0123456789abcdef.prod");
+        assert_eq!(row.stored_state_key().as_deref(), Some("git-infra-0123456789abcdef.prod"));
     }
 }

@@ -10,6 +10,7 @@ use tokio::{
     time::sleep,
 };
 use tracing::Instrument as _;
+use uuid::Uuid;
 
 use crate::{
     control_plane::{
@@ -46,11 +47,27 @@ pub(crate) struct Scheduler {
 /// What became of a row that was picked.
 enum Outcome {
     /// It was claimed, and run to its end.
-    Done,
+    Done(Uuid),
+    /// Something that is no row of the queue has ended.
+    Settled,
     /// Somebody else has it.
     Lost,
     /// The claim failed; the row still waits.
     Waits(Queued),
+    /// The claim was out of turn; the row still waits.
+    OutOfTurn(Queued),
+}
+
+/// What the end of a task means for the queue.
+pub(crate) enum Ended {
+    /// This row ran to its end: its stack is free.
+    Job(Uuid),
+    /// The row still waits.
+    Waits(Queued),
+    /// The row still waits for its turn.
+    OutOfTurn(Queued),
+    /// Nothing.
+    Other,
 }
 
 impl Scheduler {
@@ -95,7 +112,7 @@ impl Scheduler {
         while self.running_count() < self.context.config.concurrency {
             let busy = |key: &str| self.keys.values().any(|taken| taken == key);
             let Some(row) = queue.take(self.choice, busy) else { return };
-            let key = row.state_key();
+            let key = row.state_key().to_owned();
             let task = work(self.context.clone(), self.leases.clone(), row);
             let id = self.running.spawn(task).id();
             self.keys.insert(id, key);
@@ -125,7 +142,7 @@ impl Scheduler {
         let state = context.config.state_backend.of(&context.config.state_dir, &key);
         let task = async move {
             pending_push::push(&context.config, &*context.runner, &state, &context.drain).await;
-            Outcome::Done
+            Outcome::Settled
         };
         let id = self.running.spawn(task).id();
         self.keys.insert(id, key);
@@ -137,16 +154,21 @@ impl Scheduler {
         self.running.len().saturating_sub(self.recovering.len() + self.context.approvals.count())
     }
 
-    /// Waits for the next job to end; answers a row that waits again. For ever, if nobody is at work.
-    pub(crate) async fn next_finished(&mut self) -> Option<Queued> {
+    /// Waits for the next job to end. For ever, if nobody is at work.
+    pub(crate) async fn next_finished(&mut self) -> Ended {
         let Some(ended) = self.running.join_next_with_id().await else { return std::future::pending().await };
-        let mut again = None;
+        let mut news = Ended::Other;
         let id = match ended {
             Ok((id, outcome)) => {
                 match outcome {
-                    Outcome::Done => self.choice = (self.choice / 2).max(1),
+                    Outcome::Done(id) => {
+                        self.choice = (self.choice / 2).max(1);
+                        news = Ended::Job(id);
+                    }
+                    Outcome::Settled => {}
                     Outcome::Lost => self.choice = (self.choice * 4).min(WIDEST_CHOICE),
-                    Outcome::Waits(row) => again = Some(row),
+                    Outcome::Waits(row) => news = Ended::Waits(row),
+                    Outcome::OutOfTurn(row) => news = Ended::OutOfTurn(row),
                 }
                 id
             }
@@ -158,7 +180,7 @@ impl Scheduler {
         self.keys.remove(&id);
         self.recovering.remove(&id);
         self.gauge();
-        again
+        news
     }
 
     /// Waits until nobody is at work, and no command runs for the agent itself.
@@ -205,7 +227,7 @@ async fn recover(context: JobContext, orphan: OrphanedAttempt, lease: Option<Lea
             }
         }
     }
-    Outcome::Done
+    Outcome::Settled
 }
 
 async fn work(context: JobContext, leases: Leases, row: Queued) -> Outcome {
@@ -213,7 +235,8 @@ async fn work(context: JobContext, leases: Leases, row: Queued) -> Outcome {
         return Outcome::Waits(row);
     }
     match claim(&context.rest, row.id, &context.config.agent_name, &context.drain).await {
-        Ok(Claim::Won(job)) => {
+        Ok(Claim::Won(mut job)) => {
+            job.state_key = row.stored_state_key();
             failpoint!("claim.won");
             metrics::counter!(telemetry::JOBS_CLAIMED).increment(1);
             tracing::info!(deployment = %job.id, attempt = job.attempt, "claimed");
@@ -224,7 +247,12 @@ async fn work(context: JobContext, leases: Leases, row: Queued) -> Outcome {
             }
             let span = job.span();
             context.run(job, &lease).instrument(span).await;
-            Outcome::Done
+            Outcome::Done(row.id)
+        }
+        Ok(Claim::OutOfTurn(error)) => {
+            metrics::counter!(telemetry::CLAIMS_LOST).increment(1);
+            tracing::debug!(deployment = %row.id, %error, "a claim was out of turn");
+            Outcome::OutOfTurn(row)
         }
         Ok(Claim::Lost) => {
             metrics::counter!(telemetry::CLAIMS_LOST).increment(1);

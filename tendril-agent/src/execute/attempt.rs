@@ -220,7 +220,10 @@ impl JobContext {
 
     /// The state that a job works on.
     pub(crate) fn state(&self, spec: &JobSpec, job: &Job) -> State {
-        let key = state_key(&spec.source.key(), spec.stack.as_deref(), job.id);
+        let key = job
+            .state_key
+            .clone()
+            .unwrap_or_else(|| state_key(&spec.source.key(), spec.stack.as_deref(), job.id));
         self.config.state_backend.of(&self.config.state_dir, &key)
     }
 }

@@ -42,7 +42,13 @@ impl Fixture {
     }
 
     async fn run(&self, config: Value) {
-        let job = Job { id: Uuid::from_u128(1), attempt: 1, claim_token: Uuid::from_u128(2), config };
+        let job = Job {
+            id: Uuid::from_u128(1),
+            attempt: 1,
+            claim_token: Uuid::from_u128(2),
+            config,
+            state_key: None,
+        };
         let lease = self.leases.hold(&job);
         self.context().run(job, &lease).await;
     }

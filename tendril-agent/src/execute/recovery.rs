@@ -82,7 +82,7 @@ impl OrphanedAttempt {
     pub(crate) fn hold(&self, leases: &Leases) -> Option<Lease> {
         let waits = self.claim.phase == Phase::Approval && !self.workspace.result_file().exists();
         let ClaimRecord { deployment_id: id, attempt, claim_token, .. } = self.claim;
-        waits.then(|| leases.hold(&Job { id, attempt, claim_token, config: Value::Null }))
+        waits.then(|| leases.hold(&Job { id, attempt, claim_token, config: Value::Null, state_key: None }))
     }
 
     /// The job, if the database still counts it as this claim's. Asks until there is an
@@ -100,7 +100,8 @@ impl OrphanedAttempt {
             match request.rows::<Row>().await {
                 Ok(rows) => {
                     let row = rows.into_iter().next()?;
-                    return Some(Job { id, attempt, claim_token, config: row.config_snapshot });
+                    let state_key = self.claim.state_key.clone();
+                    return Some(Job { id, attempt, claim_token, config: row.config_snapshot, state_key });
                 }
                 Err(error) => {
                     tracing::warn!(deployment = %id, %error, "whether a plan still waits cannot be asked yet");

@@ -12,8 +12,13 @@ use crate::{
 
 /// What an agent that was killed leaves: a claim, a log with an uploaded chunk and lines after it, and a torn record.
 fn leave_behind(dir: &Path, phase: Phase) -> Workspace {
-    let job =
-        Job { id: Uuid::from_u128(1), attempt: 2, claim_token: Uuid::from_u128(3), config: Value::Null };
+    let job = Job {
+        id: Uuid::from_u128(1),
+        attempt: 2,
+        claim_token: Uuid::from_u128(3),
+        config: Value::Null,
+        state_key: None,
+    };
     let workspace = Workspace::create(&dir.join("work"), &job).unwrap();
     ClaimRecord::new(&job, phase).save(&workspace.claim_file()).unwrap();
     let rules = SpoolRules { flush_after: std::time::Duration::ZERO, limit: u64::MAX };

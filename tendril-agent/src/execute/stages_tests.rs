@@ -56,7 +56,7 @@ impl Fixture {
     fn job() -> Job {
         let config =
             json!({"template": "greeting", "stack": "s", "approval": true, "variables": {"name": "x"}});
-        Job { id: Uuid::from_u128(1), attempt: 1, claim_token: CLAIM, config }
+        Job { id: Uuid::from_u128(1), attempt: 1, claim_token: CLAIM, config, state_key: None }
     }
 
     async fn run(&self, context: &JobContext) {

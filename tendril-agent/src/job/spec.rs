@@ -23,6 +23,8 @@ pub(crate) struct Job {
     pub(crate) claim_token: Uuid,
     /// `deployments.config_snapshot`, unread.
     pub(crate) config: Value,
+    /// `deployments.state_key`; none in a database of the contract before this agent's, which does not compute it.
+    pub(crate) state_key: Option<String>,
 }
 
 impl Job {
@@ -38,6 +40,9 @@ impl Job {
 
     /// The state that it works on; none where `config_snapshot` names none that can be.
     pub(crate) fn state_key(&self) -> Option<String> {
+        if self.state_key.is_some() {
+            return self.state_key.clone();
+        }
         let spec = JobSpec::parse(&self.config).ok()?;
         Some(state_key(&spec.source.key(), spec.stack.as_deref(), self.id))
     }

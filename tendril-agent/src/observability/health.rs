@@ -99,6 +99,11 @@ impl Health {
         }
     }
 
+    /// The contract that the database holds, once it has said it.
+    pub(crate) fn contract(&self) -> Option<u32> {
+        self.state().contract
+    }
+
     /// A heartbeat was not answered, or refused.
     pub(crate) fn unheard(&self, why: &str) {
         self.unless_draining(Readiness::Unheard(why.to_owned()));

@@ -178,8 +178,13 @@ mod tests {
         let panel = panel(dir.path());
         let config =
             serde_json::json!({"template": "greeting", "stack": "s", "variables": {"password": "hunter2"}});
-        let job =
-            Job { id: uuid::Uuid::from_u128(1), attempt: 3, claim_token: uuid::Uuid::from_u128(2), config };
+        let job = Job {
+            id: uuid::Uuid::from_u128(1),
+            attempt: 3,
+            claim_token: uuid::Uuid::from_u128(2),
+            config,
+            state_key: None,
+        };
         let _place = panel.registry.enter(&job);
         let server = start(any_port(), panel, logging::install_metrics()).unwrap();
         let status = get(server.addr, "/status").await;

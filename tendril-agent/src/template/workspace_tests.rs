@@ -16,7 +16,8 @@ fn bench() -> Fixture {
     fs::create_dir_all(dir.path().join("templates/hello/modules/m")).unwrap();
     fs::write(dir.path().join("templates/hello/main.tf"), "# main").unwrap();
     fs::write(dir.path().join("templates/hello/modules/m/m.tf"), "# m").unwrap();
-    let job = Job { id: Uuid::nil(), attempt: 1, claim_token: Uuid::nil(), config: Value::Null };
+    let job =
+        Job { id: Uuid::nil(), attempt: 1, claim_token: Uuid::nil(), config: Value::Null, state_key: None };
     let workspace = Workspace::create(&dir.path().join("work"), &job).unwrap();
     Fixture { dir, workspace }
 }

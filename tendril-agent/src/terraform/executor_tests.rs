@@ -176,7 +176,7 @@ impl Fixture {
     }
 
     pub(super) async fn run_as(&self, id: Uuid, config: Value) {
-        let job = Job { id, attempt: 1, claim_token: Uuid::from_u128(2), config };
+        let job = Job { id, attempt: 1, claim_token: Uuid::from_u128(2), config, state_key: None };
         let lease = self.leases.hold(&job);
         self.context().run(job, &lease).await;
     }
@@ -348,7 +348,7 @@ async fn eight_jobs_on_a_cold_provider_cache_fill_it_once() {
     let job = async |number: u128| {
         let (id, claim_token) = (Uuid::from_u128(number), Uuid::from_u128(number + 100));
         let config = json!({"template": "gate", "stack": format!("s{number}"), "variables": {}});
-        let job = Job { id, attempt: 1, claim_token, config };
+        let job = Job { id, attempt: 1, claim_token, config, state_key: None };
         let lease = bench.leases.hold(&job);
         context.run(job, &lease).await;
     };

@@ -57,7 +57,13 @@ impl Fixture {
             Console { settings: &settings, runner: &LocalRunner, stop: &self.stop, timeout, root: &root };
         let config = json!({"source": {"git": git, "ref": "v1", "path": "net"}});
         let Source::Git(source) = Source::parse(config.as_object().unwrap()).unwrap() else { panic!() };
-        let job = Job { id: uuid::Uuid::nil(), attempt: 1, claim_token: uuid::Uuid::nil(), config };
+        let job = Job {
+            id: uuid::Uuid::nil(),
+            attempt: 1,
+            claim_token: uuid::Uuid::nil(),
+            config,
+            state_key: None,
+        };
         let workspace = Workspace::create(self.dir.path(), &job).unwrap();
         console.check_out(&source, &workspace, &self.secrets).await
     }
