@@ -18,7 +18,7 @@ use crate::{
     session::Interest,
     stream::{Subscription, broadcast::BroadcastStream, changes::ChangeStream, presence::PresenceStream},
     wire::{
-        TOPIC_PREFIX,
+        TOPIC_PREFIX, channel_name,
         join::{JoinConfig, Replay},
     },
 };
@@ -64,8 +64,7 @@ pub struct PostgresChangesBuilder<T> {
 
 impl ChannelBuilder {
     pub(crate) fn new(handle: Handle, name: &str, timeout: Duration, version: ProtocolVersion) -> Self {
-        // Users who know the wire write the prefix; it is not part of the name.
-        let name = name.strip_prefix(TOPIC_PREFIX).unwrap_or(name).to_owned();
+        let name = channel_name(name).to_owned();
         Self {
             handle,
             name,

@@ -13,6 +13,7 @@ use crate::{
     endpoint::Endpoint,
     error::{Error, ErrorKind},
     rest::{Parts, Rest},
+    wire::channel_name,
 };
 
 /// Sends broadcasts without a websocket; see [`Client::broadcast_api`](crate::Client::broadcast_api).
@@ -36,7 +37,13 @@ pub struct BroadcastMessage {
 impl BroadcastMessage {
     /// A message to a public channel. The payload must be a JSON object.
     pub fn new(topic: impl Into<String>, event: impl Into<String>, payload: Value) -> Self {
-        Self { topic: topic.into(), event: event.into(), payload, private: false, id: None }
+        Self {
+            topic: channel_name(&topic.into()).to_owned(),
+            event: event.into(),
+            payload,
+            private: false,
+            id: None,
+        }
     }
 
     /// To the private channel of that name instead.
@@ -71,7 +78,7 @@ impl BroadcastApi {
         payload: &P,
         private: bool,
     ) -> Result<(), Error> {
-        let body = serde_json::to_vec(payload).map_err(|error| Error::decode("the payload", &error))?;
+        let body = serde_json::to_vec(payload).map_err(|error| Error::unserializable("payload", &error))?;
         self.send_one(topic, event, Bytes::from(body), "application/json", private).await
     }
 
@@ -115,7 +122,16 @@ impl BroadcastApi {
         content_type: &'static str,
         private: bool,
     ) -> Result<(), Error> {
+        let topic = channel_name(topic);
         checked(topic, event)?;
+        for (what, name) in [("topic", topic), ("event", event)] {
+            if matches!(name, "." | "..") {
+                return Err(Error::invalid(
+                    what,
+                    format!("no URL can carry the name `{name}`: use `send_batch`"),
+                ));
+            }
+        }
         let mut url = parse(&self.address)?;
         url.path_segments_mut()
             .map_err(|()| Error::invalid("url", "it has no path"))?

@@ -45,7 +45,8 @@ impl Channel {
     /// [`Timeout`](crate::ErrorKind::Timeout) if no acknowledgement comes: without the right to write, none does.
     #[doc(alias = "send")]
     pub async fn broadcast<P: Serialize + ?Sized>(&self, event: &str, payload: &P) -> Result<(), Error> {
-        let payload = serde_json::to_value(payload).map_err(|error| Error::decode("the payload", &error))?;
+        let payload =
+            serde_json::to_value(payload).map_err(|error| Error::unserializable("payload", &error))?;
         if !payload.is_object() {
             // The server fails to encode anything else on delivery, and crashes the sender's channel.
             return Err(Error::invalid("payload", "a broadcast carries a JSON object"));
@@ -82,7 +83,7 @@ impl Channel {
     /// # Errors
     /// [`PushRejected`](crate::ErrorKind::PushRejected) if the server refuses it, [`Timeout`](crate::ErrorKind::Timeout) without an answer.
     pub async fn track<S: Serialize + ?Sized>(&self, state: &S) -> Result<(), Error> {
-        let state = serde_json::to_value(state).map_err(|error| Error::decode("the state", &error))?;
+        let state = serde_json::to_value(state).map_err(|error| Error::unserializable("state", &error))?;
         if !state.is_object() {
             return Err(Error::invalid("state", "presence carries a JSON object"));
         }

@@ -248,4 +248,6 @@ impl fmt::Debug for Rest {
 }
 
 #[cfg(test)]
+mod exchange_tests;
+#[cfg(test)]
 mod recorded;

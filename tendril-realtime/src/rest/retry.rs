@@ -45,12 +45,16 @@ pub(super) enum Next {
 
 /// The one place that decides. `idempotent`: a second execution would do no harm.
 pub(super) fn next(error: &Error, idempotent: bool, longest: Duration) -> Next {
+    let status = error.postgrest().map(|api| api.status);
+    // Whoever says it, and with whatever code: the token was not accepted, and nothing was executed.
+    if status == Some(401) {
+        return Next::FreshToken;
+    }
     // Answers that say that nothing was executed may be repeated whatever the request was.
     let not_executed = match error.kind() {
         ErrorKind::Connect { .. } => true,
         ErrorKind::Postgrest(api) => {
-            api.status == 429
-                || matches!(api.code.as_str(), "PGRST303" | "PGRST002" | "PGRST003" | "40001" | "40P01")
+            api.status == 429 || matches!(api.code.as_str(), "PGRST002" | "PGRST003" | "40001" | "40P01")
         }
         _ => false,
     };
@@ -96,7 +100,9 @@ mod tests {
         let refused = Error::new(ErrorKind::Connect { step: "tcp" });
         assert_eq!(next(&refused, false, LONGEST), Next::Pause(None));
         assert_eq!(next(&api(429, "", Some(3)), false, LONGEST), Next::Pause(Some(Duration::from_secs(3))));
-        assert_eq!(next(&api(401, "PGRST303", None), false, LONGEST), Next::FreshToken);
+        for code in ["PGRST303", "PGRST301", "PGRST302", "", "42501"] {
+            assert_eq!(next(&api(401, code, None), false, LONGEST), Next::FreshToken, "{code}");
+        }
         assert_eq!(next(&api(504, "PGRST003", None), false, LONGEST), Next::Pause(None));
     }
 
@@ -108,7 +114,7 @@ mod tests {
     #[test]
     fn a_mistake_is_not_repeated() {
         for (status, code) in
-            [(400, "PGRST102"), (403, "42501"), (409, "23505"), (404, "PGRST205"), (401, "PGRST301")]
+            [(400, "PGRST102"), (403, "42501"), (409, "23505"), (404, "PGRST205"), (414, ""), (307, "")]
         {
             assert_eq!(next(&api(status, code, None), true, LONGEST), Next::GiveUp, "{code}");
         }

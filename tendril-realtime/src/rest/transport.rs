@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::{
     Client, Method,
-    header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue},
+    header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION},
+    redirect::Policy,
 };
 use url::Url;
 
@@ -14,7 +15,7 @@ use super::{
     retry::{Next, RetryPolicy, next},
 };
 use crate::{
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, PostgrestError},
     network::Network,
     secret::{AccessToken, ApiKey},
     token::Tokens,
@@ -52,6 +53,8 @@ impl Transport {
             // One rule for HTTP and for the websocket.
             .no_proxy()
             .proxy(network.http_proxy())
+            // A redirect would carry the key, a header of its own, to whatever it names.
+            .redirect(Policy::none())
             .connect_timeout(Duration::from_secs(10))
             .tcp_nodelay(true)
             // Shorter than what gateways grant an idle connection, so that a request rarely meets a dead one.
@@ -75,23 +78,29 @@ impl Transport {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
+            let next = next(&error, parts.idempotent, self.retries.longest_pause);
+            if next == Next::FreshToken
+                && let (Some(tokens), Some(token)) = (&self.tokens, &token)
+            {
+                // Also where this call is not repeated: the next one must not get the refused token again.
+                tokens.invalidate(token);
+            }
             if backoff.attempt() + 1 >= self.retries.attempts {
                 return Err(error);
             }
-            match next(&error, parts.idempotent, self.retries.longest_pause) {
+            match next {
                 Next::GiveUp => return Err(error),
                 Next::FreshToken => {
-                    let (Some(tokens), Some(token)) = (&self.tokens, &token) else { return Err(error) };
+                    let Some(tokens) = &self.tokens else { return Err(error) };
                     if fresh_token_tried || !tokens.can_refresh()? {
                         return Err(error);
                     }
                     fresh_token_tried = true;
-                    tokens.invalidate(token);
                 }
                 Next::Pause(pause) => {
                     let drawn = backoff.next_pause();
-                    // A server's wish is kept to the second, and not by everybody in the same moment.
-                    let pause = pause.map(|wish| wish + drawn.min(Duration::from_secs(1)));
+                    // The pause that a server asks for is kept to the second, and not by everybody in the same moment.
+                    let pause = pause.map(|asked| asked + drawn.min(Duration::from_secs(1)));
                     tokio::time::sleep(pause.unwrap_or(drawn)).await;
                 }
             }
@@ -126,12 +135,24 @@ impl Transport {
             .map_err(failed)?;
         let status = answer.status();
         let headers = answer.headers().clone();
+        if status.is_redirection() {
+            return Err(redirected(status.as_u16(), &parts.url, &headers));
+        }
         let body = answer.bytes().await.map_err(failed)?;
         if status.is_success() {
             return Ok(Response::new(status.as_u16(), &headers, body));
         }
         Err(Error::new(ErrorKind::Postgrest(api_error(status.as_u16(), &headers, &body))))
     }
+}
+
+/// Only the origin is shown: the rest of an address may hold what should not be logged.
+fn redirected(status: u16, from: &Url, headers: &HeaderMap) -> Error {
+    let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
+    let target = location.and_then(|location| from.join(location).ok()).map(|url| url.origin());
+    let target = target.map_or_else(|| "another address".to_owned(), |origin| origin.ascii_serialization());
+    let message = format!("redirected to {target}, which is not followed: give the project's final URL");
+    Error::new(ErrorKind::Postgrest(PostgrestError { status, message, ..PostgrestError::default() }))
 }
 
 fn secret_header(value: &str) -> Result<HeaderValue, Error> {

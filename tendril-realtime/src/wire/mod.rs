@@ -22,6 +22,11 @@ pub(crate) use self::{change::Change, event::Event};
 /// What the server's topics begin with; users speak of sub-topics, without it.
 pub(crate) const TOPIC_PREFIX: &str = "realtime:";
 
+/// The name of a channel as users speak of it; those who know the wire write the prefix too.
+pub(crate) fn channel_name(name: &str) -> &str {
+    name.strip_prefix(TOPIC_PREFIX).unwrap_or(name)
+}
+
 /// One message from the server: the envelope taken apart, the payload left in place.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Inbound {

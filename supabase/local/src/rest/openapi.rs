@@ -386,7 +386,8 @@ impl Parameter {
         let Self { name, r#type, required, variadic } = self;
         if *variadic {
             let element = r#type.strip_suffix("[]").unwrap_or(r#type);
-            let items = json!({"type": swagger_type(element).unwrap_or("string"), "format": format_of(element)});
+            let items =
+                json!({"type": swagger_type(element).unwrap_or("string"), "format": format_of(element)});
             return json!({
                 "name": name, "required": required, "in": "query", "type": "array", "collectionFormat": "multi", "items": items,
             });
