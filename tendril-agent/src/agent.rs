@@ -20,7 +20,6 @@ use crate::{
     },
     dispatch::{
         disk_guard::DiskGuard,
-        drain::Drain,
         queue::{Feed, Queue, QueueNews, until},
         registry::Registry,
         scheduler::{Ended, Scheduler},
@@ -36,10 +35,11 @@ use crate::{
         http::{self, Server},
         logging,
     },
-    process::{runner::LocalRunner, zombies::reap_if_first},
+    os::blocking::blocking,
+    process::{drain::Drain, runner::LocalRunner, zombies::reap_if_first},
     redaction::redactor::Redactor,
     template::git,
-    terraform::{executor::blocking, state::pending_push},
+    terraform::state::pending_push,
 };
 
 /// Between two looks at the disk. A program can write a good deal in that time, and space is kept for it.

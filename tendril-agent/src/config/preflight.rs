@@ -5,14 +5,18 @@
 
 use std::{
     env, fs, io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
-    path::{Path, PathBuf},
+    os::unix::fs::DirBuilderExt,
+    path::Path,
     process::{Command, Stdio},
 };
 
 use serde::Deserialize;
 
-use crate::terraform::command::{Product, Terraform};
+use crate::{
+    os::program::find,
+    template::definition::is_template,
+    terraform::command::{Product, Terraform},
+};
 
 /// There is a directory, and at least one template in it.
 pub(crate) fn templates(dir: &Path) -> Result<(), String> {
@@ -28,15 +32,6 @@ pub(crate) fn templates(dir: &Path) -> Result<(), String> {
     } else {
         Err(format!("the templates directory {shown} holds no template: {fix}"))
     }
-}
-
-/// A folder with at least one Terraform file.
-pub(crate) fn is_template(path: &Path) -> bool {
-    let is_terraform =
-        |name: &str| [".tf", ".tf.json", ".tofu", ".tofu.json"].iter().any(|result| name.ends_with(result));
-    fs::read_dir(path).is_ok_and(|entries| {
-        entries.filter_map(Result::ok).any(|entry| entry.file_name().to_str().is_some_and(is_terraform))
-    })
 }
 
 /// The directory exists (it is made if need be) and files can be written into it.
@@ -76,17 +71,6 @@ pub(crate) fn terraform(program: Option<&str>, cli_config: Option<&Path>) -> Res
     Ok(Terraform::new(path, product, version, cli_config.map(Path::to_path_buf)))
 }
 
-/// A path as it is, or a name looked up on PATH, if it is an executable file.
-pub(crate) fn find(program: &str) -> Option<PathBuf> {
-    let executable = |path: &PathBuf| {
-        fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    };
-    if program.contains('/') {
-        return std::path::absolute(program).ok().filter(executable);
-    }
-    env::split_paths(&env::var_os("PATH")?).map(|dir| dir.join(program)).find(executable)
-}
-
 /// The part of `version -json` that is read. Both products name the field after terraform.
 #[derive(Deserialize)]
 struct Version {
@@ -110,17 +94,6 @@ fn version_of(path: &Path) -> Result<(Product, String), String> {
         .map_err(|_| "\"version -json\" did not answer with a version".to_owned())?;
     let is_tofu = path.file_name().is_some_and(|name| name.to_string_lossy().contains("tofu"));
     Ok((if is_tofu { Product::OpenTofu } else { Product::Terraform }, version.terraform_version))
-}
-
-/// `2.39.5` of `git version 2.39.5`. Errors: the program does not say it.
-pub(crate) fn git_version(path: &Path) -> Result<String, String> {
-    let asked = Command::new(path).arg("--version").env_clear().stdin(Stdio::null()).output();
-    let output = asked.map_err(|error| error.to_string())?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    match said.trim().strip_prefix("git version ") {
-        Some(version) if output.status.success() => Ok(version.to_owned()),
-        _ => Err(format!("\"--version\" ended with {} and no version", output.status)),
-    }
 }
 
 #[cfg(test)]

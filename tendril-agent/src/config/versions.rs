@@ -8,6 +8,8 @@ use crate::{
     config::{args::Cli, preflight},
     control_plane::contract::CONTRACT,
     cost::infracost::Found,
+    os::program::find,
+    template::git::git_version,
 };
 
 /// What to tell of this agent and its programs. Shown as a line each.
@@ -28,7 +30,7 @@ impl Versions {
             Ok(other) => format!("not used: {other}"),
             Err(problem) => problem,
         };
-        let git = preflight::find("git").and_then(|path| preflight::git_version(&path).ok());
+        let git = find("git").and_then(|path| git_version(&path).ok());
         Self(vec![
             ("tendril-agent", env!("CARGO_PKG_VERSION").to_owned()),
             ("contract", CONTRACT.to_string()),

@@ -10,9 +10,9 @@ use uuid::Uuid;
 
 use crate::{
     control_plane::{backoff::Backoff, contract::known},
-    dispatch::drain::Drain,
-    job::spec::{Job, Status},
+    job::{spec::Job, status::Status},
     os::failpoint::failpoint,
+    process::drain::Drain,
 };
 
 /// The columns of a claim.

@@ -14,12 +14,15 @@ use uuid::Uuid;
 
 use crate::{
     control_plane::{backoff::Backoff, contract::known, lease::Lease},
-    cost::estimator::{CostStatus, Estimate},
-    job::spec::{ErrorCode, Job, JobResult, Phase, Status},
-    os::failpoint::failpoint,
+    cost::estimator::Estimate,
+    job::{
+        failure::ErrorCode,
+        result::{Changes, CostStatus, JobResult},
+        spec::Job,
+        status::{Phase, Status},
+    },
+    os::{failpoint::failpoint, files::private_file},
     process::cancellation::{StopReason, StopSignal},
-    template::workspace::private_file,
-    terraform::messages::Changes,
 };
 
 /// The deployment and the claim that all writes carry.

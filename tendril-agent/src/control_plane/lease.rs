@@ -12,8 +12,11 @@ use uuid::Uuid;
 
 use crate::{
     control_plane::contract::known,
-    dispatch::disk_guard::DiskPressure,
-    job::spec::{Job, Phase, Status},
+    job::{
+        spec::Job,
+        status::{Phase, Status},
+    },
+    os::disk::DiskPressure,
     process::cancellation::{StopReason, StopSignal},
 };
 

@@ -1,9 +1,9 @@
 //! What an estimate says: its status, the figures in the row, and the sentence in the log.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::money::Money;
-use crate::{logs::lines::char_boundary, redaction::redactor::Redactor};
+use crate::{job::result::CostStatus, redaction::redactor::Redactor};
 
 /// Most resources that are listed, the dearest first.
 const MOST_RESOURCES: usize = 20;
@@ -12,29 +12,6 @@ const LONGEST_NAME: usize = 200;
 const LONGEST_REASON: usize = 500;
 /// infracost's code of a project that was refused because its quota is used up.
 const QUOTA: i64 = 401;
-
-/// `deployments.cost_status`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub(crate) enum CostStatus {
-    /// Everything that costs is in the figures.
-    Ok,
-    /// Something is not; `reason` says what.
-    Partial,
-    /// There are no figures; `reason` says why.
-    Unavailable,
-}
-
-impl CostStatus {
-    /// As the column holds it.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "OK",
-            Self::Partial => "PARTIAL",
-            Self::Unavailable => "UNAVAILABLE",
-        }
-    }
-}
 
 /// How many resources are of which kind; each is in one of the four.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -220,7 +197,7 @@ fn short(text: &str, longest: usize, redactor: &Redactor) -> String {
     let hidden = redactor.redact(text);
     let mut line = hidden.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.len() > longest {
-        line.truncate(char_boundary(&line, longest));
+        line.truncate(line.floor_char_boundary(longest));
         line.push('…');
     }
     line.trim_end_matches('.').to_owned()

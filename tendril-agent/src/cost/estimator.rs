@@ -13,19 +13,20 @@ use std::{
 
 use tokio::time::{sleep, timeout};
 
-pub(crate) use super::estimate::{CostStatus, Estimate};
+pub(crate) use super::estimate::Estimate;
 use super::{breakdown, estimate::Reading, scan};
 use crate::{
     config::settings::Config,
     cost::infracost::{Found, Line, Program, cost_dir::CostDir},
     logs::writer::StdoutCapture,
+    os::blocking::blocking,
     process::{
         cancellation::{StopReason, StopSignal},
         runner::{Command, GracePeriod, Runner},
     },
     telemetry,
     template::workspace::Workspace,
-    terraform::executor::{Log, blocking},
+    terraform::executor::Log,
 };
 
 /// Longest part of the time limit in which the program may end early.

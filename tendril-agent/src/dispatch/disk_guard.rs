@@ -2,8 +2,7 @@
 
 use std::{
     collections::HashSet,
-    fmt, fs, io,
-    os::unix::fs::MetadataExt,
+    fs, io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -11,11 +10,17 @@ use std::{
     },
 };
 
-use crate::{os::file_lock, telemetry, template::workspace::Workspace, terraform::provider_cache};
+use crate::{
+    os::{
+        disk::{DiskPressure, LEAST_FREE},
+        file_lock,
+        files::usage,
+    },
+    telemetry,
+    template::workspace::Workspace,
+    terraform::provider_cache,
+};
 
-/// Below this much free space it is the same: Terraform could not write its state.
-const LEAST_FREE: u64 = 64 * 1024 * 1024;
-const MIB: u64 = 1024 * 1024;
 /// Below this much free space (or a fifth of a small file system) kept providers go: one takes up to a gigabyte and more.
 const ROOM: u64 = 2 * 1024 * 1024 * 1024;
 
@@ -25,38 +30,6 @@ pub(crate) struct DiskGuard {
     used: Arc<AtomicU64>,
     /// The most there is to have, until it was measured.
     full: Arc<AtomicU64>,
-}
-
-/// Why there is no room, as far as one job is concerned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct DiskPressure {
-    /// Bytes in the work directory.
-    pub(crate) used: u64,
-    /// Bytes that it may hold.
-    pub(crate) limit: u64,
-    /// Bytes that are left on its disk.
-    pub(crate) free: u64,
-    /// Bytes of this job.
-    pub(crate) own: u64,
-}
-
-impl fmt::Display for DiskPressure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [used, limit, free, own] = [self.used, self.limit, self.free, self.own].map(|bytes| bytes / MIB);
-        if self.used > self.limit {
-            write!(
-                f,
-                "The agent's work directory held {used} MiB, and its limit is {limit} MiB (--work-limit / TENDRIL_WORK_LIMIT)"
-            )?;
-        } else {
-            let least = LEAST_FREE / MIB;
-            write!(
-                f,
-                "Only {free} MiB were free on the disk of the agent's work directory, and {least} MiB are kept for states"
-            )?;
-        }
-        write!(f, "; this job had most of it, {own} MiB")
-    }
 }
 
 impl DiskGuard {
@@ -197,17 +170,6 @@ fn attempts(work_dir: &Path) -> Vec<(String, u64)> {
     let entries = fs::read_dir(work_dir).into_iter().flatten().filter_map(Result::ok);
     let attempts = entries.filter(|entry| entry.path().join("claim.json").exists());
     attempts.map(|entry| (entry.file_name().to_string_lossy().into_owned(), usage(&entry.path()))).collect()
-}
-
-/// Bytes that files below a directory take on the disk. Links are not followed; what is removed meanwhile counts nothing.
-pub(crate) fn usage(dir: &Path) -> u64 {
-    let entries = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
-    let size = |entry: fs::DirEntry| match entry.metadata() {
-        Ok(meta) if meta.is_dir() => usage(&entry.path()),
-        Ok(meta) => meta.blocks() * 512,
-        Err(_) => 0,
-    };
-    entries.map(size).sum()
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Which job is next, how many run, and until when.
 
 pub(crate) mod disk_guard;
-pub(crate) mod drain;
 pub(crate) mod queue;
 pub(crate) mod registry;
 pub(crate) mod scheduler;

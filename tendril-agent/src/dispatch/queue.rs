@@ -21,10 +21,7 @@ use crate::{
         broadcast::{BroadcastSubscription, SubscriptionState},
         contract::known,
     },
-    job::{
-        source::Source,
-        spec::{Status, state_key},
-    },
+    job::{source::Source, spec::state_key, status::Status},
 };
 
 /// How jobs are found.

@@ -9,7 +9,7 @@ use std::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::job::spec::{Job, Phase};
+use crate::job::{spec::Job, status::Phase};
 
 /// The jobs. Clones share them.
 #[derive(Clone, Debug, Default)]

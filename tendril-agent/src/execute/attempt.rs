@@ -12,24 +12,31 @@ use crate::{
         final_status::{ClaimRecord, FinalStatus, ProgressBoard, Reporter, Written},
         lease::Lease,
     },
-    dispatch::{drain::Drain, registry::Registry},
+    dispatch::registry::Registry,
     execute::{
         approval::Approvals,
         stages::{Run, RunOutput},
     },
-    job::spec::{ErrorCode, Failure, Job, JobResult, JobSpec, Phase, state_key},
+    job::{
+        failure::{ErrorCode, Failure},
+        result::JobResult,
+        spec::{Job, JobSpec, state_key},
+        status::Phase,
+    },
     logs::{spool::LogSpool, upload::LogSink, writer::LogWriter},
-    os::failpoint::failpoint,
+    os::{blocking::blocking, failpoint::failpoint},
     process::{
         cancellation::StopReason,
+        drain::Drain,
         orphans,
         runner::{Runner, TerminationStage},
     },
     redaction::redactor::Redactor,
     telemetry,
     template::workspace::Workspace,
+    terraform::messages::OutputReader,
     terraform::{
-        executor::{Log, StageError, blocking},
+        executor::{Log, StageError},
         state::{backend::State, errored_state::ErroredState},
     },
 };
@@ -116,7 +123,7 @@ impl JobContext {
 
     fn log(&self, spool: LogSpool) -> Log {
         let redactor = self.secrets.child();
-        Log { writer: LogWriter::start(spool, redactor.clone()), redactor }
+        Log { writer: LogWriter::start(spool, redactor.clone(), OutputReader::default()), redactor }
     }
 
     /// Runs the job, closes its log, and keeps its end on disk; none, if it waits for approval and the agent ends.
@@ -182,7 +189,7 @@ impl JobContext {
         let cleared = blocking(move || {
             // Nothing may work in a directory that is being removed, or outlive its job.
             orphans::kill(&workspace.data_dir());
-            Ok(workspace.clear_run(&state))
+            Ok(state.clear_run(&workspace))
         });
         cleared.await.unwrap_or_else(|error| {
             tracing::error!(%error, "the removal of a workspace broke off");

@@ -37,7 +37,7 @@ impl Fixture {
             approvals: Approvals::default(),
             registry: crate::dispatch::registry::Registry::default(),
             secrets,
-            drain: crate::dispatch::drain::Drain::default(),
+            drain: crate::process::drain::Drain::default(),
         }
     }
 

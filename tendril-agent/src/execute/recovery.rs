@@ -15,23 +15,23 @@ use crate::{
         final_status::{ClaimRecord, FinalStatus, Reporter, Written},
         lease::{Lease, Leases},
     },
-    job::spec::{ErrorCode, Failure, Job, JobResult, Phase, Status},
-    logs::{
-        spool::{LogSpool, Stream},
-        upload::LogSink,
+    job::{
+        failure::{ErrorCode, Failure},
+        result::JobResult,
+        spec::Job,
+        status::{Phase, Status},
     },
-    os::failpoint::failpoint,
+    logs::{spool::LogSpool, upload::LogSink},
+    os::{blocking::blocking, failpoint::failpoint},
     process::{
         orphans,
         output_pipe::discard_output_of,
         runner::{GracePeriod, TerminationStage},
+        stream::Stream,
     },
     telemetry,
     template::workspace::Workspace,
-    terraform::{
-        executor::blocking,
-        state::{errored_state::ErroredState, lock_owner::LockOwner},
-    },
+    terraform::state::{errored_state::ErroredState, lock_owner::LockOwner},
 };
 
 /// An attempt of a previous run.
@@ -183,7 +183,7 @@ impl Remains {
             if let Ok(owner) = LockOwner::of_previous_run(&workspace.lock_owner_file(), ended.is_some()) {
                 owner.mark_stale(&state)?;
             }
-            Ok(Self { ended, errored: workspace.clear_run(&state) })
+            Ok(Self { ended, errored: state.clear_run(&workspace) })
         });
         let remains = remains.await;
         drop(drained);
@@ -214,7 +214,7 @@ fn lost_in_mid_run(claim: &ClaimRecord, remains: &Remains) -> Option<FinalStatus
     Some(FinalStatus::new(&result, None, None))
 }
 
-/// Uploads what the database does not have yet of the log, and a annotate that says why it ends here.
+/// Uploads what the database does not have yet of the log, and a remark that says why it ends here.
 async fn upload(
     config: &Config,
     rest: &Rest,
@@ -233,15 +233,15 @@ async fn upload(
     let mut sink = LogSink::new(rest.clone(), claim.deployment_id, claim.attempt, rules.flush_after);
     let now = std::time::Instant::now();
     if !reader.skip_to(sink.last_stored().await)? {
-        let annotate = "The machine went down before the last lines had reached its disk: up to half a second of them may be missing here.";
-        spool.append(Stream::Agent, annotate, now);
+        let remark = "The machine went down before the last lines had reached its disk: up to half a second of them may be missing here.";
+        spool.append(Stream::Agent, remark, now);
     }
-    let annotate = if ended {
+    let remark = if ended {
         "The agent was restarted here; what it had read before is above."
     } else {
         "The agent was killed here, before anything was changed; the job goes back to the queue."
     };
-    spool.append(Stream::Agent, annotate, now);
+    spool.append(Stream::Agent, remark, now);
     spool.finish();
     sink.upload(reader).await
 }

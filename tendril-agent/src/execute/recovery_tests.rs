@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    job::spec::{Job, Phase},
+    job::{spec::Job, status::Phase},
     logs::spool::SpoolRules,
     testing::{self, ControlPlane},
 };

@@ -13,16 +13,18 @@ use crate::{
     dispatch::registry::RunningJob,
     execute::{approval::ApprovalDecision, attempt::JobContext},
     job::{
+        failure::{ErrorCode, Failure},
+        result::Changes,
         source::{GitSource, Source},
-        spec::{Action, ErrorCode, Failure, Job, JobSpec, Phase},
+        spec::{Action, Job, JobSpec},
+        status::Phase,
     },
-    os::failpoint::failpoint,
+    os::{blocking::blocking, failpoint::failpoint},
     process::{cancellation::StopSignal, runner::TerminationStage},
     template::{definition::Template, git, workspace::Workspace},
     terraform::{
         command::Step,
-        executor::{Log, StageError, TerraformExecutor, blocking},
-        messages::Changes,
+        executor::{Log, StageError, TerraformExecutor},
         plan_digest::PlanDigest,
         state::backend::State,
     },
@@ -183,7 +185,13 @@ impl Run<'_> {
         template.check(&spec.variables)?;
         let (workspace, variables) = (self.workspace.clone(), spec.variables.clone());
         let (from, state) = (template.dir().to_path_buf(), state.clone());
-        let laid_out = blocking(move || Ok(workspace.lay_out(&from, &variables, &state))).await;
+        let laid_out = blocking(move || {
+            let laid_out = workspace.lay_out(&from, &variables);
+            // Last: a template's own file of that name must not win.
+            laid_out.is_ok().then(|| state.lay_out(&workspace.module_dir())).transpose()?;
+            Ok(laid_out)
+        })
+        .await;
         laid_out.map_err(|error| Failure::internal("the workspace cannot be prepared", &error))??;
         Ok(template)
     }

@@ -49,7 +49,7 @@ impl Fixture {
             approvals: Approvals::default(),
             registry: crate::dispatch::registry::Registry::default(),
             secrets: Redactor::default(),
-            drain: crate::dispatch::drain::Drain::default(),
+            drain: crate::process::drain::Drain::default(),
         }
     }
 

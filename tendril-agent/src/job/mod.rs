@@ -1,5 +1,8 @@
 //! What a job is: its specification, its source and its variables. No I/O.
 
+pub(crate) mod failure;
+pub(crate) mod result;
 pub(crate) mod source;
 pub(crate) mod spec;
+pub(crate) mod status;
 pub(crate) mod variables;

@@ -1,15 +1,13 @@
 //! A job: what was asked for, where it stands, and how it may end.
 
-use std::fmt;
-
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tracing::Span;
 use uuid::Uuid;
 
-use crate::{
-    job::{source::Source, variables::kind_of},
-    logs::lines::char_boundary,
+use crate::job::{
+    failure::{ErrorCode, Failure},
+    source::Source,
+    variables::kind_of,
 };
 
 /// A deployment that this agent holds: the claim was won.
@@ -45,171 +43,6 @@ impl Job {
         }
         let spec = JobSpec::parse(&self.config).ok()?;
         Some(state_key(&spec.source.key(), spec.stack.as_deref(), self.id))
-    }
-}
-
-/// `deployments.status`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub(crate) enum Status {
-    /// Waits for an agent.
-    Queued,
-    /// An agent holds it.
-    Processing,
-    /// Ended as asked.
-    Success,
-    /// Ended otherwise; `error_code` and `error_message` say why.
-    Failed,
-    /// Ended on the user's request.
-    Cancelled,
-}
-
-impl Status {
-    /// As the column holds it.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Queued => "QUEUED",
-            Self::Processing => "PROCESSING",
-            Self::Success => "SUCCESS",
-            Self::Failed => "FAILED",
-            Self::Cancelled => "CANCELLED",
-        }
-    }
-}
-
-/// `deployments.phase`: where a running job is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub(crate) enum Phase {
-    /// The claim was won.
-    Claimed,
-    /// Template and variables are checked and laid out.
-    Workspace,
-    /// What it will cost is estimated.
-    Cost,
-    /// `terraform init`.
-    Init,
-    /// `terraform plan`.
-    Plan,
-    /// The saved plan waits for a person's approval.
-    Approval,
-    /// The saved plan is being applied.
-    Apply,
-    /// The saved plan of a destroy is being applied.
-    Destroy,
-    /// `terraform output`.
-    Output,
-    /// The last log lines and the final status are on their way.
-    Report,
-    /// The control plane lost sight of the agent after apply began. No agent says it of itself.
-    Unknown,
-}
-
-impl Phase {
-    /// As the column holds it.
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Claimed => "CLAIMED",
-            Self::Workspace => "WORKSPACE",
-            Self::Cost => "COST",
-            Self::Init => "INIT",
-            Self::Plan => "PLAN",
-            Self::Approval => "APPROVAL",
-            Self::Apply => "APPLY",
-            Self::Destroy => "DESTROY",
-            Self::Output => "OUTPUT",
-            Self::Report => "REPORT",
-            Self::Unknown => "UNKNOWN",
-        }
-    }
-
-    /// From here on the job may have changed the world, and must not be run again by itself.
-    pub(crate) const fn changes_the_world(self) -> bool {
-        matches!(self, Self::Apply | Self::Destroy | Self::Output | Self::Report | Self::Unknown)
-    }
-}
-
-/// `deployments.error_code`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub(crate) enum ErrorCode {
-    /// The agent vanished while it held the job.
-    AgentLost,
-    /// The agent was told to stop and the job did not end within its grace.
-    AgentStopped,
-    /// The user cancelled.
-    Cancelled,
-    /// Terraform ended with an error; the message is its own first diagnostic.
-    TerraformFailed,
-    /// `config_snapshot` cannot be carried out; the message says what to fix.
-    ConfigInvalid,
-    /// The agent has no template of that name.
-    TemplateNotFound,
-    /// The template's repository cannot be reached now: the same deployment may work later.
-    SourceUnavailable,
-    /// The template's repository, or what was asked for in it, is not there or not to be had; the message says what to fix.
-    SourceInvalid,
-    /// Another one holds the state's lock; the message says who, and what to do.
-    StateLocked,
-    /// State of an earlier run could not be written to the backend yet; the message says where it is.
-    StateNotStored,
-    /// What was planned is not what would be applied.
-    PlanChanged,
-    /// It wrote more to the agent's disk than there is room for; the message says how much, and which setting decides.
-    DiskFull,
-    /// The agent's own fault, or its machine's.
-    Internal,
-}
-
-/// Longest `error_message`, in bytes.
-const MESSAGE_LIMIT: usize = 8 * 1024;
-
-/// Why a job failed, in words for its user.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
-    /// The class.
-    pub(crate) code: ErrorCode,
-    /// What happened and what to do, at most 8 KiB.
-    pub(crate) message: String,
-}
-
-impl Failure {
-    /// A failure with its sentence, shortened to 8 KiB where it is longer.
-    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        let mut message = message.into();
-        if message.len() > MESSAGE_LIMIT {
-            let mark = "\n… (shortened)";
-            message.truncate(char_boundary(&message, MESSAGE_LIMIT - mark.len()));
-            message.push_str(mark);
-        }
-        Self { code, message }
-    }
-
-    /// A fault of this agent or its machine.
-    pub(crate) fn internal(what: &str, source: &dyn fmt::Display) -> Self {
-        Self::new(ErrorCode::Internal, format!("{what}: {source}"))
-    }
-}
-
-/// How a job ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum JobResult {
-    /// As asked.
-    Success,
-    /// Otherwise.
-    Failed(Failure),
-    /// On the user's request; the sentence says how Terraform took it.
-    Cancelled(String),
-}
-
-impl JobResult {
-    /// The status that says so.
-    pub(crate) const fn status(&self) -> Status {
-        match self {
-            Self::Success => Status::Success,
-            Self::Failed(_) => Status::Failed,
-            Self::Cancelled(_) => Status::Cancelled,
-        }
     }
 }
 
@@ -331,7 +164,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::job::source::is_template_name;
+    use crate::job::{
+        source::is_template_name,
+        status::{Phase, Status},
+    };
 
     #[test]
     fn an_order_has_defaults() {
@@ -381,13 +217,6 @@ mod tests {
         ] {
             assert_eq!(json!(phase), json!(phase.as_str()));
         }
-    }
-
-    #[test]
-    fn a_long_message_is_shortened_and_says_so() {
-        let failure = Failure::new(ErrorCode::Internal, "é".repeat(10_000));
-        assert!(failure.message.len() <= MESSAGE_LIMIT);
-        assert!(failure.message.ends_with("(shortened)"));
     }
 
     proptest! {

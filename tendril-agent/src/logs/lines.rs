@@ -72,11 +72,6 @@ fn boundary(bytes: &[u8], at: usize) -> usize {
     (at.saturating_sub(3)..=at).rev().find(|i| bytes.get(*i).is_none_or(|byte| is_start(*byte))).unwrap_or(at)
 }
 
-/// The last place at or before `at` where a text can be cut.
-pub(crate) fn char_boundary(text: &str, at: usize) -> usize {
-    boundary(text.as_bytes(), at.min(text.len()))
-}
-
 /// What a terminal would have left visible of a line: of parts that overwrite each other (`\r`, progress bars) the last
 /// one, no colours, no control characters. A NUL, which no text column can hold, becomes `U+FFFD`.
 pub(crate) fn visible(line: &str) -> Cow<'_, str> {

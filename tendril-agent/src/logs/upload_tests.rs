@@ -2,7 +2,8 @@ use std::time::Instant as StdInstant;
 
 use super::*;
 use crate::{
-    logs::spool::{LogSpool, SpoolRules, Stream},
+    logs::spool::{LogSpool, SpoolRules},
+    process::stream::Stream,
     testing::{ControlPlane, refusal},
 };
 

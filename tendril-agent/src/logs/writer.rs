@@ -17,14 +17,14 @@ use tokio::{
 };
 
 use crate::{
+    job::result::Findings,
     logs::{
         lines::{FRAGMENT_LIMIT, Fragment, LinePipe, is_plain, visible},
-        spool::{LogSpool, Stream},
+        spool::LogSpool,
     },
     os::failpoint::failpoint,
-    process::runner::Sink,
+    process::{runner::Sink, stream::Stream},
     redaction::redactor::{RedactFragments, Redactor},
-    terraform::messages::{self, Changes, News, PlainErrors},
 };
 
 /// Entries that may wait: with 64 KiB each at most 2 MiB per job.
@@ -36,21 +36,20 @@ const OVERSIZED: &str = "… (a message of Terraform of more than 1 MiB was left
 enum Entry {
     /// Bytes of the running program.
     Bytes(Stream, Vec<u8>),
-    /// A annotate of the agent.
+    /// A remark of the agent.
     Remark(String),
     /// The program has ended: give the last line out, and say what was found in its output.
     Ended(oneshot::Sender<Findings>),
 }
 
-/// What was found in the output of one program.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Findings {
-    /// The last change summary.
-    pub(crate) changes: Option<Changes>,
-    /// Terraform's first explanation of an error, redacted.
-    pub(crate) error: Option<String>,
-    /// How many further errors there were.
-    pub(crate) further_errors: usize,
+/// Reads the output of a program: what a person should see of each line, and what the agent must know of it.
+pub(crate) trait Interpreter: Send {
+    /// Whether this plain text can be passed over: no line of it says anything that the agent must know.
+    fn may_pass(&self, text: &str) -> bool;
+    /// Reads one line. Answers the readable lines, joined by `\n`.
+    fn read<'a>(&mut self, line: &'a str) -> Cow<'a, str>;
+    /// What was found since the last call.
+    fn take_findings(&mut self) -> Findings;
 }
 
 /// The writing end of a job's log. Clones share it; when the last one is gone, the log is complete.
@@ -61,16 +60,20 @@ pub(crate) struct LogWriter {
 
 impl LogWriter {
     /// Starts the thread. Must be called inside a runtime.
-    pub(crate) fn start(spool: LogSpool, redactor: Redactor) -> Self {
+    pub(crate) fn start(
+        spool: LogSpool,
+        redactor: Redactor,
+        interpreter: impl Interpreter + 'static,
+    ) -> Self {
         let (queue, entries) = mpsc::channel(QUEUE);
         let runtime = Handle::current();
-        let worker = LogWorker::new(spool, redactor);
+        let worker = LogWorker::new(spool, redactor, Box::new(interpreter));
         let span = tracing::Span::current();
         tokio::task::spawn_blocking(move || span.in_scope(|| worker.work(entries, &runtime)));
         Self { queue }
     }
 
-    /// Adds a annotate of the agent, of one line or several.
+    /// Adds a remark of the agent, of one line or several.
     pub(crate) async fn annotate(&self, text: impl Into<String>) {
         self.send(Entry::Remark(text.into())).await;
     }
@@ -100,8 +103,7 @@ struct LogWorker {
     redactor: Redactor,
     stdout: StreamState,
     stderr: StreamState,
-    plain_errors: PlainErrors,
-    findings: Findings,
+    interpreter: Box<dyn Interpreter>,
 }
 
 /// One stream on its way.
@@ -122,15 +124,8 @@ enum Inside {
 }
 
 impl LogWorker {
-    fn new(spool: LogSpool, redactor: Redactor) -> Self {
-        Self {
-            spool,
-            redactor,
-            stdout: StreamState::default(),
-            stderr: StreamState::default(),
-            plain_errors: PlainErrors::default(),
-            findings: Findings::default(),
-        }
+    fn new(spool: LogSpool, redactor: Redactor, interpreter: Box<dyn Interpreter>) -> Self {
+        Self { spool, redactor, stdout: StreamState::default(), stderr: StreamState::default(), interpreter }
     }
 
     fn work(mut self, mut entries: mpsc::Receiver<Entry>, runtime: &Handle) {
@@ -177,10 +172,8 @@ impl LogWorker {
             }
             Entry::Ended(answer) => {
                 self.end_lines();
-                let plain = std::mem::take(&mut self.plain_errors).first();
-                let mut findings = std::mem::take(&mut self.findings);
-                let error = findings.error.take().or(plain);
-                findings.error = error.map(|error| self.redactor.redact(&error).into_owned());
+                let mut findings = self.interpreter.take_findings();
+                findings.error = findings.error.take().map(|error| self.redactor.redact(&error).into_owned());
                 let _nobody_waits = answer.send(findings);
             }
         }
@@ -247,7 +240,7 @@ impl LogWorker {
     fn lines(&mut self, stream: Stream, text: &str) {
         let now = Instant::now();
         let is_json = text.starts_with('{') || text.contains("\n{");
-        let passes = !is_json && self.plain_errors.may_pass(text) && self.redactor.is_clean(text);
+        let passes = !is_json && self.interpreter.may_pass(text) && self.redactor.is_clean(text);
         for line in text.split_terminator('\n') {
             if passes {
                 failpoint!("writer.line");
@@ -260,14 +253,8 @@ impl LogWorker {
 
     fn line(&mut self, stream: Stream, line: &str, now: Instant) {
         failpoint!("writer.line");
-        let message = messages::read(line);
-        match message.news {
-            Some(News::Changes(changes)) => self.findings.changes = Some(changes),
-            Some(News::Error(_)) if self.findings.error.is_some() => self.findings.further_errors += 1,
-            Some(News::Error(error)) => self.findings.error = Some(error),
-            None => self.plain_errors.read(&message.text),
-        }
-        self.say(stream, &message.text, now);
+        let text = self.interpreter.read(line);
+        self.say(stream, &text, now);
     }
 
     /// Puts a text of one line or several into the spool.

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::logs::spool::{Chunk, SpoolReader, SpoolRules};
+use crate::terraform::messages::OutputReader;
 
 struct Fixture {
     dir: tempfile::TempDir,
@@ -17,7 +18,7 @@ fn bench(secrets: &[&str]) -> Fixture {
     let (spool, reader) = LogSpool::create(&dir.path().join("log"), rules).unwrap();
     let redactor = Redactor::default();
     redactor.hide(secrets.iter().map(|secret| (*secret).to_owned()));
-    Fixture { dir, log: LogWriter::start(spool, redactor), reader }
+    Fixture { dir, log: LogWriter::start(spool, redactor, OutputReader::default()), reader }
 }
 
 fn chunks(path: &Path) -> Vec<Chunk> {
@@ -49,7 +50,7 @@ async fn json_becomes_readable_and_its_news_are_kept() {
     );
     bench.log.write(Stream::Stdout, lines.as_bytes().to_vec()).await;
     let findings = bench.log.findings().await;
-    assert_eq!(findings.changes, Some(Changes { add: 1, change: 0, remove: 0 }));
+    assert_eq!(findings.changes, Some(crate::job::result::Changes { add: 1, change: 0, remove: 0 }));
     assert_eq!(findings.error.as_deref(), Some("first\nd"));
     assert_eq!(findings.further_errors, 1);
     assert_eq!(bench.log.findings().await, Findings::default());
@@ -139,7 +140,7 @@ proptest! {
             let (spool, _reader) = LogSpool::create(&path, rules).unwrap();
             let redactor = Redactor::default();
             redactor.hide(["hunter2-hunter2".to_owned()]);
-            let mut worker = LogWorker::new(spool, redactor);
+            let mut worker = LogWorker::new(spool, redactor, Box::new(OutputReader::default()));
             portions.for_each(|portion| worker.bytes(Stream::Stdout, portion));
             let (answer, mut findings) = oneshot::channel();
             worker.take(Entry::Ended(answer));

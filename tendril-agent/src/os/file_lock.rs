@@ -14,7 +14,7 @@ use rustix::{
 };
 use tokio::time::sleep;
 
-use crate::template::workspace::private_dir;
+use crate::os::files::private_dir;
 
 /// Between two looks whether the other one is done.
 const PAUSE: Duration = Duration::from_millis(50);

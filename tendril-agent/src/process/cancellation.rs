@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 
-use crate::dispatch::disk_guard::DiskPressure;
+use crate::os::disk::DiskPressure;
 
 /// Why a job must end early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,9 @@
 //! Runs one program, reads its output, and ends it with everything that it started.
 
 pub(crate) mod cancellation;
+pub(crate) mod drain;
 pub(crate) mod orphans;
 pub(crate) mod output_pipe;
 pub(crate) mod runner;
+pub(crate) mod stream;
 pub(crate) mod zombies;

@@ -28,10 +28,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{
-    logs::spool::Stream,
-    process::{cancellation::StopSignal, output_pipe::output_pipe, zombies},
-};
+use crate::process::{cancellation::StopSignal, output_pipe::output_pipe, stream::Stream, zombies};
 
 /// Bytes of one read from a pipe.
 const READ_SIZE: usize = 64 * 1024;

@@ -11,7 +11,6 @@ use aho_corasick::{AhoCorasick, MatchKind};
 use serde_json::Value;
 
 use super::forms::forms;
-use crate::logs::lines::char_boundary;
 
 /// What is put in the place of a secret.
 pub(crate) const MASK: &str = "[hidden]";
@@ -201,7 +200,7 @@ impl RedactFragments {
         let Some(automaton) = redactor.automaton() else {
             return Cow::Owned(std::mem::take(&mut self.held));
         };
-        let safe = char_boundary(&self.held, self.held.len().saturating_sub(automaton.longest));
+        let safe = self.held.floor_char_boundary(self.held.len().saturating_sub(automaton.longest));
         let (text, used) = automaton.replace(&self.held, safe);
         self.held.drain(..used);
         Cow::Owned(text)
@@ -298,7 +297,7 @@ mod tests {
         ) {
             let redactor = redactor(&secret);
             let line = format!("{before}{secret}{after}");
-            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| char_boundary(&line, cut)).collect();
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| line.floor_char_boundary(cut)).collect();
             cuts.sort_unstable();
             let (mut fragments, mut out, mut from) = (RedactFragments::default(), String::new(), 0);
             for cut in cuts {

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::declared::Declared;
 use crate::{
     job::{
-        spec::{ErrorCode, Failure},
+        failure::{ErrorCode, Failure},
         variables::Schema,
     },
     redaction::redactor::leaves,
@@ -112,6 +112,15 @@ pub(crate) fn names(templates_dir: &Path) -> Vec<String> {
     let folders = entries.filter(|entry| entry.path().is_dir());
     let names: BTreeSet<String> = folders.filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.into_iter().filter(|name| !name.starts_with('.')).collect()
+}
+
+/// A folder with at least one Terraform file.
+pub(crate) fn is_template(path: &Path) -> bool {
+    let is_terraform =
+        |name: &str| [".tf", ".tf.json", ".tofu", ".tofu.json"].iter().any(|result| name.ends_with(result));
+    fs::read_dir(path).is_ok_and(|entries| {
+        entries.filter_map(Result::ok).any(|entry| entry.file_name().to_str().is_some_and(is_terraform))
+    })
 }
 
 #[cfg(test)]

@@ -19,16 +19,20 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use serde_json::{Map, Value};
 
 use crate::{
-    job::spec::{ErrorCode, Failure, Job},
-    os::failpoint::failpoint,
-    terraform::state::{backend::State, errored_state::ErroredState},
+    job::{
+        failure::{ErrorCode, Failure},
+        spec::Job,
+    },
+    os::{
+        failpoint::failpoint,
+        files::{private_dir, private_file, remove_dir, sync_dir},
+    },
 };
 
 /// Name of the generated variables file; `zz` makes it win over the template's own `*.auto.tfvars`.
@@ -122,29 +126,19 @@ impl Workspace {
         fs::read_to_string(self.root.join("commit"))
     }
 
-    /// Lays out everything that Terraform needs: the template's files, the variables and the backend.
-    pub(crate) fn lay_out(
-        &self,
-        template_dir: &Path,
-        variables: &Map<String, Value>,
-        state: &State,
-    ) -> Result<(), Failure> {
+    /// Lays out the template's files and the variables.
+    pub(crate) fn lay_out(&self, template_dir: &Path, variables: &Map<String, Value>) -> Result<(), Failure> {
         let fault = |source: io::Error| Failure::internal("the workspace cannot be prepared", &source);
-        self.lay_out_empty(state).map_err(fault)?;
+        self.make_dirs().map_err(fault)?;
         let inside = template_dir.canonicalize().map_err(fault)?;
         copy_tree(&inside, &inside, Some(&self.module_dir())).map_err(CopyError::into_failure)?;
         let variables = serde_json::to_vec_pretty(variables).map_err(|error| fault(error.into()))?;
-        private_file(&self.module_dir().join(VARIABLES_FILE), &variables).map_err(fault)?;
-        // Once more: a template's own file of that name must not win.
-        state.lay_out(&self.module_dir()).map_err(fault)
+        private_file(&self.module_dir().join(VARIABLES_FILE), &variables).map_err(fault)
     }
 
-    /// Lays out a module with nothing but the backend: enough to work on the state itself.
-    pub(crate) fn lay_out_empty(&self, state: &State) -> io::Result<()> {
-        for dir in [self.module_dir(), self.data_dir(), self.home_dir()] {
-            private_dir(&dir)?;
-        }
-        state.lay_out(&self.module_dir())
+    /// Makes the directories that Terraform works in.
+    pub(crate) fn make_dirs(&self) -> io::Result<()> {
+        [self.module_dir(), self.data_dir(), self.home_dir()].iter().try_for_each(|dir| private_dir(dir))
     }
 
     /// `<deployment>.<attempt>`.
@@ -175,23 +169,9 @@ impl Workspace {
         remove_dir(&self.home_dir())
     }
 
-    /// Removes what Terraform worked on. State that it could not write to its backend is moved beside where it belongs
-    /// first; where that cannot be done, nothing is removed.
-    pub(crate) fn clear_run(&self, state: &State) -> ErroredState {
-        let name = self.name();
-        let errored = match self.errored_state() {
-            Some(file) => state.errored(&name, &file),
-            // A state that was printed is there already.
-            None => Some(state.errored_state_path(&name))
-                .filter(|place| place.exists())
-                .map_or(ErroredState::Nothing, ErroredState::Kept),
-        };
-        if let ErroredState::Unmovable(place, error) = &errored {
-            tracing::error!(place = %place.display(), %error, "the only copy of a state cannot be moved to the state directory; it stays in the work directory");
-        } else if let Err(error) = remove_dir(&self.root.join("run")) {
-            tracing::error!(workspace = ?self, %error, "what Terraform worked on cannot be removed");
-        }
-        errored
+    /// Removes what Terraform worked on.
+    pub(crate) fn remove_run(&self) -> io::Result<()> {
+        remove_dir(&self.root.join("run"))
     }
 
     /// Removes everything: the log and the final status are stored. Refused while the only copy of a state is inside.
@@ -210,66 +190,10 @@ impl Workspace {
     }
 }
 
-/// Makes a directory that only this user may enter.
-pub(crate) fn private_dir(path: &Path) -> io::Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
-}
-
-/// Writes a file that only this user may read, in one step: a reader sees the old or the new content, never a part.
-pub(crate) fn private_file(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".new");
-    let new = path.with_file_name(name);
-    let write = || {
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        io::Write::write_all(&mut file, content)?;
-        file.sync_data()?;
-        fs::rename(&new, path)
-    };
-    if let Err(error) = write() {
-        // Half a file is of no use, and takes the room of others.
-        let _not_there = fs::remove_file(&new);
-        return Err(error);
-    }
-    // Without it the name may be gone after a power cut, and with it the file.
-    path.parent().map_or(Ok(()), sync_dir)
-}
-
 /// Refuses a template that could not be copied, before any of its files is read.
 pub(crate) fn inspect(template_dir: &Path) -> Result<(), Failure> {
     let walk = |dir: PathBuf| copy_tree(&dir, &dir, None);
     template_dir.canonicalize().map_err(CopyError::from).and_then(walk).map_err(CopyError::into_failure)
-}
-
-/// Has the disk keep the names in a directory.
-pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
-    fs::File::open(dir)?.sync_all()
-}
-
-/// Removes a directory with everything in it, if it is there; also one whose folders a program has made unwritable.
-pub(crate) fn remove_dir(path: &Path) -> io::Result<()> {
-    let removed = match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            make_writable(path);
-            fs::remove_dir_all(path)
-        }
-        removed => removed,
-    };
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Best effort: whether it helped is seen when the removal is tried again.
-fn make_writable(dir: &Path) {
-    let _not_ours = fs::set_permissions(dir, fs::Permissions::from_mode(0o700));
-    for entry in fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok) {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            make_writable(&entry.path());
-        }
-    }
 }
 
 /// Why a template cannot be copied.

@@ -3,8 +3,11 @@ use std::os::unix::fs::symlink;
 use serde_json::json;
 use uuid::Uuid;
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use super::*;
 use crate::terraform::state::backend::StateBackend;
+use crate::terraform::state::{backend::State, errored_state::ErroredState};
 
 struct Fixture {
     dir: tempfile::TempDir,
@@ -29,7 +32,9 @@ impl Fixture {
 
     fn lay_out(&self) -> Result<(), Failure> {
         let variables = serde_json::from_value(json!({"name": "x"})).unwrap();
-        self.workspace.lay_out(&self.template(), &variables, &self.state())
+        self.workspace.lay_out(&self.template(), &variables)?;
+        self.state().lay_out(&self.workspace.module_dir()).unwrap();
+        Ok(())
     }
 
     fn state(&self) -> State {
@@ -99,7 +104,7 @@ fn state_that_could_not_be_written_is_rescued() {
     let bench = bench();
     bench.lay_out().unwrap();
     bench.errored();
-    let ErroredState::Kept(place) = bench.workspace.clear_run(&bench.state()) else { panic!("not kept") };
+    let ErroredState::Kept(place) = bench.state().clear_run(&bench.workspace) else { panic!("not kept") };
     assert_eq!((fs::read_to_string(&place).unwrap().as_str(), mode(&place)), ("{}", 0o600));
     assert!(!bench.workspace.module_dir().exists());
     let root = bench.workspace.root.clone();
@@ -115,7 +120,7 @@ fn the_only_copy_of_a_state_is_never_removed() {
     // Nothing can be made below a file.
     fs::remove_dir_all(bench.state().dir()).unwrap();
     fs::write(bench.state().dir(), "").unwrap();
-    let ErroredState::Unmovable(place, _) = bench.workspace.clear_run(&bench.state()) else {
+    let ErroredState::Unmovable(place, _) = bench.state().clear_run(&bench.workspace) else {
         panic!("not stuck")
     };
     assert_eq!(place, errored);
@@ -124,7 +129,7 @@ fn the_only_copy_of_a_state_is_never_removed() {
     assert_eq!(fs::read_to_string(&errored).unwrap(), "{}");
     // Once there is a place for it, all goes its usual way.
     fs::remove_file(bench.state().dir()).unwrap();
-    assert!(matches!(bench.workspace.clear_run(&bench.state()), ErroredState::Kept(_)));
+    assert!(matches!(bench.state().clear_run(&bench.workspace), ErroredState::Kept(_)));
     bench.workspace.remove().unwrap();
 }
 
@@ -137,6 +142,6 @@ fn folders_that_a_program_made_unwritable_are_removed_and_what_is_kept_is_said()
     fs::create_dir(&locked).unwrap();
     fs::write(locked.join("file"), "").unwrap();
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o555)).unwrap();
-    assert!(matches!(bench.workspace.clear_run(&bench.state()), ErroredState::Kept(_)));
+    assert!(matches!(bench.state().clear_run(&bench.workspace), ErroredState::Kept(_)));
     assert!(!locked.exists());
 }

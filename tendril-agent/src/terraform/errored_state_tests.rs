@@ -7,8 +7,10 @@ use uuid::Uuid;
 
 use super::tests::{Fixture, StateServer, gate};
 use crate::{
-    dispatch::drain::Drain, execute::recovery::orphaned_attempts, process::runner::LocalRunner,
-    terraform::state::pending_push, testing,
+    execute::recovery::orphaned_attempts,
+    process::{drain::Drain, runner::LocalRunner},
+    terraform::state::pending_push,
+    testing,
 };
 
 /// Where state that the first job could not store is kept.

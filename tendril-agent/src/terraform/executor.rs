@@ -8,13 +8,16 @@ use std::{
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
-use tokio::task::spawn_blocking;
 
 use crate::{
     config::settings::Config,
-    job::spec::{ErrorCode, Failure, Job, JobSpec},
-    logs::writer::{Findings, LogWriter, StdoutCapture},
-    os::{failpoint::failpoint, file_lock},
+    job::{
+        failure::{ErrorCode, Failure},
+        result::Findings,
+        spec::{Job, JobSpec},
+    },
+    logs::writer::{LogWriter, StdoutCapture},
+    os::{blocking::blocking, failpoint::failpoint, file_lock},
     process::{
         cancellation::StopSignal,
         runner::{Command, Exit, Runner, Sink, TerminationStage},
@@ -148,7 +151,7 @@ impl TerraformExecutor<'_> {
         Ok(public)
     }
 
-    /// Adds a annotate to the job's log.
+    /// Adds a remark to the job's log.
     pub(crate) async fn annotate(&self, text: impl Into<String>) {
         self.log.writer.annotate(text).await;
     }
@@ -337,13 +340,6 @@ impl Drop for Timed {
         let took = self.since.elapsed().as_secs_f64();
         metrics::histogram!(telemetry::STEP_SECONDS, "step" => self.step.name()).record(took);
     }
-}
-
-/// Work on the disk, on a thread that may wait for it.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 #[cfg(test)]

@@ -167,7 +167,7 @@ impl Fixture {
             approvals: Approvals::default(),
             registry: crate::dispatch::registry::Registry::default(),
             secrets: crate::redaction::redactor::Redactor::default(),
-            drain: crate::dispatch::drain::Drain::default(),
+            drain: crate::process::drain::Drain::default(),
         }
     }
 

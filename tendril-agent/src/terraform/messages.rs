@@ -4,6 +4,11 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
+use crate::{
+    job::result::{Changes, Findings},
+    logs::writer::Interpreter,
+};
+
 /// What one line of output means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Message<'a> {
@@ -20,17 +25,6 @@ pub(crate) enum News {
     Changes(Changes),
     /// Terraform's own explanation of an error.
     Error(String),
-}
-
-/// `plan_summary`: numbers of resources.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, Deserialize)]
-pub(crate) struct Changes {
-    /// New ones.
-    pub(crate) add: u64,
-    /// Changed ones.
-    pub(crate) change: u64,
-    /// Removed ones.
-    pub(crate) remove: u64,
 }
 
 /// The fields of a JSON line that are read. `state` of an emergency dump, values of outputs and snippets are not among
@@ -124,6 +118,37 @@ impl Diagnostic {
             text.push_str(detail);
         }
         text
+    }
+}
+
+/// Reads Terraform's output for a job's log.
+#[derive(Debug, Default)]
+pub(crate) struct OutputReader {
+    plain_errors: PlainErrors,
+    findings: Findings,
+}
+
+impl Interpreter for OutputReader {
+    fn may_pass(&self, text: &str) -> bool {
+        self.plain_errors.may_pass(text)
+    }
+
+    fn read<'a>(&mut self, line: &'a str) -> Cow<'a, str> {
+        let message = read(line);
+        match message.news {
+            Some(News::Changes(changes)) => self.findings.changes = Some(changes),
+            Some(News::Error(_)) if self.findings.error.is_some() => self.findings.further_errors += 1,
+            Some(News::Error(error)) => self.findings.error = Some(error),
+            None => self.plain_errors.read(&message.text),
+        }
+        message.text
+    }
+
+    fn take_findings(&mut self) -> Findings {
+        let plain = std::mem::take(&mut self.plain_errors).first();
+        let mut findings = std::mem::take(&mut self.findings);
+        findings.error = findings.error.take().or(plain);
+        findings
     }
 }
 

@@ -9,9 +9,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    job::spec::{ErrorCode, Failure},
-    template::workspace::{Workspace, private_file},
-    terraform::messages::Changes,
+    job::{
+        failure::{ErrorCode, Failure},
+        result::Changes,
+    },
+    os::files::private_file,
+    template::workspace::Workspace,
 };
 
 /// SHA-256 digests, in hexadecimal digits, taken right after the plan was made.

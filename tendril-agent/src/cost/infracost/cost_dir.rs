@@ -19,8 +19,11 @@ use std::{
 
 use super::{Line, quiet};
 use crate::{
-    os::file_lock::{self, FileLock},
-    template::workspace::{Workspace, private_dir, private_file},
+    os::{
+        file_lock::{self, FileLock},
+        files::{private_dir, private_file},
+    },
+    template::workspace::Workspace,
 };
 
 /// The name of 0.10's file of prices.

@@ -22,7 +22,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use secrecy::ExposeSecret;
 
 use self::{cost_dir::CostDir, key::Key};
-use crate::{config::preflight, process::runner, terraform::environment};
+use crate::{os::program::find, process::runner, terraform::environment};
 
 pub(crate) mod cost_dir;
 mod key;
@@ -147,7 +147,7 @@ impl Found {
         if named == Some("off") {
             return Ok(Self::Off);
         }
-        let Some(path) = preflight::find(named.unwrap_or(NAME)) else {
+        let Some(path) = find(named.unwrap_or(NAME)) else {
             return named.map_or(Ok(Self::Missing), |name| {
                 Err(format!("--infracost / TENDRIL_INFRACOST: \"{name}\" is not an executable program on this machine: {INSTALL}"))
             });

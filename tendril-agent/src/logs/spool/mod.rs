@@ -25,7 +25,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use self::segments::{Segment, SegmentStore};
-use crate::{logs::lines::char_boundary, os::failpoint::failpoint};
+use crate::{os::failpoint::failpoint, process::stream::Stream};
 
 mod reader;
 mod segments;
@@ -39,22 +39,16 @@ const BUFFER_LIMIT: usize = 256 * 1024;
 /// What a power cut may take: lines are forced to the disk this often.
 const SYNC_AFTER: Duration = Duration::from_millis(500);
 
-/// Whose words they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Stream {
-    /// Terraform's standard output.
-    Stdout,
-    /// Terraform's standard error.
-    Stderr,
-    /// The agent's own remarks.
-    Agent,
-}
-
 const STREAMS: [Stream; 3] = [Stream::Stdout, Stream::Stderr, Stream::Agent];
 
-impl Stream {
-    const fn mark(self) -> u8 {
+/// The letter of a stream at the beginning of a record.
+trait Mark: Sized {
+    fn mark(self) -> u8;
+    fn of_mark(mark: u8) -> Option<Self>;
+}
+
+impl Mark for Stream {
+    fn mark(self) -> u8 {
         match self {
             Self::Stdout => b'o',
             Self::Stderr => b'e',
@@ -196,7 +190,7 @@ impl LogSpool {
     pub(crate) fn append(&mut self, stream: Stream, line: &str, now: Instant) {
         let mut rest = line;
         loop {
-            let (part, after) = rest.split_at(char_boundary(rest, CHUNK_LIMIT - 1));
+            let (part, after) = rest.split_at(rest.floor_char_boundary(CHUNK_LIMIT - 1));
             self.append_part(stream, part, now);
             rest = after;
             if rest.is_empty() {

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::{
-    CHUNK_LIMIT, Chunk, Progress, Stream,
+    CHUNK_LIMIT, Chunk, Mark as _, Progress, Stream,
     segments::{After, SegmentStore},
 };
 

@@ -19,8 +19,9 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::Stream;
+use super::Mark as _;
 use crate::os::failpoint::failpoint;
+use crate::process::stream::Stream;
 
 /// Of how many segments the limit is made. One more or less is what the limit is not kept by.
 const SEGMENTS: u64 = 16;

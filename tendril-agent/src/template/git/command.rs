@@ -22,13 +22,12 @@ use url::Url;
 
 use super::{fault::Fault, settings::GitSettings};
 use crate::{
-    dispatch::disk_guard::usage,
-    logs::spool::Stream,
+    os::files::{private_dir, usage},
     process::{
         cancellation::{StopReason, StopSignal},
         runner::{Command, GracePeriod, Runner, Sink},
+        stream::Stream,
     },
-    template::workspace::private_dir,
 };
 
 /// Answers Git's question for a login to the one host that is being fetched from; a proxy that asks gets nothing.

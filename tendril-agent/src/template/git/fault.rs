@@ -3,8 +3,8 @@
 use std::{io, time::Duration};
 
 use crate::job::{
+    failure::{ErrorCode, Failure},
     source::GitSource,
-    spec::{ErrorCode, Failure},
 };
 
 /// Why a template could not be fetched.

@@ -13,9 +13,8 @@ use std::{
 };
 
 use crate::{
-    dispatch::disk_guard::usage,
     job::source::{GitSource, digest, readable},
-    os::file_lock,
+    os::{file_lock, files::usage},
     process::orphans,
 };
 

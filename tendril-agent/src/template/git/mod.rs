@@ -21,14 +21,17 @@ use self::{
     mirror::Mirror,
 };
 use crate::{
-    config::preflight::is_template,
     job::{
+        failure::{ErrorCode, Failure},
         source::{GitSource, is_commit},
-        spec::{ErrorCode, Failure},
     },
+    os::files,
     redaction::redactor::Redactor,
     telemetry,
-    template::workspace::{self, Workspace},
+    template::{
+        definition::is_template,
+        workspace::{self, Workspace},
+    },
 };
 
 mod command;
@@ -40,7 +43,7 @@ pub use self::settings::GitSettings;
 pub(crate) use self::{
     command::Console,
     mirror::{root, sweep},
-    settings::Written,
+    settings::{Written, git_version},
 };
 
 /// How long to wait before the same is tried again, where that may help.
@@ -149,7 +152,7 @@ impl Console<'_> {
             match tried {
                 Err(fault) if fault.is_the_mirrors() => {
                     let (broken, dir) = (mirror.clone(), workspace.source_dir());
-                    blocking(move || broken.remove().and_then(|()| workspace::remove_dir(&dir))).await?;
+                    blocking(move || broken.remove().and_then(|()| files::remove_dir(&dir))).await?;
                     if !is_there {
                         return Err(fault);
                     }
@@ -250,7 +253,7 @@ impl Console<'_> {
         }
         let folder = format!("{commit}:{}", source.path());
         let (tree, owner) = (workspace.source_dir(), workspace.data_dir());
-        workspace::private_dir(&tree)?;
+        files::private_dir(&tree)?;
         let mut check_out = command(&["read-tree", "-m", "-u", &folder]);
         check_out.owner = &owner;
         check_out.missing = Missing::IsFetched;

@@ -8,10 +8,7 @@ use std::{
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use crate::{
-    config::preflight::{find, git_version},
-    job::source::is_loopback,
-};
+use crate::{job::source::is_loopback, os::program::find};
 
 /// The first Git that takes its settings from the environment.
 const OLDEST: (u32, u32) = (2, 31);
@@ -249,6 +246,21 @@ fn program() -> Result<(PathBuf, String), String> {
     match (numbers.next(), numbers.next()) {
         (Some(major), Some(minor)) if (major, minor) >= OLDEST => Ok((path, version)),
         _ => Err(format!("{} is git {version}: {fix}", path.display())),
+    }
+}
+
+/// `2.39.5` of `git version 2.39.5`. Errors: the program does not say it.
+pub(crate) fn git_version(path: &std::path::Path) -> Result<String, String> {
+    let asked = std::process::Command::new(path)
+        .arg("--version")
+        .env_clear()
+        .stdin(std::process::Stdio::null())
+        .output();
+    let output = asked.map_err(|error| error.to_string())?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    match said.trim().strip_prefix("git version ") {
+        Some(version) if output.status.success() => Ok(version.to_owned()),
+        _ => Err(format!("\"--version\" ended with {} and no version", output.status)),
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::template::workspace::{private_dir, private_file};
+use crate::os::files::{private_dir, private_file};
 
 /// Name of the generated backend file; an override file replaces a backend block of the template.
 const BACKEND_FILE: &str = "zz_tendril_override.tf.json";

@@ -8,7 +8,10 @@ use std::{
 };
 
 use super::backend::State;
-use crate::template::workspace::{private_dir, private_file, sync_dir};
+use crate::{
+    os::files::{private_dir, private_file, sync_dir},
+    template::workspace::Workspace,
+};
 
 /// What became of the state that a run could not store.
 #[derive(Debug)]
@@ -64,6 +67,25 @@ impl State {
             }
             moved => moved.and_then(|()| sync_dir(self.dir())),
         }
+    }
+
+    /// Removes what Terraform worked on in a workspace. State that it could not write to its backend is moved beside where
+    /// it belongs first; where that cannot be done, nothing is removed.
+    pub(crate) fn clear_run(&self, workspace: &Workspace) -> ErroredState {
+        let name = workspace.name();
+        let errored = match workspace.errored_state() {
+            Some(file) => self.errored(&name, &file),
+            // A state that was printed is there already.
+            None => Some(self.errored_state_path(&name))
+                .filter(|place| place.exists())
+                .map_or(ErroredState::Nothing, ErroredState::Kept),
+        };
+        if let ErroredState::Unmovable(place, error) = &errored {
+            tracing::error!(place = %place.display(), %error, "the only copy of a state cannot be moved to the state directory; it stays in the work directory");
+        } else if let Err(error) = workspace.remove_run() {
+            tracing::error!(?workspace, %error, "what Terraform worked on cannot be removed");
+        }
+        errored
     }
 
     /// State that could not be written to the backend and is kept beside it.

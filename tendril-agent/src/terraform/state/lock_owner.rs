@@ -20,10 +20,10 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::{backend::State, lock::Lock};
-use crate::{
-    os::failpoint::failpoint,
-    template::workspace::{private_dir, private_file},
-    terraform::executor::blocking,
+use crate::os::{
+    blocking::blocking,
+    failpoint::failpoint,
+    files::{private_dir, private_file},
 };
 
 /// How much later than its step's beginning a lock can be taken, beside the time that Terraform is told to wait for one.

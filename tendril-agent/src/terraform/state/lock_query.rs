@@ -14,7 +14,7 @@ use super::{
     lock::Lock,
     lock_owner::{LockOwner, who},
 };
-use crate::terraform::executor::blocking;
+use crate::os::blocking::blocking;
 
 /// How long one question may take.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -14,20 +14,19 @@ use uuid::Uuid;
 use crate::{
     config::settings::{Config, Timing},
     control_plane::final_status::ClaimRecord,
-    dispatch::drain::Drain,
     job::spec::Action,
-    logs::spool::Stream,
-    os::file_lock,
+    os::{blocking::blocking, file_lock, files::private_dir},
     process::{
         cancellation::StopSignal,
+        drain::Drain,
         orphans,
         runner::{Command, Exit, GracePeriod, Runner, Sink},
+        stream::Stream,
     },
     telemetry,
-    template::workspace::{Workspace, private_dir},
+    template::workspace::Workspace,
     terraform::{
         command::Step,
-        executor::blocking,
         state::{
             backend::State,
             errored_state::{ErroredState, is_errored_state},
@@ -111,7 +110,7 @@ pub(crate) fn gather(
         }
         let claim = ClaimRecord::load(&workspace.claim_file());
         if claim.is_ok_and(|claim| claim.state_key.as_deref() == Some(state.key()))
-            && let ErroredState::Unmovable(place, why) = workspace.clear_run(state)
+            && let ErroredState::Unmovable(place, why) = state.clear_run(&workspace)
         {
             return Ok(Some((place, why)));
         }
@@ -182,7 +181,8 @@ async fn initialised(
     let place = tempfile::Builder::new().prefix(prefix).tempdir_in(&config.work_dir)?;
     private_dir(place.path())?;
     let workspace = Workspace::at(place.path().to_path_buf());
-    workspace.lay_out_empty(state)?;
+    workspace.make_dirs()?;
+    state.lay_out(&workspace.module_dir())?;
     let lock = match config.terraform.plugin_cache() {
         Some(dir) => Some(file_lock::lock_provider_cache(dir).await?),
         None => None,

@@ -12,10 +12,12 @@ use serde_json::value::RawValue;
 
 use super::backend::State;
 use crate::{
-    logs::spool::Stream,
-    process::runner::Sink,
-    template::workspace::{Workspace, private_dir, private_file},
-    terraform::executor::blocking,
+    os::{
+        blocking::blocking,
+        files::{private_dir, private_file},
+    },
+    process::{runner::Sink, stream::Stream},
+    template::workspace::Workspace,
 };
 
 /// How each of Terraform's messages begins.

@@ -1,0 +1,79 @@
+//! Why a job failed, in words for its user.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// `deployments.error_code`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub(crate) enum ErrorCode {
+    /// The agent vanished while it held the job.
+    AgentLost,
+    /// The agent was told to stop and the job did not end within its grace.
+    AgentStopped,
+    /// The user cancelled.
+    Cancelled,
+    /// Terraform ended with an error; the message is its own first diagnostic.
+    TerraformFailed,
+    /// `config_snapshot` cannot be carried out; the message says what to fix.
+    ConfigInvalid,
+    /// The agent has no template of that name.
+    TemplateNotFound,
+    /// The template's repository cannot be reached now: the same deployment may work later.
+    SourceUnavailable,
+    /// The template's repository, or what was asked for in it, is not there or not to be had; the message says what to fix.
+    SourceInvalid,
+    /// Another one holds the state's lock; the message says who, and what to do.
+    StateLocked,
+    /// State of an earlier run could not be written to the backend yet; the message says where it is.
+    StateNotStored,
+    /// What was planned is not what would be applied.
+    PlanChanged,
+    /// It wrote more to the agent's disk than there is room for; the message says how much, and which setting decides.
+    DiskFull,
+    /// The agent's own fault, or its machine's.
+    Internal,
+}
+
+/// Longest `error_message`, in bytes.
+const MESSAGE_LIMIT: usize = 8 * 1024;
+
+/// Why a job failed, in words for its user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// The class.
+    pub(crate) code: ErrorCode,
+    /// What happened and what to do, at most 8 KiB.
+    pub(crate) message: String,
+}
+
+impl Failure {
+    /// A failure with its sentence, shortened to 8 KiB where it is longer.
+    pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        let mut message = message.into();
+        if message.len() > MESSAGE_LIMIT {
+            let mark = "\n… (shortened)";
+            message.truncate(message.floor_char_boundary(MESSAGE_LIMIT - mark.len()));
+            message.push_str(mark);
+        }
+        Self { code, message }
+    }
+
+    /// A fault of this agent or its machine.
+    pub(crate) fn internal(what: &str, source: &dyn fmt::Display) -> Self {
+        Self::new(ErrorCode::Internal, format!("{what}: {source}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_message_is_shortened_and_says_so() {
+        let failure = Failure::new(ErrorCode::Internal, "é".repeat(10_000));
+        assert!(failure.message.len() <= MESSAGE_LIMIT);
+        assert!(failure.message.ends_with("(shortened)"));
+    }
+}

@@ -1,0 +1,72 @@
+//! How a job ended, and what its row says of the plan and the cost.
+
+use serde::{Deserialize, Serialize};
+
+use crate::job::{failure::Failure, status::Status};
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum JobResult {
+    /// As asked.
+    Success,
+    /// Otherwise.
+    Failed(Failure),
+    /// On the user's request; the sentence says how Terraform took it.
+    Cancelled(String),
+}
+
+impl JobResult {
+    /// The status that says so.
+    pub(crate) const fn status(&self) -> Status {
+        match self {
+            Self::Success => Status::Success,
+            Self::Failed(_) => Status::Failed,
+            Self::Cancelled(_) => Status::Cancelled,
+        }
+    }
+}
+
+/// `plan_summary`: numbers of resources.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Changes {
+    /// New ones.
+    pub(crate) add: u64,
+    /// Changed ones.
+    pub(crate) change: u64,
+    /// Removed ones.
+    pub(crate) remove: u64,
+}
+
+/// `deployments.cost_status`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub(crate) enum CostStatus {
+    /// Everything that costs is in the figures.
+    Ok,
+    /// Something is not; `reason` says what.
+    Partial,
+    /// There are no figures; `reason` says why.
+    Unavailable,
+}
+
+impl CostStatus {
+    /// As the column holds it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "OK",
+            Self::Partial => "PARTIAL",
+            Self::Unavailable => "UNAVAILABLE",
+        }
+    }
+}
+
+/// What was found in the output of one program.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Findings {
+    /// The last change summary.
+    pub(crate) changes: Option<Changes>,
+    /// Terraform's first explanation of an error, redacted.
+    pub(crate) error: Option<String>,
+    /// How many further errors there were.
+    pub(crate) further_errors: usize,
+}

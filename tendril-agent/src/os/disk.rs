@@ -1,0 +1,39 @@
+//! A disk that is too full.
+
+use std::fmt;
+
+/// Below this much free space Terraform could not write its state, in bytes.
+pub(crate) const LEAST_FREE: u64 = 64 * 1024 * 1024;
+const MIB: u64 = 1024 * 1024;
+
+/// Why there is no room, as far as one job is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DiskPressure {
+    /// Bytes in the work directory.
+    pub(crate) used: u64,
+    /// Bytes that it may hold.
+    pub(crate) limit: u64,
+    /// Bytes that are left on its disk.
+    pub(crate) free: u64,
+    /// Bytes of this job.
+    pub(crate) own: u64,
+}
+
+impl fmt::Display for DiskPressure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [used, limit, free, own] = [self.used, self.limit, self.free, self.own].map(|bytes| bytes / MIB);
+        if self.used > self.limit {
+            write!(
+                f,
+                "The agent's work directory held {used} MiB, and its limit is {limit} MiB (--work-limit / TENDRIL_WORK_LIMIT)"
+            )?;
+        } else {
+            let least = LEAST_FREE / MIB;
+            write!(
+                f,
+                "Only {free} MiB were free on the disk of the agent's work directory, and {least} MiB are kept for states"
+            )?;
+        }
+        write!(f, "; this job had most of it, {own} MiB")
+    }
+}
