@@ -4,92 +4,47 @@
 //! of [`crate::replication`], waits until it is visible, is looked at through filters and policies by the [`Oracle`],
 //! and ends as messages in the mailboxes of the sockets.
 
+mod audience;
 mod binding;
 mod dispatch;
 mod filter;
 mod inspection;
+mod listener;
 mod oracle;
 mod record;
 mod subscription;
 mod table;
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex as AsyncMutex, mpsc};
+use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use audience::{Audience, Seats};
+pub(crate) use audience::{ChannelId, Mailbox, Notice};
 pub(crate) use binding::{Binding, inspect};
+pub(crate) use listener::Listener;
 use oracle::Oracle;
-pub(crate) use subscription::Listener;
+
 use subscription::Subscription;
 
-use crate::replication::{self, RowChange, Source};
+use crate::replication::{self, Source};
 
 /// The publication whose tables Realtime follows.
 pub(crate) const PUBLICATION: &str = "supabase_realtime";
-
-/// Names one channel's subscriptions. Never used twice in a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct ChannelId(u64);
-
-impl ChannelId {
-    pub(crate) fn next() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
-/// What a socket hears from here.
-#[derive(Debug, Clone)]
-pub(crate) enum Notice {
-    /// The bindings are live; or the text why not.
-    Subscribed { channel: ChannelId, result: Result<(), String> },
-    /// A change. `ids` name the bindings it matched, the last of the channel first.
-    Changed { channel: ChannelId, operation: &'static str, data: Arc<str>, ids: Vec<u32> },
-}
-
-/// Where a socket's notices go.
-pub(crate) type Mailbox = mpsc::UnboundedSender<Notice>;
-
-/// One channel that hears of changes.
-#[derive(Debug)]
-struct Audience {
-    channel: ChannelId,
-    listener: Listener,
-    subscriptions: Vec<Subscription>,
-    mailbox: Mailbox,
-}
-
-impl Audience {
-    fn wants(&self, change: &RowChange) -> bool {
-        self.subscriptions.iter().any(|subscription| subscription.wants(&change.relation, change.operation))
-    }
-}
 
 /// The change feed of one database. Replication starts with the first subscription.
 #[derive(Debug)]
 pub(crate) struct Changes {
     source: Source,
     stop: CancellationToken,
-    /// The channels that asked, until they are forgotten.
-    seats: Mutex<HashMap<ChannelId, Seat>>,
+    seats: Arc<Seats>,
     /// Whether replication has started; held while it starts, so that all wait for it.
     started: AsyncMutex<bool>,
     /// Answers the questions of subscribers; the dispatcher has another of its own.
     registrar: AsyncMutex<Option<Oracle>>,
-}
-
-/// A channel's place in the feed.
-#[derive(Debug, Default)]
-struct Seat {
-    /// Counts the channel's requests, so that only the verdict on the latest counts.
-    request: u64,
-    /// Set once the latest accepted request is live.
-    audience: Option<Arc<Audience>>,
 }
 
 impl Changes {
@@ -98,7 +53,7 @@ impl Changes {
         Arc::new(Self {
             source,
             stop,
-            seats: Mutex::default(),
+            seats: Arc::default(),
             started: AsyncMutex::new(false),
             registrar: AsyncMutex::new(None),
         })
@@ -115,7 +70,7 @@ impl Changes {
         delay: Duration,
     ) {
         let request = {
-            let mut seats = self.seats();
+            let mut seats = self.seats.lock();
             let seat = seats.entry(channel).or_default();
             seat.request += 1;
             seat.request
@@ -125,7 +80,7 @@ impl Changes {
             sleep(delay).await;
             let accepted = changes.accept(&bindings, &listener).await;
             // The verdict goes out under the lock, before the dispatcher can know the channel.
-            let mut seats = changes.seats();
+            let mut seats = changes.seats.lock();
             let Some(seat) = seats.get_mut(&channel).filter(|seat| seat.request == request) else { return };
             let (audience, result) = match accepted {
                 Ok(subscriptions) => {
@@ -142,7 +97,7 @@ impl Changes {
 
     /// Forgets a channel, also one whose request is still under way.
     pub(crate) fn unsubscribe(&self, channel: ChannelId) {
-        self.seats().remove(&channel);
+        self.seats.lock().remove(&channel);
     }
 
     async fn accept(
@@ -175,21 +130,10 @@ impl Changes {
             return;
         }
         let (transactions, first_start) = replication::stream(self.source.clone(), self.stop.clone());
-        tokio::spawn(dispatch::run(Arc::clone(self), transactions));
+        tokio::spawn(dispatch::run(self.source.clone(), Arc::clone(&self.seats), transactions));
         tokio::select! {
             _ = first_start => *started = true,
             () = self.stop.cancelled() => {}
         }
-    }
-
-    /// The channels that are live now, the oldest first.
-    fn audiences(&self) -> Vec<Arc<Audience>> {
-        let mut audiences: Vec<_> = self.seats().values().filter_map(|seat| seat.audience.clone()).collect();
-        audiences.sort_unstable_by_key(|audience| audience.channel);
-        audiences
-    }
-
-    fn seats(&self) -> MutexGuard<'_, HashMap<ChannelId, Seat>> {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use crate::pg_cron::PgCron;
-use crate::stack::{Stack, StackBuilder, project_dir};
+use crate::postgres::PgCron;
+use crate::project::project_dir;
+use crate::stack::{Stack, StackBuilder};
 
 /// Runs a local Supabase-compatible stack on a real PostgreSQL, for development and tests. Not for production.
 #[derive(Debug, Parser)]

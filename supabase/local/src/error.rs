@@ -70,3 +70,15 @@ impl From<tokio_postgres::Error> for StackError {
         Self::with_source(ErrorKind::Database, message, error)
     }
 }
+
+/// SQL that failed, with the name of its file and PostgreSQL's own words.
+pub(crate) fn sql_failure(name: &str, error: tokio_postgres::Error) -> StackError {
+    let words = error.as_db_error().map_or_else(
+        || error.to_string(),
+        |db| {
+            let hint = db.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+            format!("{}: {}{hint}", db.code().code(), db.message())
+        },
+    );
+    StackError::with_source(ErrorKind::Sql, format!("{name}: {words}"), error)
+}

@@ -19,14 +19,10 @@
 //! It is no production server: it listens on the loopback address, trusts whoever connects there, and its default keys
 //! are public. What it answers is held to recordings of the real servers.
 
-mod account;
 mod auth;
-mod binaries;
-mod bootstrap;
 mod changes;
 pub mod cli;
 mod clock;
-mod cluster;
 mod database;
 mod error;
 mod fault;
@@ -36,10 +32,8 @@ pub mod http;
 pub mod jwt;
 mod keys;
 mod link;
-mod migrations;
-mod pg_cron;
 mod postgres;
-mod postgres_server;
+mod project;
 mod realtime;
 mod replication;
 pub mod rest;
@@ -51,7 +45,6 @@ pub use error::{ErrorKind, Result, StackError};
 pub use fault::{Cut, Faults, FrameFault, Injection, RequestFault, Target};
 pub use jwt::{Claims, JwtError, JwtSecret};
 pub use keys::ProjectKeys;
-pub use pg_cron::PgCron;
-pub use postgres_server::{PostgresOptions, PostgresServer};
+pub use postgres::{PgCron, PostgresOptions, PostgresServer};
 pub use realtime::RealtimeOptions;
 pub use stack::{Stack, StackBuilder};

@@ -11,17 +11,16 @@ use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Auth;
-use crate::bootstrap::sql_failure;
 use crate::clock::Clock;
 use crate::database::{self, ADMIN, AUTHENTICATOR, OWNER};
-use crate::error::{ErrorKind, Result, StackError};
+use crate::error::{ErrorKind, Result, StackError, sql_failure};
 use crate::fault::Faults;
 use crate::functions::{self, Functions};
 use crate::jwt::JwtSecret;
 use crate::keys::ProjectKeys;
 use crate::link::Link;
-use crate::pg_cron::PgCron;
-use crate::postgres_server::{MAIN_DATABASE, PostgresOptions, PostgresServer};
+use crate::postgres::{MAIN_DATABASE, PgCron, PostgresOptions, PostgresServer};
+use crate::project::project_dir;
 use crate::realtime::{Realtime, RealtimeOptions};
 use crate::rest::{Rest, Settings};
 use crate::server::{ApiServer, Services};
@@ -338,10 +337,4 @@ fn rest(
     let follower = rest.clone();
     tokio::spawn(async move { stop.run_until_cancelled(follower.follow_schema(config)).await });
     Ok(rest)
-}
-
-/// A directory of the project's `supabase/`, if this is built inside it.
-pub(crate) fn project_dir(name: &str) -> Option<PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?.join(name);
-    dir.exists().then_some(dir)
 }

@@ -6,23 +6,25 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tracing::warn;
 
+use super::audience::{Audience, Notice, Seats};
 use super::inspection::Inspection;
 use super::oracle::Oracle;
-use super::{Audience, Changes, Notice};
-use crate::replication::{RowChange, Transaction};
+use crate::replication::{RowChange, Source, Transaction};
 
 /// Delivers transactions until the stream ends.
-pub(super) async fn run(changes: Arc<Changes>, mut transactions: mpsc::Receiver<Transaction>) {
+pub(super) async fn run(source: Source, seats: Arc<Seats>, mut transactions: mpsc::Receiver<Transaction>) {
     let mut oracle: Option<Oracle> = None;
     while let Some(transaction) = transactions.recv().await {
-        let audiences = changes.audiences();
+        let audiences = seats.audiences();
         let wanted = |change: &RowChange| audiences.iter().any(|audience| audience.wants(change));
         if !transaction.changes.iter().any(wanted) {
             continue;
         }
         if oracle.as_ref().is_none_or(Oracle::is_closed) {
-            oracle =
-                changes.oracle().await.map_err(|error| warn!(error, "changes are lost: no connection")).ok();
+            oracle = Oracle::connect(source.port, &source.database)
+                .await
+                .map_err(|error| warn!(%error, "changes are lost: no connection"))
+                .ok();
         }
         if let Some(oracle) = &oracle
             && let Err(error) = deliver(oracle, &transaction, &audiences).await

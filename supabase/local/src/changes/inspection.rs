@@ -7,12 +7,13 @@ use std::sync::Arc;
 use tokio_postgres::Error;
 use tracing::warn;
 
+use super::audience::{Audience, Notice};
 use super::filter::Filter;
+use super::listener::Listener;
 use super::oracle::{Image, Oracle};
 use super::record::{Change, OldColumns, View};
-use super::subscription::{Listener, Subscription};
+use super::subscription::Subscription;
 use super::table::Table;
-use super::{Audience, Notice};
 use crate::replication::{Cell, Identity, Operation, RowChange, Tuple};
 
 /// The largest row that is sent whole, in bytes of its text.

@@ -12,7 +12,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Statement};
 
 use super::filter::Filter;
-use super::subscription::Listener;
+use super::listener::Listener;
 use super::table::{Column, TABLE_SQL, Table};
 use crate::database::{self, ADMIN};
 use crate::error::Result as StackResult;

@@ -8,24 +8,10 @@ use tokio_postgres::error::SqlState;
 
 use super::binding::{Binding, Parameters};
 use super::filter::{Filter, Operator};
+use super::listener::Listener;
 use super::oracle::Oracle;
 use super::table::Table;
-use crate::jwt::Claims;
 use crate::replication::{Operation, Relation};
-
-/// Who hears the changes: a role, and the claims its policies read.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Listener {
-    pub(crate) role: String,
-    /// JSON text: the value of `request.jwt.claims`.
-    pub(crate) claims: String,
-}
-
-impl Listener {
-    pub(crate) fn new(claims: &Claims) -> Self {
-        Self { role: claims.role().unwrap_or_default().to_owned(), claims: claims.to_json() }
-    }
-}
 
 /// One accepted binding.
 #[derive(Debug)]

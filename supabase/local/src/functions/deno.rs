@@ -3,7 +3,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-use crate::stack::project_dir;
+use crate::project::project_dir;
 
 /// Finds the program: `TENDRIL_DENO`, then what `scripts/tool.sh` installs, then the search path. The variable is obeyed or
 /// refused.

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::Realtime;
 use super::frame::Outgoing;
+use super::hub::Realtime;
 use super::join::Join;
 use super::permission::{Asker, Grants};
 use super::rooms::{Ear, RoomName};

@@ -10,8 +10,8 @@ use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::Realtime;
 use super::frame::Version;
+use super::hub::Realtime;
 use super::socket::{self, Credentials};
 use crate::gateway::query_value;
 use crate::jwt::JwtError;

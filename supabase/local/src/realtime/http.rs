@@ -10,10 +10,10 @@ use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value, json};
 
-use super::Realtime;
 use super::binary::BinaryBroadcast;
 use super::channel::PREFIX;
 use super::handshake::x_headers;
+use super::hub::{NO_DATABASE, Realtime};
 use super::permission::{self, Asker};
 use super::rooms::Sound;
 use crate::gateway::query_value;
@@ -100,7 +100,7 @@ pub(super) async fn single(
         match may_send(&realtime, &claims, &x_headers(&headers), &topic).await {
             Some(true) => {}
             Some(false) => return refusal(StatusCode::FORBIDDEN, "Unauthorized"),
-            None => return refusal(StatusCode::UNPROCESSABLE_ENTITY, super::NO_DATABASE),
+            None => return refusal(StatusCode::UNPROCESSABLE_ENTITY, NO_DATABASE),
         }
     }
     realtime.events.add(1);

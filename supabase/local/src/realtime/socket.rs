@@ -17,9 +17,9 @@ use futures_util::StreamExt as _;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::Realtime;
 use super::channel::Channel;
 use super::frame::Version;
+use super::hub::Realtime;
 use super::rooms::Ear;
 use super::users::Seat;
 use crate::changes::{ChannelId, Mailbox};

@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use tokio_postgres::error::Severity;
 
 use super::reason;
-use super::response::JSON;
+
+/// The content type of errors and of most bodies.
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
 
 /// Names the server and the code on the way, for proxies and logs.
 pub(super) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");

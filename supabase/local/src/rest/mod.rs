@@ -29,6 +29,7 @@ mod response;
 mod rpc;
 mod schema;
 mod select;
+mod service;
 mod settings;
 mod sql;
 mod statement;
@@ -47,11 +48,11 @@ use http::{Method, StatusCode};
 
 use crate::jwt::JwtSecret;
 use error::RestError;
-use query::Range;
 use reload::SchemaCache;
 use request::{Request, Target};
 use response::Reply;
 use schema::Name;
+use service::Service;
 pub use settings::Settings;
 
 /// Largest body that is read, in bytes.
@@ -59,7 +60,7 @@ const BODY_LIMIT: usize = 64 << 20;
 
 /// The REST server. Cheap to clone; clones share everything.
 #[derive(Debug, Clone)]
-pub struct Rest(Arc<Server>);
+pub struct Rest(Arc<Service>);
 
 /// A server and where it stands.
 #[derive(Debug, Clone)]
@@ -68,20 +69,11 @@ struct Mounted {
     prefix: Arc<str>,
 }
 
-/// What all requests share.
-#[derive(Debug)]
-struct Server {
-    pool: Pool,
-    secret: JwtSecret,
-    settings: Settings,
-    schema: SchemaCache,
-}
-
 impl Rest {
     /// A server on connections that log in as `authenticator`. No I/O happens yet.
     pub fn new(pool: Pool, secret: JwtSecret, settings: Settings) -> Self {
         let schema = SchemaCache::new(pool.clone(), settings.schemas.clone());
-        Self(Arc::new(Server { pool, secret, settings, schema }))
+        Self(Arc::new(Service { pool, secret, settings, schema }))
     }
 
     /// The routes under a prefix, such as `/rest/v1`. What follows it counts as it is, to the last slash; a nested router would
@@ -107,13 +99,7 @@ impl Rest {
     }
 }
 
-impl Server {
-    /// The page within the limit of rows.
-    fn limited(&self, range: Range) -> Range {
-        let limit = [range.limit, self.settings.max_rows].into_iter().flatten().min();
-        Range { limit, ..range }
-    }
-
+impl Service {
     async fn answer(&self, request: http::Request<Body>, prefix: &str) -> Result<Response, RestError> {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();

@@ -8,12 +8,12 @@ use http::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderValue};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::Server;
 use super::error::RestError;
 use super::media::Media;
 use super::request::Request;
 use super::response::Reply;
 use super::schema::Schema;
+use super::service::Service;
 use super::sql::Sql;
 use super::transaction;
 
@@ -70,7 +70,7 @@ struct Parameter {
 
 /// Answers the request.
 pub(super) async fn answer(
-    server: &Server,
+    service: &Service,
     schema: &Schema,
     request: &Request,
 ) -> Result<Response, RestError> {
@@ -82,7 +82,7 @@ pub(super) async fn answer(
     let mut sql = Sql::default();
     sql.push("select null::bigint, 1::bigint, (").push(before).value(&request.name.schema).push(after);
     sql.push("), null::text, null::text, null::bigint, null::text[]");
-    let answer = transaction::run(&server.pool, &session, &sql, None, None).await?;
+    let answer = transaction::run(&service.pool, &session, &sql, None, None).await?;
     let catalog: Catalog = serde_json::from_str(&answer.body).map_err(|error| {
         tracing::warn!(%error, "the catalog is not as expected");
         RestError::no_schema()

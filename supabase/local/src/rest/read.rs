@@ -3,7 +3,6 @@
 use axum::response::Response;
 use http::StatusCode;
 
-use super::Server;
 use super::error::RestError;
 use super::media::Media;
 use super::plan::Plan;
@@ -11,6 +10,7 @@ use super::prefer::Count;
 use super::request::Request;
 use super::response::{Reply, content_range, page_status};
 use super::schema::Schema;
+use super::service::Service;
 use super::sql::Sql;
 use super::statement::{self, Outcome, Shape};
 use super::transaction::{self, Answer, Verdict};
@@ -20,13 +20,13 @@ const PREFERENCES: [&str; 4] = ["count", "tx", "handling", "timezone"];
 
 /// Answers the request.
 pub(super) async fn answer(
-    server: &Server,
+    service: &Service,
     schema: &Schema,
     request: &Request,
 ) -> Result<Response, RestError> {
     let table = schema.expect_table(&request.name)?;
     let mut plan = Plan::table(schema, table, &request.query)?;
-    plan.page(server.limited(request.range));
+    plan.page(service.limited(request.range));
     let counted = matches!(request.prefer.count(), Some(Count::Exact | Count::Estimated));
     let mut sql = statement::begin();
     plan.select(&mut sql, None);
@@ -44,7 +44,7 @@ pub(super) async fn answer(
     let single = |answer: &Answer| one_row(request.media, answer.rows);
     let verdict = request.media.is_object().then_some(&single as Verdict<'_>);
     let session = request.session(schema, true);
-    let answer = transaction::run(&server.pool, &session, &sql, estimate.as_ref(), verdict).await?;
+    let answer = transaction::run(&service.pool, &session, &sql, estimate.as_ref(), verdict).await?;
     let reply = page(request, &answer)
         .content_location(&request.path, &request.query.canonical)
         .applied(request.prefer.applied(&PREFERENCES))

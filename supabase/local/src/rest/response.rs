@@ -10,9 +10,6 @@ use super::media::Media;
 use super::query::encode;
 use super::transaction::Answer;
 
-/// The content type of errors and of most bodies.
-pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json; charset=utf-8");
-
 /// Tells which preferences were followed.
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 

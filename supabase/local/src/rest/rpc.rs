@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use axum::response::Response;
 use http::{Method, StatusCode};
 
-use super::Server;
 use super::error::RestError;
 use super::overload::{choose, takes_body};
 use super::payload::Payload;
@@ -15,6 +14,7 @@ use super::read::{one_row, page};
 use super::request::Request;
 use super::response::{Reply, content_range};
 use super::schema::{Function, Parameter, Returns, Schema};
+use super::service::Service;
 use super::sql::{Sql, array_literal};
 use super::statement::{self, Outcome, Shape};
 use super::transaction::{self, Answer, Verdict};
@@ -54,7 +54,7 @@ impl Arguments {
 
 /// Answers the request.
 pub(super) async fn answer(
-    server: &Server,
+    service: &Service,
     schema: &Schema,
     request: &Request,
 ) -> Result<Response, RestError> {
@@ -78,7 +78,7 @@ pub(super) async fn answer(
     let scalar = matches!(shape, Shape::Value | Shape::Values);
     let table = function.table.as_ref().and_then(|name| schema.table(name));
     let mut plan = Plan::source(schema, table, &request.query)?;
-    plan.page(server.limited(request.range));
+    plan.page(service.limited(request.range));
     let counted = matches!(request.prefer.count(), Some(Count::Exact | Count::Estimated));
     let void = function.returns == Returns::Void;
     let outcome = Outcome {
@@ -101,7 +101,7 @@ pub(super) async fn answer(
     let verdict = checks.then_some(&check as Verdict<'_>);
     let read_only = request.method != Method::POST || !function.volatile;
     let session = request.session(schema, read_only);
-    let answer = transaction::run(&server.pool, &session, &sql, None, verdict).await?;
+    let answer = transaction::run(&service.pool, &session, &sql, None, verdict).await?;
     let reply = if void {
         Reply::new(StatusCode::NO_CONTENT).content_range(&content_range(0, answer.rows, None))
     } else {

@@ -3,7 +3,6 @@
 use axum::response::Response;
 use http::{Method, StatusCode};
 
-use super::Server;
 use super::error::RestError;
 use super::filter::{Filter, Logic, Test};
 use super::mutation::{self, Insert, Returning, Update};
@@ -15,25 +14,26 @@ use super::read::one_row;
 use super::request::Request;
 use super::response::{Reply, content_range};
 use super::schema::{Column, Schema, Table};
+use super::service::Service;
 use super::sql::Sql;
 use super::statement::{self, Outcome, Shape};
 use super::transaction::{self, Answer, Verdict};
 
 /// Answers the request.
 pub(super) async fn answer(
-    server: &Server,
+    service: &Service,
     schema: &Schema,
     request: &Request,
 ) -> Result<Response, RestError> {
     match request.method {
-        Method::POST => insert(server, schema, request).await,
-        Method::PUT => put(server, schema, request).await,
-        Method::PATCH => update(server, schema, request).await,
-        _ => delete(server, schema, request).await,
+        Method::POST => insert(service, schema, request).await,
+        Method::PUT => put(service, schema, request).await,
+        Method::PATCH => update(service, schema, request).await,
+        _ => delete(service, schema, request).await,
     }
 }
 
-async fn insert(server: &Server, schema: &Schema, request: &Request) -> Result<Response, RestError> {
+async fn insert(service: &Service, schema: &Schema, request: &Request) -> Result<Response, RestError> {
     let payload = payload(request)?;
     let table = schema.expect_table(&request.name)?;
     let columns = columns(table, request, &payload)?;
@@ -47,7 +47,7 @@ async fn insert(server: &Server, schema: &Schema, request: &Request) -> Result<R
         on_conflict: resolution.map(|resolution| (resolution, key)),
         key: &[],
     };
-    let answer = Write::new(server, schema, table, request)?
+    let answer = Write::new(service, schema, table, request)?
         .run(|sql, returning| insert.push(sql, returning), None)
         .await?;
     let merged = resolution == Some(Resolution::Merge) && answer.inserted <= 0;
@@ -64,7 +64,7 @@ async fn insert(server: &Server, schema: &Schema, request: &Request) -> Result<R
 }
 
 /// A `PUT` writes the one row whose primary key the filters name.
-async fn put(server: &Server, schema: &Schema, request: &Request) -> Result<Response, RestError> {
+async fn put(service: &Service, schema: &Schema, request: &Request) -> Result<Response, RestError> {
     let payload = payload(request)?;
     if !request.range.is_all() {
         let message = "limit/offset querystring parameters are not allowed for PUT";
@@ -88,7 +88,7 @@ async fn put(server: &Server, schema: &Schema, request: &Request) -> Result<Resp
         let message = "Payload values do not match URL in primary key column(s)";
         Err(RestError::bad_request("PGRST115", message))
     };
-    let write = Write::new(server, schema, table, request)?;
+    let write = Write::new(service, schema, table, request)?;
     let answer = write.run(|sql, returning| insert.push(sql, returning), Some(&matches)).await?;
     let status = match request.prefer.returns() {
         _ if answer.inserted > 0 => StatusCode::CREATED,
@@ -99,18 +99,18 @@ async fn put(server: &Server, schema: &Schema, request: &Request) -> Result<Resp
     respond(request, Reply::new(status).applied(applied), &answer)
 }
 
-async fn update(server: &Server, schema: &Schema, request: &Request) -> Result<Response, RestError> {
+async fn update(service: &Service, schema: &Schema, request: &Request) -> Result<Response, RestError> {
     let payload = payload(request)?;
     let table = schema.expect_table(&request.name)?;
     let columns = columns(table, request, &payload)?;
     let filters = Plan::table(schema, table, &request.query)?;
-    if server.settings.safe_update && !columns.is_empty() && !filters.is_filtered() {
+    if service.settings.safe_update && !columns.is_empty() && !filters.is_filtered() {
         return Err(RestError::unqualified("UPDATE"));
     }
     let defaults = request.prefer.defaults();
     let update = Update { table, columns: &columns, payload: &payload, defaults, filters: &filters };
     let few = |answer: &Answer| not_too_many(request, answer.rows);
-    let write = Write::new(server, schema, table, request)?;
+    let write = Write::new(service, schema, table, request)?;
     let answer = write.run(|sql, returning| update.push(sql, returning), Some(&few)).await?;
     let applied = ["missing", "return", "count", "tx", "handling", "timezone", "max-affected"];
     let reply = Reply::new(written(request))
@@ -119,14 +119,14 @@ async fn update(server: &Server, schema: &Schema, request: &Request) -> Result<R
     respond(request, reply, &answer)
 }
 
-async fn delete(server: &Server, schema: &Schema, request: &Request) -> Result<Response, RestError> {
+async fn delete(service: &Service, schema: &Schema, request: &Request) -> Result<Response, RestError> {
     let table = schema.expect_table(&request.name)?;
     let filters = Plan::table(schema, table, &request.query)?;
-    if server.settings.safe_update && !filters.is_filtered() {
+    if service.settings.safe_update && !filters.is_filtered() {
         return Err(RestError::unqualified("DELETE"));
     }
     let few = |answer: &Answer| not_too_many(request, answer.rows);
-    let write = Write::new(server, schema, table, request)?;
+    let write = Write::new(service, schema, table, request)?;
     let delete = |sql: &mut Sql, returning: &Returning| mutation::delete(sql, table, &filters, returning);
     let answer = write.run(delete, Some(&few)).await?;
     let applied = ["return", "count", "tx", "handling", "timezone", "max-affected"];
@@ -138,7 +138,7 @@ async fn delete(server: &Server, schema: &Schema, request: &Request) -> Result<R
 
 /// What all writes have in common: the columns that come back, the transaction, the checks before its end.
 struct Write<'a> {
-    server: &'a Server,
+    service: &'a Service,
     schema: &'a Schema,
     request: &'a Request,
     plan: Plan<'a>,
@@ -147,7 +147,7 @@ struct Write<'a> {
 
 impl<'a> Write<'a> {
     fn new(
-        server: &'a Server,
+        service: &'a Service,
         schema: &'a Schema,
         table: &'a Table,
         request: &'a Request,
@@ -155,7 +155,7 @@ impl<'a> Write<'a> {
         let mut plan = Plan::source(schema, Some(table), &request.query)?.without_filters();
         // A page does not limit what is written, so it does not limit what is shown of it either.
         plan.page(Range::default());
-        Ok(Self { server, schema, request, plan, table })
+        Ok(Self { service, schema, request, plan, table })
     }
 
     /// Runs the statement that `push` appends. `check` is made before the commit if something could fail it.
@@ -193,7 +193,7 @@ impl<'a> Write<'a> {
             || request.media.is_object();
         let verdict = checks.then_some(&verdict as Verdict<'_>);
         let session = request.session(self.schema, false);
-        transaction::run(&self.server.pool, &session, &sql, None, verdict).await
+        transaction::run(&self.service.pool, &session, &sql, None, verdict).await
     }
 }
 

@@ -12,9 +12,10 @@ use crate::jwt::JwtError;
 use crate::realtime::binary::BinaryBroadcast;
 use crate::realtime::channel::{Channel, PREFIX, Pass};
 use crate::realtime::frame::{Incoming, Outgoing};
+use crate::realtime::hub::NO_DATABASE;
 use crate::realtime::join::Join;
+use crate::realtime::messages;
 use crate::realtime::permission::{self, Asker, Grants};
-use crate::realtime::{NO_DATABASE, messages};
 
 const TOO_MANY_JOINS: &str = "ClientJoinRateLimitReached: Too many joins per second";
 

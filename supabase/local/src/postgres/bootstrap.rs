@@ -2,7 +2,7 @@
 
 use tokio_postgres::Client;
 
-use crate::error::{ErrorKind, Result, StackError};
+use crate::error::{Result, sql_failure};
 
 /// Run in this order, as superuser, once per cluster.
 pub(crate) const SCRIPTS: [(&str, &str); 5] = [
@@ -19,16 +19,4 @@ pub(crate) async fn apply(superuser: &Client) -> Result<()> {
         superuser.batch_execute(script).await.map_err(|error| sql_failure(name, error))?;
     }
     Ok(())
-}
-
-/// SQL that failed, with the name of its file and PostgreSQL's own words.
-pub(crate) fn sql_failure(name: &str, error: tokio_postgres::Error) -> StackError {
-    let words = error.as_db_error().map_or_else(
-        || error.to_string(),
-        |db| {
-            let hint = db.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
-            format!("{}: {}{hint}", db.code().code(), db.message())
-        },
-    );
-    StackError::with_source(ErrorKind::Sql, format!("{name}: {words}"), error)
 }

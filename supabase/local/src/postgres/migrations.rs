@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tokio_postgres::Client;
 
-use crate::bootstrap::sql_failure;
+use crate::error::sql_failure;
 use crate::error::{ErrorKind, Result, StackError};
 
 /// The migrations of one directory, read into memory.

@@ -8,15 +8,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::Mutex;
 
-use crate::account::Account;
-use crate::binaries::Binaries;
-use crate::bootstrap::sql_failure;
-use crate::cluster;
+use super::account::Account;
+use super::binaries::Binaries;
+use super::migrations::Migrations;
+use super::pg_cron::{self, PgCron};
+use super::prepared;
+use super::process::{Home, Postgres, unwritable};
 use crate::database::{self, ADMIN, OWNER};
+use crate::error::sql_failure;
 use crate::error::{ErrorKind, Result, StackError};
-use crate::migrations::Migrations;
-use crate::pg_cron::{self, PgCron};
-use crate::postgres::{Home, Postgres, unwritable};
 
 /// The database that has the bootstrap and the migrations, and from which others are copied.
 pub(crate) const MAIN_DATABASE: &str = "postgres";
@@ -70,13 +70,13 @@ impl PostgresServer {
         let process = if let Some(dir) = &options.persist {
             let home = kept_home(dir, account, pg_cron)?;
             if !home.data().join("PG_VERSION").is_file() {
-                cluster::provision(&binaries, account, &migrations, &home).await?;
+                prepared::provision(&binaries, account, &migrations, &home).await?;
             }
             Postgres::start(&binaries, account, &home, options.port).await?
         } else {
-            let dir = cluster::temporary_home(account)?;
+            let dir = prepared::temporary_home(account)?;
             let home = Home { dir: dir.path().to_owned(), temporary: true, pg_cron };
-            cluster::provision(&binaries, account, &migrations, &home).await?;
+            prepared::provision(&binaries, account, &migrations, &home).await?;
             let process = Postgres::start(&binaries, account, &home, options.port).await?;
             // From here on the supervisor removes it, even if this process is killed.
             let _ = dir.keep();

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::binaries::Binaries;
+use super::binaries::Binaries;
 use crate::error::{ErrorKind, Result, StackError};
 
 /// Makes the extension in the main database. Safe to repeat; run as superuser.

@@ -18,14 +18,14 @@ use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 
-use crate::account::Account;
-use crate::binaries::Binaries;
-use crate::bootstrap::{self, sql_failure};
+use super::account::Account;
+use super::binaries::Binaries;
+use super::bootstrap;
+use super::migrations::Migrations;
+use super::pg_cron;
+use super::process::{Home, Postgres, unwritable};
 use crate::database::{self, ADMIN, OWNER};
-use crate::error::{ErrorKind, Result, StackError};
-use crate::migrations::Migrations;
-use crate::pg_cron;
-use crate::postgres::{Home, Postgres, unwritable};
+use crate::error::{ErrorKind, Result, StackError, sql_failure};
 
 /// Prepared directories that are kept, 30 MB each: as many as somebody switches between.
 const KEPT: usize = 5;
@@ -124,7 +124,7 @@ fn fingerprint(binaries: &Binaries, migrations: &Migrations, pg_cron: bool) -> S
         hash.update(&(text.len() as u64).to_le_bytes());
         hash.update(text.as_bytes());
     };
-    add(include_str!("cluster.rs"));
+    add(include_str!("prepared.rs"));
     add(binaries.version());
     if pg_cron {
         add(pg_cron::SCRIPT);

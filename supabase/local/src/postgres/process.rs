@@ -13,10 +13,10 @@ use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use tokio::time::sleep;
 
-use crate::account::Account;
-use crate::binaries::Binaries;
+use super::account::Account;
+use super::binaries::Binaries;
+use super::pg_cron;
 use crate::error::{ErrorKind, Result, StackError};
-use crate::pg_cron;
 use crate::supervisor::{Ending, supervised};
 
 /// How often the server's files are looked at while it starts or stops.
