@@ -368,15 +368,14 @@ fn imports_of_the_local_stack_point_up_only() {
         let Some(name) = place.get(1) else { continue };
         let own =
             place_in(order, name).unwrap_or_else(|| panic!("`{name}` has no place in the order of `{room}`"));
-        let text = code(&file);
+        let (text, absolute) = (code(&file), format!("crate::{room}::"));
+        let after = |(start, found): (usize, &str)| &text[start + found.len()..];
+        let sibling = |(start, _): &(usize, &str)| place.len() == 2 && !text[..*start].ends_with("super::");
         let inside = text
             .match_indices("super::")
-            .filter(|(start, _)| place.len() == 2 && !text[..*start].ends_with("super::"))
-            .map(|(start, found)| &text[start + found.len()..])
-            .chain(
-                text.match_indices(&format!("crate::{room}::"))
-                    .map(|(start, found)| &text[start + found.len()..]),
-            );
+            .filter(sibling)
+            .map(|found| after(found))
+            .chain(text.match_indices(absolute.as_str()).map(|found| after(found)));
         for module in inside.flat_map(heads) {
             if module != *name && place_in(order, &module).is_none_or(|found| found > own) {
                 wrong.push(format!("{} imports {module}", place.join("::")));
