@@ -36,9 +36,13 @@ use crate::{
         logging,
     },
     os::blocking::blocking,
-    process::{drain::Drain, runner::LocalRunner, zombies::reap_if_first},
+    process::{
+        drain::Drain,
+        runner::LocalRunner,
+        zombies::{adopt_orphans, reap_orphans},
+    },
     redaction::redactor::Redactor,
-    template::git,
+    template::{git, workspace::remove_set_aside},
     terraform::state::pending_push,
 };
 
@@ -141,12 +145,19 @@ impl Agent {
     pub async fn run(self, shutdown: Shutdown) -> Result<(), AgentError> {
         let _only_one = lock(&self.config.work_dir)?;
         let _server = self.serve_health()?;
+        if let Err(error) = adopt_orphans() {
+            tracing::warn!(%error, "processes that leave their job cannot be found by their descent");
+        }
         let _reaper = Background(tokio::spawn(async {
-            if let Err(error) = reap_if_first().await {
+            if let Err(error) = reap_orphans().await {
                 tracing::error!(%error, "orphans cannot be waited for");
             }
         }));
         let _threads = Background(tokio::spawn(self.health.clone().watch_threads()));
+        let work_dir = self.config.work_dir.clone();
+        let _tidying = Background(tokio::spawn(async move {
+            let _broken = spawn_blocking(move || remove_set_aside(&work_dir)).await;
+        }));
         let heartbeat = self.heartbeat();
         let (orphaned_attempts, pushes) = self.find_orphaned().await;
         // The first beat lets the database look for lost jobs: what waits for approval here is not lost.

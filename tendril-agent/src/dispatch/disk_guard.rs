@@ -14,7 +14,7 @@ use crate::{
     os::{
         disk::{DiskPressure, LEAST_FREE},
         file_lock,
-        files::usage,
+        files::{remove_dir, usage},
     },
     telemetry,
     template::workspace::Workspace,
@@ -152,7 +152,7 @@ fn prune(plugins: &Path, work_dir: &Path, wanted: u64) -> io::Result<u64> {
             break;
         }
         let size = usage(&version);
-        fs::remove_dir_all(&version)?;
+        remove_dir(&version)?;
         freed += size;
         // Its version's folder, if this was the only platform.
         let _others = version.parent().map(fs::remove_dir);

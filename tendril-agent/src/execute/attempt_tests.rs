@@ -80,7 +80,7 @@ async fn an_apply_ends_with_outputs_counts_and_every_line_and_shows_no_secret() 
         let (end, log) = (recorded.end(), recorded.log());
         assert_eq!(end["status"], "SUCCESS", "{log}");
         assert_eq!(end["outputs"], json!({"message": "hello world"}));
-        assert_eq!(end["plan_summary"], json!({"add": 1, "change": 0, "remove": 0}));
+        assert_eq!(end["plan_summary"], json!({"add": 1, "change": 0, "remove": 0, "import": 0}));
         assert_eq!(end["log_count"], json!(recorded.logs.len()));
         assert!(recorded.patches.iter().all(|patch| patch["claim_token"] == json!(Uuid::from_u128(2))));
         assert!(recorded.patches.iter().any(|patch| patch["phase"] == "APPLY"));
@@ -169,7 +169,7 @@ async fn a_destroy_removes_what_an_apply_made() {
     }
     bench.plane.recorded(|recorded| {
         assert_eq!(recorded.end()["status"], "SUCCESS");
-        assert_eq!(recorded.end()["plan_summary"], json!({"add": 0, "change": 0, "remove": 1}));
+        assert_eq!(recorded.end()["plan_summary"], json!({"add": 0, "change": 0, "remove": 1, "import": 0}));
         assert!(recorded.patches.iter().any(|patch| patch["phase"] == "DESTROY"));
     });
 }

@@ -38,6 +38,10 @@ pub(crate) enum ErrorCode {
 
 /// Longest `error_message`, in bytes.
 const MESSAGE_LIMIT: usize = 8 * 1024;
+/// So much of a longer one is kept from its beginning.
+const MESSAGE_HEAD: usize = 2 * 1024;
+/// What stands in the place of its middle.
+const MESSAGE_CUT: &str = "\n… (shortened: the log has all of it)\n";
 
 /// Why a job failed, in words for its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,13 +53,16 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// A failure with its sentence, shortened to 8 KiB where it is longer.
+    /// A failure with its sentence. Of one that is longer than 8 KiB the middle is left out: what happened stands at the
+    /// beginning, and what a program said last at the end.
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         let mut message = message.into();
         if message.len() > MESSAGE_LIMIT {
-            let mark = "\n… (shortened)";
-            message.truncate(message.floor_char_boundary(MESSAGE_LIMIT - mark.len()));
-            message.push_str(mark);
+            let head = message.floor_char_boundary(MESSAGE_HEAD);
+            let tail = message.len() - (MESSAGE_LIMIT - head - MESSAGE_CUT.len());
+            let tail =
+                (tail..message.len()).find(|at| message.is_char_boundary(*at)).unwrap_or(message.len());
+            message.replace_range(head..tail, MESSAGE_CUT);
         }
         Self { code, message }
     }
@@ -71,9 +78,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_message_is_shortened_and_says_so() {
-        let failure = Failure::new(ErrorCode::Internal, "é".repeat(10_000));
-        assert!(failure.message.len() <= MESSAGE_LIMIT);
-        assert!(failure.message.ends_with("(shortened)"));
+    fn of_a_long_message_the_middle_is_left_out() {
+        for lines in [1, 100, 800, 813, 814, 815, 1000, 20_000] {
+            let text: String = (0..lines).map(|n| format!("line {n:04}é\n")).collect();
+            let message =
+                Failure::new(ErrorCode::Internal, format!("first\n{text}FATAL: the reason")).message;
+            assert!(
+                message.len() <= MESSAGE_LIMIT && message.len() >= MESSAGE_LIMIT.min(text.len()) - 8,
+                "{}",
+                message.len()
+            );
+            assert!(message.starts_with("first\n") && message.ends_with("FATAL: the reason"), "{message}");
+            assert_eq!(message.contains("(shortened"), text.len() + 23 > MESSAGE_LIMIT, "{lines}");
+        }
     }
 }

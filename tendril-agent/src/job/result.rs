@@ -35,6 +35,9 @@ pub(crate) struct Changes {
     pub(crate) change: u64,
     /// Removed ones.
     pub(crate) remove: u64,
+    /// Those that exist and are taken into the state.
+    #[serde(default)]
+    pub(crate) import: u64,
 }
 
 /// `deployments.cost_status`.
@@ -65,8 +68,10 @@ impl CostStatus {
 pub(crate) struct Findings {
     /// The last change summary.
     pub(crate) changes: Option<Changes>,
-    /// Terraform's first explanation of an error, redacted.
+    /// Terraform's own explanation of what went wrong, redacted: its first errors.
     pub(crate) error: Option<String>,
     /// How many further errors there were.
     pub(crate) further_errors: usize,
+    /// How many resources were changed.
+    pub(crate) applied: usize,
 }

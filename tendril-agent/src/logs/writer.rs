@@ -24,13 +24,11 @@ use crate::{
     },
     os::failpoint::failpoint,
     process::{runner::Sink, stream::Stream},
-    redaction::redactor::{RedactFragments, Redactor},
+    redaction::{lines::RedactLines, redactor::Redactor},
 };
 
 /// Entries that may wait: with 64 KiB each at most 2 MiB per job.
 const QUEUE: usize = 32;
-/// A line of Terraform's JSON that is longer than a fragment cannot be read, and must not pass as text: it may hold state.
-const OVERSIZED: &str = "… (a message of Terraform of more than 1 MiB was left out)";
 
 /// What the thread is told.
 enum Entry {
@@ -48,6 +46,9 @@ pub(crate) trait Interpreter: Send {
     fn may_pass(&self, text: &str) -> bool;
     /// Reads one line. Answers the readable lines, joined by `\n`.
     fn read<'a>(&mut self, line: &'a str) -> Cow<'a, str>;
+    /// Reads a fragment of a line that is too long to be read as a whole. Answers what a person should see of it.
+    fn read_fragment<'a>(&mut self, stream: Stream, fragment: &'a str, goes_on: bool)
+    -> Option<Cow<'a, str>>;
     /// What was found since the last call.
     fn take_findings(&mut self) -> Findings;
 }
@@ -103,6 +104,8 @@ struct LogWorker {
     redactor: Redactor,
     stdout: StreamState,
     stderr: StreamState,
+    stdout_shown: RedactLines,
+    stderr_shown: RedactLines,
     interpreter: Box<dyn Interpreter>,
 }
 
@@ -110,27 +113,26 @@ struct LogWorker {
 #[derive(Default)]
 struct StreamState {
     lines: LinePipe,
-    fragments: RedactFragments,
     /// Inside a line that came in fragments.
-    inside: Inside,
-}
-
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-enum Inside {
-    #[default]
-    Nothing,
-    LongText,
-    OversizedJson,
+    is_inside: bool,
 }
 
 impl LogWorker {
     fn new(spool: LogSpool, redactor: Redactor, interpreter: Box<dyn Interpreter>) -> Self {
-        Self { spool, redactor, stdout: StreamState::default(), stderr: StreamState::default(), interpreter }
+        Self {
+            spool,
+            redactor,
+            stdout: StreamState::default(),
+            stderr: StreamState::default(),
+            stdout_shown: RedactLines::default(),
+            stderr_shown: RedactLines::default(),
+            interpreter,
+        }
     }
 
     fn work(mut self, mut entries: mpsc::Receiver<Entry>, runtime: &Handle) {
         loop {
-            let wait = self.spool.next_due().map(|due| due.saturating_duration_since(Instant::now()));
+            let wait = self.next_due().map(|due| due.saturating_duration_since(Instant::now()));
             match next_entry(&mut entries, runtime, wait) {
                 Next::Entry(entry) => {
                     self.take(entry);
@@ -143,12 +145,30 @@ impl LogWorker {
                 Next::Due => {}
                 Next::Closed => break,
             }
+            self.give_due(Instant::now());
             self.spool.cut_due(Instant::now());
             self.spool.flush();
             self.sync(runtime);
         }
         self.end_lines();
         self.spool.finish();
+    }
+
+    /// When something has to be done although nothing comes.
+    fn next_due(&self) -> Option<Instant> {
+        let lines = [self.stdout_shown.due(), self.stderr_shown.due()];
+        lines.into_iter().chain([self.spool.next_due()]).flatten().min()
+    }
+
+    /// Gives out the lines that waited long enough for the rest of a secret.
+    fn give_due(&mut self, now: Instant) {
+        for (stream, shown) in
+            [(Stream::Stdout, &mut self.stdout_shown), (Stream::Stderr, &mut self.stderr_shown)]
+        {
+            if shown.due().is_some_and(|due| due <= now) {
+                shown.give_all(&mut |line| self.spool.append(stream, line, now));
+            }
+        }
     }
 
     /// Has the disk keep what was written, elsewhere: lines come on meanwhile.
@@ -168,7 +188,9 @@ impl LogWorker {
         match entry {
             Entry::Bytes(stream, bytes) => self.bytes(stream, &bytes),
             Entry::Remark(text) => {
-                self.say(Stream::Agent, &text, Instant::now());
+                for line in self.redactor.redact(&text).split('\n') {
+                    self.spool.append(Stream::Agent, &visible(line), Instant::now());
+                }
             }
             Entry::Ended(answer) => {
                 self.end_lines();
@@ -209,6 +231,11 @@ impl LogWorker {
             let mut lines = std::mem::take(&mut stream_state.lines);
             lines.finish(|fragment| self.fragment(stream, &mut stream_state, &fragment));
         }
+        for (stream, shown) in
+            [(Stream::Stdout, &mut self.stdout_shown), (Stream::Stderr, &mut self.stderr_shown)]
+        {
+            shown.end(&mut |line| self.spool.append(stream, line, Instant::now()));
+        }
     }
 
     fn stream_state(&mut self, stream: Stream) -> &mut StreamState {
@@ -216,22 +243,13 @@ impl LogWorker {
     }
 
     fn fragment(&mut self, stream: Stream, stream_state: &mut StreamState, fragment: &Fragment<'_>) {
-        let inside = stream_state.inside;
-        stream_state.inside = match (fragment.goes_on, inside) {
-            (false, _) => Inside::Nothing,
-            (true, Inside::Nothing) if fragment.text.starts_with("{\"") => Inside::OversizedJson,
-            (true, Inside::Nothing) => Inside::LongText,
-            (true, inside) => inside,
-        };
-        match (inside, stream_state.inside) {
-            (Inside::OversizedJson, Inside::Nothing) => self.spool.append(stream, OVERSIZED, Instant::now()),
-            (Inside::OversizedJson, _) | (_, Inside::OversizedJson) => {}
-            (Inside::Nothing, Inside::Nothing) => self.line(stream, &fragment.text, Instant::now()),
-            (Inside::LongText, _) | (_, Inside::LongText) => {
-                let text = visible(&fragment.text);
-                let text = stream_state.fragments.push(&self.redactor, &text, fragment.goes_on);
-                self.spool.append(stream, &text, Instant::now());
-            }
+        let now = Instant::now();
+        if !fragment.goes_on && !stream_state.is_inside {
+            return self.line(stream, &fragment.text, now);
+        }
+        stream_state.is_inside = fragment.goes_on;
+        if let Some(text) = self.interpreter.read_fragment(stream, &fragment.text, fragment.goes_on) {
+            self.say(stream, &text, now);
         }
     }
 
@@ -240,7 +258,10 @@ impl LogWorker {
     fn lines(&mut self, stream: Stream, text: &str) {
         let now = Instant::now();
         let is_json = text.starts_with('{') || text.contains("\n{");
-        let passes = !is_json && self.interpreter.may_pass(text) && self.redactor.is_clean(text);
+        let passes = !is_json
+            && self.interpreter.may_pass(text)
+            && self.shown(stream).is_idle()
+            && self.redactor.is_clean(text);
         for line in text.split_terminator('\n') {
             if passes {
                 failpoint!("writer.line");
@@ -259,13 +280,14 @@ impl LogWorker {
 
     /// Puts a text of one line or several into the spool.
     fn say(&mut self, stream: Stream, text: &str, now: Instant) {
-        for line in self.redactor.redact(text).split('\n') {
-            match visible(line) {
-                Cow::Borrowed(line) => self.spool.append(stream, line, now),
-                // Colours may have split a secret: what is visible is looked at once more.
-                Cow::Owned(shown) => self.spool.append(stream, &self.redactor.redact(&shown), now),
-            }
+        let shown = if stream == Stream::Stderr { &mut self.stderr_shown } else { &mut self.stdout_shown };
+        for line in text.split('\n') {
+            shown.push(&self.redactor, &visible(line), |line| self.spool.append(stream, line, now));
         }
+    }
+
+    fn shown(&self, stream: Stream) -> &RedactLines {
+        if stream == Stream::Stderr { &self.stderr_shown } else { &self.stdout_shown }
     }
 }
 

@@ -50,9 +50,9 @@ async fn json_becomes_readable_and_its_news_are_kept() {
     );
     bench.log.write(Stream::Stdout, lines.as_bytes().to_vec()).await;
     let findings = bench.log.findings().await;
-    assert_eq!(findings.changes, Some(crate::job::result::Changes { add: 1, change: 0, remove: 0 }));
-    assert_eq!(findings.error.as_deref(), Some("first\nd"));
-    assert_eq!(findings.further_errors, 1);
+    assert_eq!(findings.changes, Some(crate::job::result::Changes { add: 1, ..Default::default() }));
+    assert_eq!(findings.error.as_deref(), Some("first\nd\n\nError: second"));
+    assert_eq!(findings.further_errors, 0);
     assert_eq!(bench.log.findings().await, Findings::default());
     assert_eq!(bench.text().await, "Plan: 1 to add\nError: first\nd\nError: second\nplain without end\n");
 }
@@ -87,7 +87,23 @@ async fn an_oversized_message_is_left_out() {
     let state = "s".repeat(3 * crate::logs::lines::FRAGMENT_LIMIT);
     let line = format!("{{\"@message\":\"Emergency state dump\",\"state\":\"{state}\"}}\nafter\n");
     bench.log.write(Stream::Stdout, line.into_bytes()).await;
-    assert_eq!(bench.text().await, format!("{OVERSIZED}\nafter\n"));
+    let left_out = "… (a message of Terraform of more than 1 MiB was left out)";
+    assert_eq!(bench.text().await, format!("{left_out}\nafter\n"));
+}
+
+#[tokio::test]
+async fn what_a_message_of_ten_mebibytes_says_is_kept() {
+    let bench = bench(&["hunter2-hunter2"]);
+    let said = "0123456789 é\t".repeat(700_000);
+    let message = serde_json::json!(format!("a (local-exec): {said}hunter2-hunter2!"));
+    let line =
+        format!("{{\"@level\":\"info\",\"@message\":{message},\"hook\":{{\"output\":{message}}}}}\nafter\n");
+    for part in line.as_bytes().chunks(60_000) {
+        bench.log.write(Stream::Stdout, part.to_vec()).await;
+    }
+    let text = bench.text().await.replace('\n', "");
+    assert_eq!(text.len(), format!("a (local-exec): {said}[hidden]!after").len());
+    assert!(text.ends_with("[hidden]!after"), "{}", &text[text.len() - 60..]);
 }
 
 #[tokio::test]

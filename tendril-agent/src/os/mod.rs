@@ -6,3 +6,4 @@ pub(crate) mod failpoint;
 pub(crate) mod file_lock;
 pub(crate) mod files;
 pub(crate) mod program;
+pub(crate) mod walk;

@@ -10,22 +10,23 @@ use std::{
     fmt, fs, io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    process::Stdio,
-    time::{Duration, SystemTime},
+    process::{ExitStatus, Stdio},
+    time::{Duration, Instant, SystemTime},
 };
 
 use futures_util::future::BoxFuture;
 use rustix::{
     buffer::spare_capacity,
-    io::{Errno, read},
-    process::{Pid, Signal, kill_process_group},
+    io::{Errno, ioctl_fionread, read},
+    process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid},
 };
 use tokio::{
     net::unix::pipe::Receiver,
     process::Child,
+    signal::unix::{Signal as Signals, SignalKind, signal},
     sync::watch,
     task::yield_now,
-    time::{sleep, timeout},
+    time::{sleep, sleep_until, timeout},
 };
 
 use crate::process::{cancellation::StopSignal, output_pipe::output_pipe, stream::Stream, zombies};
@@ -38,7 +39,9 @@ const READ_SIZE: usize = 64 * 1024;
 const GATHER: Duration = Duration::from_millis(5);
 /// The least time between two interrupts: of two that come at once, a program sees one.
 pub(crate) const BETWEEN_INTERRUPTS: Duration = Duration::from_secs(1);
-/// How long a pipe may stay open and silent after its program and the program's group are gone.
+/// Between two looks whether a program has ended, where no signal says so.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long others may still write into a pipe after its program and the program's group are gone.
 const LEFTOVER: Duration = Duration::from_secs(2);
 
 /// What to run.
@@ -214,42 +217,84 @@ async fn run(command: Command, sink: &dyn Sink, stop: &StopSignal) -> io::Result
     if let Some(data_dir) = &data_dir {
         EscalationRecord::begin(data_dir);
     }
-    let (mut child, pid, _own) = zombies::spawn(&mut program)?;
-    let group = Group { pid, data_dir };
+    // Before the program begins: its end must not be missed.
+    let ended = signal(SignalKind::child())?;
+    let (child, pid, own) = zombies::spawn(&mut program)?;
+    let mut group = Group { pid: Some(pid), data_dir, send: kill_process_group };
     // It holds this end of the pipes, and would keep them from their end.
     drop(program);
-    let (over, ended) = watch::channel(false);
+    let mut child = Program { child, pid, ended };
+    let (over, is_over) = watch::channel(None);
     let pumps = async {
-        tokio::join!(pump(stdout, Stream::Stdout, sink, &ended), pump(stderr, Stream::Stderr, sink, &ended));
+        tokio::join!(
+            pump(stdout, Stream::Stdout, sink, is_over.clone()),
+            pump(stderr, Stream::Stderr, sink, is_over)
+        );
     };
     tokio::pin!(pumps);
-    let escalation = escalation(&mut child, &group, stop, command.grace_period);
-    tokio::pin!(escalation);
     let mut drained = false;
-    let exit = loop {
-        tokio::select! {
-            exit = &mut escalation => break exit?,
-            () = &mut pumps, if !drained => drained = true,
+    let stage = {
+        let escalation = escalation(&mut child, &group, stop, command.grace_period);
+        tokio::pin!(escalation);
+        loop {
+            tokio::select! {
+                stage = &mut escalation => break stage?,
+                () = &mut pumps, if !drained => drained = true,
+            }
         }
     };
-    // Whatever the program left running would hold the pipes, and outlive the job.
+    // Whatever the program left running would hold the pipes, and outlive the job. Its group's number cannot be given to
+    // anybody else as long as the program is not waited for.
     group.kill();
-    over.send_replace(true);
+    let status = child.wait().await?;
+    drop(own);
+    // Those that left the group, and those that nobody can find by what they carry with them.
+    zombies::kill_strays().await;
+    over.send_replace(Some(Instant::now() + LEFTOVER));
     if !drained {
         pumps.await;
     }
-    Ok(exit)
+    Ok(Exit { code: status.code(), stage })
+}
+
+/// A program whose end is seen before it is waited for.
+struct Program {
+    child: Child,
+    pid: Pid,
+    /// A child of this process has ended.
+    ended: Signals,
+}
+
+impl Program {
+    /// Waits until it has ended; its number is its own still.
+    async fn ended(&mut self) -> io::Result<()> {
+        const SEEN: WaitIdOptions =
+            WaitIdOptions::EXITED.union(WaitIdOptions::NOHANG).union(WaitIdOptions::NOWAIT);
+        loop {
+            match waitid(WaitId::Pid(self.pid), SEEN) {
+                Ok(None) | Err(Errno::INTR) => {}
+                Ok(Some(_)) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+            // One signal may stand for several children.
+            let _either = timeout(LOOK, self.ended.recv()).await;
+        }
+    }
+
+    async fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait().await
+    }
 }
 
 /// Waits for the program's end; once the stop is ordered, climbs.
 async fn escalation(
-    child: &mut Child,
+    child: &mut Program,
     group: &Group,
     stop: &StopSignal,
     grace_period: GracePeriod,
-) -> io::Result<Exit> {
+) -> io::Result<TerminationStage> {
     tokio::select! {
-        status = child.wait() => return Ok(Exit { code: status?.code(), stage: TerminationStage::Untouched }),
+        ended = child.ended() => return ended.map(|()| TerminationStage::Untouched),
         () = stop.wait() => group.interrupt(TerminationStage::Interrupted),
     }
     let hurried = async {
@@ -259,33 +304,47 @@ async fn escalation(
         }
     };
     tokio::select! {
-        status = child.wait() => return Ok(Exit { code: status?.code(), stage: TerminationStage::Interrupted }),
+        ended = child.ended() => return ended.map(|()| TerminationStage::Interrupted),
         () = hurried => group.interrupt(TerminationStage::InterruptedTwice),
     }
-    if let Ok(status) = timeout(grace_period.forced, child.wait()).await {
-        return Ok(Exit { code: status?.code(), stage: TerminationStage::InterruptedTwice });
+    if let Ok(ended) = timeout(grace_period.forced, child.ended()).await {
+        return ended.map(|()| TerminationStage::InterruptedTwice);
     }
-    group.kill();
-    Ok(Exit { code: child.wait().await?.code(), stage: TerminationStage::Killed })
+    group.signal(Signal::KILL);
+    child.ended().await.map(|()| TerminationStage::Killed)
 }
 
-/// Carries bytes until the stream's end; once the program has ended, until it is silent. A sink that is slow is waited for.
-async fn pump(mut source: OwnedFd, stream: Stream, sink: &dyn Sink, ended: &watch::Receiver<bool>) {
-    let mut ended = ended.clone();
-    let mut silent = async || {
-        drop(ended.wait_for(|ended| *ended).await);
-        sleep(LEFTOVER).await;
-    };
+/// Carries bytes until the stream's end. Once the program has ended: what was in the pipe then, however slow the sink is, and
+/// for a moment what others write who hold it open; they are not waited for.
+async fn pump(
+    mut source: OwnedFd,
+    stream: Stream,
+    sink: &dyn Sink,
+    mut ended: watch::Receiver<Option<Instant>>,
+) {
+    // Bytes that were in the pipe when the program had ended, and are not read yet.
+    let mut owed: Option<u64> = None;
     // Grows to what the program really writes, so that idle pipes cost little.
     let mut buffer = Vec::with_capacity(4096);
     loop {
+        let deadline = *ended.borrow_and_update();
+        if let Some(deadline) = deadline {
+            let owed = *owed.get_or_insert_with(|| ioctl_fionread(&source).unwrap_or(0));
+            if owed == 0 && Instant::now() >= deadline {
+                tracing::warn!(
+                    "a process that left its group still holds the program's output; it is not waited for"
+                );
+                return;
+            }
+        }
         match read(&source, spare_capacity(&mut buffer)) {
             Ok(0) => return,
             Ok(read) => {
+                owed = owed.map(|owed| owed.saturating_sub(read as u64));
                 let is_full = read == buffer.capacity();
                 let next = if is_full { READ_SIZE } else { 4096 };
                 sink.write(stream, std::mem::replace(&mut buffer, Vec::with_capacity(next))).await;
-                if is_full {
+                if is_full || deadline.is_some() {
                     yield_now().await;
                 } else {
                     sleep(GATHER).await;
@@ -293,16 +352,20 @@ async fn pump(mut source: OwnedFd, stream: Stream, sink: &dyn Sink, ended: &watc
             }
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => {
+                // Nothing is left of what was there.
+                owed = owed.map(|_| 0);
                 let Ok(pipe) = Receiver::from_owned_fd(source) else { return };
+                let over = async {
+                    match deadline {
+                        Some(deadline) => sleep_until(deadline.into()).await,
+                        // It cannot be closed before the program was waited for.
+                        None => drop(ended.changed().await),
+                    }
+                };
                 tokio::select! {
                     biased;
                     ready = pipe.readable() => if ready.is_err() { return },
-                    () = silent() => {
-                        tracing::warn!(
-                            "a process that left its group still holds the program's output; it is not waited for"
-                        );
-                        return;
-                    }
+                    () = over => {}
                 }
                 let Ok(descriptor) = pipe.into_nonblocking_fd() else { return };
                 source = descriptor;
@@ -315,9 +378,11 @@ async fn pump(mut source: OwnedFd, stream: Stream, sink: &dyn Sink, ended: &watc
 /// The program's process group; killed when dropped, so that an abandoned run leaves nothing behind.
 #[derive(Debug)]
 struct Group {
-    pid: Pid,
+    /// Its number, until it was killed: then it may be another's.
+    pid: Option<Pid>,
     /// Where it is noted what was sent.
     data_dir: Option<PathBuf>,
+    send: fn(Pid, Signal) -> rustix::io::Result<()>,
 }
 
 impl Group {
@@ -325,16 +390,18 @@ impl Group {
         if let Some(data_dir) = &self.data_dir {
             EscalationRecord::note(data_dir, stage);
         }
-        self.send(Signal::INT);
+        self.signal(Signal::INT);
     }
 
-    fn kill(&self) {
-        self.send(Signal::KILL);
+    /// Kills it, once: nothing is sent to this number any more.
+    fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.pid = None;
     }
 
-    fn send(&self, signal: Signal) {
+    fn signal(&self, signal: Signal) {
         // The only error that can happen says that nobody is left.
-        let _gone = kill_process_group(self.pid, signal);
+        let _gone = self.pid.map(|pid| (self.send)(pid, signal));
     }
 }
 

@@ -232,3 +232,56 @@ async fn the_last_words_arrive_however_slow_the_disk_is() {
     LocalRunner.run(script, &slow, &StopSignal::default()).await.unwrap();
     assert!(slow.0.stdout().ends_with("xxlast words\n"), "{}", slow.0.stdout().len());
 }
+
+#[tokio::test]
+async fn a_process_that_writes_for_ever_does_not_hold_the_job() {
+    let (kept, started) = (Kept::default(), Instant::now());
+    let writer =
+        "setsid bash -c 'echo $$; while :; do echo still here; sleep 0.1; done' & sleep 0.3; echo done";
+    let exit = LocalRunner.run(script(writer), &kept, &StopSignal::default()).await.unwrap();
+    assert_eq!(exit.code, Some(0));
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    let pid = kept.stdout().lines().next().unwrap().to_owned();
+    let _left = std::process::Command::new("kill").args(["-9", &pid]).status();
+}
+
+#[tokio::test]
+async fn whatever_hides_from_its_job_is_found_by_its_descent() {
+    zombies::adopt_orphans().unwrap();
+    let kept = Kept::default();
+    // A session of its own, nothing in its environment, no open file, another directory, another name, a parent that is gone;
+    // and one that makes new ones as fast as it can.
+    let hidden = "env -i /usr/bin/setsid /bin/bash -c 'cd /; echo $$ >&3; exec 3>&- >/dev/null 2>&1 </dev/null; (trap \"\" INT TERM HUP; exec -a kworker sleep 600)' 3>&1 &";
+    let bomb = "env -i /usr/bin/setsid /bin/bash -c 'f() { (sleep 0.01; f) & }; f; f; f; sleep 600' >/dev/null 2>&1 &";
+    let exit = LocalRunner
+        .run(script(&format!("{hidden} {bomb} sleep 0.5; echo done")), &kept, &StopSignal::default())
+        .await
+        .unwrap();
+    assert_eq!(exit.code, Some(0));
+    let me = std::process::id().to_string();
+    let children = std::process::Command::new("ps")
+        .args(["--no-headers", "--ppid", &me, "-o", "stat,args"])
+        .output()
+        .unwrap();
+    let children = String::from_utf8_lossy(&children.stdout).into_owned();
+    let left: Vec<&str> =
+        children.lines().filter(|line| !line.starts_with('Z') && !line.contains("ps --no-headers")).collect();
+    assert_eq!(left, [""; 0]);
+}
+
+#[test]
+fn a_group_is_killed_once_and_its_number_forgotten() {
+    thread_local!(static SENT: std::cell::RefCell<Vec<Signal>> = const { std::cell::RefCell::new(Vec::new()) });
+    let send = |_, signal| {
+        SENT.with_borrow_mut(|sent| sent.push(signal));
+        Ok(())
+    };
+    let mut group = Group { pid: Pid::from_raw(1234), data_dir: None, send };
+    group.signal(Signal::INT);
+    group.kill();
+    group.kill();
+    group.interrupt(TerminationStage::Interrupted);
+    drop(group);
+    assert_eq!(SENT.take(), [Signal::INT, Signal::KILL]);
+}

@@ -1,27 +1,36 @@
-//! Zombies of an agent that is process 1, as it is in its container: orphans become its children, and nobody else waits for
-//! them.
+//! Processes that lost their parent: they become children of the agent, which waits for them when they have ended, and ends those
+//! that a job left behind.
+//!
+//! The agent is process 1, as it is in its container, or else asks the kernel for them ([`adopt_orphans`]): however a process of a
+//! job hides (a session of its own, a clean environment, a fork in between), it cannot get away from its ancestor.
 //!
 //! A plain "wait for any child" would also take the exit codes of the agent's own children, which tokio waits for. So every
 //! child of the agent is started through [`spawn`], which writes it down in the same moment, and the reaper leaves those.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use rustix::process::{Pid, WaitOptions, getpid, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid};
 use tokio::{
     process::{Child, Command},
     signal::unix::{SignalKind, signal},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::telemetry;
 
 /// Several zombies can hide behind one signal: now and then it is looked without one.
 const ROUND: Duration = Duration::from_secs(5);
+/// How often what was left behind is killed until it is gone, and how long between two looks.
+const KILLS: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// The children that somebody in this process waits for. A process has one set of children, so there is one list.
 static OWN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
@@ -53,9 +62,67 @@ pub(crate) fn spawn(command: &mut Command) -> io::Result<(Child, Pid, Own)> {
     Ok((child, pid, Own(id)))
 }
 
-/// Waits for orphans for ever, if this is process 1. Must be called inside a runtime. Errors: no signal handler.
-pub(crate) async fn reap_if_first() -> io::Result<()> {
+/// Whether orphans become children of this process.
+static ADOPTS: AtomicBool = AtomicBool::new(false);
+
+/// From now on the orphans among this process's descendants become its children. Errors: the kernel has no such thing.
+pub(crate) fn adopt_orphans() -> io::Result<()> {
     if !getpid().is_init() {
+        set_child_subreaper(Some(getpid()))?;
+    }
+    ADOPTS.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Kills the children of this process that nobody waits for, and all below them: what programs that have ended left behind.
+/// While another program runs they may be its own, and are left until that has ended too.
+pub(crate) async fn kill_strays() {
+    if !ADOPTS.load(Ordering::Relaxed) {
+        return;
+    }
+    for _ in 0..KILLS {
+        // What starts children as fast as it is killed is stopped first.
+        for signal in [Signal::STOP, Signal::KILL] {
+            let strays = strays();
+            if strays.is_empty() {
+                return;
+            }
+            for pid in strays {
+                // Whoever is gone needs no signal.
+                let _gone = kill_process(pid, signal);
+            }
+        }
+        reap();
+        sleep(PAUSE).await;
+    }
+    tracing::error!("processes that a program left behind cannot be killed");
+}
+
+/// Descendants of this process that run and that nobody waits for; none while somebody waits for one.
+fn strays() -> Vec<Pid> {
+    // Held meanwhile, so that no program is started.
+    let own = own();
+    if !own.is_empty() {
+        return Vec::new();
+    }
+    let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+    for Stat { pid, parent, is_zombie } in processes() {
+        if !is_zombie || parent != getpid().as_raw_nonzero().get() {
+            children.entry(parent).or_default().push(pid);
+        }
+    }
+    let mut found = vec![getpid().as_raw_nonzero().get()];
+    let mut at = 0;
+    while at < found.len() {
+        found.extend(children.remove(&found[at]).unwrap_or_default());
+        at += 1;
+    }
+    found.into_iter().skip(1).filter_map(Pid::from_raw).collect()
+}
+
+/// Waits for orphans for ever, if they become children of this process. Must be called inside a runtime. Errors: no signal handler.
+pub(crate) async fn reap_orphans() -> io::Result<()> {
+    if !ADOPTS.load(Ordering::Relaxed) {
         return Ok(());
     }
     let mut ended = signal(SignalKind::child())?;
@@ -80,16 +147,30 @@ fn reap() {
 
 /// The children of this process that have ended.
 fn zombies() -> Vec<Pid> {
-    let me = getpid().as_raw_nonzero().to_string();
+    let me = getpid().as_raw_nonzero().get();
+    let ended = processes().into_iter().filter(|stat| stat.is_zombie && stat.parent == me);
+    ended.filter_map(|stat| Pid::from_raw(stat.pid)).collect()
+}
+
+/// A process, as far as it is looked at.
+struct Stat {
+    pid: i32,
+    parent: i32,
+    is_zombie: bool,
+}
+
+fn processes() -> Vec<Stat> {
     let entries = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let is_zombie = |pid: &i32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let stat = |pid: i32| {
+        let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
         // The name stands in brackets and can hold anything; after it come the state and the parent.
-        let mut fields = stat.rsplit(") ").next().unwrap_or_default().split(' ');
-        fields.next() == Some("Z") && fields.next() == Some(&me)
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let mut fields = text.rsplit(") ").next()?.split(' ');
+        let is_zombie = fields.next()? == "Z";
+        Some(Stat { pid, parent: fields.next()?.parse().ok()?, is_zombie })
     };
-    pids.filter(is_zombie).filter_map(Pid::from_raw).collect()
+    pids.filter_map(stat).collect()
 }
 
 #[cfg(test)]
@@ -103,7 +184,8 @@ mod tests {
     #[ignore = "started by the_agent_as_process_1_reaps_orphans_and_nobody_elses_children"]
     async fn as_process_1() {
         assert!(getpid().is_init());
-        let reaper = tokio::spawn(reap_if_first());
+        adopt_orphans().unwrap();
+        let reaper = tokio::spawn(reap_orphans());
         let mut runs = tokio::task::JoinSet::new();
         for code in 0..100 {
             runs.spawn(async move {

@@ -1,19 +1,28 @@
-//! The forms in which a program may print a secret: as it is, line by line, as a JSON string, in base64, in a URL.
+//! The forms in which a program may print a secret: as it is, line by line, as a literal of a language, in base64, in hexadecimal
+//! digits, in a URL.
+//!
+//! Forms that differ in blanks, quotes and backslashes only are one (see [`super::squeeze`]): the quoting of shells needs none of
+//! its own, nor do strings in strings.
+
+use std::fmt::Write as _;
 
 use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE},
 };
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 /// Shorter values are not hidden: they would tear ordinary words apart and give themselves away by it.
 const SHORTEST: usize = 4;
 /// Values that are no secrets wherever they stand, and would tear every log apart.
 const COMMON: [&str; 4] = ["true", "false", "null", "none"];
-/// Shorter stretches of base64 would match by chance.
-const SHORTEST_BASE64: usize = 8;
-/// Where programs break base64 into lines: MIME and `base64`, PEM.
-const WIDTHS: [usize; 2] = [76, 64];
+/// Shorter stretches of base64 or hexadecimal digits would match by chance.
+const SHORTEST_ENCODED: usize = 8;
+/// Of a value with more lines than this, a line by itself is looked for as it is written only.
+const MOST_LINES: usize = 256;
+/// Longest number that is written out.
+const MOST_DIGITS: i64 = 4096;
 /// Fields of a secret that is a JSON document (a cloud's key file) that are secrets of their own.
 const SECRET_FIELDS: [&str; 5] = ["key", "secret", "token", "password", "credential"];
 
@@ -22,31 +31,127 @@ pub(super) fn forms(secret: &str) -> Vec<String> {
     if COMMON.iter().any(|common| secret.trim().eq_ignore_ascii_case(common)) {
         return Vec::new();
     }
-    let mut plain = vec![secret.to_owned(), secret.trim().to_owned()];
-    if secret.contains('\n') {
-        plain.extend(secret.lines().map(|line| line.trim().to_owned()));
-        // `set -x` and many loggers print a multi-line value on one line.
-        plain.push(secret.lines().collect::<Vec<_>>().join(" "));
+    let mut all = forms_of_text(secret.trim_end_matches('\n'));
+    let lines: Vec<&str> = secret.lines().map(str::trim).filter(|line| line.len() >= SHORTEST).collect();
+    if secret.contains('\n') && lines.len() <= MOST_LINES {
+        all.extend(lines.iter().flat_map(|line| forms_of_text(line)));
+    } else if secret.contains('\n') {
+        all.extend(lines.iter().map(|line| (*line).to_owned()));
     }
-    let mut all = Vec::new();
-    for text in plain {
-        let json = json_text(&text);
-        // A document inside a document, such as a policy in a variable.
-        all.push(json_text(&json));
-        all.push(go_json_text(&json));
-        all.push(json);
-        let url: String = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
-        // As `encodeURIComponent` writes it: a space is `%20`, not `+`.
-        let percent = url.replace('+', "%20");
-        all.extend([lower_escapes(&url), lower_escapes(&percent), url, percent]);
-        all.extend(base64_forms(text.as_bytes()));
-        all.push(text);
-    }
-    if let Ok(document) = serde_json::from_str::<Value>(secret) {
+    all.extend(written_out(secret));
+    if let Ok(document @ (Value::Object(_) | Value::Array(_))) = serde_json::from_str::<Value>(secret) {
         secret_fields(&document, &mut |value| all.extend(forms(value)));
     }
     all.retain(|form| form.len() >= SHORTEST);
     all
+}
+
+fn forms_of_text(text: &str) -> Vec<String> {
+    let json = json_text(text);
+    let mut all = vec![
+        go_json_text(&json),
+        escaped(text, Escape::Unicode),
+        escaped(text, Escape::Bytes),
+        escaped(text, Escape::Octal),
+        json,
+    ];
+    all.extend(url_forms(text));
+    all.extend(base64_forms(text.as_bytes()));
+    all.extend(hex_forms(text.as_bytes()));
+    all.push(text.to_owned());
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+/// A number as Terraform prints it: all digits, no exponent, no zeros that say nothing. And as a program does that reads it into a
+/// double.
+fn written_out(secret: &str) -> Vec<String> {
+    let text = secret.trim();
+    let (sign, digits) = text.strip_prefix('-').map_or(("", text), |digits| ("-", digits));
+    let (mantissa, exponent) = digits.split_once(['e', 'E']).unwrap_or((digits, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let is_number =
+        !whole.is_empty() && whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit());
+    let Some(exponent) =
+        exponent.parse::<i64>().ok().filter(|exponent| is_number && exponent.abs() <= MOST_DIGITS)
+    else {
+        return Vec::new();
+    };
+    let all = format!("{whole}{fraction}");
+    let point = i64::try_from(whole.len()).unwrap_or(0) + exponent;
+    let (whole, fraction) = match usize::try_from(point) {
+        Err(_) | Ok(0) => {
+            (String::new(), format!("{}{all}", "0".repeat(usize::try_from(-point).unwrap_or(0))))
+        }
+        Ok(point) if point >= all.len() => (format!("{all}{}", "0".repeat(point - all.len())), String::new()),
+        Ok(point) => (all[..point].to_owned(), all[point..].to_owned()),
+    };
+    let (whole, fraction) = (whole.trim_start_matches('0'), fraction.trim_end_matches('0'));
+    let whole = if whole.is_empty() { "0" } else { whole };
+    let exact =
+        if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") };
+    // Of a number like 0.5 nothing is a secret that could be told from others.
+    if exact.trim_start_matches(['-', '0', '.']).len() < SHORTEST {
+        return Vec::new();
+    }
+    let mut forms = vec![exact];
+    if let Ok(double) = text.parse::<f64>() {
+        let short = format!("{double:e}");
+        forms.extend([format!("{double}"), short.replace('e', "e+"), short]);
+    }
+    forms
+}
+
+#[derive(Clone, Copy)]
+enum Escape {
+    /// Characters beyond ASCII as `\\u00e9`: JSON that is ASCII only.
+    Unicode,
+    /// Their bytes as `\\xc3\\xa9`, as most languages do.
+    Bytes,
+    /// Their bytes as `\\303\\251`, as shells do.
+    Octal,
+}
+
+/// The text as it stands in a literal: controls by their letter, what is not ASCII by its number.
+fn escaped(text: &str, how: Escape) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut units = [0; 2];
+    for char in text.chars() {
+        // Writing to a string cannot fail.
+        let _written = match (char, how) {
+            ('\n', _) => write!(out, "\\n"),
+            ('\r', _) => write!(out, "\\r"),
+            ('\t', _) => write!(out, "\\t"),
+            (' '..='~', _) => write!(out, "{char}"),
+            (_, Escape::Unicode) => {
+                char.encode_utf16(&mut units).iter().try_for_each(|unit| write!(out, "\\u{unit:04x}"))
+            }
+            (_, Escape::Bytes) => bytes_of(char).iter().try_for_each(|byte| write!(out, "\\x{byte:02x}")),
+            (_, Escape::Octal) => bytes_of(char).iter().try_for_each(|byte| write!(out, "\\{byte:03o}")),
+        };
+    }
+    out
+}
+
+fn bytes_of(char: char) -> Vec<u8> {
+    char.to_string().into_bytes()
+}
+
+/// Hexadecimal digits, small and large, and with `\\x` before each pair.
+fn hex_forms(bytes: &[u8]) -> Vec<String> {
+    let lower: String = bytes.iter().fold(String::new(), |mut text, byte| {
+        let _written = write!(text, "{byte:02x}");
+        text
+    });
+    if lower.len() < SHORTEST_ENCODED {
+        return Vec::new();
+    }
+    let pairs = |between: &str| -> String {
+        let pairs = lower.as_bytes().chunks(2).map(|pair| String::from_utf8_lossy(pair).into_owned());
+        pairs.collect::<Vec<_>>().join(between)
+    };
+    vec![pairs("\\x"), pairs(":"), lower.to_ascii_uppercase(), lower]
 }
 
 /// As a JSON string, without its quotes.
@@ -58,6 +163,31 @@ fn json_text(text: &str) -> String {
 /// As Go writes JSON, and with it Terraform's `jsonencode`: safe inside HTML.
 fn go_json_text(json: &str) -> String {
     json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+}
+
+/// What programs leave as it is in a URL, beside letters and digits: the standard's list, that of a path, that of browsers, that of
+/// forms, nothing.
+const URL_SETS: [&AsciiSet; 5] = [UNRESERVED, PATH, BROWSER, FORM, NON_ALPHANUMERIC];
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const PATH: &AsciiSet = &UNRESERVED.remove(b'/');
+const BROWSER: &AsciiSet = &UNRESERVED.remove(b'!').remove(b'*').remove(b'(').remove(b')');
+const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'*');
+
+/// Percent-encoded, with a space as `%20` and as `+`, and with digits of both cases.
+fn url_forms(text: &str) -> Vec<String> {
+    let mut forms = Vec::new();
+    for set in URL_SETS {
+        let url = utf8_percent_encode(text, set).to_string();
+        forms.extend([
+            lower_escapes(&url),
+            lower_escapes(&url).replace("%20", "+"),
+            url.replace("%20", "+"),
+            url,
+        ]);
+    }
+    forms.sort_unstable();
+    forms.dedup();
+    forms
 }
 
 /// `%2F` as `%2f`.
@@ -74,25 +204,27 @@ fn lower_escapes(url: &str) -> String {
 }
 
 /// Base64 of the value alone, and of the value at each of the three places it may have inside a longer text (such as
-/// `user:password`); the characters that mix with neighbours are left out. Long ones line by line too.
+/// `user:password`), followed by something, by nothing or by the end of a line. The characters that mix with what is before or
+/// after are left out.
 fn base64_forms(bytes: &[u8]) -> Vec<String> {
     let mut forms = Vec::new();
     for engine in [&STANDARD, &URL_SAFE] {
         for lead in 0..3_usize {
+            let first = (lead * 8).div_ceil(6);
             let mut padded = vec![0; lead];
             padded.extend_from_slice(bytes);
-            let text = engine.encode(&padded);
-            let first = (lead * 8).div_ceil(6);
             let last = padded.len() * 8 / 6;
+            let text = engine.encode(&padded);
             forms.extend(text.get(first..last).map(str::to_owned));
-        }
-        let text = engine.encode(bytes);
-        for width in WIDTHS.into_iter().filter(|width| text.len() > *width) {
-            let lines = text.as_bytes().chunks(width);
-            forms.extend(lines.map(|line| String::from_utf8_lossy(line).into_owned()));
+            forms.extend(text.get(first..).map(str::to_owned));
+            padded.push(b'\n');
+            forms.extend(engine.encode(&padded).get(first..).map(str::to_owned));
         }
     }
-    forms.retain(|form| form.len() >= SHORTEST_BASE64);
+    let without_padding: Vec<String> =
+        forms.iter().map(|form| form.trim_end_matches('=').to_owned()).collect();
+    forms.extend(without_padding);
+    forms.retain(|form| form.len() >= SHORTEST_ENCODED);
     forms
 }
 
@@ -125,21 +257,32 @@ mod tests {
     }
 
     #[test]
-    fn escapes_of_any_case_and_depth_are_forms() {
+    fn escapes_of_any_case_are_forms() {
         let secret = "a/b<c>&d\"e\\f";
         assert!(has(secret, "a%2fb%3cc%3e%26d%22e%5cf"));
-        assert!(has(secret, r#""a/b\u003cc\u003e\u0026d\"e\\f""#));
-        let nested = serde_json::json!({"x": serde_json::json!({"y": secret}).to_string()}).to_string();
-        assert!(has(secret, &nested), "{nested}");
+        assert!(has(secret, r#"a/b\u003cc\u003e\u0026d\"e\\f"#));
+        assert!(
+            has("pässword", "p\\u00e4ssword")
+                && has("pässword", "p\\xc3\\xa4ssword")
+                && has("pässword", "p\\303\\244ssword")
+        );
     }
 
     #[test]
-    fn base64_that_is_broken_into_lines_is_a_form() {
-        let secret = "0123456789abcdef".repeat(10);
-        let text = STANDARD.encode(&secret);
-        for line in text.as_bytes().chunks(76).chain(text.as_bytes().chunks(64)) {
-            let line = String::from_utf8_lossy(line);
-            assert!(line.len() < SHORTEST_BASE64 || forms(&secret).contains(&line.to_string()), "{line}");
+    fn a_number_is_written_out_as_terraform_does() {
+        for (number, printed) in [
+            ("12345678.0", "12345678"),
+            ("1234567890123456789012", "1234567890123456789012"),
+            ("1e21", "1000000000000000000000"),
+            ("1234.5e-6", "0.0012345"),
+            ("-1234.50", "-1234.5"),
+            ("0.00012345e4", "1.2345"),
+            ("123456e2", "12345600"),
+        ] {
+            assert!(written_out(number).contains(&printed.to_owned()), "{number}: {:?}", written_out(number));
+        }
+        for none in ["", "-", "1.2.3", "12a", "e5", "1e", "1e99999999", "0x10", "0.0", "1"] {
+            assert_eq!(written_out(none), [""; 0], "{none}");
         }
     }
 
@@ -150,5 +293,13 @@ mod tests {
                 .to_string();
         assert!(has(&file, "MIIEvQIBADAN"));
         assert!(!has(&file, "service_account"));
+    }
+
+    #[test]
+    fn a_secret_of_240_kib_has_forms_of_a_few_megabytes() {
+        for secret in ["x".repeat(240 * 1024), "0123456789abcdef\n".repeat(14_000)] {
+            let bytes: usize = forms(&secret).iter().map(String::len).sum();
+            assert!(bytes < 16 * 1024 * 1024, "{bytes}");
+        }
     }
 }

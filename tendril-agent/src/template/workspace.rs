@@ -35,10 +35,20 @@ use crate::{
     },
 };
 
-/// Name of the generated variables file; `zz` makes it win over the template's own `*.auto.tfvars`.
+/// Name of the generated variables file. Terraform is told of it by `-var-file`, which wins over every file of the template.
 const VARIABLES_FILE: &str = "zz_tendril.auto.tfvars.json";
+/// Name of the generated backend file; an override file replaces a backend block of the template.
+pub(crate) const BACKEND_FILE: &str = "zz_tendril_override.tf.json";
 /// State that Terraform could not write to its backend.
 const ERRORED_STATE: &str = "errored.tfstate";
+
+/// Folder of the work directory for what cannot be removed.
+const SET_ASIDE: &str = "set-aside";
+/// How deep the folders of a template may lie.
+const DEEPEST: usize = 64;
+/// How a file begins that stands for one that Git LFS keeps elsewhere, and how long it is at most.
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+const LFS_LONGEST: u64 = 1024;
 
 /// One attempt's directory.
 #[derive(Clone, Debug)]
@@ -78,6 +88,11 @@ impl Workspace {
     /// Where Terraform runs.
     pub(crate) fn module_dir(&self) -> PathBuf {
         self.root.join("run/module")
+    }
+
+    /// The deployment's variables.
+    pub(crate) fn variables_file(&self) -> PathBuf {
+        self.module_dir().join(VARIABLES_FILE)
     }
 
     /// `TF_DATA_DIR`, and the saved plan.
@@ -131,9 +146,9 @@ impl Workspace {
         let fault = |source: io::Error| Failure::internal("the workspace cannot be prepared", &source);
         self.make_dirs().map_err(fault)?;
         let inside = template_dir.canonicalize().map_err(fault)?;
-        copy_tree(&inside, &inside, Some(&self.module_dir())).map_err(CopyError::into_failure)?;
+        copy_tree(&inside, &inside, Some(&self.module_dir()), 0).map_err(CopyError::into_failure)?;
         let variables = serde_json::to_vec_pretty(variables).map_err(|error| fault(error.into()))?;
-        private_file(&self.module_dir().join(VARIABLES_FILE), &variables).map_err(fault)
+        private_file(&self.variables_file(), &variables).map_err(fault)
     }
 
     /// Makes the directories that Terraform works in.
@@ -171,7 +186,7 @@ impl Workspace {
 
     /// Removes what Terraform worked on.
     pub(crate) fn remove_run(&self) -> io::Result<()> {
-        remove_dir(&self.root.join("run"))
+        self.remove_or_set_aside(&self.root.join("run"))
     }
 
     /// Removes everything: the log and the final status are stored. Refused while the only copy of a state is inside.
@@ -186,13 +201,44 @@ impl Workspace {
             _ => sync_dir(&self.root)?,
         }
         failpoint!("workspace.removing");
-        remove_dir(&self.root)
+        self.remove_or_set_aside(&self.root)
     }
+
+    /// Removes a directory. One that cannot be removed is named in the agent's log and moved to where nobody comes across it;
+    /// its removal is tried again at each start.
+    fn remove_or_set_aside(&self, path: &Path) -> io::Result<()> {
+        let Err(error) = remove_dir(path) else { return Ok(()) };
+        let aside = self.root.with_file_name(SET_ASIDE);
+        private_dir(&aside)?;
+        let now = jiff::Timestamp::now().as_nanosecond();
+        let place = aside.join(format!("{}-{now}", self.name()));
+        fs::rename(path, &place)?;
+        tracing::error!(
+            path = %path.display(), place = %place.display(), %error,
+            "a workspace cannot be removed: it is set aside, and its removal is tried again when the agent starts"
+        );
+        Ok(())
+    }
+}
+
+/// Tries to remove what could not be removed earlier. Blocks for as long as it takes.
+pub(crate) fn remove_set_aside(work_dir: &Path) {
+    let aside = work_dir.join(SET_ASIDE);
+    for place in fs::read_dir(&aside).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path()) {
+        match remove_dir(&place) {
+            Ok(()) => tracing::info!(place = %place.display(), "a workspace that was set aside is removed"),
+            Err(error) => {
+                tracing::error!(place = %place.display(), %error, "a workspace that was set aside still cannot be removed");
+            }
+        }
+    }
+    // Not empty, or not there.
+    let _kept = fs::remove_dir(&aside);
 }
 
 /// Refuses a template that could not be copied, before any of its files is read.
 pub(crate) fn inspect(template_dir: &Path) -> Result<(), Failure> {
-    let walk = |dir: PathBuf| copy_tree(&dir, &dir, None);
+    let walk = |dir: PathBuf| copy_tree(&dir, &dir, None, 0);
     template_dir.canonicalize().map_err(CopyError::from).and_then(walk).map_err(CopyError::into_failure)
 }
 
@@ -203,6 +249,12 @@ enum CopyError {
     Escape(PathBuf),
     /// A socket, a pipe or a device.
     Special(PathBuf),
+    /// Folders that lie too deep.
+    Deep(PathBuf),
+    /// What Git LFS leaves in the place of a file.
+    LfsPointer(PathBuf),
+    /// Terraform would let it replace what the agent generates.
+    Overrides(PathBuf),
     Io(io::Error),
 }
 
@@ -223,6 +275,27 @@ impl CopyError {
                     path.display()
                 ),
             ),
+            Self::Deep(path) => Failure::new(
+                ErrorCode::ConfigInvalid,
+                format!(
+                    "the template's folders lie deeper than {DEEPEST} levels below {}…: ask its owner to remove them",
+                    path.iter().take(4).collect::<PathBuf>().display()
+                ),
+            ),
+            Self::LfsPointer(path) => Failure::new(
+                ErrorCode::SourceInvalid,
+                format!(
+                    "the template's file {} is kept in Git LFS, and only its pointer is in the repository: files of Git LFS are not fetched. Keep the file in Git itself, or fetch it from the template",
+                    path.display()
+                ),
+            ),
+            Self::Overrides(path) => Failure::new(
+                ErrorCode::ConfigInvalid,
+                format!(
+                    "the template's file {} would replace the backend that the agent generates in {BACKEND_FILE}: ask its owner to give it a name that sorts before that one",
+                    path.display()
+                ),
+            ),
             Self::Io(source) => Failure::internal("the workspace cannot be prepared", &source),
         }
     }
@@ -237,7 +310,10 @@ impl From<io::Error> for CopyError {
 /// Copies files and folders, or only looks whether they could be copied; links inside the template are followed. Left out: what
 /// an earlier run of Terraform or infracost in the template's own folder left there, and the bookkeeping folders of a mounted
 /// `ConfigMap`.
-fn copy_tree(template: &Path, from: &Path, to: Option<&Path>) -> Result<(), CopyError> {
+fn copy_tree(template: &Path, from: &Path, to: Option<&Path>, depth: usize) -> Result<(), CopyError> {
+    if depth > DEEPEST {
+        return Err(CopyError::Deep(from.strip_prefix(template).unwrap_or(from).to_path_buf()));
+    }
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -266,8 +342,14 @@ fn copy_tree(template: &Path, from: &Path, to: Option<&Path>) -> Result<(), Copy
             if let Some(target) = &target {
                 private_dir(target)?;
             }
-            copy_tree(template, &source, target.as_deref())?;
+            copy_tree(template, &source, target.as_deref(), depth + 1)?;
         } else if kind.is_file() {
+            if depth == 0 && overrides_backend(&text) {
+                return Err(CopyError::Overrides(shown()));
+            }
+            if is_lfs_pointer(&source)? {
+                return Err(CopyError::LfsPointer(shown()));
+            }
             if let Some(target) = &target {
                 fs::copy(&source, target)?;
             }
@@ -276,6 +358,19 @@ fn copy_tree(template: &Path, from: &Path, to: Option<&Path>) -> Result<(), Copy
         }
     }
     Ok(())
+}
+
+/// Whether Terraform would read this file after the agent's own, and let it win.
+fn overrides_backend(name: &str) -> bool {
+    let stem = [".tf", ".tf.json", ".tofu", ".tofu.json"].iter().find_map(|end| name.strip_suffix(end));
+    stem.is_some_and(|stem| stem == "override" || stem.ends_with("_override")) && name > BACKEND_FILE
+}
+
+fn is_lfs_pointer(file: &Path) -> io::Result<bool> {
+    if fs::metadata(file)?.len() > LFS_LONGEST {
+        return Ok(false);
+    }
+    Ok(fs::read(file)?.starts_with(LFS_POINTER))
 }
 
 #[cfg(test)]

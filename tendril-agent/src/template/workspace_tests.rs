@@ -1,9 +1,8 @@
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use serde_json::json;
 use uuid::Uuid;
 
-use std::os::unix::fs::PermissionsExt as _;
 
 use super::*;
 use crate::terraform::state::backend::StateBackend;
@@ -144,4 +143,78 @@ fn folders_that_a_program_made_unwritable_are_removed_and_what_is_kept_is_said()
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o555)).unwrap();
     assert!(matches!(bench.state().clear_run(&bench.workspace), ErroredState::Kept(_)));
     assert!(!locked.exists());
+}
+
+#[test]
+fn a_template_with_a_file_that_would_win_over_the_agents_own_is_refused() {
+    for (name, refused) in [
+        ("override.tf", false),
+        ("a_override.tf.json", false),
+        ("zzz.tf", false),
+        ("zzz_override.tf", true),
+        ("zz_tendril_override.tofu", true),
+        ("~_override.tf.json", true),
+    ] {
+        let bench = bench();
+        fs::write(bench.template().join(name), "{}").unwrap();
+        let laid_out = bench.lay_out();
+        assert_eq!(laid_out.is_err(), refused, "{name}");
+        if let Err(failure) = laid_out {
+            assert_eq!(failure.code, ErrorCode::ConfigInvalid);
+            assert!(
+                failure.message.contains(name) && failure.message.contains("backend"),
+                "{}",
+                failure.message
+            );
+        }
+    }
+}
+
+#[test]
+fn a_pointer_of_git_lfs_is_refused_wherever_it_is() {
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
+    for place in ["big.bin", "modules/m/big.bin"] {
+        let bench = bench();
+        fs::write(bench.template().join(place), pointer).unwrap();
+        for failure in [bench.lay_out().unwrap_err(), inspect(&bench.template()).unwrap_err()] {
+            assert_eq!(failure.code, ErrorCode::SourceInvalid);
+            assert!(
+                failure.message.contains(place) && failure.message.contains("Git LFS"),
+                "{}",
+                failure.message
+            );
+        }
+    }
+}
+
+#[test]
+fn a_template_of_endless_folders_is_refused() {
+    let bench = bench();
+    fs::create_dir_all(bench.template().join("d/".repeat(300))).unwrap();
+    let failure = bench.lay_out().unwrap_err();
+    assert!(failure.message.contains("deeper than 64 levels"), "{}", failure.message);
+}
+
+#[test]
+fn what_cannot_be_removed_is_set_aside_and_tried_again_later() {
+    let bench = bench();
+    bench.lay_out().unwrap();
+    let held = bench.workspace.module_dir().join("held");
+    fs::create_dir(&held).unwrap();
+    let mount =
+        |args: &[&str], at: &Path| std::process::Command::new(args[0]).args(&args[1..]).arg(at).status();
+    if !mount(&["mount", "-t", "tmpfs", "none"], &held).is_ok_and(|status| status.success()) {
+        eprintln!("mounts are not allowed here: not tried");
+        return;
+    }
+    let work = bench.dir.path().join("work");
+    bench.workspace.remove().unwrap();
+    let left: Vec<_> = fs::read_dir(&work).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, [SET_ASIDE]);
+    let aside = fs::read_dir(work.join(SET_ASIDE)).unwrap().next().unwrap().unwrap().path();
+    remove_set_aside(&work);
+    assert!(aside.exists());
+    assert!(mount(&["umount"], &aside.join("run/module/held")).unwrap().success());
+    remove_set_aside(&work);
+    assert!(!work.join(SET_ASIDE).exists());
 }

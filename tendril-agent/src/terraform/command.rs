@@ -216,6 +216,9 @@ fn arguments(step: Step, action: Action, workspace: &Workspace, grace_period: Du
                 push("-destroy");
             }
             args.push(lock_timeout(grace_period));
+            let mut variables = OsString::from("-var-file=");
+            variables.push(workspace.variables_file());
+            args.push(variables);
             let mut out = OsString::from("-out=");
             out.push(plan);
             args.push(out);
@@ -277,7 +280,7 @@ mod tests {
         assert_eq!(line(Step::Init, Action::Apply), "init -no-color -input=false");
         assert_eq!(
             line(Step::Plan, Action::Destroy),
-            "plan -no-color -json -input=false -detailed-exitcode -destroy -lock-timeout=120s -out=/w/run/data/tfplan"
+            "plan -no-color -json -input=false -detailed-exitcode -destroy -lock-timeout=120s -var-file=/w/run/module/zz_tendril.auto.tfvars.json -out=/w/run/data/tfplan"
         );
         assert_eq!(
             line(Step::Apply, Action::Destroy),

@@ -63,7 +63,11 @@ async fn a_state_that_terraform_can_only_print_is_kept_and_stored_later() {
         }
         server.kept(|kept| kept.refuses_writes = false);
         bench.run_as(Uuid::from_u128(7), spec).await;
-        assert_eq!(bench.end()["plan_summary"], json!({"add": 0, "change": 0, "remove": 0}), "it is known");
+        assert_eq!(
+            bench.end()["plan_summary"],
+            json!({"add": 0, "change": 0, "remove": 0, "import": 0}),
+            "it is known"
+        );
         assert!(!place.exists());
     }
 }
@@ -96,7 +100,11 @@ async fn state_that_the_backend_refuses_is_kept_named_and_stored_later() {
             .contains("terraform_data")
     );
     bench.run_as(Uuid::from_u128(8), gate(0)).await;
-    assert_eq!(bench.end()["plan_summary"], json!({"add": 0, "change": 0, "remove": 0}), "it is known");
+    assert_eq!(
+        bench.end()["plan_summary"],
+        json!({"add": 0, "change": 0, "remove": 0, "import": 0}),
+        "it is known"
+    );
 }
 
 #[tokio::test]
@@ -136,7 +144,11 @@ async fn state_that_can_be_kept_nowhere_else_stays_in_its_workspace_until_it_is_
     server.kept(|kept| kept.refuses_writes = false);
     bench.run_as(Uuid::from_u128(7), gate(1)).await;
     assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.plane.recorded(testing::Recorded::log));
-    assert_eq!(bench.end()["plan_summary"], json!({"add": 0, "change": 0, "remove": 0}), "it is known");
+    assert_eq!(
+        bench.end()["plan_summary"],
+        json!({"add": 0, "change": 0, "remove": 0, "import": 0}),
+        "it is known"
+    );
     assert!(!errored.exists() && state.pending().unwrap().is_empty());
     finalize().await;
     assert_eq!(orphaned_attempts(&bench.config).len(), 0);

@@ -7,6 +7,8 @@ use serde::Deserialize;
 use crate::{
     job::result::{Changes, Findings},
     logs::writer::Interpreter,
+    process::stream::Stream,
+    terraform::long_message::LongMessage,
 };
 
 /// What one line of output means.
@@ -25,6 +27,8 @@ pub(crate) enum News {
     Changes(Changes),
     /// Terraform's own explanation of an error.
     Error(String),
+    /// A resource was changed.
+    Applied,
 }
 
 /// The fields of a JSON line that are read. `state` of an emergency dump, values of outputs and snippets are not among
@@ -33,6 +37,8 @@ pub(crate) enum News {
 struct Line<'a> {
     #[serde(rename = "@message", borrow)]
     message: Cow<'a, str>,
+    #[serde(default, borrow, rename = "type")]
+    kind: Cow<'a, str>,
     #[serde(default)]
     changes: Option<Summary>,
     #[serde(default)]
@@ -44,6 +50,8 @@ struct Summary {
     add: u64,
     change: u64,
     remove: u64,
+    #[serde(default)]
+    import: u64,
 }
 
 /// Terraform's explanation of an error or a warning.
@@ -90,10 +98,11 @@ pub(crate) fn read(line: &str) -> Message<'_> {
             Message { text: Cow::Owned(format!("{label}: {text}")), news }
         }
         Some(line) => {
-            let changes = line.changes.map(|summary| {
-                News::Changes(Changes { add: summary.add, change: summary.change, remove: summary.remove })
+            let changes = line.changes.map(|Summary { add, change, remove, import }| {
+                News::Changes(Changes { add, change, remove, import })
             });
-            Message { text: line.message, news: changes }
+            let applied = (line.kind == "apply_complete").then_some(News::Applied);
+            Message { text: line.message, news: changes.or(applied) }
         }
     }
 }
@@ -125,8 +134,22 @@ impl Diagnostic {
 #[derive(Debug, Default)]
 pub(crate) struct OutputReader {
     plain_errors: PlainErrors,
+    errors: Vec<String>,
     findings: Findings,
+    /// The line of each stream that is too long to be read as a whole.
+    long: [Option<LongLine>; 2],
 }
+
+/// A line that comes in fragments.
+#[derive(Debug)]
+enum LongLine {
+    Text,
+    /// Of a message only what it says to people is read.
+    Message(LongMessage),
+}
+
+/// How many errors of a program are quoted; the others are counted.
+const QUOTED: usize = 5;
 
 impl Interpreter for OutputReader {
     fn may_pass(&self, text: &str) -> bool {
@@ -137,32 +160,76 @@ impl Interpreter for OutputReader {
         let message = read(line);
         match message.news {
             Some(News::Changes(changes)) => self.findings.changes = Some(changes),
-            Some(News::Error(_)) if self.findings.error.is_some() => self.findings.further_errors += 1,
-            Some(News::Error(error)) => self.findings.error = Some(error),
+            Some(News::Error(_)) if self.errors.len() == MOST_ERRORS => self.findings.further_errors += 1,
+            Some(News::Error(error)) => self.errors.push(error),
+            Some(News::Applied) => self.findings.applied += 1,
             None => self.plain_errors.read(&message.text),
         }
         message.text
     }
 
+    fn read_fragment<'a>(
+        &mut self,
+        stream: Stream,
+        fragment: &'a str,
+        goes_on: bool,
+    ) -> Option<Cow<'a, str>> {
+        let place = &mut self.long[usize::from(stream == Stream::Stderr)];
+        let line = place.take().unwrap_or_else(|| {
+            if fragment.starts_with("{\"") {
+                LongLine::Message(LongMessage::default())
+            } else {
+                LongLine::Text
+            }
+        });
+        match line {
+            LongLine::Text => {
+                *place = goes_on.then_some(LongLine::Text);
+                Some(Cow::Borrowed(fragment))
+            }
+            LongLine::Message(mut message) => {
+                let said = message.push(fragment).map(Cow::Owned);
+                if goes_on {
+                    *place = Some(LongLine::Message(message));
+                    return said;
+                }
+                match (said, message.end()) {
+                    (Some(said), Some(note)) => Some(Cow::Owned(format!("{said}\n{note}"))),
+                    (said, note) => said.or(note.map(Cow::Borrowed)),
+                }
+            }
+        }
+    }
+
     fn take_findings(&mut self) -> Findings {
-        let plain = std::mem::take(&mut self.plain_errors).first();
+        let plain = std::mem::take(&mut self.plain_errors).into_errors();
+        let mut errors = std::mem::take(&mut self.errors);
+        if errors.is_empty() {
+            errors = plain;
+        }
         let mut findings = std::mem::take(&mut self.findings);
-        findings.error = findings.error.take().or(plain);
+        findings.further_errors += errors.len().saturating_sub(QUOTED);
+        errors.truncate(QUOTED);
+        findings.error = (!errors.is_empty()).then(|| errors.join("\n\nError: "));
         findings
     }
 }
 
-/// Collects the first error that is written as plain text (`init` and usage errors are), block by block.
+/// Collects the errors that are written as plain text (`init` and usage errors are), block by block.
 #[derive(Debug, Default)]
 pub(crate) struct PlainErrors {
-    /// The first block so far.
-    block: Option<String>,
-    /// Whether the first block goes on.
+    /// The blocks so far.
+    blocks: Vec<String>,
+    /// Whether the last block goes on.
     open: bool,
 }
 
-/// Most that is kept of a plain error.
+/// Most that is kept of one plain error.
 const BLOCK_LIMIT: usize = 8 * 1024;
+/// Most errors that are kept.
+const MOST_ERRORS: usize = 32;
+/// What only announces the errors that follow.
+const PREAMBLE: &str = "encountered problems during initiali";
 
 impl PlainErrors {
     /// Whether this plain text can be passed over: nothing in it begins an error, or belongs to one.
@@ -175,12 +242,14 @@ impl PlainErrors {
         // A box is drawn around the text where colours are on; `╷` and `╵` open and close it.
         let line = line.trim_start_matches(['│', '╷']).trim();
         if let Some(summary) = line.strip_prefix("Error: ") {
-            self.open = self.block.is_none();
-            self.block.get_or_insert_with(|| summary.to_owned());
+            self.open = self.blocks.len() < MOST_ERRORS;
+            if self.open {
+                self.blocks.push(summary.to_owned());
+            }
         } else if line.starts_with('╵') || line.starts_with("Warning: ") {
             self.open = false;
         } else if self.open
-            && let Some(block) = &mut self.block
+            && let Some(block) = self.blocks.last_mut()
             && block.len() + line.len() < BLOCK_LIMIT
         {
             block.push('\n');
@@ -188,9 +257,12 @@ impl PlainErrors {
         }
     }
 
-    /// The first error, without surrounding blank lines.
-    pub(crate) fn first(&self) -> Option<String> {
-        self.block.as_deref().map(|block| block.trim().replace("\n\n\n", "\n\n"))
+    /// The errors, without surrounding blank lines, and without what only announces them.
+    pub(crate) fn into_errors(self) -> Vec<String> {
+        let announces = |block: &String| block.contains(PREAMBLE);
+        let only_announced = self.blocks.iter().all(announces);
+        let kept = self.blocks.into_iter().filter(|block| only_announced || !announces(block));
+        kept.map(|block| block.trim().replace("\n\n\n", "\n\n")).collect()
     }
 }
 
@@ -200,7 +272,7 @@ mod tests {
 
     use super::*;
 
-    const CHANGES: &str = r#"{"@level":"info","@message":"Plan: 1 to add, 2 to change, 3 to destroy.","@module":"terraform.ui","@timestamp":"2026-11-23T16:19:46.488132Z","changes":{"add":1,"change":2,"import":0,"remove":3,"operation":"plan"},"type":"change_summary"}"#;
+    const CHANGES: &str = r#"{"@level":"info","@message":"Plan: 1 to add, 2 to change, 3 to destroy.","@module":"terraform.ui","@timestamp":"2026-11-23T16:19:46.488132Z","changes":{"add":1,"change":2,"import":4,"remove":3,"operation":"plan"},"type":"change_summary"}"#;
     const ERROR: &str = r#"{"@level":"error","@message":"Error: local-exec provisioner error","@module":"terraform.ui","@timestamp":"2026-11-23T16:19:46.919530Z","diagnostic":{"severity":"error","summary":"local-exec provisioner error","detail":"Error running command 'exit 3': exit status 3. Output: no\n","address":"terraform_data.b","range":{"filename":"bad.tf","start":{"line":2,"column":30,"byte":61},"end":{"line":2,"column":31,"byte":62}},"snippet":{"context":null,"code":"secret","start_line":2,"highlight_start_offset":29,"highlight_end_offset":30,"values":[]}},"type":"diagnostic"}"#;
     const DUMP: &str = r#"{"@level":"error","@message":"Emergency state dump","@module":"terraform.ui","type":"log","state":{"resources":["topsecret"]}}"#;
 
@@ -208,7 +280,7 @@ mod tests {
     fn a_change_summary_is_a_sentence_and_numbers() {
         let message = read(CHANGES);
         assert_eq!(message.text, "Plan: 1 to add, 2 to change, 3 to destroy.");
-        assert_eq!(message.news, Some(News::Changes(Changes { add: 1, change: 2, remove: 3 })));
+        assert_eq!(message.news, Some(News::Changes(Changes { add: 1, change: 2, remove: 3, import: 4 })));
     }
 
     #[test]
@@ -247,7 +319,7 @@ mod tests {
         ] {
             errors.read(line);
         }
-        assert_eq!(errors.first().unwrap(), "No such provider\n\nIt is not\nthere.");
+        assert_eq!(errors.into_errors(), ["No such provider\n\nIt is not\nthere.", "Second\nx"]);
     }
 
     #[test]
@@ -256,7 +328,18 @@ mod tests {
         for line in ["╷", "│ Error: Bad flag", "│ ", "│ flag provided", "╵", "For more help"] {
             errors.read(line);
         }
-        assert_eq!(errors.first().unwrap(), "Bad flag\n\nflag provided");
+        assert_eq!(errors.into_errors(), ["Bad flag\n\nflag provided"]);
+    }
+
+    #[test]
+    fn what_only_announces_errors_is_none() {
+        let mut errors = PlainErrors::default();
+        let text = "Error: Terraform encountered problems during initialisation, including problems\nwith the configuration, described below.\n\nThe Terraform configuration must be valid.\n\n\nError: Unclosed configuration block\n\n  on main.tf line 4:\n   4: foo {\n";
+        text.lines().for_each(|line| errors.read(line));
+        assert_eq!(errors.into_errors(), ["Unclosed configuration block\n\non main.tf line 4:\n4: foo {"]);
+        let mut alone = PlainErrors::default();
+        alone.read("Error: Terraform encountered problems during initialisation");
+        assert_eq!(alone.into_errors().len(), 1);
     }
 
     proptest! {

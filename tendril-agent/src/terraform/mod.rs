@@ -3,6 +3,7 @@
 pub(crate) mod command;
 pub(crate) mod environment;
 pub(crate) mod executor;
+pub(crate) mod long_message;
 pub(crate) mod messages;
 pub(crate) mod plan_digest;
 pub(crate) mod provider_cache;

@@ -154,7 +154,7 @@ async fn terraform_survives_the_kill_of_its_agent_and_stores_its_state() {
     let again = cluster.queue(json!({"template": "count", "stack": "s", "variables": variables})).await;
     let row = again.ended().await;
     assert_eq!(row.status, "SUCCESS", "{row:?}");
-    assert_eq!(row.plan_summary, Some(json!({"add": 0, "change": 0, "remove": 0})));
+    assert_eq!(row.plan_summary, Some(json!({"add": 0, "change": 0, "remove": 0, "import": 0})));
 }
 
 /// The one test here that lets real time pass: the whole promise, with nothing compressed.

@@ -21,7 +21,7 @@ use super::{Line, quiet};
 use crate::{
     os::{
         file_lock::{self, FileLock},
-        files::{private_dir, private_file},
+        files::{private_dir, private_file, remove_dir},
     },
     template::workspace::Workspace,
 };
@@ -77,10 +77,7 @@ impl CostDir {
 
     /// Removes everything of this attempt.
     pub(crate) fn clear(&self) -> io::Result<()> {
-        match fs::remove_dir_all(&self.own) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        remove_dir(&self.own)
     }
 
     /// Adds what the program is told through its environment.

@@ -14,7 +14,10 @@ use std::{
 
 use crate::{
     job::source::{GitSource, digest, readable},
-    os::{file_lock, files::usage},
+    os::{
+        file_lock,
+        files::{remove_dir, usage},
+    },
     process::orphans,
 };
 
@@ -42,7 +45,7 @@ pub(crate) fn sweep(work_dir: &Path, wanted: u64) {
         }
         let mirror = lock.with_extension("");
         let size = usage(&mirror);
-        match file_lock::take(&lock).and_then(|lock| lock.map(|_lock| remove(&mirror)).transpose()) {
+        match file_lock::take(&lock).and_then(|lock| lock.map(|_lock| remove_dir(&mirror)).transpose()) {
             Ok(removed) => freed += removed.map_or(0, |()| size),
             Err(error) => {
                 tracing::error!(mirror = %mirror.display(), %error, "a mirror of a Git repository cannot be removed");
@@ -90,14 +93,7 @@ impl Mirror {
 
     /// Throws it away. Blocks.
     pub(super) fn remove(&self) -> io::Result<()> {
-        remove(&self.dir)
-    }
-}
-
-fn remove(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+        remove_dir(&self.dir)
     }
 }
 

@@ -12,10 +12,11 @@ use std::{
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::os::files::{private_dir, private_file};
+use crate::{
+    os::files::{private_dir, private_file},
+    template::workspace::BACKEND_FILE,
+};
 
-/// Name of the generated backend file; an override file replaces a backend block of the template.
-const BACKEND_FILE: &str = "zz_tendril_override.tf.json";
 /// What is put in the place of the state key in `address` and its kin.
 const KEY: &str = "{key}";
 

@@ -1,0 +1,191 @@
+//! Secrets that real programs print, and secrets over the borders of lines.
+
+use std::process::Command;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn redactor(secrets: &[&str]) -> Redactor {
+    let redactor = Redactor::default();
+    redactor.hide(secrets.iter().map(|secret| (*secret).to_owned()));
+    redactor
+}
+
+fn shown(redactor: &Redactor, lines: &[&str]) -> Vec<String> {
+    let (mut stream, mut out) = (RedactLines::default(), Vec::new());
+    for line in lines {
+        stream.push(redactor, line, |line| out.push(line.to_owned()));
+    }
+    stream.end(&mut |line| out.push(line.to_owned()));
+    out
+}
+
+/// What a shell script prints, with the secret in `$PW`.
+fn printed(script: &str, secret: &str) -> String {
+    let output =
+        Command::new("bash").args(["-c", script]).env("PW", secret).env("LC_ALL", "C").output().unwrap();
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Printers, and whether they print in lines of a fixed width.
+const PRINTERS: &[&str] = &[
+    "printf '%s\\n' \"$PW\"",
+    "set -x; : login --password \"$PW\"",
+    "printf '%q\\n' \"$PW\"",
+    "declare -p PW",
+    "echo \"${PW@Q}\"",
+    "printf %s \"$PW\" | base64",
+    "echo \"$PW\" | base64 -w 20",
+    "printf 'u:%s' \"$PW\" | base64 -w0",
+    "printf 'us:%s' \"$PW\" | base64 -w0",
+    "printf %s \"$PW\" | od -An -v -tx1",
+    "printf %s \"$PW\" | od -An -v -tx1 | tr -d ' \\n' | tr a-f A-F",
+    "printf %s \"$PW\" | fold -w 8",
+    "printf %s \"$PW\" | fold -w 5",
+    "printf %s \"$PW\" | fold -w 1",
+    "printf %s \"$PW\" | sed 's/./& /g'",
+    "python3 -c 'import os; print(repr(os.environ[\"PW\"]))'",
+    "python3 -c 'import os,json; print(json.dumps(os.environ[\"PW\"]))'",
+    "python3 -c 'import os,json; print(json.dumps(json.dumps({\"a\": os.environ[\"PW\"]})))'",
+    "python3 -c 'import os,shlex; print(shlex.quote(os.environ[\"PW\"]))'",
+    "python3 -c 'import os,urllib.parse; print(urllib.parse.quote(os.environ[\"PW\"], safe=\"\"))'",
+    "python3 -c 'import os,urllib.parse; print(urllib.parse.quote_plus(os.environ[\"PW\"]))'",
+    "python3 -c 'import os,binascii; print(binascii.hexlify(os.environ[\"PW\"].encode()).decode())'",
+    "python3 -c 'import os,base64; print(base64.urlsafe_b64encode(os.environ[\"PW\"].encode()).decode())'",
+];
+
+/// How much of what was printed is left, beside masks and what stands around it.
+fn left(script: &str, secret: &str, prefix: &str) -> (String, usize) {
+    let text = printed(script, secret);
+    let redactor = redactor(&[secret]);
+    let lines: Vec<String> = text.lines().map(|line| format!("{prefix}{line}")).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let out: Vec<String> = shown(&redactor, &lines)
+        .iter()
+        .map(|line| line.strip_prefix(prefix).unwrap_or(line).to_owned())
+        .collect();
+    let bare = printed(script, "");
+    let count = |text: &str| super::super::squeeze::squeeze(text.as_bytes()).len();
+    let frame = count(&bare);
+    let visible = count(&out.join("\n").replace(MASK, ""));
+    (out.join("\n"), visible.saturating_sub(frame))
+}
+
+#[test]
+fn each_printer_of_a_shell_is_seen_through() {
+    for secret in [
+        "it's-secret-42",
+        "do$$ar\\\\back\"quote-77",
+        "two\nlines of \"it\"",
+        "p4ss w0rd & more",
+        "tab\tand `tick`s!",
+    ] {
+        for script in PRINTERS {
+            for prefix in
+                ["", "terraform_data.a (local-exec): ", "module.b[\"x\"].null_resource.c: (local-exec): "]
+            {
+                let (out, left) = left(script, secret, prefix);
+                assert!(left <= 6 && out.contains(MASK), "{script} with {secret:?}: {out}");
+            }
+        }
+    }
+}
+
+#[test]
+fn lines_of_two_provisioners_may_mix() {
+    let redactor = redactor(&["correct-horse-battery"]);
+    let lines = [
+        "a (local-exec): correct-",
+        "b (local-exec): correct-",
+        "a (local-exec): horse-",
+        "c",
+        "b (local-exec): horse-",
+        "a (local-exec): battery",
+        "b (local-exec): battery!",
+    ];
+    let out = shown(&redactor, &lines);
+    assert_eq!(
+        out,
+        [
+            "a (local-exec): [hidden]",
+            "b (local-exec): [hidden]",
+            "a (local-exec): [hidden]",
+            "c",
+            "b (local-exec): [hidden]",
+            "a (local-exec): [hidden]",
+            "b (local-exec): [hidden]!"
+        ]
+    );
+}
+
+#[test]
+fn what_only_begins_like_a_secret_is_shown_whole_and_in_order() {
+    let redactor = redactor(&["password123", "0123456789".repeat(40).as_str()]);
+    let lines = ["enter pass", "word now", "pass", "", "other", "password12", "012345678", "9"];
+    assert_eq!(shown(&redactor, &lines), lines);
+}
+
+#[test]
+fn a_line_waits_for_the_next_one_for_a_moment_only() {
+    let redactor = redactor(&["password123"]);
+    let (mut stream, mut out) = (RedactLines::default(), Vec::new());
+    stream.push(&redactor, "my pass", |line| out.push(line.to_owned()));
+    assert_eq!(out, [""; 0]);
+    assert!(stream.due().is_some_and(|due| due <= Instant::now() + PATIENCE));
+    stream.give_all(&mut |line| out.push(line.to_owned()));
+    // What is given out is known still.
+    stream.push(&redactor, "word123 it is", |line| out.push(line.to_owned()));
+    assert_eq!(
+        (out.as_slice(), stream.due()),
+        (["my pass".to_owned(), "[hidden] it is".to_owned()].as_slice(), None)
+    );
+}
+
+#[test]
+fn a_secret_of_many_kilobytes_is_hidden_in_lines_of_any_width() {
+    let secret: String = (0..60_000_u32)
+        .map(|n| char::from(b'A' + u8::try_from(n.wrapping_mul(2_654_435_761) >> 25).unwrap() % 26))
+        .collect();
+    let redactor = redactor(&[&secret]);
+    for width in [8, 100, 10_000] {
+        let lines: Vec<&str> =
+            secret.as_bytes().chunks(width).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        let begun = Instant::now();
+        let out = shown(&redactor, &lines);
+        let open: Vec<&String> = out.iter().filter(|line| *line != MASK && !line.is_empty()).collect();
+        assert!(open.len() <= 1, "{width}: {open:?}");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{width}: {:?}", begun.elapsed());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn no_printer_shows_a_random_secret(secret in "[!-~]{2}[ -~éß\n\t]{8,60}[!-~]{2}", printer in 0..PRINTERS.len()) {
+        // They cut characters in halves, and nobody can tell what they were.
+        let cuts = ["fold", "sed"].iter().any(|tool| PRINTERS[printer].contains(tool));
+        prop_assume!(secret.is_ascii() || !cuts);
+        // What is mostly quotes and blanks has no spelling of its own to be known by.
+        prop_assume!(super::super::squeeze::squeeze(secret.as_bytes()).len() >= 10);
+        let (out, left) = left(PRINTERS[printer], &secret, "x (local-exec): ");
+        prop_assert!(left <= 8, "{}: {secret:?}: {out}", PRINTERS[printer]);
+    }
+
+    #[test]
+    fn no_line_is_lost_or_moved(secret in "[ab]{4,12}", lines in proptest::collection::vec("[abc \n]{0,6}", 0..12)) {
+        let redactor = redactor(&[&secret]);
+        let lines: Vec<String> = lines.iter().map(|line| line.replace('\n', "")).collect();
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let out = shown(&redactor, &lines);
+        prop_assert_eq!(out.len(), lines.len());
+        for (line, out) in lines.iter().zip(&out) {
+            let mut rest = *line;
+            for part in out.split(MASK) {
+                let at = rest.find(part);
+                prop_assert!(at.is_some(), "{line:?} became {out:?}");
+                rest = &rest[at.unwrap_or(0) + part.len()..];
+            }
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! A message of Terraform that is too long to be read as a whole: what it says to people is read as it comes, and what else is
+//! in it (values, the state) never leaves this place.
+
+use std::borrow::Cow;
+
+/// What stands before what is said, after its level.
+const SAYS: &str = "\",\"@message\":\"";
+/// How each message begins.
+const START: &str = "{\"@level\":\"";
+/// What is said in the place of a message that does not begin so.
+const LEFT_OUT: &str = "… (a message of Terraform of more than 1 MiB was left out)";
+/// What is said after what a message says, where it holds more that people would want to read.
+const CUT: &str = "… (what else this message of more than 1 MiB holds was left out)";
+
+/// One message, in pieces.
+#[derive(Debug, Default)]
+pub(crate) struct LongMessage {
+    place: Place,
+    /// The beginning of an escape whose end is in the next piece.
+    torn: String,
+    /// Whether it explains an error.
+    explains: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    #[default]
+    Start,
+    Saying,
+    /// It says no more.
+    Over,
+    /// It is not understood.
+    Unknown,
+}
+
+impl LongMessage {
+    /// Takes the next piece; answers what it says.
+    pub(crate) fn push(&mut self, piece: &str) -> Option<String> {
+        let mut text = Cow::Borrowed(piece);
+        if self.place == Place::Start {
+            // The level is a short word.
+            let head = piece
+                .strip_prefix(START)
+                .and_then(|rest| rest.find(SAYS).filter(|at| *at < 16).map(|at| &rest[at + SAYS.len()..]));
+            let Some(rest) = head else {
+                self.place = Place::Unknown;
+                return None;
+            };
+            self.explains = rest.starts_with("Error: ");
+            (self.place, text) = (Place::Saying, Cow::Borrowed(rest));
+        }
+        if self.place != Place::Saying {
+            return None;
+        }
+        if !self.torn.is_empty() {
+            text = Cow::Owned(std::mem::take(&mut self.torn) + &text);
+        }
+        let (end, torn) = said(&text);
+        if text.as_bytes().get(end) == Some(&b'"') && !torn {
+            self.place = Place::Over;
+        } else {
+            text[end..].clone_into(&mut self.torn);
+        }
+        serde_json::from_str(&format!("\"{}\"", &text[..end])).ok()
+    }
+
+    /// The message has ended; what else is to be said of it.
+    pub(crate) fn end(self) -> Option<&'static str> {
+        match self.place {
+            Place::Unknown | Place::Start => Some(LEFT_OUT),
+            Place::Over if !self.explains => None,
+            Place::Over | Place::Saying => Some(CUT),
+        }
+    }
+}
+
+/// Where what is said ends in a text: at its quote, at the end, or at an escape that the end tears.
+fn said(text: &str) -> (usize, bool) {
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' => return (at, false),
+            b'\\' => {
+                let long = bytes.get(at + 1) == Some(&b'u');
+                // A character beyond the first plane is two escapes.
+                let pair = long
+                    && bytes.get(at + 2..at + 4).is_some_and(|digits| {
+                        matches!(digits, [b'd' | b'D', b'8' | b'9' | b'a' | b'b' | b'A' | b'B'])
+                    });
+                let length = if pair {
+                    12
+                } else if long {
+                    6
+                } else {
+                    2
+                };
+                if at + length > bytes.len() {
+                    return (at, true);
+                }
+                at += length;
+            }
+            _ => at += 1,
+        }
+    }
+    (at, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(line: &str, cuts: &[usize]) -> (String, Option<&'static str>) {
+        let (mut message, mut text, mut from) = (LongMessage::default(), String::new(), 0);
+        for cut in cuts.iter().copied().chain([line.len()]) {
+            let cut =
+                (cut.min(line.len())..=line.len()).find(|at| line.is_char_boundary(*at)).unwrap().max(from);
+            text.extend(message.push(&line[from..cut]));
+            from = cut;
+        }
+        (text, message.end())
+    }
+
+    #[test]
+    fn what_is_beside_the_message_stays_hidden() {
+        let dump = r#"{"@level":"error","@message":"Emergency state dump","state":{"a":"topsecret"}}"#;
+        assert_eq!(read(dump, &[50, 60]), ("Emergency state dump".to_owned(), None));
+        for other in [r#"{"@timestamp":"x","@message":"topsecret"}"#, r#"{"state":"topsecret"}"#] {
+            assert_eq!(read(other, &[20]), (String::new(), Some(LEFT_OUT)));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_message_in_pieces_is_read_whole(text in "[a\"\\\\\n\u{7}é😀]{0,40}", cuts in proptest::collection::vec(60..200_usize, 0..4)) {
+            let line = format!(r#"{{"@level":"info","@message":{},"type":"log","x":"\\ud83d"}}"#, json!(text)).replace('é', "\\u00e9").replace('😀', "\\ud83d\\ude00");
+            let mut cuts = cuts;
+            cuts.sort_unstable();
+            prop_assert_eq!(read(&line, &cuts).0, text);
+        }
+    }
+}
