@@ -10,6 +10,12 @@ skip() { printf 'lint: skipped, %s is not here: %s\n' "$1" "$2"; }
 cargo fmt --all --check
 cargo clippy --workspace --all-targets --quiet -- -D warnings
 cargo clippy --package tendril-agent --features failpoints --examples --quiet -- -D warnings
+# The websocket alone: no HTTP client comes with it.
+cargo clippy --package tendril-realtime --no-default-features --quiet -- -D warnings
+if cargo tree --package tendril-realtime --no-default-features --edges normal --prefix none | grep -E '^(reqwest|postgrest) '; then
+  echo "tendril-realtime without its feature \"rest\" pulls in an HTTP client" >&2
+  exit 1
+fi
 RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --quiet
 
 scripts=(scripts/*.sh .ci/run templates/*/*.sh tendril-agent/image/*.sh)

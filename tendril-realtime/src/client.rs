@@ -6,16 +6,21 @@ use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
-    channel::{builder::ChannelBuilder, http::BroadcastApi},
+    channel::builder::ChannelBuilder,
     driver::{Handle, Setup, Stats, Status},
     endpoint::{Endpoint, ProtocolVersion},
     error::Error,
     network::{NetworkSettings, ProxyChoice},
-    rest::{Rest, RetryPolicy},
     secret::ApiKey,
     session::Settings,
     socket::{Dialer, TcpTuning},
     token::{TokenSource, Tokens},
+};
+
+#[cfg(feature = "rest")]
+use crate::{
+    channel::http::BroadcastApi,
+    rest::{Rest, RetryPolicy},
 };
 
 /// A client of one Supabase project. Cheap to clone; all clones share one websocket, opened with the first channel and closed
@@ -23,7 +28,9 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Client {
     handle: Handle,
+    #[cfg(feature = "rest")]
     rest: Rest,
+    #[cfg(feature = "rest")]
     http_broadcasts: BroadcastApi,
     subscribe_timeout: Duration,
     version: ProtocolVersion,
@@ -40,6 +47,7 @@ pub struct ClientBuilder {
     connect_timeout: Duration,
     subscribe_timeout: Duration,
     rest_timeout: Duration,
+    #[cfg(feature = "rest")]
     rest_retries: RetryPolicy,
     initial_backoff: Duration,
     max_backoff: Duration,
@@ -66,6 +74,7 @@ impl Client {
             connect_timeout: Duration::from_secs(15),
             subscribe_timeout: Duration::from_secs(60),
             rest_timeout: Duration::from_secs(30),
+            #[cfg(feature = "rest")]
             rest_retries: RetryPolicy::default(),
             initial_backoff: Duration::from_millis(500),
             max_backoff: Duration::from_secs(30),
@@ -82,12 +91,14 @@ impl Client {
     }
 
     /// The REST interface of the same project, with the same tokens.
+    #[cfg(feature = "rest")]
     pub fn rest(&self) -> &Rest {
         &self.rest
     }
 
     /// Broadcasts without a websocket, for those who send now and then and listen to nothing.
     #[doc(alias("httpSend", "http_send"))]
+    #[cfg(feature = "rest")]
     pub fn broadcast_api(&self) -> &BroadcastApi {
         &self.http_broadcasts
     }
@@ -181,12 +192,14 @@ impl ClientBuilder {
     }
 
     /// The longest one attempt of a REST request may take. Default: 30 s.
+    #[cfg(feature = "rest")]
     pub fn rest_timeout(mut self, timeout: Duration) -> Self {
         self.rest_timeout = timeout;
         self
     }
 
     /// How REST requests are repeated.
+    #[cfg(feature = "rest")]
     pub fn rest_retries(mut self, policy: RetryPolicy) -> Self {
         self.rest_retries = policy;
         self
@@ -276,6 +289,7 @@ impl ClientBuilder {
         }
         let network = self.network.build()?;
         let tokens = self.tokens;
+        #[cfg(feature = "rest")]
         let rest = Rest::new(
             &endpoint,
             key.clone(),
@@ -284,6 +298,7 @@ impl ClientBuilder {
             self.rest_retries,
             &network,
         )?;
+        #[cfg(feature = "rest")]
         let http_broadcasts = BroadcastApi::new(rest.clone(), &endpoint);
         let dialer = Dialer::new(network, self.connect_timeout, self.tuning, header_map(&self.headers)?);
         let setup = Setup {
@@ -299,7 +314,9 @@ impl ClientBuilder {
         };
         Ok(Client {
             handle: Handle::new(setup),
+            #[cfg(feature = "rest")]
             rest,
+            #[cfg(feature = "rest")]
             http_broadcasts,
             subscribe_timeout: self.subscribe_timeout,
             version: self.version,
@@ -326,16 +343,13 @@ fn header_map(headers: &[(String, String)]) -> Result<HeaderMap, Error> {
 /// The URL may hold a key in its query, and the key is one.
 impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            version, settings, connect_timeout, subscribe_timeout, rest_timeout, rest_retries, ..
-        } = self;
+        let Self { version, settings, connect_timeout, subscribe_timeout, rest_timeout, .. } = self;
         f.debug_struct("ClientBuilder")
             .field("version", version)
             .field("settings", settings)
             .field("connect_timeout", connect_timeout)
             .field("subscribe_timeout", subscribe_timeout)
             .field("rest_timeout", rest_timeout)
-            .field("rest_retries", rest_retries)
             .finish_non_exhaustive()
     }
 }

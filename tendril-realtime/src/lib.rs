@@ -54,7 +54,14 @@
 //!
 //! # Optional features
 //!
+//! * `rest` (default): [`rest`], [`watch`], Edge Functions and [`BroadcastApi`]. Without it the crate is the websocket alone, and pulls in
+//!   no HTTP client.
 //! * `metrics`: the client's counters also go to the `metrics` facade; names in [`telemetry`].
+
+#![cfg_attr(
+    not(feature = "rest"),
+    allow(dead_code, reason = "REST and the watches use more of the rooms below them")
+)]
 
 mod backoff;
 mod channel;
@@ -67,6 +74,7 @@ mod filter;
 pub mod guarantees {}
 mod network;
 mod proxy;
+#[cfg(feature = "rest")]
 pub mod rest;
 mod secret;
 mod session;
@@ -75,6 +83,7 @@ mod stream;
 pub mod telemetry;
 mod tls;
 mod token;
+#[cfg(feature = "rest")]
 pub mod watch;
 mod wire;
 
@@ -84,19 +93,22 @@ pub use self::session::fuzzing;
 /// Streams and their `next()`: what a reader of this crate's streams needs, without another dependency.
 pub use futures_util::{Stream, StreamExt};
 
+#[cfg(feature = "rest")]
+pub use self::{
+    channel::http::{BroadcastApi, BroadcastMessage},
+    rest::Rest,
+};
 pub use self::{
     channel::{
         Channel,
         builder::{ChannelBuilder, PostgresChangesBuilder},
         changes::PostgresChanges,
-        http::{BroadcastApi, BroadcastMessage},
     },
     client::{Client, ClientBuilder},
     driver::{Phase, Stats, Status},
     endpoint::ProtocolVersion,
     error::{Error, ErrorKind, PostgrestError, Retry},
     filter::{Column, Filter, Operand, TextSearch, col},
-    rest::Rest,
     secret::{AccessToken, ApiKey},
     session::ResyncReason,
     stream::{

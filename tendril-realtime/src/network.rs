@@ -45,6 +45,7 @@ impl NetworkSettings {
 
 impl Network {
     /// The same proxies for the HTTP stack, which is to read no environment of its own.
+    #[cfg(feature = "rest")]
     pub(crate) fn http_proxy(&self) -> reqwest::Proxy {
         let proxies = Arc::clone(&self.proxies);
         reqwest::Proxy::custom(move |url| {

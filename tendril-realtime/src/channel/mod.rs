@@ -2,6 +2,7 @@
 
 pub(crate) mod builder;
 pub(crate) mod changes;
+#[cfg(feature = "rest")]
 pub(crate) mod http;
 
 use std::time::Duration;

@@ -6,20 +6,25 @@
 mod column;
 mod condition;
 mod literal;
+#[cfg(feature = "rest")]
 mod methods;
 mod operand;
+#[cfg(feature = "rest")]
 mod postgrest;
 mod realtime;
 
 use std::ops::Not;
 
+pub(crate) use self::condition::Condition;
+#[cfg(feature = "rest")]
+pub(crate) use self::condition::Operator;
 pub use self::{
     column::{Column, col},
     operand::{Operand, TextSearch},
 };
+#[cfg(feature = "rest")]
 pub(crate) use self::{
     column::{check_name, identifiers, prefix},
-    condition::{Condition, Operator},
     literal::quoted,
     methods::filter_methods,
 };
