@@ -15,13 +15,13 @@ use crate::{
     control_plane::{
         auth::session::{Exchange, Session},
         contract::STACKS,
+        health::{Health, PULSE},
         heartbeat::{Heartbeat, advice},
         lease::Leases,
     },
     dispatch::{
         disk_guard::DiskGuard,
         queue::{Feed, Queue, QueueNews, until},
-        registry::Registry,
         scheduler::{Ended, Scheduler},
         shutdown::{Shutdown, ShutdownPlan},
     },
@@ -29,11 +29,12 @@ use crate::{
         approval::Approvals,
         attempt::JobContext,
         recovery::{OrphanedAttempt, orphaned_attempts},
+        registry::Registry,
     },
     observability::{
-        health::{Health, PULSE, Panel},
         http::{self, Server},
         logging,
+        status::Panel,
     },
     os::blocking::blocking,
     process::{
@@ -178,7 +179,7 @@ impl Agent {
         let _keeping = Background(tokio::spawn(self.session.clone().keep(move || client.refresh_auth())));
         let _beating = Background(tokio::spawn(heartbeat.clone().run()));
         let _measuring = Background(tokio::spawn(self.watch_disk()));
-        let mut scheduler = Scheduler::new(self.context(), self.leases.clone());
+        let mut scheduler = Scheduler::new(self.context(), self.leases.clone(), self.config.concurrency);
         for (orphan, lease) in orphaned_attempts.into_iter().zip(held) {
             scheduler.resume_attempt(orphan, lease);
         }
@@ -201,9 +202,9 @@ impl Agent {
 
     /// What a previous run left: attempts, and the keys of states that are not stored.
     async fn find_orphaned(&self) -> (Vec<OrphanedAttempt>, BTreeSet<String>) {
-        let config = Arc::clone(&self.config);
+        let settings = self.config.execute_settings();
         let found = tokio::select! {
-            found = blocking(move || Ok((orphaned_attempts(&config), pending_push::keys(&config)))) => found,
+            found = blocking(move || Ok((orphaned_attempts(&settings), pending_push::keys(&settings.terraform)))) => found,
             never = self.pulse() => match never {},
         };
         found.unwrap_or_else(|error| {
@@ -287,7 +288,8 @@ impl Agent {
     async fn drain(&self, scheduler: &mut Scheduler, shutdown: &Shutdown) {
         self.approvals.close();
         scheduler.drain();
-        let ShutdownPlan { finish, interrupt, kill, flush_deadline } = ShutdownPlan::of(&self.config.timing);
+        let ShutdownPlan { finish, interrupt, kill, flush_deadline } =
+            ShutdownPlan::of(&self.config.shutdown_timing());
         if !scheduler.is_idle() {
             tracing::info!("waiting up to {finish:?} for running jobs");
         }
@@ -312,7 +314,7 @@ impl Agent {
     fn serve_health(&self) -> Result<Option<Server>, AgentError> {
         let Some(addr) = self.config.health_addr else { return Ok(None) };
         let panel = Panel {
-            config: Arc::clone(&self.config),
+            facts: self.config.facts(),
             health: self.health.clone(),
             registry: self.registry.clone(),
             approvals: self.approvals.clone(),
@@ -336,7 +338,7 @@ impl Agent {
 
     fn context(&self) -> JobContext {
         JobContext {
-            config: Arc::clone(&self.config),
+            settings: Arc::new(self.config.execute_settings()),
             rest: self.client.rest().clone(),
             runner: Arc::new(LocalRunner),
             approvals: self.approvals.clone(),

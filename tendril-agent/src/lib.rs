@@ -58,13 +58,10 @@ pub use self::{
         timing::Timing,
         versions::Versions,
     },
-    control_plane::auth::credential::Credential,
+    control_plane::{auth::credential::Credential, health::Health},
     cost::infracost,
     dispatch::{queue::Intake, shutdown::Shutdown},
-    observability::{
-        health::Health,
-        logging::{LogFormat, install_log},
-    },
+    observability::logging::LogFormat,
     template::git::GitSettings,
     terraform::{
         command::{Product, Terraform},

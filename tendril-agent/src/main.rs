@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use tendril_agent::{Agent, Cli, Config, Finding, Shutdown, Task, Versions, doctor, install_log};
+use tendril_agent::{Agent, Cli, Config, Finding, Shutdown, Task, Versions, doctor};
 
 /// The configuration must be fixed.
 const BAD_CONFIG: u8 = 2;
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
             return ExitCode::from(BAD_CONFIG);
         }
     };
-    install_log(&config);
+    config.install_log();
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

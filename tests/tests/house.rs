@@ -33,6 +33,28 @@ const ORDER: &[&str] = &[
     "lib",
 ];
 
+/// The rooms of `tendril-agent`, from the operating system up to the process. Imports point up this list only: the way of a
+/// job, read backwards.
+const AGENT_ORDER: &[&str] = &[
+    "telemetry",
+    "os",
+    "redaction",
+    "process",
+    "job",
+    "control_plane",
+    "logs",
+    "template",
+    "terraform",
+    "cost",
+    "execute",
+    "dispatch",
+    "observability",
+    "config",
+    "agent",
+    "lib",
+    "main",
+];
+
 /// `rest` stands on values, and on nothing of the websocket.
 const REST_STANDS_ON: &[&str] =
     &["error", "filter", "backoff", "secret", "token", "endpoint", "tls", "proxy", "network", "telemetry"];
@@ -62,7 +84,13 @@ fn sources(dir: &str) -> Vec<PathBuf> {
 
 /// Whether its parent declares it for tests only. Tests may reach everywhere.
 fn is_test(file: &Path) -> bool {
-    let (Some(dir), Some(stem)) = (file.parent(), file.file_stem()) else { return false };
+    // `testing/mod.rs` is declared where `testing.rs` would be.
+    let shown = if file.ends_with("mod.rs") {
+        file.parent().unwrap_or(file).with_extension("rs")
+    } else {
+        file.to_owned()
+    };
+    let (Some(dir), Some(stem)) = (shown.parent(), shown.file_stem()) else { return false };
     let (stem, name) = (stem.to_string_lossy(), file.file_name().expect("a name").to_string_lossy());
     let by_name = format!("#[cfg(test)]\nmod {stem};");
     let by_path = format!("#[path = \"{name}\"]");
@@ -141,25 +169,38 @@ fn heads(path: &str) -> Vec<String> {
     members
 }
 
-fn rank(module: &str) -> Option<usize> {
-    ORDER.iter().position(|known| *known == module)
+fn rank(order: &[&str], module: &str) -> Option<usize> {
+    order.iter().position(|known| *known == module)
 }
 
-#[test]
-fn imports_of_the_library_point_up_only() {
+/// Each import of a crate that does not point up the list.
+fn against(order: &[&str], dir: &str) -> Vec<String> {
     let mut wrong = Vec::new();
-    for file in sources("tendril-realtime/src") {
-        let place = modules(&file, "tendril-realtime/src");
+    for file in sources(dir) {
+        let place = modules(&file, dir);
         let own = &place[0];
-        let own_rank = rank(own).unwrap_or_else(|| panic!("the room `{own}` has no place in the order"));
+        let own_rank =
+            rank(order, own).unwrap_or_else(|| panic!("the room `{own}` has no place in the order"));
         for module in mentioned(&code(&file), &place) {
             // What is no room is a name of the crate's face, such as `crate::Error`: that is for users.
-            if rank(&module).is_none_or(|rank| rank > own_rank) && own != "lib" {
+            if rank(order, &module).is_none_or(|rank| rank > own_rank) && own != "lib" {
                 wrong.push(format!("{} imports {module}", place.join("::")));
             }
         }
     }
+    wrong
+}
+
+#[test]
+fn imports_of_the_library_point_up_only() {
+    let wrong = against(ORDER, "tendril-realtime/src");
     assert!(wrong.is_empty(), "imports must point up the list {ORDER:?}:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn imports_of_the_agent_point_up_only() {
+    let wrong = against(AGENT_ORDER, "tendril-agent/src");
+    assert!(wrong.is_empty(), "imports must point up the list {AGENT_ORDER:?}:\n{}", wrong.join("\n"));
 }
 
 #[test]

@@ -15,13 +15,13 @@ use crate::{
     control_plane::{
         auth::session::{Exchange, Session, failure},
         contract::{Compatibility, FIRST},
+        health::Health,
         heartbeat::advice,
     },
     dispatch::{
         disk_guard::DiskGuard,
         queue::{self, Intake, NO_BROADCASTS},
     },
-    observability::health::Health,
     process::runner::LocalRunner,
     redaction::redactor::Redactor,
     template::definition::{Template, names},
@@ -197,8 +197,8 @@ fn cost_estimates(config: &Config) -> Finding {
 }
 
 async fn state_backend(config: &Config) -> Result<(), String> {
-    let state = config.state_backend.of(&config.state_dir, STATE_KEY);
-    let tried = pending_push::try_backend(config, &LocalRunner, &state).await;
+    let state = config.terraform_settings().state(STATE_KEY);
+    let tried = pending_push::try_backend(&config.terraform_settings(), &LocalRunner, &state).await;
     // The local one leaves its directory.
     let removed = fs::remove_dir(state.dir());
     if let Err(error) = removed.as_ref()

@@ -14,13 +14,22 @@ pub(crate) use super::timing::Timing;
 use crate::{
     config::{args::Cli, preflight},
     control_plane::auth::{credential::Credential, machine_token::MachineToken},
-    cost::infracost::Infracost,
-    dispatch::queue::Intake,
+    cost::{infracost::Infracost, settings::CostSettings},
+    dispatch::{queue::Intake, shutdown::ShutdownTiming},
+    execute::settings::ExecuteSettings,
     logs::spool::SpoolRules,
-    observability::logging::LogFormat,
+    observability::{
+        logging::{self, LogFormat, LogSettings},
+        status::Facts,
+    },
     redaction::redactor::Redactor,
     template::git::{GitSettings, Written},
-    terraform::{command::Terraform, environment::AllowList, state::backend::StateBackend},
+    terraform::{
+        command::Terraform,
+        environment::AllowList,
+        settings::{StepTiming, TerraformSettings},
+        state::backend::StateBackend,
+    },
 };
 
 /// Everything an agent needs to know; made once, never changed.
@@ -176,9 +185,69 @@ impl Config {
 }
 
 impl Config {
-    /// How each job's log is kept on disk.
-    pub(crate) fn spool_rules(&self) -> SpoolRules {
-        SpoolRules { flush_after: self.timing.log_flush, limit: self.spool_limit }
+    /// Installs the process's log, which hides the agent's secrets. A filter that cannot be read falls back to `info`; a
+    /// second call changes nothing.
+    pub fn install_log(&self) {
+        logging::install(&LogSettings {
+            filter: self.log_filter.clone(),
+            format: self.log_format,
+            cluster_id: self.cluster_id,
+            secrets: self.secrets.clone(),
+        });
+    }
+
+    /// What an attempt is run with.
+    pub(crate) fn execute_settings(&self) -> ExecuteSettings {
+        ExecuteSettings {
+            agent_name: self.agent_name.clone(),
+            templates_dir: self.templates_dir.clone(),
+            work_dir: self.work_dir.clone(),
+            spool: SpoolRules { flush_after: self.timing.log_flush, limit: self.spool_limit },
+            git: self.git.clone(),
+            git_timeout: self.timing.git,
+            terraform: self.terraform_settings(),
+            cost: CostSettings {
+                infracost: self.infracost.clone(),
+                time_limit: self.timing.cost,
+                work_dir: self.work_dir.clone(),
+            },
+        }
+    }
+
+    /// What Terraform's commands are run with.
+    pub(crate) fn terraform_settings(&self) -> TerraformSettings {
+        let Timing { lock_timeout, plan_cancel_grace, apply_cancel_grace, kill_grace, .. } = self.timing;
+        TerraformSettings {
+            program: self.terraform.clone(),
+            timing: StepTiming { lock_timeout, plan_cancel_grace, apply_cancel_grace, kill_grace },
+            backend: self.state_backend.clone(),
+            state_dir: self.state_dir.clone(),
+            work_dir: self.work_dir.clone(),
+        }
+    }
+
+    /// How the end of the agent is spent.
+    pub(crate) fn shutdown_timing(&self) -> ShutdownTiming {
+        let timing = &self.timing;
+        ShutdownTiming {
+            grace: timing.shutdown_grace,
+            flush_deadline: timing.flush_deadline,
+            cancel_grace: timing.apply_cancel_grace.max(timing.plan_cancel_grace),
+            kill_grace: timing.kill_grace,
+        }
+    }
+
+    /// What `/status` shows of the settings.
+    pub(crate) fn facts(&self) -> Facts {
+        Facts {
+            agent_name: self.agent_name.clone(),
+            cluster_id: self.cluster_id,
+            terraform: self.terraform_settings(),
+            infracost: self.infracost.clone(),
+            concurrency: self.concurrency,
+            intake: self.intake,
+            work_limit: self.work_limit,
+        }
     }
 }
 

@@ -14,7 +14,6 @@ use uuid::Uuid;
 
 use crate::{
     control_plane::{backoff::Backoff, contract::known, lease::Lease},
-    cost::estimator::Estimate,
     job::{
         failure::ErrorCode,
         result::{Changes, CostStatus, JobResult},
@@ -81,8 +80,8 @@ impl FinalStatus {
     }
 
     /// With the estimate of this run, if there was one.
-    pub(crate) fn with_cost(self, estimate: Option<Estimate>) -> Self {
-        let (cost_status, cost) = estimate.map(|estimate| (estimate.status, json!(estimate.cost))).unzip();
+    pub(crate) fn with_cost(self, estimate: Option<(CostStatus, Value)>) -> Self {
+        let (cost_status, cost) = estimate.unzip();
         Self { cost, cost_status, ..self }
     }
 
@@ -275,9 +274,9 @@ impl ProgressBoard {
     }
 
     /// The cost is estimated, or it is known why it cannot be.
-    pub(crate) fn cost(&self, estimate: &Estimate) {
-        self.want("cost", json!(estimate.cost));
-        self.want("cost_status", json!(estimate.status));
+    pub(crate) fn cost(&self, status: CostStatus, cost: &Value) {
+        self.want("cost", cost.clone());
+        self.want("cost_status", json!(status));
     }
 
     /// The plan is made.

@@ -19,9 +19,9 @@ use crate::{
         auth::session::{self, failure},
         backoff::{HeartbeatSchedule, retry_after},
         contract::FIRST,
+        health::Health,
         lease::{ClaimState, Leases},
     },
-    observability::health::Health,
     telemetry,
 };
 

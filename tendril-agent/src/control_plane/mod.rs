@@ -6,5 +6,6 @@ pub(crate) mod broadcast;
 pub(crate) mod claim;
 pub(crate) mod contract;
 pub(crate) mod final_status;
+pub(crate) mod health;
 pub(crate) mod heartbeat;
 pub(crate) mod lease;

@@ -1,6 +1,7 @@
 //! What an estimate says: its status, the figures in the row, and the sentence in the log.
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::money::Money;
 use crate::{job::result::CostStatus, redaction::redactor::Redactor};
@@ -100,6 +101,11 @@ pub(crate) struct Estimate {
 }
 
 impl Estimate {
+    /// As the row has it.
+    pub(crate) fn columns(&self) -> (CostStatus, Value) {
+        (self.status, json!(self.cost))
+    }
+
     /// There is none.
     pub(crate) fn unavailable(tool: Option<String>, reason: &str, redactor: &Redactor) -> Self {
         let reason = Some(short(reason, LONGEST_REASON, redactor));

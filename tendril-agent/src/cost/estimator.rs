@@ -16,8 +16,10 @@ use tokio::time::{sleep, timeout};
 pub(crate) use super::estimate::Estimate;
 use super::{breakdown, estimate::Reading, scan};
 use crate::{
-    config::settings::Config,
-    cost::infracost::{Found, Line, Program, cost_dir::CostDir},
+    cost::{
+        infracost::{Found, Line, Program, cost_dir::CostDir},
+        settings::CostSettings,
+    },
     logs::writer::StdoutCapture,
     os::blocking::blocking,
     process::{
@@ -36,7 +38,7 @@ const LARGEST: u64 = 16 * 1024 * 1024;
 
 /// Estimates for one attempt.
 pub(crate) struct Estimator<'a> {
-    pub(crate) config: &'a Config,
+    pub(crate) settings: &'a CostSettings,
     pub(crate) runner: &'a dyn Runner,
     pub(crate) workspace: &'a Workspace,
     pub(crate) log: &'a Log,
@@ -47,7 +49,7 @@ pub(crate) struct Estimator<'a> {
 impl Estimator<'_> {
     /// An estimate, or why there is none; nothing, if the job is told to stop.
     pub(crate) async fn estimate(&self) -> Option<Estimate> {
-        let estimate = match self.config.infracost.found() {
+        let estimate = match self.settings.infracost.found() {
             Found::Program(program) => {
                 let estimate = self.with(program).await;
                 if self.stop.requested().is_some() {
@@ -65,8 +67,8 @@ impl Estimator<'_> {
 
     async fn with(&self, program: &Program) -> Estimate {
         let started = Instant::now();
-        let limit = self.config.timing.cost;
-        let cost_dir = CostDir::new(self.workspace, &self.config.work_dir);
+        let limit = self.settings.time_limit;
+        let cost_dir = CostDir::new(self.workspace, &self.settings.work_dir);
         let read = match timeout(limit, self.read(program, &cost_dir)).await {
             Ok(read) => read,
             Err(_elapsed) => {
@@ -89,7 +91,7 @@ impl Estimator<'_> {
 
     /// Runs the program and reads what it found; or says why that cannot be.
     async fn read(&self, program: &Program, cost_dir: &CostDir) -> Result<Reading, String> {
-        let limit = self.config.timing.cost;
+        let limit = self.settings.time_limit;
         let grace = GRACE.min(limit / 4);
         let deadline = Instant::now() + limit.saturating_sub(grace);
         let grace_period = GracePeriod { graceful: grace / 2, forced: grace / 4 };
@@ -97,9 +99,9 @@ impl Estimator<'_> {
         let laid_out = cost_dir.clone();
         blocking(move || laid_out.lay_out()).await.map_err(unusable)?;
         // A key file may have been replaced: its new key is hidden before anything can print it.
-        self.log.redactor.hide(self.config.infracost.secrets());
+        self.log.redactor.hide(self.settings.infracost.secrets());
         let module = self.workspace.module_dir();
-        let command = self.config.infracost.command(program, module, cost_dir, grace_period)?;
+        let command = self.settings.infracost.command(program, module, cost_dir, grace_period)?;
         let _lock = tokio::select! {
             lock = cost_dir.lock(program.line()) => lock.map_err(unusable)?,
             () = self.stop.wait() => return Err("the job was told to stop".to_owned()),
@@ -138,7 +140,7 @@ impl Estimator<'_> {
         // What it explained is the reason of this estimate, and must not become that of a later step of Terraform.
         let said = self.log.writer.findings().await;
         if late {
-            return Err(too_long(self.config.timing.cost));
+            return Err(too_long(self.settings.time_limit));
         }
         let exit = ran.map_err(|error| format!("infracost cannot be started ({error})"))?;
         match exit.code {

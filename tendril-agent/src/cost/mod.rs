@@ -6,3 +6,4 @@ pub(crate) mod estimator;
 pub mod infracost;
 pub(crate) mod money;
 pub(crate) mod scan;
+pub(crate) mod settings;

@@ -2,6 +2,5 @@
 
 pub(crate) mod disk_guard;
 pub(crate) mod queue;
-pub(crate) mod registry;
 pub(crate) mod scheduler;
 pub(crate) mod shutdown;

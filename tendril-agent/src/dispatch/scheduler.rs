@@ -34,6 +34,8 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// Who is at work.
 pub(crate) struct Scheduler {
     context: JobContext,
+    /// Jobs at the same time.
+    concurrency: usize,
     leases: Leases,
     running: JoinSet<Outcome>,
     /// The state that each task works on.
@@ -71,9 +73,10 @@ pub(crate) enum Ended {
 }
 
 impl Scheduler {
-    pub(crate) fn new(context: JobContext, leases: Leases) -> Self {
+    pub(crate) fn new(context: JobContext, leases: Leases, concurrency: usize) -> Self {
         Self {
             context,
+            concurrency,
             leases,
             running: JoinSet::new(),
             keys: HashMap::new(),
@@ -84,7 +87,7 @@ impl Scheduler {
 
     /// Lets approved plans go on, as many as there is room for.
     pub(crate) fn admit_approved(&self) {
-        while self.running_count() < self.context.config.concurrency && self.context.approvals.admit_next() {
+        while self.running_count() < self.concurrency && self.context.approvals.admit_next() {
             self.gauge();
         }
     }
@@ -109,7 +112,7 @@ impl Scheduler {
 
     /// Takes on as many jobs as there is room for.
     pub(crate) fn start_next(&mut self, queue: &mut Queue) {
-        while self.running_count() < self.context.config.concurrency {
+        while self.running_count() < self.concurrency {
             let busy = |key: &str| self.keys.values().any(|taken| taken == key);
             let Some(row) = queue.take(self.choice, busy) else { return };
             let key = row.state_key().to_owned();
@@ -139,9 +142,9 @@ impl Scheduler {
             return;
         }
         let context = self.context.clone();
-        let state = context.config.state_backend.of(&context.config.state_dir, &key);
+        let state = context.settings.terraform.state(&key);
         let task = async move {
-            pending_push::push(&context.config, &*context.runner, &state, &context.drain).await;
+            pending_push::push(&context.settings.terraform, &*context.runner, &state, &context.drain).await;
             Outcome::Settled
         };
         let id = self.running.spawn(task).id();
@@ -220,10 +223,11 @@ async fn recover(context: JobContext, orphan: OrphanedAttempt, lease: Option<Lea
             // It is not this agent's any more: the database need not hear of it.
             drop(lease);
             let key = orphan.claim.state_key.clone();
-            orphan.finalize(&context.config, &context.rest).await;
+            orphan.finalize(&context.settings, &context.rest).await;
             if let Some(key) = key {
-                let state = context.config.state_backend.of(&context.config.state_dir, &key);
-                pending_push::push(&context.config, &*context.runner, &state, &context.drain).await;
+                let state = context.settings.terraform.state(&key);
+                pending_push::push(&context.settings.terraform, &*context.runner, &state, &context.drain)
+                    .await;
             }
         }
     }
@@ -234,7 +238,7 @@ async fn work(context: JobContext, leases: Leases, row: Queued) -> Outcome {
     if context.drain.has_begun() {
         return Outcome::Waits(row);
     }
-    match claim(&context.rest, row.id, &context.config.agent_name, &context.drain).await {
+    match claim(&context.rest, row.id, &context.settings.agent_name, &context.drain).await {
         Ok(Claim::Won(mut job)) => {
             job.state_key = row.stored_state_key();
             failpoint!("claim.won");

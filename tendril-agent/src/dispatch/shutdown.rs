@@ -5,7 +5,18 @@ use std::{io, time::Duration};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::settings::Timing;
+/// How long the parts of an end may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ShutdownTiming {
+    /// From the beginning of a drain to the end of the process.
+    pub(crate) grace: Duration,
+    /// How long the last log lines and statuses may take to be stored.
+    pub(crate) flush_deadline: Duration,
+    /// First interrupt to second interrupt, at most.
+    pub(crate) cancel_grace: Duration,
+    /// Second interrupt to SIGKILL.
+    pub(crate) kill_grace: Duration,
+}
 
 /// How the time from SIGTERM to SIGKILL is spent: the orchestrator gives so much and no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,12 +34,12 @@ pub(crate) struct ShutdownPlan {
 impl ShutdownPlan {
     /// Fits everything into the grace: what the end needs comes first, then a third for the interrupt, the rest is the
     /// jobs'.
-    pub(crate) fn of(timing: &Timing) -> Self {
-        let grace = timing.shutdown_grace;
+    pub(crate) fn of(timing: &ShutdownTiming) -> Self {
+        let grace = timing.grace;
         let flush_deadline = timing.flush_deadline.min(grace / 4);
         let kill = timing.kill_grace.min(grace / 4);
         let left = grace.saturating_sub(flush_deadline + kill);
-        let interrupt = (left / 3).min(timing.apply_cancel_grace.max(timing.plan_cancel_grace));
+        let interrupt = (left / 3).min(timing.cancel_grace);
         Self { finish: left.saturating_sub(interrupt), interrupt, kill, flush_deadline }
     }
 }
@@ -123,15 +134,24 @@ impl Shutdown {
 mod tests {
     use super::*;
 
+    fn usual_timing() -> ShutdownTiming {
+        ShutdownTiming {
+            grace: Duration::from_secs(600),
+            flush_deadline: Duration::from_secs(20),
+            cancel_grace: Duration::from_secs(1200),
+            kill_grace: Duration::from_secs(15),
+        }
+    }
+
     #[test]
     fn the_ladder_fits_into_any_grace() {
         for seconds in [0, 1, 7, 30, 90, 600, 7200] {
-            let timing = Timing { shutdown_grace: Duration::from_secs(seconds), ..Timing::default() };
+            let timing = ShutdownTiming { grace: Duration::from_secs(seconds), ..usual_timing() };
             let ShutdownPlan { finish, interrupt, kill, flush_deadline } = ShutdownPlan::of(&timing);
-            assert!(finish + interrupt + kill + flush_deadline <= timing.shutdown_grace, "{seconds}");
+            assert!(finish + interrupt + kill + flush_deadline <= timing.grace, "{seconds}");
             assert!(seconds < 60 || interrupt >= Duration::from_secs(8), "{seconds}: {interrupt:?}");
         }
-        let usual = ShutdownPlan::of(&Timing::default());
+        let usual = ShutdownPlan::of(&usual_timing());
         assert_eq!((usual.flush_deadline, usual.kill), (Duration::from_secs(20), Duration::from_secs(15)));
         assert!(
             usual.finish > Duration::from_secs(370) && usual.interrupt > Duration::from_secs(180),

@@ -7,14 +7,14 @@ use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
 use crate::{
-    config::settings::Config,
     control_plane::{
         final_status::{ClaimRecord, FinalStatus, ProgressBoard, Reporter, Written},
         lease::Lease,
     },
-    dispatch::registry::Registry,
     execute::{
         approval::Approvals,
+        registry::Registry,
+        settings::ExecuteSettings,
         stages::{Run, RunOutput},
     },
     job::{
@@ -34,9 +34,9 @@ use crate::{
     redaction::redactor::Redactor,
     telemetry,
     template::workspace::Workspace,
-    terraform::messages::OutputReader,
     terraform::{
         executor::{Log, StageError},
+        messages::OutputReader,
         state::{backend::State, errored_state::ErroredState},
     },
 };
@@ -44,7 +44,7 @@ use crate::{
 /// What every job of this agent needs.
 #[derive(Clone)]
 pub(crate) struct JobContext {
-    pub(crate) config: Arc<Config>,
+    pub(crate) settings: Arc<ExecuteSettings>,
     pub(crate) rest: Rest,
     pub(crate) runner: Arc<dyn Runner>,
     /// Jobs that wait for a person's word.
@@ -90,10 +90,10 @@ impl JobContext {
 
     /// Makes the attempt's directory and sets its log in motion.
     async fn open_workspace(&self, job: &Job) -> io::Result<Opened> {
-        let rules = self.config.spool_rules();
-        let (config, made) = (Arc::clone(&self.config), job.clone());
+        let rules = self.settings.spool;
+        let (work_dir, made) = (self.settings.work_dir.clone(), job.clone());
         let (workspace, spool, reader) = blocking(move || {
-            let workspace = Workspace::create(&config.work_dir, &made)?;
+            let workspace = Workspace::create(&work_dir, &made)?;
             failpoint!("workspace.made");
             ClaimRecord::new(&made, Phase::Claimed).save(&workspace.claim_file())?;
             failpoint!("workspace.claimed");
@@ -109,7 +109,7 @@ impl JobContext {
 
     /// Sets the log of an attempt in motion that a previous run left.
     async fn reopen_workspace(&self, job: &Job, workspace: Workspace) -> io::Result<Opened> {
-        let rules = self.config.spool_rules();
+        let rules = self.settings.spool;
         let log_dir = workspace.log_dir();
         let (spool, mut reader) = blocking(move || LogSpool::resume(&log_dir, rules)).await?;
         let mut sink = LogSink::new(self.rest.clone(), job.id, job.attempt, rules.flush_after);
@@ -173,7 +173,8 @@ impl JobContext {
         let outputs = outputs.map(|outputs| {
             outputs.into_iter().map(|(name, value)| (name, log.redactor.redact_json(value))).collect()
         });
-        let mut end = FinalStatus::new(&result, changes, outputs).with_cost(estimate);
+        let mut end = FinalStatus::new(&result, changes, outputs)
+            .with_cost(estimate.map(|estimate| estimate.columns()));
         end.template_commit = commit;
         end.error_message = end.error_message.map(|message| log.redactor.redact(&message).into_owned());
         failpoint!("ending.made");
@@ -231,7 +232,7 @@ impl JobContext {
             .state_key
             .clone()
             .unwrap_or_else(|| state_key(&spec.source.key(), spec.stack.as_deref(), job.id));
-        self.config.state_backend.of(&self.config.state_dir, &key)
+        self.settings.terraform.state(&key)
     }
 }
 

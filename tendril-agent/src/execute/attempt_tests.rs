@@ -31,11 +31,11 @@ impl Fixture {
         let secrets = Redactor::default();
         secrets.hide(["the-machine-token".to_owned()]);
         JobContext {
-            config: Arc::new(testing::config(self.dir.path())),
+            settings: Arc::new(testing::config(self.dir.path()).execute_settings()),
             rest: self.plane.rest(),
             runner: Arc::new(LocalRunner),
             approvals: Approvals::default(),
-            registry: crate::dispatch::registry::Registry::default(),
+            registry: crate::execute::registry::Registry::default(),
             secrets,
             drain: crate::process::drain::Drain::default(),
         }

@@ -3,4 +3,6 @@
 pub(crate) mod approval;
 pub(crate) mod attempt;
 pub(crate) mod recovery;
+pub(crate) mod registry;
+pub(crate) mod settings;
 pub(crate) mod stages;

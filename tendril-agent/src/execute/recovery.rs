@@ -9,12 +9,12 @@ use tokio::{task::JoinSet, time::sleep};
 use uuid::Uuid;
 
 use crate::{
-    config::settings::{Config, Timing},
     control_plane::{
         backoff::Backoff,
         final_status::{ClaimRecord, FinalStatus, Reporter, Written},
         lease::{Lease, Leases},
     },
+    execute::settings::ExecuteSettings,
     job::{
         failure::{ErrorCode, Failure},
         result::JobResult,
@@ -31,7 +31,10 @@ use crate::{
     },
     telemetry,
     template::workspace::Workspace,
-    terraform::state::{errored_state::ErroredState, lock_owner::LockOwner},
+    terraform::{
+        settings::StepTiming,
+        state::{errored_state::ErroredState, lock_owner::LockOwner},
+    },
 };
 
 /// An attempt of a previous run.
@@ -42,16 +45,16 @@ pub(crate) struct OrphanedAttempt {
 }
 
 /// Everything that a previous run left.
-pub(crate) fn orphaned_attempts(config: &Config) -> Vec<OrphanedAttempt> {
-    directories(config).unwrap_or_else(|error| {
+pub(crate) fn orphaned_attempts(settings: &ExecuteSettings) -> Vec<OrphanedAttempt> {
+    directories(settings).unwrap_or_else(|error| {
         tracing::error!(%error, "the work directory cannot be searched for what a previous run left");
         Vec::new()
     })
 }
 
 /// The attempts' directories, `<deployment>.<attempt>`. One that cannot be read or removed does not hide the others.
-fn directories(config: &Config) -> io::Result<Vec<OrphanedAttempt>> {
-    let entries = std::fs::read_dir(&config.work_dir)?.filter_map(|entry| {
+fn directories(settings: &ExecuteSettings) -> io::Result<Vec<OrphanedAttempt>> {
+    let entries = std::fs::read_dir(&settings.work_dir)?.filter_map(|entry| {
         entry
             .inspect_err(|error| tracing::error!(%error, "an entry of the work directory cannot be read"))
             .ok()
@@ -112,9 +115,9 @@ impl OrphanedAttempt {
     }
 
     /// Ends what still runs, uploads and reports. Errors are said; what is left is kept for the next run.
-    pub(crate) async fn finalize(self, config: &Config, rest: &Rest) {
+    pub(crate) async fn finalize(self, settings: &ExecuteSettings, rest: &Rest) {
         let workspace = format!("{:?}", self.workspace);
-        match self.finalize_all(config, rest).await {
+        match self.finalize_all(settings, rest).await {
             Ok(()) => tracing::info!(workspace, "a previous run's attempt is settled"),
             Err(error) => {
                 tracing::error!(workspace, %error, "a previous run's attempt cannot be settled; it is kept");
@@ -122,15 +125,15 @@ impl OrphanedAttempt {
         }
     }
 
-    async fn finalize_all(self, config: &Config, rest: &Rest) -> io::Result<()> {
+    async fn finalize_all(self, settings: &ExecuteSettings, rest: &Rest) -> io::Result<()> {
         failpoint!("recovery.found");
         let Self { workspace, claim } = self;
         let kept = FinalStatus::load(&workspace.result_file()).ok();
-        let remains = Remains::clear(config, &workspace, &claim).await?;
+        let remains = Remains::clear(settings, &workspace, &claim).await?;
         failpoint!("recovery.cleared");
         let mut end = kept.or_else(|| lost_in_mid_run(&claim, &remains));
         if end.as_ref().is_none_or(|end| end.log_count.is_none()) {
-            let chunks = upload(config, rest, &workspace, &claim, end.is_some()).await?;
+            let chunks = upload(settings, rest, &workspace, &claim, end.is_some()).await?;
             failpoint!("recovery.uploaded");
             if let Some(end) = &mut end {
                 end.log_count = Some(chunks);
@@ -166,12 +169,15 @@ struct Remains {
 
 impl Remains {
     /// Ends the processes politely, notes down which lock they may have left, and removes what they worked on.
-    async fn clear(config: &Config, workspace: &Workspace, claim: &ClaimRecord) -> io::Result<Self> {
-        let Timing { plan_cancel_grace, apply_cancel_grace, kill_grace, .. } = config.timing;
+    async fn clear(
+        settings: &ExecuteSettings,
+        workspace: &Workspace,
+        claim: &ClaimRecord,
+    ) -> io::Result<Self> {
+        let StepTiming { plan_cancel_grace, apply_cancel_grace, kill_grace, .. } = settings.terraform.timing;
         let graceful = if claim.phase.changes_the_world() { apply_cancel_grace } else { plan_cancel_grace };
         let grace_period = GracePeriod { graceful, forced: kill_grace };
-        let state =
-            config.state_backend.of(&config.state_dir, claim.state_key.as_deref().unwrap_or_default());
+        let state = settings.terraform.state(claim.state_key.as_deref().unwrap_or_default());
         let data_dir = workspace.data_dir();
         // What it says is for nobody any more, but it must be able to say it.
         let drained: JoinSet<()> =
@@ -216,13 +222,13 @@ fn lost_in_mid_run(claim: &ClaimRecord, remains: &Remains) -> Option<FinalStatus
 
 /// Uploads what the database does not have yet of the log, and a remark that says why it ends here.
 async fn upload(
-    config: &Config,
+    settings: &ExecuteSettings,
     rest: &Rest,
     workspace: &Workspace,
     claim: &ClaimRecord,
     ended: bool,
 ) -> io::Result<u64> {
-    let rules = config.spool_rules();
+    let rules = settings.spool;
     let log_dir = workspace.log_dir();
     let resumed = blocking(move || LogSpool::resume(&log_dir, rules)).await;
     let (mut spool, mut reader) = match resumed {

@@ -36,8 +36,8 @@ fn leave_behind(dir: &Path, phase: Phase) -> Workspace {
 
 async fn recover_all(dir: &Path, plane: &ControlPlane) {
     let config = testing::config(dir);
-    for orphan in orphaned_attempts(&config) {
-        orphan.finalize(&config, &plane.rest()).await;
+    for orphan in orphaned_attempts(&config.execute_settings()) {
+        orphan.finalize(&config.execute_settings(), &plane.rest()).await;
     }
 }
 

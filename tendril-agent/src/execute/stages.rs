@@ -10,8 +10,7 @@ use crate::{
         estimator::{Estimate, Estimator},
         infracost::Found,
     },
-    dispatch::registry::RunningJob,
-    execute::{approval::ApprovalDecision, attempt::JobContext},
+    execute::{approval::ApprovalDecision, attempt::JobContext, registry::RunningJob},
     job::{
         failure::{ErrorCode, Failure},
         result::Changes,
@@ -55,13 +54,13 @@ pub(crate) struct Run<'a> {
 impl Run<'_> {
     /// From the first stage to the last.
     pub(crate) async fn begin(&mut self) -> Result<(), StageError> {
-        let config = Arc::clone(&self.context.config);
+        let settings = Arc::clone(&self.context.settings);
         let greeting = format!(
             "Attempt {} on agent {} with {} {}.",
             self.job.attempt,
-            config.agent_name,
-            config.terraform.name(),
-            config.terraform.version()
+            settings.agent_name,
+            settings.terraform.program.name(),
+            settings.terraform.program.version()
         );
         self.log.writer.annotate(greeting).await;
         let spec = JobSpec::parse(&self.job.config)?;
@@ -122,7 +121,7 @@ impl Run<'_> {
 
     fn bench<'b>(&'b self, spec: &'b JobSpec, state: &'b State) -> TerraformExecutor<'b> {
         TerraformExecutor {
-            config: &self.context.config,
+            settings: &self.context.settings.terraform,
             runner: &*self.context.runner,
             job: self.job,
             spec,
@@ -137,13 +136,13 @@ impl Run<'_> {
     async fn fetch(&mut self, source: &GitSource) -> Result<(), StageError> {
         self.phase(Phase::Workspace);
         self.log.writer.annotate(format!("The template is fetched from {source}.")).await;
-        let config = &self.context.config;
+        let settings = &self.context.settings;
         let console = git::Console {
-            settings: &config.git,
+            settings: &settings.git,
             runner: &*self.context.runner,
             stop: self.stop,
-            timeout: config.timing.git,
-            root: &git::root(&config.work_dir),
+            timeout: settings.git_timeout,
+            root: &git::root(&settings.work_dir),
         };
         let fetched = console.check_out(source, self.workspace, &self.context.secrets).await;
         let git::Checkout { commit, kept } = fetched.map_err(|failure| {
@@ -169,7 +168,7 @@ impl Run<'_> {
 
     fn template(&self, spec: &JobSpec) -> Result<Template, Failure> {
         let template = match &spec.source {
-            Source::BuiltIn(name) => Template::built_in(&self.context.config.templates_dir, name)?,
+            Source::BuiltIn(name) => Template::built_in(&self.context.settings.templates_dir, name)?,
             Source::Git(source) => Template::open(self.workspace.source_dir()).map_err(|error| {
                 let text = format!("template.json of {source} cannot be read: {error}");
                 Failure::new(ErrorCode::SourceInvalid, text)
@@ -201,15 +200,17 @@ impl Run<'_> {
         if spec.action == Action::Destroy {
             return;
         }
-        let JobContext { config, runner, .. } = self.context;
-        if matches!(config.infracost.found(), Found::Program(_)) {
+        let runner = &self.context.runner;
+        let settings = &self.context.settings.cost;
+        if matches!(settings.infracost.found(), Found::Program(_)) {
             self.phase(Phase::Cost);
         }
         let (workspace, log, stop) = (self.workspace, self.log, self.stop);
-        let estimator = Estimator { config, runner: &**runner, workspace, log, stop };
+        let estimator = Estimator { settings, runner: &**runner, workspace, log, stop };
         self.results.estimate = estimator.estimate().await;
         if let Some(estimate) = &self.results.estimate {
-            self.board.cost(estimate);
+            let (status, cost) = estimate.columns();
+            self.board.cost(status, &cost);
         }
     }
 

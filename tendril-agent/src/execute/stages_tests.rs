@@ -43,11 +43,11 @@ impl Fixture {
     /// One life of an agent.
     fn context(&self) -> JobContext {
         JobContext {
-            config: Arc::new(self.config.clone()),
+            settings: Arc::new(self.config.execute_settings()),
             rest: self.plane.rest(),
             runner: Arc::new(LocalRunner),
             approvals: Approvals::default(),
-            registry: crate::dispatch::registry::Registry::default(),
+            registry: crate::execute::registry::Registry::default(),
             secrets: Redactor::default(),
             drain: crate::process::drain::Drain::default(),
         }
@@ -97,7 +97,7 @@ impl Fixture {
     async fn take_over(&self, approved: Option<&str>) {
         self.plane.row(json!({"id": "x", "config_snapshot": Self::job().config, "approved_plan": approved}));
         let context = self.context();
-        let mut left = orphaned_attempts(&self.config);
+        let mut left = orphaned_attempts(&self.config.execute_settings());
         let orphan = left.pop().expect("a orphan");
         let job = orphan.waiting_job(&context.rest).await.expect("it still waits");
         let lease = self.leases.hold(&job);
@@ -261,9 +261,9 @@ async fn a_job_that_was_given_to_another_agent_meanwhile_is_not_applied() {
     let bench = Fixture::new().await;
     bench.wait_and_stop().await;
     // The row answers no claim of ours.
-    let orphan = orphaned_attempts(&bench.config).pop().unwrap();
+    let orphan = orphaned_attempts(&bench.config.execute_settings()).pop().unwrap();
     let rest = bench.plane.rest();
     assert!(orphan.waiting_job(&rest).await.is_none());
-    orphan.finalize(&bench.config, &rest).await;
+    orphan.finalize(&bench.config.execute_settings(), &rest).await;
     assert!(!bench.applied() && !bench.workspace().exists());
 }

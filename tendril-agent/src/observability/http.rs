@@ -15,7 +15,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::health::Panel;
+use super::status::Panel;
 
 /// The running server; it ends when this is dropped.
 #[derive(Debug)]
@@ -124,10 +124,11 @@ mod tests {
 
     use super::*;
     use crate::{
-        dispatch::{disk_guard::DiskGuard, registry::Registry},
-        execute::approval::Approvals,
+        control_plane::health::Health,
+        dispatch::disk_guard::DiskGuard,
+        execute::{approval::Approvals, registry::Registry},
         job::spec::Job,
-        observability::{health::Health, logging},
+        observability::logging,
         telemetry, testing,
     };
 
@@ -142,7 +143,7 @@ mod tests {
 
     fn panel(dir: &std::path::Path) -> Panel {
         Panel {
-            config: Arc::new(testing::config(dir)),
+            facts: testing::config(dir).facts(),
             health: Health::default(),
             registry: Registry::default(),
             approvals: Approvals::default(),

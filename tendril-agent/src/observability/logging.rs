@@ -4,8 +4,9 @@ use std::io::{self, IsTerminal, Write};
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use uuid::Uuid;
 
-use crate::{config::settings::Config, redaction::redactor::Redactor, telemetry};
+use crate::{redaction::redactor::Redactor, telemetry};
 
 /// Form of the agent's own log on stderr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,20 +17,31 @@ pub enum LogFormat {
     Json,
 }
 
+/// How the log is written.
+#[derive(Clone, Debug)]
+pub(crate) struct LogSettings {
+    pub(crate) filter: String,
+    pub(crate) format: LogFormat,
+    /// On every line of the JSON form.
+    pub(crate) cluster_id: Uuid,
+    /// What no line shows.
+    pub(crate) secrets: Redactor,
+}
+
 /// Installs the process's subscriber, which hides the agent's secrets. A filter that cannot be read falls back to `info`; a
 /// second call changes nothing.
-pub fn install_log(config: &Config) {
-    let filter = EnvFilter::try_new(&config.log_filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    let head = match config.log_format {
+pub(crate) fn install(settings: &LogSettings) {
+    let filter = EnvFilter::try_new(&settings.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let head = match settings.format {
         LogFormat::Human => String::new(),
-        LogFormat::Json => format!("{{\"cluster\":\"{}\",", config.cluster_id),
+        LogFormat::Json => format!("{{\"cluster\":\"{}\",", settings.cluster_id),
     };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())
-        .with_writer(Stderr { head, secrets: config.secrets.clone() });
+        .with_writer(Stderr { head, secrets: settings.secrets.clone() });
     // Only a test harness can have installed one before, and its choice stands.
-    let _installed = match config.log_format {
+    let _installed = match settings.format {
         LogFormat::Human => builder.with_target(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };

@@ -12,13 +12,12 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::{
-    config::settings::Timing,
     job::spec::Action,
     process::runner::{Command, GracePeriod},
     template::workspace::Workspace,
 };
 
-use super::environment::AllowList;
+use super::{environment::AllowList, settings::StepTiming};
 
 /// Which of the two programs it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,21 +126,26 @@ impl Terraform {
         step: Step,
         action: Action,
         workspace: &Workspace,
-        timing: &Timing,
+        timing: &StepTiming,
     ) -> io::Result<Command> {
         let args = arguments(step, action, workspace, timing.lock_timeout);
         self.with_arguments(args, workspace, grace_period(step, timing))
     }
 
     /// Removes the state lock of this ID.
-    pub(crate) fn unlock(&self, id: &str, workspace: &Workspace, timing: &Timing) -> io::Result<Command> {
+    pub(crate) fn unlock(&self, id: &str, workspace: &Workspace, timing: &StepTiming) -> io::Result<Command> {
         // An ID comes from outside: it must not be taken for a flag.
         let args = ["force-unlock", "-force", "-no-color", "--", id].map(OsString::from);
         self.with_arguments(args.into(), workspace, grace_period(Step::Init, timing))
     }
 
     /// Writes a state file to the backend, unless the state there has another lineage or is newer.
-    pub(crate) fn push(&self, file: &Path, workspace: &Workspace, timing: &Timing) -> io::Result<Command> {
+    pub(crate) fn push(
+        &self,
+        file: &Path,
+        workspace: &Workspace,
+        timing: &StepTiming,
+    ) -> io::Result<Command> {
         let mut args = ["state", "push", "-no-color"].map(OsString::from).to_vec();
         args.extend([lock_timeout(timing.lock_timeout), file.into()]);
         self.with_arguments(args, workspace, grace_period(Step::Init, timing))
@@ -232,7 +236,7 @@ fn arguments(step: Step, action: Action, workspace: &Workspace, grace_period: Du
     args
 }
 
-fn grace_period(step: Step, timing: &Timing) -> GracePeriod {
+fn grace_period(step: Step, timing: &StepTiming) -> GracePeriod {
     let graceful = match step {
         Step::Apply => timing.apply_cancel_grace,
         Step::Plan => timing.plan_cancel_grace,

@@ -90,9 +90,12 @@ async fn state_that_the_backend_refuses_is_kept_named_and_stored_later() {
 
     // At the next start the server takes it.
     server.kept(|kept| kept.refuses_writes = false);
-    assert_eq!(pending_push::keys(&bench.config).into_iter().collect::<Vec<_>>(), ["gate.s"]);
+    assert_eq!(
+        pending_push::keys(&bench.config.terraform_settings()).into_iter().collect::<Vec<_>>(),
+        ["gate.s"]
+    );
     let state = bench.config.state_backend.of(&bench.config.state_dir, "gate.s");
-    pending_push::push(&bench.config, &LocalRunner, &state, &Drain::default()).await;
+    pending_push::push(&bench.config.terraform_settings(), &LocalRunner, &state, &Drain::default()).await;
     assert!(!pending(&bench).exists());
     assert!(
         String::from_utf8(server.kept(|kept| kept.state.clone()).unwrap())
@@ -132,8 +135,8 @@ async fn state_that_can_be_kept_nowhere_else_stays_in_its_workspace_until_it_is_
 
     // The next run finds it, and has nowhere to put it either.
     let finalize = async || {
-        for orphan in orphaned_attempts(&bench.config) {
-            orphan.finalize(&bench.config, &bench.plane.rest()).await;
+        for orphan in orphaned_attempts(&bench.config.execute_settings()) {
+            orphan.finalize(&bench.config.execute_settings(), &bench.plane.rest()).await;
         }
     };
     finalize().await;
@@ -151,7 +154,7 @@ async fn state_that_can_be_kept_nowhere_else_stays_in_its_workspace_until_it_is_
     );
     assert!(!errored.exists() && state.pending().unwrap().is_empty());
     finalize().await;
-    assert_eq!(orphaned_attempts(&bench.config).len(), 0);
+    assert_eq!(orphaned_attempts(&bench.config.execute_settings()).len(), 0);
 }
 
 #[tokio::test]
@@ -168,8 +171,9 @@ async fn the_lock_of_a_push_that_was_killed_with_its_agent_is_removed_at_the_nex
     newer["serial"] = json!(newer["serial"].as_u64().unwrap() + 1);
     fs::write(pending(&bench), newer.to_string()).unwrap();
     let drain = Drain::default();
+    let settings = bench.config.terraform_settings();
     tokio::select! {
-        () = pending_push::push(&bench.config, &LocalRunner, &state, &drain) => panic!("it cannot end"),
+        () = pending_push::push(&settings, &LocalRunner, &state, &drain) => panic!("it cannot end"),
         () = async {
             while server.kept(|kept| kept.writes) == 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -180,8 +184,8 @@ async fn the_lock_of_a_push_that_was_killed_with_its_agent_is_removed_at_the_nex
     assert_eq!(lock["Operation"], "state-push");
 
     server.kept(|kept| kept.stalls_writes = false);
-    assert_eq!(pending_push::keys(&bench.config).len(), 1);
-    pending_push::push(&bench.config, &LocalRunner, &state, &Drain::default()).await;
+    assert_eq!(pending_push::keys(&bench.config.terraform_settings()).len(), 1);
+    pending_push::push(&bench.config.terraform_settings(), &LocalRunner, &state, &Drain::default()).await;
     assert!(!pending(&bench).exists());
     assert_eq!(server.kept(|kept| kept.lock.clone()), None);
     let stored: Value = serde_json::from_slice(&server.kept(|kept| kept.state.clone()).unwrap()).unwrap();
@@ -201,7 +205,7 @@ async fn rescued_state_of_another_lineage_is_never_pushed_over_the_newer_one() {
     (foreign["lineage"], foreign["serial"]) = (json!(Uuid::from_u128(9)), json!(99));
     fs::write(pending(&bench), foreign.to_string()).unwrap();
     let state = bench.config.state_backend.of(&bench.config.state_dir, "gate.s");
-    pending_push::push(&bench.config, &LocalRunner, &state, &Drain::default()).await;
+    pending_push::push(&bench.config.terraform_settings(), &LocalRunner, &state, &Drain::default()).await;
     bench.run_as(Uuid::from_u128(7), gate(0)).await;
     assert_eq!(bench.end()["error_code"], "STATE_NOT_STORED");
     assert!(bench.message().contains("unrelated state with lineage"), "{}", bench.message());

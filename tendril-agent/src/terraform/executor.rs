@@ -10,7 +10,6 @@ use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use crate::{
-    config::settings::Config,
     job::{
         failure::{ErrorCode, Failure},
         result::Findings,
@@ -28,6 +27,7 @@ use crate::{
     terraform::{
         command::{Step, read_outputs},
         provider_cache,
+        settings::{StepTiming, TerraformSettings},
         state::{
             backend::State,
             lock::Lock,
@@ -65,7 +65,7 @@ pub(crate) struct Log {
 
 /// Where the steps of one attempt are carried out.
 pub(crate) struct TerraformExecutor<'a> {
-    pub(crate) config: &'a Config,
+    pub(crate) settings: &'a TerraformSettings,
     pub(crate) runner: &'a dyn Runner,
     pub(crate) job: &'a Job,
     pub(crate) spec: &'a JobSpec,
@@ -79,7 +79,7 @@ impl TerraformExecutor<'_> {
     /// Backend, modules and providers; then state that an earlier run could not store is stored.
     pub(crate) async fn init(&self) -> Result<(), StageError> {
         self.announce(Step::Init).await;
-        let lock = match self.config.terraform.plugin_cache() {
+        let lock = match self.settings.program.plugin_cache() {
             Some(dir) => tokio::select! {
                 lock = file_lock::lock_provider_cache(dir) => Some(lock.map_err(|error| {
                     Failure::internal("the directory for providers cannot be used", &error)
@@ -110,7 +110,8 @@ impl TerraformExecutor<'_> {
         let mut dead = self.state.stale_owners();
         loop {
             // What a dead attempt left is not waited for.
-            let grace_period = if dead.is_empty() { self.config.timing.lock_timeout } else { Duration::ZERO };
+            let grace_period =
+                if dead.is_empty() { self.settings.timing.lock_timeout } else { Duration::ZERO };
             let (exit, findings) = self.carry_out(step, &self.log.writer, grace_period).await?;
             let failed = !step.succeeded(exit.code) && self.stop.requested().is_none();
             let error = findings.error.as_deref().filter(|_| failed);
@@ -165,11 +166,11 @@ impl TerraformExecutor<'_> {
     }
 
     async fn announce(&self, step: Step) {
-        self.annotate(format!("{} {}", self.config.terraform.name(), step.name())).await;
+        self.annotate(format!("{} {}", self.settings.program.name(), step.name())).await;
     }
 
     async fn unlock(&self, id: &str) -> Result<(), StageError> {
-        let command = self.config.terraform.unlock(id, self.workspace, &self.config.timing);
+        let command = self.settings.program.unlock(id, self.workspace, &self.settings.timing);
         self.background_task(command).await?.map_err(|why| {
             let key = self.state.key();
             let text = format!(
@@ -184,7 +185,7 @@ impl TerraformExecutor<'_> {
     async fn push_pending(&self) -> Result<(), StageError> {
         let fault = |error: io::Error| Failure::internal("the state directory cannot be used", &error);
         if let Some((place, why)) =
-            pending_push::gather(self.config, self.state, self.workspace).map_err(fault)?
+            pending_push::gather(self.settings, self.state, self.workspace).map_err(fault)?
         {
             return Err(Failure::new(
                 ErrorCode::StateNotStored,
@@ -198,7 +199,7 @@ impl TerraformExecutor<'_> {
         for file in self.state.pending().map_err(fault)? {
             self.go_on(Step::Plan)?;
             let push = Push {
-                config: self.config,
+                settings: self.settings,
                 runner: self.runner,
                 state: self.state,
                 workspace: self.workspace,
@@ -256,8 +257,8 @@ impl TerraformExecutor<'_> {
     ) -> Result<(Exit, Findings), StageError> {
         self.go_on(step)?;
         let _timed = Timed { step, since: Instant::now() };
-        let timing = crate::config::settings::Timing { lock_timeout: grace_period, ..self.config.timing };
-        let command = self.config.terraform.command(step, self.spec.action, self.workspace, &timing);
+        let timing = StepTiming { lock_timeout: grace_period, ..self.settings.timing };
+        let command = self.settings.program.command(step, self.spec.action, self.workspace, &timing);
         let Some(operation) = step.operation() else { return self.run(command, sink).await };
         let disk =
             |error: io::Error| Failure::internal("the agent's work directory cannot be written", &error);
@@ -289,7 +290,7 @@ impl TerraformExecutor<'_> {
         command: io::Result<Command>,
         sink: &dyn Sink,
     ) -> Result<(Exit, Findings), StageError> {
-        let name = self.config.terraform.name();
+        let name = self.settings.program.name();
         let ran = match command {
             Ok(command) => {
                 failpoint!("step.begins");
@@ -313,7 +314,7 @@ impl TerraformExecutor<'_> {
             return Ok(());
         }
         metrics::counter!(telemetry::STEPS_FAILED, "step" => step.name()).increment(1);
-        let name = self.config.terraform.name();
+        let name = self.settings.program.name();
         let mut message = findings.error.clone().unwrap_or_else(|| match exit.code {
             Some(code) => format!("{name} {} ended with exit code {code}; the log says more", step.name()),
             None => format!(

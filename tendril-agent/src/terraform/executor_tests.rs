@@ -161,11 +161,11 @@ impl Fixture {
     /// An agent's context over this bench.
     pub(super) fn context(&self) -> JobContext {
         JobContext {
-            config: Arc::new(self.config.clone()),
+            settings: Arc::new(self.config.execute_settings()),
             rest: self.plane.rest(),
             runner: Arc::new(LocalRunner),
             approvals: Approvals::default(),
-            registry: crate::dispatch::registry::Registry::default(),
+            registry: crate::execute::registry::Registry::default(),
             secrets: crate::redaction::redactor::Redactor::default(),
             drain: crate::process::drain::Drain::default(),
         }

@@ -7,4 +7,5 @@ pub(crate) mod long_message;
 pub(crate) mod messages;
 pub(crate) mod plan_digest;
 pub(crate) mod provider_cache;
+pub(crate) mod settings;
 pub(crate) mod state;

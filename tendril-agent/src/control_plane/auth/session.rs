@@ -30,7 +30,7 @@ pub(crate) use super::{
     machine_token::MachineToken,
 };
 use crate::{
-    observability::health::{Access, Health},
+    control_plane::health::{Access, Health},
     redaction::redactor::Redactor,
     telemetry,
 };

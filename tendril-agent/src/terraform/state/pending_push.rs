@@ -12,7 +12,6 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use crate::{
-    config::settings::{Config, Timing},
     control_plane::final_status::ClaimRecord,
     job::spec::Action,
     os::{blocking::blocking, file_lock, files::private_dir},
@@ -27,6 +26,7 @@ use crate::{
     template::workspace::Workspace,
     terraform::{
         command::Step,
+        settings::{StepTiming, TerraformSettings},
         state::{
             backend::State,
             errored_state::{ErroredState, is_errored_state},
@@ -46,8 +46,8 @@ const PUSH: &str = "push-";
 const TRIAL: &str = "trial-";
 
 /// The keys of the states of which something is kept beside the backend, or was being stored when a previous run ended.
-pub(crate) fn keys(config: &Config) -> BTreeSet<String> {
-    kept(&config.state_dir).into_iter().chain(cut_off(config).map(|(_, key)| key)).collect()
+pub(crate) fn keys(settings: &TerraformSettings) -> BTreeSet<String> {
+    kept(&settings.state_dir).into_iter().chain(cut_off(settings).map(|(_, key)| key)).collect()
 }
 
 /// The keys of the states of which something is kept beside the backend.
@@ -62,8 +62,8 @@ pub(crate) fn kept(state_dir: &Path) -> Vec<String> {
 }
 
 /// The pushes of a previous run that were cut off, with the keys of their states. What had not begun to push is removed.
-fn cut_off(config: &Config) -> impl Iterator<Item = (Workspace, String)> + use<> {
-    let entries = fs::read_dir(&config.work_dir).into_iter().flatten().filter_map(Result::ok);
+fn cut_off(settings: &TerraformSettings) -> impl Iterator<Item = (Workspace, String)> + use<> {
+    let entries = fs::read_dir(&settings.work_dir).into_iter().flatten().filter_map(Result::ok);
     let places = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(PUSH));
     places.filter_map(|place| {
         let workspace = Workspace::at(place.path());
@@ -83,11 +83,11 @@ fn remove(workspace: Workspace) {
 }
 
 /// Ends the pushes of this state that a previous run began, and notes down which lock they may have left.
-fn mark_cut_off_stale(config: &Config, state: &State) -> io::Result<()> {
-    for (workspace, _) in cut_off(config).filter(|(_, key)| key == state.key()) {
+fn mark_cut_off_stale(settings: &TerraformSettings, state: &State) -> io::Result<()> {
+    for (workspace, _) in cut_off(settings).filter(|(_, key)| key == state.key()) {
         let grace_period = GracePeriod {
-            graceful: config.timing.plan_cancel_grace.min(Duration::from_secs(60)),
-            forced: config.timing.kill_grace,
+            graceful: settings.timing.plan_cancel_grace.min(Duration::from_secs(60)),
+            forced: settings.timing.kill_grace,
         };
         let ended = orphans::end(&workspace.data_dir(), grace_period);
         LockOwner::of_previous_run(&workspace.lock_owner_file(), ended.is_some())?.mark_stale(state)?;
@@ -99,11 +99,11 @@ fn mark_cut_off_stale(config: &Config, state: &State) -> io::Result<()> {
 /// Moves state that earlier attempts could not hand over beside where it belongs. They have ended: whoever asks holds the
 /// state's key. Answers where what cannot be moved is, and why.
 pub(crate) fn gather(
-    config: &Config,
+    settings: &TerraformSettings,
     state: &State,
     own: &Workspace,
 ) -> io::Result<Option<(PathBuf, io::Error)>> {
-    for entry in fs::read_dir(&config.work_dir)? {
+    for entry in fs::read_dir(&settings.work_dir)? {
         let workspace = Workspace::at(entry?.path());
         if workspace.errored_state().is_none() || workspace.claim_file() == own.claim_file() {
             continue;
@@ -119,15 +119,15 @@ pub(crate) fn gather(
 }
 
 /// Stores what is kept of this state. What Terraform refuses is kept, and said. A drain waits for what has begun.
-pub(crate) async fn push(config: &Config, runner: &dyn Runner, state: &State, drain: &Drain) {
-    let (settings, place) = (config.clone(), state.clone());
-    if let Err(error) = blocking(move || mark_cut_off_stale(&settings, &place)).await {
+pub(crate) async fn push(settings: &TerraformSettings, runner: &dyn Runner, state: &State, drain: &Drain) {
+    let (owned, place) = (settings.clone(), state.clone());
+    if let Err(error) = blocking(move || mark_cut_off_stale(&owned, &place)).await {
         tracing::error!(%error, "a push of a previous run cannot be settled");
     }
     for file in state.pending().unwrap_or_default() {
         let Some(_errand) = drain.background_task() else { return };
         let name = file.display().to_string();
-        match push_one(config, runner, state, &file, &drain.stop).await {
+        match push_one(settings, runner, state, &file, &drain.stop).await {
             Ok(()) => {
                 metrics::counter!(telemetry::ERRORED_STATES_STORED).increment(1);
                 tracing::info!(file = name, "state that a previous run could not store is stored");
@@ -141,20 +141,24 @@ pub(crate) async fn push(config: &Config, runner: &dyn Runner, state: &State, dr
 }
 
 /// Tries whether a state can be reached: `terraform init` with nothing but the backend.
-pub(crate) async fn try_backend(config: &Config, runner: &dyn Runner, state: &State) -> io::Result<()> {
-    initialised(config, runner, state, TRIAL, &StopSignal::default()).await.map(drop)
+pub(crate) async fn try_backend(
+    settings: &TerraformSettings,
+    runner: &dyn Runner,
+    state: &State,
+) -> io::Result<()> {
+    initialised(settings, runner, state, TRIAL, &StopSignal::default()).await.map(drop)
 }
 
 async fn push_one(
-    config: &Config,
+    settings: &TerraformSettings,
     runner: &dyn Runner,
     state: &State,
     file: &Path,
     stop: &StopSignal,
 ) -> io::Result<()> {
-    let (place, workspace) = initialised(config, runner, state, PUSH, stop).await?;
+    let (place, workspace) = initialised(settings, runner, state, PUSH, stop).await?;
     let at = workspace.clone();
-    let push = Push { config, runner, state, workspace: &at, stop, id: Uuid::new_v4(), attempt: 0 };
+    let push = Push { settings, runner, state, workspace: &at, stop, id: Uuid::new_v4(), attempt: 0 };
     // Whoever is cut off here leaves it to the next run, which learns from it of the lock.
     let _kept = place.keep();
     let stored = push.store(file).await?;
@@ -172,22 +176,22 @@ async fn push_one(
 
 /// A module with nothing but the backend, in a directory that goes away with the answer.
 async fn initialised(
-    config: &Config,
+    settings: &TerraformSettings,
     runner: &dyn Runner,
     state: &State,
     prefix: &str,
     stop: &StopSignal,
 ) -> io::Result<(TempDir, Workspace)> {
-    let place = tempfile::Builder::new().prefix(prefix).tempdir_in(&config.work_dir)?;
+    let place = tempfile::Builder::new().prefix(prefix).tempdir_in(&settings.work_dir)?;
     private_dir(place.path())?;
     let workspace = Workspace::at(place.path().to_path_buf());
     workspace.make_dirs()?;
     state.lay_out(&workspace.module_dir())?;
-    let lock = match config.terraform.plugin_cache() {
+    let lock = match settings.program.plugin_cache() {
         Some(dir) => Some(file_lock::lock_provider_cache(dir).await?),
         None => None,
     };
-    let init = config.terraform.command(Step::Init, Action::Apply, &workspace, &config.timing)?;
+    let init = settings.program.command(Step::Init, Action::Apply, &workspace, &settings.timing)?;
     let (exit, said) = run(runner, init, stop).await?;
     drop(lock);
     if exit.code == Some(0) { Ok((place, workspace)) } else { Err(io::Error::other(said)) }
@@ -212,7 +216,7 @@ pub(crate) enum Stored {
 
 /// `terraform state push`, by somebody who can leave its lock behind as any other step can.
 pub(crate) struct Push<'a> {
-    pub(crate) config: &'a Config,
+    pub(crate) settings: &'a TerraformSettings,
     pub(crate) runner: &'a dyn Runner,
     pub(crate) state: &'a State,
     /// Where it was initialised.
@@ -229,9 +233,10 @@ impl Push<'_> {
         let mut dead = self.state.stale_owners();
         loop {
             // What a dead attempt left is not waited for.
-            let grace_period = if dead.is_empty() { self.config.timing.lock_timeout } else { Duration::ZERO };
-            let timing = Timing { lock_timeout: grace_period, ..self.config.timing };
-            let command = self.config.terraform.push(file, self.workspace, &timing)?;
+            let grace_period =
+                if dead.is_empty() { self.settings.timing.lock_timeout } else { Duration::ZERO };
+            let timing = StepTiming { lock_timeout: grace_period, ..self.settings.timing };
+            let command = self.settings.program.push(file, self.workspace, &timing)?;
             let owner = LockOwner::new(self.id, self.attempt, self.state, OPERATION, grace_period);
             let pushing = run(self.runner, command, self.stop);
             let left = |ran: &io::Result<(Exit, String)>| {
@@ -251,7 +256,7 @@ impl Push<'_> {
             let lock = lock_query::owner(self.state).await.unwrap_or(lock);
             if let Some(id) = lock.of_stale(&dead) {
                 tracing::warn!(state = self.state.key(), lock = id, "the lock of a dead attempt is removed");
-                let unlock = self.config.terraform.unlock(id, self.workspace, &self.config.timing)?;
+                let unlock = self.settings.program.unlock(id, self.workspace, &self.settings.timing)?;
                 let (exit, said) = run(self.runner, unlock, self.stop).await?;
                 if exit.code != Some(0) {
                     return Ok(Stored::Refused(said));

@@ -1,21 +1,13 @@
 //! What the agent knows about itself: whether its loop runs, whether it can be given work, and what it is at.
 
 use std::{
-    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use serde_json::{Value, json};
 use tokio::{task::spawn_blocking, time::sleep};
 
-use crate::{
-    config::settings::Config,
-    control_plane::contract::{CONTRACT, Compatibility},
-    dispatch::{disk_guard::DiskGuard, registry::Registry},
-    execute::approval::Approvals,
-    telemetry,
-};
+use crate::control_plane::contract::Compatibility;
 
 /// How often the loop shows that it runs.
 pub(crate) const PULSE: Duration = Duration::from_secs(5);
@@ -29,28 +21,28 @@ pub struct Health {
 }
 
 #[derive(Debug)]
-struct State {
-    readiness: Readiness,
-    started: Instant,
+pub(crate) struct State {
+    pub(crate) readiness: Readiness,
+    pub(crate) started: Instant,
     /// When the loop last showed that it runs.
-    pulse: Instant,
+    pub(crate) pulse: Instant,
     /// When a thread for what blocks last took work.
-    threads: Instant,
+    pub(crate) threads: Instant,
     /// When the control plane last answered a heartbeat.
-    heard: Option<Instant>,
+    pub(crate) heard: Option<Instant>,
     /// How many jobs wait in the queue.
-    queued: usize,
+    pub(crate) queued: usize,
     /// The contract that the database holds, by its last answer.
-    contract: Option<u32>,
+    pub(crate) contract: Option<u32>,
     /// Whether jobs are told of as they come.
-    is_live: bool,
+    pub(crate) is_live: bool,
     /// Set whenever the token, or what is known about it, changes.
-    access: Access,
+    pub(crate) access: Access,
 }
 
 /// Why the agent can or cannot be given work.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Readiness {
+pub(crate) enum Readiness {
     /// No heartbeat was answered yet.
     Starting,
     /// The last heartbeat was answered.
@@ -187,7 +179,7 @@ impl Health {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         // Assignments are all that ever happens under the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -208,98 +200,9 @@ pub(crate) struct Access {
 
 impl Access {
     /// How long the token is good.
-    fn left(&self) -> Option<Duration> {
+    pub(crate) fn left(&self) -> Option<Duration> {
         self.ends.map(|end| end.saturating_duration_since(Instant::now()))
     }
-}
-
-/// Everything that `/status` shows and `/metrics` measures when it is asked.
-#[derive(Clone)]
-pub(crate) struct Panel {
-    pub(crate) config: Arc<Config>,
-    pub(crate) health: Health,
-    pub(crate) registry: Registry,
-    pub(crate) approvals: Approvals,
-    pub(crate) disk: DiskGuard,
-}
-
-impl Panel {
-    /// `/status`. Nothing in it is secret.
-    pub(super) fn status(&self) -> Value {
-        let config = &self.config;
-        let ready = self.health.ready();
-        let state = self.health.state();
-        json!({
-            "agent": config.agent_name,
-            "version": env!("CARGO_PKG_VERSION"),
-            "cluster_id": config.cluster_id,
-            "contract": {
-                "agent": CONTRACT,
-                "database": state.contract,
-                "note": state.contract.and_then(|database| Compatibility::of(database).sentence()),
-            },
-            "terraform": {"program": config.terraform.name(), "version": config.terraform.version()},
-            "infracost": config.infracost.found().to_string(),
-            "cost_estimates_unavailable_because": config.infracost.complaint(),
-            "state_backend": config.state_backend.kind().name(),
-            "uptime_seconds": state.started.elapsed().as_secs(),
-            "ready": ready.is_ok(),
-            "not_ready_because": ready.err(),
-            "token": {
-                "by": state.access.by,
-                "seconds_left": state.access.left().map(|left| left.as_secs()),
-                "problem": state.access.problem,
-            },
-            "last_heartbeat_seconds_ago": state.heard.map(|heard| heard.elapsed().as_secs()),
-            "concurrency": config.concurrency,
-            "intake": {"way": config.intake.name(), "live": state.is_live},
-            "jobs_queued": state.queued,
-            "jobs": self.registry.to_json(),
-            "jobs_waiting_for_approval": self.approvals.count(),
-            "work_dir": {"bytes": self.disk.used(), "limit": config.work_limit, "full": self.disk.is_full()},
-            "errored_states": self.pending(),
-        })
-    }
-
-    /// Sets the gauges that are true at this moment only.
-    pub(super) fn measure(&self) {
-        let ready = self.health.ready().is_ok();
-        let pending = self.pending().len();
-        let state = self.health.state();
-        let set = |name: &'static str, value: f64| metrics::gauge!(name).set(value);
-        set(telemetry::READY, f64::from(u8::from(ready)));
-        set(telemetry::DRAINING, f64::from(u8::from(state.readiness == Readiness::Draining)));
-        set(telemetry::LOOP_AGE, state.pulse.elapsed().as_secs_f64());
-        set(telemetry::UPTIME, state.started.elapsed().as_secs_f64());
-        set(telemetry::HEARTBEAT_AGE, state.heard.unwrap_or(state.started).elapsed().as_secs_f64());
-        set(telemetry::INTAKE_LIVE, f64::from(u8::from(state.is_live)));
-        set(telemetry::TOKEN_LEFT, state.access.left().unwrap_or_default().as_secs_f64());
-        set(telemetry::JOBS_QUEUED, count(state.queued));
-        set(telemetry::JOBS_WAITING, count(self.approvals.count()));
-        set(telemetry::ERRORED_STATES, count(pending));
-        set(telemetry::MEMORY, memory().unwrap_or_default());
-        set(telemetry::DESCRIPTORS, count(std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count)));
-    }
-
-    /// Where states are that could not be written to their backend.
-    fn pending(&self) -> Vec<PathBuf> {
-        let keys = crate::terraform::state::pending_push::kept(&self.config.state_dir);
-        let of = |key: &String| self.config.state_backend.of(&self.config.state_dir, key).pending();
-        keys.iter().filter_map(|key| of(key).ok()).flatten().collect()
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "no agent counts to 2^53")]
-fn count(number: usize) -> f64 {
-    number as f64
-}
-
-/// Resident memory of this process, in bytes.
-fn memory() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024.0)
 }
 
 #[cfg(test)]
