@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tendril_realtime::{Error, ErrorKind, Rest};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::{
     control_plane::{backoff::Backoff, contract::known},
-    job::{spec::Job, status::Status},
+    job::{json::ConfigSnapshot, spec::Job, status::Status},
     os::failpoint::failpoint,
     process::drain::Drain,
 };
@@ -44,7 +44,7 @@ struct Row {
     status: Option<Status>,
     claim_token: Option<Uuid>,
     attempt: i32,
-    config_snapshot: Value,
+    config_snapshot: ConfigSnapshot,
 }
 
 /// Tries to take one row. Once the drain has begun no row is asked for any more, not even again. Errors: it was not taken,

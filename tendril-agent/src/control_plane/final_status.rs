@@ -3,7 +3,7 @@
 use std::{io, path::Path, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tendril_realtime::{Error, ErrorKind, PostgrestError, Rest};
 use tokio::{
     sync::{Notify, watch},
@@ -16,6 +16,7 @@ use crate::{
     control_plane::{backoff::Backoff, contract::known, lease::Lease},
     job::{
         failure::ErrorCode,
+        json::{Fields, Json},
         result::{Changes, CostStatus, JobResult},
         spec::Job,
         status::{Phase, Status},
@@ -45,7 +46,7 @@ pub(crate) struct FinalStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cost_status: Option<CostStatus>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) outputs: Option<Value>,
+    pub(crate) outputs: Option<Json>,
     /// Which commit of a Git repository was run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) template_commit: Option<String>,
@@ -56,11 +57,7 @@ pub(crate) struct FinalStatus {
 
 impl FinalStatus {
     /// Of an result, with what the run left to say.
-    pub(crate) fn new(
-        result: &JobResult,
-        changes: Option<Changes>,
-        outputs: Option<Map<String, Value>>,
-    ) -> Self {
+    pub(crate) fn new(result: &JobResult, changes: Option<Changes>, outputs: Option<Fields>) -> Self {
         let (error_code, error_message) = match result {
             JobResult::Success => (None, None),
             JobResult::Failed(failure) => (Some(failure.code), Some(failure.message.clone())),
@@ -73,7 +70,7 @@ impl FinalStatus {
             plan_summary: changes.map(|changes| json!(changes)),
             cost: None,
             cost_status: None,
-            outputs: outputs.map(Value::from),
+            outputs: outputs.map(Json::Object),
             template_commit: None,
             log_count: None,
         }
@@ -114,8 +111,7 @@ impl Reporter {
     /// Stores the end: tries until the database takes or refuses it.
     pub(crate) async fn finish(&self, end: &FinalStatus) -> Written {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(15));
-        // Serialising a struct of strings and numbers into a Value cannot fail.
-        let mut body = serde_json::to_value(end).unwrap_or_default();
+        let Json::Object(mut body) = Json::of(end) else { return Written::Refused("it is empty".to_owned()) };
         loop {
             match self.write(body.clone()).await {
                 Ok(written) => return written,
@@ -135,9 +131,9 @@ impl Reporter {
 
     /// One PATCH with the claim, without what a database of an earlier contract has no column for. Errors: it may be tried
     /// again.
-    async fn write(&self, mut body: Value) -> Result<Written, Error> {
-        body["claim_token"] = json!(self.claim_token);
-        without_nul(&mut body);
+    async fn write(&self, mut body: Fields) -> Result<Written, Error> {
+        body.insert("claim_token".to_owned(), Json::of(&self.claim_token));
+        body = body.into_iter().map(|(name, value)| (name, value.without_nul())).collect();
         loop {
             match self.patch(&body).await {
                 Err(error) if error.postgrest().and_then(|api| missing_column(api, &mut body)).is_some() => {
@@ -148,7 +144,7 @@ impl Reporter {
         }
     }
 
-    async fn patch(&self, body: &Value) -> Result<Written, Error> {
+    async fn patch(&self, body: &Fields) -> Result<Written, Error> {
         #[derive(Deserialize)]
         struct Row {
             #[serde(default, deserialize_with = "known")]
@@ -168,7 +164,7 @@ impl Reporter {
             Ok(None) => Ok(Written::Refused("there is no such deployment".to_owned())),
             // Progress of a job that was ended while we could not be heard. The true end of an apply is still welcome.
             Ok(Some(Row { status: Some(ended @ (Status::Failed | Status::Cancelled)), phase }))
-                if body.get("status").is_none() && !phase.is_none_or(Phase::changes_the_world) =>
+                if !body.contains_key("status") && !phase.is_none_or(Phase::changes_the_world) =>
             {
                 Ok(Written::Refused(format!("the deployment is {} meanwhile", ended.as_str())))
             }
@@ -196,10 +192,9 @@ const UNSPEAKABLE: &str = "What happened cannot be stored here: the log says it.
 
 /// Makes a body smaller that is refused for its content: the least important of what it has goes. None: nothing is left to
 /// leave out, and the status itself is never left out.
-fn leave_out(body: &mut Value) -> Option<&'static str> {
-    let fields = body.as_object_mut()?;
+fn leave_out(fields: &mut Fields) -> Option<&'static str> {
     for field in ["outputs", "cost", "plan_summary"] {
-        if fields.remove(field).is_some_and(|value| !value.is_null()) {
+        if fields.remove(field).is_some_and(|value| value != Json::Null) {
             if field == "cost" {
                 // A status without its figures would say what nobody can see.
                 fields.remove("cost_status");
@@ -209,35 +204,19 @@ fn leave_out(body: &mut Value) -> Option<&'static str> {
     }
     let message = fields
         .get_mut("error_message")
-        .filter(|message| message.as_str().is_some_and(|text| text != UNSPEAKABLE))?;
-    *message = json!(UNSPEAKABLE);
+        .filter(|message| message.as_text().is_some_and(|text| text != UNSPEAKABLE))?;
+    *message = Json::String(UNSPEAKABLE.to_owned());
     Some("error_message")
-}
-
-/// No text of PostgreSQL can hold U+0000. Programs can print it, into outputs and messages too.
-fn without_nul(value: &mut Value) {
-    match value {
-        Value::String(text) if text.contains('\0') => *text = text.replace('\0', "\u{fffd}"),
-        Value::Array(items) => items.iter_mut().for_each(without_nul),
-        Value::Object(fields) => {
-            if fields.keys().any(|name| name.contains('\0')) {
-                *fields = std::mem::take(fields)
-                    .into_iter()
-                    .map(|(name, value)| (name.replace('\0', "\u{fffd}"), value))
-                    .collect();
-            }
-            fields.values_mut().for_each(without_nul);
-        }
-        Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
 }
 
 /// Takes out of a body what PostgREST says that the table has no column for, and answers it. What every contract has stays:
 /// a write without it would say something else.
-fn missing_column(api: &PostgrestError, body: &mut Value) -> Option<Value> {
+fn missing_column(api: &PostgrestError, fields: &mut Fields) -> Option<Json> {
     const ALWAYS: [&str; 4] = ["claim_token", "status", "phase", "log_count"];
     let column = (api.code == "PGRST204").then(|| api.message.split('\'').nth(1)).flatten()?;
-    let fields = body.as_object_mut().filter(|_| !ALWAYS.contains(&column))?;
+    if ALWAYS.contains(&column) {
+        return None;
+    }
     fields.remove(column)
 }
 
@@ -254,7 +233,7 @@ pub(crate) struct ProgressBoard {
 #[derive(Clone, Debug, Default)]
 struct Wanted {
     version: u64,
-    fields: Map<String, Value>,
+    fields: Fields,
 }
 
 impl ProgressBoard {
@@ -308,7 +287,7 @@ impl ProgressBoard {
     fn want(&self, field: &str, value: Value) {
         self.wanted.send_modify(|wanted| {
             wanted.version += 1;
-            wanted.fields.insert(field.to_owned(), value);
+            wanted.fields.insert(field.to_owned(), value.into());
         });
     }
 }
@@ -330,9 +309,9 @@ async fn tell(
         let mut left_out = Vec::new();
         loop {
             let wanted = wishes.borrow_and_update().clone();
-            let mut body = Value::from(wanted.fields);
+            let mut body = wanted.fields;
             for field in &left_out {
-                body.as_object_mut().and_then(|fields| fields.remove(*field));
+                body.remove(*field);
             }
             match reporter.write(body.clone()).await {
                 Ok(Written::Stored) => {

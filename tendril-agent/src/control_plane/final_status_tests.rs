@@ -16,7 +16,7 @@ async fn columns_that_an_older_database_lacks_are_left_out_and_the_rest_is_store
     plane.answer_next("deployments", lacks("newest"));
     let reporter = Reporter::new(plane.rest(), Uuid::nil(), Uuid::from_u128(5));
     let body = json!({"phase": "PLAN", "newer": 1, "newest": {"a": 2}});
-    assert_eq!(reporter.write(body).await.unwrap(), Written::Stored);
+    assert_eq!(reporter.write(serde_json::from_value(body).unwrap()).await.unwrap(), Written::Stored);
     let stored = plane.recorded(|recorded| recorded.patches.clone());
     assert_eq!(stored, [json!({"phase": "PLAN", "claim_token": Uuid::from_u128(5)})]);
 }
@@ -32,7 +32,7 @@ async fn what_no_text_can_hold_is_replaced() {
         plan_summary: None,
         cost: None,
         cost_status: None,
-        outputs: Some(json!({"a\0b": ["\0", {"c": "\0d"}]})),
+        outputs: Some(json!({"a\0b": ["\0", {"c": "\0d"}]}).into()),
         template_commit: None,
         log_count: Some(1),
     };
@@ -61,7 +61,7 @@ async fn an_end_that_is_refused_for_its_content_is_stored_with_less_of_it() {
         plan_summary: Some(json!({"add": 1})),
         cost: Some(json!({"monthly": "1"})),
         cost_status: Some(CostStatus::Ok),
-        outputs: Some(json!({"a": 1})),
+        outputs: Some(json!({"a": 1}).into()),
         template_commit: None,
         log_count: Some(1),
     };
@@ -80,7 +80,7 @@ async fn a_write_is_not_made_without_what_it_is_about() {
         let plane = ControlPlane::start().await;
         plane.answer_next("deployments", lacks(column));
         let reporter = Reporter::new(plane.rest(), Uuid::nil(), Uuid::from_u128(5));
-        let error = reporter.write(json!({"status": "FAILED"})).await.unwrap_err();
+        let error = reporter.write([("status".to_owned(), Json::of(&"FAILED"))].into()).await.unwrap_err();
         assert_eq!(error.postgrest().unwrap().code, "PGRST204");
         assert_eq!(plane.recorded(|recorded| recorded.patches.len()), 0);
     }

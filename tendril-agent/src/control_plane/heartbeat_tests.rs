@@ -1,4 +1,3 @@
-use serde_json::Value;
 use uuid::Uuid;
 use wiremock::ResponseTemplate;
 
@@ -53,7 +52,7 @@ async fn the_first_beat_waits_for_a_control_plane_that_is_away_and_tells_the_job
         id: Uuid::nil(),
         attempt: 1,
         claim_token: Uuid::from_u128(5),
-        config: Value::Null,
+        config: crate::job::json::ConfigSnapshot::default(),
         state_key: None,
     };
     let lease = heartbeat.leases.hold(&job);

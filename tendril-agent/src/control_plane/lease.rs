@@ -198,7 +198,7 @@ mod tests {
             id: Uuid::nil(),
             attempt: 1,
             claim_token: Uuid::new_v4(),
-            config: Value::Null,
+            config: crate::job::json::ConfigSnapshot::default(),
             state_key: None,
         };
         let lease = leases.hold(&job);
@@ -234,7 +234,7 @@ mod tests {
             id: Uuid::nil(),
             attempt: 1,
             claim_token: Uuid::new_v4(),
-            config: Value::Null,
+            config: crate::job::json::ConfigSnapshot::default(),
             state_key: None,
         };
         let lease = leases.hold(&job);
@@ -253,7 +253,7 @@ mod tests {
             id: Uuid::from_u128(n),
             attempt: 1,
             claim_token: Uuid::from_u128(n),
-            config: Value::Null,
+            config: crate::job::json::ConfigSnapshot::default(),
             state_key: None,
         };
         let (one, two) = (leases.hold(&job(1)), leases.hold(&job(2)));
@@ -274,7 +274,7 @@ mod tests {
             id: Uuid::nil(),
             attempt: 1,
             claim_token: Uuid::new_v4(),
-            config: Value::Null,
+            config: crate::job::json::ConfigSnapshot::default(),
             state_key: None,
         };
         leases.cancel(job.claim_token);
@@ -293,7 +293,7 @@ mod tests {
             id: Uuid::nil(),
             attempt: 1,
             claim_token: Uuid::new_v4(),
-            config: Value::Null,
+            config: crate::job::json::ConfigSnapshot::default(),
             state_key: None,
         };
         let lease = leases.hold(&job);

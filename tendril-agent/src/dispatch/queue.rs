@@ -8,6 +8,7 @@ use std::{
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use tendril_realtime::{
     Client, Error, Rest,
     watch::{Query, Watch, WatchEvent},
@@ -110,7 +111,16 @@ struct Snapshot {
 
 impl<'de> Deserialize<'de> for Snapshot {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = serde_json::Value::deserialize(deserializer)?;
+        // The variables are none of its business, and may hold what no double can.
+        #[derive(Deserialize, serde::Serialize)]
+        struct Named {
+            template: Option<Box<RawValue>>,
+            source: Option<Box<RawValue>>,
+            stack: Option<Box<RawValue>>,
+        }
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        let named = serde_json::from_str::<Named>(raw.get()).ok();
+        let value = named.and_then(|named| serde_json::to_value(named).ok()).unwrap_or_default();
         let text = |field: &str| value.get(field).and_then(|value| value.as_str()).map(str::to_owned);
         Ok(Self { source: Source::key_in(&value), stack: text("stack") })
     }

@@ -171,7 +171,7 @@ impl JobContext {
             })
             .await;
         let outputs = outputs.map(|outputs| {
-            outputs.into_iter().map(|(name, value)| (name, log.redactor.redact_json(value))).collect()
+            outputs.into_iter().map(|(name, value)| (name, value.redacted(&log.redactor))).collect()
         });
         let mut end = FinalStatus::new(&result, changes, outputs)
             .with_cost(estimate.map(|estimate| estimate.columns()));

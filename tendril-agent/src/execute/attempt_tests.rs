@@ -46,7 +46,7 @@ impl Fixture {
             id: Uuid::from_u128(1),
             attempt: 1,
             claim_token: Uuid::from_u128(2),
-            config,
+            config: config.into(),
             state_key: None,
         };
         let lease = self.leases.hold(&job);

@@ -3,7 +3,6 @@
 use std::{io, path::Path, time::Duration};
 
 use serde::Deserialize;
-use serde_json::Value;
 use tendril_realtime::Rest;
 use tokio::{task::JoinSet, time::sleep};
 use uuid::Uuid;
@@ -17,6 +16,7 @@ use crate::{
     execute::settings::ExecuteSettings,
     job::{
         failure::{ErrorCode, Failure},
+        json::ConfigSnapshot,
         result::JobResult,
         spec::Job,
         status::{Phase, Status},
@@ -85,7 +85,9 @@ impl OrphanedAttempt {
     pub(crate) fn hold(&self, leases: &Leases) -> Option<Lease> {
         let waits = self.claim.phase == Phase::Approval && !self.workspace.result_file().exists();
         let ClaimRecord { deployment_id: id, attempt, claim_token, .. } = self.claim;
-        waits.then(|| leases.hold(&Job { id, attempt, claim_token, config: Value::Null, state_key: None }))
+        waits.then(|| {
+            leases.hold(&Job { id, attempt, claim_token, config: ConfigSnapshot::default(), state_key: None })
+        })
     }
 
     /// The job, if the database still counts it as this claim's. Asks until there is an
@@ -93,7 +95,7 @@ impl OrphanedAttempt {
     pub(crate) async fn waiting_job(&self, rest: &Rest) -> Option<Job> {
         #[derive(Deserialize)]
         struct Row {
-            config_snapshot: Value,
+            config_snapshot: ConfigSnapshot,
         }
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(15));
         let ClaimRecord { deployment_id: id, attempt, claim_token, .. } = self.claim;

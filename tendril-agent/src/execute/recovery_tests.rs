@@ -1,6 +1,6 @@
 use std::{fs, path::Path, time::Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use uuid::Uuid;
 
 use super::*;
@@ -16,7 +16,7 @@ fn leave_behind(dir: &Path, phase: Phase) -> Workspace {
         id: Uuid::from_u128(1),
         attempt: 2,
         claim_token: Uuid::from_u128(3),
-        config: Value::Null,
+        config: crate::job::json::ConfigSnapshot::default(),
         state_key: None,
     };
     let workspace = Workspace::create(&dir.join("work"), &job).unwrap();

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
-
 use crate::{
     control_plane::final_status::{ClaimRecord, ProgressBoard},
     cost::{
@@ -13,6 +11,7 @@ use crate::{
     execute::{approval::ApprovalDecision, attempt::JobContext, registry::RunningJob},
     job::{
         failure::{ErrorCode, Failure},
+        json::Fields,
         result::Changes,
         source::{GitSource, Source},
         spec::{Action, Job, JobSpec},
@@ -34,7 +33,7 @@ use crate::{
 pub(crate) struct RunOutput {
     pub(crate) estimate: Option<Estimate>,
     pub(crate) changes: Option<Changes>,
-    pub(crate) outputs: Option<Map<String, Value>>,
+    pub(crate) outputs: Option<Fields>,
     /// Of a template from Git.
     pub(crate) commit: Option<String>,
 }

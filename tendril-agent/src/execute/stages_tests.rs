@@ -56,6 +56,7 @@ impl Fixture {
     fn job() -> Job {
         let config =
             json!({"template": "greeting", "stack": "s", "approval": true, "variables": {"name": "x"}});
+        let config = config.into();
         Job { id: Uuid::from_u128(1), attempt: 1, claim_token: CLAIM, config, state_key: None }
     }
 
@@ -95,7 +96,7 @@ impl Fixture {
 
     /// The next run takes over; the row says this.
     async fn take_over(&self, approved: Option<&str>) {
-        self.plane.row(json!({"id": "x", "config_snapshot": Self::job().config, "approved_plan": approved}));
+        self.plane.row(json!({"id": "x", "config_snapshot": Self::job().config.parse().unwrap(), "approved_plan": approved}));
         let context = self.context();
         let mut left = orphaned_attempts(&self.config.execute_settings());
         let orphan = left.pop().expect("a orphan");

@@ -1,6 +1,7 @@
 //! What a job is: its specification, its source and its variables. No I/O.
 
 pub(crate) mod failure;
+pub(crate) mod json;
 pub(crate) mod result;
 pub(crate) mod source;
 pub(crate) mod spec;

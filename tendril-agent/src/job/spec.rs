@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::job::{
     failure::{ErrorCode, Failure},
+    json::{ConfigSnapshot, Fields, Json, not_exact},
     source::Source,
     variables::kind_of,
 };
@@ -20,7 +21,7 @@ pub(crate) struct Job {
     /// Made by this agent for this claim; every write carries it, and the database refuses another one.
     pub(crate) claim_token: Uuid,
     /// `deployments.config_snapshot`, unread.
-    pub(crate) config: Value,
+    pub(crate) config: ConfigSnapshot,
     /// `deployments.state_key`; none in a database of the contract before this agent's, which does not compute it.
     pub(crate) state_key: Option<String>,
 }
@@ -69,19 +70,30 @@ pub(crate) struct JobSpec {
     /// Whether the plan is applied only once a person approved it.
     pub(crate) approval: bool,
     /// Input variables; checked against the template later.
-    pub(crate) variables: Map<String, Value>,
+    pub(crate) variables: Fields,
 }
 
 impl JobSpec {
     /// Reads `config_snapshot`; a refusal says which field to fix and how.
-    pub(crate) fn parse(config: &Value) -> Result<Self, Failure> {
+    pub(crate) fn parse(config: &ConfigSnapshot) -> Result<Self, Failure> {
         let invalid = |message: String| Failure::new(ErrorCode::ConfigInvalid, message);
-        let object = config.as_object().ok_or_else(|| {
-            invalid(format!("config_snapshot must be a JSON object, and it is {}", kind_of(config)))
-        })?;
+        let config =
+            config.parse().map_err(|why| invalid(format!("config_snapshot cannot be read: {why}")))?;
+        let Json::Object(mut fields) = config else {
+            let is = config.to_value().map_or("a number", |value| kind_of(&value));
+            return Err(invalid(format!("config_snapshot must be a JSON object, and it is {is}")));
+        };
+        let variables = fields.remove("variables").unwrap_or_default();
+        let mut object = Map::new();
+        for (name, field) in fields {
+            let value = field.to_value();
+            let value =
+                value.map_err(|error| invalid(format!("config_snapshot.{name} cannot be read: {error}")))?;
+            object.insert(name, value);
+        }
         for key in object.keys() {
             match key.as_str() {
-                "template" | "source" | "stack" | "action" | "approval" | "variables" => {}
+                "template" | "source" | "stack" | "action" | "approval" => {}
                 other => {
                     return Err(invalid(format!(
                         "config_snapshot has the unknown field \"{other}\": it may have template or source, stack, action, approval and variables"
@@ -97,7 +109,7 @@ impl JobSpec {
                 kind_of(other)
             ))),
         };
-        let source = Source::parse(object).map_err(invalid)?;
+        let source = Source::parse(&object).map_err(invalid)?;
         let stack = text("stack")?.map(str::to_owned);
         if let Some(stack) = stack.as_deref().filter(|stack| !is_stack_name(stack)) {
             return Err(invalid(format!(
@@ -130,16 +142,27 @@ impl JobSpec {
                 )));
             }
         };
-        let variables = match object.get("variables") {
-            None | Some(Value::Null) => Map::new(),
-            Some(Value::Object(variables)) => variables.clone(),
-            Some(other) => {
+        let variables = match variables {
+            Json::Null => Fields::new(),
+            Json::Object(variables) => variables,
+            other => {
                 return Err(invalid(format!(
                     "config_snapshot.variables must be an object of name and value, and it is {}",
-                    kind_of(other)
+                    other.kind()
                 )));
             }
         };
+        for (name, value) in &variables {
+            let numbers = value.leaves().into_iter().filter_map(|leaf| match leaf {
+                Json::Number(number) => not_exact(number),
+                _ => None,
+            });
+            if let Some(why) = numbers.into_iter().next() {
+                return Err(invalid(format!(
+                    "config_snapshot.variables.{name} {why}: write it as a string, or shorter"
+                )));
+            }
+        }
         Ok(Self { source, stack, action, approval, variables })
     }
 }
@@ -171,7 +194,7 @@ mod tests {
 
     #[test]
     fn an_order_has_defaults() {
-        let spec = JobSpec::parse(&json!({"template": "hello"})).unwrap();
+        let spec = JobSpec::parse(&json!({"template": "hello"}).into()).unwrap();
         assert_eq!(spec.action, Action::Apply);
         assert_eq!(spec.stack, None);
         assert!(spec.variables.is_empty());
@@ -193,7 +216,7 @@ mod tests {
             (json!({"template": "a", "approval": "yes"}), "config_snapshot.approval must be true or false"),
             (json!({"template": "a", "varibles": {}}), "unknown field \"varibles\""),
         ] {
-            let failure = JobSpec::parse(&config).unwrap_err();
+            let failure = JobSpec::parse(&config.into()).unwrap_err();
             assert_eq!(failure.code, ErrorCode::ConfigInvalid);
             assert!(failure.message.contains(part), "{}", failure.message);
         }

@@ -183,7 +183,7 @@ mod tests {
             id: uuid::Uuid::from_u128(1),
             attempt: 3,
             claim_token: uuid::Uuid::from_u128(2),
-            config,
+            config: config.into(),
             state_key: None,
         };
         let _place = panel.registry.enter(&job);

@@ -14,6 +14,9 @@ use serde_json::Value;
 
 /// Largest file that is looked into.
 const FILE_LIMIT: u64 = 4 * 1024 * 1024;
+/// How deep modules are looked for, and in how many files.
+const DEEPEST_MODULE: u32 = 6;
+const MOST_FILES: u32 = 2000;
 /// Arguments of a `variable` that keep its value out of what is shown or stored.
 const MARKS: [&str; 2] = ["sensitive", "ephemeral"];
 
@@ -21,6 +24,8 @@ const MARKS: [&str; 2] = ["sensitive", "ephemeral"];
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Declared {
     names: BTreeSet<String>,
+    /// Every word of its files, and of those in the folders below.
+    words: BTreeSet<String>,
     /// There is a file that could not be read: any variable may be one.
     all: bool,
 }
@@ -37,12 +42,47 @@ impl Declared {
                 continue;
             }
             match read(&path) {
-                Ok(text) if json => declared.add_json(&text),
-                Ok(text) => declared.names.extend(Scanner::new(&text).sensitive_variables()),
+                Ok(text) if json => {
+                    declared.add_words(&text);
+                    declared.add_json(&text);
+                }
+                Ok(text) => {
+                    declared.add_words(&text);
+                    declared.names.extend(Scanner::new(&text).sensitive_variables());
+                }
                 Err(_) => declared.all = true,
             }
         }
+        declared.add_modules(dir);
         declared
+    }
+
+    /// The words of the modules in the folders below; of what cannot be read none is known.
+    fn add_modules(&mut self, dir: &Path) {
+        let mut dirs = vec![(dir.to_path_buf(), 0)];
+        let mut files = 0;
+        while let Some((dir, depth)) = dirs.pop() {
+            for entry in fs::read_dir(&dir).into_iter().flatten().filter_map(Result::ok) {
+                let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) && depth < DEEPEST_MODULE {
+                    dirs.push((path, depth + 1));
+                } else if depth > 0 && files < MOST_FILES && (name.contains(".tf") || name.contains(".tofu"))
+                {
+                    files += 1;
+                    self.add_words(&read(&path).unwrap_or_default());
+                }
+            }
+        }
+    }
+
+    fn add_words(&mut self, text: &str) {
+        let words = text.split(|c| !is_of_word(c)).filter(|word| !word.is_empty());
+        self.words.extend(words.map(str::to_owned));
+    }
+
+    /// Whether the template itself writes this word.
+    pub(super) fn writes(&self, word: &str) -> bool {
+        self.words.contains(word)
     }
 
     /// Whether this variable is one of them.

@@ -8,15 +8,12 @@ use std::{
 };
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
 
 use super::declared::Declared;
-use crate::{
-    job::{
-        failure::{ErrorCode, Failure},
-        variables::Schema,
-    },
-    redaction::redactor::leaves,
+use crate::job::{
+    failure::{ErrorCode, Failure},
+    json::{Fields, Json},
+    variables::Schema,
 };
 
 /// Largest `template.json`, in bytes.
@@ -66,7 +63,9 @@ impl Template {
         }
         let mut bytes = Vec::new();
         file.take(MANIFEST_LIMIT).read_to_end(&mut bytes)?;
-        Ok(Self { dir, manifest: Some(serde_json::from_slice(&bytes)?) })
+        // Some editors begin a file with a byte order mark.
+        let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        Ok(Self { dir, manifest: Some(serde_json::from_slice(text)?) })
     }
 
     /// The folder to copy.
@@ -75,7 +74,7 @@ impl Template {
     }
 
     /// Compares the variables with what the template takes. A template without `template.json` takes anything.
-    pub(crate) fn check(&self, variables: &Map<String, Value>) -> Result<(), Failure> {
+    pub(crate) fn check(&self, variables: &Fields) -> Result<(), Failure> {
         let Some(Manifest { variables: schema }) = &self.manifest else { return Ok(()) };
         let problems = schema.problems_of_object("", variables);
         if problems.is_empty() {
@@ -90,19 +89,31 @@ impl Template {
     }
 
     /// The values of the variables that the template marks `sensitive`, here or in its own files, as they would appear in a
-    /// log.
-    pub(crate) fn sensitive_values(&self, variables: &Map<String, Value>) -> Vec<String> {
+    /// log. The names in such a value are values too, but for those that the template itself writes: the attributes of an object.
+    pub(crate) fn sensitive_values(&self, variables: &Fields) -> Vec<String> {
         let declared = Declared::in_folder(&self.dir);
         let schema = |name: &str| self.manifest.as_ref()?.variables.property(name);
         let is_sensitive =
             |name: &str| declared.hides(name) || schema(name).is_some_and(Schema::is_sensitive);
-        let secret = variables.iter().filter(|(name, _)| is_sensitive(name)).map(|(_, value)| value);
-        let text = |leaf: &Value| match leaf {
-            Value::String(text) => Some(text.clone()),
-            Value::Number(number) => Some(number.to_string()),
+        let secret: Vec<&Json> =
+            variables.iter().filter(|(name, _)| is_sensitive(name)).map(|(_, value)| value).collect();
+        let text = |leaf: &Json| match leaf {
+            Json::String(text) | Json::Number(text) => Some(text.clone()),
             _ => None,
         };
-        secret.flat_map(leaves).filter_map(text).collect()
+        let mut values: Vec<String> =
+            secret.iter().flat_map(|value| value.leaves()).filter_map(text).collect();
+        let names: BTreeSet<&str> = secret.iter().flat_map(|value| value.names()).collect();
+        if !names.is_empty() {
+            let is_written = |name: &&str| declared.writes(name) || self.describes(name);
+            values.extend(names.into_iter().filter(|name| !is_written(name)).map(str::to_owned));
+        }
+        values
+    }
+
+    /// Whether `template.json` names such a property.
+    fn describes(&self, name: &str) -> bool {
+        self.manifest.as_ref().is_some_and(|manifest| manifest.variables.describes(name))
     }
 }
 
@@ -125,7 +136,7 @@ pub(crate) fn is_template(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -137,8 +148,8 @@ mod tests {
         (dir, template)
     }
 
-    fn object(value: Value) -> Map<String, Value> {
-        serde_json::from_value(value).unwrap()
+    fn object(value: Value) -> Fields {
+        serde_json::from_str(&value.to_string()).unwrap()
     }
 
     #[test]
@@ -179,8 +190,33 @@ mod tests {
         let (_dir, template) = template(&manifest);
         let values = template
             .sensitive_values(&object(json!({"login": {"user": "u1", "keys": ["k1", 42]}, "name": "n"})));
-        assert_eq!(values.len(), 3);
-        assert!(["u1", "k1", "42"].iter().all(|value| values.contains(&(*value).to_owned())), "{values:?}");
+        assert_eq!(values.len(), 5);
+        assert!(
+            ["u1", "k1", "42", "user", "keys"].iter().all(|value| values.contains(&(*value).to_owned())),
+            "{values:?}"
+        );
+    }
+
+    #[test]
+    fn names_in_a_sensitive_map_are_hidden_but_for_those_that_the_template_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("bare/modules/m")).unwrap();
+        let main = "variable \"logins\" {\n  type = map(object({ user = string }))\n  sensitive = true\n}\n";
+        fs::write(dir.path().join("bare/main.tf"), main).unwrap();
+        fs::write(dir.path().join("bare/modules/m/m.tf"), "output \"x\" { value = var.l.realm }").unwrap();
+        let template = Template::built_in(dir.path(), "bare").unwrap();
+        let logins = json!({"logins": {"tok_abcdef123456": {"user": "u1", "realm": "r1"}}});
+        let mut values = template.sensitive_values(&object(logins));
+        values.sort();
+        assert_eq!(values, ["r1", "tok_abcdef123456", "u1"]);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("template.json"), "\u{feff}{\"variables\": {\"required\": [\"a\"]}}")
+            .unwrap();
+        Template::open(dir.path().to_path_buf()).unwrap().check(&Fields::new()).unwrap_err();
     }
 
     #[test]

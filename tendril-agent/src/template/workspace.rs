@@ -22,11 +22,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde_json::{Map, Value};
-
 use crate::{
     job::{
         failure::{ErrorCode, Failure},
+        json::Fields,
         spec::Job,
     },
     os::{
@@ -142,12 +141,12 @@ impl Workspace {
     }
 
     /// Lays out the template's files and the variables.
-    pub(crate) fn lay_out(&self, template_dir: &Path, variables: &Map<String, Value>) -> Result<(), Failure> {
+    pub(crate) fn lay_out(&self, template_dir: &Path, variables: &Fields) -> Result<(), Failure> {
         let fault = |source: io::Error| Failure::internal("the workspace cannot be prepared", &source);
         self.make_dirs().map_err(fault)?;
         let inside = template_dir.canonicalize().map_err(fault)?;
         copy_tree(&inside, &inside, Some(&self.module_dir()), 0).map_err(CopyError::into_failure)?;
-        let variables = serde_json::to_vec_pretty(variables).map_err(|error| fault(error.into()))?;
+        let variables = serde_json::to_vec(variables).map_err(|error| fault(error.into()))?;
         private_file(&self.variables_file(), &variables).map_err(fault)
     }
 

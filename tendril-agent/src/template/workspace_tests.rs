@@ -1,8 +1,7 @@
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
-use serde_json::json;
+use serde_json::Value;
 use uuid::Uuid;
-
 
 use super::*;
 use crate::terraform::state::backend::StateBackend;
@@ -18,8 +17,13 @@ fn bench() -> Fixture {
     fs::create_dir_all(dir.path().join("templates/hello/modules/m")).unwrap();
     fs::write(dir.path().join("templates/hello/main.tf"), "# main").unwrap();
     fs::write(dir.path().join("templates/hello/modules/m/m.tf"), "# m").unwrap();
-    let job =
-        Job { id: Uuid::nil(), attempt: 1, claim_token: Uuid::nil(), config: Value::Null, state_key: None };
+    let job = Job {
+        id: Uuid::nil(),
+        attempt: 1,
+        claim_token: Uuid::nil(),
+        config: crate::job::json::ConfigSnapshot::default(),
+        state_key: None,
+    };
     let workspace = Workspace::create(&dir.path().join("work"), &job).unwrap();
     Fixture { dir, workspace }
 }
@@ -30,7 +34,7 @@ impl Fixture {
     }
 
     fn lay_out(&self) -> Result<(), Failure> {
-        let variables = serde_json::from_value(json!({"name": "x"})).unwrap();
+        let variables = serde_json::from_str(r#"{"name": "x"}"#).unwrap();
         self.workspace.lay_out(&self.template(), &variables)?;
         self.state().lay_out(&self.workspace.module_dir()).unwrap();
         Ok(())

@@ -9,10 +9,13 @@ use std::{
 };
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 
 use crate::{
-    job::spec::Action,
+    job::{
+        json::{Fields, Json},
+        spec::Action,
+    },
     process::runner::{Command, GracePeriod},
     template::workspace::Workspace,
 };
@@ -249,18 +252,23 @@ fn grace_period(step: Step, timing: &StepTiming) -> GracePeriod {
 #[derive(Deserialize)]
 struct Output {
     sensitive: bool,
-    value: Value,
+    value: Box<RawValue>,
 }
 
-/// The outputs that are not sensitive, and the values of those that are.
-pub(crate) fn read_outputs(stdout: &[u8]) -> Result<(Map<String, Value>, Vec<Value>), serde_json::Error> {
+/// What is shown in the place of an output that is nested too deeply for a row.
+const TOO_DEEP: &str = "(an output that is nested too deeply to be stored)";
+
+/// The outputs that are not sensitive, and the values of those that are. One that cannot be stored does not lose the others.
+pub(crate) fn read_outputs(stdout: &[u8]) -> Result<(Fields, Vec<Json>), serde_json::Error> {
     let all: BTreeMap<String, Output> = serde_json::from_slice(stdout)?;
-    let (mut public, mut sensitive) = (Map::new(), Vec::new());
+    let (mut public, mut sensitive) = (Fields::new(), Vec::new());
     for (name, output) in all {
+        let value = Json::parse(output.value.get());
         if output.sensitive {
-            sensitive.push(output.value);
+            // As text it is hidden where it stands as it is.
+            sensitive.push(value.unwrap_or_else(|_| Json::String(output.value.get().to_owned())));
         } else {
-            public.insert(name, output.value);
+            public.insert(name, value.unwrap_or_else(|_| Json::String(TOO_DEEP.to_owned())));
         }
     }
     Ok((public, sensitive))
@@ -306,7 +314,19 @@ mod tests {
             br#"{"a":{"sensitive":false,"type":"string","value":"x"},"b":{"sensitive":true,"type":"string","value":"y"}}"#,
         )
         .unwrap();
-        assert_eq!(Value::from(public), serde_json::json!({"a": "x"}));
-        assert_eq!(sensitive, ["y"]);
+        assert_eq!(Json::Object(public).to_string(), r#"{"a":"x"}"#);
+        assert_eq!(sensitive, [Json::String("y".to_owned())]);
+    }
+
+    #[test]
+    fn an_odd_output_does_not_lose_the_others_or_a_digit() {
+        let deep = format!("{}{}", "[".repeat(500), "]".repeat(500));
+        let text = format!(
+            r#"{{"n":{{"sensitive":false,"value":1e400}},"ok":{{"sensitive":false,"value":"fine"}},"deep":{{"sensitive":false,"value":{deep}}},"big":{{"sensitive":false,"value":12345678901234567890123}}}}"#
+        );
+        let (public, _) = read_outputs(text.as_bytes()).unwrap();
+        let expected =
+            format!(r#"{{"big":12345678901234567890123,"deep":"{TOO_DEEP}","n":1e400,"ok":"fine"}}"#);
+        assert_eq!(Json::Object(public).to_string(), expected);
     }
 }

@@ -7,11 +7,11 @@ use std::{
 };
 
 use jiff::Timestamp;
-use serde_json::{Map, Value};
 
 use crate::{
     job::{
         failure::{ErrorCode, Failure},
+        json::{Fields, Json},
         result::Findings,
         spec::{Job, JobSpec},
     },
@@ -21,7 +21,7 @@ use crate::{
         cancellation::StopSignal,
         runner::{Command, Exit, Runner, Sink, TerminationStage},
     },
-    redaction::redactor::{Redactor, leaves},
+    redaction::redactor::Redactor,
     telemetry,
     template::workspace::Workspace,
     terraform::{
@@ -140,14 +140,14 @@ impl TerraformExecutor<'_> {
     }
 
     /// The outputs that may be shown. Their values never pass through the log.
-    pub(crate) async fn outputs(&self) -> Result<Map<String, Value>, StageError> {
+    pub(crate) async fn outputs(&self) -> Result<Fields, StageError> {
         let capture = StdoutCapture::new(self.log.writer.clone());
         let (exit, findings) = self.carry_out(Step::Output, &capture, Duration::ZERO).await?;
         self.check_exit(Step::Output, exit, &findings)?;
         let read = capture.into_kept().and_then(|kept| Ok(read_outputs(&kept)?));
         let (public, sensitive) =
             read.map_err(|error| Failure::internal("the outputs cannot be read", &error))?;
-        let strings = sensitive.iter().flat_map(leaves).filter_map(Value::as_str).map(str::to_owned);
+        let strings = sensitive.iter().flat_map(Json::leaves).filter_map(Json::as_text).map(str::to_owned);
         self.log.redactor.hide(strings);
         Ok(public)
     }

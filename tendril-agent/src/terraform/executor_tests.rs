@@ -176,6 +176,7 @@ impl Fixture {
     }
 
     pub(super) async fn run_as(&self, id: Uuid, config: Value) {
+        let config = config.into();
         let job = Job { id, attempt: 1, claim_token: Uuid::from_u128(2), config, state_key: None };
         let lease = self.leases.hold(&job);
         self.context().run(job, &lease).await;
@@ -348,7 +349,7 @@ async fn eight_jobs_on_a_cold_provider_cache_fill_it_once() {
     let job = async |number: u128| {
         let (id, claim_token) = (Uuid::from_u128(number), Uuid::from_u128(number + 100));
         let config = json!({"template": "gate", "stack": format!("s{number}"), "variables": {}});
-        let job = Job { id, attempt: 1, claim_token, config, state_key: None };
+        let job = Job { id, attempt: 1, claim_token, config: config.into(), state_key: None };
         let lease = bench.leases.hold(&job);
         context.run(job, &lease).await;
     };

@@ -60,7 +60,7 @@ async fn two_hundred_jobs_leave_no_process_directory_descriptor_or_credential() 
         let variables = json!({"mode": mode, "scratch": bench.scratch(), "password": CANARY});
         let config = json!({"template": "providers", "stack": "s", "variables": variables});
         let (id, claim_token) = (Uuid::from_u128(number + 1), Uuid::from_u128(number + 1000));
-        let job = Job { id, attempt: 1, claim_token, config, state_key: None };
+        let job = Job { id, attempt: 1, claim_token, config: config.into(), state_key: None };
         let lease = bench.leases.hold(&job);
         let cancel = async {
             while mode == "polite" && !bench.scratch().join("lock").exists() {

@@ -61,7 +61,7 @@ impl Fixture {
             id: uuid::Uuid::nil(),
             attempt: 1,
             claim_token: uuid::Uuid::nil(),
-            config,
+            config: config.into(),
             state_key: None,
         };
         let workspace = Workspace::create(self.dir.path(), &job).unwrap();
