@@ -232,7 +232,7 @@ export function LogViewer({ log, deployment, attempt, began, result, finished, t
       </div>
       <span className="probe" ref={probe} aria-hidden="true">{"0".repeat(100)}</span>
       {!following && result === null ? (
-        <button type="button" className="button primary log-more" onClick={() => { setFollowing(true); scroller.current?.focus(); }}>
+        <button type="button" className="button primary log-more" onWheel={(event) => scroller.current!.scrollBy(0, event.deltaY)} onClick={() => { setFollowing(true); scroller.current?.focus(); }}>
           <Icon name="down" /> {fresh > 0 ? `${fresh.toLocaleString("en")} new line${fresh === 1 ? "" : "s"}` : "Follow"}
         </button>
       ) : null}

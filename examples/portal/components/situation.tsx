@@ -1,7 +1,9 @@
 "use client";
 import Link from "next/link";
-import { errorAdvice, isUnknown } from "../contract/deployment.ts";
+import { errorAdvice, isUnknown, waitsForApproval } from "../contract/deployment.ts";
 import type { Cluster, Deployment } from "../contract/rows.ts";
+import * as spec from "../live/spec.ts";
+import { useWatch } from "../live/use.ts";
 import { Notice } from "./notice.tsx";
 import { Ago } from "./time.tsx";
 
@@ -18,7 +20,7 @@ export function Situation({ row, cluster, onShowLog }: { row: Deployment; cluste
         </Notice>
       );
     }
-    return null;
+    return <Turn row={row} />;
   }
   if (isUnknown(row)) {
     return (
@@ -51,4 +53,21 @@ export function Situation({ row, cluster, onShowLog }: { row: Deployment; cluste
   }
   if (row.status === "CANCELLED" && row.error_message) return <Notice tone="info" title="Cancelled.">{row.error_message}</Notice>;
   return null;
+}
+
+/** A stack's deployments run one at a time: what this one waits for. */
+function Turn({ row }: { row: Deployment }) {
+  const key = `${row.cluster_id}/${row.state_key}`;
+  const queue = useWatch(spec.queueOf(row.cluster_id, row.state_key), `queue-${key}`).rows ?? [];
+  const held = useWatch(spec.stack(row.cluster_id, row.state_key), `stack-${key}`).rows?.[0];
+  if (held?.state_held_by) {
+    return <Notice tone="warn" title="The state of this stack is not stored yet.">Agent {held.state_held_by} holds it: nothing runs on the stack until it is stored. <Link href="/stacks/">Look at the stack</Link>.</Notice>;
+  }
+  const first = queue.find((other) => other.status === "PROCESSING") ?? queue.filter((other) => other.status === "QUEUED" && other.queue_order < row.queue_order).pop();
+  if (!first || first.id === row.id) return null;
+  return (
+    <Notice tone="info" title="It waits for its turn.">
+      A stack runs one deployment at a time. Before this one comes <Link href={`/deployment/?id=${first.id}`}>one that {waitsForApproval(first) ? "needs approval" : first.status === "PROCESSING" ? "runs" : "is queued"}</Link>.
+    </Notice>
+  );
 }

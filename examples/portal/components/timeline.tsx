@@ -41,7 +41,7 @@ export function Timeline({ row, log }: { row: Deployment; log: Log | null }) {
   const steps = stepsOf(row, log);
   const icons = { done: "check", bad: "close", quiet: "stop", wait: "clock" } as const;
   return (
-    <ol className="timeline" aria-label="Phases">
+    <ol className="timeline" aria-label="Phases" tabIndex={0}>
       {steps.map((step, i) => (
         <li key={`${step.title}-${i}`} className={`is-${step.state}`} aria-current={!isFinal(row) && i === steps.length - 1 ? "step" : undefined}>
           <span className="bullet" aria-hidden="true">{step.state === "run" ? <i className="dot moving" /> : <Icon name={icons[step.state]} size={12} />}</span>

@@ -76,3 +76,14 @@ export const clusterState = (cluster: string): WatchSpec<rows.ClusterState> => (
   order: { column: "id", ascending: true },
   unpublished: true,
 });
+
+/** What runs or waits on one stack. */
+export const queueOf = (cluster: string, stateKey: string): WatchSpec<rows.Deployment> => ({
+  ...deployments(50, cluster),
+  equal: [{ column: "cluster_id", value: cluster }, { column: "state_key", value: stateKey }],
+});
+
+export const stack = (cluster: string, stateKey: string): WatchSpec<rows.Stack> => ({
+  ...stacks(),
+  equal: [{ column: "cluster_id", value: cluster }, { column: "state_key", value: stateKey }],
+});

@@ -25,8 +25,9 @@ export interface Watched<T> {
   connection: "connecting" | "live" | "polling";
 }
 
-/** Between two reads while nothing is pushed, and while all is well. */
+/** Between two reads while nothing is pushed, of a table that never is, and while all is well. */
 const POLL = 3000;
+const UNPUBLISHED = 5000;
 const SAFETY = 30_000;
 const PAGE = 1000;
 
@@ -99,7 +100,7 @@ export class Watch<T extends object> {
         this.again = false;
         this.read();
       } else {
-        this.schedule(this.state.connection === "live" && !this.state.error ? SAFETY : POLL);
+        this.schedule(this.state.error ? POLL : this.spec.unpublished ? UNPUBLISHED : this.state.connection === "live" ? SAFETY : POLL);
       }
     });
   };

@@ -34,6 +34,8 @@ export class LogView {
   private holes = 0;
   private run: { first: number; mark: number | null } | null = null;
   private open = true;
+  /** Whether each section's lines were laid out. */
+  private readonly placed: boolean[] = [];
   private generation = 0;
   private readonly store: LogStore;
   private options: ViewOptions;
@@ -52,13 +54,18 @@ export class LogView {
       this.rebuild();
       return;
     }
-    const before = this.sections.length;
+    const before = Math.max(0, this.sections.length - 1);
     const { texts } = this.store;
     for (let i = this.built; i < texts.length; i++) this.take(i);
     this.built = texts.length;
     this.takeHoles(this.built);
-    // The section that was the last one may close now.
-    if (before > 0 && this.sections.length > before && !this.isOpen(before - 1) && !this.chosen.has(before - 1)) this.rebuild();
+    // A section that was the last one may close once it is not.
+    for (let section = before; section < this.sections.length; section++) {
+      if (this.placed[section] !== this.isOpen(section)) {
+        this.rebuild();
+        return;
+      }
+    }
   }
 
   setOptions(options: ViewOptions): void {
@@ -187,7 +194,7 @@ export class LogView {
   private begin(section: number): void {
     this.takeHoles(this.sections[section]!.first);
     this.run = null;
-    this.open = this.isOpen(section);
+    this.open = this.placed[section] = this.isOpen(section);
     this.mark({ kind: "section", section });
   }
 
