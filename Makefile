@@ -4,18 +4,22 @@ SHELL := bash
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 ARGS ?=
 
-.PHONY: help setup demo test bench bench-crash bench-peers verify lint image check check-functions check-clients check-templates check-chart check-workflows check-image check-package
+.PHONY: help setup demo portal test bench bench-crash bench-peers verify lint image check check-functions check-clients check-templates check-chart check-workflows check-image check-package
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
 
-setup: ## Install what is missing: PostgreSQL, pgTAP, git, Terraform, Deno
+setup: ## Install what is missing: PostgreSQL, pgTAP, git, Terraform, Deno, Node.js, Chromium
 	@scripts/setup.sh
 
 demo: ## A real deployment, from the queue to the live log; ARGS=--keep leaves the stack running
 	@scripts/setup.sh demo
 	cargo build -p tendril-agent -p tendril-examples --bin tendril-agent --example demo --example deploy --example listen
+	@$(if $(findstring --portal,$(ARGS)),scripts/build-portal.sh)
 	@$${CARGO_TARGET_DIR:-target}/debug/examples/demo $(ARGS)
+
+portal: ## The web application, on a local stack with a demo agent
+	@$(MAKE) --no-print-directory demo ARGS='--portal $(ARGS)'
 
 test: setup ## All tests
 	cargo build -p tendril-agent --bins

@@ -2,7 +2,7 @@
 # Installs what the demo and the tests need and this machine does not have. Quick when nothing is missing; safe to repeat.
 #
 #   scripts/setup.sh          everything
-#   scripts/setup.sh demo     without pgTAP, pg_cron, tinyproxy and Deno, which only the tests need
+#   scripts/setup.sh demo     without pgTAP, pg_cron, tinyproxy, Deno, Node.js and Chromium, which only the tests need
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -171,6 +171,12 @@ if [ "${1:-}" != demo ]; then
     if have apt-get; then python3 -c 'import ensurepip' 2>/dev/null || install 'Python with venv, for Deno' python3-venv '' '' ''; fi
     scripts/tool.sh deno
   fi
+fi
+
+if [ "${1:-}" != demo ]; then
+  scripts/tool.sh node
+  [ -n "${CHROMIUM:-}" ] || have chromium || have chromium-browser || have google-chrome ||
+    install 'Chromium, in which the portal is tested' chromium chromium chromium chromium
 fi
 
 have terraform || have tofu || fetch_terraform

@@ -23,3 +23,6 @@ if cargo nextest --version >/dev/null 2>&1; then
 else
   cargo test --workspace "$@"
 fi
+
+# The portal in a real browser; its stories need the local stack.
+[ $# -gt 0 ] || [ "$profile" = external ] || scripts/test-portal.sh

@@ -42,7 +42,7 @@ impl AgentProcess {
         let log_file = fs::File::create(&log)?;
         let mut command = Command::new(&program);
         command
-            .env("PATH", path(root)?)
+            .env("PATH", program_path(root)?)
             .env("SUPABASE_URL", url)
             .env("SUPABASE_PUBLISHABLE_KEY", key)
             .env("TENDRIL_AGENT_TOKEN", token)
@@ -150,7 +150,7 @@ fn program() -> Result<PathBuf, Problem> {
 }
 
 /// The caller's PATH, and before it the programs that `make setup` fetched.
-fn path(root: &Path) -> Result<std::ffi::OsString, Problem> {
+pub(crate) fn program_path(root: &Path) -> Result<std::ffi::OsString, Problem> {
     let callers = env::var_os("PATH").unwrap_or_default();
     let dirs = std::iter::once(root.join(".tools/bin")).chain(env::split_paths(&callers));
     Ok(env::join_paths(dirs)?)

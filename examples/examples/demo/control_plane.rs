@@ -14,6 +14,9 @@ use crate::{Problem, agent_process::AgentProcess};
 /// The cluster's name.
 pub(crate) const CLUSTER: &str = "demo";
 
+/// The user's address.
+pub(crate) const EMAIL: &str = "demo@tendril.invalid";
+
 /// How long the tokens are good: as long as somebody may want to play.
 pub(crate) const TOKENS: Duration = Duration::from_secs(12 * 3600);
 
@@ -24,6 +27,8 @@ pub(crate) struct ControlPlane {
     pub(crate) user: Client,
     /// The user's JWT.
     pub(crate) user_token: String,
+    /// The user.
+    pub(crate) user_id: Uuid,
     /// The user's cluster.
     pub(crate) cluster: Uuid,
 }
@@ -40,7 +45,7 @@ impl ControlPlane {
             .token_source(AccessToken::new(&user_token)?)
             .build()?;
         let cluster = add_cluster(&user).await?;
-        Ok(Self { stack, user, user_token, cluster })
+        Ok(Self { stack, user, user_token, user_id, cluster })
     }
 
     /// The project's URL.
@@ -51,6 +56,11 @@ impl ControlPlane {
     /// The project's anon key.
     pub(crate) fn anon_key(&self) -> &str {
         self.stack.anon_key()
+    }
+
+    /// The project's key that may do everything.
+    pub(crate) fn service_key(&self) -> &str {
+        self.stack.keys().service_role()
     }
 
     /// URL of the database.
@@ -87,7 +97,7 @@ async fn sign_up(stack: &Stack, user: Uuid) -> Result<(), Problem> {
     let connection = tokio::spawn(connection);
     let insert =
         "insert into auth.users (id, aud, role, email) values ($1, 'authenticated', 'authenticated', $2)";
-    database.execute(insert, &[&user, &"demo@tendril.invalid"]).await?;
+    database.execute(insert, &[&user, &EMAIL]).await?;
     drop(database);
     Ok(connection.await??)
 }

@@ -11,6 +11,7 @@
 mod agent_process;
 mod control_plane;
 mod keep;
+mod portal;
 mod summary;
 
 use std::{
@@ -35,7 +36,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use self::{agent_process::AgentProcess, control_plane::ControlPlane, summary::Summary};
+use self::{agent_process::AgentProcess, control_plane::ControlPlane, portal::Portal, summary::Summary};
 
 /// A sentence that says what went wrong.
 type Problem = Box<dyn std::error::Error>;
@@ -46,6 +47,9 @@ struct Options {
     /// Leave the stack and the agent running, and say how to queue more, until Ctrl-C.
     #[arg(long)]
     keep: bool,
+    /// Serve the portal, a web application, beside the stack, and leave both running until Ctrl-C.
+    #[arg(long)]
+    portal: bool,
     /// A variable of the template `hello`: name, greeting, lines. May be repeated.
     #[arg(long = "var", value_name = "NAME=VALUE", value_parser = deployment::variable)]
     vars: Vec<(String, Value)>,
@@ -70,7 +74,7 @@ async fn main() -> ExitCode {
 async fn run(options: Options) -> Result<bool, Problem> {
     let mut screen = Screen::default();
     let mut stop = Stop::new()?;
-    let Some(plane) = stop.or(start(options.keep, &screen)).await else { return Ok(false) };
+    let Some(plane) = stop.or(start(options.keep || options.portal, &screen)).await else { return Ok(false) };
     let plane = plane?;
     let mut agent = match plane.start_agent() {
         Ok(agent) => agent,
@@ -80,6 +84,10 @@ async fn run(options: Options) -> Result<bool, Problem> {
         }
     };
     let told = match stop.or(story(&options, &plane, &mut agent, &mut screen)).await {
+        Some(Ok(true)) if options.portal => match stop.or(portal(&plane, &mut agent, &screen)).await {
+            Some(ended) => Err(ended),
+            None => Ok(true),
+        },
         Some(Ok(true)) if options.keep => match stop.or(keep::wait(&plane, &mut agent, &screen)).await {
             Some(ended) => Err(ended),
             None => Ok(true),
@@ -95,6 +103,18 @@ async fn run(options: Options) -> Result<bool, Problem> {
     let succeeded = told?;
     screen.fact("stopped", stopped?)?;
     Ok(succeeded)
+}
+
+/// Serves the portal. Resolves only if it cannot be started, or if the agent ends by itself.
+async fn portal(plane: &ControlPlane, agent: &mut AgentProcess, screen: &Screen) -> Problem {
+    let portal = match Portal::start(plane).await {
+        Ok(portal) => portal,
+        Err(problem) => return problem,
+    };
+    if let Err(error) = screen.fact("portal", screen.paint(Tone::Bold, portal.advice())) {
+        return error.into();
+    }
+    keep::wait(plane, agent, screen).await
 }
 
 async fn start(keep: bool, screen: &Screen) -> Result<ControlPlane, Problem> {

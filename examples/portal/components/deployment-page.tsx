@@ -116,7 +116,7 @@ function Body({ row, read, put }: { row: Deployment; read(): void; put(row: Depl
         ]}
       />
       <Panel name="plan" active={tab}>
-        <PlanTable rows={changes} attempt={attempt} applying={!final && applyBegan(row)} isDone={row.plan_summary !== null} detailed={detailed} />
+        <PlanTable rows={changes} attempt={attempt} applying={!final && applyBegan(row)} isDone={row.plan_summary !== null} detailed={detailed} warns={!waits && !final} />
       </Panel>
       <Panel name="log" active={tab} className="log-panel">
         {log ? (

@@ -10,7 +10,7 @@ import { Lasting, span } from "./time.tsx";
 /** So many rows at first: a plan may have thousands. */
 const PAGE = 200;
 
-export function PlanTable({ rows, attempt, applying, isDone, detailed }: { rows: readonly Change[]; attempt: number; applying: boolean; isDone: boolean; detailed: boolean }) {
+export function PlanTable({ rows, attempt, applying, isDone, detailed, warns }: { rows: readonly Change[]; attempt: number; applying: boolean; isDone: boolean; detailed: boolean; warns: boolean }) {
   const [limit, setLimit] = useState(PAGE);
   const [text, setText] = useState("");
   const plan = useMemo(() => planOf(rows, attempt), [rows, attempt]);
@@ -22,7 +22,7 @@ export function PlanTable({ rows, attempt, applying, isDone, detailed }: { rows:
   const shown = plan.changes.filter((row) => row.address.toLowerCase().includes(words));
   return (
     <div className="plan">
-      {plan.destructive > 0 ? <Notice tone="bad" title={plan.destructive === 1 ? "One resource is destroyed or replaced." : `${plan.destructive} resources are destroyed or replaced.`}>They are first in the list.</Notice> : null}
+      {warns && plan.destructive > 0 ? <Notice tone="bad" title={plan.destructive === 1 ? "One resource is destroyed or replaced." : `${plan.destructive} resources are destroyed or replaced.`}>They are first in the list.</Notice> : null}
       {progress.done + progress.running + progress.failed > 0 ? (
         <div className="progress">
           <progress value={progress.done + progress.failed} max={progress.total} aria-label="Applied resources" />
@@ -65,7 +65,7 @@ function ChangeRow({ row, applying, detailed }: { row: Change; applying: boolean
         <button type="button" className="change-head" aria-expanded={open} onClick={() => setOpen(!open)}>
           <span className={open ? "turn open" : "turn"}><Icon name="chevron" size={12} /></span>
           {head}
-          <span className="quiet nowrap wide-only">{attributes.length} attribute{attributes.length === 1 ? "" : "s"}</span>
+          <span className="quiet nowrap wide-only attribute-count">{attributes.length} attribute{attributes.length === 1 ? "" : "s"}</span>
         </button>
       ) : <div className="change-head">{detailed ? <span className="turn" /> : null}{head}</div>}
       {row.error ? <pre className="change-error">{row.error}</pre> : null}

@@ -62,7 +62,7 @@ function Sidebar({ email, onLeave }: { email: string | null; onLeave(): void }) 
     <nav className="sidebar" aria-label="Main">
       <Link href="/deployments/" className="brand"><Logo /> Tendril</Link>
       <Link href="/new/" className="button primary new" aria-current={path === "/new/" ? "page" : undefined}>
-        <Icon name="plus" /> <span>New deployment</span>
+        <Icon name="plus" /> <span>New<span className="wide-only"> deployment</span></span>
       </Link>
       <ul>
         {PLACES.map((place) => (

@@ -133,6 +133,8 @@ test("phases and refreshes are folded, colours are colours, markup is text, gaps
   assert.equal(await refreshes.getAttribute("aria-expanded"), "false");
   await refreshes.click();
   await page.locator(".text", { hasText: "aws_x.y[29]" }).waitFor();
+  await scroller(page).focus();
+  await page.keyboard.press("End");
   const red = page.locator(".text span", { hasText: /^red$/ });
   assert.notEqual(await red.evaluate((span) => getComputedStyle(span).color), await page.locator(".line.stdout .text").first().evaluate((span) => getComputedStyle(span).color));
   assert.ok((await shownLines(page)).includes("red <img src=x onerror=alert(1)> plain"));

@@ -102,6 +102,7 @@ test("no page has a serious fault of accessibility, in light and dark, on a desk
       await ready(page);
       assert.equal(await page.evaluate(() => document.documentElement.scrollWidth <= innerWidth), true, `${kind} ${name}: nothing is wider than the page`);
       if (photographs) {
+        await page.evaluate(() => scrollTo(0, 0));
         mkdirSync(path.join(portal, "screenshots"), { recursive: true });
         await page.screenshot({ path: path.join(portal, "screenshots", `${name}-${kind}.png`), animations: "disabled", caret: "hide" });
       }
