@@ -4,7 +4,7 @@ SHELL := bash
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 ARGS ?=
 
-.PHONY: help setup demo portal test bench bench-crash bench-peers verify lint image check check-functions check-clients check-templates check-chart check-workflows check-image check-package
+.PHONY: check-local-crate help setup demo portal test bench bench-crash bench-peers verify lint image check check-functions check-clients check-templates check-chart check-workflows check-image check-package
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -42,13 +42,16 @@ verify: setup ## Everything a release needs, in about an hour, with one table at
 lint: setup ## Format, clippy, documentation, scripts, templates
 	scripts/lint.sh
 
-check: check-functions check-clients check-templates check-chart check-workflows check-image check-package ## What is not Rust, the stack with supabase-js, the crate as crates.io would get it; the tools come into .tools
+check: check-functions check-clients check-local-crate check-templates check-chart check-workflows check-image check-package ## What is not Rust, the stack with supabase-js, the crate as crates.io would get it; the tools come into .tools
 
 check-functions: ## Edge Functions, with Deno on a local stack
 	scripts/check-functions.sh
 
-check-clients: ## The local stack, with the real supabase-js; needs Node.js
+check-clients: ## The local stack, with the real supabase-js and supabase-py
 	scripts/check-clients.sh
+
+check-local-crate: ## The local stack as a crate in the tests of another package
+	scripts/check-local-crate.sh
 
 check-templates: ## template.json against variables, their rules tried, names and rights against AWS's, checkov
 	scripts/check-templates.sh

@@ -128,6 +128,8 @@ for tool in "$@"; do
     kubernetes) from_pypi kubernetes-validate kubernetes-validate==1.37.0 && python_of kubernetes kubernetes-validate==1.37.0 ;;
     hcl) from_pypi hcl2tojson python-hcl2==8.1.4 && python_of hcl python-hcl2==8.1.4 ;;
     node) node ;;
+    # Run .tools/bin/supabase-python. `websockets` is the program by which the environment is known to be complete.
+    supabase) from_pypi websockets supabase==2.34.1 && python_of supabase supabase==2.34.1 ;;
     helm) helm ;;
     promtool) promtool ;;
     # The AWS provider's schema, as far as names go: its last bindings, of provider 6.25. Their code is ten times the types.

@@ -300,6 +300,7 @@ const LOCAL_ORDER: &[&str] = &[
     "rest",
     "auth",
     "realtime",
+    "hosted",
     "functions",
     "server",
     "stack",

@@ -28,6 +28,7 @@ mod error;
 mod fault;
 mod functions;
 mod gateway;
+mod hosted;
 pub mod http;
 pub mod jwt;
 mod keys;
@@ -43,6 +44,7 @@ mod supervisor;
 
 pub use error::{ErrorKind, Result, StackError};
 pub use fault::{Cut, Faults, FrameFault, Injection, RequestFault, Target};
+pub use hosted::HostedPlan;
 pub use jwt::{Claims, JwtError, JwtSecret};
 pub use keys::ProjectKeys;
 pub use postgres::{PgCron, PostgresOptions, PostgresServer};

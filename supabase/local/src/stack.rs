@@ -1,6 +1,7 @@
 //! The stack as a whole: a database and the services in front of it.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use crate::database::{self, ADMIN, AUTHENTICATOR, OWNER};
 use crate::error::{ErrorKind, Result, StackError, sql_failure};
 use crate::fault::Faults;
 use crate::functions::{self, Functions};
+use crate::hosted::{self, HostedPlan};
 use crate::jwt::JwtSecret;
 use crate::keys::ProjectKeys;
 use crate::link::Link;
@@ -79,6 +81,11 @@ impl Stack {
     /// The base URL, such as `http://127.0.0.1:54321`: what a Supabase client calls the project's URL.
     pub fn api_url(&self) -> String {
         format!("http://{}", self.api.address())
+    }
+
+    /// The address of the API.
+    pub fn address(&self) -> SocketAddr {
+        self.api.address()
     }
 
     /// All keys of the project.
@@ -225,6 +232,14 @@ impl StackBuilder {
     #[must_use]
     pub fn rest(mut self, settings: Settings) -> Self {
         self.rest = settings;
+        self
+    }
+
+    /// Has the quotas, the delays after errors and the limit of rows of a hosted project.
+    #[must_use]
+    pub fn hosted(mut self, plan: HostedPlan) -> Self {
+        self.realtime = plan.realtime();
+        self.rest.max_rows = Some(hosted::MAX_ROWS);
         self
     }
 

@@ -46,6 +46,8 @@ pub struct PostgresServer {
 struct Inner {
     /// TCP port on 127.0.0.1.
     port: u16,
+    /// Where the files are.
+    home: Home,
     /// Numbers the databases made by [`PostgresServer::create_database`].
     databases: AtomicU32,
     /// Whether scheduled jobs run.
@@ -67,12 +69,12 @@ impl PostgresServer {
             None => Migrations::default(),
         };
         let pg_cron = options.pg_cron.is_loaded(&binaries)?;
-        let process = if let Some(dir) = &options.persist {
+        let (process, home) = if let Some(dir) = &options.persist {
             let home = kept_home(dir, account, pg_cron)?;
             if !home.data().join("PG_VERSION").is_file() {
                 prepared::provision(&binaries, account, &migrations, &home).await?;
             }
-            Postgres::start(&binaries, account, &home, options.port).await?
+            (Postgres::start(&binaries, account, &home, options.port).await?, home)
         } else {
             let dir = prepared::temporary_home(account)?;
             let home = Home { dir: dir.path().to_owned(), temporary: true, pg_cron };
@@ -80,10 +82,11 @@ impl PostgresServer {
             let process = Postgres::start(&binaries, account, &home, options.port).await?;
             // From here on the supervisor removes it, even if this process is killed.
             let _ = dir.keep();
-            process
+            (process, home)
         };
         let port = process.port();
-        let inner = Inner { port, databases: AtomicU32::new(0), pg_cron, process: Mutex::new(Some(process)) };
+        let inner =
+            Inner { port, home, databases: AtomicU32::new(0), pg_cron, process: Mutex::new(Some(process)) };
         let server = Self { inner: Arc::new(inner) };
         if pg_cron && options.persist.is_some() {
             // The directory may have been made without.
@@ -93,6 +96,11 @@ impl PostgresServer {
         // A kept directory may be older than the newest migration.
         migrations.apply(&mut database::connect(port, OWNER, MAIN_DATABASE).await?).await?;
         Ok(server)
+    }
+
+    /// The directory of the data, and whether it is removed at the end.
+    pub(crate) fn home(&self) -> (&Path, bool) {
+        (&self.inner.home.dir, self.inner.home.temporary)
     }
 
     /// TCP port on 127.0.0.1.

@@ -5,12 +5,11 @@ import assert from 'node:assert/strict'
 import { EventEmitter, once } from 'node:events'
 import { after, before, test } from 'node:test'
 import { createClient } from '@supabase/supabase-js'
-import ws from 'ws'
 
 const { SUPABASE_URL: url, SUPABASE_ANON_KEY: anon, SUPABASE_SERVICE_ROLE_KEY: service } = process.env
 const clients = []
-const client = (key = anon) => {
-  const made = createClient(url, key, { auth: { persistSession: false, autoRefreshToken: false }, realtime: { transport: ws } })
+const client = (key = anon, realtime = {}) => {
+  const made = createClient(url, key, { auth: { persistSession: false, autoRefreshToken: false }, realtime })
   clients.push(made)
   return made
 }
@@ -91,12 +90,15 @@ test('a key is made by a function, once', async () => {
   assert.equal(error.code, 'TD007')
 })
 
-test('changes of rows are heard by whom they concern, and by nobody else', async () => {
+for (const vsn of ['1.0.0', '2.0.0']) {
+test(`changes of rows are heard by whom they concern, and by nobody else, in version ${vsn}`, async () => {
   const heard = new Heard()
-  const stranger = client()
+  const listener = client(anon, { vsn })
+  await good(listener.auth.setSession((await good(user.auth.getSession())).session))
+  const stranger = client(anon, { vsn })
   await good(stranger.auth.signInAnonymously())
   const beside = new Heard()
-  for (const [who, ears] of [[user, heard], [stranger, beside]]) {
+  for (const [who, ears] of [[listener, heard], [stranger, beside]]) {
     const binding = { event: '*', schema: 'public', table: 'deployments', filter: `cluster_id=eq.${cluster}` }
     const channel = who.channel('deployments').on('postgres_changes', binding, ears.note).on('system', {}, ears.note)
     await subscribed(channel)
@@ -112,27 +114,68 @@ test('changes of rows are heard by whom they concern, and by nobody else', async
   assert.deepEqual(beside.all.filter((event) => event.eventType), [])
 })
 
-test('a room has broadcasts of every kind, and members', async () => {
+test(`a room has broadcasts of every kind, and members, in version ${vsn}`, async () => {
   const heard = new Heard()
   const config = (key) => ({ config: { broadcast: { ack: true }, presence: { key } } })
-  const [a, b] = ['a', 'b'].map((key) => client().channel('room', config(key)))
+  const [a, b] = ['a', 'b'].map((key) => client(anon, { vsn }).channel(`room ${vsn}`, config(key)))
   b.on('broadcast', { event: 'm' }, heard.note)
   a.on('presence', { event: 'sync' }, () => heard.note({ members: Object.keys(a.presenceState()).sort() }))
   await Promise.all([a, b].map(subscribed))
   assert.equal(await a.send({ type: 'broadcast', event: 'm', payload: { n: 1 } }), 'ok')
   await heard.first((event) => event.payload?.n === 1)
-  const bytes = new Uint8Array([1, 2, 3]).buffer
-  assert.equal(await a.send({ type: 'broadcast', event: 'm', payload: bytes }), 'ok')
-  const binary = await heard.first((event) => event.payload instanceof ArrayBuffer)
-  assert.deepEqual(new Uint8Array(binary.payload), new Uint8Array(bytes))
-  await client().channel('room').httpSend('m', { n: 2 })
+  // Version 1 has no binary frames.
+  if (vsn === '2.0.0') {
+    const bytes = new Uint8Array([1, 2, 3]).buffer
+    assert.equal(await a.send({ type: 'broadcast', event: 'm', payload: bytes }), 'ok')
+    const binary = await heard.first((event) => event.payload instanceof ArrayBuffer)
+    assert.deepEqual(new Uint8Array(binary.payload), new Uint8Array(bytes))
+  }
+  await client().channel(`room ${vsn}`).httpSend('m', { n: 2 })
   await heard.first((event) => event.payload?.n === 2)
   assert.deepEqual([await a.track({ at: 1 }), await b.track({ at: 2 })], ['ok', 'ok'])
   await heard.first((event) => event.members?.length === 2)
   await b.untrack()
   await heard.first((event) => event.members?.length === 1 && heard.all.some((before) => before.members?.length === 2))
 })
+}
 
 test('a private channel without a policy is refused', async () => {
   await assert.rejects(subscribed(user.channel('secret', { config: { private: true } })), /Unauthorized/)
+})
+
+test('a private channel is heard by whom its policy lets in', async () => {
+  const heard = new Heard()
+  const topic = `cluster:${cluster}`
+  const channel = user.channel(topic, { config: { private: true } }).on('broadcast', { event: '*' }, heard.note)
+  // The contract lets a cluster's agents in, and nobody else.
+  await assert.rejects(subscribed(channel), /Unauthorized/)
+  const { error } = await client(service).rpc('no_such_function')
+  assert.equal(error.code, 'PGRST202')
+  const open = client(service).channel(topic, { config: { private: true } }).on('broadcast', { event: '*' }, heard.note)
+  await subscribed(open)
+  await client(service).channel(topic, { config: { private: true } }).httpSend('news', { n: 3 })
+  await heard.first((event) => event.payload?.n === 3)
+})
+
+test('a write of all rows is refused as on a hosted project', async () => {
+  const { status, error } = await client(service).from('deployments').delete()
+  assert.deepEqual([status, error.code, error.message], [400, '21000', 'DELETE requires a WHERE clause'])
+})
+
+test('a browser may ask from another origin with all headers that supabase-js sends', async () => {
+  const headers = 'authorization,apikey,x-client-info,content-type,prefer,content-profile,accept-profile,range'
+  for (const path of ['/rest/v1/clusters', '/auth/v1/token?grant_type=password', '/realtime/v1/api/broadcast', '/functions/v1/agent-token']) {
+    const asked = await fetch(url + path, {
+      method: 'OPTIONS',
+      headers: { origin: 'http://localhost:5173', 'access-control-request-method': 'POST', 'access-control-request-headers': headers },
+    })
+    assert.ok([200, 204].includes(asked.status), `${path}: ${asked.status}`)
+    assert.equal(asked.headers.get('access-control-allow-origin'), '*', path)
+    const allowed = asked.headers.get('access-control-allow-headers').toLowerCase().split(/, */)
+    for (const header of headers.split(',')) assert.ok(allowed.includes(header) || allowed.includes('*'), `${path}: ${header}`)
+    assert.match(asked.headers.get('access-control-allow-methods'), /POST/, path)
+  }
+  const read = await fetch(`${url}/rest/v1/clusters?select=id`, { headers: { origin: 'http://localhost:5173', apikey: service, prefer: 'count=exact' } })
+  assert.equal(read.headers.get('access-control-allow-origin'), '*')
+  assert.match(read.headers.get('access-control-expose-headers'), /Content-Range/i)
 })

@@ -6,6 +6,8 @@
 
 mod calls;
 mod concurrency;
+#[path = "../ledger/mod.rs"]
+mod ledger;
 mod operators;
 mod recording;
 mod recordings;
