@@ -107,18 +107,66 @@ pub async fn cancel(rest: &Rest, id: Uuid) -> Result<(), Error> {
     rest.from("deployments").update(&asked).eq("id", id).idempotent(true).execute().await.map(drop)
 }
 
-/// Reads `name=value`. The value is JSON where it can be read as such (`3`, `true`, `["a"]`, `"3"`), otherwise text.
+/// Reads `name=value`. The value is JSON where JSON keeps what is written (`3`, `true`, `["a"]`, `"3"`), otherwise text: `1.10`,
+/// `51e5`, `null` and numbers of more digits than JSON's readers keep stay as they are, as they do with `terraform -var`.
 ///
 /// # Errors
-/// A sentence, if there is no name.
+/// A sentence, if there is no name, or if a number inside a list or an object would be changed.
 pub fn variable(text: &str) -> Result<(String, Value), String> {
     match text.split_once('=') {
-        Some((name, value)) if !name.trim().is_empty() => {
-            let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
-            Ok((name.trim().to_owned(), value))
-        }
+        Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().to_owned(), faithful(value)?)),
         _ => Err(format!("`{text}` has no name: write name=value")),
     }
+}
+
+/// The value that prints back as it was written, or the text itself.
+fn faithful(text: &str) -> Result<Value, String> {
+    match serde_json::from_str::<Value>(text) {
+        Ok(Value::Null) | Err(_) => Ok(Value::from(text)),
+        Ok(number @ Value::Number(_)) => Ok(if keeps_spelling(text) { number } else { text.into() }),
+        Ok(value @ (Value::Array(_) | Value::Object(_))) => match changed_number(text) {
+            Some(number) => {
+                Err(format!("`{number}` would not keep its spelling as a number: write \"{number}\""))
+            }
+            None => Ok(value),
+        },
+        Ok(value) => Ok(value),
+    }
+}
+
+/// Whether a number of JSON is printed by its readers, and by Terraform where it becomes text, as it is written here.
+fn keeps_spelling(number: &str) -> bool {
+    let printed = serde_json::from_str::<Value>(number).map(|value| value.to_string());
+    // Terraform prints neither an exponent nor a fraction of nothing.
+    !number.ends_with(".0") && !number.contains('e') && printed.is_ok_and(|printed| printed == number)
+}
+
+/// The first number of a JSON text, outside its strings, that does not print back as it is written.
+fn changed_number(json: &str) -> Option<&str> {
+    let (mut in_string, mut escaped, mut start) = (false, false, None);
+    for (at, character) in json.char_indices() {
+        if in_string {
+            in_string = escaped || character != '"';
+            escaped = !escaped && character == '\\';
+            continue;
+        }
+        let is_part = character.is_ascii_digit()
+            || matches!(character, '-' | '+' | '.')
+            || (start.is_some() && matches!(character, 'e' | 'E'));
+        match start {
+            None if is_part => start = Some(at),
+            Some(from) if !is_part => {
+                let number = &json[from..at];
+                if !keeps_spelling(number) {
+                    return Some(number);
+                }
+                start = None;
+            }
+            _ => {}
+        }
+        in_string = character == '"';
+    }
+    None
 }
 
 #[cfg(test)]
@@ -134,6 +182,49 @@ mod tests {
         assert_eq!(variable("name=").unwrap(), ("name".to_owned(), json!("")));
         assert!(variable("=1").is_err());
         assert!(variable("name").unwrap_err().contains("name=value"));
+    }
+
+    #[test]
+    fn text_that_looks_like_a_number_keeps_its_spelling() {
+        for text in [
+            "1.10",
+            "1.0",
+            "-0",
+            "-0.0",
+            "51e5",
+            "1e-7",
+            "1E3",
+            "12345678901234567890123",
+            "0.1000",
+            "null",
+            "007",
+            "+1",
+            " 1",
+            "1 ",
+            "1_000",
+            "0x10",
+            "NaN",
+            "Infinity",
+            "True",
+            "a=b=c",
+            "",
+            "1e400",
+            "18446744073709551616",
+            "0.30000000000000004441",
+        ] {
+            let (_, value) = variable(&format!("s={text}")).unwrap();
+            assert_eq!(value, json!(text), "{text}");
+        }
+        for text in ["0", "-1", "12", "18446744073709551615", "0.1", "-2.5", "true", "false"] {
+            let (_, value) = variable(&format!("s={text}")).unwrap();
+            assert!(!value.is_string(), "{text}");
+            assert_eq!(value.to_string(), text);
+        }
+        for text in ["[1.10]", "{\"a\": [1, 51e5]}", "[ 12345678901234567890123 ]", "[\"\\\"\",1.0]"] {
+            let problem = variable(&format!("s={text}")).unwrap_err();
+            assert!(problem.contains("would not keep"), "{problem}");
+        }
+        assert_eq!(variable("s=[\"1.10\", 2]").unwrap().1, json!(["1.10", 2]));
     }
 
     #[test]

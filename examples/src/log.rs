@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use tendril_realtime::watch::Query;
 use uuid::Uuid;
@@ -17,13 +18,16 @@ pub struct Chunk {
     pub stream: String,
     /// The lines, each with its newline.
     pub log_chunk: String,
+    /// When its first line was written, by the agent's clock.
+    #[serde(default)]
+    pub ts: Option<Timestamp>,
 }
 
 impl Chunk {
     /// All chunks of a deployment, to watch.
     pub fn query(deployment: Uuid) -> Query {
         Query::table("deployment_logs")
-            .select("id,attempt,seq,stream,log_chunk")
+            .select("id,attempt,seq,stream,log_chunk,ts")
             .immutable_eq("deployment_id", deployment)
             .order("attempt")
             .order("seq")
@@ -81,7 +85,7 @@ mod tests {
     use super::*;
 
     fn chunk(attempt: i32, seq: i64) -> Chunk {
-        Chunk { attempt, seq, stream: "stdout".to_owned(), log_chunk: format!("{attempt}.{seq}\n") }
+        Chunk { attempt, seq, stream: "stdout".to_owned(), log_chunk: format!("{attempt}.{seq}\n"), ts: None }
     }
 
     fn given(order: &mut LogOrder, chunks: &[(i32, i64)]) -> Vec<(i32, i64)> {

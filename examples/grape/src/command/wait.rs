@@ -1,0 +1,78 @@
+//! Wait for the end of a deployment; the exit code tells it.
+
+use std::time::{Duration, Instant};
+
+use indicatif::ProgressBar;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::deploy::{answer, left, waiting};
+use crate::{
+    cli::{self, Until},
+    context::Context,
+    control_plane::{
+        deployment::{self, Deployment},
+        follow::{Follow, News},
+    },
+    failure::{Failure, FailureKind, Result},
+    output::{progress::spinner, time::span},
+};
+
+/// Waits.
+pub(super) async fn wait(context: &Context, options: &cli::Wait) -> Result<()> {
+    let project = context.project()?;
+    let row = deployment::find(&project, &options.id).await?;
+    let bar = spinner(context.out);
+    let began = Instant::now();
+    show(&bar, &row);
+    let mut follow = Follow::start(&project, row.id).await?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let patience = options.timeout.unwrap_or(Duration::MAX);
+    let ended = async {
+        loop {
+            let news = tokio::select! {
+                news = follow.next() => news?,
+                _ = interrupt.recv() => return Err(left(row.id)),
+            };
+            match news {
+                Some(News::Changed(row)) if options.until == Until::Approval && row.waits_for_approval() => {
+                    return Ok((row, true));
+                }
+                Some(News::Changed(row)) => show(&bar, &row),
+                Some(News::Ended(row)) => return Ok((row, false)),
+                Some(News::Trouble(words)) => bar.set_message(words),
+                Some(News::Logged(_)) => {}
+                None => {
+                    return Err(Failure::new(
+                        FailureKind::Unexpected,
+                        "The deployment was not followed to its end.",
+                    ));
+                }
+            }
+        }
+    };
+    let outcome = tokio::time::timeout(patience, ended).await;
+    bar.finish_and_clear();
+    let (row, waits) = outcome.map_err(|_| {
+        let text = format!("Deployment {} has not ended within {}.", row.id, span(began.elapsed()));
+        Failure::new(FailureKind::TimedOut, text).next(format!("It goes on: `grape logs -f {}`.", row.id))
+    })??;
+    answer(context, &row)?;
+    if !context.out.is_json() {
+        let code = row
+            .error_code
+            .iter()
+            .filter(|code| **code != row.status)
+            .map(|code| format!(", {code}"))
+            .collect::<String>();
+        let state = if waits { row.state() } else { &row.status };
+        context.out.line(format_args!(
+            "{}{code}",
+            context.out.style.paint(crate::output::style::Tone::of_status(state), state)
+        ))?;
+    }
+    if waits { Err(waiting(&row)) } else { row.outcome() }
+}
+
+fn show(bar: &ProgressBar, row: &Deployment) {
+    bar.set_message(format!("{} {}", row.template(), row.state()));
+}

@@ -1,0 +1,106 @@
+//! What commands share: where answers go, who is asked, whom to ask.
+
+use std::io;
+
+use tendril_realtime::watch::WatchEvent;
+
+use crate::{
+    cli::Global,
+    control_plane::project::Project,
+    failure::{Failure, FailureKind, Result},
+    output::{Output, style::Style},
+    session::profile::ConfigDir,
+};
+
+/// What commands share.
+#[derive(Debug)]
+pub struct Context {
+    /// Where answers go.
+    pub out: Output,
+    /// Where profiles and sessions are.
+    pub dir: ConfigDir,
+    /// The profile asked for.
+    pub profile: Option<String>,
+}
+
+impl Context {
+    /// From the options of every command.
+    ///
+    /// # Errors
+    /// A user without a home directory.
+    pub fn new(global: &Global) -> Result<Self> {
+        let out = output(global);
+        Ok(Self { out, dir: ConfigDir::find()?, profile: global.profile.clone() })
+    }
+
+    /// The project, as who is signed in.
+    ///
+    /// # Errors
+    /// [`FailureKind::NotSignedIn`] with what to do.
+    pub fn project(&self) -> Result<Project> {
+        Project::open(&self.dir, self.profile.as_deref())
+    }
+
+    /// Asks a question at the terminal. Where there is none, `--yes` has to answer.
+    ///
+    /// # Errors
+    /// [`FailureKind::Usage`] where nobody can be asked; [`FailureKind::Interrupted`] for a no.
+    pub async fn confirm(&self, question: impl Into<String>, yes: bool) -> Result<()> {
+        let question = question.into();
+        if yes {
+            return Ok(());
+        }
+        if !self.out.can_ask() {
+            return Err(Failure::new(
+                FailureKind::Usage,
+                format!("There is no terminal to ask on: {question}"),
+            )
+            .next("Answer it with --yes."));
+        }
+        let theme = dialoguer::theme::ColorfulTheme::default();
+        let coloured = self.out.notes.coloured;
+        let ask = move || {
+            if coloured {
+                dialoguer::Confirm::with_theme(&theme).with_prompt(question).default(false).interact()
+            } else {
+                dialoguer::Confirm::new().with_prompt(question).default(false).interact()
+            }
+        };
+        if asked(ask).await? {
+            Ok(())
+        } else {
+            Err(Failure::new(FailureKind::Interrupted, "Nothing was done."))
+        }
+    }
+}
+
+/// Asks on a thread of its own, so that Ctrl-C and the network are heard meanwhile.
+pub(crate) async fn asked<T: Send + 'static>(
+    ask: impl FnOnce() -> dialoguer::Result<T> + Send + 'static,
+) -> Result<T> {
+    let answer = tokio::task::spawn_blocking(ask).await;
+    let failed = |error: dialoguer::Error| match error {
+        dialoguer::Error::IO(error) if error.kind() == io::ErrorKind::Interrupted => {
+            Failure::new(FailureKind::Interrupted, "Nothing was done.")
+        }
+        dialoguer::Error::IO(error) => Failure::from(error),
+    };
+    answer.map_err(|_| Failure::new(FailureKind::Interrupted, "Nothing was done."))?.map_err(failed)
+}
+
+/// Where answers go, by the options.
+pub(crate) fn output(global: &Global) -> Output {
+    Output {
+        format: global.output,
+        style: Style::for_stream(global.color, &io::stdout()),
+        notes: Style::for_stream(global.color, &io::stderr()),
+    }
+}
+
+/// The row of an event that has one.
+pub(crate) fn row_of<T>(event: WatchEvent<T>) -> Option<T> {
+    match event {
+        WatchEvent::InitApplied(row) | WatchEvent::Applied(row) => Some(row),
+        _ => None,
+    }
+}

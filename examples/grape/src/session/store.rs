@@ -1,0 +1,197 @@
+//! The session of a profile: a file that its owner alone can read, and a lock beside it.
+
+use std::{
+    fs::{self, File, OpenOptions, Permissions},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FlockOperation, flock};
+
+use super::{
+    Session,
+    profile::{ConfigDir, unreadable},
+};
+use crate::failure::Result;
+
+/// Where the session of one profile is kept.
+#[derive(Debug, Clone)]
+pub struct SessionStore {
+    path: PathBuf,
+    lock: PathBuf,
+}
+
+impl SessionStore {
+    /// The store of a profile.
+    pub fn new(dir: &ConfigDir, profile: &str) -> Self {
+        let dir = dir.join("sessions");
+        Self { path: dir.join(format!("{profile}.json")), lock: dir.join(format!("{profile}.lock")) }
+    }
+
+    /// The session, where there is one. What other users could read is closed to them first.
+    ///
+    /// # Errors
+    /// A file that cannot be read. One that holds no session counts as none: signing in writes it anew.
+    pub fn load(&self) -> Result<Option<Session>> {
+        let text = match fs::read(&self.path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unreadable(&self.path, error)),
+        };
+        let mode = fs::metadata(&self.path).map_or(0, |meta| meta.permissions().mode());
+        if mode & 0o077 != 0 {
+            eprintln!(
+                "grape: {} could be read by others; it is closed now. If others use this machine, sign in again.",
+                self.path.display()
+            );
+            let _ = fs::set_permissions(&self.path, Permissions::from_mode(0o600));
+        }
+        Ok(serde_json::from_slice(&text).ok())
+    }
+
+    /// Writes the session, whole or not at all.
+    ///
+    /// # Errors
+    /// A directory that cannot be written, a full disk.
+    pub fn save(&self, session: &Session) -> Result<()> {
+        let text = zeroize::Zeroizing::new(serde_json::to_vec(session).map_err(io::Error::from)?);
+        write_private(&self.path, &text).map_err(|error| unreadable(&self.path, error))
+    }
+
+    /// Forgets the session.
+    ///
+    /// # Errors
+    /// A directory that cannot be written.
+    pub fn clear(&self) -> Result<()> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unreadable(&self.path, error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until no other process renews this session, and keeps others waiting until it is dropped. Blocks the thread.
+    ///
+    /// # Errors
+    /// A directory that cannot be written.
+    pub fn lock(&self) -> Result<FileLock> {
+        FileLock::take(&self.lock)
+    }
+}
+
+/// A lock between processes; the kernel lets go of it also when its holder is killed.
+#[derive(Debug)]
+pub struct FileLock {
+    _file: File,
+}
+
+impl FileLock {
+    /// Waits for the lock of a file, which is made.
+    ///
+    /// # Errors
+    /// A directory that cannot be written.
+    pub fn take(path: &Path) -> Result<Self> {
+        let take = || -> io::Result<File> {
+            make_dir(path)?;
+            let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+            flock(&file, FlockOperation::LockExclusive)?;
+            Ok(file)
+        };
+        Ok(Self { _file: take().map_err(|error| unreadable(path, error))? })
+    }
+
+    /// The lock of a file, unless another process has it.
+    ///
+    /// # Errors
+    /// A directory that cannot be written.
+    pub fn try_take(path: &Path) -> Result<Option<Self>> {
+        let take = || -> io::Result<Option<File>> {
+            make_dir(path)?;
+            let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => Ok(Some(file)),
+                Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+                Err(error) => Err(error.into()),
+            }
+        };
+        Ok(take().map_err(|error| unreadable(path, error))?.map(|file| Self { _file: file }))
+    }
+}
+
+/// Writes a file of mode 0600 that is there whole, or as it was before.
+pub(crate) fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
+    make_dir(path)?;
+    let dir = path.parent().unwrap_or(Path::new("."));
+    // A temporary file has mode 0600 from the start.
+    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    file.write_all(text)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// Makes the directory of a file, with mode 0700.
+fn make_dir(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |dir| fs::DirBuilder::new().recursive(true).mode(0o700).create(dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::{super::User, *};
+
+    fn session(token: &str) -> Session {
+        Session {
+            access_token: token.to_owned().into(),
+            refresh_token: "r".to_owned().into(),
+            received_at: 0,
+            expires_at: 1,
+            user: User { id: Uuid::nil(), email: Some("a@b.c".to_owned()) },
+        }
+    }
+
+    #[test]
+    fn a_session_is_readable_by_its_owner_alone_and_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SessionStore::new(&ConfigDir::at(dir.path().join("new")), "work");
+        assert_eq!(store.load().unwrap(), None);
+        store.save(&session("one")).unwrap();
+        store.save(&session("two")).unwrap();
+        assert_eq!(store.load().unwrap(), Some(session("two")));
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&store.path), mode(store.path.parent().unwrap())), (0o600, 0o700));
+        store.clear().unwrap();
+        store.clear().unwrap();
+        assert_eq!(store.load().unwrap(), None);
+    }
+
+    #[test]
+    fn a_session_that_others_could_read_is_closed_to_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SessionStore::new(&ConfigDir::at(dir.path()), "work");
+        store.save(&session("one")).unwrap();
+        fs::set_permissions(&store.path, Permissions::from_mode(0o644)).unwrap();
+        assert!(store.load().unwrap().is_some());
+        assert_eq!(fs::metadata(&store.path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_file_that_was_damaged_counts_as_no_session() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SessionStore::new(&ConfigDir::at(dir.path()), "work");
+        store.save(&session("one")).unwrap();
+        fs::write(&store.path, "{\"access_tok").unwrap();
+        assert_eq!(store.load().unwrap(), None);
+    }
+
+    #[test]
+    fn a_lock_is_held_by_one_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.lock");
+        let held = FileLock::take(&path).unwrap();
+        assert!(FileLock::try_take(&path).unwrap().is_none());
+        drop(held);
+        assert!(FileLock::try_take(&path).unwrap().is_some());
+    }
+}
