@@ -549,8 +549,15 @@ mod tests {
     }
 
     #[test]
-    fn every_exit_code_is_in_the_help() {
+    fn every_exit_code_is_in_the_help_and_in_the_readme() {
         let text = exit_codes();
+        let readme = include_str!("../README.md");
+        let codes = text
+            .split_once(":\n")
+            .and_then(|(_, rest)| rest.split_once("\n\n"))
+            .map(|(codes, _)| codes)
+            .unwrap();
+        assert!(readme.contains(codes), "README.md must have\n{codes}");
         for kind in FailureKind::ALL {
             assert!(text.contains(&format!("{:>3}  {}", kind.exit_code(), kind.meaning())), "{kind:?}");
         }

@@ -100,7 +100,7 @@ pub(crate) fn output(global: &Global) -> Output {
 /// The row of an event that has one.
 pub(crate) fn row_of<T>(event: WatchEvent<T>) -> Option<T> {
     match event {
-        WatchEvent::InitApplied(row) | WatchEvent::Applied(row) => Some(row),
+        WatchEvent::InitApply(row) | WatchEvent::Apply(row) => Some(row),
         _ => None,
     }
 }

@@ -1,9 +1,12 @@
 //! Queue a deployment and follow it.
 
-use std::io::IsTerminal as _;
+use std::{io::IsTerminal as _, time::Duration};
 
 use serde_json::{Map, Value, json};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::{Instant, sleep_until},
+};
 use uuid::Uuid;
 
 use super::{lists::to_json, logs::Printer};
@@ -21,6 +24,9 @@ use crate::{
     output::style::Tone,
     variable::{schema::Schema, values},
 };
+
+/// How long the log is quiet before a plan that waits is spoken of.
+const QUIET: Duration = Duration::from_millis(800);
 
 /// Queues a deployment; unless detached, follows it.
 pub(super) async fn deploy(context: &Context, options: cli::Deploy) -> Result<()> {
@@ -134,26 +140,42 @@ pub(super) async fn to_the_end(
 ) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut asked_for = None;
+    // A plan that waits, and since when its log is quiet: what was printed before comes first.
+    let mut waits: Option<(Box<Deployment>, Instant)> = None;
     loop {
+        let quiet = waits.as_ref().map_or_else(Instant::now, |(_, since)| *since + QUIET);
         let news = tokio::select! {
             news = follow.next() => news?,
             _ = interrupt.recv() => return Err(left(id)),
-        };
-        match news {
-            Some(News::Logged(chunk)) => printer.chunk(&chunk)?,
-            Some(News::Changed(row)) => {
-                printer.status(&row)?;
-                if row.waits_for_approval() && asked_for != row.plan_sha256 {
-                    asked_for.clone_from(&row.plan_sha256);
-                    waits(context, &row);
+            () = sleep_until(quiet), if waits.is_some() => {
+                if let Some((row, _)) = waits.take() {
+                    say_what_waits(context, &row);
                     if until == Until::Approval {
                         printer.end(&row)?;
                         return Err(waiting(&row));
                     }
                 }
+                continue;
+            }
+        };
+        match news {
+            Some(News::Logged(chunk)) => {
+                printer.chunk(&chunk)?;
+                if let Some((_, since)) = &mut waits {
+                    *since = Instant::now();
+                }
+            }
+            Some(News::Changed(row)) => {
+                printer.status(&row)?;
+                if !row.waits_for_approval() {
+                    waits = None;
+                } else if asked_for != row.plan_sha256 {
+                    asked_for.clone_from(&row.plan_sha256);
+                    waits = Some((row, Instant::now()));
+                }
             }
             Some(News::Trouble(words)) => {
-                context.out.note(format_args!("grape: {words}; following goes on."))
+                context.out.note(format_args!("grape: {words}; following goes on."));
             }
             Some(News::Ended(row)) => {
                 printer.end(&row)?;
@@ -170,7 +192,7 @@ pub(super) async fn to_the_end(
 }
 
 /// Says that a plan waits, and for what.
-fn waits(context: &Context, row: &Deployment) {
+fn say_what_waits(context: &Context, row: &Deployment) {
     let out = context.out;
     let summary = row.summary().unwrap_or_else(|| "a plan".to_owned());
     out.note(out.notes.paint(Tone::Attention, format_args!("Its plan waits for approval: {summary}.")));

@@ -6,6 +6,8 @@ use tendril_examples::{
     screen::printable,
 };
 
+use tendril_realtime::col;
+
 use super::deploy::to_the_end;
 use crate::{
     cli::{self, Until},

@@ -135,12 +135,12 @@ impl Follow {
             Ok(event) => {
                 self.failing = None;
                 Ok(match event {
-                    WatchEvent::InitApplied(row) | WatchEvent::Applied(row) => Some(row),
+                    WatchEvent::InitApply(row) | WatchEvent::Apply(row) => Some(row),
                     _ => None,
                 })
             }
             Err(error) => {
-                let fresh_token = error.retry() == Retry::WithFreshToken;
+                let fresh_token = error.retry() == Retry::RefreshToken;
                 let is_final = error.retry() == Retry::Never || (fresh_token && !self.renews);
                 let words = error.to_string();
                 let failure = Failure::from(error);

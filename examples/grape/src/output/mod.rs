@@ -94,7 +94,7 @@ impl Output {
         if let Some(next) = failure.next_step() {
             for (at, step) in next.lines().enumerate() {
                 let mark = if at == 0 { "→" } else { " " };
-                eprintln!("{:>6} {step}", self.notes.paint(Tone::Dim, mark));
+                eprintln!("     {} {step}", self.notes.paint(Tone::Dim, mark));
             }
         }
     }

@@ -21,6 +21,9 @@ use crate::{
 /// Values of variables, beside the template.
 const VALUES: &str = "zz_grape.auto.tfvars.json";
 
+/// One that was left behind by a killed `up` may still be ending.
+const LOCK: &str = "-lock-timeout=2m";
+
 /// A template with its state.
 #[derive(Debug)]
 pub(super) struct Workspace {
@@ -104,7 +107,10 @@ impl Workspace {
     pub(super) async fn apply(&self, step: &Step<'_>, context: &Context, yes: bool) -> Result<Went> {
         self.init(step).await?;
         let plan = self
-            .terraform(step, &["plan", "-input=false", "-no-color", "-detailed-exitcode", "-out=grape.plan"])
+            .terraform(
+                step,
+                &["plan", "-input=false", "-no-color", LOCK, "-detailed-exitcode", "-out=grape.plan"],
+            )
             .await?;
         match plan.code {
             0 => return Ok(Went::Unchanged),
@@ -121,7 +127,7 @@ impl Workspace {
             })
             .await?;
         }
-        let apply = self.terraform(step, &["apply", "-input=false", "-no-color", "grape.plan"]).await?;
+        let apply = self.terraform(step, &["apply", "-input=false", "-no-color", LOCK, "grape.plan"]).await?;
         let _ = fs::remove_file(self.dir.join("grape.plan"));
         if apply.ok() { Ok(Went::Done) } else { Err(self.failed("apply", &apply)) }
     }
@@ -133,7 +139,7 @@ impl Workspace {
             return Ok(Went::Unchanged);
         }
         let destroy =
-            self.terraform(step, &["destroy", "-input=false", "-no-color", "-auto-approve"]).await?;
+            self.terraform(step, &["destroy", "-input=false", "-no-color", LOCK, "-auto-approve"]).await?;
         if destroy.ok() { Ok(Went::Done) } else { Err(self.failed("destroy", &destroy)) }
     }
 

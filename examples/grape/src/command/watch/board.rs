@@ -51,10 +51,10 @@ impl Board {
     pub(super) fn on_cluster(&mut self, event: WatchEvent<Cluster>) {
         self.trouble = None;
         match event {
-            WatchEvent::InitApplied(row) | WatchEvent::Applied(row) => {
+            WatchEvent::InitApply(row) | WatchEvent::Apply(row) => {
                 self.clusters.insert(row.id, row);
             }
-            WatchEvent::Deleted(row) => {
+            WatchEvent::Delete(row) => {
                 self.clusters.remove(&row.id);
             }
             WatchEvent::InitDone => self.read.0 = true,
@@ -65,10 +65,10 @@ impl Board {
     pub(super) fn on_deployment(&mut self, event: WatchEvent<Deployment>) {
         self.trouble = None;
         match event {
-            WatchEvent::InitApplied(row) | WatchEvent::Applied(row) => {
+            WatchEvent::InitApply(row) | WatchEvent::Apply(row) => {
                 self.deployments.insert(row.id, row);
             }
-            WatchEvent::Deleted(row) => {
+            WatchEvent::Delete(row) => {
                 self.deployments.remove(&row.id);
             }
             WatchEvent::InitDone => self.read.1 = true,
@@ -169,7 +169,7 @@ mod tests {
             deployment(3, 3, "PROCESSING", json!("APPROVAL")),
             deployment(4, 4, "QUEUED", Value::Null),
         ] {
-            board.on_deployment(WatchEvent::Applied(row));
+            board.on_deployment(WatchEvent::Apply(row));
         }
         board
     }
@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(board.selected().unwrap().id.as_u128(), 3);
         board.on_key(key(KeyCode::Down));
         assert_eq!(board.selected().unwrap().id.as_u128(), 4);
-        board.on_deployment(WatchEvent::Applied(deployment(4, 4, "FAILED", json!("PLAN"))));
+        board.on_deployment(WatchEvent::Apply(deployment(4, 4, "FAILED", json!("PLAN"))));
         assert_eq!((board.selected().unwrap().id.as_u128(), board.position()), (4, Some(2)));
         board.on_key(key(KeyCode::End));
         board.on_key(key(KeyCode::Down));
@@ -198,7 +198,7 @@ mod tests {
         board.on_key(key(KeyCode::Home));
         board.on_key(key(KeyCode::Up));
         assert_eq!(board.selected().unwrap().id.as_u128(), 3);
-        board.on_deployment(WatchEvent::Deleted(deployment(3, 3, "PROCESSING", json!("APPROVAL"))));
+        board.on_deployment(WatchEvent::Delete(deployment(3, 3, "PROCESSING", json!("APPROVAL"))));
         assert!(board.selected().is_some());
     }
 

@@ -176,14 +176,14 @@ async fn as_lines(context: &Context, mut feed: Feed) -> Result<()> {
         };
         let out = context.out;
         match news {
-            News::Cluster(WatchEvent::InitApplied(row) | WatchEvent::Applied(row)) => {
+            News::Cluster(WatchEvent::InitApply(row) | WatchEvent::Apply(row)) => {
                 if out.is_json() {
                     out.json_line(&json!({ "type": "cluster", "cluster": row }))?;
                 } else {
                     out.line(format_args!("{:.0} cluster {} {}", Timestamp::now(), row.name, row.state()))?;
                 }
             }
-            News::Deployment(WatchEvent::InitApplied(row) | WatchEvent::Applied(row)) => {
+            News::Deployment(WatchEvent::InitApply(row) | WatchEvent::Apply(row)) => {
                 if out.is_json() {
                     out.json_line(&json!({ "type": "deployment", "deployment": row }))?;
                 } else {

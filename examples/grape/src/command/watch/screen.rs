@@ -174,7 +174,7 @@ mod tests {
             "config_snapshot": { "template": "hello\u{1b}[2J", "stack": "prod" }, "created_at": "2026-11-29T12:00:00Z", "log_count": 0,
             "started_at": "2026-11-29T12:00:30Z", "plan_summary": { "add": 2, "change": 0, "remove": 1 },
         });
-        board.on_deployment(WatchEvent::Applied(serde_json::from_value(row).unwrap()));
+        board.on_deployment(WatchEvent::Apply(serde_json::from_value(row).unwrap()));
         let text = drawn(&mut board, 140, 20);
         for part in
             ["hello\\u{1b}[2J", "APPROVAL", "+2 ~0 -1", "30 s", "1 m", "grape approve 00000000", "prod"]
