@@ -229,6 +229,38 @@ fn the_protocols_state_machine_knows_no_runtime() {
     mentions("tendril-realtime/src/wire", "tokio::");
 }
 
+/// The rooms of `grape`, from values to commands. Imports point up only.
+const GRAPE_ORDER: &[&str] = &[
+    "failure",
+    "output",
+    "session",
+    "variable",
+    "control_plane",
+    "cli",
+    "context",
+    "up",
+    "command",
+    "lib",
+    "main",
+];
+
+#[test]
+fn imports_of_grape_point_up_only() {
+    let mut wrong = Vec::new();
+    for file in sources("examples/grape/src") {
+        let place = modules(&file, "examples/grape/src");
+        let rank = |module: &str| GRAPE_ORDER.iter().position(|known| *known == module);
+        let own =
+            rank(&place[0]).unwrap_or_else(|| panic!("the room `{}` has no place in the order", place[0]));
+        for module in mentioned(&code(&file), &place) {
+            if rank(&module).is_none_or(|rank| rank > own) {
+                wrong.push(format!("{} imports {module}", place.join("::")));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "imports must point up the list {GRAPE_ORDER:?}:\n{}", wrong.join("\n"));
+}
+
 #[test]
 fn every_file_is_named_by_a_noun_of_the_domain() {
     for dir in ["tendril-realtime/src", "tendril-agent/src", "supabase/local/src", "tests/src", "examples"] {

@@ -451,6 +451,9 @@ pub struct Down {
     /// Leave the Kubernetes cluster as it is.
     #[arg(long)]
     pub keep_kubernetes: bool,
+    /// Do not uninstall the agent: for a Kubernetes cluster that is gone, or cannot be reached any more. A volume of the agent may be left.
+    #[arg(long)]
+    pub skip_agent: bool,
     /// Where Terraform's state is kept.
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,

@@ -86,6 +86,13 @@ fn from_login_to_a_plan_that_is_approved_and_applied() {
     assert_eq!(code, 6, "{err}");
     assert!(err.contains("has ended (SUCCESS)"), "{err}");
 
+    let mut open = world.grape(&["open", &id[..8], "--print"]);
+    let opened = open.env("GRAPE_PORTAL_URL", "https://portal.example.com/").output().unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&opened.stdout).trim(),
+        format!("https://portal.example.com/deployment/?id={id}")
+    );
+
     let listed = world.run(&["deployments"]);
     assert!(text(&listed).contains("hello") && text(&listed).contains("+2 ~0 -0"), "{}", text(&listed));
     assert!(!String::from_utf8_lossy(&listed.stdout).contains('\x1b'), "colours belong on a terminal");

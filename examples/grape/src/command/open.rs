@@ -21,7 +21,7 @@ pub(super) async fn open(context: &Context, options: &cli::Open) -> Result<()> {
                 "Say it once: `grape login --portal https://portal.example.com`, or set GRAPE_PORTAL_URL.",
             )
         })?;
-    let address = format!("{}/deployments/{}", portal.trim_end_matches('/'), row.id);
+    let address = format!("{}/deployment/?id={}", portal.trim_end_matches('/'), row.id);
     if context.out.is_json() {
         context.out.json(&json!({ "url": address }))?;
     } else {

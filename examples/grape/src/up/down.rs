@@ -43,7 +43,9 @@ pub async fn down(context: &Context, options: &cli::Down) -> Result<()> {
 
     let interrupt = signal(SignalKind::interrupt())?;
     let mut way = Down { project, journal, record, steps: Steps::new(context.out), interrupt };
-    way.agent(destroys).await?;
+    if !options.skip_agent {
+        way.agent(destroys).await?;
+    }
     if destroys {
         way.templates(context, options).await?;
     }

@@ -81,7 +81,8 @@ pub(super) async fn uninstall(kubernetes: &Kubernetes, step: &Step<'_>) -> Resul
     match (gone.ok(), gone.out.contains("not found") || gone.tail.contains("not found")) {
         (true, false) => Ok(Went::Done),
         (_, true) => Ok(Went::Unchanged),
-        (false, false) => Err(failed("uninstall", &gone)),
+        (false, false) => Err(failed("uninstall", &gone)
+            .next("Where the Kubernetes cluster is gone already: --skip-agent. Otherwise mend the cause, and repeat the command.")),
     }
 }
 

@@ -80,6 +80,10 @@ pub async fn up(context: &Context, options: &cli::Up) -> Result<()> {
     look_before(options)?;
     let journal = Journal::open(&context.dir, &project.name, &options.name, options.state_dir.as_deref())?;
     let record = record(journal.read()?, options, &project)?;
+    if !options.skip_provision {
+        // A template or a variable that is none is no reason to remember it.
+        inputs::Inputs::read(options, &record, &record.templates)?;
+    }
     journal.write(&record)?;
     // Ctrl-C reaches Terraform too, which stops in good order: until then this program must not go.
     let interrupt = signal(SignalKind::interrupt())?;
@@ -154,7 +158,17 @@ fn record(before: Option<Record>, options: &cli::Up, project: &Project) -> Resul
         )
         .next("Use the profile of that project (--profile), or another name."));
     }
-    if !options.skip_provision && record.templates.is_empty() && !options.template.is_empty() {
+    if !options.template.is_empty() && record.templates != options.template {
+        if !options.template.starts_with(&record.templates) {
+            let made = record.templates.join(", ");
+            return Err(Failure::new(
+                FailureKind::Refused,
+                format!("{} was brought up with other templates: {made}.", options.name),
+            )
+            .next(
+                "Leave --template out, or put further ones behind these, or begin anew after `grape down`.",
+            ));
+        }
         record.templates = templates;
     }
     if options.region.is_some() {

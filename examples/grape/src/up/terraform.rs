@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{
     steps::{Step, Went},
-    tool::{Finished, Tool},
+    tool::{Finished, Run, Tool},
 };
 use crate::{
     context::Context,
@@ -151,7 +151,9 @@ impl Workspace {
 
     /// Its outputs, without the sensitive ones.
     pub(super) async fn outputs(&self, step: &Step<'_>) -> Result<Map<String, Value>> {
-        let printed = self.terraform(step, &["output", "-json", "-no-color"]).await?;
+        step.says("outputs");
+        // In silence: sensitive ones are printed too.
+        let printed = self.command(&["output", "-json", "-no-color"]).quiet().await?;
         if !printed.ok() {
             return Err(self.failed("output", &printed));
         }
@@ -175,9 +177,12 @@ impl Workspace {
     }
 
     async fn terraform(&self, step: &Step<'_>, arguments: &[&str]) -> Result<Finished> {
-        let run = self.terraform.command(arguments).directory(&self.dir);
+        self.command(arguments).finish(|line| step.says(line)).await
+    }
+
+    fn command(&self, arguments: &[&str]) -> Run {
         // Its hints about other commands make no sense here.
-        run.env("TF_IN_AUTOMATION", "1").finish(|line| step.says(line)).await
+        self.terraform.command(arguments).directory(&self.dir).env("TF_IN_AUTOMATION", "1")
     }
 
     fn failed(&self, command: &str, finished: &Finished) -> Failure {

@@ -132,6 +132,7 @@ impl World {
     /// A command on a terminal of its own.
     pub fn terminal(&self, arguments: &[&str]) -> OsSession {
         let mut session = OsSession::spawn(self.grape(arguments)).unwrap();
+        session.get_process_mut().set_window_size(120, 40).unwrap();
         session.set_expect_timeout(Some(PATIENCE));
         session
     }
