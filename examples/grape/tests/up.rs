@@ -211,13 +211,17 @@ fn what_is_missing_on_this_machine_is_said_with_the_next_step() {
     // A context that nobody named is asked about.
     fails(machine.grape(&["up", "fourth", "--skip-provision"]), 2, "no terminal to ask on");
     fails(machine.grape(&["up", "prod", "--skip-provision", "--chart", "/nowhere"]), 5, "no Helm chart");
-    fails(machine.grape(&["up", "prod", "--template", "nope"]), 5, "no template `nope`");
+    fails(machine.grape(&["up", "fifth", "--template", "nope"]), 5, "no template `nope`");
     fails(
-        machine.grape(&["up", "prod", "--template", "hello", "--var", "nope=1"]),
+        machine.grape(&["up", "fifth", "--template", "hello", "--var", "nope=1"]),
         7,
         "none of the templates",
     );
-    fails(machine.grape(&["up", "prod", "--template", "hello", "--var", "lines=x"]), 7, "must be an integer");
+    fails(
+        machine.grape(&["up", "fifth", "--template", "hello", "--var", "lines=x"]),
+        7,
+        "must be an integer",
+    );
     fails(machine.grape(&["up", "Prod_1", "--skip-provision"]), 2, "lower-case");
     fails(machine.grape(&["up", "prod"]), 2, "--region");
 
