@@ -292,7 +292,7 @@ fn two_at_once_of_one_cluster_do_not_meet() {
 fn the_real_helm_renders_what_would_be_installed() {
     let Some(helm) = env::split_paths(&path(&[])).map(|dir| dir.join("helm")).find(|path| path.is_file())
     else {
-        eprintln!("not judged: helm is not here (scripts/tool.sh helm)");
+        println!("skipped: helm is not here (scripts/tool.sh helm)");
         return;
     };
     let machine = Machine::new();
