@@ -370,6 +370,7 @@ const LOCAL_ROOMS: &[(&str, &[&str])] = &[
             "error",
             "hint",
             "sql",
+            "parsec",
             "grammar",
             "select",
             "filter",

@@ -1,6 +1,7 @@
 //! Filters: `column=operator.value`, and trees of them in `and=(…)` and `or=(…)`.
 
-use super::grammar::{Cursor, Field, Read};
+use super::grammar::{Field, delimiter, field, identifier, quoted_item, unquoted_item};
+use super::parsec::{Read, Reader};
 
 /// A condition on one field.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,9 +68,6 @@ pub(super) enum Place {
     Grouped,
 }
 
-/// What stands where an operator should.
-const OPERATOR: &str = "\"not\" or operator (eq, gt, ...)";
-
 /// Operators that may be quantified.
 const QUANTIFIABLE: [(&str, &str); 9] = [
     ("eq", "="),
@@ -106,8 +104,8 @@ const SEARCH: [(&str, &str); 4] = [
 
 /// What `is` compares with.
 const IS: [(&str, &str); 5] = [
-    ("not_null", "NOT NULL"),
     ("null", "NULL"),
+    ("not_null", "NOT NULL"),
     ("true", "TRUE"),
     ("false", "FALSE"),
     ("unknown", "UNKNOWN"),
@@ -123,151 +121,174 @@ pub(super) fn looks_like_filter(value: &str) -> bool {
 }
 
 /// Reads `not.operator.value`.
-pub(super) fn test(cursor: &mut Cursor<'_>, place: Place) -> Read<(bool, Test)> {
-    let negated = cursor.eat("not.");
-    let start = cursor.clone();
-    let word = cursor.take_while(|c| c.is_ascii_alphabetic());
-    let find =
-        |list: &[(&str, &'static str)]| list.iter().find(|(name, _)| *name == word).map(|(_, sql)| *sql);
-    let test = if let Some(operator) = find(&QUANTIFIABLE) {
-        let quantifier = if cursor.eat("(any)") {
-            Some("ANY")
-        } else if cursor.eat("(all)") {
-            Some("ALL")
-        } else {
-            None
-        };
-        delimiter(cursor, &start)?;
-        let mut value = operand(cursor, place);
-        if matches!(operator, "like" | "ilike") {
-            value = value.replace('*', "%");
-        }
-        Test::Compare { operator, quantifier, value }
-    } else if let Some(operator) = find(&PLAIN) {
-        delimiter(cursor, &start)?;
-        Test::Compare { operator, quantifier: None, value: operand(cursor, place) }
-    } else if let Some(function) = find(&SEARCH) {
-        let language = cursor.eat("(").then(|| cursor.take_while(|c| c != ')').to_owned());
-        if language.is_some() {
-            cursor.expect(")")?;
-        }
-        delimiter(cursor, &start)?;
-        Test::Search { function, language, words: operand(cursor, place) }
-    } else {
-        match word {
-            "in" => {
-                delimiter(cursor, &start)?;
-                Test::In(list(cursor)?)
-            }
-            "is" => {
-                delimiter(cursor, &start)?;
-                Test::Is(is(cursor)?)
-            }
-            "isdistinct" => {
-                delimiter(cursor, &start)?;
-                Test::Distinct(operand(cursor, place))
-            }
-            _ => return Err(start.misread(OPERATOR)),
-        }
-    };
+pub(super) fn test(r: &mut Reader<'_>, place: Place) -> Read<(bool, Test)> {
+    let negated = r.either(not, |_| Ok(false))?;
+    let test = r.label("operator (eq, gt, ...)", |r| {
+        r.either(
+            |r| {
+                operator(r, "in")?;
+                list(r).map(Test::In)
+            },
+            |r| {
+                r.either(
+                    |r| {
+                        operator(r, "is")?;
+                        is(r).map(Test::Is)
+                    },
+                    |r| {
+                        r.either(
+                            |r| {
+                                operator(r, "isdistinct")?;
+                                operand(r, place).map(Test::Distinct)
+                            },
+                            |r| compared(r, place),
+                        )
+                    },
+                )
+            },
+        )
+    })?;
     Ok((negated, test))
 }
 
-/// The point after an operator; without it the word before was none.
-fn delimiter(cursor: &mut Cursor<'_>, start: &Cursor<'_>) -> Read<()> {
-    if cursor.eat(".") { Ok(()) } else { Err(start.misread(OPERATOR)) }
+/// `not.`
+fn not(r: &mut Reader<'_>) -> Read<bool> {
+    r.attempt(|r| {
+        r.string("not")?;
+        delimiter(r)?;
+        Ok(true)
+    })
 }
 
-fn is(cursor: &mut Cursor<'_>) -> Read<&'static str> {
-    let lower = cursor.rest().to_ascii_lowercase();
-    for (name, sql) in IS {
-        if lower.starts_with(name) {
-            let word = &cursor.rest()[..name.len()];
-            cursor.eat(word);
-            return Ok(sql);
+/// An operator and the point after it.
+fn operator(r: &mut Reader<'_>, name: &str) -> Read<()> {
+    r.attempt(|r| {
+        r.string(name)?;
+        delimiter(r)
+    })
+}
+
+/// Text search, or an operator of SQL.
+fn compared(r: &mut Reader<'_>, place: Place) -> Read<Test> {
+    let search = |r: &mut Reader<'_>| {
+        let function = one_of(r, &SEARCH)?;
+        let language = r.optional(|r| {
+            r.attempt(|r| {
+                r.char('(')?;
+                let language = identifier(r)?;
+                r.char(')')?;
+                Ok(language)
+            })
+        })?;
+        delimiter(r)?;
+        Ok(Test::Search { function, language, words: operand(r, place)? })
+    };
+    let plain = |r: &mut Reader<'_>| {
+        let operator = one_of(r, &PLAIN)?;
+        delimiter(r)?;
+        Ok(Test::Compare { operator, quantifier: None, value: operand(r, place)? })
+    };
+    let quantified = |r: &mut Reader<'_>| {
+        let operator = one_of(r, &QUANTIFIABLE)?;
+        let quantifier = r.optional(|r| {
+            r.attempt(|r| {
+                r.char('(')?;
+                let quantifier = r.either(
+                    |r| r.attempt(|r| r.string("any").map(|()| "ANY")),
+                    |r| r.string("all").map(|()| "ALL"),
+                )?;
+                r.char(')')?;
+                Ok(quantifier)
+            })
+        })?;
+        delimiter(r)?;
+        let mut value = operand(r, place)?;
+        if matches!(operator, "like" | "ilike") {
+            value = value.replace('*', "%");
+        }
+        Ok(Test::Compare { operator, quantifier, value })
+    };
+    r.either(|r| r.attempt(search), |r| r.either(|r| r.attempt(plain), |r| r.attempt(quantified)))
+}
+
+/// The first of these that comes next, as SQL.
+fn one_of(r: &mut Reader<'_>, names: &[(&str, &'static str)]) -> Read<&'static str> {
+    match names {
+        [] => r.refuse(),
+        [(name, sql), others @ ..] => {
+            r.either(|r| r.attempt(|r| r.string(name).map(|()| *sql)), |r| one_of(r, others))
         }
     }
-    Err(cursor.misread("isVal: (null, not_null, true, false, unknown)"))
 }
 
-fn operand(cursor: &mut Cursor<'_>, place: Place) -> String {
+fn is(r: &mut Reader<'_>) -> Read<&'static str> {
+    fn word(r: &mut Reader<'_>, words: &[(&str, &'static str)]) -> Read<&'static str> {
+        match words {
+            [] => r.refuse(),
+            [(name, sql), others @ ..] => r.either(
+                |r| {
+                    r.attempt(|r| {
+                        name.chars().try_for_each(|c| {
+                            r.either(|r| r.char(c), |r| r.char(c.to_ascii_uppercase())).map(drop)
+                        })?;
+                        Ok(*sql)
+                    })
+                },
+                |r| word(r, others),
+            ),
+        }
+    }
+    r.label("isVal: (null, not_null, true, false, unknown)", |r| word(r, &IS))
+}
+
+fn operand(r: &mut Reader<'_>, place: Place) -> Read<String> {
     if place == Place::Alone {
-        return cursor.take_while(|_| true).to_owned();
+        return r.many(|r| r.satisfy(|_| true)).map(|text| text.into_iter().collect());
     }
-    if cursor.peek() == Some('"')
-        && let Some(text) = cursor.quoted_item()
-    {
-        return text;
-    }
-    if cursor.peek() == Some('{') {
-        let mut ahead = cursor.clone();
-        ahead.eat("{");
-        let inner = ahead.take_while(|c| c != '{' && c != '}');
-        if ahead.eat("}") {
-            *cursor = ahead;
-            return format!("{{{inner}}}");
-        }
-    }
-    cursor.take_while(|c| c != ',' && c != ')').to_owned()
+    let array = |r: &mut Reader<'_>| {
+        r.string("{")?;
+        let inner: String = r.many(|r| r.satisfy(|c| !matches!(c, '{' | '}')))?.into_iter().collect();
+        r.string("}")?;
+        Ok(format!("{{{inner}}}"))
+    };
+    r.either(quoted_item, |r| r.either(|r| r.attempt(array), unquoted_item))
 }
 
-fn list(cursor: &mut Cursor<'_>) -> Read<Vec<String>> {
-    cursor.blanks();
-    cursor.expect("(")?;
-    cursor.blanks();
-    let mut items = Vec::new();
-    loop {
-        let quoted = if cursor.peek() == Some('"') { cursor.quoted_item() } else { None };
-        items.push(quoted.unwrap_or_else(|| cursor.take_while(|c| c != ',' && c != ')').to_owned()));
-        if !cursor.eat(",") {
-            break;
-        }
-    }
-    cursor.blanks();
-    cursor.expect(")")?;
-    cursor.blanks();
+fn list(r: &mut Reader<'_>) -> Read<Vec<String>> {
+    r.lexeme(|r| r.char('('))?;
+    let items = r.sep_by1(|r| r.either(quoted_item, unquoted_item), |r| r.char(','))?;
+    r.lexeme(|r| r.char(')'))?;
     Ok(items)
 }
 
-/// Reads `(member,member)` after `and` or `or`.
-pub(super) fn group(cursor: &mut Cursor<'_>, negated: bool, any: bool) -> Read<Logic> {
-    cursor.blanks();
-    cursor.expect("(")?;
-    let mut members = Vec::new();
-    loop {
-        cursor.blanks();
-        members.push(member(cursor)?);
-        cursor.blanks();
-        if !cursor.eat(",") {
-            break;
-        }
-    }
-    cursor.expect(")")?;
-    Ok(Logic::Group { negated, any, members })
-}
-
-fn member(cursor: &mut Cursor<'_>) -> Read<Logic> {
-    let mut ahead = cursor.clone();
-    let negated = ahead.eat("not.");
-    for (word, any) in [("and", false), ("or", true)] {
-        let mut inside = ahead.clone();
-        if inside.eat(word) && inside.peek() == Some('(') {
-            *cursor = inside;
-            return group(cursor, negated, any);
-        }
-    }
-    let field = cursor.field()?;
-    cursor.expect(".")?;
-    let (negated, test) = test(cursor, Place::Grouped)?;
-    Ok(Logic::One(Filter { field, negated, test }))
+/// Reads a filter, or `and(member,member)`, `or(…)` and their negations.
+pub(super) fn tree(r: &mut Reader<'_>) -> Read<Logic> {
+    let filter = |r: &mut Reader<'_>| {
+        let field = field(r)?;
+        delimiter(r)?;
+        let (negated, test) = test(r, Place::Grouped)?;
+        Ok(Logic::One(Filter { field, negated, test }))
+    };
+    let group = |r: &mut Reader<'_>| {
+        let negated = r.label("negation operator (not)", |r| r.either(not, |_| Ok(false)))?;
+        let any = r.label("logic operator (and, or)", |r| {
+            r.either(|r| r.attempt(|r| r.string("and").map(|()| false)), |r| r.string("or").map(|()| true))
+        })?;
+        r.lexeme(|r| r.char('('))?;
+        let members = r.sep_by1(tree, |r| r.lexeme(|r| r.char(',')))?;
+        r.lexeme(|r| r.char(')'))?;
+        Ok(Logic::Group { negated, any, members })
+    };
+    r.either(|r| r.attempt(filter), group)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::parsec::parse;
     use super::*;
 
     fn alone(text: &str) -> (bool, Test) {
-        test(&mut Cursor::new(text), Place::Alone).unwrap()
+        parse("", text, |r| test(r, Place::Alone)).unwrap()
     }
 
     #[test]
@@ -288,10 +309,8 @@ mod tests {
 
     #[test]
     fn groups_nest() {
-        let mut cursor = Cursor::new("(a.eq.1,not.and(b.gt.2,c.in.(x,y)))");
-        let Logic::Group { any: true, members, .. } = group(&mut cursor, false, true).unwrap() else {
-            panic!()
-        };
+        let text = "or(a.eq.1,not.and(b.gt.2,c.in.(x,y)))";
+        let Logic::Group { any: true, members, .. } = parse("", text, tree).unwrap() else { panic!() };
         assert_eq!(members.len(), 2);
         assert!(
             matches!(&members[1], Logic::Group { negated: true, any: false, members } if members.len() == 2)

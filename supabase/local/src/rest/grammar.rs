@@ -1,32 +1,7 @@
-//! Reads the small language of query strings: names, quoted names, JSON paths.
+//! What all parameters are made of: names, quoted texts, steps into JSON.
 
 use super::error::RestError;
-
-/// A place in a text that is being read.
-#[derive(Debug, Clone)]
-pub(super) struct Cursor<'a> {
-    rest: &'a str,
-    /// Characters read so far, plus one.
-    column: usize,
-}
-
-/// Why a text cannot be read: what stands there, and what should.
-#[derive(Debug)]
-pub(super) struct Misread {
-    column: usize,
-    details: String,
-}
-
-impl Misread {
-    /// The error that names the parameter, as `filter (eq.1)`.
-    pub(super) fn of(self, subject: &str) -> RestError {
-        let message = format!("\"failed to parse {subject}\" (line 1, column {})", self.column);
-        RestError::bad_request("PGRST100", message).details(self.details)
-    }
-}
-
-/// Result of reading.
-pub(super) type Read<T> = Result<T, Misread>;
+use super::parsec::{Read, Reader, parse};
 
 /// A column, or a value inside a JSON column.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,151 +30,123 @@ pub(super) enum JsonKey {
     Index(String),
 }
 
-impl<'a> Cursor<'a> {
-    /// A cursor at the start of the text.
-    pub(super) fn new(text: &'a str) -> Self {
-        Self { rest: text, column: 1 }
-    }
-
-    /// The next character.
-    pub(super) fn peek(&self) -> Option<char> {
-        self.rest.chars().next()
-    }
-
-    /// What is not read yet.
-    pub(super) fn rest(&self) -> &'a str {
-        self.rest
-    }
-
-    /// Takes this text if it comes next.
-    pub(super) fn eat(&mut self, text: &str) -> bool {
-        let Some(rest) = self.rest.strip_prefix(text) else { return false };
-        self.rest = rest;
-        self.column += text.chars().count();
-        true
-    }
-
-    /// Takes characters as long as they fit.
-    pub(super) fn take_while(&mut self, fits: impl Fn(char) -> bool) -> &'a str {
-        let end = self.rest.find(|c| !fits(c)).unwrap_or(self.rest.len());
-        let (taken, rest) = self.rest.split_at(end);
-        self.rest = rest;
-        self.column += taken.chars().count();
-        taken
-    }
-
-    /// Skips blanks.
-    pub(super) fn blanks(&mut self) {
-        self.take_while(|c| matches!(c, ' ' | '\t'));
-    }
-
-    /// Takes this text or fails.
-    pub(super) fn expect(&mut self, text: &str) -> Read<()> {
-        if self.eat(text) { Ok(()) } else { Err(self.misread(&format!("\"{text}\""))) }
-    }
-
-    /// An error at this place.
-    pub(super) fn misread(&self, expected: &str) -> Misread {
-        let found = self.peek().map_or_else(|| "end of input".to_owned(), |c| format!("\"{c}\""));
-        Misread { column: self.column, details: format!("unexpected {found} expecting {expected}") }
-    }
-
-    /// A name, quoted or made of letters, digits, `_`, `$`, blanks and single dashes.
-    pub(super) fn name(&mut self) -> Read<String> {
-        if self.peek() == Some('"') {
-            return self.quoted();
-        }
-        let mut name = String::new();
-        loop {
-            let part = self.take_while(|c| c.is_alphanumeric() || matches!(c, '_' | ' ' | '$')).trim();
-            if part.is_empty() && name.is_empty() {
-                return Err(self.misread("field name (* or [a..z0..9_$])"));
-            }
-            name.push_str(part);
-            if self.rest.starts_with("->") || !self.eat("-") {
-                return Ok(name);
-            }
-            name.push('-');
-        }
-    }
-
-    /// A text in double quotes, with backslashes before quotes and backslashes.
-    pub(super) fn quoted(&mut self) -> Read<String> {
-        self.expect("\"")?;
-        let mut text = String::new();
-        loop {
-            text.push_str(self.take_while(|c| c != '"' && c != '\\'));
-            if self.eat("\"") {
-                return Ok(text);
-            }
-            self.eat("\\");
-            let Some(escaped) = self.peek() else { return Err(self.misread("\"\\\"\"")) };
-            self.eat(escaped.encode_utf8(&mut [0; 4]));
-            text.push(escaped);
-        }
-    }
-
-    /// A quoted text that a separator or the end follows; otherwise nothing is read.
-    pub(super) fn quoted_item(&mut self) -> Option<String> {
-        let mut ahead = self.clone();
-        let text = ahead.quoted().ok()?;
-        if !matches!(ahead.peek(), None | Some(',' | ')')) {
-            return None;
-        }
-        *self = ahead;
-        Some(text)
-    }
-
-    /// A name with steps into JSON.
-    pub(super) fn field(&mut self) -> Read<Field> {
-        self.blanks();
-        let name = self.name()?;
-        let path = self.json_path()?;
-        self.blanks();
-        Ok(Field { name, path })
-    }
-
-    /// Any number of `->step` and `->>step`.
-    pub(super) fn json_path(&mut self) -> Read<Vec<JsonStep>> {
-        let mut path = Vec::new();
-        loop {
-            let as_text = self.eat("->>");
-            if !as_text && !self.eat("->") {
-                return Ok(path);
-            }
-            path.push(JsonStep { as_text, key: self.json_key()? });
-        }
-    }
-
-    fn json_key(&mut self) -> Read<JsonKey> {
-        let mut ahead = self.clone();
-        let sign = if ahead.eat("-") { '-' } else { '+' };
-        let digits = ahead.take_while(|c| c.is_ascii_digit());
-        let ends = ahead.rest.is_empty()
-            || ["->", "::", ".", ",", ")"].iter().any(|end| ahead.rest.starts_with(end));
-        if digits.is_empty() || !ends {
-            return self.name().map(JsonKey::Name);
-        }
-        *self = ahead;
-        Ok(JsonKey::Index(format!("{sign}{digits}")))
-    }
+/// A name: quoted, or of letters, digits, `_`, `$`, blanks and single dashes.
+pub(super) fn field_name(r: &mut Reader<'_>) -> Read<String> {
+    r.label("field name (* or [a..z0..9_$])", |r| {
+        r.either(quoted, |r| r.sep_by1(identifier, dash).map(|parts| parts.join("-")))
+    })
 }
 
-/// Reads a whole list of names: the value of `columns` and `on_conflict`.
-pub(super) fn names(text: &str, parameter: &str) -> Result<Vec<String>, RestError> {
-    let mut cursor = Cursor::new(text);
-    let mut read = || {
-        let mut names = vec![cursor.name()?];
-        loop {
-            cursor.blanks();
-            if !cursor.eat(",") {
-                return Ok(names);
-            }
-            cursor.blanks();
-            names.push(cursor.name()?);
-        }
+/// Letters, digits, `_`, `$` and blanks, without the blanks around them.
+pub(super) fn identifier(r: &mut Reader<'_>) -> Read<String> {
+    let character = |r: &mut Reader<'_>| {
+        r.either(
+            |r| r.label("letter", |r| r.satisfy(char::is_alphabetic)),
+            |r| {
+                r.either(
+                    |r| r.label("digit", |r| r.satisfy(|c| c.is_ascii_digit())),
+                    |r| r.satisfy(|c| matches!(c, '_' | ' ' | '$')),
+                )
+            },
+        )
     };
-    read().map_err(|error: Misread| error.of(&format!("{parameter} parameter ({text})")))
+    r.many1(character).map(trimmed)
+}
+
+/// A dash that begins no arrow.
+fn dash(r: &mut Reader<'_>) -> Read<()> {
+    r.attempt(|r| {
+        r.char('-')?;
+        r.not_followed_by(|c| c == '>')
+    })
+}
+
+/// A text in double quotes; a backslash takes the next character as it is.
+pub(super) fn quoted(r: &mut Reader<'_>) -> Read<String> {
+    r.char('"')?;
+    let text = r.many(|r| {
+        r.either(
+            |r| r.satisfy(|c| !matches!(c, '\\' | '"')),
+            |r| {
+                r.char('\\')?;
+                r.satisfy(|_| true)
+            },
+        )
+    })?;
+    r.char('"')?;
+    Ok(text.into_iter().collect())
+}
+
+/// A quoted text that a separator or the end follows.
+pub(super) fn quoted_item(r: &mut Reader<'_>) -> Read<String> {
+    r.attempt(|r| {
+        let text = quoted(r)?;
+        r.not_followed_by(|c| !matches!(c, ',' | ')'))?;
+        Ok(text)
+    })
+}
+
+/// Everything up to a separator.
+pub(super) fn unquoted_item(r: &mut Reader<'_>) -> Read<String> {
+    r.many(|r| r.satisfy(|c| !matches!(c, ',' | ')'))).map(|text| text.into_iter().collect())
+}
+
+/// The point between parts.
+pub(super) fn delimiter(r: &mut Reader<'_>) -> Read<()> {
+    r.label("delimiter (.)", |r| r.char('.')).map(drop)
+}
+
+/// A name with steps into JSON.
+pub(super) fn field(r: &mut Reader<'_>) -> Read<Field> {
+    r.lexeme(|r| Ok(Field { name: field_name(r)?, path: r.optional(json_path)?.unwrap_or_default() }))
+}
+
+/// Any number of `->step` and `->>step`.
+pub(super) fn json_path(r: &mut Reader<'_>) -> Read<Vec<JsonStep>> {
+    r.many(|r| {
+        let as_text = r.either(
+            |r| r.attempt(|r| r.string("->>").map(|()| true)),
+            |r| r.attempt(|r| r.string("->").map(|()| false)),
+        )?;
+        let key = r.either(|r| r.attempt(json_index), |r| r.attempt(json_key))?;
+        Ok(JsonStep { as_text, key })
+    })
+}
+
+fn json_index(r: &mut Reader<'_>) -> Read<JsonKey> {
+    let sign = r.optional(|r| r.char('-'))?.unwrap_or('+');
+    let digits = r.many1(|r| r.label("digit", |r| r.satisfy(|c| c.is_ascii_digit())))?;
+    r.either(
+        |r| r.ahead("->"),
+        |r| {
+            r.either(
+                |r| r.ahead("::"),
+                |r| r.either(|r| r.ahead("."), |r| r.either(|r| r.ahead(","), |r| r.attempt(Reader::eof))),
+            )
+        },
+    )?;
+    Ok(JsonKey::Index(std::iter::once(sign).chain(digits).collect()))
+}
+
+fn json_key(r: &mut Reader<'_>) -> Read<JsonKey> {
+    let plain = |r: &mut Reader<'_>| {
+        let reserved = |c| matches!(c, '(' | '-' | ':' | '.' | ',' | '>' | ')');
+        r.many1(|r| r.satisfy(|c| !reserved(c))).map(trimmed)
+    };
+    r.label("any non reserved character different from: .,>()", |r| {
+        r.either(quoted, |r| r.sep_by1(plain, dash).map(|parts| parts.join("-")))
+    })
+    .map(JsonKey::Name)
+}
+
+fn trimmed(text: Vec<char>) -> String {
+    text.into_iter().collect::<String>().trim().to_owned()
+}
+
+/// Reads a list of names: the value of `columns` and `on_conflict`.
+pub(super) fn names(text: &str, parameter: &str) -> Result<Vec<String>, RestError> {
+    let subject = format!("{parameter} parameter ({text})");
+    parse(&subject, text, |r| r.sep_by1(field_name, |r| r.lexeme(|r| r.char(','))))
 }
 
 #[cfg(test)]
@@ -209,12 +156,12 @@ mod tests {
     #[test]
     fn names_may_be_quoted_dashed_and_spaced() {
         assert_eq!(names(r#""a","b, c",d-e"#, "columns").unwrap(), ["a", "b, c", "d-e"]);
-        assert_eq!(Cursor::new("with space ,x").name().unwrap(), "with space");
+        assert_eq!(parse("", "with space ,x", field_name).unwrap(), "with space");
     }
 
     #[test]
     fn a_json_path_has_keys_and_indexes() {
-        let field = Cursor::new("meta->a->>-1").field().unwrap();
+        let field = parse("", "meta->a->>-1", field).unwrap();
         assert_eq!(field.name, "meta");
         let steps = [
             JsonStep { as_text: false, key: JsonKey::Name("a".into()) },

@@ -16,6 +16,7 @@ mod media;
 mod mutation;
 mod openapi;
 mod overload;
+mod parsec;
 mod payload;
 mod plan;
 mod prefer;

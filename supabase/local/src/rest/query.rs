@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 
 use super::error::RestError;
 use super::filter::{self, Filter, Logic, Place};
-use super::grammar::{Cursor, Field, Misread, Read, names};
+use super::grammar::{Field, delimiter, field, field_name, json_path, names};
+use super::parsec::{Read, Reader, parse};
 use super::select::{self, Item};
 
 /// The parts of a query string. A path names the related table a part is for; an empty one means the table
@@ -71,55 +72,65 @@ impl Range {
 }
 
 impl Query {
-    /// Reads a query string. With `call`, parameters that are not filters are arguments.
+    /// Reads a query string. With `call`, parameters that are not filters are arguments. Of several mistakes the one is told that
+    /// PostgREST tells.
     pub(super) fn parse(raw: &str, call: bool) -> Result<Self, RestError> {
         let pairs: Vec<(String, String)> = url::form_urlencoded::parse(raw.as_bytes()).into_owned().collect();
         let mut query = Self { canonical: canonical(&pairs), ..Self::default() };
-        for (key, value) in pairs {
-            query.take(key, &value, call)?;
+        let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
+        let first = |name: &str| pairs.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        for (key, value) in pairs.iter().filter(|(key, _)| last(key) == "order") {
+            query.orders.push((tree_path(key)?.0, order(value)?));
         }
+        // Their place among the filters is kept: it decides the order of conditions.
+        let mut groups = Vec::new();
+        for (key, value) in pairs.iter().filter(|(key, _)| matches!(last(key).as_str(), "and" | "or")) {
+            groups.push(group(key, value)?);
+        }
+        if let Some(columns) = first("columns") {
+            query.columns = Some(names(columns, "columns")?.into_iter().collect());
+        }
+        if let Some(select) = first("select") {
+            query.select = select::parse(select)?;
+        }
+        for (key, value) in &pairs {
+            match (key.as_str(), last(key).as_str()) {
+                ("select" | "columns" | "on_conflict", _)
+                | (_, "order" | "and" | "or" | "limit" | "offset") => {}
+                _ if call && !key.contains('.') && !filter::looks_like_filter(value) => {
+                    query.arguments.push((key.clone(), value.clone()));
+                }
+                _ => {
+                    let (path, field) = tree_path(key)?;
+                    let subject = format!("filter ({value})");
+                    let (negated, test) = parse(&subject, value, |r| filter::test(r, Place::Alone))?;
+                    query.filters.push((path, Logic::One(Filter { field, negated, test })));
+                }
+            }
+        }
+        query.filters.extend(groups);
+        if let Some(columns) = first("on_conflict") {
+            query.on_conflict = Some(names(columns, "on_conflict")?);
+        }
+        query.read_ranges(&pairs)?;
         Ok(query)
     }
 
-    fn take(&mut self, key: String, value: &str, call: bool) -> Result<(), RestError> {
-        let (path, last) = match key.rsplit_once('.') {
-            Some((path, last)) => (path.split('.').map(str::to_owned).collect(), last),
-            None => (Path::new(), key.as_str()),
-        };
-        match last {
-            "select" if path.is_empty() => self.select = select::parse(value)?,
-            "columns" if path.is_empty() => {
-                self.columns = Some(names(value, "columns")?.into_iter().collect());
-            }
-            "on_conflict" if path.is_empty() => self.on_conflict = Some(names(value, "on_conflict")?),
-            "order" => self.orders.push((path, order(value)?)),
-            "limit" => {
+    fn read_ranges(&mut self, pairs: &[(String, String)]) -> Result<(), RestError> {
+        for (key, value) in pairs {
+            let (path, last) = key.rsplit_once('.').unwrap_or(("", key));
+            let path = || path.split('.').filter(|part| !part.is_empty()).map(str::to_owned).collect();
+            if last == "limit" {
                 if value.parse::<i64>().is_ok_and(|limit| limit < 0) {
                     return Err(RestError::bad_range("Limit should be greater than or equal to zero."));
                 }
                 if let Ok(limit) = value.parse() {
-                    self.range(path).limit = Some(limit);
+                    self.range(path()).limit = Some(limit);
                 }
-            }
-            "offset" => {
-                if let Ok(offset) = value.parse() {
-                    self.range(path).offset = offset;
-                }
-            }
-            "and" | "or" => {
-                let negated = path.iter().any(|part| part == "not");
-                let path = path.into_iter().filter(|part| part != "not").collect();
-                let logic = filter::group(&mut Cursor::new(value), negated, last == "or");
-                self.filters.push((path, logic.map_err(|error| error.of(&format!("logic tree ({value})")))?));
-            }
-            _ if call && path.is_empty() && !filter::looks_like_filter(value) => {
-                self.arguments.push((key, value.to_owned()));
-            }
-            _ => {
-                let (path, field) = target(&key).map_err(|error| error.of(&format!("tree path ({key})")))?;
-                let (negated, test) = filter::test(&mut Cursor::new(value), Place::Alone)
-                    .map_err(|error: Misread| error.of(&format!("filter ({value})")))?;
-                self.filters.push((path, Logic::One(Filter { field, negated, test })));
+            } else if last == "offset"
+                && let Ok(offset) = value.parse()
+            {
+                self.range(path()).offset = offset;
             }
         }
         Ok(())
@@ -152,55 +163,78 @@ impl Query {
 }
 
 /// Reads `related.column->key`.
-fn target(key: &str) -> Read<(Path, Field)> {
-    let mut cursor = Cursor::new(key);
-    let mut path = vec![cursor.name()?];
-    while cursor.eat(".") {
-        path.push(cursor.name()?);
-    }
-    let name = path.pop().unwrap_or_default();
-    Ok((path, Field { name, path: cursor.json_path()? }))
+fn tree_path(key: &str) -> Result<(Path, Field), RestError> {
+    parse(&format!("tree path ({key})"), key, |r| {
+        let mut path = r.sep_by1(field_name, delimiter)?;
+        let name = path.pop().unwrap_or_default();
+        Ok((path, Field { name, path: r.optional(json_path)?.unwrap_or_default() }))
+    })
+}
+
+/// Reads `related.not.or` with its members.
+fn group(key: &str, value: &str) -> Result<(Path, Logic), RestError> {
+    let mut path = parse(&format!("logic path ({key})"), key, |r| r.sep_by1(field_name, delimiter))?;
+    let operator = path.pop().unwrap_or_default();
+    let negation = if path.iter().any(|part| part == "not") { "not." } else { "" };
+    path.retain(|part| part != "not");
+    let text = format!("{negation}{operator}{value}");
+    let logic = parse(&format!("logic tree ({value})"), &text, filter::tree)?;
+    Ok((path, logic))
 }
 
 /// Reads `column.desc.nullslast,related(column)`.
 fn order(text: &str) -> Result<Vec<OrderTerm>, RestError> {
-    let mut cursor = Cursor::new(text);
-    let mut terms = || {
-        let mut terms = vec![order_term(&mut cursor)?];
-        while cursor.eat(",") {
-            terms.push(order_term(&mut cursor)?);
-        }
-        if cursor.rest().is_empty() { Ok(terms) } else { Err(cursor.misread("\",\" or end of input")) }
+    let term = |r: &mut Reader<'_>| {
+        r.lexeme(|r| {
+            r.either(
+                |r| {
+                    r.attempt(|r| {
+                        let relation = field_name(r)?;
+                        r.char('(')?;
+                        let field = field(r)?;
+                        r.char(')')?;
+                        order_term(r, Some(relation), field)
+                    })
+                },
+                |r| {
+                    let field = field(r)?;
+                    order_term(r, None, field)
+                },
+            )
+        })
     };
-    terms().map_err(|error: Misread| error.of(&format!("order ({text})")))
+    parse(&format!("order ({text})"), text, |r| r.sep_by1(term, |r| r.char(',')))
 }
 
-fn order_term(cursor: &mut Cursor<'_>) -> Read<OrderTerm> {
-    let mut field = cursor.field()?;
-    let mut relation = None;
-    if cursor.eat("(") {
-        relation = Some(field.name);
-        field = cursor.field()?;
-        cursor.expect(")")?;
+fn order_term(r: &mut Reader<'_>, relation: Option<String>, field: Field) -> Read<OrderTerm> {
+    fn word(r: &mut Reader<'_>, word: &str, sql: &'static str) -> Read<&'static str> {
+        r.attempt(|r| {
+            delimiter(r)?;
+            r.string(word)?;
+            Ok(sql)
+        })
     }
-    let mut term = OrderTerm { relation, field, direction: "", nulls: "" };
-    while cursor.eat(".") {
-        if term.direction.is_empty() && term.nulls.is_empty() && cursor.eat("asc") {
-            term.direction = " ASC";
-        } else if term.direction.is_empty() && term.nulls.is_empty() && cursor.eat("desc") {
-            term.direction = " DESC";
-        } else if term.nulls.is_empty() && cursor.eat("nullsfirst") {
-            term.nulls = " NULLS FIRST";
-        } else if term.nulls.is_empty() && cursor.eat("nullslast") {
-            term.nulls = " NULLS LAST";
-        } else if term.direction.is_empty() {
-            return Err(cursor.misread("\"asc\", \"desc\", \"nullsfirst\" or \"nullslast\""));
-        } else {
-            return Err(cursor.misread("\"nullsfirst\" or \"nullslast\""));
-        }
-    }
-    cursor.blanks();
-    Ok(term)
+    let end = |r: &mut Reader<'_>| r.either(|r| r.ahead(","), |r| r.attempt(Reader::eof));
+    let direction = r.optional(|r| r.either(|r| word(r, "asc", " ASC"), |r| word(r, "desc", " DESC")))?;
+    let nulls = r.either(
+        |r| {
+            let nulls = r.optional(|r| {
+                r.either(|r| word(r, "nullsfirst", " NULLS FIRST"), |r| word(r, "nullslast", " NULLS LAST"))
+            })?;
+            end(r)?;
+            Ok(nulls)
+        },
+        |r| {
+            end(r)?;
+            Ok(None)
+        },
+    )?;
+    Ok(OrderTerm {
+        relation,
+        field,
+        direction: direction.unwrap_or_default(),
+        nulls: nulls.unwrap_or_default(),
+    })
 }
 
 /// The parameters sorted by name and encoded, with equal names drawn together.

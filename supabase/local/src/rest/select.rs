@@ -1,7 +1,8 @@
 //! The `select` parameter: columns with aliases and casts, and related rows in brackets.
 
 use super::error::RestError;
-use super::grammar::{Cursor, Field, JsonKey, Misread, Read};
+use super::grammar::{Field, JsonKey, field, field_name, identifier};
+use super::parsec::{self, Read, Reader};
 
 /// One item of the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +50,7 @@ impl Embed {
 
 /// Reads the parameter. What cannot begin an item selects everything, as PostgREST has it.
 pub(super) fn parse(text: &str) -> Result<Vec<Item>, RestError> {
-    items(&mut Cursor::new(text)).map_err(|error: Misread| error.of(&format!("select parameter ({text})")))
+    parsec::parse(&format!("select parameter ({text})"), text, items)
 }
 
 /// The name a JSON path gets: that of its last key.
@@ -64,81 +65,147 @@ pub(super) fn path_label(field: &Field) -> Option<&str> {
     Some(key.unwrap_or(&field.name))
 }
 
-fn items(cursor: &mut Cursor<'_>) -> Read<Vec<Item>> {
-    cursor.blanks();
-    let begins = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$' | '"' | '*' | '.');
-    if !cursor.peek().is_some_and(begins) {
-        return Ok(Vec::new());
-    }
-    let mut items = Vec::new();
-    loop {
-        cursor.blanks();
-        items.push(item(cursor)?);
-        cursor.blanks();
-        if !cursor.eat(",") {
-            return Ok(items);
-        }
-    }
+fn items(r: &mut Reader<'_>) -> Read<Vec<Item>> {
+    let list = |r: &mut Reader<'_>| r.sep_by1(item, |r| r.lexeme(|r| r.char(',')));
+    r.optional(list).map(Option::unwrap_or_default)
 }
 
-fn item(cursor: &mut Cursor<'_>) -> Read<Item> {
-    if cursor.eat("*") {
-        return Ok(Item::All);
-    }
-    if cursor.rest().starts_with("count()") {
-        cursor.eat("count()");
-        return Ok(Item::Aggregate);
-    }
-    let spread = cursor.eat("...");
-    let alias = if spread { None } else { alias(cursor) };
-    let field = cursor.field()?;
-    if matches!(cursor.peek(), Some('!' | '(')) && field.path.is_empty() {
-        return embed(cursor, field.name, alias, spread).map(Item::Embed);
-    }
-    if cursor.eat(".") {
-        for name in ["count", "sum", "avg", "max", "min"] {
-            if cursor.eat(name) {
-                cursor.expect("()")?;
-                return Ok(Item::Aggregate);
-            }
-        }
-    }
-    let cast = cursor.eat("::").then(|| cast(cursor)).transpose()?;
-    match cursor.peek() {
-        None | Some(',' | ')') => Ok(Item::Column { field, cast, alias }),
-        Some(_) => Err(cursor.misread("\"->>\", \"->\", \"::\", \".\", \",\" or end of input")),
-    }
+fn item(r: &mut Reader<'_>) -> Read<Item> {
+    let with_items = |r: &mut Reader<'_>, embed: Embed| {
+        r.char('(')?;
+        let items = items(r)?;
+        r.char(')')?;
+        Ok(Item::Embed(Embed { items, ..embed }))
+    };
+    r.either(
+        |r| {
+            let embed = r.attempt(|r| r.lexeme(spread))?;
+            with_items(r, embed)
+        },
+        |r| {
+            r.either(
+                |r| {
+                    let embed = r.attempt(|r| r.lexeme(relation))?;
+                    with_items(r, embed)
+                },
+                |r| r.lexeme(column),
+            )
+        },
+    )
 }
 
-/// A type's name; only word characters, because it cannot be quoted.
-fn cast(cursor: &mut Cursor<'_>) -> Read<String> {
-    let name = cursor.take_while(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | ' '));
-    if name.trim().is_empty() { Err(cursor.misread("letter or digit")) } else { Ok(name.trim().to_owned()) }
+/// `...table!hint`, with a bracket ahead.
+fn spread(r: &mut Reader<'_>) -> Read<Embed> {
+    r.string("...")?;
+    let target = field_name(r)?;
+    let (hint, inner) = embed_parameters(r)?;
+    r.ahead("(")?;
+    Ok(Embed { target, alias: None, hint, inner, spread: true, items: Vec::new() })
 }
 
-fn alias(cursor: &mut Cursor<'_>) -> Option<String> {
-    let mut ahead = cursor.clone();
-    let alias = ahead.name().ok()?;
-    if ahead.rest().starts_with("::") || !ahead.eat(":") {
-        return None;
+/// `alias:table!hint`, with a bracket ahead.
+fn relation(r: &mut Reader<'_>) -> Read<Embed> {
+    let alias = alias(r)?;
+    let target = field_name(r)?;
+    if target == "count" {
+        return r.refuse();
     }
-    *cursor = ahead;
-    Some(alias)
+    let (hint, inner) = embed_parameters(r)?;
+    r.ahead("(")?;
+    Ok(Embed { target, alias, hint, inner, spread: false, items: Vec::new() })
 }
 
-fn embed(cursor: &mut Cursor<'_>, target: String, alias: Option<String>, spread: bool) -> Read<Embed> {
-    let (mut hint, mut inner) = (None, false);
-    while cursor.eat("!") {
-        match cursor.name()?.as_str() {
-            "inner" => inner = true,
-            "left" => {}
-            name => hint = Some(name.to_owned()),
-        }
-    }
-    cursor.expect("(")?;
-    let items = items(cursor)?;
-    cursor.expect(")")?;
-    Ok(Embed { target, alias, hint, inner, spread, items })
+fn alias(r: &mut Reader<'_>) -> Read<Option<String>> {
+    r.optional(|r| {
+        r.attempt(|r| {
+            let alias = field_name(r)?;
+            r.char(':')?;
+            r.not_followed_by(|c| c == ':')?;
+            Ok(alias)
+        })
+    })
+}
+
+/// Up to two of `!hint`, `!inner` and `!left`: the first hint, and whether the first kind of join is an inner one.
+fn embed_parameters(r: &mut Reader<'_>) -> Read<(Option<String>, bool)> {
+    /// One parameter: a hint, or whether the join is an inner one.
+    type Parameter = Result<String, bool>;
+    let one = |r: &mut Reader<'_>| -> Read<Parameter> {
+        r.char('!')?;
+        r.either(
+            |r| r.attempt(|r| r.string("left").map(|()| Err(false))),
+            |r| {
+                r.either(
+                    |r| r.attempt(|r| r.string("inner").map(|()| Err(true))),
+                    |r| r.attempt(field_name).map(Ok),
+                )
+            },
+        )
+    };
+    let parameters = [r.optional(one)?, r.optional(one)?];
+    let hint = parameters.iter().flatten().find_map(|parameter| parameter.clone().ok());
+    let inner = parameters.iter().flatten().find_map(|parameter| parameter.clone().err()).unwrap_or(false);
+    Ok((hint, inner))
+}
+
+/// A column, `*`, or an aggregate.
+fn column(r: &mut Reader<'_>) -> Read<Item> {
+    let star = |r: &mut Reader<'_>| {
+        r.string("*")?;
+        end(r)?;
+        Ok(Item::All)
+    };
+    let count = |r: &mut Reader<'_>| {
+        alias(r)?;
+        r.string("count()")?;
+        r.optional(cast)?;
+        end(r)?;
+        Ok(Item::Aggregate)
+    };
+    let plain = |r: &mut Reader<'_>| {
+        let alias = alias(r)?;
+        let field = field(r)?;
+        let cast_to = r.optional(cast)?;
+        let aggregate = r.optional(|r| {
+            r.attempt(|r| {
+                r.char('.')?;
+                aggregate(r)?;
+                r.string("()")
+            })
+        })?;
+        r.optional(cast)?;
+        end(r)?;
+        Ok(if aggregate.is_some() { Item::Aggregate } else { Item::Column { field, cast: cast_to, alias } })
+    };
+    r.either(|r| r.attempt(star), |r| r.either(|r| r.attempt(count), plain))
+}
+
+/// `::type`.
+fn cast(r: &mut Reader<'_>) -> Read<String> {
+    r.string("::")?;
+    identifier(r)
+}
+
+fn aggregate(r: &mut Reader<'_>) -> Read<()> {
+    r.either(
+        |r| r.string("sum"),
+        |r| {
+            r.either(
+                |r| r.string("avg"),
+                |r| {
+                    r.either(
+                        |r| r.string("count"),
+                        |r| r.either(|r| r.attempt(|r| r.string("max")), |r| r.attempt(|r| r.string("min"))),
+                    )
+                },
+            )
+        },
+    )
+}
+
+/// What follows an item.
+fn end(r: &mut Reader<'_>) -> Read<()> {
+    r.either(|r| r.ahead(")"), |r| r.either(|r| r.ahead(","), |r| r.attempt(Reader::eof)))
 }
 
 #[cfg(test)]
