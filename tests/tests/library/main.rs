@@ -9,6 +9,7 @@
 mod gaps;
 mod hints;
 mod names;
+mod postgrest;
 mod rooms;
 mod secrets;
 mod slow_reader;
