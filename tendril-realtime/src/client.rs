@@ -20,7 +20,7 @@ use crate::{
 #[cfg(feature = "rest")]
 use crate::{
     channel::http::BroadcastApi,
-    rest::{Rest, RetryPolicy},
+    rest::{QueryBuilder, Rest, RetryPolicy},
 };
 
 /// A client of one Supabase project. Cheap to clone; all clones share one websocket, opened with the first channel and closed
@@ -94,6 +94,18 @@ impl Client {
     #[cfg(feature = "rest")]
     pub fn rest(&self) -> &Rest {
         &self.rest
+    }
+
+    /// A request on a table or a view: `client.rest().from(table)`.
+    #[cfg(feature = "rest")]
+    pub fn from(&self, table: &str) -> QueryBuilder {
+        self.rest.from(table)
+    }
+
+    /// A call of a database function: `client.rest().rpc(function, arguments)`.
+    #[cfg(feature = "rest")]
+    pub fn rpc<A: serde::Serialize + ?Sized>(&self, function: &str, arguments: &A) -> QueryBuilder {
+        self.rest.rpc(function, arguments)
     }
 
     /// Broadcasts without a websocket, for those who send now and then and listen to nothing.

@@ -1,6 +1,7 @@
 //! Every call against a scripted server: redirects, refused tokens, addresses, and what goes over the wire.
 
 use std::{
+    fmt::Write as _,
     pin::Pin,
     sync::{
         Arc, Mutex,
@@ -25,7 +26,7 @@ use crate::{
 
 type Call = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 
-async fn rest(server: &MockServer) -> Rest {
+fn rest(server: &MockServer) -> Rest {
     Rest::builder(server.uri(), "sb_secret_0123456789abcdef").build().unwrap()
 }
 
@@ -66,7 +67,7 @@ async fn a_redirect_is_an_error_that_names_its_target_and_carries_the_key_nowher
             .respond_with(ResponseTemplate::new(status).insert_header("location", to))
             .mount(&server)
             .await;
-        let rest = rest(&server).await;
+        let rest = rest(&server);
         for (name, call) in calls(&rest) {
             let error = call.await.expect_err(name);
             assert_eq!(error.postgrest().unwrap().status, status, "{name}");
@@ -120,7 +121,7 @@ async fn a_401_of_whatever_form_makes_every_call_ask_for_another_token_once() {
             ResponseTemplate::new(200).set_body_json(if wants_one { json!({}) } else { json!([]) })
         };
         Mock::given(header("authorization", "Bearer t1")).respond_with(rows).mount(&server).await;
-        let plain = rest(&server).await;
+        let plain = rest(&server);
         for (place, (name, _)) in calls(&plain).into_iter().enumerate() {
             let source = Arc::new(Caching::default());
             let rest = Rest::builder(server.uri(), "sb_secret_0123456789abcdef")
@@ -163,7 +164,7 @@ impl Serialize for Unserializable {
 #[tokio::test]
 async fn a_value_that_is_no_json_is_the_callers_mistake() {
     let server = MockServer::start().await;
-    let rest = rest(&server).await;
+    let rest = rest(&server);
     let value = Unserializable;
     let errors = [
         rest.from("t").insert(&value).execute().await.unwrap_err(),
@@ -183,7 +184,7 @@ async fn a_value_that_is_no_json_is_the_callers_mistake() {
 async fn an_address_that_no_server_takes_is_refused_and_414_is_final() {
     let server = MockServer::start().await;
     Mock::given(any()).respond_with(ResponseTemplate::new(414)).mount(&server).await;
-    let rest = rest(&server).await;
+    let rest = rest(&server);
     for (count, length) in [(100, 36), (100, 80), (100, 600), (100, 700), (2000, 36)] {
         let values = vec!["k".repeat(length); count];
         let error = rest.from("t").in_list("k", &values).rows::<Value>().await.unwrap_err();
@@ -202,7 +203,7 @@ async fn written(server: &MockServer, call: impl Future<Output = Result<(), Erro
         format!("{} {} {}", request.method, request.url.path(), query.collect::<Vec<_>>().join("&"));
     for name in ["accept", "prefer", "accept-profile", "content-profile", "traceparent"] {
         if let Some(value) = request.headers.get(name) {
-            text.push_str(&format!(" {name}: {}", value.to_str().unwrap()));
+            write!(text, " {name}: {}", value.to_str().unwrap()).unwrap();
         }
     }
     text
@@ -212,7 +213,7 @@ async fn written(server: &MockServer, call: impl Future<Output = Result<(), Erro
 async fn every_method_is_written_as_the_recorded_requests_are() {
     let server = MockServer::start().await;
     Mock::given(any()).respond_with(ResponseTemplate::new(200)).mount(&server).await;
-    let rest = rest(&server).await;
+    let rest = rest(&server);
     let t = || rest.from("t");
     let row = json!({"a": 1});
     let rows = |request: QueryBuilder| done(request.rows::<Value>());
@@ -299,6 +300,14 @@ async fn every_method_is_written_as_the_recorded_requests_are() {
     for (call, text) in cases {
         assert_eq!(written(&server, call).await, text);
     }
+}
+
+#[tokio::test]
+async fn a_method_that_cannot_work_is_refused_when_the_request_is_sent() {
+    let server = MockServer::start().await;
+    let rest = rest(&server);
+    let t = || rest.from("t");
+    let row = json!({"a": 1});
     for (call, what) in [
         (t().header("apikey", "x"), "a header of the client"),
         (t().header("a b", "x"), "no name"),

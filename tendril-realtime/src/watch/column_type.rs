@@ -48,10 +48,6 @@ impl ColumnTypes {
         Self(columns.into_iter().map(|column| (column.name, ColumnType::named(&column.type_name))).collect())
     }
 
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
-    }
-
     /// Of a column that the event does not name, nothing is known.
     pub(super) fn of(&self, column: &str) -> ColumnType {
         self.0.get(column).copied().unwrap_or(ColumnType::Different)

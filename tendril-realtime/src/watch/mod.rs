@@ -37,13 +37,14 @@ mod judge;
 mod query;
 mod record;
 mod refetch;
+mod single;
 mod store;
 mod task;
 
 use std::{
     marker::PhantomData,
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -51,7 +52,7 @@ use futures_util::Stream;
 use serde::de::DeserializeOwned;
 use tokio::{sync::mpsc, task::AbortHandle};
 
-pub use self::{query::Query, store::Store};
+pub use self::{query::Query, single::SingleWatch, store::Store};
 use crate::{client::Client, error::Error};
 
 /// What a [`Watch`] yields.
@@ -72,6 +73,24 @@ pub enum WatchEvent<T> {
     /// A row is not in the watch any more: deleted, hidden by a policy, or changed so that it does not fulfil the query. This
     /// is its last known state.
     Delete(T),
+}
+
+impl<T> WatchEvent<T> {
+    /// The row that is new, or as it is now; `None` for a deletion and for the marks of the first list.
+    pub fn applied(self) -> Option<T> {
+        match self {
+            Self::InitApply(row) | Self::Apply(row) => Some(row),
+            Self::Init | Self::InitDone | Self::Delete(_) => None,
+        }
+    }
+
+    /// The row that the event is about, deleted or not.
+    pub fn touched(self) -> Option<T> {
+        match self {
+            Self::InitApply(row) | Self::Apply(row) | Self::Delete(row) => Some(row),
+            Self::Init | Self::InitDone => None,
+        }
+    }
 }
 
 /// The rows of a query, and their changes. Errors are items, and the watch goes on after each of them; it ends only when it
@@ -108,7 +127,7 @@ impl Client {
 impl<T> Watch<T> {
     /// Whether changes are reported as they happen. While they are not, the watch polls.
     pub fn is_live(&self) -> bool {
-        self.link.live.load(Ordering::Relaxed)
+        self.link.is_live()
     }
 
     /// Reads the table again now: for those who know of a change, or of a gap, that the watch cannot know of.

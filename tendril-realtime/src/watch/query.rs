@@ -111,6 +111,8 @@ impl Query {
 
     /// Only rows with this value in a column that never changes, such as an owner or a tenant. The Realtime server filters by it
     /// too, which saves its work and ours.
+    ///
+    /// Not for columns of the types `char(n)`, `bit` and `bytea`: Realtime does not see their whole values, and would send no events.
     #[doc(alias = "scope_eq")]
     #[doc(alias = "partition_eq")]
     pub fn immutable_eq(mut self, column: impl Into<Column>, value: impl fmt::Display) -> Self {
@@ -297,7 +299,10 @@ impl Query {
                 .iter()
                 .zip(key.values())
                 .fold(request, |request, (column, value)| request.eq(column, value)),
-            ([column], keys) => request.in_list(column, keys.iter().flat_map(|key| key.values())),
+            // `in` is ANY of an array, and PostgreSQL has no arrays of arrays.
+            ([column], keys) if keys.iter().all(|key| !key.values()[0].starts_with('{')) => {
+                request.in_list(column, keys.iter().flat_map(|key| key.values()))
+            }
             (columns, keys) => request.or(keys.iter().map(|key| {
                 Filter::all(columns.iter().zip(key.values()).map(|(column, value)| col(column).eq(value)))
             })),

@@ -40,6 +40,11 @@ impl Record {
         self.columns.get(name).map(AsRef::as_ref)
     }
 
+    /// The names of its columns, sorted.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.columns.keys().map(String::as_str)
+    }
+
     /// A column's value as a filter writes it: strings without their quotes, arrays in the notation of SQL.
     pub(super) fn text_of(&self, name: &str) -> Option<String> {
         let json = self.column(name)?.get();

@@ -68,6 +68,9 @@ impl State {
         let found: HashMap<Key, Option<Record>> =
             missing.chain(found.into_iter().map(|(key, record)| (key, Some(record)))).collect();
         for (key, record) in found {
+            if let Some(record) = &record {
+                self.learn_columns(record);
+            }
             let is_news = match record {
                 Some(record) => self.apply(key.clone(), record).await?,
                 None => self.delete(&key).await?,
@@ -141,6 +144,7 @@ impl State {
                 self.emit(RawWatchEvent::Failed(error)).await?;
                 return Ok(None);
             };
+            self.learn_columns(&record);
             seen.insert(key.clone());
             if first {
                 let cached = self.cached(&record);

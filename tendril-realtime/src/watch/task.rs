@@ -58,6 +58,12 @@ pub(super) struct Link {
     pub(super) relist: Notify,
 }
 
+impl Link {
+    pub(super) fn is_live(&self) -> bool {
+        self.live.load(Ordering::Relaxed)
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Watcher {
@@ -72,6 +78,9 @@ pub(super) struct State {
     pub(super) query: Query,
     events: mpsc::Sender<RawWatchEvent>,
     pub(super) rows: BTreeMap<Key, CachedRow>,
+    /// The columns of the row that was read last: events leave out generated columns, and those of a table that was altered may
+    /// be other ones.
+    pub(super) columns: Option<Vec<String>>,
     /// When single rows were last read; forgotten when settled.
     pub(super) read_at: HashMap<Key, Reading>,
     pub(super) listed_at: Option<Reading>,
@@ -99,6 +108,7 @@ impl Watcher {
             query: self.query,
             events,
             rows: BTreeMap::new(),
+            columns: None,
             read_at: HashMap::new(),
             listed_at: None,
             invalidations: Invalidations::default(),
@@ -157,13 +167,12 @@ impl State {
 
     async fn on_event(&mut self, event: FeedEvent) -> Result<(), ReceiverDropped> {
         match event {
-            FeedEvent::Gap { shared } => {
-                // The first list has nothing before it that could be out of date.
-                let shared = shared && self.listed_at.is_some();
-                let pause =
-                    if shared { Backoff::new(SPREAD, SPREAD * 2).next_pause() } else { Duration::ZERO };
+            // All clients of a server that restarts see this gap: their lists are spread.
+            FeedEvent::Gap { shared: true } if self.listed_at.is_some() => {
+                let pause = Backoff::new(SPREAD, SPREAD * 2).next_pause();
                 self.list_due = self.list_due.min(Instant::now() + pause);
             }
+            FeedEvent::Gap { .. } => self.invalidate(Target::Table, false),
             FeedEvent::Row(row, before) => {
                 if let Some(before) = before {
                     self.on_delete(before).await?;
@@ -254,7 +263,18 @@ impl State {
         }
         match self.query.plain_columns() {
             Some(columns) => record.is_whole(columns.into_iter(), types),
-            None => record.is_whole(types.names(), types),
+            None => self.columns.as_ref().is_some_and(|columns| {
+                record.names().eq(columns.iter().map(String::as_str))
+                    && record.is_whole(columns.iter().map(String::as_str), types)
+            }),
+        }
+    }
+
+    /// A row as it was read.
+    pub(super) fn learn_columns(&mut self, record: &Record) {
+        let known = self.columns.as_ref();
+        if known.is_none_or(|known| !record.names().eq(known.iter().map(String::as_str))) {
+            self.columns = Some(record.names().map(str::to_owned).collect());
         }
     }
 

@@ -1,6 +1,6 @@
 //! A name of a column, a table, a schema or a function is never syntax, whatever characters it has.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use futures_util::StreamExt as _;
 use proptest::{prelude::*, strategy::ValueTree as _, test_runner::TestRunner};
@@ -220,11 +220,13 @@ async fn tables_schemas_and_functions_may_have_any_name() {
     let mut sql = String::new();
     for (place, name) in NAMES.iter().enumerate() {
         let name = quoted(name);
-        sql.push_str(&format!(
+        write!(
+            sql,
             "create table public.{name} (id integer primary key); insert into public.{name} values ({place});
              grant all on public.{name} to service_role;
              create function public.{name}() returns integer language sql as 'select {place}';\n"
-        ));
+        )
+        .expect("a string");
     }
     let (_stack, _, client) = stack(&sql).await;
     let rest = client.rest();
