@@ -27,6 +27,8 @@ COLUMNS, PATIENCE = 104, 90
 COLOURS = ["#3b4252", "#f07178", "#c3e88d", "#ffcb6b", "#82aaff", "#c792ea", "#89ddff", "#d8dee9"]
 GROUND, INK, FAINT = "#1b1f27", "#d8dee9", "#7a8394"
 CELL_WIDTH, CELL_HEIGHT, MARGIN = 8.4, 19, 16
+# Others are collapsed by some viewers.
+NO_BREAK = "\u00a0"
 
 
 def runs(line):
@@ -41,8 +43,11 @@ def runs(line):
                 yield column, part, colour, look["bold"], look["reversed"]
                 column += len(part)
             continue
-        for code in (int(code or 0) for code in sequence[1].split(";")):
-            if code == 0:
+        codes = iter([int(code or 0) for code in sequence[1].split(";")])
+        for code in codes:
+            if code == 38 and next(codes, None) == 5:
+                look["colour"] = COLOURS[next(codes, 7) % 8]
+            elif code == 0:
                 look = {"colour": INK, "bold": False, "faint": False, "reversed": False}
             elif code == 1:
                 look["bold"] = True
@@ -69,7 +74,7 @@ def svg(screen, title):
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="{escape(title)}">',
         f"<title>{escape(title)}</title>",
         f'<rect width="100%" height="100%" rx="8" fill="{GROUND}"/>',
-        '<g font-family="ui-monospace, SFMono-Regular, Menlo, Consolas, \'DejaVu Sans Mono\', monospace" font-size="14" xml:space="preserve">',
+        '<g font-family="ui-monospace, SFMono-Regular, Menlo, Consolas, \'DejaVu Sans Mono\', monospace" font-size="14">',
     ]
     for row, line in enumerate(lines):
         top = MARGIN + row * CELL_HEIGHT
@@ -82,7 +87,7 @@ def svg(screen, title):
                 colour = GROUND
             weight = ' font-weight="bold"' if bold else ""
             place = f'x="{left:.1f}" y="{top + 14}" textLength="{length:.1f}"'
-            parts.append(f'<text {place} fill="{colour}"{weight}>{escape(text)}</text>')
+            parts.append(f'<text {place} fill="{colour}"{weight}>{escape(text).replace(" ", NO_BREAK)}</text>')
     return "\n".join([*parts, "</g>", "</svg>", ""])
 
 
@@ -93,7 +98,8 @@ class Terminal:
         self.socket = f"grape-pictures-{os.getpid()}"
         self.tmux("-f", "/dev/null", "new-session", "-d", "-x", str(COLUMNS), "-y", str(rows), "sh", environment=environment)
         self.tmux("set-option", "-g", "status", "off")
-        self.type("PS1='$ '; clear")
+        self.type("PS1='> '; clear")
+        self.shows("> ", alone=True)
 
     def tmux(self, *words, environment=None):
         return subprocess.run(["tmux", "-L", self.socket, *words], check=True, text=True, capture_output=True, env=environment).stdout
@@ -101,14 +107,14 @@ class Terminal:
     def type(self, text):
         self.tmux("send-keys", text, "Enter")
 
-    def shows(self, *parts):
-        """Waits until all of it is on the screen, and answers that with its colours."""
+    def shows(self, *parts, alone=False):
+        """Waits until all of it is on the screen (and nothing else is), and answers that with its colours."""
         end = time.monotonic() + PATIENCE
-        while not all(part in (screen := self.tmux("capture-pane", "-p")) for part in parts):
+        while not all(part.strip() == screen.strip() if alone else part in screen for part in parts for screen in [self.tmux("capture-pane", "-p")]):
             if time.monotonic() > end:
-                sys.exit(f"in vain: {parts} in\n{screen}")
+                sys.exit(f"in vain: {parts}")
             time.sleep(0.2)
-        return self.tmux("capture-pane", "-p", "-e")
+        return self.tmux("capture-pane", "-p", "-e", "-N")
 
     def close(self):
         self.tmux("kill-server")

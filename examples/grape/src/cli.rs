@@ -33,7 +33,7 @@ pub struct Global {
     /// The form of the answer.
     #[arg(short, long, global = true, value_enum, default_value_t, env = "GRAPE_OUTPUT")]
     pub output: Format,
-    /// When to colour; NO_COLOR is respected.
+    /// When to colour; `NO_COLOR` is respected.
     #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
     pub color: ColorChoice,
 }
@@ -229,6 +229,7 @@ pub enum Until {
 
 /// Queue a deployment.
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["template", "git"])))]
 pub struct Deploy {
     /// A template of the cluster: `grape templates` lists them.

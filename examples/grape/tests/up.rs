@@ -30,6 +30,10 @@ fn on_path(name: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("no {name} on PATH"))
 }
 
+fn run(command: Command) -> Output {
+    finish(command, b"")
+}
+
 impl Machine {
     fn new() -> Self {
         let world = World::signed_in();
@@ -60,16 +64,12 @@ impl Machine {
         self.grape(&["up", "prod", "--template", "hello", "--yes", "--timeout", "60s"])
     }
 
-    fn run(&self, command: Command) -> Output {
-        finish(command, b"")
-    }
-
     fn calls(&self) -> String {
         fs::read_to_string(self.dir.join("calls")).unwrap_or_default()
     }
 
     fn must(&self, command: Command) -> String {
-        let output = self.run(command);
+        let output = run(command);
         let log = fs::read_to_string(self.dir.join("agent.log")).unwrap_or_default();
         assert!(output.status.success(), "{}\n{}\n{log}", text(&output), self.calls());
         text(&output)
@@ -114,16 +114,13 @@ fn up_brings_a_cluster_online_and_down_takes_it_away() {
     assert_eq!(secret, fs::read_to_string(machine.dir.join("kubernetes/secrets/tendril-agent")).unwrap());
     let clusters = machine.world.json(&["clusters"]);
     assert_eq!(clusters.as_array().unwrap().len(), 1);
-    let deployed = machine.run(machine.grape(&["deploy", "hello", "--var", "name=grape"]));
+    let deployed = run(machine.grape(&["deploy", "hello", "--var", "name=grape"]));
     assert!(deployed.status.success(), "{}", text(&deployed));
 
     // Down asks twice.
-    assert_eq!(machine.run(machine.grape(&["down", "prod"])).status.code(), Some(2));
-    assert_eq!(machine.run(machine.grape(&["down", "prod", "--yes"])).status.code(), Some(2));
-    assert_eq!(
-        machine.run(machine.grape(&["down", "prod", "--yes", "--confirm", "other"])).status.code(),
-        Some(130)
-    );
+    assert_eq!(run(machine.grape(&["down", "prod"])).status.code(), Some(2));
+    assert_eq!(run(machine.grape(&["down", "prod", "--yes"])).status.code(), Some(2));
+    assert_eq!(run(machine.grape(&["down", "prod", "--yes", "--confirm", "other"])).status.code(), Some(130));
     let mut down = machine.grape(&["down", "prod"]);
     machine.set(&mut down);
     let mut down = expectrl::session::OsSession::spawn(down).unwrap();
@@ -136,10 +133,7 @@ fn up_brings_a_cluster_online_and_down_takes_it_away() {
     assert_eq!(exit_code(down), 0);
     assert!(text(&machine.world.run(&["clusters"])).contains("REVOKED"));
     assert!(!machine.dir.join("kubernetes/secrets/tendril-agent").exists());
-    assert_eq!(
-        machine.run(machine.grape(&["down", "prod", "--yes", "--confirm", "prod"])).status.code(),
-        Some(5)
-    );
+    assert_eq!(run(machine.grape(&["down", "prod", "--yes", "--confirm", "prod"])).status.code(), Some(5));
 }
 
 #[test]
@@ -156,7 +150,7 @@ fn up_that_is_killed_at_any_step_goes_on_where_it_stopped() {
         "helm",
     ] {
         fs::write(machine.dir.join("die"), place).unwrap();
-        let killed = machine.run(machine.up());
+        let killed = run(machine.up());
         assert_eq!(killed.status.code(), None, "killed at {place}: {}\n{}", text(&killed), machine.calls());
     }
     let out = machine.must(machine.up());
@@ -176,7 +170,7 @@ fn up_that_is_killed_at_any_step_goes_on_where_it_stopped() {
 fn what_is_missing_on_this_machine_is_said_with_the_next_step() {
     let machine = Machine::new();
     let fails = |command: Command, code: i32, sentence: &str| {
-        let output = machine.run(command);
+        let output = run(command);
         assert_eq!(output.status.code(), Some(code), "{}", text(&output));
         assert!(text(&output).contains(sentence), "no {sentence} in {}", text(&output));
     };
@@ -257,7 +251,7 @@ fn what_is_missing_on_this_machine_is_said_with_the_next_step() {
 fn an_agent_that_does_not_come_is_explained_by_its_pod() {
     let machine = Machine::new();
     fs::write(machine.dir.join("no-agent"), "").unwrap();
-    let output = machine.run(machine.grape(&["up", "prod", "--skip-provision", "--yes", "--timeout", "3s"]));
+    let output = run(machine.grape(&["up", "prod", "--skip-provision", "--yes", "--timeout", "3s"]));
     assert_eq!(output.status.code(), Some(11), "{}", text(&output));
     for part in [
         "did not come online within",
@@ -277,8 +271,8 @@ fn two_at_once_of_one_cluster_do_not_meet() {
     fs::write(machine.dir.join("no-agent"), "").unwrap();
     let mut first =
         machine.grape(&["up", "prod", "--skip-provision", "--yes", "--timeout", "60s"]).spawn().unwrap();
-    machine.world.wait_for("helm was called", || machine.calls().contains("helm upgrade"));
-    let second = machine.run(machine.grape(&["up", "prod", "--skip-provision", "--yes"]));
+    World::wait_for("helm was called", || machine.calls().contains("helm upgrade"));
+    let second = run(machine.grape(&["up", "prod", "--skip-provision", "--yes"]));
     assert!(
         second.status.code() == Some(6) && text(&second).contains("Another `grape up`"),
         "{}",

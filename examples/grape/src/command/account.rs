@@ -36,12 +36,11 @@ pub(super) async fn login(context: &Context, options: cli::Login) -> Result<()> 
     };
     project_url(&url)?;
     let same = before.filter(|profile| profile.url == url);
-    let key = match options.key.or_else(|| same.as_ref().map(|profile| profile.key.clone())) {
-        Some(key) => key,
-        None => {
-            let key = ask(context, "Publishable key", "--key").await?;
-            checked_key(&key).map_err(|problem| Failure::new(FailureKind::Usage, problem))?
-        }
+    let key = if let Some(key) = options.key.or_else(|| same.as_ref().map(|profile| profile.key.clone())) {
+        key
+    } else {
+        let key = ask(context, "Publishable key", "--key").await?;
+        checked_key(&key).map_err(|problem| Failure::new(FailureKind::Usage, problem))?
     };
     let email = match options.email {
         Some(email) => email,

@@ -9,7 +9,7 @@ use crate::{
     context::Context,
     control_plane::{
         deployment::{self, Deployment},
-        plan::{self, Change},
+        plan::{self, AttributeChange, Change},
     },
     failure::{Failure, FailureKind, Result},
     output::{
@@ -27,17 +27,13 @@ pub(super) async fn plan(context: &Context, options: &cli::Plan) -> Result<()> {
         return context.out.json(&json!({ "deployment": row, "changes": changes }));
     }
     if row.plan_summary.is_none() && changes.as_ref().is_none_or(Vec::is_empty) {
-        let failure = match row.is_finished() {
-            true => Failure::new(
-                FailureKind::NotFound,
-                format!("Deployment {} ended ({}) without a plan.", row.id, row.status),
-            )
-            .next(format!("`grape logs {}` says why.", row.id)),
-            false => Failure::new(
-                FailureKind::NotFound,
-                format!("Deployment {} has no plan yet: it is {}.", row.id, row.state()),
-            )
-            .next(format!("Wait for it: `grape wait {} --until approval`.", row.id)),
+        let failure = if row.is_finished() {
+            let text = format!("Deployment {} ended ({}) without a plan.", row.id, row.status);
+            Failure::new(FailureKind::NotFound, text).next(format!("`grape logs {}` says why.", row.id))
+        } else {
+            let text = format!("Deployment {} has no plan yet: it is {}.", row.id, row.state());
+            let next = format!("Wait for it: `grape wait {} --until approval`.", row.id);
+            Failure::new(FailureKind::NotFound, text).next(next)
         };
         return Err(failure);
     }
@@ -104,8 +100,7 @@ fn table(context: &Context, changes: &[Change], short: bool) -> Result<()> {
             (Some(seconds), "DONE") => (Tone::Good, format!("DONE {seconds:.0} s")),
             (_, state) => status(state),
         };
-        let mut attributes: Vec<_> =
-            change.attributes().iter().map(|attribute| attribute.sentence()).collect();
+        let mut attributes: Vec<_> = change.attributes().iter().map(AttributeChange::sentence).collect();
         if let Some(error) = &change.error {
             attributes.push(error.clone());
         }

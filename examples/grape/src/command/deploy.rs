@@ -42,7 +42,7 @@ pub(super) async fn deploy(context: &Context, options: cli::Deploy) -> Result<()
     let schema = schema(context, &project, cluster.id, &options).await?;
     let files = options.var_files.iter().map(|file| values::read_file(file)).collect::<Result<Vec<_>>>()?;
     let variables = values::typed(schema.as_ref(), files, &options.vars)?;
-    let snapshot = snapshot(&options, variables);
+    let snapshot = snapshot(&options, &variables);
     if options.destroy {
         let what = options.stack.as_deref().unwrap_or("a new state of its own");
         context
@@ -100,7 +100,7 @@ async fn schema(
 }
 
 /// The column `config_snapshot`.
-fn snapshot(options: &cli::Deploy, variables: Map<String, Value>) -> Value {
+fn snapshot(options: &cli::Deploy, variables: &Map<String, Value>) -> Value {
     let action = if options.plan {
         "plan"
     } else if options.destroy {
@@ -241,16 +241,16 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_becomes_a_snapshot() {
-        let plain = snapshot(&options(&["hello", "--stack", "prod", "--approval"]), Map::new());
+        let plain = snapshot(&options(&["hello", "--stack", "prod", "--approval"]), &Map::new());
         assert_eq!(
             plain,
             json!({ "template": "hello", "action": "apply", "variables": {}, "stack": "prod", "approval": true })
         );
-        let git = snapshot(&options(&["--git", "https://a.co/b.git", "--ref", "v1", "--plan"]), Map::new());
+        let git = snapshot(&options(&["--git", "https://a.co/b.git", "--ref", "v1", "--plan"]), &Map::new());
         assert_eq!(
             git,
             json!({ "source": { "git": "https://a.co/b.git", "ref": "v1" }, "action": "plan", "variables": {} })
         );
-        assert_eq!(snapshot(&options(&["hello", "--destroy"]), Map::new())["action"], "destroy");
+        assert_eq!(snapshot(&options(&["hello", "--destroy"]), &Map::new())["action"], "destroy");
     }
 }

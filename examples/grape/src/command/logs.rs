@@ -143,12 +143,7 @@ impl Printer {
             .finished_at
             .map(|end| format!(" after {}", span(between(row.created_at, end))))
             .unwrap_or_default();
-        let code = row
-            .error_code
-            .iter()
-            .filter(|code| **code != row.status)
-            .map(|code| format!(", {code}"))
-            .collect::<String>();
+        let code = row.reason().map_or_else(String::new, |code| format!(", {code}"));
         let state = if row.is_finished() { &row.status } else { row.state() };
         out.note(format_args!("{}{took}{code}", out.notes.paint(Tone::of_status(state), state)));
         for line in row.error_message.iter().flat_map(|message| message.lines()) {

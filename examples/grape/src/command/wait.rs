@@ -58,12 +58,7 @@ pub(super) async fn wait(context: &Context, options: &cli::Wait) -> Result<()> {
     })??;
     answer(context, &row)?;
     if !context.out.is_json() {
-        let code = row
-            .error_code
-            .iter()
-            .filter(|code| **code != row.status)
-            .map(|code| format!(", {code}"))
-            .collect::<String>();
+        let code = row.reason().map_or_else(String::new, |code| format!(", {code}"));
         let state = if waits { row.state() } else { &row.status };
         context.out.line(format_args!(
             "{}{code}",

@@ -109,10 +109,10 @@ pub async fn find(project: &Project, asked: Option<&str>) -> Result<Cluster> {
         .map(str::to_owned)
         .or_else(|| variable("TENDRIL_CLUSTER"))
         .or_else(|| project.profile.cluster.clone());
-    choose(clusters, wanted.as_deref())
+    choose(&clusters, wanted.as_deref())
 }
 
-fn choose(clusters: Vec<Cluster>, wanted: Option<&str>) -> Result<Cluster> {
+fn choose(clusters: &[Cluster], wanted: Option<&str>) -> Result<Cluster> {
     let names = |clusters: &[Cluster]| {
         let names: Vec<_> = clusters.iter().map(|cluster| cluster.name.as_str()).take(10).collect();
         names.join(", ")
@@ -145,7 +145,7 @@ fn choose(clusters: Vec<Cluster>, wanted: Option<&str>) -> Result<Cluster> {
                 .next(format!("Make it: `grape cluster create {wanted}`. `grape whoami` says who you are.")))
         }
         0 => Err(Failure::new(FailureKind::NotFound, format!("You have no cluster `{wanted}`."))
-            .next(format!("You have: {}.", names(&clusters)))),
+            .next(format!("You have: {}.", names(clusters)))),
         _ => Err(Failure::new(
             FailureKind::Usage,
             format!("More than one of your clusters is called `{wanted}`."),
@@ -278,9 +278,9 @@ mod tests {
 
     #[test]
     fn the_only_cluster_need_not_be_named() {
-        assert_eq!(choose(vec![cluster("a", 1, false), cluster("b", 2, true)], None).unwrap().name, "a");
-        assert_eq!(choose(vec![], None).unwrap_err().kind(), FailureKind::NotFound);
-        let several = choose(vec![cluster("a", 1, false), cluster("b", 2, false)], None).unwrap_err();
+        assert_eq!(choose(&[cluster("a", 1, false), cluster("b", 2, true)], None).unwrap().name, "a");
+        assert_eq!(choose(&[], None).unwrap_err().kind(), FailureKind::NotFound);
+        let several = choose(&[cluster("a", 1, false), cluster("b", 2, false)], None).unwrap_err();
         assert_eq!(several.kind(), FailureKind::Usage);
         assert!(several.next_step().unwrap().contains("a, b"));
     }
@@ -288,10 +288,10 @@ mod tests {
     #[test]
     fn a_cluster_is_found_by_name_or_id_and_a_revoked_one_gives_way() {
         let all = || vec![cluster("a", 1, true), cluster("a", 2, false), cluster("b", 3, false)];
-        assert_eq!(choose(all(), Some("a")).unwrap().id, Uuid::from_u128(2));
-        assert_eq!(choose(all(), Some(&Uuid::from_u128(1).to_string())).unwrap().id, Uuid::from_u128(1));
-        assert_eq!(choose(all(), Some("c")).unwrap_err().kind(), FailureKind::NotFound);
+        assert_eq!(choose(&all(), Some("a")).unwrap().id, Uuid::from_u128(2));
+        assert_eq!(choose(&all(), Some(&Uuid::from_u128(1).to_string())).unwrap().id, Uuid::from_u128(1));
+        assert_eq!(choose(&all(), Some("c")).unwrap_err().kind(), FailureKind::NotFound);
         let twins = vec![cluster("a", 1, false), cluster("a", 2, false)];
-        assert_eq!(choose(twins, Some("a")).unwrap_err().kind(), FailureKind::Usage);
+        assert_eq!(choose(&twins, Some("a")).unwrap_err().kind(), FailureKind::Usage);
     }
 }

@@ -160,6 +160,11 @@ impl Deployment {
         Some(parts.join(", "))
     }
 
+    /// Why it failed, in one word, where that says more than the status.
+    pub fn reason(&self) -> Option<&str> {
+        self.error_code.as_deref().filter(|code| *code != self.status)
+    }
+
     /// The exit code that its end stands for.
     ///
     /// # Errors

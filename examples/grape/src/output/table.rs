@@ -59,7 +59,7 @@ impl std::fmt::Display for Table {
 }
 
 /// A cell as it is.
-pub fn plain(text: impl ToString) -> Item {
+pub fn plain(text: impl std::fmt::Display) -> Item {
     (Tone::Plain, text.to_string())
 }
 

@@ -15,7 +15,7 @@ use crate::failure::{Failure, FailureKind, Result};
 #[derive(Debug, Clone)]
 pub(super) struct Chart {
     /// A directory, or `oci://…`.
-    pub(super) chart: String,
+    pub(super) name: String,
     /// Its version, where it comes from a registry.
     pub(super) version: Option<String>,
     /// Files of values.
@@ -28,7 +28,7 @@ impl Chart {
     /// What Helm is told; the key is in the Secret, of which only the name is here.
     pub(super) fn arguments(&self, release: &str) -> Vec<String> {
         let mut arguments: Vec<String> =
-            ["upgrade", "--install", release, &self.chart].map(str::to_owned).into();
+            ["upgrade", "--install", release, &self.name].map(str::to_owned).into();
         if let Some(version) = &self.version {
             arguments.extend(["--version".to_owned(), version.clone()]);
         }

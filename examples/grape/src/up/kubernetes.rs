@@ -1,6 +1,6 @@
 //! The Kubernetes cluster: its context, the namespace, the Secret with the key, the agent's pods.
 
-use std::path::PathBuf;
+use std::{fmt::Write as _, path::PathBuf};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ pub(super) struct Kubernetes {
     pub(super) kubeconfig: Option<PathBuf>,
     /// Namespace of the agent.
     pub(super) namespace: String,
-    /// The release, the Secret and the StatefulSet.
+    /// The release, the Secret and the `StatefulSet`.
     pub(super) release: String,
 }
 
@@ -163,7 +163,8 @@ impl Kubernetes {
                     .collect();
                 let last = &lines[lines.len().saturating_sub(20)..];
                 if !last.is_empty() {
-                    text.push_str(&format!("{title}:\n  {}\n", last.join("\n  ")));
+                    // Writing to a String cannot fail.
+                    let _ = writeln!(text, "{title}:\n  {}", last.join("\n  "));
                 }
             }
         }

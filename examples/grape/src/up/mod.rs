@@ -199,7 +199,7 @@ impl Up<'_> {
         self.key(&kubernetes, &cluster).await?;
         self.go_on()?;
         let chart = Chart {
-            chart: self.options.chart.clone(),
+            name: self.options.chart.clone(),
             version: self.options.chart_version.clone(),
             files: self.options.values.clone(),
             set: self.options.set.clone(),
@@ -324,19 +324,16 @@ impl Up<'_> {
 
     /// Where to install. A context that nobody named is asked about.
     async fn kubernetes(&mut self) -> Result<Kubernetes> {
-        let context = match &self.record.context {
-            Some(context) => context.clone(),
-            None => {
-                let context = current_context().await?;
-                let question = format!(
-                    "Install the agent of {} into the Kubernetes context {context}?",
-                    self.options.name
-                );
-                self.context.confirm(question, self.options.yes).await?;
-                self.record.context = Some(context.clone());
-                self.journal.write(&self.record)?;
-                context
-            }
+        let context = if let Some(context) = &self.record.context {
+            context.clone()
+        } else {
+            let context = current_context().await?;
+            let question =
+                format!("Install the agent of {} into the Kubernetes context {context}?", self.options.name);
+            self.context.confirm(question, self.options.yes).await?;
+            self.record.context = Some(context.clone());
+            self.journal.write(&self.record)?;
+            context
         };
         Ok(Kubernetes {
             context,
@@ -407,7 +404,7 @@ impl Up<'_> {
             .project
             .client
             .watch::<Cluster>(Cluster::query_one(cluster.id).poll_interval(poll.0).resync_interval(poll.1))?;
-        let (patience, began) = (self.options.timeout, Instant::now());
+        let (patience, start) = (self.options.timeout, Instant::now());
         let (interrupt, mut online) = (&mut self.interrupt, None);
         let begun = self.steps.begin("agent ONLINE");
         begun
@@ -427,13 +424,12 @@ impl Up<'_> {
                         }
                     }
                 };
-                match timeout(patience, wait).await {
-                    Ok(row) => online = Some(row?),
-                    Err(_) => {
-                        let text = format!("The agent did not come online within {}.\n{}", span(began.elapsed()), kubernetes.evidence().await);
-                        return Err(Failure::new(FailureKind::StepFailed, text.trim_end().to_owned()).next(advice(kubernetes)));
-                    }
-                }
+                let Ok(row) = timeout(patience, wait).await else {
+                    let waited = span(start.elapsed());
+                    let text = format!("The agent did not come online within {waited}.\n{}", kubernetes.evidence().await);
+                    return Err(Failure::new(FailureKind::StepFailed, text.trim_end()).next(advice(kubernetes)));
+                };
+                online = Some(row?);
                 Ok(Went::Done)
             })
             .await?;

@@ -147,7 +147,7 @@ impl World {
     pub fn agent(&self, cluster: Uuid) -> Agent {
         let token = self.stack().mint_machine(&cluster.to_string());
         let agent = Agent::start(self.stack(), &token, self.home.path());
-        self.wait_for("the cluster is ONLINE", || {
+        Self::wait_for("the cluster is ONLINE", || {
             let clusters = self.json(&["clusters"]);
             clusters
                 .as_array()
@@ -159,7 +159,7 @@ impl World {
     }
 
     /// Waits until something is so.
-    pub fn wait_for(&self, what: &str, mut is_so: impl FnMut() -> bool) {
+    pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
         let end = Instant::now() + PATIENCE;
         while !is_so() {
             assert!(Instant::now() < end, "in vain: {what}");

@@ -153,7 +153,7 @@ mod tests {
 
     use super::*;
 
-    fn deployment(id: u128, second: u8, status: &str, phase: Value) -> Deployment {
+    fn deployment(id: u128, second: u8, status: &str, phase: &Value) -> Deployment {
         serde_json::from_value(json!({
             "id": Uuid::from_u128(id), "cluster_id": Uuid::nil(), "config_snapshot": { "template": "hello" }, "status": status,
             "phase": phase, "attempt": 1, "created_at": format!("2026-11-29T12:00:{second:02}Z"), "log_count": 0,
@@ -164,10 +164,10 @@ mod tests {
     fn board() -> Board {
         let mut board = Board::new("project".to_owned(), false);
         for row in [
-            deployment(1, 1, "SUCCESS", json!("REPORT")),
-            deployment(2, 2, "PROCESSING", json!("APPLY")),
-            deployment(3, 3, "PROCESSING", json!("APPROVAL")),
-            deployment(4, 4, "QUEUED", Value::Null),
+            deployment(1, 1, "SUCCESS", &json!("REPORT")),
+            deployment(2, 2, "PROCESSING", &json!("APPLY")),
+            deployment(3, 3, "PROCESSING", &json!("APPROVAL")),
+            deployment(4, 4, "QUEUED", &Value::Null),
         ] {
             board.on_deployment(WatchEvent::Apply(row));
         }
@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(board.selected().unwrap().id.as_u128(), 3);
         board.on_key(key(KeyCode::Down));
         assert_eq!(board.selected().unwrap().id.as_u128(), 4);
-        board.on_deployment(WatchEvent::Apply(deployment(4, 4, "FAILED", json!("PLAN"))));
+        board.on_deployment(WatchEvent::Apply(deployment(4, 4, "FAILED", &json!("PLAN"))));
         assert_eq!((board.selected().unwrap().id.as_u128(), board.position()), (4, Some(2)));
         board.on_key(key(KeyCode::End));
         board.on_key(key(KeyCode::Down));
@@ -198,7 +198,7 @@ mod tests {
         board.on_key(key(KeyCode::Home));
         board.on_key(key(KeyCode::Up));
         assert_eq!(board.selected().unwrap().id.as_u128(), 3);
-        board.on_deployment(WatchEvent::Delete(deployment(3, 3, "PROCESSING", json!("APPROVAL"))));
+        board.on_deployment(WatchEvent::Delete(deployment(3, 3, "PROCESSING", &json!("APPROVAL"))));
         assert!(board.selected().is_some());
     }
 

@@ -47,6 +47,7 @@ struct Feed {
 }
 
 /// Something of them.
+#[allow(clippy::large_enum_variant, reason = "each lives for one turn of a loop")]
 enum News {
     Cluster(WatchEvent<Cluster>),
     Deployment(WatchEvent<Deployment>),
@@ -127,9 +128,8 @@ async fn on_terminal(
                     News::Deployment(event) => board.on_deployment(event),
                     News::Trouble(words) => board.trouble = Some(words),
                 },
-                Some(event) = keys.recv() => match event {
-                    Event::Key(key) => if board.on_key(key) == Action::Leave { return Ok(()) },
-                    _ => {}
+                Some(event) = keys.recv() => if let Event::Key(key) = event && board.on_key(key) == Action::Leave {
+                    return Ok(());
                 },
                 _ = tick.tick() => {
                     let status = status.borrow();
