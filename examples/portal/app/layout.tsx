@@ -22,7 +22,7 @@ export default function Layout({ children }: { children: ReactNode }) {
   return (
     <html lang="en" suppressHydrationWarning>
       <head>
-        {/* eslint-disable-next-line @next/next/no-sync-scripts -- before the first paint, or the page flashes */}
+        {/* Before the first paint, or the page flashes. */}
         <script src="/theme.js" />
       </head>
       <body>

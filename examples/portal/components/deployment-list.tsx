@@ -84,7 +84,7 @@ export function DeploymentList() {
         ) : <Empty title="Nothing matches">Try fewer words, or another status.</Empty>
       ) : (
         <div className="table-box">
-          <table className="deployments">
+          <table className="cards">
             <thead>
               <tr><th>Deployment</th><th>Status</th><th>Changes</th><th className="wide-only">Cluster</th><th className="wide-only">Duration</th><th>Queued</th></tr>
             </thead>

@@ -114,7 +114,6 @@ function List({ field, items, onChange }: { field: Field; items: string[]; onCha
   return (
     <div className="rows">
       {rows.map((item, i) => (
-        // eslint-disable-next-line react/no-array-index-key -- a row is its place
         <div key={i} className="row">
           <input
             type={field.sensitive ? "password" : "text"} aria-label={`${field.title}, item ${i + 1}`} value={item} placeholder={examples[i] ?? examples[0]} autoComplete="off" spellCheck={false}
@@ -140,7 +139,6 @@ function Map({ field, pairs, onChange }: { field: Field; pairs: [string, string]
   return (
     <div className="rows">
       {pairs.map(([name, value], i) => (
-        // eslint-disable-next-line react/no-array-index-key -- a row is its place
         <div key={i} className="row">
           <input type="text" aria-label={`${field.title}, name ${i + 1}`} value={name} placeholder="name" autoComplete="off" spellCheck={false} onChange={(event) => set(i, [event.target.value, value])} />
           <input type={field.sensitive ? "password" : "text"} aria-label={`${field.title}, value ${i + 1}`} value={value} placeholder="value" autoComplete="off" spellCheck={false} onChange={(event) => set(i, [name, event.target.value])} />

@@ -31,7 +31,7 @@ export function FindBar({ store, tick, loading, here, onFind, onClose }: Props) 
   const compiled = useMemo(() => compile(query), [query]);
   // A late chunk moves lines: the search starts anew.
   const generation = store.generation;
-  const finder = useMemo(() => (compiled instanceof RegExp ? new Finder(compiled) : null), [compiled, generation]); // eslint-disable-line react-hooks/exhaustive-deps
+  const finder = useMemo(() => (compiled instanceof RegExp ? new Finder(compiled) : null), [compiled, generation]);
   const jumped = useRef<Finder | null>(null);
 
   useEffect(() => {
@@ -61,7 +61,7 @@ export function FindBar({ store, tick, loading, here, onFind, onClose }: Props) 
     };
     go();
     return () => cancelAnimationFrame(frame);
-  }, [finder, store, tick]); // eslint-disable-line react-hooks/exhaustive-deps
+  }, [finder, store, tick]);
 
   const step = (by: 1 | -1): void => {
     if (!finder || finder.lines.length === 0) return;

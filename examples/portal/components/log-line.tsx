@@ -52,9 +52,7 @@ export function LineText({ spans, from, to, matches, current }: {
   if (matches.length === 0 && spans.length === 1 && Object.keys(spans[0]!.style).length === 0) return spans[0]!.text.slice(from, to);
   return pieces(spans, from, to, matches).map((piece, i) => {
     const style = css(piece.style);
-    // eslint-disable-next-line react/no-array-index-key -- a piece is its place
     if (piece.match !== null) return <mark key={i} style={style ? { fontWeight: style.fontWeight } : undefined} className={piece.match === current ? "current" : undefined}>{piece.text}</mark>;
-    // eslint-disable-next-line react/no-array-index-key -- a piece is its place
     return style ? <span key={i} style={style}>{piece.text}</span> : piece.text;
   });
 }

@@ -132,10 +132,8 @@ function Difference({ attribute }: { attribute: AttributeChange }) {
     <div role="cell" className="diff" tabIndex={0} aria-label={`Difference of ${attribute.path}`}>
       {lines.map((line, i) =>
         line.kind === "skipped" ? (
-          // eslint-disable-next-line react/no-array-index-key -- a line is its place
           <div key={i} className="skipped">{line.n} lines are the same</div>
         ) : (
-          // eslint-disable-next-line react/no-array-index-key -- a line is its place
           <div key={i} className={line.kind}><span aria-hidden="true">{line.kind === "added" ? "+" : line.kind === "removed" ? "−" : " "}</span><span className="sr">{line.kind}: </span>{line.text}</div>
         ),
       )}

@@ -29,7 +29,7 @@ export function StackList() {
         </Empty>
       ) : (
         <div className="table-box">
-          <table>
+          <table className="cards">
             <thead><tr><th>Stack</th><th>Last run</th><th>Resources</th><th className="wide-only">Cluster</th><th className="wide-only">Last success</th><th><span className="sr">Actions</span></th></tr></thead>
             <tbody>
               {rows.map((row) => (
@@ -49,7 +49,7 @@ export function StackList() {
                       </Link>
                     ) : <span className="quiet">—</span>}
                   </td>
-                  <td className="tabular">{row.resources ?? <span className="quiet">—</span>}</td>
+                  <td className="tabular">{row.resources ?? <span className="quiet">—</span>}{row.resources === null ? null : <span className="narrow-only quiet"> resource{row.resources === 1 ? "" : "s"}</span>}</td>
                   <td className="quiet wide-only">{names.get(row.cluster_id) ?? "—"}</td>
                   <td className="quiet wide-only">{row.last_success_id ? <Link href={`/deployment/?id=${row.last_success_id}`}><Ago time={row.last_success_at} /></Link> : "never"}</td>
                   <td className="actions">{row.last_deployment_id ? <Link className="button small" href={`/new/?from=${row.last_deployment_id}`}>Run again</Link> : null}</td>

@@ -26,7 +26,6 @@ export function useWatch<T extends object>(spec: WatchSpec<T> | null, id: string
       watch.current = null;
     };
     // The spec is described by its id.
-    // eslint-disable-next-line react-hooks/exhaustive-deps
   }, [client, fail, wanted]);
   const watched = state.id === wanted ? state.watched : (EMPTY as Watched<T>);
   return { ...watched, read: () => watch.current?.read(), put: (row) => watch.current?.put(row) };

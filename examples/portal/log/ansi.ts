@@ -18,13 +18,11 @@ export interface Span {
 }
 
 // CSI sequences, OSC strings (links, titles) with their ends, other two-character escapes, and control characters.
-// eslint-disable-next-line no-control-regex
 const ESCAPE = /\x1b\[([0-9;:?<=>]*)[ -/]*([@-~])|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\|$)|\x1b[ -/]*[0-~]|\x1b|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f]/g;
 
 export const PLAIN: Style = Object.freeze({});
 
 /** Whether a line has anything that is not plain text. */
-// eslint-disable-next-line no-control-regex
 export const hasEscapes = (line: string): boolean => /[\x00-\x08\x0b-\x1f\x7f]/.test(line);
 
 /** A progress bar overwrites its line: what is seen in the end is what follows the last carriage return. */

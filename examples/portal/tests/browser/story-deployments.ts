@@ -55,6 +55,15 @@ test("from the sign-up to the outputs: cluster, agent, form, plan, approval, liv
     await page.getByText("Hello, portal!").waitFor();
     assert.equal(await page.getByText("fingerprint").count(), 0, "a sensitive output is not shown");
 
+    await page.getByRole("link", { name: "Destroy" }).click();
+    await page.getByRole("heading", { name: "Destroy a stack" }).waitFor();
+    assert.equal(await page.getByRole("textbox", { name: "Lines" }).inputValue(), "60", "the destroy has the values of the apply");
+    await page.getByRole("button", { name: "Plan the destroy" }).click();
+    await page.getByRole("button", { name: "Approve and destroy" }).waitFor();
+    await page.getByText("2 resources are destroyed or replaced.").waitFor();
+    await page.getByRole("button", { name: "Approve and destroy" }).click();
+    await page.getByText("Success", { exact: true }).first().waitFor();
+
     await page.goto("/stacks/");
     await page.getByRole("row", { name: /hello \/ default/ }).getByText("Success").waitFor();
     await page.goto("/clusters/");

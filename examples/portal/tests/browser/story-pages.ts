@@ -80,6 +80,12 @@ test("no page has a serious fault of accessibility, in light and dark, on a desk
     ["failed", `/deployment/?id=${failed}`, (page) => page.locator("[data-connection=ended]").waitFor()],
     ["outputs", `/deployment/?id=${done}&tab=outputs`, (page) => page.getByText("Hello, team!").waitFor()],
     ["configuration", `/deployment/?id=${done}&tab=configuration`, (page) => page.getByText("Variables").waitFor()],
+    ["key", "/clusters/", async (page) => {
+      await page.getByRole("button", { name: "Add cluster" }).click();
+      await page.getByRole("textbox", { name: "Name" }).fill("staging");
+      await page.getByRole("dialog").getByRole("button", { name: "Add cluster" }).click();
+      await page.getByRole("region", { name: "Helm" }).waitFor();
+    }],
     ["sign-up", "/sign-up/", (page) => page.getByRole("button", { name: "Sign up" }).waitFor()],
     ["sign-in", "/sign-in/", (page) => page.getByRole("button", { name: "Sign in" }).waitFor()],
   ];

@@ -159,3 +159,24 @@ test("a socket that is cut in the middle of the log costs no line, and the page 
   assert.deepEqual([...text.matchAll(/row (\d+)/g)].map((match) => Number(match[1])), Array.from({ length: 60 }, (_, i) => i + 1));
   assert.ok(!text.includes("missing"), "and no gap is left behind");
 });
+
+test("a state that is not stored holds its stack: the page says who has it, and how to go on", async () => {
+  const mine = await operator();
+  const { page } = mine;
+  const deployment = await queue(world, page, mine.cluster, { template: "hello", stack: "held", variables: { name: "x" } });
+  const run = await mine.agent.claim(deployment);
+  await run.end("FAILED", { error_code: "STATE_NOT_STORED", error_message: "The backend was away." });
+  const next = await queue(world, page, mine.cluster, { template: "hello", stack: "held", variables: { name: "y" } });
+  await page.goto(`/deployment/?id=${next}`);
+  await page.getByText("The state of this stack is not stored yet.").waitFor();
+  await page.getByRole("link", { name: "Look at the stack" }).click();
+  await page.getByRole("button", { name: "State held" }).click();
+  const dialog = page.getByRole("dialog");
+  await dialog.getByText("scripted", { exact: true }).waitFor();
+  const discard = dialog.getByRole("button", { name: "Discard the state" });
+  assert.ok(await discard.isDisabled());
+  await dialog.getByRole("textbox").fill("hello.held");
+  await discard.click();
+  await dialog.waitFor({ state: "detached" });
+  await page.getByRole("button", { name: "State held" }).waitFor({ state: "detached" });
+});
