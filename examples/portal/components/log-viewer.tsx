@@ -32,6 +32,7 @@ interface Props {
 }
 
 const TIMES = ["off", "relative", "absolute"] as const;
+const TIME_NAMES = { off: "off", relative: "since the start", absolute: "UTC" };
 
 export function LogViewer({ log, deployment, attempt, began, result, finished, toolbar }: Props) {
   const { feed, view, tick } = log;
@@ -206,7 +207,7 @@ export function LogViewer({ log, deployment, attempt, began, result, finished, t
         </span>
         <span className="spring" />
         <button type="button" className="button ghost square" aria-label="Find in the log" title="Find (Ctrl+F)" onClick={() => setFinding(!finding)}><Icon name="search" /></button>
-        <button type="button" className="button ghost square" aria-label={`Times: ${times}. Change`} title={`Times: ${times}`} aria-pressed={times !== "off"} onClick={() => setTimes(TIMES[(TIMES.indexOf(times) + 1) % TIMES.length]!)}><Icon name="clock" /></button>
+        <button type="button" className="button ghost square" aria-label={`Times: ${TIME_NAMES[times]}. Change`} title={`Times: ${TIME_NAMES[times]}`} aria-pressed={times !== "off"} onClick={() => setTimes(TIMES[(TIMES.indexOf(times) + 1) % TIMES.length]!)}><Icon name="clock" /></button>
         <button type="button" className="button ghost square" aria-label="Break long lines" title="Break long lines" aria-pressed={wrap === "yes"} onClick={() => toggle(() => setWrap(wrap === "yes" ? "no" : "yes"))}><Icon name="wrap" /></button>
         <button type="button" className="button ghost square" aria-label={allOpen ? "Fold all phases" : "Open all phases"} title={allOpen ? "Fold all phases" : "Open all phases"} onClick={() => toggle(() => view.foldAll(!allOpen))}><Icon name="fold" /></button>
         <button type="button" className="button ghost square" aria-label={`Use a ${scheme === "dark" ? "light" : "dark"} log`} title={`Use a ${scheme === "dark" ? "light" : "dark"} log`} onClick={() => setScheme(scheme === "dark" ? "light" : "dark")}><Icon name={scheme === "dark" ? "sun" : "moon"} /></button>

@@ -35,8 +35,10 @@ export function StackList() {
               {rows.map((row) => (
                 <tr key={`${row.cluster_id}/${row.state_key}`}>
                   <td>
-                    <strong>{subject(row)}</strong>
-                    <span className="quiet"> / {row.stack ?? "default"}</span>
+                    <Link className="name" href={`/deployments/?${new URLSearchParams({ cluster: row.cluster_id, q: `${subject(row)} ${row.stack ?? ""}`.trim() })}`}>
+                      <strong>{subject(row)}</strong>
+                      <span className="quiet"> / {row.stack ?? "no stack"}</span>
+                    </Link>
                     {row.state_held_by ? (
                       <button type="button" className="held" onClick={() => setHeld(row)}><Icon name="lock" size={13} /> State held</button>
                     ) : null}

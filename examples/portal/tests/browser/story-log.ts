@@ -140,7 +140,7 @@ test("phases and refreshes are folded, colours are colours, markup is text, gaps
   assert.ok((await shownLines(page)).includes("red <img src=x onerror=alert(1)> plain"));
   await page.getByRole("button", { name: /^Times: off/ }).click();
   await page.reload();
-  await page.getByRole("button", { name: /^Times: relative/ }).click();
+  await page.getByRole("button", { name: /^Times: since the start/ }).click();
   await page.locator('.lt[data-t="10:03:01.000"]').waitFor();
   const [raw] = await Promise.all([mine.visitor.context.waitForEvent("page"), page.getByRole("button", { name: "Raw log in a new tab" }).click()]);
   await raw.waitForLoadState();

@@ -64,3 +64,18 @@ test("nothing that is pasted into a shell is run by it", () => {
   assert.match(helmLines(project, "tdl_x"), /helm install .*\n.*existingSecret=tendril-agent/);
   assert.match(dockerLines(project, "tdl_x"), /TENDRIL_AGENT_TOKEN=tdl_x/);
 });
+
+test("contract, forms, plan and log are plain modules: they import no framework, and each other in one direction", () => {
+  const root = path.resolve(import.meta.dirname, "../..");
+  const order = ["contract", "form", "plan", "log"];
+  for (const folder of order) {
+    for (const name of readdirSync(path.join(root, folder))) {
+      const text = readFileSync(path.join(root, folder, name), "utf8");
+      for (const [, from] of text.matchAll(/^(?:import|export)[^;]*from "([^"]+)";/gm)) {
+        assert.match(from!, /^\.\.?\//, `${folder}/${name} imports ${from}`);
+        const other = from!.startsWith("./") ? folder : from!.split("/")[1]!;
+        assert.ok(other === folder || other === "contract", `${folder}/${name} imports ${from}`);
+      }
+    }
+  }
+});
