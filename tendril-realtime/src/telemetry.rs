@@ -29,6 +29,8 @@ pub const MALFORMED_FRAMES: &str = "tendril_realtime_malformed_frames_total";
 pub const EVENTS_DELIVERED: &str = "tendril_realtime_events_delivered_total";
 /// Events that did not fit into a stream.
 pub const EVENTS_DROPPED: &str = "tendril_realtime_events_dropped_total";
+/// Messages without acknowledgement that were given up.
+pub const PUSHES_DROPPED: &str = "tendril_realtime_pushes_dropped_total";
 /// Marks of possible gaps.
 pub const RESYNCS: &str = "tendril_realtime_resyncs_total";
 /// Connections opened.

@@ -23,6 +23,7 @@ pub(crate) struct Counters {
     pub(crate) events_delivered: Counter,
     pub(crate) events_dropped: Counter,
     pub(crate) resyncs: Counter,
+    pub(crate) pushes_dropped: Counter,
     pub(crate) connections: Counter,
 }
 
@@ -61,6 +62,7 @@ impl Default for Counters {
             events_delivered: Counter::new(telemetry::EVENTS_DELIVERED),
             events_dropped: Counter::new(telemetry::EVENTS_DROPPED),
             resyncs: Counter::new(telemetry::RESYNCS),
+            pushes_dropped: Counter::new(telemetry::PUSHES_DROPPED),
             connections: Counter::new(telemetry::CONNECTIONS),
         }
     }
@@ -86,6 +88,8 @@ pub struct Stats {
     pub events_dropped: u64,
     /// Marks of possible gaps put into streams.
     pub resyncs: u64,
+    /// Messages without acknowledgement that were given up: the connection was down for too long, or the channel ended.
+    pub pushes_dropped: u64,
     /// Connections that were opened; more than one means that there were reconnects.
     pub connections: u64,
 }
@@ -101,6 +105,7 @@ impl Counters {
             events_delivered: self.events_delivered.get(),
             events_dropped: self.events_dropped.get(),
             resyncs: self.resyncs.get(),
+            pushes_dropped: self.pushes_dropped.get(),
             connections: self.connections.get(),
         }
     }

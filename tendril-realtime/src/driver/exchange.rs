@@ -14,6 +14,7 @@ use super::{
     token_fetch::ServerClock,
 };
 use crate::{
+    error::{Error, ErrorKind},
     session::{Action, Delivery, Session, SubscriberId},
     socket::{Closed, Opened, Received, Socket},
     telemetry::TARGET,
@@ -37,6 +38,7 @@ impl Driver {
         self.inbox.counters.connections.add(1);
         let since = Instant::now();
         tracing::info!(target: TARGET, "connected");
+        self.proven_status = false;
         self.set_status(|status| status.phase = Phase::Connected { since });
         let unix_ms = unix_ms(self.tokens.server_clock.now());
         self.step(|session, now, out| {
@@ -48,10 +50,21 @@ impl Driver {
             let _ = timeout(GOODBYE, socket.close()).await;
         }
         if self.session.is_proved() {
-            self.backoff.reset();
             self.proved_once = true;
+            // A server that takes connections and drops them proves nothing by the first second.
+            if since.elapsed() >= self.setup.settings.stable_after {
+                self.backoff.reset();
+            }
         }
-        self.step(Session::on_closed);
+        let error = Self::error_of(&exit);
+        let reason = "the connection is closed".to_owned();
+        let told = error
+            .as_ref()
+            .map_or_else(|| Error::new(ErrorKind::ConnectionLost { code: None, reason }), Error::duplicate);
+        self.step(|session, now, out| session.on_lost(&told, now, out));
+        if let Some(error) = error {
+            self.record_error(error);
+        }
         // What was not sent is made anew for the next connection.
         self.outgoing.clear();
         self.ending = None;
@@ -108,6 +121,7 @@ impl Driver {
                         return Exit::Dead("the machine was asleep");
                     }
                     self.step(Session::tick);
+                    self.release_frames();
                     if !self.session.wants_connection(now()) {
                         return Exit::Unwanted;
                     }
@@ -159,6 +173,11 @@ impl Driver {
             self.perform();
         }
         self.wake_readers();
+        if let (false, true) = (self.proven_status, self.session.is_proved()) {
+            // The error of the last connection is history.
+            self.proven_status = true;
+            self.set_status(|status| status.last_error = None);
+        }
         self.inbox.counters.frames_received.add(frames);
         self.inbox.counters.bytes_received.add(bytes as u64);
         closed
@@ -171,6 +190,12 @@ impl Driver {
             match action {
                 Action::Deliver(subscriber, delivery) => self.deliver(subscriber, delivery),
                 Action::Send(message) => self.outgoing.push(message),
+                Action::Channel(handle, status) => {
+                    if let Some(channel) = self.channels.get(&handle) {
+                        channel.send_replace(status);
+                    }
+                }
+                Action::PushDropped => self.inbox.counters.pushes_dropped.add(1),
                 Action::Drop => self.ending = Some(ShutdownSignal::Dead),
                 Action::Reconnect => self.ending = self.ending.or(Some(ShutdownSignal::KeyEnded)),
                 Action::Answer(request, answer) => {
@@ -190,9 +215,12 @@ impl Driver {
         if matches!(delivery, Delivery::Resync(_)) {
             self.inbox.counters.resyncs.add(1);
         }
-        let ends = matches!(delivery, Delivery::End(_));
-        let dropped = mailbox.put(delivery);
-        self.inbox.counters.events_delivered.add(1);
+        let ends = matches!(delivery, Delivery::End(_) | Delivery::Finish);
+        let put = mailbox.put(delivery);
+        if put.is_event {
+            self.inbox.counters.events_delivered.add(1);
+        }
+        let dropped = put.dropped;
         if dropped > 0 {
             self.inbox.counters.events_dropped.add(dropped);
         }
@@ -209,6 +237,13 @@ impl Driver {
             if let Some(mailbox) = self.mailboxes.get(&subscriber) {
                 mailbox.wake();
             }
+        }
+    }
+
+    /// Lets go of the buffers that waiting events share with others: a reader that does not read must not keep them.
+    pub(super) fn release_frames(&self) {
+        for mailbox in self.mailboxes.values() {
+            mailbox.release_frames();
         }
     }
 

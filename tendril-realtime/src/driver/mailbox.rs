@@ -11,6 +11,7 @@ use futures_util::task::AtomicWaker;
 use crate::{
     error::Error,
     session::{Delivery, ResyncReason},
+    wire::BroadcastPayload,
 };
 
 /// How much a stream may fall behind.
@@ -56,6 +57,10 @@ struct State {
     /// Events in the queue that count against the capacity; marks do not.
     events: usize,
     bytes: usize,
+    /// How many of the newest events still lie in the frames they came in.
+    attached: usize,
+    /// No more comes with the batch that brought those.
+    batch_is_over: bool,
     /// Events dropped from the front since the stream last looked.
     lagged: u64,
     /// The newest mark that stood before a dropped event.
@@ -74,6 +79,8 @@ pub(crate) fn mailbox(capacity: Capacity) -> (Sender, Receiver) {
         capacity,
         events: 0,
         bytes: 0,
+        attached: 0,
+        batch_is_over: false,
         lagged: 0,
         mark: None,
         end: None,
@@ -92,13 +99,18 @@ impl Shared {
 }
 
 impl Sender {
-    /// Puts it in without waiting and without waking the reader: see [`wake`](Self::wake). Returns how many events had to go.
-    pub(crate) fn put(&self, delivery: Delivery) -> u64 {
+    /// Puts it in without waiting and without waking the reader: see [`wake`](Self::wake).
+    pub(crate) fn put(&self, delivery: Delivery) -> Put {
         let mut state = self.0.lock();
         if state.abandoned || state.finished {
-            return 0;
+            return Put::default();
         }
-        match delivery {
+        let is_event = is_event(&delivery);
+        let dropped = match delivery {
+            Delivery::Finish => {
+                state.finished = true;
+                0
+            }
             Delivery::End(error) => {
                 state.end = Some(error);
                 state.finished = true;
@@ -113,21 +125,29 @@ impl Sender {
             Delivery::TransientError(_)
                 if matches!(state.queue.back(), Some(Delivery::TransientError(_))) =>
             {
-                // Only the last of a row of failures is news; their number has no bound.
+                // Only the last of a row of failures matters; their number has no bound.
                 state.queue.pop_back();
                 state.queue.push_back(delivery);
                 0
             }
-            mut delivery => {
-                if state.events >= DETACH_FROM {
-                    detach(&mut delivery);
+            delivery => {
+                if state.batch_is_over {
+                    // The reader has not come for what the last batch brought.
+                    state.detach_waiting();
                 }
                 state.events += 1;
                 state.bytes += weight(&delivery);
                 state.queue.push_back(delivery);
+                state.attached += 1;
                 state.make_room()
             }
-        }
+        };
+        Put { is_event, dropped }
+    }
+
+    /// Gives all that waits memory of its own, apart from the frames it came in.
+    pub(crate) fn release_frames(&self) {
+        self.0.lock().detach_waiting();
     }
 
     /// Whether the stream was dropped.
@@ -137,22 +157,37 @@ impl Sender {
 
     /// Wakes the reader; once after a batch.
     pub(crate) fn wake(&self) {
+        self.0.lock().batch_is_over = true;
         self.0.waker.wake();
     }
 }
 
 impl State {
+    /// Frames share the buffers they were read into: a few bytes that wait must not keep a large buffer alive. Events of the
+    /// batch that is being put in share it with the driver anyway; those of earlier batches are copied out, once.
+    fn detach_waiting(&mut self) {
+        let waiting = self.queue.len();
+        for delivery in self.queue.iter_mut().skip(waiting - self.attached.min(waiting)) {
+            let before = weight(delivery);
+            detach(delivery);
+            self.bytes = self.bytes.saturating_sub(before) + weight(delivery);
+        }
+        self.attached = 0;
+        self.batch_is_over = false;
+    }
+
     /// Drops from the front what exceeds the capacity. The oldest goes, so that what remains is complete up to now.
     fn make_room(&mut self) -> u64 {
         let before = self.lagged;
         while self.events > self.capacity.events || (self.bytes > self.capacity.bytes && self.events > 1) {
             let Some(dropped) = self.queue.pop_front() else { break };
+            self.attached = self.attached.min(self.queue.len());
             self.events = self.events.saturating_sub(1);
             self.bytes = self.bytes.saturating_sub(weight(&dropped));
             match dropped {
                 Delivery::Resync(reason) => self.mark = Some(reason),
-                // A failure that was followed by so much is no news any more.
-                Delivery::TransientError(_) => {}
+                // A failure that was followed by so much is history.
+                Delivery::TransientError(_) | Delivery::PresenceReset => {}
                 _ => self.lagged += 1,
             }
         }
@@ -167,6 +202,7 @@ impl State {
             return Some(Item::Delivery(Delivery::Resync(reason)));
         }
         if let Some(delivery) = self.queue.pop_front() {
+            self.attached = self.attached.min(self.queue.len());
             self.events = self.events.saturating_sub(1);
             self.bytes = self.bytes.saturating_sub(weight(&delivery));
             return Some(Item::Delivery(delivery));
@@ -175,9 +211,25 @@ impl State {
     }
 }
 
-/// Events from which on each one waits in memory of its own: frames share the buffer they were read into, and a few small
-/// ones that wait must not keep large buffers alive.
-const DETACH_FROM: usize = 64;
+/// What became of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Put {
+    /// It waits for a reader, and is no mark.
+    pub(crate) is_event: bool,
+    /// How many events had to go for it.
+    pub(crate) dropped: u64,
+}
+
+fn is_event(delivery: &Delivery) -> bool {
+    !matches!(
+        delivery,
+        Delivery::Resync(_)
+            | Delivery::PresenceReset
+            | Delivery::TransientError(_)
+            | Delivery::End(_)
+            | Delivery::Finish
+    )
+}
 
 fn detach(delivery: &mut Delivery) {
     match delivery {
@@ -185,20 +237,43 @@ fn detach(delivery: &mut Delivery) {
         Delivery::BroadcastText(text) | Delivery::PresenceState(text) | Delivery::PresenceDiff(text) => {
             *text = crate::wire::Slice::from(text.as_str().to_owned());
         }
-        _ => {}
+        Delivery::System(text) => *text = crate::wire::Slice::from(text.as_str().to_owned()),
+        Delivery::Broadcast { payload: BroadcastPayload::Json(text), .. } => {
+            *text = crate::wire::Slice::from(text.as_str().to_owned());
+        }
+        Delivery::Broadcast { payload: BroadcastPayload::Binary(bytes), .. } => {
+            *bytes = bytes::Bytes::copy_from_slice(bytes);
+        }
+        Delivery::Resync(_)
+        | Delivery::PresenceReset
+        | Delivery::TransientError(_)
+        | Delivery::End(_)
+        | Delivery::Finish => {}
     }
 }
 
+/// Bytes that a waiting event keeps in memory, its place in the queue among them.
 fn weight(delivery: &Delivery) -> usize {
-    match delivery {
+    let own = match delivery {
         Delivery::Change(change) => change.weight(),
-        Delivery::BroadcastText(text) | Delivery::PresenceState(text) | Delivery::PresenceDiff(text) => {
-            text.as_str().len()
+        Delivery::BroadcastText(text)
+        | Delivery::PresenceState(text)
+        | Delivery::PresenceDiff(text)
+        | Delivery::System(text) => text.as_str().len(),
+        Delivery::Broadcast { event, metadata, payload } => {
+            let payload = match payload {
+                BroadcastPayload::Json(text) => text.as_str().len(),
+                BroadcastPayload::Binary(bytes) => bytes.len(),
+            };
+            payload + event.len() + metadata.as_ref().map_or(0, String::len)
         }
-        Delivery::Broadcast { payload: crate::wire::BroadcastPayload::Json(text), .. } => text.as_str().len(),
-        Delivery::Broadcast { payload: crate::wire::BroadcastPayload::Binary(bytes), .. } => bytes.len(),
-        Delivery::Resync(_) | Delivery::PresenceReset | Delivery::TransientError(_) | Delivery::End(_) => 0,
-    }
+        Delivery::Resync(_)
+        | Delivery::PresenceReset
+        | Delivery::TransientError(_)
+        | Delivery::End(_)
+        | Delivery::Finish => return 0,
+    };
+    own + size_of::<Delivery>()
 }
 
 /// Tells how much waits in a mailbox.

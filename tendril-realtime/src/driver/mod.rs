@@ -11,7 +11,7 @@ mod token_fetch;
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -31,7 +31,7 @@ use crate::{
     endpoint::{Endpoint, ProtocolVersion},
     error::{Error, ErrorKind},
     secret::ApiKey,
-    session::{Command, Interest, RequestId, Settings, Subscriber, SubscriberId, TopicId},
+    session::{ChannelStatus, Command, Interest, RequestId, Settings, Subscriber, SubscriberId, TopicId},
     socket::Dialer,
     token::Tokens,
     wire::{Slice, join::JoinConfig},
@@ -56,8 +56,13 @@ pub(crate) struct Setup {
 
 /// From the handles to the driver.
 enum Message {
-    /// For the session, with mailboxes to fill and an answer to give.
-    Command { command: Command, mailboxes: Vec<(SubscriberId, Sender)>, answer: Option<Answer> },
+    /// For the session, with mailboxes to fill, a status to keep and an answer to give.
+    Command {
+        command: Command,
+        mailboxes: Vec<(SubscriberId, Sender)>,
+        status: Option<(TopicId, watch::Sender<ChannelStatus>)>,
+        answer: Option<Answer>,
+    },
     /// Do not wait out the pause before the next attempt; drop a connection that is open.
     ReconnectNow,
     /// Leave everything and close.
@@ -81,6 +86,8 @@ struct Inner {
     status: watch::Receiver<Status>,
     counters: Arc<Counters>,
     next_id: AtomicU64,
+    /// The channels that somebody holds.
+    channels: Mutex<Vec<Weak<ChannelGuard>>>,
 }
 
 /// A joined channel, or one that is to be joined. When the last clone goes, the channel is left.
@@ -89,7 +96,18 @@ pub(crate) struct ChannelHandle(Arc<ChannelGuard>);
 
 struct ChannelGuard {
     topic: TopicId,
+    name: String,
+    traits: ChannelTraits,
+    status: watch::Receiver<ChannelStatus>,
     handle: Handle,
+}
+
+/// What calls on a channel need to know of how it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ChannelTraits {
+    pub(crate) private: bool,
+    pub(crate) ack: bool,
+    pub(crate) version: ProtocolVersion,
 }
 
 /// What [`Handle::open`] gives: the handle, and the news that everything flows.
@@ -121,6 +139,7 @@ impl Handle {
             status,
             counters,
             next_id: AtomicU64::new(1),
+            channels: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -152,6 +171,7 @@ impl Handle {
         &self,
         name: String,
         config: JoinConfig,
+        version: ProtocolVersion,
         senders: Vec<(Interest, Sender)>,
     ) -> ChannelParts {
         self.start();
@@ -164,11 +184,39 @@ impl Handle {
         }
         let request = RequestId(self.next_id());
         let (answer, ready) = oneshot::channel();
-        let command = Command::Open { topic, name, config, subscribers, ready: request };
+        let (status_sender, status) = watch::channel(ChannelStatus::Joining);
+        let traits = ChannelTraits { private: config.private, ack: config.broadcast.ack, version };
+        let command = Command::Open { topic, name: name.clone(), config, subscribers, ready: request };
         // If the driver is gone, the dropped senders say so.
-        let _ =
-            self.inner.control.send(Message::Command { command, mailboxes, answer: Some((request, answer)) });
-        ChannelParts { handle: ChannelHandle(Arc::new(ChannelGuard { topic, handle: self.clone() })), ready }
+        let _ = self.inner.control.send(Message::Command {
+            command,
+            mailboxes,
+            status: Some((topic, status_sender)),
+            answer: Some((request, answer)),
+        });
+        let guard = Arc::new(ChannelGuard { topic, name, traits, status, handle: self.clone() });
+        self.remember(&guard);
+        ChannelParts { handle: ChannelHandle(guard), ready }
+    }
+
+    fn remember(&self, guard: &Arc<ChannelGuard>) {
+        let mut channels = self.inner.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        channels.retain(|known| known.strong_count() > 0);
+        channels.push(Arc::downgrade(guard));
+    }
+
+    /// The channels that somebody holds and that have not ended.
+    pub(crate) fn channels(&self) -> Vec<ChannelHandle> {
+        let known: Vec<_> = self
+            .inner
+            .channels
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .map(Weak::upgrade)
+            .collect();
+        let held = known.into_iter().flatten().map(ChannelHandle);
+        held.filter(|channel| !channel.status().borrow().is_final()).collect()
     }
 
     /// Sends a command that the session answers.
@@ -178,6 +226,7 @@ impl Handle {
         let message = Message::Command {
             command: make(request),
             mailboxes: Vec::new(),
+            status: None,
             answer: Some((request, answer)),
         };
         self.inner.pushes.send(message).await.map_err(|_| Error::new(ErrorKind::Closed))?;
@@ -186,16 +235,18 @@ impl Handle {
 
     /// Sends a command that nobody answers.
     async fn send(&self, command: Command) -> Result<(), Error> {
-        let message = Message::Command { command, mailboxes: Vec::new(), answer: None };
+        let message = Message::Command { command, mailboxes: Vec::new(), status: None, answer: None };
         self.inner.pushes.send(message).await.map_err(|_| Error::new(ErrorKind::Closed))
     }
 
+    /// Sends a command that nobody answers and that must not wait.
+    fn control(&self, command: Command) {
+        let message = Message::Command { command, mailboxes: Vec::new(), status: None, answer: None };
+        let _ = self.inner.control.send(message);
+    }
+
     pub(crate) fn refresh_auth(&self) {
-        let _ = self.inner.control.send(Message::Command {
-            command: Command::RefreshToken,
-            mailboxes: Vec::new(),
-            answer: None,
-        });
+        self.control(Command::RefreshToken);
     }
 
     pub(crate) fn reconnect_now(&self) {
@@ -218,6 +269,35 @@ impl Handle {
 }
 
 impl ChannelHandle {
+    pub(crate) fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    pub(crate) fn traits(&self) -> ChannelTraits {
+        self.0.traits
+    }
+
+    pub(crate) fn status(&self) -> watch::Receiver<ChannelStatus> {
+        self.0.status.clone()
+    }
+
+    /// Why nothing can be sent any more, if so.
+    fn final_error(&self) -> Option<Error> {
+        match &*self.0.status.borrow() {
+            ChannelStatus::Ended(error) => Some(error.duplicate()),
+            ChannelStatus::Left => Some(Error::new(ErrorKind::Closed)),
+            _ => None,
+        }
+    }
+
+    /// Why it does not flow, for whoever waited for that in vain.
+    pub(crate) fn last_trouble(&self) -> Option<Arc<Error>> {
+        match &*self.0.status.borrow() {
+            ChannelStatus::Interrupted(error) | ChannelStatus::Ended(error) => Some(Arc::clone(error)),
+            _ => self.0.handle.inner.status.borrow().last_error.clone(),
+        }
+    }
+
     /// Sends an event on the channel, and awaits the server's answer if there is one to await.
     pub(crate) async fn push(
         &self,
@@ -226,6 +306,9 @@ impl ChannelHandle {
         timeout: Duration,
         answered: bool,
     ) -> Result<(), Error> {
+        if let Some(error) = self.final_error() {
+            return Err(error);
+        }
         let topic = self.0.topic;
         if answered {
             let make = |request| Command::Push { topic, request: Some(request), event, payload, timeout };
@@ -233,6 +316,28 @@ impl ChannelHandle {
         } else {
             self.0.handle.send(Command::Push { topic, request: None, event, payload, timeout }).await
         }
+    }
+
+    /// Leaves the channel and awaits the server's answer.
+    pub(crate) async fn leave(&self) -> Result<(), Error> {
+        let topic = self.0.topic;
+        let released =
+            self.0.handle.request(|request| Command::Release { topic, request: Some(request), cause: None });
+        match released.await {
+            // A client that is closed has left everything.
+            Err(error) if *error.kind() == ErrorKind::Closed => Ok(()),
+            other => other.map(drop),
+        }
+    }
+
+    /// Leaves the channel because of this error; its streams end with it. Does not wait.
+    pub(crate) fn give_up(&self, cause: Error) {
+        self.0.handle.control(Command::Release { topic: self.0.topic, request: None, cause: Some(cause) });
+    }
+
+    /// Joins the channel anew.
+    pub(crate) fn rejoin(&self) {
+        self.0.handle.control(Command::Rejoin { topic: self.0.topic });
     }
 
     /// Tracks a presence payload (JSON text of an object), or stops tracking.
@@ -244,9 +349,7 @@ impl ChannelHandle {
 
 impl Drop for ChannelGuard {
     fn drop(&mut self) {
-        let command = Command::Leave { topic: self.topic };
-        let _ =
-            self.handle.inner.control.send(Message::Command { command, mailboxes: Vec::new(), answer: None });
+        self.handle.control(Command::Leave { topic: self.topic });
     }
 }
 
@@ -258,7 +361,7 @@ impl std::fmt::Debug for Handle {
 
 impl std::fmt::Debug for ChannelGuard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ChannelGuard({:?})", self.topic)
+        write!(f, "ChannelGuard({:?}, {:?})", self.name, &*self.status.borrow())
     }
 }
 

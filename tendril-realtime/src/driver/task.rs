@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     future::pending,
+    hash::{BuildHasher as _, RandomState},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -20,7 +21,7 @@ use super::{
 use crate::{
     backoff::Backoff,
     error::{Error, ErrorKind, Retry},
-    session::{Action, Command, Delivery, Renewal, Session, SubscriberId},
+    session::{Action, ChannelStatus, Command, Delivery, Renewal, Session, SubscriberId, TopicId},
     socket::{Closed, Opened},
     telemetry::{CONNECT_SPAN, CONNECTION_SPAN, TARGET},
     wire::{Outbound, close},
@@ -66,6 +67,7 @@ pub(super) struct Driver {
     pub(super) inbox: Inbox,
     pub(super) session: Session,
     pub(super) mailboxes: HashMap<SubscriberId, mailbox::Sender>,
+    pub(super) channels: HashMap<TopicId, watch::Sender<ChannelStatus>>,
     pub(super) answers: Answers,
     /// The session's actions, performed in order. Emptied after each message, its memory kept.
     pub(super) actions: Vec<Action>,
@@ -78,6 +80,8 @@ pub(super) struct Driver {
     pub(super) tokens: TokenFetch,
     /// A connection proved to work at some time: what is refused later is no mistake in the settings.
     pub(super) proved_once: bool,
+    /// The status shows that this connection proved to work.
+    pub(super) proven_status: bool,
     pub(super) backoff: Backoff,
 }
 
@@ -104,6 +108,7 @@ pub(super) async fn run(setup: Setup, inbox: Inbox) {
         inbox,
         session,
         mailboxes: HashMap::new(),
+        channels: HashMap::new(),
         answers: HashMap::new(),
         actions: Vec::new(),
         outgoing: Vec::new(),
@@ -111,14 +116,14 @@ pub(super) async fn run(setup: Setup, inbox: Inbox) {
         touched: Vec::new(),
         tokens,
         proved_once: false,
+        proven_status: false,
         backoff,
     };
     if let Some(error) = broken_source {
         driver.record_error(error);
     }
     let done = driver.live().await;
-    driver.set_status(|status| status.phase = Phase::Closed);
-    driver.close_all();
+    driver.close_all(&Error::new(ErrorKind::Closed));
     if let Some(done) = done {
         let _ = done.send(());
     }
@@ -149,13 +154,7 @@ impl Driver {
                     Exit::Shutdown(done) => return done,
                     Exit::Unwanted | Exit::Requested => Duration::ZERO,
                     Exit::Lost(closed) => self.pause_after_close(&closed),
-                    Exit::Dead(why) => {
-                        self.record_error(Error::new(ErrorKind::ConnectionLost {
-                            code: None,
-                            reason: why.to_owned(),
-                        }));
-                        Duration::ZERO
-                    }
+                    Exit::Dead(_) => self.backoff.next_pause(),
                 },
                 Ok(Err(error)) => match self.pause_after_refusal(error) {
                     Some(pause) => pause,
@@ -261,16 +260,18 @@ impl Driver {
     /// A message from a handle; `None` from the channel means that all handles are gone.
     pub(super) fn handle(&mut self, message: Option<Message>) -> Option<Exit> {
         match message {
-            Some(Message::Command { command, mailboxes, answer }) => {
-                if matches!(command, Command::Leave { .. }) {
+            Some(Message::Command { command, mailboxes, status, answer }) => {
+                let leaving = matches!(command, Command::Leave { .. } | Command::Release { .. });
+                if leaving {
                     self.handle_pushes();
                 }
                 self.mailboxes.extend(mailboxes);
+                self.channels.extend(status);
                 self.answers.extend(answer);
-                let leaving = matches!(command, Command::Leave { .. });
                 self.step(|session, now, out| session.on_command(command, now, out));
                 if leaving {
                     self.mailboxes.retain(|_, mailbox| !mailbox.is_abandoned());
+                    self.channels.retain(|_, status| !status.is_closed());
                 }
                 self.update_status();
                 None
@@ -293,17 +294,28 @@ impl Driver {
 
     /// How long to wait after a connection that was lost.
     fn pause_after_close(&mut self, closed: &Closed) -> Duration {
-        let reason = closed.detail.clone().unwrap_or_else(|| close::describe(closed.code).to_owned());
-        self.record_error(Error::new(ErrorKind::ConnectionLost { code: closed.code, reason }));
         let first = self.backoff.attempt() == 0;
         let pause = self.backoff.next_pause();
         let pause = match close::classify(closed.code) {
-            // A little jitter: the whole fleet was closed in the same moment.
-            close::CloseClass::Routine if first => pause.min(Duration::from_millis(500)),
+            // A server that restarts closed its whole fleet in the same moment: it comes back over some seconds.
+            close::CloseClass::Routine if first => spread(self.setup.initial_backoff, self.setup.max_backoff),
             _ => pause,
         };
         let stay_away = self.session.stay_away_until().map(|until| until.saturating_duration_since(now()));
         pause.max(stay_away.unwrap_or_default())
+    }
+
+    /// Why a connection is over, in an error's form; `None` if nobody has to be told.
+    pub(super) fn error_of(exit: &Exit) -> Option<Error> {
+        let (code, reason) = match exit {
+            Exit::Lost(closed) => (
+                closed.code,
+                closed.detail.clone().unwrap_or_else(|| close::describe(closed.code).to_owned()),
+            ),
+            Exit::Dead(why) => (None, (*why).to_owned()),
+            Exit::Requested | Exit::Unwanted | Exit::Shutdown(_) => return None,
+        };
+        Some(Error::new(ErrorKind::ConnectionLost { code, reason }))
     }
 
     /// How long to wait after an attempt that failed; `None` if there is nothing left to wait for.
@@ -329,7 +341,7 @@ impl Driver {
     }
 
     /// Remembers why something ended, for the status.
-    fn record_error(&self, error: Error) {
+    pub(super) fn record_error(&self, error: Error) {
         tracing::warn!(target: TARGET, %error, "not connected");
         let error = Arc::new(error);
         self.set_status(|status| status.last_error = Some(error));
@@ -350,14 +362,47 @@ impl Driver {
         });
     }
 
-    fn close_all(&mut self) {
+    fn close_all(&mut self, error: &Error) {
+        self.set_status(|status| status.phase = Phase::Closed);
         for (_, answer) in self.answers.drain() {
-            let _ = answer.send(Err(Error::new(ErrorKind::Closed)));
+            let _ = answer.send(Err(error.duplicate()));
         }
         for (_, mailbox) in self.mailboxes.drain() {
-            mailbox.put(Delivery::End(Error::new(ErrorKind::Closed)));
+            mailbox.put(Delivery::End(error.duplicate()));
+        }
+        for (_, channel) in self.channels.drain() {
+            channel.send_modify(|status| {
+                if !status.is_final() {
+                    *status = if *error.kind() == ErrorKind::Closed {
+                        ChannelStatus::Left
+                    } else {
+                        ChannelStatus::Ended(Arc::new(error.duplicate()))
+                    };
+                }
+            });
         }
     }
+}
+
+/// A task that ends in another way than by its own end (a panic, a runtime that is shut down) says so to all who wait.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if self.inbox.status.borrow().phase == Phase::Closed {
+            return;
+        }
+        let reason = "the client's own task ended unexpectedly".to_owned();
+        let error = Error::new(ErrorKind::ConnectionLost { code: None, reason });
+        let shown = Arc::new(error.duplicate());
+        self.set_status(|status| status.last_error = Some(shown));
+        self.close_all(&error);
+    }
+}
+
+/// A pause of a fleet's member, drawn evenly: over five seconds, or ten times the initial backoff if that is less.
+fn spread(initial: Duration, max: Duration) -> Duration {
+    let bound = (initial * 10).min(max).min(Duration::from_secs(5));
+    let drawn = RandomState::new().hash_one(std::time::Instant::now());
+    bound.mul_f64(f64::from(u16::try_from(drawn & 0xffff).unwrap_or_default()) / f64::from(u16::MAX))
 }
 
 /// Milliseconds since 1970.

@@ -1,6 +1,8 @@
 //! From the session to the driver, and through it to the streams.
 
-use super::{RequestId, SubscriberId};
+use std::sync::Arc;
+
+use super::{RequestId, SubscriberId, TopicId};
 use crate::{
     error::Error,
     secret::AccessToken,
@@ -21,9 +23,59 @@ pub enum ResyncReason {
     TokenRenewed,
 }
 
+/// Where one channel stands; see [`Channel::status`](crate::Channel::status).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum ChannelStatus {
+    /// It waits for the connection or for its turn, or its join is sent.
+    #[doc(alias = "JOINING")]
+    Joining,
+    /// The join is accepted; row changes or messages of the database are not announced yet.
+    Subscribing,
+    /// Everything that was asked for flows.
+    #[doc(alias = "SUBSCRIBED")]
+    Subscribed,
+    /// Something failed, and is tried again by itself.
+    #[doc(alias("CHANNEL_ERROR", "TIMED_OUT"))]
+    Interrupted(Arc<Error>),
+    /// The channel was left, or the client was shut down.
+    #[doc(alias = "CLOSED")]
+    Left,
+    /// The channel ended for good. Every later call on it returns this error.
+    Ended(Arc<Error>),
+}
+
+impl ChannelStatus {
+    /// Whether everything that was asked for flows.
+    pub fn is_subscribed(&self) -> bool {
+        matches!(self, Self::Subscribed)
+    }
+
+    /// Whether nothing will happen any more.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Left | Self::Ended(_))
+    }
+
+    /// The status' name in lower case, for logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Joining => "joining",
+            Self::Subscribing => "subscribing",
+            Self::Subscribed => "subscribed",
+            Self::Interrupted(_) => "interrupted",
+            Self::Left => "left",
+            Self::Ended(_) => "ended",
+        }
+    }
+}
+
 /// From the session to the driver.
 #[derive(Debug)]
 pub(crate) enum Action {
+    /// A handle's channel stands somewhere else now.
+    Channel(TopicId, ChannelStatus),
+    /// A message without an answer was given up.
+    PushDropped,
     /// Put this on the wire.
     Send(Outbound),
     /// Put this into a mailbox.
@@ -57,8 +109,12 @@ pub(crate) enum Delivery {
     PresenceDiff(Slice),
     /// The channel was joined again: presences start over.
     PresenceReset,
+    /// A `system` message of the server.
+    System(Slice),
     /// Something failed, and will be tried again.
     TransientError(Error),
     /// Something failed for good.
     End(Error),
+    /// The channel was left: the stream ends.
+    Finish,
 }

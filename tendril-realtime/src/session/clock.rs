@@ -73,6 +73,7 @@ impl Session {
         let token = self.credential.token().cloned();
         let Some(topic) = self.topics.get_mut(&id) else { return };
         topic.phase = Phase::Joining { join_ref: join_ref.clone() };
+        topic.announce(&topic.status(), out);
         let message = Outbound {
             join_ref: Some(join_ref.clone()),
             reference: join_ref.clone(),
@@ -96,7 +97,10 @@ impl Session {
                     let error = Error::new(ErrorKind::Timeout { waiting_for: "the answer to a join" });
                     self.abandon(id, &error, now, out);
                 }
-                PendingReply::Leave(_) => {}
+                PendingReply::Leave(_, request) => out.extend(request.map(|request| {
+                    let waiting_for = "the server to confirm that the channel was left";
+                    Action::Answer(request, Err(Error::new(ErrorKind::Timeout { waiting_for })))
+                })),
                 awaited @ (PendingReply::Push(..) | PendingReply::Track(..)) => {
                     for request in awaited.requests() {
                         let waiting_for = "the acknowledgement of a message";
@@ -121,10 +125,12 @@ impl Session {
         }
         for topic in self.topics.values_mut() {
             while topic.queue.front().is_some_and(|push| push.deadline <= now) {
-                if let Some(request) = topic.queue.pop_front().and_then(|push| push.request) {
-                    let waiting_for = "the channel to be joined";
-                    out.push(Action::Answer(request, Err(Error::new(ErrorKind::Timeout { waiting_for }))));
-                }
+                let waiting_for = "the channel to be joined";
+                let late = || Err(Error::new(ErrorKind::Timeout { waiting_for }));
+                out.extend(topic.queue.pop_front().map(|push| match push.request {
+                    Some(request) => Action::Answer(request, late()),
+                    None => Action::PushDropped,
+                }));
             }
         }
     }

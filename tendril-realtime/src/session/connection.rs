@@ -1,15 +1,18 @@
 //! The connection and the token: what their coming and going means for the channels.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
-    Action, Connection, Delivery, Renewal, ResyncReason, Session, TopicId, heartbeat::Heartbeat,
-    pending::PendingReply, topic::Phase,
+    Action, ChannelStatus, Connection, Delivery, Renewal, ResyncReason, Session, TopicId,
+    heartbeat::Heartbeat, pending::PendingReply, topic::Phase,
 };
 use crate::{
     error::{Error, ErrorKind, Retry},
     secret::AccessToken,
-    wire::{Outbound, Payload, event::name},
+    wire::{Outbound, Payload, Slice, event::name},
 };
 
 impl Session {
@@ -23,9 +26,17 @@ impl Session {
         self.tick(now, out);
     }
 
-    /// The websocket is gone, whoever closed it. Everything wanted waits to be joined again.
+    /// The websocket is gone, and nobody knows why.
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(crate) fn on_closed(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let reason = "the connection ended".to_owned();
+        self.on_lost(&Error::new(ErrorKind::ConnectionLost { code: None, reason }), now, out);
+    }
+
+    /// The websocket is gone, whoever closed it. Everything wanted waits to be joined again.
+    pub(crate) fn on_lost(&mut self, error: &Error, now: Instant, out: &mut Vec<Action>) {
         self.connection = None;
+        let interrupted = ChannelStatus::Interrupted(Arc::new(error.duplicate()));
         for awaited in self.pending.take_all() {
             if let PendingReply::Track(id, requests) = awaited {
                 // Tracking is desired state that outlives the connection.
@@ -33,6 +44,11 @@ impl Session {
                 if let Some(topic) = self.topics.get_mut(&id) {
                     topic.tracking.requeue(requests, deadline);
                 }
+                continue;
+            }
+            if let PendingReply::Leave(_, request) = awaited {
+                // With the connection, the server let go of all its channels.
+                out.extend(request.map(|request| Action::Answer(request, Ok(Slice::from(String::new())))));
                 continue;
             }
             for request in awaited.requests() {
@@ -47,7 +63,9 @@ impl Session {
                 Phase::Waiting { not_before } => not_before.max(now),
                 Phase::Joining { .. } | Phase::Subscribing { .. } | Phase::Live { .. } => now,
             };
+            topic.settle_backoff(now, self.settings.stable_after);
             topic.interrupt(ResyncReason::Reconnected, not_before);
+            topic.announce(&interrupted, out);
         }
     }
 
@@ -122,8 +140,14 @@ impl Session {
 
     /// Tells everyone of a failure that will be tried again.
     pub(crate) fn trouble_all(&self, error: &Error, out: &mut Vec<Action>) {
-        for subscriber in self.topics.values().flat_map(|topic| &topic.subscribers) {
-            out.push(Action::Deliver(subscriber.id, Delivery::TransientError(error.duplicate())));
+        let interrupted = ChannelStatus::Interrupted(Arc::new(error.duplicate()));
+        for topic in self.topics.values() {
+            if !topic.is_joined() {
+                topic.announce(&interrupted, out);
+            }
+            for subscriber in &topic.subscribers {
+                out.push(Action::Deliver(subscriber.id, Delivery::TransientError(error.duplicate())));
+            }
         }
     }
 
@@ -134,7 +158,11 @@ impl Session {
         let leave_deadline = now + self.settings.join_timeout;
         let Some(topic) = self.topics.get_mut(&id) else { return };
         if let (Some(join_ref), true) = (topic.join_ref().map(str::to_owned), self.connection.is_some()) {
-            self.pending.insert(reference.clone(), PendingReply::Leave(topic.name.clone()), leave_deadline);
+            self.pending.insert(
+                reference.clone(),
+                PendingReply::Leave(topic.name.clone(), None),
+                leave_deadline,
+            );
             out.push(Action::Send(Outbound {
                 join_ref: Some(join_ref),
                 reference,
@@ -166,6 +194,7 @@ impl Session {
             return;
         }
         let Some(topic) = self.topics.get_mut(&id) else { return };
+        topic.settle_backoff(now, self.settings.stable_after);
         let pause = topic.backoff.next_pause();
         let not_before = match retry {
             Retry::After(least) => now + least + pause.min(least),
@@ -175,6 +204,7 @@ impl Session {
         };
         let refused = topic.token.take();
         topic.interrupt(reason, not_before);
+        topic.announce(&ChannelStatus::Interrupted(Arc::new(error.duplicate())), out);
         for subscriber in &topic.subscribers {
             out.push(Action::Deliver(subscriber.id, Delivery::TransientError(error.duplicate())));
         }

@@ -1,9 +1,9 @@
 //! What the session makes of a message from the server.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use super::{
-    Action, Delivery, ResyncReason, Session, TopicId,
+    Action, ChannelStatus, Delivery, ResyncReason, Session, TopicId,
     pending::PendingReply,
     topic::{Interest, Phase, ReadyConditions, Subscriber},
 };
@@ -139,7 +139,10 @@ impl Session {
                 let error = reason::refused_join(topic.sub_topic(), &reply.reason());
                 self.interrupted(id, &error, ResyncReason::Rejoined, now, out);
             }
-            PendingReply::Leave(_) => {}
+            // Refused or not: the server does not have the channel any more.
+            PendingReply::Leave(_, request) => {
+                out.extend(request.map(|request| Action::Answer(request, Ok(Slice::from(String::new())))));
+            }
             PendingReply::Push(_, id) | PendingReply::Track(id, _) => {
                 let answer = if reply.is_ok() {
                     Ok(reply.response.map_or("{}", serde_json::value::RawValue::get).to_owned())
@@ -196,9 +199,10 @@ impl Session {
         };
         if awaits.nothing() {
             topic.phase = Phase::Live { join_ref };
-            self.live(id, out);
+            self.live(id, now, out);
         } else {
             topic.phase = Phase::Subscribing { join_ref, deadline: subscribe_deadline, awaits };
+            topic.announce(&topic.status(), out);
         }
         self.flush(id, now, out);
         // A token that came while the join was under way.
@@ -206,12 +210,12 @@ impl Session {
     }
 
     /// Everything that was asked for flows, for the first time or again.
-    fn live(&mut self, id: TopicId, out: &mut Vec<Action>) {
+    pub(super) fn live(&mut self, id: TopicId, now: Instant, out: &mut Vec<Action>) {
         if let Some(connection) = &mut self.connection {
             connection.proved = true;
         }
         let Some(topic) = self.topics.get_mut(&id) else { return };
-        topic.backoff.reset();
+        topic.announce(&topic.status(), out);
         if let Some(Delivery::Resync(reason)) = topic.take_gap() {
             for subscriber in topic.change_subscribers() {
                 out.push(Action::Deliver(subscriber, Delivery::Resync(reason)));
@@ -222,8 +226,8 @@ impl Session {
                 out.push(Action::Deliver(subscriber, Delivery::Resync(reason)));
             }
         }
-        topic.was_live = true;
-        for request in topic.awaiting_ready.drain(..) {
+        topic.flows(now);
+        for (request, _) in topic.awaiting_ready.drain(..) {
             out.push(Action::Answer(request, Ok(Slice::from(String::new()))));
         }
     }
@@ -267,9 +271,12 @@ impl Session {
         if !topic.is_current(join_ref) {
             return;
         }
+        for subscriber in topic.subscribers_to(|interest| interest == Interest::System) {
+            out.push(Action::Deliver(subscriber, Delivery::System(payload.clone())));
+        }
         let text = message.text();
         match (message.extension.as_str(), message.is_ok()) {
-            ("postgres_changes", true) => self.subscribed(id, out),
+            ("postgres_changes", true) => self.subscribed(id, now, out),
             ("postgres_changes", false) => {
                 let error = reason::failed_changes(topic.sub_topic(), &text);
                 if error.retry() == Retry::Never {
@@ -283,6 +290,7 @@ impl Session {
                     topic.phase = Phase::Subscribing { join_ref: join_ref.clone(), deadline, awaits };
                     topic.gap = Some(ResyncReason::Resubscribed);
                 }
+                topic.announce(&ChannelStatus::Interrupted(Arc::new(error.duplicate())), out);
                 for subscriber in topic.change_subscribers() {
                     out.push(Action::Deliver(subscriber, Delivery::TransientError(error.duplicate())));
                 }
@@ -293,7 +301,7 @@ impl Session {
                 if let Phase::Live { .. } = topic.phase {
                     topic.replication_gap = Some(ResyncReason::Resubscribed);
                 }
-                self.arrived(id, |awaits| awaits.replication = false, out);
+                self.arrived(id, |awaits| awaits.replication = false, now, out);
             }
             // "Server requested disconnect" announces a close, which speaks for itself.
             (_, true) => {}
@@ -312,7 +320,7 @@ impl Session {
         for subscriber in topic.change_subscribers() {
             out.push(Action::Deliver(subscriber, Delivery::End(error.duplicate())));
         }
-        for request in topic.awaiting_ready.drain(..) {
+        for (request, _) in topic.awaiting_ready.drain(..) {
             out.push(Action::Answer(request, Err(error.duplicate())));
         }
         topic.subscribers.retain(|subscriber| !hears_rows(subscriber));
@@ -320,12 +328,12 @@ impl Session {
         topic.gap = None;
         if let Some(join_ref) = topic.join_ref().map(str::to_owned) {
             topic.phase = Phase::Live { join_ref };
-            self.live(id, out);
+            self.live(id, now, out);
         }
     }
 
     /// "Subscribed to PostgreSQL": rows flow from now on. Each repetition means a possible gap (§4.8).
-    fn subscribed(&mut self, id: TopicId, out: &mut Vec<Action>) {
+    fn subscribed(&mut self, id: TopicId, now: Instant, out: &mut Vec<Action>) {
         let Some(topic) = self.topics.get_mut(&id) else { return };
         if topic.was_live && topic.gap.is_none() {
             let reason =
@@ -333,21 +341,27 @@ impl Session {
             topic.gap = Some(reason);
         }
         topic.token_pushed = false;
-        self.arrived(id, |awaits| awaits.rows = false, out);
+        self.arrived(id, |awaits| awaits.rows = false, now, out);
     }
 
     /// Something that an accepted join waited for came.
-    fn arrived(&mut self, id: TopicId, what: impl FnOnce(&mut ReadyConditions), out: &mut Vec<Action>) {
+    fn arrived(
+        &mut self,
+        id: TopicId,
+        what: impl FnOnce(&mut ReadyConditions),
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) {
         let Some(topic) = self.topics.get_mut(&id) else { return };
         match &mut topic.phase {
             Phase::Subscribing { join_ref, awaits, .. } => {
                 what(awaits);
                 if awaits.nothing() {
                     topic.phase = Phase::Live { join_ref: join_ref.clone() };
-                    self.live(id, out);
+                    self.live(id, now, out);
                 }
             }
-            Phase::Live { .. } => self.live(id, out),
+            Phase::Live { .. } => self.live(id, now, out),
             Phase::Waiting { .. } | Phase::Joining { .. } => {}
         }
     }

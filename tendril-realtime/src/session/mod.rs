@@ -26,7 +26,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::action::ResyncReason;
+pub use self::action::{ChannelStatus, ResyncReason};
 pub(crate) use self::{
     action::{Action, Delivery},
     command::Command,
@@ -39,6 +39,7 @@ use self::{
     pending::Pending,
     topic::{Phase, Topic},
 };
+use crate::error::Error;
 
 /// A channel of ours, for its whole life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -80,6 +81,10 @@ pub(crate) struct Session {
     /// In the order they were opened, which is the order of their joins.
     topics: BTreeMap<TopicId, Topic>,
     names: HashMap<String, TopicId>,
+    /// Further handles on a topic of the same name.
+    shared: HashMap<TopicId, TopicId>,
+    /// Why the channels of handles ended that are still held.
+    ended: HashMap<TopicId, Error>,
     pending: Pending,
     credential: Credential,
     renewal: Renewal,
@@ -106,6 +111,8 @@ impl Session {
             settings,
             topics: BTreeMap::new(),
             names: HashMap::new(),
+            shared: HashMap::new(),
+            ended: HashMap::new(),
             pending: Pending::default(),
             credential: Credential::new(has_token_source, renewal == Renewal::BySource),
             renewal,
@@ -124,7 +131,7 @@ impl Session {
                 && self.idle_since.is_some_and(|since| now < since + self.settings.idle_disconnect))
     }
 
-    /// Whether the connection proved to work; the driver's backoff starts afresh only then.
+    /// Whether the connection proved to work.
     pub(crate) fn is_proved(&self) -> bool {
         self.connection.as_ref().is_some_and(|connection| connection.proved)
     }
@@ -159,6 +166,11 @@ impl Session {
     fn unix_ms(&self, now: Instant) -> u64 {
         let (at, unix_ms) = self.epoch;
         unix_ms + u64::try_from(now.saturating_duration_since(at).as_millis()).unwrap_or_default()
+    }
+
+    /// The topic that a handle holds.
+    fn topic_of(&self, handle: TopicId) -> TopicId {
+        self.shared.get(&handle).copied().unwrap_or(handle)
     }
 
     fn fresh_ref(&mut self) -> String {

@@ -9,7 +9,7 @@ use super::{RequestId, TopicId};
 pub(super) enum PendingReply {
     Join(TopicId),
     /// The topic's full name; it may be joined again when the server has let go of it.
-    Leave(String),
+    Leave(String, Option<RequestId>),
     Push(RequestId, TopicId),
     /// All who wanted to be tracked since the last time.
     Track(TopicId, Vec<RequestId>),
@@ -21,7 +21,8 @@ impl PendingReply {
         match self {
             Self::Push(request, _) => vec![request],
             Self::Track(_, requests) => requests,
-            Self::Join(_) | Self::Leave(_) => Vec::new(),
+            Self::Leave(_, request) => request.into_iter().collect(),
+            Self::Join(_) => Vec::new(),
         }
     }
 }
@@ -79,7 +80,7 @@ impl Pending {
     pub(super) fn is_leaving(&self, topic: &str) -> bool {
         self.waiting
             .values()
-            .any(|(awaited, _)| matches!(awaited, PendingReply::Leave(name) if name == topic))
+            .any(|(awaited, _)| matches!(awaited, PendingReply::Leave(name, _) if name == topic))
     }
 
     /// The deadlines of the joins under way: how many, and the last one.

@@ -22,6 +22,8 @@ pub(crate) struct Settings {
     pub(crate) queued_pushes: usize,
     /// From a message to its acknowledgement.
     pub(crate) push_timeout: Duration,
+    /// A connection or a channel that lived so long worked: the pauses before the next attempt start afresh.
+    pub(crate) stable_after: Duration,
     /// How long a connection without channels is kept.
     pub(crate) idle_disconnect: Duration,
 }
@@ -38,6 +40,7 @@ impl Default for Settings {
             channels_at_most: 100,
             queued_pushes: 100,
             push_timeout: Duration::from_secs(10),
+            stable_after: Duration::from_secs(30),
             idle_disconnect: Duration::from_secs(50),
         }
     }

@@ -1,11 +1,13 @@
 //! One channel: what is wanted of it (kept over reconnects), and how far its current incarnation has come.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
 };
 
-use super::{Delivery, RequestId, ResyncReason, SubscriberId, TopicId, presence::Tracking};
+use super::{
+    Action, ChannelStatus, Delivery, RequestId, ResyncReason, SubscriberId, TopicId, presence::Tracking,
+};
 use crate::{
     backoff::Backoff,
     error::Error,
@@ -22,6 +24,8 @@ pub(crate) enum Interest {
     Broadcast,
     /// Presence states and diffs.
     Presence,
+    /// `system` messages.
+    System,
 }
 
 /// Someone who listens.
@@ -72,6 +76,8 @@ pub(super) struct QueuedPush {
 #[derive(Debug)]
 pub(super) struct Topic {
     pub(super) id: TopicId,
+    /// Who holds it: the first handle, whose id is the topic's, and others of the same name; each with its subscribers.
+    pub(super) handles: BTreeMap<TopicId, Vec<SubscriberId>>,
     /// With the `realtime:` prefix.
     pub(super) name: String,
     pub(super) config: JoinConfig,
@@ -80,7 +86,9 @@ pub(super) struct Topic {
     /// The ids that the last accepted join gave to the bindings, in their order.
     pub(super) binding_ids: Vec<u64>,
     /// Asked to be told when everything flows for the first time.
-    pub(super) awaiting_ready: Vec<RequestId>,
+    pub(super) awaiting_ready: Vec<(RequestId, TopicId)>,
+    /// Since when everything flows, without an interruption.
+    live_since: Option<Instant>,
     /// Everything flowed at some time: from then on, an interruption is a gap.
     pub(super) was_live: bool,
     /// Set at each interruption after that; delivered before the next change, and when the rows flow again.
@@ -98,7 +106,7 @@ pub(super) struct Topic {
     pub(super) token_pushed: bool,
     /// Why the server said it would close this channel; the `phx_close` follows.
     pub(super) ending: Option<Error>,
-    /// Pauses between failed joins; reset when everything flows.
+    /// Pauses between failed joins; start afresh after everything flowed for a while.
     pub(super) backoff: Backoff,
     pub(super) queue: VecDeque<QueuedPush>,
     /// What is tracked of us.
@@ -113,14 +121,17 @@ impl Topic {
         subscribers: Vec<Subscriber>,
         now: Instant,
     ) -> Self {
+        let own = subscribers.iter().map(|subscriber| subscriber.id).collect();
         Self {
             id,
+            handles: BTreeMap::from([(id, own)]),
             name,
             config,
             subscribers,
             phase: Phase::Waiting { not_before: now },
             binding_ids: Vec::new(),
             awaiting_ready: Vec::new(),
+            live_since: None,
             was_live: false,
             gap: None,
             was_joined: false,
@@ -164,6 +175,35 @@ impl Topic {
         }
     }
 
+    /// Everything flows from now on.
+    pub(super) fn flows(&mut self, now: Instant) {
+        self.live_since.get_or_insert(now);
+        self.was_live = true;
+    }
+
+    /// An incarnation is over. If it lived long enough, the pauses before the next one start afresh: one that ends as soon
+    /// as it began must not be repeated without end at full speed.
+    pub(super) fn settle_backoff(&mut self, now: Instant, stable_after: Duration) {
+        let lived = self.live_since.take().map(|since| now.saturating_duration_since(since));
+        if lived.is_some_and(|lived| lived >= stable_after) {
+            self.backoff.reset();
+        }
+    }
+
+    /// Where it stands, for those who hold it.
+    pub(super) fn status(&self) -> ChannelStatus {
+        match self.phase {
+            Phase::Waiting { .. } | Phase::Joining { .. } => ChannelStatus::Joining,
+            Phase::Subscribing { .. } => ChannelStatus::Subscribing,
+            Phase::Live { .. } => ChannelStatus::Subscribed,
+        }
+    }
+
+    /// Tells all who hold it.
+    pub(super) fn announce(&self, status: &ChannelStatus, out: &mut Vec<Action>) {
+        out.extend(self.handles.keys().map(|handle| Action::Channel(*handle, status.clone())));
+    }
+
     /// Back to waiting; what is lost from now on is a gap, if anything ever flowed.
     pub(super) fn interrupt(&mut self, reason: ResyncReason, not_before: Instant) {
         self.phase = Phase::Waiting { not_before };
@@ -183,7 +223,7 @@ impl Topic {
             Interest::Changes(place) => {
                 self.binding_ids.get(place).filter(|id| ids.contains(id)).map(|_| subscriber.id)
             }
-            Interest::Broadcast | Interest::Presence => None,
+            Interest::Broadcast | Interest::Presence | Interest::System => None,
         })
     }
 
