@@ -174,8 +174,8 @@ async fn run(options: Options) -> Result<(), End> {
                         left = left.map(|left| left - 1);
                     }
                 }
-                Some(Err(error)) if error.retry() == Retry::Never => return Err(error.into()),
-                Some(Err(error)) => print_error(&error)?,
+                // The last item says why there will be no more.
+                Some(Err(error)) => return Err(error.into()),
             },
         }
     }
@@ -194,7 +194,8 @@ fn print_event(event: ChangeEvent<Box<RawValue>>) -> io::Result<bool> {
         ChangeEvent::Incomplete { kind, new, old, errors } => match kind {
             ChangeKind::Insert => print_change("insert", Some(new.json()), None, &errors)?,
             ChangeKind::Update => print_change("update", Some(new.json()), Some(old.json()), &errors)?,
-            ChangeKind::Delete => print_change("delete", None, Some(old.json()), &errors)?,
+            // Deletes, and kinds of a later version.
+            _ => print_change("delete", None, Some(old.json()), &errors)?,
         },
         ChangeEvent::Resync(reason) => {
             let reason = match reason {
@@ -205,6 +206,10 @@ fn print_event(event: ChangeEvent<Box<RawValue>>) -> io::Result<bool> {
                 _ => "other",
             };
             print(&json!({"type": "resync", "reason": reason}))?;
+            return Ok(false);
+        }
+        ChangeEvent::Interrupted(error) => {
+            print_error(&error)?;
             return Ok(false);
         }
         ChangeEvent::Lagged(missed) => {
@@ -245,7 +250,7 @@ fn status_line(status: &Status) -> serde_json::Value {
 
 fn print_error(error: &Error) -> io::Result<()> {
     let retry = error.retry() != Retry::Never;
-    print(&json!({"type": "error", "code": error.code(), "message": error.to_string(), "retry": retry}))
+    print(&json!({"type": "error", "code": error.code(), "message": format!("{error:#}"), "retry": retry}))
 }
 
 fn print(line: &serde_json::Value) -> io::Result<()> {

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
-    channel::builder::ChannelBuilder,
+    channel::{Channel, builder::ChannelBuilder},
     driver::{Handle, Setup, Stats, Status},
     endpoint::{Endpoint, ProtocolVersion},
     error::Error,
@@ -88,6 +88,12 @@ impl Client {
     /// Describes a channel; nothing is sent until it is joined. A socket holds each name once.
     pub fn channel(&self, name: &str) -> ChannelBuilder {
         ChannelBuilder::new(self.handle.clone(), name, self.subscribe_timeout, self.version)
+    }
+
+    /// The channels that are held now: joined, or kept trying to join.
+    #[doc(alias = "getChannels")]
+    pub fn channels(&self) -> Vec<Channel> {
+        self.handle.channels().into_iter().map(Channel::new).collect()
     }
 
     /// The REST interface of the same project, with the same tokens.

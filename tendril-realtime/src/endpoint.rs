@@ -8,6 +8,7 @@ use crate::{error::Error, secret::ApiKey};
 
 /// The websocket protocol's serializer version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+#[non_exhaustive]
 pub enum ProtocolVersion {
     /// Messages are JSON objects; no binary payloads.
     V1,

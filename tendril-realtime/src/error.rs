@@ -1,6 +1,6 @@
 //! The one error type of the crate: a kind, a source, and advice on whether to try again.
 
-use std::{error::Error as StdError, fmt, time::Duration};
+use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 type Source = Box<dyn StdError + Send + Sync + 'static>;
 
@@ -13,14 +13,18 @@ type Source = Box<dyn StdError + Send + Sync + 'static>;
 /// let error = Client::builder("not a url", "anon-key").build().unwrap_err();
 /// assert!(matches!(error.kind(), ErrorKind::InvalidInput { field: "url", .. }));
 /// ```
-#[derive(Debug)]
-pub struct Error(Box<Inner>);
+///
+/// `{error}` says what went wrong, and [`source`](std::error::Error::source) why; `{error:#}` says both in one line.
+///
+/// Clones share one error: what ends a channel is told to everyone who holds it.
+#[derive(Debug, Clone)]
+pub struct Error(Arc<Inner>);
 
 /// Boxed, so that a `Result` stays as small as its success.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Inner {
     kind: ErrorKind,
-    source: Option<Source>,
+    source: Option<Arc<dyn StdError + Send + Sync + 'static>>,
 }
 
 /// The classes of failure.
@@ -135,11 +139,11 @@ pub enum Retry {
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind) -> Self {
-        Self(Box::new(Inner { kind, source: None }))
+        Self(Arc::new(Inner { kind, source: None }))
     }
 
     pub(crate) fn with_source(kind: ErrorKind, source: impl Into<Source>) -> Self {
-        Self(Box::new(Inner { kind, source: Some(source.into()) }))
+        Self(Arc::new(Inner { kind, source: Some(Arc::from(source.into())) }))
     }
 
     pub(crate) fn invalid(field: &'static str, reason: impl Into<String>) -> Self {
@@ -205,20 +209,17 @@ impl Error {
     }
 
     /// For an error whose remedy is not to be had, such as a fresh token from a source that has only one.
-    pub(crate) fn into_final(mut self) -> Self {
-        if let ErrorKind::Channel { retry, .. } | ErrorKind::PostgresChanges { retry, .. } = &mut self.0.kind
-        {
+    pub(crate) fn into_final(self) -> Self {
+        let mut kind = self.0.kind.clone();
+        if let ErrorKind::Channel { retry, .. } | ErrorKind::PostgresChanges { retry, .. } = &mut kind {
             *retry = Retry::Never;
         }
-        self
+        Self(Arc::new(Inner { kind, source: self.0.source.clone() }))
     }
 
-    /// The same error without its source, for a second listener.
+    /// The same error, for a second listener.
     pub(crate) fn duplicate(&self) -> Self {
-        Self(Box::new(Inner {
-            kind: self.0.kind.clone(),
-            source: self.0.source.as_ref().map(|source| source.to_string().into()),
-        }))
+        self.clone()
     }
 }
 
@@ -285,10 +286,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0.kind {
             ErrorKind::InvalidInput { field, reason } => write!(f, "invalid {field}: {reason}"),
-            ErrorKind::Connect { step } => match &self.0.source {
-                Some(source) => write!(f, "cannot connect ({step}): {source}"),
-                None => write!(f, "cannot connect ({step})"),
-            },
+            ErrorKind::Connect { step } => write!(f, "cannot connect ({step})"),
             ErrorKind::Handshake { status, message } => {
                 write!(f, "the server refused the connection: HTTP {status}: {message}")
             }
@@ -298,10 +296,7 @@ impl fmt::Display for Error {
             ErrorKind::ConnectionLost { code: None, reason } => {
                 write!(f, "the connection was lost: {reason}")
             }
-            ErrorKind::Timeout { waiting_for } => match &self.0.source {
-                Some(source) => write!(f, "timed out waiting for {waiting_for}: {source}"),
-                None => write!(f, "timed out waiting for {waiting_for}"),
-            },
+            ErrorKind::Timeout { waiting_for } => write!(f, "timed out waiting for {waiting_for}"),
             ErrorKind::Channel { topic, message, .. } => write!(f, "channel `{topic}`: {message}"),
             ErrorKind::PostgresChanges { topic, message, .. } => {
                 write!(f, "row changes of channel `{topic}`: {message}")
@@ -311,7 +306,15 @@ impl fmt::Display for Error {
             ErrorKind::Decode { what, message } => write!(f, "cannot read {what}: {message}"),
             ErrorKind::Postgrest(api) => write!(f, "{api}"),
             ErrorKind::Closed => f.write_str("the channel or the client was closed"),
+        }?;
+        if f.alternate() {
+            let mut cause = self.source();
+            while let Some(error) = cause {
+                write!(f, ": {error}")?;
+                cause = error.source();
+            }
         }
+        Ok(())
     }
 }
 

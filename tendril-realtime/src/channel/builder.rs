@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{FutureExt as _, StreamExt as _};
 use serde::de::DeserializeOwned;
 use tokio::time;
 
@@ -16,7 +15,10 @@ use crate::{
     endpoint::ProtocolVersion,
     error::{Error, ErrorKind},
     session::Interest,
-    stream::{Subscription, broadcast::BroadcastStream, changes::ChangeStream, presence::PresenceStream},
+    stream::{
+        Subscription, broadcast::BroadcastStream, changes::ChangeStream, presence::PresenceStream,
+        system::SystemStream,
+    },
     wire::{
         TOPIC_PREFIX, channel_name,
         join::{JoinConfig, Replay},
@@ -167,9 +169,20 @@ impl ChannelBuilder {
         BroadcastStream::new(self.subscription(Interest::Broadcast), event, replay_limit)
     }
 
-    /// Who is there. Enables presence for the channel.
+    /// A stream of the server's `system` messages about this channel: what it subscribed, and why it ends.
+    #[doc(alias("on", "system"))]
+    pub fn on_system(&mut self) -> SystemStream {
+        SystemStream::new(self.subscription(Interest::System))
+    }
+
+    /// Who is there. What they track is any JSON object. Enables presence for the channel.
     #[doc(alias("on", "presence"))]
     pub fn on_presence(&mut self) -> PresenceStream {
+        self.on_presence_of()
+    }
+
+    /// Who is there, and what they track as a type: `on_presence_of::<User>()`. Enables presence for the channel.
+    pub fn on_presence_of<T: DeserializeOwned + Clone>(&mut self) -> PresenceStream<T> {
         self.config.presence.enabled = true;
         PresenceStream::new(self.subscription(Interest::Presence))
     }
@@ -211,27 +224,69 @@ impl ChannelBuilder {
     /// Joins, without waiting for it.
     pub(crate) fn open(self) -> Result<(Channel, Ready), Error> {
         self.check()?;
-        let acknowledged = self.config.broadcast.ack;
         if let Some(replay) = self.config.broadcast.replay {
             let _ = self.replay_limit.set(replay.limit.unwrap_or(REPLAYED_AT_MOST));
         }
-        let ChannelParts { handle, ready } = self.handle.open(self.name, self.config, self.subscribers);
+        let ChannelParts { handle, ready } =
+            self.handle.open(self.name, self.config, self.version, self.subscribers);
         let _ = self.opened.set(handle.clone());
-        Ok((Channel::new(handle, acknowledged, self.version), ready))
+        Ok((Channel::new(handle), ready))
     }
 
-    /// Joins the channel and keeps it joined until the last handle and stream of it is dropped. Resolves when everything that
-    /// was asked for really flows: the join is accepted, and row changes are announced.
+    /// Joins the channel and keeps it joined until the last handle and stream of it is dropped, or it is
+    /// [left](Channel::leave). Resolves when everything that was asked for really flows: the join is accepted, and row changes
+    /// are announced.
+    ///
+    /// A second join of a name that this client holds shares the channel. What it wants beyond the first (another table,
+    /// presence) makes the client join anew, which the other streams hear of as
+    /// [`Resync`](crate::ChangeEvent::Resync); other settings are an error.
     ///
     /// # Errors
     /// What the server says where trying again cannot help; [`Timeout`](ErrorKind::Timeout) after the client's subscribe
-    /// timeout, upon which the channel is left.
+    /// timeout, with the last failure as its source. A join that failed, or whose future was dropped, has left the channel: its
+    /// streams end with the error, and the name is free.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the channel.
     #[doc(alias = "subscribe")]
     pub async fn join(self) -> Result<Channel, Error> {
         let timeout = self.timeout;
         let (channel, ready) = self.open()?;
-        flowing(ready, timeout).await?;
-        Ok(channel)
+        let attempt = Attempt(Some(channel));
+        match flowing(ready, timeout, attempt.channel()).await {
+            Ok(()) => attempt.succeeded(),
+            Err(error) => {
+                attempt.failed(&error);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A join under way. However it ends, unless it succeeds, the channel is left: streams alone would keep it.
+struct Attempt(Option<Channel>);
+
+impl Attempt {
+    fn channel(&self) -> Option<&Channel> {
+        self.0.as_ref()
+    }
+
+    fn succeeded(mut self) -> Result<Channel, Error> {
+        self.0.take().ok_or_else(|| Error::new(ErrorKind::Closed))
+    }
+
+    fn failed(mut self, error: &Error) {
+        if let Some(channel) = self.0.take() {
+            channel.give_up(error.duplicate());
+        }
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if let Some(channel) = self.0.take() {
+            channel.give_up(Error::new(ErrorKind::Closed));
+        }
     }
 }
 
@@ -242,50 +297,49 @@ impl<T: DeserializeOwned> PostgresChangesBuilder<T> {
     /// As [`ChannelBuilder::join`].
     pub async fn subscribe(self) -> Result<ChangeStream<T>, Error> {
         let timeout = self.channel.timeout;
-        let (mut stream, ready) = self.open()?;
-        match flowing(ready, timeout).await {
-            Ok(()) => Ok(stream),
+        let (stream, channel, ready) = self.open()?;
+        let attempt = Attempt(Some(channel));
+        match flowing(ready, timeout, attempt.channel()).await {
+            Ok(()) => attempt.succeeded().map(|_| stream),
             Err(error) => {
-                // Time ran out, but the attempts had reasons: the last one says more.
-                let mut last = error;
-                while let Some(Some(item)) = stream.next().now_or_never() {
-                    if let (Err(reason), true) = (item, matches!(last.kind(), ErrorKind::Timeout { .. })) {
-                        let waiting_for = "the channel to be joined and rows to flow";
-                        last = Error::with_source(ErrorKind::Timeout { waiting_for }, reason);
-                    }
-                }
-                Err(last)
+                attempt.failed(&error);
+                Err(error)
             }
         }
     }
 
-    /// Subscribes without waiting; must be called within a runtime. The stream yields errors, retryable ones too, from the first attempt on; the future
-    /// resolves when rows flow, however long that takes, or when they never will.
+    /// Subscribes without waiting; must be called within a runtime. The stream tells of failures from the first attempt on;
+    /// the future resolves when rows flow, however long that takes, or when they never will.
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) for what the server would misread.
     pub fn start(
         self,
     ) -> Result<(ChangeStream<T>, impl Future<Output = Result<(), Error>> + Send + use<T>), Error> {
-        let (stream, ready) = self.open()?;
+        let (stream, _, ready) = self.open()?;
         let ready =
             async move { ready.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Closed))).map(drop) };
         Ok((stream, ready))
     }
 
-    fn open(mut self) -> Result<(ChangeStream<T>, Ready), Error> {
+    fn open(mut self) -> Result<(ChangeStream<T>, Channel, Ready), Error> {
         let stream = self.channel.on_postgres_changes(self.changes)?;
-        let (_, ready) = self.channel.open()?;
-        Ok((stream, ready))
+        let (channel, ready) = self.channel.open()?;
+        Ok((stream, channel, ready))
     }
 }
 
-async fn flowing(ready: Ready, timeout: Duration) -> Result<(), Error> {
+async fn flowing(ready: Ready, timeout: Duration, channel: Option<&Channel>) -> Result<(), Error> {
     match time::timeout(timeout, ready).await {
         Ok(Ok(answer)) => answer.map(drop),
         Ok(Err(_)) => Err(Error::new(ErrorKind::Closed)),
         Err(_) => {
-            Err(Error::new(ErrorKind::Timeout { waiting_for: "the channel to be joined and rows to flow" }))
+            let kind = ErrorKind::Timeout { waiting_for: "the channel to be joined and rows to flow" };
+            // Time ran out, but the attempts had reasons: the last one says more.
+            Err(match channel.and_then(Channel::last_trouble) {
+                Some(cause) => Error::with_source(kind, cause),
+                None => Error::new(kind),
+            })
         }
     }
 }

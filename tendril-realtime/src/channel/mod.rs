@@ -10,30 +10,86 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 
+use tokio::sync::watch;
+
 use crate::{
     driver::ChannelHandle,
     endpoint::ProtocolVersion,
     error::Error,
+    session::ChannelStatus,
     wire::{Payload, binary::name_length, event::name},
 };
 
 /// How long an acknowledgement is awaited: on a private channel without the right to write, none ever comes.
 const ACK_TIMEOUT: Duration = Duration::from_secs(10);
+/// `Duration::MAX` stands for "as long as it takes", and cannot be added to a time.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 3600);
 
-/// A joined channel. It stays joined over reconnects, and is left when the last handle and the last stream of it are dropped.
+/// A joined channel. It stays joined over reconnects, and is left when the last handle and the last stream of it are dropped, or
+/// by [`leave`](Self::leave).
 #[derive(Debug, Clone)]
 pub struct Channel {
     handle: ChannelHandle,
-    acknowledged: bool,
-    version: ProtocolVersion,
+    timeout: Duration,
 }
 
 /// The server ends a connection over a larger frame, and with it all channels.
 const LARGEST_FRAME: usize = 5_000_000;
 
 impl Channel {
-    pub(crate) fn new(handle: ChannelHandle, acknowledged: bool, version: ProtocolVersion) -> Self {
-        Self { handle, acknowledged, version }
+    pub(crate) fn new(handle: ChannelHandle) -> Self {
+        Self { handle, timeout: ACK_TIMEOUT }
+    }
+
+    /// Its name, without `realtime:`.
+    #[doc(alias = "topic")]
+    pub fn name(&self) -> &str {
+        self.handle.name()
+    }
+
+    /// Whether it is a private channel.
+    pub fn is_private(&self) -> bool {
+        self.handle.traits().private
+    }
+
+    /// Where the channel stands now, and whenever that changes.
+    ///
+    /// ```no_run
+    /// # async fn run(room: tendril_realtime::Channel) {
+    /// let mut status = room.status();
+    /// while status.changed().await.is_ok() {
+    ///     println!("{} is {}", room.name(), status.borrow().name());
+    /// }
+    /// # }
+    /// ```
+    pub fn status(&self) -> watch::Receiver<ChannelStatus> {
+        self.handle.status()
+    }
+
+    /// The same channel with another time limit for each acknowledgement, and for a message to wait for the connection.
+    /// Default: 10 s.
+    #[must_use]
+    pub fn with_timeout(&self, timeout: Duration) -> Self {
+        Self { handle: self.handle.clone(), timeout: timeout.min(LONGEST_TIMEOUT) }
+    }
+
+    /// Leaves the channel and awaits the server's confirmation. All clones of this handle are of no more use, and the streams
+    /// that were made with it end, without an error. The name is free at once. A channel of the same name that was joined
+    /// separately goes on.
+    ///
+    /// # Errors
+    /// [`Timeout`](crate::ErrorKind::Timeout) if the server does not answer; the channel is left all the same.
+    #[doc(alias("unsubscribe", "removeChannel"))]
+    pub async fn leave(&self) -> Result<(), Error> {
+        self.handle.leave().await
+    }
+
+    pub(crate) fn give_up(&self, cause: Error) {
+        self.handle.give_up(cause);
+    }
+
+    pub(crate) fn last_trouble(&self) -> Option<Error> {
+        self.handle.last_trouble()
     }
 
     /// Sends a message to everyone else on the channel. If the channel was opened
@@ -62,7 +118,7 @@ impl Channel {
     /// # Errors
     /// As [`broadcast`](Self::broadcast).
     pub async fn broadcast_bytes(&self, event: &str, bytes: impl Into<Bytes>) -> Result<(), Error> {
-        if self.version == ProtocolVersion::V1 {
+        if self.handle.traits().version == ProtocolVersion::V1 {
             return Err(Error::invalid("payload", "version 1 of the protocol carries no raw bytes"));
         }
         checked_event(event)?;
@@ -75,7 +131,7 @@ impl Channel {
             let reason = format!("{size} bytes are more than a frame may carry ({LARGEST_FRAME})");
             return Err(Error::invalid("payload", reason));
         }
-        self.handle.push(name::BROADCAST, payload, ACK_TIMEOUT, self.acknowledged).await
+        self.handle.push(name::BROADCAST, payload, self.timeout, self.handle.traits().ack).await
     }
 
     /// Says that we are here, with this state (a JSON object), now and again after each reconnect. The server counts each
@@ -88,7 +144,7 @@ impl Channel {
         if !state.is_object() {
             return Err(Error::invalid("state", "presence carries a JSON object"));
         }
-        self.handle.track(Some(state.to_string()), ACK_TIMEOUT).await
+        self.handle.track(Some(state.to_string()), self.timeout).await
     }
 
     /// Says that we are not here any more.
@@ -96,7 +152,7 @@ impl Channel {
     /// # Errors
     /// As [`track`](Self::track).
     pub async fn untrack(&self) -> Result<(), Error> {
-        self.handle.track(None, ACK_TIMEOUT).await
+        self.handle.track(None, self.timeout).await
     }
 }
 

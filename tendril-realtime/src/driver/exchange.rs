@@ -33,7 +33,12 @@ impl Driver {
     pub(super) async fn serve(&mut self, opened: Opened) -> Exit {
         let Opened { mut socket, server_time } = opened;
         if let Some(server_time) = server_time {
-            self.tokens.server_clock = ServerClock::measured(server_time, SystemTime::now());
+            let clock = ServerClock::measured(server_time, SystemTime::now());
+            let changed = std::mem::replace(&mut self.tokens.server_clock, clock) != clock;
+            if let (true, Some(token)) = (changed, self.tokens.last()) {
+                // What was fetched for this connection was judged by our clock.
+                self.step(|session, now, out| session.on_token(Ok(token), now, out));
+            }
         }
         self.inbox.counters.connections.add(1);
         let since = Instant::now();

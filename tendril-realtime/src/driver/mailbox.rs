@@ -379,7 +379,7 @@ mod tests {
 
     #[test]
     fn large_events_are_bounded_by_bytes() {
-        let (sender, mut receiver) = mailbox(Capacity { events: 1000, bytes: 1000 });
+        let (sender, mut receiver) = mailbox(Capacity { events: 1000, bytes: 1500 });
         for _ in 0..100 {
             sender.put(Delivery::BroadcastText(Slice::from("x".repeat(400))));
         }

@@ -291,9 +291,9 @@ impl ChannelHandle {
     }
 
     /// Why it does not flow, for whoever waited for that in vain.
-    pub(crate) fn last_trouble(&self) -> Option<Arc<Error>> {
+    pub(crate) fn last_trouble(&self) -> Option<Error> {
         match &*self.0.status.borrow() {
-            ChannelStatus::Interrupted(error) | ChannelStatus::Ended(error) => Some(Arc::clone(error)),
+            ChannelStatus::Interrupted(error) | ChannelStatus::Ended(error) => Some(error.duplicate()),
             _ => self.0.handle.inner.status.borrow().last_error.clone(),
         }
     }

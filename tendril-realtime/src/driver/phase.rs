@@ -1,6 +1,6 @@
 //! What the user may know of the connection at any time.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -39,8 +39,8 @@ pub enum Phase {
 pub struct Status {
     /// Where the connection stands.
     pub phase: Phase,
-    /// Why the last attempt or connection ended; kept while the next one is being made.
-    pub last_error: Option<Arc<Error>>,
+    /// Why the last attempt or connection ended; kept until a connection proves to work.
+    pub last_error: Option<Error>,
     /// Channels that are wanted.
     pub channels: usize,
     /// Channels in which everything that was asked for flows.

@@ -342,8 +342,7 @@ impl Driver {
 
     /// Remembers why something ended, for the status.
     pub(super) fn record_error(&self, error: Error) {
-        tracing::warn!(target: TARGET, %error, "not connected");
-        let error = Arc::new(error);
+        tracing::warn!(target: TARGET, error = format!("{error:#}"), "not connected");
         self.set_status(|status| status.last_error = Some(error));
     }
 
@@ -376,7 +375,7 @@ impl Driver {
                     *status = if *error.kind() == ErrorKind::Closed {
                         ChannelStatus::Left
                     } else {
-                        ChannelStatus::Ended(Arc::new(error.duplicate()))
+                        ChannelStatus::Ended(error.duplicate())
                     };
                 }
             });
@@ -392,7 +391,7 @@ impl Drop for Driver {
         }
         let reason = "the client's own task ended unexpectedly".to_owned();
         let error = Error::new(ErrorKind::ConnectionLost { code: None, reason });
-        let shown = Arc::new(error.duplicate());
+        let shown = error.duplicate();
         self.set_status(|status| status.last_error = Some(shown));
         self.close_all(&error);
     }

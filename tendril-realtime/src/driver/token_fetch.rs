@@ -15,6 +15,8 @@ pub(super) type FetchedToken = Result<(AccessToken, Option<Duration>), Error>;
 /// The source, and the fetch that is awaited.
 pub(super) struct TokenFetch {
     tokens: Option<Tokens>,
+    /// The last token that was fetched.
+    last: Option<AccessToken>,
     open: Option<Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send>>>,
     /// What a server's clock is ahead of ours: an `exp` is the server's time.
     pub(super) server_clock: ServerClock,
@@ -57,7 +59,7 @@ impl ServerClock {
 
 impl TokenFetch {
     pub(super) fn new(tokens: Option<Tokens>) -> Self {
-        Self { tokens, open: None, server_clock: ServerClock::Same }
+        Self { tokens, last: None, open: None, server_clock: ServerClock::Same }
     }
 
     pub(super) fn has_source(&self) -> bool {
@@ -81,10 +83,23 @@ impl TokenFetch {
         let answer = open.await;
         self.open = None;
         answer.map(|token| {
-            let end = token.expires_at();
-            let life = end.map(|end| end.duration_since(self.server_clock.now()).unwrap_or_default());
+            self.last = Some(token.clone());
+            let life = self.life_of(&token);
             (token, life)
         })
+    }
+
+    /// The last token, and how long it lives by what the server's clock says by now.
+    pub(super) fn last(&self) -> Option<(AccessToken, Option<Duration>)> {
+        self.last.clone().map(|token| {
+            let life = self.life_of(&token);
+            (token, life)
+        })
+    }
+
+    fn life_of(&self, token: &AccessToken) -> Option<Duration> {
+        let end = token.expires_at()?;
+        Some(end.duration_since(self.server_clock.now()).unwrap_or_default())
     }
 
     /// Tells the source that a server refused this token.

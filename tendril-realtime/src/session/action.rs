@@ -1,7 +1,5 @@
 //! From the session to the driver, and through it to the streams.
 
-use std::sync::Arc;
-
 use super::{RequestId, SubscriberId, TopicId};
 use crate::{
     error::Error,
@@ -37,12 +35,12 @@ pub enum ChannelStatus {
     Subscribed,
     /// Something failed, and is tried again by itself.
     #[doc(alias("CHANNEL_ERROR", "TIMED_OUT"))]
-    Interrupted(Arc<Error>),
+    Interrupted(Error),
     /// The channel was left, or the client was shut down.
     #[doc(alias = "CLOSED")]
     Left,
     /// The channel ended for good. Every later call on it returns this error.
-    Ended(Arc<Error>),
+    Ended(Error),
 }
 
 impl ChannelStatus {

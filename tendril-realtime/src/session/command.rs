@@ -1,9 +1,6 @@
 //! From the handles to the session: what users want of their channels.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::{
     Action, ChannelStatus, Delivery, Interest, RequestId, ResyncReason, Session, Subscriber, TopicId,
@@ -101,7 +98,7 @@ impl Session {
             for subscriber in subscribers {
                 out.push(Action::Deliver(subscriber.id, Delivery::End(error.duplicate())));
             }
-            out.push(Action::Channel(handle, ChannelStatus::Ended(Arc::new(error.duplicate()))));
+            out.push(Action::Channel(handle, ChannelStatus::Ended(error.duplicate())));
             self.ended.insert(handle, error.duplicate());
             out.push(Action::Answer(ready, Err(error)));
             return;
@@ -277,7 +274,7 @@ impl Session {
         for subscriber in &topic.subscribers {
             out.push(Action::Deliver(subscriber.id, Delivery::End(error.duplicate())));
         }
-        topic.announce(&ChannelStatus::Ended(Arc::new(error.duplicate())), out);
+        topic.announce(&ChannelStatus::Ended(error.duplicate()), out);
         for handle in topic.handles.keys() {
             self.ended.insert(*handle, error.duplicate());
             self.shared.remove(handle);

@@ -1,9 +1,6 @@
 //! The connection and the token: what their coming and going means for the channels.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::{
     Action, ChannelStatus, Connection, Delivery, Renewal, ResyncReason, Session, TopicId,
@@ -36,7 +33,7 @@ impl Session {
     /// The websocket is gone, whoever closed it. Everything wanted waits to be joined again.
     pub(crate) fn on_lost(&mut self, error: &Error, now: Instant, out: &mut Vec<Action>) {
         self.connection = None;
-        let interrupted = ChannelStatus::Interrupted(Arc::new(error.duplicate()));
+        let interrupted = ChannelStatus::Interrupted(error.duplicate());
         for awaited in self.pending.take_all() {
             if let PendingReply::Track(id, requests) = awaited {
                 // Tracking is desired state that outlives the connection.
@@ -140,7 +137,7 @@ impl Session {
 
     /// Tells everyone of a failure that will be tried again.
     pub(crate) fn trouble_all(&self, error: &Error, out: &mut Vec<Action>) {
-        let interrupted = ChannelStatus::Interrupted(Arc::new(error.duplicate()));
+        let interrupted = ChannelStatus::Interrupted(error.duplicate());
         for topic in self.topics.values() {
             if !topic.is_joined() {
                 topic.announce(&interrupted, out);
@@ -204,7 +201,7 @@ impl Session {
         };
         let refused = topic.token.take();
         topic.interrupt(reason, not_before);
-        topic.announce(&ChannelStatus::Interrupted(Arc::new(error.duplicate())), out);
+        topic.announce(&ChannelStatus::Interrupted(error.duplicate()), out);
         for subscriber in &topic.subscribers {
             out.push(Action::Deliver(subscriber.id, Delivery::TransientError(error.duplicate())));
         }

@@ -1,6 +1,6 @@
 //! What the session makes of a message from the server.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use super::{
     Action, ChannelStatus, Delivery, ResyncReason, Session, TopicId,
@@ -290,7 +290,7 @@ impl Session {
                     topic.phase = Phase::Subscribing { join_ref: join_ref.clone(), deadline, awaits };
                     topic.gap = Some(ResyncReason::Resubscribed);
                 }
-                topic.announce(&ChannelStatus::Interrupted(Arc::new(error.duplicate())), out);
+                topic.announce(&ChannelStatus::Interrupted(error.duplicate()), out);
                 for subscriber in topic.change_subscribers() {
                     out.push(Action::Deliver(subscriber, Delivery::TransientError(error.duplicate())));
                 }
@@ -384,7 +384,7 @@ impl Session {
         if let (Event::Broadcast, Some(replay), true) =
             (event, &mut topic.config.broadcast.replay, is_stored(body))
         {
-            // The next join asks for what came after this, and a little before: suspend differ, and streams know what they heard.
+            // The next join asks for what came after this, and a little before: clocks differ, and streams know what they got.
             replay.since = replay.since.max(heard_at.saturating_sub(REPLAY_OVERLAP_MS));
         }
         let interest = if *event == Event::Broadcast { Interest::Broadcast } else { Interest::Presence };

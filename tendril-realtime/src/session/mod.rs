@@ -94,7 +94,7 @@ pub(crate) struct Session {
     idle_since: Option<Instant>,
     /// The server asked for a long pause.
     stay_away_until: Option<Instant>,
-    /// One moment on both suspend: the instant, and the Unix time in milliseconds.
+    /// One moment on both clocks: the instant, and the Unix time in milliseconds.
     epoch: (Instant, u64),
 }
 

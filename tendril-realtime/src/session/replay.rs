@@ -228,6 +228,10 @@ impl Player {
 
     fn tell(&mut self, conn: u64, actions: Vec<Action>) {
         for action in actions {
+            // It repeats what the other lines say.
+            if matches!(action, Action::Channel(..)) {
+                continue;
+            }
             let line = match action {
                 Action::Send(message) => format!("-> {} {}", message.event, message.topic),
                 Action::Deliver(SubscriberId(id), delivery) => {
@@ -285,6 +289,8 @@ fn described(delivery: &Delivery) -> String {
         Delivery::PresenceDiff(text) => format!("presence diff {}", short(text.as_str())),
         Delivery::PresenceReset => "presence reset".to_owned(),
         Delivery::TransientError(error) => format!("TROUBLE {}: {error} [{:?}]", error.code(), error.retry()),
+        Delivery::System(_) => "system".to_owned(),
+        Delivery::Finish => "finish".to_owned(),
         Delivery::End(error) => format!("END {}: {error}", error.code()),
     }
 }

@@ -251,17 +251,46 @@ fn joins_are_paced_and_few_at_once() {
     assert_eq!(bench.told(), ["end InvalidInput", "failed InvalidInput"], "the 101st is refused here");
 }
 
+/// Another handle on the channel of that number.
+fn second_handle(bench: &mut Bench, handle: u64, name: &str, config: JoinConfig) {
+    let subscribers = vec![Subscriber { id: SubscriberId(handle), interest: Interest::Broadcast }];
+    let command = Command::Open {
+        topic: TopicId(handle),
+        name: name.to_owned(),
+        config,
+        subscribers,
+        ready: RequestId(handle),
+    };
+    bench.session.on_command(command, bench.now, &mut bench.out);
+}
+
 #[test]
-fn a_second_channel_of_the_same_name_is_refused_and_the_first_lives() {
+fn a_second_channel_of_the_same_name_with_other_settings_is_refused_and_the_first_lives() {
     let mut bench = Bench::new(false);
     bench.open();
     bench.channel(1, false);
-    let config = JoinConfig::default();
-    let (name, subscribers) = ("t1".to_owned(), Vec::new());
-    let command = Command::Open { topic: TopicId(9), name, config, subscribers, ready: RequestId(9) };
-    bench.session.on_command(command, bench.now, &mut bench.out);
-    assert_eq!(bench.told(), ["failed InvalidInput"]);
+    let private = JoinConfig { private: true, ..JoinConfig::default() };
+    second_handle(&mut bench, 9, "t1", private);
+    assert_eq!(bench.told(), ["end InvalidInput", "failed InvalidInput"]);
     assert_eq!(bench.session.channels().0, 1);
+}
+
+#[test]
+fn a_second_handle_shares_the_channel_and_the_last_one_leaves_it() {
+    let mut bench = Bench::new(false);
+    bench.open();
+    bench.channel(1, false);
+    let join = bench.sent().remove(0);
+    bench.accept(&join.1, &join.2, false);
+    bench.told();
+    second_handle(&mut bench, 9, "t1", JoinConfig::default());
+    assert_eq!(bench.sent().len(), 0, "no second join");
+    assert_eq!(bench.told(), ["ready"]);
+    bench.session.on_command(Command::Leave { topic: TopicId(1) }, bench.now, &mut bench.out);
+    assert_eq!(bench.sent().len(), 0, "the other one holds it");
+    bench.session.on_command(Command::Leave { topic: TopicId(9) }, bench.now, &mut bench.out);
+    assert_eq!(bench.sent()[0].0, "phx_leave");
+    assert_eq!(bench.session.channels().0, 0);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::{
     driver::{Gauge, Item},
     error::Error,
     session::{Delivery, ResyncReason},
-    wire::{BroadcastPayload, Slice},
+    wire::{BroadcastPayload, Slice, change::ChangeKind},
 };
 
 /// One broadcast, however it was framed.
@@ -27,6 +27,23 @@ pub struct Broadcast {
     payload: BroadcastPayload,
     id: Option<String>,
     replayed: bool,
+}
+
+/// The payload of `realtime.broadcast_changes()`: see [`Broadcast::read_change`].
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(bound = "T: serde::de::DeserializeOwned")]
+#[non_exhaustive]
+pub struct DatabaseChange<T> {
+    /// What happened to the row: `INSERT`, `UPDATE` or `DELETE`.
+    pub operation: ChangeKind,
+    /// The table's schema.
+    pub schema: String,
+    /// The table.
+    pub table: String,
+    /// The row as it is now; `None` after a delete.
+    pub record: Option<T>,
+    /// The row as it was; `None` after an insert.
+    pub old_record: Option<T>,
 }
 
 /// What a [`BroadcastStream`] yields.
@@ -41,9 +58,24 @@ pub enum BroadcastEvent {
     Truncated,
     /// The reader was too slow: so many messages were dropped before this point.
     Lagged(u64),
+    /// A message whose envelope makes no sense, as it came: its sender does not keep to the protocol.
+    Malformed(String),
+    /// Something failed that the client is trying again by itself. Nothing is to be done; a [`Resync`](Self::Resync) follows
+    /// if something may have been missed.
+    Interrupted(Error),
 }
 
-/// Broadcasts of one channel. An `Err` item with [`Retry::Never`](crate::Retry::Never) is the last one.
+impl BroadcastEvent {
+    /// The message, if it is one.
+    pub fn into_message(self) -> Option<Broadcast> {
+        match self {
+            Self::Message(message) => Some(message),
+            _ => None,
+        }
+    }
+}
+
+/// Broadcasts of one channel. An `Err` item is the last one: it says why there will be no more.
 #[derive(Debug)]
 #[must_use = "streams do nothing unless polled"]
 pub struct BroadcastStream {
@@ -94,6 +126,15 @@ impl Broadcast {
             .map_err(|error| Error::decode("a broadcast", &error))
     }
 
+    /// Reads the payload that `realtime.broadcast_changes()` makes in a trigger: a row change.
+    ///
+    /// # Errors
+    /// [`Decode`](crate::ErrorKind::Decode) if it is no such payload, or the rows are not of that type.
+    #[doc(alias = "broadcast_changes")]
+    pub fn read_change<T: DeserializeOwned>(&self) -> Result<DatabaseChange<T>, Error> {
+        self.read()
+    }
+
     /// The id of a message that came from the database, or that its sender numbered.
     pub fn id(&self) -> Option<&str> {
         self.id.as_deref()
@@ -115,7 +156,7 @@ impl Broadcast {
             meta: Option<&'a RawValue>,
         }
         let envelope: Envelope<'_> = serde_json::from_str(text.as_str()).ok()?;
-        let meta = PresenceMeta::read(envelope.meta.map(RawValue::get));
+        let meta = Meta::read(envelope.meta.map(RawValue::get));
         Some(Self {
             event: envelope.event,
             payload: BroadcastPayload::Json(Slice::from(
@@ -128,14 +169,14 @@ impl Broadcast {
 }
 
 #[derive(Deserialize, Default)]
-struct PresenceMeta {
+struct Meta {
     #[serde(default)]
     id: Option<String>,
     #[serde(default)]
     replayed: bool,
 }
 
-impl PresenceMeta {
+impl Meta {
     fn read(json: Option<&str>) -> Self {
         json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
     }
@@ -173,16 +214,20 @@ impl BroadcastStream {
 
     fn understand(&mut self, delivery: Delivery) -> Option<Result<BroadcastEvent, Error>> {
         let message = match delivery {
-            Delivery::BroadcastText(text) => Broadcast::from_text(&text)?,
+            Delivery::BroadcastText(text) => match Broadcast::from_text(&text) {
+                Some(message) => message,
+                None => return Some(Ok(BroadcastEvent::Malformed(text.as_str().to_owned()))),
+            },
             Delivery::Broadcast { event, metadata, payload } => {
-                let meta = PresenceMeta::read(metadata.as_deref());
+                let meta = Meta::read(metadata.as_deref());
                 Broadcast { event, payload, id: meta.id, replayed: meta.replayed }
             }
             Delivery::Resync(reason) => {
                 self.replayed = 0;
                 return Some(Ok(BroadcastEvent::Resync(reason)));
             }
-            Delivery::TransientError(error) | Delivery::End(error) => return Some(Err(error)),
+            Delivery::TransientError(error) => return Some(Ok(BroadcastEvent::Interrupted(error))),
+            Delivery::End(error) => return Some(Err(error)),
             _ => return None,
         };
         if self.is_repetition(&message) {

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Subscription,
+    fields::{Names, fields_of},
     row::{RawRow, Row, Side},
 };
 use crate::{
@@ -44,8 +45,9 @@ pub enum ChangeEvent<T> {
         /// The primary key, or all columns under `REPLICA IDENTITY FULL` without row level security.
         old: RawRow,
     },
-    /// A change that the server delivered without all of its data: larger than 1 MiB (`Error 413`), on a table without a
-    /// primary key (`400`), or with a key the role may not read (`401`). Read the row by its key.
+    /// A change that came without all of the data that the type asked for needs: an update that leaves out a large value
+    /// which did not change (then `errors` is empty), a change larger than 1 MiB (`Error 413`), one on a table without a primary
+    /// key (`400`), or with a key the role may not read (`401`). Read the row by its key.
     Incomplete {
         /// What happened to the row.
         kind: ChangeKind,
@@ -56,16 +58,53 @@ pub enum ChangeEvent<T> {
         /// The server's texts.
         errors: Vec<String>,
     },
-    /// PostgresChanges may have been missed before this point, and none between it and the next event.
+    /// A change whose row is not of the type asked for. The stream goes on.
+    Undecodable {
+        /// What happened to the row.
+        kind: ChangeKind,
+        /// The row as it is now, as it came.
+        new: RawRow,
+        /// What is left of the row as it was.
+        old: RawRow,
+        /// The reader's complaint: [`Decode`](crate::ErrorKind::Decode).
+        error: Error,
+    },
+    /// Changes may have been missed before this point, and none between it and the next event.
     Resync(ResyncReason),
     /// The reader was too slow: so many events were dropped before this point.
     Lagged(u64),
+    /// Something failed that the client is trying again by itself: the connection, the join, the token source. Nothing is
+    /// to be done; a [`Resync`](Self::Resync) follows if something may have been missed.
+    Interrupted(Error),
+}
+
+impl<T> ChangeEvent<T> {
+    /// The row as it is now: of an insert or an update.
+    pub fn row(&self) -> Option<&T> {
+        match self {
+            Self::Insert(row) | Self::Update { new: row, .. } => Some(row),
+            _ => None,
+        }
+    }
+
+    /// [`row`](Self::row) by value.
+    pub fn into_row(self) -> Option<T> {
+        match self {
+            Self::Insert(row) | Self::Update { new: row, .. } => Some(row.into_inner()),
+            _ => None,
+        }
+    }
+
+    /// Whether something may have been missed before this point: read the table again.
+    pub fn is_gap(&self) -> bool {
+        matches!(self, Self::Resync(_) | Self::Lagged(_))
+    }
 }
 
 /// Row changes of one binding.
 ///
-/// An `Err` item with [`Retry::Never`](crate::Retry::Never) that is no
-/// [`Decode`](crate::ErrorKind::Decode) is the last one; after any other the stream goes on by itself.
+/// An `Err` item is the last one: it says why there will be no more. Everything that passes is an event, so
+/// `while let Some(event) = stream.next().await { match event? { … } }` runs until the end.
 ///
 /// # Cancel safety
 /// Dropping a `next()` future loses nothing.
@@ -76,12 +115,17 @@ pub struct ChangeStream<T> {
     /// The table asked for. The server matches names as patterns (`user_log` hears `userXlog` too).
     schema: Option<String>,
     table: Option<String>,
+    /// The fields that the type declares, where it is a struct that says so.
+    fields: &'static [&'static str],
     rows: PhantomData<fn() -> T>,
 }
 
 impl<T> ChangeStream<T> {
-    pub(crate) fn new(subscription: Subscription, schema: Option<String>, table: Option<String>) -> Self {
-        Self { subscription, schema, table, rows: PhantomData }
+    pub(crate) fn new(subscription: Subscription, schema: Option<String>, table: Option<String>) -> Self
+    where
+        T: DeserializeOwned,
+    {
+        Self { subscription, schema, table, fields: fields_of::<T>(), rows: PhantomData }
     }
 
     pub(crate) fn gauge(&self) -> Gauge {
@@ -93,30 +137,48 @@ impl<T: DeserializeOwned> ChangeStream<T> {
     fn understand(&self, delivery: Delivery) -> Option<Result<ChangeEvent<T>, Error>> {
         match delivery {
             Delivery::Change(change) if change.is_of(self.schema.as_deref(), self.table.as_deref()) => {
-                Some(read(change))
+                Some(Ok(self.read(change)))
             }
             Delivery::Resync(reason) => Some(Ok(ChangeEvent::Resync(reason))),
-            Delivery::TransientError(error) | Delivery::End(error) => Some(Err(error)),
+            Delivery::TransientError(error) => Some(Ok(ChangeEvent::Interrupted(error))),
+            Delivery::End(error) => Some(Err(error)),
             _ => None,
         }
     }
-}
 
-fn read<T: DeserializeOwned>(change: Change) -> Result<ChangeEvent<T>, Error> {
-    let (kind, errors) = (change.kind, change.errors());
-    let raw = RawRow::new;
-    if !errors.is_empty() {
-        let (new, old) = (raw(change.clone(), Side::New), raw(change, Side::Old));
-        return Ok(ChangeEvent::Incomplete { kind, new, old, errors });
-    }
-    let typed = |row: RawRow| row.read().map(|value| Row::new(value, row));
-    Ok(match kind {
-        ChangeKind::Insert => ChangeEvent::Insert(typed(raw(change, Side::New))?),
-        ChangeKind::Update => {
-            ChangeEvent::Update { old: raw(change.clone(), Side::Old), new: typed(raw(change, Side::New))? }
+    fn read(&self, change: Change) -> ChangeEvent<T> {
+        let kind = change.kind;
+        let sides = |change: Change| (RawRow::new(change.clone(), Side::New), RawRow::new(change, Side::Old));
+        let errors = change.errors();
+        if !errors.is_empty() || self.lacks_a_field(&change) {
+            let (new, old) = sides(change);
+            return ChangeEvent::Incomplete { kind, new, old, errors };
         }
-        ChangeKind::Delete => ChangeEvent::Delete { old: raw(change, Side::Old) },
-    })
+        if kind == ChangeKind::Delete {
+            return ChangeEvent::Delete { old: RawRow::new(change, Side::Old) };
+        }
+        let (new, old) = sides(change);
+        match (new.read(), kind) {
+            (Ok(value), ChangeKind::Insert) => ChangeEvent::Insert(Row::new(value, new)),
+            (Ok(value), _) => ChangeEvent::Update { new: Row::new(value, new), old },
+            (Err(_), _) if !new.is_complete() => ChangeEvent::Incomplete { kind, new, old, errors },
+            (Err(error), _) => ChangeEvent::Undecodable { kind, new, old, error },
+        }
+    }
+
+    /// Whether an update leaves out a column that the type has a field for: read as the type, it would be an error, or worse,
+    /// a null that the row does not have.
+    fn lacks_a_field(&self, change: &Change) -> bool {
+        if change.kind != ChangeKind::Update || self.fields.is_empty() {
+            return false;
+        }
+        let Some(there) = change.record().and_then(|record| Names::of_object(record)) else { return false };
+        if self.fields.iter().all(|field| there.has(field)) {
+            return false;
+        }
+        let Some(columns) = change.columns().and_then(Names::of_columns) else { return false };
+        self.fields.iter().any(|field| !there.has(field) && columns.has(field))
+    }
 }
 
 impl<T: DeserializeOwned> Stream for ChangeStream<T> {

@@ -2,8 +2,10 @@
 
 pub(crate) mod broadcast;
 pub(crate) mod changes;
+mod fields;
 pub(crate) mod presence;
 pub(crate) mod row;
+pub(crate) mod system;
 
 use std::{
     sync::{Arc, OnceLock},
@@ -16,17 +18,24 @@ use crate::driver::{ChannelHandle, Gauge, Item, Receiver};
 #[derive(Debug)]
 pub(crate) struct Subscription {
     receiver: Receiver,
-    /// Set when the channel is opened; dropping the last share leaves the channel. Held, never read.
-    _handle: Arc<OnceLock<ChannelHandle>>,
+    /// Set when the channel is opened; dropping the last share leaves the channel.
+    handle: Arc<OnceLock<ChannelHandle>>,
 }
 
 impl Subscription {
     pub(crate) fn new(receiver: Receiver, handle: Arc<OnceLock<ChannelHandle>>) -> Self {
-        Self { receiver, _handle: handle }
+        Self { receiver, handle }
     }
 
     pub(crate) fn gauge(&self) -> Gauge {
         self.receiver.gauge()
+    }
+
+    /// Joins the channel anew.
+    pub(crate) fn rejoin(&self) {
+        if let Some(handle) = self.handle.get() {
+            handle.rejoin();
+        }
     }
 
     pub(crate) fn poll_take(&mut self, cx: &mut Context<'_>) -> Poll<Option<Item>> {

@@ -1,85 +1,107 @@
-//! Who is there: states and diffs merged as the reference client merges them (protocol reference §6.2).
+//! Who is there.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     pin::Pin,
     task::{Context, Poll},
 };
 
 use futures_util::Stream;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use super::Subscription;
 use crate::{driver::Item, error::Error, session::Delivery};
 
-/// One device or tab that is present under a key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct PresenceMeta {
-    /// The server's name for this tracking; a changed payload gets a new one.
+/// What a presence tracks, as JSON: for [`PresenceStream`]s that ask for no type of their own.
+pub type PresenceState = Map<String, Value>;
+
+/// One presence under a key: a tab, a device, a process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PresenceMeta<T = PresenceState> {
+    /// Names this presence; a new tracked payload gets a new one.
     pub presence_ref: String,
     /// What was tracked.
-    pub state: Map<String, Value>,
+    pub state: T,
 }
 
 /// What a [`PresenceStream`] yields.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
-pub enum PresenceEvent {
+pub enum PresenceEvent<T = PresenceState> {
     /// Someone came, or changed what it tracks (then a [`Leave`](Self::Leave) of the same key follows).
     Join {
         /// The presence key.
         key: String,
         /// What is new.
-        joined: Vec<PresenceMeta>,
+        joined: Vec<PresenceMeta<T>>,
     },
     /// Someone went.
     Leave {
         /// The presence key.
         key: String,
         /// What is gone.
-        left: Vec<PresenceMeta>,
+        left: Vec<PresenceMeta<T>>,
         /// What remains under the key; empty if nobody does.
-        remaining: Vec<PresenceMeta>,
+        remaining: Vec<PresenceMeta<T>>,
     },
     /// The state is complete and consistent again: see [`PresenceStream::state`].
     Sync,
     /// The channel was joined anew; a state follows.
     Reset,
-    /// The reader was too slow and diffs were dropped: the state is what it was, until the next join.
+    /// The reader was too slow and diffs were dropped: the state is what it was. The channel is joined anew, which brings a
+    /// whole state: [`Sync`](Self::Sync) says when it is there.
     Lagged(u64),
+    /// Someone tracks what is not of the type asked for. It is not part of the state.
+    Undecodable {
+        /// The presence key; empty if the whole message made no sense.
+        key: String,
+        /// The reader's complaint: [`Decode`](crate::ErrorKind::Decode).
+        error: Error,
+    },
+    /// Something failed that the client is trying again by itself. Nothing is to be done.
+    Interrupted(Error),
 }
 
-/// Presences of one channel. An `Err` item with [`Retry::Never`](crate::Retry::Never) is the last one.
+/// Presences of one channel. An `Err` item is the last one: it says why there will be no more.
 #[derive(Debug)]
 #[must_use = "streams do nothing unless polled"]
-pub struct PresenceStream {
+pub struct PresenceStream<T = PresenceState> {
     subscription: Subscription,
-    merged: Presences,
-    ready: VecDeque<PresenceEvent>,
+    merged: Presences<T>,
+    ready: VecDeque<PresenceEvent<T>>,
+    /// Diffs were lost, and no state has come since.
+    needs_state: bool,
 }
 
 /// Diffs that wait for their state.
 const HELD_AT_MOST: usize = 1024;
 
 /// Keys to metas, and the gate that holds diffs back until the state of the current join is there.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Presences {
-    state: BTreeMap<String, Vec<PresenceMeta>>,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Presences<T> {
+    state: BTreeMap<String, Vec<PresenceMeta<T>>>,
     synced: bool,
-    held: Vec<Diff>,
+    held: Vec<WireDiff>,
+}
+
+impl<T> Default for Presences<T> {
+    fn default() -> Self {
+        Self { state: BTreeMap::new(), synced: false, held: Vec::new() }
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-pub(crate) struct Diff {
+pub(crate) struct WireDiff {
     #[serde(default)]
-    joins: BTreeMap<String, Entry>,
+    joins: BTreeMap<String, WireEntry>,
     #[serde(default)]
-    leaves: BTreeMap<String, Entry>,
+    leaves: BTreeMap<String, WireEntry>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-pub(crate) struct Entry {
+pub(crate) struct WireEntry {
     #[serde(default)]
     metas: Vec<WireMeta>,
 }
@@ -91,19 +113,16 @@ pub(crate) struct WireMeta {
     state: Map<String, Value>,
 }
 
-impl From<WireMeta> for PresenceMeta {
-    fn from(wire: WireMeta) -> Self {
-        let mut state = wire.state;
-        state.remove("phx_ref_prev");
-        Self { presence_ref: wire.phx_ref, state }
+impl WireMeta {
+    fn read<T: DeserializeOwned>(mut self) -> Result<PresenceMeta<T>, Error> {
+        self.state.remove("phx_ref_prev");
+        let state = serde_json::from_value(Value::Object(self.state))
+            .map_err(|error| Error::decode("what a presence tracks", &error))?;
+        Ok(PresenceMeta { presence_ref: self.phx_ref, state })
     }
 }
 
-fn refs(metas: &[PresenceMeta]) -> impl Fn(&str) -> bool + '_ {
-    move |reference| metas.iter().any(|meta| meta.presence_ref == reference)
-}
-
-impl Presences {
+impl<T: DeserializeOwned + Clone> Presences<T> {
     /// The channel was joined anew: diffs wait for its state.
     pub(crate) fn reset(&mut self) {
         self.synced = false;
@@ -111,27 +130,25 @@ impl Presences {
     }
 
     /// The state of the current join.
-    pub(crate) fn on_state(&mut self, state: BTreeMap<String, Entry>, out: &mut VecDeque<PresenceEvent>) {
-        let mut diff = Diff::default();
-        for (key, known) in &self.state {
-            if !state.contains_key(key) {
-                diff.leaves.insert(key.clone(), Entry { metas: known.iter().cloned().map(wire).collect() });
-            }
+    pub(crate) fn on_state(
+        &mut self,
+        state: BTreeMap<String, WireEntry>,
+        out: &mut VecDeque<PresenceEvent<T>>,
+    ) {
+        for (key, entry) in &state {
+            let known = self.refs(key);
+            let new = entry.metas.iter().filter(|meta| !known.contains(&meta.phx_ref));
+            self.join(key, new.cloned().collect(), out);
         }
-        for (key, entry) in state {
-            let known = self.state.get(&key).map(Vec::as_slice).unwrap_or_default();
-            let is_new = |meta: &WireMeta| !refs(known)(&meta.phx_ref);
-            let gone = |meta: &&PresenceMeta| !entry.metas.iter().any(|new| new.phx_ref == meta.presence_ref);
-            let left: Vec<_> = known.iter().filter(gone).cloned().map(wire).collect();
-            let joined: Vec<_> = entry.metas.iter().filter(|meta| is_new(meta)).cloned().collect();
-            if !left.is_empty() {
-                diff.leaves.insert(key.clone(), Entry { metas: left });
-            }
-            if !joined.is_empty() {
-                diff.joins.insert(key, Entry { metas: joined });
-            }
+        let keys: Vec<String> = self.state.keys().cloned().collect();
+        for key in keys {
+            let there: BTreeSet<String> = state
+                .get(&key)
+                .map(|entry| entry.metas.iter().map(|meta| meta.phx_ref.clone()).collect())
+                .unwrap_or_default();
+            let gone: BTreeSet<String> = self.refs(&key).difference(&there).cloned().collect();
+            self.leave(&key, &gone, out);
         }
-        self.apply(diff, out);
         self.synced = true;
         for held in std::mem::take(&mut self.held) {
             self.apply(held, out);
@@ -140,7 +157,7 @@ impl Presences {
     }
 
     /// Presences that came and went.
-    pub(crate) fn on_diff(&mut self, diff: Diff, out: &mut VecDeque<PresenceEvent>) {
+    pub(crate) fn on_diff(&mut self, diff: WireDiff, out: &mut VecDeque<PresenceEvent<T>>) {
         if self.synced {
             self.apply(diff, out);
             out.push_back(PresenceEvent::Sync);
@@ -153,81 +170,121 @@ impl Presences {
         }
     }
 
-    fn apply(&mut self, diff: Diff, out: &mut VecDeque<PresenceEvent>) {
+    fn apply(&mut self, diff: WireDiff, out: &mut VecDeque<PresenceEvent<T>>) {
         for (key, entry) in diff.joins {
-            let joined: Vec<PresenceMeta> = entry.metas.into_iter().map(PresenceMeta::from).collect();
-            let known = self.state.entry(key.clone()).or_default();
-            known.retain(|meta| !refs(&joined)(&meta.presence_ref));
-            known.extend(joined.iter().cloned());
-            out.push_back(PresenceEvent::Join { key, joined });
+            self.join(&key, entry.metas, out);
         }
         for (key, entry) in diff.leaves {
-            let Some(known) = self.state.get_mut(&key) else { continue };
-            let left: Vec<PresenceMeta> = entry.metas.into_iter().map(PresenceMeta::from).collect();
-            known.retain(|meta| !refs(&left)(&meta.presence_ref));
-            let remaining = known.clone();
-            if remaining.is_empty() {
-                self.state.remove(&key);
-            }
-            out.push_back(PresenceEvent::Leave { key, left, remaining });
+            let gone = entry.metas.into_iter().map(|meta| meta.phx_ref).collect();
+            self.leave(&key, &gone, out);
         }
     }
-}
 
-fn wire(meta: PresenceMeta) -> WireMeta {
-    WireMeta { phx_ref: meta.presence_ref, state: meta.state }
-}
-
-impl PresenceStream {
-    pub(crate) fn new(subscription: Subscription) -> Self {
-        Self { subscription, merged: Presences::default(), ready: VecDeque::new() }
+    fn refs(&self, key: &str) -> BTreeSet<String> {
+        let known = self.state.get(key).into_iter().flatten();
+        known.map(|meta| meta.presence_ref.clone()).collect()
     }
 
-    /// Everyone who is there, by presence key, as of the last event taken.
-    #[doc(alias = "presenceState")]
-    pub fn state(&self) -> &BTreeMap<String, Vec<PresenceMeta>> {
-        &self.merged.state
+    fn join(&mut self, key: &str, metas: Vec<WireMeta>, out: &mut VecDeque<PresenceEvent<T>>) {
+        let mut joined = Vec::with_capacity(metas.len());
+        for meta in metas {
+            match meta.read::<T>() {
+                Ok(meta) => joined.push(meta),
+                Err(error) => out.push_back(PresenceEvent::Undecodable { key: key.to_owned(), error }),
+            }
+        }
+        if joined.is_empty() {
+            return;
+        }
+        let known = self.state.entry(key.to_owned()).or_default();
+        known.retain(|meta| !joined.iter().any(|new| new.presence_ref == meta.presence_ref));
+        known.extend(joined.iter().cloned());
+        out.push_back(PresenceEvent::Join { key: key.to_owned(), joined });
+    }
+
+    fn leave(&mut self, key: &str, gone: &BTreeSet<String>, out: &mut VecDeque<PresenceEvent<T>>) {
+        let Some(known) = self.state.get_mut(key) else { return };
+        let left: Vec<_> = known.extract_if(.., |meta| gone.contains(&meta.presence_ref)).collect();
+        if left.is_empty() {
+            return;
+        }
+        let remaining = known.clone();
+        if remaining.is_empty() {
+            self.state.remove(key);
+        }
+        out.push_back(PresenceEvent::Leave { key: key.to_owned(), left, remaining });
+    }
+}
+
+impl<T: DeserializeOwned + Clone> PresenceStream<T> {
+    pub(crate) fn new(subscription: Subscription) -> Self {
+        Self { subscription, merged: Presences::default(), ready: VecDeque::new(), needs_state: false }
     }
 
     fn understand(&mut self, delivery: Delivery) -> Option<Error> {
         match delivery {
-            Delivery::PresenceState(text) => {
-                if let Some(state) = parse(text.as_str()) {
+            Delivery::PresenceState(text) => match serde_json::from_str(text.as_str()) {
+                Ok(state) => {
+                    self.needs_state = false;
                     self.merged.on_state(state, &mut self.ready);
                 }
-            }
-            Delivery::PresenceDiff(text) => {
-                if let Some(diff) = parse(text.as_str()) {
-                    self.merged.on_diff(diff, &mut self.ready);
-                }
-            }
+                Err(error) => self.complain(&error),
+            },
+            Delivery::PresenceDiff(text) => match serde_json::from_str(text.as_str()) {
+                Ok(diff) => self.merged.on_diff(diff, &mut self.ready),
+                Err(error) => self.complain(&error),
+            },
             Delivery::PresenceReset => {
                 self.merged.reset();
                 self.ready.push_back(PresenceEvent::Reset);
             }
-            Delivery::TransientError(error) | Delivery::End(error) => return Some(error),
+            Delivery::TransientError(error) => self.ready.push_back(PresenceEvent::Interrupted(error)),
+            Delivery::End(error) => return Some(error),
             _ => {}
         }
         None
     }
+
+    fn complain(&mut self, error: &serde_json::Error) {
+        let error = Error::decode("a presence message", error);
+        self.ready.push_back(PresenceEvent::Undecodable { key: String::new(), error });
+    }
 }
 
-/// What makes no sense is passed over: keys and payloads are other people's.
-fn parse<T: DeserializeOwned>(text: &str) -> Option<T> {
-    serde_json::from_str(text).ok()
+impl<T> PresenceStream<T> {
+    /// Everyone who is there, by presence key, as of the last event taken.
+    #[doc(alias = "presenceState")]
+    pub fn state(&self) -> &BTreeMap<String, Vec<PresenceMeta<T>>> {
+        &self.merged.state
+    }
 }
 
-impl Stream for PresenceStream {
-    type Item = Result<PresenceEvent, Error>;
+impl<T: DeserializeOwned + Clone + Unpin> Stream for PresenceStream<T> {
+    type Item = Result<PresenceEvent<T>, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Poll::Ready(Some(Ok(event)));
             }
-            match std::task::ready!(self.subscription.poll_take(cx)) {
+            let item = match self.subscription.poll_take(cx) {
+                Poll::Ready(item) => item,
+                Poll::Pending => {
+                    if std::mem::take(&mut self.needs_state) {
+                        // Everything that came was taken, and no state was among it: only a new join brings one.
+                        self.subscription.rejoin();
+                    }
+                    return Poll::Pending;
+                }
+            };
+            match item {
                 None => return Poll::Ready(None),
-                Some(Item::Lagged(count)) => return Poll::Ready(Some(Ok(PresenceEvent::Lagged(count)))),
+                Some(Item::Lagged(count)) => {
+                    // What comes now is not what follows on what we have.
+                    self.merged.reset();
+                    self.needs_state = true;
+                    return Poll::Ready(Some(Ok(PresenceEvent::Lagged(count))));
+                }
                 Some(Item::Delivery(delivery)) => {
                     if let Some(error) = self.understand(delivery) {
                         return Poll::Ready(Some(Err(error)));
@@ -247,15 +304,15 @@ mod tests {
     /// Key to refs: what the state means, without order and payload.
     type Model = BTreeMap<String, std::collections::BTreeSet<String>>;
 
-    fn entries(model: &Model) -> BTreeMap<String, Entry> {
+    fn entries(model: &Model) -> BTreeMap<String, WireEntry> {
         let meta = |reference: &String| WireMeta { phx_ref: reference.clone(), state: Map::new() };
         model
             .iter()
-            .map(|(key, refs)| (key.clone(), Entry { metas: refs.iter().map(meta).collect() }))
+            .map(|(key, refs)| (key.clone(), WireEntry { metas: refs.iter().map(meta).collect() }))
             .collect()
     }
 
-    fn meaning(presences: &Presences) -> Model {
+    fn meaning(presences: &Presences<PresenceState>) -> Model {
         let refs = |metas: &Vec<PresenceMeta>| metas.iter().map(|meta| meta.presence_ref.clone()).collect();
         presences.state.iter().map(|(key, metas)| (key.clone(), refs(metas))).collect()
     }
@@ -284,7 +341,7 @@ mod tests {
     proptest! {
         #[test]
         fn the_merged_state_is_what_states_and_diffs_say_in_their_order(steps in steps()) {
-            let (mut presences, mut out) = (Presences::default(), VecDeque::new());
+            let (mut presences, mut out) = (Presences::<PresenceState>::default(), VecDeque::new());
             let (mut expected, mut held, mut synced) = (Model::new(), Vec::new(), false);
             let apply = |expected: &mut Model, joins: &Model, leaves: &Model| {
                 for (key, refs) in joins {
@@ -308,7 +365,7 @@ mod tests {
                         }
                     }
                     Step::Diff(joins, leaves) => {
-                        presences.on_diff(Diff { joins: entries(&joins), leaves: entries(&leaves) }, &mut out);
+                        presences.on_diff(WireDiff { joins: entries(&joins), leaves: entries(&leaves) }, &mut out);
                         if synced {
                             apply(&mut expected, &joins, &leaves);
                         } else {
@@ -328,7 +385,7 @@ mod tests {
 
     #[test]
     fn an_update_is_a_join_and_a_leave_of_the_same_key() {
-        let (mut presences, mut out) = (Presences::default(), VecDeque::new());
+        let (mut presences, mut out) = (Presences::<PresenceState>::default(), VecDeque::new());
         presences.on_state(
             serde_json::from_str(r#"{"me":{"metas":[{"phx_ref":"1","mood":"on"}]}}"#).unwrap(),
             &mut out,

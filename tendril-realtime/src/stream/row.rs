@@ -5,6 +5,7 @@ use std::{fmt, ops::Deref};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use super::fields::Names;
 use crate::{error::Error, wire::Change};
 
 /// A row of the table's type, with what came with it. Dereferences to the type.
@@ -77,6 +78,14 @@ impl RawRow {
     pub fn column(&self, name: &str) -> Option<String> {
         let columns: std::collections::HashMap<String, &RawValue> = serde_json::from_str(self.json()).ok()?;
         columns.get(name).map(|raw| raw.get().to_owned())
+    }
+
+    /// Whether every column that this role may see is there. An update leaves out large values that did not change.
+    pub fn is_complete(&self) -> bool {
+        match (Names::of_columns(self.columns()), Names::of_object(self.json())) {
+            (Some(columns), Some(there)) => columns.are_within(&there),
+            _ => false,
+        }
     }
 
     /// The table's schema.

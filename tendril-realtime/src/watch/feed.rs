@@ -193,13 +193,19 @@ impl Feed {
         Ok((Source::Broadcasts(stream), gauge, ready.boxed()))
     }
 
-    fn on_broadcast(&self, event: &BroadcastEvent) -> FeedEvent {
+    fn on_broadcast(&mut self, event: &BroadcastEvent) -> FeedEvent {
         match event {
             BroadcastEvent::Message(message) => {
                 FeedEvent::Broadcast(Target::of_broadcast(message.json(), message.id(), &self.query.key))
             }
             BroadcastEvent::Resync(_) => FeedEvent::Gap { shared: true },
             BroadcastEvent::Truncated | BroadcastEvent::Lagged(_) => FeedEvent::Gap { shared: false },
+            // A message nobody can read may have told of any row.
+            BroadcastEvent::Malformed(_) => FeedEvent::Broadcast(Target::Table),
+            BroadcastEvent::Interrupted(error) => {
+                self.flows = false;
+                FeedEvent::Silent(error.clone())
+            }
         }
     }
 
@@ -215,7 +221,7 @@ impl Feed {
                 let before = self.key(&old).filter(|before| self.key(&new).as_ref() != Some(before));
                 FeedEvent::Row(new, before)
             }
-            ChangeEvent::Incomplete { new, old, .. } => {
+            ChangeEvent::Incomplete { new, old, .. } | ChangeEvent::Undecodable { new, old, .. } => {
                 let key = self.key(&new).or_else(|| self.key(&old));
                 FeedEvent::Part(key.map_or(Target::Table, Target::Row))
             }
@@ -225,6 +231,10 @@ impl Feed {
             ChangeEvent::Resync(_) => {
                 self.flows = true;
                 FeedEvent::Gap { shared: true }
+            }
+            ChangeEvent::Interrupted(error) => {
+                self.flows = false;
+                FeedEvent::Silent(error)
             }
             ChangeEvent::Lagged(_) => {
                 self.flows = true;

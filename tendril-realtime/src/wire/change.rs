@@ -14,7 +14,9 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::name::Name;
 
 /// What happened to the row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+#[non_exhaustive]
 pub enum ChangeKind {
     /// It was inserted.
     Insert,

@@ -7,6 +7,7 @@ use crate::secret::AccessToken;
 
 /// Which changes a binding wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
+#[non_exhaustive]
 pub enum PostgresEvent {
     /// Inserts, updates and deletes.
     #[default]

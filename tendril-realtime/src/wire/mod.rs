@@ -1,4 +1,4 @@
-//! Bytes to frames and back. Pure: no sockets, no suspend, no state.
+//! Bytes to frames and back. Pure: no sockets, no clocks, no state.
 //!
 //! Facts of the protocol are those of Supabase Realtime 2.129.8 as recorded; see the module of each shape.
 

@@ -174,15 +174,15 @@ async fn whoever_is_there_is_seen_and_seen_again_after_a_reconnect() {
     let visit = guest.channel("lobby").presence_key("guest").join().await.unwrap();
     visit.track(&json!({"mood": "late"})).await.unwrap();
     presence(&mut people, |stream, event| {
-        *event == PresenceEvent::Sync && stream.state().contains_key("guest")
+        matches!(event, PresenceEvent::Sync) && stream.state().contains_key("guest")
     })
     .await;
     assert_eq!(people.state()["guest"][0].state["mood"], "late");
 
     stack.faults().cut_sockets(Cut::Abrupt);
-    presence(&mut people, |_, event| *event == PresenceEvent::Reset).await;
+    presence(&mut people, |_, event| matches!(event, PresenceEvent::Reset)).await;
     presence(&mut people, |stream, event| {
-        *event == PresenceEvent::Sync && stream.state().contains_key("guest")
+        matches!(event, PresenceEvent::Sync) && stream.state().contains_key("guest")
     })
     .await;
     drop(visit);
