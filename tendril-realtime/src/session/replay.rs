@@ -229,7 +229,7 @@ impl Player {
     fn tell(&mut self, conn: u64, actions: Vec<Action>) {
         for action in actions {
             // It repeats what the other lines say.
-            if matches!(action, Action::Channel(..)) {
+            if matches!(action, Action::Channel(..) | Action::Deliver(_, Delivery::Finish)) {
                 continue;
             }
             let line = match action {
