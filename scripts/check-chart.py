@@ -32,6 +32,7 @@ DIGEST = "sha256:" + "0" * 64
 
 CASES = {
     "the least": FROM_SECRET,
+    "what `grape up` installs": {"existingSecret": "tendril-agent", "tokenFrom": "file"},
     "a secret made by the chart": {"agentToken": KEY, "supabase": {"url": "https://a.supabase.co", "publishableKey": "k"}},
     "all but the token among the values": FROM_SECRET | {"supabase": {"url": "https://a.supabase.co", "publishableKey": "k"}},
     "a part of a parent chart": FROM_SECRET | {"enabled": True, "global": {"a": 1}},
@@ -264,7 +265,7 @@ def always(case, values, resources):
     if "ScaledObject" in by_kind:
         expect(case, "replicas" not in by_kind["StatefulSet"]["spec"], "Helm and KEDA both set the replicas")
         query = by_kind["ScaledObject"]["spec"]["triggers"][0]["metadata"]["query"]
-        known = (CHART.parent / "src" / "series.rs").read_text()
+        known = "".join(path.read_text() for path in sorted((CHART.parent / "src").rglob("*.rs")))
         for metric in re.findall(r"tendril_agent_(\w+)", query):
             expect(case, f'"{metric}"' in known, f"the agent has no metric {metric}")
 
@@ -307,7 +308,7 @@ def table(write):
 
 def settings():
     """Each setting of the agent can be reached: its variable is one that the chart sets, given everything."""
-    known = set(re.findall(r'env = "(\w+)"', (CHART.parent / "src" / "cli.rs").read_text())) - NO_VALUE
+    known = set(re.findall(r'env = "(\w+)"', (CHART.parent / "src" / "config" / "args.rs").read_text())) - NO_VALUE
     container = next(item for item in render(CASES["everything"]) if item["kind"] == "StatefulSet")["spec"]["template"]["spec"]["containers"][0]
     here = {variable["name"] for variable in container["env"]} | {"TENDRIL_AGENT_TOKEN_FILE"}
     # A Secret reaches the agent as a variable or as a file.

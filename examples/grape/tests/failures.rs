@@ -79,6 +79,11 @@ fn every_mistake_has_its_sentence_and_its_exit_code() {
         "no terminal to ask on",
         "--yes",
     );
+    let hostile = world.json(&["cluster", "create", "c\u{1b}[2Jd"]);
+    let (_, err) = world.fails(&["cluster", "show", "nope"]);
+    assert!(!err.contains('\u{1b}') && err.contains("c\\u{1b}[2Jd"), "{err}");
+    assert!(!text(&world.run(&["clusters"])).contains('\u{1b}'));
+    world.json(&["cluster", "revoke", hostile["cluster"]["id"].as_str().unwrap(), "--forever", "--yes"]);
     must_fail(&world, &["frobnicate"], 2, "unrecognized subcommand", "");
 
     let queued = world.json(&["deploy", "hello", "--cluster", "a", "--detach", "--var", "name=x"]);
@@ -90,6 +95,14 @@ fn every_mistake_has_its_sentence_and_its_exit_code() {
     world.json(&["cancel", id]);
     must_fail(&world, &["cancel", id], 6, "ended already: CANCELLED", "");
     assert_eq!(world.run(&["wait", id]).status.code(), Some(21));
+
+    // A project that does not answer.
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut away = world.grape(&["clusters"]);
+    away.env("SUPABASE_URL", format!("http://{free}"))
+        .env("GRAPE_TOKEN", world.stack().mint_user(&world.user.to_string()));
+    let output = away.output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "{}", text(&output));
 
     // For programs, the same as JSON.
     let output = world.run(&["plan", "0123abcd", "-o", "json"]);

@@ -117,6 +117,18 @@ fn up_brings_a_cluster_online_and_down_takes_it_away() {
     let deployed = run(machine.grape(&["deploy", "hello", "--var", "name=grape"]));
     assert!(deployed.status.success(), "{}", text(&deployed));
 
+    // For programs: an object a line.
+    let output = run(machine.grape(&["up", "prod", "--template", "hello", "--yes", "-o", "json"]));
+    let lines: Vec<Value> = output
+        .stdout
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output));
+    assert_eq!((&lines[0]["step"], &lines[1]["state"]), (&"tools".into(), &"unchanged".into()));
+    assert_eq!(lines.last().unwrap()["cluster"]["status"], "ONLINE");
+
     // Down asks twice.
     assert_eq!(run(machine.grape(&["down", "prod"])).status.code(), Some(2));
     assert_eq!(run(machine.grape(&["down", "prod", "--yes"])).status.code(), Some(2));

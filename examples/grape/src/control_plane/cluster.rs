@@ -1,9 +1,11 @@
 //! Clusters, and their keys.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tendril_realtime::watch::Query;
+use tendril_realtime::{Rest, watch::Query};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -72,12 +74,13 @@ pub struct Keys {
 /// # Errors
 /// What the project answers.
 pub async fn list(project: &Project) -> Result<Vec<Cluster>> {
-    let mut clusters: Vec<Cluster> =
-        project.rest().from("clusters").select(COLUMNS).order("name").rows().await?;
+    let request = |rest: &Rest| rest.from("clusters").select(COLUMNS).order("name").order("id");
+    let mut clusters: Vec<Cluster> = project.all(request).await?;
     let seen = last_seen(project).await?;
+    let seen: HashMap<Uuid, Option<Timestamp>> =
+        seen.into_iter().map(|seen| (seen.id, seen.last_seen_at)).collect();
     for cluster in &mut clusters {
-        cluster.last_seen_at =
-            seen.iter().find(|seen| seen.id == cluster.id).and_then(|seen| seen.last_seen_at);
+        cluster.last_seen_at = seen.get(&cluster.id).copied().flatten();
     }
     Ok(clusters)
 }
@@ -92,7 +95,7 @@ struct Seen {
 /// The view of contract 3, or the table's own column before it.
 async fn last_seen(project: &Project) -> Result<Vec<Seen>> {
     let place = if project.has_stacks().await? { "cluster_status" } else { "clusters" };
-    match project.rest().from(place).select("id,last_seen_at").rows().await {
+    match project.all(|rest| rest.from(place).select("id,last_seen_at").order("id")).await {
         Ok(rows) => Ok(rows),
         Err(error) if matches!(error.code(), "PGRST205" | "42P01" | "42703" | "42501") => Ok(Vec::new()),
         Err(error) => Err(error.into()),

@@ -2,7 +2,8 @@
 
 use std::env;
 
-use tendril_realtime::{AccessToken, Client, Rest};
+use serde::de::DeserializeOwned;
+use tendril_realtime::{AccessToken, Client, Error, Rest, rest::QueryBuilder};
 use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
@@ -15,6 +16,9 @@ use crate::{
         tokens::SessionTokens,
     },
 };
+
+/// How many rows are read at once.
+const PAGE: u64 = 500;
 
 /// The contract that this program was written for.
 const CONTRACT: i64 = 3;
@@ -99,6 +103,25 @@ impl Project {
     /// The REST interface.
     pub fn rest(&self) -> &Rest {
         self.client.rest()
+    }
+
+    /// All rows of a request that has an order, page by page: a server answers a thousand at most.
+    ///
+    /// # Errors
+    /// What the project answers.
+    pub async fn all<T: DeserializeOwned>(
+        &self,
+        request: impl Fn(&Rest) -> QueryBuilder,
+    ) -> Result<Vec<T>, Error> {
+        let mut all = Vec::new();
+        loop {
+            let from = all.len() as u64;
+            let page: Vec<T> = request(self.rest()).range(from, from + PAGE - 1).rows().await?;
+            if page.is_empty() {
+                return Ok(all);
+            }
+            all.extend(page);
+        }
     }
 
     /// Which version of the contract the database holds.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tendril_realtime::Rest;
 use uuid::Uuid;
 
 use super::{deployment, project::Project};
@@ -53,12 +54,14 @@ pub async fn list(project: &Project, cluster: Option<Uuid>) -> Result<Vec<Stack>
     if !project.has_stacks().await? {
         return from_deployments(project, cluster).await;
     }
-    let rows = project.rest().from("stacks").select(COLUMNS);
-    let rows = match cluster {
-        Some(cluster) => rows.eq("cluster_id", cluster),
-        None => rows,
+    let request = |rest: &Rest| {
+        let rows = rest.from("stacks").select(COLUMNS).order("cluster_id").order("state_key");
+        match cluster {
+            Some(cluster) => rows.eq("cluster_id", cluster),
+            None => rows,
+        }
     };
-    Ok(rows.order("cluster_id").order("state_key").rows().await?)
+    Ok(project.all(request).await?)
 }
 
 /// What the newest deployments say, for databases before contract 3. Deployments without a stack's name are left out: each has

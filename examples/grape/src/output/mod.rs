@@ -12,6 +12,7 @@ use std::{
 
 use clap::ValueEnum;
 use serde::Serialize;
+use tendril_examples::screen::printable;
 
 use self::style::{Style, Tone};
 use crate::failure::{Failure, Result};
@@ -90,11 +91,13 @@ impl Output {
             eprintln!("{}", failure.to_json());
             return;
         }
-        eprintln!("{} {failure}", self.notes.paint(Tone::Bad, "grape:"));
+        // What a failure repeats comes from servers, programs and files.
+        let text = failure.to_string().lines().map(printable).collect::<Vec<_>>().join("\n");
+        eprintln!("{} {text}", self.notes.paint(Tone::Bad, "grape:"));
         if let Some(next) = failure.next_step() {
             for (at, step) in next.lines().enumerate() {
                 let mark = if at == 0 { "→" } else { " " };
-                eprintln!("     {} {step}", self.notes.paint(Tone::Dim, mark));
+                eprintln!("     {} {}", self.notes.paint(Tone::Dim, mark), printable(step));
             }
         }
     }

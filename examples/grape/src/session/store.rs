@@ -2,12 +2,13 @@
 
 use std::{
     fs::{self, File, OpenOptions, Permissions},
-    io::{self, Write as _},
+    io::{self, Seek as _, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
 use rustix::fs::{FlockOperation, flock};
+use tempfile::NamedTempFile;
 
 use super::{
     Session,
@@ -59,6 +60,22 @@ impl SessionStore {
         write_private(&self.path, &text).map_err(|error| unreadable(&self.path, error))
     }
 
+    /// Takes the room that the next session needs, so that a full disk is found before the refresh token is used up.
+    ///
+    /// # Errors
+    /// A directory that cannot be written, a full disk.
+    pub fn reserve(&self) -> Result<Reserved> {
+        let reserve = || -> io::Result<NamedTempFile> {
+            make_dir(&self.path)?;
+            let mut file = NamedTempFile::new_in(self.path.parent().unwrap_or(Path::new(".")))?;
+            file.write_all(&vec![b' '; ROOM])?;
+            file.as_file().sync_all()?;
+            Ok(file)
+        };
+        let file = reserve().map_err(|error| unreadable(&self.path, error))?;
+        Ok(Reserved { file, path: self.path.clone() })
+    }
+
     /// Forgets the session.
     ///
     /// # Errors
@@ -76,6 +93,35 @@ impl SessionStore {
     /// A directory that cannot be written.
     pub fn lock(&self) -> Result<FileLock> {
         FileLock::take(&self.lock)
+    }
+}
+
+/// Bytes that are kept free for a session: tokens with many claims have some thousands.
+const ROOM: usize = 32 * 1024;
+
+/// Room on the disk for the next session.
+#[derive(Debug)]
+pub struct Reserved {
+    file: NamedTempFile,
+    path: PathBuf,
+}
+
+impl Reserved {
+    /// Writes the session there, and puts it in the place of the last one.
+    ///
+    /// # Errors
+    /// A disk that fails.
+    pub fn save(mut self, session: &Session) -> Result<()> {
+        let path = self.path.clone();
+        let mut save = || -> io::Result<()> {
+            let text = zeroize::Zeroizing::new(serde_json::to_vec(session)?);
+            self.file.rewind()?;
+            self.file.write_all(&text)?;
+            self.file.as_file().set_len(text.len() as u64)?;
+            self.file.as_file().sync_all()
+        };
+        save().map_err(|error| unreadable(&path, error))?;
+        self.file.persist(&path).map(drop).map_err(|error| unreadable(&path, error.error))
     }
 }
 
@@ -123,7 +169,7 @@ pub(crate) fn write_private(path: &Path, text: &[u8]) -> io::Result<()> {
     make_dir(path)?;
     let dir = path.parent().unwrap_or(Path::new("."));
     // A temporary file has mode 0600 from the start.
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    let mut file = NamedTempFile::new_in(dir)?;
     file.write_all(text)?;
     file.as_file().sync_all()?;
     file.persist(path)?;
@@ -164,6 +210,26 @@ mod tests {
         store.clear().unwrap();
         store.clear().unwrap();
         assert_eq!(store.load().unwrap(), None);
+    }
+
+    #[test]
+    fn room_for_a_session_is_taken_before_and_leaves_the_old_one_until_it_is_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = SessionStore::new(&ConfigDir::at(dir.path()), "work");
+        store.save(&session("one")).unwrap();
+        let room = store.reserve().unwrap();
+        assert_eq!(store.load().unwrap(), Some(session("one")));
+        room.save(&session("two")).unwrap();
+        assert_eq!(store.load().unwrap(), Some(session("two")));
+        drop(store.reserve().unwrap());
+        assert_eq!(
+            fs::read_dir(dir.path().join("sessions")).unwrap().count(),
+            1,
+            "what is not used is removed"
+        );
+        // A place where nothing can be written.
+        fs::write(dir.path().join("file"), "").unwrap();
+        assert!(SessionStore::new(&ConfigDir::at(dir.path().join("file")), "work").reserve().is_err());
     }
 
     #[test]

@@ -59,9 +59,10 @@ impl SessionTokens {
             *session = stored.clone();
             return Ok(stored);
         }
+        let room = inner.store.reserve()?;
         let renewed = inner.auth.renew(&stored).await?;
         // First on disk: from here on the old refresh token is worth nothing.
-        inner.store.save(&renewed)?;
+        room.save(&renewed)?;
         drop(lock);
         *session = renewed.clone();
         Ok(renewed)

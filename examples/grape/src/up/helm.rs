@@ -90,3 +90,24 @@ fn failed(command: &str, finished: &Finished) -> Failure {
     Failure::new(FailureKind::StepFailed, format!("helm {command} failed:\n{}", finished.tail.trim()))
         .next("The chart says which value it does not take. Mend it, then repeat the command: it picks up where it stopped.")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn helm_is_told_the_secrets_name_and_never_the_key() {
+        let chart = Chart {
+            name: "oci://ghcr.io/tendril-dev/charts/tendril-agent".to_owned(),
+            version: Some("0.1.0".to_owned()),
+            files: vec!["mine.yaml".into()],
+            set: vec!["concurrency=4".to_owned()],
+        };
+        // scripts/check-chart.py judges these values as it judges all others.
+        assert_eq!(
+            chart.arguments("tendril-agent").join(" "),
+            "upgrade --install tendril-agent oci://ghcr.io/tendril-dev/charts/tendril-agent --version 0.1.0 --values mine.yaml \
+             --set existingSecret=tendril-agent --set tokenFrom=file --set concurrency=4"
+        );
+    }
+}
