@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use tendril_agent::{Agent, Cli, Config, Shutdown, install_log};
+use tendril_agent::{Agent, Cli, Config, Shutdown};
 
 fn main() -> ExitCode {
     match run() {
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::from_cli(&Cli::parse())?;
-    install_log(&config);
+    config.install_log();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let shutdown = Shutdown::new();
     runtime.block_on(async {

@@ -146,14 +146,18 @@ impl Agent {
     pub async fn run(self, shutdown: Shutdown) -> Result<(), AgentError> {
         let _only_one = lock(&self.config.work_dir)?;
         let _server = self.serve_health()?;
-        if let Err(error) = adopt_orphans() {
-            tracing::warn!(%error, "processes that leave their job cannot be found by their descent");
-        }
-        let _reaper = Background(tokio::spawn(async {
-            if let Err(error) = reap_orphans().await {
-                tracing::error!(%error, "orphans cannot be waited for");
+        // In the process of another program, children that the agent has not started are that program's business.
+        let is_own_process = self.config.keeper.is_some() || rustix::process::getpid().is_init();
+        let _reaper = is_own_process.then(|| {
+            if let Err(error) = adopt_orphans() {
+                tracing::warn!(%error, "processes that leave their job cannot be found by their descent");
             }
-        }));
+            Background(tokio::spawn(async {
+                if let Err(error) = reap_orphans().await {
+                    tracing::error!(%error, "orphans cannot be waited for");
+                }
+            }))
+        });
         let _threads = Background(tokio::spawn(self.health.clone().watch_threads()));
         let work_dir = self.config.work_dir.clone();
         let _tidying = Background(tokio::spawn(async move {

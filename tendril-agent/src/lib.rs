@@ -62,6 +62,7 @@ pub use self::{
     cost::infracost,
     dispatch::{queue::Intake, shutdown::Shutdown},
     observability::logging::LogFormat,
+    process::keeper::keep_exit,
     template::git::GitSettings,
     terraform::{
         command::{Product, Terraform},

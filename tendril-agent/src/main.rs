@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use tendril_agent::{Agent, Cli, Config, Finding, Shutdown, Task, Versions, doctor};
+use tendril_agent::{Agent, Cli, Config, Finding, Shutdown, Task, Versions, doctor, keep_exit};
 
 /// The configuration must be fixed.
 const BAD_CONFIG: u8 = 2;
@@ -14,16 +14,24 @@ fn main() -> ExitCode {
         println!("{}", Versions::find(&cli));
         return ExitCode::SUCCESS;
     }
-    if cli.command == Some(Task::Doctor) {
-        return examine(&cli);
+    match &cli.command {
+        Some(Task::Doctor) => return examine(&cli),
+        Some(Task::KeepExit { exit_file, command }) => {
+            // The parser wants at least one.
+            let Some((program, args)) = command.split_first() else { return ExitCode::from(BAD_CONFIG) };
+            return keep_exit(exit_file, program, args);
+        }
+        None => {}
     }
-    let config = match Config::from_cli(&cli) {
+    let mut config = match Config::from_cli(&cli) {
         Ok(config) => config,
         Err(problems) => {
             eprintln!("{problems}");
             return ExitCode::from(BAD_CONFIG);
         }
     };
+    // As it is now, whatever takes its place on the disk.
+    config.keeper = Some("/proc/self/exe".into());
     config.install_log();
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,

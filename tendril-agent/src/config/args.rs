@@ -3,13 +3,24 @@
 //! All values are text here. [`crate::config::settings`] reads them, so that one message can list every problem at once instead of
 //! the first one that a parser met.
 
+use std::{ffi::OsString, path::PathBuf};
+
 use clap::Parser;
 
 /// What the process can do beside running.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Subcommand)]
+#[derive(Clone, Debug, PartialEq, Eq, clap::Subcommand)]
 pub enum Task {
     /// Tries everything that an agent needs, says what is wrong and how to fix it, and ends
     Doctor,
+    /// Runs a program and keeps its exit code: the agent starts itself so, people need not
+    #[command(hide = true)]
+    KeepExit {
+        /// Where the exit code is kept
+        exit_file: PathBuf,
+        /// The program and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
 }
 
 /// What the process was started with, unread.

@@ -75,6 +75,9 @@ pub struct Config {
     pub log_filter: String,
     /// Every interval and grace_period.
     pub timing: Timing,
+    /// The agent's own program: with it, the end of an apply is known to a later run of the agent if this one dies. None in
+    /// a process that is another program.
+    pub keeper: Option<PathBuf>,
     /// What no log may show.
     pub(crate) secrets: Redactor,
 }
@@ -170,6 +173,7 @@ impl Config {
                 log_format: log_format?,
                 log_filter: given(cli.log_level.as_ref()).unwrap_or("info").to_owned(),
                 timing,
+                keeper: None,
                 secrets: Redactor::default(),
             })
         };
@@ -219,6 +223,7 @@ impl Config {
         let Timing { lock_timeout, plan_cancel_grace, apply_cancel_grace, kill_grace, .. } = self.timing;
         TerraformSettings {
             program: self.terraform.clone(),
+            keeper: self.keeper.clone(),
             timing: StepTiming { lock_timeout, plan_cancel_grace, apply_cancel_grace, kill_grace },
             backend: self.state_backend.clone(),
             state_dir: self.state_dir.clone(),
@@ -274,6 +279,7 @@ impl fmt::Debug for Config {
             .field("log_format", &self.log_format)
             .field("log_filter", &self.log_filter)
             .field("timing", &self.timing)
+            .field("keeper", &self.keeper)
             .field("secrets", &self.secrets)
             .finish()
     }

@@ -215,9 +215,14 @@ async fn recover(context: JobContext, orphan: OrphanedAttempt, lease: Option<Lea
     let job = if lease.is_some() { orphan.waiting_job(&context.rest).await } else { None };
     match (job, lease) {
         (Some(job), Some(lease)) => {
-            tracing::info!(deployment = %job.id, attempt = job.attempt, "its plan waits for approval");
             let span = job.span();
-            context.resume(job, &lease, orphan.workspace).instrument(span).await;
+            if orphan.is_applying() {
+                tracing::info!(deployment = %job.id, attempt = job.attempt, "its apply is taken over");
+                context.adopt(job, &lease, orphan.workspace).instrument(span).await;
+            } else {
+                tracing::info!(deployment = %job.id, attempt = job.attempt, "its plan waits for approval");
+                context.resume(job, &lease, orphan.workspace).instrument(span).await;
+            }
         }
         (_, lease) => {
             // It is not this agent's any more: the database need not hear of it.

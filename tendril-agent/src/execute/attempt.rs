@@ -51,7 +51,7 @@ pub(crate) struct JobContext {
     pub(crate) approvals: Approvals,
     /// Who shows which jobs run.
     pub(crate) registry: Registry,
-    /// What no log of this agent may show; each job's redactor is an child of it.
+    /// What no log of this agent may show; each job's redactor is a child of it.
     pub(crate) secrets: Redactor,
     /// The end of the agent.
     pub(crate) drain: Drain,
@@ -68,6 +68,12 @@ impl JobContext {
     pub(crate) async fn resume(&self, job: Job, lease: &Lease, workspace: Workspace) {
         let opened = self.reopen_workspace(&job, workspace).await;
         self.execute(job, lease, opened, Start::Approval).await;
+    }
+
+    /// Takes over a job whose apply a previous run of the agent began.
+    pub(crate) async fn adopt(&self, job: Job, lease: &Lease, workspace: Workspace) {
+        let opened = self.reopen_workspace(&job, workspace).await;
+        self.execute(job, lease, opened, Start::Apply).await;
     }
 
     async fn execute(&self, job: Job, lease: &Lease, opened: io::Result<Opened>, start: Start) {
@@ -153,6 +159,7 @@ impl JobContext {
         let outcome = match start {
             Start::Workspace => run.begin().await,
             Start::Approval => run.resume().await,
+            Start::Apply => run.adopt().await,
         };
         if matches!(outcome, Err(StageError::Waiting)) {
             log.writer.annotate("The agent stops; the plan goes on waiting for approval.").await;
@@ -243,6 +250,8 @@ enum Start {
     Workspace,
     /// At the approval, with the plan that a previous run made.
     Approval,
+    /// In the apply, which a previous run began.
+    Apply,
 }
 
 /// An attempt whose log is in motion.

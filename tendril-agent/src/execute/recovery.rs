@@ -24,7 +24,7 @@ use crate::{
     logs::{spool::LogSpool, upload::LogSink},
     os::{blocking::blocking, failpoint::failpoint},
     process::{
-        orphans,
+        keeper, orphans,
         output_pipe::discard_output_of,
         runner::{GracePeriod, TerminationStage},
         stream::Stream,
@@ -81,11 +81,18 @@ fn found(workspace: Workspace) -> Option<OrphanedAttempt> {
 }
 
 impl OrphanedAttempt {
-    /// Holds the claim, if the plan of this attempt may still wait for approval.
+    /// Whether its apply goes on, or has ended in a way that is known.
+    pub(crate) fn is_applying(&self) -> bool {
+        self.claim.phase.changes_the_world()
+            && !self.workspace.result_file().exists()
+            && keeper::is_kept(&self.workspace.exit_file())
+    }
+
+    /// Holds the claim, if the plan of this attempt may still wait for approval, or its apply can be taken over.
     pub(crate) fn hold(&self, leases: &Leases) -> Option<Lease> {
         let waits = self.claim.phase == Phase::Approval && !self.workspace.result_file().exists();
         let ClaimRecord { deployment_id: id, attempt, claim_token, .. } = self.claim;
-        waits.then(|| {
+        (waits || self.is_applying()).then(|| {
             leases.hold(&Job { id, attempt, claim_token, config: ConfigSnapshot::default(), state_key: None })
         })
     }
@@ -101,7 +108,10 @@ impl OrphanedAttempt {
         let ClaimRecord { deployment_id: id, attempt, claim_token, .. } = self.claim;
         loop {
             let request = rest.from("deployments").select("config_snapshot").eq("id", id);
-            let request = request.eq("claim_token", claim_token).eq("status", Status::Processing.as_str());
+            // Of an apply the true end is welcome, though it was given up as lost meanwhile.
+            let open = [Status::Processing, Status::Failed].map(Status::as_str);
+            let open = if self.claim.phase.changes_the_world() { &open[..] } else { &open[..1] };
+            let request = request.eq("claim_token", claim_token).in_list("status", open.iter().copied());
             match request.rows::<Row>().await {
                 Ok(rows) => {
                     let row = rows.into_iter().next()?;

@@ -69,12 +69,12 @@ impl Run<'_> {
         }
         let template = self.lay_out(&spec, &state).await?;
         self.cost(&spec).await;
-        let bench = self.bench(&spec, &state);
-        bench.go_on(Step::Init)?;
+        let executor = self.executor(&spec, &state);
+        executor.go_on(Step::Init)?;
         self.phase(Phase::Init);
-        bench.init().await?;
+        executor.init().await?;
         self.phase(Phase::Plan);
-        let changes = bench.locking_step(Step::Plan).await?.changes;
+        let changes = executor.locking_step(Step::Plan).await?.changes;
         if let Some(changes) = changes {
             self.board.plan(changes);
         }
@@ -118,7 +118,23 @@ impl Run<'_> {
         self.change(&spec, &state, &digest, &template).await
     }
 
-    fn bench<'b>(&'b self, spec: &'b JobSpec, state: &'b State) -> TerraformExecutor<'b> {
+    /// From the apply on, which a previous run of the agent began and Terraform went on with.
+    pub(crate) async fn adopt(&mut self) -> Result<(), StageError> {
+        self.log.writer.annotate("The agent was restarted; Terraform went on meanwhile.").await;
+        let spec = JobSpec::parse(&self.job.config)?;
+        let state = self.context.state(&spec, self.job);
+        self.results.commit = self.workspace.stored_commit().ok();
+        // Its log must not show what the template marks as sensitive.
+        self.template(&spec)?;
+        let workspace = self.workspace.clone();
+        let digest = blocking(move || PlanDigest::load(&workspace)).await;
+        self.results.changes = digest.ok().and_then(|digest| digest.changes);
+        self.phase(apply_phase(&spec));
+        self.executor(&spec, &state).adopt_apply().await?;
+        self.outputs(&spec, &state).await
+    }
+
+    fn executor<'b>(&'b self, spec: &'b JobSpec, state: &'b State) -> TerraformExecutor<'b> {
         TerraformExecutor {
             settings: &self.context.settings.terraform,
             runner: &*self.context.runner,
@@ -263,13 +279,18 @@ impl Run<'_> {
         template: &Template,
     ) -> Result<(), StageError> {
         self.check(digest, template).await?;
-        self.enter(if spec.action == Action::Destroy { Phase::Destroy } else { Phase::Apply }).await?;
-        let bench = self.bench(spec, state);
-        bench.go_on(Step::Apply)?;
-        bench.locking_step(Step::Apply).await?;
+        self.enter(apply_phase(spec)).await?;
+        let executor = self.executor(spec, state);
+        executor.go_on(Step::Apply)?;
+        executor.locking_step(Step::Apply).await?;
+        self.outputs(spec, state).await
+    }
+
+    /// Reads what was applied. What is destroyed has no outputs.
+    async fn outputs(&mut self, spec: &JobSpec, state: &State) -> Result<(), StageError> {
         if spec.action == Action::Apply {
             self.phase(Phase::Output);
-            let outputs = bench.outputs().await?;
+            let outputs = self.executor(spec, state).outputs().await?;
             self.results.outputs = Some(outputs);
         }
         Ok(())
@@ -298,6 +319,11 @@ impl Run<'_> {
         let kept = blocking(move || record.save(&file)).await;
         Ok(kept.map_err(|error| Failure::internal("the agent's work directory cannot be written", &error))?)
     }
+}
+
+/// What the row says while the plan is applied.
+fn apply_phase(spec: &JobSpec) -> Phase {
+    if spec.action == Action::Destroy { Phase::Destroy } else { Phase::Apply }
 }
 
 #[cfg(test)]

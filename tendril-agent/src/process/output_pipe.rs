@@ -43,7 +43,7 @@ pub(crate) async fn discard_output_of(pid: Pid) {
 
 /// Another reading end of the pipe that this process has as its output, if it is one of [`output_pipe`]. Others must be left
 /// alone: what a provider writes is read by Terraform.
-fn pipe_of(pid: Pid, descriptor: u8) -> Option<Receiver> {
+pub(super) fn pipe_of(pid: Pid, descriptor: u8) -> Option<Receiver> {
     const ACCESS: u32 = 0o3;
     const READ_AND_WRITE: u32 = 0o2;
     let process = format!("/proc/{}", pid.as_raw_nonzero());

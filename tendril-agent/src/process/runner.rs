@@ -316,7 +316,7 @@ async fn escalation(
 
 /// Carries bytes until the stream's end. Once the program has ended: what was in the pipe then, however slow the sink is, and
 /// for a moment what others write who hold it open; they are not waited for.
-async fn pump(
+pub(super) async fn pump(
     mut source: OwnedFd,
     stream: Stream,
     sink: &dyn Sink,

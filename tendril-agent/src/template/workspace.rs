@@ -5,6 +5,7 @@
 //!     plan-digest.json     the digests of the saved plan and its sources (plan_seal)
 //!     lock-owner.json   which step may hold the state's lock         (state)
 //!     errored.tfstate   state that nothing else could take       (state)
+//!     exit.json     how the apply ended                          (keeper)
 //!     claim.json    which claim this is, and how far it got      (recovery)
 //!     log/          every line that was read and not uploaded    (log_spool)
 //!     result.json   the final status, until it is stored         (report)
@@ -82,6 +83,11 @@ impl Workspace {
     /// The final status, until it is stored.
     pub(crate) fn result_file(&self) -> PathBuf {
         self.root.join("result.json")
+    }
+
+    /// How the apply ended, as its keeper writes it.
+    pub(crate) fn exit_file(&self) -> PathBuf {
+        self.root.join("exit.json")
     }
 
     /// Where Terraform runs.

@@ -239,7 +239,7 @@ fn arguments(step: Step, action: Action, workspace: &Workspace, grace_period: Du
     args
 }
 
-fn grace_period(step: Step, timing: &StepTiming) -> GracePeriod {
+pub(crate) fn grace_period(step: Step, timing: &StepTiming) -> GracePeriod {
     let graceful = match step {
         Step::Apply => timing.apply_cancel_grace,
         Step::Plan => timing.plan_cancel_grace,

@@ -19,13 +19,14 @@ use crate::{
     os::{blocking::blocking, failpoint::failpoint, file_lock},
     process::{
         cancellation::StopSignal,
+        keeper,
         runner::{Command, Exit, Runner, Sink, TerminationStage},
     },
     redaction::redactor::Redactor,
     telemetry,
     template::workspace::Workspace,
     terraform::{
-        command::{Step, read_outputs},
+        command::{Step, grace_period, read_outputs},
         provider_cache,
         settings::{StepTiming, TerraformSettings},
         state::{
@@ -259,16 +260,63 @@ impl TerraformExecutor<'_> {
         let _timed = Timed { step, since: Instant::now() };
         let timing = StepTiming { lock_timeout: grace_period, ..self.settings.timing };
         let command = self.settings.program.command(step, self.spec.action, self.workspace, &timing);
+        let command = command.map(|command| match &self.settings.keeper {
+            Some(program) if step == Step::Apply => {
+                // Of an earlier try.
+                let _none = std::fs::remove_file(self.workspace.exit_file());
+                keeper::keep(command, program, &self.workspace.exit_file())
+            }
+            _ => command,
+        });
         let Some(operation) = step.operation() else { return self.run(command, sink).await };
+        let owner = LockOwner::new(self.job.id, self.job.attempt, self.state, operation, grace_period);
+        let dumps = StateDumpFilter::new(sink, self.state, self.workspace);
+        self.as_owner(owner, step, &dumps, self.run(command, &dumps)).await
+    }
+
+    /// Takes over the apply that a previous run of the agent began, and that went on or has ended since.
+    pub(crate) async fn adopt_apply(&self) -> Result<(), StageError> {
+        let (exit_file, data_dir) = (self.workspace.exit_file(), self.workspace.data_dir());
+        let disk = |error: io::Error| Failure::internal("the agent's work directory cannot be read", &error);
+        let _timed = Timed { step: Step::Apply, since: Instant::now() };
+        let owner = LockOwner::of_adopted(&self.workspace.lock_owner_file()).unwrap_or_else(|_| {
+            let operation = Step::Apply.operation().unwrap_or_default();
+            LockOwner::new(
+                self.job.id,
+                self.job.attempt,
+                self.state,
+                operation,
+                self.settings.timing.lock_timeout,
+            )
+        });
+        let grace_period = grace_period(Step::Apply, &self.settings.timing);
+        let dumps = StateDumpFilter::new(&self.log.writer, self.state, self.workspace);
+        let adopt = async {
+            let exit =
+                keeper::adopt(&exit_file, &data_dir, &dumps, self.stop, grace_period).await.map_err(disk)?;
+            let exit = exit.ok_or_else(|| Failure::new(ErrorCode::AgentLost, LOST))?;
+            Ok((exit, self.log.writer.findings().await))
+        };
+        let (exit, findings) = self.as_owner(owner, Step::Apply, &dumps, adopt).await?;
+        self.check_exit(Step::Apply, exit, &findings)?;
+        self.state.clear_stale();
+        Ok(())
+    }
+
+    /// Runs a step that takes the state's lock; until it ends, it is written down that it may hold it.
+    async fn as_owner(
+        &self,
+        owner: LockOwner,
+        step: Step,
+        dumps: &StateDumpFilter<'_>,
+        ran: impl Future<Output = Result<(Exit, Findings), StageError>>,
+    ) -> Result<(Exit, Findings), StageError> {
         let disk =
             |error: io::Error| Failure::internal("the agent's work directory cannot be written", &error);
-        let dumps = StateDumpFilter::new(sink, self.state, self.workspace);
-        let owner = LockOwner::new(self.job.id, self.job.attempt, self.state, operation, grace_period);
         let left = |ran: &Result<(Exit, Findings), StageError>| {
             let abrupt = |exit: Exit| !step.succeeded(exit.code) && exit.was_abrupt();
             ran.as_ref().is_ok_and(|(exit, _)| abrupt(*exit)) || dumps.lock_left()
         };
-        let ran = self.run(command, &dumps);
         let ran =
             during(owner, self.workspace.lock_owner_file(), self.state, ran, left).await.map_err(disk)?;
         dumps.finalize().await.map_err(|error| self.state_lost(&error))?;
@@ -329,6 +377,9 @@ impl TerraformExecutor<'_> {
         Err(Failure::new(ErrorCode::TerraformFailed, message).into())
     }
 }
+
+/// Of an apply whose end nobody kept.
+const LOST: &str = "The agent was killed while Terraform applied the plan, and so was what keeps Terraform's exit code. Resources may have been changed, and the state may still be locked: look at both before you queue it again.";
 
 /// Records how long a step took, when it is dropped.
 struct Timed {

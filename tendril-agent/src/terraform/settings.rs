@@ -25,6 +25,8 @@ pub(crate) struct StepTiming {
 pub(crate) struct TerraformSettings {
     /// The program that was found and answered `version`.
     pub(crate) program: Terraform,
+    /// The program that keeps exit codes, if there is one.
+    pub(crate) keeper: Option<PathBuf>,
     pub(crate) timing: StepTiming,
     /// Which backend keeps the states.
     pub(crate) backend: StateBackend,

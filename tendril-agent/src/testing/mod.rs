@@ -203,6 +203,7 @@ pub(crate) fn config(dir: &Path) -> Config {
             startup_jitter: std::time::Duration::ZERO,
             ..Timing::default()
         },
+        keeper: None,
         secrets: crate::redaction::redactor::Redactor::default(),
     }
 }

@@ -1,6 +1,6 @@
 //! A dead agent is noticed by the heartbeat of another one: its job is queued again once, or said to be lost, by name.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -80,15 +80,15 @@ async fn after_apply_began_a_lost_job_is_unknown_then_lost_and_never_run_again()
         "{message}"
     );
 
-    // The agent comes back: its lines arrive, and what it knows replaces what was guessed.
+    // The agent comes back: its lines arrive, and the true end replaces what was guessed.
     let _again = setup.start();
-    let row = deployment
-        .becomes("is explained by its own agent", |row| {
-            row.error_message.as_deref().is_some_and(|message| message.contains("was killed"))
-        })
-        .await;
-    assert_eq!((row.status.as_str(), row.attempt), ("FAILED", 1), "{row:?}");
-    deployment.log().await.assert_complete(&row);
+    story.go_on();
+    let row = deployment.becomes("is ended by its own agent", |row| row.status == "SUCCESS").await;
+    assert_eq!((row.attempt, row.error_code.as_deref()), (1, None), "{row:?}");
+    assert!(story.interrupts().is_empty(), "{:?}", story.interrupts());
+    let log = deployment.log().await;
+    log.assert_complete(&row);
+    assert_eq!(log.counted(), (1..=story.lines).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -146,15 +146,68 @@ async fn terraform_survives_the_kill_of_its_agent_and_stores_its_state() {
 
     let _again = setup.start();
     let row = deployment.ended().await;
-    assert_eq!((row.status.as_str(), row.error_code.as_deref()), ("FAILED", Some("AGENT_LOST")), "{row:?}");
-    let message = row.error_message.clone().expect("words");
-    assert!(message.contains("went on without it and had ended"), "{message}");
+    assert_eq!((row.status.as_str(), row.attempt), ("SUCCESS", 1), "{row:?}");
     deployment.log().await.assert_complete(&row);
     // Its work is known: there is nothing left to do.
     let again = cluster.queue(json!({"template": "count", "stack": "s", "variables": variables})).await;
     let row = again.ended().await;
     assert_eq!(row.status, "SUCCESS", "{row:?}");
     assert_eq!(row.plan_summary, Some(json!({"add": 0, "change": 0, "remove": 0, "import": 0})));
+}
+
+#[tokio::test]
+async fn an_agent_that_is_killed_again_and_again_in_an_apply_costs_it_nothing() {
+    const KILLS: u32 = 12;
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let story = Story { lines: 20_000, burst: 50, ..Story::with_gate(&world, "apply") };
+    let setup = world.agent(&cluster).narrator();
+    let deployment = cluster.queue(story.config()).await;
+    let mut agent = setup.start();
+    deployment.becomes("is applied", |row| row.phase.as_deref() == Some("APPLY")).await;
+    for kill in 0..KILLS {
+        // A moment that is another one each time, and may be that of the restart itself.
+        tokio::time::sleep(Duration::from_millis(u64::from(kill * 397 % 1300))).await;
+        agent.signal(Signal::KILL);
+        drop(agent);
+        agent = setup.start();
+    }
+    story.go_on();
+    let row = deployment.ended().await;
+    assert_eq!((row.status.as_str(), row.attempt), ("SUCCESS", 1), "{row:?}");
+    assert!(story.interrupts().is_empty(), "terraform noticed: {:?}", story.interrupts());
+    let log = deployment.log().await;
+    log.assert_complete(&row);
+    assert_eq!(log.counted(), (1..=story.lines).collect::<Vec<_>>());
+    until("the work directory is tidy", async || {
+        let dir = setup.cli.work_dir.clone().expect("a directory");
+        let left = fs::read_dir(dir).into_iter().flatten().flatten();
+        let left: Vec<_> = left.filter(|entry| entry.file_name().to_string_lossy().contains('-')).collect();
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cancel_reaches_an_apply_that_was_taken_over_and_interrupts_it_once() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let story = Story::with_gate(&world, "apply");
+    let setup = world.agent(&cluster).narrator().env("TENDRIL_HEARTBEAT", "1s");
+    let deployment = cluster.queue(story.config()).await;
+    let first = setup.start();
+    deployment.says("at the gate").await;
+    kill(first);
+    let _second = setup.start();
+    deployment.says("Terraform went on meanwhile").await;
+    let ask = "update public.deployments set cancel_requested_at = now() where id = $1";
+    world.database.execute(ask, &[&deployment.id]).await.expect("the cancel is asked for");
+    let row = deployment.ended().await;
+    assert_eq!((row.status.as_str(), row.attempt), ("CANCELLED", 1), "{row:?}");
+    assert_eq!(story.interrupts().len(), 1, "{:?}", story.interrupts());
+    let log = deployment.log().await;
+    log.assert_complete(&row);
+    assert!(log.text().contains("Gracefully shutting down"), "{}", log.text());
 }
 
 /// The one test here that lets real time pass: the whole promise, with nothing compressed.

@@ -85,6 +85,11 @@ impl LockOwner {
         private_file(path, &serde_json::to_vec(self)?)
     }
 
+    /// Of a step that a previous run began, and that goes on.
+    pub(crate) fn of_adopted(path: &Path) -> io::Result<Self> {
+        Self::load(path)
+    }
+
     /// What was kept beside a state.
     fn load(path: &Path) -> io::Result<Self> {
         Ok(serde_json::from_slice(&fs::read(path)?)?)

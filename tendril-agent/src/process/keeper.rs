@@ -1,0 +1,239 @@
+//! A tiny parent that keeps the exit code of a program whose agent may die.
+//!
+//! ```text
+//! agent ── keeper (`tendril-agent keep-exit`) ── terraform apply
+//! ```
+//!
+//! The keeper is in the program's process group, has the same pipes as its output, and waits. It holds a lock on
+//! `exit.lock` for as long as it lives, and writes `exit.json` last. If the agent dies, nothing happens to the program; a
+//! later run of the agent finds the keeper by its lock, reads on where the pipes are, and learns the exit code. A keeper
+//! without an agent stays until its pipes are empty, so that no line is lost.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::{Errno, ioctl_fionread},
+    process::{Pid, Signal, getpid, getppid, kill_process},
+};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    time::sleep,
+};
+
+use crate::{
+    os::{blocking::blocking, files::private_file},
+    process::{
+        cancellation::StopSignal,
+        orphans,
+        output_pipe::pipe_of,
+        runner::{Command, EscalationRecord, Exit, GracePeriod, Sink, TerminationStage, pump},
+        stream::Stream,
+    },
+};
+
+/// The subcommand of the agent that is a keeper.
+pub(crate) const SUBCOMMAND: &str = "keep-exit";
+/// Between two looks whether a keeper has ended, or whether its pipes are empty.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long a keeper may take from its start to its lock.
+const START: Duration = Duration::from_secs(5);
+/// The exit code of a program that cannot be started.
+const CANNOT_START: u8 = 126;
+
+/// How a program ended, as its keeper writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct KeptExit {
+    /// Its exit code; none if a signal ended it.
+    code: Option<i32>,
+}
+
+/// The same command, with a keeper for its parent. `program` is the agent's own.
+pub(crate) fn keep(command: Command, program: &Path, exit_file: &Path) -> Command {
+    let mut args: Vec<OsString> =
+        vec![SUBCOMMAND.into(), exit_file.into(), "--".into(), command.program.into()];
+    args.extend(command.args);
+    Command { program: program.to_path_buf(), args, ..command }
+}
+
+/// Runs a program, keeps its exit code, and ends as it ended.
+///
+/// Its input, output, environment and process group are the program's too. Signals that are sent to the group are the
+/// program's business.
+pub fn keep_exit(exit_file: &Path, program: &OsStr, args: &[OsString]) -> ExitCode {
+    let agent = getppid();
+    let kept = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+        let lock = lock(exit_file)?;
+        let exit = runtime.block_on(run(program, args))?;
+        private_file(exit_file, &serde_json::to_vec(&exit)?)?;
+        // Whoever started this reads the rest. Where nobody does, it waits for a later run of the agent.
+        while getppid() != agent && exit_file.exists() && !are_empty() {
+            std::thread::sleep(LOOK);
+        }
+        drop(lock);
+        Ok(exit)
+    });
+    match kept {
+        Ok(KeptExit { code: Some(code) }) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        Ok(KeptExit { code: None }) => {
+            // As the program ended: by a signal.
+            let _dead = kill_process(getpid(), Signal::KILL);
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("{} cannot be run: {error}", program.display());
+            ExitCode::from(CANNOT_START)
+        }
+    }
+}
+
+/// Takes the lock that shows that the keeper lives, and writes its process ID there.
+fn lock(exit_file: &Path) -> io::Result<File> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(lock_file(exit_file))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    file.set_len(0)?;
+    write!(file, "{}", getpid().as_raw_nonzero())?;
+    Ok(file)
+}
+
+fn lock_file(exit_file: &Path) -> PathBuf {
+    exit_file.with_extension("lock")
+}
+
+async fn run(program: &OsStr, args: &[OsString]) -> io::Result<KeptExit> {
+    // A handler, and not "ignore", which the program would inherit.
+    let mut ignored = Vec::new();
+    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()] {
+        ignored.push(signal(kind)?);
+    }
+    let status = tokio::process::Command::new(program).args(args).spawn()?.wait().await?;
+    debug_assert!(status.code().is_some() || status.signal().is_some());
+    Ok(KeptExit { code: status.code() })
+}
+
+/// Whether everything was read that is in the pipes of this process. What is no pipe holds nothing back.
+fn are_empty() -> bool {
+    let left = |read: rustix::io::Result<u64>| read.unwrap_or(0);
+    left(ioctl_fionread(io::stdout())) + left(ioctl_fionread(io::stderr())) == 0
+}
+
+/// Whether a program was started with this exit file, and its end is known or will be.
+pub(crate) fn is_kept(exit_file: &Path) -> bool {
+    exit_file.exists() || matches!(keeper_of(exit_file), Ok(Some(_)))
+}
+
+/// The keeper that lives; none, if there is none.
+fn keeper_of(exit_file: &Path) -> io::Result<Option<Pid>> {
+    let path = lock_file(exit_file);
+    let file = match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    match flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(None),
+        Err(Errno::WOULDBLOCK) => Ok(fs::read_to_string(&path)?.trim().parse().ok().and_then(Pid::from_raw)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Takes over a program that a previous run of the agent started: its output from where nobody has read it, and its end.
+/// None, if nobody kept its end. Must be called inside a runtime.
+///
+/// A stop that is ordered climbs on from where the previous run was.
+pub(crate) async fn adopt(
+    exit_file: &Path,
+    data_dir: &Path,
+    sink: &dyn Sink,
+    stop: &StopSignal,
+    grace_period: GracePeriod,
+) -> io::Result<Option<Exit>> {
+    let (over, is_over) = watch::channel(None);
+    let mut stage =
+        EscalationRecord::noted(data_dir).map_or(TerminationStage::Untouched, |noted| noted.stage);
+    if let Some(keeper) = found(exit_file, data_dir).await? {
+        let pumps = async {
+            tokio::join!(
+                read(keeper, 1, Stream::Stdout, sink, is_over.clone()),
+                read(keeper, 2, Stream::Stderr, sink, is_over)
+            )
+        };
+        let end = async {
+            let ended = ended(exit_file);
+            tokio::pin!(ended);
+            let stopped = tokio::select! {
+                ended = &mut ended => return ended.map(|()| None),
+                () = stop.wait() => {
+                    let data_dir = data_dir.to_path_buf();
+                    blocking(move || Ok(orphans::end(&data_dir, grace_period))).await?
+                }
+            };
+            ended.await?;
+            Ok::<_, io::Error>(stopped)
+        };
+        let end = async {
+            let end = end.await;
+            over.send_replace(Some(Instant::now() + LOOK));
+            end
+        };
+        let (_, stopped) = tokio::join!(pumps, end);
+        stage = stopped?.unwrap_or(stage);
+    }
+    match fs::read(exit_file) {
+        Ok(kept) => {
+            let KeptExit { code } = serde_json::from_slice(&kept)?;
+            Ok(Some(Exit { code, stage }))
+        }
+        // The keeper was killed with its program.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && stage == TerminationStage::Killed => {
+            Ok(Some(Exit { code: None, stage }))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads on where nobody has read the output of a process.
+async fn read(
+    pid: Pid,
+    descriptor: u8,
+    stream: Stream,
+    sink: &dyn Sink,
+    is_over: watch::Receiver<Option<Instant>>,
+) {
+    let pipe = pipe_of(pid, descriptor).and_then(|pipe| pipe.into_nonblocking_fd().ok());
+    if let Some(pipe) = pipe {
+        pump(pipe, stream, sink, is_over).await;
+    }
+}
+
+/// The keeper, if it lives. One that has just been started is waited for.
+async fn found(exit_file: &Path, data_dir: &Path) -> io::Result<Option<Pid>> {
+    let deadline = Instant::now() + START;
+    loop {
+        if let Some(keeper) = keeper_of(exit_file)? {
+            return Ok(Some(keeper));
+        }
+        if exit_file.exists() || Instant::now() >= deadline || orphans::of(data_dir).is_empty() {
+            return Ok(None);
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// Waits until the keeper has ended.
+async fn ended(exit_file: &Path) -> io::Result<()> {
+    while keeper_of(exit_file)?.is_some() {
+        sleep(LOOK).await;
+    }
+    Ok(())
+}
