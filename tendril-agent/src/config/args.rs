@@ -155,6 +155,30 @@ pub struct Cli {
     #[arg(long, value_name = "TIME", env = "TENDRIL_APPLY_CANCEL_GRACE", default_value = "20m")]
     pub apply_cancel_grace: Option<String>,
 
+    /// The longest that `terraform init` may take; a deployment may ask for less (`config_snapshot.timeouts`). 0s: no limit
+    #[arg(long, value_name = "TIME", env = "TENDRIL_INIT_TIMEOUT", default_value = "30m")]
+    pub init_timeout: Option<String>,
+
+    /// The longest that `terraform plan` may take. 0s: no limit
+    #[arg(long, value_name = "TIME", env = "TENDRIL_PLAN_TIMEOUT", default_value = "2h")]
+    pub plan_timeout: Option<String>,
+
+    /// The longest that `terraform apply` may take. 0s: no limit
+    #[arg(long, value_name = "TIME", env = "TENDRIL_APPLY_TIMEOUT", default_value = "24h")]
+    pub apply_timeout: Option<String>,
+
+    /// The longest that any of these may write nothing ("Still creating..." counts as nothing). 0s: no limit
+    #[arg(long, value_name = "TIME", env = "TENDRIL_SILENCE_TIMEOUT", default_value = "0s")]
+    pub silence_timeout: Option<String>,
+
+    /// Directory of hooks: pre-init, pre-plan, post-plan, post-apply, on-failure. A failing pre- or post-plan hook forbids the apply
+    #[arg(long, value_name = "DIR", env = "TENDRIL_HOOK_DIR")]
+    pub hook_dir: Option<String>,
+
+    /// How long one hook may take
+    #[arg(long, value_name = "TIME", env = "TENDRIL_HOOK_TIMEOUT", default_value = "5m")]
+    pub hook_timeout: Option<String>,
+
     /// Program to run: a path, or a name on PATH [default: `terraform`, else `tofu`]
     #[arg(long, value_name = "PROGRAM", env = "TENDRIL_TERRAFORM")]
     pub terraform: Option<String>,

@@ -16,7 +16,10 @@ use crate::{
     control_plane::auth::{credential::Credential, machine_token::MachineToken},
     cost::{infracost::Infracost, settings::CostSettings},
     dispatch::{queue::Intake, shutdown::ShutdownTiming},
-    execute::settings::ExecuteSettings,
+    execute::{
+        hooks::{self, HookSettings},
+        settings::ExecuteSettings,
+    },
     logs::spool::SpoolRules,
     observability::{
         logging::{self, LogFormat, LogSettings},
@@ -53,6 +56,8 @@ pub struct Config {
     pub work_dir: PathBuf,
     /// One folder per state key.
     pub state_dir: PathBuf,
+    /// Programs that run at fixed places of each run.
+    pub hook_dir: Option<PathBuf>,
     /// Which backend keeps the states.
     pub state_backend: StateBackend,
     /// Jobs at the same time.
@@ -128,6 +133,10 @@ impl Config {
             }
         }
         let git = reader.git(cli);
+        let hook_dir = given(cli.hook_dir.as_ref()).map(PathBuf::from);
+        if let Some(dir) = &hook_dir {
+            reader.take(hooks::inspect(dir));
+        }
         let concurrency = reader.take(concurrency(cli));
         let intake = reader.take(Intake::read(given(cli.intake.as_ref())));
         let spool_limit = reader.take(spool_limit(cli));
@@ -160,6 +169,7 @@ impl Config {
                 git: git?,
                 work_dir: work_dir?,
                 state_dir: state_dir?,
+                hook_dir,
                 concurrency: concurrency?,
                 intake: intake?,
                 spool_limit: spool_limit?,
@@ -209,6 +219,7 @@ impl Config {
             spool: SpoolRules { flush_after: self.timing.log_flush, limit: self.spool_limit },
             git: self.git.clone(),
             git_timeout: self.timing.git,
+            hooks: HookSettings { dir: self.hook_dir.clone(), timeout: self.timing.hook },
             terraform: self.terraform_settings(),
             cost: CostSettings {
                 infracost: self.infracost.clone(),
@@ -221,10 +232,11 @@ impl Config {
     /// What Terraform's commands are run with.
     pub(crate) fn terraform_settings(&self) -> TerraformSettings {
         let Timing { lock_timeout, plan_cancel_grace, apply_cancel_grace, kill_grace, .. } = self.timing;
+        let limits = self.timing.limits();
         TerraformSettings {
             program: self.terraform.clone(),
             keeper: self.keeper.clone(),
-            timing: StepTiming { lock_timeout, plan_cancel_grace, apply_cancel_grace, kill_grace },
+            timing: StepTiming { lock_timeout, plan_cancel_grace, apply_cancel_grace, kill_grace, limits },
             backend: self.state_backend.clone(),
             state_dir: self.state_dir.clone(),
             work_dir: self.work_dir.clone(),
@@ -268,6 +280,7 @@ impl fmt::Debug for Config {
             .field("git", &self.git)
             .field("work_dir", &self.work_dir)
             .field("state_dir", &self.state_dir)
+            .field("hook_dir", &self.hook_dir)
             .field("state_backend", &self.state_backend)
             .field("concurrency", &self.concurrency)
             .field("intake", &self.intake)

@@ -2,7 +2,7 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use crate::config::args::Cli;
+use crate::{config::args::Cli, job::timeouts::Timeouts};
 
 /// The agent's clockwork. The defaults suit production; tests shorten them.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +28,16 @@ pub struct Timing {
     pub lock_timeout: Duration,
     /// How long the estimate of a job's cost may take, with everything around it.
     pub cost: Duration,
+    /// How long `terraform init` may take; zero: no limit. A deployment may ask for less, here and below.
+    pub init_timeout: Duration,
+    /// How long `terraform plan` may take; zero: no limit.
+    pub plan_timeout: Duration,
+    /// How long `terraform apply` may take; zero: no limit.
+    pub apply_timeout: Duration,
+    /// How long any of these may write nothing; zero: no limit.
+    pub silence_timeout: Duration,
+    /// How long a hook may take.
+    pub hook: Duration,
     /// How long the last log lines and statuses may take to be stored once the agent is told to hurry.
     pub flush_deadline: Duration,
 }
@@ -45,6 +55,11 @@ impl Default for Timing {
             git: Duration::from_secs(300),
             lock_timeout: Duration::from_secs(120),
             cost: Duration::from_secs(90),
+            init_timeout: Duration::from_secs(30 * 60),
+            plan_timeout: Duration::from_secs(2 * 3600),
+            apply_timeout: Duration::from_secs(24 * 3600),
+            silence_timeout: Duration::ZERO,
+            hook: Duration::from_secs(300),
             flush_deadline: Duration::from_secs(20),
         }
     }
@@ -55,6 +70,17 @@ const fn seconds(range: RangeInclusive<u64>) -> RangeInclusive<Duration> {
 }
 
 impl Timing {
+    /// How long the steps of a run may take at most.
+    pub(crate) fn limits(&self) -> Timeouts {
+        let limit = |time: Duration| (!time.is_zero()).then_some(time);
+        Timeouts {
+            init: limit(self.init_timeout),
+            plan: limit(self.plan_timeout),
+            apply: limit(self.apply_timeout),
+            silence: limit(self.silence_timeout),
+        }
+    }
+
     /// What the command line says, over the defaults. What is wrong is added to the problems, in a sentence each.
     pub(crate) fn read(cli: &Cli, problems: &mut Vec<String>) -> Self {
         let mut timing = Self::default();
@@ -75,6 +101,15 @@ impl Timing {
             ),
             ("--startup-jitter / TENDRIL_STARTUP_JITTER", &cli.startup_jitter, &mut timing.startup_jitter),
             ("--cost-timeout / TENDRIL_COST_TIMEOUT", &cli.cost_timeout, &mut timing.cost),
+            ("--init-timeout / TENDRIL_INIT_TIMEOUT", &cli.init_timeout, &mut timing.init_timeout),
+            ("--plan-timeout / TENDRIL_PLAN_TIMEOUT", &cli.plan_timeout, &mut timing.plan_timeout),
+            ("--apply-timeout / TENDRIL_APPLY_TIMEOUT", &cli.apply_timeout, &mut timing.apply_timeout),
+            (
+                "--silence-timeout / TENDRIL_SILENCE_TIMEOUT",
+                &cli.silence_timeout,
+                &mut timing.silence_timeout,
+            ),
+            ("--hook-timeout / TENDRIL_HOOK_TIMEOUT", &cli.hook_timeout, &mut timing.hook),
         ];
         for (name, value, into) in settings {
             let Some(text) = value.as_deref().map(str::trim).filter(|text| !text.is_empty()) else {

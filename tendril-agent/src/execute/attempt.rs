@@ -165,9 +165,15 @@ impl JobContext {
             log.writer.annotate("The agent stops; the plan goes on waiting for approval.").await;
             return None;
         }
-        let RunOutput { estimate, changes, outputs, commit } = run.results;
+        if let Err(StageError::Failed(failure)) = &outcome
+            && stop.requested().is_none()
+        {
+            run.on_failure(failure).await;
+        }
+        let RunOutput { estimate, changes, outputs, commit, applied } = run.results;
         let pending = self.clear(job, workspace).await;
-        let result = with_errored_state(result(outcome, stop.requested()), &pending);
+        let result = result(outcome, stop.requested());
+        let result = with_errored_state(if applied { after_apply(result) } else { result }, &pending);
         let took = started.elapsed().as_secs_f64();
         metrics::histogram!(telemetry::JOB_SECONDS).record(took);
         log.writer
@@ -279,6 +285,19 @@ fn with_errored_state(result: JobResult, errored: &ErroredState) -> JobResult {
     }
 }
 
+/// Says that what failed or was stopped came after the apply.
+fn after_apply(result: JobResult) -> JobResult {
+    match result {
+        JobResult::Success => JobResult::Success,
+        JobResult::Cancelled(how) => {
+            JobResult::Cancelled(format!("{how} The apply was complete before that."))
+        }
+        JobResult::Failed(Failure { code, message }) => {
+            JobResult::Failed(Failure::new(code, format!("Applied. What failed came after it:\n{message}")))
+        }
+    }
+}
+
 /// The result that a run's last stage means.
 fn result(outcome: Result<(), StageError>, reason: Option<StopReason>) -> JobResult {
     let (step, stage, code) = match outcome {
@@ -307,6 +326,9 @@ fn result(outcome: Result<(), StageError>, reason: Option<StopReason>) -> JobRes
                 "{pressure}. It was stopped {how} Let it write less or raise the limit, then queue it again."
             ),
         )),
+        Some(StopReason::TimedOut(expired)) => {
+            JobResult::Failed(Failure::new(ErrorCode::TimedOut, format!("{expired}. It was stopped {how}")))
+        }
         Some(StopReason::Fenced) => {
             JobResult::Failed(Failure::new(ErrorCode::AgentLost, format!("The agent lost its claim {how}")))
         }

@@ -2,6 +2,7 @@
 
 pub(crate) mod approval;
 pub(crate) mod attempt;
+pub(crate) mod hooks;
 pub(crate) mod recovery;
 pub(crate) mod registry;
 pub(crate) mod settings;

@@ -3,8 +3,8 @@
 use std::{path::PathBuf, time::Duration};
 
 use crate::{
-    cost::settings::CostSettings, logs::spool::SpoolRules, template::git::GitSettings,
-    terraform::settings::TerraformSettings,
+    cost::settings::CostSettings, execute::hooks::HookSettings, logs::spool::SpoolRules,
+    template::git::GitSettings, terraform::settings::TerraformSettings,
 };
 
 /// The settings of this room; made by `config`.
@@ -22,6 +22,8 @@ pub(crate) struct ExecuteSettings {
     pub(crate) git: GitSettings,
     /// How long one command of Git may take.
     pub(crate) git_timeout: Duration,
+    /// Programs that run at fixed places of each run.
+    pub(crate) hooks: HookSettings,
     pub(crate) terraform: TerraformSettings,
     pub(crate) cost: CostSettings,
 }

@@ -8,7 +8,12 @@ use crate::{
         estimator::{Estimate, Estimator},
         infracost::Found,
     },
-    execute::{approval::ApprovalDecision, attempt::JobContext, registry::RunningJob},
+    execute::{
+        approval::ApprovalDecision,
+        attempt::JobContext,
+        hooks::{Hook, Hooks},
+        registry::RunningJob,
+    },
     job::{
         failure::{ErrorCode, Failure},
         json::Fields,
@@ -36,6 +41,8 @@ pub(crate) struct RunOutput {
     pub(crate) outputs: Option<Fields>,
     /// Of a template from Git.
     pub(crate) commit: Option<String>,
+    /// Whether the apply is complete.
+    pub(crate) applied: bool,
 }
 
 /// One run.
@@ -72,14 +79,17 @@ impl Run<'_> {
         let executor = self.executor(&spec, &state);
         executor.go_on(Step::Init)?;
         self.phase(Phase::Init);
+        self.hooks().ask(Hook::PreInit, &spec, &[]).await?;
         executor.init().await?;
         self.phase(Phase::Plan);
+        self.hooks().ask(Hook::PrePlan, &spec, &[]).await?;
         let changes = executor.locking_step(Step::Plan).await?.changes;
         if let Some(changes) = changes {
             self.board.plan(changes);
         }
         let digest = self.digest(&template, changes).await?;
         self.results.changes = changes;
+        self.post_plan(&spec, &state).await?;
         match spec.action {
             Action::Plan => Ok(()),
             Action::Apply | Action::Destroy => {
@@ -145,6 +155,37 @@ impl Run<'_> {
             log: self.log,
             stop: self.stop,
         }
+    }
+
+    fn hooks(&self) -> Hooks<'_> {
+        Hooks {
+            settings: &self.context.settings.hooks,
+            runner: &*self.context.runner,
+            job: self.job,
+            workspace: self.workspace,
+            log: self.log,
+            stop: self.stop,
+        }
+    }
+
+    /// Asks the hook that sees the plan, if there is one.
+    async fn post_plan(&self, spec: &JobSpec, state: &State) -> Result<(), StageError> {
+        if !self.hooks().has(Hook::PostPlan) {
+            return Ok(());
+        }
+        let file = self.workspace.data_dir().join("plan.json");
+        self.executor(spec, state).show_plan(&file).await?;
+        Ok(self.hooks().ask(Hook::PostPlan, spec, &[("TENDRIL_PLAN_JSON", file.into())]).await?)
+    }
+
+    /// The hook for failures; what it answers changes nothing.
+    pub(crate) async fn on_failure(&self, failure: &Failure) {
+        let spec = JobSpec::parse(&self.job.config).ok();
+        let code = serde_json::to_value(failure.code).ok();
+        let code = code.as_ref().and_then(|code| code.as_str()).unwrap_or_default();
+        let message = self.log.redactor.redact(&failure.message).replace('\0', "\u{fffd}");
+        let more = [("TENDRIL_ERROR_CODE", code.into()), ("TENDRIL_ERROR_MESSAGE", message.into())];
+        self.hooks().tell(Hook::OnFailure, spec.as_ref(), &more).await;
     }
 
     /// Brings the template from its repository into the workspace.
@@ -288,11 +329,13 @@ impl Run<'_> {
 
     /// Reads what was applied. What is destroyed has no outputs.
     async fn outputs(&mut self, spec: &JobSpec, state: &State) -> Result<(), StageError> {
+        self.results.applied = true;
         if spec.action == Action::Apply {
             self.phase(Phase::Output);
             let outputs = self.executor(spec, state).outputs().await?;
             self.results.outputs = Some(outputs);
         }
+        self.hooks().tell(Hook::PostApply, Some(spec), &[]).await;
         Ok(())
     }
 

@@ -32,6 +32,10 @@ pub(crate) enum ErrorCode {
     PlanChanged,
     /// It wrote more to the agent's disk than there is room for; the message says how much, and which setting decides.
     DiskFull,
+    /// It took longer than it may; the message says what, and which setting decides.
+    TimedOut,
+    /// A hook of the agent refused; its output is the reason.
+    PolicyDenied,
     /// The agent's own fault, or its machine's.
     Internal,
 }

@@ -6,4 +6,5 @@ pub(crate) mod result;
 pub(crate) mod source;
 pub(crate) mod spec;
 pub(crate) mod status;
+pub(crate) mod timeouts;
 pub(crate) mod variables;

@@ -8,6 +8,7 @@ use crate::job::{
     failure::{ErrorCode, Failure},
     json::{ConfigSnapshot, Fields, Json, not_exact},
     source::Source,
+    timeouts::Timeouts,
     variables::kind_of,
 };
 
@@ -71,6 +72,8 @@ pub(crate) struct JobSpec {
     pub(crate) approval: bool,
     /// Input variables; checked against the template later.
     pub(crate) variables: Fields,
+    /// How long its steps may take.
+    pub(crate) timeouts: Timeouts,
 }
 
 impl JobSpec {
@@ -93,10 +96,11 @@ impl JobSpec {
         }
         for key in object.keys() {
             match key.as_str() {
-                "template" | "source" | "stack" | "action" | "approval" => {}
+                "template" | "source" | "stack" | "action" | "approval" | "timeouts" | "approval_expires" => {
+                }
                 other => {
                     return Err(invalid(format!(
-                        "config_snapshot has the unknown field \"{other}\": it may have template or source, stack, action, approval and variables"
+                        "config_snapshot has the unknown field \"{other}\": it may have template or source, stack, action, approval, approval_expires, timeouts and variables"
                     )));
                 }
             }
@@ -142,6 +146,7 @@ impl JobSpec {
                 )));
             }
         };
+        let timeouts = Timeouts::parse(object.get("timeouts")).map_err(invalid)?;
         let variables = match variables {
             Json::Null => Fields::new(),
             Json::Object(variables) => variables,
@@ -163,7 +168,7 @@ impl JobSpec {
                 )));
             }
         }
-        Ok(Self { source, stack, action, approval, variables })
+        Ok(Self { source, stack, action, approval, variables, timeouts })
     }
 }
 

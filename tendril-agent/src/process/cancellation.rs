@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 
-use crate::os::disk::DiskPressure;
+use crate::{job::timeouts::Expired, os::disk::DiskPressure};
 
 /// Why a job must end early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub(crate) enum StopReason {
     ShuttingDown,
     /// There is no room left for what it writes.
     DiskFull(DiskPressure),
+    /// It takes too long.
+    TimedOut(Expired),
 }
 
 /// How urgent it is.

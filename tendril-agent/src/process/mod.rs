@@ -2,6 +2,7 @@
 
 pub(crate) mod cancellation;
 pub(crate) mod drain;
+pub(crate) mod file_sink;
 pub(crate) mod keeper;
 pub(crate) mod orphans;
 pub(crate) mod output_pipe;

@@ -154,6 +154,13 @@ impl Terraform {
         self.with_arguments(args, workspace, grace_period(Step::Init, timing))
     }
 
+    /// Says what is in the saved plan, as JSON.
+    pub(crate) fn show_plan(&self, workspace: &Workspace, timing: &StepTiming) -> io::Result<Command> {
+        let mut args = ["show", "-json", "-no-color"].map(OsString::from).to_vec();
+        args.push(workspace.plan_file().into());
+        self.with_arguments(args, workspace, grace_period(Step::Output, timing))
+    }
+
     fn with_arguments(
         &self,
         args: Vec<OsString>,

@@ -19,6 +19,7 @@ use crate::{
     os::{blocking::blocking, failpoint::failpoint, file_lock},
     process::{
         cancellation::StopSignal,
+        file_sink::FileSink,
         keeper,
         runner::{Command, Exit, Runner, Sink, TerminationStage},
     },
@@ -37,6 +38,7 @@ use crate::{
             pending_push::{self, Push, StderrTail, Stored},
             state_dump::StateDumpFilter,
         },
+        step_clock::StepClock,
     },
 };
 
@@ -138,6 +140,16 @@ impl TerraformExecutor<'_> {
             }
             dead.clear();
         }
+    }
+
+    /// Writes the saved plan as JSON into a file. Errors: what Terraform says.
+    pub(crate) async fn show_plan(&self, file: &Path) -> Result<(), StageError> {
+        let fault = |error: io::Error| Failure::internal("the plan cannot be written as JSON", &error);
+        let sink = FileSink::create(file).map_err(fault)?;
+        let command = self.settings.program.show_plan(self.workspace, &self.settings.timing);
+        let (exit, findings) = self.run(command, &sink).await?;
+        self.check_exit(Step::Plan, exit, &findings)?;
+        Ok(sink.finish().map_err(fault)?)
     }
 
     /// The outputs that may be shown. Their values never pass through the log.
@@ -268,6 +280,28 @@ impl TerraformExecutor<'_> {
             }
             _ => command,
         });
+        let limits = self.spec.timeouts.within(self.settings.timing.limits);
+        let limit = match step {
+            Step::Init => limits.init,
+            Step::Plan => limits.plan,
+            Step::Apply => limits.apply,
+            Step::Output => None,
+        };
+        let clock = StepClock::start(sink);
+        let sink: &dyn Sink = &clock;
+        tokio::select! {
+            ran = self.carry_out_command(step, command, sink, grace_period) => ran,
+            never = clock.watch(step.name(), limit, limits.silence, self.stop) => match never {},
+        }
+    }
+
+    async fn carry_out_command(
+        &self,
+        step: Step,
+        command: io::Result<Command>,
+        sink: &dyn Sink,
+        grace_period: Duration,
+    ) -> Result<(Exit, Findings), StageError> {
         let Some(operation) = step.operation() else { return self.run(command, sink).await };
         let owner = LockOwner::new(self.job.id, self.job.attempt, self.state, operation, grace_period);
         let dumps = StateDumpFilter::new(sink, self.state, self.workspace);
@@ -373,6 +407,12 @@ impl TerraformExecutor<'_> {
         if findings.further_errors > 0 {
             let further = findings.further_errors;
             message = format!("{message}\n(and {further} more errors in the log)");
+        }
+        if step == Step::Apply && findings.applied > 0 {
+            let count = findings.applied;
+            message = format!(
+                "{message}\nApplied in part: {count} resources were changed before that, and are in the state."
+            );
         }
         Err(Failure::new(ErrorCode::TerraformFailed, message).into())
     }

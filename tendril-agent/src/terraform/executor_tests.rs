@@ -424,3 +424,106 @@ async fn what_is_deaf_is_killed_with_its_whole_group_and_that_is_said() {
     let state = bench.config.state_backend.of(&bench.config.state_dir, "providers.s");
     assert_eq!(state.stale_owners().len(), 1, "the lock that it left can be recognised");
 }
+
+#[tokio::test]
+async fn each_limit_of_time_ends_a_step_politely_and_is_named() {
+    for (timeouts, template, part) in [
+        (
+            json!({"apply": 1}),
+            "gate",
+            "terraform apply took longer than its limit of 1 s (config_snapshot.timeouts.apply",
+        ),
+        (json!({"silence": 1}), "gate", "there was no output for 1 s (config_snapshot.timeouts.silence"),
+        (json!({"init": 1}), "late", "terraform init took longer than its limit of 1 s"),
+        (json!({"plan": 1}), "late", "terraform plan took longer than its limit of 1 s"),
+    ] {
+        let mut bench = Fixture::new().await;
+        if template == "late" {
+            // A program that takes its time for each step, and ends when it is interrupted.
+            let program = bench.dir.path().join("terraform");
+            let script = "#!/bin/bash\ncase $1 in version) echo '{\"terraform_version\":\"1.11.4\"}'; exit;; init) [ \"$SLOW\" = init ] || exit 0;; esac\ntrap 'exit 1' INT\nfor i in {1..600}; do sleep 0.05; done\n";
+            let script = script
+                .replace("\"$SLOW\" = init", if timeouts.get("init").is_some() { "1 = 1" } else { "1 = 2" });
+            fs::write(&program, script).unwrap();
+            fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+            bench.config.terraform = preflight::terraform(program.to_str(), None).unwrap();
+        }
+        let begun = Instant::now();
+        bench.run(json!({"template": "gate", "stack": "s", "variables": {"seconds": 600}, "timeouts": timeouts})).await;
+        assert_eq!(bench.end()["error_code"], "TIMED_OUT", "{}", bench.message());
+        assert!(
+            bench.message().contains(part) && bench.message().contains("after one interrupt"),
+            "{}",
+            bench.message()
+        );
+        assert!(begun.elapsed() < Duration::from_secs(60));
+    }
+}
+
+#[tokio::test]
+async fn a_limit_of_the_agent_holds_whatever_a_deployment_asks_for() {
+    let mut bench = Fixture::new().await;
+    bench.config.timing.apply_timeout = Duration::from_secs(1);
+    bench.run(json!({"template": "gate", "variables": {"seconds": 600}, "timeouts": {"apply": 3600}})).await;
+    assert_eq!(bench.end()["error_code"], "TIMED_OUT", "{}", bench.message());
+}
+
+/// Installs a hook.
+fn hook(bench: &mut Fixture, name: &str, script: &str) {
+    let dir = bench.dir.path().join("hooks");
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join(name), format!("#!/bin/bash\n{script}\n")).unwrap();
+    fs::set_permissions(dir.join(name), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    bench.config.hook_dir = Some(dir);
+}
+
+#[tokio::test]
+async fn hooks_run_in_their_places_and_the_one_after_the_plan_sees_it() {
+    let mut bench = Fixture::new().await;
+    for name in ["pre-init", "pre-plan", "post-apply", "on-failure"] {
+        hook(&mut bench, name, "echo \"I am $TENDRIL_HOOK of $TENDRIL_TEMPLATE/$TENDRIL_STACK\"");
+    }
+    hook(
+        &mut bench,
+        "post-plan",
+        "python3 -c 'import json,os; p=json.load(open(os.environ[\"TENDRIL_PLAN_JSON\"])); print(\"planned\", p[\"resource_changes\"][0][\"address\"], oct(os.stat(os.environ[\"TENDRIL_PLAN_JSON\"]).st_mode & 0o777))'",
+    );
+    bench.run(gate(0)).await;
+    let log = bench.plane.recorded(testing::Recorded::log);
+    assert_eq!(bench.end()["status"], "SUCCESS", "{log}");
+    let places = [
+        "I am pre-init of gate/s",
+        "I am pre-plan",
+        "planned terraform_data.gate 0o600",
+        "Apply complete",
+        "I am post-apply",
+    ];
+    let at = places.map(|part| log.find(part).unwrap_or_else(|| panic!("{part} is missing in {log}")));
+    assert!(at.is_sorted(), "{log}");
+    assert!(!log.contains("I am on-failure"), "{log}");
+}
+
+#[tokio::test]
+async fn a_hook_that_refuses_forbids_the_apply_with_its_own_words_and_no_secret() {
+    for (name, script, part) in [
+        ("post-plan", "echo 'no public buckets, correct-horse'; exit 1", "no public buckets, [hidden]"),
+        ("pre-plan", "exit 3", "it ended with exit code 3 and said nothing"),
+        ("pre-init", "sleep 600", "it did not end within 1 s"),
+        ("post-plan", "env | grep -c SUPABASE_ ; env | grep TENDRIL_AGENT; exit 1", "0"),
+    ] {
+        let mut bench = Fixture::new().await;
+        bench.config.timing.hook = Duration::from_secs(1);
+        hook(&mut bench, name, script);
+        hook(&mut bench, "on-failure", "echo \"failed with $TENDRIL_ERROR_CODE\"");
+        bench.run(json!({"template": "greeting", "stack": "s", "variables": {"name": "x", "password": "correct-horse"}})).await;
+        let log = bench.plane.recorded(testing::Recorded::log);
+        assert_eq!(bench.end()["error_code"], "POLICY_DENIED", "{log}");
+        assert!(
+            bench.message().contains(&format!("The hook {name} of this agent refused")),
+            "{}",
+            bench.message()
+        );
+        assert!(bench.message().contains(part), "{}", bench.message());
+        assert!(!log.contains("Apply complete") && log.contains("failed with POLICY_DENIED"), "{log}");
+    }
+}

@@ -9,3 +9,4 @@ pub(crate) mod plan_digest;
 pub(crate) mod provider_cache;
 pub(crate) mod settings;
 pub(crate) mod state;
+pub(crate) mod step_clock;

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use crate::job::timeouts::Timeouts;
 use crate::terraform::{
     command::Terraform,
     state::backend::{State, StateBackend},
@@ -18,6 +19,8 @@ pub(crate) struct StepTiming {
     pub(crate) apply_cancel_grace: Duration,
     /// Second interrupt to SIGKILL of the process group.
     pub(crate) kill_grace: Duration,
+    /// How long a step may take at most.
+    pub(crate) limits: Timeouts,
 }
 
 /// The settings of this room; made by `config`.

@@ -188,6 +188,7 @@ pub(crate) fn config(dir: &Path) -> Config {
         git: GitSettings::default(),
         work_dir: under("work"),
         state_dir: under("state"),
+        hook_dir: None,
         concurrency: 2,
         intake: crate::dispatch::queue::Intake::PostgresChanges,
         spool_limit: u64::MAX,

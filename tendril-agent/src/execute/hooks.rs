@@ -1,0 +1,267 @@
+//! Programs of the agent's operator that run at fixed places of a run: what they say is in the job's log, and those before an
+//! apply can forbid it. This is where OPA, conftest or checkov plug in.
+//!
+//! ```text
+//! <hook dir>/pre-init     before terraform init
+//! <hook dir>/pre-plan     before terraform plan
+//! <hook dir>/post-plan    after it, with the plan as JSON in the file $TENDRIL_PLAN_JSON
+//! <hook dir>/post-apply   after an apply or destroy
+//! <hook dir>/on-failure   after a failure, with $TENDRIL_ERROR_CODE and $TENDRIL_ERROR_MESSAGE
+//! ```
+//!
+//! Each sees $TENDRIL_DEPLOYMENT_ID, $TENDRIL_ATTEMPT, $TENDRIL_ACTION, $TENDRIL_TEMPLATE, $TENDRIL_STACK and
+//! $TENDRIL_MODULE_DIR, and the variables of the agent that begin with `TENDRIL_HOOK_`.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use tokio::time::sleep;
+
+use crate::{
+    job::{
+        failure::{ErrorCode, Failure},
+        spec::{Action, Job, JobSpec},
+    },
+    process::{
+        cancellation::{StopReason, StopSignal},
+        runner::{Command, GracePeriod, Runner, Sink},
+        stream::Stream,
+    },
+    template::workspace::Workspace,
+    terraform::{environment::inherited, executor::Log},
+};
+
+/// Variables of the agent that a hook may see, beside those that every program may.
+const ENVIRONMENT: &[&str] = &["TENDRIL_HOOK_*"];
+/// How long a hook may take to end when it is interrupted.
+const GRACE: GracePeriod = GracePeriod { graceful: Duration::from_secs(5), forced: Duration::from_secs(2) };
+/// So much of the end of what a hook says is its reason.
+const REASON: usize = 4096;
+
+/// A place where a hook may run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hook {
+    PreInit,
+    PrePlan,
+    PostPlan,
+    PostApply,
+    OnFailure,
+}
+
+impl Hook {
+    const ALL: [Self; 5] = [Self::PreInit, Self::PrePlan, Self::PostPlan, Self::PostApply, Self::OnFailure];
+
+    /// The name of its file.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::PreInit => "pre-init",
+            Self::PrePlan => "pre-plan",
+            Self::PostPlan => "post-plan",
+            Self::PostApply => "post-apply",
+            Self::OnFailure => "on-failure",
+        }
+    }
+}
+
+/// Which hooks there are.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HookSettings {
+    /// Where they are.
+    pub(crate) dir: Option<PathBuf>,
+    /// How long one may take.
+    pub(crate) timeout: Duration,
+}
+
+impl HookSettings {
+    fn program(&self, hook: Hook) -> Option<PathBuf> {
+        let path = self.dir.as_ref()?.join(hook.name());
+        path.exists().then_some(path)
+    }
+}
+
+/// Looks into a directory of hooks. Errors: a sentence for each file that would not run.
+pub(crate) fn inspect(dir: &Path) -> Result<(), String> {
+    let name = "--hook-dir / TENDRIL_HOOK_DIR";
+    let entries =
+        fs::read_dir(dir).map_err(|error| format!("{name} {} cannot be read ({error})", dir.display()))?;
+    let known = Hook::ALL.map(Hook::name);
+    for entry in entries.filter_map(Result::ok) {
+        let file = entry.file_name().to_string_lossy().into_owned();
+        // What a mounted ConfigMap keeps beside its files, and notes for people.
+        if file.starts_with('.') || file.contains('.') {
+            continue;
+        }
+        if !known.contains(&file.as_str()) {
+            return Err(format!(
+                "{name} {} holds \"{file}\", which is no hook: there are {}",
+                dir.display(),
+                known.join(", ")
+            ));
+        }
+        let is_program = fs::metadata(entry.path())
+            .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
+        if !is_program {
+            return Err(format!("{name}: {} is not executable: chmod +x it", entry.path().display()));
+        }
+    }
+    Ok(())
+}
+
+/// The hooks of one attempt.
+pub(crate) struct Hooks<'a> {
+    pub(crate) settings: &'a HookSettings,
+    pub(crate) runner: &'a dyn Runner,
+    pub(crate) job: &'a Job,
+    pub(crate) workspace: &'a Workspace,
+    pub(crate) log: &'a Log,
+    pub(crate) stop: &'a StopSignal,
+}
+
+impl Hooks<'_> {
+    /// Whether there is such a hook.
+    pub(crate) fn has(&self, hook: Hook) -> bool {
+        self.settings.program(hook).is_some()
+    }
+
+    /// Runs a hook that may forbid to go on. Errors: it did; its output is the reason.
+    pub(crate) async fn ask(
+        &self,
+        hook: Hook,
+        spec: &JobSpec,
+        more: &[(&str, OsString)],
+    ) -> Result<(), Failure> {
+        let denied = |why: String| {
+            Failure::new(
+                ErrorCode::PolicyDenied,
+                format!("The hook {} of this agent refused: {why}", hook.name()),
+            )
+        };
+        self.run(hook, Some(spec), more).await.map_err(denied)
+    }
+
+    /// Runs a hook whose result changes nothing.
+    pub(crate) async fn tell(&self, hook: Hook, spec: Option<&JobSpec>, more: &[(&str, OsString)]) {
+        if let Err(why) = self.run(hook, spec, more).await {
+            tracing::warn!(hook = hook.name(), why, "a hook failed");
+            self.log.writer.annotate(format!("The hook {} failed: {why}", hook.name())).await;
+        }
+    }
+
+    async fn run(&self, hook: Hook, spec: Option<&JobSpec>, more: &[(&str, OsString)]) -> Result<(), String> {
+        let Some(program) = self.settings.program(hook) else { return Ok(()) };
+        self.log.writer.annotate(format!("hook {}", hook.name())).await;
+        let env = self.environment(hook, spec, more);
+        let command =
+            Command { program, args: Vec::new(), dir: self.workspace.home_dir(), env, grace_period: GRACE };
+        let (own, said) = (StopSignal::default(), Said { log: self.log, tail: Mutex::default() });
+        let mut running = self.runner.run(command, &said, &own);
+        let exit = tokio::select! {
+            exit = &mut running => exit,
+            () = sleep(self.settings.timeout) => {
+                own.request(StopReason::Cancelled);
+                let _ended = running.await;
+                return Err(format!("it did not end within {} s (--hook-timeout)", self.settings.timeout.as_secs()));
+            }
+            () = self.stop.wait() => {
+                own.request(StopReason::Cancelled);
+                let _ended = running.await;
+                return Err("the job was stopped meanwhile".to_owned());
+            }
+        };
+        self.log.writer.findings().await;
+        match exit.map_err(|error| format!("it cannot be started ({error})"))?.code {
+            Some(0) => Ok(()),
+            code => {
+                let tail = self.log.redactor.redact(&said.tail()).trim().to_owned();
+                let code = code.map_or_else(|| "a signal".to_owned(), |code| format!("exit code {code}"));
+                Err(if tail.is_empty() { format!("it ended with {code} and said nothing") } else { tail })
+            }
+        }
+    }
+
+    fn environment(
+        &self,
+        hook: Hook,
+        spec: Option<&JobSpec>,
+        more: &[(&str, OsString)],
+    ) -> BTreeMap<OsString, OsString> {
+        let mut env = inherited(ENVIRONMENT);
+        let home = self.workspace.home_dir();
+        let mut set = |name: &str, value: OsString| drop(env.insert(name.into(), value));
+        set("HOME", home.clone().into());
+        set("TMPDIR", home.into());
+        // Whatever it leaves running is found by it.
+        set("TF_DATA_DIR", self.workspace.data_dir().into());
+        set("TENDRIL_MODULE_DIR", self.workspace.module_dir().into());
+        set("TENDRIL_HOOK", hook.name().into());
+        set("TENDRIL_DEPLOYMENT_ID", self.job.id.to_string().into());
+        set("TENDRIL_ATTEMPT", self.job.attempt.to_string().into());
+        if let Some(spec) = spec {
+            let action = match spec.action {
+                Action::Plan => "plan",
+                Action::Apply => "apply",
+                Action::Destroy => "destroy",
+            };
+            set("TENDRIL_ACTION", action.into());
+            set("TENDRIL_TEMPLATE", spec.source.key().into());
+            set("TENDRIL_STACK", spec.stack.clone().unwrap_or_default().into());
+        }
+        for (name, value) in more {
+            set(name, value.clone());
+        }
+        env
+    }
+}
+
+/// Sends what a hook says to the log, and keeps the end of it.
+struct Said<'a> {
+    log: &'a Log,
+    tail: Mutex<Vec<u8>>,
+}
+
+impl Said<'_> {
+    fn tail(&self) -> String {
+        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&tail).into_owned()
+    }
+}
+
+impl Sink for Said<'_> {
+    fn write(&self, stream: Stream, bytes: Vec<u8>) -> BoxFuture<'_, ()> {
+        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.extend_from_slice(&bytes);
+        let over = tail.len().saturating_sub(REASON);
+        tail.drain(..over);
+        drop(tail);
+        self.log.writer.write(stream, bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hook_that_would_not_run_is_found_at_start() {
+        let dir = tempfile::tempdir().unwrap();
+        inspect(dir.path()).unwrap();
+        fs::write(dir.path().join("README.md"), "").unwrap();
+        fs::write(dir.path().join("post-plan"), "#!/bin/sh\n").unwrap();
+        assert!(inspect(dir.path()).unwrap_err().contains("post-plan is not executable"));
+        fs::set_permissions(dir.path().join("post-plan"), fs::Permissions::from_mode(0o755)).unwrap();
+        inspect(dir.path()).unwrap();
+        fs::write(dir.path().join("post_plan"), "").unwrap();
+        assert!(
+            inspect(dir.path()).unwrap_err().contains("\"post_plan\", which is no hook: there are pre-init")
+        );
+        assert!(inspect(&dir.path().join("none")).unwrap_err().contains("cannot be read"));
+    }
+}

@@ -1,0 +1,77 @@
+//! Stops a step that takes too long, or that says nothing for too long.
+
+use std::{
+    convert::Infallible,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use tokio::time::{Instant, sleep_until};
+
+use crate::{
+    job::timeouts::Expired,
+    process::{
+        cancellation::{StopReason, StopSignal},
+        runner::Sink,
+        stream::Stream,
+    },
+};
+
+/// What stands in each line by which Terraform only says that it still waits.
+const STILL_WAITING: &[u8] = b"\"type\":\"apply_progress\"";
+
+/// Passes on what a step writes, and sees when it wrote last.
+pub(crate) struct StepClock<'a> {
+    sink: &'a dyn Sink,
+    last: Mutex<Instant>,
+}
+
+impl<'a> StepClock<'a> {
+    /// Of a step that begins now.
+    pub(crate) fn start(sink: &'a dyn Sink) -> Self {
+        Self { sink, last: Mutex::new(Instant::now()) }
+    }
+
+    /// Stops the job once the step has taken, or been silent for, too long. The step itself is waited for by its caller.
+    pub(crate) async fn watch(
+        &self,
+        step: &'static str,
+        limit: Option<Duration>,
+        silence: Option<Duration>,
+        stop: &StopSignal,
+    ) -> Infallible {
+        let end = limit.map(|limit| (Instant::now() + limit, Expired::Step(step, limit)));
+        loop {
+            let silent = silence.map(|silence| (self.last() + silence, Expired::Silence(silence)));
+            let Some((due, expired)) = end.into_iter().chain(silent).min_by_key(|(due, _)| *due) else {
+                return std::future::pending().await;
+            };
+            if due <= Instant::now() {
+                stop.request(StopReason::TimedOut(expired));
+                return std::future::pending().await;
+            }
+            sleep_until(due).await;
+        }
+    }
+
+    fn last(&self) -> Instant {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sink for StepClock<'_> {
+    fn write(&self, stream: Stream, bytes: Vec<u8>) -> BoxFuture<'_, ()> {
+        if says_something(&bytes) {
+            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        }
+        self.sink.write(stream, bytes)
+    }
+}
+
+fn says_something(bytes: &[u8]) -> bool {
+    let is_waiting = |line: &[u8]| line.windows(STILL_WAITING.len()).any(|part| part == STILL_WAITING);
+    // Of a large portion something is said.
+    bytes.len() > 64 * 1024
+        || bytes.split(|byte| *byte == b'\n').any(|line| !line.is_empty() && !is_waiting(line))
+}
