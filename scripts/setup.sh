@@ -171,6 +171,11 @@ if [ "${1:-}" != demo ]; then
     if have apt-get; then python3 -c 'import ensurepip' 2>/dev/null || install 'Python with venv, for Deno' python3-venv '' '' ''; fi
     scripts/tool.sh deno
   fi
+  # With an S3 server for the tests of the state backend.
+  if ! have moto_server; then
+    if have apt-get; then python3 -c 'import ensurepip' 2>/dev/null || install 'Python with venv, for the S3 server' python3-venv '' '' ''; fi
+    scripts/tool.sh moto
+  fi
 fi
 
 if [ "${1:-}" != demo ]; then

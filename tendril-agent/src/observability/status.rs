@@ -14,7 +14,7 @@ use crate::{
     dispatch::{disk_guard::DiskGuard, queue::Intake},
     execute::{approval::Approvals, registry::Registry},
     telemetry,
-    terraform::{settings::TerraformSettings, state::pending_push},
+    terraform::settings::TerraformSettings,
 };
 
 /// What does not change while the agent runs.
@@ -99,9 +99,7 @@ impl Panel {
 
     /// Where states are that could not be written to their backend.
     fn pending(&self) -> Vec<PathBuf> {
-        let keys = pending_push::kept(&self.facts.terraform.state_dir);
-        let of = |key: &String| self.facts.terraform.state(key).pending();
-        keys.iter().filter_map(|key| of(key).ok()).flatten().collect()
+        self.disk.errored_state_files()
     }
 }
 

@@ -449,3 +449,7 @@ mod forced;
 #[cfg(test)]
 #[path = "soak_tests.rs"]
 mod soak;
+
+#[cfg(test)]
+#[path = "s3_tests.rs"]
+mod s3;

@@ -129,7 +129,7 @@ pub(super) struct Fixture {
 }
 
 impl Fixture {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut config = testing::config(dir.path());
         config.timing.lock_timeout = Duration::from_secs(1);

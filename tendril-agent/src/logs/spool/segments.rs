@@ -20,7 +20,10 @@ use std::{
 };
 
 use super::Mark as _;
-use crate::os::failpoint::failpoint;
+use crate::os::{
+    failpoint::failpoint,
+    files::{remove_dir, sync_dir},
+};
 use crate::process::stream::Stream;
 
 /// Of how many segments the limit is made. One more or less is what the limit is not kept by.
@@ -85,12 +88,14 @@ pub(super) enum After {
 impl SegmentStore {
     /// An empty one; whatever was in the directory is removed.
     pub(super) fn create(dir: &Path, limit: u64) -> io::Result<Self> {
-        match fs::remove_dir_all(dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => fs::DirBuilder::new().mode(0o700).create(dir)?,
-        }
+        remove_dir(dir)?;
+        fs::DirBuilder::new().mode(0o700).create(dir)?;
         let checkpoint = Checkpoint::default();
         File::create(dir.join(checkpoint.name()))?;
+        // Names too must outlive a power cut: without the checkpoint numbers would be given twice.
+        OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.join("1"))?;
+        sync_dir(dir)?;
+        dir.parent().map_or(Ok(()), sync_dir)?;
         let segments = BTreeMap::from([(1, Segment::default())]);
         let index = SegmentIndex { segments, reading: checkpoint.segment, checkpoint, unnumbered: false };
         Ok(Self { dir: dir.to_owned(), limit, index: Mutex::new(index) })
@@ -229,6 +234,8 @@ impl SegmentStore {
         let mut index = self.index();
         let (old, new) = (self.dir.join(index.checkpoint.name()), self.dir.join(checkpoint.name()));
         fs::rename(&old, &new).or_else(|_| File::create(&new).map(drop))?;
+        // Before the segments go whose numbers it stands for.
+        sync_dir(&self.dir)?;
         index.checkpoint = checkpoint;
         failpoint!("sink.based");
         while let Some(entry) = index.segments.first_entry().filter(|entry| *entry.key() <= number) {

@@ -258,8 +258,17 @@ impl State {
 
     /// Writes the backend block into a module. Errors: the disk.
     pub(crate) fn lay_out(&self, module_dir: &Path) -> io::Result<()> {
-        private_dir(&self.dir)?;
+        // A remote state has no folder here unless something must be kept beside it.
+        if self.kind == Kind::Local {
+            private_dir(&self.dir)?;
+        }
         private_file(&module_dir.join(BACKEND_FILE), self.block().to_string().as_bytes())
+    }
+
+    /// Removes the folder of a state that holds nothing any more.
+    pub(crate) fn tidy(&self) {
+        // Not empty, or not there.
+        let _kept = fs::remove_dir(&self.dir);
     }
 
     /// How to get at it by hand, for people.

@@ -85,6 +85,7 @@ impl State {
         } else if let Err(error) = workspace.remove_run() {
             tracing::error!(?workspace, %error, "what Terraform worked on cannot be removed");
         }
+        self.tidy();
         errored
     }
 

@@ -176,11 +176,14 @@ impl State {
                 tracing::warn!(path = %path.display(), %error, "a note about a dead attempt cannot be removed");
             }
         }
+        self.tidy();
     }
 
     /// The question with this ID took no lock, or gave it back.
     pub(crate) fn forget_question(&self, id: Uuid) -> io::Result<()> {
-        fs::remove_file(self.note_of(id, 0))
+        fs::remove_file(self.note_of(id, 0))?;
+        self.tidy();
+        Ok(())
     }
 
     fn note_of(&self, id: Uuid, attempt: i32) -> PathBuf {

@@ -61,6 +61,12 @@ pub(crate) fn kept(state_dir: &Path) -> Vec<String> {
     dirs.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
+/// Where states are that could not be written to their backend.
+pub(crate) fn places(settings: &TerraformSettings) -> Vec<PathBuf> {
+    let of = |key: String| settings.state(&key).pending().unwrap_or_default();
+    kept(&settings.state_dir).into_iter().flat_map(of).collect()
+}
+
 /// The pushes of a previous run that were cut off, with the keys of their states. What had not begun to push is removed.
 fn cut_off(settings: &TerraformSettings) -> impl Iterator<Item = (Workspace, String)> + use<> {
     let entries = fs::read_dir(&settings.work_dir).into_iter().flatten().filter_map(Result::ok);
@@ -247,6 +253,7 @@ impl Push<'_> {
             if exit.code == Some(0) {
                 self.state.clear_stale();
                 fs::remove_file(file)?;
+                self.state.tidy();
                 return Ok(Stored::Done);
             }
             if self.stop.requested().is_some() {
