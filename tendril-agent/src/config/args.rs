@@ -69,7 +69,7 @@ pub struct Cli {
     #[arg(long, value_name = "DIR", env = "TENDRIL_TEMPLATES_DIR", default_value = "templates")]
     pub templates_dir: Option<String>,
 
-    /// Git hosts that templates may be fetched from, comma separated: `github.com`, or with a port. None when not set
+    /// What templates may be fetched from, comma separated: a host (`github.com`, or with a port), an owner (`github.com/acme/*`) or a repository. Nothing when not set
     #[arg(long, value_name = "HOSTS", env = "TENDRIL_GIT_HOSTS")]
     pub git_hosts: Option<String>,
 
@@ -80,6 +80,10 @@ pub struct Cli {
     /// File that holds that token; read again for every fetch
     #[arg(long, value_name = "FILE", env = "TENDRIL_GIT_TOKEN_FILE")]
     pub git_token_file: Option<String>,
+
+    /// Entries, as in --git-hosts, that the token is for; all of them when not set
+    #[arg(long, value_name = "HOSTS", env = "TENDRIL_GIT_TOKEN_FOR")]
+    pub git_token_for: Option<String>,
 
     /// User name that goes with the token
     #[arg(long, value_name = "NAME", env = "TENDRIL_GIT_USER", default_value = "x-access-token")]

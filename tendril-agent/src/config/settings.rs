@@ -332,6 +332,7 @@ impl Reader {
             hosts: given(cli.git_hosts.as_ref()),
             token: given(cli.git_token.as_ref()),
             token_file: given(cli.git_token_file.as_ref()),
+            token_for: given(cli.git_token_for.as_ref()),
             user: given(cli.git_user.as_ref()),
         };
         GitSettings::read(&written).map_err(|mut problems| self.problems.append(&mut problems)).ok()

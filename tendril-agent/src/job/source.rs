@@ -262,25 +262,26 @@ pub(crate) fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// A branch, a tag, or a full commit; by Git's own rules for names, and a few characters less.
+/// A branch, a tag, or a full commit; by Git's own rules for names (`git check-ref-format`).
 fn reference(text: String) -> Result<String, String> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"._/-".contains(&b);
+    let plain = |c: char| !c.is_control() && !" ~^:?*[\\".contains(c);
     let segment = |segment: &str| {
-        !segment.is_empty()
-            && !segment.starts_with('.')
-            && segment.strip_suffix(".lock").is_none()
-            && !segment.ends_with('.')
+        !segment.is_empty() && !segment.starts_with('.') && segment.strip_suffix(".lock").is_none()
     };
-    let holds = text.starts_with(|c: char| c.is_ascii_alphanumeric())
+    // What begins with a dash would be an option.
+    let holds = !text.starts_with('-')
+        && text != "@"
+        && !text.ends_with('.')
         && text.len() <= REFERENCE_LIMIT
-        && text.bytes().all(plain)
+        && text.chars().all(plain)
         && !text.contains("..")
+        && !text.contains("@{")
         && text.split('/').all(segment);
     if holds {
         return Ok(text);
     }
     Err(format!(
-        "config_snapshot.source.ref {text:?} is not a branch, a tag or a full commit: use letters, digits, dots, _, - and /, and begin with a letter or digit"
+        "config_snapshot.source.ref {text:?} is not a branch, a tag or a full commit: Git takes no blanks, none of ~ ^ : ? * [ \\, no \"..\", \"//\", \"@{{\" or \".lock\", and no dot or dash at the beginning"
     ))
 }
 

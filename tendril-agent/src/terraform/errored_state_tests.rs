@@ -38,7 +38,7 @@ async fn a_state_that_terraform_can_only_print_is_kept_and_stored_later() {
         let spoil = async {
             let started = async {
                 bench.said("dumps: Creating...").await;
-                fs::remove_dir_all(state.dir()).unwrap();
+                let _none = fs::remove_dir_all(state.dir());
                 fs::write(state.dir(), "").unwrap();
             };
             if !state_dir_is_usable {
@@ -119,7 +119,7 @@ async fn state_that_can_be_kept_nowhere_else_stays_in_its_workspace_until_it_is_
     let spoil = async {
         bench.said("(local-exec): started").await;
         // Nothing can be made below a file.
-        fs::remove_dir_all(state.dir()).unwrap();
+        let _none = fs::remove_dir_all(state.dir());
         fs::write(state.dir(), "").unwrap();
     };
     tokio::join!(bench.run(gate(1)), spoil);
@@ -203,6 +203,7 @@ async fn rescued_state_of_another_lineage_is_never_pushed_over_the_newer_one() {
     let before = server.kept(|kept| kept.state.clone()).unwrap();
     let mut foreign: Value = serde_json::from_slice(&before).unwrap();
     (foreign["lineage"], foreign["serial"]) = (json!(Uuid::from_u128(9)), json!(99));
+    fs::create_dir_all(pending(&bench).parent().unwrap()).unwrap();
     fs::write(pending(&bench), foreign.to_string()).unwrap();
     let state = bench.config.state_backend.of(&bench.config.state_dir, "gate.s");
     pending_push::push(&bench.config.terraform_settings(), &LocalRunner, &state, &Drain::default()).await;

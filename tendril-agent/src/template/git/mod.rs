@@ -96,7 +96,7 @@ impl Console<'_> {
         let mut pauses = PAUSES.into_iter();
         loop {
             // It may have been replaced meanwhile.
-            let token = self.settings.token().map_err(Fault::Token)?;
+            let token = self.settings.token_for(source.repository()).map_err(Fault::Token)?;
             secrets.hide(token.iter().map(|token| token.expose_secret().to_owned()));
             let remote = Remote { address: source.repository().clone(), token };
             match (self.try_addresses(remote, source, workspace).await, pauses.next()) {

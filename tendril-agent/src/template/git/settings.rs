@@ -25,6 +25,8 @@ pub struct GitSettings {
     version: String,
     hosts: Vec<Allowed>,
     token: Option<Token>,
+    /// To which of them the token is shown; none: to all.
+    token_for: Vec<Allowed>,
     user: String,
     /// What one repository's mirror, and one checkout of it, may take on disk, in bytes.
     pub(super) limit: u64,
@@ -33,15 +35,27 @@ pub struct GitSettings {
 impl Default for GitSettings {
     fn default() -> Self {
         let (version, user) = (String::new(), USER.to_owned());
-        Self { program: None, version, hosts: Vec::new(), token: None, user, limit: LIMIT }
+        Self {
+            program: None,
+            version,
+            hosts: Vec::new(),
+            token: None,
+            token_for: Vec::new(),
+            user,
+            limit: LIMIT,
+        }
     }
 }
 
-/// A host, and a port where it is not the usual one.
+/// A host, a port where it is not the usual one, and what the paths of its repositories begin with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Allowed {
     host: String,
     port: Option<u16>,
+    /// Folders, without `*`; none: every repository of the host.
+    path: Vec<String>,
+    /// Whether what is below the path is meant, and not the repository of that name.
+    is_prefix: bool,
 }
 
 /// Where the token comes from.
@@ -58,6 +72,7 @@ pub(crate) struct Written<'a> {
     pub(crate) hosts: Option<&'a str>,
     pub(crate) token: Option<&'a str>,
     pub(crate) token_file: Option<&'a str>,
+    pub(crate) token_for: Option<&'a str>,
     pub(crate) user: Option<&'a str>,
     pub(crate) limit: Option<u64>,
 }
@@ -67,7 +82,13 @@ impl GitSettings {
     pub(crate) fn read(written: &Written<'_>) -> Result<Self, Vec<String>> {
         let mut problems = Vec::new();
         let mut take = |problem: String| problems.push(problem);
-        let hosts = hosts(written.hosts.unwrap_or_default()).map_err(&mut take).unwrap_or_default();
+        let token_for =
+            hosts("--git-token-for / TENDRIL_GIT_TOKEN_FOR", written.token_for.unwrap_or_default())
+                .map_err(&mut take)
+                .unwrap_or_default();
+        let hosts = hosts("--git-hosts / TENDRIL_GIT_HOSTS", written.hosts.unwrap_or_default())
+            .map_err(&mut take)
+            .unwrap_or_default();
         let token = token(written.token, written.token_file).map_err(&mut take).unwrap_or_default();
         let user = user(written.user).map_err(&mut take).unwrap_or_default();
         let (program, version) = if hosts.is_empty() {
@@ -78,7 +99,15 @@ impl GitSettings {
                 .map_or((None, String::new()), |(path, version)| (Some(path), version))
         };
         if problems.is_empty() {
-            Ok(Self { program, version, hosts, token, user, limit: written.limit.unwrap_or(LIMIT) })
+            Ok(Self {
+                program,
+                version,
+                hosts,
+                token,
+                token_for,
+                user,
+                limit: written.limit.unwrap_or(LIMIT),
+            })
         } else {
             Err(problems)
         }
@@ -104,7 +133,8 @@ impl GitSettings {
         }
         let known: Vec<String> = self.hosts.iter().map(ToString::to_string).collect();
         Err(format!(
-            "{host}{port} is none of the hosts that this agent takes templates from ({}): add it to {fix} of the agent",
+            "{host}{port}{} is none of the hosts that this agent takes templates from ({}): add it to {fix} of the agent",
+            if self.hosts.iter().any(|allowed| !allowed.path.is_empty()) { repository.path() } else { "" },
             known.join(", ")
         ))
     }
@@ -117,6 +147,13 @@ impl GitSettings {
     /// The user name that goes with the token.
     pub(super) fn user(&self) -> &str {
         &self.user
+    }
+
+    /// The token for a repository as it is now, if there is one. Errors: a sentence.
+    pub(super) fn token_for(&self, repository: &Url) -> Result<Option<SecretString>, String> {
+        let is_for =
+            self.token_for.is_empty() || self.token_for.iter().any(|allowed| allowed.fits(repository));
+        if is_for { self.token() } else { Ok(None) }
     }
 
     /// The token as it is now, if there is one. Errors: a sentence.
@@ -154,11 +191,30 @@ impl fmt::Debug for GitSettings {
 impl Allowed {
     fn parse(entry: &str) -> Option<Self> {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
+        let (authority, path) =
+            entry.split_once('/').map_or((entry, ""), |(authority, path)| (authority, path));
         // The parser of addresses decides how a name is written, so that the two can be compared.
-        let url = Url::parse(&format!("https://{entry}/")).ok()?;
-        let whole = entry.chars().all(plain) && url.path() == "/";
-        let port = entry.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
-        whole.then(|| url.host_str().map(|host| Self { host: host.to_owned(), port })).flatten()
+        let url = Url::parse(&format!("https://{authority}/")).ok()?;
+        let whole =
+            authority.chars().all(plain) && url.path() == "/" && (path.is_empty() != entry.contains('/'));
+        let port = authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        let (path, is_prefix) = match path.strip_suffix('*') {
+            Some(prefix) if prefix.is_empty() || prefix.ends_with('/') => {
+                (prefix.trim_end_matches('/'), true)
+            }
+            Some(_) => return None,
+            None => (path, path.is_empty()),
+        };
+        let path: Vec<String> = path.split('/').filter(|_| !path.is_empty()).map(str::to_owned).collect();
+        let is_segment = |segment: &String| {
+            !segment.is_empty()
+                && !segment.starts_with('.')
+                && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~+@-".contains(&byte))
+        };
+        let holds = whole && path.iter().all(is_segment);
+        holds
+            .then(|| url.host_str().map(|host| Self { host: host.to_owned(), port, path, is_prefix }))
+            .flatten()
     }
 
     /// Without a port the usual one is meant. Unencrypted addresses lead to this machine or nowhere.
@@ -168,16 +224,41 @@ impl Allowed {
             None => url.port().is_none(),
         };
         let encrypted = url.scheme() == "https" || is_loopback(url);
-        encrypted && port && url.host_str() == Some(&self.host)
+        encrypted && port && url.host_str() == Some(&self.host) && self.fits_path(url.path())
+    }
+
+    /// Of repositories, capitals are not told apart, as servers do not.
+    fn fits_path(&self, path: &str) -> bool {
+        let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
+        let path = decoded.trim_matches('/');
+        let path = path.strip_suffix(".git").unwrap_or(path);
+        let segments: Vec<&str> = path.split('/').collect();
+        // A server may take these for something else.
+        if !self.path.is_empty() && segments.iter().any(|segment| matches!(*segment, "" | "." | "..")) {
+            return false;
+        }
+        let begins =
+            segments.iter().zip(&self.path).filter(|(one, other)| one.eq_ignore_ascii_case(other)).count()
+                == self.path.len();
+        begins
+            && if self.is_prefix {
+                segments.len() > self.path.len()
+            } else {
+                segments.len() == self.path.len()
+            }
     }
 }
 
 impl fmt::Display for Allowed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.port {
-            Some(port) => write!(f, "{}:{port}", self.host),
-            None => f.write_str(&self.host),
+        f.write_str(&self.host)?;
+        if let Some(port) = self.port {
+            write!(f, ":{port}")?;
         }
+        for segment in &self.path {
+            write!(f, "/{segment}")?;
+        }
+        if self.is_prefix && !self.path.is_empty() { f.write_str("/*") } else { Ok(()) }
     }
 }
 
@@ -200,12 +281,12 @@ impl Token {
     }
 }
 
-fn hosts(text: &str) -> Result<Vec<Allowed>, String> {
+fn hosts(name: &str, text: &str) -> Result<Vec<Allowed>, String> {
     let entries = text.split(',').map(str::trim).filter(|entry| !entry.is_empty());
     let read = |entry: &str| {
         Allowed::parse(entry).ok_or_else(|| {
             format!(
-                "--git-hosts / TENDRIL_GIT_HOSTS holds \"{entry}\": write hosts such as github.com or git.example.org:8443, separated by commas"
+                "{name} holds \"{entry}\": write hosts such as github.com or git.example.org:8443, or repositories such as github.com/acme/*, separated by commas"
             )
         })
     };
@@ -298,6 +379,47 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_may_name_an_owner_or_a_repository() {
+        let list = "github.com/acme/*, git.example.org:8443/Group/sub/one";
+        for (address, allowed) in [
+            ("https://github.com/acme/infra", true),
+            ("https://github.com/Acme/infra.git", true),
+            ("https://github.com/acme/a/b", true),
+            ("https://github.com/acme", false),
+            ("https://github.com/acme-evil/infra", false),
+            ("https://github.com/other/acme/infra", false),
+            ("https://github.com/acme/../other/infra", false),
+            ("https://github.com/acme/%2e%2e/other", false),
+            ("https://github.com/acme//infra", false),
+            ("https://git.example.org:8443/group/sub/one.git/", true),
+            ("https://git.example.org:8443/group/sub/two", false),
+            ("https://git.example.org:8443/group/sub/one/more", false),
+        ] {
+            assert_eq!(refusal(list, address).is_none(), allowed, "{address}");
+        }
+        let refused = refusal(list, "https://github.com/other/x").unwrap();
+        assert!(
+            refused.contains("github.com/other/x is none of") && refused.contains("github.com/acme/*"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn the_token_is_shown_to_its_own_entry_only() {
+        let written = Written {
+            hosts: Some("github.com"),
+            token: Some("s3cret"),
+            token_for: Some("github.com/acme/*"),
+            ..Written::default()
+        };
+        let settings = GitSettings::read(&written).unwrap();
+        let token = |address: &str| settings.token_for(&address.parse().unwrap()).unwrap().is_some();
+        assert!(token("https://github.com/acme/a") && !token("https://github.com/other/a"));
+        let settings = GitSettings::read(&Written { token_for: None, ..written }).unwrap();
+        assert!(settings.token_for(&"https://github.com/other/a".parse().unwrap()).unwrap().is_some());
+    }
+
+    #[test]
     fn a_refused_host_is_told_which_setting_to_set() {
         let off = refusal("", "https://github.com/a").unwrap();
         assert!(
@@ -314,13 +436,23 @@ mod tests {
 
     #[test]
     fn every_problem_is_listed_and_none_shows_the_token() {
-        for host in
-            ["https://github.com", "github.com/acme", "user@github.com", "*", "a b", "host:port", "-x/"]
-        {
+        for host in [
+            "https://github.com",
+            "github.com/ac*",
+            "github.com/",
+            "github.com//a",
+            "github.com/../a",
+            "user@github.com",
+            "*",
+            "a b",
+            "host:port",
+            "-x/",
+        ] {
             let written = Written {
                 hosts: Some(host),
                 token: Some("s3cret"),
                 token_file: Some("/f"),
+                token_for: None,
                 user: Some("a:b"),
                 limit: None,
             };
