@@ -61,7 +61,7 @@ impl S3 {
     async fn call(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Type: application/json\r\nAuthorization: AWS4-HMAC-SHA256 Credential=test/20260101/eu-central-1/s3/aws4_request, SignedHeaders=host, Signature=x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nContent-Type: application/json\r\nAuthorization: AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
             self.port,
             body.len()
         );
@@ -79,7 +79,7 @@ impl S3 {
         fs::write(&credentials, "[default]\naws_access_key_id = test\naws_secret_access_key = test-test\n")
             .unwrap();
         let settings = json!({
-            "bucket": "states", "region": "eu-central-1", "use_path_style": true,
+            "bucket": "states", "region": "us-east-1", "use_path_style": true,
             "endpoints": {"s3": format!("http://127.0.0.1:{}", self.port)},
             "shared_credentials_files": [credentials],
             "skip_credentials_validation": true, "skip_requesting_account_id": true,
