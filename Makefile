@@ -28,6 +28,7 @@ test: setup ## All tests
 bench: setup ## Latency, throughput, memory; ARGS='-- --check' fails where a bound is missed
 	cargo build --release -p tendril-agent --bins
 	cargo bench -p tendril-tests --bench deployment --bench log $(ARGS)
+	cargo bench -p supabase-local --bench stack
 
 bench-crash: setup ## The agent killed at each of its fail points with five seeds: the crash table
 	cargo build -p tendril-agent --features failpoints --example failpoints

@@ -27,15 +27,16 @@ impl HostedPlan {
             Self::Pro => (500, 500, 500, 50, 3000),
             Self::Team => (10_000, 2500, 2500, 1000, 3000),
         };
-        let mut options = RealtimeOptions::default();
-        options.connect_error_delay = Duration::from_secs(2);
-        options.join_error_delay = Duration::from_secs(5);
-        options.resubscribe_delay = Duration::from_secs(2);
-        options.max_users = Some(users);
-        options.max_events_per_second = Some(events);
-        options.max_joins_per_second = Some(joins);
-        options.max_presence_per_second = Some(presence);
-        options.max_payload_kb = kilobytes;
-        options
+        RealtimeOptions {
+            connect_error_delay: Duration::from_secs(2),
+            join_error_delay: Duration::from_secs(5),
+            resubscribe_delay: Duration::from_secs(2),
+            max_users: Some(users),
+            max_events_per_second: Some(events),
+            max_joins_per_second: Some(joins),
+            max_presence_per_second: Some(presence),
+            max_payload_kb: kilobytes,
+            ..RealtimeOptions::default()
+        }
     }
 }

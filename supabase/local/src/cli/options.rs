@@ -38,7 +38,7 @@ pub(super) struct Options {
     /// the limit of 1,000 rows
     #[arg(long = "as", value_enum, default_value_t = Like::Development, value_name = "WHAT")]
     like: Like,
-    /// Do not run scheduled jobs [default: they run if pg_cron is installed]
+    /// Do not run scheduled jobs [default: they run if `pg_cron` is installed]
     #[arg(long)]
     no_pg_cron: bool,
     /// Do not run any seed

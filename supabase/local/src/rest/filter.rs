@@ -1,7 +1,7 @@
 //! Filters: `column=operator.value`, and trees of them in `and=(…)` and `or=(…)`.
 
 use super::grammar::{Field, delimiter, field, identifier, quoted_item, unquoted_item};
-use super::parsec::{Read, Reader};
+use super::parsec::{Failed, Read, Reader};
 
 /// A condition on one field.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,7 +214,7 @@ fn compared(r: &mut Reader<'_>, place: Place) -> Read<Test> {
 /// The first of these that comes next, as SQL.
 fn one_of(r: &mut Reader<'_>, names: &[(&str, &'static str)]) -> Read<&'static str> {
     match names {
-        [] => r.refuse(),
+        [] => Err(Failed),
         [(name, sql), others @ ..] => {
             r.either(|r| r.attempt(|r| r.string(name).map(|()| *sql)), |r| one_of(r, others))
         }
@@ -224,7 +224,7 @@ fn one_of(r: &mut Reader<'_>, names: &[(&str, &'static str)]) -> Read<&'static s
 fn is(r: &mut Reader<'_>) -> Read<&'static str> {
     fn word(r: &mut Reader<'_>, words: &[(&str, &'static str)]) -> Read<&'static str> {
         match words {
-            [] => r.refuse(),
+            [] => Err(Failed),
             [(name, sql), others @ ..] => r.either(
                 |r| {
                     r.attempt(|r| {

@@ -1,4 +1,4 @@
-//! The root: the OpenAPI document of the tables and functions that the caller may use.
+//! The root: the `OpenAPI` document of the tables and functions that the caller may use.
 //!
 //! It is made anew for each request, as the catalog is small and the caller's role decides what is in it.
 
@@ -411,7 +411,7 @@ fn typed(sql_type: &str) -> Value {
     property
 }
 
-/// OpenAPI's format of an SQL type: the type itself but for two.
+/// `OpenAPI`'s format of an SQL type: the type itself but for two.
 fn format_of(sql_type: &str) -> &str {
     match sql_type {
         "integer" => "int32",
@@ -420,7 +420,7 @@ fn format_of(sql_type: &str) -> &str {
     }
 }
 
-/// OpenAPI's word for an SQL type; JSON has none.
+/// `OpenAPI`'s word for an SQL type; JSON has none.
 fn swagger_type(sql_type: &str) -> Option<&'static str> {
     match sql_type {
         "json" | "jsonb" => None,

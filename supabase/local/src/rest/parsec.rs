@@ -126,7 +126,7 @@ impl Misread {
     }
 }
 
-impl<'a> Reader<'a> {
+impl Reader<'_> {
     /// Runs a part with an error and a memory of its own. If it takes nothing, its error joins the one before it.
     fn part<T>(&mut self, part: impl FnOnce(&mut Self) -> Read<T>) -> (Read<T>, bool) {
         let before = std::mem::take(&mut self.error);
@@ -218,11 +218,6 @@ impl<'a> Reader<'a> {
         Err(Failed)
     }
 
-    /// Nothing, and no reason.
-    pub(super) fn refuse<T>(&mut self) -> Read<T> {
-        Err(Failed)
-    }
-
     /// A part by another name: what it expects is told as this, if it has taken nothing.
     pub(super) fn label<T>(&mut self, label: &str, part: impl FnOnce(&mut Self) -> Read<T>) -> Read<T> {
         self.part(|r| {
@@ -277,7 +272,7 @@ impl<'a> Reader<'a> {
             match self.part(&mut part) {
                 (Ok(one), true) => found.push(one),
                 // Something that takes nothing would come for ever.
-                (Ok(_), false) | (Err(Failed), false) => return Ok(found),
+                (Ok(_) | Err(Failed), false) => return Ok(found),
                 (Err(Failed), true) => return Err(Failed),
             }
         }

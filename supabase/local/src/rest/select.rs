@@ -2,7 +2,7 @@
 
 use super::error::RestError;
 use super::grammar::{Field, JsonKey, field, field_name, identifier};
-use super::parsec::{self, Read, Reader};
+use super::parsec::{self, Failed, Read, Reader};
 
 /// One item of the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,7 +108,7 @@ fn relation(r: &mut Reader<'_>) -> Read<Embed> {
     let alias = alias(r)?;
     let target = field_name(r)?;
     if target == "count" {
-        return r.refuse();
+        return Err(Failed);
     }
     let (hint, inner) = embed_parameters(r)?;
     r.ahead("(")?;

@@ -131,10 +131,10 @@ mod tests {
     #[test]
     fn names_and_values_end_at_a_zero_byte() {
         let mut sql = Sql::default();
-        sql.name("a\0b").push(" = ").value("1\02").push(" or ").whole_value("3\04");
+        sql.name("a\0b").push(" = ").value("1\0x").push(" or ").whole_value("3\0x");
         assert_eq!(sql.text(), "\"a\" = $1 or $2");
         let values: Vec<&str> = sql.values.iter().map(|Text(value)| value.as_str()).collect();
-        assert_eq!(values, ["1", "3\04"]);
+        assert_eq!(values, ["1", "3\0x"]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// The entries of a kind, such as `rest/v16.2`: name and reason.
-pub fn listed(kind: &str) -> BTreeMap<String, String> {
+pub(crate) fn listed(kind: &str) -> BTreeMap<String, String> {
     let entry = |line: &str| {
         let (name, reason) = line.strip_prefix("- `")?.split_once("`: ")?;
         let name = name.strip_prefix(kind)?.strip_prefix('/')?;

@@ -9,6 +9,8 @@ mod frame_faults;
 mod freshness;
 mod handshake;
 mod http;
+#[path = "../ledger/mod.rs"]
+mod ledger;
 mod likeness;
 mod limits;
 mod private;

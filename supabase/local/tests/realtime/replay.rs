@@ -38,12 +38,29 @@ const LEFT_BEHIND: [(&str, &str, &str); 3] = [
     ("2.0.0", "broadcast_from_database", "alter table public.full_rows alter id restart with 10"),
 ];
 
+/// How long a recorded frame is waited for.
+const PATIENCE: Duration = Duration::from_secs(12);
+
+/// Where the recordings are.
+const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tendril-realtime/tests/recorded");
+
+/// The names of all recordings.
+pub(crate) fn recordings() -> Vec<String> {
+    let files = std::fs::read_dir(format!("{RECORDED}/2.0.0")).expect("recordings");
+    let name = |file: std::io::Result<std::fs::DirEntry>| {
+        file.ok()?.file_name().to_str()?.strip_suffix(".jsonl").map(str::to_owned)
+    };
+    files.filter_map(name).collect()
+}
+
 /// Plays a recording of one protocol version.
 pub(crate) async fn play(version: &str, case: &str) {
-    let path = format!(
-        "{}/../../tendril-realtime/tests/recorded/{version}/{case}.jsonl",
-        env!("CARGO_MANIFEST_DIR")
-    );
+    play_within(version, case, PATIENCE).await;
+}
+
+/// Plays a recording, and waits no longer than that for a frame.
+pub(crate) async fn play_within(version: &str, case: &str, patience: Duration) {
+    let path = format!("{RECORDED}/{version}/{case}.jsonl");
     let text = std::fs::read_to_string(&path).expect("the recording");
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let not_played = |line: &Value| {
@@ -53,7 +70,7 @@ pub(crate) async fn play(version: &str, case: &str) {
     let end = lines.iter().position(not_played).unwrap_or(lines.len());
     let end = lines[..end].iter().rposition(|line| !is_aftermath(line)).map_or(0, |last| last + 1);
     let stack = crate::stack_with(options(case, &lines)).await;
-    let player = Player::new(&stack, &lines).await;
+    let player = Player::new(&stack, &lines, patience).await;
     for (_, _, sql) in LEFT_BEHIND.iter().filter(|(v, c, _)| (*v, *c) == (version, case)) {
         player.database.batch_execute(sql).await.expect("the SQL runs");
     }
@@ -97,6 +114,8 @@ struct Player<'a> {
     breaking: bool,
     /// Everything that was sent and run in the recording: a UUID in it is no generated one.
     spoken: String,
+    /// How long a recorded frame is waited for.
+    patience: Duration,
 }
 
 /// A socket of the recording and ours beside it.
@@ -117,12 +136,12 @@ impl Peer {
 }
 
 impl<'a> Player<'a> {
-    async fn new(stack: &'a Stack, lines: &[Value]) -> Self {
+    async fn new(stack: &'a Stack, lines: &[Value], patience: Duration) -> Self {
         let spoken = lines.iter().filter(|line| line["dir"] != "server").map(Value::to_string).collect();
         let database = admin(stack).await;
         let (sockets, answers) = (HashMap::new(), HashMap::new());
         let (joined, unasked, breaking) = (false, false, false);
-        Self { stack, database, sockets, answers, joined, unasked, breaking, spoken }
+        Self { stack, database, sockets, answers, joined, unasked, breaking, spoken, patience }
     }
 
     async fn play(mut self, lines: &[Value]) {
@@ -262,7 +281,7 @@ impl<'a> Player<'a> {
 
     /// Waits for the recorded frame.
     async fn expect(&mut self, connection: u64, line: &Value) {
-        let spoken = std::mem::take(&mut self.spoken);
+        let (spoken, patience) = (std::mem::take(&mut self.spoken), self.patience);
         let peer = self.peer(connection);
         let wanted = normal(&frame(line), &mut peer.recorded_ids, &spoken);
         let found = peer.pending.iter().position(|frame| *frame == wanted);
@@ -270,7 +289,7 @@ impl<'a> Player<'a> {
             peer.pending.remove(found);
         } else {
             loop {
-                let heard = tokio::time::timeout(Duration::from_secs(12), peer.client.hear()).await;
+                let heard = tokio::time::timeout(patience, peer.client.hear()).await;
                 let Ok(heard) = heard else {
                     panic!("never came:\n{wanted}\nbut there were:\n{:#?}", peer.pending);
                 };

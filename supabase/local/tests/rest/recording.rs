@@ -128,7 +128,7 @@ impl Answer {
     }
 }
 
-/// An OpenAPI document without the address of its server, and without the default that the test itself has changed.
+/// An `OpenAPI` document without the address of its server, and without the default that the test itself has changed.
 fn hostless(mut document: serde_json::Value) -> serde_json::Value {
     document["host"].take();
     document["definitions"]["todos"]["properties"]["id"]["default"].take();
