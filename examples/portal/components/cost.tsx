@@ -14,7 +14,7 @@ export function CostFigure({ row }: { row: Pick<Deployment, "cost" | "cost_statu
       <strong className="tabular">{monthly ?? "Unknown cost"}</strong>
       <small>a month{cost.usage_monthly && Number(cost.usage_monthly) > 0 ? `, ${amount(cost.usage_monthly, cost.currency)} of it depends on use` : ""}</small>
       {status === "PARTIAL" ? <small className="partial">Not all of it: {cost.reason ?? "some prices are not known"}</small> : null}
-      {cost.by_resource && cost.by_resource.length > 0 ? (
+      {Array.isArray(cost.by_resource) && cost.by_resource.length > 0 ? (
         <details>
           <summary>By resource</summary>
           <table>

@@ -30,7 +30,7 @@ export function DeploymentList() {
   const cluster = search.get("cluster");
   const text = search.get("q") ?? "";
   const wanted = search.get("status") ?? "all";
-  const filter: Filter = wanted in FILTERS ? (wanted as Filter) : "all";
+  const filter: Filter = Object.hasOwn(FILTERS, wanted) ? (wanted as Filter) : "all";
   const clusters = useWatch(spec.clusters(), "clusters");
   const { rows, error, read } = useWatch(spec.deployments(limit, cluster), `deployments-${cluster}-${limit}`);
 

@@ -37,7 +37,8 @@ export function DeploymentPage({ id }: { id: string }) {
   return <Body row={row} read={read} put={put} />;
 }
 
-type TabName = "plan" | "log" | "outputs" | "configuration";
+const TABS = ["plan", "log", "outputs", "configuration"] as const;
+type TabName = (typeof TABS)[number];
 
 function Body({ row, read, put }: { row: Deployment; read(): void; put(row: Deployment): void }) {
     const search = useSearchParams();
@@ -45,7 +46,8 @@ function Body({ row, read, put }: { row: Deployment; read(): void; put(row: Depl
   const config = row.config_snapshot;
   const action = actionOf(config);
   const final = isFinal(row);
-  const attempt = Number(search.get("attempt")) || row.attempt;
+  const asked = Number(search.get("attempt"));
+  const attempt = Number.isInteger(asked) && asked >= 1 && asked <= row.attempt ? asked : row.attempt;
   const isCurrent = attempt === row.attempt;
   const log = useLog(row.id, attempt, isCurrent ? (final ? row.log_count : null) : null, isCurrent && row.status === "FAILED");
   const clusters = useWatch(spec.cluster(row.cluster_id), `cluster-${row.cluster_id}`);
@@ -58,7 +60,7 @@ function Body({ row, read, put }: { row: Deployment; read(): void; put(row: Depl
   // What one came for: the plan that waits, the log that runs or tells what failed.
   const waits = waitsForApproval(row);
   const suggested: TabName = waits ? "plan" : row.status === "SUCCESS" && action === "plan" ? "plan" : "log";
-  const [chosen, setChosen] = useState<TabName | null>(() => (location.hash.startsWith("#L") ? "log" : (search.get("tab") as TabName | null)));
+  const [chosen, setChosen] = useState<TabName | null>(() => (location.hash.startsWith("#L") ? "log" : TABS.find((name) => name === search.get("tab")) ?? null));
   const [kept, setKept] = useState<TabName>(suggested);
   const wasWaiting = useRef(waits);
   useEffect(() => {

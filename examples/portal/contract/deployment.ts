@@ -74,7 +74,8 @@ export function subject(config: { template?: string | null; source?: ConfigSnaps
 }
 
 /** Whose state it works on; a deployment without a name of a stack has a state of its own. */
-export const stackName = (config: Pick<ConfigSnapshot, "stack">): string => config.stack ?? "no stack";
+export const stackName = (config: { stack?: unknown }): string =>
+  config.stack === undefined || config.stack === null ? "no stack" : typeof config.stack === "string" ? config.stack : JSON.stringify(config.stack);
 
 /** `+2 ~1 -3`, in the order of Terraform's own summary; only counts that are not 0. */
 export function counts(summary: PlanSummary | null): { key: keyof PlanSummary; sign: string; n: number; word: string }[] {

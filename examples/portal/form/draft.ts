@@ -96,6 +96,8 @@ function readNumber(text: string): Result {
   const trimmed = text.trim();
   if (trimmed === "") return { value: undefined };
   const value = Number(trimmed);
+  // Beyond this a browser rounds, and what is deployed is not what was typed.
+  if (Number.isInteger(value) && !Number.isSafeInteger(value)) return { fault: "Has more digits than a browser can keep." };
   return /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(trimmed) && Number.isFinite(value) ? { value } : { fault: "Must be a number." };
 }
 

@@ -1,6 +1,7 @@
 // The rules of a schema, with the sentences of the agent. A value is never repeated in them: it may be a secret.
 
 import type { Json } from "../contract/rows.ts";
+import { formatFault } from "./format.ts";
 import { kinds, type Kind, type Schema } from "./schema.ts";
 
 /** What is wrong, and where. */
@@ -34,6 +35,7 @@ export function faults(schema: Schema, value: Json, path: string): Fault[] {
   if (allowed.length > 0 && !allowed.some((kind) => fits(kind, value))) {
     return wrong(`Must be ${allowed.map((kind) => ARTICLE[kind] ?? kind).join(" or ")}.`);
   }
+  if (schema.const !== undefined && !same(schema.const, value)) return wrong(`Must be ${JSON.stringify(schema.const)}.`);
   if (schema.enum && !schema.enum.some((choice) => same(choice, value))) {
     return wrong(`Must be one of ${schema.enum.map((choice) => JSON.stringify(choice)).join(", ")}.`);
   }
@@ -41,6 +43,7 @@ export function faults(schema: Schema, value: Json, path: string): Fault[] {
   if (typeof value === "number") return number(schema, value).flatMap(wrong);
   if (Array.isArray(value)) {
     const found = count(value.length, schema.minItems, schema.maxItems, "item").flatMap(wrong);
+    if (schema.uniqueItems && new Set(value.map((item) => JSON.stringify(item))).size < value.length) found.push({ path, message: "Must not have the same item twice." });
     const items = schema.items;
     return items ? found.concat(value.flatMap((item, i) => faults(items, item, `${path}[${i}]`))) : found;
   }
@@ -50,7 +53,7 @@ export function faults(schema: Schema, value: Json, path: string): Fault[] {
 
 function object(schema: Schema, value: { [name: string]: Json }, path: string): Fault[] {
   const at = (name: string): string => (path === "" ? name : `${path}.${name}`);
-  const found: Fault[] = [];
+  const found: Fault[] = count(Object.keys(value).length, schema.minProperties, schema.maxProperties, "entry").map((message) => ({ path, message }));
   for (const name of schema.required ?? []) {
     if (!Object.hasOwn(value, name)) found.push({ path: at(name), message: "Is required." });
   }
@@ -73,6 +76,8 @@ function object(schema: Schema, value: { [name: string]: Json }, path: string): 
 
 function text(schema: Schema, value: string): string[] {
   const found = count([...value].length, schema.minLength, schema.maxLength, "character");
+  const format = formatFault(schema.format, value);
+  if (format) found.push(format);
   if (schema.pattern !== undefined) {
     const pattern = compile(schema.pattern);
     if (pattern && !pattern.test(value)) found.push(`Must match ${schema.pattern}`);
@@ -97,11 +102,20 @@ function number(schema: Schema, value: number): string[] {
   if (minimum !== undefined && maximum !== undefined && (value < minimum || value > maximum)) return [`Must be from ${minimum} to ${maximum}.`];
   if (minimum !== undefined && value < minimum) return [`Must be at least ${minimum}.`];
   if (maximum !== undefined && value > maximum) return [`Must be at most ${maximum}.`];
+  if (schema.exclusiveMinimum !== undefined && value <= schema.exclusiveMinimum) return [`Must be more than ${schema.exclusiveMinimum}.`];
+  if (schema.exclusiveMaximum !== undefined && value >= schema.exclusiveMaximum) return [`Must be less than ${schema.exclusiveMaximum}.`];
+  if (schema.multipleOf !== undefined && !isMultiple(value, schema.multipleOf)) return [`Must be a multiple of ${schema.multipleOf}.`];
   return [];
 }
 
+/** Near enough: the agent counts in decimals, and has the last word. */
+const isMultiple = (value: number, of: number): boolean => {
+  const times = value / of;
+  return Math.abs(times - Math.round(times)) <= 1e-9 * Math.max(1, Math.abs(times));
+};
+
 function count(n: number, least: number | undefined, most: number | undefined, unit: string): string[] {
-  const units = (m: number): string => `${m} ${unit}${m === 1 ? "" : "s"}`;
+  const units = (m: number): string => `${m} ${m === 1 ? unit : unit.endsWith("y") ? `${unit.slice(0, -1)}ies` : `${unit}s`}`;
   if (least !== undefined && n < least) return [`Must have at least ${units(least)}.`];
   if (most !== undefined && n > most) return [`Must have at most ${units(most)}; it has ${n}.`];
   return [];

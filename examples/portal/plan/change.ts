@@ -51,7 +51,8 @@ export function planOf(rows: readonly Change[], attempt: number): Plan {
   };
 }
 
-export const attributesOf = (change: Change): AttributeChange[] => (Array.isArray(change.attributes) ? change.attributes : []);
+export const attributesOf = (change: Change): AttributeChange[] =>
+  Array.isArray(change.attributes) ? change.attributes.filter((each) => typeof each === "object" && each !== null && typeof each.path === "string") : [];
 
 export type Shown = { kind: "text"; text: string } | { kind: "masked" } | { kind: "unknown" } | { kind: "absent" };
 

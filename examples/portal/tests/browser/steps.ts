@@ -47,7 +47,7 @@ export const shownLines = (page: Page): Promise<string[]> => page.locator(".log-
 /** How many lines the page has. */
 export const lineCount = (page: Page): Promise<number> => page.getByTestId("log").getAttribute("data-lines").then(Number);
 
-export async function waitForLines(page: Page, n: number, timeout = 20_000): Promise<void> {
+export async function waitForLines(page: Page, n: number, timeout = 45_000): Promise<void> {
   await page.waitForFunction((wanted) => Number(document.querySelector("[data-testid=log]")?.getAttribute("data-lines")) >= wanted, n, { timeout });
 }
 

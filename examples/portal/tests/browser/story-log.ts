@@ -203,6 +203,25 @@ test("100,000 lines: read, scrolled, searched and still written to, without a fr
   await run.end("SUCCESS", {});
 });
 
+test("a line of 60,000 characters, nothing but escapes, and lines of Windows are lines", async () => {
+  const mine = await operator();
+  const { page } = mine;
+  const { run, path } = await started(mine, "strange");
+  await run.say("stdout", ["x".repeat(60_000), "\x1b[31m\x1b[0m\x1b[2K", "of Windows\r\nsecond\r", "10%\r100%", "﷽ 👩‍👩‍👧 日本語\ttab"]);
+  await run.end("SUCCESS", {});
+  await page.goto(`${path}&tab=log`);
+  await page.locator("[data-connection=ended]").waitFor();
+  assert.equal(await lineCount(page), 6);
+  await page.getByRole("button", { name: "Break long lines" }).click();
+  await scroller(page).focus();
+  await page.keyboard.press("End");
+  await page.locator(".text", { hasText: "日本語" }).waitFor();
+  assert.deepEqual((await shownLines(page)).slice(-5), ["", "of Windows", "second", "100%", "﷽ 👩‍👩‍👧 日本語\ttab"]);
+  await page.keyboard.press("Control+f");
+  await page.getByRole("textbox", { name: "Find in the whole log" }).fill("日本");
+  await page.getByTestId("find-count").filter({ hasText: "1 of 1" }).waitFor();
+});
+
 interface Frames {
   n: number;
   between50: number;

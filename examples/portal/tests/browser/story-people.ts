@@ -125,6 +125,12 @@ test("what is refused, unknown, revoked or gone is a sentence with a way on", as
   await form.getByText(/You may not do that with this cluster|No cluster to deploy to/).waitFor();
   await page.goto(`/deployment/?id=${queued}`);
   await page.getByText("The cluster was revoked").first().waitFor();
+  // An address that somebody has changed by hand, and a snapshot that no form would make.
+  await page.goto(`/deployment/?id=${queued}&tab=constructor&attempt=-7#L9x`);
+  await page.getByText("Not started").waitFor();
+  await page.goto("/deployments/?status=toString&q=%00");
+  await page.getByRole("heading", { name: "Deployments" }).waitFor();
+  await page.getByRole("button", { name: "All", exact: true, pressed: true }).waitFor();
   await page.goto("/no/such/page/");
   await page.getByText("There is no such page.").waitFor();
 });

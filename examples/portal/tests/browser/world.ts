@@ -113,7 +113,7 @@ export async function visit(world: World, options: { theme?: "light" | "dark"; p
     colorScheme: options.theme ?? "light", baseURL: world.url, locale: "en-GB", timezoneId: "UTC",
     permissions: ["clipboard-read", "clipboard-write"], acceptDownloads: true,
   });
-  context.setDefaultTimeout(20_000);
+  context.setDefaultTimeout(45_000);
   const violations: string[] = [];
   const strangers: string[] = [];
   const errors: string[] = [];

@@ -30,6 +30,26 @@ test("each keyword has its sentence", () => {
   assert.deepEqual(messages({ type: "array", items: { type: "object" } }, "[{"), ['x: Must be JSON, such as ["a", "b"] or {"name": "value"}.']);
 });
 
+test("the agent's further keywords have theirs, too", () => {
+  assert.deepEqual(messages({ const: "a" }, '"b"'), ['x: Must be "a".']);
+  assert.deepEqual(messages({ type: "number", exclusiveMinimum: 0 }, "0"), ["x: Must be more than 0."]);
+  assert.deepEqual(messages({ type: "number", exclusiveMaximum: 5 }, "5.0"), ["x: Must be less than 5."]);
+  assert.deepEqual(messages({ type: "number", multipleOf: 0.1 }, "0.25"), ["x: Must be a multiple of 0.1."]);
+  assert.deepEqual(messages({ type: "number", multipleOf: 0.1 }, "0.7"), []);
+  assert.deepEqual(messages({ type: "array", items: { type: "string" }, uniqueItems: true }, ["a", "a"]), ["x: Must not have the same item twice."]);
+  assert.deepEqual(messages({ type: "object", additionalProperties: { type: "string" }, minProperties: 2 }, [["a", "1"]]), ["x: Must have at least 2 entries."]);
+  assert.deepEqual(messages({ type: "integer" }, "9007199254740993"), ["x: Has more digits than a browser can keep."]);
+  const formats: [string, string, string][] = [
+    ["ipv4", "10.0.0.1", "10.0.0.256"], ["ipv6", "fe80::1", "fe80::1::2"], ["uuid", "32f96684-060d-4f2c-b801-156b64639fba", "32f96684"], ["uri", "https://a.example/b", "/b"],
+    ["date", "2028-02-29", "2026-02-30"], ["date-time", "2026-01-31T12:00:00Z", "2026-01-31"], ["email", "a@b.example", "a@-b"], ["hostname", "a-1.example", "a_1.example"],
+  ];
+  for (const [format, good, bad] of formats) {
+    assert.deepEqual(messages({ type: "string", format }, good), [], format);
+    assert.match(messages({ type: "string", format }, bad)[0] ?? "", /^x: Must be an? /, format);
+  }
+  assert.deepEqual(messages({ type: "string", format: "color" }, "any"), []);
+});
+
 test("values have the types that the template wants", () => {
   assert.deepEqual(one({ type: "integer" }, " 42 ").values, { x: 42 });
   assert.deepEqual(one({ type: "number" }, "-1.5e3").values, { x: -1500 });
