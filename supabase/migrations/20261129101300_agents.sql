@@ -58,7 +58,7 @@ grant select on public.cluster_status to authenticated, service_role, tendril_ag
 create function tendril.backend_conflict(cluster_id uuid, agent text, state_backend text, backend_fingerprint text) returns text
 language sql stable set search_path = '' as $$
   select case when a.state_backend = 'local' and backend_conflict.state_backend = 'local'
-      then format('agents %s and %s of one cluster both use the state backend local: each would make its own copy of the infrastructure', backend_conflict.agent, a.name)
+      then format('agents %s and %s of one cluster both use the state backend local, each with a directory of its own: each would make its own copy of the infrastructure', backend_conflict.agent, a.name)
     when a.state_backend <> backend_conflict.state_backend
       then format('agent %s uses the state backend %s, and agent %s of the same cluster uses %s: they would work on different states', backend_conflict.agent, backend_conflict.state_backend, a.name, a.state_backend)
     else format('agents %s and %s of one cluster use the state backend %s with different settings: they would work on different states', backend_conflict.agent, a.name, a.state_backend)
@@ -66,7 +66,8 @@ language sql stable set search_path = '' as $$
   from public.agents a
   where a.cluster_id = backend_conflict.cluster_id and a.name <> backend_conflict.agent and a.status = 'ACTIVE' and public.is_live(a)
     and a.state_backend is not null and backend_conflict.state_backend is not null
-    and (a.state_backend <> backend_conflict.state_backend or a.state_backend = 'local'
+    and (a.state_backend <> backend_conflict.state_backend
+      or a.state_backend = 'local' and a.backend_fingerprint is null
       or coalesce(a.backend_fingerprint, '') <> coalesce(backend_conflict.backend_fingerprint, ''))
   order by a.started_at
   limit 1

@@ -3,7 +3,7 @@ begin;
 create schema if not exists extensions;
 create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
-select plan(37);
+select plan(40);
 
 -- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` says who
 -- speaks next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
@@ -84,7 +84,7 @@ end
 $$;
 call pg_temp.act_as('agent c1');
 select is(pg_temp.beat('a', 'local') -> 'refused', 'null', 'the first agent with local states');
-select alike(pg_temp.beat('b', 'local') #>> '{refused,message}', 'agents b and a of one cluster both use the state backend local%', 'the second is refused');
+select alike(pg_temp.beat('b', 'local') #>> '{refused,message}', 'agents b and a of one cluster both use the state backend local, each with a directory of its own%', 'the second is refused');
 select is(pg_temp.beat('b', 'local') #>> '{refused,code}', 'TD009', 'each time');
 select is(pg_temp.beat('a', 'local') -> 'refused', 'null', 'the first is not');
 select alike(pg_temp.beat('c', 'pg', 'f') #>> '{refused,message}', 'agent c uses the state backend pg, and agent a of the same cluster uses local%', 'nor may another backend join');
@@ -101,6 +101,10 @@ select is(pg_temp.beat('a', 'local', null, array[pg_temp.id('11')]::text) #>> '{
 select is((select heard_at from tendril.leases), now(), 'but keeps the job that it holds');
 select is(pg_temp.try('select agent_offline(''b'')'), 'rows: 1', 'the second ends');
 select is(pg_temp.beat('a', 'local') -> 'refused', 'null', 'the first is welcome again');
+call pg_temp.act_as('agent c3');
+select is(pg_temp.beat('a', 'local', 'd1') -> 'refused', 'null', 'local states');
+select is(pg_temp.beat('b', 'local', 'd1') -> 'refused', 'null', 'may be shared by a directory');
+select is(pg_temp.beat('c', 'local', 'd2') #>> '{refused,code}', 'TD009', 'and by that alone');
 call pg_temp.act_as('agent c2');
 select is(pg_temp.beat('a', 'pg', 'f1') -> 'refused', 'null', 'a shared backend');
 select is(pg_temp.beat('b', 'pg', 'f1') -> 'refused', 'null', 'is for many');
@@ -140,7 +144,7 @@ select is(pg_temp.try('select reaper_status()'), '42501', 'not anon');
 select is(pg_temp.try('select 1 from agents'), '42501', 'who sees no agents');
 select is(pg_temp.try('select 1 from cluster_status'), '42501', 'and no status');
 call pg_temp.act_as('bob');
-select is(pg_temp.list('select name from agents'), 'nothing', 'nor does a stranger');
+select is(pg_temp.list('select distinct cluster_id = pg_temp.id(''c3'') from agents'), '(t)', 'nor does a stranger, but his own');
 select is(pg_temp.list('select name from cluster_status'), '(c3)', 'but of his own');
 call pg_temp.act_as('alice');
 select is(pg_temp.try('update agents set status = ''ACTIVE'''), '42501', 'a user changes none');

@@ -1,6 +1,14 @@
 //! The wiring: what starts, in which order, and how it ends.
 
-use std::{collections::BTreeSet, convert::Infallible, fs::File, io, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    convert::Infallible,
+    fs::File,
+    io,
+    path::Path,
+    sync::{Arc, atomic::AtomicU32},
+    time::Duration,
+};
 
 use rustix::fs::{FlockOperation, flock};
 use secrecy::ExposeSecret;
@@ -14,9 +22,9 @@ use crate::{
     config::settings::Config,
     control_plane::{
         auth::session::{Exchange, Session},
-        contract::STACKS,
+        contract::{CONTRACT, STACKS},
         health::{Health, PULSE},
-        heartbeat::{Heartbeat, advice},
+        heartbeat::{Heartbeat, StateStore, advice},
         lease::Leases,
     },
     dispatch::{
@@ -330,13 +338,25 @@ impl Agent {
         server.map(Some).map_err(|source| AgentError::Health { addr, source })
     }
 
+    fn state_store(&self) -> Option<StateStore> {
+        let backend = &self.config.state_backend;
+        match backend.fingerprint(&self.config.state_dir, |name| std::env::var(name).ok()) {
+            Ok(fingerprint) => Some(StateStore { backend: backend.kind().name(), fingerprint }),
+            Err(error) => {
+                tracing::error!(%error, "the state directory has no identity: other agents of the cluster are not compared with this one");
+                None
+            }
+        }
+    }
+
     fn heartbeat(&self) -> Heartbeat {
         Heartbeat {
             rest: self.client.rest().clone(),
             leases: self.leases.clone(),
             health: self.health.clone(),
             agent_name: self.config.agent_name.clone(),
-            nameless: Arc::default(),
+            state_store: self.state_store(),
+            contract: Arc::new(AtomicU32::new(CONTRACT)),
             period: self.config.timing.heartbeat,
             spread: self.config.timing.startup_jitter,
         }

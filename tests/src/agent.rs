@@ -32,14 +32,14 @@ fn text(path: &Path) -> Option<String> {
 }
 
 impl AgentSetup {
-    pub(crate) fn new(project: &Project, dir: &Path, token: String) -> Self {
+    pub(crate) fn new(project: &Project, dir: &Path, states: &Path, token: String) -> Self {
         let cli = Cli {
             supabase_url: Some(project.url.clone()),
             supabase_key: Some(project.anon_key.clone()),
             agent_token: Some(token),
             templates_dir: text(&fixtures("templates")),
             work_dir: text(&dir.join("work")),
-            state_dir: text(&dir.join("state")),
+            state_dir: text(states),
             agent_name: Some("scenario".to_owned()),
             // One agent is no crowd.
             startup_jitter: Some("0s".to_owned()),

@@ -68,10 +68,12 @@ impl World {
         Cluster { id, user, project: Arc::clone(&self.project), database: Arc::clone(&self.database) }
     }
 
-    /// An agent of a cluster, not started yet. It has directories of its own and carries the templates of the fixtures.
+    /// An agent of a cluster, not started yet. It has a work directory of its own, the states of its cluster, and carries the templates of the fixtures.
     pub fn agent(&self, cluster: &Cluster) -> AgentSetup {
         let dir = self.scratch.path().join(format!("agent-{}", Uuid::new_v4()));
-        AgentSetup::new(&self.project, &dir, cluster.machine_token())
+        // The agents of a cluster share its states, as they would on one volume.
+        let states = self.scratch.path().join(format!("states-{}", cluster.id));
+        AgentSetup::new(&self.project, &dir, &states, cluster.machine_token())
     }
 
     /// A path in the scratch directory.

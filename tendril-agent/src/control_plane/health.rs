@@ -34,6 +34,10 @@ pub(crate) struct State {
     pub(crate) queued: usize,
     /// The contract that the database holds, by its last answer.
     pub(crate) contract: Option<u32>,
+    /// Why the database lets this agent claim nothing.
+    pub(crate) refused: Option<String>,
+    /// Whether nobody would notice the death of this agent if it were the only one.
+    pub(crate) reaper_missing: bool,
     /// Whether jobs are told of as they come.
     pub(crate) is_live: bool,
     /// Set whenever the token, or what is known about it, changes.
@@ -64,6 +68,8 @@ impl Default for Health {
             heard: None,
             queued: 0,
             contract: None,
+            refused: None,
+            reaper_missing: false,
             is_live: false,
             access: Access::default(),
         };
@@ -91,6 +97,26 @@ impl Health {
         }
     }
 
+    /// Why the database lets this agent claim nothing, by its last answer; none where it may. It is reported when it is news.
+    pub(crate) fn learn_refusal(&self, refused: Option<String>) {
+        let before = std::mem::replace(&mut self.state().refused, refused.clone());
+        match (&before, refused) {
+            (None, Some(why)) => tracing::error!("this agent claims nothing: {why}"),
+            (Some(_), None) => tracing::info!("this agent may claim again"),
+            _ => {}
+        }
+    }
+
+    /// Whether nothing but other agents would notice the death of this one.
+    pub(crate) fn learn_reaper(&self, is_missing: bool) {
+        self.state().reaper_missing = is_missing;
+    }
+
+    /// Whether nothing but other agents would notice the death of this one, by the last answer.
+    pub(crate) fn is_reaper_missing(&self) -> bool {
+        self.state().reaper_missing
+    }
+
     /// The contract that the database holds, once it has said it.
     pub(crate) fn contract(&self) -> Option<u32> {
         self.state().contract
@@ -108,7 +134,8 @@ impl Health {
 
     /// Whether the token is the last one: a job that begins now may outlive it.
     pub(crate) fn is_revoked(&self) -> bool {
-        self.state().access.is_refused
+        let state = self.state();
+        state.access.is_refused || state.refused.is_some()
     }
 
     /// No more work is taken.
@@ -141,7 +168,8 @@ impl Health {
     pub fn ready(&self) -> Result<(), String> {
         let state = self.state();
         match &state.readiness {
-            Readiness::Ready => match &state.access.problem {
+            Readiness::Ready => match state.refused.as_ref().or(state.access.problem.as_ref()) {
+                Some(refused) if state.refused.is_some() => Err(refused.clone()),
                 Some(problem) if state.access.is_refused => Err(problem.clone()),
                 _ => Ok(()),
             },

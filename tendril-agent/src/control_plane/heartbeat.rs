@@ -1,10 +1,10 @@
-//! One RPC each 15 s ± 20 %: the cluster is ONLINE, the leases go on, lost jobs are picked up, and each claim is told how it
+//! One RPC each 15 s while jobs run, each 60 s otherwise: the cluster is ONLINE, the leases go on, lost jobs are picked up, and each claim is told how it
 //! stands.
 
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -12,13 +12,13 @@ use std::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tendril_realtime::{Error, ErrorKind, Rest, Retry};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::{
     control_plane::{
         auth::session::{self, failure},
         backoff::{HeartbeatSchedule, retry_after},
-        contract::FIRST,
+        contract::{CONTRACT, FIRST, STACKS},
         health::Health,
         lease::{ClaimState, Leases},
     },
@@ -30,7 +30,12 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest that the good-bye may take.
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// HeartbeatSchedule.
+/// Idle agents beat this many times less often: nothing but the cluster's status hangs on it.
+const IDLE: u32 = 4;
+/// How long a schedule may take to be heard after the first beat before its absence is reported.
+const REAPER_GRACE: Duration = Duration::from_secs(150);
+
+/// Sends the heartbeats of one agent.
 #[derive(Clone, Debug)]
 pub(crate) struct Heartbeat {
     pub(crate) rest: Rest,
@@ -38,12 +43,23 @@ pub(crate) struct Heartbeat {
     pub(crate) health: Health,
     /// What it calls itself: a cluster may have several agents.
     pub(crate) agent_name: String,
-    /// Whether the database is of the first contract, whose heartbeat asks for no name.
-    pub(crate) nameless: Arc<AtomicBool>,
-    /// Mean time between two schedule.
+    /// Where it keeps states, for the database to compare with the cluster's other agents.
+    pub(crate) state_store: Option<StateStore>,
+    /// The contract whose heartbeat the database answered last: older ones have fewer arguments.
+    pub(crate) contract: Arc<AtomicU32>,
+    /// Mean time between two beats while jobs run.
     pub(crate) period: Duration,
     /// In which time after the start the first one falls.
     pub(crate) spread: Duration,
+}
+
+/// Where an agent keeps the states of its stacks.
+#[derive(Clone, Debug)]
+pub(crate) struct StateStore {
+    /// As Terraform calls the backend.
+    pub(crate) backend: &'static str,
+    /// The same for agents whose states are the same.
+    pub(crate) fingerprint: String,
 }
 
 /// What the database answers.
@@ -55,6 +71,24 @@ struct Answer {
     /// The contract that the database holds.
     #[serde(default = "first")]
     contract: u32,
+    /// Why this agent may not claim, if it may not.
+    #[serde(default)]
+    refused: Option<Refused>,
+    /// Who notices agents that die. Of contract 3.
+    #[serde(default)]
+    reaper: Option<Reaper>,
+}
+
+#[derive(Deserialize)]
+struct Refused {
+    message: String,
+    #[serde(default)]
+    hint: String,
+}
+
+#[derive(Deserialize)]
+struct Reaper {
+    scheduled: bool,
 }
 
 const fn first() -> u32 {
@@ -78,11 +112,13 @@ impl Heartbeat {
         }
     }
 
-    /// HeartbeatSchedule for ever. Failures are said and survived: they never end a running job.
+    /// Beats for ever. Failures are reported and survived: they never end a running job.
     pub(crate) async fn run(self) {
         let mut schedule = HeartbeatSchedule::starting(self.period, self.spread);
+        let begun = Instant::now();
+        let mut reported = false;
         loop {
-            sleep(schedule.answered()).await;
+            self.pause(&mut schedule).await;
             while let Err(error) = self.beat().await {
                 if is_refusal(&error) {
                     tracing::error!(%error, "{}", advice(&error));
@@ -91,6 +127,22 @@ impl Heartbeat {
                 }
                 sleep(schedule.missed(retry_after(&error))).await;
             }
+            if !reported && begun.elapsed() > REAPER_GRACE && self.health.is_reaper_missing() {
+                tracing::warn!("{NO_REAPER}");
+                reported = true;
+            }
+        }
+    }
+
+    /// Until the next beat. An idle agent waits longer, until it holds a claim: its lease needs the next beat soon.
+    async fn pause(&self, schedule: &mut HeartbeatSchedule) {
+        let pause = schedule.answered();
+        if self.contract.load(Ordering::Relaxed) < STACKS || !self.leases.is_empty() {
+            return sleep(pause).await;
+        }
+        tokio::select! {
+            () = sleep(pause * IDLE) => {}
+            () = self.leases.begun() => sleep(pause).await,
         }
     }
 
@@ -107,7 +159,8 @@ impl Heartbeat {
     }
 
     fn named(&self, mut arguments: Value) -> Value {
-        if !self.nameless.load(Ordering::Relaxed) {
+        let contract = self.contract.load(Ordering::Relaxed);
+        if contract > FIRST {
             arguments["agent"] = json!(self.agent_name);
         }
         arguments
@@ -118,21 +171,28 @@ impl Heartbeat {
             "version": env!("CARGO_PKG_VERSION"),
             "claim_tokens": self.leases.tokens(),
         });
-        let arguments = self.named(arguments);
+        let mut arguments = self.named(arguments);
+        if self.contract.load(Ordering::Relaxed) >= STACKS
+            && let Some(StateStore { backend, fingerprint }) = &self.state_store
+        {
+            arguments["state_backend"] = json!(backend);
+            arguments["backend_fingerprint"] = json!(fingerprint);
+        }
         self.rest.rpc("agent_heartbeat", &arguments).timeout(TIMEOUT).idempotent(true).value().await
     }
 
     async fn beat(&self) -> Result<(), Error> {
         let mut answer = self.call().await;
-        // No function with these arguments: perhaps there is one without the name.
-        if answer.as_ref().is_err_and(|error| error.postgrest().is_some_and(|api| api.code == "PGRST202"))
-            && !self.nameless.swap(true, Ordering::Relaxed)
+        // No function with these arguments: perhaps there is one of an older contract.
+        while answer.as_ref().is_err_and(|error| error.postgrest().is_some_and(|api| api.code == "PGRST202"))
+            && self.contract.load(Ordering::Relaxed) > FIRST
         {
+            self.contract.fetch_sub(1, Ordering::Relaxed);
             answer = self.call().await;
         }
         match answer {
             Ok(answer) => {
-                self.nameless.store(answer.contract == FIRST, Ordering::Relaxed);
+                self.contract.store(answer.contract.min(CONTRACT), Ordering::Relaxed);
                 metrics::counter!(telemetry::HEARTBEATS, "result" => "ok").increment(1);
                 self.leases.learn(&answer.claims);
                 if answer.reaped > 0 {
@@ -140,6 +200,10 @@ impl Heartbeat {
                     tracing::info!(jobs = answer.reaped, "jobs of lost agents were moved on");
                 }
                 self.health.learn_contract(answer.contract);
+                self.health.learn_reaper(answer.reaper.is_some_and(|reaper| !reaper.scheduled));
+                self.health.learn_refusal(
+                    answer.refused.map(|refused| format!("{} {}", refused.message, refused.hint)),
+                );
                 self.health.heard();
                 Ok(())
             }
@@ -152,6 +216,10 @@ impl Heartbeat {
         }
     }
 }
+
+/// What to do where nobody notices the death of a cluster's only agent.
+pub(crate) const NO_REAPER: &str = "no schedule calls reap_lost_agents(): if this agent dies and no other one lives, its jobs stay PROCESSING and its \
+    cluster ONLINE for ever. Enable pg_cron in the database and run `select tendril.schedule();`, or call reap_lost_agents() each 15 s as service_role from elsewhere";
 
 /// Whether the server understood and said no. Trying again with the same token cannot help.
 fn is_refusal(error: &Error) -> bool {

@@ -14,7 +14,8 @@ fn heartbeat(plane: &ControlPlane) -> Heartbeat {
         leases: Leases::default(),
         health: Health::default(),
         agent_name: "pod-0".to_owned(),
-        nameless: Arc::default(),
+        state_store: None,
+        contract: Arc::new(AtomicU32::new(CONTRACT)),
         period: Duration::from_millis(20),
         spread: Duration::ZERO,
     }
@@ -33,7 +34,8 @@ async fn a_refused_first_beat_is_final_and_says_what_to_do() {
         let plane = ControlPlane::start().await;
         plane.answer_next("agent_heartbeat", refusal(status, code));
         if code == "PGRST202" {
-            // It asks once more, as agents of the first contract did.
+            // It asks once more for each older contract.
+            plane.answer_next("agent_heartbeat", refusal(status, code));
             plane.answer_next("agent_heartbeat", refusal(status, code));
         }
         let heartbeat = heartbeat(&plane);

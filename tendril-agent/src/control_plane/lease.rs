@@ -29,6 +29,8 @@ pub(crate) struct Leases {
     held: Arc<Mutex<HashMap<Uuid, Held>>>,
     /// Claims that nobody holds and whose jobs are cancelled: the cancel may overtake the answer to the claim.
     early: Arc<Mutex<VecDeque<Uuid>>>,
+    /// Told of each claim that is held from now on.
+    begun: Arc<Notify>,
 }
 
 /// What is told about a claim reaches its job here.
@@ -80,6 +82,7 @@ impl Leases {
             span: job.span(),
         };
         self.held().insert(job.claim_token, held.clone());
+        self.begun.notify_one();
         // Looked at after the claim is held: a cancel is told to the one or found here.
         if self.early().contains(&job.claim_token) {
             held.stop.request(StopReason::Cancelled);
@@ -138,6 +141,11 @@ impl Leases {
             tracing::error!(attempt, "{pressure}: it is stopped");
             held.stop.request(StopReason::DiskFull(pressure));
         }
+    }
+
+    /// Waits until a claim is held that was not at the last call.
+    pub(crate) async fn begun(&self) {
+        self.begun.notified().await;
     }
 
     /// Whether no job is held.

@@ -66,6 +66,7 @@ impl Panel {
                 "seconds_left": state.access.left().map(|left| left.as_secs()),
                 "problem": state.access.problem,
             },
+            "reaper_missing": state.reaper_missing,
             "last_heartbeat_seconds_ago": state.heard.map(|heard| heard.elapsed().as_secs()),
             "concurrency": facts.concurrency,
             "intake": {"way": facts.intake.name(), "live": state.is_live},

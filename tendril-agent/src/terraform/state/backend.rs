@@ -170,6 +170,11 @@ impl StateBackend {
         }
     }
 
+    /// What all states share, and what their names begin with.
+    pub(crate) fn shared_settings(&self) -> Value {
+        json!({"settings": self.settings, "prefix": self.prefix})
+    }
+
     /// Which one it is.
     pub(crate) const fn kind(&self) -> Kind {
         self.kind

@@ -2,6 +2,7 @@
 
 pub(crate) mod backend;
 pub(crate) mod errored_state;
+pub(crate) mod identity;
 pub(crate) mod lock;
 pub(crate) mod lock_owner;
 pub(crate) mod lock_query;
