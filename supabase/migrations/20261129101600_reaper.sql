@@ -158,7 +158,7 @@ comment on function tendril.mark_offline() is 'Clusters that have no live agent 
 create function public.reap_lost_agents() returns jsonb
 language plpgsql security definer set search_path = '' as $$
 begin
-  update tendril.reaper set scheduled_at = now(), ran_at = now() where true;
+  update tendril.reaper set scheduled_at = now(), ran_at = now() where only_one;
   return jsonb_build_object('reaped', tendril.reap(null), 'offline', tendril.mark_offline());
 end
 $$;
@@ -170,7 +170,7 @@ language plpgsql set search_path = '' as $$
 begin
   perform from tendril.reaper where ran_at is null or ran_at < now() - interval '30 seconds' for update skip locked;
   if found then
-    update tendril.reaper set ran_at = now() where true;
+    update tendril.reaper set ran_at = now() where only_one;
     perform tendril.reap(null), tendril.mark_offline();
   end if;
 end

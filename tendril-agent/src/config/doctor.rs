@@ -6,6 +6,7 @@
 use std::{fmt, fs, io, time::Duration};
 
 use secrecy::ExposeSecret;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tendril_realtime::{Client, Error, ErrorKind, PostgresChanges, Rest, col, rest::RetryPolicy};
 use tokio::time::timeout;
@@ -16,7 +17,7 @@ use crate::{
         auth::session::{Exchange, Session, failure},
         contract::{Compatibility, FIRST},
         health::Health,
-        heartbeat::advice,
+        heartbeat::{NO_REAPER, advice},
     },
     dispatch::{
         disk_guard::DiskGuard,
@@ -44,10 +45,15 @@ pub struct Finding {
     pub problem: Option<String>,
     /// What is worth knowing although it is well.
     pub note: Option<String>,
+    /// What works and is dangerous all the same.
+    pub warning: Option<String>,
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let (None, Some(warning)) = (&self.problem, &self.warning) {
+            return write!(f, "WARN  {}: {}", self.check, warning.replace('\n', "\n      "));
+        }
         match (&self.problem, &self.note) {
             (None, None) => write!(f, "ok    {}", self.check),
             (None, Some(note)) => write!(f, "ok    {}: {note}", self.check),
@@ -59,14 +65,14 @@ impl fmt::Display for Finding {
 impl Finding {
     /// What is quoted may hold what no log may show.
     fn hide(&mut self, secrets: &Redactor) {
-        for text in self.problem.iter_mut().chain(&mut self.note) {
+        for text in self.problem.iter_mut().chain(&mut self.note).chain(&mut self.warning) {
             *text = secrets.redact(text).into_owned();
         }
     }
 }
 
 fn finding(check: &'static str, result: Result<(), String>) -> Finding {
-    Finding { check, problem: result.err(), note: None }
+    Finding { check, problem: result.err(), note: None, warning: None }
 }
 
 /// What is wrong with a configuration that cannot even be read.
@@ -124,6 +130,8 @@ async fn try_all(config: &Config) -> Vec<Finding> {
             // What depends on it would only say the same again.
             if reachable {
                 findings.push(schema(client.rest()).await);
+                findings.push(finding("other agents", other_agents(client.rest(), config).await));
+                findings.extend(reaper(client.rest()).await);
                 findings.push(finding("realtime", realtime(&client, config).await));
             }
             client.shutdown().await;
@@ -193,6 +201,7 @@ fn cost_estimates(config: &Config) -> Finding {
         check: "cost estimates",
         problem: infracost.complaint(),
         note: Some(infracost.found().to_string()),
+        warning: None,
     }
 }
 
@@ -253,8 +262,69 @@ async fn schema(rest: &Rest) -> Finding {
     let compatibility = Compatibility::of(database);
     match compatibility {
         Compatibility::TooOld(_) => finding(check, Err(compatibility.sentence().unwrap_or_default())),
-        _ => Finding { check, problem: None, note: compatibility.sentence() },
+        _ => Finding { check, problem: None, note: compatibility.sentence(), warning: None },
     }
+}
+
+/// Whether another live agent of the cluster keeps its states elsewhere. A database of the contract before knows no agents.
+async fn other_agents(rest: &Rest, config: &Config) -> Result<(), String> {
+    #[derive(Deserialize)]
+    struct Agent {
+        name: String,
+        state_backend: Option<String>,
+        backend_fingerprint: Option<String>,
+        is_live: bool,
+    }
+    let backend = &config.state_backend;
+    let own = backend.fingerprint(&config.state_dir, |name| std::env::var(name).ok()).map_err(|error| {
+        format!("the state directory {} cannot be used ({error})", config.state_dir.display())
+    })?;
+    let request = rest
+        .from("agents")
+        .select("name,state_backend,backend_fingerprint,is_live")
+        .eq("status", "ACTIVE")
+        .neq("name", config.agent_name.as_str())
+        .timeout(TIMEOUT);
+    let Ok(agents) = request.rows::<Agent>().await else { return Ok(()) };
+    let kind = backend.kind().name();
+    for agent in agents.into_iter().filter(|agent| agent.is_live) {
+        let Some(theirs) = agent.state_backend else { continue };
+        if theirs != kind {
+            return Err(format!(
+                "agent {} of this cluster uses the state backend {theirs}, and this one {kind}: they would work on different states. Give all agents of a cluster the same state backend",
+                agent.name
+            ));
+        }
+        if agent.backend_fingerprint.as_deref() != Some(own.as_str()) {
+            let what = if kind == "local" {
+                format!(
+                    "agents {} and {} of one cluster both use the state backend local, each with a directory of its own: each would make its own copy of the infrastructure",
+                    config.agent_name, agent.name
+                )
+            } else {
+                format!(
+                    "agents {} and {} of one cluster use the state backend {kind} with different settings: they would work on different states",
+                    config.agent_name, agent.name
+                )
+            };
+            return Err(format!(
+                "{what}. Give all agents of a cluster the same state backend with the same settings, or run one agent"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Who notices the death of a cluster's only agent.
+async fn reaper(rest: &Rest) -> Option<Finding> {
+    #[derive(Deserialize)]
+    struct Status {
+        scheduled: bool,
+    }
+    let asked = rest.rpc("reaper_status", &json!({})).timeout(TIMEOUT).idempotent(true);
+    let status = asked.value::<Status>().await.ok()?;
+    let warning = (!status.scheduled).then(|| NO_REAPER.to_owned());
+    Some(Finding { check: "reaper", problem: None, note: None, warning })
 }
 
 async fn realtime(client: &Client, config: &Config) -> Result<(), String> {

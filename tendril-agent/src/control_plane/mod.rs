@@ -9,3 +9,4 @@ pub(crate) mod final_status;
 pub(crate) mod health;
 pub(crate) mod heartbeat;
 pub(crate) mod lease;
+pub(crate) mod state_hold;

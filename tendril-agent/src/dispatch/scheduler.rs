@@ -23,7 +23,6 @@ use crate::{
     os::failpoint::failpoint,
     process::cancellation::StopReason,
     telemetry,
-    terraform::state::pending_push,
 };
 
 /// After a lost race one of more rows is picked, up to this many: agents that race then meet less often.
@@ -144,7 +143,7 @@ impl Scheduler {
         let context = self.context.clone();
         let state = context.settings.terraform.state(&key);
         let task = async move {
-            pending_push::push(&context.settings.terraform, &*context.runner, &state, &context.drain).await;
+            context.push_held(&state).await;
             Outcome::Settled
         };
         let id = self.running.spawn(task).id();
@@ -231,8 +230,7 @@ async fn recover(context: JobContext, orphan: OrphanedAttempt, lease: Option<Lea
             orphan.finalize(&context.settings, &context.rest).await;
             if let Some(key) = key {
                 let state = context.settings.terraform.state(&key);
-                pending_push::push(&context.settings.terraform, &*context.runner, &state, &context.drain)
-                    .await;
+                context.push_held(&state).await;
             }
         }
     }

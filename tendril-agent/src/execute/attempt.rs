@@ -268,21 +268,17 @@ struct Opened {
     upload: JoinHandle<io::Result<u64>>,
 }
 
-/// Says where the only copy of the newest state is.
+/// Says where the only copy of the newest state is. However the run ended, nobody else may plan against an older one: the row
+/// says `STATE_NOT_STORED`, and the database holds the stack for this agent.
 fn with_errored_state(result: JobResult, errored: &ErroredState) -> JobResult {
     let Some(told) = errored.told() else { return result };
-    let stuck = matches!(errored, ErroredState::Unmovable(..));
-    match result {
-        JobResult::Cancelled(how) => JobResult::Cancelled(format!("{how}\n{told}")),
-        // First, so that it is not what is cut off of a long message.
-        JobResult::Failed(Failure { code, message }) => {
-            let code = if stuck { ErrorCode::StateNotStored } else { code };
-            JobResult::Failed(Failure::new(code, format!("{told}\n{message}")))
-        }
-        JobResult::Success => {
-            JobResult::Failed(Failure::new(ErrorCode::StateNotStored, format!("Applied.\n{told}")))
-        }
-    }
+    // First, so that it is not what is cut off of a long message.
+    let text = match result {
+        JobResult::Cancelled(how) => format!("{told}\n{how}"),
+        JobResult::Failed(Failure { message, .. }) => format!("{told}\n{message}"),
+        JobResult::Success => format!("Applied.\n{told}"),
+    };
+    JobResult::Failed(Failure::new(ErrorCode::StateNotStored, text))
 }
 
 /// Says that what failed or was stopped came after the apply.

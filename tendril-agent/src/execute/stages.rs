@@ -80,7 +80,9 @@ impl Run<'_> {
         executor.go_on(Step::Init)?;
         self.phase(Phase::Init);
         self.hooks().ask(Hook::PreInit, &spec, &[]).await?;
+        self.context.hold_pending(&state).await;
         executor.init().await?;
+        self.context.release_stored(&state).await;
         self.phase(Phase::Plan);
         self.hooks().ask(Hook::PrePlan, &spec, &[]).await?;
         let changes = executor.locking_step(Step::Plan).await?.changes;

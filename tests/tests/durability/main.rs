@@ -12,4 +12,5 @@ mod fencing;
 mod lost;
 mod outage;
 mod poison;
+mod stacks;
 mod state;

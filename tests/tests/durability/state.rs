@@ -130,3 +130,101 @@ async fn a_drain_waits_for_state_that_is_being_stored() {
     assert!(!kept.exists());
     assert!(bench.stored().await["serial"].as_u64() >= Some(serial));
 }
+
+#[tokio::test]
+async fn a_state_that_only_one_agent_has_is_stored_before_any_agent_plans_again() {
+    let bench = Bench::start().await;
+    let url = format!("{}?sslmode=disable", bench.world.project.database_url);
+    let first = bench.setup.clone().name("first").start();
+    let job = bench.cluster.queue(bench.order("gate")).await;
+    job.says("at the gate").await;
+    let schema = bench.schema().await;
+    let refuse = format!(
+        "create function {schema}.refuse() returns trigger language plpgsql as $$ begin raise 'no space'; end $$;
+         create trigger refuse before insert or update on {schema}.states for each row execute function {schema}.refuse()"
+    );
+    bench.world.database.batch_execute(&refuse).await.expect("a backend that refuses");
+    fs::write(bench.world.path("gate"), "").expect("the gate opens");
+    let row = job.ended().await;
+    assert_eq!(
+        (row.status.as_str(), row.error_code.as_deref()),
+        ("FAILED", Some("STATE_NOT_STORED")),
+        "{row:?}"
+    );
+    let held = "select state_held_by, state_held_reason from public.stacks where state_key = 'count.prod'";
+    let stack = bench.world.database.query_one(held, &[]).await.expect("the stack");
+    assert_eq!(stack.get::<_, Option<String>>(0).as_deref(), Some("first"));
+    assert!(stack.get::<_, Option<String>>(1).expect("a reason").contains("could not write the state"));
+
+    // Another replica, which knows nothing of it, hears of the retry too.
+    let mut other = bench.world.agent(&bench.cluster).name("second");
+    other.cli.state_dir = Some(bench.world.path("other-states").to_string_lossy().into_owned());
+    other.cli.log_level = Some("debug".to_owned());
+    let second = other.env("TENDRIL_STATE_BACKEND", "pg").env("PG_CONN_STR", url).start();
+    second.says("the cluster is online").await;
+    first.signal(Signal::STOP);
+    let retry = bench.cluster.queue(bench.order("")).await;
+    second.says("a claim was out of turn").await;
+    assert_eq!(retry.row().await.status, "QUEUED");
+    let allow = format!("drop trigger refuse on {schema}.states");
+    bench.world.database.batch_execute(&allow).await.expect("a backend that takes it");
+    first.signal(Signal::CONT);
+    let row = retry.ended().await;
+    assert_eq!((row.status.as_str(), row.claimed_by.as_deref()), ("SUCCESS", Some("first")), "{row:?}");
+    assert_eq!(row.plan_summary.expect("a plan")["add"], 0, "nothing is created a second time");
+    let stack = bench.world.database.query_one(held, &[]).await.expect("the stack");
+    assert_eq!(stack.get::<_, Option<String>>(0), None, "the stack is released");
+
+    first.signal(Signal::KILL);
+    let next = bench.cluster.queue(bench.order("")).await.ended().await;
+    assert_eq!((next.status.as_str(), next.claimed_by.as_deref()), ("SUCCESS", Some("second")), "{next:?}");
+}
+
+#[tokio::test]
+async fn a_state_that_its_owner_discards_holds_nobody_up_and_is_not_stored_any_more() {
+    let bench = Bench::start().await;
+    let url = format!("{}?sslmode=disable", bench.world.project.database_url);
+    let setup = bench.setup.clone().name("first");
+    let first = setup.start();
+    let job = bench.cluster.queue(bench.order("gate")).await;
+    job.says("at the gate").await;
+    let schema = bench.schema().await;
+    let refuse = format!(
+        "create function {schema}.refuse() returns trigger language plpgsql as $$ begin raise 'no space'; end $$;
+         create trigger refuse before insert or update on {schema}.states for each row execute function {schema}.refuse()"
+    );
+    bench.world.database.batch_execute(&refuse).await.expect("a backend that refuses");
+    fs::write(bench.world.path("gate"), "").expect("the gate opens");
+    assert_eq!(job.ended().await.error_code.as_deref(), Some("STATE_NOT_STORED"));
+    first.signal(Signal::KILL);
+    let allow = format!("drop trigger refuse on {schema}.states");
+    bench.world.database.batch_execute(&allow).await.expect("a backend that takes it");
+
+    let owner = bench.cluster.as_user();
+    let arguments = |confirm: &str| json!({"cluster_id": bench.cluster.id, "state_key": "count.prod", "confirm": confirm});
+    let refused =
+        owner.rest().rpc("discard_held_state", &arguments("yes")).value::<Value>().await.unwrap_err();
+    assert_eq!(refused.code(), "TD010");
+    let lost: Value = owner
+        .rest()
+        .rpc("discard_held_state", &arguments("count.prod"))
+        .value()
+        .await
+        .expect("it is discarded");
+    assert!(
+        lost["lost"].as_str().expect("a sentence").contains("Agent first has held the only copy"),
+        "{lost}"
+    );
+
+    let mut other = bench.world.agent(&bench.cluster).name("second");
+    other.cli.state_dir = Some(bench.world.path("other-states").to_string_lossy().into_owned());
+    let _second = other.env("TENDRIL_STATE_BACKEND", "pg").env("PG_CONN_STR", url).start();
+    let row = bench.cluster.queue(bench.order("")).await.ended().await;
+    assert_eq!((row.status.as_str(), row.claimed_by.as_deref()), ("SUCCESS", Some("second")), "{row:?}");
+    let serial = bench.stored().await["serial"].clone();
+    // The agent that has the discarded state comes back.
+    let again = setup.start();
+    again.says("it is set aside and not stored any more").await;
+    assert_eq!(bench.stored().await["serial"], serial);
+    bench.stop(again).await;
+}

@@ -13,6 +13,9 @@ use crate::{
     template::workspace::Workspace,
 };
 
+/// Beside a state that this agent holds.
+const HELD_FILE: &str = "held";
+
 /// What became of the state that a run could not store.
 #[derive(Debug)]
 pub(crate) enum ErroredState {
@@ -101,6 +104,27 @@ impl State {
         pending.sort();
         Ok(pending)
     }
+
+    /// Notes that the database knows that this agent holds the state: whoever stores it releases the stack.
+    pub(crate) fn mark_held(&self) -> io::Result<()> {
+        private_dir(self.dir())?;
+        private_file(&self.dir().join(HELD_FILE), b"")
+    }
+
+    /// Whether the database knows that this agent holds the state.
+    pub(crate) fn is_marked_held(&self) -> bool {
+        self.dir().join(HELD_FILE).exists()
+    }
+
+    /// The stack is released.
+    pub(crate) fn unmark_held(&self) -> io::Result<()> {
+        fs::remove_file(self.dir().join(HELD_FILE))
+    }
+}
+
+/// Whether a file says that the database knows of a state that is held here.
+pub(crate) fn is_held_mark(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == HELD_FILE)
 }
 
 /// Whether a file is state that could not be written to its backend.

@@ -29,7 +29,7 @@ use crate::{
         settings::{StepTiming, TerraformSettings},
         state::{
             backend::State,
-            errored_state::{ErroredState, is_errored_state},
+            errored_state::{ErroredState, is_errored_state, is_held_mark},
             lock::Lock,
             lock_owner::{LockOwner, during},
             lock_query,
@@ -47,15 +47,22 @@ const TRIAL: &str = "trial-";
 
 /// The keys of the states of which something is kept beside the backend, or was being stored when a previous run ended.
 pub(crate) fn keys(settings: &TerraformSettings) -> BTreeSet<String> {
-    kept(&settings.state_dir).into_iter().chain(cut_off(settings).map(|(_, key)| key)).collect()
+    beside(&settings.state_dir, |file| is_errored_state(file) || is_held_mark(file))
+        .into_iter()
+        .chain(cut_off(settings).map(|(_, key)| key))
+        .collect()
 }
 
 /// The keys of the states of which something is kept beside the backend.
 pub(crate) fn kept(state_dir: &Path) -> Vec<String> {
+    beside(state_dir, is_errored_state)
+}
+
+fn beside(state_dir: &Path, wanted: impl Fn(&Path) -> bool) -> Vec<String> {
     let entries = fs::read_dir(state_dir).into_iter().flatten().filter_map(Result::ok);
     let holds_state = |dir: &Path| {
         let files = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok);
-        files.into_iter().any(|file| is_errored_state(&file.path()))
+        files.into_iter().any(|file| wanted(&file.path()))
     };
     let dirs = entries.filter(|entry| holds_state(&entry.path()));
     dirs.filter_map(|entry| entry.file_name().into_string().ok()).collect()
