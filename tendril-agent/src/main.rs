@@ -48,7 +48,12 @@ fn examine(cli: &Cli) -> ExitCode {
         Err(problems) => doctor::of_problems(&problems),
         Ok(config) => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime.block_on(doctor::examine(&config)),
-            Err(error) => vec![Finding { check: "runtime", problem: Some(error.to_string()), note: None, warning: None }],
+            Err(error) => vec![Finding {
+                check: "runtime",
+                problem: Some(error.to_string()),
+                note: None,
+                warning: None,
+            }],
         },
     };
     for finding in &findings {

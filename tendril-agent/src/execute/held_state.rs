@@ -11,10 +11,8 @@ use crate::{
         state_hold::{Hold, hold, release},
     },
     execute::attempt::JobContext,
-    terraform::{
-        executor::blocking,
-        state::{backend::State, pending_push},
-    },
+    os::blocking::blocking,
+    terraform::state::{backend::State, pending_push},
 };
 
 /// How often a release is tried before it is left to the next run of the stack, or the next start.

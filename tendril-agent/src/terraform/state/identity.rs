@@ -11,7 +11,7 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::{
-    template::workspace::private_file,
+    os::files::private_file,
     terraform::state::backend::{Kind, StateBackend},
 };
 
