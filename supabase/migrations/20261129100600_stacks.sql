@@ -236,6 +236,9 @@ begin
     raise exception using errcode = '22023', message = format('resources is %s, and a state holds none or more', resources);
   end if;
   perform tendril.add_stack(deployment);
+  if deployment.status = 'PROCESSING' then
+    update public.deployments d set claim_token = deployment.claim_token, applied = true where d.id = deployment.id and not d.applied;
+  end if;
   update public.stacks s
   set resources = agent_stack_applied.resources, backend = coalesce(left(agent_stack_applied.backend, 40), s.backend),
     backend_fingerprint = coalesce(left(fingerprint, 128), s.backend_fingerprint), updated_at = now(),
@@ -243,7 +246,7 @@ begin
   where s.cluster_id = deployment.cluster_id and s.state_key = deployment.state_key;
 end
 $$;
-comment on function public.agent_stack_applied(uuid, uuid, integer, text, text) is 'What the state of a deployment''s stack holds now: number of resources, backend and the fingerprint of its settings. Errors: TD001 not the claim.';
+comment on function public.agent_stack_applied(uuid, uuid, integer, text, text) is 'Something was applied (deployments.applied): what the state of a deployment''s stack holds now: number of resources, backend and the fingerprint of its settings. Errors: TD001 not the claim.';
 
 revoke all on function
   tendril.add_stack(public.deployments), tendril.add_stacks_of_queued(), tendril.follow_stack(),

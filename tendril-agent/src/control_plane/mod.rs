@@ -3,6 +3,7 @@
 pub(crate) mod auth;
 pub(crate) mod backoff;
 pub(crate) mod broadcast;
+pub(crate) mod changes;
 pub(crate) mod claim;
 pub(crate) mod contract;
 pub(crate) mod final_status;

@@ -36,6 +36,7 @@ use crate::{
     template::workspace::Workspace,
     terraform::{
         executor::{Log, StageError},
+        apply_progress::ApplyProgress,
         messages::OutputReader,
         state::{backend::State, errored_state::ErroredState},
     },
@@ -129,7 +130,9 @@ impl JobContext {
 
     fn log(&self, spool: LogSpool) -> Log {
         let redactor = self.secrets.child();
-        Log { writer: LogWriter::start(spool, redactor.clone(), OutputReader::default()), redactor }
+        let progress = ApplyProgress::default();
+        let reader = OutputReader::collecting(progress.clone());
+        Log { writer: LogWriter::start(spool, redactor.clone(), reader), redactor, progress }
     }
 
     /// Runs the job, closes its log, and keeps its end on disk; none, if it waits for approval and the agent ends.
@@ -155,6 +158,7 @@ impl JobContext {
             place: &place,
             stop,
             results: RunOutput::default(),
+            changes: None,
         };
         let outcome = match start {
             Start::Workspace => run.begin().await,
@@ -169,6 +173,9 @@ impl JobContext {
             && stop.requested().is_none()
         {
             run.on_failure(failure).await;
+        }
+        if let Some(changes) = run.changes.take() {
+            changes.finish().await;
         }
         let RunOutput { estimate, changes, outputs, commit, applied } = run.results;
         let pending = self.clear(job, workspace).await;

@@ -2,6 +2,7 @@
 
 pub(crate) mod approval;
 pub(crate) mod attempt;
+pub(crate) mod changes;
 pub(crate) mod held_state;
 pub(crate) mod hooks;
 pub(crate) mod recovery;

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use crate::{
-    control_plane::final_status::{ClaimRecord, ProgressBoard},
+    control_plane::{
+        changes::ChangeReporter,
+        final_status::{ClaimRecord, ProgressBoard},
+    },
     cost::{
         estimator::{Estimate, Estimator},
         infracost::Found,
@@ -11,6 +14,7 @@ use crate::{
     execute::{
         approval::ApprovalDecision,
         attempt::JobContext,
+        changes::ChangeTracker,
         hooks::{Hook, Hooks},
         registry::RunningJob,
     },
@@ -55,6 +59,8 @@ pub(crate) struct Run<'a> {
     pub(crate) place: &'a RunningJob,
     pub(crate) stop: &'a StopSignal,
     pub(crate) results: RunOutput,
+    /// The planned changes, once there are any.
+    pub(crate) changes: Option<ChangeTracker>,
 }
 
 impl Run<'_> {
@@ -85,7 +91,9 @@ impl Run<'_> {
         self.context.release_stored(&state).await;
         self.phase(Phase::Plan);
         self.hooks().ask(Hook::PrePlan, &spec, &[]).await?;
-        let changes = executor.locking_step(Step::Plan).await?.changes;
+        let summary = executor.locking_step(Step::Plan).await?.changes;
+        let (changes, tracker) = self.track(&executor, summary).await;
+        self.changes = tracker;
         if let Some(changes) = changes {
             self.board.plan(changes);
         }
@@ -96,6 +104,9 @@ impl Run<'_> {
             Action::Plan => Ok(()),
             Action::Apply | Action::Destroy => {
                 if spec.approval {
+                    if let Some(changes) = &mut self.changes {
+                        changes.stored().await;
+                    }
                     self.approval(&digest).await?;
                 }
                 self.change(&spec, &state, &digest, &template).await
@@ -126,6 +137,9 @@ impl Run<'_> {
         }
         self.board.digest(&digest.plan);
         self.results.changes = digest.changes;
+        let executor = self.executor(&spec, &state);
+        let (_, tracker) = self.track(&executor, digest.changes).await;
+        self.changes = tracker;
         self.approval(&digest).await?;
         self.change(&spec, &state, &digest, &template).await
     }
@@ -144,6 +158,32 @@ impl Run<'_> {
         self.phase(apply_phase(&spec));
         self.executor(&spec, &state).adopt_apply().await?;
         self.outputs(&spec, &state).await
+    }
+
+    /// Stores the planned changes as rows, and follows them from now on; answers the counts with what the rows add to them. A
+    /// database of the contract before has no rows of changes.
+    async fn track(
+        &self,
+        executor: &TerraformExecutor<'_>,
+        summary: Option<Changes>,
+    ) -> (Option<Changes>, Option<ChangeTracker>) {
+        let Job { id, claim_token, .. } = *self.job;
+        if self.job.state_key.is_none() {
+            return (summary, None);
+        }
+        match executor.planned_changes().await {
+            Ok(planned) => {
+                let details = Some(planned.details);
+                let reporter =
+                    ChangeReporter { rest: self.context.rest.clone(), deployment_id: id, claim_token };
+                let tracker = ChangeTracker::start(reporter, planned, self.log.progress.clone());
+                (summary.map(|changes| Changes { details, ..changes }), Some(tracker))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the saved plan cannot be shown: its changes are not stored as rows");
+                (summary, None)
+            }
+        }
     }
 
     fn executor<'b>(&'b self, spec: &'b JobSpec, state: &'b State) -> TerraformExecutor<'b> {
@@ -326,6 +366,12 @@ impl Run<'_> {
         let executor = self.executor(spec, state);
         executor.go_on(Step::Apply)?;
         executor.locking_step(Step::Apply).await?;
+        if let Some(changes) = &self.changes {
+            let settings = &self.context.settings.terraform;
+            let variable = |name: &str| std::env::var(name).ok();
+            let fingerprint = settings.backend.fingerprint(&settings.state_dir, variable).ok();
+            changes.applied(settings.backend.kind().name(), fingerprint);
+        }
         self.outputs(spec, state).await
     }
 

@@ -38,6 +38,20 @@ pub(crate) struct Changes {
     /// Those that exist and are taken into the state.
     #[serde(default)]
     pub(crate) import: u64,
+    /// What the saved plan says beside them; none where it could not be shown.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub(crate) details: Option<PlanDetails>,
+}
+
+/// What a plan does beside adding, changing and removing: numbers of resources.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PlanDetails {
+    /// Given another address.
+    pub(crate) r#move: u64,
+    /// Left alone from now on.
+    pub(crate) forget: u64,
+    /// Changed outside of Terraform since the last apply.
+    pub(crate) drift: u64,
 }
 
 /// `deployments.cost_status`.

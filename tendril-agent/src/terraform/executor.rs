@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use crate::{
@@ -22,12 +23,15 @@ use crate::{
         file_sink::FileSink,
         keeper,
         runner::{Command, Exit, Runner, Sink, TerminationStage},
+        stream::Stream,
     },
     redaction::redactor::Redactor,
     telemetry,
     template::workspace::Workspace,
     terraform::{
+        apply_progress::ApplyProgress,
         command::{Step, grace_period, read_outputs},
+        plan_changes::{self, PlannedChanges},
         provider_cache,
         settings::{StepTiming, TerraformSettings},
         state::{
@@ -64,6 +68,8 @@ impl From<Failure> for StageError {
 pub(crate) struct Log {
     pub(crate) writer: LogWriter,
     pub(crate) redactor: Redactor,
+    /// How far the apply got.
+    pub(crate) progress: ApplyProgress,
 }
 
 /// Where the steps of one attempt are carried out.
@@ -163,6 +169,23 @@ impl TerraformExecutor<'_> {
         let strings = sensitive.iter().flat_map(Json::leaves).filter_map(Json::as_text).map(str::to_owned);
         self.log.redactor.hide(strings);
         Ok(public)
+    }
+
+    /// What the saved plan changes, resource by resource. Errors: the program cannot show it, which is no reason to fail.
+    pub(crate) async fn planned_changes(&self) -> io::Result<PlannedChanges> {
+        let shown = ShownPlan::default();
+        let command = self.config.terraform.show_plan(self.workspace, &self.config.timing)?;
+        let exit = self.runner.run(command, &shown, self.stop).await?;
+        if exit.code != Some(0) {
+            let said = self.log.redactor.redact(&shown.stderr.into_text()).into_owned();
+            return Err(io::Error::other(said));
+        }
+        let kept = shown.stdout.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if kept.len() > SHOWN_LIMIT {
+            return Err(io::Error::other("it is larger than 32 MiB"));
+        }
+        let redactor = self.log.redactor.clone();
+        blocking(move || Ok(plan_changes::read(&kept, &redactor)?)).await
     }
 
     /// Adds a remark to the job's log.
@@ -420,6 +443,29 @@ impl TerraformExecutor<'_> {
 
 /// Of an apply whose end nobody kept.
 const LOST: &str = "The agent was killed while Terraform applied the plan, and so was what keeps Terraform's exit code. Resources may have been changed, and the state may still be locked: look at both before you queue it again.";
+
+/// Most that is kept of a plan that is shown.
+const SHOWN_LIMIT: usize = 32 * 1024 * 1024;
+
+/// Keeps what `show` prints. Nothing of it may reach the log: it holds the values of everything.
+#[derive(Debug, Default)]
+struct ShownPlan {
+    stdout: std::sync::Mutex<Vec<u8>>,
+    stderr: StderrTail,
+}
+
+impl Sink for ShownPlan {
+    fn write(&self, stream: Stream, bytes: Vec<u8>) -> BoxFuture<'_, ()> {
+        if stream != Stream::Stdout {
+            return self.stderr.write(stream, bytes);
+        }
+        let mut kept = self.stdout.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if kept.len() <= SHOWN_LIMIT {
+            kept.extend_from_slice(&bytes);
+        }
+        Box::pin(std::future::ready(()))
+    }
+}
 
 /// Records how long a step took, when it is dropped.
 struct Timed {

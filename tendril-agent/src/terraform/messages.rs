@@ -8,7 +8,7 @@ use crate::{
     job::result::{Changes, Findings},
     logs::writer::Interpreter,
     process::stream::Stream,
-    terraform::long_message::LongMessage,
+    terraform::{apply_progress::ApplyProgress, long_message::LongMessage},
 };
 
 /// What one line of output means.
@@ -99,7 +99,7 @@ pub(crate) fn read(line: &str) -> Message<'_> {
         }
         Some(line) => {
             let changes = line.changes.map(|Summary { add, change, remove, import }| {
-                News::Changes(Changes { add, change, remove, import })
+                News::Changes(Changes { add, change, remove, import, details: None })
             });
             let applied = (line.kind == "apply_complete").then_some(News::Applied);
             Message { text: line.message, news: changes.or(applied) }
@@ -133,6 +133,7 @@ impl Diagnostic {
 /// Reads Terraform's output for a job's log.
 #[derive(Debug, Default)]
 pub(crate) struct OutputReader {
+    progress: ApplyProgress,
     plain_errors: PlainErrors,
     errors: Vec<String>,
     findings: Findings,
@@ -140,23 +141,15 @@ pub(crate) struct OutputReader {
     long: [Option<LongLine>; 2],
 }
 
-/// A line that comes in fragments.
-#[derive(Debug)]
-enum LongLine {
-    Text,
-    /// Of a message only what it says to people is read.
-    Message(LongMessage),
-}
-
-/// How many errors of a program are quoted; the others are counted.
-const QUOTED: usize = 5;
-
+    process::stream::Stream,
+    terraform::{apply_progress::ApplyProgress, long_message::LongMessage},
 impl Interpreter for OutputReader {
     fn may_pass(&self, text: &str) -> bool {
         self.plain_errors.may_pass(text)
     }
 
     fn read<'a>(&mut self, line: &'a str) -> Cow<'a, str> {
+        self.progress.read(line);
         let message = read(line);
         match message.news {
             Some(News::Changes(changes)) => self.findings.changes = Some(changes),

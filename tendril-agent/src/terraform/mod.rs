@@ -1,10 +1,12 @@
 //! Terraform: its commands, its environment, its messages, and the state that it works on.
 
+pub(crate) mod apply_progress;
 pub(crate) mod command;
 pub(crate) mod environment;
 pub(crate) mod executor;
 pub(crate) mod long_message;
 pub(crate) mod messages;
+pub(crate) mod plan_changes;
 pub(crate) mod plan_digest;
 pub(crate) mod provider_cache;
 pub(crate) mod settings;

@@ -3,6 +3,7 @@
 
 mod busy;
 mod cancel;
+mod changes;
 mod compatibility;
 mod cost;
 mod doctor;

@@ -1,0 +1,85 @@
+//! The plan as rows: a person approves what they see, and sees it being applied.
+
+use serde_json::{Value, json};
+use tendril_tests::{Deployment, World, until};
+use tokio_postgres::Row;
+
+/// The rows of a deployment, as its user reads them.
+async fn changes(job: &Deployment) -> Vec<Value> {
+    let request = job
+        .as_user
+        .from("deployment_changes")
+        .select("position,address,resource_type,provider,action,drift,attributes,status,started_at,seconds")
+        .eq("deployment_id", job.id)
+        .order("position");
+    request.rows().await.expect("the changes")
+}
+
+async fn stack(world: &World) -> Row {
+    let query = "select resources, backend, last_status, state_key from public.stacks";
+    world.database.query_one(query, &[]).await.expect("one stack")
+}
+
+#[tokio::test]
+async fn a_plan_is_shown_resource_by_resource_before_it_is_approved_and_followed_while_it_is_applied() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let _agent = world.agent(&cluster).start();
+    let gate = world.path("gate");
+    let variables = json!({"lines": 2, "gate": gate, "password": "hunter2-hunter2"});
+    let job = cluster
+        .queue(json!({"template": "count", "stack": "prod", "approval": true, "variables": variables}))
+        .await;
+    let row = job.becomes("waits for approval", |row| row.phase.as_deref() == Some("APPROVAL")).await;
+    let summary = row.plan_summary.expect("a plan");
+    assert_eq!(
+        summary,
+        json!({"add": 1, "change": 0, "remove": 0, "import": 0, "move": 0, "forget": 0, "drift": 0})
+    );
+    let shown = changes(&job).await;
+    assert_eq!(shown.len(), 1, "{shown:?}");
+    assert_eq!(shown[0]["address"], "terraform_data.count");
+    assert_eq!((&shown[0]["action"], &shown[0]["status"]), (&json!("create"), &json!("PLANNED")));
+    let attributes = shown[0]["attributes"].as_array().expect("attributes");
+    assert!(attributes.contains(&json!({"path": "input", "before": null, "after": 2})), "{attributes:?}");
+    assert!(attributes.iter().any(|one| one["path"] == "id" && one["unknown"] == true), "{attributes:?}");
+
+    let approve = "update public.deployments set approved_plan = plan_sha256 where id = $1";
+    world.database.execute(approve, &[&job.id]).await.expect("it is approved");
+    job.says("at the gate").await;
+    until("the change is shown as running", async || {
+        let shown = changes(&job).await;
+        if shown[0]["status"] == "RUNNING" { Ok(()) } else { Err(format!("{shown:?}")) }
+    })
+    .await;
+    std::fs::write(gate, "").expect("the gate opens");
+    assert_eq!(job.ended().await.status, "SUCCESS");
+    until("the change is shown as done", async || {
+        let shown = changes(&job).await;
+        let is_done = shown[0]["status"] == "DONE" && shown[0]["seconds"].is_number();
+        if is_done { Ok(()) } else { Err(format!("{shown:?}")) }
+    })
+    .await;
+    until("the stack says what it holds", async || {
+        let stack = stack(&world).await;
+        match stack.get::<_, Option<i32>>(0) {
+            Some(1) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    assert_eq!(stack(&world).await.get::<_, Option<String>>(1).as_deref(), Some("local"));
+    let applied = "select applied from public.deployments where id = $1";
+    assert!(world.database.query_one(applied, &[&job.id]).await.expect("the row").get::<_, bool>(0));
+
+    let again = cluster
+        .queue(json!({"template": "count", "stack": "prod", "action": "destroy", "variables": {"lines": 2}}))
+        .await;
+    assert_eq!(again.ended().await.status, "SUCCESS");
+    assert_eq!(changes(&again).await[0]["action"], "delete");
+    until("nothing is left of it", async || match stack(&world).await.get::<_, Option<i32>>(0) {
+        Some(0) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+}
