@@ -95,7 +95,7 @@ async fn a_second_agent_with_local_states_of_its_own_is_refused_and_makes_no_sec
     let second = setup.start();
     second.says("both use the state backend local").await;
     let mut doctor = setup.doctor();
-    assert_eq!(doctor.ended().await.code(), Some(1), "{}", doctor.output());
+    assert_eq!(doctor.ended().await.code(), Some(2), "{}", doctor.output());
     assert!(doctor.output().contains("both use the state backend local"), "{}", doctor.output());
 
     for number in 2..=4 {
