@@ -3,7 +3,7 @@ begin;
 create schema if not exists extensions;
 create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
-select plan(24);
+select plan(31);
 
 -- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` says who
 -- speaks next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
@@ -112,6 +112,20 @@ call pg_temp.act_as_run('{"a": 1}');
 select is(pg_temp.list('select id from deployments'), 'nothing', 'whatever it is');
 call pg_temp.act_as_run(to_jsonb(pg_temp.id('d3')));
 select is(left(pg_temp.error($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('13') where id = pg_temp.id('d3')$$), 5), '42501', 'not even its own deployment is claimed by it');
+
+-- What the Edge Function asks.
+call pg_temp.act_as('service_role');
+select is(pg_temp.list($$select exchange_claim(pg_temp.id('d2'), pg_temp.id('12'))$$), '("{""result"": ""granted"", ""cluster_id"": ""00000000-0000-4000-8000-0000000000c1"", ""deployment_id"": ""00000000-0000-4000-8000-0000000000d2""}")', 'a claim that holds is granted');
+select is(pg_temp.list($$select exchange_claim(pg_temp.id('d1'), pg_temp.id('11')) ->> 'result'$$), '(granted)', 'one that ended just now too');
+select is(pg_temp.list($$select exchange_claim(pg_temp.id('d2'), pg_temp.id('11')) ->> 'result'$$), '(refused)', 'the claim of another deployment is refused');
+select is(pg_temp.list($$select exchange_claim(pg_temp.id('d3'), null) ->> 'result'$$), '(refused)', 'so is none');
+call pg_temp.act_as('agent c1');
+select is(pg_temp.try($$select exchange_claim(pg_temp.id('d2'), pg_temp.id('12'))$$), '42501', 'an agent exchanges no claims itself');
+call pg_temp.act_as('alice');
+select is(pg_temp.try($$select exchange_claim(pg_temp.id('d2'), pg_temp.id('12'))$$), '42501', 'nor does a user');
+call pg_temp.run($$update clusters set revoked_at = now() where id = pg_temp.id('c1')$$);
+call pg_temp.act_as('service_role');
+select is(pg_temp.list($$select exchange_claim(pg_temp.id('d2'), pg_temp.id('12')) ->> 'result'$$), '(revoked)', 'a revoked cluster is said to be');
 
 select * from finish();
 rollback;

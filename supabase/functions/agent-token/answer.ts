@@ -11,11 +11,18 @@ export const answer = {
   token: (token: MachineToken): Response => json(200, token),
 
   badRequest: (): Response =>
-    json(400, { code: 'bad_request', message: 'Send a JSON object {"key": "tdl_…"} of at most 4 KiB.' }),
+    json(400, {
+      code: 'bad_request',
+      message: 'Send a JSON object {"key": "tdl_…"} or {"deployment_id", "claim_token"} of at most 4 KiB.',
+    }),
 
   /** The same for a text that is no key, an unknown cluster and a wrong key. */
   refused: (): Response =>
     json(401, { code: 'invalid_key', message: 'This API key opens no cluster. Ask its owner for the current one.' }),
+
+  /** The same for an unknown deployment, a wrong claim_token and a claim that is over. */
+  claimRefused: (): Response =>
+    json(401, { code: 'invalid_claim', message: 'This claim_token holds no such deployment: stop working on it.' }),
 
   revoked: (): Response =>
     json(403, { code: 'cluster_revoked', message: 'The cluster was revoked. Add a new cluster and use its key.' }),

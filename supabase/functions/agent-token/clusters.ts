@@ -1,20 +1,29 @@
-// Asks the database whether a key opens a cluster.
+// Asks the database whether a key opens a cluster, or a claim holds a deployment.
 
 import type { ShownKey } from './key.ts'
 import type { Settings } from './settings.ts'
 
-/** What the database says to a key: `public.exchange_cluster_key`. */
+/** What the database says: `public.exchange_cluster_key`, `public.exchange_claim`. */
 export type Verdict =
-  | { result: 'granted'; cluster_id: string }
-  /** A wrong key, or no such cluster: the database does not say which. */
+  | { result: 'granted'; cluster_id: string; deployment_id?: string }
+  /** A wrong key or claim, or no such cluster or deployment: the database does not say which. */
   | { result: 'refused' }
   /** The right key of a cluster that was revoked. */
   | { result: 'revoked' }
   /** Too many exchanges this minute; seconds to wait. */
   | { result: 'limited'; retry_after: number }
 
-/** The database's answer to keys. */
-export type Clusters = (key: ShownKey) => Promise<Verdict>
+/** The claim that a run shows instead of a key. */
+export interface ShownClaim {
+  deploymentId: string
+  claimToken: string
+}
+
+/** The database's answers. */
+export interface Clusters {
+  key(shown: ShownKey): Promise<Verdict>
+  claim(shown: ShownClaim): Promise<Verdict>
+}
 
 /** Longer than any healthy answer takes, shorter than agents wait. */
 const TIMEOUT = 5_000
@@ -25,11 +34,11 @@ export function clustersOf({ url, secretKey }: Pick<Settings, 'url' | 'secretKey
   // Old projects' keys are JWTs and go into both headers; a new secret key is none and must not.
   if (!secretKey.startsWith('sb_')) headers.authorization = `Bearer ${secretKey}`
 
-  return async (key) => {
-    const response = await fetch(`${url}/rest/v1/rpc/exchange_cluster_key`, {
+  const ask = async (name: string, args: Record<string, string>): Promise<Verdict> => {
+    const response = await fetch(`${url}/rest/v1/rpc/${name}`, {
       method: 'POST',
       headers,
-      body: JSON.stringify({ cluster_id: key.clusterId, key_hash: key.hash }),
+      body: JSON.stringify(args),
       signal: AbortSignal.timeout(TIMEOUT),
     })
     if (!response.ok) {
@@ -37,5 +46,11 @@ export function clustersOf({ url, secretKey }: Pick<Settings, 'url' | 'secretKey
       throw new Error(`the database answered ${response.status} ${code ?? ''}`.trim())
     }
     return await response.json()
+  }
+
+  return {
+    key: ({ clusterId, hash }) => ask('exchange_cluster_key', { cluster_id: clusterId, key_hash: hash }),
+    claim: ({ deploymentId, claimToken }) =>
+      ask('exchange_claim', { deployment_id: deploymentId, claim_token: claimToken }),
   }
 }

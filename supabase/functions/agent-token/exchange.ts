@@ -1,7 +1,7 @@
-// One request: a key in, a token out.
+// One request: a key or a claim in, a token out.
 
 import { answer } from './answer.ts'
-import type { Clusters } from './clusters.ts'
+import type { Clusters, ShownClaim, Verdict } from './clusters.ts'
 import { readKey } from './key.ts'
 import type { Signer } from './token.ts'
 
@@ -23,22 +23,21 @@ export const REFUSAL_TIME = 250
 export async function exchange(request: Request, { clusters, signer }: Desk): Promise<Response> {
   const arrived = performance.now()
   if (request.method !== 'POST') return answer.methodNotAllowed()
-  const text = await keyIn(request)
-  if (text === null) return answer.badRequest()
+  const shown = await shownIn(request)
+  if (shown === null) return answer.badRequest()
 
   try {
-    const key = await readKey(text)
-    const verdict = key ? await clusters(key) : { result: 'refused' as const }
+    const verdict = typeof shown === 'string' ? await ofKey(shown, clusters) : await clusters.claim(shown)
     switch (verdict.result) {
       case 'granted':
-        return answer.token(await signer.token(verdict.cluster_id))
+        return answer.token(await signer.token(verdict.cluster_id, verdict.deployment_id))
       case 'revoked':
         return answer.revoked()
       case 'limited':
         return answer.limited(verdict.retry_after)
       case 'refused':
         await new Promise((resolve) => setTimeout(resolve, arrived + REFUSAL_TIME - performance.now()))
-        return answer.refused()
+        return typeof shown === 'string' ? answer.refused() : answer.claimRefused()
       default:
         throw new Error('the database gave an answer of another version')
     }
@@ -49,11 +48,22 @@ export async function exchange(request: Request, { clusters, signer }: Desk): Pr
   }
 }
 
-/** The key in a request's body, unread; null when there is none. */
-async function keyIn(request: Request): Promise<string | null> {
+async function ofKey(text: string, clusters: Clusters): Promise<Verdict> {
+  const key = await readKey(text)
+  return key ? await clusters.key(key) : { result: 'refused' }
+}
+
+const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
+
+/** The key in a request's body, unread, or the claim; null when there is neither, or both. */
+async function shownIn(request: Request): Promise<string | ShownClaim | null> {
   try {
-    const key = JSON.parse(await start(request.body))?.key
-    return typeof key === 'string' ? key.trim() : null
+    const body = JSON.parse(await start(request.body))
+    const { key, deployment_id, claim_token } = body ?? {}
+    const hasClaim = deployment_id !== undefined || claim_token !== undefined
+    if (!hasClaim) return typeof key === 'string' ? key.trim() : null
+    if (key !== undefined || !UUID.test(String(deployment_id)) || !UUID.test(String(claim_token))) return null
+    return { deploymentId: deployment_id, claimToken: claim_token }
   } catch {
     return null
   }

@@ -150,6 +150,41 @@ Deno.test('the agent of a revoked cluster is told so', async () => {
   deepStrictEqual([status, body.code], [403, 'cluster_revoked'])
 })
 
+Deno.test('a claim opens its deployment and no other', async () => {
+  await using served = await serve(oldProject)
+  const cluster = await newCluster()
+  const key = await cluster.call('create_cluster_key')
+  const agent = String((await post(served.url, { key })).body.access_token)
+  const queue = async (): Promise<string> => {
+    const row = { cluster_id: cluster.id, config_snapshot: { template: 'hello' } }
+    const [, rows] = await rest(cluster.token, 'POST', 'deployments?select=id', row)
+    return (rows as { id: string }[])[0]?.id ?? ''
+  }
+  const [deployment_id, other] = [await queue(), await queue()]
+  const claim_token = crypto.randomUUID()
+  await rest(agent, 'PATCH', `deployments?id=eq.${deployment_id}&select=id`, { status: 'PROCESSING', claim_token })
+
+  const { status, body } = await post(served.url, { deployment_id, claim_token })
+  strictEqual(status, 200)
+  const [, seen] = await rest(String(body.access_token), 'GET', 'deployments?select=id', undefined)
+  deepStrictEqual(seen, [{ id: deployment_id }])
+
+  for (const wrong of [{ deployment_id, claim_token: crypto.randomUUID() }, { deployment_id: other, claim_token }]) {
+    const refused = await post(served.url, wrong)
+    deepStrictEqual([refused.status, refused.body.code], [401, 'invalid_claim'])
+    ok(refused.took >= REFUSAL_TIME, `after ${refused.took} ms`)
+  }
+  for (
+    const bad of [{ deployment_id }, { claim_token }, { deployment_id: 'x', claim_token }, {
+      key,
+      deployment_id,
+      claim_token,
+    }]
+  ) {
+    deepStrictEqual((await post(served.url, bad)).body.code, 'bad_request', JSON.stringify(bad))
+  }
+})
+
 Deno.test('unknown cluster, wrong key and what is no key have one answer, and none comes early', async () => {
   await using served = await serve(oldProject)
   const key = await (await newCluster()).call('create_cluster_key')

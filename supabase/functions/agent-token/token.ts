@@ -35,8 +35,8 @@ export class Signer {
     return new Signer(header, key, `${settings.url}/auth/v1`, settings.life, settings.role)
   }
 
-  /** A token for the agent of a cluster; `now` in milliseconds since 1970. */
-  async token(clusterId: string, now: number = Date.now()): Promise<MachineToken> {
+  /** A token for the agent of a cluster, or for the run of one of its deployments; `now` in milliseconds since 1970. */
+  async token(clusterId: string, deploymentId?: string, now: number = Date.now()): Promise<MachineToken> {
     const issued = Math.floor(now / 1000)
     const expires = issued + this.life
     const claims = {
@@ -47,6 +47,8 @@ export class Signer {
       ...(this.role === 'authenticated' ? { agent: true } : {}),
       sub: await agentId(clusterId),
       cluster_id: clusterId,
+      // With it the policies let the token reach this deployment alone.
+      ...(deploymentId ? { deployment_id: deploymentId } : {}),
       jti: crypto.randomUUID(),
       iat: issued,
       exp: expires,

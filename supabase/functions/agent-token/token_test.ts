@@ -24,7 +24,7 @@ Deno.test('a token is signed with the imported key and says so', async () => {
   const { jwk, verifier } = await signingKey()
   const signer = await Signer.of(Settings.read({ ...project, TENDRIL_SIGNING_KEY: JSON.stringify(jwk) }))
   const now = Date.UTC(2026, 10, 23, 12)
-  const token = await signer.token(cluster, now)
+  const token = await signer.token(cluster, undefined, now)
 
   const [header, claims, signature] = token.access_token.split('.')
   const signed = new TextEncoder().encode(`${header}.${claims}`)
