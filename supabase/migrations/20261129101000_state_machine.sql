@@ -195,7 +195,9 @@ begin
       -- that nothing was changed, and that has to stay true.
       perform tendril.refuse_transition(old, 'phase ' || coalesce(new.phase, 'none'), 'It was ended while its agent was silent: stop working on it.');
     elsif holds_claim and old.status = 'FAILED' and old.error_code = 'AGENT_LOST'
-        and wanted in ('SUCCESS', 'FAILED', 'CANCELLED') then
+        and wanted in ('SUCCESS', 'FAILED', 'CANCELLED')
+        -- The loss itself, reported twice, is no news: the end stays where it was.
+        and not (wanted = 'FAILED' and coalesce(new.error_code, '') = 'AGENT_LOST') then
       new.finished_at := now();
       if wanted = 'SUCCESS' then
         new.error_code := null;

@@ -35,8 +35,8 @@ use crate::{
     telemetry,
     template::workspace::Workspace,
     terraform::{
-        executor::{Log, StageError},
         apply_progress::ApplyProgress,
+        executor::{Log, StageError},
         messages::OutputReader,
         state::{backend::State, errored_state::ErroredState},
     },

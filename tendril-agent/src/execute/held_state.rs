@@ -22,7 +22,7 @@ impl JobContext {
     /// Stores what is kept of this state; then other agents may claim its stack again.
     pub(crate) async fn push_held(&self, state: &State) {
         if self.hold_pending(state).await {
-            pending_push::push(&self.config, &*self.runner, state, &self.drain).await;
+            pending_push::push(&self.settings.terraform, &*self.runner, state, &self.drain).await;
         }
         self.release_stored(state).await;
     }
@@ -37,7 +37,7 @@ impl JobContext {
         }
         let since = pending.iter().filter_map(made_at).max();
         let reason = "The backend did not take the state of the last run.";
-        match hold(&self.rest, state.key(), &self.config.agent_name, reason, since).await {
+        match hold(&self.rest, state.key(), &self.settings.agent_name, reason, since).await {
             Ok(Hold::Held) => {
                 let marked = state.clone();
                 if let Err(error) = blocking(move || marked.mark_held()).await {
@@ -75,7 +75,7 @@ impl JobContext {
         }
         let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(5));
         for _ in 0..RELEASES {
-            match release(&self.rest, state.key(), &self.config.agent_name).await {
+            match release(&self.rest, state.key(), &self.settings.agent_name).await {
                 Ok(()) => {
                     let marked = state.clone();
                     if let Err(error) = blocking(move || marked.unmark_held()).await {

@@ -136,7 +136,7 @@ impl Terraform {
     }
 
     /// Prints the saved plan as JSON.
-    pub(crate) fn show_plan(&self, workspace: &Workspace, timing: &Timing) -> io::Result<Command> {
+    pub(crate) fn show_plan(&self, workspace: &Workspace, timing: &StepTiming) -> io::Result<Command> {
         let mut args = ["show", "-json", "-no-color"].map(OsString::from).to_vec();
         args.push(workspace.plan_file().into());
         self.with_arguments(args, workspace, grace_period(Step::Output, timing))

@@ -174,7 +174,7 @@ impl TerraformExecutor<'_> {
     /// What the saved plan changes, resource by resource. Errors: the program cannot show it, which is no reason to fail.
     pub(crate) async fn planned_changes(&self) -> io::Result<PlannedChanges> {
         let shown = ShownPlan::default();
-        let command = self.config.terraform.show_plan(self.workspace, &self.config.timing)?;
+        let command = self.settings.program.show_plan(self.workspace, &self.settings.timing)?;
         let exit = self.runner.run(command, &shown, self.stop).await?;
         if exit.code != Some(0) {
             let said = self.log.redactor.redact(&shown.stderr.into_text()).into_owned();

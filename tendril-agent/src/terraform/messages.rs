@@ -141,8 +141,24 @@ pub(crate) struct OutputReader {
     long: [Option<LongLine>; 2],
 }
 
-    process::stream::Stream,
-    terraform::{apply_progress::ApplyProgress, long_message::LongMessage},
+/// A line that comes in fragments.
+#[derive(Debug)]
+enum LongLine {
+    Text,
+    /// Of a message only what it says to people is read.
+    Message(LongMessage),
+}
+
+/// How many errors of a program are quoted; the others are counted.
+const QUOTED: usize = 5;
+
+impl OutputReader {
+    /// One that also collects how far an apply gets.
+    pub(crate) fn collecting(progress: ApplyProgress) -> Self {
+        Self { progress, ..Self::default() }
+    }
+}
+
 impl Interpreter for OutputReader {
     fn may_pass(&self, text: &str) -> bool {
         self.plain_errors.may_pass(text)
@@ -273,7 +289,10 @@ mod tests {
     fn a_change_summary_is_a_sentence_and_numbers() {
         let message = read(CHANGES);
         assert_eq!(message.text, "Plan: 1 to add, 2 to change, 3 to destroy.");
-        assert_eq!(message.news, Some(News::Changes(Changes { add: 1, change: 2, remove: 3, import: 4 })));
+        assert_eq!(
+            message.news,
+            Some(News::Changes(Changes { add: 1, change: 2, remove: 3, import: 4, details: None }))
+        );
     }
 
     #[test]

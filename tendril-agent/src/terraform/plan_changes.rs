@@ -102,7 +102,7 @@ pub(crate) fn read(shown: &[u8], redactor: &Redactor) -> Result<PlannedChanges, 
             omitted += 1;
             continue;
         }
-        let attributes = redactor.redact_json(Value::Array(attributes(&resource.change)));
+        let attributes = masked(Value::Array(attributes(&resource.change)), redactor);
         planned.rows.push(json!({
             "position": planned.rows.len() + 1,
             "address": cut(&redactor.redact(&resource.address), ADDRESS).0,
@@ -122,6 +122,18 @@ pub(crate) fn read(shown: &[u8], redactor: &Redactor) -> Result<PlannedChanges, 
         }));
     }
     Ok(planned)
+}
+
+/// What the log hides is hidden here too, by value.
+fn masked(value: Value, redactor: &Redactor) -> Value {
+    match value {
+        Value::String(text) => Value::String(redactor.redact(&text).into_owned()),
+        Value::Array(items) => items.into_iter().map(|item| masked(item, redactor)).collect(),
+        Value::Object(fields) => {
+            fields.into_iter().map(|(name, value)| (name, masked(value, redactor))).collect()
+        }
+        other => other,
+    }
 }
 
 fn is_moved(resource: &ResourceChange) -> bool {
