@@ -135,13 +135,6 @@ impl Terraform {
         self.with_arguments(args, workspace, grace_period(step, timing))
     }
 
-    /// Prints the saved plan as JSON.
-    pub(crate) fn show_plan(&self, workspace: &Workspace, timing: &StepTiming) -> io::Result<Command> {
-        let mut args = ["show", "-json", "-no-color"].map(OsString::from).to_vec();
-        args.push(workspace.plan_file().into());
-        self.with_arguments(args, workspace, grace_period(Step::Output, timing))
-    }
-
     /// Removes the state lock of this ID.
     pub(crate) fn unlock(&self, id: &str, workspace: &Workspace, timing: &StepTiming) -> io::Result<Command> {
         // An ID comes from outside: it must not be taken for a flag.
