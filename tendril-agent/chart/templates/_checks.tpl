@@ -93,7 +93,7 @@ rule here fails with a sentence that says what to do, and none shows a value tha
 {{- if not (regexMatch "^([1-9]|[1-8][0-9]|90)s$" .Values.timing.costTimeout) -}}
 {{- fail (printf "timing.costTimeout is %q: write 1s to 90s, as jobs wait for it." .Values.timing.costTimeout) -}}
 {{- end -}}
-{{- range $name := list "startupJitter" "lockTimeout" "planCancelGrace" "applyCancelGrace" "gitTimeout" -}}
+{{- range $name := list "startupJitter" "lockTimeout" "planCancelGrace" "applyCancelGrace" "gitTimeout" "initTimeout" "planTimeout" "applyTimeout" "silenceTimeout" -}}
 {{- $time := get $.Values.timing $name -}}
 {{- if not (regexMatch "^([0-9]+[smh])+$" $time) -}}
 {{- fail (printf "timing.%s is %q: write a time such as 90s, 10m or 1h30m." $name $time) -}}
@@ -101,6 +101,14 @@ rule here fails with a sentence that says what to do, and none shows a value tha
 {{- end -}}
 {{- if not (regexMatch "^[-._a-zA-Z0-9]+$" .Values.infracost.secretKey) -}}
 {{- fail (printf "infracost.secretKey is %q: write the name of a key in infracost.existingSecret." .Values.infracost.secretKey) -}}
+{{- end -}}
+{{- if not (regexMatch "^([0-9]+[smh])+$" .Values.hooks.timeout) -}}
+{{- fail (printf "hooks.timeout is %q: write a time such as 90s, 10m or 1h30m." .Values.hooks.timeout) -}}
+{{- end -}}
+{{- with .Values.hooks.dir -}}
+{{- if not (hasPrefix "/" .) -}}
+{{- fail (printf "hooks.dir is %q: write the whole path of a directory that extraVolumeMounts brings." .) -}}
+{{- end -}}
 {{- end -}}
 {{- with .Values.terraformConfig -}}
 {{- if not (hasPrefix "/" .) -}}

@@ -73,6 +73,20 @@
   value: {{ .Values.timing.gitTimeout }}
 - name: TENDRIL_COST_TIMEOUT
   value: {{ .Values.timing.costTimeout }}
+- name: TENDRIL_INIT_TIMEOUT
+  value: {{ .Values.timing.initTimeout }}
+- name: TENDRIL_PLAN_TIMEOUT
+  value: {{ .Values.timing.planTimeout }}
+- name: TENDRIL_APPLY_TIMEOUT
+  value: {{ .Values.timing.applyTimeout }}
+- name: TENDRIL_SILENCE_TIMEOUT
+  value: {{ .Values.timing.silenceTimeout }}
+{{- with .Values.hooks.dir }}
+- name: TENDRIL_HOOK_DIR
+  value: {{ . }}
+- name: TENDRIL_HOOK_TIMEOUT
+  value: {{ $.Values.hooks.timeout }}
+{{- end }}
 - name: TENDRIL_SHUTDOWN_GRACE
   value: {{ printf "%ds" (int .Values.shutdown.grace) }}
 - name: TENDRIL_HEALTH_ADDR
@@ -88,6 +102,10 @@
 {{- with .Values.git.hosts }}
 - name: TENDRIL_GIT_HOSTS
   value: {{ join "," . | quote }}
+{{- with $.Values.git.tokenFor }}
+- name: TENDRIL_GIT_TOKEN_FOR
+  value: {{ join "," . | quote }}
+{{- end }}
 - name: TENDRIL_GIT_LIMIT
   value: {{ $.Values.git.limit }}
 {{- end }}

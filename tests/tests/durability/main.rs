@@ -9,6 +9,7 @@ mod crash;
 mod disk;
 mod ending;
 mod fencing;
+mod hostile;
 mod lost;
 mod outage;
 mod poison;
