@@ -71,7 +71,8 @@ CASES = {
         },
         "persistence": {"storageClass": "gp3", "size": "20Gi"},
         "infracost": {"existingSecret": "prices", "secretKey": "token"},
-        "git": {"hosts": ["github.com", "git.example.org:8443"], "token": True, "user": "oauth2"},
+        "git": {"hosts": ["github.com/acme/*", "git.example.org:8443"], "tokenFor": ["github.com/acme/*"], "token": True, "user": "oauth2"},
+        "hooks": {"dir": "/etc/tendril/hooks", "timeout": "2m"},
         "terraformEnv": ["GITHUB_TOKEN"],
         "extraEnv": [{"name": "GITHUB_TOKEN", "valueFrom": {"secretKeyRef": {"name": "github", "key": "token"}}}],
         "extraVolumes": [{"name": "authority", "configMap": {"name": "authority"}}],
@@ -111,6 +112,8 @@ REFUSED = {
     "a limit without a unit": (FROM_SECRET | {"spoolLimit": "much"}, 'spoolLimit is "much"'),
     "a name of a key that is none": (FROM_SECRET | {"infracost": {"secretKey": "a key"}}, 'infracost.secretKey is "a key"'),
     "an estimate that holds up jobs": (FROM_SECRET | {"timing": {"costTimeout": "5m"}}, 'timing.costTimeout is "5m"'),
+    "a time that is none for a hook": (FROM_SECRET | {"hooks": {"timeout": "soon"}}, 'hooks.timeout is "soon"'),
+    "hooks beside nothing": (FROM_SECRET | {"hooks": {"dir": "hooks"}}, 'hooks.dir is "hooks"'),
     "a configuration beside nothing": (FROM_SECRET | {"terraformConfig": "config.tfrc"}, 'terraformConfig is "config.tfrc"'),
     "a grace that is too short for the agent's": (
         FROM_SECRET | {"shutdown": {"grace": 900}, "terminationGracePeriodSeconds": 959},
