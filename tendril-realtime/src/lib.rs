@@ -30,8 +30,8 @@
 //! | you want | use |
 //! |---|---|
 //! | the rows of a table and every change of them, without gaps | [`Client::watch`], [`Client::store`] |
-//! | changes as they happen | [`Client::channel`], then [`changes`](ChannelBuilder::changes) |
-//! | messages between clients, who is online | [`ChannelBuilder::broadcasts`], [`ChannelBuilder::presences`], [`Channel`] |
+//! | changes as they happen | [`Client::channel`], then [`postgres_changes`](ChannelBuilder::postgres_changes) |
+//! | messages between clients, who is online | [`ChannelBuilder::on_broadcast`], [`ChannelBuilder::on_presence`], [`Channel`] |
 //! | messages without a websocket | [`Client::broadcast_api`] |
 //! | to read and write rows | [`Client::rest`] |
 //! | to call an Edge Function | [`Rest::invoke`] |

@@ -70,7 +70,7 @@ macro_rules! filter_methods {
     (@ $($name:ident($($argument:ident: $kind:ty)?) $doc:literal;)*) => {
         $(
             #[doc = $doc]
-            #[doc = concat!("See [`Column::", stringify!($name), "`](crate::Column::", stringify!($name), ").")]
+            #[doc = concat!("See [`Column::", stringify!($name), "`](crate", "::Column::", stringify!($name), ").")]
             pub fn $name(self, column: impl Into<$crate::filter::Column> $(, $argument: $kind)?) -> Self {
                 self.filter(column.into().$name($($argument)?))
             }

@@ -9,6 +9,7 @@ mod literal;
 #[cfg(feature = "rest")]
 mod methods;
 mod operand;
+mod operators;
 #[cfg(feature = "rest")]
 mod postgrest;
 mod realtime;

@@ -9,6 +9,28 @@
 //!     client.rest().from("todos").select("id,title").eq("done", false).order("id").limit(20).rows().await?;
 //! # Ok(()) }
 //! ```
+//!
+//! # Coming from supabase-js
+//!
+//! | supabase-js | here |
+//! |---|---|
+//! | `.select("*", { count: "exact", head: true })` | `.count(Count::Exact).head().execute()`, then [`Response::count`] |
+//! | `.order("a", { ascending: false, nullsFirst: true })` | `.order(col("a").desc().nulls_first())` |
+//! | `.order("id", { referencedTable: "posts" })`, `.limit(2, { referencedTable: "posts" })` | `.order(col("id").of("posts"))`, `.limit_of(["posts"], 2)` |
+//! | `.eq("posts.title", t)`, `.eq("data->>key", v)` | `.eq(col("title").of("posts"), t)`, `.eq(col("data").key("key").text(), v)` |
+//! | `.or("a.eq.1,b.gt.2")` | `.or([col("a").eq(1), col("b").gt(2)])` |
+//! | `.not("a", "is", null)` | `.not_null("a")`, `.not(col("a").is_null())` |
+//! | `.filter("a", "cs", "{1}")` | `.filter(("a", "cs", "{1}"))` |
+//! | `.match({ a: 1, b: 2 })` | `.match_([("a", 1), ("b", 2)])` |
+//! | `.regexMatch("a", "^x")` | `.regex("a", "^x")` |
+//! | `.textSearch("a", q, { type: "websearch", config: "english" })` | `.text_search("a", TextSearch::websearch(q).config("english"))` |
+//! | `.upsert(rows, { onConflict: "a,b", ignoreDuplicates: true })` | `.upsert(&rows).on_conflict(["a", "b"]).ignore_duplicates()` |
+//! | `.delete()` without a filter | refused, unless [`all_rows`](QueryBuilder::all_rows) is called |
+//! | `.single()`, `.maybeSingle()` | [`single`](QueryBuilder::single), [`maybe_single`](QueryBuilder::maybe_single) |
+//! | `.csv()`, `.geojson()`, `.explain()`, `.rollback()`, `.stripNulls()` | methods of the same names |
+//! | `.rpc("f", args, { get: true })` | `.rpc("f", &args).get()` |
+//! | `.schema("billing").from("t")` | `.schema("billing").from("t")` |
+//! | `.setHeader(name, value)`, `.abortSignal(s)` | `.header(name, value)`; drop the future |
 
 mod arguments;
 mod function;
@@ -18,6 +40,7 @@ mod preference;
 mod query_builder;
 mod response;
 mod retry;
+mod rows;
 mod send;
 mod transport;
 
@@ -166,7 +189,7 @@ impl RestBuilder {
         self
     }
 
-    /// How failures that a repetition can mend are repeated.
+    /// How failures that may pass are repeated.
     #[must_use]
     pub fn retries(mut self, policy: RetryPolicy) -> Self {
         self.retries = policy;

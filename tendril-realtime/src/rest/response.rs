@@ -33,7 +33,7 @@ impl Response {
         self.content_range.as_deref()?.rsplit_once('/')?.1.parse().ok()
     }
 
-    /// How many rows the answer speaks of, where the server said so (an update does, an insert does not).
+    /// How many rows the answer is about, where the server gives their number (for an update it does, for an insert it does not).
     pub fn affected(&self) -> Option<u64> {
         let range = self.content_range.as_deref()?.split_once('/')?.0;
         let (first, last) = range.split_once('-')?;
@@ -131,11 +131,11 @@ mod tests {
     #[test]
     fn a_server_may_say_when_to_come_again_in_seconds_or_as_a_date() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
-        let wish = |value| retry_after(value, now).map(|wish| wish.as_secs());
-        assert_eq!(wish("120"), Some(120));
-        assert_eq!(wish("Sun, 06 Nov 1994 08:51:37 GMT"), Some(120));
-        assert_eq!(wish("Sun, 06 Nov 1994 08:00:00 GMT"), Some(0), "it has passed");
-        assert_eq!((wish("soon"), wish("-1")), (None, None));
+        let pause = |value| retry_after(value, now).map(|pause| pause.as_secs());
+        assert_eq!(pause("120"), Some(120));
+        assert_eq!(pause("Sun, 06 Nov 1994 08:51:37 GMT"), Some(120));
+        assert_eq!(pause("Sun, 06 Nov 1994 08:00:00 GMT"), Some(0), "it has passed");
+        assert_eq!((pause("soon"), pause("-1")), (None, None));
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl QueryBuilder {
         self.send().await
     }
 
-    /// Sends it; returns the rows with what the headers say of them.
+    /// Sends it; returns the rows with the headers.
     pub(crate) async fn read(mut self) -> Result<Response, Error> {
         self.preferences.returning = Some(Return::Representation);
         self.send().await

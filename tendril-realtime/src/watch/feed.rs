@@ -31,7 +31,7 @@ use crate::{
 /// How long to wait before subscribing anew after the server refused it for good: the mistake may be mended meanwhile.
 const RESUBSCRIBE: Duration = Duration::from_secs(60);
 
-/// What the feed says.
+/// What comes out of the feed.
 pub(super) enum FeedEvent {
     /// Rows may have changed before this point without an event; from here on, each change has one.
     Gap {
@@ -40,9 +40,9 @@ pub(super) enum FeedEvent {
     },
     /// A row as it is now, and its key before, if that was another.
     Row(RawRow, Option<Key>),
-    /// Something changed there, and its event does not say all of it.
+    /// Something changed there, and its event does not contain all of it.
     Part(Target),
-    /// Something changed there, says a broadcast.
+    /// A broadcast announces a change there.
     Broadcast(Target),
     /// The row with this key was deleted.
     Deleted(Key),
@@ -131,7 +131,7 @@ impl Feed {
                 answer = flowing(&mut self.ready) => {
                     self.ready = None;
                     self.flows = answer.is_ok();
-                    // The stream tells of a failure too.
+                    // The stream reports a failure too.
                     self.flows.then_some(FeedEvent::Gap { shared: std::mem::replace(&mut self.flowed, true) })
                 }
                 event = next_of(&mut self.source) => { self.taken += 1; match event {
@@ -181,7 +181,7 @@ impl Feed {
         Ok((Source::Changes(stream), gauge, ready.boxed()))
     }
 
-    /// Stored messages are not asked for: the list after each gap holds what they would tell, and is complete, which at most
+    /// Stored messages are not asked for: the list after each gap holds what they would announce, and is complete, which at most
     /// 25 messages are not.
     fn follow_broadcasts(&self, topic: &str, event: &str) -> Result<(Source, Gauge, ReadyFuture), Error> {
         let mut channel = self.client.channel(topic).private(true).replication_ready(true);

@@ -38,7 +38,7 @@ pub struct Query {
     pub(super) limit: Option<u64>,
     page: u64,
     pub(super) private: bool,
-    /// The topic and the event of the broadcasts that tell of changes, instead of row changes.
+    /// The topic and the event of the broadcasts that announce changes, instead of row changes.
     pub(super) broadcasts: Option<(String, String)>,
     pub(super) poll_interval: Duration,
     pub(super) resync_interval: Duration,
@@ -155,21 +155,21 @@ impl Query {
 
     /// Follows broadcasts instead of row changes: each one with this event on this private channel makes the watch read again
     /// what it names. That is the row whose key stands in the payload (`{"id": 7}`), or in its `record` or `old_record`, as
-    /// `realtime.broadcast_changes` writes them; a payload without a key tells of the whole table. Hints that come together
-    /// are one request. Everything else stays as it is: the list at the beginning, after each gap, and from time to time.
+    /// `realtime.broadcast_changes` writes them; a payload without a key stands for the whole table. Broadcasts that come together
+    /// cost one request. Everything else stays as it is: the list at the beginning, after each gap, and from time to time.
     ///
     /// For a table with very many watchers: the server checks each row change against the policies once per watcher, one
-    /// after the other, and a private channel once, at the join. The hints are up to the database; a trigger is the
+    /// after the other, and a private channel once, at the join. The broadcasts come from the database; a trigger is the
     /// place, and runs with the rights to write messages:
     ///
     /// ```sql
-    /// create function public.tell_of_job() returns trigger language plpgsql security definer set search_path = '' as $$
+    /// create function public.announce_job() returns trigger language plpgsql security definer set search_path = '' as $$
     /// begin
     ///   perform realtime.send(jsonb_build_object('id', new.id), 'job', 'tenant:' || new.tenant);
     ///   return null;
     /// end $$;
-    /// create trigger tell_of_job after insert or update on public.jobs for each row execute function public.tell_of_job();
-    /// create policy "Tenants hear of their jobs" on realtime.messages for select to authenticated
+    /// create trigger announce_job after insert or update on public.jobs for each row execute function public.announce_job();
+    /// create policy "Tenants receive their jobs" on realtime.messages for select to authenticated
     ///   using (realtime.topic() = 'tenant:' || (auth.jwt() ->> 'tenant'));
     /// ```
     ///
@@ -322,7 +322,7 @@ impl Query {
         self.immutable.iter().chain(&self.filters).cloned().fold(request, QueryBuilder::filter)
     }
 
-    /// Whether a row belongs to the watch, as far as its event tells.
+    /// Whether a row belongs to the watch, as far as its event shows.
     pub(super) fn judge(&self, record: &Record, types: &ColumnTypes) -> FilterMatch {
         let filters = self.immutable.iter().chain(&self.filters);
         FilterMatch::all(filters.map(|filter| judge(filter.expression(), record, types)))

@@ -174,8 +174,8 @@ impl State {
 
     /// All rows, and whether one that is not among them is certainly not there.
     ///
-    /// The server may give fewer rows than a page has. How many there are in all, it says with the first page; if there are more, it
-    /// is asked until it has none left.
+    /// The server may give fewer rows than a page has. How many there are in all comes with the first page; if there are more, the
+    /// server is asked until it has none left.
     async fn fetch_all(&mut self) -> Result<(Vec<Box<RawValue>>, bool), Error> {
         let mut all: Vec<Box<RawValue>> = Vec::new();
         let limit = self.query.limit.unwrap_or(u64::MAX);

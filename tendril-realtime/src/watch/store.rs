@@ -1,4 +1,4 @@
-//! The current rows of a query, for those who only want to look.
+//! The current rows of a query, for those who need no events.
 
 use std::{
     collections::BTreeMap,
