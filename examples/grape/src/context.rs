@@ -2,8 +2,6 @@
 
 use std::io;
 
-use tendril_realtime::watch::WatchEvent;
-
 use crate::{
     cli::Global,
     control_plane::project::Project,
@@ -94,13 +92,5 @@ pub(crate) fn output(global: &Global) -> Output {
         format: global.output,
         style: Style::for_stream(global.color, &io::stdout()),
         notes: Style::for_stream(global.color, &io::stderr()),
-    }
-}
-
-/// The row of an event that has one.
-pub(crate) fn row_of<T>(event: WatchEvent<T>) -> Option<T> {
-    match event {
-        WatchEvent::InitApply(row) | WatchEvent::Apply(row) => Some(row),
-        _ => None,
     }
 }

@@ -1,6 +1,11 @@
 //! What went wrong, what to do next, and the exit code that scripts see.
 
-use std::{error::Error as StdError, fmt, io, process::ExitCode, sync::Arc};
+use std::{
+    error::Error as StdError,
+    fmt, io,
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use serde_json::{Value, json};
 use tendril_realtime::{Error, ErrorKind};
@@ -212,22 +217,36 @@ impl StdError for Failure {
     }
 }
 
+/// What the token source failed with last. The library keeps the text of such an error, not its type, and a process has one
+/// token source.
+static LAST_OF_TOKENS: Mutex<Option<Failure>> = Mutex::new(None);
+
+impl Failure {
+    /// As an error of a token source; [`Failure::from`] gives it back.
+    pub(crate) fn into_token_error(self) -> Error {
+        let error = Error::token(self.clone());
+        *LAST_OF_TOKENS.lock().unwrap_or_else(PoisonError::into_inner) = Some(self);
+        error
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        // A token source's failure is ours: it says more than the library's sentence around it.
-        let own = StdError::source(&error).and_then(|source| source.downcast_ref::<Self>()).cloned();
-        own.unwrap_or_else(|| match error.kind() {
+        match error.kind() {
             ErrorKind::Connect { .. } | ErrorKind::ConnectionLost { .. } | ErrorKind::Timeout { .. } => {
-                Self::new(FailureKind::Unreachable, error.to_string())
+                Self::new(FailureKind::Unreachable, format!("{error:#}"))
                     .next("Check the network and the project's URL: `grape whoami` says which it is.")
             }
-            ErrorKind::Token { .. } => {
-                Self::new(FailureKind::NotSignedIn, error.to_string()).next("Sign in: `grape login`.")
+            ErrorKind::Token { message } => {
+                let last = LAST_OF_TOKENS.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                last.filter(|failure| failure.message == *message).unwrap_or_else(|| {
+                    Self::new(FailureKind::NotSignedIn, error.to_string()).next("Sign in: `grape login`.")
+                })
             }
             ErrorKind::InvalidInput { .. } => Self::new(FailureKind::Usage, error.to_string()),
             ErrorKind::Postgrest(api) => refused(api.status, &api.code, &api.message, api.hint.as_deref()),
-            _ => Self::new(FailureKind::Unexpected, error.to_string()),
-        })
+            _ => Self::new(FailureKind::Unexpected, format!("{error:#}")),
+        }
         .caused_by(error)
     }
 }
@@ -288,7 +307,7 @@ mod tests {
     #[test]
     fn a_failure_of_the_token_source_keeps_its_kind_and_next_step() {
         let ended = Failure::new(FailureKind::NotSignedIn, "The session has ended.").next("Sign in.");
-        let failure = Failure::from(Error::token(ended));
+        let failure = Failure::from(ended.into_token_error());
         assert_eq!(failure.kind(), FailureKind::NotSignedIn);
         assert_eq!(failure.to_string(), "The session has ended.");
         assert_eq!(failure.next_step(), Some("Sign in."));

@@ -122,6 +122,21 @@ fn a_session_that_was_ended_elsewhere_says_so() {
 }
 
 #[test]
+fn a_session_that_cannot_be_renewed_for_want_of_a_network_is_not_called_ended() {
+    let world = World::signed_in();
+    expiring(&world, 0);
+    // The project's address is of the profile.
+    let file = world.config().join("profiles.json");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let profiles =
+        fs::read_to_string(&file).unwrap().replace(&world.stack().api_url(), &format!("http://{free}"));
+    fs::write(&file, profiles).unwrap();
+    let (code, err) = world.fails(&["clusters"]);
+    assert!(code == 4 && err.contains("cannot be reached"), "{code} {err}");
+    assert!(world.config().join("sessions/default.json").exists());
+}
+
+#[test]
 fn a_token_from_the_environment_needs_no_session() {
     let world = World::new();
     let mut command = world.grape(&["whoami", "-o", "json"]);

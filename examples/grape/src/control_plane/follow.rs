@@ -134,10 +134,7 @@ impl Follow {
         match event {
             Ok(event) => {
                 self.failing = None;
-                Ok(match event {
-                    WatchEvent::InitApply(row) | WatchEvent::Apply(row) => Some(row),
-                    _ => None,
-                })
+                Ok(event.applied())
             }
             Err(error) => {
                 let fresh_token = error.retry() == Retry::RefreshToken;

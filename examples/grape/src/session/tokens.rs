@@ -5,7 +5,7 @@ use std::{
     time::SystemTime,
 };
 
-use tendril_realtime::{AccessToken, Error, TokenFuture, TokenSource};
+use tendril_realtime::{AccessToken, TokenFuture, TokenSource};
 use tokio::task::spawn_blocking;
 
 use super::{Session, auth::Auth, store::SessionStore};
@@ -85,7 +85,7 @@ impl Inner {
 impl TokenSource for SessionTokens {
     fn token(&self) -> TokenFuture<'_> {
         Box::pin(async move {
-            let session = self.session().await.map_err(Error::token)?;
+            let session = self.session().await.map_err(Failure::into_token_error)?;
             AccessToken::new(&*session.access_token)
         })
     }

@@ -414,7 +414,7 @@ impl Up<'_> {
                     loop {
                         tokio::select! {
                             Some(event) = rows.next() => match event {
-                                Ok(event) => if let Some(row) = crate::context::row_of(event)
+                                Ok(event) => if let Some(row) = event.applied()
                                     && row.status == "ONLINE" { return Ok(row) },
                                 Err(error) if error.retry() == Retry::Never => return Err(Failure::from(error)),
                                 Err(error) => step.says(&error.to_string()),
