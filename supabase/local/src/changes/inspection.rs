@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use tokio_postgres::Error;
 use tracing::warn;
+use uuid::Uuid;
 
 use super::audience::{Audience, Notice};
-use super::filter::Filter;
+use super::filter::{Filter, Operator};
 use super::listener::Listener;
 use super::oracle::{Image, Oracle};
 use super::record::{Change, OldColumns, View};
@@ -24,12 +25,20 @@ pub(super) struct Inspection<'a> {
     changes: &'a [&'a RowChange],
     audiences: &'a [Arc<Audience>],
     table: Table,
-    /// Where each distinct filter's answer is in [`Image::passes`].
-    filters: HashMap<&'a Filter, usize>,
+    /// Where the answer about each distinct filter is found.
+    filters: HashMap<&'a Filter, Answer>,
     /// Per change.
     rows: Vec<Row>,
     /// Per listener and change: whether policies let the new row through. Without row level security: nobody is here.
     visible: HashMap<&'a Listener, Vec<bool>>,
+}
+
+/// Where the answer about a filter is found.
+enum Answer {
+    /// It passes a value that JSON writes like this, unless it is negated.
+    Equal(String),
+    /// In [`Image::passes`] at this place.
+    Asked(usize),
 }
 
 /// The images of one change.
@@ -57,13 +66,16 @@ impl<'a> Inspection<'a> {
         let Some(table) = oracle.table(first.relation.oid, &roles).await? else {
             return Ok(None);
         };
-        let mut filters: HashMap<&Filter, usize> = HashMap::new();
+        let mut filters: HashMap<&Filter, Answer> = HashMap::new();
         let mut asked: Vec<&Filter> = Vec::new();
         let subscriptions = audiences.iter().flat_map(|audience| &audience.subscriptions);
         for filter in subscriptions.filter(wants).flat_map(|subscription| &subscription.filters) {
-            filters.entry(filter).or_insert_with(|| {
-                asked.push(filter);
-                asked.len() - 1
+            filters.entry(filter).or_insert_with(|| match plain_equality(filter, &table) {
+                Some(json) => Answer::Equal(json),
+                None => {
+                    asked.push(filter);
+                    Answer::Asked(asked.len() - 1)
+                }
             });
         }
         let rows = rows(oracle, &table, changes, &asked).await?;
@@ -174,7 +186,15 @@ impl<'a> Inspection<'a> {
             let known = position.is_some_and(|position| {
                 image.values[position].is_some() && (!only_key || self.table.columns[position].is_key)
             });
-            known && self.filters.get(filter).is_some_and(|index| image.passes[*index])
+            known
+                && match self.filters.get(filter) {
+                    None => false,
+                    Some(Answer::Asked(index)) => image.passes[*index],
+                    // NULL passes nothing, also no negation.
+                    Some(Answer::Equal(json)) => position
+                        .and_then(|position| image.values[position].as_ref())
+                        .is_some_and(|value| value != "null" && (value == json) != filter.negated),
+                }
         })
     }
 
@@ -203,6 +223,17 @@ impl<'a> Inspection<'a> {
             old,
             too_large: *too_large,
         }
+    }
+}
+
+/// The JSON of the one value that a filter lets through, where that is certain without the database: an integer or a UUID. Many sockets
+/// have such a filter each, and the database would look at each of them for each row.
+fn plain_equality(filter: &Filter, table: &Table) -> Option<String> {
+    let value = Some(&filter.value).filter(|_| filter.operator == Operator::Eq)?;
+    match table.column(&filter.column)?.type_name.as_str() {
+        "int2" | "int4" | "int8" => value.parse::<i64>().ok().map(|n| n.to_string()).filter(|n| n == value),
+        "uuid" if value.len() == 36 => Uuid::try_parse(value).ok().map(|uuid| format!("\"{uuid}\"")),
+        _ => None,
     }
 }
 
