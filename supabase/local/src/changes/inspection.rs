@@ -70,12 +70,14 @@ impl<'a> Inspection<'a> {
         let mut asked: Vec<&Filter> = Vec::new();
         let subscriptions = audiences.iter().flat_map(|audience| &audience.subscriptions);
         for filter in subscriptions.filter(wants).flat_map(|subscription| &subscription.filters) {
-            filters.entry(filter).or_insert_with(|| match plain_equality(filter, &table) {
-                Some(json) => Answer::Equal(json),
-                None => {
-                    asked.push(filter);
-                    Answer::Asked(asked.len() - 1)
-                }
+            filters.entry(filter).or_insert_with(|| {
+                plain_equality(filter, &table).map_or_else(
+                    || {
+                        asked.push(filter);
+                        Answer::Asked(asked.len() - 1)
+                    },
+                    Answer::Equal,
+                )
             });
         }
         let rows = rows(oracle, &table, changes, &asked).await?;
