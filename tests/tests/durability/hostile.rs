@@ -38,11 +38,11 @@ fn attacks() -> Vec<Attack> {
         script("makes-many-files", "python3 -c 'import os\nfor n in range(20000): open(str(n),\"w\").close()'", "SUCCESS", "Apply complete"),
         script("closes-its-folders", "mkdir -p a/b/c; touch a/b/c/d; chmod 000 a/b/c a/b a; chmod 500 .", "SUCCESS", "Apply complete"),
         script("links-out", "ln -s / root; ln -s .. up; ln -s loop loop; mkfifo pipe", "SUCCESS", "Apply complete"),
-        script("writes-for-ever", "setsid sh -c 'while :; do echo still here; sleep 0.1; done' & sleep 1", "SUCCESS", "Apply complete"),
+        script("writes-for-ever", "setsid sh -c 'while :; do echo still here; sleep 0.1; done' & sleep 1", "FAILED", "terraform apply took longer than its limit of 4 s"),
         script("hides-a-process", "env -i setsid sh -c 'cd /; exec sleep 7777' >/dev/null 2>&1 </dev/null & sleep 1", "SUCCESS", "Apply complete"),
         script("forks", "f() { sleep 5 & sleep 5 & }; for n in 1 2 3 4 5 6 7 8; do f; done; exit 0", "SUCCESS", "Apply complete"),
-        script("floods", "head -c 30000000 /dev/zero | tr '\\000' '\\n'", "SUCCESS", "Apply complete"),
-        script("is-deaf", "trap '' INT TERM; setsid sleep 8888 & exit 3", "FAILED", "exit status 3"),
+        script("floods", "head -c 50000 /dev/zero | tr '\\000' '\\n'", "SUCCESS", "Apply complete"),
+        script("is-deaf", "trap '' INT TERM; setsid sleep 8888 >/dev/null 2>&1 </dev/null & exit 3", "FAILED", "exit status 3"),
         script("ends-with-the-reason", "for n in $(seq 2000); do echo \"TASK $n: ok\"; done; echo 'FATAL: quota exceeded' >&2; exit 1", "FAILED", "FATAL: quota exceeded"),
         script("kills-its-terraform", "kill -9 $PPID; sleep 1", "FAILED", "signal"),
         leak("prints-it", "echo $S", "Tr0ub4dor"),
@@ -50,7 +50,7 @@ fn attacks() -> Vec<Attack> {
         leak("folds-it", "printf %s \"$S\" | fold -w 5; echo", "ub4do"),
         leak("encodes-it", "printf %s \"$S\" | base64; printf %s \"$S\" | od -An -tx1", "VHIwdWI0ZG9y"),
         leak("spaces-it", "printf %s \"$S\" | sed 's/./& /g'; echo", "T r 0 u"),
-        Attack { name: "is-broken", text: "resource \"terraform_data\" \"a\" {\n  input = 1\n\nfoo {\n", variables: NOTHING, status: "FAILED", says: "main.tf line 4", hides: "described below" },
+        Attack { name: "is-broken", text: "resource \"terraform_data\" \"a\" {\n  input = 1\n\nfoo {\n", variables: NOTHING, status: "FAILED", says: "main.tf line 4", hides: "\u{0}" },
         Attack { name: "is-deep", text: "variable \"v\" { type = any }\noutput \"v\" { value = \"x\" }\n", variables: || serde_json::from_str(&format!("{{\"v\":{}{}}}", "[".repeat(122), "]".repeat(122))).unwrap(), status: "FAILED", says: "levels deep", hides: "\u{0}" },
         Attack { name: "names-its-keys", text: "variable \"m\" {\n  type = map(string)\n  sensitive = true\n}\nresource \"terraform_data\" \"a\" {\n  provisioner \"local-exec\" { command = \"echo key is ${nonsensitive(keys(var.m)[0])}\" }\n}\n", variables: || json!({"m": {"tok_abcdef123456": "x"}}), status: "SUCCESS", says: "key is [hidden]", hides: "tok_abcdef123456" },
         Attack { name: "prints-a-number", text: "variable \"n\" {\n  type = number\n  sensitive = true\n}\nresource \"terraform_data\" \"a\" {\n  provisioner \"local-exec\" { command = \"echo pin is ${nonsensitive(var.n)}\" }\n}\n", variables: || serde_json::from_str("{\"n\":12345678.0}").unwrap(), status: "SUCCESS", says: "pin is [hidden]", hides: "pin is 1" },
@@ -91,7 +91,10 @@ async fn no_template_harms_more_than_its_own_run() {
     let agent = agent(&world, &cluster, &templates).start();
     let mut queued = Vec::new();
     for attack in &attacks {
-        let config = json!({"template": attack.name, "variables": (attack.variables)()});
+        // What never ends by itself has a limit.
+        let apply = if attack.name == "writes-for-ever" { 4 } else { 300 };
+        let config =
+            json!({"template": attack.name, "variables": (attack.variables)(), "timeouts": {"apply": apply}});
         queued.push((attack, cluster.queue(config).await));
     }
     for (attack, deployment) in &queued {
@@ -102,6 +105,8 @@ async fn no_template_harms_more_than_its_own_run() {
         assert_eq!(row.status, attack.status, "{}: {:?} {end}", attack.name, row.error_message);
         assert!(text.contains(attack.says), "{}: {:?} {end}", attack.name, row.error_message);
         assert!(!text.contains(attack.hides), "{}: {end}", attack.name);
+        // The cause, and not the preamble that announces it.
+        assert!(!row.error_message.unwrap_or_default().contains("described below"), "{}", attack.name);
     }
     let innocent = cluster.queue(json!({"template": "innocent", "stack": "s"})).await.ended().await;
     assert_eq!(innocent.status, "SUCCESS", "{innocent:?}");
