@@ -178,7 +178,7 @@ fn disk(config: &Config) -> Result<(), String> {
 fn health_address(config: &Config) -> Result<(), String> {
     let Some(addr) = config.health_addr else { return Ok(()) };
     std::net::TcpListener::bind(addr).map(drop).map_err(|error| {
-        format!("--health-addr {addr} cannot be used ({error}): choose another address, or stop what listens there (an agent that already runs?)")
+        format!("--health-addr {addr} cannot be used ({error:#}): choose another address, or stop what listens there (an agent that already runs?)")
     })
 }
 
@@ -213,7 +213,7 @@ async fn state_backend(config: &Config) -> Result<(), String> {
     if let Err(error) = removed.as_ref()
         && error.kind() != io::ErrorKind::NotFound
     {
-        tracing::debug!(%error, "the doctor's state directory is not empty");
+        tracing::debug!(error = %format_args!("{error:#}"), "the doctor's state directory is not empty");
     }
     tried.map_err(|error| {
         let kind = config.state_backend.kind().name();
@@ -249,7 +249,7 @@ async fn schema(rest: &Rest) -> Finding {
     for asked in [needed.rows::<Value>().await, logs.rows::<Value>().await] {
         if let Err(error) = asked {
             let problem =
-                format!("the database is older than this agent ({error}): apply supabase/migrations to it");
+                format!("the database is older than this agent ({error:#}): apply supabase/migrations to it");
             return finding(check, Err(problem));
         }
     }
@@ -341,9 +341,9 @@ async fn realtime(client: &Client, config: &Config) -> Result<(), String> {
     match joined {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) if config.intake == Intake::Broadcast && error.code() == "Unauthorized" => {
-            Err(format!("{NO_BROADCASTS} ({error})"))
+            Err(format!("{NO_BROADCASTS} ({error:#})"))
         }
-        Ok(Err(error)) => Err(format!("live changes do not come ({error}): {remedy}. Until then the agent polls")),
+        Ok(Err(error)) => Err(format!("live changes do not come ({error:#}): {remedy}. Until then the agent polls")),
         Err(_) => Err("live changes do not come: the websocket gave no answer in 20 s. A proxy may hold it back: let wss through. Until then the agent polls".to_owned()),
     }
 }
@@ -366,17 +366,17 @@ async fn broadcasts(client: &Client, config: &Config) -> Result<(), Error> {
 fn cause(error: &Error) -> String {
     match error.kind() {
         ErrorKind::Connect { .. } | ErrorKind::Timeout { .. } | ErrorKind::ConnectionLost { .. } => format!(
-            "it cannot be reached ({error}): check SUPABASE_URL, the name server, egress rules (NetworkPolicy, firewall) and HTTPS_PROXY"
+            "it cannot be reached ({error:#}): check SUPABASE_URL, the name server, egress rules (NetworkPolicy, firewall) and HTTPS_PROXY"
         ),
         ErrorKind::Decode { .. } => not_supabase(error),
         ErrorKind::Postgrest(api) if api.status == 404 && api.code.is_empty() => not_supabase(error),
         ErrorKind::Postgrest(api) if matches!(api.code.as_str(), "PGRST205" | "PGRST202" | "42P01") => {
             format!(
-                "the database lacks the agent's tables or functions ({error}): apply supabase/migrations to it, and check that SUPABASE_URL is the right project"
+                "the database lacks the agent's tables or functions ({error:#}): apply supabase/migrations to it, and check that SUPABASE_URL is the right project"
             )
         }
-        ErrorKind::Token { .. } => format!("the machine token cannot be had ({error})"),
-        _ => format!("{} ({error})", advice(error)),
+        ErrorKind::Token { .. } => format!("the machine token cannot be had ({error:#})"),
+        _ => format!("{} ({error:#})", advice(error)),
     }
 }
 
@@ -387,6 +387,6 @@ fn key_problem(error: &Error) -> String {
 
 fn not_supabase(error: &Error) -> String {
     format!(
-        "what answers there is no Supabase project ({error}): set SUPABASE_URL to the project's base URL, such as https://abcd.supabase.co, without a path"
+        "what answers there is no Supabase project ({error:#}): set SUPABASE_URL to the project's base URL, such as https://abcd.supabase.co, without a path"
     )
 }

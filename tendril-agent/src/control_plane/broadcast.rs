@@ -90,13 +90,13 @@ async fn keep_asking(rest: Rest, state: watch::Sender<SubscriptionState>) {
                 around(AGAIN.min(life / 4))
             }
             Err(error) if is_unknown(&error) => {
-                tracing::debug!(%error, "no broadcasts");
+                tracing::debug!(error = %format_args!("{error:#}"), "no broadcasts");
                 granted_until = None;
                 state.send_replace(SubscriptionState::Refused);
                 around(ONCE_REFUSED)
             }
             Err(error) => {
-                tracing::warn!(%error, "broadcasts cannot be asked for now: trying again");
+                tracing::warn!(error = %format_args!("{error:#}"), "broadcasts cannot be asked for now: trying again");
                 backoff.after(&error)
             }
         };

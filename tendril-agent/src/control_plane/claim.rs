@@ -72,7 +72,7 @@ pub(crate) async fn claim(rest: &Rest, id: Uuid, agent_name: &str, drain: &Drain
         Ok(rows) => Ok(evaluate(id, claim_token, rows)),
         Err(error) if error.code() == OUT_OF_TURN => Ok(Claim::OutOfTurn(error)),
         Err(error) if may_have_happened(&error) => {
-            tracing::warn!(deployment = %id, %error, "the answer to a claim was lost: looking whether it was won");
+            tracing::warn!(deployment = %id, error = %format_args!("{error:#}"), "the answer to a claim was lost: looking whether it was won");
             look_again(rest, id, claim_token, error).await
         }
         Err(error) => Err(error),

@@ -119,10 +119,10 @@ impl Reporter {
                     if is_about_content(&error)
                         && let Some(field) = leave_out(&mut body) =>
                 {
-                    tracing::error!(%error, field, "the final status is refused for its content: it is sent without that");
+                    tracing::error!(error = %format_args!("{error:#}"), field, "the final status is refused for its content: it is sent without that");
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "the final status is not stored yet: trying again");
+                    tracing::warn!(error = %format_args!("{error:#}"), "the final status is not stored yet: trying again");
                     sleep(backoff.after(&error)).await;
                 }
             }
@@ -137,7 +137,7 @@ impl Reporter {
         loop {
             match self.patch(&body).await {
                 Err(error) if error.postgrest().and_then(|api| missing_column(api, &mut body)).is_some() => {
-                    tracing::debug!(%error, "the database is older than this agent: written without that column");
+                    tracing::debug!(error = %format_args!("{error:#}"), "the database is older than this agent: written without that column");
                 }
                 written => return written,
             }
@@ -329,11 +329,11 @@ async fn tell(
                     if is_about_content(&error)
                         && let Some(field) = leave_out(&mut body) =>
                 {
-                    tracing::error!(%error, field, "progress is refused for its content: it is sent without that");
+                    tracing::error!(error = %format_args!("{error:#}"), field, "progress is refused for its content: it is sent without that");
                     left_out.push(field);
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "progress is not stored yet");
+                    tracing::debug!(error = %format_args!("{error:#}"), "progress is not stored yet");
                     sleep(backoff.after(&error)).await;
                     // The board may have gone while the control plane was away; the final status says more.
                     if wishes.has_changed().is_err() {

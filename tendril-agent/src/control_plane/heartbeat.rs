@@ -105,7 +105,7 @@ impl Heartbeat {
                 Ok(()) => return Ok(()),
                 Err(error) if is_refusal(&error) => return Err(error),
                 Err(error) => {
-                    tracing::warn!(%error, "the control plane does not answer yet: trying again");
+                    tracing::warn!(error = %format_args!("{error:#}"), "the control plane does not answer yet: trying again");
                     sleep(schedule.missed(retry_after(&error))).await;
                 }
             }
@@ -121,9 +121,9 @@ impl Heartbeat {
             self.pause(&mut schedule).await;
             while let Err(error) = self.beat().await {
                 if is_refusal(&error) {
-                    tracing::error!(%error, "{}", advice(&error));
+                    tracing::error!(error = %format_args!("{error:#}"), "{}", advice(&error));
                 } else {
-                    tracing::warn!(%error, "a heartbeat failed");
+                    tracing::warn!(error = %format_args!("{error:#}"), "a heartbeat failed");
                 }
                 sleep(schedule.missed(retry_after(&error))).await;
             }
@@ -154,7 +154,7 @@ impl Heartbeat {
             .timeout(DEREGISTER_TIMEOUT)
             .idempotent(true);
         if let Err(error) = request.execute().await {
-            tracing::warn!(%error, "the cluster could not be set OFFLINE");
+            tracing::warn!(error = %format_args!("{error:#}"), "the cluster could not be set OFFLINE");
         }
     }
 

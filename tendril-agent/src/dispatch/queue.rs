@@ -356,10 +356,12 @@ impl Feed {
                 Some(Ok(WatchEvent::Delete(row))) => return QueueNews::Gone(row.id),
                 Some(Ok(_)) => {}
                 Some(Err(error)) if self.intake == Intake::Broadcast && error.code() == "Unauthorized" => {
-                    tracing::debug!(%error, "the channel of the cluster cannot be joined");
+                    tracing::debug!(error = %format_args!("{error:#}"), "the channel of the cluster cannot be joined");
                     self.complain();
                 }
-                Some(Err(error)) => tracing::warn!(%error, "the queue cannot be read now: trying again"),
+                Some(Err(error)) => {
+                    tracing::warn!(error = %format_args!("{error:#}"), "the queue cannot be read now: trying again")
+                }
                 // Only a client that was shut down ends its watches; then the agent is about to end too.
                 None => std::future::pending().await,
             }

@@ -156,7 +156,9 @@ async fn ask(rest: &Rest, job: &Job, told: &watch::Sender<Option<String>>) -> In
                     told.send_replace(Some(plan));
                 }
             }
-            Err(error) => tracing::debug!(%error, "whether the plan is approved cannot be asked now"),
+            Err(error) => {
+                tracing::debug!(error = %format_args!("{error:#}"), "whether the plan is approved cannot be asked now")
+            }
         }
         sleep(around(ASK)).await;
     }

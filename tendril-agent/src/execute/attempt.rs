@@ -213,7 +213,7 @@ impl JobContext {
             Ok(state.clear_run(&workspace))
         });
         cleared.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "the removal of a workspace broke off");
+            tracing::error!(error = %format_args!("{error:#}"), "the removal of a workspace broke off");
             ErroredState::Nothing
         })
     }
@@ -234,14 +234,18 @@ impl JobContext {
                 keep(&end, &workspace).await;
                 failpoint!("ending.counted");
             }
-            Ok(Err(error)) => tracing::error!(%error, "the log spool cannot be read; the log has a gap"),
-            Err(error) => tracing::error!(%error, "the upload of the log broke off"),
+            Ok(Err(error)) => {
+                tracing::error!(error = %format_args!("{error:#}"), "the log spool cannot be read; the log has a gap")
+            }
+            Err(error) => {
+                tracing::error!(error = %format_args!("{error:#}"), "the upload of the log broke off")
+            }
         }
         metrics::counter!(telemetry::JOBS_ENDED, "status" => end.status.as_str()).increment(1);
         note_written(&reporter.finish(&end).await);
         failpoint!("ending.stored");
         if let Err(error) = blocking(move || workspace.remove()).await {
-            tracing::error!(%error, "a finished job's directory is kept");
+            tracing::error!(error = %format_args!("{error:#}"), "a finished job's directory is kept");
         }
         failpoint!("ending.removed");
     }
@@ -342,7 +346,7 @@ fn result(outcome: Result<(), StageError>, reason: Option<StopReason>) -> JobRes
 async fn keep(end: &FinalStatus, workspace: &Workspace) {
     let (end, file) = (end.clone(), workspace.result_file());
     if let Err(error) = blocking(move || end.save(&file)).await {
-        tracing::error!(%error, "the final status cannot be kept on disk; it is sent all the same");
+        tracing::error!(error = %format_args!("{error:#}"), "the final status cannot be kept on disk; it is sent all the same");
     }
 }
 

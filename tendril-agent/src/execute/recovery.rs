@@ -47,7 +47,7 @@ pub(crate) struct OrphanedAttempt {
 /// Everything that a previous run left.
 pub(crate) fn orphaned_attempts(settings: &ExecuteSettings) -> Vec<OrphanedAttempt> {
     directories(settings).unwrap_or_else(|error| {
-        tracing::error!(%error, "the work directory cannot be searched for what a previous run left");
+        tracing::error!(error = %format_args!("{error:#}"), "the work directory cannot be searched for what a previous run left");
         Vec::new()
     })
 }
@@ -56,7 +56,7 @@ pub(crate) fn orphaned_attempts(settings: &ExecuteSettings) -> Vec<OrphanedAttem
 fn directories(settings: &ExecuteSettings) -> io::Result<Vec<OrphanedAttempt>> {
     let entries = std::fs::read_dir(&settings.work_dir)?.filter_map(|entry| {
         entry
-            .inspect_err(|error| tracing::error!(%error, "an entry of the work directory cannot be read"))
+            .inspect_err(|error| tracing::error!(error = %format_args!("{error:#}"), "an entry of the work directory cannot be read"))
             .ok()
     });
     let attempts = entries.map(|entry| entry.path()).filter(|path| is_attempt(path));
@@ -70,11 +70,11 @@ fn found(workspace: Workspace) -> Option<OrphanedAttempt> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let shown = format!("{workspace:?}");
             if let Err(error) = workspace.remove() {
-                tracing::error!(workspace = shown, %error, "what is left of an attempt cannot be removed");
+                tracing::error!(workspace = shown, error = %format_args!("{error:#}"), "what is left of an attempt cannot be removed");
             }
         }
         Err(error) => {
-            tracing::error!(?workspace, %error, "a previous run's claim cannot be read; it is kept");
+            tracing::error!(?workspace, error = %format_args!("{error:#}"), "a previous run's claim cannot be read; it is kept");
         }
     }
     None
@@ -119,7 +119,7 @@ impl OrphanedAttempt {
                     return Some(Job { id, attempt, claim_token, config: row.config_snapshot, state_key });
                 }
                 Err(error) => {
-                    tracing::warn!(deployment = %id, %error, "whether a plan still waits cannot be asked yet");
+                    tracing::warn!(deployment = %id, error = %format_args!("{error:#}"), "whether a plan still waits cannot be asked yet");
                     sleep(backoff.after(&error)).await;
                 }
             }
@@ -132,7 +132,7 @@ impl OrphanedAttempt {
         match self.finalize_all(settings, rest).await {
             Ok(()) => tracing::info!(workspace, "a previous run's attempt is settled"),
             Err(error) => {
-                tracing::error!(workspace, %error, "a previous run's attempt cannot be settled; it is kept");
+                tracing::error!(workspace, error = %format_args!("{error:#}"), "a previous run's attempt cannot be settled; it is kept");
             }
         }
     }

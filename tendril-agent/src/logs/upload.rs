@@ -126,7 +126,7 @@ impl LogSink {
 
     /// Puts a note in the place of a chunk that was refused.
     async fn store_note(&mut self, chunk: Chunk, error: &Error) {
-        tracing::warn!(seq = chunk.seq, %error, "the control plane refused a fragment of the log");
+        tracing::warn!(seq = chunk.seq, error = %format_args!("{error:#}"), "the control plane refused a fragment of the log");
         metrics::counter!(telemetry::CHUNKS_REFUSED).increment(1);
         let lines = chunk.text.lines().count();
         let text =
@@ -153,7 +153,7 @@ impl LogSink {
                 }
                 Err(error) if verdict(&error) != Verdict::Later => return Err(error),
                 Err(error) => {
-                    tracing::debug!(%error, "log lines wait on disk: the control plane does not take them now");
+                    tracing::debug!(error = %format_args!("{error:#}"), "log lines wait on disk: the control plane does not take them now");
                     sleep(self.backoff.after(&error)).await;
                 }
             }
@@ -212,7 +212,7 @@ fn verdict(error: &Error) -> Verdict {
 async fn next_batch(mut reader: SpoolReader) -> io::Result<(SpoolReader, Vec<Chunk>)> {
     let read = tokio::task::spawn_blocking(move || {
         if let Err(error) = reader.forget(reader.seq()) {
-            tracing::warn!(%error, "log lines that are stored cannot be removed from the disk yet");
+            tracing::warn!(error = %format_args!("{error:#}"), "log lines that are stored cannot be removed from the disk yet");
         }
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while bytes < BATCH_BYTES && batch.len() < BATCH_ROWS {

@@ -51,17 +51,17 @@ pub(crate) enum Failure {
     NotDeployed,
     /// The function lacks a setting.
     #[error(
-        "the Edge Function agent-token lacks a setting ({0}): set TENDRIL_SIGNING_KEY with `supabase secrets set`; the function's log names what is missing"
+        "the Edge Function agent-token lacks a setting ({0:#}): set TENDRIL_SIGNING_KEY with `supabase secrets set`; the function's log names what is missing"
     )]
     Misconfigured(String),
     /// The gateway wants a JWT before it lets anybody through.
     #[error(
-        "the project's gateway refused the call before the Edge Function agent-token saw it ({0}): deploy it with verify_jwt = false (supabase/config.toml), and check SUPABASE_PUBLISHABLE_KEY"
+        "the project's gateway refused the call before the Edge Function agent-token saw it ({0:#}): deploy it with verify_jwt = false (supabase/config.toml), and check SUPABASE_PUBLISHABLE_KEY"
     )]
     Gateway(String),
     /// An answer that the function does not give.
     #[error(
-        "what answered as the Edge Function agent-token is not that function ({0}): deploy the one of this agent's version, and check SUPABASE_URL"
+        "what answered as the Edge Function agent-token is not that function ({0:#}): deploy the one of this agent's version, and check SUPABASE_URL"
     )]
     Unusable(String),
     /// Too many exchanges.
@@ -84,7 +84,7 @@ pub(crate) enum Failure {
     },
     /// No connection.
     #[error(
-        "the Edge Function agent-token cannot be reached ({0}): the agent tries again; check SUPABASE_URL, the name server, egress rules (NetworkPolicy, firewall) and HTTPS_PROXY if it lasts"
+        "the Edge Function agent-token cannot be reached ({0:#}): the agent tries again; check SUPABASE_URL, the name server, egress rules (NetworkPolicy, firewall) and HTTPS_PROXY if it lasts"
     )]
     Unreachable(String),
 }
