@@ -8,9 +8,8 @@
 
 use std::env::var;
 
-use futures_util::StreamExt as _;
 use serde::Deserialize;
-use tendril_realtime::{AccessToken, ChangeEvent, Client, PostgresChanges};
+use tendril_realtime::{AccessToken, ChangeEvent, Client, PostgresChanges, StreamExt as _};
 
 #[derive(Deserialize)]
 struct Deployment {
@@ -23,20 +22,22 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let client = Client::builder(var("SUPABASE_URL")?, var("SUPABASE_ANON_KEY")?)
         .token_source(AccessToken::new(var("SUPABASE_USER_TOKEN")?)?)
         .build()?;
-    let wish = PostgresChanges::on("public", "deployments");
-    let mut events = client.channel("deployments").postgres_changes::<Deployment>(wish).subscribe().await?;
+    let changes = PostgresChanges::on("public", "deployments");
+    let mut events =
+        client.channel("deployments").postgres_changes::<Deployment>(changes).subscribe().await?;
     println!("rows flow");
     while let Some(event) = events.next().await {
-        match event {
-            Ok(ChangeEvent::Insert(row) | ChangeEvent::Update { new: row, .. }) => {
+        // An error is the end; what passes is an event.
+        match event? {
+            ChangeEvent::Insert(row) | ChangeEvent::Update { new: row, .. } => {
                 println!("{} is {}", row.id, row.status);
             }
-            Ok(ChangeEvent::Delete { old }) => println!("{} is gone", old.json()),
-            Ok(ChangeEvent::Resync(_) | ChangeEvent::Lagged(_)) => {
+            ChangeEvent::Delete { old } => println!("{} is gone", old.json()),
+            ChangeEvent::Resync(_) | ChangeEvent::Lagged(_) => {
                 println!("may have missed rows: read the table");
             }
-            Ok(_) => {}
-            Err(error) => eprintln!("{error}"),
+            ChangeEvent::Interrupted(error) => eprintln!("{error:#}; it is tried again"),
+            _ => {}
         }
     }
     Ok(())

@@ -8,10 +8,9 @@
 
 use std::env::var;
 
-use futures_util::StreamExt as _;
 use serde::Deserialize;
 use tendril_realtime::{
-    AccessToken, Client,
+    AccessToken, Client, StreamExt as _,
     watch::{Query, WatchEvent},
 };
 

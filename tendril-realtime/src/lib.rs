@@ -1,8 +1,7 @@
-//! A Supabase Realtime and PostgREST client that tells the truth about gaps.
+//! A Supabase Realtime and PostgREST client that says where rows may have been missed, and which errors are final.
 //!
 //! ```no_run
-//! use futures_util::StreamExt as _;
-//! use tendril_realtime::{ChangeEvent, Client, PostgresChanges, col};
+//! use tendril_realtime::{ChangeEvent, Client, PostgresChanges, StreamExt as _, col};
 //!
 //! #[derive(serde::Deserialize)]
 //! struct Todo {
@@ -35,27 +34,31 @@
 //! | messages without a websocket | [`Client::broadcast_api`] |
 //! | to read and write rows | [`Client::rest`] |
 //! | to call an Edge Function | [`Rest::invoke`] |
-//! | tokens that are renewed | [`TokenSource`] |
+//! | tokens that are renewed | [`TokenSource`], or a closure |
+//! | to know how a channel is, to leave it | [`Channel::status`], [`Channel::leave`], [`Client::channels`] |
 //! | to know how the connection is | [`Client::status`], [`Client::stats`], [`telemetry`] |
 //!
-//! What is promised, and what cannot be, is said in [`guarantees`].
+//! What is promised, and what cannot be, is said in [`guarantees`]. [`coming_from_supabase_js`] has the names of supabase-js beside
+//! ours, and [`cookbook`] short answers.
 //!
 //! # Errors
 //!
-//! There is one [`Error`], with a [`kind`](Error::kind), a source, and advice: [`Error::retry`]. Streams yield errors as
-//! items. An error that [can be tried again](Retry) is news of what the client is doing about it; one that cannot is the
-//! last item. The exception is [`ErrorKind::Decode`], which concerns one item only.
+//! There is one [`Error`], with a [`kind`](Error::kind), a source, and advice: [`Error::retry`]. `{error}` says what went wrong,
+//! `{error:#}` why, too. An `Err` item of a stream is its end. Trouble that the client mends by itself is an event
+//! (`Interrupted`), and so is a row that is not of the type asked for (`Undecodable`, with the row as it came).
 //!
 //! # Runtime and TLS
 //!
 //! The crate runs on tokio. TLS is rustls with `ring`, trusting what the platform trusts and the certificates given to
-//! [`ClientBuilder::root_certificate`]. `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` are respected for HTTP and for
-//! the websocket.
+//! [`ClientBuilder::root_certificate`]; a [client certificate](ClientBuilder::client_certificate_pem) can be given. `HTTPS_PROXY`,
+//! `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` (hosts, domains, addresses, networks) are respected for HTTP and for the websocket
+//! alike; one that is not understood is an error of `build`. Of a host's addresses the first that answers is taken.
 //!
 //! # Optional features
 //!
 //! * `rest` (default): [`rest`], [`watch`], Edge Functions and [`BroadcastApi`]. Without it the crate is the websocket alone, and pulls in
 //!   no HTTP client.
+//! * `socks`: proxies that speak SOCKS 5.
 //! * `metrics`: the client's counters also go to the `metrics` facade; names in [`telemetry`].
 
 #![cfg_attr(
@@ -72,6 +75,10 @@ mod error;
 mod filter;
 #[doc = include_str!("guarantees.md")]
 pub mod guarantees {}
+#[doc = include_str!("coming_from_supabase_js.md")]
+pub mod coming_from_supabase_js {}
+#[doc = include_str!("cookbook.md")]
+pub mod cookbook {}
 mod network;
 mod proxy;
 #[cfg(feature = "rest")]

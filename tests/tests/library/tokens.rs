@@ -130,12 +130,12 @@ async fn a_source_that_fails_for_a_while_is_asked_again_and_ends_nothing() {
     loop {
         match stream.next().await.expect("the stream goes on") {
             Ok(ChangeEvent::Insert(job)) => break assert_eq!(job.id, 1),
-            Ok(other) => panic!("{other:?}"),
-            Err(error) => {
+            Ok(ChangeEvent::Interrupted(error)) => {
                 assert_eq!(error.code(), "TokenSource");
                 assert_ne!(error.retry(), tendril_realtime::Retry::Never);
                 complaints += 1;
             }
+            other => panic!("{other:?}"),
         }
     }
     assert!(complaints >= 1, "the failures were told");
