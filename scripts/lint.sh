@@ -16,6 +16,12 @@ if cargo tree --package tendril-realtime --no-default-features --edges normal --
   echo "tendril-realtime without its feature \"rest\" pulls in an HTTP client" >&2
   exit 1
 fi
+# Every combination of the library's features; `fuzzing` and `metrics` touch nothing that the others do.
+for features in socks metrics rest,socks rest,metrics socks,metrics,fuzzing rest,socks,metrics,fuzzing; do
+  cargo clippy --package tendril-realtime --no-default-features --features "$features" --quiet -- -D warnings
+done
+crates() { cargo tree --package tendril-realtime "$@" --edges normal --prefix none | sed 's/ (\*)$//' | sort -u | wc -l; }
+printf 'lint: tendril-realtime stands on %s crates, without its feature "rest" on %s\n' "$(crates)" "$(crates --no-default-features)"
 RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --quiet
 
 scripts=(scripts/*.sh .ci/run templates/*/*.sh tendril-agent/image/*.sh)
