@@ -38,7 +38,7 @@ impl PostgresChanges {
         Self { table: Some(table.into()), ..Self::in_schema(schema) }
     }
 
-    /// PostgresChanges of all published tables of a schema.
+    /// Changes of all published tables of a schema.
     pub fn in_schema(schema: impl Into<String>) -> Self {
         Self {
             event: PostgresEvent::All,

@@ -55,6 +55,7 @@ pub(crate) struct Setup {
 }
 
 /// From the handles to the driver.
+#[expect(clippy::large_enum_variant, reason = "nearly all are commands, and moved once")]
 enum Message {
     /// For the session, with mailboxes to fill, a status to keep and an answer to give.
     Command {

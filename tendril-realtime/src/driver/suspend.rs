@@ -1,4 +1,4 @@
-//! Tells a machine that was_suspended: the wall clock went on, the monotonic one did not.
+//! Tells a machine that was suspended: the wall clock went on, the monotonic one did not.
 
 use std::time::{Duration, Instant, SystemTime};
 

@@ -12,12 +12,14 @@ use crate::{error::Error, secret::AccessToken, token::Tokens};
 /// A token, and how long it lives from now on.
 pub(super) type FetchedToken = Result<(AccessToken, Option<Duration>), Error>;
 
+type Fetch = Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send>>;
+
 /// The source, and the fetch that is awaited.
 pub(super) struct TokenFetch {
     tokens: Option<Tokens>,
     /// The last token that was fetched.
     last: Option<AccessToken>,
-    open: Option<Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send>>>,
+    open: Option<Fetch>,
     /// What a server's clock is ahead of ours: an `exp` is the server's time.
     pub(super) server_clock: ServerClock,
 }

@@ -104,7 +104,7 @@ impl Session {
             return;
         }
         if let Some(id) = self.names.get(&name).copied() {
-            self.share(id, handle, config, subscribers, ready, now, out);
+            self.share(id, handle, &config, subscribers, ready, now, out);
             return;
         }
         let mut entry = Topic::new(handle, name.clone(), config, subscribers, now);
@@ -121,7 +121,7 @@ impl Session {
         &mut self,
         id: TopicId,
         handle: TopicId,
-        config: JoinConfig,
+        config: &JoinConfig,
         mut subscribers: Vec<Subscriber>,
         ready: RequestId,
         now: Instant,

@@ -172,7 +172,7 @@ impl<T: DeserializeOwned> ChangeStream<T> {
         if change.kind != ChangeKind::Update || self.fields.is_empty() {
             return false;
         }
-        let Some(there) = change.record().and_then(|record| Names::of_object(record)) else { return false };
+        let Some(there) = change.record().and_then(Names::of_object) else { return false };
         if self.fields.iter().all(|field| there.has(field)) {
             return false;
         }

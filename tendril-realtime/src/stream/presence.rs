@@ -130,6 +130,7 @@ impl<T: DeserializeOwned + Clone> Presences<T> {
     }
 
     /// The state of the current join.
+    #[expect(clippy::needless_pass_by_value, reason = "a state that was read is of no more use")]
     pub(crate) fn on_state(
         &mut self,
         state: BTreeMap<String, WireEntry>,

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 /// One joined channel of one connection.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "the switches of a join, as the protocol has them")]
 pub(crate) struct Joined {
     pub(crate) connection: u64,
     /// With the `realtime:` prefix.
@@ -163,15 +164,12 @@ pub(crate) fn percent_decoded(text: &str) -> String {
     while let [first, tail @ ..] = rest {
         let escaped =
             tail.get(..2).and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
-        match (first, escaped) {
-            (b'%', Some(byte)) => {
-                bytes.push(byte);
-                rest = tail.get(2..).unwrap_or_default();
-            }
-            _ => {
-                bytes.push(*first);
-                rest = tail;
-            }
+        if let (b'%', Some(byte)) = (first, escaped) {
+            bytes.push(byte);
+            rest = tail.get(2..).unwrap_or_default();
+        } else {
+            bytes.push(*first);
+            rest = tail;
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()

@@ -132,10 +132,10 @@ async fn upgrade(
     };
     let key = derive_accept_key(request.header("sec-websocket-key")?.as_bytes());
     let date = httpdate::fmt_http_date(shared.now());
-    let head = format!(
+    let answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: {key}\r\ndate: {date}\r\n\r\n"
     );
-    stream.write_all(head.as_bytes()).await.ok()?;
+    stream.write_all(answer.as_bytes()).await.ok()?;
     shared.note(id, Event::Upgraded { target: request.target.clone() });
     let socket = WebSocketStream::from_partially_read(stream, held, Role::Server, None).await;
     Some((socket, version, ends))
@@ -223,7 +223,7 @@ async fn exchange(
                 }
             },
             message = socket.next(), if !stalled => match message {
-                Some(Ok(Message::Close(_))) | None | Some(Err(_)) => return,
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
                 Some(Ok(message)) => {
                     if let Some(inbound) = frame::decode(&message) {
                         handle(inbound, id, shared);
@@ -250,7 +250,8 @@ fn handle(inbound: Inbound, id: u64, shared: &Arc<Shared>) {
     }
 }
 
-fn reply(inbound: &Inbound, status: &str, response: Value) -> Outbound {
+fn reply(inbound: &Inbound, status: &str, response: impl Into<Value>) -> Outbound {
+    let response: Value = response.into();
     Outbound::new(&inbound.topic, "phx_reply", json!({"status": status, "response": response}))
         .of(inbound.join_ref.as_deref())
         .answering(inbound.reference.as_deref())
@@ -309,7 +310,7 @@ fn join(inbound: Inbound, id: u64, shared: &Arc<Shared>) {
             shared.command(id, Command::Close(code));
         }
         None | Some(Answer::Http(_) | Answer::Duplicate) => {
-            drop(accepted_and_announced(&inbound, id, shared))
+            drop(accepted_and_announced(&inbound, id, shared));
         }
     }
 }

@@ -92,7 +92,7 @@ impl HttpRequest {
 
 /// Reads one request; the bytes after it too, which belong to whatever comes next. `None` at the end of the connection.
 pub(crate) async fn read(stream: &mut TcpStream, held: &mut Vec<u8>) -> io::Result<Option<HttpRequest>> {
-    let head = loop {
+    let first = loop {
         if let Some(end) = held.windows(4).position(|window| window == b"\r\n\r\n") {
             break held.drain(..end + 4).collect::<Vec<u8>>();
         }
@@ -100,10 +100,10 @@ pub(crate) async fn read(stream: &mut TcpStream, held: &mut Vec<u8>) -> io::Resu
             return Ok(None);
         }
     };
-    let head = String::from_utf8_lossy(&head);
-    let mut lines = head.lines();
-    let mut first = lines.next().unwrap_or_default().split(' ').map(str::to_owned);
-    let (method, target) = (first.next().unwrap_or_default(), first.next().unwrap_or_default());
+    let text = String::from_utf8_lossy(&first);
+    let mut lines = text.lines();
+    let mut words = lines.next().unwrap_or_default().split(' ').map(str::to_owned);
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
     let headers: Vec<(String, String)> = lines
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.trim().to_lowercase(), value.trim().to_owned()))

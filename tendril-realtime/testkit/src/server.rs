@@ -119,13 +119,11 @@ impl FakeServer {
     /// [`NotInTime`] after 10 s.
     pub async fn wait_for(&self, is: impl Fn(&Journal) -> bool) -> Result<(), NotInTime> {
         let mut journal = self.shared.journal.subscribe();
-        match timeout(IN_TIME, journal.wait_for(|journal| is(journal))).await {
-            Ok(_) => Ok(()),
-            Err(_) => {
-                let journal = self.journal();
-                Err(NotInTime { waited: IN_TIME, entries: journal.entries.len(), last: journal.last() })
-            }
+        if timeout(IN_TIME, journal.wait_for(|journal| is(journal))).await.is_ok() {
+            return Ok(());
         }
+        let journal = self.journal();
+        Err(NotInTime { waited: IN_TIME, entries: journal.entries.len(), last: journal.last() })
     }
 
     /// Answers HTTP requests that are neither upgrades nor broadcasts, such as those of `/rest/v1`. Without it they are 404.
@@ -436,7 +434,7 @@ impl Shared {
                 send();
             }
             Some(Answer::Delay(pause)) => {
-                self.command(connection, Command::SendLater(pause, message.clone()))
+                self.command(connection, Command::SendLater(pause, message.clone()));
             }
             Some(_) => send(),
         }
@@ -501,7 +499,7 @@ impl Shared {
     }
 
     pub(crate) fn presence_state(&self, topic: &str) -> Value {
-        self.lock().presences.get(topic).map(channel::presence).unwrap_or_else(|| json!({}))
+        self.lock().presences.get(topic).map_or_else(|| json!({}), channel::presence)
     }
 
     /// A device says what it tracks, or that it tracks nothing any more.

@@ -1,5 +1,13 @@
 //! What the network, the server and the user may do to a client, on the scripted server of `tendril-realtime-testkit`.
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::items_after_statements,
+    clippy::semicolon_if_nothing_returned,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may fail"
+)]
 
 mod bounds;
 mod calls;
