@@ -28,6 +28,7 @@ use crate::{
         lease::Leases,
     },
     dispatch::{
+        catalogue::publish_templates,
         disk_guard::DiskGuard,
         queue::{Feed, Queue, QueueNews, until},
         scheduler::{Ended, Scheduler},
@@ -190,6 +191,10 @@ impl Agent {
         // Pushes a new token to the socket's channels: nothing is joined anew.
         let _keeping = Background(tokio::spawn(self.session.clone().keep(move || client.refresh_auth())));
         let _beating = Background(tokio::spawn(heartbeat.clone().run()));
+        let _publishing = Background(tokio::spawn(publish_templates(
+            self.client.rest().clone(),
+            self.config.templates_dir.clone(),
+        )));
         let _measuring = Background(tokio::spawn(self.watch_disk()));
         let mut scheduler = Scheduler::new(self.context(), self.leases.clone(), self.config.concurrency);
         for (orphan, lease) in orphaned_attempts.into_iter().zip(held) {

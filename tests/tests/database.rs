@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use supabase_local::Stack;
+use supabase_local::{PgCron, Stack};
 use tendril_tests::{repository, tap::Tap};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
@@ -118,4 +118,33 @@ async fn a_rule_that_is_broken_is_found() {
     database.batch_execute("grant delete on public.deployments to tendril_agent").await.expect("a hole");
     let (run, problems) = run(&database, &repository("supabase/tests/grants.sql")).await;
     assert!(run > 0 && !problems.is_empty(), "{run} tests, {problems:?}");
+}
+
+#[tokio::test]
+async fn where_pg_cron_is_installed_the_reaper_runs_by_the_clock() {
+    let stack = Stack::builder().pg_cron(PgCron::Required).start().await;
+    let stack =
+        stack.expect("a stack with pg_cron: run make setup, or apt-get install -y postgresql-15-cron");
+    let database = connect(&stack.database_url()).await;
+    let jobs = "select string_agg(jobname, ' ' order by jobname) from cron.job";
+    let jobs: String = database.query_one(jobs, &[]).await.expect("the jobs").get(0);
+    assert_eq!(jobs, "tendril_forget_runs tendril_prune tendril_reap_lost_agents");
+    // A cluster whose only agent died, and nobody else beats.
+    let seed = "insert into auth.users (id, email) values ('00000000-0000-4000-8000-00000000000a', 'alice@tests.invalid');
+        insert into public.clusters (id, user_id, name, status) values
+            ('00000000-0000-4000-8000-0000000000c1', '00000000-0000-4000-8000-00000000000a', 'c1', 'ONLINE');
+        insert into public.agents (cluster_id, name, version, last_seen_at) values
+            ('00000000-0000-4000-8000-0000000000c1', 'dead', '1', now() - interval '131 seconds');";
+    database.batch_execute(seed).await.expect("a dead agent");
+    let seen = "select status, (public.reaper_status() -> 'scheduled')::boolean from public.clusters";
+    tendril_tests::until("the cluster is OFFLINE", async || {
+        let row = database.query_one(seen, &[]).await.expect("the cluster");
+        let (status, scheduled): (String, bool) = (row.get(0), row.get(1));
+        if status == "OFFLINE" && scheduled {
+            Ok(())
+        } else {
+            Err(format!("{status}, scheduled: {scheduled}"))
+        }
+    })
+    .await;
 }

@@ -1,5 +1,6 @@
 //! Which job is next, how many run, and until when.
 
+pub(crate) mod catalogue;
 pub(crate) mod disk_guard;
 pub(crate) mod queue;
 pub(crate) mod scheduler;

@@ -83,3 +83,30 @@ async fn a_plan_is_shown_resource_by_resource_before_it_is_approved_and_followed
     })
     .await;
 }
+
+#[tokio::test]
+async fn the_templates_that_an_agent_carries_are_listed_for_its_user() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let _agent = world.agent(&cluster).start();
+    let listed = async || {
+        let request = cluster
+            .as_user()
+            .rest()
+            .from("cluster_templates")
+            .select("name,title,digest,variables")
+            .order("name")
+            .rows::<Value>()
+            .await;
+        request.expect("the catalogue")
+    };
+    let rows = until("the catalogue is there", async || {
+        let rows = listed().await;
+        if rows.is_empty() { Err("nothing is listed".to_owned()) } else { Ok(rows) }
+    })
+    .await;
+    let count = rows.iter().find(|row| row["name"] == "count").expect("the template count");
+    assert_eq!(count["title"], "Count");
+    assert_eq!(count["variables"]["required"], json!(["lines"]));
+    assert_eq!(count["digest"].as_str().map(str::len), Some(64));
+}

@@ -1,0 +1,134 @@
+//! The templates that an agent carries, as the control plane shows them.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::template::definition::{is_template, names};
+
+/// Largest file that counts for a digest as a whole; of larger ones the size does.
+const FILE_LIMIT: u64 = 4 * 1024 * 1024;
+/// Most files of one template, and deepest folder, that are looked at.
+const FILES: usize = 2000;
+const DEPTH: usize = 16;
+/// Largest schema of variables that the control plane takes.
+const SCHEMA_LIMIT: usize = 60 * 1024;
+
+/// One template: a row of `cluster_templates`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct CatalogueEntry {
+    pub(crate) name: String,
+    /// SHA-256 over its files.
+    pub(crate) digest: String,
+    pub(crate) title: Option<String>,
+    pub(crate) description: Option<String>,
+    /// JSON Schema of its variables.
+    pub(crate) variables: Value,
+}
+
+/// `template.json`, as far as people read it.
+#[derive(Default, Deserialize)]
+struct Presentation {
+    title: Option<String>,
+    description: Option<String>,
+    #[serde(default)]
+    variables: Value,
+}
+
+/// The templates in a directory. One that cannot be read is left out: whoever runs it hears why.
+pub(crate) fn catalogue(templates_dir: &Path) -> Vec<CatalogueEntry> {
+    let is_name = |name: &String| {
+        name.len() <= 63
+            && name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+            && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
+    };
+    let names = names(templates_dir).into_iter().filter(is_name);
+    names
+        .filter(|name| is_template(&templates_dir.join(name)))
+        .filter_map(|name| match entry(templates_dir, name.clone()) {
+            Ok(entry) => Some(entry),
+            Err(error) => {
+                tracing::debug!(template = name, %error, "a template cannot be read: it is not published");
+                None
+            }
+        })
+        .collect()
+}
+
+fn entry(templates_dir: &Path, name: String) -> io::Result<CatalogueEntry> {
+    let dir = templates_dir.join(&name);
+    let presentation = match fs::read(dir.join("template.json")) {
+        Ok(bytes) => serde_json::from_slice(&bytes)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Presentation::default(),
+        Err(error) => return Err(error),
+    };
+    let fits = presentation.variables.is_object() && presentation.variables.to_string().len() <= SCHEMA_LIMIT;
+    let cut = |text: String, most| text.chars().filter(|c| *c != '\0').take(most).collect::<String>();
+    Ok(CatalogueEntry {
+        digest: digest(&dir)?,
+        title: presentation.title.map(|title| cut(title, 200)),
+        description: presentation.description.map(|text| cut(text, 4000)),
+        variables: if fits { presentation.variables } else { json!({}) },
+        name,
+    })
+}
+
+/// Over the names and contents of the files, in the order of their names.
+fn digest(dir: &Path) -> io::Result<String> {
+    let mut files = Vec::new();
+    let mut folders = vec![(dir.to_path_buf(), 0_usize)];
+    while let Some((folder, depth)) = folders.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            let is_hidden = entry.file_name().to_string_lossy().starts_with(".terraform");
+            if kind.is_dir() && depth < DEPTH && !is_hidden {
+                folders.push((entry.path(), depth + 1));
+            } else if kind.is_file() && files.len() < FILES {
+                files.push(entry.path());
+            }
+        }
+    }
+    files.sort();
+    let mut whole = Sha256::new();
+    for file in files {
+        let name: PathBuf = file.strip_prefix(dir).unwrap_or(&file).to_path_buf();
+        let size = fs::metadata(&file)?.len();
+        whole.update(format!("{} {size}\n", name.display()));
+        if size <= FILE_LIMIT {
+            whole.update(fs::read(&file)?);
+        }
+    }
+    Ok(format!("{:x}", whole.finalize()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates_are_listed_with_what_people_read_and_a_digest_that_follows_their_files() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["hello", "Not-A-Name", "empty"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        fs::write(dir.path().join("hello/main.tf"), "# one").unwrap();
+        fs::write(dir.path().join("Not-A-Name/main.tf"), "").unwrap();
+        let manifest = json!({"title": "Hello", "description": "Says it.", "variables": {"type": "object"}});
+        fs::write(dir.path().join("hello/template.json"), manifest.to_string()).unwrap();
+        let first = catalogue(dir.path());
+        assert_eq!(first.len(), 1, "{first:?}");
+        assert_eq!((first[0].name.as_str(), first[0].title.as_deref()), ("hello", Some("Hello")));
+        assert_eq!(first[0].variables, json!({"type": "object"}));
+        assert_eq!(first, catalogue(dir.path()));
+        fs::write(dir.path().join("hello/main.tf"), "# two").unwrap();
+        assert_ne!(first[0].digest, catalogue(dir.path())[0].digest);
+        fs::write(dir.path().join("hello/template.json"), "{").unwrap();
+        assert!(catalogue(dir.path()).is_empty());
+    }
+}
