@@ -9,8 +9,8 @@
 //! <hook dir>/on-failure   after a failure, with $TENDRIL_ERROR_CODE and $TENDRIL_ERROR_MESSAGE
 //! ```
 //!
-//! Each sees $TENDRIL_DEPLOYMENT_ID, $TENDRIL_ATTEMPT, $TENDRIL_ACTION, $TENDRIL_TEMPLATE, $TENDRIL_STACK and
-//! $TENDRIL_MODULE_DIR, and the variables of the agent that begin with `TENDRIL_HOOK_`.
+//! Each sees `$TENDRIL_DEPLOYMENT_ID`, `$TENDRIL_ATTEMPT`, `$TENDRIL_ACTION`, `$TENDRIL_TEMPLATE`, `$TENDRIL_STACK` and
+//! `$TENDRIL_MODULE_DIR`, and the variables of the agent that begin with `TENDRIL_HOOK_`.
 
 use std::{
     collections::BTreeMap,

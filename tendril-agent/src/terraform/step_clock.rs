@@ -36,12 +36,12 @@ impl<'a> StepClock<'a> {
     /// Stops the job once the step has taken, or been silent for, too long. The step itself is waited for by its caller.
     pub(crate) async fn watch(
         &self,
-        step: &'static str,
+        name: &'static str,
         limit: Option<Duration>,
         silence: Option<Duration>,
         stop: &StopSignal,
     ) -> Infallible {
-        let end = limit.map(|limit| (Instant::now() + limit, Expired::Step(step, limit)));
+        let end = limit.map(|limit| (Instant::now() + limit, Expired::Step(name, limit)));
         loop {
             let silent = silence.map(|silence| (self.last() + silence, Expired::Silence(silence)));
             let Some((due, expired)) = end.into_iter().chain(silent).min_by_key(|(due, _)| *due) else {

@@ -182,6 +182,7 @@ impl fmt::Debug for GitSettings {
             .field("version", &self.version)
             .field("hosts", &hosts)
             .field("token", &self.token.as_ref().map(|_| "[hidden]"))
+            .field("token_for", &self.token_for)
             .field("user", &self.user)
             .field("limit", &self.limit)
             .finish()
