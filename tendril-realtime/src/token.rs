@@ -97,12 +97,8 @@ impl Error {
     /// The error of a [`TokenSource`] that could not give a token. The source's text is shown: it must hold no secret.
     pub fn token(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         let source = source.into();
-        // The text is the kind's; what is below the source is the cause.
-        let message = source.to_string();
-        match source.source().map(ToString::to_string) {
-            Some(cause) => Self::with_source(ErrorKind::Token { message }, cause),
-            None => Self::new(ErrorKind::Token { message }),
-        }
+        // The source stays reachable: callers look for a type of their own in it.
+        Self::with_source(ErrorKind::Token { message: source.to_string() }, source)
     }
 }
 
