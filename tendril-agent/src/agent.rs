@@ -390,7 +390,7 @@ impl Drop for Background {
     }
 }
 
-/// Keeps a second agent out of the work directory, where it would take running jobs for orphaned_attempts.
+/// Keeps a second agent out of the work directory, where it would take running jobs for orphaned attempts.
 fn lock(work_dir: &Path) -> Result<File, AgentError> {
     let dir = work_dir.display().to_string();
     let file = match File::create(work_dir.join(".lock")) {

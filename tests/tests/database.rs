@@ -136,9 +136,9 @@ async fn where_pg_cron_is_installed_the_reaper_runs_by_the_clock() {
         insert into public.agents (cluster_id, name, version, last_seen_at) values
             ('00000000-0000-4000-8000-0000000000c1', 'dead', '1', now() - interval '131 seconds');";
     database.batch_execute(seed).await.expect("a dead agent");
-    let seen = "select status, (public.reaper_status() -> 'scheduled')::boolean from public.clusters";
+    let look = "select status, (public.reaper_status() -> 'scheduled')::boolean from public.clusters";
     tendril_tests::until("the cluster is OFFLINE", async || {
-        let row = database.query_one(seen, &[]).await.expect("the cluster");
+        let row = database.query_one(look, &[]).await.expect("the cluster");
         let (status, scheduled): (String, bool) = (row.get(0), row.get(1));
         if status == "OFFLINE" && scheduled {
             Ok(())

@@ -100,6 +100,8 @@ fn settings_exist() {
         .map(|(field, _)| format!("--{}", field.replace('_', "-")))
         .collect();
     let function = here("supabase/functions/agent-token/settings.ts");
+    // The variables that a hook is given.
+    let hooks = here("tendril-agent/src/execute/hooks.rs");
     let mut wrong = Vec::new();
     let mut seen = 0;
     for (name, page) in pages() {
@@ -120,8 +122,8 @@ fn settings_exist() {
         for variable in words(&page, "TENDRIL_", |c| c.is_ascii_uppercase() || c == '_') {
             seen += 1;
             let variable = variable.trim_end_matches('_');
-            let known =
-                cli.contains(&format!("\"{variable}\"")) || function.contains(&format!("'{variable}'"));
+            let known = [&cli, &hooks].iter().any(|source| source.contains(&format!("\"{variable}\"")))
+                || function.contains(&format!("'{variable}'"));
             if !known && variable != "TENDRIL" {
                 wrong.push(format!("{name}: nobody reads {variable}"));
             }

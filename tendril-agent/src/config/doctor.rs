@@ -354,7 +354,7 @@ async fn row_changes(client: &Client, config: &Config) -> Result<(), Error> {
     client.channel("doctor").postgres_changes::<Value>(changes).subscribe().await.map(drop)
 }
 
-/// The channel that the agent would join. What grants it grants the retry_after for messages too, which is not tried: it is written.
+/// The channel that the agent would join. The same grant covers the request for broadcasts, which `doctor` does not send because it writes a row.
 async fn broadcasts(client: &Client, config: &Config) -> Result<(), Error> {
     let (topic, event) = queue::broadcasts(config.cluster_id);
     let mut channel = client.channel(&topic).private(true);

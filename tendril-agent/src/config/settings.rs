@@ -78,7 +78,7 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Filter of the agent's own log.
     pub log_filter: String,
-    /// Every interval and grace_period.
+    /// Every interval and grace period.
     pub timing: Timing,
     /// The agent's own program: with it, the end of an apply is known to a later run of the agent if this one dies. None in
     /// a process that is another program.

@@ -1,4 +1,4 @@
-//! The agent's clockwork: every interval and grace_period, and how the command line changes them.
+//! Every interval and grace period of the agent, and how the command line changes them.
 
 use std::{ops::RangeInclusive, time::Duration};
 

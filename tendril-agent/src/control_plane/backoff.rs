@@ -18,12 +18,12 @@ impl Backoff {
         Self { first, most, tries: 0 }
     }
 
-    /// The pause after one more failure; a server's own retry_after (`Retry-After`) is obeyed.
+    /// The pause after one more failure; a server's own `Retry-After` is obeyed.
     pub(crate) fn after(&mut self, error: &Error) -> Duration {
         self.next(retry_after(error))
     }
 
-    /// The pause after one more failure. A server's retry_after is kept to the second, and not by everybody at once.
+    /// The pause after one more failure. A server's `Retry-After` is kept to the second, and not by everybody at once.
     pub(crate) fn next(&mut self, retry_after: Option<Duration>) -> Duration {
         let limit = self.first.saturating_mul(2_u32.saturating_pow(self.tries)).min(self.most);
         self.tries = self.tries.saturating_add(1);
@@ -44,7 +44,7 @@ pub(crate) fn around(mean: Duration) -> Duration {
     mean.mul_f64(0.8 + 0.4 * fastrand::f64())
 }
 
-/// The pause after a failure that is no part of a series: the server's retry_after, or about this long.
+/// The pause after a failure that is no part of a series: the server's `Retry-After`, or about this long.
 pub(crate) fn pause_after(error: &Error, mean: Duration) -> Duration {
     if retry_after(error).is_some() { Backoff::new(mean, mean).after(error) } else { around(mean) }
 }

@@ -1,4 +1,4 @@
-//! The retry_after to be told of jobs by broadcast: asked of the database at the start, and again each hour, for it ends by itself.
+//! The request for broadcasts of deployments: sent to the database at the start, and again each hour, because it expires.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use crate::control_plane::backoff::{Backoff, around};
 
 /// The longest that one question may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two questions; the retry_after lives for a day.
+/// Between two requests; each is valid for a day.
 const AGAIN: Duration = Duration::from_secs(3600);
 /// Between two questions to a database that cannot grant it: it may be migrated meanwhile.
 const ONCE_REFUSED: Duration = Duration::from_secs(300);
 
-/// How the retry_after stands.
+/// The state of the request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum SubscriptionState {
     /// Not answered yet.
@@ -28,7 +28,7 @@ pub(crate) enum SubscriptionState {
     Open,
     /// Granted. The number grows whenever there was a time before it without broadcasts.
     Granted(u64),
-    /// The database knows no such retry_after.
+    /// The database cannot send broadcasts.
     Refused,
 }
 
@@ -48,7 +48,7 @@ impl Drop for BroadcastSubscription {
 /// What the database answers.
 #[derive(Deserialize)]
 struct Granted {
-    /// How long the retry_after lives.
+    /// How long the request is valid.
     seconds: u64,
 }
 

@@ -158,7 +158,7 @@ impl Leases {
         self.held().values().for_each(|held| held.stop.request(reason));
     }
 
-    /// Cuts every job's grace_period short.
+    /// Cuts every job's grace period short.
     pub(crate) fn force_all(&self) {
         self.held().values().for_each(|held| held.stop.force());
     }

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::money::Money;
-use crate::{job::result::CostStatus, redaction::redactor::Redactor};
+use crate::{job::result::CostStatus, os::text::char_floor, redaction::redactor::Redactor};
 
 /// Most resources that are listed, the dearest first.
 const MOST_RESOURCES: usize = 20;
@@ -203,7 +203,7 @@ fn short(text: &str, longest: usize, redactor: &Redactor) -> String {
     let hidden = redactor.redact(text);
     let mut line = hidden.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.len() > longest {
-        line.truncate(line.floor_char_boundary(longest));
+        line.truncate(char_floor(&line, longest));
         line.push('…');
     }
     line.trim_end_matches('.').to_owned()

@@ -360,7 +360,7 @@ impl Feed {
                     self.complain();
                 }
                 Some(Err(error)) => {
-                    tracing::warn!(error = %format_args!("{error:#}"), "the queue cannot be read now: trying again")
+                    tracing::warn!(error = %format_args!("{error:#}"), "the queue cannot be read now: trying again");
                 }
                 // Only a client that was shut down ends its watches; then the agent is about to end too.
                 None => std::future::pending().await,

@@ -157,7 +157,7 @@ async fn ask(rest: &Rest, job: &Job, told: &watch::Sender<Option<String>>) -> In
                 }
             }
             Err(error) => {
-                tracing::debug!(error = %format_args!("{error:#}"), "whether the plan is approved cannot be asked now")
+                tracing::debug!(error = %format_args!("{error:#}"), "whether the plan is approved cannot be asked now");
             }
         }
         sleep(around(ASK)).await;

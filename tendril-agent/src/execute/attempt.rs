@@ -235,10 +235,10 @@ impl JobContext {
                 failpoint!("ending.counted");
             }
             Ok(Err(error)) => {
-                tracing::error!(error = %format_args!("{error:#}"), "the log spool cannot be read; the log has a gap")
+                tracing::error!(error = %format_args!("{error:#}"), "the log spool cannot be read; the log has a gap");
             }
             Err(error) => {
-                tracing::error!(error = %format_args!("{error:#}"), "the upload of the log broke off")
+                tracing::error!(error = %format_args!("{error:#}"), "the upload of the log broke off");
             }
         }
         metrics::counter!(telemetry::JOBS_ENDED, "status" => end.status.as_str()).increment(1);

@@ -163,7 +163,7 @@ async fn an_attempt_whose_removal_was_cut_off_is_no_lost_run() {
     fs::remove_file(workspace.claim_file()).unwrap();
     recover_all(dir.path(), &plane).await;
     plane.recorded(|recorded| {
-        assert!(recorded.patches.is_empty() && recorded.logs.is_empty(), "{:?}", recorded.logs)
+        assert!(recorded.patches.is_empty() && recorded.logs.is_empty(), "{:?}", recorded.logs);
     });
     assert!(is_empty(dir.path()));
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::os::text::char_floor;
+
 /// `deployments.error_code`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -62,7 +64,7 @@ impl Failure {
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         let mut message = message.into();
         if message.len() > MESSAGE_LIMIT {
-            let head = message.floor_char_boundary(MESSAGE_HEAD);
+            let head = char_floor(&message, MESSAGE_HEAD);
             let tail = message.len() - (MESSAGE_LIMIT - head - MESSAGE_CUT.len());
             let tail =
                 (tail..message.len()).find(|at| message.is_char_boundary(*at)).unwrap_or(message.len());
@@ -84,7 +86,7 @@ mod tests {
     #[test]
     fn of_a_long_message_the_middle_is_left_out() {
         for lines in [1, 100, 800, 813, 814, 815, 1000, 20_000] {
-            let text: String = (0..lines).map(|n| format!("line {n:04}é\n")).collect();
+            let text = (0..lines).map(|n| format!("line {n:04}é")).collect::<Vec<_>>().join("\n") + "\n";
             let message =
                 Failure::new(ErrorCode::Internal, format!("first\n{text}FATAL: the reason")).message;
             assert!(

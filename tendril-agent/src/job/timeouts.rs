@@ -1,6 +1,6 @@
 //! How long the steps of a deployment may take: what it asks for, within what the agent allows.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -75,32 +75,6 @@ fn seconds(object: &Map<String, Value>, key: &str) -> Result<Option<Duration>, S
             .ok_or_else(|| {
                 format!("config_snapshot.timeouts.{key} must be a whole number of seconds from 1 to {MOST}")
             }),
-    }
-}
-
-/// A limit that was reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Expired {
-    /// A step took too long: its name, and the limit.
-    Step(&'static str, Duration),
-    /// There was no output for so long.
-    Silence(Duration),
-}
-
-impl fmt::Display for Expired {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Step(step, limit) => write!(
-                f,
-                "terraform {step} took longer than its limit of {} s (config_snapshot.timeouts.{step}, or --{step}-timeout of the agent)",
-                limit.as_secs()
-            ),
-            Self::Silence(limit) => write!(
-                f,
-                "there was no output for {} s (config_snapshot.timeouts.silence, or --silence-timeout of the agent)",
-                limit.as_secs()
-            ),
-        }
     }
 }
 

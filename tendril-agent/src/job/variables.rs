@@ -445,6 +445,7 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::needless_pass_by_value, reason = "the table has values")]
     fn sentences(schema: Value, value: &Value) -> Vec<String> {
         let schema: Schema = serde_json::from_str(&schema.to_string()).unwrap();
         schema

@@ -160,7 +160,7 @@ impl LogSink {
         }
     }
 
-    /// Waits for this run's wait_for_slot: one request per interval on average. One that was not used may be caught up, so that the
+    /// Waits for this run's next slot: one request per interval on average. One that was not used may be caught up, so that the
     /// last lines of a short run need not wait.
     async fn wait_for_slot(&mut self) {
         sleep_until(self.next_slot).await;

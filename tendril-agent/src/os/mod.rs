@@ -6,4 +6,5 @@ pub(crate) mod failpoint;
 pub(crate) mod file_lock;
 pub(crate) mod files;
 pub(crate) mod program;
+pub(crate) mod text;
 pub(crate) mod walk;

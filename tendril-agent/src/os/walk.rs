@@ -163,20 +163,19 @@ fn remove_once(path: &Path) -> io::Result<()> {
     let mut failed = None;
     empty(&mut walk, &mut failed);
     loop {
-        match walk.next_folder() {
-            Some(name) => match open_any(&walk.here, &name) {
+        if let Some(name) = walk.next_folder() {
+            match open_any(&walk.here, &name) {
                 Ok(folder) => {
                     walk.enter(name, folder)?;
                     empty(&mut walk, &mut failed);
                 }
                 Err(Errno::NOENT) => {}
                 Err(error) => note(&mut failed, &name, error),
-            },
-            None => {
-                let Some(name) = walk.leave()? else { break };
-                if let Err(error) = unlink(&walk.here, &name, AtFlags::REMOVEDIR) {
-                    note(&mut failed, &name, error);
-                }
+            }
+        } else {
+            let Some(name) = walk.leave()? else { break };
+            if let Err(error) = unlink(&walk.here, &name, AtFlags::REMOVEDIR) {
+                note(&mut failed, &name, error);
             }
         }
     }

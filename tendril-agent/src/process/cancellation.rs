@@ -2,7 +2,8 @@
 
 use tokio::sync::watch;
 
-use crate::{job::timeouts::Expired, os::disk::DiskPressure};
+use super::time_limit::Expired;
+use crate::os::disk::DiskPressure;
 
 /// Why a job must end early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub(crate) enum StopReason {
 struct Signal {
     /// The first reason that was given; later ones change nothing.
     reason: Option<StopReason>,
-    /// GracePeriod is to be cut short.
+    /// The grace period is to be cut short.
     forced: bool,
 }
 
@@ -41,7 +42,7 @@ impl StopSignal {
             .send_if_modified(|signal| signal.reason.is_none() && signal.reason.replace(reason).is_none());
     }
 
-    /// Cuts the grace_period short.
+    /// Cuts the grace period short.
     pub(crate) fn force(&self) {
         self.signal.send_if_modified(|signal| !std::mem::replace(&mut signal.forced, true));
     }
@@ -56,7 +57,7 @@ impl StopSignal {
         self.until(|signal| signal.reason.is_some()).await;
     }
 
-    /// Waits until grace_period is to be cut short.
+    /// Waits until the grace period is to be cut short.
     pub(crate) async fn wait_forced(&self) {
         self.until(|signal| signal.forced).await;
     }

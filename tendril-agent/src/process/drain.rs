@@ -44,14 +44,14 @@ impl Drain {
         self.stop.force();
     }
 
-    /// Begins an background_task, which lasts until the answer is dropped; none, once the drain has begun.
+    /// Begins a background task, which lasts until the answer is dropped; none, once the drain has begun.
     pub(crate) fn background_task(&self) -> Option<TaskTrackerToken> {
         // The token comes first: a drain that begins in between waits for it.
         let background_task = self.background_tasks.token();
         (!self.has_begun()).then_some(background_task)
     }
 
-    /// Waits until the drain has begun and the last background_task has ended.
+    /// Waits until the drain has begun and the last background task has ended.
     pub(crate) async fn background_tasks_ended(&self) {
         self.background_tasks.wait().await;
     }

@@ -8,4 +8,5 @@ pub(crate) mod orphans;
 pub(crate) mod output_pipe;
 pub(crate) mod runner;
 pub(crate) mod stream;
+pub(crate) mod time_limit;
 pub(crate) mod zombies;

@@ -32,7 +32,7 @@ pub(crate) fn of(data_dir: &Path) -> Vec<Pid> {
     .collect()
 }
 
-/// Ends them by the escalation: SIGINT to their groups, grace_period, a second SIGINT, SIGKILL. What a previous run sent already is
+/// Ends them by the escalation: SIGINT to their groups, a grace period, a second SIGINT, SIGKILL. What a previous run sent already is
 /// not sent again: for Terraform a further interrupt is the order to drop everything. Answers none where there were none.
 /// Blocks for as long as that takes.
 pub(crate) fn end(data_dir: &Path, grace_period: GracePeriod) -> Option<TerminationStage> {

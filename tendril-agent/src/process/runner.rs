@@ -1,7 +1,7 @@
 //! Runs one program in a process group of its own, and ends it politely when it must end early.
 //!
 //! The escalation: one SIGINT to the group (what Ctrl-C does: Terraform finishes what it is doing and saves its state,
-//! providers ignore it, `local-exec` children end), then grace_period, then a second SIGINT, then SIGKILL to the group.
+//! providers ignore it, `local-exec` children end), then a grace period, then a second SIGINT, then SIGKILL to the group.
 //! SIGTERM is never sent: providers die of it in the middle of a change.
 
 use std::{

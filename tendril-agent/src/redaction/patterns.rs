@@ -166,8 +166,8 @@ mod tests {
     #[test]
     fn the_longest_pattern_at_the_leftmost_place_is_found() {
         let patterns = patterns(&["abcd", "abcdefgh", "cdef", "zzzz"]);
-        assert_eq!(patterns.search(b"xabcdefghx").ranges, [1..9]);
-        assert_eq!(patterns.search(b"xabcdefgx").ranges, [1..5]);
+        assert_eq!(patterns.search(b"xabcdefghx").ranges.as_slice(), std::slice::from_ref(&(1..9)));
+        assert_eq!(patterns.search(b"xabcdefgx").ranges.as_slice(), std::slice::from_ref(&(1..5)));
         assert_eq!(patterns.search(b"cdefzzzz").ranges, [0..4, 4..8]);
         assert_eq!(patterns.search(b"nothing").ranges, [] as [Range<usize>; 0]);
     }
@@ -187,7 +187,7 @@ mod tests {
         let long = "0123456789".repeat(30);
         let patterns = patterns(&[&long]);
         let text = format!("x{}!", &long[..200]);
-        assert_eq!(patterns.search(text.as_bytes()).ranges, [1..201]);
+        assert_eq!(patterns.search(text.as_bytes()).ranges.as_slice(), std::slice::from_ref(&(1..201)));
         assert_eq!(patterns.search(&text.as_bytes()[..30]).ranges, [] as [Range<usize>; 0]);
     }
 

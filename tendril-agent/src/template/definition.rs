@@ -37,7 +37,7 @@ struct Manifest {
 }
 
 impl Template {
-    /// Finds the built_in template `name` and reads its `template.json`.
+    /// Finds the built-in template `name` and reads its `template.json`.
     pub(crate) fn built_in(templates_dir: &Path, name: &str) -> Result<Self, Failure> {
         let dir = templates_dir.join(name);
         if !dir.is_dir() {
@@ -148,6 +148,7 @@ mod tests {
         (dir, template)
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "tables have values")]
     fn object(value: Value) -> Fields {
         serde_json::from_str(&value.to_string()).unwrap()
     }

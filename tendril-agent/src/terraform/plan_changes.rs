@@ -296,7 +296,11 @@ fn written(path: &[Value]) -> String {
     let mut text = String::new();
     for step in path {
         match step {
-            Value::Number(index) => text.push_str(&format!("[{index}]")),
+            Value::Number(index) => {
+                text.push('[');
+                text.push_str(&index.to_string());
+                text.push(']');
+            }
             Value::String(name) if text.is_empty() => text.push_str(name),
             Value::String(name) => {
                 text.push('.');

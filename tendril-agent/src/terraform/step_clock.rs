@@ -9,13 +9,11 @@ use std::{
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep_until};
 
-use crate::{
-    job::timeouts::Expired,
-    process::{
-        cancellation::{StopReason, StopSignal},
-        runner::Sink,
-        stream::Stream,
-    },
+use crate::process::{
+    cancellation::{StopReason, StopSignal},
+    runner::Sink,
+    stream::Stream,
+    time_limit::Expired,
 };
 
 /// What stands in each line by which Terraform only says that it still waits.

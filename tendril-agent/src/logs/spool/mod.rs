@@ -25,7 +25,10 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use self::segments::{Segment, SegmentStore};
-use crate::{os::failpoint::failpoint, process::stream::Stream};
+use crate::{
+    os::{failpoint::failpoint, text::char_floor},
+    process::stream::Stream,
+};
 
 mod reader;
 mod segments;
@@ -190,7 +193,7 @@ impl LogSpool {
     pub(crate) fn append(&mut self, stream: Stream, line: &str, now: Instant) {
         let mut rest = line;
         loop {
-            let (part, after) = rest.split_at(rest.floor_char_boundary(CHUNK_LIMIT - 1));
+            let (part, after) = rest.split_at(char_floor(rest, CHUNK_LIMIT - 1));
             self.append_part(stream, part, now);
             rest = after;
             if rest.is_empty() {

@@ -277,7 +277,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
         /// A story in milliseconds: our step begins, its agent shows life each half second and dies; locks are taken by
-        /// anybody at any time; our next run looks at the lock much later. The check_exit knows who took it.
+        /// anybody at any time; our next run looks at the lock much later. The exit check knows who took it.
         #[test]
         fn a_foreign_lock_is_never_ours_and_ours_is(
             taker in taker(), taken in 0..300_000_i64, died in 0..200_000_i64, back in 0..600_000_i64,
