@@ -449,8 +449,8 @@ fn imports_of_the_local_stack_point_up_only() {
         let inside = text
             .match_indices("super::")
             .filter(sibling)
-            .map(|found| after(found))
-            .chain(text.match_indices(absolute.as_str()).map(|found| after(found)));
+            .map(after)
+            .chain(text.match_indices(absolute.as_str()).map(after));
         for module in inside.flat_map(heads) {
             if module != *name && place_in(order, &module).is_none_or(|found| found > own) {
                 wrong.push(format!("{} imports {module}", place.join("::")));
