@@ -38,7 +38,7 @@ struct Options {
     /// A template that the cluster's agent carries.
     #[arg(long, default_value = "hello")]
     template: String,
-    /// A variable of the template; JSON where it keeps what is written (3, true, ["a"]), otherwise text. May be repeated.
+    /// A variable of the template; JSON where it keeps what is written (`3`, `true`, `["a"]`), otherwise text. May be repeated.
     #[arg(long = "var", value_name = "NAME=VALUE", value_parser = deployment::variable)]
     vars: Vec<(String, Value)>,
     /// What to do.

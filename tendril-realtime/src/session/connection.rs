@@ -24,7 +24,7 @@ impl Session {
     }
 
     /// The websocket is gone, and nobody knows why.
-    #[cfg(any(test, feature = "fuzzing"))]
+    #[cfg(test)]
     pub(crate) fn on_closed(&mut self, now: Instant, out: &mut Vec<Action>) {
         let reason = "the connection ended".to_owned();
         self.on_lost(&Error::new(ErrorKind::ConnectionLost { code: None, reason }), now, out);
