@@ -191,7 +191,8 @@ impl RedactLines {
         self.since.get_or_insert_with(Instant::now);
         while self.held.front().is_some_and(|front| front.waits_for.is_none())
             || self.held.len() > MOST_LINES
-            || self.bytes > MOST_BYTES
+            // One line waits however long it is: the place where a very long one is cut may be inside a secret.
+            || (self.held.len() > 1 && self.bytes > MOST_BYTES)
         {
             self.give_one(give);
         }

@@ -143,6 +143,16 @@ fn a_line_waits_for_the_next_one_for_a_moment_only() {
 }
 
 #[test]
+fn a_secret_at_the_place_where_a_very_long_line_is_cut_is_hidden() {
+    let redactor = redactor(&["correct horse battery"]);
+    let long = format!("{}correct hor", "x".repeat(MOST_BYTES * 2));
+    let lines = shown(&redactor, &[&long, "se battery and more"]);
+    assert_eq!(lines.len(), 2);
+    assert!(lines[0].ends_with(&format!("x{MASK}")), "{}", &lines[0][lines[0].len() - 40..]);
+    assert_eq!(lines[1], format!("{MASK} and more"));
+}
+
+#[test]
 fn a_secret_of_many_kilobytes_is_hidden_in_lines_of_any_width() {
     let secret: String = (0..60_000_u32)
         .map(|n| char::from(b'A' + u8::try_from(n.wrapping_mul(2_654_435_761) >> 25).unwrap() % 26))

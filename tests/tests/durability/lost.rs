@@ -152,7 +152,9 @@ async fn terraform_survives_the_kill_of_its_agent_and_stores_its_state() {
     let again = cluster.queue(json!({"template": "count", "stack": "s", "variables": variables})).await;
     let row = again.ended().await;
     assert_eq!(row.status, "SUCCESS", "{row:?}");
-    assert_eq!(row.plan_summary, Some(json!({"add": 0, "change": 0, "remove": 0, "import": 0})));
+    let nothing =
+        json!({"add": 0, "change": 0, "remove": 0, "import": 0, "move": 0, "forget": 0, "drift": 0});
+    assert_eq!(row.plan_summary, Some(nothing));
 }
 
 #[tokio::test]
