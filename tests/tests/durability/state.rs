@@ -109,6 +109,8 @@ async fn a_drain_waits_for_state_that_is_being_stored() {
     let mut newer = bench.stored().await;
     let serial = newer["serial"].as_u64().expect("a serial") + 1;
     newer["serial"] = json!(serial);
+    // A state has a folder only while something of it must be kept.
+    fs::create_dir_all(bench.state_dir()).expect("the state's folder");
     let kept = bench.state_dir().join("errored-earlier.1.tfstate");
     fs::write(&kept, newer.to_string()).expect("errored state");
     let slow = bench.world.project.database().await;
