@@ -222,7 +222,7 @@ fn lost_in_mid_run(claim: &ClaimRecord, remains: &Remains) -> Option<FinalStatus
         message = format!("{message} Its Terraform was still running: {stage}.");
     } else {
         message = format!(
-            "{message} Its Terraform went on without it and had ended when the agent was back: the state says how far it came, the log does not."
+            "{message} Its Terraform did not run any more when the agent was back: it ended without the agent, or was killed, or had not been started. The state says how far it came, the log does not."
         );
     }
     if let Some(told) = remains.errored.told() {

@@ -64,8 +64,9 @@ async fn the_only_copy_of_a_state_outlives_a_full_state_directory_and_is_stored_
          create trigger refuse before insert or update on {schema}.states for each row execute function {schema}.refuse()"
     );
     bench.world.database.batch_execute(&refuse).await.expect("a backend that refuses");
-    fs::remove_dir_all(bench.state_dir()).expect("the state directory goes");
-    fs::write(bench.state_dir(), "").expect("a file in its place");
+    let states = bench.state_dir();
+    fs::create_dir_all(states.parent().expect("a parent")).expect("the state directory");
+    fs::write(&states, "").expect("a file where the state's folder would be");
     fs::write(bench.world.path("gate"), "").expect("the gate opens");
     let row = job.ended().await;
     assert_eq!(
