@@ -101,7 +101,7 @@ fn settings_exist() {
         .collect();
     let function = here("supabase/functions/agent-token/settings.ts");
     // The variables that a hook is given.
-    let hooks = here("tendril-agent/src/execute/hooks.rs");
+    let hooks = here("tendril-agent/src/execute/hooks.rs") + &here("tendril-agent/src/execute/stages.rs");
     let mut wrong = Vec::new();
     let mut seen = 0;
     for (name, page) in pages() {

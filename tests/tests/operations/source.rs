@@ -170,8 +170,7 @@ async fn nothing_in_a_repository_can_run_or_fetch_anything_and_its_links_stay_in
     let (repository, marker) = (&stage.repository, stage.world.path("marker"));
     let touch = format!("touch {}", marker.display());
     repository.write("network/.gitattributes", "* filter=lfs diff=evil\n*.bin filter=lfs\n");
-    repository
-        .write("network/big.bin", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n");
+    repository.write("network/big.bin", "not the pointer of a large file, for which there is a refusal\n");
     repository.write(
         ".gitmodules",
         format!("[submodule \"m\"]\n\tpath = network/m\n\turl = ext::sh -c '{touch}'\n"),
