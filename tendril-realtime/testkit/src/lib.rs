@@ -10,7 +10,7 @@
 //! use tendril_realtime_testkit::FakeServer;
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! #[derive(serde::Deserialize)]
+//! #[derive(Debug, serde::Deserialize)]
 //! struct Todo { id: i64 }
 //!
 //! let server = FakeServer::start().await?;
