@@ -41,11 +41,11 @@ export function PortalProvider({ children }: { children: ReactNode }) {
         let signedIn = hadSession();
         let asked = false;
         subscription = client.auth.onAuthStateChange((event, next) => {
-          if (event === "SIGNED_OUT" || (event === "INITIAL_SESSION" && !next)) setEnded(signedIn && !asked && !leaving());
+          if (event === "SIGNED_OUT" || (event === "INITIAL_SESSION" && !next)) setEnded(noteEnded(!leaving() && ((signedIn && !asked) || hasEnded())));
           if (next) {
             signedIn = true;
             asked = false;
-            setEnded(false);
+            setEnded(noteEnded(false));
           }
           // A refresh gives a new object for the same person: pages need not start anew.
           setSession((now) => (now && next && now.user.id === next.user.id ? now : next));
@@ -85,7 +85,7 @@ export function PortalProvider({ children }: { children: ReactNode }) {
     (error: ServerError, what?: string): Problem => {
       const found = problem(error, what);
       if (found.kind === "session" && client) {
-        setEnded(true);
+        setEnded(noteEnded(true));
         void client.auth.signOut({ scope: "local" });
       }
       return found;
@@ -110,11 +110,20 @@ export function usePortal(): Portal & { contract: number } {
   return { ...state, contract: state.contract };
 }
 
+/** The sign-in page may be loaded anew, and has to know why it is shown. */
+const ENDED = "tendril-ended";
+const hasEnded = (): boolean => sessionStorage.getItem(ENDED) !== null;
+const noteEnded = (ended: boolean): boolean => {
+  if (ended) sessionStorage.setItem(ENDED, "1");
+  else sessionStorage.removeItem(ENDED);
+  return ended;
+};
 /** A sign-out that was asked for is no ended session. */
 const LEAVING = "tendril-leaving";
 const leaving = (): boolean => sessionStorage.getItem(LEAVING) !== null;
 export async function leave(client: SupabaseClient): Promise<void> {
   sessionStorage.setItem(LEAVING, "1");
+  noteEnded(false);
   // The server may be away: this browser forgets the session all the same.
   const { error } = await client.auth.signOut({ scope: "local" });
   if (error) localStorage.removeItem("tendril-session");
