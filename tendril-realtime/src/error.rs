@@ -302,8 +302,10 @@ impl fmt::Display for Error {
                 write!(f, "row changes of channel `{topic}`: {message}")
             }
             ErrorKind::PushRejected { message } => write!(f, "the server refused the message: {message}"),
-            // A source has its own text.
-            ErrorKind::Token { .. } if self.0.source.is_some() => f.write_str("no access token"),
+            // The chain of causes follows, and begins with the same text.
+            ErrorKind::Token { .. } if f.alternate() && self.0.source.is_some() => {
+                f.write_str("no access token")
+            }
             ErrorKind::Token { message } => write!(f, "no access token: {message}"),
             ErrorKind::Decode { what, message } => write!(f, "cannot read {what}: {message}"),
             ErrorKind::Postgrest(api) => write!(f, "{api}"),
