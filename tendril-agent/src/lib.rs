@@ -7,6 +7,7 @@
 //! config/           flags to settings; preflight, versions, doctor
 //! observability/    health, HTTP, the agent's own log
 //! dispatch/         queue, scheduler, registry, disk guard, drain: which job next, how many, until when
+//! launch/           where executors run: the trait, the attempt file, in this process or in processes of their own
 //! execute/          one claimed attempt from start to stored result: stages, approval, recovery
 //! cost/             Infracost
 //! terraform/        commands, environment, messages, plan digest, provider cache, executor; state/
@@ -38,6 +39,8 @@ mod cost;
 mod dispatch;
 mod execute;
 mod job;
+#[allow(dead_code)]
+mod launch;
 mod logs;
 mod observability;
 mod os;

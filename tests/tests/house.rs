@@ -47,6 +47,7 @@ const AGENT_ORDER: &[&str] = &[
     "terraform",
     "cost",
     "execute",
+    "launch",
     "dispatch",
     "observability",
     "config",

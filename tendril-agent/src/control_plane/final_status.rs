@@ -13,7 +13,7 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::{
-    control_plane::{backoff::Backoff, contract::known, lease::Lease},
+    control_plane::{auth::session, backoff::Backoff, contract::known, lease::Lease},
     job::{
         failure::ErrorCode,
         json::{Fields, Json},
@@ -173,6 +173,7 @@ impl Reporter {
                 ErrorKind::Postgrest(api) if matches!(api.code.as_str(), "TD001" | "TD002") => {
                     Ok(Written::Refused(api.message.clone()))
                 }
+                _ if session::is_claim_over(&error) => Ok(Written::Refused(error.to_string())),
                 _ => Err(error),
             },
         }

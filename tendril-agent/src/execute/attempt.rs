@@ -2,6 +2,7 @@
 
 use std::{io, sync::Arc, time::Instant};
 
+use serde::{Deserialize, Serialize};
 use tendril_realtime::Rest;
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
@@ -261,8 +262,9 @@ impl JobContext {
 }
 
 /// Where a run begins.
-#[derive(Clone, Copy, Debug)]
-enum Start {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Start {
     /// At the first stage.
     Workspace,
     /// At the approval, with the plan that a previous run made.

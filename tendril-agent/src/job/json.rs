@@ -251,6 +251,13 @@ impl<'de> Deserialize<'de> for ConfigSnapshot {
     }
 }
 
+impl Serialize for ConfigSnapshot {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let raw: &RawValue = serde_json::from_str(&self.0).map_err(S::Error::custom)?;
+        raw.serialize(serializer)
+    }
+}
+
 impl From<Value> for ConfigSnapshot {
     fn from(value: Value) -> Self {
         Self(value.to_string().into())

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
 use crate::{
-    control_plane::backoff::Backoff,
+    control_plane::{auth::session, backoff::Backoff},
     logs::spool::{Chunk, SpoolReader},
     os::failpoint::failpoint,
     telemetry,
@@ -72,7 +72,7 @@ impl LogSink {
             if !batch.is_empty() {
                 failpoint!("sink.read");
                 if !self.store(batch).await {
-                    tracing::warn!(deployment = %self.deployment_id, "the deployment was deleted; its log ends");
+                    tracing::warn!(deployment = %self.deployment_id, "the deployment was deleted, or is another agent's: its log ends here");
                     return Ok(reader.seq());
                 }
                 failpoint!("sink.stored");
@@ -185,13 +185,16 @@ enum Verdict {
     Later,
     /// They themselves are at fault, and would be refused again.
     Content,
-    /// The deployment has been deleted, and its log with it.
+    /// The deployment has been deleted, and its log with it; or it is somebody else's.
     Gone,
 }
 
 /// What is not surely about the rows is not: lines can wait, and cannot be had again. A token that is not accepted (401, 403)
 /// may be replaced; a gateway that knows no such address (404) or a schema cache that is behind (`PGRST2…`) comes round.
 fn verdict(error: &Error) -> Verdict {
+    if session::is_claim_over(error) {
+        return Verdict::Gone;
+    }
     let api = match error.kind() {
         ErrorKind::Postgrest(api) if error.retry() == Retry::Never => api,
         ErrorKind::InvalidInput { .. } => return Verdict::Content,

@@ -2,12 +2,14 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// Below this much free space Terraform could not write its state, in bytes.
 pub(crate) const LEAST_FREE: u64 = 64 * 1024 * 1024;
 const MIB: u64 = 1024 * 1024;
 
 /// Why there is no room, as far as one job is concerned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DiskPressure {
     /// Bytes in the work directory.
     pub(crate) used: u64,

@@ -74,7 +74,7 @@ impl ClusterKey {
     }
 
     /// The cluster that it says it is of.
-    pub(crate) fn cluster_id(&self) -> Uuid {
+    pub(crate) const fn cluster_id(&self) -> Uuid {
         self.cluster_id
     }
 

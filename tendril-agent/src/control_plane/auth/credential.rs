@@ -20,12 +20,23 @@ pub enum Credential {
     Inline(SecretString),
     /// A file that may be replaced while the agent runs.
     File(PathBuf),
+    /// The claim of one deployment: of an executor, whose token reaches that deployment only.
+    Claim(Claim),
+}
+
+/// What is exchanged for the token of one deployment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The cluster of the deployment.
+    pub(crate) cluster_id: Uuid,
+    pub(crate) deployment_id: Uuid,
+    pub(crate) claim_token: Uuid,
 }
 
 /// What a credential holds, read and checked as far as that goes without a server.
 pub(super) enum Held {
     /// To be exchanged for machine tokens.
-    Key(ClusterKey),
+    Exchanged(Exchangeable),
     /// To be used as it is.
     Token(SecretString, MachineToken),
 }
@@ -43,7 +54,7 @@ impl Held {
     /// The cluster that it is of.
     pub(super) fn cluster_id(&self) -> Uuid {
         match self {
-            Self::Key(key) => key.cluster_id(),
+            Self::Exchanged(shown) => shown.cluster_id(),
             Self::Token(_, claims) => claims.cluster_id,
         }
     }
@@ -74,8 +85,10 @@ impl Credential {
 
     /// What its text is. Errors: a sentence about the mistake in it.
     pub(super) fn held_in(&self, text: &SecretString) -> Result<Held, String> {
-        let held = if ClusterKey::is_meant(text.expose_secret()) {
-            ClusterKey::parse(text.expose_secret()).map(Held::Key)
+        let held = if let Self::Claim(claim) = self {
+            Ok(Held::Exchanged(Exchangeable::Claim(*claim)))
+        } else if ClusterKey::is_meant(text.expose_secret()) {
+            ClusterKey::parse(text.expose_secret()).map(|key| Held::Exchanged(Exchangeable::Key(key)))
         } else {
             MachineToken::parse(text.expose_secret(), Timestamp::now())
                 .map(|claims| Held::Token(text.clone(), claims))
@@ -88,13 +101,14 @@ impl Credential {
         match self {
             Self::Inline(token) => Ok(token.clone()),
             Self::File(path) => read_file(path),
+            Self::Claim(claim) => Ok(SecretString::from(claim.claim_token.to_string())),
         }
     }
 
     /// A file that cannot be looked at has a stamp too; reading it then says why.
     pub(super) fn stamp(&self) -> Stamp {
         let meta = match self {
-            Self::Inline(_) => None,
+            Self::Inline(_) | Self::Claim(_) => None,
             Self::File(path) => fs::metadata(path).ok(),
         };
         let modified = meta.as_ref().and_then(|meta| meta.modified().ok());
@@ -107,6 +121,7 @@ impl Credential {
         match self {
             Self::Inline(_) => "TENDRIL_AGENT_TOKEN".to_owned(),
             Self::File(path) => format!("the token file {}", path.display()),
+            Self::Claim(claim) => format!("the claim of deployment {}", claim.deployment_id),
         }
     }
 }
@@ -116,6 +131,32 @@ impl fmt::Debug for Credential {
         match self {
             Self::Inline(_) => f.write_str("Inline([hidden])"),
             Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Claim(claim) => claim.fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Claim").field("deployment_id", &self.deployment_id).finish_non_exhaustive()
+    }
+}
+
+/// What is exchanged for a machine token.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Exchangeable {
+    /// The key of a cluster, for a token of the cluster.
+    Key(ClusterKey),
+    /// A claim, for a token of its deployment.
+    Claim(Claim),
+}
+
+impl Exchangeable {
+    /// The cluster that its tokens are of.
+    pub(super) const fn cluster_id(&self) -> Uuid {
+        match self {
+            Self::Key(key) => key.cluster_id(),
+            Self::Claim(claim) => claim.cluster_id,
         }
     }
 }

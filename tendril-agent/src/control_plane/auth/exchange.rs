@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tendril_realtime::{AccessToken, Error, ErrorKind, PostgrestError, Rest, Retry, rest::RetryPolicy};
 
-use super::{cluster_key::ClusterKey, machine_token::MachineToken};
+use super::{credential::Exchangeable, machine_token::MachineToken};
 
 /// The function's name.
 const FUNCTION: &str = "agent-token";
@@ -41,6 +41,11 @@ pub(crate) enum Failure {
         "this API key opens no cluster of the project: give the agent the current key of its cluster (after a rotation the new one), and check that SUPABASE_URL is that cluster's project"
     )]
     WrongKey,
+    /// The function looked at the claim.
+    #[error(
+        "the claim of this deployment is over: it was given to another agent, or ended more than a day ago"
+    )]
+    ClaimOver,
     /// Final for the cluster.
     #[error("this cluster was revoked, which is final: make a new cluster and give the agent its API key")]
     ClusterRevoked,
@@ -120,7 +125,11 @@ impl Failure {
             Self::Unusable(said) => Self::Unusable(change(&said)),
             Self::Unreachable(said) => Self::Unreachable(change(&said)),
             Self::Unavailable { reason, wait } => Self::Unavailable { reason: change(&reason), wait },
-            said @ (Self::WrongKey | Self::ClusterRevoked | Self::NotDeployed | Self::Limited { .. }) => said,
+            said @ (Self::WrongKey
+            | Self::ClaimOver
+            | Self::ClusterRevoked
+            | Self::NotDeployed
+            | Self::Limited { .. }) => said,
         }
     }
 
@@ -140,6 +149,7 @@ impl Failure {
         };
         match (api.status, api.code.as_str()) {
             (401, "invalid_key") => Self::WrongKey,
+            (401, "invalid_claim") => Self::ClaimOver,
             (403, "cluster_revoked") => Self::ClusterRevoked,
             (429, _) => Self::Limited { wait },
             (500, "misconfigured") => Self::Misconfigured(api.message.clone()),
@@ -158,10 +168,16 @@ impl Exchange {
     }
 
     /// Asks once.
-    pub(super) async fn ask(&self, key: &ClusterKey) -> Result<Granted, Failure> {
-        let body = json!({"key": key.expose(), "version": env!("CARGO_PKG_VERSION")});
+    pub(super) async fn ask(&self, shown: &Exchangeable) -> Result<Granted, Failure> {
+        let version = env!("CARGO_PKG_VERSION");
+        let body = match shown {
+            Exchangeable::Key(key) => json!({"key": key.expose(), "version": version}),
+            Exchangeable::Claim(claim) => {
+                json!({"deployment_id": claim.deployment_id, "claim_token": claim.claim_token, "version": version})
+            }
+        };
         let answer = self.rest()?.invoke(FUNCTION, &body).await.map_err(|error| Failure::of(&error))?;
-        granted(answer.json().map_err(|error| Failure::of(&error))?, key)
+        granted(answer.json().map_err(|error| Failure::of(&error))?, shown)
     }
 
     fn rest(&self) -> Result<&Rest, Failure> {
@@ -184,12 +200,12 @@ impl fmt::Debug for Exchange {
     }
 }
 
-/// A token that is good for the key's cluster. The machine's clock is not asked: it may be wrong.
-fn granted(answer: Answer, key: &ClusterKey) -> Result<Granted, Failure> {
+/// A token that is good for the key's or the claim's cluster. The machine's clock is not asked: it may be wrong.
+fn granted(answer: Answer, shown: &Exchangeable) -> Result<Granted, Failure> {
     let Answer { access_token, expires_in, refresh_after } = answer;
     let text = SecretString::from(access_token);
     let unusable = |what: &str| Failure::Unusable(what.to_owned());
-    if MachineToken::cluster_of(text.expose_secret()) != Some(key.cluster_id()) {
+    if MachineToken::cluster_of(text.expose_secret()) != Some(shown.cluster_id()) {
         return Err(unusable("its token is not of the key's cluster"));
     }
     if expires_in == 0 {

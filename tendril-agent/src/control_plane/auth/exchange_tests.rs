@@ -7,9 +7,14 @@ use wiremock::{
 };
 
 use super::*;
+use crate::control_plane::auth::{cluster_key::ClusterKey, credential::Claim};
 
-fn key() -> ClusterKey {
-    ClusterKey::parse(&format!("tdl_{}{}", "0".repeat(22), "a".repeat(43))).unwrap()
+fn text() -> String {
+    format!("tdl_{}{}", "0".repeat(22), "a".repeat(43))
+}
+
+fn key() -> Exchangeable {
+    Exchangeable::Key(ClusterKey::parse(&text()).unwrap())
 }
 
 fn token(cluster: Uuid) -> String {
@@ -38,7 +43,7 @@ async fn a_good_key_is_shown_in_the_body_alone_and_gets_a_token() {
     Mock::given(method("POST"))
         .and(path("/functions/v1/agent-token"))
         .and(header("apikey", "sb_publishable_x"))
-        .and(body_partial_json(json!({"key": key().expose()})))
+        .and(body_partial_json(json!({"key": text()})))
         .respond_with(ResponseTemplate::new(200).set_body_json(answer))
         .expect(1)
         .mount(&server)
@@ -48,7 +53,7 @@ async fn a_good_key_is_shown_in_the_body_alone_and_gets_a_token() {
     // The machine's clock says that it ended in 1970.
     assert_eq!((granted.life.as_secs(), granted.renew_after.as_secs()), (900, 630));
     let requests = server.received_requests().await.unwrap();
-    let shown = |text: &str| text.contains(key().expose());
+    let shown = |text: &str| text.contains(&self::text());
     assert!(!requests[0].headers.iter().any(|(_, value)| shown(value.to_str().unwrap())));
     assert!(!shown(requests[0].url.as_str()) && !format!("{exchange:?}").contains("sb_"));
 }
@@ -88,4 +93,32 @@ async fn a_server_that_names_a_time_is_waited_for_and_one_that_is_away_is_not_re
     let exchange = Exchange::new("http://127.0.0.1:9", &SecretString::from("sb_publishable_x"));
     let failure = exchange.ask(&key()).await.err().unwrap();
     assert!(matches!(failure, Failure::Unreachable(_)) && !failure.is_refusal(), "{failure}");
+}
+
+#[tokio::test]
+async fn a_claim_is_exchanged_for_a_token_of_its_cluster_and_one_that_is_over_says_so() {
+    let claim = Claim {
+        cluster_id: Uuid::from_u128(7),
+        deployment_id: Uuid::from_u128(8),
+        claim_token: Uuid::from_u128(9),
+    };
+    let ask = async |answer: ResponseTemplate| {
+        let server = MockServer::start().await;
+        let body = json!({"deployment_id": claim.deployment_id, "claim_token": claim.claim_token});
+        let shown = Mock::given(method("POST")).and(body_partial_json(body)).respond_with(answer);
+        shown.expect(1).mount(&server).await;
+        Exchange::new(&server.uri(), &SecretString::from("sb_publishable_x"))
+            .ask(&Exchangeable::Claim(claim))
+            .await
+    };
+    let granted = |cluster| {
+        ResponseTemplate::new(200).set_body_json(json!({"access_token": token(cluster), "expires_in": 900}))
+    };
+    assert_eq!(ask(granted(claim.cluster_id)).await.unwrap().life, Duration::from_secs(900));
+    let other = ask(granted(Uuid::nil())).await.err().unwrap();
+    assert!(matches!(other, Failure::Unusable(_)), "{other}");
+    let over = ResponseTemplate::new(401).set_body_json(json!({"code": "invalid_claim", "message": "no"}));
+    let over = ask(over).await.err().unwrap();
+    assert_eq!(over, Failure::ClaimOver);
+    assert!(over.is_refusal());
 }

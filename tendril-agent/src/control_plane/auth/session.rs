@@ -21,8 +21,7 @@ use uuid::Uuid;
 
 pub(crate) use super::credential::Credential;
 use super::{
-    cluster_key::ClusterKey,
-    credential::{Held, Stamp},
+    credential::{Exchangeable, Held, Stamp},
     renewal::{Holding, Step},
 };
 pub(crate) use super::{
@@ -65,8 +64,8 @@ struct Inner {
 struct State {
     /// The file's stamp when it was last read with success.
     stamp: Option<Stamp>,
-    /// The key to exchange; none while the credential is a JWT.
-    key: Option<ClusterKey>,
+    /// The key or claim to exchange; none while the credential is a JWT.
+    key: Option<Exchangeable>,
     holding: Holding,
     /// Why the file, as it is now, cannot be used. What was read before goes on.
     unread: Option<String>,
@@ -143,6 +142,11 @@ pub(crate) fn is_refusal(error: &Error) -> bool {
     failure(error).is_some_and(Failure::is_refusal)
 }
 
+/// Whether the claim that an executor shows for its token is over: the deployment is somebody else's.
+pub(crate) fn is_claim_over(error: &Error) -> bool {
+    matches!(failure(error), Some(Failure::ClaimOver))
+}
+
 /// Why a key gave no token, where that is what failed.
 pub(crate) fn failure(error: &Error) -> Option<&Failure> {
     std::error::Error::source(error)?.downcast_ref()
@@ -211,7 +215,11 @@ impl Inner {
                 self.hidden.hide_until(granted.text.expose_secret(), end);
                 tracing::info!(
                     seconds = granted.life.as_secs(),
-                    "the API key was exchanged for a machine token"
+                    "{} was exchanged for a machine token",
+                    match key {
+                        Exchangeable::Key(_) => "the API key",
+                        Exchangeable::Claim(_) => "the claim",
+                    }
                 );
                 "ok"
             }
@@ -269,7 +277,7 @@ impl State {
         };
         (self.stamp, self.unread) = (Some(stamp), None);
         let changed = match held {
-            Held::Key(key) => {
+            Held::Exchanged(key) => {
                 let changed = self.key.as_ref() != Some(&key);
                 if changed {
                     self.holding.key_changed(now);

@@ -1,0 +1,187 @@
+//! The trait that a place for executors implements, and what is said about them.
+
+use std::{fmt, io, process::ExitCode};
+
+use futures_util::future::BoxFuture;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{
+    launch::attempt_file::{AttemptFile, AttemptId},
+    os::disk::DiskPressure,
+};
+
+/// Runs executors somewhere: each takes one claimed attempt to its end, by itself.
+///
+/// An executor does not end with its dispatcher. What it is given is an [`AttemptFile`]; what it answers is how it ended. It
+/// extends its lease, uploads its log and stores its result itself.
+pub(crate) trait Launcher: fmt::Debug + Send + Sync {
+    /// Starts the executor of an attempt. `token` is what is to be in the file that [`AttemptFile::token`] names, if it names
+    /// a relative one.
+    ///
+    /// Idempotent for an [`AttemptId`]: an executor that runs is answered as [`Launched::Already`], whoever started it. Errors:
+    /// it was not started, and may be tried again.
+    fn launch(
+        &self,
+        attempt: AttemptFile,
+        token: Option<SecretString>,
+    ) -> BoxFuture<'_, Result<Launched, LaunchError>>;
+
+    /// The executors that run, and those whose end nobody was told of: asked once, when a dispatcher starts.
+    fn running(&self) -> BoxFuture<'_, Result<Vec<Executor>, LaunchError>>;
+
+    /// Asks an executor for something. One that has ended is no error.
+    fn ask(&self, id: AttemptId, request: Request) -> BoxFuture<'_, Result<(), LaunchError>>;
+
+    /// Ends an executor at once, without a word. Its programs may go on.
+    fn kill(&self, id: AttemptId) -> BoxFuture<'_, Result<(), LaunchError>>;
+
+    /// Removes what is kept of an executor that has ended: [`running`](Self::running) does not answer it any more, and its
+    /// attempt may be launched again. Asked once its end was acted upon.
+    fn forget(&self, id: AttemptId) -> BoxFuture<'_, Result<(), LaunchError>>;
+
+    /// Whether executors end with this process, so that it must wait for them or have them stop.
+    fn end_with_dispatcher(&self) -> bool;
+}
+
+/// What became of a launch.
+#[derive(Debug)]
+pub(crate) enum Launched {
+    /// The executor was started.
+    Started(Executor),
+    /// It runs already.
+    Already(Executor),
+}
+
+impl Launched {
+    pub(crate) fn executor(self) -> Executor {
+        match self {
+            Self::Started(executor) | Self::Already(executor) => executor,
+        }
+    }
+}
+
+/// An executor that runs, or has just ended.
+pub(crate) struct Executor {
+    /// Its attempt.
+    pub(crate) id: AttemptId,
+    /// The claim that it holds.
+    pub(crate) claim_token: Uuid,
+    /// The state that it works on: no other executor does at the same time.
+    pub(crate) state_key: Option<String>,
+    /// Version of its program, where it is known: it may be another one than the dispatcher's.
+    pub(crate) version: Option<String>,
+    /// Its end. Dropping it changes nothing for the executor.
+    pub(crate) ended: BoxFuture<'static, End>,
+}
+
+impl fmt::Debug for Executor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Executor")
+            .field("id", &self.id)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How an executor ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum End {
+    /// The final status is stored, or was refused because the claim is somebody else's. Nothing is left of the attempt.
+    Stored,
+    /// The plan waits for approval. The workspace is kept.
+    Waiting,
+    /// The run is over, and its result is on disk because it could not be stored.
+    Kept,
+    /// It ended in another way: a sentence says how.
+    Died(String),
+}
+
+impl End {
+    /// The exit code of an executor that ends so.
+    ///
+    /// | code | |
+    /// |---|---|
+    /// | 0 | the final status is stored |
+    /// | 10 | the plan waits for approval |
+    /// | 11 | the result is kept on disk, and not stored |
+    /// | 2 | the configuration or the attempt file must be fixed |
+    /// | another | it crashed |
+    pub(crate) const fn code(&self) -> u8 {
+        match self {
+            Self::Stored => 0,
+            Self::Waiting => 10,
+            Self::Kept => 11,
+            Self::Died(_) => 1,
+        }
+    }
+
+    /// What an exit code means; none where a signal ended the process.
+    pub(crate) fn of_code(code: Option<i32>) -> Self {
+        match code {
+            Some(0) => Self::Stored,
+            Some(10) => Self::Waiting,
+            Some(11) => Self::Kept,
+            Some(2) => Self::Died(
+                "the executor refused its configuration or its attempt file (exit code 2)".to_owned(),
+            ),
+            Some(code) => Self::Died(format!("the executor ended with exit code {code}")),
+            None => Self::Died("the executor was killed by a signal".to_owned()),
+        }
+    }
+}
+
+impl From<End> for ExitCode {
+    fn from(end: End) -> Self {
+        Self::from(end.code())
+    }
+}
+
+/// What an executor can be asked for while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Request {
+    /// End politely: the user asked to cancel. An executor that cannot be reached sees it with its next heartbeat.
+    Cancel,
+    /// End politely: the disk is full.
+    DiskFull(DiskPressure),
+    /// End politely: the agent stops.
+    Stop,
+    /// Cut the time short in which the run may end politely.
+    Force,
+    /// End now; what is not stored is kept on disk.
+    GiveUp,
+}
+
+/// Why an executor could not be started, found or asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum LaunchError {
+    /// It may work the next time.
+    #[error("{context}: {source}")]
+    Io {
+        /// What was tried.
+        context: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// Trying again cannot help: the sentence says what to fix.
+    #[error("{0}")]
+    Refused(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_its_exit_code() {
+        for end in [End::Stored, End::Waiting, End::Kept] {
+            assert_eq!(End::of_code(Some(end.code().into())), end);
+        }
+        assert!(matches!(End::of_code(Some(101)), End::Died(how) if how.contains("101")));
+        assert!(matches!(End::of_code(None), End::Died(how) if how.contains("signal")));
+    }
+}
