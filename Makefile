@@ -4,7 +4,7 @@ SHELL := bash
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 ARGS ?=
 
-.PHONY: check-local-crate help setup demo portal test bench bench-crash bench-peers verify lint image check check-functions check-clients check-templates check-chart check-workflows check-image check-package
+.PHONY: check-local-crate check-features help setup demo portal test bench bench-crash bench-peers verify lint image check check-functions check-clients check-templates check-chart check-workflows check-image check-package
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 18
@@ -22,7 +22,6 @@ portal: ## The web application, on a local stack with a demo agent
 	@$(MAKE) --no-print-directory demo ARGS='--portal $(ARGS)'
 
 test: setup ## All tests
-	cargo build -p tendril-agent --bins
 	scripts/test.sh $(ARGS)
 
 bench: setup ## Latency, throughput, memory; ARGS='-- --check' fails where a bound is missed
@@ -43,7 +42,7 @@ verify: setup ## Everything a release needs, in about an hour, with one table at
 lint: setup ## Format, clippy, documentation, scripts, templates
 	scripts/lint.sh
 
-check: check-functions check-clients check-local-crate check-templates check-chart check-workflows check-image check-package ## What is not Rust, the stack with supabase-js, the crate as crates.io would get it; the tools come into .tools
+check: check-clients check-templates check-functions check-chart check-workflows check-image check-package ## What is not Rust, the stack with supabase-js, the contents of the crate; the tools come into .tools
 
 check-functions: ## Edge Functions, with Deno on a local stack
 	scripts/check-functions.sh
@@ -67,7 +66,10 @@ check-image: ## The Dockerfile, with hadolint
 	scripts/tool.sh hadolint
 	hadolint tendril-agent/Dockerfile
 
-check-package: ## The library as a crate: built as who downloads it would; ARGS=--test runs its tests too
+check-features: ## Every combination of the library's features, with clippy
+	scripts/check-features.sh
+
+check-package: ## The library as crates.io gets it: files and size; ARGS=--test builds it and runs its tests
 	scripts/check-package.sh $(ARGS)
 
 image: ## The agent's image, built and tried with Docker or buildah; ARGS=name:tag

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The library as crates.io would get it: what is in the package, its size, and that it builds alone. --test: its tests too, as
-# whoever downloads it would run them.
+# The library as crates.io gets it: the files of the package and its size. --test: that it builds alone, and its tests, as a user
+# who downloads it runs them.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 readonly crate=tendril-realtime
@@ -10,8 +10,8 @@ readonly limit=$((10 * 1024 * 1024))
 stop() { printf 'package: %s\n' "$@" >&2; exit 1; }
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-# The dependencies were fetched by any earlier build of the workspace; what is not committed yet is packaged too.
-cargo package --package "$crate" --locked --offline --allow-dirty --quiet
+# The dependencies were fetched by any earlier build of the workspace; what is not committed yet is packaged too. `--test` builds it.
+cargo package --package "$crate" --locked --offline --allow-dirty --no-verify --quiet
 
 target=$(cargo metadata --format-version 1 --no-deps --offline | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 file=$target/package/$crate-$version.crate

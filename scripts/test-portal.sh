@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH=$PWD/.tools/bin:$PATH
-cargo build --quiet -p supabase-local -p tendril-agent --bins
+cargo build --quiet --workspace --bins --examples
 scripts/build-portal.sh
 cd examples/portal
 npm run --silent check

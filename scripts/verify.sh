@@ -17,12 +17,14 @@ steps() {
   cat <<'STEPS'
 lint|make lint|format, clippy, documentation, scripts
 test|TENDRIL_TEST_PROFILE=verify make test|all tests, none tried again
-race|TENDRIL_RACE=full cargo nextest run -p tendril-tests --profile verify claim::|100 agents, 1,000 jobs, each claimed and run once
+race|TENDRIL_RACE=full cargo nextest run --workspace --profile verify claim:: stacks:: soak::|100 agents and 1,000 jobs, 50 stacks, 200 jobs in a row
 check|make check|functions, clients, templates, chart, workflows, image, package
 crash|make bench-crash ARGS='-- 5'|each fail point with 5 seeds: no line lost or doubled, the true status
 bench|make bench ARGS='-- --check'|latency, memory, log and outage ratios within their bounds
 peers|make bench-peers ARGS=--check|the library against its bounds and the other clients
+features|make check-features|every combination of the library's features
 package|make check-package ARGS=--test|the crate as crates.io gets it, built and tested
+crate|make check-local-crate|the local stack in the tests of another package
 STEPS
 }
 

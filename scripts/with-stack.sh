@@ -3,7 +3,8 @@
 # its keys, in the variables that a Supabase project gives to its functions.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
-target=$(cd "$root" && cargo build --quiet --package supabase-local && cargo metadata --format-version 1 --no-deps --offline | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+# As the tests build it: with other features, most dependencies would be built a second time.
+target=$(cd "$root" && cargo build --quiet --workspace --bins --examples && cargo metadata --format-version 1 --no-deps --offline | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 log=$(mktemp)
 "$target/debug/supabase-local" --port 0 --db-port 0 >"$log" 2>&1 &
 stack=$!

@@ -38,7 +38,7 @@ const STATUSES: &[&str] = &["SUCCESS", "FAILED", "CANCELLED"];
 const STEPS: &[&str] = &["init", "plan", "apply", "output"];
 const STAGES: &[&str] = &["interrupted", "interrupted_twice", "killed"];
 const ESTIMATES: &[&str] = &["OK", "PARTIAL", "UNAVAILABLE"];
-const FETCHED: &[&str] = &["fetched", "kept", "failed", "stopped"];
+const FETCHED: &[&str] = &["fetched", "cached", "failed", "stopped"];
 const BEATS: &[&str] = &["ok", "failed", "refused"];
 
 series! {
@@ -66,12 +66,12 @@ series! {
     STEPS_STOPPED = "steps_stopped_total", Counter, Some(("stage", STAGES)), "Steps that were stopped early, by the stage that ended them";
     COST_ESTIMATES = "cost_estimates_total", Counter, Some(("result", ESTIMATES)), "Estimates of what jobs will cost, by result";
     COST_SECONDS = "cost_seconds", Histogram, None, "Time that an estimate of the cost took";
-    FETCHES = "source_fetches_total", Counter, Some(("result", FETCHED)), "Templates from Git, by result: kept ones were in the mirror already";
+    FETCHES = "source_fetches_total", Counter, Some(("result", FETCHED)), "Templates from Git, by result; `cached` ones were in the mirror already";
     FETCH_SECONDS = "source_fetch_seconds", Histogram, None, "Time from a template's address in Git to its files";
     MIRRORS_RECREATED = "source_mirrors_recreated_total", Counter, None, "Mirrors of Git repositories that were broken or too large, and were created again";
     LOCK_CONFLICTS = "state_lock_conflicts_total", Counter, None, "Jobs that failed because somebody else holds the state's lock";
     LOCKS_REMOVED = "state_locks_removed_total", Counter, None, "State locks of own dead attempts that were removed";
-    ERRORED_STATES = "errored_states", Gauge, None, "States that could not be written to their backend and are kept on the volume";
+    ERRORED_STATES = "errored_states", Gauge, None, "States that could not be written to their backend and are saved on the volume";
     ERRORED_STATES_STORED = "errored_states_stored_total", Counter, None, "Errored states that the backend took later";
     ERRORED_STATES_REFUSED = "errored_states_refused_total", Counter, None, "Errored states that the backend refused again";
     ORPHANED_ATTEMPTS = "orphaned_attempts_total", Counter, None, "Attempts of previous runs that were found at the start";
@@ -80,7 +80,7 @@ series! {
     CHUNKS_STORED = "log_chunks_stored_total", Counter, None, "Chunks of log lines stored";
     CHUNKS_REFUSED = "log_chunks_refused_total", Counter, None, "Chunks that the control plane refused and a note replaced";
     LOG_REQUESTS = "log_requests_total", Counter, None, "Requests that stored chunks of log lines";
-    WORK_BYTES = "work_dir_bytes", Gauge, None, "Disk use of the work directory, with the kept providers";
+    WORK_BYTES = "work_dir_bytes", Gauge, None, "Disk use of the work directory, with the provider cache";
     WORK_LIMIT = "work_dir_limit_bytes", Gauge, None, "Disk use of the work directory above which no job is claimed, and the one that takes most of it is stopped";
     DISK_FREE = "work_dir_free_bytes", Gauge, None, "Free space where the work directory is";
     MEMORY = "memory_bytes", Gauge, None, "Resident memory of the agent itself, without Terraform";

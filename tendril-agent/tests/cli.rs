@@ -42,14 +42,14 @@ fn agent(dir: &Path, changes: &[(&str, &str)]) -> Output {
 fn refused(changes: &[(&str, &str)]) -> String {
     let dir = tempfile::tempdir().unwrap();
     let output = agent(dir.path(), changes);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    said
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    message
 }
 
 #[test]
 fn nothing_configured_is_one_message_with_every_problem() {
-    let said = refused(&[
+    let message = refused(&[
         ("SUPABASE_URL", ""),
         ("SUPABASE_ANON_KEY", " "),
         ("TENDRIL_AGENT_TOKEN", ""),
@@ -76,7 +76,7 @@ fn nothing_configured_is_one_message_with_every_problem() {
         "TENDRIL_HEALTH_ADDR is \"8080\"",
         "TENDRIL_LOG_FORMAT is \"xml\"",
     ] {
-        assert!(said.contains(part), "{part} is missing in:\n{said}");
+        assert!(message.contains(part), "{part} is missing in:\n{message}");
     }
 }
 
@@ -87,9 +87,9 @@ fn a_token_that_no_server_will_take_is_named_at_start() {
         (token("tendril_agent", 1_000_000_000), "expired at 2001-09-09"),
         (token("service_role", 4_000_000_000), "the role \"service_role\""),
     ] {
-        let said = refused(&[("TENDRIL_AGENT_TOKEN", &token)]);
-        assert!(said.contains(part), "{said}");
-        assert!(!said.contains("secret"), "{said}");
+        let message = refused(&[("TENDRIL_AGENT_TOKEN", &token)]);
+        assert!(message.contains(part), "{message}");
+        assert!(!message.contains("secret"), "{message}");
     }
 }
 
@@ -97,9 +97,9 @@ fn a_token_that_no_server_will_take_is_named_at_start() {
 fn a_secret_key_is_refused_and_not_shown() {
     let service = token("service_role", 4_000_000_000);
     for key in ["sb_secret_abcdef", &service] {
-        let said = refused(&[("SUPABASE_PUBLISHABLE_KEY", key)]);
-        assert!(said.contains("holds a secret key"), "{said}");
-        assert!(!said.contains(key), "{said}");
+        let message = refused(&[("SUPABASE_PUBLISHABLE_KEY", key)]);
+        assert!(message.contains("holds a secret key"), "{message}");
+        assert!(!message.contains(key), "{message}");
     }
 }
 
@@ -166,9 +166,9 @@ fn a_health_address_that_is_taken_ends_the_start() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap().to_string();
     let output = agent(dir.path(), &[("TENDRIL_HEALTH_ADDR", &addr)]);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains(&format!("--health-addr {addr} cannot be used")), "{said}");
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains(&format!("--health-addr {addr} cannot be used")), "{message}");
 }
 
 /// What it prints with this flag, on a machine whose programs are in this directory.

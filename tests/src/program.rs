@@ -109,40 +109,49 @@ pub fn on_path(name: &str) -> PathBuf {
 pub fn agent() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let named = env::var_os("TENDRIL_AGENT_BIN").map(PathBuf::from);
-    let build = || up_to_date("tendril-agent", &["--package", "tendril-agent", "--bin", "tendril-agent"]);
+    let build = || up_to_date("tendril-agent", &["--bin", "tendril-agent", "--example", "listen"]);
     BUILT.get_or_init(|| named.unwrap_or_else(build)).clone()
 }
 
 /// The agent with its fail points, as the sources are now.
 pub fn agent_with_failpoints() -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    let target = ["--package", "tendril-agent", "--features", "failpoints", "--example", "failpoints"];
+    let target = ["--features", "tendril-agent/failpoints", "--example", "failpoints"];
     BUILT.get_or_init(|| up_to_date("examples/failpoints", &target)).clone()
 }
 
 /// An example's program, as the sources are now.
 pub fn example(name: &str) -> PathBuf {
-    up_to_date(&format!("examples/{name}"), &["--package", "tendril-examples", "--example", name])
+    up_to_date(&format!("examples/{name}"), &["--example", name])
 }
 
-/// A program in the directory that this test was built into. Cargo builds another package's programs with the tests only
-/// when it is told to, so a missing or stale one is built here.
+/// A program in the directory that this test was built into. A test run of one package does not build the programs of
+/// another, so a missing or stale one is built here: as a part of the workspace and with an example, because Cargo then chooses
+/// the features of dependencies that it chooses for the tests, and builds no dependency twice.
 fn up_to_date(name: &str, target: &[&str]) -> PathBuf {
     let test = env::current_exe().expect("this program's path");
     let dir = test.ancestors().nth(2).expect("the target directory").to_owned();
     let program = dir.join(name);
     if is_stale(&program) {
         let mut cargo = std::process::Command::new(env::var_os("CARGO").unwrap_or("cargo".into()));
-        cargo.arg("build").arg("--quiet").args(target).current_dir(env!("CARGO_MANIFEST_DIR"));
+        cargo.args(["build", "--quiet", "--workspace"]).args(target).current_dir(env!("CARGO_MANIFEST_DIR"));
         if dir.ends_with("release") {
             cargo.arg("--release");
         }
         let built = cargo.output().expect("cargo runs");
-        let said = String::from_utf8_lossy(&built.stderr);
+        let errors = String::from_utf8_lossy(&built.stderr);
         let by_hand = target.join(" ");
-        assert!(built.status.success(), "`cargo build {by_hand}` failed, and the test needs it:\n{said}");
+        assert!(
+            built.status.success(),
+            "`cargo build --workspace {by_hand}` failed, and the test needs it:\n{errors}"
+        );
     }
-    assert!(program.is_file(), "{} is missing: run `cargo build {}`", program.display(), target.join(" "));
+    assert!(
+        program.is_file(),
+        "`cargo build --workspace {}` made no {}",
+        target.join(" "),
+        program.display()
+    );
     program
 }
 

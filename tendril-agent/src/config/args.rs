@@ -15,7 +15,7 @@ pub enum Task {
     /// Runs a program and keeps its exit code: the agent starts itself so, people need not
     #[command(hide = true)]
     KeepExit {
-        /// Where the exit code is kept
+        /// Where the exit code is stored
         exit_file: PathBuf,
         /// The program and its arguments
         #[arg(last = true, required = true)]
@@ -105,7 +105,7 @@ pub struct Cli {
     #[arg(long, value_name = "DIR", env = "TENDRIL_STATE_DIR", default_value = "/var/lib/tendril/state")]
     pub state_dir: Option<String>,
 
-    /// Where Terraform state is kept: `local`, `s3`, `http`, `pg` or `kubernetes`
+    /// Where Terraform state is stored: `local`, `s3`, `http`, `pg` or `kubernetes`
     #[arg(long, value_name = "BACKEND", env = "TENDRIL_STATE_BACKEND", default_value = "local")]
     pub state_backend: Option<String>,
 

@@ -164,12 +164,12 @@ fn disk(config: &Config) -> Result<(), String> {
             disk.used() / (1024 * 1024)
         ));
     }
-    let pending = pending_push::kept(&config.state_dir);
+    let pending = pending_push::saved(&config.state_dir);
     if pending.is_empty() {
         return Ok(());
     }
     Err(format!(
-        "the newest state of {} could not be written to its backend and is kept in {}: start the agent, which stores it, and look at its log",
+        "the newest state of {} could not be written to its backend and is saved in {}: start the agent, which stores it, and look at its log",
         pending.join(", "),
         config.state_dir.display()
     ))

@@ -110,7 +110,7 @@ impl Config {
     /// Reads, validates and tries what the command line and the environment say.
     ///
     /// Reads the token file, looks into the templates directory, creates the work and state directories and runs
-    /// `terraform version`, so that what is wrong is said at start and not by the first job.
+    /// `terraform version`, so that a fault is reported at the start and not by the first job.
     pub fn from_cli(cli: &Cli) -> Result<Self, ConfigProblems> {
         let mut reader = Reader { problems: Vec::new() };
         let supabase_url = reader.take(supabase_url(cli));

@@ -38,7 +38,7 @@ pub struct Timing {
     pub silence_timeout: Duration,
     /// How long a hook may take.
     pub hook: Duration,
-    /// How long the last log lines and statuses may take to be stored once the agent is told to hurry.
+    /// How long the last log lines and statuses may take to be stored once the agent must end.
     pub flush_deadline: Duration,
 }
 

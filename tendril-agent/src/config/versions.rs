@@ -1,6 +1,6 @@
 //! `tendril-agent --version`: the agent's version, the contract's, and those of the programs that jobs would be run with.
 //!
-//! It asks the programs and nothing else, and never fails: what is missing is said in its line.
+//! It calls the programs and nothing else, and never fails: its line says what is missing.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use crate::{
     template::git::git_version,
 };
 
-/// What to tell of this agent and its programs. Shown as a line each.
+/// This agent and its programs. Shown as a line each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Versions(Vec<(&'static str, String)>);
 
@@ -25,7 +25,7 @@ impl Versions {
             Ok(found) => (found.name(), found.version().to_owned()),
             Err(problem) => ("terraform", problem),
         };
-        let infracost = match Found::look(named(&cli.infracost).as_deref().map(str::trim)) {
+        let infracost = match Found::detect(named(&cli.infracost).as_deref().map(str::trim)) {
             Ok(Found::Program(program)) => program.version().to_owned(),
             Ok(other) => format!("not used: {other}"),
             Err(problem) => problem,

@@ -23,7 +23,7 @@ impl Backoff {
         self.next(retry_after(error))
     }
 
-    /// The pause after one more failure. A server's `Retry-After` is kept to the second, and not by everybody at once.
+    /// The pause after one more failure. A server's `Retry-After` is honoured to the second, with jitter.
     pub(crate) fn next(&mut self, retry_after: Option<Duration>) -> Duration {
         let limit = self.first.saturating_mul(2_u32.saturating_pow(self.tries)).min(self.most);
         self.tries = self.tries.saturating_add(1);
@@ -70,19 +70,19 @@ impl HeartbeatSchedule {
         self.spread.mul_f64(fastrand::f64())
     }
 
-    /// The pause after a beat that was answered.
+    /// The pause after a heartbeat that was answered.
     pub(crate) fn answered(&mut self) -> Duration {
         self.pauses = Backoff::new(Duration::from_secs(2), self.period);
         around(self.period)
     }
 
-    /// The pause after a beat that was not.
+    /// The pause after a heartbeat that was not.
     pub(crate) fn missed(&mut self, retry_after: Option<Duration>) -> Duration {
         self.pauses.next(retry_after)
     }
 }
 
-/// What a server wishes (`Retry-After`).
+/// What a server demands (`Retry-After`).
 pub(crate) fn retry_after(error: &Error) -> Option<Duration> {
     match error.retry() {
         Retry::After(retry_after) => Some(retry_after),

@@ -28,7 +28,7 @@ struct Fleet {
     timing: Timing,
     /// Until then every request is refused.
     away_until: Duration,
-    /// What a refusal wishes.
+    /// What a refusal demands.
     retry_after: Option<Duration>,
 }
 

@@ -18,7 +18,7 @@ use crate::{
 /// The columns of a claim.
 const COLUMNS: &str = "status,claim_token,attempt,config_snapshot";
 /// How long an unanswered claim is asked about. After it the lease is over, and the row goes back to the queue by itself.
-const DOUBT: Duration = Duration::from_secs(60);
+const REREAD_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long a request that nobody waits for any more may still reach the database.
 const ON_ITS_WAY: Duration = Duration::from_secs(5);
@@ -65,7 +65,7 @@ pub(crate) async fn claim(rest: &Rest, id: Uuid, agent_name: &str, drain: &Drain
         biased;
         answer = request.select(COLUMNS).rows::<Row>() => answer,
         // The transport would repeat what was not carried out. What is on its way may be carried out still.
-        () = drain.begun() => return look_a_last_time(rest, id, claim_token).await,
+        () = drain.begun() => return reread_once(rest, id, claim_token).await,
     };
     failpoint!("claim.answered");
     match answer {
@@ -73,15 +73,15 @@ pub(crate) async fn claim(rest: &Rest, id: Uuid, agent_name: &str, drain: &Drain
         Err(error) if error.code() == OUT_OF_TURN => Ok(Claim::OutOfTurn(error)),
         Err(error) if may_have_happened(&error) => {
             tracing::warn!(deployment = %id, error = %format_args!("{error:#}"), "the answer to a claim was lost: looking whether it was won");
-            look_again(rest, id, claim_token, error).await
+            reread(rest, id, claim_token, error).await
         }
         Err(error) => Err(error),
     }
 }
 
 /// Reads the row until an answer comes: only the database knows whether the PATCH was carried out.
-async fn look_again(rest: &Rest, id: Uuid, claim_token: Uuid, lost: Error) -> Result<Claim, Error> {
-    let give_up = Instant::now() + DOUBT;
+async fn reread(rest: &Rest, id: Uuid, claim_token: Uuid, lost: Error) -> Result<Claim, Error> {
+    let give_up = Instant::now() + REREAD_LIMIT;
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
     loop {
         let answer = rest.from("deployments").select(COLUMNS).eq("id", id).rows::<Row>().await;
@@ -96,7 +96,7 @@ async fn look_again(rest: &Rest, id: Uuid, claim_token: Uuid, lost: Error) -> Re
 }
 
 /// Looks for as long as a request that was let go can reach the database: won or not, nobody asks for the row again.
-async fn look_a_last_time(rest: &Rest, id: Uuid, claim_token: Uuid) -> Result<Claim, Error> {
+async fn reread_once(rest: &Rest, id: Uuid, claim_token: Uuid) -> Result<Claim, Error> {
     let give_up = Instant::now() + ON_ITS_WAY;
     loop {
         let last = Instant::now() >= give_up;

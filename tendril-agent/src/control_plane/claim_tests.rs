@@ -35,8 +35,8 @@ async fn a_claim_that_was_not_carried_out_may_be_tried_again() {
 async fn a_lost_answer_to_a_claim_that_was_carried_out_is_a_win() {
     let plane = ControlPlane::start().await;
     // The answer is cut off, so that the client cannot know; the row then shows the token that it sent.
-    let never_heard = ResponseTemplate::new(200).set_body_string("[{\"status\":");
-    plane.answer_next("deployments", never_heard);
+    let cut_answer = ResponseTemplate::new(200).set_body_string("[{\"status\":");
+    plane.answer_next("deployments", cut_answer);
     plane.answer_next("deployments", refusal(500, ""));
     let (rest, drain) = (plane.rest(), Drain::default());
     let asked = claim(&rest, Uuid::from_u128(9), "a", &drain);

@@ -81,14 +81,14 @@ mod tests {
     #[test]
     fn an_agent_works_with_the_contract_before_its_own_and_with_any_later_one() {
         assert_eq!(Compatibility::of(CONTRACT).sentence(), None);
-        let said = |database| Compatibility::of(database).sentence().unwrap();
+        let message = |database| Compatibility::of(database).sentence().unwrap();
         assert!(
-            said(CONTRACT - 1).contains("all works but what came since. Apply"),
+            message(CONTRACT - 1).contains("all works but what came since. Apply"),
             "{}",
-            said(CONTRACT - 1)
+            message(CONTRACT - 1)
         );
-        assert!(said(CONTRACT + 1).contains("Upgrade the agent when it suits you"));
-        assert!(said(0).contains("too old"), "{}", said(0));
+        assert!(message(CONTRACT + 1).contains("Upgrade the agent when it suits you"));
+        assert!(message(0).contains("too old"), "{}", message(0));
     }
 
     #[test]

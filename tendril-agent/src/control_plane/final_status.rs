@@ -1,4 +1,4 @@
-//! What the control plane is told about a job: progress while it runs, and its end.
+//! What the agent reports about a job: progress while it runs, and its final status.
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
@@ -87,7 +87,7 @@ impl FinalStatus {
         private_file(path, &serde_json::to_vec(self)?)
     }
 
-    /// What a previous run kept.
+    /// What a previous run stored.
     pub(crate) fn load(path: &Path) -> io::Result<Self> {
         Ok(serde_json::from_slice(&std::fs::read(path)?)?)
     }
@@ -98,7 +98,7 @@ impl FinalStatus {
 pub(crate) enum Written {
     /// The row says it.
     Stored,
-    /// The claim is not ours any more, or the row is gone; the database's words.
+    /// The claim is not ours any more, or the row is gone; the database's message.
     Refused(String),
 }
 
@@ -162,7 +162,7 @@ impl Reporter {
             .idempotent(true);
         match request.rows::<Row>().await.map(|rows| rows.into_iter().next()) {
             Ok(None) => Ok(Written::Refused("there is no such deployment".to_owned())),
-            // Progress of a job that was ended while we could not be heard. The true end of an apply is still welcome.
+            // Progress of a job that was ended while we could not reach the database. The true result of an apply is still accepted.
             Ok(Some(Row { status: Some(ended @ (Status::Failed | Status::Cancelled)), phase }))
                 if !body.contains_key("status") && !phase.is_none_or(Phase::changes_the_world) =>
             {
@@ -188,7 +188,7 @@ fn is_about_content(error: &Error) -> bool {
     })
 }
 
-/// What is said where the database refuses a job's own message.
+/// The message where the database refuses a job's own message.
 const UNSPEAKABLE: &str = "What happened cannot be stored here: the log says it.";
 
 /// Makes a body smaller that is refused for its content: the least important of what it has goes. None: nothing is left to
@@ -221,7 +221,7 @@ fn missing_column(api: &PostgrestError, fields: &mut Fields) -> Option<Json> {
     fields.remove(column)
 }
 
-/// Tells the row where the job is, without making the job wait, except where it must.
+/// Writes the progress of the job to its row, without making the job wait, except where it must.
 #[derive(Debug)]
 pub(crate) struct ProgressBoard {
     wanted: watch::Sender<Wanted>,
@@ -238,13 +238,14 @@ struct Wanted {
 }
 
 impl ProgressBoard {
-    /// Starts telling. Must be called inside a runtime; ends by itself when the board is dropped.
+    /// Starts to report. Must be called inside a runtime; ends by itself when the board is dropped.
     pub(crate) fn start(reporter: Reporter, lease: &Lease) -> Self {
         let stop = lease.stop.clone();
-        let (wanted, wishes) = watch::channel(Wanted::default());
-        let (told, stored) = watch::channel(0);
-        let telling = tell(reporter, wishes, told, stop.clone(), Arc::clone(&lease.phase_mismatch));
-        tokio::spawn(telling.in_current_span());
+        let (wanted, requested) = watch::channel(Wanted::default());
+        let (acknowledge, stored) = watch::channel(0);
+        let reports =
+            report(reporter, requested, acknowledge, stop.clone(), Arc::clone(&lease.phase_mismatch));
+        tokio::spawn(reports.in_current_span());
         Self { wanted, stored, stop }
     }
 
@@ -274,7 +275,7 @@ impl ProgressBoard {
         self.want("template_commit", json!(commit));
     }
 
-    /// Waits until the row says all of it, or the job is told to stop. After `phase(Apply)` this must come first: a row
+    /// Waits until the row has all of it, or a stop is requested. After `phase(Apply)` this must come first: a row
     /// that does not say that the apply began would be run again if this agent died.
     pub(crate) async fn settled(&self) {
         let version = self.wanted.borrow().version;
@@ -293,23 +294,23 @@ impl ProgressBoard {
     }
 }
 
-async fn tell(
+async fn report(
     reporter: Reporter,
-    mut wishes: watch::Receiver<Wanted>,
-    told: watch::Sender<u64>,
+    mut requested: watch::Receiver<Wanted>,
+    acknowledge: watch::Sender<u64>,
     stop: StopSignal,
     phase_mismatch: Arc<Notify>,
 ) {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
     loop {
         tokio::select! {
-            changed = wishes.changed() => if changed.is_err() { return },
-            // All of it is said again.
+            changed = requested.changed() => if changed.is_err() { return },
+            // All of it is written again.
             () = phase_mismatch.notified() => {}
         }
         let mut left_out = Vec::new();
         loop {
-            let wanted = wishes.borrow_and_update().clone();
+            let wanted = requested.borrow_and_update().clone();
             let mut body = wanted.fields;
             for field in &left_out {
                 body.remove(*field);
@@ -317,12 +318,12 @@ async fn tell(
             match reporter.write(body.clone()).await {
                 Ok(Written::Stored) => {
                     backoff.reset();
-                    told.send_replace(wanted.version);
+                    acknowledge.send_replace(wanted.version);
                     failpoint!("progress.stored");
                     break;
                 }
                 Ok(Written::Refused(why)) => {
-                    tracing::warn!(deployment = %reporter.id, why, "the claim is lost: result the run politely");
+                    tracing::warn!(deployment = %reporter.id, why, "the claim is lost: the run is ended gracefully");
                     stop.request(StopReason::Fenced);
                     return;
                 }
@@ -337,7 +338,7 @@ async fn tell(
                     tracing::debug!(error = %format_args!("{error:#}"), "progress is not stored yet");
                     sleep(backoff.after(&error)).await;
                     // The board may have gone while the control plane was away; the final status says more.
-                    if wishes.has_changed().is_err() {
+                    if requested.has_changed().is_err() {
                         return;
                     }
                 }
@@ -371,7 +372,7 @@ impl ClaimRecord {
         private_file(path, &serde_json::to_vec(self)?)
     }
 
-    /// What a previous run kept.
+    /// What a previous run stored.
     pub(crate) fn load(path: &Path) -> io::Result<Self> {
         Ok(serde_json::from_slice(&std::fs::read(path)?)?)
     }

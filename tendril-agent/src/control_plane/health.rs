@@ -29,7 +29,7 @@ pub(crate) struct State {
     /// When a thread for what blocks last took work.
     pub(crate) threads: Instant,
     /// When the control plane last answered a heartbeat.
-    pub(crate) heard: Option<Instant>,
+    pub(crate) last_heartbeat: Option<Instant>,
     /// How many jobs wait in the queue.
     pub(crate) queued: usize,
     /// The contract that the database holds, by its last answer.
@@ -38,7 +38,7 @@ pub(crate) struct State {
     pub(crate) refused: Option<String>,
     /// Whether nobody would notice the death of this agent if it were the only one.
     pub(crate) reaper_missing: bool,
-    /// Whether jobs are told of as they come.
+    /// Whether new jobs arrive as events.
     pub(crate) is_live: bool,
     /// Set whenever the token, or what is known about it, changes.
     pub(crate) access: Access,
@@ -65,7 +65,7 @@ impl Default for Health {
             started: now,
             pulse: now,
             threads: now,
-            heard: None,
+            last_heartbeat: None,
             queued: 0,
             contract: None,
             refused: None,
@@ -79,12 +79,12 @@ impl Default for Health {
 
 impl Health {
     /// A heartbeat was answered.
-    pub(crate) fn heard(&self) {
-        self.state().heard = Some(Instant::now());
+    pub(crate) fn record_heartbeat(&self) {
+        self.state().last_heartbeat = Some(Instant::now());
         self.unless_draining(Readiness::Ready);
     }
 
-    /// The database holds this contract. It is said when it is news.
+    /// The database holds this contract. A change is logged.
     pub(crate) fn learn_contract(&self, database: u32) {
         if self.state().contract.replace(database) == Some(database) {
             return;
@@ -97,7 +97,7 @@ impl Health {
         }
     }
 
-    /// Why the database lets this agent claim nothing, by its last answer; none where it may. It is reported when it is news.
+    /// Why the database lets this agent claim nothing, by its last answer; none where it may. A change is logged.
     pub(crate) fn learn_refusal(&self, refused: Option<String>) {
         let before = std::mem::replace(&mut self.state().refused, refused.clone());
         match (&before, refused) {
@@ -117,7 +117,7 @@ impl Health {
         self.state().reaper_missing
     }
 
-    /// The contract that the database holds, once it has said it.
+    /// The contract that the database holds, once it is known.
     pub(crate) fn contract(&self) -> Option<u32> {
         self.state().contract
     }
@@ -159,7 +159,7 @@ impl Health {
         }
     }
 
-    /// Whether jobs are told of as they come.
+    /// Whether new jobs arrive as events.
     pub(crate) fn intake(&self, is_live: bool) {
         self.state().is_live = is_live;
     }
@@ -275,7 +275,7 @@ mod tests {
     #[test]
     fn an_agent_whose_key_is_refused_is_not_ready_and_one_whose_function_is_away_is() {
         let health = Health::default();
-        health.heard();
+        health.record_heartbeat();
         let access = |is_refused| Access { problem: Some("why".to_owned()), is_refused, ..Access::default() };
         health.access(access(false));
         assert_eq!((health.ready(), health.is_revoked()), (Ok(()), false));
@@ -283,7 +283,7 @@ mod tests {
         assert_eq!((health.ready(), health.is_revoked()), (Err("why".to_owned()), true));
         health.unheard("HTTP 401");
         assert!(health.ready().unwrap_err().contains("HTTP 401"));
-        health.heard();
+        health.record_heartbeat();
         health.access(Access::default());
         assert_eq!((health.ready(), health.is_revoked()), (Ok(()), false));
     }
@@ -292,10 +292,10 @@ mod tests {
     fn a_drain_is_final() {
         let health = Health::default();
         assert!(health.ready().is_err());
-        health.heard();
+        health.record_heartbeat();
         health.ready().unwrap();
         health.draining();
-        health.heard();
+        health.record_heartbeat();
         assert!(health.ready().unwrap_err().contains("stopping"));
     }
 }

@@ -1,4 +1,4 @@
-//! One RPC each 15 s while jobs run, each 60 s otherwise: the cluster is ONLINE, the leases go on, lost jobs are picked up, and each claim is told how it
+//! One RPC each 15 s while jobs run, each 60 s otherwise: the cluster is ONLINE, the leases go on, lost jobs are picked up, and each claim learns how it
 //! stands.
 
 use std::{
@@ -25,14 +25,14 @@ use crate::{
     telemetry,
 };
 
-/// The longest that one beat may take: an answer that comes later than the next beat is of no use.
+/// The longest that one heartbeat may take: an answer that comes later than the next heartbeat is of no use.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest that the good-bye may take.
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Idle agents beat this many times less often: nothing but the cluster's status hangs on it.
+/// Idle agents send heartbeats this many times less often: only the cluster's status depends on them.
 const IDLE: u32 = 4;
-/// How long a schedule may take to be heard after the first beat before its absence is reported.
+/// How long after the first heartbeat a missing schedule of the reaper is reported.
 const REAPER_GRACE: Duration = Duration::from_secs(150);
 
 /// Sends the heartbeats of one agent.
@@ -47,7 +47,7 @@ pub(crate) struct Heartbeat {
     pub(crate) state_store: Option<StateStore>,
     /// The contract whose heartbeat the database answered last: older ones have fewer arguments.
     pub(crate) contract: Arc<AtomicU32>,
-    /// Mean time between two beats while jobs run.
+    /// Mean time between two heartbeats while jobs run.
     pub(crate) period: Duration,
     /// In which time after the start the first one falls.
     pub(crate) spread: Duration,
@@ -96,12 +96,12 @@ const fn first() -> u32 {
 }
 
 impl Heartbeat {
-    /// The first beat proves the token. While the control plane cannot be reached it is tried again; a refusal is final.
+    /// The first heartbeat proves the token. While the control plane cannot be reached it is tried again; a refusal is final.
     pub(crate) async fn first(&self) -> Result<(), Error> {
         let mut schedule = HeartbeatSchedule::starting(self.period, self.spread);
         sleep(schedule.first()).await;
         loop {
-            match self.beat().await {
+            match self.send().await {
                 Ok(()) => return Ok(()),
                 Err(error) if is_refusal(&error) => return Err(error),
                 Err(error) => {
@@ -112,14 +112,14 @@ impl Heartbeat {
         }
     }
 
-    /// Beats for ever. Failures are reported and survived: they never end a running job.
+    /// Sends heartbeats for ever. Failures are reported and retried: they never end a running job.
     pub(crate) async fn run(self) {
         let mut schedule = HeartbeatSchedule::starting(self.period, self.spread);
         let begun = Instant::now();
         let mut reported = false;
         loop {
             self.pause(&mut schedule).await;
-            while let Err(error) = self.beat().await {
+            while let Err(error) = self.send().await {
                 if is_refusal(&error) {
                     tracing::error!(error = %format_args!("{error:#}"), "{}", advice(&error));
                 } else {
@@ -134,7 +134,7 @@ impl Heartbeat {
         }
     }
 
-    /// Until the next beat. An idle agent waits longer, until it holds a claim: its lease needs the next beat soon.
+    /// Until the next heartbeat. An idle agent waits longer, until it holds a claim: its lease needs the next heartbeat soon.
     async fn pause(&self, schedule: &mut HeartbeatSchedule) {
         let pause = schedule.answered();
         if self.contract.load(Ordering::Relaxed) < STACKS || !self.leases.is_empty() {
@@ -181,7 +181,7 @@ impl Heartbeat {
         self.rest.rpc("agent_heartbeat", &arguments).timeout(TIMEOUT).idempotent(true).value().await
     }
 
-    async fn beat(&self) -> Result<(), Error> {
+    async fn send(&self) -> Result<(), Error> {
         let mut answer = self.call().await;
         // No function with these arguments: perhaps there is one of an older contract.
         while answer.as_ref().is_err_and(|error| error.postgrest().is_some_and(|api| api.code == "PGRST202"))
@@ -204,7 +204,7 @@ impl Heartbeat {
                 self.health.learn_refusal(
                     answer.refused.map(|refused| format!("{} {}", refused.message, refused.hint)),
                 );
-                self.health.heard();
+                self.health.record_heartbeat();
                 Ok(())
             }
             Err(error) => {
@@ -221,7 +221,7 @@ impl Heartbeat {
 pub(crate) const NO_REAPER: &str = "no schedule calls reap_lost_agents(): if this agent dies and no other one lives, its jobs stay PROCESSING and its \
     cluster ONLINE for ever. Enable pg_cron in the database and run `select tendril.schedule();`, or call reap_lost_agents() each 15 s as service_role from elsewhere";
 
-/// Whether the server understood and said no. Trying again with the same token cannot help.
+/// Whether the server understood and refused. Trying again with the same token cannot help.
 fn is_refusal(error: &Error) -> bool {
     session::is_refusal(error)
         || matches!(error.kind(), ErrorKind::Postgrest(_))

@@ -20,7 +20,7 @@ use crate::{
     process::cancellation::{StopReason, StopSignal},
 };
 
-/// How many cancels of claims that nobody holds are kept. They are rare, and most are of other agents of the cluster.
+/// How many cancels of claims that this agent does not hold are stored. They are rare, and most are of other agents of the cluster.
 const EARLY: usize = 256;
 
 /// Every claim of this agent. Clones share them.
@@ -29,11 +29,11 @@ pub(crate) struct Leases {
     held: Arc<Mutex<HashMap<Uuid, Held>>>,
     /// Claims that nobody holds and whose jobs are cancelled: the cancel may overtake the answer to the claim.
     early: Arc<Mutex<VecDeque<Uuid>>>,
-    /// Told of each claim that is held from now on.
+    /// Set for each claim that is held from now on.
     begun: Arc<Notify>,
 }
 
-/// What is told about a claim reaches its job here.
+/// Cancels and the loss of a claim reach its job here.
 #[derive(Clone, Debug)]
 struct Held {
     /// The name of the job's directory.
@@ -83,7 +83,7 @@ impl Leases {
         };
         self.held().insert(job.claim_token, held.clone());
         self.begun.notify_one();
-        // Looked at after the claim is held: a cancel is told to the one or found here.
+        // Read after the claim is held: a cancel reaches the lease, or is found here.
         if self.early().contains(&job.claim_token) {
             held.stop.request(StopReason::Cancelled);
         }
@@ -95,16 +95,16 @@ impl Leases {
         }
     }
 
-    /// The claims to tell the database about.
+    /// The claims that the heartbeat reports.
     pub(crate) fn tokens(&self) -> Vec<Uuid> {
         self.held().keys().copied().collect()
     }
 
-    /// Passes on what the database said.
+    /// Passes on what the database answered.
     pub(crate) fn learn(&self, claims: &[ClaimState]) {
         for claim in claims {
             let Some(held) = self.held().get(&claim.claim_token).cloned() else { continue };
-            if let Some(reason) = claim.verdict() {
+            if let Some(reason) = claim.stop_reason() {
                 if reason == StopReason::Fenced && held.stop.requested().is_none() {
                     let _job = held.span.enter();
                     tracing::warn!(
@@ -181,13 +181,13 @@ impl Drop for Lease {
 
 impl ClaimState {
     /// Whether the job must end, and why.
-    fn verdict(&self) -> Option<StopReason> {
+    fn stop_reason(&self) -> Option<StopReason> {
         let apply_began = self.phase.is_none_or(Phase::changes_the_world);
         match (self.mine, self.cancel_requested, self.status) {
             (true, true, _) | (false, _, Some(Status::Cancelled)) => Some(StopReason::Cancelled),
             (true, false, _) => None,
-            // It was given up as lost while we could not be heard, and handed to nobody: the true result is still welcome. But
-            // what was given up before its apply began must not begin it: the user was told that nothing was changed.
+            // It was given up as lost while we could not reach the database, and given to nobody: the true result is still accepted. But
+            // what was given up before its apply began must not begin it: the user has read that nothing was changed.
             (false, _, Some(Status::Failed)) if apply_began => None,
             (false, _, _) => Some(StopReason::Fenced),
         }

@@ -1,4 +1,4 @@
-//! 0.10: its documented output (see the README beside the fixtures), judged.
+//! 0.10: its documented output (see the README beside the fixtures), evaluated.
 
 use serde_json::{Value, json};
 
@@ -8,12 +8,13 @@ use crate::{cost::estimate::Estimate, job::result::CostStatus, redaction::redact
 fn estimate(json: &str) -> (CostStatus, Value, String) {
     let estimate =
         Estimate::of(read(json.as_bytes()).unwrap(), "infracost 0.10.45".to_owned(), &Redactor::default());
-    (estimate.status, json!(estimate.cost), estimate.remark())
+    (estimate.status, json!(estimate.cost), estimate.annotation())
 }
 
 #[test]
 fn what_has_a_price_is_ok_and_every_digit_is_kept() {
-    let (status, cost, remark) = estimate(include_str!("../../tests/fixtures/infracost/0.10/priced.json"));
+    let (status, cost, annotation) =
+        estimate(include_str!("../../tests/fixtures/infracost/0.10/priced.json"));
     assert_eq!(status, CostStatus::Ok);
     let expected = json!({
         "currency": "USD",
@@ -29,12 +30,12 @@ fn what_has_a_price_is_ok_and_every_digit_is_kept() {
         "tool": "infracost 0.10.45",
     });
     assert_eq!(cost, expected);
-    assert_eq!(remark, "Estimated cost: 42.17 USD a month (3 of 3 resources priced, 1 free).");
+    assert_eq!(annotation, "Estimated cost: 42.17 USD a month (3 of 3 resources priced, 1 free).");
 }
 
 #[test]
 fn what_is_not_in_the_total_makes_it_partial() {
-    let (status, cost, remark) = estimate(include_str!("../../tests/fixtures/infracost/0.10/mixed.json"));
+    let (status, cost, annotation) = estimate(include_str!("../../tests/fixtures/infracost/0.10/mixed.json"));
     assert_eq!(status, CostStatus::Partial);
     assert_eq!(cost["monthly"], "742.640000000000000000000000001234");
     assert_eq!(cost["usage_monthly"], "1.5");
@@ -48,18 +49,22 @@ fn what_is_not_in_the_total_makes_it_partial() {
         "2 resources without a price, or whose cost depends on their use; 1 resource of a type that infracost does not know"
     );
     let begin = "Estimated cost: 742.640000000000000000000000001234 USD a month (2 of 5 resources priced, 2 free). Not in it: 2 resources";
-    assert!(remark.starts_with(begin), "{remark}");
+    assert!(annotation.starts_with(begin), "{annotation}");
 }
 
 #[test]
 fn null_is_not_nothing() {
-    let (status, cost, remark) = estimate(include_str!("../../tests/fixtures/infracost/0.10/by-use.json"));
+    let (status, cost, annotation) =
+        estimate(include_str!("../../tests/fixtures/infracost/0.10/by-use.json"));
     assert_eq!(
         (status, &cost["monthly"], &cost["by_resource"]),
         (CostStatus::Partial, &Value::Null, &json!([]))
     );
     assert!(cost.as_object().unwrap().contains_key("monthly"), "it is there, and not known");
-    assert!(remark.starts_with("Estimated cost: unknown (0 of 1 resources priced, 1 free)."), "{remark}");
+    assert!(
+        annotation.starts_with("Estimated cost: unknown (0 of 1 resources priced, 1 free)."),
+        "{annotation}"
+    );
 }
 
 #[test]
@@ -74,9 +79,9 @@ fn a_total_over_nothing_is_not_known_where_something_may_cost() {
         (CostStatus::Partial, &Value::Null, &Value::Null)
     );
     let nothing = json!({"version": "0.2", "currency": "EUR", "totalMonthlyCost": "0", "projects": []});
-    let (status, cost, remark) = estimate(&nothing.to_string());
+    let (status, cost, annotation) = estimate(&nothing.to_string());
     assert_eq!((status, &cost["monthly"]), (CostStatus::Ok, &json!("0")));
-    assert_eq!(remark, "Estimated cost: 0 EUR a month (nothing that has a price).");
+    assert_eq!(annotation, "Estimated cost: 0 EUR a month (nothing that has a price).");
 }
 
 #[test]
@@ -88,12 +93,12 @@ fn an_errored_project_is_found_in_its_metadata() {
 
 #[test]
 fn nothing_but_errors_is_no_estimate() {
-    let (status, cost, remark) = estimate(include_str!("../../tests/fixtures/infracost/0.10/quota.json"));
+    let (status, cost, annotation) = estimate(include_str!("../../tests/fixtures/infracost/0.10/quota.json"));
     assert_eq!(status, CostStatus::Unavailable);
     let reason =
         "infracost's quota of this key is used up: You have exceeded your run quota of 1000 runs this month";
     assert_eq!(cost, json!({"tool": "infracost 0.10.45", "reason": reason}));
-    assert_eq!(remark, format!("No cost estimate: {reason}."));
+    assert_eq!(annotation, format!("No cost estimate: {reason}."));
 }
 
 #[test]

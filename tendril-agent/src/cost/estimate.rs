@@ -53,7 +53,7 @@ pub(crate) struct ResourceCost {
 pub(crate) struct ProjectError {
     /// infracost's number of it, if it has one.
     pub(crate) code: Option<i64>,
-    /// Its words.
+    /// Its text.
     pub(crate) message: String,
 }
 
@@ -112,7 +112,7 @@ impl Estimate {
         Self { status: CostStatus::Unavailable, cost: Cost { figures: None, tool, reason } }
     }
 
-    /// Judges what was read. Names come from a template and its variables, so secrets are hidden in them; amounts are
+    /// Evaluates what was read. Names come from a template and its variables, so secrets are hidden in them; amounts are
     /// numbers.
     pub(crate) fn of(reading: Reading, tool: String, redactor: &Redactor) -> Self {
         let Reading { currency, monthly, hourly, usage_monthly, counts, mut resources, errors } = reading;
@@ -143,7 +143,7 @@ impl Estimate {
     }
 
     /// For people.
-    pub(crate) fn remark(&self) -> String {
+    pub(crate) fn annotation(&self) -> String {
         let reason = self.cost.reason.as_deref().unwrap_or_default();
         let Some(Figures { currency, monthly, resources: counts, .. }) = &self.cost.figures else {
             return format!("No cost estimate: {reason}.");

@@ -51,9 +51,12 @@ fn a_secret_in_a_name_or_an_error_is_hidden_before_it_is_cut() {
     reading.errors = vec![ProjectError { code: None, message: message.clone() }];
     let partial = Estimate::of(reading, "x".to_owned(), &redactor);
     let none = Estimate::unavailable(None, &message, &redactor);
-    for text in
-        [json!(partial.cost).to_string(), partial.remark(), json!(none.cost).to_string(), none.remark()]
-    {
+    for text in [
+        json!(partial.cost).to_string(),
+        partial.annotation(),
+        json!(none.cost).to_string(),
+        none.annotation(),
+    ] {
         assert!(!text.contains("hunter"), "{text}");
     }
     assert_eq!(json!(partial.cost)["by_resource"][0]["name"], format!("aws_instance.a[\"{MASK}\"]"));
@@ -75,7 +78,7 @@ proptest! {
         let estimate = Estimate::of(reading, "infracost 0.10.45".to_owned(), &Redactor::default());
         let cost = json!(estimate.cost);
         prop_assert!(cost.to_string().len() < 64 * 1024);
-        prop_assert!(!estimate.remark().contains('\n'));
+        prop_assert!(!estimate.annotation().contains('\n'));
         prop_assert_ne!(estimate.status, CostStatus::Ok);
         if estimate.status == CostStatus::Partial {
             let shown = if priced > 0 { json!(monthly) } else { json!(null) };

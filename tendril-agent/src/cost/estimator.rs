@@ -47,7 +47,7 @@ pub(crate) struct Estimator<'a> {
 }
 
 impl Estimator<'_> {
-    /// An estimate, or why there is none; nothing, if the job is told to stop.
+    /// An estimate, or why there is none; nothing, if a stop is requested.
     pub(crate) async fn estimate(&self) -> Option<Estimate> {
         let estimate = match self.settings.infracost.found() {
             Found::Program(program) => {
@@ -55,7 +55,7 @@ impl Estimator<'_> {
                 if self.stop.requested().is_some() {
                     return None;
                 }
-                self.log.writer.annotate(estimate.remark()).await;
+                self.log.writer.annotate(estimate.annotation()).await;
                 estimate
             }
             // The row says it; a log of every job need not.
@@ -104,7 +104,7 @@ impl Estimator<'_> {
         let command = self.settings.infracost.command(program, module, cost_dir, grace_period)?;
         let _lock = tokio::select! {
             lock = cost_dir.lock(program.line()) => lock.map_err(unusable)?,
-            () = self.stop.wait() => return Err("the job was told to stop".to_owned()),
+            () = self.stop.wait() => return Err("the job was stopped".to_owned()),
         };
         let printed = self.run(command, deadline).await?;
         let (line, cost_dir) = (program.line(), cost_dir.clone());
@@ -138,14 +138,16 @@ impl Estimator<'_> {
             }
         };
         // What it explained is the reason of this estimate, and must not become that of a later step of Terraform.
-        let said = self.log.writer.findings().await;
+        let message = self.log.writer.findings().await;
         if late {
             return Err(too_long(self.settings.time_limit));
         }
         let exit = ran.map_err(|error| format!("infracost cannot be started ({error})"))?;
         match exit.code {
-            Some(0) => capture.into_kept().map_err(|_| format!("its output is larger than {LARGEST} bytes")),
-            Some(code) => Err(said
+            Some(0) => {
+                capture.into_captured().map_err(|_| format!("its output is larger than {LARGEST} bytes"))
+            }
+            Some(code) => Err(message
                 .error
                 .unwrap_or_else(|| format!("infracost ended with exit code {code}; the log may say more"))),
             None => Err("infracost was killed by a signal".to_owned()),

@@ -1,4 +1,4 @@
-//! Amounts of money: kept exactly as they were printed, and never put through a floating-point number.
+//! Amounts of money: stored exactly as they were printed, and never put through a floating-point number.
 
 use std::{cmp::Ordering, str::FromStr};
 

@@ -1,4 +1,4 @@
-//! 2.x: its documented output (see the README beside the fixtures), judged.
+//! 2.x: its documented output (see the README beside the fixtures), evaluated.
 
 use serde_json::{Value, json};
 

@@ -11,6 +11,6 @@ pub(crate) struct CostSettings {
     pub(crate) infracost: Infracost,
     /// How long an estimate may take, with everything around it.
     pub(crate) time_limit: Duration,
-    /// What estimates share is kept here.
+    /// What estimates share is stored here.
     pub(crate) work_dir: PathBuf,
 }

@@ -284,12 +284,12 @@ struct Opened {
 /// Says where the only copy of the newest state is. However the run ended, nobody else may plan against an older one: the row
 /// says `STATE_NOT_STORED`, and the database holds the stack for this agent.
 fn with_errored_state(result: JobResult, errored: &ErroredState) -> JobResult {
-    let Some(told) = errored.told() else { return result };
+    let Some(explanation) = errored.explanation() else { return result };
     // First, so that it is not what is cut off of a long message.
     let text = match result {
-        JobResult::Cancelled(how) => format!("{told}\n{how}"),
-        JobResult::Failed(Failure { message, .. }) => format!("{told}\n{message}"),
-        JobResult::Success => format!("Applied.\n{told}"),
+        JobResult::Cancelled(how) => format!("{explanation}\n{how}"),
+        JobResult::Failed(Failure { message, .. }) => format!("{explanation}\n{message}"),
+        JobResult::Success => format!("Applied.\n{explanation}"),
     };
     JobResult::Failed(Failure::new(ErrorCode::StateNotStored, text))
 }

@@ -85,7 +85,7 @@ impl OrphanedAttempt {
     pub(crate) fn is_applying(&self) -> bool {
         self.claim.phase.changes_the_world()
             && !self.workspace.result_file().exists()
-            && keeper::is_kept(&self.workspace.exit_file())
+            && keeper::is_stored(&self.workspace.exit_file())
     }
 
     /// Holds the claim, if the plan of this attempt may still wait for approval, or its apply can be taken over.
@@ -225,8 +225,8 @@ fn lost_in_mid_run(claim: &ClaimRecord, remains: &Remains) -> Option<FinalStatus
             "{message} Its Terraform did not run any more when the agent was back: it ended without the agent, or was killed, or had not been started. The state says how far it came, the log does not."
         );
     }
-    if let Some(told) = remains.errored.told() {
-        message = format!("{message}\n{told}");
+    if let Some(explanation) = remains.errored.explanation() {
+        message = format!("{message}\n{explanation}");
     }
     let result = JobResult::Failed(Failure::new(ErrorCode::AgentLost, message));
     Some(FinalStatus::new(&result, None, None))
@@ -251,15 +251,15 @@ async fn upload(
     let mut sink = LogSink::new(rest.clone(), claim.deployment_id, claim.attempt, rules.flush_after);
     let now = std::time::Instant::now();
     if !reader.skip_to(sink.last_stored().await)? {
-        let remark = "The machine went down before the last lines had reached its disk: up to half a second of them may be missing here.";
-        spool.append(Stream::Agent, remark, now);
+        let annotation = "The machine went down before the last lines had reached its disk: up to half a second of them may be missing here.";
+        spool.append(Stream::Agent, annotation, now);
     }
-    let remark = if ended {
+    let annotation = if ended {
         "The agent was restarted here; what it had read before is above."
     } else {
         "The agent was killed here, before anything was changed; the job goes back to the queue."
     };
-    spool.append(Stream::Agent, remark, now);
+    spool.append(Stream::Agent, annotation, now);
     spool.finish();
     sink.upload(reader).await
 }

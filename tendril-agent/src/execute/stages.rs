@@ -120,9 +120,9 @@ impl Run<'_> {
         let spec = JobSpec::parse(&self.job.config)?;
         let state = self.context.state(&spec, self.job);
         if matches!(spec.source, Source::Git(_)) {
-            let kept = self.workspace.stored_commit();
+            let stored = self.workspace.stored_commit();
             self.is_of(
-                kept.map_err(|error| Failure::internal("the template's commit cannot be read", &error))?,
+                stored.map_err(|error| Failure::internal("the template's commit cannot be read", &error))?,
             );
         }
         let template = self.template(&spec)?;
@@ -243,13 +243,13 @@ impl Run<'_> {
             root: &git::root(&settings.work_dir),
         };
         let fetched = console.check_out(source, self.workspace, &self.context.secrets).await;
-        let git::Checkout { commit, kept } = fetched.map_err(|failure| {
+        let git::Checkout { commit, cached } = fetched.map_err(|failure| {
             failure.map_or(
                 StageError::Stopped(Step::Init, TerminationStage::Untouched, None),
                 StageError::Failed,
             )
         })?;
-        let how = if kept { ", which was here already" } else { "" };
+        let how = if cached { ", which was here already" } else { "" };
         self.log.writer.annotate(format!("The template is of commit {commit}{how}.")).await;
         self.workspace
             .store_commit(&commit)
@@ -407,8 +407,9 @@ impl Run<'_> {
     async fn keep(&self, phase: Phase) -> Result<(), StageError> {
         let record = ClaimRecord::new(self.job, phase);
         let file = self.workspace.claim_file();
-        let kept = blocking(move || record.save(&file)).await;
-        Ok(kept.map_err(|error| Failure::internal("the agent's work directory cannot be written", &error))?)
+        let stored = blocking(move || record.save(&file)).await;
+        Ok(stored
+            .map_err(|error| Failure::internal("the agent's work directory cannot be written", &error))?)
     }
 }
 

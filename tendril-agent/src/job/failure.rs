@@ -1,4 +1,4 @@
-//! Why a job failed, in words for its user.
+//! Why a job failed: the code and the message for its user.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use crate::os::text::char_floor;
 pub(crate) enum ErrorCode {
     /// The agent vanished while it held the job.
     AgentLost,
-    /// The agent was told to stop and the job did not end within its grace.
+    /// The agent was stopped, and the job did not end within the grace period.
     AgentStopped,
     /// The user cancelled.
     Cancelled,
@@ -44,12 +44,12 @@ pub(crate) enum ErrorCode {
 
 /// Longest `error_message`, in bytes.
 const MESSAGE_LIMIT: usize = 8 * 1024;
-/// So much of a longer one is kept from its beginning.
+/// How much of a longer one is stored from its beginning.
 const MESSAGE_HEAD: usize = 2 * 1024;
 /// What stands in the place of its middle.
 const MESSAGE_CUT: &str = "\n… (shortened: the log has all of it)\n";
 
-/// Why a job failed, in words for its user.
+/// Why a job failed: the code and the message for its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     /// The class.
@@ -60,7 +60,7 @@ pub(crate) struct Failure {
 
 impl Failure {
     /// A failure with its sentence. Of one that is longer than 8 KiB the middle is left out: what happened stands at the
-    /// beginning, and what a program said last at the end.
+    /// beginning, and the last output of a program at the end.
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         let mut message = message.into();
         if message.len() > MESSAGE_LIMIT {

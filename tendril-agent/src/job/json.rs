@@ -177,8 +177,8 @@ pub(crate) fn not_exact(number: &str) -> Option<String> {
     if magnitude.is_none_or(|magnitude| magnitude.abs() >= LARGEST_EXPONENT) {
         return Some("is a number beyond 1e308 (or below 1e-308), which programs cannot hold".to_owned());
     }
-    let kept = significant.trim_end_matches('0').len();
-    (kept > DIGITS).then(|| format!("is a number of {kept} digits, and Terraform keeps {DIGITS}"))
+    let stored = significant.trim_end_matches('0').len();
+    (stored > DIGITS).then(|| format!("is a number of {stored} digits, and Terraform keeps {DIGITS}"))
 }
 
 impl fmt::Display for Json {

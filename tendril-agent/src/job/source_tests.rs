@@ -79,9 +79,9 @@ fn each_refusal_names_the_field() {
         (json!({"git": 3}), "config_snapshot.source cannot be read"),
         (json!("https://h.example/a"), "config_snapshot.source cannot be read"),
     ] {
-        let said = source(&config).unwrap_err();
-        assert!(said.contains(part), "{config}: {said}");
-        assert!(!said.contains("hunter2"), "{said}");
+        let message = source(&config).unwrap_err();
+        assert!(message.contains(part), "{config}: {message}");
+        assert!(!message.contains("hunter2"), "{message}");
     }
     let both = parse(&json!({"template": "a", "source": {"git": "https://h.example/a"}})).unwrap_err();
     assert!(both.contains("both a template and a source"), "{both}");

@@ -41,7 +41,7 @@ pub(crate) struct Schema {
     properties: BTreeMap<String, Schema>,
     required: Vec<String>,
     additional_properties: Additional,
-    /// The value must appear nowhere; `writeOnly` is JSON Schema's own word for it.
+    /// The value must appear nowhere; `writeOnly` is JSON Schema's name for it.
     sensitive: bool,
     write_only: bool,
     /// Everything else.

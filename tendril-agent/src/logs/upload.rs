@@ -95,7 +95,7 @@ impl LogSink {
             let request = request.eq("attempt", self.attempt).order(col("seq").desc()).limit(1);
             match request.rows::<Row>().await {
                 Ok(rows) => return rows.first().map_or(0, |row| row.seq),
-                Err(error) if verdict(&error) != Verdict::Later => return 0,
+                Err(error) if classify(&error) != ErrorClass::Retry => return 0,
                 Err(error) => sleep(self.backoff.after(&error)).await,
             }
         }
@@ -103,14 +103,14 @@ impl LogSink {
 
     /// Stores a batch; splits it where the database refuses a part. Answers whether there is a deployment to store it for.
     async fn store(&mut self, batch: Vec<Chunk>) -> bool {
-        // Depth first, left to right: the order of the rows is kept.
+        // Depth first, left to right: the order of the rows stays.
         let mut work = vec![batch];
         while let Some(mut batch) = work.pop() {
             let Err(error) = self.insert_until_decided(&batch).await else {
                 metrics::counter!(telemetry::CHUNKS_STORED).increment(batch.len() as u64);
                 continue;
             };
-            if verdict(&error) == Verdict::Gone {
+            if classify(&error) == ErrorClass::DeploymentDeleted {
                 return false;
             }
             if batch.len() > 1 {
@@ -151,7 +151,7 @@ impl LogSink {
                     self.backoff.reset();
                     return Ok(());
                 }
-                Err(error) if verdict(&error) != Verdict::Later => return Err(error),
+                Err(error) if classify(&error) != ErrorClass::Retry => return Err(error),
                 Err(error) => {
                     tracing::debug!(error = %format_args!("{error:#}"), "log lines wait on disk: the control plane does not take them now");
                     sleep(self.backoff.after(&error)).await;
@@ -180,33 +180,33 @@ impl LogSink {
 
 /// What a refusal means for the rows that were sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum ErrorClass {
     /// It is not about them: the same rows may be taken later.
-    Later,
+    Retry,
     /// They themselves are at fault, and would be refused again.
     Content,
-    /// The deployment has been deleted, and its log with it; or it is somebody else's.
-    Gone,
+    /// The deployment has been deleted, and its log with it; or it is another agent's.
+    DeploymentDeleted,
 }
 
 /// What is not surely about the rows is not: lines can wait, and cannot be had again. A token that is not accepted (401, 403)
 /// may be replaced; a gateway that knows no such address (404) or a schema cache that is behind (`PGRST2…`) comes round.
-fn verdict(error: &Error) -> Verdict {
+fn classify(error: &Error) -> ErrorClass {
     if session::is_claim_over(error) {
-        return Verdict::Gone;
+        return ErrorClass::DeploymentDeleted;
     }
     let api = match error.kind() {
         ErrorKind::Postgrest(api) if error.retry() == Retry::Never => api,
-        ErrorKind::InvalidInput { .. } => return Verdict::Content,
-        _ => return Verdict::Later,
+        ErrorKind::InvalidInput { .. } => return ErrorClass::Content,
+        _ => return ErrorClass::Retry,
     };
     let of_data = ["22", "23"].iter().any(|class| api.code.len() == 5 && api.code.starts_with(class));
     match (api.status, api.code.as_str()) {
-        (_, "23503") => Verdict::Gone,
-        (_, code) if code.starts_with("PGRST") && code != "PGRST102" => Verdict::Later,
-        (400 | 413 | 422, _) => Verdict::Content,
-        _ if of_data => Verdict::Content,
-        _ => Verdict::Later,
+        (_, "23503") => ErrorClass::DeploymentDeleted,
+        (_, code) if code.starts_with("PGRST") && code != "PGRST102" => ErrorClass::Retry,
+        (400 | 413 | 422, _) => ErrorClass::Content,
+        _ if of_data => ErrorClass::Content,
+        _ => ErrorClass::Retry,
     }
 }
 

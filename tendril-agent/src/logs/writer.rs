@@ -30,12 +30,12 @@ use crate::{
 /// Entries that may wait: with 64 KiB each at most 2 MiB per job.
 const QUEUE: usize = 32;
 
-/// What the thread is told.
+/// A message to the thread.
 enum Entry {
     /// Bytes of the running program.
     Bytes(Stream, Vec<u8>),
-    /// A remark of the agent.
-    Remark(String),
+    /// An annotation of the agent.
+    Annotation(String),
     /// The program has ended: give the last line out, and say what was found in its output.
     Ended(oneshot::Sender<Findings>),
 }
@@ -74,9 +74,9 @@ impl LogWriter {
         Self { queue }
     }
 
-    /// Adds a remark of the agent, of one line or several.
+    /// Adds an annotation of the agent, of one line or several.
     pub(crate) async fn annotate(&self, text: impl Into<String>) {
-        self.send(Entry::Remark(text.into())).await;
+        self.send(Entry::Annotation(text.into())).await;
     }
 
     /// Everything that was written so far is in the spool; what was found in it since the last call is answered.
@@ -187,7 +187,7 @@ impl LogWorker {
         failpoint!("writer.took");
         match entry {
             Entry::Bytes(stream, bytes) => self.bytes(stream, &bytes),
-            Entry::Remark(text) => {
+            Entry::Annotation(text) => {
                 for line in self.redactor.redact(&text).split('\n') {
                     self.spool.append(Stream::Agent, &visible(line), Instant::now());
                 }
@@ -249,7 +249,7 @@ impl LogWorker {
         }
         stream_state.is_inside = fragment.goes_on;
         if let Some(text) = self.interpreter.read_fragment(stream, &fragment.text, fragment.goes_on) {
-            self.say(stream, &text, now);
+            self.append_text(stream, &text, now);
         }
     }
 
@@ -275,11 +275,11 @@ impl LogWorker {
     fn line(&mut self, stream: Stream, line: &str, now: Instant) {
         failpoint!("writer.line");
         let text = self.interpreter.read(line);
-        self.say(stream, &text, now);
+        self.append_text(stream, &text, now);
     }
 
     /// Puts a text of one line or several into the spool.
-    fn say(&mut self, stream: Stream, text: &str, now: Instant) {
+    fn append_text(&mut self, stream: Stream, text: &str, now: Instant) {
         let shown = if stream == Stream::Stderr { &mut self.stderr_shown } else { &mut self.stdout_shown };
         for line in text.split('\n') {
             shown.push(&self.redactor, &visible(line), |line| self.spool.append(stream, line, now));
@@ -314,26 +314,26 @@ fn next_entry(entries: &mut mpsc::Receiver<Entry>, runtime: &Handle, wait: Optio
 /// Keeps a program's standard output for the agent, and sends the rest to the log.
 #[derive(Debug)]
 pub(crate) struct StdoutCapture {
-    kept: std::sync::Mutex<Vec<u8>>,
+    captured: std::sync::Mutex<Vec<u8>>,
     log: LogWriter,
 }
 
-/// Most that is kept.
+/// The largest capture.
 const CAPTURE_LIMIT: usize = 16 * 1024 * 1024;
 
 impl StdoutCapture {
     /// An empty one.
     pub(crate) fn new(log: LogWriter) -> Self {
-        Self { kept: std::sync::Mutex::default(), log }
+        Self { captured: std::sync::Mutex::default(), log }
     }
 
-    /// What was kept. Errors: it was more than 16 MiB.
-    pub(crate) fn into_kept(self) -> io::Result<Vec<u8>> {
-        let kept = self.kept.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if kept.len() > CAPTURE_LIMIT {
+    /// The captured output. Errors: it was more than 16 MiB.
+    pub(crate) fn into_captured(self) -> io::Result<Vec<u8>> {
+        let captured = self.captured.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if captured.len() > CAPTURE_LIMIT {
             return Err(io::Error::other("the outputs are larger than 16 MiB"));
         }
-        Ok(kept)
+        Ok(captured)
     }
 }
 
@@ -342,9 +342,9 @@ impl Sink for StdoutCapture {
         if stream != Stream::Stdout {
             return self.log.write(stream, bytes);
         }
-        let mut kept = self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if kept.len() <= CAPTURE_LIMIT {
-            kept.extend_from_slice(&bytes);
+        let mut captured = self.captured.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if captured.len() <= CAPTURE_LIMIT {
+            captured.extend_from_slice(&bytes);
         }
         Box::pin(std::future::ready(()))
     }

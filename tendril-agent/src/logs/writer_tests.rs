@@ -94,15 +94,15 @@ async fn an_oversized_message_is_left_out() {
 #[tokio::test]
 async fn what_a_message_of_ten_mebibytes_says_is_kept() {
     let bench = bench(&["hunter2-hunter2"]);
-    let said = "0123456789 é\t".repeat(700_000);
-    let message = serde_json::json!(format!("a (local-exec): {said}hunter2-hunter2!"));
+    let printed = "0123456789 é\t".repeat(700_000);
+    let message = serde_json::json!(format!("a (local-exec): {printed}hunter2-hunter2!"));
     let line =
         format!("{{\"@level\":\"info\",\"@message\":{message},\"hook\":{{\"output\":{message}}}}}\nafter\n");
     for part in line.as_bytes().chunks(60_000) {
         bench.log.write(Stream::Stdout, part.to_vec()).await;
     }
     let text = bench.text().await.replace('\n', "");
-    assert_eq!(text.len(), format!("a (local-exec): {said}[hidden]!after").len());
+    assert_eq!(text.len(), format!("a (local-exec): {printed}[hidden]!after").len());
     assert!(text.ends_with("[hidden]!after"), "{}", &text[text.len() - 60..]);
 }
 
@@ -120,7 +120,7 @@ async fn captured_output_stays_out_of_the_log() {
     capture.write(Stream::Stdout, b"{\"secret\"".to_vec()).await;
     capture.write(Stream::Stdout, b":1}".to_vec()).await;
     capture.write(Stream::Stderr, b"warned\n".to_vec()).await;
-    assert_eq!(capture.into_kept().unwrap(), b"{\"secret\":1}");
+    assert_eq!(capture.into_captured().unwrap(), b"{\"secret\":1}");
     assert_eq!(bench.text().await, "warned\n");
 }
 

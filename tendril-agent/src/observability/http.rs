@@ -88,8 +88,8 @@ impl Answers {
         let asked = matches!(*method, Method::GET | Method::HEAD).then_some(path);
         let mut kind = "text/plain; charset=utf-8";
         let (status, text) = match asked {
-            Some("/healthz") => verdict(self.panel.health.alive(), "alive"),
-            Some("/readyz") => verdict(self.panel.health.ready(), "ready"),
+            Some("/healthz") => probe_response(self.panel.health.alive(), "alive"),
+            Some("/readyz") => probe_response(self.panel.health.ready(), "ready"),
             Some("/status") => {
                 kind = "application/json";
                 (StatusCode::OK, format!("{:#}\n", self.panel.status()))
@@ -111,8 +111,8 @@ impl Answers {
     }
 }
 
-fn verdict(judged: Result<(), String>, good: &str) -> (StatusCode, String) {
-    match judged {
+fn probe_response(evaluated: Result<(), String>, good: &str) -> (StatusCode, String) {
+    match evaluated {
         Ok(()) => (StatusCode::OK, format!("{good}\n")),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
@@ -163,7 +163,7 @@ mod tests {
         let addr = server.addr;
         assert!(get(addr, "/healthz").await.starts_with("HTTP/1.1 200"));
         assert!(get(addr, "/readyz").await.starts_with("HTTP/1.1 503"));
-        panel.health.heard();
+        panel.health.record_heartbeat();
         assert!(get(addr, "/readyz").await.starts_with("HTTP/1.1 200"));
         panel.health.unheard("HTTP 401");
         assert!(get(addr, "/readyz").await.contains("the last heartbeat failed: HTTP 401"));

@@ -1,4 +1,4 @@
-//! The agent's own log, and where its metrics are kept.
+//! The agent's own log, and its metrics recorder.
 
 use std::io::{self, IsTerminal, Write};
 

@@ -67,7 +67,7 @@ impl Panel {
                 "problem": state.access.problem,
             },
             "reaper_missing": state.reaper_missing,
-            "last_heartbeat_seconds_ago": state.heard.map(|heard| heard.elapsed().as_secs()),
+            "last_heartbeat_seconds_ago": state.last_heartbeat.map(|last_heartbeat| last_heartbeat.elapsed().as_secs()),
             "concurrency": facts.concurrency,
             "intake": {"way": facts.intake.name(), "live": state.is_live},
             "jobs_queued": state.queued,
@@ -88,7 +88,7 @@ impl Panel {
         set(telemetry::DRAINING, f64::from(u8::from(state.readiness == Readiness::Draining)));
         set(telemetry::LOOP_AGE, state.pulse.elapsed().as_secs_f64());
         set(telemetry::UPTIME, state.started.elapsed().as_secs_f64());
-        set(telemetry::HEARTBEAT_AGE, state.heard.unwrap_or(state.started).elapsed().as_secs_f64());
+        set(telemetry::HEARTBEAT_AGE, state.last_heartbeat.unwrap_or(state.started).elapsed().as_secs_f64());
         set(telemetry::INTAKE_LIVE, f64::from(u8::from(state.is_live)));
         set(telemetry::TOKEN_LEFT, state.access.left().unwrap_or_default().as_secs_f64());
         set(telemetry::JOBS_QUEUED, count(state.queued));

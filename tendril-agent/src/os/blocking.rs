@@ -1,4 +1,4 @@
-//! Work that waits for the disk, kept off the thread that runs everything else.
+//! Work that waits for the disk, on a thread of its own and not on the one that runs everything else.
 
 use std::io;
 

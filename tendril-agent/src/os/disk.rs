@@ -33,7 +33,7 @@ impl fmt::Display for DiskPressure {
             let least = LEAST_FREE / MIB;
             write!(
                 f,
-                "Only {free} MiB were free on the disk of the agent's work directory, and {least} MiB are kept for states"
+                "Only {free} MiB were free on the disk of the agent's work directory, and {least} MiB are reserved for states"
             )?;
         }
         write!(f, "; this job had most of it, {own} MiB")

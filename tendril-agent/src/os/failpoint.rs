@@ -3,7 +3,7 @@
 //! Compiled in with the feature `failpoints` only. `TENDRIL_FAILPOINT=spool.flushed:3` ends the process with SIGKILL when
 //! it comes to that place for the third time: nothing is flushed, nobody says good-bye.
 
-/// Every place, in the order of a job's journey.
+/// Every place, in the order in which a job reaches them.
 #[cfg(feature = "failpoints")]
 const FAILPOINTS: &[&str] = &[
     "claim.answered",

@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(crate) struct FileLock(#[expect(dead_code, reason = "held for its lock")] File);
 
-/// Waits for the lock to fill the directory of kept providers: two `terraform init` at the same time can destroy each other's
+/// Waits for the lock on the provider cache: two `terraform init` at the same time can destroy each other's
 /// downloads (hashicorp/terraform#31964). May be dropped while it waits. Errors: the directory cannot be used.
 pub(crate) async fn lock_provider_cache(dir: &Path) -> io::Result<FileLock> {
     wait(dir.join(".init.lock")).await

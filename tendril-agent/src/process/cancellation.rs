@@ -1,4 +1,4 @@
-//! The signal to stop one job: given once, by whoever learns first that it must end; heard by whatever runs for it.
+//! The signal to stop one job: set once, by the first that finds that it must end; observed by everything that runs for it.
 
 use tokio::sync::watch;
 
@@ -76,11 +76,11 @@ mod tests {
     #[tokio::test]
     async fn the_first_reason_stands() {
         let stop = StopSignal::default();
-        let heard = stop.clone();
-        assert_eq!(heard.requested(), None);
+        let received = stop.clone();
+        assert_eq!(received.requested(), None);
         stop.request(StopReason::Fenced);
         stop.request(StopReason::Cancelled);
-        heard.wait().await;
-        assert_eq!(heard.requested(), Some(StopReason::Fenced));
+        received.wait().await;
+        assert_eq!(received.requested(), Some(StopReason::Fenced));
     }
 }

@@ -1,4 +1,4 @@
-//! What the end of the agent means for those whom no lease tells: claims on their way, and what the agent does for itself.
+//! What the end of the agent means for work that no lease covers: claims on their way, and background tasks of the agent.
 
 use tokio_util::{
     sync::CancellationToken,
@@ -11,7 +11,7 @@ use crate::process::cancellation::{StopReason, StopSignal};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Drain {
     begun: CancellationToken,
-    /// Told when running jobs are interrupted.
+    /// Set when running jobs are interrupted.
     pub(crate) stop: StopSignal,
     /// Terraform commands that no job asked for.
     background_tasks: TaskTracker,
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_drain_waits_for_errands_and_lets_none_begin() {
+    fn a_drain_waits_for_background_tasks_and_lets_none_begin() {
         let drain = Drain::default();
         let background_task = drain.background_task().unwrap();
         drain.begin();

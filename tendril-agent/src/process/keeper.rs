@@ -45,7 +45,7 @@ use crate::{
 /// The subcommand of the agent that is a keeper.
 pub(crate) const SUBCOMMAND: &str = "keep-exit";
 /// Between two looks whether a keeper has ended, or whether its pipes are empty.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a keeper may take from its start to its lock.
 const START: Duration = Duration::from_secs(5);
 /// The exit code of a program that cannot be started.
@@ -53,7 +53,7 @@ const CANNOT_START: u8 = 126;
 
 /// How a program ended, as its keeper writes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct KeptExit {
+struct StoredExit {
     /// Its exit code; none if a signal ended it.
     code: Option<i32>,
 }
@@ -72,20 +72,20 @@ pub(crate) fn keep(command: Command, program: &Path, exit_file: &Path) -> Comman
 /// program's business.
 pub fn keep_exit(exit_file: &Path, program: &OsStr, args: &[OsString]) -> ExitCode {
     let agent = getppid();
-    let kept = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+    let stored = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
         let lock = lock(exit_file)?;
         let exit = runtime.block_on(run(program, args))?;
         private_file(exit_file, &serde_json::to_vec(&exit)?)?;
         // Whoever started this reads the rest. Where nobody does, it waits for a later run of the agent.
         while getppid() != agent && exit_file.exists() && !are_empty() {
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL_INTERVAL);
         }
         drop(lock);
         Ok(exit)
     });
-    match kept {
-        Ok(KeptExit { code: Some(code) }) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
-        Ok(KeptExit { code: None }) => {
+    match stored {
+        Ok(StoredExit { code: Some(code) }) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        Ok(StoredExit { code: None }) => {
             // As the program ended: by a signal.
             let _dead = kill_process(getpid(), Signal::KILL);
             ExitCode::FAILURE
@@ -110,7 +110,7 @@ fn lock_file(exit_file: &Path) -> PathBuf {
     exit_file.with_extension("lock")
 }
 
-async fn run(program: &OsStr, args: &[OsString]) -> io::Result<KeptExit> {
+async fn run(program: &OsStr, args: &[OsString]) -> io::Result<StoredExit> {
     // A handler, and not "ignore", which the program would inherit.
     let mut ignored = Vec::new();
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()] {
@@ -118,7 +118,7 @@ async fn run(program: &OsStr, args: &[OsString]) -> io::Result<KeptExit> {
     }
     let status = tokio::process::Command::new(program).args(args).spawn()?.wait().await?;
     debug_assert!(status.code().is_some() || status.signal().is_some());
-    Ok(KeptExit { code: status.code() })
+    Ok(StoredExit { code: status.code() })
 }
 
 /// Whether everything was read that is in the pipes of this process. What is no pipe holds nothing back.
@@ -128,7 +128,7 @@ fn are_empty() -> bool {
 }
 
 /// Whether a program was started with this exit file, and its end is known or will be.
-pub(crate) fn is_kept(exit_file: &Path) -> bool {
+pub(crate) fn is_stored(exit_file: &Path) -> bool {
     exit_file.exists() || matches!(keeper_of(exit_file), Ok(Some(_)))
 }
 
@@ -147,9 +147,9 @@ fn keeper_of(exit_file: &Path) -> io::Result<Option<Pid>> {
 }
 
 /// Takes over a program that a previous run of the agent started: its output from where nobody has read it, and its end.
-/// None, if nobody kept its end. Must be called inside a runtime.
+/// None, if its end was not stored. Must be called inside a runtime.
 ///
-/// A stop that is ordered climbs on from where the previous run was.
+/// An escalation that had begun goes on from the stage that the previous run had reached.
 pub(crate) async fn adopt(
     exit_file: &Path,
     data_dir: &Path,
@@ -182,15 +182,15 @@ pub(crate) async fn adopt(
         };
         let end = async {
             let end = end.await;
-            over.send_replace(Some(Instant::now() + LOOK));
+            over.send_replace(Some(Instant::now() + POLL_INTERVAL));
             end
         };
         let (_, stopped) = tokio::join!(pumps, end);
         stage = stopped?.unwrap_or(stage);
     }
     match fs::read(exit_file) {
-        Ok(kept) => {
-            let KeptExit { code } = serde_json::from_slice(&kept)?;
+        Ok(stored) => {
+            let StoredExit { code } = serde_json::from_slice(&stored)?;
             Ok(Some(Exit { code, stage }))
         }
         // The keeper was killed with its program.
@@ -226,14 +226,14 @@ async fn found(exit_file: &Path, data_dir: &Path) -> io::Result<Option<Pid>> {
         if exit_file.exists() || Instant::now() >= deadline || orphans::of(data_dir).is_empty() {
             return Ok(None);
         }
-        sleep(LOOK).await;
+        sleep(POLL_INTERVAL).await;
     }
 }
 
 /// Waits until the keeper has ended.
 async fn ended(exit_file: &Path) -> io::Result<()> {
     while keeper_of(exit_file)?.is_some() {
-        sleep(LOOK).await;
+        sleep(POLL_INTERVAL).await;
     }
     Ok(())
 }

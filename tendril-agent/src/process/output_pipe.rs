@@ -108,9 +108,9 @@ mod tests {
         assert!(pipe_of(Pid::from_child(&child), 0).is_none());
         assert!(pipe_of(Pid::from_child(&child), 1).is_some());
         drop(child.stdin.take());
-        let mut said = String::new();
-        timeout(Duration::from_secs(20), reader.read_to_string(&mut said)).await.unwrap().unwrap();
-        assert_eq!(said, "said\n");
+        let mut message = String::new();
+        timeout(Duration::from_secs(20), reader.read_to_string(&mut message)).await.unwrap().unwrap();
+        assert_eq!(message, "said\n");
         child.wait().unwrap();
     }
 }

@@ -40,9 +40,9 @@ const GATHER: Duration = Duration::from_millis(5);
 /// The least time between two interrupts: of two that come at once, a program sees one.
 pub(crate) const BETWEEN_INTERRUPTS: Duration = Duration::from_secs(1);
 /// Between two looks whether a program has ended, where no signal says so.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long others may still write into a pipe after its program and the program's group are gone.
-const LEFTOVER: Duration = Duration::from_secs(2);
+const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -160,7 +160,7 @@ pub(crate) struct Exit {
 }
 
 impl Exit {
-    /// Whether a program that did not succeed may have ended without giving back what it held: a signal ended it, it was told
+    /// Whether a program that did not succeed may have ended without giving back what it held: a signal ended it, it was asked
     /// twice to end and left at once, or it crashed. Terraform says 1 where it gave up in good order.
     pub(crate) fn was_abrupt(self) -> bool {
         self.stage >= TerminationStage::InterruptedTwice || self.code != Some(1)
@@ -250,7 +250,7 @@ async fn run(command: Command, sink: &dyn Sink, stop: &StopSignal) -> io::Result
     drop(own);
     // Those that left the group, and those that nobody can find by what they carry with them.
     zombies::kill_strays().await;
-    over.send_replace(Some(Instant::now() + LEFTOVER));
+    over.send_replace(Some(Instant::now() + DRAIN_LIMIT));
     if !drained {
         pumps.await;
     }
@@ -277,7 +277,7 @@ impl Program {
                 Err(error) => return Err(error.into()),
             }
             // One signal may stand for several children.
-            let _either = timeout(LOOK, self.ended.recv()).await;
+            let _either = timeout(POLL_INTERVAL, self.ended.recv()).await;
         }
     }
 
@@ -286,7 +286,7 @@ impl Program {
     }
 }
 
-/// Waits for the program's end; once the stop is ordered, climbs.
+/// Waits for the program's end; once the stop is requested, escalates.
 async fn escalation(
     child: &mut Program,
     group: &Group,

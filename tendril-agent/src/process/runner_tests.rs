@@ -11,21 +11,21 @@ use crate::process::cancellation::StopReason;
 
 /// Keeps what was written.
 #[derive(Default)]
-struct Kept(Mutex<(String, String)>);
+struct Captured(Mutex<(String, String)>);
 
-impl Sink for Kept {
+impl Sink for Captured {
     fn write(&self, stream: Stream, bytes: Vec<u8>) -> BoxFuture<'_, ()> {
         let text = String::from_utf8(bytes).unwrap();
-        let mut kept = self.0.lock().unwrap();
+        let mut captured = self.0.lock().unwrap();
         match stream {
-            Stream::Stderr => kept.1.push_str(&text),
-            _ => kept.0.push_str(&text),
+            Stream::Stderr => captured.1.push_str(&text),
+            _ => captured.0.push_str(&text),
         }
         Box::pin(std::future::ready(()))
     }
 }
 
-impl Kept {
+impl Captured {
     fn stdout(&self) -> String {
         self.0.lock().unwrap().0.clone()
     }
@@ -70,22 +70,22 @@ async fn dies(pid: &str) {
 
 #[tokio::test]
 async fn both_streams_and_the_exit_code_arrive() {
-    let kept = Kept::default();
+    let captured = Captured::default();
     let exit = LocalRunner
-        .run(script("echo out; echo err >&2; exit 7"), &kept, &StopSignal::default())
+        .run(script("echo out; echo err >&2; exit 7"), &captured, &StopSignal::default())
         .await
         .unwrap();
     assert_eq!(exit, Exit { code: Some(7), stage: TerminationStage::Untouched });
-    assert_eq!((kept.stdout().as_str(), kept.stderr().as_str()), ("out\n", "err\n"));
+    assert_eq!((captured.stdout().as_str(), captured.stderr().as_str()), ("out\n", "err\n"));
 }
 
 #[tokio::test]
 async fn the_environment_is_exactly_what_was_given() {
     let mut command = script("env | sort");
     command.env.insert(OsString::from("ONLY"), OsString::from("this"));
-    let kept = Kept::default();
-    LocalRunner.run(command, &kept, &StopSignal::default()).await.unwrap();
-    let names: Vec<_> = kept
+    let captured = Captured::default();
+    LocalRunner.run(command, &captured, &StopSignal::default()).await.unwrap();
+    let names: Vec<_> = captured
         .stdout()
         .lines()
         .filter_map(|line| line.split_once('=').map(|(name, _)| name.to_owned()))
@@ -98,25 +98,25 @@ async fn the_environment_is_exactly_what_was_given() {
 async fn a_program_that_is_not_there_is_an_error() {
     let mut command = script("");
     command.program = "/no/such/program".into();
-    let error = LocalRunner.run(command, &Kept::default(), &StopSignal::default()).await.unwrap_err();
+    let error = LocalRunner.run(command, &Captured::default(), &StopSignal::default()).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
 }
 
 #[tokio::test]
 async fn one_interrupt_reaches_the_group_and_lets_the_leader_finish() {
-    let (kept, stop) = (Kept::default(), StopSignal::default());
+    let (captured, stop) = (Captured::default(), StopSignal::default());
     let command = script(
         "trap 'echo saving; exit 1' INT; (trap '' INT; echo provider $BASHPID; sleep 600) & sleep 600 & echo ready; wait",
     );
-    let run = LocalRunner.run(command, &kept, &stop);
+    let run = LocalRunner.run(command, &captured, &stop);
     let order = async {
-        kept.has("ready").await;
-        kept.has("provider").await;
+        captured.has("ready").await;
+        captured.has("provider").await;
         stop.request(StopReason::Cancelled);
     };
     let (exit, ()) = tokio::join!(run, order);
     assert_eq!(exit.unwrap(), Exit { code: Some(1), stage: TerminationStage::Interrupted });
-    let out = kept.stdout();
+    let out = captured.stdout();
     assert!(out.contains("saving"), "{out}");
     // What ignored the interrupt is gone with its group all the same.
     let provider = out.lines().find_map(|line| line.strip_prefix("provider ")).unwrap().to_owned();
@@ -125,29 +125,29 @@ async fn one_interrupt_reaches_the_group_and_lets_the_leader_finish() {
 
 #[tokio::test]
 async fn the_second_interrupt_comes_after_the_patience() {
-    let (kept, stop) = (Kept::default(), StopSignal::default());
+    let (captured, stop) = (Captured::default(), StopSignal::default());
     let mut command = script(
         "n=0; trap 'n=$((n+1)); echo int $n; [ $n = 2 ] && exit 1' INT; echo ready; while :; do sleep 0.02; done",
     );
     command.grace_period.graceful = Duration::from_millis(300);
-    let run = LocalRunner.run(command, &kept, &stop);
+    let run = LocalRunner.run(command, &captured, &stop);
     let order = async {
-        kept.has("ready").await;
+        captured.has("ready").await;
         stop.request(StopReason::Cancelled);
     };
     let (exit, ()) = tokio::join!(run, order);
     assert_eq!(exit.unwrap().stage, TerminationStage::InterruptedTwice);
-    assert!(kept.stdout().contains("int 1\nint 2"), "{}", kept.stdout());
+    assert!(captured.stdout().contains("int 1\nint 2"), "{}", captured.stdout());
 }
 
 #[tokio::test]
 async fn haste_cuts_the_patience_short_and_deaf_programs_are_killed() {
-    let (kept, stop) = (Kept::default(), StopSignal::default());
+    let (captured, stop) = (Captured::default(), StopSignal::default());
     let mut command = script("trap '' INT TERM; echo ready $$; while :; do sleep 0.02; done");
     command.grace_period.forced = Duration::from_millis(100);
-    let run = LocalRunner.run(command, &kept, &stop);
+    let run = LocalRunner.run(command, &captured, &stop);
     let order = async {
-        kept.has("ready").await;
+        captured.has("ready").await;
         stop.request(StopReason::ShuttingDown);
         stop.force();
     };
@@ -157,7 +157,7 @@ async fn haste_cuts_the_patience_short_and_deaf_programs_are_killed() {
 
 #[tokio::test]
 async fn haste_sends_a_second_interrupt_that_is_seen_as_one_of_its_own() {
-    let (kept, stop) = (Kept::default(), StopSignal::default());
+    let (captured, stop) = (Captured::default(), StopSignal::default());
     let dir = tempfile::tempdir().unwrap();
     let mut command = script(
         "n=0; trap 'n=$((n+1)); echo int $n; [ $n = 2 ] && exit 1' INT; echo ready; while :; do sleep 0.02; done",
@@ -165,15 +165,15 @@ async fn haste_sends_a_second_interrupt_that_is_seen_as_one_of_its_own() {
     // What an earlier program was sent does not count.
     EscalationRecord::note(&dir.path().join("data"), TerminationStage::Interrupted);
     command.env.insert("TF_DATA_DIR".into(), dir.path().join("data").into());
-    let run = LocalRunner.run(command, &kept, &stop);
+    let run = LocalRunner.run(command, &captured, &stop);
     let order = async {
-        kept.has("ready").await;
+        captured.has("ready").await;
         stop.request(StopReason::ShuttingDown);
         stop.force();
     };
     let (exit, ()) = tokio::join!(run, order);
     assert_eq!(exit.unwrap(), Exit { code: Some(1), stage: TerminationStage::InterruptedTwice });
-    assert!(kept.stdout().contains("int 1\nint 2"), "{}", kept.stdout());
+    assert!(captured.stdout().contains("int 1\nint 2"), "{}", captured.stdout());
     // A later run knows what was sent.
     assert_eq!(
         EscalationRecord::noted(&dir.path().join("data")).unwrap().stage,
@@ -183,38 +183,39 @@ async fn haste_sends_a_second_interrupt_that_is_seen_as_one_of_its_own() {
 
 #[tokio::test]
 async fn an_orphan_that_holds_the_pipes_does_not_hold_the_job() {
-    let (kept, started) = (Kept::default(), Instant::now());
-    let exit = LocalRunner.run(script("sleep 600 & echo $!"), &kept, &StopSignal::default()).await.unwrap();
+    let (captured, started) = (Captured::default(), Instant::now());
+    let exit =
+        LocalRunner.run(script("sleep 600 & echo $!"), &captured, &StopSignal::default()).await.unwrap();
     assert_eq!(exit.code, Some(0));
     assert!(started.elapsed() < Duration::from_secs(60));
-    dies(&kept.stdout()).await;
+    dies(&captured.stdout()).await;
 }
 
 #[tokio::test]
 async fn a_run_that_is_abandoned_leaves_no_process() {
-    let (kept, stop) = (Kept::default(), StopSignal::default());
-    let run = LocalRunner.run(script("trap '' INT TERM; echo $$; sleep 600"), &kept, &stop);
+    let (captured, stop) = (Captured::default(), StopSignal::default());
+    let run = LocalRunner.run(script("trap '' INT TERM; echo $$; sleep 600"), &captured, &stop);
     tokio::select! {
         exit = run => panic!("it ended: {exit:?}"),
-        () = kept.has("\n") => {}
+        () = captured.has("\n") => {}
     }
-    dies(&kept.stdout()).await;
+    dies(&captured.stdout()).await;
 }
 
 #[tokio::test]
 async fn a_flood_arrives_whole() {
-    let kept = Kept::default();
+    let captured = Captured::default();
     let exit = LocalRunner
-        .run(script("yes 0123456789 | head -n 200000"), &kept, &StopSignal::default())
+        .run(script("yes 0123456789 | head -n 200000"), &captured, &StopSignal::default())
         .await
         .unwrap();
     assert_eq!(exit.code, Some(0));
-    assert_eq!(kept.stdout().len(), 200_000 * 11);
+    assert_eq!(captured.stdout().len(), 200_000 * 11);
 }
 
 /// Takes its time for each portion, as a disk that is stalled.
 #[derive(Default)]
-struct Slow(Kept);
+struct Slow(Captured);
 
 impl Sink for Slow {
     fn write(&self, stream: Stream, bytes: Vec<u8>) -> BoxFuture<'_, ()> {
@@ -235,27 +236,27 @@ async fn the_last_words_arrive_however_slow_the_disk_is() {
 
 #[tokio::test]
 async fn a_process_that_writes_for_ever_does_not_hold_the_job() {
-    let (kept, started) = (Kept::default(), Instant::now());
+    let (captured, started) = (Captured::default(), Instant::now());
     let writer =
         "setsid bash -c 'echo $$; while :; do echo still here; sleep 0.1; done' & sleep 0.3; echo done";
-    let exit = LocalRunner.run(script(writer), &kept, &StopSignal::default()).await.unwrap();
+    let exit = LocalRunner.run(script(writer), &captured, &StopSignal::default()).await.unwrap();
     assert_eq!(exit.code, Some(0));
     let took = started.elapsed();
     assert!(took < Duration::from_secs(5), "{took:?}");
-    let pid = kept.stdout().lines().next().unwrap().to_owned();
+    let pid = captured.stdout().lines().next().unwrap().to_owned();
     let _left = std::process::Command::new("kill").args(["-9", &pid]).status();
 }
 
 #[tokio::test]
 async fn whatever_hides_from_its_job_is_found_by_its_descent() {
     zombies::adopt_orphans().unwrap();
-    let kept = Kept::default();
+    let captured = Captured::default();
     // A session of its own, nothing in its environment, no open file, another directory, another name, a parent that is gone;
     // and one that makes new ones as fast as it can.
     let hidden = "env -i /usr/bin/setsid /bin/bash -c 'cd /; echo $$ >&3; exec 3>&- >/dev/null 2>&1 </dev/null; (trap \"\" INT TERM HUP; exec -a kworker sleep 600)' 3>&1 &";
     let bomb = "env -i /usr/bin/setsid /bin/bash -c 'f() { (sleep 0.01; f) & }; f; f; f; sleep 600' >/dev/null 2>&1 &";
     let exit = LocalRunner
-        .run(script(&format!("{hidden} {bomb} sleep 0.5; echo done")), &kept, &StopSignal::default())
+        .run(script(&format!("{hidden} {bomb} sleep 0.5; echo done")), &captured, &StopSignal::default())
         .await
         .unwrap();
     assert_eq!(exit.code, Some(0));

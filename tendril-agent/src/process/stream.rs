@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// Whose words they are.
+/// Where the text comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Stream {
@@ -10,6 +10,6 @@ pub(crate) enum Stream {
     Stdout,
     /// Terraform's standard error.
     Stderr,
-    /// The agent's own remarks.
+    /// The agent's own annotations.
     Agent,
 }

@@ -1,5 +1,5 @@
 //! Processes that lost their parent: they become children of the agent, which waits for them when they have ended, and ends those
-//! that a job left behind.
+//! that a job has left.
 //!
 //! The agent is process 1, as it is in its container, or else asks the kernel for them ([`adopt_orphans`]): however a process of a
 //! job hides (a session of its own, a clean environment, a fork in between), it cannot get away from its ancestor.
@@ -28,7 +28,7 @@ use crate::telemetry;
 
 /// Several zombies can hide behind one signal: now and then it is looked without one.
 const ROUND: Duration = Duration::from_secs(5);
-/// How often what was left behind is killed until it is gone, and how long between two looks.
+/// How often the remaining processes are killed until none is left, and the pause between two tries.
 const KILLS: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -74,7 +74,7 @@ pub(crate) fn adopt_orphans() -> io::Result<()> {
     Ok(())
 }
 
-/// Kills the children of this process that nobody waits for, and all below them: what programs that have ended left behind.
+/// Kills the children of this process that nobody waits for, and all below them: the remaining processes of programs that have ended.
 /// While another program runs they may be its own, and are left until that has ended too.
 pub(crate) async fn kill_strays() {
     if !ADOPTS.load(Ordering::Relaxed) {
@@ -95,7 +95,7 @@ pub(crate) async fn kill_strays() {
         reap();
         sleep(PAUSE).await;
     }
-    tracing::error!("processes that a program left behind cannot be killed");
+    tracing::error!("processes that remain of a program cannot be killed");
 }
 
 /// Descendants of this process that run and that nobody waits for; none while somebody waits for one.
@@ -223,10 +223,10 @@ mod tests {
             .args(["--exact", "process::zombies::tests::as_process_1", "--ignored", "--nocapture"])
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
+        let message = String::from_utf8_lossy(&output.stdout);
         assert!(
-            output.status.success() && said.contains("1 passed"),
-            "{said}{}",
+            output.status.success() && message.contains("1 passed"),
+            "{message}{}",
             String::from_utf8_lossy(&output.stderr)
         );
     }

@@ -13,7 +13,7 @@ use base64::{
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-/// Shorter values are not hidden: they would tear ordinary words apart and give themselves away by it.
+/// Shorter values are not hidden: they would hide parts of ordinary text, and so show themselves.
 const SHORTEST: usize = 4;
 /// Values that are no secrets wherever they stand, and would tear every log apart.
 const COMMON: [&str; 4] = ["true", "false", "null", "none"];
@@ -91,7 +91,7 @@ fn written_out(secret: &str) -> Vec<String> {
     let whole = if whole.is_empty() { "0" } else { whole };
     let exact =
         if fraction.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{fraction}") };
-    // Of a number like 0.5 nothing is a secret that could be told from others.
+    // A number like 0.5 is too short to be recognised as a secret.
     if exact.trim_start_matches(['-', '0', '.']).len() < SHORTEST {
         return Vec::new();
     }

@@ -1,7 +1,7 @@
 //! Redacts a stream line by line, and finds secrets that are split over several lines.
 //!
-//! A line whose end may be the beginning of a secret waits a moment for the next one. Terraform puts the same words before
-//! each line of a provisioner, and lines of several provisioners mix: what belongs together is told by those words.
+//! A line whose end may be the beginning of a secret waits a moment for the next one. Terraform puts the same prefix before
+//! each line of a provisioner, and lines of several provisioners mix: the prefix says which lines belong together.
 
 use std::{
     borrow::Cow,
@@ -18,9 +18,9 @@ use super::{
 };
 
 /// How long a line waits for the next one.
-const PATIENCE: Duration = Duration::from_millis(200);
+const MAX_DELAY: Duration = Duration::from_millis(200);
 /// A shorter beginning of a secret at the end of a line makes it wait only where the line is nothing else.
-const TELLING: usize = 4;
+const DISTINCTIVE: usize = 4;
 /// Most lines that wait, and most bytes.
 const MOST_LINES: usize = 512;
 const MOST_BYTES: usize = 512 * 1024;
@@ -98,8 +98,8 @@ impl RedactLines {
             }
             let waits = !is_run
                 && tail.run.is_none()
-                && (tail.text.len() >= TELLING || tail.text.len() >= body.len());
-            self.settle(key, &tail, number, waits);
+                && (tail.text.len() >= DISTINCTIVE || tail.text.len() >= body.len());
+            self.release(key, &tail, number, waits);
             let waits_for = (waits && !tail.text.is_empty()).then(|| key.to_owned());
             self.keep_tail(key, tail);
             return self.line(line, hidden, waits_for, &mut give);
@@ -156,7 +156,7 @@ impl RedactLines {
     }
 
     /// Lines that waited for this tail wait no more, unless they are in it still.
-    fn settle(&mut self, key: &str, tail: &Tail, number: u64, waits: bool) {
+    fn release(&mut self, key: &str, tail: &Tail, number: u64, waits: bool) {
         let oldest = tail.places.first().map_or(number, |(line, _)| *line);
         for (at, held) in (self.first..).zip(&mut self.held) {
             if held.waits_for.as_deref() == Some(key) && (!waits || at < oldest) {
@@ -218,7 +218,7 @@ impl RedactLines {
 
     /// When the lines that wait have waited long enough.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.since.map(|since| since + PATIENCE)
+        self.since.map(|since| since + MAX_DELAY)
     }
 
     /// The end of a program's output: nothing of it goes on in what another one writes.

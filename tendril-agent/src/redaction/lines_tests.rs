@@ -55,39 +55,39 @@ const PRINTERS: &[&str] = &[
     "python3 -c 'import os,base64; print(base64.urlsafe_b64encode(os.environ[\"PW\"].encode()).decode())'",
 ];
 
-/// How much of what was printed is left, beside masks and what stands around it.
-fn left(script: &str, secret: &str, prefix: &str) -> (String, usize) {
-    let text = printed(script, secret);
-    let redactor = redactor(&[secret]);
+/// What is shown of the printed text, each of whose lines is printed behind the prefix.
+fn shown_of(text: &str, secret: &str, prefix: &str) -> String {
     let lines: Vec<String> = text.lines().map(|line| format!("{prefix}{line}")).collect();
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-    let out: Vec<String> = shown(&redactor, &lines)
-        .iter()
-        .map(|line| line.strip_prefix(prefix).unwrap_or(line).to_owned())
-        .collect();
-    let bare = printed(script, "");
+    let out = shown(&redactor(&[secret]), &lines);
+    let out: Vec<&str> = out.iter().map(|line| line.strip_prefix(prefix).unwrap_or(line)).collect();
+    out.join("\n")
+}
+
+/// How much of a text is left, beside masks and what the program prints around a value.
+fn left(out: &str, script: &str) -> usize {
     let count = |text: &str| super::super::squeeze::squeeze(text.as_bytes()).len();
-    let frame = count(&bare);
-    let visible = count(&out.join("\n").replace(MASK, ""));
-    (out.join("\n"), visible.saturating_sub(frame))
+    count(&out.replace(MASK, "")).saturating_sub(count(&printed(script, "")))
 }
 
 #[test]
 fn each_printer_of_a_shell_is_seen_through() {
-    for secret in [
-        "it's-secret-42",
-        "do$$ar\\\\back\"quote-77",
-        "two\nlines of \"it\"",
-        "p4ss w0rd & more",
-        "tab\tand `tick`s!",
-    ] {
-        for script in PRINTERS {
-            for prefix in
+    for script in PRINTERS {
+        for secret in [
+            "it's-secret-42",
+            "do$$ar\\\\back\"quote-77",
+            "two\nlines of \"it\"",
+            "p4ss w0rd & more",
+            "tab\tand `tick`s!",
+        ] {
+            let text = printed(script, secret);
+            let shown =
                 ["", "terraform_data.a (local-exec): ", "module.b[\"x\"].null_resource.c: (local-exec): "]
-            {
-                let (out, left) = left(script, secret, prefix);
-                assert!(left <= 6 && out.contains(MASK), "{script} with {secret:?}: {out}");
-            }
+                    .map(|prefix| shown_of(&text, secret, prefix));
+            assert!(shown.iter().all(|out| out.contains(MASK)), "{script} with {secret:?}: {shown:?}");
+            // What stands before a line changes nothing.
+            assert!(shown.iter().all(|out| *out == shown[0]), "{script} with {secret:?}: {shown:?}");
+            assert!(left(&shown[0], script) <= 6, "{script} with {secret:?}: {shown:?}");
         }
     }
 }
@@ -132,7 +132,7 @@ fn a_line_waits_for_the_next_one_for_a_moment_only() {
     let (mut stream, mut out) = (RedactLines::default(), Vec::new());
     stream.push(&redactor, "my pass", |line| out.push(line.to_owned()));
     assert_eq!(out, [""; 0]);
-    assert!(stream.due().is_some_and(|due| due <= Instant::now() + PATIENCE));
+    assert!(stream.due().is_some_and(|due| due <= Instant::now() + MAX_DELAY));
     stream.give_all(&mut |line| out.push(line.to_owned()));
     // What is given out is known still.
     stream.push(&redactor, "word123 it is", |line| out.push(line.to_owned()));
@@ -178,8 +178,8 @@ proptest! {
         prop_assume!(secret.is_ascii() || !cuts);
         // What is mostly quotes and blanks has no spelling of its own to be known by.
         prop_assume!(super::super::squeeze::squeeze(secret.as_bytes()).len() >= 10);
-        let (out, left) = left(PRINTERS[printer], &secret, "x (local-exec): ");
-        prop_assert!(left <= 8, "{}: {secret:?}: {out}", PRINTERS[printer]);
+        let out = shown_of(&printed(PRINTERS[printer], &secret), &secret, "x (local-exec): ");
+        prop_assert!(left(&out, PRINTERS[printer]) <= 8, "{}: {secret:?}: {out}", PRINTERS[printer]);
     }
 
     #[test]

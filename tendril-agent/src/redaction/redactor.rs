@@ -16,7 +16,7 @@ use super::{
 
 /// What is put in the place of a secret.
 pub(crate) const MASK: &str = "[hidden]";
-/// What is shorter without blanks and quotes is looked for as it is: words that stand beside each other would spell it.
+/// What is shorter without blanks and quotes is looked for as it is: other text with blanks in it could spell it.
 const SHORTEST_SQUEEZED: usize = 6;
 
 /// What must not be shown: of the agent, or of one of its jobs. Clones share it.
@@ -67,7 +67,7 @@ impl Set {
 }
 
 impl Redactor {
-    /// Another one that hides the same, now and in future, and can be told of more.
+    /// A child: it hides the same values, now and in future, and can be given more.
     pub(crate) fn child(&self) -> Self {
         Self { inner: Arc::default(), source: Some(Box::new(self.clone())) }
     }

@@ -40,7 +40,7 @@ struct Presentation {
     variables: Value,
 }
 
-/// The templates in a directory. One that cannot be read is left out: whoever runs it hears why.
+/// The templates in a directory. One that cannot be read is left out: running it reports why.
 pub(crate) fn catalogue(templates_dir: &Path) -> Vec<CatalogueEntry> {
     let is_name = |name: &String| {
         name.len() <= 63

@@ -1,6 +1,6 @@
 //! Which variables a template's own files mark `sensitive`.
 //!
-//! Terraform could tell it only in a plan as JSON, which holds every secret and is never made, and a parser of the whole language
+//! Terraform states it only in a plan as JSON, which holds every secret and is never made, and a parser of the whole language
 //! would refuse what is newer than itself. Here nothing is refused: what cannot be understood counts as sensitive.
 
 use std::{
@@ -138,7 +138,7 @@ enum Token<'a> {
     Newline,
 }
 
-/// Cuts a file into tokens: comments, strings with `${…}` inside them, and heredocs are told apart from blocks.
+/// Cuts a file into tokens: comments, strings with `${…}` inside them, heredocs and blocks are distinguished.
 struct Scanner<'a> {
     rest: &'a str,
 }

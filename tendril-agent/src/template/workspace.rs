@@ -35,7 +35,7 @@ use crate::{
     },
 };
 
-/// Name of the generated variables file. Terraform is told of it by `-var-file`, which wins over every file of the template.
+/// Name of the generated variables file. Terraform gets it by `-var-file`, which wins over every file of the template.
 const VARIABLES_FILE: &str = "zz_tendril.auto.tfvars.json";
 /// Name of the generated backend file; an override file replaces a backend block of the template.
 pub(crate) const BACKEND_FILE: &str = "zz_tendril_override.tf.json";
@@ -65,7 +65,7 @@ impl Workspace {
         Ok(Self { root })
     }
 
-    /// A directory that a previous run left behind.
+    /// A directory of a previous run.
     pub(crate) const fn at(root: PathBuf) -> Self {
         Self { root }
     }
@@ -141,7 +141,7 @@ impl Workspace {
         private_file(&self.root.join("commit"), commit.as_bytes())
     }
 
-    /// The id of the commit that a previous run kept.
+    /// The id of the commit that a previous run stored.
     pub(crate) fn stored_commit(&self) -> io::Result<String> {
         fs::read_to_string(self.root.join("commit"))
     }
@@ -200,7 +200,7 @@ impl Workspace {
             let place = state.display();
             return Err(io::Error::other(format!("the only copy of a state is in {place}")));
         }
-        // First what makes it an attempt that is not settled: of halves, a later run would think that they are one.
+        // First what marks it as an attempt that is not finished: a later run must not take a half for a whole one.
         match fs::remove_file(self.claim_file()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => sync_dir(&self.root)?,
@@ -290,7 +290,7 @@ impl CopyError {
             Self::LfsPointer(path) => Failure::new(
                 ErrorCode::SourceInvalid,
                 format!(
-                    "the template's file {} is kept in Git LFS, and only its pointer is in the repository: files of Git LFS are not fetched. Keep the file in Git itself, or fetch it from the template",
+                    "the template's file {} is stored in Git LFS, and only its pointer is in the repository: files of Git LFS are not fetched. Keep the file in Git itself, or fetch it from the template",
                     path.display()
                 ),
             ),

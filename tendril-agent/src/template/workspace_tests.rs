@@ -107,7 +107,7 @@ fn state_that_could_not_be_written_is_rescued() {
     let bench = bench();
     bench.lay_out().unwrap();
     bench.errored();
-    let ErroredState::Kept(place) = bench.state().clear_run(&bench.workspace) else { panic!("not kept") };
+    let ErroredState::Saved(place) = bench.state().clear_run(&bench.workspace) else { panic!("not saved") };
     assert_eq!((fs::read_to_string(&place).unwrap().as_str(), mode(&place)), ("{}", 0o600));
     assert!(!bench.workspace.module_dir().exists());
     let root = bench.workspace.root.clone();
@@ -132,7 +132,7 @@ fn the_only_copy_of_a_state_is_never_removed() {
     assert_eq!(fs::read_to_string(&errored).unwrap(), "{}");
     // Once there is a place for it, all goes its usual way.
     fs::remove_file(bench.state().dir()).unwrap();
-    assert!(matches!(bench.state().clear_run(&bench.workspace), ErroredState::Kept(_)));
+    assert!(matches!(bench.state().clear_run(&bench.workspace), ErroredState::Saved(_)));
     bench.workspace.remove().unwrap();
 }
 
@@ -145,7 +145,7 @@ fn folders_that_a_program_made_unwritable_are_removed_and_what_is_kept_is_said()
     fs::create_dir(&locked).unwrap();
     fs::write(locked.join("file"), "").unwrap();
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o555)).unwrap();
-    assert!(matches!(bench.state().clear_run(&bench.workspace), ErroredState::Kept(_)));
+    assert!(matches!(bench.state().clear_run(&bench.workspace), ErroredState::Saved(_)));
     assert!(!locked.exists());
 }
 

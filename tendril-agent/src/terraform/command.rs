@@ -93,7 +93,7 @@ impl Terraform {
         Self { program, product, version, cli_config, plugin_cache: None, allow_list }
     }
 
-    /// The same program with providers kept in this directory, which must exist.
+    /// The same program with a provider cache in this directory, which must exist.
     pub(crate) fn caching(mut self, plugins: PathBuf) -> Self {
         self.plugin_cache = Some(plugins);
         self

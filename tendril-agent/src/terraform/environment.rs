@@ -158,7 +158,7 @@ impl AllowList {
         }
         let upper = name.to_ascii_uppercase();
         if listed(&self.extra) {
-            // Where a secret is kept is none.
+            // The path of a secret is no secret.
             return !(about_a_file(&upper) && value.starts_with('/'));
         }
         let words =

@@ -1,4 +1,4 @@
-//! State that Terraform could not store: kept, named, and stored later, with the installed terraform.
+//! State that Terraform could not store: saved, named, and stored later, with the installed terraform.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -13,7 +13,7 @@ use crate::{
     testing,
 };
 
-/// Where state that the first job could not store is kept.
+/// Where the state is saved that the first job could not store.
 fn pending(bench: &Fixture) -> PathBuf {
     bench.config.state_dir.join(format!("gate.s/errored-{}.1.tfstate", Uuid::from_u128(1)))
 }
@@ -32,12 +32,12 @@ async fn a_state_that_terraform_can_only_print_is_kept_and_stored_later() {
             provisioner "local-exec" { command = "mkdir errored.tfstate; sleep 1" }
         }"#;
         fs::write(template.join("main.tf"), dumps).unwrap();
-        server.kept(|kept| kept.refuses_writes = true);
+        server.stored(|stored| stored.refuses_writes = true);
         let state = bench.config.state_backend.of(&bench.config.state_dir, "dumps.s");
         let spec = json!({"template": "dumps", "stack": "s"});
         let spoil = async {
             let started = async {
-                bench.said("dumps: Creating...").await;
+                bench.prints("dumps: Creating...").await;
                 let _none = fs::remove_dir_all(state.dir());
                 fs::write(state.dir(), "").unwrap();
             };
@@ -55,13 +55,13 @@ async fn a_state_that_terraform_can_only_print_is_kept_and_stored_later() {
             bench.config.work_dir.join(name).join("errored.tfstate")
         };
         assert!(bench.message().contains(place.to_str().unwrap()), "{}", bench.message());
-        let kept: Value = serde_json::from_slice(&fs::read(&place).unwrap()).unwrap();
-        assert_eq!(kept["resources"][0]["name"], "dumps");
+        let stored: Value = serde_json::from_slice(&fs::read(&place).unwrap()).unwrap();
+        assert_eq!(stored["resources"][0]["name"], "dumps");
 
         if !state_dir_is_usable {
             fs::remove_file(state.dir()).unwrap();
         }
-        server.kept(|kept| kept.refuses_writes = false);
+        server.stored(|stored| stored.refuses_writes = false);
         bench.run_as(Uuid::from_u128(7), spec).await;
         assert_eq!(
             bench.end()["plan_summary"],
@@ -76,7 +76,7 @@ async fn a_state_that_terraform_can_only_print_is_kept_and_stored_later() {
 async fn state_that_the_backend_refuses_is_kept_named_and_stored_later() {
     let server = StateServer::start().await;
     let bench = Fixture::with_state(&server).await;
-    server.kept(|kept| kept.refuses_writes = true);
+    server.stored(|stored| stored.refuses_writes = true);
     bench.run(gate(0)).await;
     assert_eq!(bench.end()["status"], "FAILED");
     assert!(bench.message().contains(pending(&bench).to_str().unwrap()), "{}", bench.message());
@@ -89,7 +89,7 @@ async fn state_that_the_backend_refuses_is_kept_named_and_stored_later() {
     assert!(pending(&bench).exists());
 
     // At the next start the server takes it.
-    server.kept(|kept| kept.refuses_writes = false);
+    server.stored(|stored| stored.refuses_writes = false);
     assert_eq!(
         pending_push::keys(&bench.config.terraform_settings()).into_iter().collect::<Vec<_>>(),
         ["gate.s"]
@@ -98,7 +98,7 @@ async fn state_that_the_backend_refuses_is_kept_named_and_stored_later() {
     pending_push::push(&bench.config.terraform_settings(), &LocalRunner, &state, &Drain::default()).await;
     assert!(!pending(&bench).exists());
     assert!(
-        String::from_utf8(server.kept(|kept| kept.state.clone()).unwrap())
+        String::from_utf8(server.stored(|stored| stored.state.clone()).unwrap())
             .unwrap()
             .contains("terraform_data")
     );
@@ -114,10 +114,10 @@ async fn state_that_the_backend_refuses_is_kept_named_and_stored_later() {
 async fn state_that_can_be_kept_nowhere_else_stays_in_its_workspace_until_it_is_stored() {
     let server = StateServer::start().await;
     let bench = Fixture::with_state(&server).await;
-    server.kept(|kept| kept.refuses_writes = true);
+    server.stored(|stored| stored.refuses_writes = true);
     let state = bench.config.state_backend.of(&bench.config.state_dir, "gate.s");
     let spoil = async {
-        bench.said("(local-exec): started").await;
+        bench.prints("(local-exec): started").await;
         // Nothing can be made below a file.
         let _none = fs::remove_dir_all(state.dir());
         fs::write(state.dir(), "").unwrap();
@@ -144,7 +144,7 @@ async fn state_that_can_be_kept_nowhere_else_stays_in_its_workspace_until_it_is_
 
     // Room is made: the next run of that state takes it in and stores it, before it plans.
     fs::remove_file(state.dir()).unwrap();
-    server.kept(|kept| kept.refuses_writes = false);
+    server.stored(|stored| stored.refuses_writes = false);
     bench.run_as(Uuid::from_u128(7), gate(1)).await;
     assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.plane.recorded(testing::Recorded::log));
     assert_eq!(
@@ -164,9 +164,9 @@ async fn the_lock_of_a_push_that_was_killed_with_its_agent_is_removed_at_the_nex
     bench.run(gate(0)).await;
     let state = bench.config.state_backend.of(&bench.config.state_dir, "gate.s");
     fs::create_dir_all(state.dir()).unwrap();
-    fs::write(pending(&bench), server.kept(|kept| kept.state.clone()).unwrap()).unwrap();
+    fs::write(pending(&bench), server.stored(|stored| stored.state.clone()).unwrap()).unwrap();
     // The agent is killed while its push waits for the server.
-    server.kept(|kept| kept.stalls_writes = true);
+    server.stored(|stored| stored.stalls_writes = true);
     let mut newer: Value = serde_json::from_slice(&fs::read(pending(&bench)).unwrap()).unwrap();
     newer["serial"] = json!(newer["serial"].as_u64().unwrap() + 1);
     fs::write(pending(&bench), newer.to_string()).unwrap();
@@ -175,20 +175,21 @@ async fn the_lock_of_a_push_that_was_killed_with_its_agent_is_removed_at_the_nex
     tokio::select! {
         () = pending_push::push(&settings, &LocalRunner, &state, &drain) => panic!("it cannot end"),
         () = async {
-            while server.kept(|kept| kept.writes) == 0 {
+            while server.stored(|stored| stored.writes) == 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         } => {}
     }
-    let lock = server.kept(|kept| kept.lock.clone()).expect("the push left its lock");
+    let lock = server.stored(|stored| stored.lock.clone()).expect("the push left its lock");
     assert_eq!(lock["Operation"], "state-push");
 
-    server.kept(|kept| kept.stalls_writes = false);
+    server.stored(|stored| stored.stalls_writes = false);
     assert_eq!(pending_push::keys(&bench.config.terraform_settings()).len(), 1);
     pending_push::push(&bench.config.terraform_settings(), &LocalRunner, &state, &Drain::default()).await;
     assert!(!pending(&bench).exists());
-    assert_eq!(server.kept(|kept| kept.lock.clone()), None);
-    let stored: Value = serde_json::from_slice(&server.kept(|kept| kept.state.clone()).unwrap()).unwrap();
+    assert_eq!(server.stored(|stored| stored.lock.clone()), None);
+    let stored: Value =
+        serde_json::from_slice(&server.stored(|stored| stored.state.clone()).unwrap()).unwrap();
     assert_eq!(stored["lineage"], newer["lineage"]);
     assert!(stored["serial"].as_u64() >= newer["serial"].as_u64(), "{stored}");
     let left: Vec<_> = fs::read_dir(&bench.config.work_dir).unwrap().collect();
@@ -200,7 +201,7 @@ async fn rescued_state_of_another_lineage_is_never_pushed_over_the_newer_one() {
     let server = StateServer::start().await;
     let bench = Fixture::with_state(&server).await;
     bench.run(gate(0)).await;
-    let before = server.kept(|kept| kept.state.clone()).unwrap();
+    let before = server.stored(|stored| stored.state.clone()).unwrap();
     let mut foreign: Value = serde_json::from_slice(&before).unwrap();
     (foreign["lineage"], foreign["serial"]) = (json!(Uuid::from_u128(9)), json!(99));
     fs::create_dir_all(pending(&bench).parent().unwrap()).unwrap();
@@ -211,5 +212,5 @@ async fn rescued_state_of_another_lineage_is_never_pushed_over_the_newer_one() {
     assert_eq!(bench.end()["error_code"], "STATE_NOT_STORED");
     assert!(bench.message().contains("unrelated state with lineage"), "{}", bench.message());
     assert!(pending(&bench).exists());
-    assert_eq!(server.kept(|kept| kept.state.clone()).unwrap(), before);
+    assert_eq!(server.stored(|stored| stored.state.clone()).unwrap(), before);
 }

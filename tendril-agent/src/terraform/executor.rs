@@ -163,7 +163,7 @@ impl TerraformExecutor<'_> {
         let capture = StdoutCapture::new(self.log.writer.clone());
         let (exit, findings) = self.carry_out(Step::Output, &capture, Duration::ZERO).await?;
         self.check_exit(Step::Output, exit, &findings)?;
-        let read = capture.into_kept().and_then(|kept| Ok(read_outputs(&kept)?));
+        let read = capture.into_captured().and_then(|retained| Ok(read_outputs(&retained)?));
         let (public, sensitive) =
             read.map_err(|error| Failure::internal("the outputs cannot be read", &error))?;
         let strings = sensitive.iter().flat_map(Json::leaves).filter_map(Json::as_text).map(str::to_owned);
@@ -177,23 +177,23 @@ impl TerraformExecutor<'_> {
         let command = self.settings.program.show_plan(self.workspace, &self.settings.timing)?;
         let exit = self.runner.run(command, &shown, self.stop).await?;
         if exit.code != Some(0) {
-            let said = self.log.redactor.redact(&shown.stderr.into_text()).into_owned();
-            return Err(io::Error::other(said));
+            let output = self.log.redactor.redact(&shown.stderr.into_text()).into_owned();
+            return Err(io::Error::other(output));
         }
-        let kept = shown.stdout.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if kept.len() > SHOWN_LIMIT {
+        let retained = shown.stdout.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if retained.len() > SHOWN_LIMIT {
             return Err(io::Error::other("it is larger than 32 MiB"));
         }
         let redactor = self.log.redactor.clone();
-        blocking(move || Ok(plan_changes::read(&kept, &redactor)?)).await
+        blocking(move || Ok(plan_changes::read(&retained, &redactor)?)).await
     }
 
-    /// Adds a remark to the job's log.
+    /// Adds an annotation to the job's log.
     pub(crate) async fn annotate(&self, text: impl Into<String>) {
         self.log.writer.annotate(text).await;
     }
 
-    /// Nothing is started once the job is told to stop.
+    /// Nothing is started once a stop is requested.
     pub(crate) fn go_on(&self, step: Step) -> Result<(), StageError> {
         match self.stop.requested() {
             None => Ok(()),
@@ -251,7 +251,7 @@ impl TerraformExecutor<'_> {
                 Stored::Stopped(exit) => return Err(StageError::Stopped(Step::Init, exit.stage, exit.code)),
             }
             self.annotate(format!(
-                "State of an earlier run that was kept in {} is stored now.",
+                "State of an earlier run that was saved in {} is stored now.",
                 file.display()
             ))
             .await;
@@ -441,10 +441,10 @@ impl TerraformExecutor<'_> {
     }
 }
 
-/// Of an apply whose end nobody kept.
+/// Of an apply whose end was not stored.
 const LOST: &str = "The agent was killed while Terraform applied the plan, and so was what keeps Terraform's exit code. Resources may have been changed, and the state may still be locked: look at both before you queue it again.";
 
-/// Most that is kept of a plan that is shown.
+/// The longest plan that is shown.
 const SHOWN_LIMIT: usize = 32 * 1024 * 1024;
 
 /// Keeps what `show` prints. Nothing of it may reach the log: it holds the values of everything.
@@ -459,9 +459,9 @@ impl Sink for ShownPlan {
         if stream != Stream::Stdout {
             return self.stderr.write(stream, bytes);
         }
-        let mut kept = self.stdout.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if kept.len() <= SHOWN_LIMIT {
-            kept.extend_from_slice(&bytes);
+        let mut retained = self.stdout.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if retained.len() <= SHOWN_LIMIT {
+            retained.extend_from_slice(&bytes);
         }
         Box::pin(std::future::ready(()))
     }

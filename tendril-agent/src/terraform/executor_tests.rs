@@ -24,11 +24,11 @@ use crate::{
 /// A state server as terraform's `http` backend expects it.
 pub(super) struct StateServer {
     server: MockServer,
-    kept: Arc<Mutex<Kept>>,
+    stored: Arc<Mutex<Stored>>,
 }
 
 #[derive(Default)]
-pub(super) struct Kept {
+pub(super) struct Stored {
     pub(super) state: Option<Vec<u8>>,
     pub(super) lock: Option<Value>,
     /// Answers writes with 500.
@@ -48,7 +48,7 @@ pub(super) struct Kept {
     pub(super) hanging: usize,
 }
 
-struct Responder(Arc<Mutex<Kept>>);
+struct Responder(Arc<Mutex<Stored>>);
 
 impl Match for Responder {
     fn matches(&self, _: &Request) -> bool {
@@ -58,41 +58,41 @@ impl Match for Responder {
 
 impl Respond for Responder {
     fn respond(&self, request: &Request) -> ResponseTemplate {
-        let mut kept = self.0.lock().unwrap();
+        let mut stored = self.0.lock().unwrap();
         let method = request.method.as_str();
-        if kept.stalls.is_some_and(|(stalled, after)| method == stalled && kept.unlocked >= after) {
-            kept.hanging += 1;
+        if stored.stalls.is_some_and(|(stalled, after)| method == stalled && stored.unlocked >= after) {
+            stored.hanging += 1;
             return ResponseTemplate::new(200).set_delay(Duration::from_secs(600));
         }
         match method {
-            "GET" => match &kept.state {
+            "GET" => match &stored.state {
                 Some(state) => ResponseTemplate::new(200).set_body_bytes(state.clone()),
                 None => ResponseTemplate::new(404),
             },
-            "POST" if kept.stalls_writes => {
-                kept.writes += 1;
+            "POST" if stored.stalls_writes => {
+                stored.writes += 1;
                 ResponseTemplate::new(500).set_delay(Duration::from_secs(600))
             }
-            "POST" if kept.refuses_writes => ResponseTemplate::new(500),
+            "POST" if stored.refuses_writes => ResponseTemplate::new(500),
             "POST" => {
-                kept.state = Some(request.body.clone());
+                stored.state = Some(request.body.clone());
                 ResponseTemplate::new(200)
             }
             "LOCK" => {
-                if let Some(lock) = &kept.lock {
+                if let Some(lock) = &stored.lock {
                     return ResponseTemplate::new(423).set_body_json(lock);
                 }
-                kept.lock = serde_json::from_slice(&request.body).ok();
-                if kept.loses_answers > 0 {
-                    kept.loses_answers -= 1;
+                stored.lock = serde_json::from_slice(&request.body).ok();
+                if stored.loses_answers > 0 {
+                    stored.loses_answers -= 1;
                     return ResponseTemplate::new(500);
                 }
                 ResponseTemplate::new(200)
             }
-            "UNLOCK" if kept.refuses_unlocks => ResponseTemplate::new(500),
+            "UNLOCK" if stored.refuses_unlocks => ResponseTemplate::new(500),
             "UNLOCK" => {
-                kept.unlocked += 1;
-                kept.lock = None;
+                stored.unlocked += 1;
+                stored.lock = None;
                 ResponseTemplate::new(200)
             }
             _ => ResponseTemplate::new(405),
@@ -102,13 +102,13 @@ impl Respond for Responder {
 
 impl StateServer {
     pub(super) async fn start() -> Self {
-        let kept = Arc::new(Mutex::new(Kept::default()));
+        let stored = Arc::new(Mutex::new(Stored::default()));
         let server = MockServer::start().await;
-        Mock::given(Responder(Arc::clone(&kept)))
-            .respond_with(Responder(Arc::clone(&kept)))
+        Mock::given(Responder(Arc::clone(&stored)))
+            .respond_with(Responder(Arc::clone(&stored)))
             .mount(&server)
             .await;
-        Self { server, kept }
+        Self { server, stored }
     }
 
     fn backend(&self) -> StateBackend {
@@ -116,8 +116,8 @@ impl StateServer {
         StateBackend::read(Some("http"), Some(&settings)).unwrap()
     }
 
-    pub(super) fn kept<T>(&self, look: impl FnOnce(&mut Kept) -> T) -> T {
-        look(&mut self.kept.lock().unwrap())
+    pub(super) fn stored<T>(&self, change: impl FnOnce(&mut Stored) -> T) -> T {
+        change(&mut self.stored.lock().unwrap())
     }
 }
 
@@ -187,12 +187,12 @@ impl Fixture {
     }
 
     /// Waits until the log holds this.
-    pub(super) async fn said(&self, text: &str) {
+    pub(super) async fn prints(&self, text: &str) {
         let deadline = Instant::now() + Duration::from_secs(30);
         while !self.plane.recorded(|recorded| recorded.log().contains(text)) {
             assert!(
                 Instant::now() < deadline,
-                "never said {text}: {}",
+                "never printed {text}: {}",
                 self.plane.recorded(testing::Recorded::log)
             );
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -218,9 +218,9 @@ async fn state_is_kept_by_the_backend_that_the_agent_is_told() {
     let bench = Fixture::with_state(&server).await;
     bench.run(gate(0)).await;
     assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.plane.recorded(testing::Recorded::log));
-    let state = server.kept(|kept| kept.state.clone()).unwrap();
+    let state = server.stored(|stored| stored.state.clone()).unwrap();
     assert!(String::from_utf8(state).unwrap().contains("terraform_data"));
-    assert_eq!(server.kept(|kept| kept.lock.clone()), None);
+    assert_eq!(server.stored(|stored| stored.lock.clone()), None);
     assert!(!bench.config.state_dir.join("gate.s/terraform.tfstate").exists());
 }
 
@@ -230,7 +230,7 @@ async fn a_foreign_lock_is_explained_and_left() {
     let bench = Fixture::with_state(&server).await;
     let lock = json!({"ID": "abc-1", "Operation": "OperationTypeApply", "Info": "", "Who": "ann@laptop",
         "Version": "1.9.0", "Created": "2026-01-02T03:04:05.678901234Z", "Path": ""});
-    server.kept(|kept| kept.lock = Some(lock.clone()));
+    server.stored(|stored| stored.lock = Some(lock.clone()));
     bench.run(gate(0)).await;
     assert_eq!(
         (&bench.end()["status"], &bench.end()["error_code"]),
@@ -243,7 +243,7 @@ async fn a_foreign_lock_is_explained_and_left() {
     ] {
         assert!(bench.message().contains(part), "{}", bench.message());
     }
-    assert_eq!(server.kept(|kept| kept.lock.clone()), Some(lock), "it is still there");
+    assert_eq!(server.stored(|stored| stored.lock.clone()), Some(lock), "it is still there");
 }
 
 #[tokio::test]
@@ -251,20 +251,20 @@ async fn the_lock_of_an_own_dead_attempt_is_removed() {
     let server = StateServer::start().await;
     let bench = Fixture::with_state(&server).await;
     let kill = async {
-        bench.said("(local-exec): started").await;
+        bench.prints("(local-exec): started").await;
         orphans::kill(&bench.data_dir());
     };
     tokio::join!(bench.run(gate(600)), kill);
     assert!(bench.message().contains("killed by a signal from outside"), "{}", bench.message());
-    let lock = server.kept(|kept| kept.lock.clone()).expect("terraform left its lock");
+    let lock = server.stored(|stored| stored.lock.clone()).expect("terraform left its lock");
     assert_eq!(lock["Operation"], "OperationTypeApply");
 
     bench.run_as(Uuid::from_u128(7), gate(0)).await;
     assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.plane.recorded(testing::Recorded::log));
-    assert_eq!(server.kept(|kept| kept.lock.clone()), None);
+    assert_eq!(server.stored(|stored| stored.lock.clone()), None);
 
     // The same lock again is nobody's that is known to be dead: the note was good for once.
-    server.kept(|kept| kept.lock = Some(lock));
+    server.stored(|stored| stored.lock = Some(lock));
     bench.run_as(Uuid::from_u128(8), gate(0)).await;
     assert_eq!(bench.end()["error_code"], "STATE_LOCKED");
     assert!(bench.message().contains("this agent's own host"), "{}", bench.message());
@@ -275,10 +275,10 @@ async fn a_lock_that_terraform_left_when_it_was_told_twice_to_end_is_removed() {
     let server = StateServer::start().await;
     let mut bench = Fixture::with_state(&server).await;
     bench.config.timing.apply_cancel_grace = Duration::from_secs(2);
-    server.kept(|kept| kept.stalls_writes = true);
+    server.stored(|stored| stored.stalls_writes = true);
     let cancel = async {
         let deadline = Instant::now() + Duration::from_secs(30);
-        while server.kept(|kept| kept.writes) == 0 {
+        while server.stored(|stored| stored.writes) == 0 {
             assert!(Instant::now() < deadline, "terraform never stored its state");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -292,13 +292,13 @@ async fn a_lock_that_terraform_left_when_it_was_told_twice_to_end_is_removed() {
         "{message}"
     );
     assert!(message.contains("A lock that it left is removed"), "{message}");
-    let lock = server.kept(|kept| kept.lock.clone()).expect("terraform left its lock");
+    let lock = server.stored(|stored| stored.lock.clone()).expect("terraform left its lock");
     assert_eq!(lock["Operation"], "OperationTypeApply");
 
-    server.kept(|kept| kept.stalls_writes = false);
+    server.stored(|stored| stored.stalls_writes = false);
     bench.run_as(Uuid::from_u128(7), gate(0)).await;
     assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.message());
-    assert_eq!(server.kept(|kept| kept.lock.clone()), None);
+    assert_eq!(server.stored(|stored| stored.lock.clone()), None);
 }
 
 #[tokio::test]
@@ -308,7 +308,7 @@ async fn a_step_that_fails_in_good_order_leaves_no_note_behind() {
     bench.run(json!({"template": "broken", "stack": "s"})).await;
     assert_eq!(bench.end()["error_code"], "TERRAFORM_FAILED", "{}", bench.message());
     let state = bench.config.state_backend.of(&bench.config.state_dir, "broken.s");
-    assert_eq!((state.stale_owners().len(), server.kept(|kept| kept.lock.clone())), (0, None));
+    assert_eq!((state.stale_owners().len(), server.stored(|stored| stored.lock.clone())), (0, None));
 }
 
 #[tokio::test]
@@ -316,24 +316,24 @@ async fn a_question_about_a_lock_takes_none_or_is_known_to_have_taken_it() {
     let server = StateServer::start().await;
     let bench = Fixture::with_state(&server).await;
     let state = bench.config.state_backend.of(&bench.config.state_dir, "gate.s");
-    let holds = || server.kept(|kept| kept.lock.clone());
+    let holds = || server.stored(|stored| stored.lock.clone());
     // Free; then the answer to the lock is lost: it is given back all the same.
     for lost in [0, 1] {
-        server.kept(|kept| kept.loses_answers = lost);
+        server.stored(|stored| stored.loses_answers = lost);
         assert_eq!(lock_query::owner(&state).await, None);
         assert_eq!(holds(), None);
     }
     // Somebody holds it: nothing is taken, nothing noted.
     let foreign = json!({"ID": "abc-1", "Operation": "OperationTypeApply", "Who": "ann@laptop"});
-    server.kept(|kept| kept.lock = Some(foreign.clone()));
+    server.stored(|stored| stored.lock = Some(foreign.clone()));
     state.clear_stale();
     assert_eq!(lock_query::owner(&state).await.unwrap().id.as_deref(), Some("abc-1"));
     assert_eq!((holds(), state.stale_owners().len()), (Some(foreign), 0));
     // The lock is taken and cannot be given back: the next run knows that it is nobody's.
-    server.kept(|kept| (kept.lock, kept.refuses_unlocks) = (None, true));
+    server.stored(|stored| (stored.lock, stored.refuses_unlocks) = (None, true));
     assert_eq!(lock_query::owner(&state).await, None);
     assert_eq!(holds().unwrap()["Operation"], "OperationTypeInvalid");
-    server.kept(|kept| kept.refuses_unlocks = false);
+    server.stored(|stored| stored.refuses_unlocks = false);
     bench.run(gate(0)).await;
     assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.message());
     assert_eq!((holds(), state.stale_owners().len()), (None, 0));
@@ -369,7 +369,7 @@ async fn eight_jobs_on_a_cold_provider_cache_fill_it_once() {
 async fn cancelled(bench: &Fixture, mode: &str) -> String {
     let config = json!({"template": "providers", "stack": "s", "variables": {"mode": mode, "scratch": bench.scratch()}});
     let cancel = async {
-        bench.said("ready").await;
+        bench.prints("ready").await;
         bench.leases.cancel(Uuid::from_u128(2));
     };
     tokio::join!(bench.run(config), cancel);

@@ -14,7 +14,7 @@ use crate::{process::orphans, testing::Recorded};
 /// Cancels once a request hangs.
 async fn cancel_when_hanging(bench: &Fixture, server: &StateServer) {
     let deadline = Instant::now() + Duration::from_secs(60);
-    while server.kept(|kept| kept.hanging) == 0 {
+    while server.stored(|stored| stored.hanging) == 0 {
         assert!(Instant::now() < deadline, "{}", bench.plane.recorded(Recorded::log));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -23,13 +23,13 @@ async fn cancel_when_hanging(bench: &Fixture, server: &StateServer) {
 
 /// The lock is still there, and the next run of this agent takes it for what it is.
 async fn the_lock_is_left_and_removed_by_the_next_run(bench: &Fixture, server: &StateServer) {
-    let lock = server.kept(|kept| kept.lock.clone()).expect("terraform left its lock");
+    let lock = server.stored(|stored| stored.lock.clone()).expect("terraform left its lock");
     assert_eq!(lock["Operation"], "OperationTypeApply");
-    server.kept(|kept| kept.stalls = None);
+    server.stored(|stored| stored.stalls = None);
     bench.run_as(Uuid::from_u128(7), gate(0)).await;
     let log = bench.plane.recorded(Recorded::log);
     assert_eq!(bench.end()["status"], "SUCCESS", "{log}");
-    assert_eq!(server.kept(|kept| kept.lock.clone()), None);
+    assert_eq!(server.stored(|stored| stored.lock.clone()), None);
 }
 
 #[tokio::test]
@@ -39,7 +39,7 @@ async fn a_terraform_that_is_killed_while_it_stores_its_state_leaves_a_lock_that
     bench.config.timing.apply_cancel_grace = Duration::from_millis(300);
     // Terraform takes five seconds to give up after the second interrupt.
     bench.config.timing.kill_grace = Duration::from_millis(500);
-    server.kept(|kept| kept.stalls = Some(("POST", 1)));
+    server.stored(|stored| stored.stalls = Some(("POST", 1)));
     tokio::join!(bench.run(gate(0)), cancel_when_hanging(&bench, &server));
     assert!(
         bench.message().starts_with(
@@ -58,7 +58,7 @@ async fn a_terraform_that_hears_no_interrupt_is_killed() {
     bench.config.timing.plan_cancel_grace = Duration::from_millis(300);
     bench.config.timing.kill_grace = Duration::from_millis(300);
     // Plan and apply gave their locks back; `output` reads the state, and is deaf while it does.
-    server.kept(|kept| kept.stalls = Some(("GET", 2)));
+    server.stored(|stored| stored.stalls = Some(("GET", 2)));
     tokio::join!(bench.run(gate(0)), cancel_when_hanging(&bench, &server));
     assert_eq!(
         bench.message(),
@@ -66,7 +66,7 @@ async fn a_terraform_that_hears_no_interrupt_is_killed() {
     );
     let state = bench.config.state_backend.of(&bench.config.state_dir, "gate.s");
     assert!(state.stale_owners().is_empty(), "it held no lock");
-    assert_eq!(server.kept(|kept| kept.lock.clone()), None);
+    assert_eq!(server.stored(|stored| stored.lock.clone()), None);
 }
 
 #[tokio::test]
@@ -74,13 +74,13 @@ async fn a_provisioner_that_is_deaf_is_ended_by_terraform_and_the_state_is_store
     let server = StateServer::start().await;
     let bench = Fixture::with_state(&server).await;
     let cancel = async {
-        bench.said("(local-exec): deaf").await;
+        bench.prints("(local-exec): deaf").await;
         bench.leases.cancel(Uuid::from_u128(2));
     };
     let config = json!({"template": "deaf", "stack": "s", "variables": {}});
     tokio::join!(bench.run(config), cancel);
     assert_eq!(bench.message(), "Cancelled during apply: it ended after one interrupt (SIGINT).");
-    assert_eq!(server.kept(|kept| kept.lock.clone()), None);
+    assert_eq!(server.stored(|stored| stored.lock.clone()), None);
     assert!(orphans::of(&bench.data_dir()).is_empty(), "nobody is left");
     assert!(fs::read_dir(&bench.config.work_dir).unwrap().next().is_none());
 }

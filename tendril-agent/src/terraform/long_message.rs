@@ -3,20 +3,20 @@
 
 use std::borrow::Cow;
 
-/// What stands before what is said, after its level.
-const SAYS: &str = "\",\"@message\":\"";
+/// What precedes the message text, after its level.
+const MESSAGE_FIELD: &str = "\",\"@message\":\"";
 /// How each message begins.
 const START: &str = "{\"@level\":\"";
-/// What is said in the place of a message that does not begin so.
+/// What replaces a message that does not begin so.
 const LEFT_OUT: &str = "… (a message of Terraform of more than 1 MiB was left out)";
-/// What is said after what a message says, where it holds more that people would want to read.
+/// What follows the text of a message that contains more than the text.
 const CUT: &str = "… (what else this message of more than 1 MiB holds was left out)";
 
-/// One message, in pieces.
+/// One message, in fragments.
 #[derive(Debug, Default)]
 pub(crate) struct LongMessage {
     place: Place,
-    /// The beginning of an escape whose end is in the next piece.
+    /// The beginning of an escape whose end is in the next fragment.
     torn: String,
     /// Whether it explains an error.
     explains: bool,
@@ -34,14 +34,14 @@ enum Place {
 }
 
 impl LongMessage {
-    /// Takes the next piece; answers what it says.
-    pub(crate) fn push(&mut self, piece: &str) -> Option<String> {
-        let mut text = Cow::Borrowed(piece);
+    /// Takes the next fragment; returns its text.
+    pub(crate) fn push(&mut self, fragment: &str) -> Option<String> {
+        let mut text = Cow::Borrowed(fragment);
         if self.place == Place::Start {
-            // The level is a short word.
-            let head = piece
-                .strip_prefix(START)
-                .and_then(|rest| rest.find(SAYS).filter(|at| *at < 16).map(|at| &rest[at + SAYS.len()..]));
+            // The level is short.
+            let head = fragment.strip_prefix(START).and_then(|rest| {
+                rest.find(MESSAGE_FIELD).filter(|at| *at < 16).map(|at| &rest[at + MESSAGE_FIELD.len()..])
+            });
             let Some(rest) = head else {
                 self.place = Place::Unknown;
                 return None;
@@ -55,7 +55,7 @@ impl LongMessage {
         if !self.torn.is_empty() {
             text = Cow::Owned(std::mem::take(&mut self.torn) + &text);
         }
-        let (end, torn) = said(&text);
+        let (end, torn) = message_text(&text);
         if text.as_bytes().get(end) == Some(&b'"') && !torn {
             self.place = Place::Over;
         } else {
@@ -64,7 +64,7 @@ impl LongMessage {
         serde_json::from_str(&format!("\"{}\"", &text[..end])).ok()
     }
 
-    /// The message has ended; what else is to be said of it.
+    /// The message has ended; the note that follows it.
     pub(crate) fn end(self) -> Option<&'static str> {
         match self.place {
             Place::Unknown | Place::Start => Some(LEFT_OUT),
@@ -74,8 +74,8 @@ impl LongMessage {
     }
 }
 
-/// Where what is said ends in a text: at its quote, at the end, or at an escape that the end tears.
-fn said(text: &str) -> (usize, bool) {
+/// Where the message text ends in a text: at its quote, at the end, or at an escape that the end tears.
+fn message_text(text: &str) -> (usize, bool) {
     let bytes = text.as_bytes();
     let mut at = 0;
     while at < bytes.len() {

@@ -16,13 +16,13 @@ use crate::{
 pub(crate) struct Message<'a> {
     /// The readable lines, joined by `\n`.
     pub(crate) text: Cow<'a, str>,
-    /// What else it tells.
-    pub(crate) news: Option<News>,
+    /// The event that it reports.
+    pub(crate) event: Option<MessageEvent>,
 }
 
 /// Facts that the agent keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum News {
+pub(crate) enum MessageEvent {
     /// How many resources a plan would change, or an apply did change.
     Changes(Changes),
     /// Terraform's own explanation of an error.
@@ -88,21 +88,21 @@ pub(crate) fn read(line: &str) -> Message<'_> {
         // A message that was torn when Terraform was killed: nobody can say what of it is state.
         None if line.starts_with(MESSAGE_START) => Message {
             text: Cow::Borrowed("… (a message of Terraform that was cut off was left out)"),
-            news: None,
+            event: None,
         },
-        None => Message { text: Cow::Borrowed(line), news: None },
+        None => Message { text: Cow::Borrowed(line), event: None },
         Some(Line { diagnostic: Some(diagnostic), .. }) => {
             let text = diagnostic.text();
-            let news = (diagnostic.severity == "error").then(|| News::Error(text.clone()));
+            let event = (diagnostic.severity == "error").then(|| MessageEvent::Error(text.clone()));
             let label = if diagnostic.severity == "error" { "Error" } else { "Warning" };
-            Message { text: Cow::Owned(format!("{label}: {text}")), news }
+            Message { text: Cow::Owned(format!("{label}: {text}")), event }
         }
         Some(line) => {
             let changes = line.changes.map(|Summary { add, change, remove, import }| {
-                News::Changes(Changes { add, change, remove, import, details: None })
+                MessageEvent::Changes(Changes { add, change, remove, import, details: None })
             });
-            let applied = (line.kind == "apply_complete").then_some(News::Applied);
-            Message { text: line.message, news: changes.or(applied) }
+            let applied = (line.kind == "apply_complete").then_some(MessageEvent::Applied);
+            Message { text: line.message, event: changes.or(applied) }
         }
     }
 }
@@ -167,11 +167,13 @@ impl Interpreter for OutputReader {
     fn read<'a>(&mut self, line: &'a str) -> Cow<'a, str> {
         self.progress.read(line);
         let message = read(line);
-        match message.news {
-            Some(News::Changes(changes)) => self.findings.changes = Some(changes),
-            Some(News::Error(_)) if self.errors.len() == MOST_ERRORS => self.findings.further_errors += 1,
-            Some(News::Error(error)) => self.errors.push(error),
-            Some(News::Applied) => self.findings.applied += 1,
+        match message.event {
+            Some(MessageEvent::Changes(changes)) => self.findings.changes = Some(changes),
+            Some(MessageEvent::Error(_)) if self.errors.len() == MOST_ERRORS => {
+                self.findings.further_errors += 1;
+            }
+            Some(MessageEvent::Error(error)) => self.errors.push(error),
+            Some(MessageEvent::Applied) => self.findings.applied += 1,
             None => self.plain_errors.read(&message.text),
         }
         message.text
@@ -197,14 +199,14 @@ impl Interpreter for OutputReader {
                 Some(Cow::Borrowed(fragment))
             }
             LongLine::Message(mut message) => {
-                let said = message.push(fragment).map(Cow::Owned);
+                let output = message.push(fragment).map(Cow::Owned);
                 if goes_on {
                     *place = Some(LongLine::Message(message));
-                    return said;
+                    return output;
                 }
-                match (said, message.end()) {
-                    (Some(said), Some(note)) => Some(Cow::Owned(format!("{said}\n{note}"))),
-                    (said, note) => said.or(note.map(Cow::Borrowed)),
+                match (output, message.end()) {
+                    (Some(output), Some(note)) => Some(Cow::Owned(format!("{output}\n{note}"))),
+                    (output, note) => output.or(note.map(Cow::Borrowed)),
                 }
             }
         }
@@ -233,9 +235,9 @@ pub(crate) struct PlainErrors {
     open: bool,
 }
 
-/// Most that is kept of one plain error.
+/// The longest plain error that is stored.
 const BLOCK_LIMIT: usize = 8 * 1024;
-/// Most errors that are kept.
+/// The most errors that are stored.
 const MOST_ERRORS: usize = 32;
 /// What only announces the errors that follow.
 const PREAMBLE: &str = "encountered problems during initiali";
@@ -270,8 +272,8 @@ impl PlainErrors {
     pub(crate) fn into_errors(self) -> Vec<String> {
         let announces = |block: &String| block.contains(PREAMBLE);
         let only_announced = self.blocks.iter().all(announces);
-        let kept = self.blocks.into_iter().filter(|block| only_announced || !announces(block));
-        kept.map(|block| block.trim().replace("\n\n\n", "\n\n")).collect()
+        let stored = self.blocks.into_iter().filter(|block| only_announced || !announces(block));
+        stored.map(|block| block.trim().replace("\n\n\n", "\n\n")).collect()
     }
 }
 
@@ -290,8 +292,8 @@ mod tests {
         let message = read(CHANGES);
         assert_eq!(message.text, "Plan: 1 to add, 2 to change, 3 to destroy.");
         assert_eq!(
-            message.news,
-            Some(News::Changes(Changes { add: 1, change: 2, remove: 3, import: 4, details: None }))
+            message.event,
+            Some(MessageEvent::Changes(Changes { add: 1, change: 2, remove: 3, import: 4, details: None }))
         );
     }
 
@@ -300,7 +302,7 @@ mod tests {
         let expected = "local-exec provisioner error\n  with terraform_data.b, on bad.tf:2\nError running command 'exit 3': exit status 3. Output: no";
         let message = read(ERROR);
         assert_eq!(message.text, format!("Error: {expected}"));
-        assert_eq!(message.news, Some(News::Error(expected.to_owned())));
+        assert_eq!(message.event, Some(MessageEvent::Error(expected.to_owned())));
     }
 
     #[test]
@@ -360,7 +362,7 @@ mod tests {
             let message = read(&line);
             if serde_json::from_str::<serde_json::Value>(&line).is_err() && !line.starts_with(MESSAGE_START) {
                 prop_assert_eq!(message.text.as_ref(), line.as_str());
-                prop_assert_eq!(message.news, None);
+                prop_assert_eq!(message.event, None);
             }
         }
     }

@@ -140,7 +140,7 @@ fn is_moved(resource: &ResourceChange) -> bool {
     resource.previous_address.as_ref().is_some_and(|previous| *previous != resource.address)
 }
 
-/// What happens to a resource, in one word; none where nothing does.
+/// The name of what happens to a resource; none where nothing does.
 fn action(resource: &ResourceChange, is_drift: bool) -> Option<&'static str> {
     let actions: Vec<&str> = resource.change.actions.iter().map(String::as_str).collect();
     match actions.as_slice() {

@@ -47,7 +47,7 @@ impl PlanDigest {
         private_file(&workspace.plan_digest_file(), &serde_json::to_vec(self)?)
     }
 
-    /// What a previous run kept.
+    /// What a previous run stored.
     pub(crate) fn load(workspace: &Workspace) -> io::Result<Self> {
         Ok(serde_json::from_slice(&fs::read(workspace.plan_digest_file())?)?)
     }

@@ -10,7 +10,7 @@ use std::{
 /// How deep a version lies: `<host>/<namespace>/<name>/<version>/<platform>`.
 const DEPTH: u32 = 5;
 
-/// The kept versions, with the time when a run used each last.
+/// The cached versions, with the time when a run used each last.
 pub(crate) fn versions(dir: &Path) -> Vec<(PathBuf, SystemTime)> {
     let used = |path: PathBuf| {
         let used = fs::metadata(&path).and_then(|meta| meta.modified()).ok()?;

@@ -105,7 +105,7 @@ async fn state_is_kept_in_the_bucket_and_its_lock_given_back() {
     let (status, state) = s3.call("GET", STATE, "").await;
     assert!(status == 200 && state.contains("terraform_data"), "{status} {state}");
     assert_eq!(s3.call("GET", LOCK, "").await.0, 404);
-    // Nothing has to be kept beside a remote state.
+    // Nothing has to be stored beside a remote state.
     assert_eq!(fs::read_dir(&bench.config.state_dir).unwrap().count(), 0);
 }
 
@@ -146,7 +146,7 @@ async fn the_lock_in_the_bucket_of_an_own_dead_attempt_is_removed() {
     let s3 = S3::start().await;
     let bench = s3.fixture().await;
     let kill = async {
-        bench.said("(local-exec): started").await;
+        bench.prints("(local-exec): started").await;
         orphans::kill(&bench.data_dir());
     };
     tokio::join!(bench.run(gate(600)), kill);

@@ -60,16 +60,16 @@ impl<'a> StepClock<'a> {
 
 impl Sink for StepClock<'_> {
     fn write(&self, stream: Stream, bytes: Vec<u8>) -> BoxFuture<'_, ()> {
-        if says_something(&bytes) {
+        if is_output(&bytes) {
             *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         }
         self.sink.write(stream, bytes)
     }
 }
 
-fn says_something(bytes: &[u8]) -> bool {
+fn is_output(bytes: &[u8]) -> bool {
     let is_waiting = |line: &[u8]| line.windows(STILL_WAITING.len()).any(|part| part == STILL_WAITING);
-    // Of a large portion something is said.
+    // A large portion contains output.
     bytes.len() > 64 * 1024
         || bytes.split(|byte| *byte == b'\n').any(|line| !line.is_empty() && !is_waiting(line))
 }

@@ -87,8 +87,8 @@ async fn both_lines_estimate_and_say_so_in_row_and_log() {
         assert_eq!((&figures(&row)["tool"], &figures(&row)["currency"]), (&json!(tool), &json!("USD")));
         assert_eq!(figures(&row)["by_resource"][0]["name"], "aws_instance.web");
         let log = job.log().await;
-        let remark = "Estimated cost: 42.17 USD a month (3 of 3 resources priced, 1 free).";
-        assert!(log.lines("agent").contains(&remark.to_owned()), "{}", log.text());
+        let annotation = "Estimated cost: 42.17 USD a month (3 of 3 resources priced, 1 free).";
+        assert!(log.lines("agent").contains(&annotation.to_owned()), "{}", log.text());
         // Its warnings are in the log, and its key is not.
         assert!(
             log.text().contains("WARN a warning of [hidden]") && !log.text().contains(KEY),

@@ -1,6 +1,6 @@
 //! The API key of a cluster: `tdl_`, 22 digits of the cluster's id, 43 digits of secret; digits are base62.
 //!
-//! Only the database knows whether a key is good. What can be wrong with one that was copied by hand is said here, before
+//! Only the database knows whether a key is good. What can be wrong with one that was copied by hand is reported here, before
 //! anything is sent.
 
 use std::fmt;
@@ -129,7 +129,7 @@ mod tests {
     fn each_mistake_of_copying_has_its_own_sentence() {
         let good = good();
         let changed = |place: usize, digit: &str| format!("{}{digit}{}", &good[..place], &good[place + 1..]);
-        let mut said = std::collections::BTreeSet::new();
+        let mut message = std::collections::BTreeSet::new();
         for (key, part) in [
             (good[..68].to_owned(), "68 characters of 69, it was cut off"),
             (PREFIX.to_owned(), "4 characters of 69"),
@@ -147,9 +147,9 @@ mod tests {
             let problem = ClusterKey::parse(&key).unwrap_err();
             assert!(problem.contains(part), "{problem}");
             assert!(!problem.contains("ZZZZ") && !problem.contains("zzzz"), "{problem}");
-            said.insert(problem);
+            message.insert(problem);
         }
-        assert_eq!(said.len(), 11);
+        assert_eq!(message.len(), 11);
     }
 
     #[test]

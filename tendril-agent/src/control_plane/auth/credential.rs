@@ -1,4 +1,4 @@
-//! The one secret that the agent was given, and where it is kept.
+//! The one secret that the agent was given, and where it is stored.
 
 use std::{
     fmt, fs,

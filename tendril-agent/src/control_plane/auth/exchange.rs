@@ -11,7 +11,7 @@ use super::{credential::Exchangeable, machine_token::MachineToken};
 
 /// The function's name.
 const FUNCTION: &str = "agent-token";
-/// How long one exchange may take. A function that slept needs seconds to start, and itself asks the database.
+/// How long one exchange may take. A function that was idle needs seconds to start, and itself queries the database.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Where keys are exchanged.
@@ -29,14 +29,14 @@ pub(super) struct Granted {
     pub(super) text: SecretString,
     /// How long it lives, from the moment it was asked for.
     pub(super) life: Duration,
-    /// After which time the function wishes to be asked again.
+    /// `Retry-After`: when the function may be called again.
     pub(super) renew_after: Duration,
 }
 
 /// Why there is no machine token for a key. Each sentence says what to do; none holds the key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Failure {
-    /// The function looked at the key. Unknown cluster and wrong key are not told apart, on purpose.
+    /// The function looked at the key. Unknown cluster and wrong key look the same, on purpose.
     #[error(
         "this API key opens no cluster of the project: give the agent the current key of its cluster (after a rotation the new one), and check that SUPABASE_URL is that cluster's project"
     )]
@@ -71,10 +71,10 @@ pub(crate) enum Failure {
     Unusable(String),
     /// Too many exchanges.
     #[error(
-        "the API key was exchanged too often (HTTP 429): the agent waits as it was told; see that nothing else uses this key"
+        "the API key was exchanged too often (HTTP 429): the agent waits as the answer demands; make sure that nothing else uses this key"
     )]
     Limited {
-        /// As the server wishes.
+        /// As the server demands.
         wait: Option<Duration>,
     },
     /// It did not work this time.
@@ -84,7 +84,7 @@ pub(crate) enum Failure {
     Unavailable {
         /// Status and message.
         reason: String,
-        /// As the server wishes.
+        /// As the server demands.
         wait: Option<Duration>,
     },
     /// No connection.
@@ -117,19 +117,19 @@ impl Failure {
         }
     }
 
-    /// The same, with what others said in it changed.
-    pub(super) fn with_words(self, change: impl Fn(&str) -> String) -> Self {
+    /// The same, with the text of others in it changed.
+    pub(super) fn map_message(self, change: impl Fn(&str) -> String) -> Self {
         match self {
-            Self::Misconfigured(said) => Self::Misconfigured(change(&said)),
-            Self::Gateway(said) => Self::Gateway(change(&said)),
-            Self::Unusable(said) => Self::Unusable(change(&said)),
-            Self::Unreachable(said) => Self::Unreachable(change(&said)),
+            Self::Misconfigured(output) => Self::Misconfigured(change(&output)),
+            Self::Gateway(output) => Self::Gateway(change(&output)),
+            Self::Unusable(output) => Self::Unusable(change(&output)),
+            Self::Unreachable(output) => Self::Unreachable(change(&output)),
             Self::Unavailable { reason, wait } => Self::Unavailable { reason: change(&reason), wait },
-            said @ (Self::WrongKey
+            output @ (Self::WrongKey
             | Self::ClaimOver
             | Self::ClusterRevoked
             | Self::NotDeployed
-            | Self::Limited { .. }) => said,
+            | Self::Limited { .. }) => output,
         }
     }
 

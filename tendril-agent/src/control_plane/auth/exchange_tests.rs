@@ -60,26 +60,26 @@ async fn a_good_key_is_shown_in_the_body_alone_and_gets_a_token() {
 
 #[tokio::test]
 async fn each_answer_has_its_sentence_and_says_whether_it_is_a_refusal() {
-    let said = |code: &str| json!({"code": code, "message": "because"});
+    let output = |code: &str| json!({"code": code, "message": "because"});
     for (status, body, part, refusal) in [
-        (401, said("invalid_key"), "opens no cluster", true),
-        (403, said("cluster_revoked"), "this cluster was revoked", true),
-        (404, said("NOT_FOUND"), "functions deploy agent-token", true),
-        (500, said("misconfigured"), "lacks a setting (because)", true),
+        (401, output("invalid_key"), "opens no cluster", true),
+        (403, output("cluster_revoked"), "this cluster was revoked", true),
+        (404, output("NOT_FOUND"), "functions deploy agent-token", true),
+        (500, output("misconfigured"), "lacks a setting (because)", true),
         (401, json!({"code": 401, "message": "Missing authorization header"}), "verify_jwt = false", true),
-        (400, said("bad_request"), "is not that function", true),
+        (400, output("bad_request"), "is not that function", true),
         (200, json!({"access_token": "x"}), "is not that function", true),
         (200, json!({"access_token": token(Uuid::max()), "expires_in": 9}), "not of the key's cluster", true),
-        (429, said("rate_limited"), "exchanged too often", false),
-        (503, said("unavailable"), "tries again", false),
-        (503, said("BOOT_ERROR"), "tries again", false),
+        (429, output("rate_limited"), "exchanged too often", false),
+        (503, output("unavailable"), "tries again", false),
+        (503, output("BOOT_ERROR"), "tries again", false),
         (500, json!("oops"), "tries again", false),
-        (546, said("WORKER_LIMIT"), "tries again", false),
+        (546, output("WORKER_LIMIT"), "tries again", false),
     ] {
         let failure = failure(status, body).await;
-        let said = failure.to_string();
-        assert!(said.contains(part), "{status}: {said}");
-        assert_eq!(failure.is_refusal(), refusal, "{status}: {said}");
+        let output = failure.to_string();
+        assert!(output.contains(part), "{status}: {output}");
+        assert_eq!(failure.is_refusal(), refusal, "{status}: {output}");
     }
 }
 

@@ -121,12 +121,12 @@ mod tests {
             ),
             (json!({"role": "service_role", "cluster_id": id, "exp": 1_900_000_000}), "\"service_role\""),
         ] {
-            let said = refusal(&claims);
-            assert!(said.contains(part), "{said}");
+            let message = refusal(&claims);
+            assert!(message.contains(part), "{message}");
         }
         for text in ["", "abc", "a.b.c", "a.b", "a.b.c.d"] {
-            let said = MachineToken::parse(text, now()).unwrap_err();
-            assert!(said.contains("malformed"), "{said}");
+            let message = MachineToken::parse(text, now()).unwrap_err();
+            assert!(message.contains("malformed"), "{message}");
         }
     }
 }

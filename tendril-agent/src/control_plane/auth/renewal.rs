@@ -93,7 +93,7 @@ impl Holding {
         self.good_until
     }
 
-    /// There is a key, or another one than before. The token of the former one is kept until this one has got its own.
+    /// There is a key, or another one than before. The token of the former one stays in use until this one has got its own.
     pub(super) fn key_changed(&mut self, now: Instant) {
         self.backoff.reset();
         (self.next, self.failure, self.granted) = (Some(now), None, None);

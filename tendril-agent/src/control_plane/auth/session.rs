@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// How often a token file is looked at where nobody asks for a token: a new key is in use within twice this.
-const LOOK: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// How long an exchanged token is hidden after its end: lines that were written before are on their way.
 const HIDDEN_AFTER: Duration = Duration::from_secs(60);
 
@@ -56,7 +56,7 @@ struct Inner {
     exchanging: tokio::sync::Mutex<()>,
     /// What no log may show: learns every secret that is read or exchanged.
     hidden: Redactor,
-    /// Is told how it stands.
+    /// Receives its state.
     health: Health,
 }
 
@@ -84,8 +84,8 @@ impl Session {
         let session = Self {
             inner: Arc::new(Inner { credential, cluster_id, exchange, state, exchanging, hidden, health }),
         };
-        // No job may run before its log knows the secret; what is wrong with it is said when it is used.
-        let _read = session.inner.look(Instant::now());
+        // No job may run before its log knows the secret; what is wrong with it is reported when it is used.
+        let _read = session.inner.check(Instant::now());
         session
     }
 
@@ -97,7 +97,7 @@ impl Session {
     /// The token to use now. Errors: there is none; the sentence says why and what to do.
     pub(crate) async fn current(&self) -> Result<AccessToken, Error> {
         loop {
-            match self.inner.look(Instant::now()) {
+            match self.inner.check(Instant::now()) {
                 Ok(Step::Use(token)) => return Ok(token),
                 Ok(Step::Exchange) => self.inner.exchange().await,
                 Ok(Step::Fail(failure)) => return Err(Error::token(failure)),
@@ -115,7 +115,7 @@ impl Session {
         }
         let (mut known, mut again) = (self.inner.state().holding.token().cloned(), false);
         loop {
-            let _step = self.inner.look(Instant::now());
+            let _step = self.inner.check(Instant::now());
             self.inner.exchange().await;
             let (token, next) = {
                 let state = self.inner.state();
@@ -123,14 +123,14 @@ impl Session {
             };
             let changed = token != known;
             known = token;
-            // Told twice: a question that was under way when it changed may have been answered with the old one.
+            // Published twice: a request that was under way when it changed may have been answered with the old one.
             if changed || again {
                 renewed();
             }
             again = changed;
-            let due = next.unwrap_or_else(|| Instant::now() + LOOK);
+            let due = next.unwrap_or_else(|| Instant::now() + POLL_INTERVAL);
             tokio::select! {
-                () = sleep(LOOK) => {}
+                () = sleep(POLL_INTERVAL) => {}
                 () = sleep_until(due.into()) => {}
             }
         }
@@ -154,13 +154,13 @@ pub(crate) fn failure(error: &Error) -> Option<&Failure> {
 
 impl Inner {
     /// Reads the credential if it has changed, and says what is to be done for a token.
-    fn look(&self, now: Instant) -> Result<Step, String> {
+    fn check(&self, now: Instant) -> Result<Step, String> {
         let stamp = self.credential.stamp();
         let mut state = self.state();
         if state.stamp != Some(stamp) || state.unread.is_some() {
             let read = self.read(now);
             state.take(stamp, read, now);
-            self.tell(&state);
+            self.publish(&state);
         }
         match (state.holding.step(now), &state.unread) {
             // A JWT that is over, and no other can be read.
@@ -206,8 +206,8 @@ impl Inner {
         };
         let Some(key) = key else { return };
         // Nobody knows what a gateway repeats of a request in its error page.
-        let clean = |said: &str| self.hidden.redact(said).into_owned();
-        let outcome = self.exchange.ask(&key).await.map_err(|failure| failure.with_words(clean));
+        let clean = |message: &str| self.hidden.redact(message).into_owned();
+        let outcome = self.exchange.ask(&key).await.map_err(|failure| failure.map_message(clean));
         let now = Instant::now();
         let result = match &outcome {
             Ok(granted) => {
@@ -241,11 +241,11 @@ impl Inner {
                 Err(failure) => state.holding.failed(failure, now),
             }
         }
-        self.tell(&state);
+        self.publish(&state);
     }
 
     /// Lets everybody know who asks the agent how it is.
-    fn tell(&self, state: &State) {
+    fn publish(&self, state: &State) {
         let failure = state.holding.failure();
         let refused = state.unread.clone().or(failure.filter(|f| f.is_refusal()).map(ToString::to_string));
         self.health.access(Access {
@@ -262,7 +262,7 @@ impl Inner {
 }
 
 impl State {
-    /// What was read, or why nothing could be; the latter changes nothing but what is said about it.
+    /// What was read, or why nothing could be; the latter changes nothing but the report.
     fn take(&mut self, stamp: Stamp, read: Result<Held, String>, now: Instant) {
         let is_first = self.stamp.is_none();
         let held = match read {

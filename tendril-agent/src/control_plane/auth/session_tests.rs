@@ -19,7 +19,7 @@ fn key(digit: char) -> String {
     format!("tdl_{}{}", "0".repeat(22), digit.to_string().repeat(43))
 }
 
-/// A JWT of a cluster; `number` tells it from others.
+/// A JWT of a cluster; `number` makes it unique.
 fn jwt(cluster: Uuid, number: usize) -> String {
     let claims =
         json!({"role": "tendril_agent", "cluster_id": cluster, "exp": 4_000_000_000_u64, "jti": number});
@@ -52,7 +52,7 @@ fn fixture(credential: Credential, project: &str) -> Fixture {
     let (hidden, health) = (Redactor::default(), Health::default());
     let exchange = Exchange::new(project, &SecretString::from("sb_publishable_x"));
     let session = Session::new(credential, CLUSTER, exchange, hidden.clone(), health.clone());
-    health.heard();
+    health.record_heartbeat();
     Fixture { session, hidden, health }
 }
 
@@ -102,7 +102,7 @@ async fn the_library_gets_the_new_token_once_the_file_is_replaced() {
         (String::new(), "is empty".to_owned()),
     ] {
         file.put(&wrong);
-        assert_eq!(session.token().await.unwrap(), two, "the last good one is kept");
+        assert_eq!(session.token().await.unwrap(), two, "the last good one stays");
         let why = health.ready().unwrap_err();
         assert!(why.contains(&part), "{why}");
     }

@@ -71,7 +71,7 @@ impl CostDir {
 
     /// Leaves the prices that were found to the next estimate.
     pub(crate) fn keep_prices(&self) {
-        // What is not kept is asked for again.
+        // What is not stored is requested again.
         let _none = fs::rename(self.own.join(PRICES), self.shared.join(PRICES));
     }
 
@@ -80,7 +80,7 @@ impl CostDir {
         remove_dir(&self.own)
     }
 
-    /// Adds what the program is told through its environment.
+    /// Adds the variables of the program's environment.
     pub(super) fn finalize(&self, line: Line, env: &mut BTreeMap<OsString, OsString>) {
         let home = self.own.join("home");
         env.extend(quiet());
@@ -99,7 +99,7 @@ impl CostDir {
                     ("INFRACOST_CLI_CACHE_DIRECTORY".into(), self.own.join("cache").into()),
                     ("INFRACOST_CLI_LOG_LEVEL".into(), "warn".into()),
                 ]);
-                // The operator's own words come first.
+                // The operator's own variables come first.
                 env.entry("INFRACOST_CLI_PLUGIN_AUTO_UPDATE".into()).or_insert_with(|| "false".into());
                 env.entry("INFRACOST_CLI_PLUGIN_CACHE_DIRECTORY".into())
                     .or_insert_with(|| self.shared.join("plugins").into());

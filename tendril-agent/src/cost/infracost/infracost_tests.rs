@@ -17,7 +17,7 @@ fn found(script: &str) -> Result<Found, String> {
     let dir = tempfile::tempdir().unwrap();
     let program = program(dir.path(), script);
     loop {
-        match Found::look(Some(&program)) {
+        match Found::detect(Some(&program)) {
             // Another test's child holds the new file for a moment.
             Err(why) if why.contains("Text file busy") => std::thread::yield_now(),
             found => return found,
@@ -27,37 +27,37 @@ fn found(script: &str) -> Result<Found, String> {
 
 #[test]
 fn each_line_is_known_by_how_it_prints_its_version() {
-    for (said, line, shown) in [
+    for (message, line, shown) in [
         ("Infracost v0.10.45", Line::Zero, "infracost 0.10.45"),
         ("infracost version v2.0.0", Line::Two, "infracost 2.0.0"),
         ("infracost version 2.3.1-rc.1", Line::Two, "infracost 2.3.1-rc.1"),
     ] {
-        let found = found(&format!("[ \"$*\" = --version ] && echo '{said}'")).unwrap();
-        let Found::Program(program) = &found else { panic!("{said}: {found}") };
+        let found = found(&format!("[ \"$*\" = --version ] && echo '{message}'")).unwrap();
+        let Found::Program(program) = &found else { panic!("{message}: {found}") };
         assert_eq!((program.line(), found.to_string().as_str()), (line, shown));
     }
 }
 
 #[test]
 fn an_unknown_version_is_said_and_is_no_reason_not_to_start() {
-    for said in [
+    for message in [
         "Infracost v0.9.24",
         "infracost version v3.0.0",
         "infracost version v1.10.0",
         "infracost version dev",
         "",
     ] {
-        let found = found(&format!("echo '{said}'")).unwrap();
-        assert!(matches!(&found, Found::Unusable(why) if why.contains("0.10 or 2.x")), "{said}: {found}");
+        let found = found(&format!("echo '{message}'")).unwrap();
+        assert!(matches!(&found, Found::Unusable(why) if why.contains("0.10 or 2.x")), "{message}: {found}");
     }
 }
 
 #[test]
 fn a_named_program_that_is_not_there_or_does_not_run_is_a_problem() {
-    let missing = Found::look(Some("/no/infracost")).unwrap_err();
+    let missing = Found::detect(Some("/no/infracost")).unwrap_err();
     assert!(missing.contains("/no/infracost") && missing.contains("TENDRIL_INFRACOST"), "{missing}");
     assert!(found("exit 3").unwrap_err().contains("ended with exit status: 3"));
-    assert!(matches!(Found::look(Some("off")), Ok(Found::Off)));
+    assert!(matches!(Found::detect(Some("off")), Ok(Found::Off)));
 }
 
 fn command(line: Line, key: Option<&str>) -> Result<(runner::Command, CostDir), String> {

@@ -1,9 +1,9 @@
-//! The program that estimates costs: which one is there, what it is told, and what it may see.
+//! The program that estimates costs: which one is there, its arguments, and what it may see.
 //!
 //! There are two lines of it, and they have little in common. 0.10 (`infracost/infracost`) has `breakdown`, writes a file and
 //! takes `INFRACOST_API_KEY`. 2.x (`infracost/cli`) has `scan`, writes to stdout and takes
-//! `INFRACOST_CLI_AUTHENTICATION_TOKEN`; it knows `breakdown` too, but drops its flags without a word. So the version is
-//! asked for at the start, and each line is spoken to in its own words.
+//! `INFRACOST_CLI_AUTHENTICATION_TOKEN`; it knows `breakdown` too, but drops its flags silently. So the version is
+//! read at the start, and each line of versions gets its own arguments.
 
 use std::{
     collections::BTreeMap,
@@ -143,7 +143,7 @@ pub enum Found {
 impl Found {
     /// Looks for the program and asks for its version. `off` turns it off; without a name it is looked for on PATH, and may be
     /// missing. Errors: one that was named is not there, or does not run.
-    pub fn look(named: Option<&str>) -> Result<Self, String> {
+    pub fn detect(named: Option<&str>) -> Result<Self, String> {
         if named == Some("off") {
             return Ok(Self::Off);
         }
@@ -152,14 +152,14 @@ impl Found {
                 Err(format!("--infracost / TENDRIL_INFRACOST: \"{name}\" is not an executable program on this machine: {INSTALL}"))
             });
         };
-        let said = match ask_version(&path) {
-            Ok(said) => said,
+        let message = match ask_version(&path) {
+            Ok(message) => message,
             Err(why) => {
                 let sentence = format!("{} does not run ({why}): {INSTALL}", path.display());
                 return if named.is_some() { Err(sentence) } else { Ok(Self::Unusable(sentence)) };
             }
         };
-        Ok(match version_in(&said) {
+        Ok(match version_in(&message) {
             None => Self::Unusable(format!("{} does not say which version it is: {INSTALL}", path.display())),
             Some(version) => match Line::of(&version) {
                 Some(line) => Self::Program(Program { path, version, line }),
@@ -196,7 +196,7 @@ impl Infracost {
         key: Option<&str>,
         key_file: Option<&str>,
     ) -> Result<Self, String> {
-        let infracost = Self { found: Found::look(program)?, key: Key::from_values(key, key_file)? };
+        let infracost = Self { found: Found::detect(program)?, key: Key::from_values(key, key_file)? };
         if let (Found::Program(_), Some(key)) = (&infracost.found, &infracost.key) {
             key.read()?;
         }
@@ -276,12 +276,12 @@ fn arguments(line: Line, estimate: &Path) -> Vec<OsString> {
             args.extend(["--no-color", "--log-level", "warn"].map(OsString::from));
             args
         }
-        // The first versions of the line write JSON anyway; later ones want to be told.
+        // The first versions of the line write JSON anyway; later ones need a flag.
         Line::Two => ["scan", "--json", "."].map(OsString::from).into(),
     }
 }
 
-/// What is always so: no news from home, no settings from a file that a template could bring.
+/// Always: no check for updates, no settings from a file that a template could bring.
 fn quiet() -> [(OsString, OsString); 3] {
     [
         ("INFRACOST_SKIP_UPDATE_CHECK".into(), "true".into()),
@@ -305,12 +305,12 @@ fn ask_version(path: &Path) -> Result<String, String> {
         .process_group(0);
     let child = command.spawn().map_err(|error| error.to_string())?;
     let group = Pid::from_raw(child.id().cast_signed());
-    let (tell, told) = mpsc::channel();
+    let (tell, reported) = mpsc::channel();
     thread::spawn(move || {
         // Nobody listens any more once the time is over.
         let _late = tell.send(child.wait_with_output());
     });
-    match told.recv_timeout(VERSION_LIMIT) {
+    match reported.recv_timeout(VERSION_LIMIT) {
         Ok(Ok(output)) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         Ok(Ok(output)) => Err(format!("\"--version\" ended with {}", output.status)),
         Ok(Err(error)) => Err(error.to_string()),
@@ -322,14 +322,14 @@ fn ask_version(path: &Path) -> Result<String, String> {
     }
 }
 
-/// The first word that is a version, without its `v`.
-fn version_in(said: &str) -> Option<String> {
+/// The first version in the text, without its `v`.
+fn version_in(message: &str) -> Option<String> {
     let is_version = |word: &&str| {
         let numbers = word.split(['-', '+']).next().unwrap_or_default();
         numbers.split('.').count() == 3 && numbers.split('.').all(|part| part.parse::<u32>().is_ok())
     };
     let words =
-        said.split_whitespace().map(|word| word.trim_start_matches('v')).filter(|word| word.len() <= 40);
+        message.split_whitespace().map(|word| word.trim_start_matches('v')).filter(|word| word.len() <= 40);
     words.filter(|word| word.is_ascii()).find(is_version).map(str::to_owned)
 }
 

@@ -87,7 +87,7 @@ pub(crate) struct Progress {
     pub(crate) finished: bool,
 }
 
-/// How a spool is kept.
+/// The limits of a spool.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SpoolRules {
     /// The least time between two chunks of one stream that are not full.
@@ -206,7 +206,7 @@ impl LogSpool {
         if self.open[stream as usize].bytes + line.len() + 1 > CHUNK_LIMIT {
             self.cut(stream, now);
         }
-        // The agent's remarks are few, and are headings: they stand exactly where they were said.
+        // The agent's annotations are few, and are headings: they stand exactly where they were written.
         if stream == Stream::Agent {
             self.cut(Stream::Stdout, now);
             self.cut(Stream::Stderr, now);
@@ -226,13 +226,13 @@ impl LogSpool {
         }
     }
 
-    /// Says when the next line was read, unless that was said already.
+    /// Stamps the time at which the next line was read, unless the last stamp has it already.
     fn stamp(&mut self, now: Instant) {
         if self.stamp.is_some_and(|(since, _)| since == now) {
             return;
         }
         let millis = Timestamp::now().as_millisecond();
-        if self.stamp.is_none_or(|(_, said)| said != millis) {
+        if self.stamp.is_none_or(|(_, message)| message != millis) {
             // Writing into a Vec cannot fail.
             let _infallible = writeln!(self.buffer, "t{millis}");
         }
@@ -282,8 +282,8 @@ impl LogSpool {
             .min_by_key(|(since, _)| *since)
     }
 
-    /// Writes what was added to the file, and tells the reader of new chunks. The log never stops a run: lines that the
-    /// disk refuses are counted, and a remark takes their place as soon as the disk takes it.
+    /// Writes what was added to the file, and notifies the reader of new chunks. The log never stops a run: lines that the
+    /// disk refuses are counted, and an annotation takes their place as soon as the disk takes it.
     pub(crate) fn flush(&mut self) {
         if self.buffer.is_empty() {
             return;
@@ -363,7 +363,7 @@ impl LogSpool {
         self.open[Stream::Agent as usize].since.get_or_insert_with(Instant::now);
     }
 
-    /// Nothing will follow: cuts and writes the rest, and tells the reader.
+    /// Nothing will follow: cuts and writes the rest, and notifies the reader.
     pub(crate) fn finish(mut self) {
         self.cut_all(Instant::now());
         self.flush();

@@ -34,7 +34,7 @@ pub(crate) struct SpoolReader {
     /// Everything that was there has been given.
     at_end: bool,
     /// How many cuts the writer had made when it was last asked.
-    heard: u64,
+    received: u64,
     /// Segments that were read to their end, with the number of their last chunk: they go once that is stored.
     passed: VecDeque<(u64, u64)>,
 }
@@ -60,7 +60,7 @@ impl SpoolReader {
             time: Timestamp::default(),
             seq: checkpoint.seq,
             at_end: false,
-            heard: 0,
+            received: 0,
             passed: VecDeque::new(),
         }
     }
@@ -74,13 +74,13 @@ impl SpoolReader {
 
     /// Waits until there is more to read. Answers whether nothing will follow what is there.
     pub(crate) async fn more(&mut self) -> bool {
-        let (heard, at_end) = (self.heard, self.at_end);
-        let is_more = |progress: &Progress| !at_end || progress.cut > heard || progress.finished;
+        let (received, at_end) = (self.received, self.at_end);
+        let is_more = |progress: &Progress| !at_end || progress.cut > received || progress.finished;
         // A spool whose writer is gone is finished.
         let Ok(progress) = self.progress.wait_for(is_more).await.map(|progress| *progress) else {
             return true;
         };
-        self.heard = progress.cut;
+        self.received = progress.cut;
         progress.finished
     }
 
@@ -208,8 +208,8 @@ impl SpoolReader {
         let (_, progress) = watch::channel(Progress::default());
         let file = Some(reader(store.read(segment)?));
         let (open, passed, time) = (Default::default(), VecDeque::new(), Timestamp::default());
-        let (at_end, heard) = (false, 0);
-        Ok(Self { store, progress, segment, file, offset: 0, open, time, seq: 0, at_end, heard, passed })
+        let (at_end, received) = (false, 0);
+        Ok(Self { store, progress, segment, file, offset: 0, open, time, seq: 0, at_end, received, passed })
     }
 }
 

@@ -26,7 +26,7 @@ use crate::os::{
 };
 use crate::process::stream::Stream;
 
-/// Of how many segments the limit is made. One more or less is what the limit is not kept by.
+/// Of how many segments the limit is made. The limit is exact to one segment.
 const SEGMENTS: u64 = 16;
 /// Largest segment, in bytes.
 const LARGEST: u64 = 8 * 1024 * 1024;
@@ -134,7 +134,7 @@ impl SegmentStore {
         (self.limit / SEGMENTS).clamp(4 * 1024, LARGEST)
     }
 
-    /// The limit in words.
+    /// The limit as text.
     pub(super) fn limit(&self) -> u64 {
         self.limit
     }
@@ -175,7 +175,7 @@ impl SegmentStore {
             && let Some(victim) = index.victim(self.limit / 2)
         {
             if let Err(error) = self.drop_segment(victim, &mut index) {
-                tracing::error!(%error, "the log spool cannot be kept within its limit");
+                tracing::error!(%error, "the log spool exceeds its limit");
                 break;
             }
         }
@@ -281,7 +281,7 @@ fn gap_of_name(name: &str) -> Option<(u64, u64)> {
     Some((number.parse().ok()?, lines.parse().ok()?))
 }
 
-/// The lines in a segment; at least one, for a gap is told by its lines.
+/// The lines in a segment; at least one, because a gap states its lines.
 fn lines_in(path: &Path) -> io::Result<u64> {
     let mut lines = 0;
     for record in BufReader::new(File::open(path)?).split(b'\n') {

@@ -371,7 +371,7 @@ proptest! {
     }
 }
 
-/// A file system of one MiB; unmounted when dropped. None, with a word why, where none can be made.
+/// A file system of one MiB; unmounted when dropped. None, with the reason on stderr, where none can be made.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {

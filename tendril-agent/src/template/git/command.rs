@@ -1,4 +1,4 @@
-//! One command of Git: its whole environment, how long and how large it may get, and what it said.
+//! One command of Git: its whole environment, how long and how large it may get, and its output.
 //!
 //! Nothing of the machine's or a user's own Git configuration has a say, no helper, hook or filter runs, only one protocol is
 //! spoken, and no redirect is followed. The token reaches Git through a program that Git asks ([`ASKPASS`]), which reads it
@@ -79,12 +79,12 @@ const SETTINGS: &[(&str, &str)] = &[
 const PARTIAL: &[(&str, &str)] =
     &[("remote.origin.promisor", "true"), ("remote.origin.partialclonefilter", "blob:none")];
 
-/// Most that is kept of either stream.
+/// The most that is stored of either stream.
 const MOST: usize = 64 * 1024;
 /// Between two looks how large it has become.
-const LOOK: Duration = Duration::from_millis(250);
+const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// How long an interrupted command may take to end. It has nothing to lose.
-const PATIENCE: GracePeriod =
+const GRACE_PERIOD: GracePeriod =
     GracePeriod { graceful: Duration::from_secs(5), forced: Duration::from_secs(2) };
 
 /// Where commands run, and for whom.
@@ -130,7 +130,7 @@ pub(super) struct Call<'a> {
 }
 
 impl Console<'_> {
-    /// Runs it to its end, or politely to an early one; answers what it said on stdout.
+    /// Runs it to its end, or ends it gracefully; returns its stdout.
     pub(super) async fn run(&self, remote: &Remote, call: Call<'_>) -> Result<String, Fault> {
         if self.stop.requested().is_some() {
             return Err(Fault::Stopped);
@@ -145,7 +145,7 @@ impl Console<'_> {
             env.insert("GIT_NO_LAZY_FETCH".into(), "1".into());
         }
         env.extend(call.env.into_iter().map(|(name, value)| (name.into(), value)));
-        let command = Command { program, args: call.args, dir: home, env, grace_period: PATIENCE };
+        let command = Command { program, args: call.args, dir: home, env, grace_period: GRACE_PERIOD };
         let (own, tail) = (StopSignal::default(), OutputTail::default());
         let mut running = self.runner.run(command, &tail, &own);
         let fault = tokio::select! {
@@ -164,7 +164,7 @@ impl Console<'_> {
             fault = outgrown(&call.fills, self.settings.limit) => fault,
         };
         own.request(StopReason::Cancelled);
-        // It ends because it was told to; how does not matter.
+        // It ends because a stop was requested; its exit status does not matter.
         let _ended = running.await;
         Err(fault)
     }
@@ -239,7 +239,7 @@ fn askpass(root: &Path) -> io::Result<PathBuf> {
 /// Waits, for ever if need be, until one of the directories has become too large.
 async fn outgrown(dirs: &[PathBuf], limit: u64) -> Fault {
     loop {
-        sleep(LOOK).await;
+        sleep(POLL_INTERVAL).await;
         if largest(dirs).await > limit {
             return Fault::TooLarge(limit);
         }
@@ -253,7 +253,7 @@ async fn largest(dirs: &[PathBuf]) -> u64 {
     spawn_blocking(sizes).await.unwrap_or_default()
 }
 
-/// What a command said: the end of each stream.
+/// The output of a command: the end of each stream.
 #[derive(Debug, Default)]
 struct OutputTail(Mutex<[Vec<u8>; 2]>);
 
@@ -275,10 +275,10 @@ impl OutputTail {
 impl Sink for OutputTail {
     fn write(&self, stream: Stream, bytes: Vec<u8>) -> BoxFuture<'_, ()> {
         let mut tail = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = &mut tail[usize::from(stream == Stream::Stderr)];
-        kept.extend_from_slice(&bytes);
-        let over = kept.len().saturating_sub(MOST);
-        kept.drain(..over);
+        let stored = &mut tail[usize::from(stream == Stream::Stderr)];
+        stored.extend_from_slice(&bytes);
+        let over = stored.len().saturating_sub(MOST);
+        stored.drain(..over);
         Box::pin(std::future::ready(()))
     }
 }
@@ -287,9 +287,9 @@ impl Sink for OutputTail {
 mod tests {
     use super::*;
 
-    fn asked(path: &Path, question: &str) -> Option<String> {
+    fn prompted(path: &Path, prompt: &str) -> Option<String> {
         let output = std::process::Command::new(path)
-            .arg(question)
+            .arg(prompt)
             .env_clear()
             .envs([
                 ("TENDRIL_ASK_HOST", "h.example:99"),
@@ -307,9 +307,9 @@ mod tests {
         let path = askpass(dir.path()).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         assert_eq!(askpass(dir.path()).unwrap(), path);
-        assert_eq!(asked(&path, "Username for 'https://h.example:99': ").unwrap(), "u\n");
-        assert_eq!(asked(&path, "Password for 'https://u@h.example:99': ").unwrap(), "-n %s\\n\n");
-        for question in [
+        assert_eq!(prompted(&path, "Username for 'https://h.example:99': ").unwrap(), "u\n");
+        assert_eq!(prompted(&path, "Password for 'https://u@h.example:99': ").unwrap(), "-n %s\\n\n");
+        for prompt in [
             "Password for 'https://u@h.example': ",
             "Password for 'https://u@proxy.example:99': ",
             "Username for 'http://proxy.example:3128': ",
@@ -317,7 +317,7 @@ mod tests {
             "Are you sure? ",
             "",
         ] {
-            assert_eq!(asked(&path, question), None, "{question}");
+            assert_eq!(prompted(&path, prompt), None, "{prompt}");
         }
     }
 
@@ -335,9 +335,9 @@ mod tests {
             pair("GIT_TRACE", "1"),
             pair("LD_PRELOAD", "/x"),
         ];
-        let kept = inherited(vars.clone());
+        let stored = inherited(vars.clone());
         assert_eq!(
-            kept,
+            stored,
             [pair("GIT_SSL_CAINFO", "/ca"), pair("PATH", "/bin"), pair("https_proxy", "http://p")].into()
         );
         let both = vars.into_iter().chain([pair("GIT_SSL_CAINFO", "/own")]);

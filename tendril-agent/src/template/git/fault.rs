@@ -10,7 +10,7 @@ use crate::job::{
 /// Why a template could not be fetched.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// The job was told to stop.
+    /// A stop was requested.
     Stopped,
     /// The program cannot be started.
     NoProgram(io::Error),
@@ -116,7 +116,7 @@ const WORDS: &[(&[&str], Meaning)] = &[
 ];
 
 impl Fault {
-    /// What a command that failed said on stderr, understood.
+    /// The stderr of a command that failed, classified.
     pub(super) fn read(stderr: &str) -> Self {
         for (parts, fault) in WORDS {
             let fits = |line: &&str| parts.iter().any(|part| line.contains(part));
@@ -138,7 +138,7 @@ impl Fault {
         matches!(self, Self::Broken(_) | Self::TooLarge(_))
     }
 
-    /// In words for the job's user; none for a job that was told to stop.
+    /// As a message for the job's user; none for a job that was stopped.
     pub(super) fn explain(self, source: &GitSource) -> Option<Failure> {
         let repository = source.repository();
         let reference = source.reference().unwrap_or("its default branch");
@@ -243,7 +243,7 @@ mod tests {
     #[test]
     fn what_git_says_is_understood() {
         use ErrorCode::{Internal, SourceInvalid, SourceUnavailable};
-        for (said, code, part) in [
+        for (output, code, part) in [
             (
                 "fatal: unable to access 'https://h.example/a/': Could not resolve host: h.example",
                 SourceUnavailable,
@@ -314,9 +314,9 @@ mod tests {
             ("fatal: packfile x cannot be accessed", SourceUnavailable, "(packfile x cannot be accessed)"),
             ("", SourceUnavailable, "git says nothing"),
         ] {
-            let failure = Fault::read(said).explain(&source()).unwrap();
-            assert_eq!(failure.code, code, "{said}");
-            assert!(failure.message.contains(part), "{said}: {}", failure.message);
+            let failure = Fault::read(output).explain(&source()).unwrap();
+            assert_eq!(failure.code, code, "{output}");
+            assert!(failure.message.contains(part), "{output}: {}", failure.message);
         }
     }
 

@@ -55,11 +55,11 @@ pub(crate) struct Checkout {
     /// The full id of the commit.
     pub(crate) commit: String,
     /// Whether the mirror had it already.
-    pub(crate) kept: bool,
+    pub(crate) cached: bool,
 }
 
 impl Console<'_> {
-    /// Puts the files of a source into the workspace. Errors: a sentence for the user; none, if the job was told to stop.
+    /// Puts the files of a source into the workspace. Errors: a sentence for the user; none, if a stop was requested.
     pub(crate) async fn check_out(
         &self,
         source: &GitSource,
@@ -73,7 +73,7 @@ impl Console<'_> {
         let tried = self.try_again(source, workspace, secrets).await;
         metrics::histogram!(telemetry::FETCH_SECONDS).record(since.elapsed().as_secs_f64());
         let result = match &tried {
-            Ok(Checkout { kept: true, .. }) => "kept",
+            Ok(Checkout { cached: true, .. }) => "cached",
             Ok(_) => "fetched",
             Err(Fault::Stopped) => "stopped",
             Err(_) => "failed",
@@ -165,7 +165,7 @@ impl Console<'_> {
         }
     }
 
-    /// The commit that is meant; asked of the server, unless it was said.
+    /// The commit that is meant; asked of the server, unless the source names it.
     async fn resolve(
         &self,
         remote: &Remote,
@@ -230,8 +230,8 @@ impl Console<'_> {
         let reference = format!("refs/tendril/{commit}");
         let listed = command(&["for-each-ref", "--format=%(objecttype) %(refname)", "refs/tendril"]);
         let listed = self.run(remote, listed).await?;
-        let kept = listed.lines().any(|line| line.ends_with(&reference));
-        if !kept {
+        let cached = listed.lines().any(|line| line.ends_with(&reference));
+        if !cached {
             let wanted = format!("+{commit}:{reference}");
             let fetch =
                 ["fetch", "--quiet", "--no-tags", "--depth=1", "--filter=blob:none", "--no-write-fetch-head"];
@@ -263,7 +263,7 @@ impl Console<'_> {
         ];
         check_out.fills.push(tree);
         self.run(remote, check_out).await?;
-        Ok(Checkout { commit: commit.to_owned(), kept })
+        Ok(Checkout { commit: commit.to_owned(), cached })
     }
 }
 

@@ -14,7 +14,7 @@ use crate::{job::source::is_loopback, os::program::find};
 const OLDEST: (u32, u32) = (2, 31);
 /// The user name that GitHub, GitLab and Gitea take beside a token.
 const USER: &str = "x-access-token";
-/// What a repository may take on disk unless it is said.
+/// The default for the size of a repository on disk.
 const LIMIT: u64 = 1024 * 1024 * 1024;
 
 /// Everything about Git that is configured; made once, never changed. Without hosts nothing is ever fetched.
@@ -228,7 +228,7 @@ impl Allowed {
         encrypted && port && url.host_str() == Some(&self.host) && self.fits_path(url.path())
     }
 
-    /// Of repositories, capitals are not told apart, as servers do not.
+    /// The case of repository names is ignored, as servers do.
     fn fits_path(&self, path: &str) -> bool {
         let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
         let path = decoded.trim_matches('/');
@@ -339,8 +339,8 @@ pub(crate) fn git_version(path: &std::path::Path) -> Result<String, String> {
         .stdin(std::process::Stdio::null())
         .output();
     let output = asked.map_err(|error| error.to_string())?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    match said.trim().strip_prefix("git version ") {
+    let message = String::from_utf8_lossy(&output.stdout);
+    match message.trim().strip_prefix("git version ") {
         Some(version) if output.status.success() => Ok(version.to_owned()),
         _ => Err(format!("\"--version\" ended with {} and no version", output.status)),
     }
@@ -457,9 +457,9 @@ mod tests {
                 user: Some("a:b"),
                 limit: None,
             };
-            let said = GitSettings::read(&written).unwrap_err();
-            assert_eq!(said.len(), 3, "{host}: {said:?}");
-            assert!(!said.concat().contains("s3cret"), "{said:?}");
+            let message = GitSettings::read(&written).unwrap_err();
+            assert_eq!(message.len(), 3, "{host}: {message:?}");
+            assert!(!message.concat().contains("s3cret"), "{message:?}");
         }
     }
 

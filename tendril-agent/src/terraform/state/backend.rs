@@ -1,4 +1,4 @@
-//! Where Terraform's state is kept: which backend, and which place in it each state key has.
+//! Where Terraform's state is stored: which backend, and which place in it each state key has.
 //!
 //! The agent generates the backend block of every run, so that no template and no deployment decides where state goes. The
 //! block never holds a credential: Terraform would copy it into its data directory and into every saved plan. Credentials
@@ -108,7 +108,7 @@ impl Kind {
     }
 }
 
-/// Where all states of this agent are kept.
+/// Where all states of this agent are stored.
 #[derive(Clone)]
 pub struct StateBackend {
     kind: Kind,
@@ -263,7 +263,7 @@ impl State {
 
     /// Writes the backend block into a module. Errors: the disk.
     pub(crate) fn lay_out(&self, module_dir: &Path) -> io::Result<()> {
-        // A remote state has no folder here unless something must be kept beside it.
+        // A remote state has no folder here unless something must be stored beside it.
         if self.kind == Kind::Local {
             private_dir(&self.dir)?;
         }

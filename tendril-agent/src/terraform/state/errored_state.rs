@@ -21,19 +21,19 @@ const HELD_FILE: &str = "held";
 pub(crate) enum ErroredState {
     /// There was none.
     Nothing,
-    /// It is kept here, beside where it belongs.
-    Kept(PathBuf),
+    /// It is saved here, beside where it belongs.
+    Saved(PathBuf),
     /// It is still here, in its workspace, and why it could not be moved.
     Unmovable(PathBuf, io::Error),
 }
 
 impl ErroredState {
     /// Where the only copy of the newest state is, and what happens to it: for the deployment's user.
-    pub(crate) fn told(&self) -> Option<String> {
+    pub(crate) fn explanation(&self) -> Option<String> {
         match self {
             Self::Nothing => None,
-            Self::Kept(place) => Some(format!(
-                "Terraform could not write the state to its backend. It is kept in {} on the agent's volume, and stored before the next run of this state.",
+            Self::Saved(place) => Some(format!(
+                "Terraform could not write the state to its backend. It is saved in {} on the agent's volume, and stored before the next run of this state.",
                 place.display()
             )),
             Self::Unmovable(place, why) => Some(format!(
@@ -45,7 +45,7 @@ impl ErroredState {
 }
 
 impl State {
-    /// Where state of an attempt is kept.
+    /// Where the state of an attempt is saved.
     pub(crate) fn errored_state_path(&self, attempt: &str) -> PathBuf {
         self.dir().join(format!("errored-{attempt}.tfstate"))
     }
@@ -54,7 +54,7 @@ impl State {
     pub(crate) fn errored(&self, attempt: &str, file: &Path) -> ErroredState {
         let place = self.errored_state_path(attempt);
         match self.take_in(file, &place) {
-            Ok(()) => ErroredState::Kept(place),
+            Ok(()) => ErroredState::Saved(place),
             Err(error) => ErroredState::Unmovable(file.to_path_buf(), error),
         }
     }
@@ -81,7 +81,7 @@ impl State {
             // A state that was printed is there already.
             None => Some(self.errored_state_path(&name))
                 .filter(|place| place.exists())
-                .map_or(ErroredState::Nothing, ErroredState::Kept),
+                .map_or(ErroredState::Nothing, ErroredState::Saved),
         };
         if let ErroredState::Unmovable(place, error) = &errored {
             tracing::error!(place = %place.display(), %error, "the only copy of a state cannot be moved to the state directory; it stays in the work directory");
@@ -92,7 +92,7 @@ impl State {
         errored
     }
 
-    /// State that could not be written to the backend and is kept beside it.
+    /// State that could not be written to the backend and is saved beside it.
     pub(crate) fn pending(&self) -> io::Result<Vec<PathBuf>> {
         let entries = match fs::read_dir(self.dir()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -15,7 +15,7 @@ use crate::{
     terraform::state::backend::{Kind, StateBackend},
 };
 
-/// The file that tells one directory of local states from another.
+/// The file that identifies a directory of local states.
 const IDENTITY_FILE: &str = ".identity";
 
 impl StateBackend {

@@ -26,7 +26,7 @@ use crate::os::{
     files::{private_dir, private_file},
 };
 
-/// How much later than its step's beginning a lock can be taken, beside the time that Terraform is told to wait for one.
+/// How much later than its step's beginning a lock can be taken, beside the time that Terraform is allowed to wait for one.
 const MARGIN: SignedDuration = SignedDuration::from_secs(60);
 /// How much later than the last sign of its agent's life a dead step can have taken a lock.
 const PROOF: SignedDuration = SignedDuration::from_secs(1);
@@ -75,7 +75,7 @@ impl LockOwner {
     }
 
     /// Of a question about the lock, which may take it under this ID.
-    pub(crate) fn of_question(id: Uuid, state: &State) -> Self {
+    pub(crate) fn of_query(id: Uuid, state: &State) -> Self {
         let lock_id = Some(id.to_string());
         Self { lock_id, ..Self::new(id, 0, state, "OperationTypeInvalid", Duration::ZERO) }
     }
@@ -90,12 +90,12 @@ impl LockOwner {
         Self::load(path)
     }
 
-    /// What was kept beside a state.
+    /// What was stored beside a state.
     fn load(path: &Path) -> io::Result<Self> {
         Ok(serde_json::from_slice(&fs::read(path)?)?)
     }
 
-    /// What a previous run kept: of a step that is dead. It could take a lock until its agent was seen alive for the last
+    /// What a previous run stored: of a step that is dead. It could take a lock until its agent was seen alive for the last
     /// time; until now, if it outlived its agent.
     pub(crate) fn of_previous_run(path: &Path, outlived: bool) -> io::Result<Self> {
         let mut owner = Self::load(path)?;
@@ -126,7 +126,7 @@ impl LockOwner {
     }
 }
 
-/// Runs a step with its note at `path`, and a sign of life in it each half second. The note is buried if the step may have
+/// Runs a step with its note at `path`, and refreshes the note each half second. The note is marked stale if the step may have
 /// left the lock: what the step answers decides that.
 pub(crate) async fn during<T>(
     note: LockOwner,
@@ -135,8 +135,8 @@ pub(crate) async fn during<T>(
     step: impl Future<Output = T>,
     left_lock: impl FnOnce(&T) -> bool,
 ) -> io::Result<T> {
-    let (kept, at) = (note.clone(), path.clone());
-    blocking(move || kept.save(&at)).await?;
+    let (stored, at) = (note.clone(), path.clone());
+    blocking(move || stored.save(&at)).await?;
     failpoint!("lock_owner.kept");
     let ended = tokio::select! {
         ended = step => ended,
@@ -180,7 +180,7 @@ impl State {
     }
 
     /// The question with this ID took no lock, or gave it back.
-    pub(crate) fn forget_question(&self, id: Uuid) -> io::Result<()> {
+    pub(crate) fn forget_query(&self, id: Uuid) -> io::Result<()> {
         fs::remove_file(self.note_of(id, 0))?;
         self.tidy();
         Ok(())
@@ -252,7 +252,7 @@ mod tests {
     }
 
     /// Who takes locks on one state: our agent's step, and somebody with another name, or with another operation, or
-    /// another agent on the same host, which nothing tells apart from ours but the time.
+    /// another agent on the same host, which differs from ours by the time only.
     #[derive(Clone, Copy, Debug)]
     enum Taker {
         OurStep,
@@ -288,19 +288,19 @@ mod tests {
             let began_at = dead.began_at;
             let at = |millis: i64| began_at + SignedDuration::from_millis(millis);
             let (created, seen) = (at(taken), at(died / 500 * 500));
-            // A step takes its lock while it lives, and no later than it was told to wait for one.
+            // A step takes its lock while it lives, and no later than it was allowed to wait for one.
             let grace_period = 120_000;
             let ours = matches!(taker, Taker::OurStep) && taken <= died && taken <= grace_period;
             prop_assume!(!matches!(taker, Taker::OurStep) || ours);
-            // Within a second of our agent's last sign nobody can tell them apart.
+            // Within a second of our agent's last refresh they cannot be distinguished.
             let apart = SignedDuration::from_secs(1);
             prop_assume!(!matches!(taker, Taker::SameHost) || created > seen + apart);
 
             let note = dir.path().join("owner.json");
             dead.save(&note).unwrap();
             fs::File::open(&note).unwrap().set_modified(system(seen)).unwrap();
-            let mut buried = LockOwner::of_previous_run(&note, false).unwrap();
-            buried.locks_until = buried.locks_until.min(at(died + back));
+            let mut stale = LockOwner::of_previous_run(&note, false).unwrap();
+            stale.locks_until = stale.locks_until.min(at(died + back));
             let lock = Lock {
                 id: Some("x".to_owned()),
                 operation: Some(if matches!(taker, Taker::OtherOperation) { "OperationTypePlan" } else { "OperationTypeApply" }.to_owned()),
@@ -308,10 +308,10 @@ mod tests {
                 version: None,
                 created: Some(created),
             };
-            prop_assert_eq!(lock.of_stale(&[buried.clone()]).is_some(), ours);
+            prop_assert_eq!(lock.of_stale(&[stale.clone()]).is_some(), ours);
             for unknown in [Lock { id: None, ..lock.clone() }, Lock { who: None, ..lock.clone() },
                 Lock { operation: None, ..lock.clone() }, Lock { created: None, ..lock }] {
-                prop_assert_eq!(unknown.of_stale(&[buried.clone()]), None);
+                prop_assert_eq!(unknown.of_stale(&[stale.clone()]), None);
             }
         }
     }
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_note_shows_life_while_its_step_runs_and_is_buried_if_a_lock_may_be_left() {
+    async fn a_note_is_refreshed_while_its_step_runs_and_is_marked_stale_if_a_lock_may_be_left() {
         for left in [false, true] {
             let dir = tempfile::tempdir().unwrap();
             let state = StateBackend::local().of(dir.path(), "k");

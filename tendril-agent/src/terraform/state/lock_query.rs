@@ -22,7 +22,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// not taken already.
 const TRIES: u32 = 3;
 
-/// The owner of the state's lock, where the backend is `http` and tells it.
+/// The owner of the state's lock, where the backend is `http` and states it.
 ///
 /// Before the lock is asked for, its ID is written down beside the state: if this agent ends in between, or the server
 /// carries out what it never answered, a later run knows that the lock is nobody's.
@@ -36,14 +36,14 @@ pub(crate) async fn owner(state: &State) -> Option<Lock> {
         "ID": id, "Operation": "OperationTypeInvalid", "Info": "tendril-agent asks who holds the lock",
         "Who": who(), "Version": env!("CARGO_PKG_VERSION"), "Created": jiff::Timestamp::now(), "Path": "",
     });
-    let (question, place) = (LockOwner::of_question(id, state), state.clone());
-    let noted = blocking(move || question.mark_stale(&place)).await;
+    let (query, place) = (LockOwner::of_query(id, state), state.clone());
+    let noted = blocking(move || query.mark_stale(&place)).await;
     noted
         .inspect_err(
             |error| tracing::warn!(%error, "nobody is asked who holds the lock: it cannot be noted down"),
         )
         .ok()?;
-    let mut doubt = false;
+    let mut uncertain = false;
     let mut found = None;
     for _ in 0..TRIES {
         let answer = ask(&client, state, ("lock_address", "lock_method", "LOCK"), &ours).await;
@@ -63,17 +63,17 @@ pub(crate) async fn owner(state: &State) -> Option<Lock> {
             (Some(status), _) if status.is_success() => {}
             (Some(status), _) if status.is_client_error() => break,
             _ => {
-                doubt = true;
+                uncertain = true;
                 continue;
             }
         }
         // The lock was free, and is ours now.
-        doubt |= !give_back(&client, state, &ours).await;
+        uncertain |= !give_back(&client, state, &ours).await;
         break;
     }
-    // What is in doubt stays noted: nothing else can have a lock of this ID.
-    if !doubt && let Err(error) = state.forget_question(id) {
-        tracing::warn!(%error, "the note of a question cannot be removed");
+    // What is uncertain stays noted: nothing else can have a lock of this ID.
+    if !uncertain && let Err(error) = state.forget_query(id) {
+        tracing::warn!(%error, "the note of a lock query cannot be removed");
     }
     found
 }

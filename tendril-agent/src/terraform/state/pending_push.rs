@@ -45,7 +45,7 @@ const PUSH: &str = "push-";
 /// What the directories begin with in which a backend is tried.
 const TRIAL: &str = "trial-";
 
-/// The keys of the states of which something is kept beside the backend, or was being stored when a previous run ended.
+/// The keys of the states of which something is saved beside the backend, or was being stored when a previous run ended.
 pub(crate) fn keys(settings: &TerraformSettings) -> BTreeSet<String> {
     beside(&settings.state_dir, |file| is_errored_state(file) || is_held_mark(file))
         .into_iter()
@@ -53,8 +53,8 @@ pub(crate) fn keys(settings: &TerraformSettings) -> BTreeSet<String> {
         .collect()
 }
 
-/// The keys of the states of which something is kept beside the backend.
-pub(crate) fn kept(state_dir: &Path) -> Vec<String> {
+/// The keys of the states of which something is saved beside the backend.
+pub(crate) fn saved(state_dir: &Path) -> Vec<String> {
     beside(state_dir, is_errored_state)
 }
 
@@ -71,7 +71,7 @@ fn beside(state_dir: &Path, wanted: impl Fn(&Path) -> bool) -> Vec<String> {
 /// Where states are that could not be written to their backend.
 pub(crate) fn places(settings: &TerraformSettings) -> Vec<PathBuf> {
     let of = |key: String| settings.state(&key).pending().unwrap_or_default();
-    kept(&settings.state_dir).into_iter().flat_map(of).collect()
+    saved(&settings.state_dir).into_iter().flat_map(of).collect()
 }
 
 /// The pushes of a previous run that were cut off, with the keys of their states. What had not begun to push is removed.
@@ -131,14 +131,14 @@ pub(crate) fn gather(
     Ok(None)
 }
 
-/// Stores what is kept of this state. What Terraform refuses is kept, and said. A drain waits for what has begun.
+/// Stores what is saved of this state. What Terraform refuses stays saved, and is logged. A drain waits for what has begun.
 pub(crate) async fn push(settings: &TerraformSettings, runner: &dyn Runner, state: &State, drain: &Drain) {
     let (owned, place) = (settings.clone(), state.clone());
     if let Err(error) = blocking(move || mark_cut_off_stale(&owned, &place)).await {
-        tracing::error!(%error, "a push of a previous run cannot be settled");
+        tracing::error!(%error, "a push of a previous run cannot be finished");
     }
     for file in state.pending().unwrap_or_default() {
-        let Some(_errand) = drain.background_task() else { return };
+        let Some(_task) = drain.background_task() else { return };
         let name = file.display().to_string();
         match push_one(settings, runner, state, &file, &drain.stop).await {
             Ok(()) => {
@@ -147,7 +147,7 @@ pub(crate) async fn push(settings: &TerraformSettings, runner: &dyn Runner, stat
             }
             Err(error) => {
                 metrics::counter!(telemetry::ERRORED_STATES_REFUSED).increment(1);
-                tracing::error!(file = name, %error, "state that a previous run could not store is still not stored; it is kept");
+                tracing::error!(file = name, %error, "state that a previous run could not store is still not stored; it stays saved");
             }
         }
     }
@@ -205,9 +205,9 @@ async fn initialised(
         None => None,
     };
     let init = settings.program.command(Step::Init, Action::Apply, &workspace, &settings.timing)?;
-    let (exit, said) = run(runner, init, stop).await?;
+    let (exit, message) = run(runner, init, stop).await?;
     drop(lock);
-    if exit.code == Some(0) { Ok((place, workspace)) } else { Err(io::Error::other(said)) }
+    if exit.code == Some(0) { Ok((place, workspace)) } else { Err(io::Error::other(message)) }
 }
 
 async fn run(runner: &dyn Runner, command: Command, stop: &StopSignal) -> io::Result<(Exit, String)> {
@@ -223,7 +223,7 @@ pub(crate) enum Stored {
     Done,
     /// Terraform says why not.
     Refused(String),
-    /// It was told to stop.
+    /// A stop was requested.
     Stopped(Exit),
 }
 
@@ -255,7 +255,7 @@ impl Push<'_> {
             let left = |ran: &io::Result<(Exit, String)>| {
                 ran.as_ref().is_ok_and(|(exit, _)| exit.code != Some(0) && exit.was_abrupt())
             };
-            let (exit, said) =
+            let (exit, message) =
                 during(owner, self.workspace.lock_owner_file(), self.state, pushing, left).await??;
             if exit.code == Some(0) {
                 self.state.clear_stale();
@@ -266,19 +266,21 @@ impl Push<'_> {
             if self.stop.requested().is_some() {
                 return Ok(Stored::Stopped(exit));
             }
-            let Some(lock) = Lock::read(&said, self.state.kind()) else { return Ok(Stored::Refused(said)) };
+            let Some(lock) = Lock::read(&message, self.state.kind()) else {
+                return Ok(Stored::Refused(message));
+            };
             let lock = lock_query::owner(self.state).await.unwrap_or(lock);
             if let Some(id) = lock.of_stale(&dead) {
                 tracing::warn!(state = self.state.key(), lock = id, "the lock of a dead attempt is removed");
                 let unlock = self.settings.program.unlock(id, self.workspace, &self.settings.timing)?;
-                let (exit, said) = run(self.runner, unlock, self.stop).await?;
+                let (exit, message) = run(self.runner, unlock, self.stop).await?;
                 if exit.code != Some(0) {
-                    return Ok(Stored::Refused(said));
+                    return Ok(Stored::Refused(message));
                 }
                 metrics::counter!(telemetry::LOCKS_REMOVED).increment(1);
                 self.state.clear_stale();
             } else if dead.is_empty() {
-                return Ok(Stored::Refused(said));
+                return Ok(Stored::Refused(message));
             }
             dead.clear();
         }
@@ -289,22 +291,22 @@ impl Push<'_> {
 #[derive(Debug, Default)]
 pub(crate) struct StderrTail(std::sync::Mutex<Vec<u8>>);
 
-/// Most that is kept.
+/// The largest capture.
 const MOST: usize = 4096;
 
 impl StderrTail {
-    /// What was said.
+    /// What was written to stderr.
     pub(crate) fn into_text(self) -> String {
-        let said = self.0.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        String::from_utf8_lossy(&said).trim().to_owned()
+        let message = self.0.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        String::from_utf8_lossy(&message).trim().to_owned()
     }
 }
 
 impl Sink for StderrTail {
     fn write(&self, stream: Stream, bytes: Vec<u8>) -> BoxFuture<'_, ()> {
-        let mut said = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if stream == Stream::Stderr && said.len() < MOST {
-            said.extend_from_slice(&bytes);
+        let mut message = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if stream == Stream::Stderr && message.len() < MOST {
+            message.extend_from_slice(&bytes);
         }
         Box::pin(std::future::ready(()))
     }

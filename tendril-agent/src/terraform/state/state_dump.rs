@@ -26,7 +26,7 @@ const MESSAGE: &[u8] = b"{\"@level\":\"";
 const DUMP: &[u8] = b"\"@message\":\"Emergency state dump\"";
 /// What it says then, where a lock is left.
 const LOCK_LEFT: &[u8] = b"\"@message\":\"Error: Error releasing the state lock\"";
-/// By then it has said so.
+/// By then it has printed that.
 const HEAD: usize = 96;
 
 /// Passes on what a program writes, and listens. What it dumps is on disk before anything else is read.
@@ -117,12 +117,12 @@ impl<'a> StateDumpFilter<'a> {
         Self { log, state, workspace, parser: Mutex::default() }
     }
 
-    /// Whether the program said that it could not give its lock back.
+    /// Whether the program reported that it could not release its lock.
     pub(crate) fn lock_left(&self) -> bool {
         self.parser().lock_left
     }
 
-    /// The program has ended: what could not be kept before may have room now. Errors: it cannot be kept.
+    /// The program has ended: what could not be saved before may have room now. Errors: it cannot be saved.
     pub(crate) async fn finalize(&self) -> io::Result<()> {
         // A message that lacks nothing but its line's end.
         if let Some(dump) = { self.parser().end_line() } {
@@ -139,12 +139,12 @@ impl<'a> StateDumpFilter<'a> {
 
     async fn keep(&self, dump: &[u8]) {
         let Some(dump) = state_in(dump) else {
-            tracing::error!("a state that Terraform printed was cut off and cannot be kept");
+            tracing::error!("a state that Terraform printed was cut off and cannot be saved");
             return;
         };
         let (state, workspace, copy) = (self.state.clone(), self.workspace.clone(), dump.clone());
         if let Err(error) = blocking(move || keep(&state, &workspace, &copy)).await {
-            tracing::error!(%error, "a state that Terraform printed cannot be kept yet");
+            tracing::error!(%error, "a state that Terraform printed cannot be saved yet");
             self.parser().homeless = Some(dump);
         }
     }
@@ -187,7 +187,7 @@ fn keep(state: &State, workspace: &Workspace, dump: &[u8]) -> io::Result<()> {
     let place = state.errored_state_path(&workspace.name());
     let beside = private_dir(state.dir()).and_then(|()| private_file(&place, dump));
     beside.or_else(|error| {
-        tracing::error!(place = %place.display(), %error, "a state cannot be kept in the state directory");
+        tracing::error!(place = %place.display(), %error, "a state cannot be saved in the state directory");
         private_file(&workspace.dumped_state(), dump)
     })
 }
@@ -225,9 +225,9 @@ mod tests {
     #[test]
     fn only_terraforms_own_messages_count() {
         let mut parser = DumpParser::default();
-        let said =
+        let output =
             r#"{"@level":"info","@message":"a.b: (local-exec): {\"@message\":\"Emergency state dump\"}"}"#;
-        assert!(parser.listen(format!("{said}\nEmergency state dump\n{{}}\n").as_bytes()).is_empty());
+        assert!(parser.listen(format!("{output}\nEmergency state dump\n{{}}\n").as_bytes()).is_empty());
         assert!(!parser.lock_left);
         assert!(parser.listen(format!("{UNLOCK}\n").as_bytes()).is_empty());
         assert!(parser.lock_left);
