@@ -264,7 +264,7 @@ impl TerraformExecutor<'_> {
         Failure::new(
             ErrorCode::StateNotStored,
             format!(
-                "State of an earlier run is not in the backend yet, and cannot be stored: {why}\nIt is kept in {} on the agent's volume. Nothing was planned. Compare it with the state in the backend; then store it or remove the file: {}",
+                "State of an earlier run is not in the backend yet, and cannot be stored: {why}\nIt is saved in {} on the agent's volume. Nothing was planned. Compare it with the state in the backend; then store it or remove the file: {}",
                 file.display(),
                 self.state.by_hand(&command)
             ),
