@@ -18,6 +18,10 @@ const LONGEST_COST: Duration = Duration::from_secs(30);
 /// A broadcast can be ahead of the change it announces: a commit is sent to replicas, and to Realtime, a little before it can be read,
 /// and a read replica is behind. If the read after a broadcast brings no news, it is repeated once, after this time.
 const SECOND_READ: Duration = Duration::from_millis(500);
+/// So many rows that nobody knew of are read at once in [`PROMPT_WINDOW`], however long ago the last read was: a new row must not wait
+/// because an old one was read a moment before.
+const PROMPT: u32 = 10;
+const PROMPT_WINDOW: Duration = Duration::from_secs(1);
 /// With more rows than this to read, the table is read instead.
 const ROWS: usize = 200;
 
@@ -35,6 +39,8 @@ struct Refetch {
     due: Instant,
     /// Whether it is repeated if it brings no news.
     twice: bool,
+    /// Whether it is of a new row, and keeps no distance from other reads.
+    prompt: bool,
 }
 
 /// What waits to be read again.
@@ -43,6 +49,8 @@ pub(super) struct Invalidations {
     waiting: BTreeMap<Target, Refetch>,
     /// When the last read began, and how long the next one waits after that.
     last: Option<(Instant, Duration)>,
+    /// When the current window of prompt reads began, and how many it has seen.
+    prompted: Option<(Instant, u32)>,
 }
 
 impl Target {
@@ -64,23 +72,53 @@ impl Invalidations {
     /// Something may have changed there. `twice`: the change may not be visible yet.
     pub(super) fn add(&mut self, target: Target, twice: bool, now: Instant) {
         let due = self.last.map_or(now, |(began, pause)| now.max(began + pause));
-        self.put(target, Refetch { due, twice });
+        self.put(target, Refetch { due, twice, prompt: false });
         if self.waiting.len() > ROWS {
             let twice = self.waiting.values().any(|refetch| refetch.twice);
             self.waiting.clear();
-            self.put(Target::Table, Refetch { due, twice });
+            self.put(Target::Table, Refetch { due, twice, prompt: false });
+        }
+    }
+
+    /// The same, of a row that the watch does not have: it is read at once, unless many come or reads are dear.
+    pub(super) fn add_new(&mut self, target: Target, twice: bool, now: Instant) {
+        if self.is_prompt(now) {
+            self.put(target, Refetch { due: now, twice, prompt: true });
+        } else {
+            self.add(target, twice, now);
+        }
+    }
+
+    fn is_prompt(&mut self, now: Instant) -> bool {
+        let [rows, _] = LONGEST_PAUSE;
+        if self.waiting.len() >= ROWS || self.last.is_some_and(|(_, pause)| pause > rows) {
+            return false;
+        }
+        match &mut self.prompted {
+            Some((began, seen)) if now < *began + PROMPT_WINDOW => {
+                *seen += 1;
+                *seen <= PROMPT
+            }
+            prompted => {
+                *prompted = Some((now, 1));
+                true
+            }
         }
     }
 
     /// A read brought no news, and is to be repeated.
     pub(super) fn repeat(&mut self, target: Target, now: Instant) {
-        self.put(target, Refetch { due: now + SECOND_READ, twice: false });
+        self.put(target, Refetch { due: now + SECOND_READ, twice: false, prompt: false });
     }
 
     /// One read serves all invalidations of a target: it is as soon, and repeated as surely, as any of them asks for.
     fn put(&mut self, target: Target, refetch: Refetch) {
         let waiting = self.waiting.entry(target).or_insert(refetch);
-        *waiting = Refetch { due: waiting.due.min(refetch.due), twice: waiting.twice || refetch.twice };
+        *waiting = Refetch {
+            due: waiting.due.min(refetch.due),
+            twice: waiting.twice || refetch.twice,
+            prompt: waiting.prompt || refetch.prompt,
+        };
     }
 
     /// When to read next.
@@ -92,14 +130,17 @@ impl Invalidations {
     /// rows.
     pub(super) fn take(&mut self, now: Instant) -> Vec<(Target, bool)> {
         let mut due: Vec<(Target, bool)> = Vec::new();
+        let mut all_prompt = true;
         self.waiting.retain(|target, refetch| {
             let waits = refetch.due > now;
             if !waits {
                 due.push((target.clone(), refetch.twice));
+                all_prompt &= refetch.prompt;
             }
             waits
         });
-        if due.is_empty() {
+        if due.is_empty() || all_prompt && self.last.is_some() {
+            // Prompt reads are beside the distance that others keep.
             return due;
         }
         let is_table = due.iter().any(|(target, _)| *target == Target::Table);
@@ -179,6 +220,38 @@ mod tests {
             [(row(1), false), (row(2), false), (row(3), true)]
         );
         assert_eq!(invalidations.due(), None);
+    }
+
+    #[test]
+    fn a_row_that_nobody_knew_of_does_not_wait_for_the_distance_between_reads() {
+        let (mut invalidations, now) = (Invalidations::default(), Instant::now());
+        invalidations.add(row(1), true, now);
+        invalidations.take(now);
+        let later = now + SHORTEST_PAUSE / 2;
+        invalidations.add(row(1), true, later);
+        invalidations.add_new(row(2), true, later);
+        assert_eq!(invalidations.take(later), [(row(2), true)]);
+        assert_eq!(invalidations.due(), Some(now + SHORTEST_PAUSE), "the known one keeps its distance");
+        assert_eq!(invalidations.take(now + SHORTEST_PAUSE), [(row(1), true)]);
+    }
+
+    #[test]
+    fn many_new_rows_are_read_together_and_so_are_new_rows_while_reads_are_dear() {
+        let (mut invalidations, now) = (Invalidations::default(), Instant::now());
+        invalidations.add(row(0), true, now);
+        invalidations.take(now);
+        let mut prompt = 0;
+        for number in 1..=500 {
+            invalidations.add_new(row(number), true, now);
+            prompt += invalidations.take(now).len();
+        }
+        assert_eq!(prompt, usize::try_from(PROMPT).unwrap());
+        assert!(invalidations.waiting.len() <= ROWS, "what waits is bounded");
+        let now = now + PROMPT_WINDOW * 2;
+        invalidations.take(now);
+        invalidations.cost(Duration::from_secs(1));
+        invalidations.add_new(row(900), true, now);
+        assert!(invalidations.take(now).is_empty(), "a read takes a second: the server is busy");
     }
 
     #[test]

@@ -195,7 +195,12 @@ impl State {
         if self.listed_at.is_some() {
             // Of the first so many rows, one that changed may make room for one that did not.
             let target = if self.query.limit.is_some() { Target::Table } else { target };
-            self.invalidations.add(target, twice, Instant::now());
+            match &target {
+                Target::Row(key) if !self.rows.contains_key(key) => {
+                    self.invalidations.add_new(target, twice, Instant::now());
+                }
+                _ => self.invalidations.add(target, twice, Instant::now()),
+            }
         }
     }
 
