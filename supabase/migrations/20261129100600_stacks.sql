@@ -239,6 +239,10 @@ begin
   if deployment.status = 'PROCESSING' then
     update public.deployments d set claim_token = deployment.claim_token, applied = true where d.id = deployment.id and not d.applied;
   end if;
+  -- Also what Terraform reports no end of, and what was lost with an agent that died.
+  update public.deployment_changes c set status = 'DONE'
+  where c.deployment_id = deployment.id and c.attempt = deployment.attempt and not c.drift and c.action <> 'truncated'
+    and c.status in ('PLANNED', 'RUNNING');
   update public.stacks s
   set resources = agent_stack_applied.resources, backend = coalesce(left(agent_stack_applied.backend, 40), s.backend),
     backend_fingerprint = coalesce(left(fingerprint, 128), s.backend_fingerprint), updated_at = now(),
@@ -246,7 +250,7 @@ begin
   where s.cluster_id = deployment.cluster_id and s.state_key = deployment.state_key;
 end
 $$;
-comment on function public.agent_stack_applied(uuid, uuid, integer, text, text) is 'Something was applied (deployments.applied): what the state of a deployment''s stack holds now: number of resources, backend and the fingerprint of its settings. Errors: TD001 not the claim.';
+comment on function public.agent_stack_applied(uuid, uuid, integer, text, text) is 'The plan was applied (deployments.applied, and its changes are DONE): what the state of a deployment''s stack holds now: number of resources, backend and the fingerprint of its settings. Errors: TD001 not the claim.';
 
 revoke all on function
   tendril.add_stack(public.deployments), tendril.add_stacks_of_queued(), tendril.follow_stack(),

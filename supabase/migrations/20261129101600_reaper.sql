@@ -168,14 +168,14 @@ comment on function public.reap_lost_agents() is 'Moves on the deployments of lo
 create function tendril.reap_for_all() returns void
 language plpgsql set search_path = '' as $$
 begin
-  perform from tendril.reaper where ran_at is null or ran_at < now() - interval '30 seconds' for update skip locked;
+  perform from tendril.reaper where ran_at is null or ran_at < now() - interval '15 seconds' for update skip locked;
   if found then
     update tendril.reaper set ran_at = now() where only_one;
     perform tendril.reap(null), tendril.mark_offline();
   end if;
 end
 $$;
-comment on function tendril.reap_for_all() is 'Reaps for all clusters if nobody did within the last 30 seconds.';
+comment on function tendril.reap_for_all() is 'Reaps for all clusters if nobody did within the last 15 seconds.';
 
 create function public.reaper_status() returns jsonb
 language sql stable security definer set search_path = '' as $$

@@ -28,7 +28,7 @@ language plpgsql set search_path = '' as $$
 begin
   if to_regclass('realtime.messages') is null or to_regprocedure('realtime.topic()') is null
       or to_regprocedure('realtime.send(jsonb, text, text, boolean)') is null then
-    return 'realtime.messages is not there yet: Realtime makes it when it first connects to this database';
+    return 'realtime.messages or realtime.send is not there yet: Realtime makes them when it first connects to this database';
   end if;
 
   -- Before it lets a role into a private channel, Realtime looks as that role into the table of the messages. On a hosted
@@ -82,15 +82,16 @@ create function public.agent_wants_broadcasts() returns jsonb
 language plpgsql security definer set search_path = '' as $$
 declare
   cluster constant public.clusters := tendril.require_whole_cluster();
+  problem text;
 begin
   if not tendril.broadcasts_installed() then
-    perform tendril.install_broadcasts();
+    problem := tendril.install_broadcasts();
   end if;
-  if to_regprocedure('realtime.send(jsonb, text, text, boolean)') is null then
+  if problem is not null then
     raise exception using
       errcode = 'feature_not_supported',
-      message = 'the Realtime of this project sends no broadcasts from the database',
-      hint = 'Update Realtime, or start the agent with --intake postgres_changes.';
+      message = format('agents cannot hear broadcasts in this database yet: %s', problem),
+      hint = 'With --intake auto the agent follows row changes meanwhile. Each heartbeat tries to install them; `tendril-agent doctor` shows the SQL.';
   end if;
   insert into tendril.broadcast_requests as r (cluster_id, expires_at) values (cluster.id, now() + interval '1 day')
   on conflict on constraint broadcast_requests_pkey do update set expires_at = excluded.expires_at;

@@ -65,3 +65,20 @@ comment on function public.agent_heartbeat(text, uuid[], text, text, text) is 'S
 
 revoke all on function public.agent_heartbeat(text, uuid[], text, text, text) from public, anon, authenticated, service_role, tendril_agent;
 grant execute on function public.agent_heartbeat(text, uuid[], text, text, text) to tendril_agent, service_role;
+
+-- The heartbeat says of each claim what was approved. This is for the moment at which a plan expires.
+create function public.agent_approval(deployment_id uuid, claim_token uuid) returns jsonb
+language plpgsql stable security definer set search_path = '' as $$
+declare
+  deployment constant public.deployments := tendril.require_claim(deployment_id, claim_token);
+begin
+  return jsonb_build_object(
+    'phase', deployment.phase,
+    'approved_plan', deployment.approved_plan,
+    'seconds_left', extract(epoch from deployment.approval_expires_at - clock_timestamp())
+  );
+end
+$$;
+comment on function public.agent_approval(uuid, uuid) is 'How the approval of a held deployment''s plan stands: {"phase", "approved_plan", "seconds_left"}. seconds_left: by the database''s clock; null where it never expires. Error: TD001 not the claim.';
+revoke all on function public.agent_approval(uuid, uuid) from public, anon, authenticated, service_role, tendril_agent;
+grant execute on function public.agent_approval(uuid, uuid) to tendril_agent, service_role;

@@ -33,8 +33,8 @@ grant select (claim_token),
               outputs, log_count, error_code, error_message)
   on public.deployments to authenticated;
 grant insert (deployment_id, attempt, seq, stream, log_chunk, ts) on public.deployment_logs to authenticated;
-grant execute on function public.agent_heartbeat(text, uuid[], text, text, text), public.agent_offline(text),
-    public.agent_wants_broadcasts(), public.agent_publish_templates(jsonb), public.agent_stack_applied(uuid, uuid, integer, text, text),
+grant execute on function public.agent_heartbeat(text, uuid[], text, text, text), public.agent_offline(text), public.agent_approval(uuid, uuid),
+    public.agent_wants_broadcasts(), public.agent_publish_templates(json), public.agent_stack_applied(uuid, uuid, integer, text, text),
     public.agent_hold_state(text, text, text, timestamptz), public.agent_release_state(text, text),
     public.agent_store_changes(uuid, uuid, jsonb), public.agent_report_changes(uuid, uuid, jsonb) to authenticated;
 

@@ -3,7 +3,7 @@ begin;
 create schema if not exists extensions;
 create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
-select plan(15);
+select plan(18);
 
 -- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` says who
 -- speaks next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
@@ -79,6 +79,9 @@ call pg_temp.act_as('agent c1');
 select is(pg_temp.publish('[' || pg_temp.template('a', '1') || ',' || pg_temp.template('b', '1') || ']'), '("{""changed"": 2, ""removed"": 0}")', 'an agent publishes two templates');
 select is(pg_temp.publish('[' || pg_temp.template('a', '1') || ',' || pg_temp.template('b', '1') || ']'), '("{""changed"": 0, ""removed"": 0}")', 'again: no row changes');
 select is(pg_temp.publish('[' || pg_temp.template('b', '2') || ',' || pg_temp.template('c', '1') || ']'), '("{""changed"": 2, ""removed"": 1}")', 'one is new, one changed, one gone');
+select is(left(pg_temp.publish('[' || replace(pg_temp.template('o', '1'), '{"type": "object"}', '{"type":"object","properties":{"z":{},"a":{}}}') || ',' || pg_temp.template('b', '2') || ',' || pg_temp.template('c', '1') || ']'), 3), '("{', 'a schema whose keys are in no alphabet');
+select is((select variables::text from cluster_templates where name = 'o'), '{"type":"object","properties":{"z":{},"a":{}}}', 'keeps their order');
+select is(pg_temp.publish('[' || pg_temp.template('b', '2') || ',' || pg_temp.template('c', '1') || ']'), '("{""changed"": 0, ""removed"": 1}")', 'and is gone again');
 select is(left(pg_temp.publish('{}'), 5), '22023', 'a list is a list');
 select is(left(pg_temp.publish('[{"name": "../x", "digest": "x"}]'), 5), '23514', 'a name is a name');
 select is((select count(*) from cluster_templates), 2::bigint, 'what is refused changes nothing');

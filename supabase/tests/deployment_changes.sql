@@ -3,7 +3,7 @@ begin;
 create schema if not exists extensions;
 create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
-select plan(25);
+select plan(27);
 
 -- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` says who
 -- speaks next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
@@ -96,6 +96,8 @@ select is((select string_agg(concat_ws(' ', status, started_at = '2026-01-01T00:
 select is(pg_temp.report('[{"position": 1, "status": "RUNNING"}]'), '(0)', 'what has ended does not run again');
 select is(left(pg_temp.report('[{"position": 4, "status": "EXPLODED"}]'), 5), '23514', 'a status is one of those');
 select is(left(pg_temp.report('[]', '99'), 5), 'TD001', 'not without the claim');
+select is(pg_temp.try(format('select agent_stack_applied(%L, %L, 3)', pg_temp.id('d1'), pg_temp.id('11'))), 'rows: 1', 'the plan is applied');
+select is((select string_agg(position || ' ' || status, ', ' order by position) from deployment_changes), '1 DONE, 2 FAILED, 3 PLANNED, 4 DONE, 5001 PLANNED', 'what had no end of its own is done; drift and the marker are no changes');
 call pg_temp.act_as('agent c2');
 select is(left(pg_temp.store('[]'), 5), 'TD001', 'not by an agent of another cluster');
 select is(left(pg_temp.report('[]'), 5), 'TD001', 'that reports nothing either');

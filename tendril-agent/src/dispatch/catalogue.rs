@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use serde_json::json;
+use serde::Serialize;
 use tendril_realtime::Rest;
 use tokio::time::sleep;
 
@@ -20,6 +20,12 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// The longest that one request may take.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Written as it is: by way of a map, the schemas would lose the order of their keys.
+#[derive(Serialize)]
+struct Arguments<'a> {
+    templates: &'a [CatalogueEntry],
+}
+
 /// Publishes for ever. A database of the contract before this agent's has no catalogue: then it ends.
 pub(crate) async fn publish_templates(rest: Rest, templates_dir: PathBuf) {
     let mut published: Option<Vec<CatalogueEntry>> = None;
@@ -30,7 +36,7 @@ pub(crate) async fn publish_templates(rest: Rest, templates_dir: PathBuf) {
             sleep(around(LOOK_AFTER)).await;
             continue;
         }
-        let arguments = json!({"templates": found});
+        let arguments = Arguments { templates: &found };
         let request = rest.rpc("agent_publish_templates", &arguments).timeout(TIMEOUT).idempotent(true);
         match request.execute().await {
             Ok(_) => published = Some(found),

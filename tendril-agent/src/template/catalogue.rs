@@ -5,8 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize, Serializer, ser::Error as _};
+use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 use crate::template::definition::{is_template, names};
@@ -28,7 +28,39 @@ pub(crate) struct CatalogueEntry {
     pub(crate) title: Option<String>,
     pub(crate) description: Option<String>,
     /// JSON Schema of its variables.
-    pub(crate) variables: Value,
+    pub(crate) variables: Schema,
+}
+
+/// The text of a JSON object without white space between its parts. A map would lose the order of the keys, which forms follow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Schema(String);
+
+impl Schema {
+    /// None: it is no object, or too large.
+    fn of(value: &RawValue) -> Option<Self> {
+        let mut text = String::with_capacity(value.get().len());
+        let (mut is_string, mut is_escaped) = (false, false);
+        for c in value.get().chars() {
+            if is_string || !c.is_ascii_whitespace() {
+                text.push(c);
+            }
+            is_string ^= c == '"' && !is_escaped;
+            is_escaped = is_string && c == '\\' && !is_escaped;
+        }
+        (text.starts_with('{') && text.len() <= SCHEMA_LIMIT).then_some(Self(text))
+    }
+}
+
+impl Default for Schema {
+    fn default() -> Self {
+        Self("{}".to_owned())
+    }
+}
+
+impl Serialize for Schema {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        RawValue::from_string(self.0.clone()).map_err(S::Error::custom)?.serialize(serializer)
+    }
 }
 
 /// `template.json`, as far as people read it.
@@ -37,7 +69,7 @@ struct Presentation {
     title: Option<String>,
     description: Option<String>,
     #[serde(default)]
-    variables: Value,
+    variables: Option<Box<RawValue>>,
 }
 
 /// The templates in a directory. One that cannot be read is left out: running it reports why.
@@ -67,13 +99,12 @@ fn entry(templates_dir: &Path, name: String) -> io::Result<CatalogueEntry> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Presentation::default(),
         Err(error) => return Err(error),
     };
-    let fits = presentation.variables.is_object() && presentation.variables.to_string().len() <= SCHEMA_LIMIT;
     let cut = |text: String, most| text.chars().filter(|c| *c != '\0').take(most).collect::<String>();
     Ok(CatalogueEntry {
         digest: digest(&dir)?,
         title: presentation.title.map(|title| cut(title, 200)),
         description: presentation.description.map(|text| cut(text, 4000)),
-        variables: if fits { presentation.variables } else { json!({}) },
+        variables: presentation.variables.as_deref().and_then(Schema::of).unwrap_or_default(),
         name,
     })
 }
@@ -109,7 +140,19 @@ fn digest(dir: &Path) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn a_schema_is_the_text_of_the_file_in_its_order_without_white_space() {
+        let of =
+            |text: &str| Schema::of(&RawValue::from_string(text.to_owned()).unwrap()).map(|schema| schema.0);
+        let text = "{ \"z\" : {\n\t\"title\": \"a \\\" b \\\\\" },\r\n \"a\": [1.10, true] }";
+        assert_eq!(of(text).as_deref(), Some("{\"z\":{\"title\":\"a \\\" b \\\\\"},\"a\":[1.10,true]}"));
+        assert_eq!(of("[1]"), None);
+        assert_eq!(of(&format!("{{\"a\": \"{}\"}}", "x".repeat(SCHEMA_LIMIT))), None);
+    }
 
     #[test]
     fn templates_are_listed_with_what_people_read_and_a_digest_that_follows_their_files() {
@@ -124,7 +167,7 @@ mod tests {
         let first = catalogue(dir.path());
         assert_eq!(first.len(), 1, "{first:?}");
         assert_eq!((first[0].name.as_str(), first[0].title.as_deref()), ("hello", Some("Hello")));
-        assert_eq!(first[0].variables, json!({"type": "object"}));
+        assert_eq!(first[0].variables.0, r#"{"type":"object"}"#);
         assert_eq!(first, catalogue(dir.path()));
         fs::write(dir.path().join("hello/main.tf"), "# two").unwrap();
         assert_ne!(first[0].digest, catalogue(dir.path())[0].digest);
