@@ -24,13 +24,14 @@ use crate::{
         auth::session::{Exchange, Session},
         contract::{CONTRACT, STACKS},
         health::{Health, PULSE},
-        heartbeat::{Heartbeat, StateStore, advice},
+        heartbeat::{Heartbeat, StateStore},
         lease::Leases,
     },
     dispatch::{
         catalogue::publish_templates,
         disk_guard::DiskGuard,
-        queue::{Feed, Queue, QueueNews, until},
+        feed::{Feed, until},
+        queue::{Queue, QueueNews},
         scheduler::{Ended, Scheduler},
         shutdown::{Shutdown, ShutdownPlan},
     },
@@ -66,14 +67,6 @@ pub enum AgentError {
     /// The library refused a setting.
     #[error("the connection to the control plane cannot be set up: {0}")]
     Client(#[source] Box<Error>),
-    /// The control plane answered the first heartbeat with a refusal.
-    #[error("{advice} ({source})")]
-    Refused {
-        /// What to do about it.
-        advice: &'static str,
-        /// The answer.
-        source: Box<Error>,
-    },
     /// Another agent uses the work directory.
     #[error("the work directory {0} is in use by another agent: give each agent its own --work-dir")]
     WorkDirInUse(String),
@@ -151,7 +144,8 @@ impl Agent {
     /// Runs until it is told to stop, and every job has ended. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// What keeps it from starting. Once the first heartbeat was answered, nothing but the shutdown ends it.
+    /// What keeps it from starting: settings, its directories, its health address. A control plane that is away, or refuses it, does not:
+    /// it is not ready until that accepts it, and does meanwhile what can be done without.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), AgentError> {
         let _only_one = lock(&self.config.work_dir)?;
         let _server = self.serve_health()?;
@@ -176,45 +170,65 @@ impl Agent {
         let (orphaned_attempts, pushes) = self.find_orphaned().await;
         // The first beat lets the database look for lost jobs: what waits for approval here is not lost.
         let held = orphaned_attempts.iter().map(|orphan| orphan.hold(&self.leases)).collect::<Vec<_>>();
-        tokio::select! {
-            beaten = heartbeat.first() => {
-                beaten.map_err(|source| AgentError::Refused { advice: advice(&source), source: Box::new(source) })?;
-            }
-            () = shutdown.draining() => return Ok(()),
-            never = self.pulse() => match never {},
-        }
-        let has_stacks = self.health.contract().is_none_or(|contract| contract >= STACKS);
-        let mut feed = Feed::open(&self.client, self.config.cluster_id, self.config.intake, has_stacks)
-            .map_err(AgentError::Client)?;
-        tracing::info!(cluster = %self.config.cluster_id, "the cluster is online");
         let client = self.client.clone();
         // Pushes a new token to the socket's channels: nothing is joined anew.
         let _keeping = Background(tokio::spawn(self.session.clone().keep(move || client.refresh_auth())));
-        let _beating = Background(tokio::spawn(heartbeat.clone().run()));
-        let _publishing = Background(tokio::spawn(publish_templates(
-            self.client.rest().clone(),
-            self.config.templates_dir.clone(),
-        )));
         let _measuring = Background(tokio::spawn(self.watch_disk()));
         let mut scheduler = Scheduler::new(self.context(), self.leases.clone(), self.config.concurrency);
+        // Terraform that runs, and states that are not stored, do not wait for the control plane.
         for (orphan, lease) in orphaned_attempts.into_iter().zip(held) {
             scheduler.resume_attempt(orphan, lease);
         }
         for key in pushes {
             scheduler.push_errored_state(key);
         }
-        self.work(&mut scheduler, &mut feed, &shutdown).await;
-        self.health.draining();
-        tokio::select! {
-            () = self.drain(&mut scheduler, &shutdown) => {}
-            never = self.pulse() => match never {},
+        let is_accepted = tokio::select! {
+            () = heartbeat.first() => true,
+            () = shutdown.draining() => false,
+            never = self.recover(&mut scheduler) => match never {},
+        };
+        if is_accepted {
+            tracing::info!(cluster = %self.config.cluster_id, "the cluster is online");
+            let _beating = Background(tokio::spawn(heartbeat.clone().run()));
+            let _publishing = Background(tokio::spawn(publish_templates(
+                self.client.rest().clone(),
+                self.config.templates_dir.clone(),
+            )));
+            let has_stacks = self.health.contract().is_none_or(|contract| contract >= STACKS);
+            let heartbeats = self.health.heartbeats();
+            let mut feed =
+                Feed::open(&self.client, self.config.cluster_id, self.config.intake, has_stacks, heartbeats)
+                    .map_err(AgentError::Client)?;
+            self.work(&mut scheduler, &mut feed, &shutdown).await;
+            self.end(scheduler, &shutdown).await;
+            drop(feed);
+            heartbeat.deregister().await;
+        } else {
+            self.end(scheduler, &shutdown).await;
         }
-        drop(scheduler);
-        drop(feed);
-        heartbeat.deregister().await;
         self.client.shutdown().await;
         tracing::info!("stopped");
         Ok(())
+    }
+
+    /// Lets the jobs end.
+    async fn end(&self, mut scheduler: Scheduler, shutdown: &Shutdown) {
+        self.health.draining();
+        tokio::select! {
+            () = self.drain(&mut scheduler, shutdown) => {}
+            never = self.pulse() => match never {},
+        }
+    }
+
+    /// Takes care for ever of what a previous run left, while there is no work yet.
+    async fn recover(&self, scheduler: &mut Scheduler) -> Infallible {
+        let mut pulse = interval(PULSE);
+        loop {
+            tokio::select! {
+                _ = pulse.tick() => self.health.pulse(0),
+                _ = scheduler.next_finished() => {}
+            }
+        }
     }
 
     /// What a previous run left: attempts, and the keys of states that are not stored.
@@ -240,7 +254,8 @@ impl Agent {
                 () = shutdown.draining() => return,
                 _ = pulse.tick() => {
                     self.health.pulse(queue.len());
-                    self.health.intake(feed.is_live());
+                    feed.observe(queue.len());
+                    self.health.intake(feed.way().name(), feed.is_live());
                 }
                 ended = scheduler.next_finished() => match ended {
                     // Known here before the database's own word of it arrives.
@@ -251,6 +266,7 @@ impl Agent {
                 },
                 () = until(queue.due()) => {}
                 news = feed.next() => match news {
+                    QueueNews::Restart => queue = Queue::default(),
                     QueueNews::Waits(row) => queue.put(row),
                     QueueNews::Gone(id) => queue.remove(id),
                     QueueNews::Runs(row) => queue.runs(row),
@@ -263,6 +279,11 @@ impl Agent {
                         self.approvals.tell(claim_token, plan);
                     }
                 },
+                approved = self.leases.approved() => {
+                    for (claim_token, plan) in approved {
+                        self.approvals.tell(claim_token, plan);
+                    }
+                }
                 () = self.approvals.changed() => {}
             }
             scheduler.admit_approved();

@@ -63,7 +63,7 @@ pub use self::{
     },
     control_plane::{auth::credential::Credential, health::Health},
     cost::infracost,
-    dispatch::{queue::Intake, shutdown::Shutdown},
+    dispatch::{intake::Intake, shutdown::Shutdown},
     observability::logging::LogFormat,
     process::keeper::keep_exit,
     template::git::GitSettings,

@@ -38,7 +38,8 @@ async fn main() -> ExitCode {
     let table = &mut measurements;
     let world = World::start().await;
     let cluster = world.cluster().await;
-    claims(&world, world.agent(&cluster), &cluster, "one agent", table).await;
+    let by_changes = world.agent(&cluster).by_row_changes();
+    claims(&world, by_changes, &cluster, "row changes", table).await;
     let cluster = world.cluster().await;
     claims(&world, world.agent(&cluster).by_broadcast(), &cluster, "by broadcast", table).await;
     let cluster = world.cluster().await;

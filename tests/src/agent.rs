@@ -91,6 +91,13 @@ impl AgentSetup {
         self
     }
 
+    /// Jobs are found by row changes.
+    #[must_use]
+    pub fn by_row_changes(mut self) -> Self {
+        self.cli.intake = Some("postgres_changes".to_owned());
+        self
+    }
+
     /// The agent's name in `claimed_by`.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {

@@ -68,6 +68,14 @@ impl World {
         Cluster { id, user, project: Arc::clone(&self.project), database: Arc::clone(&self.database) }
     }
 
+    /// One more cluster of the same user.
+    pub async fn cluster_of(&self, owner: &Cluster) -> Cluster {
+        let id = Uuid::new_v4();
+        let add = "insert into public.clusters (id, user_id, name) values ($1, $2, 'test')";
+        self.database.execute(add, &[&id, &owner.user]).await.expect("a cluster");
+        Cluster { id, ..owner.clone() }
+    }
+
     /// An agent of a cluster, not started yet. It has a work directory of its own, the states of its cluster, and carries the templates of the fixtures.
     pub fn agent(&self, cluster: &Cluster) -> AgentSetup {
         let dir = self.scratch.path().join(format!("agent-{}", Uuid::new_v4()));

@@ -122,8 +122,8 @@ pub struct Cli {
     #[arg(long, value_name = "N", env = "TENDRIL_CONCURRENCY", default_value = "2")]
     pub concurrency: Option<String>,
 
-    /// How jobs are found: `postgres_changes`, or `broadcast` where there are more than some hundreds of clusters
-    #[arg(long, value_name = "WAY", env = "TENDRIL_INTAKE", default_value = "postgres_changes")]
+    /// How jobs are found: `auto` (broadcasts, or row changes where there are none), `broadcast`, or `postgres_changes`
+    #[arg(long, value_name = "WAY", env = "TENDRIL_INTAKE", default_value = "auto")]
     pub intake: Option<String>,
 
     /// Most that one job's log may take on disk while it waits for the control plane; then its middle is dropped

@@ -21,7 +21,7 @@ use crate::{
     },
     dispatch::{
         disk_guard::DiskGuard,
-        queue::{self, Intake, NO_BROADCASTS},
+        intake::{self, INSTALL_BROADCASTS, Intake, NO_BROADCASTS},
     },
     process::runner::LocalRunner,
     redaction::redactor::Redactor,
@@ -132,7 +132,7 @@ async fn try_all(config: &Config) -> Vec<Finding> {
                 findings.push(schema(client.rest()).await);
                 findings.push(finding("other agents", other_agents(client.rest(), config).await));
                 findings.extend(reaper(client.rest()).await);
-                findings.push(finding("realtime", realtime(&client, config).await));
+                findings.push(realtime(&client, config).await);
             }
             client.shutdown().await;
         }
@@ -327,24 +327,44 @@ async fn reaper(rest: &Rest) -> Option<Finding> {
     Some(Finding { check: "reaper", problem: None, note: None, warning })
 }
 
-async fn realtime(client: &Client, config: &Config) -> Result<(), String> {
-    let (joined, remedy) = match config.intake {
-        Intake::PostgresChanges => (
-            timeout(2 * TIMEOUT, row_changes(client, config)).await,
-            "let websockets (wss) to the project through proxies and firewalls, and see that deployments is in publication supabase_realtime",
-        ),
-        Intake::Broadcast => (
-            timeout(2 * TIMEOUT, broadcasts(client, config)).await,
-            "let websockets (wss) to the project through proxies and firewalls",
-        ),
-    };
-    match joined {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) if config.intake == Intake::Broadcast && error.code() == "Unauthorized" => {
-            Err(format!("{NO_BROADCASTS} ({error:#})"))
+/// Whether jobs arrive as they come, by the way that the agent would use.
+async fn realtime(client: &Client, config: &Config) -> Finding {
+    let check = "realtime";
+    let publication = "see that deployments is in publication supabase_realtime";
+    if config.intake == Intake::PostgresChanges {
+        return finding(check, arrives(row_changes(client, config), publication).await);
+    }
+    let is_refused = |error: &Error| error.code() == "Unauthorized";
+    match timeout(2 * TIMEOUT, broadcasts(client, config)).await {
+        Ok(Err(error)) if is_refused(&error) && config.intake == Intake::Broadcast => {
+            finding(check, Err(format!("{NO_BROADCASTS} ({error:#}). {INSTALL}\n{INSTALL_BROADCASTS}")))
         }
-        Ok(Err(error)) => Err(format!("live changes do not come ({error:#}): {remedy}. Until then the agent polls")),
-        Err(_) => Err("live changes do not come: the websocket gave no answer in 20 s. A proxy may hold it back: let wss through. Until then the agent polls".to_owned()),
+        Ok(Err(error)) if is_refused(&error) => {
+            let mut found = finding(check, arrives(row_changes(client, config), publication).await);
+            found.warning = Some(format!(
+                "agents cannot hear broadcasts in this database ({error:#}): jobs are found by row changes, which come later and cost more. {INSTALL}\n{INSTALL_BROADCASTS}"
+            ));
+            found
+        }
+        Ok(joined) => finding(
+            check,
+            arrives(std::future::ready(joined), "look at the project's Realtime settings").await,
+        ),
+        Err(_) => finding(check, Err(NO_ANSWER.to_owned())),
+    }
+}
+
+const INSTALL: &str = "The first heartbeat of an agent installs them where the database lets it. Where it does not, run in the SQL editor:";
+
+const NO_ANSWER: &str = "live changes do not come: the websocket gave no answer in 20 s. A proxy may hold it back: let wss through. Until then the agent polls";
+
+async fn arrives(joined: impl Future<Output = Result<(), Error>>, remedy: &str) -> Result<(), String> {
+    match timeout(2 * TIMEOUT, joined).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(format!(
+            "live changes do not come ({error:#}): let websockets (wss) to the project through proxies and firewalls, and {remedy}. Until then the agent polls"
+        )),
+        Err(_) => Err(NO_ANSWER.to_owned()),
     }
 }
 
@@ -356,7 +376,7 @@ async fn row_changes(client: &Client, config: &Config) -> Result<(), Error> {
 
 /// The channel that the agent would join. The same grant covers the request for broadcasts, which `doctor` does not send because it writes a row.
 async fn broadcasts(client: &Client, config: &Config) -> Result<(), Error> {
-    let (topic, event) = queue::broadcasts(config.cluster_id);
+    let (topic, event) = intake::broadcasts(config.cluster_id);
     let mut channel = client.channel(&topic).private(true);
     let _messages = channel.on_broadcast(event);
     channel.join().await.map(drop)

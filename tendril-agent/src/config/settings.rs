@@ -15,7 +15,7 @@ use crate::{
     config::{args::Cli, preflight},
     control_plane::auth::{credential::Credential, machine_token::MachineToken},
     cost::{infracost::Infracost, settings::CostSettings},
-    dispatch::{queue::Intake, shutdown::ShutdownTiming},
+    dispatch::{intake::Intake, shutdown::ShutdownTiming},
     execute::{
         hooks::{self, HookSettings},
         settings::ExecuteSettings,

@@ -1,12 +1,12 @@
-//! The request for broadcasts of deployments: sent to the database at the start, and again each hour, because it expires.
+//! The request for broadcasts of deployments: sent to the database at the start, and again each six hours, because it expires.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde::Deserialize;
 use serde_json::json;
 use tendril_realtime::{Error, Rest};
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     task::JoinHandle,
     time::{Instant, sleep},
 };
@@ -16,7 +16,7 @@ use crate::control_plane::backoff::{Backoff, around};
 /// The longest that one question may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two requests; each is valid for a day.
-const AGAIN: Duration = Duration::from_secs(3600);
+const AGAIN: Duration = Duration::from_secs(6 * 3600);
 /// Between two questions to a database that cannot grant it: it may be migrated meanwhile.
 const ONCE_REFUSED: Duration = Duration::from_secs(300);
 
@@ -36,6 +36,8 @@ pub(crate) enum SubscriptionState {
 #[derive(Debug)]
 pub(crate) struct BroadcastSubscription {
     state: watch::Receiver<SubscriptionState>,
+    /// Ends the pause after a refusal.
+    wake: Arc<Notify>,
     task: JoinHandle<()>,
 }
 
@@ -56,7 +58,14 @@ impl BroadcastSubscription {
     /// Must be called inside a runtime.
     pub(crate) fn ask(rest: Rest) -> Self {
         let (sender, state) = watch::channel(SubscriptionState::Open);
-        Self { state, task: tokio::spawn(keep_asking(rest, sender)) }
+        let wake = Arc::new(Notify::new());
+        Self { state, task: tokio::spawn(keep_asking(rest, sender, Arc::clone(&wake))), wake }
+    }
+
+    /// There is reason to think that the database would not refuse any more.
+    pub(crate) fn ask_now(&self) {
+        // No permit is stored: a request that is under way is enough.
+        self.wake.notify_waiters();
     }
 
     /// How it stands, once that is another than at the last call. May be dropped and called again.
@@ -67,7 +76,7 @@ impl BroadcastSubscription {
     }
 }
 
-async fn keep_asking(rest: Rest, state: watch::Sender<SubscriptionState>) {
+async fn keep_asking(rest: Rest, state: watch::Sender<SubscriptionState>, wake: Arc<Notify>) {
     let mut backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(30));
     let mut round = 0;
     let mut granted_until: Option<Instant> = None;
@@ -93,7 +102,11 @@ async fn keep_asking(rest: Rest, state: watch::Sender<SubscriptionState>) {
                 tracing::debug!(error = %format_args!("{error:#}"), "no broadcasts");
                 granted_until = None;
                 state.send_replace(SubscriptionState::Refused);
-                around(ONCE_REFUSED)
+                tokio::select! {
+                    () = sleep(around(ONCE_REFUSED)) => {}
+                    () = wake.notified() => {}
+                }
+                continue;
             }
             Err(error) => {
                 tracing::warn!(error = %format_args!("{error:#}"), "broadcasts cannot be asked for now: trying again");

@@ -7,7 +7,7 @@ use tendril_realtime::{Error, ErrorKind, Rest};
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use crate::control_plane::backoff::Backoff;
+use crate::control_plane::{backoff::Backoff, revocation::is_revoked};
 
 /// Rows of one request.
 const ROWS: usize = 100;
@@ -87,6 +87,9 @@ impl ChangeReporter {
 
 /// Whether trying again cannot help: the claim is over, the content is refused, or the database has no such function.
 fn is_final(error: &Error) -> bool {
+    if is_revoked(error) {
+        return true;
+    }
     match error.kind() {
         ErrorKind::Postgrest(api) => {
             (400..500).contains(&api.status) && !matches!(api.status, 401 | 408 | 429)

@@ -13,7 +13,13 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::{
-    control_plane::{auth::session, backoff::Backoff, contract::known, lease::Lease},
+    control_plane::{
+        auth::session,
+        backoff::Backoff,
+        contract::known,
+        lease::Lease,
+        revocation::{is_revoked, revoked},
+    },
     job::{
         failure::ErrorCode,
         json::{Fields, Json},
@@ -100,6 +106,8 @@ pub(crate) enum Written {
     Stored,
     /// The claim is not ours any more, or the row is gone; the database's message.
     Refused(String),
+    /// The cluster was revoked: nothing of it is stored any more.
+    Revoked,
 }
 
 impl Reporter {
@@ -161,6 +169,7 @@ impl Reporter {
             .select("status,phase")
             .idempotent(true);
         match request.rows::<Row>().await.map(|rows| rows.into_iter().next()) {
+            Ok(None) if revoked(&self.rest).await? => Ok(Written::Revoked),
             Ok(None) => Ok(Written::Refused("there is no such deployment".to_owned())),
             // Progress of a job that was ended while we could not reach the database. The true result of an apply is still accepted.
             Ok(Some(Row { status: Some(ended @ (Status::Failed | Status::Cancelled)), phase }))
@@ -169,6 +178,7 @@ impl Reporter {
                 Ok(Written::Refused(format!("the deployment is {} meanwhile", ended.as_str())))
             }
             Ok(Some(_)) => Ok(Written::Stored),
+            Err(error) if is_revoked(&error) => Ok(Written::Revoked),
             Err(error) => match error.kind() {
                 ErrorKind::Postgrest(api) if matches!(api.code.as_str(), "TD001" | "TD002") => {
                     Ok(Written::Refused(api.message.clone()))
@@ -302,6 +312,8 @@ async fn report(
     phase_mismatch: Arc<Notify>,
 ) {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
+    // Whether the row says that the apply began.
+    let mut is_applying = false;
     loop {
         tokio::select! {
             changed = requested.changed() => if changed.is_err() { return },
@@ -317,10 +329,19 @@ async fn report(
             }
             match reporter.write(body.clone()).await {
                 Ok(Written::Stored) => {
+                    is_applying |= changes_the_world(&body);
                     backoff.reset();
                     acknowledge.send_replace(wanted.version);
                     failpoint!("progress.stored");
                     break;
+                }
+                Ok(Written::Revoked) => {
+                    // An apply that runs goes on; one that has not begun must not begin any more.
+                    if !is_applying {
+                        tracing::warn!(deployment = %reporter.id, "the cluster was revoked: the run is ended before its apply");
+                        stop.request(StopReason::Fenced);
+                    }
+                    return;
                 }
                 Ok(Written::Refused(why)) => {
                     tracing::warn!(deployment = %reporter.id, why, "the claim is lost: the run is ended gracefully");
@@ -345,6 +366,12 @@ async fn report(
             }
         }
     }
+}
+
+/// Whether the row says by this that the apply began.
+fn changes_the_world(body: &Fields) -> bool {
+    let phase = body.get("phase").and_then(|phase| serde_json::from_value(phase.to_value().ok()?).ok());
+    phase.is_some_and(Phase::changes_the_world)
 }
 
 /// What a later run must know about a claim.

@@ -5,7 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{task::spawn_blocking, time::sleep};
+use jiff::Timestamp;
+use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 
 use crate::control_plane::contract::Compatibility;
 
@@ -18,6 +19,18 @@ const WEDGED: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug)]
 pub struct Health {
     state: Arc<Mutex<State>>,
+    heartbeats: watch::Sender<HeartbeatNews>,
+}
+
+/// What the last heartbeat said that concerns the intake of jobs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct HeartbeatNews {
+    /// How many jobs of the cluster wait.
+    pub(crate) queued: u64,
+    /// When that was, by the database's clock. Of contract 3, like `broadcast`.
+    pub(crate) now: Option<Timestamp>,
+    /// Whether the database can send broadcasts to agents; none where it does not say.
+    pub(crate) broadcast: Option<bool>,
 }
 
 #[derive(Debug)]
@@ -36,8 +49,12 @@ pub(crate) struct State {
     pub(crate) contract: Option<u32>,
     /// Why the database lets this agent claim nothing.
     pub(crate) refused: Option<String>,
+    /// Whether the cluster was revoked, by the last answer.
+    pub(crate) is_revoked: bool,
     /// Whether nobody would notice the death of this agent if it were the only one.
     pub(crate) reaper_missing: bool,
+    /// The way by which jobs are found, once that has begun.
+    pub(crate) way: Option<&'static str>,
     /// Whether new jobs arrive as events.
     pub(crate) is_live: bool,
     /// Set whenever the token, or what is known about it, changes.
@@ -69,11 +86,13 @@ impl Default for Health {
             queued: 0,
             contract: None,
             refused: None,
+            is_revoked: false,
             reaper_missing: false,
+            way: None,
             is_live: false,
             access: Access::default(),
         };
-        Self { state: Arc::new(Mutex::new(state)) }
+        Self { state: Arc::new(Mutex::new(state)), heartbeats: watch::Sender::default() }
     }
 }
 
@@ -107,6 +126,11 @@ impl Health {
         }
     }
 
+    /// Whether the cluster was revoked.
+    pub(crate) fn learn_revocation(&self, is_revoked: bool) {
+        self.state().is_revoked = is_revoked;
+    }
+
     /// Whether nothing but other agents would notice the death of this one.
     pub(crate) fn learn_reaper(&self, is_missing: bool) {
         self.state().reaper_missing = is_missing;
@@ -135,7 +159,7 @@ impl Health {
     /// Whether the token is the last one: a job that begins now may outlive it.
     pub(crate) fn is_revoked(&self) -> bool {
         let state = self.state();
-        state.access.is_refused || state.refused.is_some()
+        state.access.is_refused || state.refused.is_some() || state.is_revoked
     }
 
     /// No more work is taken.
@@ -159,9 +183,20 @@ impl Health {
         }
     }
 
-    /// Whether new jobs arrive as events.
-    pub(crate) fn intake(&self, is_live: bool) {
-        self.state().is_live = is_live;
+    /// By which way jobs are found, and whether they arrive as events.
+    pub(crate) fn intake(&self, way: &'static str, is_live: bool) {
+        let mut state = self.state();
+        (state.way, state.is_live) = (Some(way), is_live);
+    }
+
+    /// A heartbeat said this.
+    pub(crate) fn learn_heartbeat(&self, queued: u64, now: Option<Timestamp>, broadcast: Option<bool>) {
+        self.heartbeats.send_replace(HeartbeatNews { queued, now, broadcast });
+    }
+
+    /// What heartbeats say from now on.
+    pub(crate) fn heartbeats(&self) -> watch::Receiver<HeartbeatNews> {
+        self.heartbeats.subscribe()
     }
 
     /// Whether work can be given, with the reason where it cannot.

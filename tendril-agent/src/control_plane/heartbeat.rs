@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tendril_realtime::{Error, ErrorKind, Rest, Retry};
@@ -17,10 +18,11 @@ use tokio::time::{Instant, sleep};
 use crate::{
     control_plane::{
         auth::session::{self, failure},
-        backoff::{HeartbeatSchedule, retry_after},
+        backoff::{Backoff, HeartbeatSchedule, retry_after},
         contract::{CONTRACT, FIRST, STACKS},
         health::Health,
         lease::{ClaimState, Leases},
+        revocation::is_revoked,
     },
     telemetry,
 };
@@ -32,6 +34,8 @@ const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Idle agents send heartbeats this many times less often: only the cluster's status depends on them.
 const IDLE: u32 = 4;
+/// The longest pause after a refusal.
+const REFUSED: Duration = Duration::from_secs(60);
 /// How long after the first heartbeat a missing schedule of the reaper is reported.
 const REAPER_GRACE: Duration = Duration::from_secs(150);
 
@@ -74,6 +78,15 @@ struct Answer {
     /// Why this agent may not claim, if it may not.
     #[serde(default)]
     refused: Option<Refused>,
+    /// How many jobs of the cluster wait.
+    #[serde(default)]
+    queued: u64,
+    /// The database's clock.
+    #[serde(default)]
+    now: Option<Timestamp>,
+    /// Whether the database can send broadcasts. Of contract 3.
+    #[serde(default)]
+    broadcast: Option<bool>,
     /// Who notices agents that die. Of contract 3.
     #[serde(default)]
     reaper: Option<Reaper>,
@@ -96,20 +109,22 @@ const fn first() -> u32 {
 }
 
 impl Heartbeat {
-    /// The first heartbeat proves the token. While the control plane cannot be reached it is tried again; a refusal is final.
-    pub(crate) async fn first(&self) -> Result<(), Error> {
+    /// The first heartbeat proves the token. It is tried until it is accepted: what is refused now may be accepted once somebody has
+    /// fixed it, and an agent that ended would leave what an earlier run of it left.
+    pub(crate) async fn first(&self) {
         let mut schedule = HeartbeatSchedule::starting(self.period, self.spread);
+        let mut refusals = Refusals::new(self.period.max(self.spread));
         sleep(schedule.first()).await;
-        loop {
-            match self.send().await {
-                Ok(()) => return Ok(()),
-                Err(error) if is_refusal(&error) => return Err(error),
-                Err(error) => {
-                    tracing::warn!(error = %format_args!("{error:#}"), "the control plane does not answer yet: trying again");
-                    sleep(schedule.missed(retry_after(&error))).await;
-                }
-            }
+        while let Err(error) = self.send().await {
+            let pause = if is_refusal(&error) {
+                refusals.refused(&error)
+            } else {
+                tracing::warn!(error = %format_args!("{error:#}"), "the control plane does not answer yet: trying again");
+                schedule.missed(retry_after(&error))
+            };
+            sleep(pause).await;
         }
+        refusals.accepted();
     }
 
     /// Sends heartbeats for ever. Failures are reported and retried: they never end a running job.
@@ -117,16 +132,21 @@ impl Heartbeat {
         let mut schedule = HeartbeatSchedule::starting(self.period, self.spread);
         let begun = Instant::now();
         let mut reported = false;
+        let mut refusals = Refusals::new(self.period);
         loop {
             self.pause(&mut schedule).await;
             while let Err(error) = self.send().await {
-                if is_refusal(&error) {
-                    tracing::error!(error = %format_args!("{error:#}"), "{}", advice(&error));
+                let pause = if is_refusal(&error) {
+                    // The leases of running jobs need the next heartbeat soon.
+                    let pause = refusals.refused(&error);
+                    if self.leases.is_empty() { pause } else { pause.min(self.period) }
                 } else {
                     tracing::warn!(error = %format_args!("{error:#}"), "a heartbeat failed");
-                }
-                sleep(schedule.missed(retry_after(&error))).await;
+                    schedule.missed(retry_after(&error))
+                };
+                sleep(pause).await;
             }
+            refusals.accepted();
             if !reported && begun.elapsed() > REAPER_GRACE && self.health.is_reaper_missing() {
                 tracing::warn!("{NO_REAPER}");
                 reported = true;
@@ -200,6 +220,8 @@ impl Heartbeat {
                     tracing::info!(jobs = answer.reaped, "jobs of lost agents were moved on");
                 }
                 self.health.learn_contract(answer.contract);
+                self.health.learn_revocation(false);
+                self.health.learn_heartbeat(answer.queued, answer.now, answer.broadcast);
                 self.health.learn_reaper(answer.reaper.is_some_and(|reaper| !reaper.scheduled));
                 self.health.learn_refusal(
                     answer.refused.map(|refused| format!("{} {}", refused.message, refused.hint)),
@@ -210,10 +232,48 @@ impl Heartbeat {
             Err(error) => {
                 let result = if is_refusal(&error) { "refused" } else { "failed" };
                 metrics::counter!(telemetry::HEARTBEATS, "result" => result).increment(1);
-                self.health.unheard(&error.to_string());
+                self.health.learn_revocation(is_revoked(&error));
+                if is_refusal(&error) {
+                    self.health.unheard(&format!("{error}: {}", advice(&error)));
+                } else {
+                    self.health.unheard(&error.to_string());
+                }
                 Err(error)
             }
         }
+    }
+}
+
+/// What is refused is tried again, at longer and longer intervals, and said when it is news.
+#[derive(Debug)]
+struct Refusals {
+    backoff: Backoff,
+    period: Duration,
+    said: Option<&'static str>,
+}
+
+impl Refusals {
+    fn new(period: Duration) -> Self {
+        Self { backoff: Backoff::new(period, REFUSED.max(period)), period, said: None }
+    }
+
+    /// Answers when to try again.
+    fn refused(&mut self, error: &Error) -> Duration {
+        let advice = advice(error);
+        let error = format_args!("{error:#}");
+        if self.said.replace(advice) == Some(advice) {
+            tracing::debug!(%error, "{advice}");
+        } else {
+            tracing::error!(%error, "{advice}; this agent takes no job, and tries again until it is accepted");
+        }
+        self.backoff.next(None)
+    }
+
+    fn accepted(&mut self) {
+        if self.said.take().is_some() {
+            tracing::info!("the control plane accepts this agent");
+        }
+        self.backoff = Backoff::new(self.period, REFUSED.max(self.period));
     }
 }
 

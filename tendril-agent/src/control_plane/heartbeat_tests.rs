@@ -22,7 +22,7 @@ fn heartbeat(plane: &ControlPlane) -> Heartbeat {
 }
 
 #[tokio::test]
-async fn a_refused_first_beat_is_final_and_says_what_to_do() {
+async fn a_refused_first_beat_says_what_to_do_and_is_tried_until_it_is_accepted() {
     for (status, code, part) in [
         (400, "TD003", "does not know this token's cluster"),
         (400, "TD004", "was revoked"),
@@ -39,9 +39,19 @@ async fn a_refused_first_beat_is_final_and_says_what_to_do() {
             plane.answer_next("agent_heartbeat", refusal(status, code));
         }
         let heartbeat = heartbeat(&plane);
-        let error = heartbeat.first().await.unwrap_err();
-        assert!(advice(&error).contains(part), "{code}: {}", advice(&error));
-        assert!(heartbeat.health.ready().is_err());
+        let error = heartbeat.send().await.unwrap_err();
+        assert!(is_refusal(&error) && advice(&error).contains(part), "{code}: {}", advice(&error));
+        let unready = heartbeat.health.ready().unwrap_err();
+        assert!(unready.contains(part), "{unready}");
+        assert_eq!(heartbeat.health.is_revoked(), code.starts_with("TD"));
+        plane.answer_next("agent_heartbeat", refusal(status, code));
+        if code == "PGRST202" {
+            plane.answer_next("agent_heartbeat", refusal(503, ""));
+        }
+        let answer = json!({"now": "2026-01-01T00:00:00Z", "cluster": {}, "claims": [], "contract": 3});
+        plane.answer_next("agent_heartbeat", ResponseTemplate::new(200).set_body_json(answer));
+        heartbeat.first().await;
+        assert_eq!((heartbeat.health.ready(), heartbeat.health.is_revoked()), (Ok(()), false), "{code}");
     }
 }
 
@@ -61,7 +71,7 @@ async fn the_first_beat_waits_for_a_control_plane_that_is_away_and_tells_the_job
     let claim = json!({"claim_token": job.claim_token, "mine": true, "cancel_requested": true, "status": "PROCESSING"});
     let answer = json!({"now": "2026-01-01T00:00:00Z", "cluster": {}, "claims": [claim], "reaped": 0});
     plane.answer_next("agent_heartbeat", ResponseTemplate::new(200).set_body_json(answer));
-    heartbeat.first().await.unwrap();
+    heartbeat.first().await;
     assert_eq!(lease.stop.requested(), Some(StopReason::Cancelled));
     assert_eq!(heartbeat.health.ready(), Ok(()));
 }

@@ -31,6 +31,10 @@ pub(crate) struct Leases {
     early: Arc<Mutex<VecDeque<Uuid>>>,
     /// Set for each claim that is held from now on.
     begun: Arc<Notify>,
+    /// Plans that the database says are approved, by claim.
+    approved: Arc<Mutex<HashMap<Uuid, String>>>,
+    /// Told of each of them.
+    approval: Arc<Notify>,
 }
 
 /// Cancels and the loss of a claim reach its job here.
@@ -70,6 +74,9 @@ pub(crate) struct ClaimState {
     /// The phase that the row says; none where it is one of a later contract.
     #[serde(default, deserialize_with = "known")]
     pub(crate) phase: Option<Phase>,
+    /// The plan that a person approved. Of contract 3.
+    #[serde(default)]
+    pub(crate) approved_plan: Option<String>,
 }
 
 impl Leases {
@@ -115,6 +122,14 @@ impl Leases {
                 held.stop.request(reason);
             } else if claim.phase == Some(Phase::Unknown) {
                 held.phase_mismatch.notify_one();
+            } else if claim.phase == Some(Phase::Approval)
+                && let Some(plan) = &claim.approved_plan
+            {
+                self.approved
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(claim.claim_token, plan.clone());
+                self.approval.notify_one();
             }
         }
     }
@@ -146,6 +161,13 @@ impl Leases {
     /// Waits until a claim is held that was not at the last call.
     pub(crate) async fn begun(&self) {
         self.begun.notified().await;
+    }
+
+    /// Waits until the database says that plans of held claims are approved; answers them by claim. It says so with each heartbeat
+    /// until the job goes on.
+    pub(crate) async fn approved(&self) -> HashMap<Uuid, String> {
+        self.approval.notified().await;
+        std::mem::take(&mut *self.approved.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether no job is held.

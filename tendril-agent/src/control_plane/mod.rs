@@ -1,5 +1,6 @@
 //! Everything that talks to Supabase: machine token, claim, lease, heartbeat, progress and final status.
 
+pub(crate) mod approval;
 pub(crate) mod auth;
 pub(crate) mod backoff;
 pub(crate) mod broadcast;
@@ -10,4 +11,5 @@ pub(crate) mod final_status;
 pub(crate) mod health;
 pub(crate) mod heartbeat;
 pub(crate) mod lease;
+pub(crate) mod revocation;
 pub(crate) mod state_hold;

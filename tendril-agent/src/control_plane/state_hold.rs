@@ -8,6 +8,8 @@ use serde::Deserialize;
 use serde_json::json;
 use tendril_realtime::{Error, Rest};
 
+use crate::control_plane::revocation::is_revoked;
+
 /// The longest that one request may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -52,7 +54,8 @@ pub(crate) async fn release(rest: &Rest, state_key: &str, agent: &str) -> Result
     let request = rest.rpc("agent_release_state", &arguments).timeout(TIMEOUT).idempotent(true);
     match request.value::<bool>().await {
         Ok(_) => Ok(()),
-        Err(error) if is_unknown(&error) => Ok(()),
+        // Nobody claims anything of a cluster that was revoked.
+        Err(error) if is_unknown(&error) || is_revoked(&error) => Ok(()),
         Err(error) => Err(error),
     }
 }

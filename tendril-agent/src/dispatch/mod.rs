@@ -2,6 +2,8 @@
 
 pub(crate) mod catalogue;
 pub(crate) mod disk_guard;
+pub(crate) mod feed;
+pub(crate) mod intake;
 pub(crate) mod queue;
 pub(crate) mod scheduler;
 pub(crate) mod shutdown;

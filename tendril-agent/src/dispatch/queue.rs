@@ -1,69 +1,20 @@
-//! Which jobs wait: a list-then-watch of the cluster's QUEUED rows, and the choice of the next one.
+//! Which jobs wait, and the choice of the next one.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     time::Duration,
 };
 
-use futures_util::StreamExt as _;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tendril_realtime::{
-    Client, Error, Rest,
-    watch::{Query, Watch, WatchEvent},
-};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{
-    control_plane::{
-        backoff::around,
-        broadcast::{BroadcastSubscription, SubscriptionState},
-        contract::known,
-    },
+    control_plane::{backoff::around, contract::known},
     job::{source::Source, spec::state_key, status::Status},
 };
-
-/// How jobs are found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Intake {
-    /// Realtime's changes of the table.
-    #[default]
-    PostgresChanges,
-    /// Broadcasts of the database on a private channel of the cluster, for fleets of more than some hundreds of clusters.
-    Broadcast,
-}
-
-impl Intake {
-    /// Errors: what to write instead.
-    pub(crate) fn read(text: Option<&str>) -> Result<Self, String> {
-        let ways = [Self::PostgresChanges, Self::Broadcast];
-        let text = text.unwrap_or(Self::default().name());
-        ways.into_iter().find(|way| way.name() == text).ok_or_else(|| {
-            format!("--intake / TENDRIL_INTAKE is \"{text}\": write \"postgres_changes\" or \"broadcast\"")
-        })
-    }
-
-    /// As it is written in the configuration.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::PostgresChanges => "postgres_changes",
-            Self::Broadcast => "broadcast",
-        }
-    }
-}
-
-/// The private channel on which the database tells of a cluster's jobs, and the name of its messages.
-pub(crate) fn broadcasts(cluster_id: Uuid) -> (String, &'static str) {
-    (format!("cluster:{cluster_id}"), "deployment")
-}
-
-/// How to fix a database that tells nothing by broadcast.
-pub(crate) const NO_BROADCASTS: &str = "this database does not tell agents of their jobs by broadcast: apply supabase/migrations to it up to \
-    20261125100300_broadcast_intake (and see supabase/README.md if agents have the role authenticated there), or use --intake \
-    postgres_changes. Until then jobs are found by polling";
 
 /// A row that waits, as far as the choice needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,12 +29,12 @@ pub(crate) struct Queued {
 
 /// A watched row. Rows that an agent holds are watched too, for the sake of their cancel requests.
 #[derive(Clone, Debug, Deserialize)]
-struct Row {
-    id: Uuid,
+pub(crate) struct Row {
+    pub(crate) id: Uuid,
     /// None: one of a later contract. Such a row is no job for this agent.
     #[serde(deserialize_with = "known")]
-    status: Option<Status>,
-    created_at: Timestamp,
+    pub(crate) status: Option<Status>,
+    pub(crate) created_at: Timestamp,
     /// Of contract 3.
     queue_order: Option<i64>,
     /// Of contract 3.
@@ -96,10 +47,10 @@ struct Row {
 }
 
 /// The columns of [`Row`], and `attempt`: a row that was claimed and queued again while nobody looked is news by it.
-const COLUMNS: &str =
+pub(crate) const COLUMNS: &str =
     "id,status,created_at,attempt,claim_token,cancel_requested_at,approved_plan,queue_order,state_key";
 /// The same of the contract before: the key is computed here.
-const COLUMNS_BEFORE: &str =
+pub(crate) const COLUMNS_BEFORE: &str =
     "id,status,created_at,attempt,claim_token,cancel_requested_at,approved_plan,config_snapshot";
 
 /// The fields that name the state. Anything may stand there: what is wrong with it is said once the job is claimed.
@@ -141,6 +92,8 @@ impl Queued {
 /// What changes in the queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum QueueNews {
+    /// All that was known is void: the rows that count follow.
+    Restart,
     /// A row waits.
     Waits(Queued),
     /// A row neither waits nor runs any more: its stack may be free.
@@ -161,7 +114,8 @@ pub(crate) struct Running {
 }
 
 impl Row {
-    fn news(self) -> QueueNews {
+    /// What it means for the queue.
+    pub(crate) fn news(self) -> QueueNews {
         let Self { id, status, created_at, queue_order, state_key: stored, claim_token, .. } = self;
         let Snapshot { source, stack } = &self.config_snapshot;
         let is_stored = stored.is_some();
@@ -289,124 +243,6 @@ impl Queue {
     }
 }
 
-/// What keeps the queue true: a list of the cluster's open rows, then live events, and a list again after each gap. While
-/// the websocket is down it polls.
-#[derive(Debug)]
-pub(crate) struct Feed {
-    watch: Watch<Row>,
-    rest: Rest,
-    intake: Intake,
-    subscription: Option<BroadcastSubscription>,
-    /// The first list waits for the subscription until then: what is told before a list is in it.
-    hold_until: Option<Instant>,
-    /// It was said that the database tells nothing by broadcast.
-    complained: bool,
-}
-
-/// How long the first list waits for the answer to the subscription.
-const HOLD: Duration = Duration::from_secs(10);
-
-impl Feed {
-    /// Nothing is sent before the first call of [`next`](Self::next). Errors: the query cannot work.
-    pub(crate) fn open(
-        client: &Client,
-        cluster_id: Uuid,
-        intake: Intake,
-        has_stacks: bool,
-    ) -> Result<Self, Box<Error>> {
-        let mut query = Query::table("deployments")
-            .select(if has_stacks { COLUMNS } else { COLUMNS_BEFORE })
-            .immutable_eq("cluster_id", cluster_id)
-            .in_list("status", [Status::Queued, Status::Processing].map(Status::as_str))
-            .order("created_at")
-            .order("id");
-        if intake == Intake::Broadcast {
-            let (topic, event) = broadcasts(cluster_id);
-            query = query.invalidated_by_broadcast(topic, event);
-        }
-        let (watch, rest) = (client.watch(query)?, client.rest().clone());
-        Ok(Self { watch, rest, intake, subscription: None, hold_until: None, complained: false })
-    }
-
-    /// Whether jobs are told of as they come; otherwise they are found by polling.
-    pub(crate) fn is_live(&self) -> bool {
-        self.watch.is_live()
-    }
-
-    /// The next news. May be dropped and called again.
-    pub(crate) async fn next(&mut self) -> QueueNews {
-        if self.intake == Intake::Broadcast && self.subscription.is_none() {
-            self.subscription = Some(BroadcastSubscription::ask(self.rest.clone()));
-            self.hold_until = Some(Instant::now() + HOLD);
-        }
-        loop {
-            let event = tokio::select! {
-                state = changed(&mut self.subscription) => {
-                    self.on_subscription(state);
-                    continue;
-                }
-                () = until(self.hold_until), if self.hold_until.is_some() => {
-                    self.hold_until = None;
-                    continue;
-                }
-                event = self.watch.next(), if self.hold_until.is_none() => event,
-            };
-            match event {
-                Some(Ok(WatchEvent::InitApply(row) | WatchEvent::Apply(row))) => return row.news(),
-                Some(Ok(WatchEvent::Delete(row))) => return QueueNews::Gone(row.id),
-                Some(Ok(_)) => {}
-                Some(Err(error)) if self.intake == Intake::Broadcast && error.code() == "Unauthorized" => {
-                    tracing::debug!(error = %format_args!("{error:#}"), "the channel of the cluster cannot be joined");
-                    self.complain();
-                }
-                Some(Err(error)) => {
-                    tracing::warn!(error = %format_args!("{error:#}"), "the queue cannot be read now: trying again");
-                }
-                // Only a client that was shut down ends its watches; then the agent is about to end too.
-                None => std::future::pending().await,
-            }
-        }
-    }
-
-    fn on_subscription(&mut self, state: SubscriptionState) {
-        match state {
-            SubscriptionState::Open => {}
-            SubscriptionState::Granted(_) => {
-                // What happened until now was not told; a list that is still to come has it.
-                if self.hold_until.take().is_none() {
-                    self.watch.relist();
-                }
-                self.complained = false;
-            }
-            SubscriptionState::Refused => {
-                self.hold_until = None;
-                self.complain();
-            }
-        }
-    }
-
-    /// Once, however often it is found out.
-    fn complain(&mut self) {
-        if !std::mem::replace(&mut self.complained, true) {
-            tracing::error!("{NO_BROADCASTS}");
-        }
-    }
-}
-
-async fn changed(subscription: &mut Option<BroadcastSubscription>) -> SubscriptionState {
-    match subscription {
-        Some(subscription) => subscription.changed().await,
-        None => std::future::pending().await,
-    }
-}
-
-pub(crate) async fn until(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => std::future::pending().await,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -431,14 +267,6 @@ mod tests {
             QueueNews::Waits(row) => row,
             other => panic!("{other:?}"),
         }
-    }
-
-    #[test]
-    fn a_way_that_is_none_is_refused_with_those_that_are() {
-        assert_eq!(Intake::read(None), Ok(Intake::PostgresChanges));
-        assert_eq!(Intake::read(Some("broadcast")), Ok(Intake::Broadcast));
-        let problem = Intake::read(Some("fax")).unwrap_err();
-        assert!(problem.contains("\"fax\": write \"postgres_changes\" or \"broadcast\""), "{problem}");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::{
         backoff::pause_after,
         claim::{Claim, claim},
         lease::{Lease, Leases},
+        revocation::revoked,
     },
     dispatch::queue::{Queue, Queued},
     execute::{attempt::JobContext, recovery::OrphanedAttempt},
@@ -211,7 +212,14 @@ impl Scheduler {
 }
 
 async fn recover(context: JobContext, orphan: OrphanedAttempt, lease: Option<Lease>) -> Outcome {
-    let job = if lease.is_some() { orphan.waiting_job(&context.rest).await } else { None };
+    let job = match &lease {
+        None => None,
+        Some(_) => tokio::select! {
+            job = orphan.waiting_job(&context.rest) => job,
+            // Nobody answers, and the agent ends: its next run goes on.
+            () = context.drain.begun() => return Outcome::Settled,
+        },
+    };
     match (job, lease) {
         (Some(job), Some(lease)) => {
             let span = job.span();
@@ -226,6 +234,12 @@ async fn recover(context: JobContext, orphan: OrphanedAttempt, lease: Option<Lea
         (_, lease) => {
             // It is not this agent's any more: the database need not hear of it.
             drop(lease);
+            if orphan.is_applying() && matches!(revoked(&context.rest).await, Ok(true)) {
+                tokio::select! {
+                    () = orphan.apply_ended() => {}
+                    () = context.drain.begun() => return Outcome::Settled,
+                }
+            }
             let key = orphan.claim.state_key.clone();
             orphan.finalize(&context.settings, &context.rest).await;
             if let Some(key) = key {

@@ -1,29 +1,20 @@
 //! Jobs that wait for a person's word: the plan is made, and is applied once `approved_plan` in the row is its digest.
 //!
-//! The word comes with the live rows of the queue's watch, and is asked for now and then in case that a row was missed. A
-//! job that waits does nothing; it keeps its state, but no place among the running jobs. Once it is approved it goes on as
+//! The approval comes with the live rows of the queue's watch, and with each heartbeat in case that a row was missed. A job
+//! that waits does nothing; it keeps its state, but no place among the running jobs. Once it is approved it goes on as
 //! soon as there is a place again.
 
 use std::{
     collections::{HashMap, VecDeque},
-    convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
-use serde::Deserialize;
 use tendril_realtime::Rest;
-use tokio::{
-    sync::{Notify, oneshot, watch},
-    time::sleep,
-};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{control_plane::backoff::around, job::spec::Job, process::cancellation::StopSignal};
-
-/// Between two questions about a job that waits.
-const ASK: Duration = Duration::from_secs(20);
+use crate::{control_plane::approval::expired, job::spec::Job, process::cancellation::StopSignal};
 
 /// Every job that waits. Clones share them.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +41,8 @@ pub(crate) enum ApprovalDecision {
     Approved,
     /// The job is told to stop.
     Stopped,
+    /// Nobody approved it in time, and nobody can any more.
+    Expired,
     /// The agent ends, and the job goes on waiting.
     Closing,
 }
@@ -111,7 +104,7 @@ impl Approvals {
                 drop(heard.wait_for(|approved| approved.as_deref() == Some(plan)).await);
                 self.place(job.claim_token).await;
             } => ApprovalDecision::Approved,
-            never = ask(rest, job, &told) => match never {},
+            () = expired(rest, job, &told) => ApprovalDecision::Expired,
         }
     }
 
@@ -139,27 +132,5 @@ impl Drop for WaitingEntry<'_> {
     fn drop(&mut self) {
         self.approvals.waiting().plans.remove(&self.claim_token);
         self.approvals.changed.notify_one();
-    }
-}
-
-/// Asks for ever. What the row says is told like a live row.
-async fn ask(rest: &Rest, job: &Job, told: &watch::Sender<Option<String>>) -> Infallible {
-    #[derive(Deserialize)]
-    struct Row {
-        approved_plan: Option<String>,
-    }
-    loop {
-        let request = rest.from("deployments").select("approved_plan").eq("id", job.id);
-        match request.eq("claim_token", job.claim_token).rows::<Row>().await {
-            Ok(rows) => {
-                if let Some(plan) = rows.into_iter().find_map(|row| row.approved_plan) {
-                    told.send_replace(Some(plan));
-                }
-            }
-            Err(error) => {
-                tracing::debug!(error = %format_args!("{error:#}"), "whether the plan is approved cannot be asked now");
-            }
-        }
-        sleep(around(ASK)).await;
     }
 }

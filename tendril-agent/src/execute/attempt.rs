@@ -11,6 +11,7 @@ use crate::{
     control_plane::{
         final_status::{ClaimRecord, FinalStatus, ProgressBoard, Reporter, Written},
         lease::Lease,
+        revocation::is_kept_on_disk,
     },
     execute::{
         approval::Approvals,
@@ -235,6 +236,7 @@ impl JobContext {
                 keep(&end, &workspace).await;
                 failpoint!("ending.counted");
             }
+            Ok(Err(error)) if is_kept_on_disk(&error) => tracing::warn!("{error}"),
             Ok(Err(error)) => {
                 tracing::error!(error = %format_args!("{error:#}"), "the log spool cannot be read; the log has a gap");
             }
@@ -243,7 +245,11 @@ impl JobContext {
             }
         }
         metrics::counter!(telemetry::JOBS_ENDED, "status" => end.status.as_str()).increment(1);
-        note_written(&reporter.finish(&end).await);
+        let written = reporter.finish(&end).await;
+        note_written(&written);
+        if written == Written::Revoked {
+            return;
+        }
         failpoint!("ending.stored");
         if let Err(error) = blocking(move || workspace.remove()).await {
             tracing::error!(error = %format_args!("{error:#}"), "a finished job's directory is kept");
@@ -366,6 +372,9 @@ fn what_is_left(step: &str) -> &'static str {
 fn note_written(written: &Written) {
     match written {
         Written::Stored => tracing::info!("the final status is stored"),
+        Written::Revoked => {
+            tracing::warn!("the cluster was revoked: the result stays in the work directory (result.json)");
+        }
         Written::Refused(why) => {
             tracing::warn!(why, "the final status was refused: the job is somebody else's now");
         }

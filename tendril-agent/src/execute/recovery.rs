@@ -12,6 +12,7 @@ use crate::{
         backoff::Backoff,
         final_status::{ClaimRecord, FinalStatus, Reporter, Written},
         lease::{Lease, Leases},
+        revocation::is_revoked,
     },
     execute::settings::ExecuteSettings,
     job::{
@@ -36,6 +37,9 @@ use crate::{
         state::{errored_state::ErroredState, lock_owner::LockOwner},
     },
 };
+
+/// Between two looks at an apply that goes on.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
 
 /// An attempt of a previous run.
 #[derive(Debug)]
@@ -118,11 +122,28 @@ impl OrphanedAttempt {
                     let state_key = self.claim.state_key.clone();
                     return Some(Job { id, attempt, claim_token, config: row.config_snapshot, state_key });
                 }
+                Err(error) if is_revoked(&error) => return None,
                 Err(error) => {
                     tracing::warn!(deployment = %id, error = %format_args!("{error:#}"), "whether a plan still waits cannot be asked yet");
                     sleep(backoff.after(&error)).await;
                 }
             }
+        }
+    }
+
+    /// Waits until an apply has ended that goes on by itself, of a cluster that was revoked: no other agent works on it, and nobody
+    /// reads its log any more.
+    pub(crate) async fn apply_ended(&self) {
+        let data_dir = self.workspace.data_dir();
+        let find = move || Ok(orphans::of(&data_dir));
+        // A full pipe must not hold it up.
+        let _drained: JoinSet<()> =
+            blocking(find.clone()).await.unwrap_or_default().into_iter().map(discard_output_of).collect();
+        while !self.workspace.exit_file().exists() {
+            if blocking(find.clone()).await.is_ok_and(|left| left.is_empty()) {
+                return;
+            }
+            sleep(LOOK_AFTER).await;
         }
     }
 
@@ -157,8 +178,12 @@ impl OrphanedAttempt {
         }
         if let Some(end) = end {
             let reporter = Reporter::new(rest.clone(), claim.deployment_id, claim.claim_token);
-            if let Written::Refused(why) = reporter.finish(&end).await {
-                tracing::warn!(deployment = %claim.deployment_id, why, "a previous run's result was refused");
+            match reporter.finish(&end).await {
+                Written::Stored => {}
+                Written::Refused(why) => {
+                    tracing::warn!(deployment = %claim.deployment_id, why, "a previous run's result was refused");
+                }
+                Written::Revoked => return Err(io::Error::other("the cluster was revoked")),
             }
             failpoint!("recovery.stored");
         }

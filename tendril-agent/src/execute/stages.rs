@@ -156,7 +156,10 @@ impl Run<'_> {
         let digest = blocking(move || PlanDigest::load(&workspace)).await;
         self.results.changes = digest.ok().and_then(|digest| digest.changes);
         self.phase(apply_phase(&spec));
+        let (_, tracker) = self.track(&self.executor(&spec, &state), self.results.changes).await;
+        self.changes = tracker;
         self.executor(&spec, &state).adopt_apply().await?;
+        self.report_applied();
         self.outputs(&spec, &state).await
     }
 
@@ -349,6 +352,7 @@ impl Run<'_> {
             ApprovalDecision::Stopped => {
                 Err(StageError::Stopped(Step::Apply, TerminationStage::Untouched, None))
             }
+            ApprovalDecision::Expired => Err(approval_expired(self.job).into()),
             ApprovalDecision::Closing => Err(StageError::Waiting),
         }
     }
@@ -366,13 +370,18 @@ impl Run<'_> {
         let executor = self.executor(spec, state);
         executor.go_on(Step::Apply)?;
         executor.locking_step(Step::Apply).await?;
+        self.report_applied();
+        self.outputs(spec, state).await
+    }
+
+    /// The whole plan is applied.
+    fn report_applied(&self) {
         if let Some(changes) = &self.changes {
             let settings = &self.context.settings.terraform;
             let variable = |name: &str| std::env::var(name).ok();
             let fingerprint = settings.backend.fingerprint(&settings.state_dir, variable).ok();
             changes.applied(settings.backend.kind().name(), fingerprint);
         }
-        self.outputs(spec, state).await
     }
 
     /// Reads what was applied. What is destroyed has no outputs.
@@ -411,6 +420,20 @@ impl Run<'_> {
         Ok(stored
             .map_err(|error| Failure::internal("the agent's work directory cannot be written", &error))?)
     }
+}
+
+/// Nobody approved the plan in time.
+fn approval_expired(job: &Job) -> Failure {
+    let seconds = job.config.parse().ok().and_then(|config| config.to_value().ok());
+    let within = match seconds.as_ref().and_then(|config| config["approval_expires"].as_u64()) {
+        Some(1) => "within a second".to_owned(),
+        Some(seconds) => format!("within {seconds} seconds"),
+        None => "in time".to_owned(),
+    };
+    let message = format!(
+        "Nobody approved the plan {within} (config_snapshot.approval_expires). Nothing was changed: queue a new deployment."
+    );
+    Failure::new(ErrorCode::ApprovalExpired, message)
 }
 
 /// What the row says while the plan is applied.

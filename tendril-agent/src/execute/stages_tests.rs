@@ -5,6 +5,7 @@ use std::{fs, path::PathBuf, time::Duration};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use uuid::Uuid;
+use wiremock::ResponseTemplate;
 
 use super::*;
 use crate::{
@@ -197,6 +198,46 @@ async fn a_plan_waits_for_the_word_about_exactly_itself() {
     assert_eq!(context.approvals.count(), 0);
     let log = bench.plane.recorded(testing::Recorded::log);
     assert!(log.contains("waits for approval") && log.contains("The plan is approved."), "{log}");
+}
+
+/// What `agent_approval` answers.
+fn approval(phase: &str, seconds_left: Option<f64>, approved_plan: Option<&str>) -> ResponseTemplate {
+    let answer = json!({"phase": phase, "seconds_left": seconds_left, "approved_plan": approved_plan});
+    ResponseTemplate::new(200).set_body_json(answer)
+}
+
+#[tokio::test]
+async fn a_plan_that_nobody_approves_in_time_ends_at_that_time() {
+    let bench = Fixture::new().await;
+    let context = bench.context();
+    // The row is late, the plane is away for a moment, and then there is a little time left.
+    bench.plane.answer_next("agent_approval", approval("PLAN", None, None));
+    bench.plane.answer_next("agent_approval", testing::refusal(503, "PGRST001"));
+    bench.plane.answer_next("agent_approval", approval("APPROVAL", Some(0.3), None));
+    bench.plane.answer_next("agent_approval", approval("APPROVAL", Some(-0.01), None));
+    bench.run(&context).await;
+    let end = bench.end();
+    assert_eq!((&end["status"], &end["error_code"]), (&json!("FAILED"), &json!("APPROVAL_EXPIRED")), "{end}");
+    assert!(end["error_message"].as_str().unwrap().contains("Nobody approved the plan"), "{end}");
+    assert!(!bench.applied() && !bench.workspace().exists());
+    assert_eq!(context.approvals.count(), 0);
+    let log = bench.plane.recorded(testing::Recorded::log);
+    assert!(log.contains("Nobody approved the plan"), "{log}");
+}
+
+#[tokio::test]
+async fn an_approval_of_the_last_moment_counts() {
+    let bench = Fixture::new().await;
+    let context = bench.context();
+    bench.plane.answer_next("agent_approval", approval("APPROVAL", Some(0.5), None));
+    let approve = async {
+        let plan = bench.rests(&context).await;
+        // No live row told of it.
+        bench.plane.answer_next("agent_approval", approval("APPROVAL", Some(-0.1), Some(&plan)));
+        admitted(&context).await;
+    };
+    tokio::join!(bench.run(&context), approve);
+    assert_eq!(bench.end()["status"], "SUCCESS");
 }
 
 #[tokio::test]

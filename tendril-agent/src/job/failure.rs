@@ -14,6 +14,8 @@ pub(crate) enum ErrorCode {
     AgentLost,
     /// The agent was stopped, and the job did not end within the grace period.
     AgentStopped,
+    /// Nobody approved the plan in the time that the deployment gives for it.
+    ApprovalExpired,
     /// The user cancelled.
     Cancelled,
     /// Terraform ended with an error; the message is its own first diagnostic.

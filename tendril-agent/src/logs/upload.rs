@@ -11,7 +11,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
 use crate::{
-    control_plane::{auth::session, backoff::Backoff},
+    control_plane::{
+        auth::session,
+        backoff::Backoff,
+        revocation::{is_revoked, revoked, stays_on_disk},
+    },
     logs::spool::{Chunk, SpoolReader},
     os::failpoint::failpoint,
     telemetry,
@@ -38,6 +42,8 @@ pub(crate) struct LogSink {
     /// Earliest time of the next request.
     next_slot: Instant,
     backoff: Backoff,
+    /// The cluster was revoked: nothing is stored any more.
+    is_revoked: bool,
 }
 
 /// A row of `deployment_logs`.
@@ -56,12 +62,12 @@ impl LogSink {
         let now = Instant::now();
         // The first lines of a job must not delay the second ones.
         let next_slot = now.checked_sub(interval).unwrap_or(now);
-        Self { rest, deployment_id, attempt, interval, next_slot, backoff }
+        Self { rest, deployment_id, attempt, interval, next_slot, backoff, is_revoked: false }
     }
 
     /// Uploads until the spool is finished and everything in it is stored. Answers how many chunks there are.
     ///
-    /// Errors: the spool cannot be read.
+    /// Errors: the spool cannot be read; or the cluster was revoked, and the log stays on disk.
     pub(crate) async fn upload(mut self, mut reader: SpoolReader) -> io::Result<u64> {
         loop {
             let is_last = reader.more().await;
@@ -72,6 +78,9 @@ impl LogSink {
             if !batch.is_empty() {
                 failpoint!("sink.read");
                 if !self.store(batch).await {
+                    if self.is_revoked {
+                        return Err(stays_on_disk());
+                    }
                     tracing::warn!(deployment = %self.deployment_id, "the deployment was deleted, or is another agent's: its log ends here");
                     return Ok(reader.seq());
                 }
@@ -95,7 +104,7 @@ impl LogSink {
             let request = request.eq("attempt", self.attempt).order(col("seq").desc()).limit(1);
             match request.rows::<Row>().await {
                 Ok(rows) => return rows.first().map_or(0, |row| row.seq),
-                Err(error) if classify(&error) != ErrorClass::Retry => return 0,
+                Err(error) if classify(&error) != ErrorClass::Retry || is_revoked(&error) => return 0,
                 Err(error) => sleep(self.backoff.after(&error)).await,
             }
         }
@@ -110,7 +119,7 @@ impl LogSink {
                 metrics::counter!(telemetry::CHUNKS_STORED).increment(batch.len() as u64);
                 continue;
             };
-            if classify(&error) == ErrorClass::DeploymentDeleted {
+            if self.is_revoked || classify(&error) == ErrorClass::DeploymentDeleted {
                 return false;
             }
             if batch.len() > 1 {
@@ -151,13 +160,24 @@ impl LogSink {
                     self.backoff.reset();
                     return Ok(());
                 }
-                Err(error) if classify(&error) != ErrorClass::Retry => return Err(error),
+                Err(error)
+                    if classify(&error) != ErrorClass::Retry || self.learns_revocation(&error).await =>
+                {
+                    return Err(error);
+                }
                 Err(error) => {
                     tracing::debug!(error = %format_args!("{error:#}"), "log lines wait on disk: the control plane does not take them now");
                     sleep(self.backoff.after(&error)).await;
                 }
             }
         }
+    }
+
+    /// Whether this refusal means that the cluster was revoked: its agents may write no log.
+    async fn learns_revocation(&mut self, error: &Error) -> bool {
+        let may_be = error.postgrest().is_some_and(|api| api.status == 403);
+        self.is_revoked = is_revoked(error) || may_be && revoked(&self.rest).await.unwrap_or(false);
+        self.is_revoked
     }
 
     /// Waits for this run's next slot: one request per interval on average. One that was not used may be caught up, so that the

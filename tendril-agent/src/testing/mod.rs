@@ -190,7 +190,7 @@ pub(crate) fn config(dir: &Path) -> Config {
         state_dir: under("state"),
         hook_dir: None,
         concurrency: 2,
-        intake: crate::dispatch::queue::Intake::PostgresChanges,
+        intake: crate::dispatch::intake::Intake::PostgresChanges,
         spool_limit: u64::MAX,
         work_limit: u64::MAX,
         state_backend: StateBackend::local(),

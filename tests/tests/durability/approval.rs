@@ -78,6 +78,29 @@ async fn plans_that_are_approved_together_are_applied_within_the_concurrency() {
     assert_eq!(third.ended().await.status, "SUCCESS");
 }
 
+#[tokio::test]
+async fn a_plan_that_nobody_approves_ends_when_its_time_is_over_and_frees_its_stack() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let _agent = world.agent(&cluster).concurrency(1).start();
+    let order = json!({"template": "count", "stack": "a", "approval": true, "approval_expires": 2, "variables": {"lines": 2}});
+    let late = cluster.queue(order).await;
+    let next = cluster.queue(json!({"template": "count", "stack": "a", "variables": {"lines": 3}})).await;
+    let row = late.ended().await;
+    assert_eq!(
+        (row.status.as_str(), row.error_code.as_deref(), row.attempt),
+        ("FAILED", Some("APPROVAL_EXPIRED"), 1),
+        "{row:?}"
+    );
+    assert!(row.error_message.as_deref().is_some_and(|text| text.contains("within 2 seconds")), "{row:?}");
+    late.log().await.assert_complete(&row);
+    // Its agent ended it, not the reaper, which waits for 90 s longer.
+    let late_by = "select extract(epoch from finished_at - approval_expires_at)::float8 from public.deployments where id = $1";
+    let late_by: f64 = world.database.query_one(late_by, &[&late.id]).await.expect("the row").get(0);
+    assert!((0.0..15.0).contains(&late_by), "{late_by}");
+    assert_eq!(next.ended().await.status, "SUCCESS");
+}
+
 /// A person may take days. However many plans wait, the agent hears the word about each, takes other work, and is alive.
 #[tokio::test]
 async fn many_plans_that_wait_hold_up_nothing() {

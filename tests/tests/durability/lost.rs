@@ -213,7 +213,7 @@ async fn a_cancel_reaches_an_apply_that_was_taken_over_and_interrupts_it_once() 
     assert!(log.text().contains("Gracefully shutting down"), "{}", log.text());
 }
 
-/// The one test here that lets real time pass: the whole promise, with nothing compressed.
+/// This test and the next one let real time pass: the whole promise, with nothing compressed.
 #[tokio::test]
 async fn a_dead_agent_is_noticed_within_150_seconds() {
     let world = World::start().await;
@@ -230,4 +230,36 @@ async fn a_dead_agent_is_noticed_within_150_seconds() {
         if row.attempt == 2 { Ok(()) } else { Err(format!("{row:?}")) }
     })
     .await;
+}
+
+/// As pg_cron would, each 15 seconds.
+const REAPER: Duration = Duration::from_secs(15);
+
+#[tokio::test]
+async fn a_cluster_whose_only_agent_died_is_offline_within_150_seconds() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let agent = world.agent(&cluster).start();
+    cluster.online().await;
+    agent.says("the cluster is online").await;
+    let died = std::time::Instant::now();
+    kill(agent);
+    let reap = async {
+        loop {
+            world.database.execute("select public.reap_lost_agents()", &[]).await.expect("the reaper runs");
+            tokio::time::sleep(REAPER).await;
+        }
+    };
+    let offline =
+        until_within(150, "the cluster is OFFLINE", async || match cluster.status().await.as_str() {
+            "OFFLINE" => Ok(()),
+            other => Err(other.to_owned()),
+        });
+    tokio::select! {
+        () = reap => unreachable!("it has no end"),
+        () = offline => {}
+    }
+    let took = died.elapsed();
+    assert!(took > Duration::from_secs(60), "a missed beat or two is no death: {took:?}");
+    println!("OFFLINE {took:?} after the kill");
 }

@@ -113,6 +113,78 @@ async fn a_second_agent_with_local_states_of_its_own_is_refused_and_makes_no_sec
     assert_eq!(job.ended().await.claimed_by.as_deref(), Some("second"));
 }
 
+/// Claims as three agents of contract 2 made them: any row that is QUEUED. Answers which of the stack's deployments run then, in the
+/// order of arrival, and what the refusals say.
+async fn claimed_at_once(world: &World) -> (Vec<usize>, Vec<String>) {
+    let cluster = world.cluster().await;
+    let mut jobs = Vec::new();
+    for number in 2..14 {
+        let order = json!({"template": "count", "stack": "prod", "variables": {"lines": number}});
+        jobs.push(cluster.queue(order).await);
+    }
+    let mut refusals = Vec::new();
+    // The order of the finding: what three agents took first of twelve.
+    for place in [1, 0, 3] {
+        let claim =
+            json!({"status": "PROCESSING", "claim_token": uuid::Uuid::new_v4(), "claimed_by": "agent"});
+        let rest = cluster.as_agent().rest().clone();
+        let claim = rest.from("deployments").update(&claim).eq("id", jobs[place].id).eq("status", "QUEUED");
+        if let Err(error) = claim.select("id").rows::<serde_json::Value>().await {
+            refusals.push(error.code().to_owned());
+        }
+    }
+    let mut running = Vec::new();
+    for (place, job) in jobs.iter().enumerate() {
+        if job.row().await.status == "PROCESSING" {
+            running.push(place);
+        }
+    }
+    (running, refusals)
+}
+
+/// The same requests under the rules of the contract before: three deployments of one stack run at the same time, and not the oldest.
+#[tokio::test]
+async fn three_agents_claim_deployments_of_one_stack_one_at_a_time_which_contract_2_did_not_see_to() {
+    let before = World::with_migrations(&tendril_tests::fixtures("contract-2")).await;
+    let (running, refusals) = claimed_at_once(&before).await;
+    assert_eq!((running, refusals.len()), (vec![0, 1, 3], 0), "the fault that contract 3 ends");
+    let now = World::start().await;
+    let (running, refusals) = claimed_at_once(&now).await;
+    assert_eq!((running, refusals), (vec![0], vec!["TD006".to_owned(), "TD006".to_owned()]));
+}
+
+/// Two agents with local states of their own; the first is stopped when it has made the infrastructure. Answers how many resources the
+/// second would add for the same stack, if it takes the job at all.
+async fn second_copy(world: &World) -> Option<u64> {
+    let cluster = world.cluster().await;
+    let first = world.agent(&cluster).name("first").start();
+    first.says("the cluster is online").await;
+    let order = |lines: u32| json!({"template": "count", "stack": "s", "variables": {"lines": lines}});
+    assert_eq!(cluster.queue(order(2)).await.ended().await.status, "SUCCESS");
+    let mut setup = world.agent(&cluster).name("second");
+    setup.cli.state_dir = Some(world.path("other-states").to_string_lossy().into_owned());
+    let second = setup.start();
+    second.says("the cluster is online").await;
+    first.signal(Signal::STOP);
+    let job = cluster.queue(order(2)).await;
+    let is_refused = second.output().contains("claims nothing");
+    if is_refused {
+        first.signal(Signal::CONT);
+    }
+    let row = job.ended().await;
+    assert_eq!(row.status, "SUCCESS", "{row:?}");
+    let added = row.plan_summary.expect("a plan")["add"].as_u64();
+    (row.claimed_by.as_deref() == Some("second")).then_some(added?)
+}
+
+#[tokio::test]
+async fn a_second_copy_of_the_infrastructure_is_made_by_no_agent_which_contract_2_did_not_see_to() {
+    let before = World::with_migrations(&tendril_tests::fixtures("contract-2")).await;
+    assert_eq!(second_copy(&before).await, Some(1), "the fault that contract 3 ends");
+    let now = World::start().await;
+    assert_eq!(second_copy(&now).await, None);
+}
+
 /// How many agents, stacks, and deployments of each.
 fn size() -> (usize, usize, usize) {
     match std::env::var("TENDRIL_RACE").as_deref() {

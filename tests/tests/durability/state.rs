@@ -15,7 +15,10 @@ struct Bench {
 
 impl Bench {
     async fn start() -> Self {
-        let world = World::start().await;
+        Self::on(World::start().await).await
+    }
+
+    async fn on(world: World) -> Self {
         let cluster = world.cluster().await;
         let url = format!("{}?sslmode=disable", world.project.database_url);
         let setup = world.agent(&cluster).env("TENDRIL_STATE_BACKEND", "pg").env("PG_CONN_STR", url);
@@ -183,6 +186,33 @@ async fn a_state_that_only_one_agent_has_is_stored_before_any_agent_plans_again(
     assert_eq!((next.status.as_str(), next.claimed_by.as_deref()), ("SUCCESS", Some("second")), "{next:?}");
 }
 
+/// The scenario above under the rules of the contract before: the other replica makes what is there already.
+#[tokio::test]
+async fn under_the_contract_before_a_retry_on_another_replica_created_everything_a_second_time() {
+    let bench = Bench::on(World::with_migrations(&tendril_tests::fixtures("contract-2")).await).await;
+    let url = format!("{}?sslmode=disable", bench.world.project.database_url);
+    let first = bench.setup.clone().name("first").start();
+    let job = bench.cluster.queue(bench.order("gate")).await;
+    job.says("at the gate").await;
+    let schema = bench.schema().await;
+    let refuse = format!(
+        "create function {schema}.refuse() returns trigger language plpgsql as $$ begin raise 'no space'; end $$;
+         create trigger refuse before insert or update on {schema}.states for each row execute function {schema}.refuse()"
+    );
+    bench.world.database.batch_execute(&refuse).await.expect("a backend that refuses");
+    fs::write(bench.world.path("gate"), "").expect("the gate opens");
+    assert_eq!(job.ended().await.status, "FAILED");
+    first.signal(Signal::STOP);
+    let allow = format!("drop trigger refuse on {schema}.states");
+    bench.world.database.batch_execute(&allow).await.expect("a backend that takes it");
+    let mut other = bench.world.agent(&bench.cluster).name("second");
+    other.cli.state_dir = Some(bench.world.path("other-states").to_string_lossy().into_owned());
+    let _second = other.env("TENDRIL_STATE_BACKEND", "pg").env("PG_CONN_STR", url).start();
+    let row = bench.cluster.queue(bench.order("")).await.ended().await;
+    assert_eq!((row.status.as_str(), row.claimed_by.as_deref()), ("SUCCESS", Some("second")), "{row:?}");
+    assert_eq!(row.plan_summary.expect("a plan")["add"], 1, "the fault that contract 3 ends");
+}
+
 #[tokio::test]
 async fn a_state_that_its_owner_discards_holds_nobody_up_and_is_not_stored_any_more() {
     let bench = Bench::start().await;
@@ -230,4 +260,31 @@ async fn a_state_that_its_owner_discards_holds_nobody_up_and_is_not_stored_any_m
     again.says("it is set aside and not stored any more").await;
     assert_eq!(bench.stored().await["serial"], serial);
     bench.stop(again).await;
+}
+
+#[tokio::test]
+async fn a_state_that_is_not_stored_is_stored_also_after_its_cluster_was_revoked() {
+    let bench = Bench::start().await;
+    let agent = bench.setup.start();
+    let job = bench.cluster.queue(bench.order("gate")).await;
+    job.says("at the gate").await;
+    let schema = bench.schema().await;
+    let refuse = format!(
+        "create function {schema}.refuse() returns trigger language plpgsql as $$ begin raise 'no space'; end $$;
+         create trigger refuse before insert or update on {schema}.states for each row execute function {schema}.refuse()"
+    );
+    bench.world.database.batch_execute(&refuse).await.expect("a backend that refuses");
+    fs::write(bench.world.path("gate"), "").expect("the gate opens");
+    assert_eq!(job.ended().await.error_code.as_deref(), Some("STATE_NOT_STORED"));
+    bench.stop(agent).await;
+    let revoke = "update public.clusters set revoked_at = now() where id = $1";
+    bench.world.database.execute(revoke, &[&bench.cluster.id]).await.expect("it is revoked");
+    let allow = format!("drop trigger refuse on {schema}.states");
+    bench.world.database.batch_execute(&allow).await.expect("a backend that takes it");
+
+    let agent = bench.setup.start();
+    agent.says("could not store is stored").await;
+    assert_eq!(bench.stored().await["resources"][0]["name"], "count");
+    agent.says("this cluster was revoked").await;
+    bench.stop(agent).await;
 }

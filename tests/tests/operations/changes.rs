@@ -1,7 +1,7 @@
 //! The plan as rows: a person approves what they see, and sees it being applied.
 
 use serde_json::{Value, json};
-use tendril_tests::{Deployment, World, until};
+use tendril_tests::{Deployment, World, fixtures, until};
 use tokio_postgres::Row;
 
 /// The rows of a deployment, as its user reads them.
@@ -109,4 +109,17 @@ async fn the_templates_that_an_agent_carries_are_listed_for_its_user() {
     assert_eq!(count["title"], "Count");
     assert_eq!(count["variables"]["required"], json!(["lines"]));
     assert_eq!(count["digest"].as_str().map(str::len), Some(64));
+    // Forms follow the order in which the template describes its variables.
+    let catalogue =
+        cluster.as_user().rest().from("cluster_templates").select("variables").eq("name", "count");
+    let answer = catalogue.execute().await.expect("the catalogue");
+    let text = String::from_utf8_lossy(answer.body()).into_owned();
+    let file = std::fs::read_to_string(fixtures("templates/count/template.json")).expect("a template");
+    let order = |text: &str| {
+        let mut names = ["gate", "lines", "password"].map(|name| (text.find(&format!("\"{name}\":")), name));
+        names.sort_unstable();
+        names.map(|(place, name)| place.map(|_| name))
+    };
+    assert_eq!(order(&file), [Some("lines"), Some("gate"), Some("password")]);
+    assert_eq!(order(&text), order(&file), "{text}");
 }

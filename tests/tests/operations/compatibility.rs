@@ -3,7 +3,9 @@
 use std::{fs, path::Path};
 
 use serde_json::{Value, json};
+use tendril_realtime::Rest;
 use tendril_tests::{AgentSetup, World, fixtures, repository, until};
+use uuid::Uuid;
 
 use crate::{
     cancel::cancel,
@@ -101,7 +103,7 @@ async fn with_a_database_of_a_later_contract_jobs_run_and_rows_of_an_unknown_sta
     let said = examined(&setup).await;
     assert!(said.starts_with("ok ") && said.contains("Upgrade the agent when it suits you"), "{said}");
     let agent = setup.env("TENDRIL_HEALTH_ADDR", addr.to_string()).start();
-    assert_eq!(contract(addr).await["database"], 1000);
+    assert_eq!(contract(addr).await["database"], 4);
     let live = paused().await;
 
     // The job runs through several heartbeats that call its status and its phase by names that the agent does not know.
@@ -137,4 +139,103 @@ async fn with_a_database_of_a_later_contract_jobs_run_and_rows_of_an_unknown_sta
     let left: i64 = world.database.query_one(left, &[&vec![before, live]]).await.expect("the rows").get(0);
     assert_eq!(left, 2, "{}", agent.output());
     assert!(!agent.output().contains("cannot be read"), "{}", agent.output());
+}
+
+/// An agent of contract 2, as its requests were: it names no backend, reads `config_snapshot` and no `state_key`, and knows no order.
+struct ContractTwo {
+    rest: Rest,
+    cluster_id: Uuid,
+}
+
+impl ContractTwo {
+    async fn beat(&self, claims: &[Uuid]) -> Value {
+        let arguments = json!({"version": "0.1.0", "claim_tokens": claims, "agent": "two"});
+        self.rest.rpc("agent_heartbeat", &arguments).idempotent(true).value().await.expect("a heartbeat")
+    }
+
+    /// The rows of its list, in its order.
+    async fn list(&self) -> Vec<Value> {
+        let columns =
+            "id,status,created_at,attempt,claim_token,cancel_requested_at,approved_plan,config_snapshot";
+        let rows = self.rest.from("deployments").select(columns).eq("cluster_id", self.cluster_id);
+        let rows = rows.in_list("status", ["QUEUED", "PROCESSING"]).order("created_at").order("id");
+        rows.rows().await.expect("the queue")
+    }
+
+    async fn claim(&self, id: Uuid, claim_token: Uuid) -> Result<Vec<Value>, tendril_realtime::Error> {
+        let body = json!({"status": "PROCESSING", "claim_token": claim_token, "claimed_by": "two"});
+        let claim = self.rest.from("deployments").update(&body).eq("id", id).eq("status", "QUEUED");
+        claim.select("status,claim_token,attempt,config_snapshot").rows().await
+    }
+
+    /// A write with the claim; the row's status and phase after it.
+    async fn write(&self, id: Uuid, claim_token: Uuid, fields: Value) -> (Value, Value) {
+        let mut body = fields;
+        body["claim_token"] = json!(claim_token);
+        let write = self.rest.from("deployments").update(&body).eq("id", id).select("status,phase");
+        let rows: Vec<Value> = write.idempotent(true).rows().await.expect("it is stored");
+        assert_eq!(rows.len(), 1, "{body}");
+        (rows[0]["status"].clone(), rows[0]["phase"].clone())
+    }
+}
+
+#[tokio::test]
+async fn an_agent_of_the_contract_before_works_with_this_database_and_keeps_the_order_of_stacks() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let agent = ContractTwo { rest: cluster.as_agent().rest().clone(), cluster_id: cluster.id };
+    let heard = agent.beat(&[]).await;
+    assert_eq!(heard["claims"], json!([]));
+    assert!(heard["reaped"].is_u64() && heard["contract"] == 3, "{heard}");
+    assert_eq!(cluster.status().await, "ONLINE");
+    let granted: Value =
+        agent.rest.rpc("agent_wants_broadcasts", &json!({})).value().await.expect("broadcasts");
+    assert_eq!(granted["topic"], format!("cluster:{}", cluster.id));
+
+    let order = json!({"template": "count", "stack": "s", "approval": true, "variables": {"lines": 2}});
+    let jobs = [cluster.queue(order.clone()).await, cluster.queue(order).await];
+    let listed = agent.list().await;
+    assert_eq!((listed.len(), &listed[0]["id"]), (2, &json!(jobs[0].id)), "{listed:?}");
+
+    // It claims any row, as it did; the database has it begin with the oldest.
+    let (first, second) = (Uuid::new_v4(), Uuid::new_v4());
+    assert_eq!(agent.claim(jobs[1].id, second).await.expect_err("out of turn").code(), "TD006");
+    let won = agent.claim(jobs[0].id, first).await.expect("a claim");
+    assert_eq!((&won[0]["status"], &won[0]["attempt"]), (&json!("PROCESSING"), &json!(1)), "{won:?}");
+    assert_eq!(agent.claim(jobs[0].id, second).await.expect("a lost race"), [] as [Value; 0]);
+    let claim = agent.beat(&[first]).await["claims"][0].clone();
+    assert_eq!((&claim["mine"], &claim["cancel_requested"]), (&json!(true), &json!(false)), "{claim}");
+
+    let processing = |phase: &str| (json!("PROCESSING"), json!(phase));
+    assert_eq!(agent.write(jobs[0].id, first, json!({"phase": "INIT"})).await, processing("INIT"));
+    let chunk = json!([{"deployment_id": jobs[0].id, "attempt": 1, "seq": 1, "stream": "stdout", "log_chunk": "x\n", "ts": "2026-01-01T00:00:00Z"}]);
+    for _ in 0..2 {
+        let insert = agent.rest.from("deployment_logs").insert(&chunk);
+        let insert = insert.on_conflict(["deployment_id", "attempt", "seq"]).ignore_duplicates();
+        insert.execute().await.expect("a chunk");
+    }
+    let plan = "a".repeat(64);
+    let shown = json!({"phase": "APPROVAL", "plan_sha256": plan, "plan_summary": {"add": 1, "change": 0, "remove": 0}});
+    assert_eq!(agent.write(jobs[0].id, first, shown).await, processing("APPROVAL"));
+    let approve = json!({"approved_plan": plan});
+    jobs[0]
+        .as_user
+        .from("deployments")
+        .update(&approve)
+        .eq("id", jobs[0].id)
+        .execute()
+        .await
+        .expect("approved");
+    assert_eq!(agent.list().await[0]["approved_plan"], plan);
+    assert_eq!(agent.write(jobs[0].id, first, json!({"phase": "APPLY"})).await, processing("APPLY"));
+    let end = json!({"status": "SUCCESS", "error_code": null, "error_message": null, "outputs": {"counted": 2}, "log_count": 1});
+    assert_eq!(agent.write(jobs[0].id, first, end).await.0, "SUCCESS");
+    assert_eq!(agent.beat(&[first]).await["claims"][0]["mine"], false);
+
+    assert_eq!(agent.claim(jobs[1].id, second).await.expect("its turn").len(), 1);
+    let stopped = json!({"status": "FAILED", "error_code": "AGENT_STOPPED", "error_message": "stopped", "log_count": 0});
+    agent.write(jobs[1].id, second, stopped).await;
+    let offline = agent.rest.rpc("agent_offline", &json!({"agent": "two"}));
+    offline.execute().await.expect("a good-bye");
+    assert_eq!(cluster.status().await, "OFFLINE");
 }

@@ -178,7 +178,7 @@ async fn each_seeded_fault_is_named_with_its_remedy() {
         (
             "an unknown intake",
             good.clone().env("TENDRIL_INTAKE", "fax"),
-            "write \"postgres_changes\" or \"broadcast\"",
+            "write \"auto\", \"postgres_changes\" or \"broadcast\"",
         ),
         ("an infracost that is not there", infracost("no-infracost"), "turn estimates off with \"off\""),
         ("an infracost without a key", infracost("infracost-0.10"), "TENDRIL_INFRACOST_KEY_FILE"),
@@ -227,7 +227,13 @@ async fn policies_that_broadcasts_need_and_that_are_missing_are_named_by_the_doc
     let name = "An agent hears of its cluster";
     let (well, said) =
         without_policy(&world, "realtime.messages", name, async || examined(&setup).await).await;
-    assert!(!well && said.contains("or use --intake postgres_changes"), "{said}");
+    assert!(!well && said.contains("or use --intake auto or postgres_changes"), "{said}");
+    assert!(said.contains("create policy \"An agent hears of its cluster\" on realtime.messages"), "{said}");
+    let by_itself = world.agent(&cluster);
+    let (well, said) =
+        without_policy(&world, "realtime.messages", name, async || examined(&by_itself).await).await;
+    assert!(well && said.contains("WARN  realtime: agents cannot hear broadcasts"), "{said}");
+    assert!(said.contains("select tendril.install_broadcasts();"), "{said}");
     let (well, said) = examined(&setup).await;
     assert!(well, "{said}");
 }

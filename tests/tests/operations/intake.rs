@@ -1,4 +1,4 @@
-//! `--intake broadcast`: everything that row changes do, without row changes: `deployments` is not published here.
+//! How jobs are found: by broadcasts, without row changes (`deployments` is not published here); and by the way that works.
 
 use std::{
     net::SocketAddr,
@@ -38,14 +38,17 @@ fn status(addr: SocketAddr) -> Option<Value> {
     serde_json::from_str(&get(addr, "/status")?.1).ok()
 }
 
-/// Waits until an agent is told of its jobs as they come.
-async fn live(addr: SocketAddr) {
-    until("the intake is live", async || {
-        let seen = status(addr).map(|status| status["intake"].clone());
-        let wanted = json!({"way": "broadcast", "live": true});
-        if seen.as_ref() == Some(&wanted) { Ok(()) } else { Err(format!("{seen:?}")) }
+/// Waits until an agent is told of its jobs as they come, in this way.
+async fn told_by(addr: SocketAddr, way: &str) {
+    until(&format!("the intake is live by {way}"), async || {
+        let seen = status(addr).map(|status| status["intake"].clone()).unwrap_or_default();
+        if seen["way"] == way && seen["live"] == true { Ok(()) } else { Err(seen.to_string()) }
     })
     .await;
+}
+
+async fn live(addr: SocketAddr) {
+    told_by(addr, "broadcast").await;
 }
 
 /// An agent with the stand-in for terraform, once it is live.
@@ -86,7 +89,7 @@ async fn jobs_are_claimed_through_broadcasts_at_once() {
         return;
     }
     let cluster = world.cluster().await;
-    let by_changes = world.agent(&cluster).stand_in().start();
+    let by_changes = world.agent(&cluster).by_row_changes().stand_in().start();
     // The first job finds the agent connected or waits for it: it is not counted.
     assert_eq!(cluster.queue(ticket(&world, 0)).await.ended().await.status, "SUCCESS");
     timed(&world, &cluster, "row changes").await;
@@ -200,12 +203,134 @@ async fn where_the_database_tells_nothing_by_broadcast_the_agent_says_so_once_an
     let addr = free_address();
     let agent =
         world.agent(&cluster).by_broadcast().stand_in().env("TENDRIL_HEALTH_ADDR", addr.to_string()).start();
-    agent.says("apply supabase/migrations").await;
+    agent.says("apply the newest supabase/migrations").await;
     // The first is found by the list at the start, so the second cannot be.
     for number in 1..=2 {
         assert_eq!(cluster.queue(ticket(&world, number)).await.ended().await.status, "SUCCESS");
     }
-    assert_eq!(status(addr).expect("an answer")["intake"], json!({"way": "broadcast", "live": false}));
-    let said = agent.lines().iter().filter(|line| line.contains("apply supabase/migrations")).count();
+    let intake = status(addr).expect("an answer")["intake"].clone();
+    assert_eq!(intake, json!({"setting": "broadcast", "way": "broadcast", "live": false}));
+    let said =
+        agent.lines().iter().filter(|line| line.contains("apply the newest supabase/migrations")).count();
     assert_eq!(said, 1, "{}", agent.output());
+}
+
+/// The name of what lets agents hear.
+const POLICY: &str = "An agent hears of its cluster";
+
+/// An agent that finds its way by itself, with an idle heartbeat each 4 seconds.
+fn by_itself(world: &World, cluster: &Cluster) -> (Program, SocketAddr) {
+    let addr = free_address();
+    let agent = world.agent(cluster).stand_in().env("TENDRIL_HEARTBEAT", "1s");
+    (agent.env("TENDRIL_HEALTH_ADDR", addr.to_string()).start(), addr)
+}
+
+async fn execute(world: &World, sql: &str) {
+    world.database.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+}
+
+/// A job that is told of, and not found by a poll.
+async fn claimed_soon(world: &World, cluster: &Cluster, number: usize) {
+    let job = cluster.queue(ticket(world, number)).await;
+    assert_eq!(job.ended().await.status, "SUCCESS");
+    let waited = latency(world, &job).await;
+    assert!(waited < SOON, "{waited:?}");
+}
+
+#[tokio::test]
+async fn a_project_without_broadcasts_is_served_by_row_changes_until_it_has_them() {
+    let world = World::start().await;
+    if world.project.stack("realtime.messages is taken away").is_none() {
+        return;
+    }
+    // As in a fresh project, before Realtime first connected to its database.
+    let hide = format!(
+        "drop policy \"{POLICY}\" on realtime.messages; alter table realtime.messages rename to messages_to_come"
+    );
+    execute(&world, &hide).await;
+    let cluster = world.cluster().await;
+    let (agent, addr) = by_itself(&world, &cluster);
+    told_by(addr, "postgres_changes").await;
+    claimed_soon(&world, &cluster, 1).await;
+    assert!(agent.output().contains("jobs are found by row changes"), "{}", agent.output());
+
+    execute(&world, "alter table realtime.messages_to_come rename to messages").await;
+    told_by(addr, "broadcast").await;
+    agent.says("jobs arrive by broadcast from now on").await;
+    unpublish(&world).await;
+    claimed_soon(&world, &cluster, 2).await;
+    assert_eq!(status(addr).expect("an answer")["intake"]["setting"], "auto");
+    // A restarted agent begins with what works.
+    drop(agent);
+    let (agent, addr) = by_itself(&world, &cluster);
+    told_by(addr, "broadcast").await;
+    claimed_soon(&world, &cluster, 3).await;
+    assert!(!agent.output().contains("do not arrive by broadcast"), "{}", agent.output());
+}
+
+#[tokio::test]
+async fn when_broadcasts_end_row_changes_are_followed_and_when_they_return_broadcasts() {
+    let world = World::start().await;
+    let Some(stack) = world.project.stack("the policies are changed") else { return };
+    let cluster = world.cluster().await;
+    let (agent, addr) = by_itself(&world, &cluster);
+    told_by(addr, "broadcast").await;
+    claimed_soon(&world, &cluster, 1).await;
+    let end = format!(
+        "drop policy \"{POLICY}\" on realtime.messages;
+         alter function realtime.send(jsonb, text, text, boolean) rename to send_of_another_version"
+    );
+    execute(&world, &end).await;
+    stack.faults().cut_sockets(Cut::Abrupt);
+    told_by(addr, "postgres_changes").await;
+    agent.says("jobs do not arrive by broadcast").await;
+    claimed_soon(&world, &cluster, 2).await;
+    execute(
+        &world,
+        "alter function realtime.send_of_another_version(jsonb, text, text, boolean) rename to send",
+    )
+    .await;
+    // The next heartbeat installs the policy, and says so.
+    told_by(addr, "broadcast").await;
+    unpublish(&world).await;
+    claimed_soon(&world, &cluster, 3).await;
+}
+
+#[tokio::test]
+async fn a_job_that_no_broadcast_announced_is_found_by_the_next_heartbeat_and_ends_the_trust_in_them() {
+    let world = World::start().await;
+    if world.project.stack("realtime.send is replaced").is_none() {
+        return;
+    }
+    let cluster = world.cluster().await;
+    let (agent, addr) = by_itself(&world, &cluster);
+    told_by(addr, "broadcast").await;
+    // As where its insert fails, which it swallows.
+    let deaf = "create or replace function realtime.send(payload jsonb, event text, topic text, private boolean default true)
+        returns void language plpgsql as $$ begin return; end $$";
+    execute(&world, deaf).await;
+    let job = cluster.queue(ticket(&world, 1)).await;
+    agent.says("a job was not announced").await;
+    assert_eq!(job.ended().await.status, "SUCCESS");
+    let waited = latency(&world, &job).await;
+    assert!(waited < Duration::from_secs(25), "the list of each minute would find it too: {waited:?}");
+    told_by(addr, "postgres_changes").await;
+    claimed_soon(&world, &cluster, 2).await;
+}
+
+#[tokio::test]
+async fn where_neither_broadcasts_nor_row_changes_come_jobs_are_found_by_polling() {
+    let Some(world) = unpublished().await else { return };
+    let end = format!(
+        "drop policy \"{POLICY}\" on realtime.messages;
+         alter function realtime.send(jsonb, text, text, boolean) rename to send_of_another_version"
+    );
+    execute(&world, &end).await;
+    let cluster = world.cluster().await;
+    let (agent, addr) = by_itself(&world, &cluster);
+    for number in 1..=2 {
+        assert_eq!(cluster.queue(ticket(&world, number)).await.ended().await.status, "SUCCESS");
+    }
+    let intake = status(addr).expect("an answer")["intake"].clone();
+    assert_eq!((&intake["live"], &intake["setting"]), (&json!(false), &json!("auto")), "{}", agent.output());
 }

@@ -1,6 +1,7 @@
 //! What an operator meets: health, drain, cancels, cost estimates, intake, state backends, API keys, tokens, `doctor`; on the local stack.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
+mod bad_input;
 mod busy;
 mod cancel;
 mod changes;
@@ -13,6 +14,7 @@ mod intake;
 mod keys;
 mod log;
 mod probe;
+mod revocation;
 mod source;
 mod source_faults;
 mod state;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::json;
 use supabase_local::JwtSecret;
 use tendril_tests::{AgentSetup, Cluster, World};
@@ -49,46 +50,31 @@ async fn a_token_that_is_no_token_is_refused_at_the_start() {
     assert_eq!(cluster.status().await, "PENDING");
 }
 
-#[tokio::test]
-async fn a_token_of_a_cluster_that_is_not_there_is_refused_at_the_start() {
-    let world = World::start().await;
-    let cluster = world.cluster().await;
-    let token = world.project.jwt.machine_token(&Uuid::new_v4().to_string(), HOUR);
-    let (code, said) = refused(world.agent(&cluster).token(token)).await;
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("does not know this token's cluster"), "{said}");
+/// Starts the agent, which says this, goes on, takes no job, and stops at once when it is asked to.
+async fn waits(setup: AgentSetup, cluster: &Cluster, part: &str) {
+    let mut agent = setup.start();
+    let said = agent.says(part).await;
+    assert!(said.contains("tries again until it is accepted"), "{said}");
+    assert_ne!(cluster.status().await, "ONLINE");
+    agent.signal(Signal::TERM);
+    assert_eq!(agent.ended().await.code(), Some(0), "{}", agent.output());
 }
 
 #[tokio::test]
-async fn a_token_that_another_project_signed_is_refused_at_the_start() {
+async fn an_agent_with_a_token_that_is_not_accepted_waits_and_says_what_to_do() {
     let world = World::start().await;
     let cluster = world.cluster().await;
+    let nobody = world.project.jwt.machine_token(&Uuid::new_v4().to_string(), HOUR);
+    waits(world.agent(&cluster).token(nobody), &cluster, "does not know this token's cluster").await;
     let stranger = JwtSecret::new("another secret with at least thirty-two characters");
     let token = stranger.machine_token(&cluster.id.to_string(), HOUR);
-    let (code, said) = refused(world.agent(&cluster).token(token)).await;
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("does not accept the machine token"), "{said}");
-    assert_eq!(cluster.status().await, "PENDING");
-}
-
-#[tokio::test]
-async fn a_users_token_is_refused_at_the_start() {
-    let world = World::start().await;
-    let cluster = world.cluster().await;
+    waits(world.agent(&cluster).token(token), &cluster, "does not accept the machine token").await;
     let claims = json!({"role": "authenticated", "sub": cluster.user, "cluster_id": cluster.id, "exp": 4_000_000_000_u64});
-    let (code, said) = refused(world.agent(&cluster).token(world.project.jwt.sign(&claims))).await;
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("use a token with the role tendril_agent"), "{said}");
-}
-
-#[tokio::test]
-async fn the_token_of_a_revoked_cluster_is_refused_at_the_start() {
-    let world = World::start().await;
-    let cluster = world.cluster().await;
+    let token = world.project.jwt.sign(&claims);
+    waits(world.agent(&cluster).token(token), &cluster, "use a token with the role tendril_agent").await;
+    assert_eq!(cluster.status().await, "PENDING");
     revoke(&cluster).await;
-    let (code, said) = refused(world.agent(&cluster)).await;
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("this cluster was revoked"), "{said}");
+    waits(world.agent(&cluster), &cluster, "this cluster was revoked").await;
 }
 
 #[tokio::test]
