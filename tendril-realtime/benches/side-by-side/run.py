@@ -4,6 +4,7 @@
     ./run.py                     everything, about 12 minutes after the first build
     ./run.py --rounds 1 --quick  a look
     ./run.py --only tendril limit --scenario flood
+    ./run.py --scenario faults   only the scoreboard: each client and each fault, about 8 minutes
     ./run.py --check             fails where tendril-realtime misses a bound
 
 The server is pinned to one core and the client to another, so two cores are needed and enough.
@@ -53,7 +54,7 @@ CLIENTS = [
     Client("py", "realtime-py 2.34.1", (PYTHON / "bin/python", HERE / "clients/realtime-py/client.py"), "dict", heartbeat=15, slower=10),
 ]
 
-PACKAGES = ["bench-server", "bench-limit", "client-tendril", "client-rp-supabase-realtime", "client-supabase-client-realtime", "client-rust-supabase-sdk"]
+PACKAGES = ["bench-server", "bench-faults", "bench-limit", "client-tendril", "client-rp-supabase-realtime", "client-supabase-client-realtime", "client-rust-supabase-sdk"]
 
 
 def build():
@@ -204,6 +205,36 @@ def measure(options):
     return clients, found
 
 
+def faults(clients):
+    """What each client makes of each fault: name -> scenario -> what it failed at, or None."""
+    scores = {}
+    for client in clients:
+        if not client.is_library:
+            continue
+        command = [str(RELEASE / "bench-faults"), str(client.heartbeat), *map(str, client.command)]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=1800, check=False)
+        except (OSError, subprocess.TimeoutExpired) as failure:
+            print(f"faults {client.name}: failed: {failure}", file=sys.stderr)
+            continue
+        lines = [json.loads(line) for line in done.stdout.splitlines()]
+        scores[client.name] = {line["scenario"]: line["failure"] for line in lines}
+        print(f"faults {client.name}: {sum(failure is None for failure in scores[client.name].values())} of {len(lines)}", file=sys.stderr)
+    return scores
+
+
+def scoreboard(clients, scores):
+    clients = [client for client in clients if client.name in scores]
+    scenarios = list(dict.fromkeys(name for client in clients for name in scores[client.name]))
+    lines = ["| what goes wrong | " + " | ".join(client.label for client in clients) + " |", "|---" * (len(clients) + 1) + "|"]
+    for scenario in scenarios:
+        cells = [scores[client.name].get(scenario, "not played") for client in clients]
+        lines.append(f"| {scenario} | " + " | ".join("yes" if cell is None else f"no: {cell}" for cell in cells) + " |")
+    sums = [sum(failure is None for failure in scores[client.name].values()) for client in clients]
+    lines.append("| **as it should** | " + " | ".join(f"**{number} of {len(scenarios)}**" for number in sums) + " |")
+    return "\n".join(lines)
+
+
 def table(clients, found):
     def spread(scenario, key, form, best=min):
         def cell(client):
@@ -241,7 +272,7 @@ def table(clients, found):
         if run["reconnects"]:
             text += f"; {run['reconnects']} reconnects"
         if run["lagged"]:
-            text += f"; told: {run['lagged']:,} lost"
+            text += f"; reported: {run['lagged']:,} lost"
         return text
 
     rows = [
@@ -287,7 +318,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="rounds of the throughput runs (the others need fewer)")
     parser.add_argument("--quick", action="store_true", help="fewer events, shorter pauses")
     parser.add_argument("--only", nargs="+", choices=[client.name for client in CLIENTS])
-    parser.add_argument("--scenario", nargs="+", choices=list(SCENARIOS))
+    parser.add_argument("--scenario", nargs="+", choices=[*SCENARIOS, "faults"])
     parser.add_argument("--no-build", action="store_true")
     parser.add_argument("--check", action="store_true", help="fail where tendril-realtime misses a bound")
     options = parser.parse_args()
@@ -295,10 +326,16 @@ def main():
         build()
     before = os.getloadavg()[0]
     clients, found = measure(options)
-    print(table(clients, found))
+    if found:
+        print(table(clients, found))
+    scores = faults(clients) if not options.scenario or "faults" in options.scenario else {}
+    if scores:
+        print(f"\n{scoreboard(clients, scores)}")
     print(f"\n{platform.machine()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}; "
           f"load {before:.1f} before, {os.getloadavg()[0]:.1f} after (two busy cores are the benchmark itself).")
-    bounds = list(missed(found)) if options.check else []
+    bounds = list(missed(found)) if options.check and found else []
+    if options.check:
+        bounds += [f"{scenario}: {failure}" for scenario, failure in scores.get("tendril", {}).items() if failure]
     for bound in bounds:
         print(f"bounds that were missed: {bound}")
     sys.exit(1 if bounds else 0)

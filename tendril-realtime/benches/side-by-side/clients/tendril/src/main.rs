@@ -27,7 +27,7 @@ async fn main() {
 
 async fn join(client: &Client, plan: &Plan, number: usize) -> ChangeStream<Row> {
     let changes = PostgresChanges::on("public", "deployments");
-    client.channel(&plan.channel(number)).changes(changes).subscribe().await.expect("a subscription")
+    client.channel(&plan.channel(number)).postgres_changes(changes).subscribe().await.expect("a subscription")
 }
 
 async fn read(stream: &mut ChangeStream<Row>, meter: &mut Meter) {
