@@ -28,13 +28,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let running = Query::table("deployments").select("id,status").in_list("status", ["QUEUED", "PROCESSING"]);
     let mut events = client.watch::<Deployment>(running)?;
     while let Some(event) = events.next().await {
-        match event {
-            Ok(WatchEvent::InitApply(row) | WatchEvent::Apply(row)) => {
+        match event? {
+            WatchEvent::InitApply(row) | WatchEvent::Apply(row) => {
                 println!("{} is {}", row.id, row.status);
             }
-            Ok(WatchEvent::Delete(row)) => println!("{} has ended", row.id),
-            Ok(_) => {}
-            Err(error) => eprintln!("{error}; the watch goes on"),
+            WatchEvent::Delete(row) => println!("{} has ended", row.id),
+            WatchEvent::Interrupted(error) => eprintln!("{error:#}; it is tried again"),
+            _ => {}
         }
     }
     Ok(())

@@ -159,9 +159,13 @@ impl Follow {
 fn applied<T>(event: Result<WatchEvent<T>, Error>) -> Result<Option<T>, Error> {
     match event {
         Ok(WatchEvent::InitApply(row) | WatchEvent::Apply(row)) => Ok(Some(row)),
-        Ok(_) => Ok(None),
         // The examples have one token each: there is no fresh one to wait for.
-        Err(error) if matches!(error.retry(), Retry::Never | Retry::RefreshToken) => Err(error),
-        Err(_) => Ok(None),
+        Ok(WatchEvent::Interrupted(error) | WatchEvent::Undecodable { error, .. })
+            if matches!(error.retry(), Retry::Never | Retry::RefreshToken) =>
+        {
+            Err(error)
+        }
+        Ok(_) => Ok(None),
+        Err(error) => Err(error),
     }
 }

@@ -89,6 +89,11 @@ impl Endpoint {
         format!("{}/functions/v1", self.base.as_str().trim_end_matches('/'))
     }
 
+    /// Where a refresh token is exchanged.
+    pub(crate) fn token_refresh(&self) -> String {
+        format!("{}/auth/v1/token?grant_type=refresh_token", self.base.as_str().trim_end_matches('/'))
+    }
+
     /// `…/realtime/v1/api/broadcast`, the HTTP side of broadcast.
     pub(crate) fn broadcast(&self) -> String {
         match &self.websocket {

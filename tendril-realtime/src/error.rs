@@ -16,7 +16,7 @@ type Source = Box<dyn StdError + Send + Sync + 'static>;
 ///
 /// `{error}` says what went wrong, and [`source`](std::error::Error::source) why; `{error:#}` says both in one line.
 ///
-/// Clones share one error: what ends a channel is told to everyone who holds it.
+/// Clones share one error: what ends a channel is the same for everyone who holds it.
 #[derive(Debug, Clone)]
 pub struct Error(Arc<Inner>);
 
@@ -87,10 +87,12 @@ pub enum ErrorKind {
         /// The server's words, such as `payload_size_exceeded`.
         message: String,
     },
-    /// The token source could not give a token.
+    /// The token source could not give a token. The source's own error is in the chain: see [`Error::find_source`].
     Token {
         /// Why.
         message: String,
+        /// [`Retry::Never`] where there will be no token any more: the session has ended. What needs one ends with this error.
+        retry: Retry,
     },
     /// A row or a message is not of the type that was asked for. The stream goes on.
     Decode {
@@ -174,9 +176,10 @@ impl Error {
             ErrorKind::Connect { .. } | ErrorKind::ConnectionLost { .. } | ErrorKind::Timeout { .. } => {
                 Retry::Backoff
             }
-            ErrorKind::Token { .. } => Retry::Backoff,
             ErrorKind::Handshake { status, message } => handshake_retry(*status, message),
-            ErrorKind::Channel { retry, .. } | ErrorKind::PostgresChanges { retry, .. } => *retry,
+            ErrorKind::Token { retry, .. }
+            | ErrorKind::Channel { retry, .. }
+            | ErrorKind::PostgresChanges { retry, .. } => *retry,
             ErrorKind::Postgrest(api) => api.retry(),
         }
     }
@@ -198,6 +201,26 @@ impl Error {
             ErrorKind::Postgrest(api) => &api.code,
             ErrorKind::Closed => "Closed",
         }
+    }
+
+    /// The first error of this type among the causes: the one that a [token source](Error::token) failed with, for one, or the
+    /// [`std::io::Error`] of a connection.
+    ///
+    /// ```
+    /// # use tendril_realtime::Error;
+    /// let error = Error::token(std::io::Error::from(std::io::ErrorKind::NotFound));
+    /// let cause = error.find_source::<std::io::Error>();
+    /// assert_eq!(cause.map(std::io::Error::kind), Some(std::io::ErrorKind::NotFound));
+    /// ```
+    pub fn find_source<T: StdError + 'static>(&self) -> Option<&T> {
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            if let Some(found) = error.downcast_ref() {
+                return Some(found);
+            }
+            cause = error.source();
+        }
+        None
     }
 
     /// The error answer of `PostgREST`, where this is one.
@@ -306,7 +329,7 @@ impl fmt::Display for Error {
             ErrorKind::Token { .. } if f.alternate() && self.0.source.is_some() => {
                 f.write_str("no access token")
             }
-            ErrorKind::Token { message } => write!(f, "no access token: {message}"),
+            ErrorKind::Token { message, .. } => write!(f, "no access token: {message}"),
             ErrorKind::Decode { what, message } => write!(f, "cannot read {what}: {message}"),
             ErrorKind::Postgrest(api) => write!(f, "{api}"),
             ErrorKind::Closed => f.write_str("the channel or the client was closed"),

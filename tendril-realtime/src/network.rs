@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 
-use crate::{error::Error, proxy::Proxies, tls::TlsSettings};
+use crate::{error::Error, proxy::Proxies, tls::TlsSettings, trace::TraceSource};
 
 /// What a user may say about it.
 #[derive(Debug, Default)]
 pub(crate) struct NetworkSettings {
     pub(crate) tls: TlsSettings,
     pub(crate) proxy: ProxyChoice,
+    pub(crate) trace: Option<TraceSource>,
 }
 
 /// Where proxies come from.
@@ -23,11 +24,13 @@ pub(crate) enum ProxyChoice {
     Fixed(String),
 }
 
-/// TLS and proxies, checked.
+/// TLS and proxies, checked; and what goes along with each request.
 #[derive(Debug, Clone)]
 pub(crate) struct Network {
     pub(crate) tls: Arc<ClientConfig>,
     pub(crate) proxies: Arc<Proxies>,
+    /// The trace that requests belong to.
+    pub(crate) trace: Option<TraceSource>,
 }
 
 impl NetworkSettings {
@@ -39,7 +42,7 @@ impl NetworkSettings {
             ProxyChoice::None => Proxies::default(),
             ProxyChoice::Fixed(url) => Proxies::fixed(&url)?,
         };
-        Ok(Network { tls: self.tls.client_config()?, proxies: Arc::new(proxies) })
+        Ok(Network { tls: self.tls.client_config()?, proxies: Arc::new(proxies), trace: self.trace })
     }
 }
 

@@ -18,6 +18,26 @@ pub struct ApiKey(Zeroizing<String>);
 #[derive(Clone, PartialEq, Eq)]
 pub struct AccessToken(Zeroizing<String>);
 
+/// The token that gets the next session of a signed-in user, once.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RefreshToken(Zeroizing<String>);
+
+impl RefreshToken {
+    /// Takes a refresh token as received; surrounding white space is dropped.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if nothing is left, or if it holds characters outside ASCII.
+    pub fn new(token: impl AsRef<str>) -> Result<Self, Error> {
+        header_safe("refresh token", token.as_ref()).map(Self)
+    }
+
+    /// The token itself, to store it. It is a secret.
+    #[doc(alias = "expose_secret")]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
 impl ApiKey {
     /// Takes the key as copied from the project's settings; surrounding white space is dropped.
     ///
@@ -67,7 +87,9 @@ impl AccessToken {
         SystemTime::UNIX_EPOCH.checked_add(seconds)
     }
 
-    pub(crate) fn expose(&self) -> &str {
+    /// The token itself, to store it or to send it elsewhere. It is a secret.
+    #[doc(alias = "expose_secret")]
+    pub fn expose(&self) -> &str {
         &self.0
     }
 }
@@ -89,6 +111,12 @@ fn header_safe(field: &'static str, text: &str) -> Result<Zeroizing<String>, Err
 impl fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.is_opaque() { "ApiKey(sb_…)" } else { "ApiKey(…)" })
+    }
+}
+
+impl fmt::Debug for RefreshToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RefreshToken(…)")
     }
 }
 
@@ -116,7 +144,9 @@ mod tests {
     fn neither_keys_nor_tokens_are_shown() {
         let token = AccessToken::new(UNTIL_2100).unwrap();
         let key = ApiKey::new("sb_secret_abc").unwrap();
-        assert_eq!(format!("{token:?} {key:?}"), "AccessToken(…) ApiKey(sb_…)");
+        let refresh = RefreshToken::new("3f9c").unwrap();
+        let shown = format!("{token:?} {key:?} {refresh:?}");
+        assert_eq!(shown, "AccessToken(…) ApiKey(sb_…) RefreshToken(…)");
     }
 
     #[test]

@@ -11,6 +11,9 @@
 pub const CONNECT_SPAN: &str = "realtime.connect";
 /// Span of one open connection, from the upgrade to its end.
 pub const CONNECTION_SPAN: &str = "realtime.connection";
+/// Span of one request over HTTP with its repetitions: REST, Edge Functions, the broadcast API. Fields `method`, `path` (without the query) and
+/// `attempt`.
+pub const REQUEST_SPAN: &str = "rest.request";
 
 /// Target of all events.
 pub const TARGET: &str = "tendril_realtime";

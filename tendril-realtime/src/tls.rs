@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rustls::{
     ClientConfig,
+    crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 
@@ -42,25 +43,37 @@ impl TlsSettings {
         }
     }
 
-    /// Trusts what the platform trusts and the given certificates. Made once per client: reading the platform's store is
-    /// slow and blocks.
-    ///
-    /// `ring` is named as the provider instead of the process default, which is ambiguous as soon as two are linked.
+    /// Trusts the given certificates, and what the features say. Made once per client: reading the platform's store is slow
+    /// and blocks.
     pub(crate) fn client_config(self) -> Result<Arc<ClientConfig>, Error> {
         if let Some(error) = self.refused {
             return Err(error);
         }
         let failed =
             |error: rustls::Error| Error::with_source(ErrorKind::Connect { step: "tls setup" }, error);
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier =
-            rustls_platform_verifier::Verifier::new_with_extra_roots(self.roots, Arc::clone(&provider))
-                .map_err(failed)?;
+        let roots = self.roots;
+        #[cfg(feature = "webpki-roots")]
+        let roots: Vec<_> =
+            roots.into_iter().chain(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned()).collect();
+        let provider = provider()?;
+        #[cfg(feature = "platform")]
+        let verifier = rustls_platform_verifier::Verifier::new_with_extra_roots(roots, Arc::clone(&provider))
+            .map_err(failed)?;
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(failed)?
+            .map_err(failed)?;
+        #[cfg(feature = "platform")]
+        let config = config
             .dangerous() // The name rustls gives to any verifier of one's own; this one is the platform's.
             .with_custom_certificate_verifier(Arc::new(verifier));
+        #[cfg(not(feature = "platform"))]
+        let config = {
+            let mut store = rustls::RootCertStore::empty();
+            for root in roots {
+                store.add(root).map_err(failed)?;
+            }
+            config.with_root_certificates(store)
+        };
         let config = match self.identity {
             None => config.with_no_client_auth(),
             Some((chain, key)) => config.with_client_auth_cert(chain, key).map_err(|error| {
@@ -75,6 +88,22 @@ impl TlsSettings {
         };
         Ok(Arc::new(config))
     }
+}
+
+/// The provider is named: the process' default is ambiguous as soon as two are linked.
+#[allow(clippy::unnecessary_wraps, reason = "without a provider of our own it can fail")]
+fn provider() -> Result<Arc<CryptoProvider>, Error> {
+    #[cfg(feature = "aws-lc-rs")]
+    return Ok(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    #[cfg(all(feature = "ring", not(feature = "aws-lc-rs")))]
+    return Ok(Arc::new(rustls::crypto::ring::default_provider()));
+    #[cfg(not(any(feature = "ring", feature = "aws-lc-rs")))]
+    CryptoProvider::get_default().cloned().ok_or_else(|| {
+        Error::invalid(
+            "tls",
+            "there is no cryptography: enable the feature `ring` or `aws-lc-rs` of tendril-realtime, or install a default provider of rustls",
+        )
+    })
 }
 
 fn certificates(field: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {

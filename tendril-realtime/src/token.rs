@@ -12,7 +12,7 @@ use std::{
 use futures_util::{FutureExt as _, future::Shared};
 
 use crate::{
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, Retry},
     secret::AccessToken,
     telemetry::TARGET,
 };
@@ -81,6 +81,24 @@ impl TokenSource for AccessToken {
     }
 }
 
+/// The newest token that was sent; [`Client::refresh_auth`](crate::Client::refresh_auth) makes the client look at once.
+///
+/// ```
+/// use tendril_realtime::{AccessToken, Client};
+///
+/// # fn run() -> Result<(), tendril_realtime::Error> {
+/// let (signed_in, token) = tokio::sync::watch::channel(AccessToken::new("eyJhbGciOiJIUzI1NiJ9.e30.c2ln")?);
+/// let client = Client::builder("https://ref.supabase.co", "sb_publishable_…").token_source(token).build()?;
+/// signed_in.send_replace(AccessToken::new("eyJhbGciOiJIUzI1NiJ9.e30.bmV4dA")?);
+/// client.refresh_auth();
+/// # Ok(()) }
+/// ```
+impl TokenSource for tokio::sync::watch::Receiver<AccessToken> {
+    fn token(&self) -> TokenFuture<'_> {
+        Box::pin(std::future::ready(Ok(self.borrow().clone())))
+    }
+}
+
 /// A closure that makes a future.
 impl<F, Fut> TokenSource for F
 where
@@ -94,12 +112,34 @@ where
 }
 
 impl Error {
-    /// The error of a [`TokenSource`] that could not give a token. The source's text is shown: it must hold no secret.
+    /// The error of a [`TokenSource`] that could not give a token now: it is asked again, after a growing pause. The source's
+    /// text is shown: it must hold no secret. [`find_source`](Self::find_source) gives the source back as its own type.
     pub fn token(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        let source = source.into();
-        // The source stays reachable: callers look for a type of their own in it.
-        Self::with_source(ErrorKind::Token { message: source.to_string() }, source)
+        Self::of_token_source(source.into(), Retry::Backoff)
     }
+
+    /// The error of a [`TokenSource`] that will give no token any more: the user signed out, or the session was revoked.
+    /// Streams, joins and requests that need a token end with it.
+    ///
+    /// ```
+    /// use tendril_realtime::{Error, Retry};
+    ///
+    /// let error = Error::session_ended("signed out");
+    /// assert_eq!(error.retry(), Retry::Never);
+    /// ```
+    pub fn session_ended(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::of_token_source(source.into(), Retry::Never)
+    }
+
+    pub(crate) fn of_token_source(source: Box<dyn std::error::Error + Send + Sync>, retry: Retry) -> Self {
+        // The source stays reachable: callers look for a type of their own in it.
+        Self::with_source(ErrorKind::Token { message: source.to_string(), retry }, source)
+    }
+}
+
+/// How long before its end a token is renewed: a minute or a tenth of its life, whichever is more; half of a short life.
+pub(crate) fn renewal_margin(life: Duration) -> Duration {
+    Duration::from_secs(60).max(life / 10).min(life / 2)
 }
 
 /// The longest a caller waits for the source. The fetch itself goes on: the next caller gets its result.
@@ -156,9 +196,15 @@ impl Tokens {
                 let fetch = async move {
                     match task.await {
                         Ok(Ok(token)) => Ok(token),
-                        // Whatever kind the source chose: to us it is a token that is not there now.
                         Ok(Err(error)) if matches!(error.kind(), ErrorKind::Token { .. }) => Err(error),
-                        Ok(Err(error)) => Err(Error::token(error)),
+                        // Whatever kind the source chose: to us it is a token that is not there now.
+                        Ok(Err(error)) => {
+                            let retry = match error.retry() {
+                                Retry::After(pause) => Retry::After(pause),
+                                _ => Retry::Backoff,
+                            };
+                            Err(Error::of_token_source(error.into(), retry))
+                        }
                         Err(error) if error.is_panic() => Err(Error::token("the token source panicked")),
                         Err(_) => Err(Error::token("the runtime ended while a token was fetched")),
                     }

@@ -17,6 +17,8 @@ const ORDER: &[&str] = &[
     "backoff",
     "secret",
     "token",
+    "auth",
+    "trace",
     "endpoint",
     "tls",
     "proxy",
@@ -57,8 +59,20 @@ const AGENT_ORDER: &[&str] = &[
 ];
 
 /// `rest` stands on values, and on nothing of the websocket.
-const REST_STANDS_ON: &[&str] =
-    &["error", "filter", "backoff", "secret", "token", "endpoint", "tls", "proxy", "network", "telemetry"];
+const REST_STANDS_ON: &[&str] = &[
+    "error",
+    "filter",
+    "backoff",
+    "secret",
+    "token",
+    "auth",
+    "trace",
+    "endpoint",
+    "tls",
+    "proxy",
+    "network",
+    "telemetry",
+];
 
 /// Names that say nothing about what is inside.
 const EMPTY_NAMES: &[&str] = &["utils", "util", "common", "helpers", "helper", "manager", "types", "misc"];

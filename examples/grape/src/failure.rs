@@ -1,11 +1,6 @@
 //! What went wrong, what to do next, and the exit code that scripts see.
 
-use std::{
-    error::Error as StdError,
-    fmt, io,
-    process::ExitCode,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{error::Error as StdError, fmt, io, process::ExitCode, sync::Arc};
 
 use serde_json::{Value, json};
 use tendril_realtime::{Error, ErrorKind};
@@ -217,16 +212,10 @@ impl StdError for Failure {
     }
 }
 
-/// What the token source failed with last. The library keeps the text of such an error, not its type, and a process has one
-/// token source.
-static LAST_OF_TOKENS: Mutex<Option<Failure>> = Mutex::new(None);
-
 impl Failure {
-    /// As an error of a token source; [`Failure::from`] gives it back.
+    /// As an error of a token source; [`Failure::from`] gives it back. Who is not signed in will not be by waiting.
     pub(crate) fn into_token_error(self) -> Error {
-        let error = Error::token(self.clone());
-        *LAST_OF_TOKENS.lock().unwrap_or_else(PoisonError::into_inner) = Some(self);
-        error
+        if self.kind == FailureKind::NotSignedIn { Error::session_ended(self) } else { Error::token(self) }
     }
 }
 
@@ -237,12 +226,9 @@ impl From<Error> for Failure {
                 Self::new(FailureKind::Unreachable, format!("{error:#}"))
                     .next("Check the network and the project's URL: `grape whoami` says which it is.")
             }
-            ErrorKind::Token { message } => {
-                let last = LAST_OF_TOKENS.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                last.filter(|failure| failure.message == *message).unwrap_or_else(|| {
-                    Self::new(FailureKind::NotSignedIn, error.to_string()).next("Sign in: `grape login`.")
-                })
-            }
+            ErrorKind::Token { .. } => error.find_source::<Self>().cloned().unwrap_or_else(|| {
+                Self::new(FailureKind::NotSignedIn, error.to_string()).next("Sign in: `grape login`.")
+            }),
             ErrorKind::InvalidInput { .. } => Self::new(FailureKind::Usage, error.to_string()),
             ErrorKind::Postgrest(api) => refused(api.status, &api.code, &api.message, api.hint.as_deref()),
             _ => Self::new(FailureKind::Unexpected, format!("{error:#}")),

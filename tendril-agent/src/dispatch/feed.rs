@@ -206,14 +206,18 @@ impl Feed {
                     return row.news();
                 }
                 Some(Ok(WatchEvent::Delete(row))) => return QueueNews::Gone(row.id),
-                Some(Ok(_)) => {}
-                Some(Err(error)) if self.way == Way::Broadcast && error.code() == "Unauthorized" => {
+                Some(Ok(WatchEvent::Interrupted(error)))
+                    if self.way == Way::Broadcast && error.code() == "Unauthorized" =>
+                {
                     tracing::debug!(error = %format_args!("{error:#}"), "the channel of the cluster cannot be joined");
                     self.no_broadcasts("the channel of the cluster is refused");
                 }
-                Some(Err(error)) => {
+                Some(
+                    Ok(WatchEvent::Interrupted(error) | WatchEvent::Undecodable { error, .. }) | Err(error),
+                ) => {
                     tracing::warn!(error = %format_args!("{error:#}"), "the queue cannot be read now: trying again");
                 }
+                Some(Ok(_)) => {}
                 // Only a client that was shut down ends its watches; then the agent is about to end too.
                 None => std::future::pending().await,
             }

@@ -3,7 +3,7 @@
 use std::{
     marker::PhantomData,
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use serde::de::DeserializeOwned;
@@ -101,11 +101,13 @@ impl ChannelBuilder {
         self
     }
 
-    /// Asks for stored messages since this time (Unix milliseconds), 25 at most. Only private channels, and only messages that
-    /// came from the database. After a reconnect, what was missed meanwhile is asked for; messages heard before are not
+    /// Asks for stored messages since this time, 25 at most. Only private channels, and only messages that
+    /// came from the database. After a reconnect, what was missed meanwhile is asked for; messages received before are not
     /// repeated, and [`BroadcastEvent::Truncated`](crate::BroadcastEvent::Truncated) says where there may have been more.
-    pub fn replay(mut self, since_ms: u64, limit: Option<u8>) -> Self {
-        self.config.broadcast.replay = Some(Replay { since: since_ms, limit });
+    pub fn replay(mut self, since: SystemTime, limit: Option<u8>) -> Self {
+        let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+        let since = u64::try_from(since).unwrap_or(u64::MAX);
+        self.config.broadcast.replay = Some(Replay { since, limit });
         self
     }
 
@@ -238,7 +240,7 @@ impl ChannelBuilder {
     /// are announced.
     ///
     /// A second join of a name that this client holds shares the channel. What it wants beyond the first (another table,
-    /// presence) makes the client join anew, which the other streams hear of as
+    /// presence) makes the client join anew, which the other streams receive as
     /// [`Resync`](crate::ChangeEvent::Resync); other settings are an error.
     ///
     /// # Errors
@@ -308,7 +310,7 @@ impl<T: DeserializeOwned> PostgresChangesBuilder<T> {
         }
     }
 
-    /// Subscribes without waiting; must be called within a runtime. The stream tells of failures from the first attempt on;
+    /// Subscribes without waiting; must be called within a runtime. The stream reports failures from the first attempt on;
     /// the future resolves when rows flow, however long that takes, or when they never will.
     ///
     /// # Errors
@@ -336,7 +338,7 @@ async fn flowing(ready: Ready, timeout: Duration, channel: Option<&Channel>) -> 
         Err(_) => {
             let kind = ErrorKind::Timeout { waiting_for: "the channel to be joined and rows to flow" };
             // Time ran out, but the attempts had reasons: the last one says more.
-            Err(match channel.and_then(Channel::last_trouble) {
+            Err(match channel.and_then(Channel::last_error) {
                 Some(cause) => Error::with_source(kind, cause),
                 None => Error::new(kind),
             })

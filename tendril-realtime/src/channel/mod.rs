@@ -88,8 +88,8 @@ impl Channel {
         self.handle.give_up(cause);
     }
 
-    pub(crate) fn last_trouble(&self) -> Option<Error> {
-        self.handle.last_trouble()
+    pub(crate) fn last_error(&self) -> Option<Error> {
+        self.handle.last_error()
     }
 
     /// Sends a message to everyone else on the channel. If the channel was opened
@@ -113,7 +113,7 @@ impl Channel {
         self.send(Payload::Json(message.to_string())).await
     }
 
-    /// Sends raw bytes. Only subscribers that speak version 2 of the protocol hear them.
+    /// Sends raw bytes. Only subscribers that speak version 2 of the protocol receive them.
     ///
     /// # Errors
     /// As [`broadcast`](Self::broadcast).

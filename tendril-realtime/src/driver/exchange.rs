@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::{
-    Phase,
+    Heartbeat, Phase,
     suspend::SuspendDetector,
     task::{Driver, Exit, ShutdownSignal, now, sleep_until_some, unix_ms},
     token_fetch::ServerClock,
@@ -23,8 +23,8 @@ use crate::{
 
 /// Messages taken from the socket before commands and timers get their turn.
 const BATCH: usize = 64;
-/// How long a goodbye may take.
-const GOODBYE: Duration = Duration::from_secs(2);
+/// How long the closing handshake may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often the clocks are compared.
 const CHECK_CLOCKS: Duration = Duration::from_secs(5);
 
@@ -52,7 +52,7 @@ impl Driver {
         });
         let exit = self.exchange(&mut socket).await;
         if matches!(exit, Exit::Shutdown(_) | Exit::Unwanted | Exit::Requested) {
-            let _ = timeout(GOODBYE, socket.close()).await;
+            let _ = timeout(CLOSE_TIMEOUT, socket.close()).await;
         }
         if self.session.is_proved() {
             self.proved_once = true;
@@ -61,12 +61,13 @@ impl Driver {
                 self.backoff.reset();
             }
         }
+        self.inbox.heartbeat(Heartbeat::Disconnected);
         let error = Self::error_of(&exit);
         let reason = "the connection is closed".to_owned();
-        let told = error
+        let cause = error
             .as_ref()
             .map_or_else(|| Error::new(ErrorKind::ConnectionLost { code: None, reason }), Error::duplicate);
-        self.step(|session, now, out| session.on_lost(&told, now, out));
+        self.step(|session, now, out| session.on_lost(&cause, now, out));
         if let Some(error) = error {
             self.record_error(error);
         }
@@ -106,7 +107,7 @@ impl Driver {
                 }
                 message = self.inbox.control.recv() => {
                     if let Some(exit) = self.handle(message) {
-                        // Leaves that were asked for go out before the goodbye.
+                        // Leaves that were asked for go out before the close.
                         self.send_outgoing(socket);
                         return exit;
                     }
@@ -201,7 +202,13 @@ impl Driver {
                     }
                 }
                 Action::PushDropped => self.inbox.counters.pushes_dropped.add(1),
-                Action::Drop => self.ending = Some(ShutdownSignal::Dead),
+                Action::HeartbeatAnswered(round_trip) => {
+                    self.inbox.heartbeat(Heartbeat::Answered { round_trip });
+                }
+                Action::Drop => {
+                    self.inbox.heartbeat(Heartbeat::TimedOut);
+                    self.ending = Some(ShutdownSignal::Dead);
+                }
                 Action::Reconnect => self.ending = self.ending.or(Some(ShutdownSignal::KeyEnded)),
                 Action::Answer(request, answer) => {
                     if let Some(waiting) = self.answers.remove(&request) {
@@ -271,7 +278,10 @@ impl Driver {
     pub(super) fn send(&self, message: &Outbound, socket: &mut Socket) {
         let bytes = match wire::text::encode(message, self.setup.version) {
             // A heartbeat behind megabytes would come too late.
-            Some(text) if message.event == event::name::HEARTBEAT => socket.queue_first(text),
+            Some(text) if message.event == event::name::HEARTBEAT => {
+                self.inbox.heartbeat(Heartbeat::Sent);
+                socket.queue_first(text)
+            }
             Some(text) => socket.queue_text(text),
             // Checked when it was accepted.
             None => match wire::binary::encode(message) {

@@ -2,6 +2,7 @@
 
 mod counters;
 mod exchange;
+mod heartbeats;
 mod mailbox;
 mod phase;
 mod suspend;
@@ -17,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 pub(crate) use self::{
     counters::Counters,
@@ -25,6 +26,7 @@ pub(crate) use self::{
 };
 pub use self::{
     counters::Stats,
+    heartbeats::{Heartbeat, HeartbeatStream},
     phase::{Phase, Status},
 };
 use crate::{
@@ -86,6 +88,8 @@ struct Inner {
     pushes: mpsc::Sender<Message>,
     status: watch::Receiver<Status>,
     counters: Arc<Counters>,
+    /// The driver has the strong end: the streams end with it.
+    heartbeats: broadcast::WeakSender<Heartbeat>,
     next_id: AtomicU64,
     /// The channels that somebody holds.
     channels: Mutex<Vec<Weak<ChannelGuard>>>,
@@ -111,7 +115,7 @@ pub(crate) struct ChannelTraits {
     pub(crate) version: ProtocolVersion,
 }
 
-/// What [`Handle::open`] gives: the handle, and the news that everything flows.
+/// What [`Handle::open`] gives: the handle, and the signal that everything flows.
 pub(crate) struct ChannelParts {
     pub(crate) handle: ChannelHandle,
     pub(crate) ready: Ready,
@@ -131,7 +135,9 @@ impl Handle {
             pushes: push_inbox,
             status: status_sender,
             counters: Arc::clone(&counters),
+            heartbeats: broadcast::Sender::new(heartbeats::KEPT),
         };
+        let heartbeats = inbox.heartbeats.downgrade();
         let inner = Inner {
             setup: Mutex::new(Some(setup)),
             parts: Mutex::new(Some(inbox)),
@@ -139,6 +145,7 @@ impl Handle {
             pushes,
             status,
             counters,
+            heartbeats,
             next_id: AtomicU64::new(1),
             channels: Mutex::default(),
         };
@@ -147,6 +154,12 @@ impl Handle {
 
     pub(crate) fn status(&self) -> watch::Receiver<Status> {
         self.inner.status.clone()
+    }
+
+    pub(crate) fn heartbeats(&self) -> broadcast::Receiver<Heartbeat> {
+        let sender = self.inner.heartbeats.upgrade();
+        // Without a driver there are none any more: the other end is dropped here.
+        sender.unwrap_or_else(|| broadcast::Sender::new(1)).subscribe()
     }
 
     pub(crate) fn counters(&self) -> &Counters {
@@ -292,7 +305,7 @@ impl ChannelHandle {
     }
 
     /// Why it does not flow, for whoever waited for that in vain.
-    pub(crate) fn last_trouble(&self) -> Option<Error> {
+    pub(crate) fn last_error(&self) -> Option<Error> {
         match &*self.0.status.borrow() {
             ChannelStatus::Interrupted(error) | ChannelStatus::Ended(error) => Some(error.duplicate()),
             _ => self.0.handle.inner.status.borrow().last_error.clone(),

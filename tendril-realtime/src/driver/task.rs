@@ -9,13 +9,13 @@ use std::{
 };
 
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{broadcast, mpsc, oneshot, watch},
     time::{Instant, sleep_until},
 };
 use tracing::Instrument as _;
 
 use super::{
-    Answers, Counters, Message, Phase, Setup, Status, mailbox,
+    Answers, Counters, Heartbeat, Message, Phase, Setup, Status, mailbox,
     token_fetch::{FetchedToken, TokenFetch},
 };
 use crate::{
@@ -36,13 +36,22 @@ pub(super) struct Inbox {
     pub(super) pushes: mpsc::Receiver<Message>,
     pub(super) status: watch::Sender<Status>,
     pub(super) counters: Arc<Counters>,
+    pub(super) heartbeats: broadcast::Sender<Heartbeat>,
+}
+
+impl Inbox {
+    /// Reports to whoever watches the heartbeats.
+    pub(super) fn heartbeat(&self, heartbeat: Heartbeat) {
+        // Nobody may be watching.
+        let _ = self.heartbeats.send(heartbeat);
+    }
 }
 
 /// Why serving a connection ended.
 pub(super) enum Exit {
     /// The connection is gone.
     Lost(Closed),
-    /// The peer answers no longer, or the machine was suspended: not worth a goodbye.
+    /// The peer answers no longer, or the machine was suspended: not worth a closing handshake.
     Dead(&'static str),
     /// The user wants a new connection.
     Requested,
@@ -285,7 +294,7 @@ impl Driver {
         }
     }
 
-    /// What was sent before a farewell goes before it, whichever queue it came by.
+    /// What was sent before the end goes before it, whichever queue it came by.
     fn handle_pushes(&mut self) {
         while let Ok(message) = self.inbox.pushes.try_recv() {
             self.handle(Some(message));
@@ -305,7 +314,7 @@ impl Driver {
         pause.max(stay_away.unwrap_or_default())
     }
 
-    /// Why a connection is over, in an error's form; `None` if nobody has to be told.
+    /// Why a connection is over, in an error's form; `None` if nobody has to know.
     pub(super) fn error_of(exit: &Exit) -> Option<Error> {
         let (code, reason) = match exit {
             Exit::Lost(closed) => (
@@ -326,8 +335,8 @@ impl Driver {
             Retry::Never if self.proved_once && matches!(error.kind(), ErrorKind::Handshake { .. }) => {
                 pause.max(AFTER_REFUSAL)
             }
-            // The key itself is refused: no token of ours can mend that.
-            Retry::Never | Retry::RefreshToken if !matches!(error.kind(), ErrorKind::Token { .. }) => {
+            // The key itself is refused, or the session has ended: no token of ours can change that.
+            Retry::Never | Retry::RefreshToken => {
                 self.step(|session, now, out| session.end_all(&error, now, out));
                 self.record_error(error);
                 return None;
@@ -335,7 +344,7 @@ impl Driver {
             Retry::After(least) => least + pause.min(least),
             _ => pause,
         };
-        self.step(|session, _, out| session.trouble_all(&error, out));
+        self.step(|session, _, out| session.interrupt_all(&error, out));
         self.record_error(error);
         Some(pause)
     }

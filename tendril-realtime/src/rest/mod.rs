@@ -38,6 +38,7 @@ mod media;
 mod order;
 mod preference;
 mod query_builder;
+mod refresh;
 mod response;
 mod retry;
 mod rows;
@@ -55,15 +56,18 @@ pub use self::{
 };
 use self::{
     query_builder::{Action, Operation},
+    refresh::SessionTokens,
     transport::Transport,
 };
 use crate::{
+    auth::SessionSource,
     endpoint::Endpoint,
     error::Error,
     filter::check_name,
     network::{Network, NetworkSettings, ProxyChoice},
     secret::ApiKey,
     token::{TokenSource, Tokens},
+    trace::{TraceContext, TraceSource},
 };
 
 /// A handle on a project's REST interface. Clones share one connection pool.
@@ -78,11 +82,41 @@ pub struct Rest {
     transport: Arc<Transport>,
 }
 
+/// Who the caller is.
+pub(crate) enum Credential {
+    /// The API key says so.
+    ApiKey,
+    Tokens(Tokens),
+    Session(SessionSource),
+}
+
+impl Credential {
+    /// The token source, if there is one. A session exchanges its tokens by the same network.
+    pub(crate) fn tokens(
+        self,
+        endpoint: &Endpoint,
+        key: &ApiKey,
+        timeout: Duration,
+        network: &Network,
+    ) -> Result<Option<Tokens>, Error> {
+        match self {
+            Self::ApiKey => Ok(None),
+            Self::Tokens(tokens) => Ok(Some(tokens)),
+            Self::Session(source) => {
+                let retries = RetryPolicy::default();
+                let rest = Rest::new(endpoint, key.clone(), None, timeout, retries, network)?;
+                let session = SessionTokens::new(source, rest, endpoint.token_refresh());
+                Ok(Some(Tokens::new(Arc::new(session))))
+            }
+        }
+    }
+}
+
 /// How a [`Rest`] is made, for those who need no websocket.
 pub struct RestBuilder {
     url: String,
     key: String,
-    tokens: Option<Tokens>,
+    credential: Credential,
     timeout: Duration,
     retries: RetryPolicy,
     network: NetworkSettings,
@@ -94,7 +128,7 @@ impl Rest {
         RestBuilder {
             url: url.into(),
             key: key.into(),
-            tokens: None,
+            credential: Credential::ApiKey,
             timeout: Duration::from_secs(30),
             retries: RetryPolicy::default(),
             network: NetworkSettings::default(),
@@ -178,7 +212,25 @@ impl RestBuilder {
     /// Where access tokens come from; without one, the API key says who the caller is.
     #[must_use]
     pub fn token_source(mut self, source: impl TokenSource) -> Self {
-        self.tokens = Some(Tokens::new(Arc::new(source)));
+        self.credential = Credential::Tokens(Tokens::new(Arc::new(source)));
+        self
+    }
+
+    /// The session of a signed-in user, refreshed before its access token ends. Replaces a token source.
+    #[must_use]
+    pub fn session(mut self, session: impl Into<SessionSource>) -> Self {
+        self.credential = Credential::Session(session.into());
+        self
+    }
+
+    /// Attaches a [W3C trace context](TraceContext) to each request: the closure gives that of the current span.
+    #[must_use]
+    #[doc(alias = "tracePropagation")]
+    pub fn trace_context(
+        mut self,
+        current: impl Fn() -> Option<TraceContext> + Send + Sync + 'static,
+    ) -> Self {
+        self.network.trace = Some(TraceSource::new(current));
         self
     }
 
@@ -240,7 +292,8 @@ impl RestBuilder {
         let endpoint = Endpoint::parse(&self.url)?;
         let key = ApiKey::new(&self.key)?;
         let network = self.network.build()?;
-        Rest::new(&endpoint, key, self.tokens, self.timeout, self.retries, &network)
+        let tokens = self.credential.tokens(&endpoint, &key, self.timeout, &network)?;
+        Rest::new(&endpoint, key, tokens, self.timeout, self.retries, &network)
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 /// How the number of matching rows is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Count {
     /// Counts them all: exact and slow.
     Exact,

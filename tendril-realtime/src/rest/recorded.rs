@@ -87,7 +87,7 @@ fn every_recorded_answer_is_read_as_what_it_is() {
         let error = api_error(status, &headers, body.as_bytes());
         assert_eq!(error.status, status, "{case}");
         assert!(!error.message.is_empty(), "{case}");
-        // A HEAD request's answer has no body to tell the code.
+        // A HEAD request's answer has no body that names the code.
         if !body.is_empty() {
             let code =
                 headers.get("proxy-status").and_then(|value| value.to_str().unwrap().split("error=").nth(1));

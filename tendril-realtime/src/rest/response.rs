@@ -74,9 +74,11 @@ pub(super) fn api_error(status: u16, headers: &HeaderMap, body: &[u8]) -> Postgr
         /// A gateway repeats the status here, as a number: that is no code.
         code: Option<serde_json::Value>,
         message: Option<String>,
-        /// A gateway's names for the same thing.
+        /// Names that gateways and Supabase Auth have for the same things.
         msg: Option<String>,
         error: Option<String>,
+        error_description: Option<String>,
+        error_code: Option<String>,
         details: Option<serde_json::Value>,
         hint: Option<String>,
     }
@@ -86,14 +88,21 @@ pub(super) fn api_error(status: u16, headers: &HeaderMap, body: &[u8]) -> Postgr
         serde_json::Value::String(text) => Some(text),
         other => Some(other.to_string()),
     });
-    let message = parsed.message.or(parsed.msg).or(parsed.error).unwrap_or_else(|| {
-        let text: String = String::from_utf8_lossy(body).chars().take(200).collect();
-        let text = text.trim();
-        if text.is_empty() { "no explanation was given".to_owned() } else { text.to_owned() }
-    });
+    let message =
+        parsed.message.or(parsed.msg).or(parsed.error_description).or(parsed.error).unwrap_or_else(|| {
+            let text: String = String::from_utf8_lossy(body).chars().take(200).collect();
+            let text = text.trim();
+            if text.is_empty() { "no explanation was given".to_owned() } else { text.to_owned() }
+        });
     PostgrestError {
         status,
-        code: parsed.code.as_ref().and_then(|code| code.as_str()).unwrap_or_default().to_owned(),
+        code: parsed
+            .code
+            .as_ref()
+            .and_then(|code| code.as_str())
+            .map(str::to_owned)
+            .or(parsed.error_code)
+            .unwrap_or_default(),
         message,
         details,
         hint: parsed.hint,

@@ -8,6 +8,7 @@ use reqwest::{
     header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, LOCATION},
     redirect::Policy,
 };
+use tracing::Instrument as _;
 use url::Url;
 
 use super::{
@@ -18,7 +19,9 @@ use crate::{
     error::{Error, ErrorKind, PostgrestError},
     network::Network,
     secret::{AccessToken, ApiKey},
+    telemetry::{REQUEST_SPAN, TARGET},
     token::Tokens,
+    trace::{TraceContext, TraceSource},
 };
 
 /// A request in the types of our own HTTP stack.
@@ -38,6 +41,7 @@ pub(crate) struct Transport {
     tokens: Option<Tokens>,
     timeout: Duration,
     retries: RetryPolicy,
+    trace: Option<TraceSource>,
 }
 
 impl Transport {
@@ -62,19 +66,31 @@ impl Transport {
             .user_agent(concat!("tendril-realtime/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| Error::with_source(ErrorKind::Connect { step: "http setup" }, error))?;
-        Ok(Self { http, key, tokens, timeout, retries })
+        Ok(Self { http, key, tokens, timeout, retries, trace: network.trace.clone() })
     }
 
     /// Sends it, again where [`next`] says so.
     pub(super) async fn send(&self, parts: Parts, timeout: Option<Duration>) -> Result<Response, Error> {
+        let span = tracing::debug_span!(
+            target: TARGET, REQUEST_SPAN, method = %parts.method, path = parts.url.path(), attempt = tracing::field::Empty
+        );
+        self.send_again(parts, timeout).instrument(span).await
+    }
+
+    async fn send_again(&self, parts: Parts, timeout: Option<Duration>) -> Result<Response, Error> {
         let mut backoff = self.retries.backoff();
         let mut fresh_token_tried = false;
+        let trace = self.trace.as_ref().and_then(TraceSource::current);
         loop {
             let token = match &self.tokens {
                 Some(tokens) => Some(tokens.fetch().await?),
                 None => None,
             };
-            let error = match self.attempt(&parts, token.as_ref(), timeout.unwrap_or(self.timeout)).await {
+            tracing::Span::current().record("attempt", backoff.attempt() + 1);
+            let error = match self
+                .attempt(&parts, token.as_ref(), trace.as_ref(), timeout.unwrap_or(self.timeout))
+                .await
+            {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
@@ -111,9 +127,13 @@ impl Transport {
         &self,
         parts: &Parts,
         token: Option<&AccessToken>,
+        trace: Option<&TraceContext>,
         timeout: Duration,
     ) -> Result<Response, Error> {
         let mut headers = parts.headers.clone();
+        if let Some(trace) = trace.filter(|_| !headers.contains_key("traceparent")) {
+            trace.add_to(&mut headers);
+        }
         headers.insert(HeaderName::from_static("apikey"), secret_header(self.key.expose())?);
         // The `sb_…` keys are no JWTs: a gateway refuses them as a bearer.
         let bearer = match token {

@@ -1,5 +1,7 @@
 //! From the session to the driver, and through it to the streams.
 
+use std::time::Duration;
+
 use super::{RequestId, SubscriberId, TopicId};
 use crate::{
     error::Error,
@@ -80,17 +82,19 @@ pub(crate) enum Action {
     Deliver(SubscriberId, Delivery),
     /// Answer a request.
     Answer(RequestId, Result<Slice, Error>),
-    /// Ask the token source; tell the answer by [`Session::on_token`](super::Session::on_token).
+    /// Ask the token source; pass the answer to [`Session::on_token`](super::Session::on_token).
     FetchToken,
-    /// Tell the token source that this token was refused.
+    /// Report to the token source that this token was refused.
     TokenRefused(AccessToken),
     /// The gateway's token for our key is over: connect anew.
     Reconnect,
-    /// The peer is dead: drop the connection, without a goodbye.
+    /// The heartbeat was answered after this time.
+    HeartbeatAnswered(Duration),
+    /// The peer is dead: drop the connection, without a close frame.
     Drop,
 }
 
-/// What a stream hears.
+/// What a stream receives.
 #[derive(Debug)]
 pub(crate) enum Delivery {
     /// A row changed.

@@ -19,14 +19,14 @@ impl Session {
             self.fetch_token(out);
         }
         self.expire(now, out);
-        if self.connection.is_some() && self.beat(now, out) {
+        if self.connection.is_some() && self.send_heartbeat(now, out) {
             self.join_due(now, out);
         }
         self.track_due(now, out);
     }
 
     /// Returns whether the peer may be alive.
-    fn beat(&mut self, now: Instant, out: &mut Vec<Action>) -> bool {
+    fn send_heartbeat(&mut self, now: Instant, out: &mut Vec<Action>) -> bool {
         let (_, join_deadline) = self.pending.joins();
         let Some(connection) = &mut self.connection else { return false };
         if connection.heartbeat.deadline().is_some_and(|deadline| now >= deadline) {

@@ -114,7 +114,7 @@ impl Session {
         self.idle_since = None;
     }
 
-    /// Another handle on a channel there is already. What it wants beyond that makes a new join, which the others hear of as
+    /// Another handle on a channel there is already. What it wants beyond that makes a new join, which the others receive as
     /// a possible gap.
     #[expect(clippy::too_many_arguments, reason = "the parts of one command")]
     fn share(
@@ -191,7 +191,7 @@ impl Session {
         if let Phase::Waiting { .. } = topic.phase {
             return;
         }
-        topic.settle_backoff(now, self.settings.stable_after);
+        topic.reset_backoff_if_stable(now, self.settings.stable_after);
         // The first one at once; whoever needs it again and again waits longer and longer.
         let pause = topic.backoff.next_pause();
         let not_before = if topic.backoff.attempt() <= 1 { now } else { now + pause };
@@ -240,7 +240,7 @@ impl Session {
         }
     }
 
-    /// Takes a topic out of everything; whoever still waits on it is told why, or that it is closed.
+    /// Takes a topic out of everything; whoever still waits on it learns why, or that it is closed.
     fn remove(
         &mut self,
         id: TopicId,
@@ -268,7 +268,7 @@ impl Session {
         Some(topic)
     }
 
-    /// Ends a topic for good: all who listen or wait are told why, and all who call it later.
+    /// Ends a topic for good: all who listen or wait learn why, and all who call it later.
     pub(super) fn end(&mut self, id: TopicId, error: &Error, now: Instant, out: &mut Vec<Action>) {
         let Some(topic) = self.topics.get_mut(&id) else { return };
         for subscriber in &topic.subscribers {

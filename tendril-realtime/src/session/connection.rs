@@ -60,7 +60,7 @@ impl Session {
                 Phase::Waiting { not_before } => not_before.max(now),
                 Phase::Joining { .. } | Phase::Subscribing { .. } | Phase::Live { .. } => now,
             };
-            topic.settle_backoff(now, self.settings.stable_after);
+            topic.reset_backoff_if_stable(now, self.settings.stable_after);
             topic.interrupt(ResyncReason::Reconnected, not_before);
             topic.announce(&interrupted, out);
         }
@@ -78,9 +78,14 @@ impl Session {
                 self.credential.on_token(token, life, now);
                 self.renew_joined(out);
             }
+            Err(error) if error.retry() == Retry::Never => {
+                // The session has ended: a token that is still good must not outlive it.
+                self.credential.on_failure(now + Duration::from_secs(5));
+                self.end_all(&error, now, out);
+            }
             Err(error) => {
                 self.credential.on_failure(now + Duration::from_secs(5));
-                self.trouble_all(&error, out);
+                self.interrupt_all(&error, out);
                 // Joins that wait for a token try again after their own pause.
                 for topic in self.topics.values_mut() {
                     if let Phase::Waiting { not_before } = &mut topic.phase
@@ -136,7 +141,7 @@ impl Session {
     }
 
     /// Tells everyone of a failure that will be tried again.
-    pub(crate) fn trouble_all(&self, error: &Error, out: &mut Vec<Action>) {
+    pub(crate) fn interrupt_all(&self, error: &Error, out: &mut Vec<Action>) {
         let interrupted = ChannelStatus::Interrupted(error.duplicate());
         for topic in self.topics.values() {
             if !topic.is_joined() {
@@ -148,7 +153,7 @@ impl Session {
         }
     }
 
-    /// Gives up this incarnation, tells the server so, and tries again after a pause: a join that was answered too late
+    /// Gives up this incarnation, leaves at the server, and tries again after a pause: a join that was answered too late
     /// would otherwise leave a channel on the server that nobody here knows.
     pub(super) fn abandon(&mut self, id: TopicId, error: &Error, now: Instant, out: &mut Vec<Action>) {
         let reference = self.fresh_ref();
@@ -191,7 +196,7 @@ impl Session {
             return;
         }
         let Some(topic) = self.topics.get_mut(&id) else { return };
-        topic.settle_backoff(now, self.settings.stable_after);
+        topic.reset_backoff_if_stable(now, self.settings.stable_after);
         let pause = topic.backoff.next_pause();
         let not_before = match retry {
             Retry::After(least) => now + least + pause.min(least),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::secret::AccessToken;
+use crate::{secret::AccessToken, token::renewal_margin};
 
 /// A token asked for this recently is good for a join; fetching again for each join of a wave would say the same.
 const FRESH_FOR: Duration = Duration::from_secs(1);
@@ -63,7 +63,7 @@ impl Credential {
         let changed = self.token.as_ref() != Some(&token);
         self.token = Some(token);
         self.refresh_at = life.filter(|_| self.can_refresh).map(|life| {
-            let due = now + life.saturating_sub(margin(life));
+            let due = now + life.saturating_sub(renewal_margin(life));
             // A source that gives the same token again, or one that seems to be over already (a clock that is wrong), must
             // not be asked in a loop.
             let timeout = if life < SHORTEST_LIFE { ASK_AGAIN } else { ASK_AGAIN.min(life / 2) };
@@ -88,11 +88,6 @@ impl Credential {
     pub(super) fn wake(&self) -> Option<Instant> {
         self.refresh_at.filter(|_| !self.fetching)
     }
-}
-
-/// How long before its end a token is renewed: a minute or a tenth of its life, whichever is more; half of a short life.
-fn margin(life: Duration) -> Duration {
-    Duration::from_secs(60).max(life / 10).min(life / 2)
 }
 
 #[cfg(test)]

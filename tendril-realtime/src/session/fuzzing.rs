@@ -22,7 +22,7 @@ pub fn binary_frame(frame: &[u8]) {
     feed(wire::binary::decode(&Bytes::copy_from_slice(frame)));
 }
 
-/// Plays it to a session with a channel that hears rows, broadcasts and presence and has a join under way.
+/// Plays it to a session with a channel that receives rows, broadcasts and presence and has a join under way.
 fn feed(message: Result<Inbound, FrameError>) {
     let Ok(message) = message else { return };
     let now = Instant::now();

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-/// The beats of one connection.
+/// The heartbeats of one connection.
 #[derive(Debug)]
 pub(super) struct Heartbeat {
     interval: Duration,
     timeout: Duration,
     next_beat: Instant,
-    /// The beat under way: its ref, when it was sent, and when silence means death.
+    /// The heartbeat whose answer has not come.
     sent: Option<PendingHeartbeat>,
     round_trip: Option<Duration>,
 }
@@ -17,7 +17,8 @@ pub(super) struct Heartbeat {
 struct PendingHeartbeat {
     reference: String,
     at: Instant,
-    deadline: Instant,
+    /// When silence means death; `None` as soon as anything came in.
+    deadline: Option<Instant>,
 }
 
 impl Heartbeat {
@@ -25,33 +26,35 @@ impl Heartbeat {
         Self { interval, timeout, next_beat: now + interval, sent: None, round_trip: None }
     }
 
-    /// Whether a beat is to be sent. A silent client is cut after 60 s however much it receives, so beats are sent whether
+    /// Whether a heartbeat is to be sent. A silent client is cut after 60 s however much it receives, so heartbeats are sent whether
     /// or not anything came in.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.sent.is_none() && now >= self.next_beat
+        !self.is_open() && now >= self.next_beat
     }
 
-    /// A beat went out. The server reads in order: a join sent before it may keep its answer back until `join_deadline`, a join
+    /// A heartbeat went out. The server reads in order: a join sent before it may keep its answer back until `join_deadline`, a join
     /// sent after it may not.
     pub(super) fn on_sent(&mut self, reference: String, now: Instant, join_deadline: Option<Instant>) {
         let deadline = (now + self.timeout).max(join_deadline.unwrap_or(now));
-        self.sent = Some(PendingHeartbeat { reference, at: now, deadline });
+        self.sent = Some(PendingHeartbeat { reference, at: now, deadline: Some(deadline) });
         self.next_beat = now + self.interval;
     }
 
-    /// Any frame at all came in. Returns whether it was the answer to the beat under way.
-    pub(super) fn on_inbound(&mut self, reference: Option<&str>, now: Instant) -> bool {
-        let Some(beat) = self.sent.take() else { return false };
-        let answered = reference == Some(beat.reference.as_str());
-        if answered {
-            self.round_trip = Some(now.saturating_duration_since(beat.at));
+    /// Any frame at all came in. If it was the answer to the heartbeat under way: how long that took.
+    pub(super) fn on_inbound(&mut self, reference: Option<&str>, now: Instant) -> Option<Duration> {
+        let pending = self.sent.as_mut()?;
+        pending.deadline = None;
+        if reference != Some(pending.reference.as_str()) {
+            return None;
         }
-        answered
+        self.round_trip = Some(now.saturating_duration_since(pending.at));
+        self.sent = None;
+        self.round_trip
     }
 
     /// When silence means death.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.sent.as_ref().map(|beat| beat.deadline)
+        self.sent.as_ref().and_then(|pending| pending.deadline)
     }
 
     /// When to look at this again.
@@ -59,9 +62,9 @@ impl Heartbeat {
         self.deadline().unwrap_or(self.next_beat)
     }
 
-    /// Whether a beat waits for its answer: then any frame changes when to wake.
+    /// Whether a heartbeat waits for a sign of life: then any frame changes when to wake.
     pub(super) fn is_open(&self) -> bool {
-        self.sent.is_some()
+        self.deadline().is_some()
     }
 
     pub(super) fn round_trip(&self) -> Option<Duration> {
@@ -85,10 +88,12 @@ mod tests {
         assert!(heart.is_due(sent));
         heart.on_sent("7".to_owned(), sent, None);
         assert_eq!(heart.deadline(), Some(sent + TIMEOUT));
-        assert!(!heart.on_inbound(None, sent + Duration::from_secs(1)));
+        assert_eq!(heart.on_inbound(None, sent + Duration::from_secs(1)), None);
         assert_eq!(heart.deadline(), None);
+        let answered = heart.on_inbound(Some("7"), sent + Duration::from_secs(2));
+        assert_eq!(answered, Some(Duration::from_secs(2)), "also behind other frames");
         heart.on_sent("8".to_owned(), sent + INTERVAL, None);
-        assert!(heart.on_inbound(Some("8"), sent + INTERVAL + Duration::from_millis(3)));
+        assert!(heart.on_inbound(Some("8"), sent + INTERVAL + Duration::from_millis(3)).is_some());
         assert_eq!(heart.round_trip(), Some(Duration::from_millis(3)));
     }
 

@@ -45,7 +45,7 @@ fn is_unmatched(payload: &Slice) -> bool {
 
 const UNMATCHED: &str = "unmatched topic";
 
-/// How far the cursor of a replay stays behind the last message heard.
+/// How far the cursor of a replay stays behind the last message received.
 const REPLAY_OVERLAP_MS: u64 = 5_000;
 
 impl Session {
@@ -58,8 +58,11 @@ impl Session {
 
     /// A message came in.
     pub(crate) fn on_message(&mut self, message: Inbound, now: Instant, out: &mut Vec<Action>) {
-        if let Some(connection) = &mut self.connection {
-            connection.proved |= connection.heartbeat.on_inbound(message.reference.as_deref(), now);
+        if let Some(connection) = &mut self.connection
+            && let Some(round_trip) = connection.heartbeat.on_inbound(message.reference.as_deref(), now)
+        {
+            connection.proved = true;
+            out.push(Action::HeartbeatAnswered(round_trip));
         }
         let id = self.names.get(message.topic.as_str()).copied();
         let Inbound { join_ref, reference, event, body, .. } = message;
@@ -74,7 +77,7 @@ impl Session {
             (Event::Reply, _, Body::Json(payload)) => {
                 match (reference.and_then(|reference| self.pending.take(&reference)), id) {
                     (Some(awaited), _) => self.reply(&awaited, &payload, now, out),
-                    // The answer to a message that nobody waits for can still tell that the channel is gone.
+                    // The answer to a message that nobody waits for can still show that the channel is gone.
                     (None, Some(id)) if is_unmatched(&payload) => self.forgotten_by_server(id, now, out),
                     (None, _) => {}
                 }
@@ -169,7 +172,7 @@ impl Session {
         let join_ref = join_ref.clone();
         // By place: the echo may spell a binding differently, and ids are opaque.
         if accepted.postgres_changes.len() < topic.config.bindings.len() {
-            // Rows could not be told apart: better no channel than a silent one.
+            // Rows could not be assigned: better no channel than a silent one.
             let error = reason::refused_join(
                 topic.sub_topic(),
                 "the server accepted fewer bindings than were asked for",
@@ -308,12 +311,12 @@ impl Session {
         }
     }
 
-    /// The bindings are wrong, which disables them all and nothing else: whoever hears broadcasts or presence of the channel
+    /// The bindings are wrong, which disables them all and nothing else: whoever receives broadcasts or presence of the channel
     /// goes on, and the next join leaves the bindings out.
     fn end_changes(&mut self, id: TopicId, error: &Error, now: Instant, out: &mut Vec<Action>) {
         let Some(topic) = self.topics.get_mut(&id) else { return };
-        let hears_rows = |subscriber: &Subscriber| matches!(subscriber.interest, Interest::Changes(_));
-        if topic.subscribers.iter().all(hears_rows) {
+        let receives_rows = |subscriber: &Subscriber| matches!(subscriber.interest, Interest::Changes(_));
+        if topic.subscribers.iter().all(receives_rows) {
             self.end(id, error, now, out);
             return;
         }
@@ -323,7 +326,7 @@ impl Session {
         for (request, _) in topic.awaiting_ready.drain(..) {
             out.push(Action::Answer(request, Err(error.duplicate())));
         }
-        topic.subscribers.retain(|subscriber| !hears_rows(subscriber));
+        topic.subscribers.retain(|subscriber| !receives_rows(subscriber));
         topic.config.bindings.clear();
         topic.gap = None;
         if let Some(join_ref) = topic.join_ref().map(str::to_owned) {

@@ -45,7 +45,7 @@ use crate::error::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct TopicId(pub(crate) u64);
 
-/// A stream that hears a channel.
+/// A stream of a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct SubscriberId(pub(crate) u64);
 

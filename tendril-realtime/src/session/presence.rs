@@ -31,7 +31,7 @@ enum Wanted {
 #[derive(Debug, Default)]
 pub(super) struct Tracking {
     wanted: Wanted,
-    /// The server has been told of `wanted` on this incarnation.
+    /// The server has received `wanted` on this incarnation.
     is_sent: bool,
     /// Who waits for that, and until when.
     waiting: Vec<(RequestId, Instant)>,
@@ -49,11 +49,11 @@ impl Tracking {
     /// A new incarnation knows nothing of us, and counts from zero.
     pub(super) fn on_joined(&mut self) {
         self.calls.clear();
-        // Nobody has to be told that we are not there.
+        // Nobody has to know that we are not there.
         self.is_sent = !matches!(self.wanted, Wanted::Here(_)) && self.waiting.is_empty();
     }
 
-    /// The connection went before the answer came: it will be told again.
+    /// The connection went before the answer came: it will be sent again.
     pub(super) fn requeue(&mut self, requests: Vec<RequestId>, deadline: Instant) {
         self.is_sent = false;
         self.waiting.extend(requests.into_iter().map(|request| (request, deadline)));
@@ -172,6 +172,6 @@ mod tests {
         tracking.want(None, RequestId(2), now + WINDOW);
         assert!(tracking.take_due(now).unwrap().0.contains("untrack"));
         tracking.on_joined();
-        assert!(tracking.take_due(now).is_none(), "nobody has to be told that we are not there");
+        assert!(tracking.take_due(now).is_none(), "nobody has to know that we are not there");
     }
 }

@@ -1,7 +1,7 @@
 //! Every recorded exchange with the real server, played through `wire` and `session`.
 //!
 //! What the recorded client sent is turned into commands and what the server sent goes in as it came. The outcome, which is
-//! what the user of the library would be told, is written down line by line: the files beside this one are the reviewed
+//! what the user of the library would receive, is written down line by line: the files beside this one are the reviewed
 //! result, and the tests at the end say in words what matters most about it.
 
 use std::{
@@ -98,7 +98,7 @@ impl Player {
                 if let Some(session) = self.sessions.get_mut(&conn) {
                     session.on_closed(now, &mut out);
                 }
-                self.tell(conn, out);
+                self.note(conn, out);
             }
             _ => {}
         }
@@ -157,7 +157,7 @@ impl Player {
         session.next_ref = reference;
         let mut out = Vec::new();
         session.on_command(command, now, &mut out);
-        self.tell(conn, out);
+        self.note(conn, out);
     }
 
     fn join(&mut self, conn: u64, reference: u64, name: &str, payload: &Value, now: Instant) {
@@ -171,7 +171,7 @@ impl Player {
             topic.interrupt(ResyncReason::Rejoined, now);
             let mut out = Vec::new();
             session.tick(now, &mut out);
-            return self.tell(conn, out);
+            return self.note(conn, out);
         }
         let mut subscribers = Vec::new();
         for place in 0..config.bindings.len() {
@@ -218,7 +218,7 @@ impl Player {
             }
             (_, None) => panic!("a frame on a connection that was never opened"),
         }
-        self.tell(conn, out);
+        self.note(conn, out);
     }
 
     fn say(&mut self, text: &str) {
@@ -226,10 +226,13 @@ impl Player {
         self.outcome.push('\n');
     }
 
-    fn tell(&mut self, conn: u64, actions: Vec<Action>) {
+    fn note(&mut self, conn: u64, actions: Vec<Action>) {
         for action in actions {
             // It repeats what the other lines say.
-            if matches!(action, Action::Channel(..) | Action::Deliver(_, Delivery::Finish)) {
+            if matches!(
+                action,
+                Action::Channel(..) | Action::HeartbeatAnswered(_) | Action::Deliver(_, Delivery::Finish)
+            ) {
                 continue;
             }
             let line = match action {
@@ -263,7 +266,7 @@ fn described(delivery: &Delivery) -> String {
     };
     match delivery {
         Delivery::Change(change) => {
-            let mut text = format!("{:?} {}.{}", change.kind, change.schema(), change.table());
+            let mut text = format!("{:?} {}.{}", change.kind().unwrap(), change.schema(), change.table());
             for (what, row) in [("new", change.record()), ("old", change.old_record())] {
                 if let Some(row) = row {
                     let _ = write!(text, " {what} {}", short(row));
@@ -288,14 +291,16 @@ fn described(delivery: &Delivery) -> String {
         Delivery::PresenceState(text) => format!("presence state {}", short(text.as_str())),
         Delivery::PresenceDiff(text) => format!("presence diff {}", short(text.as_str())),
         Delivery::PresenceReset => "presence reset".to_owned(),
-        Delivery::TransientError(error) => format!("TROUBLE {}: {error} [{:?}]", error.code(), error.retry()),
+        Delivery::TransientError(error) => {
+            format!("INTERRUPTED {}: {error} [{:?}]", error.code(), error.retry())
+        }
         Delivery::System(_) => "system".to_owned(),
         Delivery::Finish => "finish".to_owned(),
         Delivery::End(error) => format!("END {}: {error}", error.code()),
     }
 }
 
-/// The recorded join's wishes. Wrong types, of which the recordings hold many, are what our builder cannot make.
+/// What the recorded join asks for. Wrong types, of which the recordings hold many, are what our builder cannot make.
 fn config_of(config: &Value) -> JoinConfig {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let binding = |value: &Value| Binding {
@@ -393,7 +398,7 @@ fn the_close_of_an_old_incarnation_does_not_touch_the_new_one() {
     for version in ["1.0.0", "2.0.0"] {
         let player = play(version, "join_refs");
         assert_eq!(lines_with(&player, &["END"]).len(), 0, "{}", player.outcome);
-        assert_eq!(lines_with(&player, &["TROUBLE"]).len(), 0, "{}", player.outcome);
+        assert_eq!(lines_with(&player, &["INTERRUPTED"]).len(), 0, "{}", player.outcome);
     }
 }
 

@@ -109,11 +109,13 @@ impl Bench {
         ));
     }
 
-    fn told(&mut self) -> Vec<String> {
-        let told = self.out.iter().filter_map(|action| match action {
+    fn emitted(&mut self) -> Vec<String> {
+        let emitted = self.out.iter().filter_map(|action| match action {
             Action::Deliver(_, Delivery::Change(_)) => Some("row".to_owned()),
             Action::Deliver(_, Delivery::Resync(reason)) => Some(format!("{reason:?}")),
-            Action::Deliver(_, Delivery::TransientError(error)) => Some(format!("trouble {}", error.code())),
+            Action::Deliver(_, Delivery::TransientError(error)) => {
+                Some(format!("interrupted {}", error.code()))
+            }
             Action::Deliver(_, Delivery::End(error)) => Some(format!("end {}", error.code())),
             Action::Answer(_, Ok(_)) => Some("ready".to_owned()),
             Action::Answer(_, Err(error)) => Some(format!("failed {}", error.code())),
@@ -122,9 +124,9 @@ impl Bench {
             Action::Drop => Some("drop".to_owned()),
             _ => None,
         });
-        let told = told.collect();
+        let emitted = emitted.collect();
         self.out.clear();
-        told
+        emitted
     }
 }
 
@@ -135,10 +137,10 @@ fn a_row_after_a_reconnect_comes_after_the_mark_of_the_gap() {
     bench.channel(1, true);
     let join = bench.sent().remove(0);
     bench.accept(&join.1, &join.2, true);
-    assert_eq!(bench.told(), Vec::<String>::new(), "joined is not ready");
+    assert_eq!(bench.emitted(), Vec::<String>::new(), "joined is not ready");
     bench.announce(&join.1, &join.2);
     bench.row(&join.1);
-    assert_eq!(bench.told(), ["ready", "row"]);
+    assert_eq!(bench.emitted(), ["ready", "row"]);
 
     bench.session.on_closed(bench.now, &mut bench.out);
     bench.open();
@@ -148,7 +150,7 @@ fn a_row_after_a_reconnect_comes_after_the_mark_of_the_gap() {
     bench.row(&join.1);
     bench.announce(&join.1, &join.2);
     bench.row(&join.1);
-    assert_eq!(bench.told(), ["Reconnected", "row", "Resubscribed", "row"]);
+    assert_eq!(bench.emitted(), ["Reconnected", "row", "Resubscribed", "row"]);
 }
 
 #[test]
@@ -176,20 +178,20 @@ fn broadcasts_of_the_database_are_marked_again_when_they_really_flow() {
     };
     let join = bench.sent().remove(0);
     bench.accept(&join.1, &join.2, false);
-    assert_eq!(bench.told(), Vec::<String>::new(), "joined is not ready");
+    assert_eq!(bench.emitted(), Vec::<String>::new(), "joined is not ready");
     established(&mut bench, &join);
-    assert_eq!(bench.told(), ["ready"]);
+    assert_eq!(bench.emitted(), ["ready"]);
 
     bench.session.on_closed(bench.now, &mut bench.out);
     bench.open();
     let join = bench.sent().remove(0);
     bench.accept(&join.1, &join.2, false);
-    assert_eq!(bench.told(), ["Reconnected"]);
+    assert_eq!(bench.emitted(), ["Reconnected"]);
     // What was sent before this is lost as well.
     established(&mut bench, &join);
-    assert_eq!(bench.told(), ["Reconnected"]);
+    assert_eq!(bench.emitted(), ["Reconnected"]);
     established(&mut bench, &join);
-    assert_eq!(bench.told(), ["Resubscribed"], "a repeated announcement is a possible gap");
+    assert_eq!(bench.emitted(), ["Resubscribed"], "a repeated announcement is a possible gap");
 }
 
 #[test]
@@ -201,7 +203,7 @@ fn a_repeated_announcement_is_a_possible_gap() {
     bench.accept(&join.1, &join.2, true);
     bench.announce(&join.1, &join.2);
     bench.announce(&join.1, &join.2);
-    assert_eq!(bench.told(), ["ready", "Resubscribed"]);
+    assert_eq!(bench.emitted(), ["ready", "Resubscribed"]);
 }
 
 #[test]
@@ -213,7 +215,7 @@ fn an_announcement_that_never_comes_leads_to_a_new_join() {
     bench.accept(&join.1, &join.2, true);
     bench.pass(31 * SECOND);
     let mut first = bench.sent();
-    assert_eq!(bench.told(), ["trouble Timeout"]);
+    assert_eq!(bench.emitted(), ["interrupted Timeout"]);
     let mut events = Vec::new();
     for _ in 0..120 {
         first.extend(bench.sent());
@@ -248,7 +250,7 @@ fn joins_are_paced_and_few_at_once() {
     bench.pass(SECOND);
     assert_eq!(bench.sent().len(), 0, "no third while two are unanswered");
     bench.channel(101, false);
-    assert_eq!(bench.told(), ["end InvalidInput", "failed InvalidInput"], "the 101st is refused here");
+    assert_eq!(bench.emitted(), ["end InvalidInput", "failed InvalidInput"], "the 101st is refused here");
 }
 
 /// Another handle on the channel of that number.
@@ -271,7 +273,7 @@ fn a_second_channel_of_the_same_name_with_other_settings_is_refused_and_the_firs
     bench.channel(1, false);
     let private = JoinConfig { private: true, ..JoinConfig::default() };
     second_handle(&mut bench, 9, "t1", private);
-    assert_eq!(bench.told(), ["end InvalidInput", "failed InvalidInput"]);
+    assert_eq!(bench.emitted(), ["end InvalidInput", "failed InvalidInput"]);
     assert_eq!(bench.session.channels().0, 1);
 }
 
@@ -282,10 +284,10 @@ fn a_second_handle_shares_the_channel_and_the_last_one_leaves_it() {
     bench.channel(1, false);
     let join = bench.sent().remove(0);
     bench.accept(&join.1, &join.2, false);
-    bench.told();
+    bench.emitted();
     second_handle(&mut bench, 9, "t1", JoinConfig::default());
     assert_eq!(bench.sent().len(), 0, "no second join");
-    assert_eq!(bench.told(), ["ready"]);
+    assert_eq!(bench.emitted(), ["ready"]);
     bench.session.on_command(Command::Leave { topic: TopicId(1) }, bench.now, &mut bench.out);
     assert_eq!(bench.sent().len(), 0, "the other one holds it");
     bench.session.on_command(Command::Leave { topic: TopicId(9) }, bench.now, &mut bench.out);
@@ -300,9 +302,9 @@ fn a_peer_that_does_not_answer_a_heartbeat_is_dead_after_ten_seconds() {
     bench.pass(25 * SECOND);
     assert_eq!(bench.sent()[0].0, "heartbeat");
     bench.pass(9 * SECOND);
-    assert_eq!(bench.told(), Vec::<String>::new());
+    assert_eq!(bench.emitted(), Vec::<String>::new());
     bench.pass(2 * SECOND);
-    assert_eq!(bench.told(), ["drop"]);
+    assert_eq!(bench.emitted(), ["drop"]);
 }
 
 #[test]
@@ -316,7 +318,7 @@ fn a_refused_join_that_makes_the_server_deaf_is_no_death() {
     assert!(bench.sent().iter().any(|(event, ..)| *event == "heartbeat"));
     // Two refusals one after the other: 10 s of deafness, and still no answer to the heartbeat.
     bench.pass(11 * SECOND);
-    assert_eq!(bench.told(), Vec::<String>::new());
+    assert_eq!(bench.emitted(), Vec::<String>::new());
 }
 
 #[test]
@@ -328,14 +330,14 @@ fn an_expired_token_is_renewed_and_the_channel_joined_again() {
     let join = bench.sent().remove(0);
     bench.accept(&join.1, &join.2, true);
     bench.announce(&join.1, &join.2);
-    bench.told();
+    bench.emitted();
     bench.pass(10 * SECOND);
     let reference = &join.2;
     bench.receive(&format!(
         r#"["{reference}",null,"realtime:t1","system",{{"extension":"system","status":"error","message":"Token has expired 0 seconds ago"}}]"#
     ));
     bench.receive(&format!(r#"["{reference}","{reference}","realtime:t1","phx_close",{{}}]"#));
-    assert_eq!(bench.told(), ["trouble InvalidJWTToken", "refused", "ask"]);
+    assert_eq!(bench.emitted(), ["interrupted InvalidJWTToken", "refused", "ask"]);
     bench.session.on_token(Ok((token("new"), None)), bench.now, &mut bench.out);
     let Some(Action::Send(join)) = bench.out.iter().find(|action| matches!(action, Action::Send(_))) else {
         panic!("no join")
@@ -346,7 +348,7 @@ fn an_expired_token_is_renewed_and_the_channel_joined_again() {
     bench.out.clear();
     bench.accept(&topic, &reference, true);
     bench.announce(&topic, &reference);
-    assert_eq!(bench.told(), ["Rejoined"]);
+    assert_eq!(bench.emitted(), ["Rejoined"]);
 }
 
 #[test]
@@ -357,7 +359,7 @@ fn a_renewed_token_is_pushed_once_to_each_channel_that_has_the_old_one() {
     bench.channel(1, false);
     let join = bench.sent().remove(0);
     bench.accept(&join.1, &join.2, false);
-    bench.told();
+    bench.emitted();
     bench.session.on_token(Ok((token("a"), Some(600 * SECOND))), bench.now, &mut bench.out);
     assert!(bench.sent().is_empty(), "the same token is not pushed");
     bench.session.on_token(Ok((token("b"), Some(600 * SECOND))), bench.now, &mut bench.out);
@@ -378,16 +380,16 @@ fn a_message_waits_for_the_join_and_no_longer_than_its_time() {
     };
     bench.session.on_command(push(50), bench.now, &mut bench.out);
     bench.pass(11 * SECOND);
-    assert_eq!(bench.told(), ["failed Timeout"]);
+    assert_eq!(bench.emitted(), ["failed Timeout"]);
     bench.session.on_command(push(51), bench.now, &mut bench.out);
     bench.open();
     let join = bench.sent().remove(0);
     bench.accept(&join.1, &join.2, false);
     assert_eq!(bench.sent()[0].0, "broadcast");
     // Sent and unanswered when the connection goes: the sender learns it.
-    bench.told();
+    bench.emitted();
     bench.session.on_closed(bench.now, &mut bench.out);
-    assert_eq!(bench.told(), ["failed ConnectionLost"]);
+    assert_eq!(bench.emitted(), ["failed ConnectionLost"]);
 }
 
 #[test]
@@ -406,11 +408,11 @@ fn a_channel_the_server_forgot_is_joined_again() {
     };
     bench.session.on_command(push, bench.now, &mut bench.out);
     let reference = bench.sent().remove(0).2;
-    bench.told();
+    bench.emitted();
     bench.receive(&format!(
         r#"[null,"{reference}","realtime:t1","phx_reply",{{"status":"error","response":{{"reason":"unmatched topic"}}}}]"#
     ));
-    assert_eq!(bench.told(), ["trouble UnmatchedTopic", "failed PushRejected"]);
+    assert_eq!(bench.emitted(), ["interrupted UnmatchedTopic", "failed PushRejected"]);
     bench.pass(2 * SECOND);
     assert_eq!(bench.sent()[0].0, "phx_join");
 }
@@ -492,7 +494,7 @@ struct Observer {
     current: BTreeMap<String, String>,
     /// Joins sent on this connection that neither failed nor ended.
     alive: BTreeSet<String>,
-    /// Streams that heard a row or their readiness, and had an interruption since.
+    /// Streams that received a row or their readiness, and had an interruption since.
     interrupted: BTreeSet<u64>,
     ever_live: BTreeSet<u64>,
 }

@@ -15,7 +15,7 @@ use crate::{
     wire::{Payload, join::JoinConfig},
 };
 
-/// What a subscriber of a topic wants to hear.
+/// What a subscriber of a topic wants to receive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Interest {
     /// Row changes of the binding at this place of the join's list.
@@ -85,7 +85,7 @@ pub(super) struct Topic {
     pub(super) phase: Phase,
     /// The ids that the last accepted join gave to the bindings, in their order.
     pub(super) binding_ids: Vec<u64>,
-    /// Asked to be told when everything flows for the first time.
+    /// Asked to know when everything flows for the first time.
     pub(super) awaiting_ready: Vec<(RequestId, TopicId)>,
     /// Since when everything flows, without an interruption.
     live_since: Option<Instant>,
@@ -183,7 +183,7 @@ impl Topic {
 
     /// An incarnation is over. If it lived long enough, the pauses before the next one start afresh: one that ends as soon
     /// as it began must not be repeated without end at full speed.
-    pub(super) fn settle_backoff(&mut self, now: Instant, stable_after: Duration) {
+    pub(super) fn reset_backoff_if_stable(&mut self, now: Instant, stable_after: Duration) {
         let lived = self.live_since.take().map(|since| now.saturating_duration_since(since));
         if lived.is_some_and(|lived| lived >= stable_after) {
             self.backoff.reset();

@@ -27,6 +27,7 @@ use super::{Io, Socket, addresses::Addresses, tunnel::tunnel};
 use crate::{
     error::{Error, ErrorKind},
     network::Network,
+    trace::TraceSource,
 };
 
 /// The server ends connections over frames of 5 MB; what it sends is smaller, but headroom costs nothing.
@@ -127,6 +128,9 @@ impl Dialer {
             USER_AGENT,
             HeaderValue::from_static(concat!("tendril-realtime/", env!("CARGO_PKG_VERSION"))),
         );
+        if let Some(trace) = self.network.trace.as_ref().and_then(TraceSource::current) {
+            trace.add_to(request.headers_mut());
+        }
         request.headers_mut().extend(self.headers.clone());
         // The websocket's own buffer shrinks to a few KiB as soon as a message outlives the next read, and with it each read.
         let stream: Box<dyn Io> = Box::new(BufReader::with_capacity(self.tuning.read_buffer, stream));

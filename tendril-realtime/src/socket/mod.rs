@@ -152,7 +152,7 @@ impl Socket {
         Ok(())
     }
 
-    /// Writes what is queued, says goodbye (1000) and waits for the answer. The caller sets the time limit.
+    /// Writes what is queued, sends a close frame (1000) and waits for the answer. The caller sets the time limit.
     pub(crate) async fn close(mut self) {
         let _ = poll_fn(|cx| {
             loop {

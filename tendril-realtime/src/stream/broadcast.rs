@@ -86,9 +86,9 @@ pub struct BroadcastStream {
     replay_limit: Arc<OnceLock<u8>>,
     /// How many came since the last join.
     replayed: u8,
-    /// The last ids heard: a stored message may come again after a reconnect.
-    heard: VecDeque<String>,
-    /// To be told before the next message.
+    /// The last ids seen: a stored message may come again after a reconnect.
+    seen_ids: VecDeque<String>,
+    /// Reported before the next message.
     truncated: bool,
 }
 
@@ -188,27 +188,27 @@ impl BroadcastStream {
         event: Option<String>,
         replay_limit: Arc<OnceLock<u8>>,
     ) -> Self {
-        Self { subscription, event, replay_limit, replayed: 0, heard: VecDeque::new(), truncated: false }
+        Self { subscription, event, replay_limit, replayed: 0, seen_ids: VecDeque::new(), truncated: false }
     }
 
     pub(crate) fn gauge(&self) -> Gauge {
         self.subscription.gauge()
     }
 
-    /// Whether this message was heard before; remembers it.
+    /// Whether this message was seen before; remembers it.
     fn is_repetition(&mut self, message: &Broadcast) -> bool {
         let (Some(limit), Some(id)) = (self.replay_limit.get(), &message.id) else { return false };
         if message.replayed {
             self.replayed = self.replayed.saturating_add(1);
             self.truncated |= self.replayed == *limit;
         }
-        if self.heard.contains(id) {
+        if self.seen_ids.contains(id) {
             return true;
         }
-        if self.heard.len() == REMEMBERED {
-            self.heard.pop_front();
+        if self.seen_ids.len() == REMEMBERED {
+            self.seen_ids.pop_front();
         }
-        self.heard.push_back(id.clone());
+        self.seen_ids.push_back(id.clone());
         false
     }
 

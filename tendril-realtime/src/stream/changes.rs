@@ -1,6 +1,7 @@
 //! Row changes, typed and honest about gaps.
 
 use std::{
+    future::poll_fn,
     marker::PhantomData,
     pin::Pin,
     task::{Context, Poll},
@@ -13,6 +14,7 @@ use super::{
     Subscription,
     fields::{Names, fields_of},
     row::{RawRow, Row, Side},
+    typed,
 };
 use crate::{
     driver::{Gauge, Item},
@@ -71,7 +73,7 @@ pub enum ChangeEvent<T> {
     },
     /// Changes may have been missed before this point, and none between it and the next event.
     Resync(ResyncReason),
-    /// The reader was too slow: so many events were dropped before this point.
+    /// The reader was too slow: so many events were dropped before this point. Also one event that made no sense.
     Lagged(u64),
     /// Something failed that the client is trying again by itself: the connection, the join, the token source. Nothing is
     /// to be done; a [`Resync`](Self::Resync) follows if something may have been missed.
@@ -112,11 +114,13 @@ impl<T> ChangeEvent<T> {
 #[must_use = "streams do nothing unless polled"]
 pub struct ChangeStream<T> {
     subscription: Subscription,
-    /// The table asked for. The server matches names as patterns (`user_log` hears `userXlog` too).
+    /// The table asked for. The server matches names as patterns (`user_log` receives those of `userXlog` too).
     schema: Option<String>,
     table: Option<String>,
     /// The fields that the type declares, where it is a struct that says so.
     fields: &'static [&'static str],
+    /// The end, which came with the last of many.
+    end: Option<Error>,
     rows: PhantomData<fn() -> T>,
 }
 
@@ -125,7 +129,7 @@ impl<T> ChangeStream<T> {
     where
         T: DeserializeOwned,
     {
-        Self { subscription, schema, table, fields: fields_of::<T>(), rows: PhantomData }
+        Self { subscription, schema, table, fields: fields_of::<T>(), end: None, rows: PhantomData }
     }
 
     pub(crate) fn gauge(&self) -> Gauge {
@@ -136,9 +140,7 @@ impl<T> ChangeStream<T> {
 impl<T: DeserializeOwned> ChangeStream<T> {
     fn understand(&self, delivery: Delivery) -> Option<Result<ChangeEvent<T>, Error>> {
         match delivery {
-            Delivery::Change(change) if change.is_of(self.schema.as_deref(), self.table.as_deref()) => {
-                Some(Ok(self.read(change)))
-            }
+            Delivery::Change(change) => self.read(change).map(Ok),
             Delivery::Resync(reason) => Some(Ok(ChangeEvent::Resync(reason))),
             Delivery::TransientError(error) => Some(Ok(ChangeEvent::Interrupted(error))),
             Delivery::End(error) => Some(Err(error)),
@@ -146,30 +148,67 @@ impl<T: DeserializeOwned> ChangeStream<T> {
         }
     }
 
-    fn read(&self, change: Change) -> ChangeEvent<T> {
-        let kind = change.kind;
+    /// `None` for a change of another table.
+    fn read(&self, change: Change) -> Option<ChangeEvent<T>> {
+        if change.is_taken_apart() {
+            return self.read_by_parts(change);
+        }
+        let is_struct = !self.fields.is_empty();
+        let Some(typed) = typed::read::<T>(change.payload(), is_struct) else {
+            return self.read_by_parts(change);
+        };
+        if !typed.is_of(self.schema.as_deref(), self.table.as_deref()) {
+            return None;
+        }
+        if !typed.is_sound() {
+            return self.read_by_parts(change);
+        }
+        match (typed.kind, typed.record) {
+            (Some(ChangeKind::Insert), Some(value)) => {
+                Some(ChangeEvent::Insert(Row::new(value, RawRow::new(change, Side::New))))
+            }
+            (Some(ChangeKind::Update), Some(value)) => {
+                let old = RawRow::new(change.clone(), Side::Old);
+                Some(ChangeEvent::Update { new: Row::new(value, RawRow::new(change, Side::New)), old })
+            }
+            (Some(ChangeKind::Delete), _) => {
+                Some(ChangeEvent::Delete { old: RawRow::new(change, Side::Old) })
+            }
+            _ => self.read_by_parts(change),
+        }
+    }
+
+    /// A change that is not as most of them are.
+    fn read_by_parts(&self, change: Change) -> Option<ChangeEvent<T>> {
+        let Some(kind) = change.kind() else {
+            // Whatever it was, it was an event, and nobody knows which.
+            return Some(ChangeEvent::Lagged(1));
+        };
+        if !change.is_of(self.schema.as_deref(), self.table.as_deref()) {
+            return None;
+        }
         let sides = |change: Change| (RawRow::new(change.clone(), Side::New), RawRow::new(change, Side::Old));
         let errors = change.errors();
-        if !errors.is_empty() || self.lacks_a_field(&change) {
+        if !errors.is_empty() || self.lacks_a_field(kind, &change) {
             let (new, old) = sides(change);
-            return ChangeEvent::Incomplete { kind, new, old, errors };
+            return Some(ChangeEvent::Incomplete { kind, new, old, errors });
         }
         if kind == ChangeKind::Delete {
-            return ChangeEvent::Delete { old: RawRow::new(change, Side::Old) };
+            return Some(ChangeEvent::Delete { old: RawRow::new(change, Side::Old) });
         }
         let (new, old) = sides(change);
-        match (new.read(), kind) {
+        Some(match (new.read(), kind) {
             (Ok(value), ChangeKind::Insert) => ChangeEvent::Insert(Row::new(value, new)),
             (Ok(value), _) => ChangeEvent::Update { new: Row::new(value, new), old },
             (Err(_), _) if !new.is_complete() => ChangeEvent::Incomplete { kind, new, old, errors },
             (Err(error), _) => ChangeEvent::Undecodable { kind, new, old, error },
-        }
+        })
     }
 
     /// Whether an update leaves out a column that the type has a field for: read as the type, it would be an error, or worse,
     /// a null that the row does not have.
-    fn lacks_a_field(&self, change: &Change) -> bool {
-        if change.kind != ChangeKind::Update || self.fields.is_empty() {
+    fn lacks_a_field(&self, kind: ChangeKind, change: &Change) -> bool {
+        if kind != ChangeKind::Update || self.fields.is_empty() {
             return false;
         }
         let Some(there) = change.record().and_then(Names::of_object) else { return false };
@@ -181,10 +220,62 @@ impl<T: DeserializeOwned> ChangeStream<T> {
     }
 }
 
+impl<T: DeserializeOwned> ChangeStream<T> {
+    /// Waits for an event, and takes with it those that have come already, up to `limit`: fewer wake-ups where many rows come.
+    /// Returns how many were added to `events`; 0 at the end of the stream, as `None` of `next()`.
+    ///
+    /// ```no_run
+    /// # use tendril_realtime::{ChangeStream, Error};
+    /// # async fn run<Todo: serde::de::DeserializeOwned>(mut todos: ChangeStream<Todo>) -> Result<(), Error> {
+    /// let mut events = Vec::with_capacity(256);
+    /// while todos.next_many(&mut events, 256).await? > 0 {
+    ///     for event in events.drain(..) {
+    ///         // …
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// The end of the stream and its reason, after everything that came before it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn next_many(
+        &mut self,
+        events: &mut Vec<ChangeEvent<T>>,
+        limit: usize,
+    ) -> Result<usize, Error> {
+        poll_fn(|cx| {
+            let mut taken = 0;
+            while taken < limit.max(1) {
+                match Pin::new(&mut *self).poll_next(cx) {
+                    Poll::Pending if taken == 0 => return Poll::Pending,
+                    Poll::Pending | Poll::Ready(None) => break,
+                    Poll::Ready(Some(Ok(event))) => {
+                        events.push(event);
+                        taken += 1;
+                    }
+                    Poll::Ready(Some(Err(error))) if taken == 0 => return Poll::Ready(Err(error)),
+                    Poll::Ready(Some(Err(error))) => {
+                        self.end = Some(error);
+                        break;
+                    }
+                }
+            }
+            Poll::Ready(Ok(taken))
+        })
+        .await
+    }
+}
+
 impl<T: DeserializeOwned> Stream for ChangeStream<T> {
     type Item = Result<ChangeEvent<T>, Error>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(error) = self.end.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
         loop {
             match std::task::ready!(self.subscription.poll_take(cx)) {
                 None => return Poll::Ready(None),
@@ -196,5 +287,136 @@ impl<T: DeserializeOwned> Stream for ChangeStream<T> {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, OnceLock};
+
+    use futures_util::StreamExt as _;
+    use serde::{Deserialize, de::IgnoredAny};
+
+    use super::*;
+    use crate::{
+        driver::{Capacity, Sender, mailbox},
+        wire::{Body, Utf8Bytes, text},
+    };
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    struct Job {
+        id: i64,
+        done: Option<bool>,
+    }
+
+    const COLUMNS: &str = r#"[{"name":"id","type":"int8"},{"name":"done","type":"bool"}]"#;
+
+    fn frame(kind: &str, record: &str, table: &str) -> Utf8Bytes {
+        Utf8Bytes::from(format!(
+            r#"[null,null,"realtime:jobs","postgres_changes",{{"data":{{"table":"{table}","type":"{kind}","record":{record},"old_record":{{"id":1}},"columns":{COLUMNS},"errors":null,"schema":"public","commit_timestamp":"2026-11-23T14:34:27.383Z"}},"ids":[7]}}]"#
+        ))
+    }
+
+    fn stream<T: DeserializeOwned>() -> (Sender, ChangeStream<T>) {
+        let (sender, receiver) = mailbox(Capacity::default());
+        let subscription = Subscription::new(receiver, Arc::new(OnceLock::new()));
+        (sender, ChangeStream::new(subscription, Some("public".to_owned()), Some("jobs".to_owned())))
+    }
+
+    fn put(sender: &Sender, frame: &Utf8Bytes) {
+        let Body::Change(change) = text::decode(frame).unwrap().body else { panic!("no change") };
+        sender.put(Delivery::Change(change));
+    }
+
+    fn take<T: DeserializeOwned>(stream: &mut ChangeStream<T>) -> Option<ChangeEvent<T>> {
+        let mut cx = Context::from_waker(futures_util::task::noop_waker_ref());
+        match stream.poll_next_unpin(&mut cx) {
+            Poll::Ready(Some(event)) => Some(event.unwrap()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_row_costs_no_allocation_beyond_its_frame() {
+        for kind in ["INSERT", "UPDATE", "DELETE"] {
+            let (sender, mut stream) = stream::<Job>();
+            let frames: Vec<_> =
+                (0..100).map(|id| frame(kind, &format!(r#"{{"id":{id},"done":true}}"#), "jobs")).collect();
+            let mut pass = || {
+                for frame in &frames {
+                    put(&sender, frame);
+                }
+                std::iter::from_fn(|| take(&mut stream)).count()
+            };
+            // The mailbox grows once, and a frame that is shared for the first time gets its count of references.
+            assert_eq!(pass(), 100);
+            let mut seen = 0;
+            let counted = allocation_counter::measure(|| seen = pass());
+            assert_eq!((seen, counted.count_total), (100, 0), "{kind}");
+        }
+    }
+
+    #[test]
+    fn an_update_that_left_out_a_column_is_incomplete_and_one_without_a_field_for_it_is_not() {
+        #[derive(Deserialize)]
+        struct Key {
+            id: i64,
+        }
+        let part = frame("UPDATE", r#"{"id":1}"#, "jobs");
+        let (sender, mut whole) = stream::<Job>();
+        put(&sender, &part);
+        assert!(matches!(take(&mut whole), Some(ChangeEvent::Incomplete { .. })));
+        let (sender, mut keys) = stream::<Key>();
+        put(&sender, &part);
+        assert!(matches!(take(&mut keys), Some(ChangeEvent::Update { new, .. }) if new.id == 1));
+    }
+
+    #[test]
+    fn a_row_of_another_type_or_table_and_a_frame_that_makes_no_sense_are_told_apart() {
+        let (sender, mut stream) = stream::<Job>();
+        put(&sender, &frame("INSERT", r#"{"id":"one","done":null}"#, "jobs"));
+        put(&sender, &frame("INSERT", r#"{"id":2,"done":null}"#, "job_"));
+        put(&sender, &frame("INSERT", r#"{"id":3,"done":nul}"#, "jobs"));
+        put(&sender, &frame("TRUNCATE", "{}", "jobs"));
+        put(&sender, &frame("INSERT", r#"{"id":4,"done":null}"#, "jobs"));
+        assert!(
+            matches!(take(&mut stream), Some(ChangeEvent::Undecodable { new, .. }) if new.json().contains("one"))
+        );
+        assert!(matches!(take(&mut stream), Some(ChangeEvent::Lagged(1))));
+        assert!(matches!(take(&mut stream), Some(ChangeEvent::Lagged(1))));
+        assert!(matches!(take(&mut stream), Some(ChangeEvent::Insert(row)) if row.id == 4));
+    }
+
+    #[test]
+    fn a_row_can_be_borrowed_from_its_frame() {
+        #[derive(Deserialize)]
+        struct Borrowed<'a> {
+            title: &'a str,
+        }
+        let (sender, mut stream) = stream::<IgnoredAny>();
+        put(&sender, &frame("INSERT", r#"{"title":"long"}"#, "jobs"));
+        let Some(ChangeEvent::Insert(row)) = take(&mut stream) else { panic!("no row") };
+        let counted = allocation_counter::measure(|| {
+            let borrowed: Borrowed<'_> = row.raw().read().unwrap();
+            assert_eq!(borrowed.title, "long");
+        });
+        // Its parts are found where they lie.
+        assert_eq!(counted.count_total, 0);
+    }
+
+    #[tokio::test]
+    async fn many_events_are_taken_at_once_and_the_end_comes_after_them() {
+        let (sender, mut stream) = stream::<Job>();
+        for id in 0..10 {
+            put(&sender, &frame("INSERT", &format!(r#"{{"id":{id},"done":null}}"#), "jobs"));
+        }
+        sender.put(Delivery::End(Error::invalid("test", "the end")));
+        let mut events = Vec::new();
+        assert_eq!(stream.next_many(&mut events, 4).await.unwrap(), 4);
+        assert_eq!(stream.next_many(&mut events, 100).await.unwrap(), 6);
+        assert!(stream.next_many(&mut events, 100).await.is_err());
+        assert_eq!(stream.next_many(&mut events, 100).await.unwrap(), 0);
+        let ids: Vec<_> = events.iter().filter_map(ChangeEvent::row).map(|row| row.id).collect();
+        assert_eq!(ids, (0..10).collect::<Vec<_>>());
     }
 }

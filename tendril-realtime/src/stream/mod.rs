@@ -6,6 +6,7 @@ mod fields;
 pub(crate) mod presence;
 pub(crate) mod row;
 pub(crate) mod system;
+mod typed;
 
 use std::{
     sync::{Arc, OnceLock},

@@ -2,7 +2,7 @@
 
 use std::{fmt, ops::Deref};
 
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::fields::Names;
@@ -38,7 +38,7 @@ impl<T> Row<T> {
         self.value
     }
 
-    /// The row as it came: tells a missing column from a null one, and has every digit of every number.
+    /// The row as it came: distinguishes a missing column from a null one, and has every digit of every number.
     pub fn raw(&self) -> &RawRow {
         &self.raw
     }
@@ -66,11 +66,34 @@ impl RawRow {
         text.unwrap_or("{}")
     }
 
-    /// Reads the row as a type whose missing columns have defaults, such as the key of a deleted row.
+    /// Reads the row as a type whose missing columns have defaults, such as the key of a deleted row. The type may borrow from
+    /// the row: with [`serde::de::IgnoredAny`] as the type of a stream, rows are read once, by this call, without a copy of their
+    /// text.
+    ///
+    /// ```no_run
+    /// use serde::{Deserialize, de::IgnoredAny};
+    /// use tendril_realtime::{ChangeEvent, ChangeStream, Error};
+    ///
+    /// #[derive(Deserialize)]
+    /// struct Todo<'a> {
+    ///     id: i64,
+    ///     title: &'a str,
+    /// }
+    ///
+    /// fn show(event: &ChangeEvent<IgnoredAny>) -> Result<(), Error> {
+    ///     if let ChangeEvent::Insert(row) = event {
+    ///         let todo: Todo<'_> = row.raw().read()?;
+    ///         println!("{}: {}", todo.id, todo.title);
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// A `&str` can borrow only text without escapes; [`std::borrow::Cow`] with `#[serde(borrow)]` takes both.
     ///
     /// # Errors
     /// [`Decode`](crate::ErrorKind::Decode) if it is not of that type.
-    pub fn read<T: DeserializeOwned>(&self) -> Result<T, Error> {
+    pub fn read<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Error> {
         serde_json::from_str(self.json()).map_err(|error| Error::decode("a row", &error))
     }
 

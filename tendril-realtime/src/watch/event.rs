@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 
 use super::{WatchEvent, record::Key};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind, Retry};
 
 /// An event on its way to the reader, not yet of the reader's type.
 pub(super) enum RawWatchEvent {
@@ -17,15 +17,30 @@ pub(super) enum RawWatchEvent {
 
 impl RawWatchEvent {
     /// Decodes on the reader's task.
+    ///
+    /// # Errors
+    /// The end of the watch.
     pub(super) fn decode<T: DeserializeOwned>(self) -> Result<WatchEvent<T>, Error> {
-        let row = |json: &str| serde_json::from_str(json).map_err(|error| Error::decode("a row", &error));
         Ok(match self {
             Self::Init => WatchEvent::Init,
             Self::InitDone => WatchEvent::InitDone,
-            Self::InitApply(_, json) => WatchEvent::InitApply(row(&json)?),
-            Self::Apply(_, json) => WatchEvent::Apply(row(&json)?),
-            Self::Delete(_, json) => WatchEvent::Delete(row(&json)?),
-            Self::Failed(error) => return Err(error),
+            Self::InitApply(_, json) => row(json, WatchEvent::InitApply),
+            Self::Apply(_, json) => row(json, WatchEvent::Apply),
+            Self::Delete(_, json) => row(json, WatchEvent::Delete),
+            Self::Failed(error) if is_end(&error) => return Err(error),
+            Self::Failed(error) => WatchEvent::Interrupted(error),
         })
     }
+}
+
+fn row<T: DeserializeOwned>(json: Box<str>, event: impl FnOnce(T) -> WatchEvent<T>) -> WatchEvent<T> {
+    match serde_json::from_str(&json) {
+        Ok(row) => event(row),
+        Err(error) => WatchEvent::Undecodable { json: json.into(), error: Error::decode("a row", &error) },
+    }
+}
+
+/// Whether nothing can be read any more: the session has ended. What else is refused may be granted, published or created later.
+pub(super) fn is_end(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Token { .. }) && error.retry() == Retry::Never
 }

@@ -28,7 +28,7 @@ use crate::{
     },
 };
 
-/// How long to wait before subscribing anew after the server refused it for good: the mistake may be mended meanwhile.
+/// How long to wait before subscribing anew after the server refused it for good: the mistake may be corrected meanwhile.
 const RESUBSCRIBE: Duration = Duration::from_secs(60);
 
 /// What comes out of the feed.
@@ -57,6 +57,7 @@ enum Source {
 }
 
 /// One event of it.
+#[expect(clippy::large_enum_variant, reason = "nearly all are changes, and moved once")]
 enum Event {
     Change(ChangeEvent<Box<RawValue>>),
     Broadcast(BroadcastEvent),
@@ -200,7 +201,7 @@ impl Feed {
             }
             BroadcastEvent::Resync(_) => FeedEvent::Gap { shared: true },
             BroadcastEvent::Truncated | BroadcastEvent::Lagged(_) => FeedEvent::Gap { shared: false },
-            // A message nobody can read may have told of any row.
+            // A message nobody can read may have been about any row.
             BroadcastEvent::Malformed(_) => FeedEvent::Broadcast(Target::Table),
             BroadcastEvent::Interrupted(error) => {
                 self.flows = false;

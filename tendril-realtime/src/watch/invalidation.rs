@@ -16,7 +16,7 @@ const COST: u32 = 10;
 /// No read costs a longer pause.
 const LONGEST_COST: Duration = Duration::from_secs(30);
 /// A broadcast can be ahead of the change it announces: a commit is sent to replicas, and to Realtime, a little before it can be read,
-/// and a read replica is behind. If the read after a broadcast brings no news, it is repeated once, after this time.
+/// and a read replica is behind. If the read after a broadcast shows no change, it is repeated once, after this time.
 const SECOND_READ: Duration = Duration::from_millis(500);
 /// So many rows that nobody knew of are read at once in [`PROMPT_WINDOW`], however long ago the last read was: a new row must not wait
 /// because an old one was read a moment before.
@@ -37,7 +37,7 @@ pub(super) enum Target {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Refetch {
     due: Instant,
-    /// Whether it is repeated if it brings no news.
+    /// Whether it is repeated if it shows no change.
     twice: bool,
     /// Whether it is of a new row, and keeps no distance from other reads.
     prompt: bool,
@@ -106,7 +106,7 @@ impl Invalidations {
         }
     }
 
-    /// A read brought no news, and is to be repeated.
+    /// A read showed no change, and is to be repeated.
     pub(super) fn repeat(&mut self, target: Target, now: Instant) {
         self.put(target, Refetch { due: now + SECOND_READ, twice: false, prompt: false });
     }
@@ -126,7 +126,7 @@ impl Invalidations {
         self.waiting.values().map(|refetch| refetch.due).min()
     }
 
-    /// Takes what is to be read now, each target with whether the read is repeated if it brings no news. The table contains its
+    /// Takes what is to be read now, each target with whether the read is repeated if it shows no change. The table contains its
     /// rows.
     pub(super) fn take(&mut self, now: Instant) -> Vec<(Target, bool)> {
         let mut due: Vec<(Target, bool)> = Vec::new();
@@ -314,7 +314,7 @@ mod tests {
             let mut now = Instant::now();
             let mut owed: BTreeSet<Target> = BTreeSet::new();
             let mut last_read: Option<Instant> = None;
-            let settle = |owed: &mut BTreeSet<Target>, taken: Vec<(Target, bool)>| {
+            let mark_read = |owed: &mut BTreeSet<Target>, taken: Vec<(Target, bool)>| {
                 for (target, _) in taken {
                     match target {
                         Target::Table => owed.clear(),
@@ -332,12 +332,12 @@ mod tests {
                     last_read = Some(due);
                     let taken = invalidations.take(due);
                     prop_assert!(taken.iter().all(|(_, twice)| *twice));
-                    settle(&mut owed, taken);
+                    mark_read(&mut owed, taken);
                 }
                 prop_assert!(invalidations.waiting.len() <= ROWS + 1);
                 prop_assert!(owed.is_empty() || invalidations.due().is_some_and(|due| due <= now + longest));
             }
-            settle(&mut owed, invalidations.take(now + longest));
+            mark_read(&mut owed, invalidations.take(now + longest));
             prop_assert!(owed.is_empty(), "{owed:?}");
         }
     }

@@ -10,8 +10,7 @@
 //! see [`Query::invalidated_by_broadcast`].
 //!
 //! ```no_run
-//! use futures_util::StreamExt as _;
-//! use tendril_realtime::watch::{Query, WatchEvent};
+//! use tendril_realtime::{StreamExt as _, watch::{Query, WatchEvent}};
 //!
 //! #[derive(serde::Deserialize)]
 //! struct Job { id: i64 }
@@ -19,11 +18,12 @@
 //! # async fn run(client: tendril_realtime::Client) -> Result<(), tendril_realtime::Error> {
 //! let mut queue = client.watch::<Job>(Query::table("jobs").eq("status", "QUEUED"))?;
 //! while let Some(event) = queue.next().await {
-//!     match event {
-//!         Ok(WatchEvent::InitApply(job) | WatchEvent::Apply(job)) => println!("there is {}", job.id),
-//!         Ok(WatchEvent::Delete(job)) => println!("{} is gone, or queued no more", job.id),
-//!         Ok(_) => {}
-//!         Err(error) => eprintln!("{error}; the watch goes on"),
+//!     // An error is the end; what passes is an event.
+//!     match event? {
+//!         WatchEvent::InitApply(job) | WatchEvent::Apply(job) => println!("there is {}", job.id),
+//!         WatchEvent::Delete(job) => println!("{} is gone, or queued no more", job.id),
+//!         WatchEvent::Interrupted(error) => eprintln!("{error:#}; it is tried again"),
+//!         _ => {}
 //!     }
 //! }
 //! # Ok(()) }
@@ -59,7 +59,7 @@ use crate::{client::Client, error::Error};
 ///
 /// Events of one row come in the order of its states. A state that was followed by another before it could be reported may be
 /// left out; the last one never is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum WatchEvent<T> {
     /// The first list begins.
@@ -73,6 +73,15 @@ pub enum WatchEvent<T> {
     /// A row is not in the watch any more: deleted, hidden by a policy, or changed so that it does not fulfil the query. This
     /// is its last known state.
     Delete(T),
+    /// A row that is not of the type asked for.
+    Undecodable {
+        /// The row as it is, or as it was if it was deleted.
+        json: String,
+        /// The reader's complaint: [`Decode`](crate::ErrorKind::Decode).
+        error: Error,
+    },
+    /// Something failed that the watch is trying again by itself: a read of the table, the connection, the subscription.
+    Interrupted(Error),
 }
 
 impl<T> WatchEvent<T> {
@@ -80,7 +89,7 @@ impl<T> WatchEvent<T> {
     pub fn applied(self) -> Option<T> {
         match self {
             Self::InitApply(row) | Self::Apply(row) => Some(row),
-            Self::Init | Self::InitDone | Self::Delete(_) => None,
+            _ => None,
         }
     }
 
@@ -88,13 +97,14 @@ impl<T> WatchEvent<T> {
     pub fn touched(self) -> Option<T> {
         match self {
             Self::InitApply(row) | Self::Apply(row) | Self::Delete(row) => Some(row),
-            Self::Init | Self::InitDone => None,
+            _ => None,
         }
     }
 }
 
-/// The rows of a query, and their changes. Errors are items, and the watch goes on after each of them; it ends only when it
-/// is dropped, or when the client is shut down.
+/// The rows of a query, and their changes. What fails is tried again, and is an [event](WatchEvent::Interrupted). The watch
+/// ends when it is dropped, when the client is shut down, and with an `Err` when the token source says that the
+/// [session has ended](Error::session_ended).
 ///
 /// A slow reader costs bounded memory: when too many events wait for it, they are dropped and the table is read again.
 #[derive(Debug)]
@@ -147,7 +157,14 @@ impl<T: DeserializeOwned> Stream for Watch<T> {
             self.task = Some(tokio::spawn(watcher.run(sender)).abort_handle());
         }
         let Some(events) = &mut self.events else { return Poll::Ready(None) };
-        events.poll_recv(cx).map(|event| event.map(event::RawWatchEvent::decode))
+        let event = std::task::ready!(events.poll_recv(cx)).map(event::RawWatchEvent::decode);
+        if matches!(event, Some(Err(_))) {
+            self.events = None;
+            if let Some(task) = self.task.take() {
+                task.abort();
+            }
+        }
+        Poll::Ready(event)
     }
 }
 

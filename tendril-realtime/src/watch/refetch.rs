@@ -44,7 +44,7 @@ impl State {
         Ok(())
     }
 
-    /// Reads single rows, each with whether the read is repeated if it brings no news.
+    /// Reads single rows, each with whether the read is repeated if it shows no change.
     async fn read_rows(&mut self, wanted: &[(Key, bool)]) -> Result<(), ReceiverDropped> {
         for some in chunks(wanted) {
             self.read_some_rows(some).await?;
@@ -63,7 +63,7 @@ impl State {
         };
         let reading = self.reading();
         self.read_at.extend(wanted.iter().map(|(key, _)| (key.clone(), reading)));
-        let mut news = HashSet::new();
+        let mut changed = HashSet::new();
         let missing = wanted.iter().map(|(key, _)| (key.clone(), None));
         let found: HashMap<Key, Option<Record>> =
             missing.chain(found.into_iter().map(|(key, record)| (key, Some(record)))).collect();
@@ -76,10 +76,10 @@ impl State {
                 None => self.delete(&key).await?,
             };
             if is_news {
-                news.insert(key);
+                changed.insert(key);
             }
         }
-        for (key, _) in wanted.iter().filter(|(key, twice)| *twice && !news.contains(key)) {
+        for (key, _) in wanted.iter().filter(|(key, twice)| *twice && !changed.contains(key)) {
             self.invalidations.repeat(Target::Row(key.clone()), reading.at);
         }
         Ok(())

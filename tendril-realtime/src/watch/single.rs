@@ -10,11 +10,17 @@ use futures_util::Stream;
 use serde::de::DeserializeOwned;
 use tokio::{sync::mpsc, task::AbortHandle};
 
-use super::{Query, event::RawWatchEvent, record::Key, task};
-use crate::{client::Client, error::Error};
+use super::{
+    Query,
+    event::{RawWatchEvent, is_end},
+    record::Key,
+    task,
+};
+use crate::{client::Client, error::Error, telemetry::TARGET};
 
-/// The one row of a query as it is now: the row, or `None` while there is none. Errors are items, and the watch goes on after each
-/// of them.
+/// The one row of a query as it is now: the row, or `None` while there is none. An `Err` item is the end: the row is not of the
+/// type, or the [session has ended](Error::session_ended). What fails otherwise is tried again, and logged as a warning;
+/// [`is_live`](Self::is_live) and [`Client::status`] show it.
 ///
 /// ```no_run
 /// # #[derive(serde::Deserialize)] struct Job { status: String }
@@ -73,8 +79,8 @@ impl<T> SingleWatch<T> {
         self.link.is_live()
     }
 
-    /// What the reader is to know of an event, if it is news.
-    fn news(&mut self, event: RawWatchEvent) -> Option<Result<Option<Box<str>>, Error>> {
+    /// What the reader is to know of an event, if it changes the row.
+    fn changed_row(&mut self, event: RawWatchEvent) -> Option<Result<Option<Box<str>>, Error>> {
         match event {
             RawWatchEvent::InitApply(key, json) | RawWatchEvent::Apply(key, json) => {
                 self.current = Some(key);
@@ -90,7 +96,11 @@ impl<T> SingleWatch<T> {
                 self.is_reported = true;
                 Some(Ok(None))
             }
-            RawWatchEvent::Failed(error) => Some(Err(error)),
+            RawWatchEvent::Failed(error) if is_end(&error) => Some(Err(error)),
+            RawWatchEvent::Failed(error) => {
+                tracing::warn!(target: TARGET, error = format!("{error:#}"), "a watched row may be out of date");
+                None
+            }
             RawWatchEvent::Delete(..) | RawWatchEvent::Init | RawWatchEvent::InitDone => None,
         }
     }
@@ -109,11 +119,18 @@ impl<T: DeserializeOwned> Stream for SingleWatch<T> {
             let Some(events) = &mut self.events else { return Poll::Ready(None) };
             let Poll::Ready(event) = events.poll_recv(cx) else { return Poll::Pending };
             let Some(event) = event else { return Poll::Ready(None) };
-            if let Some(news) = self.news(event) {
+            if let Some(changed) = self.changed_row(event) {
                 let row = |json: Box<str>| {
                     serde_json::from_str(&json).map_err(|error| Error::decode("a row", &error))
                 };
-                return Poll::Ready(Some(news.and_then(|json| json.map(row).transpose())));
+                let row = changed.and_then(|json| json.map(row).transpose());
+                if row.is_err() {
+                    self.events = None;
+                    if let Some(task) = self.task.take() {
+                        task.abort();
+                    }
+                }
+                return Poll::Ready(Some(row));
             }
         }
     }

@@ -12,7 +12,12 @@ use tokio::{
     task::AbortHandle,
 };
 
-use super::{Query, event::RawWatchEvent, record::Key, task::Watcher};
+use super::{
+    Query,
+    event::{RawWatchEvent, is_end},
+    record::Key,
+    task::Watcher,
+};
 use crate::{client::Client, error::Error, telemetry::TARGET};
 
 /// The rows of a query as they are now, kept up to date in the background. Clones share the rows; the last one to go ends
@@ -91,6 +96,10 @@ async fn keep<T: DeserializeOwned>(
             },
             RawWatchEvent::Delete(key, _) => drop(write().remove(&key)),
             RawWatchEvent::InitDone => is_complete = true,
+            RawWatchEvent::Failed(error) if is_end(&error) => {
+                tracing::error!(target: TARGET, %error, "a store is no longer kept up to date");
+                return;
+            }
             RawWatchEvent::Failed(error) => {
                 tracing::warn!(target: TARGET, %error, "a store may be out of date");
             }

@@ -27,7 +27,7 @@ use crate::{backoff::Backoff, client::Client, stream::row::RawRow};
 
 /// Events are usually less than a second behind the table. One that comes so soon after its row was read may be older than
 /// what was read: it makes the row be read again.
-const SETTLING: Duration = Duration::from_secs(2);
+const GRACE_PERIOD: Duration = Duration::from_secs(2);
 /// After a gap that many clients share, such as a restart of the server, their lists are spread over twice this time.
 const SPREAD: Duration = Duration::from_secs(1);
 
@@ -81,7 +81,7 @@ pub(super) struct State {
     /// The columns of the row that was read last: events leave out generated columns, and those of a table that was altered may
     /// be other ones.
     pub(super) columns: Option<Vec<String>>,
-    /// When single rows were last read; forgotten when settled.
+    /// When single rows were last read; forgotten after the grace period.
     pub(super) read_at: HashMap<Key, Reading>,
     pub(super) listed_at: Option<Reading>,
     pub(super) feed: Feed,
@@ -212,23 +212,23 @@ impl State {
         }
         let Some(record) = Record::parse(raw.json()) else { return Ok(()) };
         let types = ColumnTypes::parse(raw.columns());
-        let verdict = self.query.judge(&record, &types);
+        let matched = self.query.judge(&record, &types);
         let Some(key) = record.key_of_event(&self.query.key, &types) else {
             self.invalidate(Target::Table, false);
             return Ok(());
         };
-        if verdict == FilterMatch::NoMatch && !self.rows.contains_key(&key) {
+        if matched == FilterMatch::NoMatch && !self.rows.contains_key(&key) {
             return Ok(());
         }
         let must_read = self.query.limit.is_some()
-            || verdict == FilterMatch::Unknown
+            || matched == FilterMatch::Unknown
             || self.is_settling(&key)
-            || (verdict == FilterMatch::Match && !self.is_whole(&record, &types));
+            || (matched == FilterMatch::Match && !self.is_whole(&record, &types));
         if must_read {
             self.invalidate(Target::Row(key), false);
             return Ok(());
         }
-        match verdict {
+        match matched {
             FilterMatch::NoMatch => self.delete(&key).await.map(drop),
             _ => self.apply(key, record).await.map(drop),
         }
@@ -250,7 +250,7 @@ impl State {
     fn is_settling(&mut self, key: &Key) -> bool {
         let (now, event) = (Instant::now(), self.feed.taken());
         let is_open =
-            |reading: &Reading| now.duration_since(reading.at) < SETTLING || event <= reading.in_flight;
+            |reading: &Reading| now.duration_since(reading.at) < GRACE_PERIOD || event <= reading.in_flight;
         self.read_at.retain(|_, reading| is_open(reading));
         self.read_at.contains_key(key) || self.listed_at.as_ref().is_some_and(is_open)
     }
@@ -289,7 +289,7 @@ impl State {
         CachedRow { fingerprint: record.fingerprint(), json: record.json().into_boxed_str() }
     }
 
-    /// The row is so now; reported if that is news, and answers whether it is.
+    /// The row is so now; reported if that is a change, and answers whether it is.
     pub(super) async fn apply(&mut self, key: Key, record: Record) -> Result<bool, ReceiverDropped> {
         let cached = self.cached(&record);
         if self.rows.get(&key).is_some_and(|before| before.fingerprint == cached.fingerprint) {

@@ -1,17 +1,21 @@
 //! The payload of `postgres_changes`: `{"ids":[…],"data":{…}}`, in either order.
 //!
-//! One pass finds the parts; the row itself is read later, once, as the user's type.
+//! The driver needs the `ids` and nothing else. What lies in `data` is read on the reader's task: in one pass as the user's type
+//! (see [`stream`](crate::stream)), or part by part, when somebody asks for a part.
 
-use std::ops::Deref;
+use std::sync::OnceLock;
 
 use serde::{
     Deserialize, Deserializer,
-    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
+    de::{IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::name::Name;
+use super::{
+    ids::{Ids, Length},
+    name::{Name, is_name},
+};
 
 /// What happened to the row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
@@ -26,27 +30,29 @@ pub enum ChangeKind {
     Delete,
 }
 
-/// A row change whose parts still lie in the frame they came in.
-#[derive(Debug, Clone, PartialEq)]
+/// A row change that still lies in the frame it came in.
+#[derive(Debug, Clone)]
 pub(crate) struct Change {
     /// The bindings it is for, as the join reply numbered them; may repeat (OBSERVED 16).
     pub(crate) ids: Ids,
-    pub(crate) kind: ChangeKind,
     frame: Utf8Bytes,
+    payload: Part,
+    /// Where its parts lie, once somebody asked.
+    parts: OnceLock<Parts>,
+    /// Where its columns lie, once somebody asked.
+    columns: OnceLock<Part>,
+}
+
+/// Where the parts of a change lie in its frame.
+#[derive(Debug, Clone, Copy, Default)]
+struct Parts {
+    kind: Option<ChangeKind>,
     schema: Part,
     table: Part,
     commit_timestamp: Part,
-    columns: Part,
     record: Part,
     old_record: Part,
     errors: Part,
-}
-
-/// The bindings that a change is for. Nearly always one, which needs no memory of its own.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Ids {
-    One([u64; 1]),
-    Many(Vec<u64>),
 }
 
 /// Where in the frame a piece of JSON lies; empty if it is not there.
@@ -64,34 +70,41 @@ pub(super) struct ChangeParts<'a> {
     schema: Option<&'a RawValue>,
     table: Option<&'a RawValue>,
     commit_timestamp: Option<&'a RawValue>,
-    columns: Option<&'a RawValue>,
     record: Option<&'a RawValue>,
     old_record: Option<&'a RawValue>,
     errors: Option<&'a RawValue>,
 }
 
 impl Change {
-    /// `None` if the message has no type or its pieces do not lie in the frame.
-    pub(super) fn new(frame: &Utf8Bytes, parts: ChangeParts<'_>) -> Option<Self> {
-        let base = frame.as_str().as_ptr() as usize;
-        let length = frame.as_str().len();
-        let place = |raw: Option<&RawValue>| -> Option<Part> {
-            let Some(raw) = raw.map(RawValue::get) else { return Some(Part::default()) };
-            let start = (raw.as_ptr() as usize).checked_sub(base)?;
-            let end = start.checked_add(raw.len()).filter(|end| *end <= length)?;
-            Some(Part { start: u32::try_from(start).ok()?, end: u32::try_from(end).ok()? })
-        };
-        Some(Self {
-            kind: parts.kind?,
-            schema: place(parts.schema)?,
-            table: place(parts.table)?,
-            commit_timestamp: place(parts.commit_timestamp)?,
-            columns: place(parts.columns)?,
-            record: place(parts.record)?,
-            old_record: place(parts.old_record)?,
-            errors: place(parts.errors)?,
-            ids: parts.ids,
-            frame: frame.clone(),
+    /// A change of which only the bindings are known.
+    pub(super) fn routed(frame: &Utf8Bytes, payload: &str, ids: Ids) -> Option<Self> {
+        let payload = place(frame, payload)?;
+        Some(Self { ids, frame: frame.clone(), payload, parts: OnceLock::new(), columns: OnceLock::new() })
+    }
+
+    /// A change that had to be taken apart to find its bindings. `None` if it has no known type.
+    pub(super) fn taken_apart(frame: &Utf8Bytes, payload: &str, parts: ChangeParts<'_>) -> Option<Self> {
+        let places = Parts::within(frame, &parts)?;
+        places.kind?;
+        let mut change = Self::routed(frame, payload, parts.ids)?;
+        change.parts = OnceLock::from(places);
+        Some(change)
+    }
+
+    /// Whether somebody asked for its parts already.
+    pub(crate) fn is_taken_apart(&self) -> bool {
+        self.parts.get().is_some()
+    }
+
+    /// The JSON text of the payload.
+    pub(crate) fn payload(&self) -> &str {
+        self.text(self.payload).unwrap_or_default()
+    }
+
+    fn parts(&self) -> &Parts {
+        self.parts.get_or_init(|| {
+            let parts: Option<ChangeParts<'_>> = serde_json::from_str(self.payload()).ok();
+            parts.and_then(|parts| Parts::within(&self.frame, &parts)).unwrap_or_default()
         })
     }
 
@@ -105,50 +118,65 @@ impl Change {
         serde_json::from_str(self.text(part)?).ok()
     }
 
+    /// What happened to the row; `None` if the message makes no sense.
+    pub(crate) fn kind(&self) -> Option<ChangeKind> {
+        self.parts().kind
+    }
+
     pub(crate) fn schema(&self) -> String {
-        self.string(self.schema).unwrap_or_default()
+        self.string(self.parts().schema).unwrap_or_default()
     }
 
     pub(crate) fn table(&self) -> String {
-        self.string(self.table).unwrap_or_default()
+        self.string(self.parts().table).unwrap_or_default()
     }
 
     /// Whether the JSON text of `table` is exactly this name; without allocating where the name needs no escapes.
     pub(crate) fn is_of(&self, schema: Option<&str>, table: Option<&str>) -> bool {
-        let same = |part: Part, name: Option<&str>, full: fn(&Self) -> String| match (name, self.text(part)) {
-            (None, _) => true,
-            (Some(name), Some(text)) => {
-                text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) == Some(name)
-                    || full(self) == name
-            }
-            (Some(_), None) => false,
+        let same = |part: Part, name: Option<&str>| {
+            name.is_none_or(|name| self.text(part).is_some_and(|text| is_name(text, name)))
         };
-        same(self.schema, schema, Self::schema) && same(self.table, table, Self::table)
+        same(self.parts().schema, schema) && same(self.parts().table, table)
     }
 
     /// ISO 8601 in UTC with milliseconds; `None` in changes without data.
     pub(crate) fn commit_timestamp(&self) -> Option<String> {
-        self.string(self.commit_timestamp)
+        self.string(self.parts().commit_timestamp)
     }
 
     /// JSON array of `{"name","type"}`.
     pub(crate) fn columns(&self) -> Option<&str> {
-        self.text(self.columns)
+        #[derive(Deserialize)]
+        struct Outer<'a> {
+            #[serde(borrow)]
+            data: Inner<'a>,
+        }
+        #[derive(Deserialize)]
+        struct Inner<'a> {
+            #[serde(borrow)]
+            columns: Option<&'a RawValue>,
+        }
+        let columns = self.columns.get_or_init(|| {
+            let outer: Option<Outer<'_>> = serde_json::from_str(self.payload()).ok();
+            let columns = outer.and_then(|outer| outer.data.columns);
+            columns.and_then(|columns| place(&self.frame, columns.get())).unwrap_or_default()
+        });
+        self.text(*columns)
     }
 
     /// The row as it is now, as JSON; absent in a DELETE.
     pub(crate) fn record(&self) -> Option<&str> {
-        self.text(self.record).filter(|text| *text != "null")
+        self.text(self.parts().record).filter(|text| *text != "null")
     }
 
     /// What the replica identity keeps of the row as it was; absent in an INSERT.
     pub(crate) fn old_record(&self) -> Option<&str> {
-        self.text(self.old_record).filter(|text| *text != "null")
+        self.text(self.parts().old_record).filter(|text| *text != "null")
     }
 
     /// `Error 400: …`, `Error 401: …`, `Error 413: …`; empty in a sound change.
     pub(crate) fn errors(&self) -> Vec<String> {
-        match self.text(self.errors) {
+        match self.text(self.parts().errors) {
             None | Some("null" | "[]") => Vec::new(),
             Some(text) => serde_json::from_str(text).unwrap_or_else(|_| vec![text.to_owned()]),
         }
@@ -163,6 +191,38 @@ impl Change {
     pub(crate) fn weight(&self) -> usize {
         self.frame.as_str().len()
     }
+}
+
+impl PartialEq for Change {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.ids, self.payload()) == (&other.ids, other.payload())
+    }
+}
+
+impl Parts {
+    /// `None` if a piece does not lie in the frame.
+    fn within(frame: &Utf8Bytes, parts: &ChangeParts<'_>) -> Option<Self> {
+        let place = |raw: Option<&RawValue>| match raw {
+            None => Some(Part::default()),
+            Some(raw) => place(frame, raw.get()),
+        };
+        Some(Self {
+            kind: parts.kind,
+            schema: place(parts.schema)?,
+            table: place(parts.table)?,
+            commit_timestamp: place(parts.commit_timestamp)?,
+            record: place(parts.record)?,
+            old_record: place(parts.old_record)?,
+            errors: place(parts.errors)?,
+        })
+    }
+}
+
+/// Where a piece of a frame's text lies in it.
+fn place(frame: &Utf8Bytes, text: &str) -> Option<Part> {
+    let start = (text.as_ptr() as usize).checked_sub(frame.as_str().as_ptr() as usize)?;
+    let end = start.checked_add(text.len()).filter(|end| *end <= frame.as_str().len())?;
+    Some(Part { start: u32::try_from(start).ok()?, end: u32::try_from(end).ok()? })
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for ChangeParts<'a> {
@@ -195,33 +255,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for ChangeParts<'a> {
     }
 }
 
-impl Ids {
-    fn push(&mut self, id: u64) {
-        match self {
-            Self::Many(ids) if ids.is_empty() => *self = Self::One([id]),
-            Self::Many(ids) => ids.push(id),
-            Self::One([first]) => *self = Self::Many(vec![*first, id]),
-        }
-    }
-}
-
-impl Default for Ids {
-    fn default() -> Self {
-        Self::Many(Vec::new())
-    }
-}
-
-impl Deref for Ids {
-    type Target = [u64];
-
-    fn deref(&self) -> &[u64] {
-        match self {
-            Self::One(ids) => ids,
-            Self::Many(ids) => ids,
-        }
-    }
-}
-
 /// The value of `data`.
 struct Data<'a>(ChangeParts<'a>);
 
@@ -243,7 +276,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Data<'a> {
                         "schema" => parts.schema = Some(map.next_value()?),
                         "table" => parts.table = Some(map.next_value()?),
                         "commit_timestamp" => parts.commit_timestamp = Some(map.next_value()?),
-                        "columns" => parts.columns = Some(map.next_value()?),
+                        // Their place is found when it is asked for.
+                        "columns" => {
+                            let _length: Length = map.next_value()?;
+                        }
                         "record" => parts.record = Some(map.next_value()?),
                         "old_record" => parts.old_record = Some(map.next_value()?),
                         "errors" => parts.errors = Some(map.next_value()?),
@@ -257,7 +293,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Data<'a> {
     }
 }
 
-struct Kind(Option<ChangeKind>);
+/// The type of a change; `None` for one that is not known.
+pub(crate) struct Kind(pub(crate) Option<ChangeKind>);
 
 impl<'de> Deserialize<'de> for Kind {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -267,30 +304,5 @@ impl<'de> Deserialize<'de> for Kind {
             "DELETE" => Some(ChangeKind::Delete),
             _ => None,
         }))
-    }
-}
-
-impl<'de> Deserialize<'de> for Ids {
-    /// One that is no number is passed over rather than losing the row for the others.
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct List;
-        impl<'de> Visitor<'de> for List {
-            type Value = Ids;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a list of ids")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Ids, A::Error> {
-                let mut ids = Ids::default();
-                while let Some(id) = seq.next_element::<&RawValue>()? {
-                    if let Ok(id) = id.get().parse() {
-                        ids.push(id);
-                    }
-                }
-                Ok(ids)
-            }
-        }
-        deserializer.deserialize_seq(List)
     }
 }

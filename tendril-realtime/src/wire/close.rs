@@ -26,7 +26,7 @@ pub(crate) fn classify(code: Option<u16>) -> CloseClass {
 /// The meaning in words.
 pub(crate) fn describe(code: Option<u16>) -> &'static str {
     match code {
-        Some(1000) => "closed by the server, as it does to a socket it heard nothing from",
+        Some(1000) => "closed by the server, as it does to a socket it received nothing from",
         Some(1001) => "the server went away from this client: too many joins, or the project is gone",
         Some(1005) => "closed by the server without a code",
         Some(1009) => "a message was larger than the server takes",

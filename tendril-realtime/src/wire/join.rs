@@ -24,7 +24,7 @@ pub enum PostgresEvent {
     Delete,
 }
 
-/// One subscription to row changes. Bindings are told apart by their place in the list.
+/// One subscription to row changes. Bindings are distinguished by their place in the list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Binding {
     pub(crate) event: PostgresEvent,
@@ -57,7 +57,7 @@ pub(crate) struct BroadcastConfig {
     pub(crate) replication_ready: bool,
 }
 
-/// Which stored messages to hear again after joining.
+/// Which stored messages to receive again after joining.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Replay {
     /// Unix time in milliseconds.

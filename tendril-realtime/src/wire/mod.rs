@@ -6,8 +6,9 @@ pub(crate) mod binary;
 pub(crate) mod change;
 pub(crate) mod close;
 pub(crate) mod event;
+pub(crate) mod ids;
 pub(crate) mod join;
-mod name;
+pub(crate) mod name;
 pub(crate) mod reason;
 pub(crate) mod text;
 
@@ -44,7 +45,7 @@ pub(crate) struct Inbound {
 pub(crate) enum Body {
     /// JSON text, not looked into.
     Json(Slice),
-    /// A row change, taken apart as far as routing and typed reading need it.
+    /// A row change, of which only the bindings are known.
     Change(Change),
     /// A user broadcast in binary framing (kind 4): its own event, metadata, and JSON or raw bytes.
     UserBroadcast { event: String, metadata: Option<String>, payload: BroadcastPayload },
@@ -79,6 +80,11 @@ impl Slice {
             }
             _ => Self::from(part.to_owned()),
         }
+    }
+
+    /// A piece of a frame, which begins at this byte.
+    fn at(frame: &Utf8Bytes, start: usize, length: usize) -> Self {
+        Self { frame: frame.clone(), range: start..start + length }
     }
 
     /// All of a frame.

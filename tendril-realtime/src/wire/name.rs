@@ -6,7 +6,13 @@ use serde::{Deserialize, Deserializer, de::Visitor};
 
 /// A key or a name in a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Name<'a>(pub(super) Cow<'a, str>);
+pub(crate) struct Name<'a>(pub(crate) Cow<'a, str>);
+
+/// Whether this JSON text is exactly this name; without allocating where the name needs no escapes.
+pub(crate) fn is_name(json: &str, name: &str) -> bool {
+    json.strip_prefix('"').and_then(|text| text.strip_suffix('"')) == Some(name)
+        || (json.contains('\\') && serde_json::from_str::<String>(json).is_ok_and(|text| text == name))
+}
 
 impl<'de: 'a, 'a> Deserialize<'de> for Name<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -25,7 +25,35 @@ pub(crate) fn ended_channel(topic: &str, message: &str) -> Error {
 /// The error of a `system` message of extension `postgres_changes`.
 pub(crate) fn failed_changes(topic: &str, message: &str) -> Error {
     let retry = if is_parameter_mistake(message) { Retry::Never } else { Retry::Backoff };
-    Error::new(ErrorKind::PostgresChanges { topic: topic.to_owned(), message: message.to_owned(), retry })
+    let kind = ErrorKind::PostgresChanges { topic: topic.to_owned(), message: message.to_owned(), retry };
+    match publication_hint(message) {
+        Some(hint) => Error::with_source(kind, hint),
+        None => Error::new(kind),
+    }
+}
+
+/// What nearly always is the cause where the server does not know the parameters, with the statement that helps.
+fn publication_hint(message: &str) -> Option<String> {
+    let parameters =
+        message.split_once("Please check Realtime is enabled for the given connect parameters: [")?.1;
+    let value = |name: &str| {
+        let rest = parameters.split_once(&format!("{name}: "))?.1;
+        Some(rest.split([',', ']']).next()?.trim())
+    };
+    let (schema, table) = (value("schema")?, value("table")?);
+    let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+    Some(if table == "nil" || table == "*" {
+        format!(
+            "is any table of {schema} published? `alter publication supabase_realtime add tables in schema {}`",
+            quoted(schema)
+        )
+    } else {
+        format!(
+            "is the table published? `alter publication supabase_realtime add table {}.{}`",
+            quoted(schema),
+            quoted(table)
+        )
+    })
 }
 
 fn channel_error(topic: &str, code: &str, message: &str, retry: Retry) -> Error {
@@ -87,7 +115,7 @@ fn classify_end(message: &str) -> (&'static str, Retry) {
         .map_or(("ChannelShutdown", Retry::Backoff), |(_, code, retry)| (code, *retry))
 }
 
-/// Mistakes in the bindings are not retried by the server, and repeating them helps nobody. A database in trouble is another
+/// Mistakes in the bindings are not retried by the server, and repeating them helps nobody. A database that fails for a while is another
 /// matter, even where it shows as an exception of the same statement.
 fn is_parameter_mistake(message: &str) -> bool {
     let mistaken = [
@@ -97,9 +125,9 @@ fn is_parameter_mistake(message: &str) -> bool {
         "Unable to subscribe to changes with given parameters",
     ];
     // SQLSTATE classes: connection, rollback, resources, operator intervention.
-    let troubled = ["ERROR 08", "ERROR 40", "ERROR 53", "ERROR 57"];
+    let transient = ["ERROR 08", "ERROR 40", "ERROR 53", "ERROR 57"];
     let says = |parts: &[&str]| parts.iter().any(|part| message.contains(part));
-    says(&mistaken) && !says(&troubled)
+    says(&mistaken) && !says(&transient)
 }
 
 #[cfg(test)]
@@ -157,7 +185,10 @@ mod tests {
     #[test]
     fn a_wrong_binding_is_final_and_a_troubled_database_is_not() {
         let wrong = "Unable to subscribe to changes with given parameters. Please check Realtime is enabled for the given connect parameters: [event: *, schema: public, table: nope, filters: [], select: nil]";
-        assert_eq!(failed_changes("x", wrong).retry(), Retry::Never);
+        let error = failed_changes("x", wrong);
+        assert_eq!(error.retry(), Retry::Never);
+        let statement = "alter publication supabase_realtime add table \"public\".\"nope\"";
+        assert!(format!("{error:#}").contains(statement), "{error:#}");
         assert_eq!(failed_changes("x", r#"{:error, "Too many database timeouts"}"#).retry(), Retry::Backoff);
     }
 }

@@ -9,14 +9,15 @@ use serde::{
 use serde_json::value::RawValue;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::{
-    Body, Change, Event, FrameError, Inbound, Outbound, Payload, Slice, change::ChangeParts, name::Name,
-};
+use super::{Body, Change, Event, FrameError, Inbound, Outbound, Payload, Slice, ids::Ids, name::Name};
 use crate::endpoint::ProtocolVersion;
 
 /// Reads a text frame. Either version's shape is accepted, whatever was negotiated.
 pub(crate) fn decode(frame: &Utf8Bytes) -> Result<Inbound, FrameError> {
     let text = frame.as_str();
+    if let Some(change) = skim(frame) {
+        return Ok(change);
+    }
     let envelope = if text.trim_ascii_start().starts_with('[') {
         serde_json::from_str::<ArrayEnvelope<'_>>(text).map(|array| array.0)
     } else {
@@ -26,8 +27,10 @@ pub(crate) fn decode(frame: &Utf8Bytes) -> Result<Inbound, FrameError> {
     let event = Event::from_name(&envelope.event);
     let body = match envelope.payload {
         PayloadParts::Json(raw) => Body::Json(Slice::of(frame, raw.get())),
-        PayloadParts::Change(parts) => {
-            let change = Change::new(frame, parts)
+        PayloadParts::Change(payload) => {
+            let change = serde_json::from_str(payload.get())
+                .ok()
+                .and_then(|parts| Change::taken_apart(frame, payload.get(), parts))
                 .ok_or_else(|| FrameError::Json("a row change without a known type".to_owned()))?;
             Body::Change(change)
         }
@@ -39,6 +42,39 @@ pub(crate) fn decode(frame: &Utf8Bytes) -> Result<Inbound, FrameError> {
         event,
         body,
     })
+}
+
+/// A row change in the form in which the server writes it, found by its two ends: `[null,null,"realtime:room",
+/// "postgres_changes",{…,"ids":[7]}]`. `None` for any other message, and for any other form of this one. Whether the JSON between
+/// the ends is sound shows when the row is read.
+fn skim(frame: &Utf8Bytes) -> Option<Inbound> {
+    let text = frame.as_str();
+    let (join_ref, rest) = skim_reference(text.strip_prefix('[')?)?;
+    let (reference, rest) = skim_reference(rest)?;
+    let (topic, rest) = skim_string(rest)?;
+    let start = text.len() - rest.len() - topic.len() - 2;
+    let payload = rest.strip_prefix("\"postgres_changes\",")?.strip_suffix(']')?;
+    let change = Change::routed(frame, payload, Ids::at_end_of(payload)?)?;
+    Some(Inbound {
+        join_ref: join_ref.map(str::to_owned),
+        reference: reference.map(str::to_owned),
+        topic: Slice::at(frame, start, topic.len()),
+        event: Event::PostgresChanges,
+        body: Body::Change(change),
+    })
+}
+
+fn skim_reference(text: &str) -> Option<(Option<&str>, &str)> {
+    match text.strip_prefix("null,") {
+        Some(rest) => Some((None, rest)),
+        None => skim_string(text).map(|(reference, rest)| (Some(reference), rest)),
+    }
+}
+
+/// A string without escapes and the comma after it.
+fn skim_string(text: &str) -> Option<(&str, &str)> {
+    let (string, rest) = text.strip_prefix('"')?.split_once('"')?;
+    (!string.contains('\\')).then_some((string, rest.strip_prefix(',')?))
 }
 
 /// Writes a message as a text frame. `None` if this version's text cannot carry it (raw bytes).
@@ -69,10 +105,10 @@ struct Envelope<'a> {
 
 enum PayloadParts<'a> {
     Json(&'a RawValue),
-    Change(ChangeParts<'a>),
+    Change(&'a RawValue),
 }
 
-/// Version 2. The event comes before the payload, so a row change is taken apart in the same pass.
+/// Version 2.
 struct ArrayEnvelope<'a>(Envelope<'a>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for ArrayEnvelope<'a> {
@@ -123,15 +159,12 @@ struct ObjectEnvelope<'a> {
 impl<'a> From<ObjectEnvelope<'a>> for Envelope<'a> {
     fn from(object: ObjectEnvelope<'a>) -> Self {
         let ObjectEnvelope { topic, event, payload, reference, join_ref } = object;
-        let change =
-            (event.0 == "postgres_changes").then(|| serde_json::from_str(payload.get()).ok()).flatten();
-        Self {
-            join_ref: join_ref.0,
-            reference: reference.0,
-            topic: topic.0,
-            event: event.0,
-            payload: change.map_or(PayloadParts::Json(payload), PayloadParts::Change),
-        }
+        let payload = if event.0 == "postgres_changes" {
+            PayloadParts::Change(payload)
+        } else {
+            PayloadParts::Json(payload)
+        };
+        Self { join_ref: join_ref.0, reference: reference.0, topic: topic.0, event: event.0, payload }
     }
 }
 
@@ -205,6 +238,47 @@ mod tests {
         assert!(change.is_of(Some("public"), Some("events")));
         assert!(!change.is_of(Some("public"), Some("event_")));
         assert!(change.errors().is_empty());
+    }
+
+    #[test]
+    fn a_change_is_routed_alike_whatever_its_form() {
+        let data = r#"{"table":"t","type":"INSERT","record":{"id":1,"x":"},\"ids\":[9]}]"},"columns":[],"errors":null,"schema":"public"}"#;
+        let quick = format!(r#"["4",null,"realtime:ü","postgres_changes",{{"data":{data},"ids":[7,8]}}]"#);
+        let read_quickly = skim(&Utf8Bytes::from(quick.as_str())).expect("the server's form");
+        assert_eq!(
+            (read_quickly.topic.as_str(), read_quickly.join_ref.as_deref()),
+            ("realtime:ü", Some("4"))
+        );
+        for other in [
+            format!(r#" ["4",null,"realtime:ü","postgres_changes",{{"data":{data},"ids":[7,8]}}]"#),
+            format!(r#"["4",null,"realtime:\u00fc","postgres_changes",{{"data":{data},"ids":[7,8]}}]"#),
+            format!(r#"["4",null,"realtime:ü","postgres_changes",{{"data":{data},"ids":[7, 8]}}]"#),
+            format!(r#"["4",null,"realtime:ü","postgres_changes",{{"ids":[7,8],"data":{data}}}]"#),
+            format!(r#"["4", null,"realtime:ü","postgres_changes",{{"data":{data},"ids" : [7,8] }} ]"#),
+        ] {
+            assert!(skim(&Utf8Bytes::from(other.as_str())).is_none(), "{other}");
+            let slowly = read(&other);
+            let (Body::Change(slow), Body::Change(quick)) = (&slowly.body, &read_quickly.body) else {
+                panic!("{other}")
+            };
+            assert_eq!((&slow.ids, slow.record()), (&quick.ids, quick.record()));
+            assert_eq!(
+                (slowly.topic, slowly.join_ref),
+                (read_quickly.topic.clone(), read_quickly.join_ref.clone())
+            );
+            assert_eq!((slow.kind(), slow.is_of(Some("public"), Some("t"))), (quick.kind(), true));
+        }
+        // What only looks like the end of the server's form.
+        for other in [
+            r#"[null,null,"t","postgres_changes",{"data":{},"x":"\"ids\":[7]}]"#,
+            r#"[null,null,"t","postgres_changes",{"a":"b,\"ids\":[7]}"]"#,
+            r#"[null,null,"t","postgres_changes",{"a\",\"ids":[7]}]"#,
+            r#"[null,null,"t","postgres_changes",{"ids":[[7]]}]"#,
+            r#"[null,null,"t","postgres_changes",{"ids":[]}]"#,
+            r#"[null,null,"t\"","postgres_changes",{"ids":[7]}]"#,
+        ] {
+            assert!(skim(&Utf8Bytes::from(other)).is_none(), "{other}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The joined channels of all connections: who hears what.
+//! The joined channels of all connections: who receives what.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 

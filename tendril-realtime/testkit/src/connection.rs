@@ -136,7 +136,7 @@ async fn upgrade(
         "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\nsec-websocket-accept: {key}\r\ndate: {date}\r\n\r\n"
     );
     stream.write_all(answer.as_bytes()).await.ok()?;
-    shared.note(id, Event::Upgraded { target: request.target.clone() });
+    shared.note(id, Event::Upgraded { target: request.target.clone(), headers: request.headers.clone() });
     let socket = WebSocketStream::from_partially_read(stream, held, Role::Server, None).await;
     Some((socket, version, ends))
 }

@@ -42,7 +42,7 @@ pub enum Answer {
     Silence,
     /// What would have happened, but this much later.
     Delay(Duration),
-    /// The TCP connection ends without a goodbye.
+    /// The TCP connection ends without a close frame.
     Cut,
     /// The websocket is closed with this code, after the usual answer.
     Close(u16),
@@ -62,7 +62,7 @@ pub enum Answer {
     Duplicate,
 }
 
-/// The plan of one server. Faults strike in the order in which they were made, each as often as it was told to.
+/// The plan of one server. Faults strike in the order in which they were made, each as often as it says.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
     rules: Arc<Mutex<Vec<Fault>>>,

@@ -26,6 +26,8 @@ pub enum Event {
     Upgraded {
         /// Path and query, `apikey` included.
         target: String,
+        /// Names in lower case.
+        headers: Vec<(String, String)>,
     },
     /// A join came in, whatever became of it.
     Join {

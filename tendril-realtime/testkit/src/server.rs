@@ -58,7 +58,7 @@ struct State {
     channels: Vec<Joined>,
     presences: BTreeMap<String, Presences>,
     handler: Option<Handler>,
-    /// Added to the clock of this machine where the server tells the time; negative if it is behind.
+    /// Added to the clock of this machine where the server says the time; negative if it is behind.
     skew_seconds: i64,
 }
 
@@ -131,12 +131,12 @@ impl FakeServer {
         self.shared.lock().handler = Some(Arc::new(handler));
     }
 
-    /// Sets the clock by which the server tells the time, in seconds ahead of this machine's.
+    /// Sets the clock by which the server says the time, in seconds ahead of this machine's.
     pub fn set_clock_ahead(&self, seconds: i64) {
         self.shared.lock().skew_seconds = seconds;
     }
 
-    /// Tells the subscribers of this table that a row was inserted. Returns to how many channels.
+    /// Sends a row that was inserted to the subscribers of this table. Returns to how many channels.
     pub fn insert(&self, schema: &str, table: &str, record: Value) -> usize {
         self.change(&channel::change("INSERT", schema, table, Some(record), None))
     }
@@ -243,7 +243,7 @@ impl FakeServer {
         self.to_all(topic, "system", &payload);
     }
 
-    /// Ends all connections without a goodbye.
+    /// Ends all connections without a close frame.
     pub fn cut_connections(&self) {
         self.shared.command_all(|| Command::Cut);
     }
@@ -253,7 +253,7 @@ impl FakeServer {
         self.shared.command_all(|| Command::Close(code));
     }
 
-    /// Keeps all open connections and neither reads nor writes on them, until told otherwise.
+    /// Keeps all open connections and neither reads nor writes on them, until the next call.
     pub fn stall_connections(&self, stalled: bool) {
         self.shared.command_all(|| Command::Stall(stalled));
     }

@@ -13,10 +13,13 @@ mod bounds;
 mod calls;
 mod ends;
 mod events;
+mod interface;
 mod networks;
 mod pauses;
 mod presence;
+mod sessions;
 mod tokens;
+mod transports;
 
 use std::{
     future::Future,

@@ -24,6 +24,7 @@ fn impatient(url: &str) -> Client {
 /// `localhost` is `::1` and `127.0.0.1`: what is wrong with the first of them must not matter.
 async fn connects_by_the_second_address(first: impl FnOnce(u16) -> Option<TcpListener>) {
     let server = server().await;
+    server.on_http(|_| HttpAnswer::new(200).json(&serde_json::json!([])));
     let port = server.address().port();
     let Some(_first) = first(port) else {
         eprintln!("skipped: this machine has no IPv6 loopback");
@@ -31,7 +32,12 @@ async fn connects_by_the_second_address(first: impl FnOnce(u16) -> Option<TcpLis
     };
     let start = Instant::now();
     let client = Client::builder(format!("http://localhost:{port}"), "anon-key").no_proxy().build().unwrap();
-    in_time("the join", client.channel("room").join()).await.unwrap();
+    let (joined, read) = tokio::join!(
+        in_time("the join", client.channel("room").join()),
+        in_time("REST", client.from("t").rows::<serde_json::Value>())
+    );
+    joined.unwrap();
+    read.unwrap();
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }
 
@@ -68,6 +74,34 @@ async fn a_first_address_that_closes_in_the_middle_of_the_upgrade_is_passed_over
         Some(listener)
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_address_that_stays_silent_is_passed_over() {
+    let server = server().await;
+    server.on_http(|_| HttpAnswer::new(200).json(&serde_json::json!([])));
+    let port = server.address().port();
+    let socket = tokio::net::TcpSocket::new_v6().unwrap();
+    if socket.bind(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port))).is_err() {
+        eprintln!("skipped: this machine has no IPv6 loopback");
+        return;
+    }
+    // Once its queue is full, a connection request is dropped.
+    let listener = socket.listen(1).unwrap();
+    let full: Vec<_> = (0..4)
+        .map(|_| tokio::spawn(tokio::net::TcpStream::connect(listener.local_addr().unwrap())))
+        .collect();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let start = Instant::now();
+    let client = Client::builder(format!("http://localhost:{port}"), "anon-key").no_proxy().build().unwrap();
+    let (joined, read) = tokio::join!(
+        in_time("the join", client.channel("room").join()),
+        in_time("REST", client.from("t").rows::<serde_json::Value>())
+    );
+    joined.unwrap();
+    read.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    drop((full, listener));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use tendril_realtime::{AccessToken, ErrorKind, TokenFuture, TokenSource};
@@ -107,7 +107,7 @@ async fn a_replay_is_asked_for_by_the_servers_clock_and_only_stored_messages_mov
         let server = server().await;
         server.set_clock_ahead(skew);
         let client = builder(&server).build().unwrap();
-        let mut room = client.channel("room").private(true).replay(1_000, None);
+        let mut room = client.channel("room").private(true).replay(UNIX_EPOCH + Duration::from_secs(1), None);
         let mut messages = room.on_any_broadcast();
         let _room = room.join().await.unwrap();
         let since = |nth: usize| {

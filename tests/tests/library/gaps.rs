@@ -50,23 +50,24 @@ async fn a_watch_tells_each_of_ten_thousand_rows_once_while_the_connection_suffe
         }
     });
 
-    let mut told: BTreeMap<i64, u32> = BTreeMap::new();
+    let mut reported: BTreeMap<i64, u32> = BTreeMap::new();
     let everything = async {
-        while told.len() < 10_000 {
+        while reported.len() < 10_000 {
             match watch.next().await.expect("a watch has no end") {
                 Ok(WatchEvent::Apply(job) | WatchEvent::InitApply(job)) => {
-                    *told.entry(job.id).or_default() += 1;
+                    *reported.entry(job.id).or_default() += 1;
                 }
                 Ok(WatchEvent::Delete(job)) => panic!("{job:?} was never deleted"),
-                // Failures are told, and the watch goes on.
-                Ok(_) | Err(_) => {}
+                // Failures that pass are events.
+                Ok(_) => {}
+                Err(error) => panic!("{error}"),
             }
         }
     };
-    timeout(PATIENCE, everything).await.expect("every row is told");
+    timeout(PATIENCE, everything).await.expect("every row is reported");
     writer.await.unwrap();
-    let twice: Vec<_> = told.iter().filter(|(_, times)| **times > 1).collect();
-    assert!(twice.is_empty(), "told more than once: {twice:?}");
+    let twice: Vec<_> = reported.iter().filter(|(_, times)| **times > 1).collect();
+    assert!(twice.is_empty(), "reported more than once: {twice:?}");
     assert!(client.stats().connections >= 5, "the connection did suffer: {:?}", client.stats());
 }
 
@@ -83,11 +84,11 @@ async fn a_row_that_leaves_the_query_is_deleted_from_the_watch_and_one_that_ente
         }
     }
     database.execute("update public.jobs set status = 'DONE' where id = 1", &[]).await.unwrap();
-    assert_eq!(told(&mut watch).await, ("deleted", 1));
+    assert_eq!(reported(&mut watch).await, ("deleted", 1));
     database.execute("delete from public.jobs where id = 2", &[]).await.unwrap();
-    assert_eq!(told(&mut watch).await, ("deleted", 2));
+    assert_eq!(reported(&mut watch).await, ("deleted", 2));
     database.execute("update public.jobs set status = 'QUEUED' where id = 1", &[]).await.unwrap();
-    assert_eq!(told(&mut watch).await, ("applied", 1));
+    assert_eq!(reported(&mut watch).await, ("applied", 1));
 }
 
 #[tokio::test]
@@ -105,12 +106,13 @@ async fn without_realtime_a_watch_polls_and_says_why() {
     let row = loop {
         match next(&mut watch).await {
             Ok(WatchEvent::Apply(job)) => break job,
+            Ok(WatchEvent::Interrupted(error)) => complaint = Some(error),
             Ok(_) => {}
-            Err(error) => complaint = Some(error),
+            Err(error) => panic!("{error}"),
         }
     };
     assert_eq!(row.id, 7);
-    assert_eq!(complaint.expect("the refusal is told").code(), "Handshake");
+    assert_eq!(complaint.expect("the refusal is reported").code(), "Handshake");
 }
 
 #[tokio::test]
@@ -122,11 +124,11 @@ async fn rows_that_the_server_loses_without_a_word_are_found_by_the_safety_read(
     let mut watch = client.watch::<Job>(query).unwrap();
     while !matches!(next(&mut watch).await, Ok(WatchEvent::InitDone)) {}
     insert(&database, 1, 2).await;
-    assert_eq!(told(&mut watch).await, ("applied", 1));
+    assert_eq!(reported(&mut watch).await, ("applied", 1));
     let everything = supabase_local::Target::all().event("postgres_changes");
     let lost = stack.faults().on_frames(supabase_local::FrameFault::Withhold, everything);
     insert(&database, 2, 3).await;
-    assert_eq!(told(&mut watch).await, ("applied", 2));
+    assert_eq!(reported(&mut watch).await, ("applied", 2));
     assert!(lost.struck() > 0, "the event was withheld");
 }
 
@@ -177,12 +179,13 @@ async fn next(
     timeout(PATIENCE, watch.next()).await.expect("an event in time").expect("a watch has no end")
 }
 
-async fn told(watch: &mut tendril_realtime::watch::Watch<Job>) -> (&'static str, i64) {
+async fn reported(watch: &mut tendril_realtime::watch::Watch<Job>) -> (&'static str, i64) {
     loop {
         match next(watch).await {
             Ok(WatchEvent::Apply(job)) => return ("applied", job.id),
             Ok(WatchEvent::Delete(job)) => return ("deleted", job.id),
-            Ok(_) | Err(_) => {}
+            Ok(_) => {}
+            Err(error) => panic!("{error}"),
         }
     }
 }

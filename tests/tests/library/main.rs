@@ -7,7 +7,7 @@
 )]
 
 mod gaps;
-mod hints;
+mod invalidation;
 mod names;
 mod postgrest;
 mod rooms;

@@ -178,6 +178,7 @@ async fn a_watch_and_row_changes_take_a_column_name_for_a_name() {
             match timeout(PATIENCE, watch.next()).await.expect("in time").expect("no end") {
                 Ok(WatchEvent::InitApply(row)) => first.push(row),
                 Ok(WatchEvent::InitDone) => break,
+                Ok(WatchEvent::Interrupted(error)) => panic!("{name}: {error}"),
                 Ok(_) => {}
                 Err(error) => panic!("{name}: {error}"),
             }

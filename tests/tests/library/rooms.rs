@@ -1,6 +1,6 @@
 //! Broadcasts and presence between clients, and what becomes of them when the connection suffers.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::StreamExt as _;
 use serde_json::json;
@@ -40,7 +40,7 @@ fn user(stack: &Stack, number: u8) -> Client {
         .unwrap()
 }
 
-async fn heard(stream: &mut BroadcastStream) -> Broadcast {
+async fn received(stream: &mut BroadcastStream) -> Broadcast {
     loop {
         let next = timeout(PATIENCE, stream.next()).await.expect("a message in time");
         if let Ok(BroadcastEvent::Message(message)) = next.expect("the stream goes on") {
@@ -67,13 +67,13 @@ async fn messages_of_every_kind_and_way_are_heard() {
     http.send_bytes("room", "d", vec![7], false).await.unwrap();
     http.send_batch(&[BroadcastMessage::new("room", "e", json!({"n": 5})).id("mine")]).await.unwrap();
 
-    assert_eq!(heard(&mut all).await.json(), Some(r#"{"n":1}"#));
-    assert_eq!(heard(&mut all).await.bytes().unwrap().as_ref(), [0, 255, 16]);
-    assert_eq!(heard(&mut all).await.read::<serde_json::Value>().unwrap(), json!({"n": 3}));
-    assert_eq!(heard(&mut all).await.bytes().unwrap().as_ref(), [7]);
-    let last = heard(&mut all).await;
+    assert_eq!(received(&mut all).await.json(), Some(r#"{"n":1}"#));
+    assert_eq!(received(&mut all).await.bytes().unwrap().as_ref(), [0, 255, 16]);
+    assert_eq!(received(&mut all).await.read::<serde_json::Value>().unwrap(), json!({"n": 3}));
+    assert_eq!(received(&mut all).await.bytes().unwrap().as_ref(), [7]);
+    let last = received(&mut all).await;
     assert_eq!((last.event(), last.id()), ("e", Some("mine")));
-    assert_eq!(heard(&mut only_b).await.event(), "b", "the other stream hears its event only");
+    assert_eq!(received(&mut only_b).await.event(), "b", "the other stream receives its event only");
 }
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn what_the_server_would_misread_is_refused_here() {
     assert_eq!(named(client.channel("").join().await.unwrap_err()), "topic");
     assert_eq!(named(client.channel("realtime:").join().await.unwrap_err()), "topic");
     assert_eq!(named(client.channel(&"x".repeat(300)).join().await.unwrap_err()), "topic");
-    assert_eq!(named(client.channel("x").replay(0, None).join().await.unwrap_err()), "replay");
+    assert_eq!(named(client.channel("x").replay(UNIX_EPOCH, None).join().await.unwrap_err()), "replay");
     let room = client.channel("room").join().await.unwrap();
     assert_eq!(named(room.broadcast("a", "text").await.unwrap_err()), "payload");
     assert_eq!(named(room.broadcast(&"e".repeat(256), &json!({})).await.unwrap_err()), "event");
@@ -113,9 +113,9 @@ async fn a_private_channel_lets_in_whom_the_policies_let_in() {
     let _hearing = room.join().await.unwrap();
     let speaking = one.channel("rw:a").private(true).ack(true).join().await.unwrap();
     speaking.broadcast("hello", &json!({})).await.unwrap();
-    assert_eq!(heard(&mut messages).await.event(), "hello");
+    assert_eq!(received(&mut messages).await.event(), "hello");
 
-    // Reading only: the server answers nothing at all, and the sender is told that.
+    // Reading only: the server answers nothing at all, and the sender is reported that.
     let reading = one.channel("ro:a").private(true).ack(true).join().await.unwrap();
     let error = reading.broadcast("hello", &json!({})).await.unwrap_err();
     assert_eq!(error.code(), "Timeout");
@@ -130,26 +130,26 @@ async fn messages_of_the_database_that_were_missed_come_once_after_a_reconnect()
         database.execute(sql, &[&number]).await.expect("a message of the database");
     };
     let client = user(&stack, 1);
-    let mut room = client.channel("rw:feed").private(true).replication_ready(true).replay(1_000, None);
+    let mut room = client.channel("rw:feed").private(true).replication_ready(true).replay(UNIX_EPOCH, None);
     let mut messages = room.on_any_broadcast();
     let _room = room.join().await.unwrap();
     send(1).await;
     send(2).await;
     let number = |message: &Broadcast| message.read::<serde_json::Value>().unwrap()["n"].as_i64().unwrap();
-    assert_eq!(number(&heard(&mut messages).await), 1);
-    assert_eq!(number(&heard(&mut messages).await), 2);
+    assert_eq!(number(&received(&mut messages).await), 1);
+    assert_eq!(number(&received(&mut messages).await), 2);
 
     stack.faults().refuse_realtime(true);
     stack.faults().cut_sockets(Cut::Abrupt);
     client.status().wait_for(|status| !status.is_connected()).await.unwrap();
     send(3).await;
     stack.faults().refuse_realtime(false);
-    let missed = heard(&mut messages).await;
-    assert_eq!(number(&missed), 3, "what was heard before is not repeated");
+    let missed = received(&mut messages).await;
+    assert_eq!(number(&missed), 3, "what was received before is not repeated");
     assert!(missed.is_replayed());
     client.status().wait_for(|status| status.subscribed_channels == 1).await.unwrap();
     send(4).await;
-    assert_eq!(number(&heard(&mut messages).await), 4);
+    assert_eq!(number(&received(&mut messages).await), 4);
 }
 
 async fn presence(stream: &mut PresenceStream, what: impl Fn(&PresenceStream, &PresenceEvent) -> bool) {
@@ -238,6 +238,6 @@ async fn what_was_sent_goes_out_before_the_channel_is_left() {
         let room = room.await.unwrap();
         room.broadcast("farewell", &json!({"n": number})).await.unwrap();
         drop(room);
-        assert_eq!(heard(&mut messages).await.read::<serde_json::Value>().unwrap()["n"], number);
+        assert_eq!(received(&mut messages).await.read::<serde_json::Value>().unwrap()["n"], number);
     }
 }

@@ -138,5 +138,5 @@ async fn a_source_that_fails_for_a_while_is_asked_again_and_ends_nothing() {
             other => panic!("{other:?}"),
         }
     }
-    assert!(complaints >= 1, "the failures were told");
+    assert!(complaints >= 1, "the failures were reported");
 }

@@ -19,7 +19,7 @@ use tokio::time::{sleep, timeout};
 use tokio_postgres::Client as Database;
 
 /// Longer than events are taken for older than a list.
-const SETTLED: Duration = Duration::from_millis(2_500);
+const GRACE_PERIOD: Duration = Duration::from_millis(2_500);
 
 const PREPARE: &str = "
     create extension citext schema extensions; create extension hstore schema extensions;
@@ -103,8 +103,10 @@ impl Watched {
                     self.rows.remove(&value(&row, self.key));
                     self.reports.push((false, row.get().to_owned()));
                 }
+                Ok(WatchEvent::Interrupted(error) | WatchEvent::Undecodable { error, .. }) | Err(error) => {
+                    panic!("{error}")
+                }
                 Ok(_) => {}
-                Err(error) => panic!("{error}"),
             }
         }
     }
@@ -151,7 +153,7 @@ async fn a_value_of_each_type_is_reported_once_and_as_a_read_returns_it() {
     for name in &names {
         watches.push(Watched::start(&client, query(name), "id").await);
     }
-    sleep(SETTLED).await;
+    sleep(GRACE_PERIOD).await;
     for ((name, sql), values) in names.iter().zip(types.keys()).zip(types.values()) {
         for (id, literal) in values.iter().enumerate() {
             let insert = format!("insert into public.{name} values ({id}, ({literal})::{sql})");
@@ -221,7 +223,7 @@ async fn a_key_of_each_type_names_its_row() {
     for (name, ..) in &tables {
         watches.push(Watched::start(&client, query(name).key(["v"]), "v").await);
     }
-    sleep(SETTLED).await;
+    sleep(GRACE_PERIOD).await;
     for (name, sql, values) in &tables {
         let mut script = String::new();
         for (n, literal) in values.iter().enumerate() {
@@ -340,7 +342,7 @@ async fn a_watch_agrees_with_the_server_on_equality_whatever_the_type_and_the_sp
         for filter in some {
             watches.push(Watched::start(&client, query("spelled").filter(filter.clone()), "id").await);
         }
-        sleep(SETTLED).await;
+        sleep(GRACE_PERIOD).await;
         let mut steps = Vec::new();
         steps.push("update public.spelled set touched = touched + 1".to_owned());
         steps.push(format!("insert into public.spelled values (4, 0, {FIRST}), (5, 0, {SECOND})"));
@@ -396,7 +398,7 @@ async fn no_row_is_missed_and_none_deleted_whatever_the_servers_row_limit() {
             watches.push(Watched::start(&client, query, "id").await);
         }
         let mut pair = Watched::start(&client, query("pair").key(["a", "b"]).page(10), "b").await;
-        sleep(SETTLED).await;
+        sleep(GRACE_PERIOD).await;
         database.batch_execute("insert into public.many select generate_series(26, 40)").await.expect("rows");
         database
             .batch_execute("insert into public.pair select 9, i::text from generate_series(26, 40) i")
@@ -439,7 +441,7 @@ async fn a_row_whose_key_changes_is_one_row() {
         alter publication supabase_realtime add table public.keyed;";
     let (_stack, database, client) = stack(CREATE, Settings::default()).await;
     let mut watched = Watched::start(&client, query("keyed"), "id").await;
-    sleep(SETTLED).await;
+    sleep(GRACE_PERIOD).await;
     watched.drain(Duration::from_millis(50)).await;
     database.batch_execute("update public.keyed set id = 7 where id = 1").await.expect("an update");
     until("the row has its new key", async || {
@@ -458,7 +460,7 @@ async fn generated_columns_and_columns_that_are_added_later_are_reported_as_a_re
         alter publication supabase_realtime add table public.made;";
     let (_stack, database, client) = stack(CREATE, Settings::default()).await;
     let mut watched = Watched::start(&client, query("made"), "id").await;
-    sleep(SETTLED).await;
+    sleep(GRACE_PERIOD).await;
     for sql in [
         "insert into public.made (id, n) values (2, 2)",
         "update public.made set n = 3 where id = 1",

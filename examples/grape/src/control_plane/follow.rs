@@ -132,11 +132,7 @@ impl Follow {
     /// The row of an event that has one. Errors that pass are left to the watch, which goes on.
     fn applied<T>(&mut self, event: Result<WatchEvent<T>, Error>) -> Result<Option<T>> {
         match event {
-            Ok(event) => {
-                self.failing = None;
-                Ok(event.applied())
-            }
-            Err(error) => {
+            Ok(WatchEvent::Interrupted(error) | WatchEvent::Undecodable { error, .. }) | Err(error) => {
                 let fresh_token = error.retry() == Retry::RefreshToken;
                 let is_final = error.retry() == Retry::Never || (fresh_token && !self.renews);
                 let words = error.to_string();
@@ -151,6 +147,10 @@ impl Follow {
                     self.ready.push_back(News::Trouble(words));
                 }
                 Ok(None)
+            }
+            Ok(event) => {
+                self.failing = None;
+                Ok(event.applied())
             }
         }
     }

@@ -27,7 +27,7 @@ use std::{
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use serde_json::{Map, Value, json};
-use tendril_realtime::Retry;
+use tendril_realtime::{Retry, watch::WatchEvent};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::{interval, timeout},
@@ -414,10 +414,14 @@ impl Up<'_> {
                     loop {
                         tokio::select! {
                             Some(event) = rows.next() => match event {
+                                Ok(WatchEvent::Interrupted(error) | WatchEvent::Undecodable { error, .. }) | Err(error) => {
+                                    if error.retry() == Retry::Never {
+                                        return Err(Failure::from(error));
+                                    }
+                                    step.says(&error.to_string());
+                                }
                                 Ok(event) => if let Some(row) = event.applied()
                                     && row.status == "ONLINE" { return Ok(row) },
-                                Err(error) if error.retry() == Retry::Never => return Err(Failure::from(error)),
-                                Err(error) => step.says(&error.to_string()),
                             },
                             _ = look.tick() => step.says(&kubernetes.pods().await?),
                             _ = interrupt.recv() => return Err(stopped()),

@@ -59,12 +59,12 @@ impl Feed {
     async fn next(&mut self) -> Result<News> {
         let error = tokio::select! {
             Some(event) = self.clusters.next() => match event {
+                Ok(WatchEvent::Interrupted(error) | WatchEvent::Undecodable { error, .. }) | Err(error) => error,
                 Ok(event) => return Ok(News::Cluster(event)),
-                Err(error) => error,
             },
             Some(event) = self.deployments.next() => match event {
+                Ok(WatchEvent::Interrupted(error) | WatchEvent::Undecodable { error, .. }) | Err(error) => error,
                 Ok(event) => return Ok(News::Deployment(event)),
-                Err(error) => error,
             },
             else => return Err(Failure::new(FailureKind::Unexpected, "The watch has ended.")),
         };

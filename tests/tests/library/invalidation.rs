@@ -16,7 +16,7 @@ use crate::table::{Job, builder, insert};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A table that is in no publication: row changes cannot tell of it.
+/// A table that is in no publication: row changes do not report it.
 const SCHEMA: &str = "
     create table public.jobs (id bigint primary key, status text not null default 'QUEUED', note text);
     grant select, insert, update, delete on public.jobs to service_role;
@@ -41,7 +41,7 @@ async fn stack() -> (Stack, Database) {
 }
 
 fn query() -> Query {
-    // The polls are far away: what is told in time is told by a hint.
+    // The polls are far away: what is reported in time is reported by an invalidation.
     Query::table("jobs")
         .invalidated_by_broadcast("jobs", "job")
         .poll_interval(Duration::from_secs(60))
@@ -52,7 +52,7 @@ async fn live(client: &Client, query: Query) -> Watch<Job> {
     let mut watch = client.watch::<Job>(query).expect("a good query");
     while !matches!(next(&mut watch).await, Ok(WatchEvent::InitDone)) {}
     until("broadcasts flow", async || {
-        // Nothing is told meanwhile; polling makes it go on.
+        // Nothing is reported meanwhile; polling makes it go on.
         let _ = timeout(Duration::from_millis(1), watch.next()).await;
         if watch.is_live() { Ok(()) } else { Err("not live".to_owned()) }
     })
@@ -69,27 +69,27 @@ fn reads(stack: &Stack) -> Injection {
     stack.faults().on_requests(RequestFault::Delay(Duration::ZERO), Target::all().path("/rest/v1/jobs"))
 }
 
-/// The next row that is told.
-async fn told(watch: &mut Watch<Job>) -> (&'static str, i64, String) {
+/// The next row that is reported.
+async fn reported(watch: &mut Watch<Job>) -> (&'static str, i64, String) {
     loop {
         match next(watch).await {
             Ok(WatchEvent::Apply(job)) => return ("applied", job.id, job.status),
             Ok(WatchEvent::Delete(job)) => return ("deleted", job.id, job.status),
             Ok(_) => {}
-            Err(error) => println!("{error}"),
+            Err(error) => panic!("{error}"),
         }
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hinted_watch_tells_each_of_three_thousand_rows_once_while_the_connection_suffers() {
+async fn an_invalidated_watch_reports_each_of_three_thousand_rows_once_while_the_connection_suffers() {
     let (stack, database) = stack().await;
     let client = builder(&stack)
         .heartbeat_interval(Duration::from_millis(400))
         .heartbeat_timeout(Duration::from_millis(400))
         .build()
         .unwrap();
-    // The safety read is far away: what is told is told by hints, and by the lists after gaps.
+    // The safety read is far away: what is reported is reported by invalidations, and by the lists after gaps.
     let query = query().poll_interval(Duration::from_millis(500)).resync_interval(Duration::from_secs(300));
     let mut watch = client.watch::<Job>(query).unwrap();
 
@@ -113,41 +113,42 @@ async fn a_hinted_watch_tells_each_of_three_thousand_rows_once_while_the_connect
         }
     });
 
-    let mut told: BTreeMap<i64, u32> = BTreeMap::new();
+    let mut reported: BTreeMap<i64, u32> = BTreeMap::new();
     let everything = async {
-        while told.len() < 3_000 {
+        while reported.len() < 3_000 {
             match watch.next().await.expect("a watch has no end") {
                 Ok(WatchEvent::Apply(job) | WatchEvent::InitApply(job)) => {
-                    *told.entry(job.id).or_default() += 1;
+                    *reported.entry(job.id).or_default() += 1;
                 }
                 Ok(WatchEvent::Delete(job)) => panic!("{job:?} was never deleted"),
-                // Failures are told, and the watch goes on.
-                Ok(_) | Err(_) => {}
+                // Failures that pass are events.
+                Ok(_) => {}
+                Err(error) => panic!("{error}"),
             }
         }
     };
-    let told_all = timeout(PATIENCE, everything).await;
-    assert!(told_all.is_ok(), "{} of 3000 rows were told", told.len());
+    let all_reported = timeout(PATIENCE, everything).await;
+    assert!(all_reported.is_ok(), "{} of 3000 rows were reported", reported.len());
     writer.await.unwrap();
-    let twice: Vec<_> = told.iter().filter(|(_, times)| **times > 1).collect();
-    assert!(twice.is_empty(), "told more than once: {twice:?}");
+    let twice: Vec<_> = reported.iter().filter(|(_, times)| **times > 1).collect();
+    assert!(twice.is_empty(), "reported more than once: {twice:?}");
     assert!(client.stats().connections >= 5, "the connection did suffer: {:?}", client.stats());
 }
 
 #[tokio::test]
-async fn a_hinted_watch_follows_a_row_from_its_insert_to_its_end() {
+async fn an_invalidated_watch_follows_a_row_from_its_insert_to_its_end() {
     let (stack, database) = stack().await;
     let client = builder(&stack).build().unwrap();
     let mut watch = live(&client, query().eq("status", "QUEUED")).await;
     insert(&database, 1, 2).await;
-    assert_eq!(told(&mut watch).await, ("applied", 1, "QUEUED".to_owned()));
+    assert_eq!(reported(&mut watch).await, ("applied", 1, "QUEUED".to_owned()));
     let done = "update public.jobs set status = 'DONE' where id = 1";
     database.execute(done, &[]).await.unwrap();
-    assert_eq!(told(&mut watch).await, ("deleted", 1, "QUEUED".to_owned()));
+    assert_eq!(reported(&mut watch).await, ("deleted", 1, "QUEUED".to_owned()));
     database.execute("update public.jobs set status = 'QUEUED' where id = 1", &[]).await.unwrap();
-    assert_eq!(told(&mut watch).await, ("applied", 1, "QUEUED".to_owned()));
+    assert_eq!(reported(&mut watch).await, ("applied", 1, "QUEUED".to_owned()));
     database.execute("delete from public.jobs where id = 1", &[]).await.unwrap();
-    assert_eq!(told(&mut watch).await, ("deleted", 1, "QUEUED".to_owned()));
+    assert_eq!(reported(&mut watch).await, ("deleted", 1, "QUEUED".to_owned()));
 }
 
 #[tokio::test]
@@ -160,43 +161,42 @@ async fn the_payloads_of_broadcast_changes_and_payloads_without_a_key_are_unders
           for each row execute function public.tell_of_jobs()";
     database.batch_execute(replace).await.unwrap();
     insert(&database, 1, 2).await;
-    assert_eq!(told(&mut watch).await.1, 1);
+    assert_eq!(reported(&mut watch).await.1, 1);
     database.execute("delete from public.jobs where id = 1", &[]).await.unwrap();
-    assert_eq!(told(&mut watch).await.0, "deleted");
+    assert_eq!(reported(&mut watch).await.0, "deleted");
 
     database.batch_execute("drop trigger tell_of_jobs on public.jobs").await.unwrap();
     insert(&database, 2, 4).await;
     database.execute("select realtime.send('{\"jobs\": 2}', 'job', 'jobs')", &[]).await.unwrap();
-    let both = [told(&mut watch).await.1, told(&mut watch).await.1];
+    let both = [reported(&mut watch).await.1, reported(&mut watch).await.1];
     assert_eq!(both, [2, 3]);
 }
 
 #[tokio::test]
-async fn many_hints_at_once_are_few_reads() {
+async fn many_invalidations_at_once_are_few_reads() {
     let (stack, database) = stack().await;
     let client = builder(&stack).build().unwrap();
     let mut watch = live(&client, query()).await;
     let reads = reads(&stack);
     insert(&database, 0, 150).await;
     for _ in 0..150 {
-        told(&mut watch).await;
+        reported(&mut watch).await;
     }
-    assert!(reads.struck() <= 8, "{} requests for 150 hints", reads.struck());
+    assert!(reads.struck() <= 8, "{} requests for 150 invalidations", reads.struck());
 }
 
 #[tokio::test]
-async fn a_hint_that_is_ahead_of_its_row_is_looked_into_again() {
+async fn an_invalidation_that_is_ahead_of_its_row_is_read_again() {
     let (stack, database) = stack().await;
     let client = builder(&stack).build().unwrap();
     let mut watch = live(&client, query()).await;
     database.batch_execute("alter table public.jobs disable trigger all").await.unwrap();
     let reads = reads(&stack);
     database.execute("select realtime.send('{\"id\": 7}', 'job', 'jobs')", &[]).await.unwrap();
-    until("the hint is looked into", async || if reads.struck() > 0 { Ok(()) } else { Err(String::new()) })
-        .await;
-    // As if it were read from a replica that is a little behind: nothing else tells of this row.
+    until("the row is read", async || if reads.struck() > 0 { Ok(()) } else { Err(String::new()) }).await;
+    // As if it were read from a replica that is a little behind: nothing else reports this row.
     insert(&database, 7, 8).await;
-    assert_eq!(told(&mut watch).await.1, 7);
+    assert_eq!(reported(&mut watch).await.1, 7);
 }
 
 #[tokio::test]
@@ -207,14 +207,14 @@ async fn a_channel_that_is_refused_is_told_and_the_watch_polls() {
     let query = query().poll_interval(Duration::from_millis(300)).resync_interval(Duration::from_secs(60));
     let mut watch = client.watch::<Job>(query).unwrap();
     let refusal = loop {
-        if let Err(error) = next(&mut watch).await {
+        if let Ok(WatchEvent::Interrupted(error)) = next(&mut watch).await {
             break error;
         }
     };
     assert_eq!(refusal.code(), "Unauthorized", "{refusal}");
     assert!(!watch.is_live());
     insert(&database, 1, 2).await;
-    assert_eq!(told(&mut watch).await.1, 1);
+    assert_eq!(reported(&mut watch).await.1, 1);
 }
 
 #[tokio::test]
@@ -225,5 +225,5 @@ async fn a_watch_reads_again_when_it_is_told_to() {
     database.batch_execute("alter table public.jobs disable trigger all").await.unwrap();
     insert(&database, 1, 2).await;
     watch.relist();
-    assert_eq!(told(&mut watch).await.1, 1);
+    assert_eq!(reported(&mut watch).await.1, 1);
 }

@@ -1,13 +1,18 @@
-//! The handle on a project: one websocket, many channels, and REST beside it.
+//! How a client is made: its settings, each with its default and the reason for it.
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::Client;
+#[cfg(feature = "rest")]
 use crate::{
-    channel::{Channel, builder::ChannelBuilder},
-    driver::{Handle, Setup, Stats, Status},
+    auth::SessionSource,
+    channel::http::BroadcastApi,
+    rest::{Credential, Rest, RetryPolicy},
+};
+use crate::{
+    driver::{Handle, Setup},
     endpoint::{Endpoint, ProtocolVersion},
     error::Error,
     network::{NetworkSettings, ProxyChoice},
@@ -15,26 +20,8 @@ use crate::{
     session::Settings,
     socket::{Dialer, TcpTuning},
     token::{TokenSource, Tokens},
+    trace::{TraceContext, TraceSource},
 };
-
-#[cfg(feature = "rest")]
-use crate::{
-    channel::http::BroadcastApi,
-    rest::{QueryBuilder, Rest, RetryPolicy},
-};
-
-/// A client of one Supabase project. Cheap to clone; all clones share one websocket, opened with the first channel and closed
-/// when nobody wants one.
-#[derive(Debug, Clone)]
-pub struct Client {
-    handle: Handle,
-    #[cfg(feature = "rest")]
-    rest: Rest,
-    #[cfg(feature = "rest")]
-    http_broadcasts: BroadcastApi,
-    subscribe_timeout: Duration,
-    version: ProtocolVersion,
-}
 
 /// How a [`Client`] is made. Every default is a number with a reason; see each method.
 #[must_use]
@@ -43,6 +30,8 @@ pub struct ClientBuilder {
     key: String,
     version: ProtocolVersion,
     tokens: Option<Tokens>,
+    #[cfg(feature = "rest")]
+    session: Option<SessionSource>,
     settings: Settings,
     connect_timeout: Duration,
     subscribe_timeout: Duration,
@@ -61,15 +50,15 @@ const LONGEST_HEARTBEAT: Duration = Duration::from_secs(55);
 /// `Duration::MAX` stands for "as long as it takes", and cannot be added to a time.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 3600);
 
-impl Client {
-    /// Starts from the project's base URL (`https://ref.supabase.co`, or a full `wss://…/websocket`) and one of its API keys.
-    #[doc(alias = "createClient")]
-    pub fn builder(url: impl Into<String>, key: impl Into<String>) -> ClientBuilder {
-        ClientBuilder {
-            url: url.into(),
-            key: key.into(),
+impl ClientBuilder {
+    pub(super) fn new(url: String, key: String) -> Self {
+        Self {
+            url,
+            key,
             version: ProtocolVersion::V2,
             tokens: None,
+            #[cfg(feature = "rest")]
+            session: None,
             settings: Settings::default(),
             connect_timeout: Duration::from_secs(15),
             subscribe_timeout: Duration::from_secs(60),
@@ -85,79 +74,42 @@ impl Client {
         }
     }
 
-    /// Describes a channel; nothing is sent until it is joined. A socket holds each name once.
-    pub fn channel(&self, name: &str) -> ChannelBuilder {
-        ChannelBuilder::new(self.handle.clone(), name, self.subscribe_timeout, self.version)
-    }
-
-    /// The channels that are held now: joined, or kept trying to join.
-    #[doc(alias = "getChannels")]
-    pub fn channels(&self) -> Vec<Channel> {
-        self.handle.channels().into_iter().map(Channel::new).collect()
-    }
-
-    /// The REST interface of the same project, with the same tokens.
-    #[cfg(feature = "rest")]
-    pub fn rest(&self) -> &Rest {
-        &self.rest
-    }
-
-    /// A request on a table or a view: `client.rest().from(table)`.
-    #[cfg(feature = "rest")]
-    pub fn from(&self, table: &str) -> QueryBuilder {
-        self.rest.from(table)
-    }
-
-    /// A call of a database function: `client.rest().rpc(function, arguments)`.
-    #[cfg(feature = "rest")]
-    pub fn rpc<A: serde::Serialize + ?Sized>(&self, function: &str, arguments: &A) -> QueryBuilder {
-        self.rest.rpc(function, arguments)
-    }
-
-    /// Broadcasts without a websocket, for those who send now and then and listen to nothing.
-    #[doc(alias("httpSend", "http_send"))]
-    #[cfg(feature = "rest")]
-    pub fn broadcast_api(&self) -> &BroadcastApi {
-        &self.http_broadcasts
-    }
-
-    /// The connection's state now, and whenever it changes.
-    #[doc(alias("connectionState", "isConnected", "onHeartbeat"))]
-    pub fn status(&self) -> watch::Receiver<Status> {
-        self.handle.status()
-    }
-
-    /// How much went over the connection since the client was built.
-    pub fn stats(&self) -> Stats {
-        self.handle.counters().snapshot()
-    }
-
-    /// Asks the token source now, and pushes a new token to all channels: for a change that the source knows of before
-    /// the old token's `exp`.
-    #[doc(alias("setAuth", "set_auth"))]
-    pub fn refresh_auth(&self) {
-        self.handle.refresh_auth();
-    }
-
-    /// Connects anew at once: for a network that changed, or a user who does not want to wait out a pause.
-    #[doc(alias = "connect")]
-    pub fn reconnect_now(&self) {
-        self.handle.reconnect_now();
-    }
-
-    /// Leaves all channels and closes the connection; all streams end.
-    #[doc(alias("removeAllChannels", "disconnect"))]
-    pub async fn shutdown(&self) {
-        self.handle.shutdown().await;
-    }
-}
-
-impl ClientBuilder {
     /// Where access tokens come from; an [`AccessToken`](crate::AccessToken) is a source that never changes. Without one, the
     /// API key says who we are.
     #[doc(alias = "accessToken")]
     pub fn token_source(mut self, source: impl TokenSource) -> Self {
         self.tokens = Some(Tokens::new(Arc::new(source)));
+        #[cfg(feature = "rest")]
+        {
+            self.session = None;
+        }
+        self
+    }
+
+    /// The session of a signed-in user, refreshed before its access token ends. Replaces a token source.
+    #[cfg(feature = "rest")]
+    #[doc(alias("setSession", "autoRefreshToken"))]
+    pub fn session(mut self, session: impl Into<SessionSource>) -> Self {
+        self.session = Some(session.into());
+        self.tokens = None;
+        self
+    }
+
+    /// Attaches a [W3C trace context](TraceContext) to each request over HTTP and to each websocket upgrade: the closure gives
+    /// that of the current span, and is called on the task that sends. A request with a `traceparent` of its own keeps it.
+    ///
+    /// ```
+    /// # use tendril_realtime::{Client, TraceContext};
+    /// # fn current_traceparent() -> Option<String> { None }
+    /// let client = Client::builder("https://ref.supabase.co", "sb_publishable_…")
+    ///     .trace_context(|| TraceContext::new(current_traceparent()?).ok());
+    /// ```
+    #[doc(alias = "tracePropagation")]
+    pub fn trace_context(
+        mut self,
+        current: impl Fn() -> Option<TraceContext> + Send + Sync + 'static,
+    ) -> Self {
+        self.network.trace = Some(TraceSource::new(current));
         self
     }
 
@@ -196,6 +148,13 @@ impl ClientBuilder {
     /// The longest `join` and `subscribe` wait for everything to flow, over all attempts. Default: 60 s.
     pub fn subscribe_timeout(mut self, timeout: Duration) -> Self {
         self.subscribe_timeout = timeout;
+        self
+    }
+
+    /// How long a connection without channels is kept, for the next one. Default: 50 s.
+    #[doc(alias = "disconnectOnEmptyChannelsAfterMs")]
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.idle_disconnect = timeout;
         self
     }
 
@@ -291,6 +250,7 @@ impl ClientBuilder {
             &mut self.settings.heartbeat_timeout,
             &mut self.connect_timeout,
             &mut self.settings.join_timeout,
+            &mut self.settings.idle_disconnect,
             &mut self.subscribe_timeout,
             &mut self.rest_timeout,
             &mut self.initial_backoff,
@@ -307,6 +267,13 @@ impl ClientBuilder {
         }
         let network = self.network.build()?;
         let tokens = self.tokens;
+        #[cfg(feature = "rest")]
+        let tokens = match self.session {
+            Some(session) => {
+                Credential::Session(session).tokens(&endpoint, &key, self.rest_timeout, &network)?
+            }
+            None => tokens,
+        };
         #[cfg(feature = "rest")]
         let rest = Rest::new(
             &endpoint,
