@@ -56,7 +56,7 @@ check-local-crate: ## The local stack as a crate in the tests of another package
 check-templates: ## template.json against variables, their rules tried, names and rights against AWS's, checkov
 	scripts/check-templates.sh
 
-check-chart: ## The chart, rendered and judged; ARGS=--write writes its table of values
+check-chart: ## The chart, rendered and checked; ARGS=--write writes its table of values
 	scripts/check-chart.sh $(ARGS)
 
 check-workflows: ## GitHub Actions, with actionlint

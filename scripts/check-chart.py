@@ -1,5 +1,5 @@
 """The Helm chart, rendered by the real Helm: every resource against the schemas of three Kubernetes versions, what must be so
-whatever the values, what wrong values are told (each rule of the schema and each sentence of _checks.tpl is tried), the alerts, and
+whatever the values, the errors for wrong values (each rule of the schema and each sentence of _checks.tpl is tried), the alerts, and
 the table of values in its README.
 
     .tools/bin/kubernetes-python scripts/check-chart.py [--write]      --write: write the table instead of comparing it
@@ -200,15 +200,15 @@ def helm(command, values):
 
 def notes(values):
     """What an installation says, without a cluster."""
-    code, out, said = helm(["install", "tendril-agent", str(CHART), "--namespace", "tendril", "--dry-run=client"], values)
-    expect("NOTES.txt", code == 0, said)
+    code, out, output = helm(["install", "tendril-agent", str(CHART), "--namespace", "tendril", "--dry-run=client"], values)
+    expect("NOTES.txt", code == 0, output)
     return out.partition("NOTES:")[2]
 
 
 def render(values):
-    code, out, said = helm(["template", "tendril-agent", str(CHART), "--namespace", "tendril"], values)
+    code, out, output = helm(["template", "tendril-agent", str(CHART), "--namespace", "tendril"], values)
     if code != 0:
-        raise RuntimeError(said)
+        raise RuntimeError(output)
     return [document for document in yaml.safe_load_all(out) if document]
 
 
@@ -324,9 +324,9 @@ def defaults():
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     # An update of EKS managed nodes evicts pods for 15 minutes, and then fails.
     expect("defaults", values["shutdown"]["grace"] + 60 < 900, "the grace is longer than EKS managed nodes wait")
-    said = notes(FROM_SECRET)
+    output = notes(FROM_SECRET)
     for hint in ("kubectl get storageclass", "describe pvc data-tendril-agent-0", "doctor", "service account tendril/tendril-agent"):
-        expect("NOTES.txt", hint in said, f"has no {hint!r}")
+        expect("NOTES.txt", hint in output, f"has no {hint!r}")
     named = notes(FROM_SECRET | {"persistence": {"storageClass": "gp3"}})
     expect("NOTES.txt", "get storageclass" not in named and "describe pvc" in named, "asks for a class that was named")
     # The one name that the templates and all documents use: EKS Pod Identity goes by it.
@@ -336,13 +336,13 @@ def defaults():
             expect(str(file.relative_to(root)), release == "tendril-agent", f"installs a release named {release}")
 
 
-def sentences(said):
-    """Each sentence of _checks.tpl was said to somebody."""
+def sentences(output):
+    """Each sentence of _checks.tpl was printed for some values."""
     found = re.findall(r'fail \(?(?:printf )?"((?:[^"\\]|\\.)*)"', (CHART / "templates" / "_checks.tpl").read_text())
     expect("_checks.tpl", len(found) > 10, "its sentences are not found")
     for sentence in found:
         pattern = ".*".join(re.escape(part) for part in re.split(r"%[a-z]", sentence)).replace("%%", "%")
-        expect("_checks.tpl", any(re.search(pattern, error) for error in said), f"no case is told: {sentence}")
+        expect("_checks.tpl", any(re.search(pattern, error) for error in output), f"no case prints: {sentence}")
 
 
 def wrong(rule):
@@ -377,12 +377,12 @@ def schema_rules():
         nonlocal tried
         for value, words in wrong(rule):
             tried += 1
-            code, _, said = helm(["template", "tendril-agent", str(CHART)], FROM_SECRET | wrap(value))
+            code, _, output = helm(["template", "tendril-agent", str(CHART)], FROM_SECRET | wrap(value))
             place = f"at '/{'/'.join(path)}'" if path else "at ''"
             expect(
                 f"{'.'.join(path)} = {json.dumps(value)}",
-                code != 0 and place in said and words in said,
-                f"is not refused with its place and {words!r}: {said or 'it is taken'}",
+                code != 0 and place in output and words in output,
+                f"is not refused with its place and {words!r}: {output or 'it is taken'}",
             )
         for name, inner in rule.get("properties", {}).items():
             walk(inner, [*path, name], lambda value, name=name: wrap({name: value}))
@@ -422,8 +422,8 @@ def alerts():
 table("--write" in sys.argv)
 settings()
 defaults()
-code, _, said = helm(["lint", "--strict", "--quiet", str(CHART)], FROM_SECRET)
-expect("helm lint", code == 0, said)
+code, _, output = helm(["lint", "--strict", "--quiet", str(CHART)], FROM_SECRET)
+expect("helm lint", code == 0, output)
 for case, values in CASES.items():
     try:
         resources = render(values)
@@ -432,16 +432,16 @@ for case, values in CASES.items():
         continue
     validate(case, resources)
     always(case, values, resources)
-said = []
+output = []
 for case, (values, message) in REFUSED.items():
     try:
         render(values)
         problems.append(f"{case}: is taken")
     except RuntimeError as error:
-        said.append(str(error))
+        output.append(str(error))
         expect(case, re.search(message, str(error)), f"is refused without saying {message!r}: {error}")
         expect(case, "s3cret" not in str(error), f"the refusal shows a secret: {error}")
-sentences(said)
+sentences(output)
 rules = schema_rules()
 alerts()
 if problems:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The local stack, judged by the clients that people use: the newest supabase-js on Node.js 24, and supabase-py.
+# The local stack, tested with the clients that people use: the newest supabase-js on Node.js 24, and supabase-py.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/tool.sh node supabase

@@ -94,8 +94,8 @@ def check(folder):
     for type_ in sorted(set(types)):
         if (service := service_of(type_)) and service not in allowed:
             problems.append(f"{name}: {type_} needs rights of {service}, and policy.json has none")
-    said = re.search(r"\[`policy.json`\]\(policy.json\)[^:\n]*: ((?:`[a-z0-9]+`(?:, | and )?)+)\.", (folder / "README.md").read_text())
-    named = set(re.findall(r"`([a-z0-9]+)`", said[1])) if said else set()
+    output = re.search(r"\[`policy.json`\]\(policy.json\)[^:\n]*: ((?:`[a-z0-9]+`(?:, | and )?)+)\.", (folder / "README.md").read_text())
+    named = set(re.findall(r"`([a-z0-9]+)`", output[1])) if output else set()
     if named != allowed:
         problems.append(f"{name}: README.md names the services {sorted(named)} and policy.json has {sorted(allowed)}")
 

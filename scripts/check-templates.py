@@ -206,7 +206,7 @@ def wrong(schema):
 
 
 def plan(program, folder, values):
-    """Terraform's word on values: its answer to a plan of the variables alone, which needs no provider."""
+    """Terraform's opinion of values: its answer to a plan of the variables alone, which needs no provider."""
     with tempfile.TemporaryDirectory() as place:
         shutil.copy(folder / "variables.tf", place)
         (pathlib.Path(place) / "terraform.tfvars.json").write_text(json.dumps(values))
@@ -218,9 +218,9 @@ def plan(program, folder, values):
 
 
 def try_rules(program, folder, properties, required):
-    code, said = plan(program, folder, {name: example(properties[name]) for name in required})
+    code, output = plan(program, folder, {name: example(properties[name]) for name in required})
     if code != 0:
-        problem(folder.name, f"{program} refuses the examples:\n{said}")
+        problem(folder.name, f"{program} refuses the examples:\n{output}")
     wrongs = {name: wrong(schema) for name, schema in properties.items()}
     for turn in range(max(len(values) for values in wrongs.values())):
         bad = {name: values[turn] for name, values in wrongs.items() if turn < len(values)}
@@ -228,15 +228,15 @@ def try_rules(program, folder, properties, required):
 
 
 def refuse(program, folder, bad, right):
-    _, said = plan(program, folder, right | bad)
+    _, output = plan(program, folder, right | bad)
     for name, value in bad.items():
         # A rule that looks at another variable is not tried while that one is wrong.
-        if not refused(name, said) and not refused(name, plan(program, folder, right | {name: value})[1]):
+        if not refused(name, output) and not refused(name, plan(program, folder, right | {name: value})[1]):
             problem(f"{folder.name}.{name}", f"{program} takes {value!r}")
 
 
-def refused(name, said):
-    return re.search(rf"var\.{name} (is|has) ", said)
+def refused(name, output):
+    return re.search(rf"var\.{name} (is|has) ", output)
 
 
 folders = sorted(file.parent for file in TEMPLATES.glob("*/template.json"))

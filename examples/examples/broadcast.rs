@@ -1,4 +1,4 @@
-//! Messages from client to client: two clients in one room, one speaks and the other hears.
+//! Messages from client to client: two clients in one room, one sends and the other receives.
 //!
 //! ```text
 //! cargo run -p tendril-examples --example broadcast
@@ -20,8 +20,8 @@ struct Cursor {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let hearer = Client::builder(var("SUPABASE_URL")?, var("SUPABASE_ANON_KEY")?).build()?;
-    let mut room = hearer.channel("room");
+    let listener = Client::builder(var("SUPABASE_URL")?, var("SUPABASE_ANON_KEY")?).build()?;
+    let mut room = listener.channel("room");
     let mut cursors = room.on_broadcast("cursor");
     let _room = room.join().await?;
 

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tendril_examples::{
     deployment::{self, Order},
-    follow::{Follow, News},
+    follow::{Follow, FollowEvent},
     screen::{Screen, Tone},
 };
 use tendril_realtime::{AccessToken, Client};
@@ -67,7 +67,7 @@ async fn run(options: Options) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let client =
         Client::builder(options.url, options.key).token_source(AccessToken::new(options.token)?).build()?;
     let mut screen = Screen::default();
-    look_at(&client, options.cluster, &screen).await?;
+    inspect(&client, options.cluster, &screen).await?;
 
     let order = Order {
         template: options.template,
@@ -86,8 +86,8 @@ async fn run(options: Options) -> Result<ExitCode, Box<dyn std::error::Error>> {
 
     let mut asked_to_cancel = false;
     loop {
-        let news = tokio::select! {
-            news = follow.next() => news?,
+        let event = tokio::select! {
+            event = follow.next() => event?,
             _ = interrupt.recv() => {
                 if asked_to_cancel {
                     eprintln!("deploy: left; the deployment goes on as the database says");
@@ -99,10 +99,10 @@ async fn run(options: Options) -> Result<ExitCode, Box<dyn std::error::Error>> {
                 continue;
             }
         };
-        match news {
-            Some(News::Logged(chunk)) => screen.chunk(&chunk)?,
-            Some(News::Changed(row)) => screen.status(&row)?,
-            Some(News::Ended(row)) => {
+        match event {
+            Some(FollowEvent::Logged(chunk)) => screen.chunk(&chunk)?,
+            Some(FollowEvent::Changed(row)) => screen.status(&row)?,
+            Some(FollowEvent::Ended(row)) => {
                 screen.fact("status", screen.end(&row))?;
                 for (name, value) in row.outputs.iter().flatten() {
                     screen.fact("output", format_args!("{name} = {value}"))?;
@@ -116,7 +116,7 @@ async fn run(options: Options) -> Result<ExitCode, Box<dyn std::error::Error>> {
 }
 
 /// Says beforehand why it would wait for ever.
-async fn look_at(client: &Client, id: Uuid, screen: &Screen) -> Result<(), Box<dyn std::error::Error>> {
+async fn inspect(client: &Client, id: Uuid, screen: &Screen) -> Result<(), Box<dyn std::error::Error>> {
     #[derive(Deserialize)]
     struct Cluster {
         name: String,

@@ -126,17 +126,17 @@ async fn run(options: Options) -> Result<(), End> {
     let client = builder.build()?;
     let (schema, table) = options.table;
     let topic = format!("{schema}:{table}");
-    let mut wish =
+    let mut request =
         if table == "*" { PostgresChanges::in_schema(schema) } else { PostgresChanges::on(schema, table) }
             .event(options.event);
     if let Some(filter) = options.filter {
-        wish = wish.filter_text(filter);
+        request = request.filter_text(filter);
     }
-    wish = wish.select(options.select);
+    request = request.select(options.select);
 
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut status = client.status();
-    let (mut events, ready) = client.channel(&topic).postgres_changes::<Box<RawValue>>(wish).start()?;
+    let (mut events, ready) = client.channel(&topic).postgres_changes::<Box<RawValue>>(request).start()?;
     tokio::pin!(ready);
     let mut is_ready = false;
     let mut is_client_there = true;
@@ -149,7 +149,7 @@ async fn run(options: Options) -> Result<(), End> {
             _ = terminate.recv() => break,
             answer = &mut ready, if !is_ready => {
                 is_ready = true;
-                // A refusal is told by the stream, after what came before it.
+                // The stream reports a refusal, after what came before it.
                 if answer.is_ok() {
                     print(&json!({"type": "ready"}))?;
                 }

@@ -1,4 +1,4 @@
-//! The README's first piece of code, word for word.
+//! The README's first code sample, verbatim.
 //!
 //! ```text
 //! cargo run -p tendril-examples --example quickstart

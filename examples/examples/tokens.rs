@@ -29,8 +29,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let client = Client::builder(env::var("SUPABASE_URL")?, env::var("SUPABASE_ANON_KEY")?)
         .token_source(FromFile(file.into()))
         .build()?;
-    let wish = PostgresChanges::on("public", "deployments");
-    let mut rows = client.channel("deployments").postgres_changes::<Box<RawValue>>(wish).subscribe().await?;
+    let request = PostgresChanges::on("public", "deployments");
+    let mut rows =
+        client.channel("deployments").postgres_changes::<Box<RawValue>>(request).subscribe().await?;
     while let Some(event) = rows.next().await {
         match event {
             // The server subscribes anew with the new token: rows of that moment may be missing.

@@ -1,4 +1,4 @@
-//! The README's second piece of code, word for word: the rows of a query as they are, and every change of them.
+//! The README's second code sample, verbatim: the rows of a query as they are, and every change of them.
 //!
 //! ```text
 //! cargo run -p tendril-examples --example watch

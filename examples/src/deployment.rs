@@ -34,7 +34,7 @@ pub struct Deployment {
     pub outputs: Option<Map<String, Value>>,
     /// How many chunks of log the last attempt has; written with the final status.
     pub log_count: i64,
-    /// Why it failed, in one word.
+    /// The code of its failure.
     pub error_code: Option<String>,
     /// Why it failed, in a sentence.
     #[serde(default)]

@@ -23,12 +23,12 @@ const LAST_CHUNKS: Duration = Duration::from_secs(30);
 
 /// What happened.
 #[derive(Debug)]
-pub enum News {
+pub enum FollowEvent {
     /// The row changed.
     Changed(Deployment),
     /// The next chunk of the log.
     Logged(Chunk),
-    /// It ended, and all of its log was given out before. The last news.
+    /// It ended, and all of its log was delivered before. The last event.
     Ended(Deployment),
 }
 
@@ -41,8 +41,8 @@ pub struct Follow {
     rows: Watch<Deployment>,
     chunks: Watch<Chunk>,
     order: LogOrder,
-    /// What is to be told next.
-    ready: VecDeque<News>,
+    /// The events to deliver next.
+    ready: VecDeque<FollowEvent>,
     end: End,
 }
 
@@ -53,8 +53,8 @@ enum End {
     Ahead,
     /// It ended with this row; its last chunks are waited for until then.
     Near(Box<Deployment>, Instant),
-    /// It was told.
-    Told,
+    /// It was delivered.
+    Delivered,
 }
 
 impl Follow {
@@ -72,7 +72,7 @@ impl Follow {
         })
     }
 
-    /// Reads both tables, and waits until their events flow, so that what comes next is told at once. If they do not flow
+    /// Reads both tables, and waits until their events flow, so that what comes next is delivered at once. If they do not flow
     /// soon, polling does the work.
     ///
     /// # Errors
@@ -99,40 +99,40 @@ impl Follow {
         Ok(())
     }
 
-    /// The next news; `None` after [`News::Ended`], or when the client was shut down.
+    /// The next news; `None` after [`FollowEvent::Ended`], or when the client was shut down.
     ///
     /// # Errors
     /// What trying again cannot fix, such as a token that has expired.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
-    pub async fn next(&mut self) -> Result<Option<News>, Error> {
+    pub async fn next(&mut self) -> Result<Option<FollowEvent>, Error> {
         loop {
-            if let Some(news) = self.ready.pop_front() {
-                return Ok(Some(news));
+            if let Some(update) = self.ready.pop_front() {
+                return Ok(Some(update));
             }
             let deadline = match &self.end {
                 End::Ahead => None,
                 End::Near(row, deadline) if !self.order.has(row.attempt, row.log_count) => Some(*deadline),
                 End::Near(..) => {
-                    self.tell_end();
+                    self.print_end();
                     continue;
                 }
-                End::Told => return Ok(None),
+                End::Delivered => return Ok(None),
             };
             tokio::select! {
                 Some(event) = self.chunks.next() => self.chunk(event)?,
                 Some(event) = self.rows.next() => self.row(event)?,
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => self.tell_end(),
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => self.print_end(),
                 else => return Ok(None),
             }
         }
     }
 
-    fn tell_end(&mut self) {
-        self.ready.extend(self.order.rest().into_iter().map(News::Logged));
-        if let End::Near(row, _) = std::mem::replace(&mut self.end, End::Told) {
-            self.ready.push_back(News::Ended(*row));
+    fn print_end(&mut self) {
+        self.ready.extend(self.order.rest().into_iter().map(FollowEvent::Logged));
+        if let End::Near(row, _) = std::mem::replace(&mut self.end, End::Delivered) {
+            self.ready.push_back(FollowEvent::Ended(*row));
         }
     }
 
@@ -141,7 +141,7 @@ impl Follow {
             Some(row) if row.is_finished() => {
                 self.end = End::Near(Box::new(row), Instant::now() + LAST_CHUNKS);
             }
-            Some(row) => self.ready.push_back(News::Changed(row)),
+            Some(row) => self.ready.push_back(FollowEvent::Changed(row)),
             None => {}
         }
         Ok(())
@@ -149,7 +149,7 @@ impl Follow {
 
     fn chunk(&mut self, event: Result<WatchEvent<Chunk>, Error>) -> Result<(), Error> {
         if let Some(chunk) = applied(event)? {
-            self.ready.extend(self.order.put(chunk).into_iter().map(News::Logged));
+            self.ready.extend(self.order.put(chunk).into_iter().map(FollowEvent::Logged));
         }
         Ok(())
     }

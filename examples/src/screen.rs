@@ -18,7 +18,7 @@ pub struct Screen {
     stage: String,
 }
 
-/// How a word is shown.
+/// How a text is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
     /// As it is.
@@ -33,7 +33,7 @@ pub enum Tone {
     Bad,
     /// Attention.
     Odd,
-    /// The agent's own words.
+    /// The agent's own annotations.
     Agent,
 }
 
@@ -67,7 +67,7 @@ impl Screen {
         self.since
     }
 
-    /// A word in its tone.
+    /// A text in its colour.
     pub fn paint(&self, tone: Tone, text: impl fmt::Display) -> String {
         match tone {
             Tone::Plain => text.to_string(),
@@ -107,7 +107,7 @@ impl Screen {
         chunk.lines().try_for_each(|line| self.entry(&chunk.stream, tone, &printable(line)))
     }
 
-    /// The status of a deployment, where it is new. Most phases tell nothing that the log does not tell too.
+    /// The status of a deployment, where it is new. The log shows most phases too.
     ///
     /// # Errors
     /// As [`line`](Self::line).

@@ -65,9 +65,9 @@ fn a_deployment_that_fails_fails_the_demo_with_its_reason() {
 }
 
 /// Ends with the test, also when that fails.
-struct Kept(Child);
+struct Running(Child);
 
-impl Drop for Kept {
+impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -76,8 +76,8 @@ impl Drop for Kept {
 
 #[test]
 fn what_is_kept_takes_further_deployments_until_ctrl_c() {
-    let mut kept = Kept(example("demo").arg("--keep").stdout(Stdio::piped()).spawn().unwrap());
-    let mut lines = BufReader::new(kept.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut stored = Running(example("demo").arg("--keep").stdout(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(stored.0.stdout.take().unwrap()).lines().map(Result::unwrap);
     let exports: HashMap<String, String> = lines
         .by_ref()
         .take_while(|line| !line.starts_with("psql"))
@@ -98,8 +98,8 @@ fn what_is_kept_takes_further_deployments_until_ctrl_c() {
     assert_eq!(failed.status.code(), Some(1), "{out}\n{err}");
     assert!(out.contains("no template \"nope\""), "{out}");
 
-    let id = Pid::from_raw(kept.0.id().try_into().unwrap()).unwrap();
+    let id = Pid::from_raw(stored.0.id().try_into().unwrap()).unwrap();
     kill_process(id, Signal::INT).unwrap();
     let rest: Vec<String> = lines.collect();
-    assert!(kept.0.wait().unwrap().success(), "{rest:?}");
+    assert!(stored.0.wait().unwrap().success(), "{rest:?}");
 }

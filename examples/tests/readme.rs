@@ -15,7 +15,7 @@ fn example(name: &str) -> String {
     code.join("\n")
 }
 
-/// The pieces of Rust in a README.
+/// The Rust samples of a README.
 fn snippets(readme: &str) -> Vec<String> {
     let text = text(readme);
     let pieces =

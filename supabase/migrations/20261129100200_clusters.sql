@@ -29,7 +29,7 @@ comment on column public.clusters.api_key_hash is 'SHA-256 of the agent''s API k
 comment on column public.clusters.api_key_hash_next is 'SHA-256 of the next API key: while both are set both keys work, so a key is changed without downtime.';
 comment on column public.clusters.status is 'PENDING until the first heartbeat, then ONLINE or OFFLINE. Written by heartbeat and reaper, when it changes.';
 comment on column public.clusters.agent_version is 'Version of the agent that started last. All agents: public.agents.';
-comment on column public.clusters.retention_days is 'How many days finished deployments are kept, with logs and changes; 1 to 3650, null for ever. See prune().';
+comment on column public.clusters.retention_days is 'After how many days finished deployments are deleted, with logs and changes; 1 to 3650, null for never. See prune().';
 comment on column public.clusters.revoked_at is 'When the owner revoked the cluster. Final: from then on its agents read and write nothing.';
 
 -- Leading column of the owner's policy.

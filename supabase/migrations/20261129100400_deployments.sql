@@ -71,13 +71,13 @@ comment on column public.deployments.queue_order is 'Order of arrival. The deplo
 comment on column public.deployments.status is 'QUEUED, PROCESSING, SUCCESS, FAILED, CANCELLED.';
 comment on column public.deployments.phase is 'Where a claimed job is, or where it ended. UNKNOWN: the agent fell silent after apply began. Null while QUEUED.';
 comment on column public.deployments.attempt is 'How often the job was claimed; counted by the trigger.';
-comment on column public.deployments.claim_token is 'Made by the agent that claims; whoever shows it owns the job. Kept after the end, cleared by a requeue.';
+comment on column public.deployments.claim_token is 'Made by the agent that claims; whoever presents it owns the job. It stays after the end, and is cleared by a requeue.';
 comment on column public.deployments.claimed_by is 'Name of the agent that claimed it.';
 comment on column public.deployments.claimed_at is 'Time of the current claim, by the database clock.';
 comment on column public.deployments.queue_expires_at is 'When the job ends as TIMED_OUT if no agent has claimed it: config_snapshot.timeouts.queue. Null: never.';
 comment on column public.deployments.cancel_requested_at is 'When a user first asked to cancel. A queued job is cancelled at once, a running one by its agent.';
 comment on column public.deployments.cancelled_by is 'The user who asked to cancel; null for the service.';
-comment on column public.deployments.cancel_comment is 'Why, in the user''s words. Set together with cancel_requested_at.';
+comment on column public.deployments.cancel_comment is 'The user''s reason. Set together with cancel_requested_at.';
 comment on column public.deployments.started_at is 'When the current attempt began, by the database clock.';
 comment on column public.deployments.finished_at is 'When the job reached its final status, by the database clock.';
 comment on column public.deployments.template_commit is 'Commit of the Git repository in config_snapshot.source that is run, written by the agent; null for templates that the agent carries.';
@@ -87,7 +87,7 @@ comment on column public.deployments.approval_expires_at is 'When a plan that no
 comment on column public.deployments.approved_plan is 'Set by a user to plan_sha256 while the phase is APPROVAL: the agent then applies that plan.';
 comment on column public.deployments.approved_at is 'When the plan was approved, by the database clock.';
 comment on column public.deployments.approved_by is 'The user who approved it; null for the service.';
-comment on column public.deployments.approval_comment is 'Why, in the user''s words. Set together with approved_plan.';
+comment on column public.deployments.approval_comment is 'The user''s reason. Set together with approved_plan.';
 comment on column public.deployments.applied is 'Whether something was applied. Written by the agent at the end.';
 comment on column public.deployments.cost is 'Cost estimate; see cost_status.';
 comment on column public.deployments.cost_status is 'OK, PARTIAL or UNAVAILABLE; null before the estimate.';

@@ -118,7 +118,7 @@ end
 $$;
 
 -- One repository has one name, however its address is spelled: host and path, without scheme, user, default port, `.git`
--- and slashes at the end. These hosts do not tell capital letters from small ones.
+-- and slashes at the end. These hosts ignore the case of letters.
 create function tendril.repository_name(address text) returns text
 language plpgsql immutable strict set search_path = '' as $$
 declare

@@ -1,10 +1,10 @@
--- When the agent of a running deployment was last heard. Each heartbeat changes it, so it does not stand in the published row.
+-- The last heartbeat of the agent of a running deployment. Each heartbeat changes it, so it is not in the published row.
 
 create table tendril.leases (
   deployment_id uuid primary key references public.deployments (id) on delete cascade,
   cluster_id uuid not null,
-  heard_at timestamptz not null default now()
-) with (fillfactor = 50); -- Each beat is an update in place.
+  last_heartbeat_at timestamptz not null default now()
+) with (fillfactor = 50); -- Each heartbeat is an update in place.
 comment on table tendril.leases is 'One row for each PROCESSING deployment: the last sign of life of the agent that holds it.';
 create index leases_cluster on tendril.leases (cluster_id);
 alter table tendril.leases enable row level security;
@@ -27,9 +27,9 @@ comment on function tendril.lease_length(text) is 'How long a claim lives after 
 create function tendril.extend_lease(deployment public.deployments) returns void
 language sql security definer set search_path = '' as $$
   insert into tendril.leases as l (deployment_id, cluster_id) values (deployment.id, deployment.cluster_id)
-  on conflict on constraint leases_pkey do update set heard_at = now()
+  on conflict on constraint leases_pkey do update set last_heartbeat_at = now()
 $$;
-comment on function tendril.extend_lease(public.deployments) is 'The agent that holds the deployment was heard just now.';
+comment on function tendril.extend_lease(public.deployments) is 'The agent that holds the deployment has sent a heartbeat just now.';
 
 create function tendril.end_lease(deployment public.deployments) returns void
 language sql security definer set search_path = '' as $$
@@ -39,7 +39,7 @@ comment on function tendril.end_lease(public.deployments) is 'Nobody holds the d
 
 create function tendril.silence(deployment public.deployments) returns interval
 language sql stable security definer set search_path = '' as $$
-  select now() - coalesce((select l.heard_at from tendril.leases l where l.deployment_id = deployment.id), deployment.claimed_at)
+  select now() - coalesce((select l.last_heartbeat_at from tendril.leases l where l.deployment_id = deployment.id), deployment.claimed_at)
 $$;
 comment on function tendril.silence(public.deployments) is 'Time since the last sign of life of the agent that holds this deployment.';
 

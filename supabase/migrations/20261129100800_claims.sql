@@ -2,7 +2,7 @@
 --
 -- Errors: TD001 the claim token is absent, stale or another's; TD006 the claim is out of turn; TD009 the agent may not claim.
 
--- A row trigger cannot tell "set claim_token = the same value" from "claim_token not mentioned". An UPDATE OF trigger
+-- A row trigger cannot distinguish "set claim_token = the same value" from "claim_token not mentioned". An UPDATE OF trigger
 -- can: it fires only for statements that name the column, and leaves a note for the trigger that follows.
 create function tendril.note_claim_token() returns trigger
 language plpgsql set search_path = '' as $$
@@ -59,7 +59,7 @@ language sql volatile set search_path = '' as $$
 $$;
 comment on function tendril.ahead_of(public.deployments) is 'The deployment of the same stack that runs or waits before this one.';
 
--- Security definer: it locks the stack, so that two claims of it are judged one after the other.
+-- Security definer: it locks the stack, so that two claims of it are checked one after the other.
 create function tendril.require_turn(deployment public.deployments, agent text) returns void
 language plpgsql security definer set search_path = '' as $$
 declare

@@ -1,7 +1,7 @@
 -- What a user does to a deployment after it was queued: cancel it, or approve its plan, each with a comment. To reject a plan
 -- is to cancel with a comment.
 --
--- The state machine sets these columns back to what they were and judges the rest; then these functions judge the acts.
+-- The state machine restores these columns and checks the rest; then these functions check the user's acts.
 --
 -- Errors: TD002 a comment without its act; TD005 that is not a plan that waits for approval.
 

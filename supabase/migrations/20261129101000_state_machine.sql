@@ -81,7 +81,7 @@ declare
   shown constant text := current_setting('tendril.shown_token', true);
   token_shown constant boolean := coalesce(shown = new.id || '/' || coalesce(new.claim_token::text, ''), false);
   holds_claim constant boolean := token_shown and coalesce(new.claim_token = old.claim_token, false);
-  -- Only the reaper judges that an agent is lost. Agents and users come in as these roles; it does not.
+  -- Only the reaper decides that an agent is lost. Agents and users come in as these roles; it does not.
   may_reap constant boolean := current_user not in ('anon', 'authenticated', 'tendril_agent');
   asked constant public.deployments := new;
   wanted constant text := new.status;
@@ -94,7 +94,7 @@ begin
       'What to run, where and in which order never changes. Queue a new deployment.');
   end if;
 
-  -- The database's clock and counter; whatever the statement said.
+  -- The database's clock and counter; whatever the statement contains.
   new.attempt := old.attempt;
   new.claimed_at := old.claimed_at;
   new.queue_expires_at := old.queue_expires_at;
@@ -145,7 +145,7 @@ begin
           perform tendril.refuse_transition(old, 'phase ' || new.phase, 'Apply has begun; there is no way back before it.');
         end if;
         if old.phase = 'UNKNOWN' and new.phase <> 'UNKNOWN' then
-          new.error_message := null; -- The agent is back: what was said of its silence is over.
+          new.error_message := null; -- The agent is back: the message about its silence no longer holds.
         end if;
         if new.plan_sha256 is distinct from old.plan_sha256 then
           -- Another plan: what was approved before is not what would be applied.
@@ -173,7 +173,7 @@ begin
       perform tendril.refuse_claim_token(old, case when token_shown then new.claim_token end);
     elsif wanted = 'PROCESSING' and new.phase = 'UNKNOWN' and tendril.apply_began(old.phase)
         and tendril.silence(old) > tendril.lease_length(null) then
-      null; -- Fell silent after apply began: the lease goes on, the doubt is shown.
+      null; -- Silent after apply began: the lease goes on, and the phase is UNKNOWN.
     elsif wanted in ('FAILED', 'CANCELLED') and (tendril.silence(old) > tendril.lease_length(old.phase)
         or wanted = 'FAILED' and new.error_code = 'APPROVAL_EXPIRED' and tendril.approval_expired(old)) then
       new.claim_token := old.claim_token;
@@ -191,12 +191,12 @@ begin
     if token_shown and not holds_claim then
       perform tendril.refuse_claim_token(old, new.claim_token);
     elsif holds_claim and wanted = old.status and new.phase is distinct from old.phase and not tendril.apply_began(old.phase) then
-      -- An agent that does not know yet that its job was ended while it was silent, about to go on with it. The user was told
+      -- An agent that does not know yet that its job was ended while it was silent, about to go on with it. The user has read
       -- that nothing was changed, and that has to stay true.
       perform tendril.refuse_transition(old, 'phase ' || coalesce(new.phase, 'none'), 'It was ended while its agent was silent: stop working on it.');
     elsif holds_claim and old.status = 'FAILED' and old.error_code = 'AGENT_LOST'
         and wanted in ('SUCCESS', 'FAILED', 'CANCELLED')
-        -- The loss itself, reported twice, is no news: the end stays where it was.
+        -- The loss itself, reported twice, changes nothing.
         and not (wanted = 'FAILED' and coalesce(new.error_code, '') = 'AGENT_LOST') then
       new.finished_at := now();
       if wanted = 'SUCCESS' then

@@ -21,7 +21,7 @@ create table public.deployment_logs (
 comment on table public.deployment_logs is 'Output of deployments: a row is a chunk of whole lines. Order: attempt, seq.';
 comment on column public.deployment_logs.attempt is 'Which attempt of the deployment wrote it; late chunks of a lost attempt keep their own number.';
 comment on column public.deployment_logs.seq is '1, 2, 3, … per deployment and attempt, across all streams, without gaps.';
-comment on column public.deployment_logs.stream is 'stdout and stderr of the run, or agent for the agent''s own words.';
+comment on column public.deployment_logs.stream is 'stdout and stderr of the run, or agent for the agent''s own annotations.';
 comment on column public.deployment_logs.log_chunk is 'Whole lines, each ended by a newline; up to 64 KiB (agents send up to 16 KiB).';
 comment on column public.deployment_logs.ts is 'When the agent read the first line of the chunk.';
 comment on column public.deployment_logs.created_at is 'When the row was stored.';

@@ -1,4 +1,4 @@
--- Which agents a cluster has, and when each was heard. Not published: every heartbeat changes it.
+-- Which agents a cluster has, and when each sent its last heartbeat. Not published: every heartbeat changes it.
 
 create table public.agents (
   cluster_id uuid not null references public.clusters (id) on delete cascade,
@@ -15,15 +15,15 @@ create table public.agents (
   primary key (cluster_id, name),
   constraint agents_status_known check (status in ('ACTIVE', 'REFUSED')),
   constraint agents_refused_has_a_reason check ((status = 'REFUSED') = (refused_reason is not null))
-) with (fillfactor = 70); -- Each beat is an update in place.
+) with (fillfactor = 70); -- Each heartbeat is an update in place.
 
-comment on table public.agents is 'Agents that were heard within the last day. Written by the heartbeat. Not published; the view cluster_status sums it up.';
+comment on table public.agents is 'Agents that sent a heartbeat within the last day. Written by the heartbeat. Not published; the view cluster_status sums it up.';
 comment on column public.agents.name is 'The name that the agent gives itself, cut at 200 characters.';
 comment on column public.agents.state_backend is 'Where it stores states: local, s3, pg, …; null for agents of contract 2, which do not say it.';
 comment on column public.agents.backend_fingerprint is 'Digest of the backend''s settings. No secret can be read from it.';
 comment on column public.agents.jobs is 'How many deployments it held at its last heartbeat.';
 comment on column public.agents.status is 'ACTIVE; or REFUSED: its state backend contradicts that of another live agent, and it claims nothing.';
-comment on column public.agents.started_at is 'When this agent was first heard, or heard again after it was silent.';
+comment on column public.agents.started_at is 'When this agent sent its first heartbeat, or its first after it was silent.';
 
 revoke all on table public.agents from public, anon, authenticated, service_role, tendril_agent;
 alter table public.agents enable row level security;
@@ -35,12 +35,12 @@ create policy "An agent reads agents of its cluster" on public.agents
   for select to tendril_agent
   using (cluster_id = (select tendril.agent_cluster_id()));
 
--- Idle agents beat each minute; two beats may be lost. The reaper runs each 15 s: OFFLINE within 150 s.
+-- Idle agents send a heartbeat each minute; two may be lost. The reaper runs each 15 s: OFFLINE within 150 s.
 create function public.is_live(agent public.agents) returns boolean
 language sql stable set search_path = '' as $$
   select agent.last_seen_at > now() - interval '130 seconds'
 $$;
-comment on function public.is_live(public.agents) is 'Whether the agent was heard within the last 130 seconds. A computed column: select=name,is_live.';
+comment on function public.is_live(public.agents) is 'Whether the agent sent a heartbeat within the last 130 seconds. A computed column: select=name,is_live.';
 
 create view public.cluster_status with (security_invoker = true) as
 select c.id, c.name, c.status, c.revoked_at, max(a.last_seen_at) as last_seen_at,
@@ -50,7 +50,7 @@ select c.id, c.name, c.status, c.revoked_at, max(a.last_seen_at) as last_seen_at
 from public.clusters c
 left join public.agents a on a.cluster_id = c.id
 group by c.id, c.name, c.status, c.revoked_at;
-comment on view public.cluster_status is 'When the agents of a cluster were last heard, how many are live, how many of those are refused, and how many deployments they hold.';
+comment on view public.cluster_status is 'When the agents of a cluster sent their last heartbeat, how many are live, how many of those are refused, and how many deployments they hold.';
 revoke all on table public.cluster_status from public, anon, authenticated, service_role, tendril_agent;
 grant select on public.cluster_status to authenticated, service_role, tendril_agent;
 
@@ -74,44 +74,44 @@ language sql stable set search_path = '' as $$
 $$;
 comment on function tendril.backend_conflict(uuid, text, text, text) is 'A sentence if another live agent of the cluster stores states elsewhere, otherwise null.';
 
--- One update in place for an agent that is known. What is new about it is judged with the cluster locked, so that two
+-- One update in place for an agent that is known. What is new about it is checked with the cluster locked, so that two
 -- agents that start at once do not both get in.
-create function tendril.hear_agent(cluster public.clusters, agent text, version text, state_backend text, backend_fingerprint text, jobs integer) returns public.agents
+create function tendril.record_agent(cluster public.clusters, agent text, version text, state_backend text, backend_fingerprint text, jobs integer) returns public.agents
 language plpgsql set search_path = '' as $$
 declare
   named constant text := coalesce(nullif(left(btrim(agent), 200), ''), 'unnamed');
-  heard public.agents;
+  agent_row public.agents;
   conflict text;
 begin
-  update public.agents a set last_seen_at = now(), jobs = hear_agent.jobs
-  where a.cluster_id = cluster.id and a.name = named and a.version = hear_agent.version and a.status = 'ACTIVE' and public.is_live(a)
-    and (a.state_backend, a.backend_fingerprint) is not distinct from (hear_agent.state_backend, hear_agent.backend_fingerprint)
-  returning a.* into heard;
+  update public.agents a set last_seen_at = now(), jobs = record_agent.jobs
+  where a.cluster_id = cluster.id and a.name = named and a.version = record_agent.version and a.status = 'ACTIVE' and public.is_live(a)
+    and (a.state_backend, a.backend_fingerprint) is not distinct from (record_agent.state_backend, record_agent.backend_fingerprint)
+  returning a.* into agent_row;
   if found and cluster.status = 'ONLINE' then
-    return heard;
+    return agent_row;
   end if;
 
   perform from public.clusters c where c.id = cluster.id for no key update;
-  conflict := tendril.backend_conflict(cluster.id, named, hear_agent.state_backend, hear_agent.backend_fingerprint);
+  conflict := tendril.backend_conflict(cluster.id, named, record_agent.state_backend, record_agent.backend_fingerprint);
   insert into public.agents as a (cluster_id, name, version, state_backend, backend_fingerprint, jobs, status, refused_reason)
-  values (cluster.id, named, hear_agent.version, hear_agent.state_backend, hear_agent.backend_fingerprint, hear_agent.jobs,
+  values (cluster.id, named, record_agent.version, record_agent.state_backend, record_agent.backend_fingerprint, record_agent.jobs,
     case when conflict is null then 'ACTIVE' else 'REFUSED' end, conflict)
   on conflict on constraint agents_pkey do update set
     version = excluded.version, state_backend = excluded.state_backend, backend_fingerprint = excluded.backend_fingerprint,
     jobs = excluded.jobs, status = excluded.status, refused_reason = excluded.refused_reason, last_seen_at = now(),
     started_at = case when public.is_live(a) and a.version = excluded.version then a.started_at else now() end
-  returning a.* into heard;
+  returning a.* into agent_row;
   delete from public.agents a where a.cluster_id = cluster.id and a.last_seen_at < now() - interval '1 day';
 
-  if heard.status = 'ACTIVE' then
+  if agent_row.status = 'ACTIVE' then
     update public.clusters c
-    set status = 'ONLINE', agent_version = case when heard.started_at = now() or c.agent_version is null then heard.version else c.agent_version end
-    where c.id = cluster.id and (c.status <> 'ONLINE' or c.agent_version is null or heard.started_at = now() and c.agent_version <> heard.version);
+    set status = 'ONLINE', agent_version = case when agent_row.started_at = now() or c.agent_version is null then agent_row.version else c.agent_version end
+    where c.id = cluster.id and (c.status <> 'ONLINE' or c.agent_version is null or agent_row.started_at = now() and c.agent_version <> agent_row.version);
   end if;
-  return heard;
+  return agent_row;
 end
 $$;
-comment on function tendril.hear_agent(public.clusters, text, text, text, text, integer) is 'An agent was heard: its row, and its cluster ONLINE. The cluster''s row changes only when its status or its agents'' version does.';
+comment on function tendril.record_agent(public.clusters, text, text, text, text, integer) is 'An agent sent a heartbeat: its row, and its cluster ONLINE. The cluster''s row changes only when its status or its agents'' version does.';
 
 create function public.agent_offline(agent text default null) returns void
 language plpgsql security definer set search_path = '' as $$
@@ -129,7 +129,7 @@ comment on function public.agent_offline(text) is 'An agent ends: sets its clust
 
 revoke all on function
   public.is_live(public.agents), tendril.backend_conflict(uuid, text, text, text),
-  tendril.hear_agent(public.clusters, text, text, text, text, integer), public.agent_offline(text)
+  tendril.record_agent(public.clusters, text, text, text, text, integer), public.agent_offline(text)
   from public, anon, authenticated, service_role, tendril_agent;
 grant execute on function public.is_live(public.agents) to authenticated, service_role, tendril_agent;
 grant execute on function public.agent_offline(text) to tendril_agent, service_role;

@@ -40,19 +40,19 @@ begin
     join tendril.leases l on l.deployment_id = d.id
     where d.status = 'PROCESSING'
       and (only_cluster is null or l.cluster_id = only_cluster)
-      and l.heard_at < now() - interval '60 seconds'
-      and (l.heard_at < now() - tendril.lease_length(d.phase) or tendril.apply_began(d.phase) and d.phase <> 'UNKNOWN')
-    order by l.heard_at
+      and l.last_heartbeat_at < now() - interval '60 seconds'
+      and (l.last_heartbeat_at < now() - tendril.lease_length(d.phase) or tendril.apply_began(d.phase) and d.phase <> 'UNKNOWN')
+    order by l.last_heartbeat_at
     limit 500
     -- Several heartbeats reap at once; each takes what no other holds.
     for update of d skip locked
   loop
-    -- Its agent may have been heard since the list was made.
+    -- Its agent may have sent a heartbeat since the list was made.
     continue when tendril.silence(lost) <= case when tendril.apply_began(lost.phase) then interval '60 seconds' else tendril.lease_length(lost.phase) end;
     revoked := exists (select from public.clusters c where c.id = lost.cluster_id and c.revoked_at is not null);
     code := case when revoked then 'CLUSTER_REVOKED' else 'AGENT_LOST' end;
     if tendril.silence(lost) <= tendril.lease_length(lost.phase) then
-      -- The phase that is lost by this is kept in the message.
+      -- The message names the phase, which this overwrites.
       update public.deployments set phase = 'UNKNOWN', error_message = tendril.lost_agent_message(lost) where id = lost.id;
     elsif tendril.apply_began(lost.phase) then
       update public.deployments set status = 'FAILED', error_code = code,

@@ -1,8 +1,8 @@
--- Broadcasts: an agent hears of its jobs on a private channel of its cluster, `cluster:<id>`. Realtime checks each row change
+-- Broadcasts: an agent receives its jobs on a private channel of its cluster, `cluster:<id>`. Realtime checks each row change
 -- against the policies once for every agent that listens, one after the other; it checks a private channel once, when it is
 -- joined, and delivers in a fifth of the time.
 --
--- A broadcast is a row in realtime.messages, kept for days. So only clusters whose agents ask have any; an agent asks again
+-- A broadcast is a row in realtime.messages, stored for days. So only clusters whose agents ask have any; an agent asks again
 -- each hour, and its request ends a day after the last time.
 
 create table tendril.broadcast_requests (
@@ -17,10 +17,10 @@ create function tendril.broadcasts_installed() returns boolean
 language sql stable set search_path = '' as $$
   select to_regprocedure('realtime.send(jsonb, text, text, boolean)') is not null and exists (
     select from pg_catalog.pg_policy p
-    where p.polrelid = to_regclass('realtime.messages') and p.polname = 'An agent hears of its cluster'
+    where p.polrelid = to_regclass('realtime.messages') and p.polname = 'An agent receives broadcasts of its cluster'
   )
 $$;
-comment on function tendril.broadcasts_installed() is 'Whether agents can hear broadcasts.';
+comment on function tendril.broadcasts_installed() is 'Whether agents can receive broadcasts.';
 
 -- A fresh project has no realtime.messages until Realtime first connects. Heartbeats call this until it is done.
 create function tendril.install_broadcasts() returns text
@@ -41,10 +41,10 @@ begin
     grant anon to tendril_agent;
   end if;
 
-  -- To hear, not to speak: there is no policy for insert. Realtime asks for each channel by itself, as realtime.topic().
+  -- To receive, not to send: there is no policy for insert. Realtime asks for each channel by itself, as realtime.topic().
   if not tendril.broadcasts_installed() then
     execute $policy$
-      create policy "An agent hears of its cluster" on realtime.messages
+      create policy "An agent receives broadcasts of its cluster" on realtime.messages
         for select to tendril_agent
         using (extension = 'broadcast' and (select realtime.topic()) = 'cluster:' || (select tendril.agent_cluster_id()))
     $policy$;
@@ -52,10 +52,10 @@ begin
   -- Where agents are `authenticated` (supabase/optional), their twin of it.
   if to_regprocedure('tendril.is_agent()') is not null and not exists (
     select from pg_catalog.pg_policy p
-    where p.polrelid = to_regclass('realtime.messages') and p.polname = 'An agent as authenticated hears of its cluster'
+    where p.polrelid = to_regclass('realtime.messages') and p.polname = 'An agent as authenticated receives broadcasts of its cluster'
   ) then
     execute $policy$
-      create policy "An agent as authenticated hears of its cluster" on realtime.messages
+      create policy "An agent as authenticated receives broadcasts of its cluster" on realtime.messages
         for select to authenticated
         using (extension = 'broadcast' and (select tendril.is_agent())
           and (select realtime.topic()) = 'cluster:' || (select tendril.agent_cluster_id()))
@@ -66,7 +66,7 @@ exception when insufficient_privilege or duplicate_object or undefined_object th
   return sqlerrm;
 end
 $$;
-comment on function tendril.install_broadcasts() is 'Lets agents hear broadcasts of their cluster, once Realtime has made its table. Null: done. Otherwise why not.';
+comment on function tendril.install_broadcasts() is 'Lets agents receive broadcasts of their cluster, once Realtime has made its table. Null: done. Otherwise why not.';
 
 create function public.install_broadcasts() returns jsonb
 language plpgsql security definer set search_path = '' as $$
@@ -100,7 +100,7 @@ end
 $$;
 comment on function public.agent_wants_broadcasts() is 'Asks for broadcasts of what happens to the caller''s deployments: {"topic", "event", "seconds"}, the last being how long the request lives.';
 
--- Whatever goes wrong here, the statement that is told of stands.
+-- Whatever fails here, the statement that is broadcast stands.
 create function tendril.broadcast(cluster_id uuid, payload jsonb) returns void
 language plpgsql set search_path = '' as $$
 begin
@@ -120,11 +120,11 @@ comment on function tendril.broadcast(uuid, jsonb) is 'One message to the agents
 create function tendril.broadcast_queued() returns trigger
 language plpgsql security definer set search_path = '' as $$
 begin
-  perform tendril.broadcast(news.cluster_id, case when news.jobs = 1
-    then jsonb_build_object('id', news.id, 'status', 'QUEUED') else jsonb_build_object('jobs', news.jobs, 'status', 'QUEUED') end)
+  perform tendril.broadcast(by_cluster.cluster_id, case when by_cluster.jobs = 1
+    then jsonb_build_object('id', by_cluster.id, 'status', 'QUEUED') else jsonb_build_object('jobs', by_cluster.jobs, 'status', 'QUEUED') end)
   from (
     select q.cluster_id, count(*) as jobs, min(q.id::text) as id from queued q where q.status = 'QUEUED' group by q.cluster_id
-  ) as news;
+  ) as by_cluster;
   return null;
 end
 $$;

@@ -11,17 +11,17 @@ language plpgsql security definer set search_path = '' as $$
 declare
   cluster constant public.clusters := tendril.require_cluster();
   only_deployment constant uuid := tendril.claimed_deployment_id();
-  heard public.agents;
+  agent_row public.agents;
   reaped integer := 0;
   claims jsonb;
 begin
   -- The run of one deployment is no agent: it extends its own lease, and that is all.
   if only_deployment is null then
-    heard := tendril.hear_agent(cluster, agent, left(coalesce(version, ''), 100), nullif(left(state_backend, 40), ''), left(backend_fingerprint, 128), coalesce(cardinality(claim_tokens), 0));
+    agent_row := tendril.record_agent(cluster, agent, left(coalesce(version, ''), 100), nullif(left(state_backend, 40), ''), left(backend_fingerprint, 128), coalesce(cardinality(claim_tokens), 0));
   end if;
 
   -- Before the reaper looks: a late heartbeat saves its claims.
-  update tendril.leases l set heard_at = now()
+  update tendril.leases l set last_heartbeat_at = now()
   from public.deployments d
   where d.claim_token = any (claim_tokens) and d.cluster_id = cluster.id and d.status = 'PROCESSING'
     and d.id = coalesce(only_deployment, d.id) and l.deployment_id = d.id;
@@ -36,7 +36,7 @@ begin
     'deployment_id', d.id,
     'mine', coalesce(d.status = 'PROCESSING', false),
     'cancel_requested', coalesce(d.status = 'PROCESSING' and d.cancel_requested_at is not null, false),
-    'lease_expires_at', case when d.status = 'PROCESSING' then l.heard_at + tendril.lease_length(d.phase) end,
+    'lease_expires_at', case when d.status = 'PROCESSING' then l.last_heartbeat_at + tendril.lease_length(d.phase) end,
     'status', d.status,
     'phase', d.phase,
     'approved_plan', case when d.status = 'PROCESSING' then d.approved_plan end,
@@ -50,13 +50,13 @@ begin
   return jsonb_build_object(
     'now', now(),
     'contract', public.contract_version(),
-    'cluster', jsonb_build_object('id', cluster.id, 'status', case when heard.status = 'ACTIVE' then 'ONLINE' else cluster.status end),
+    'cluster', jsonb_build_object('id', cluster.id, 'status', case when agent_row.status = 'ACTIVE' then 'ONLINE' else cluster.status end),
     'claims', claims,
     'reaped', reaped,
     'queued', (select count(*) from public.deployments d where d.cluster_id = cluster.id and d.status = 'QUEUED'),
     'broadcast', tendril.broadcasts_installed() or only_deployment is null and tendril.install_broadcasts() is null,
     'reaper', public.reaper_status(),
-    'refused', case when heard.status = 'REFUSED' then jsonb_build_object('code', 'TD009', 'message', heard.refused_reason,
+    'refused', case when agent_row.status = 'REFUSED' then jsonb_build_object('code', 'TD009', 'message', agent_row.refused_reason,
       'hint', 'Give all agents of a cluster the same state backend with the same settings, or run one agent.') end
   );
 end

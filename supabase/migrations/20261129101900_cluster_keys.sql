@@ -77,8 +77,8 @@ comment on function tendril.key_hash(text) is 'What is stored of a key.';
 -- Looks at all 32 bytes wherever the first difference is: the time it takes says nothing about the stored hash.
 create function tendril.same_hash(stored text, shown text) returns boolean
 language sql immutable set search_path = '' as $$
-  select stored is not null and bit_or(get_byte(kept.bytes, place) # get_byte(given.bytes, place)) = 0
-  from (select decode(coalesce(stored, repeat('0', 64)), 'hex') as bytes) as kept,
+  select stored is not null and bit_or(get_byte(expected.bytes, place) # get_byte(given.bytes, place)) = 0
+  from (select decode(coalesce(stored, repeat('0', 64)), 'hex') as bytes) as expected,
     (select decode(shown, 'hex') as bytes) as given,
     generate_series(0, 31) as place
   group by stored

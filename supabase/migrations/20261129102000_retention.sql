@@ -1,4 +1,4 @@
--- How long what has ended is kept: clusters.retention_days. What is deleted takes its logs and changes with it.
+-- How long finished deployments stay: clusters.retention_days. What is deleted takes its logs and changes with it.
 
 create function public.prune(cluster_id uuid default null) returns jsonb
 language plpgsql security definer set search_path = '' as $$
@@ -24,7 +24,7 @@ begin
     raise exception using
       errcode = 'TD010',
       message = format('cluster %s keeps everything', cluster.id),
-      hint = 'Set clusters.retention_days to the number of days that finished deployments are kept.';
+      hint = 'Set clusters.retention_days to the number of days after which finished deployments are deleted.';
   end if;
 
   -- One batch: a call stays short, and says whether there is more. The last success of a stack stays: it made what runs now.

@@ -82,7 +82,7 @@ create policy "An agent as authenticated reads templates of its cluster" on publ
   using ((select tendril.is_agent()) and cluster_id = (select tendril.agent_cluster_id())
     and (select tendril.claimed_deployment_id()) is null);
 
--- Broadcasts: to hear of its cluster, and not to speak.
+-- Broadcasts: to receive those of its cluster, and not to send.
 select tendril.install_broadcasts();
 
 -- Users share the column grants of agents now; this keeps them, and agents, to what was theirs before.
@@ -101,7 +101,7 @@ begin
   return new;
 end
 $$;
-comment on function tendril.keep_to_own_columns() is 'Tells users from agents where both are authenticated.';
+comment on function tendril.keep_to_own_columns() is 'Distinguishes users from agents where both are authenticated.';
 revoke all on function tendril.keep_to_own_columns() from public, anon, authenticated, service_role;
 -- Between the note of the claim token and the state machine.
 create trigger aa_keep_to_own_columns before update on public.deployments

@@ -104,25 +104,25 @@ call pg_temp.act_as_agent('c1');
 select is(pg_temp.try($$update deployments set approved_plan = repeat('a', 64) where id = pg_temp.id('d1')$$), '42501', 'an agent does not');
 
 -- Broadcasts.
-create function pg_temp.hears(topic text) returns text language plpgsql as $$
+create function pg_temp.receives(topic text) returns text language plpgsql as $$
 declare
   probes uuid[];
 begin
   with probe as (
-    insert into realtime.messages (topic, extension) values (hears.topic, 'broadcast'), (hears.topic, 'presence') returning id
+    insert into realtime.messages (topic, extension) values (receives.topic, 'broadcast'), (receives.topic, 'presence') returning id
   ) select array_agg(id) into probes from probe;
-  perform set_config('realtime.topic', hears.topic, true);
+  perform set_config('realtime.topic', receives.topic, true);
   return pg_temp.list(format('select extension from realtime.messages where id = any (%L::uuid[])', probes));
 end
 $$;
 select is(pg_temp.try('select agent_wants_broadcasts()'), 'rows: 1', 'an agent asks for broadcasts');
-select is(pg_temp.hears('cluster:' || pg_temp.id('c1')), '(broadcast)', 'and hears those of its cluster');
-select is(pg_temp.hears('cluster:' || pg_temp.id('c2')), 'nothing', 'and of no other');
+select is(pg_temp.receives('cluster:' || pg_temp.id('c1')), '(broadcast)', 'and receives those of its cluster');
+select is(pg_temp.receives('cluster:' || pg_temp.id('c2')), 'nothing', 'and of no other');
 select is(pg_temp.try($$insert into realtime.messages (topic, extension) values ('cluster:' || pg_temp.id('c1'), 'broadcast')$$), '42501', 'it does not speak there');
 call pg_temp.act_as_agent('c1', false);
-select is(pg_temp.hears('cluster:' || pg_temp.id('c1')), 'nothing', 'a cluster_id without agent=true hears nothing');
+select is(pg_temp.receives('cluster:' || pg_temp.id('c1')), 'nothing', 'a cluster_id without agent=true receives nothing');
 call pg_temp.act_as('alice');
-select is(pg_temp.hears('cluster:' || pg_temp.id('c1')), 'nothing', 'nor does a user');
+select is(pg_temp.receives('cluster:' || pg_temp.id('c1')), 'nothing', 'nor does a user');
 select is(pg_temp.try('select agent_wants_broadcasts()'), 'TD003', 'who has nothing to ask for');
 
 select * from finish();

@@ -101,10 +101,10 @@ select is(pg_temp.try($$select agent_heartbeat('1')$$), 'TD004', 'a revoked agen
 call pg_temp.act_as('agent c1');
 insert into realtime.messages (topic, extension, event, payload, private) values ('cluster:' || pg_temp.id('c3'), 'broadcast', 'deployment', '{}', true);
 set local realtime.topic = 'cluster:00000000-0000-4000-8000-0000000000c3';
-select matches(pg_temp.try('select topic from realtime.messages'), '^(rows: 0|42501)$', 'an agent hears nothing on the private channel of another cluster');
-select is(pg_temp.try($$insert into realtime.messages (topic, extension, event, payload, private) values ('cluster:' || pg_temp.id('c3'), 'broadcast', 'deployment', '{}', true)$$), '42501', 'nor speaks there');
+select matches(pg_temp.try('select topic from realtime.messages'), '^(rows: 0|42501)$', 'an agent receives nothing on the private channel of another cluster');
+select is(pg_temp.try($$insert into realtime.messages (topic, extension, event, payload, private) values ('cluster:' || pg_temp.id('c3'), 'broadcast', 'deployment', '{}', true)$$), '42501', 'nor sends there');
 set local realtime.topic = 'room:portal';
-select matches(pg_temp.try('select topic from realtime.messages'), '^(rows: 0|42501)$', 'nor hears any private channel of the portal');
+select matches(pg_temp.try('select topic from realtime.messages'), '^(rows: 0|42501)$', 'nor receives from any private channel of the portal');
 
 -- What it can do.
 select is(pg_temp.list($$select config_snapshot #>> '{variables,password}' as p from deployments where id = pg_temp.id('d1')$$), '(s3cret)', 'an agent reads what its cluster is asked to run, with the secrets in it');

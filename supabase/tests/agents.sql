@@ -1,4 +1,4 @@
--- Agents of a cluster: who is heard, whose state backends contradict, and that idleness changes no published row.
+-- Agents of a cluster: who is live, whose state backends contradict, and that idleness changes no published row.
 begin;
 create schema if not exists extensions;
 create extension if not exists pgtap with schema extensions;
@@ -71,7 +71,7 @@ exception when others then
 end
 $$;
 
-create function pg_temp.beat(agent text, backend text default null, fingerprint text default null, claims text default '{}') returns jsonb language plpgsql as $$
+create function pg_temp.heartbeat(agent text, backend text default null, fingerprint text default null, claims text default '{}') returns jsonb language plpgsql as $$
 declare
   answer jsonb;
 begin
@@ -83,33 +83,33 @@ begin
 end
 $$;
 call pg_temp.act_as('agent c1');
-select is(pg_temp.beat('a', 'local') -> 'refused', 'null', 'the first agent with local states');
-select alike(pg_temp.beat('b', 'local') #>> '{refused,message}', 'agents b and a of one cluster both use the state backend local, each with a directory of its own%', 'the second is refused');
-select is(pg_temp.beat('b', 'local') #>> '{refused,code}', 'TD009', 'each time');
-select is(pg_temp.beat('a', 'local') -> 'refused', 'null', 'the first is not');
-select alike(pg_temp.beat('c', 'pg', 'f') #>> '{refused,message}', 'agent c uses the state backend pg, and agent a of the same cluster uses local%', 'nor may another backend join');
-select is(pg_temp.beat('d') -> 'refused', 'null', 'an agent of contract 2 does not say what it uses');
+select is(pg_temp.heartbeat('a', 'local') -> 'refused', 'null', 'the first agent with local states');
+select alike(pg_temp.heartbeat('b', 'local') #>> '{refused,message}', 'agents b and a of one cluster both use the state backend local, each with a directory of its own%', 'the second is refused');
+select is(pg_temp.heartbeat('b', 'local') #>> '{refused,code}', 'TD009', 'each time');
+select is(pg_temp.heartbeat('a', 'local') -> 'refused', 'null', 'the first is not');
+select alike(pg_temp.heartbeat('c', 'pg', 'f') #>> '{refused,message}', 'agent c uses the state backend pg, and agent a of the same cluster uses local%', 'nor may another backend join');
+select is(pg_temp.heartbeat('d') -> 'refused', 'null', 'an agent of contract 2 does not say what it uses');
 select is(pg_temp.list('select name, status from agents order by 1'), '(a,ACTIVE) (b,REFUSED) (c,REFUSED) (d,ACTIVE)', 'each is listed');
 select is(pg_temp.list('select status, agents, refused_agents, last_seen_at = now() from cluster_status'), '(ONLINE,2,2,t)', 'and counted');
 insert into deployments (id, cluster_id, config_snapshot) values (pg_temp.id('d1'), pg_temp.id('c1'), '{"template": "hello"}');
 select is(left(pg_temp.error($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('11'), claimed_by = 'b' where id = pg_temp.id('d1')$$), 5), 'TD009', 'a refused agent claims nothing');
 update agents set last_seen_at = now() - interval '131 seconds' where name = 'a';
-select is(pg_temp.beat('b', 'local') -> 'refused', 'null', 'once the first is silent the second takes its place');
+select is(pg_temp.heartbeat('b', 'local') -> 'refused', 'null', 'once the first is silent the second takes its place');
 call pg_temp.run($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('11'), claimed_by = 'a' where id = pg_temp.id('d1')$$);
-update tendril.leases set heard_at = now() - interval '50 seconds';
-select is(pg_temp.beat('a', 'local', null, array[pg_temp.id('11')]::text) #>> '{refused,code}', 'TD009', 'the first comes back, and is refused');
-select is((select heard_at from tendril.leases), now(), 'but keeps the job that it holds');
+update tendril.leases set last_heartbeat_at = now() - interval '50 seconds';
+select is(pg_temp.heartbeat('a', 'local', null, array[pg_temp.id('11')]::text) #>> '{refused,code}', 'TD009', 'the first comes back, and is refused');
+select is((select last_heartbeat_at from tendril.leases), now(), 'but keeps the job that it holds');
 select is(pg_temp.try('select agent_offline(''b'')'), 'rows: 1', 'the second ends');
-select is(pg_temp.beat('a', 'local') -> 'refused', 'null', 'the first is welcome again');
+select is(pg_temp.heartbeat('a', 'local') -> 'refused', 'null', 'the first is welcome again');
 call pg_temp.act_as('agent c3');
-select is(pg_temp.beat('a', 'local', 'd1') -> 'refused', 'null', 'local states');
-select is(pg_temp.beat('b', 'local', 'd1') -> 'refused', 'null', 'may be shared by a directory');
-select is(pg_temp.beat('c', 'local', 'd2') #>> '{refused,code}', 'TD009', 'and by that alone');
+select is(pg_temp.heartbeat('a', 'local', 'd1') -> 'refused', 'null', 'local states');
+select is(pg_temp.heartbeat('b', 'local', 'd1') -> 'refused', 'null', 'may be shared by a directory');
+select is(pg_temp.heartbeat('c', 'local', 'd2') #>> '{refused,code}', 'TD009', 'and by that alone');
 call pg_temp.act_as('agent c2');
-select is(pg_temp.beat('a', 'pg', 'f1') -> 'refused', 'null', 'a shared backend');
-select is(pg_temp.beat('b', 'pg', 'f1') -> 'refused', 'null', 'is for many');
-select alike(pg_temp.beat('c', 'pg', 'f2') #>> '{refused,message}', 'agents c and a of one cluster use the state backend pg with different settings%', 'with the same settings');
-select is(pg_temp.beat('a', 'pg', 'f2') #>> '{refused,code}', 'TD009', 'an agent does not move away from the others');
+select is(pg_temp.heartbeat('a', 'pg', 'f1') -> 'refused', 'null', 'a shared backend');
+select is(pg_temp.heartbeat('b', 'pg', 'f1') -> 'refused', 'null', 'is for many');
+select alike(pg_temp.heartbeat('c', 'pg', 'f2') #>> '{refused,message}', 'agents c and a of one cluster use the state backend pg with different settings%', 'with the same settings');
+select is(pg_temp.heartbeat('a', 'pg', 'f2') #>> '{refused,code}', 'TD009', 'an agent does not move away from the others');
 select is(pg_temp.list('select name from agents where name like ''%'' order by 1'), '(a) (b) (c)', 'an agent sees those of its cluster');
 
 -- Quiet.
@@ -122,21 +122,21 @@ do $$ declare t text; begin
   end loop;
 end $$;
 call pg_temp.act_as('agent c1');
-select is(count(pg_temp.beat('a', 'local', null, array[pg_temp.id('11')]::text)), 5::bigint, 'five heartbeats of an agent with a job') from generate_series(1, 5);
+select is(count(pg_temp.heartbeat('a', 'local', null, array[pg_temp.id('11')]::text)), 5::bigint, 'five heartbeats of an agent with a job') from generate_series(1, 5);
 select is((select count(*) from writes), 0::bigint, 'change no row that is published');
-select is(count(pg_temp.beat('new', null)), 1::bigint, 'nor does a new agent of the same version');
+select is(count(pg_temp.heartbeat('new', null)), 1::bigint, 'nor does a new agent of the same version');
 select is((select count(*) from writes), 0::bigint, 'of a cluster that is ONLINE');
 call pg_temp.act_as('service_role');
 select is(pg_temp.try('select reap_lost_agents()'), 'rows: 1', 'nor does the reaper');
 select is((select count(*) from writes), 0::bigint, 'where nothing is lost');
 
 -- A reaper for all.
-select is((select reaper_status() -> 'scheduled'), 'true', 'a schedule was heard');
+select is((select reaper_status() -> 'scheduled'), 'true', 'the reaper has run by a schedule');
 update tendril.reaper set scheduled_at = now() - interval '6 minutes', ran_at = now() - interval '31 seconds';
-select is((select reaper_status() -> 'scheduled'), 'false', 'it was not heard for a while');
+select is((select reaper_status() -> 'scheduled'), 'false', 'it has not run for a while');
 update agents set last_seen_at = now() - interval '10 minutes' where cluster_id = pg_temp.id('c2');
 call pg_temp.act_as('agent c1');
-select is(pg_temp.beat('a', 'local') #> '{reaper,scheduled}', 'false', 'an agent hears that nobody reaps');
+select is(pg_temp.heartbeat('a', 'local') #> '{reaper,scheduled}', 'false', 'an agent learns that nothing reaps');
 select is((select status from clusters where id = pg_temp.id('c2')), 'OFFLINE', 'and notices the death of others');
 select is(pg_temp.try('select reaper_status()'), 'rows: 1', 'who may ask: an agent');
 call pg_temp.act_as('anon');

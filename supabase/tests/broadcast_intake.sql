@@ -1,4 +1,4 @@
--- Broadcast intake: who asks for broadcasts, who is told of what, and who hears it.
+-- Broadcast intake: who asks for broadcasts, what is broadcast, and who receives it.
 begin;
 create schema if not exists extensions;
 create extension if not exists pgtap with schema extensions;
@@ -63,15 +63,15 @@ insert into clusters (id, user_id, name, revoked_at) values
 
 -- What Realtime does before it lets somebody into a private channel: it writes a message of each kind for the topic, and looks
 -- as that role which of them can be read.
-create function pg_temp.hears(topic text) returns text language plpgsql as $$
+create function pg_temp.receives(topic text) returns text language plpgsql as $$
 declare
   probes uuid[];
   found text;
 begin
   with probe as (
-    insert into realtime.messages (topic, extension) values (hears.topic, 'broadcast'), (hears.topic, 'presence') returning id
+    insert into realtime.messages (topic, extension) values (receives.topic, 'broadcast'), (receives.topic, 'presence') returning id
   ) select array_agg(id) into probes from probe;
-  perform set_config('realtime.topic', hears.topic, true);
+  perform set_config('realtime.topic', receives.topic, true);
   found := pg_temp.list(format('select extension from realtime.messages where id = any (%L::uuid[]) order by 1', probes));
   update realtime.messages set extension = 'probe' where id = any (probes);
   return found;
@@ -84,15 +84,15 @@ begin
   return pg_temp.try(format('insert into realtime.messages (topic, extension) values (%L, %L)', speaks.topic, speaks.extension));
 end
 $$;
--- What was broadcast since the last call. Whoever is told of no row is told the message's own id.
-create temporary table heard (id uuid primary key);
-create function pg_temp.news() returns text language sql as $$
-  with news as (
-    insert into heard select id from realtime.messages where extension = 'broadcast' on conflict do nothing returning id
+-- What was broadcast since the last call. A message about no row has its own id.
+create temporary table seen (id uuid primary key);
+create function pg_temp.messages() returns text language sql as $$
+  with fresh as (
+    insert into seen select id from realtime.messages where extension = 'broadcast' on conflict do nothing returning id
   )
   select coalesce(string_agg(concat_ws(' ', m.event, right(m.topic, 2), case when m.private then 'private' end,
     case when m.payload ->> 'id' = m.id::text then (m.payload - 'id')::text else m.payload::text end), ' | ' order by m.topic), 'nothing')
-  from news join realtime.messages m using (id)
+  from fresh join realtime.messages m using (id)
 $$;
 create function pg_temp.queue(cluster text, job text) returns text language sql as $$
   select pg_temp.try(format($q$insert into deployments (id, cluster_id, config_snapshot) values (%L, %L, '{"template": "hello", "approval": true, "variables": {"secret": "s3cret"}}')$q$, pg_temp.id(job), pg_temp.id(cluster)))
@@ -104,14 +104,14 @@ $$;
 -- Nobody asked: no message is written.
 call pg_temp.act_as('alice');
 select is(pg_temp.queue('c1', 'd1'), 'rows: 1', 'a job is queued');
-select is(pg_temp.news(), 'nothing', 'and nobody is told who did not ask');
+select is(pg_temp.messages(), 'nothing', 'and who did not ask gets nothing');
 
 -- Who may ask.
 call pg_temp.act_as('agent c1');
 select is(pg_temp.list('select agent_wants_broadcasts()'),
-  '("{""event"": ""deployment"", ""topic"": ""cluster:00000000-0000-4000-8000-0000000000c1"", ""seconds"": 86400}")', 'an agent asks, and is told where to listen');
+  '("{""event"": ""deployment"", ""topic"": ""cluster:00000000-0000-4000-8000-0000000000c1"", ""seconds"": 86400}")', 'an agent asks, and gets the topic');
 select is(pg_temp.try('select agent_wants_broadcasts()'), 'rows: 1', 'twice is harmless');
-select is((select expires_at from tendril.broadcast_requests where cluster_id = pg_temp.id('c1')), now() + interval '1 day', 'the wish ends after a day');
+select is((select expires_at from tendril.broadcast_requests where cluster_id = pg_temp.id('c1')), now() + interval '1 day', 'the request ends after a day');
 call pg_temp.act_as('agent c9');
 select is(pg_temp.try('select agent_wants_broadcasts()'), 'TD004', 'a revoked agent does not ask');
 call pg_temp.act_as('agent');
@@ -131,59 +131,59 @@ $$;
 select is(pg_temp.looks(who), '42501', who || ' does not see who asked') from unnest(array['agent c1', 'alice', 'anon', 'service_role']) as who;
 select is((select count(*)::int from tendril.broadcast_requests), 1, 'one cluster asked');
 
--- What is told.
+-- What is broadcast.
 call pg_temp.act_as('alice');
 select is(pg_temp.queue('c1', 'd2'), 'rows: 1', 'a job is queued');
-select is(pg_temp.news(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d2", "status": "QUEUED"}', 'its agent is told: which, and nothing of what it runs');
+select is(pg_temp.messages(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d2", "status": "QUEUED"}', 'its agent receives its id, and nothing of what it runs');
 select is(pg_temp.queue('c2', 'd3'), 'rows: 1', 'a job of another cluster is queued');
-select is(pg_temp.news(), 'nothing', 'whose agent did not ask');
+select is(pg_temp.messages(), 'nothing', 'whose agent did not ask');
 select is(pg_temp.try(format($$insert into deployments (cluster_id, config_snapshot) select %L, '{"template": "hello"}' from generate_series(1, 50)$$, pg_temp.id('c1'))), 'rows: 50', 'fifty jobs are queued');
-select is(pg_temp.news(), 'deployment c1 private {"jobs": 50, "status": "QUEUED"}', 'by one message');
+select is(pg_temp.messages(), 'deployment c1 private {"jobs": 50, "status": "QUEUED"}', 'by one message');
 select is(pg_temp.change('d1', 'cancel_requested_at = now()'), 'rows: 1', 'a job that waits is cancelled');
-select is(pg_temp.news(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d1", "status": "CANCELLED", "attempt": 0}', 'and waits no more');
+select is(pg_temp.messages(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d1", "status": "CANCELLED", "attempt": 0}', 'and waits no more');
 call pg_temp.act_as('agent c1');
 select is(pg_temp.change('d2', $$status = 'PROCESSING', claim_token = pg_temp.id('01')$$), 'rows: 1', 'a job is claimed');
-select is(pg_temp.news(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d2", "status": "PROCESSING", "attempt": 1}', 'its other agents are told');
+select is(pg_temp.messages(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d2", "status": "PROCESSING", "attempt": 1}', 'its other agents receive it');
 select is(pg_temp.change('d2', $$claim_token = pg_temp.id('01'), phase = 'APPROVAL', plan_sha256 = repeat('a', 64)$$), 'rows: 1', 'it makes progress');
 select is(pg_temp.try('select agent_heartbeat(''1'', array[pg_temp.id(''01'')])'), 'rows: 1', 'and lives');
-select is(pg_temp.news(), 'nothing', 'which its agent knows');
+select is(pg_temp.messages(), 'nothing', 'which its agent knows');
 call pg_temp.act_as('alice');
 select is(pg_temp.change('d2', $$approved_plan = repeat('a', 64)$$), 'rows: 1', 'its plan is approved');
-select is(pg_temp.news(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d2", "status": "PROCESSING", "attempt": 1}', 'and its agent told');
+select is(pg_temp.messages(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d2", "status": "PROCESSING", "attempt": 1}', 'and its agent notified');
 select is(pg_temp.change('d2', 'cancel_requested_at = now()'), 'rows: 1', 'a cancel is asked');
-select is(pg_temp.news(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d2", "status": "PROCESSING", "attempt": 1}', 'and its agent told');
+select is(pg_temp.messages(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d2", "status": "PROCESSING", "attempt": 1}', 'and its agent notified');
 select is(pg_temp.change('d2', 'cancel_requested_at = now()'), 'rows: 1', 'twice');
-select is(pg_temp.news(), 'nothing', 'is told once');
+select is(pg_temp.messages(), 'nothing', 'is broadcast once');
 call pg_temp.act_as('agent c1');
 select is(pg_temp.change('d2', $$claim_token = pg_temp.id('01'), status = 'CANCELLED'$$), 'rows: 1', 'it ends');
-select is(pg_temp.news(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d2", "status": "CANCELLED", "attempt": 1}', 'which frees its stack');
+select is(pg_temp.messages(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d2", "status": "CANCELLED", "attempt": 1}', 'which frees its stack');
 call pg_temp.act_as('alice');
 select is(pg_temp.queue('c1', 'd4'), 'rows: 1', 'a job is queued');
 call pg_temp.act_as('agent c1');
 select is(pg_temp.change('d4', $$status = 'PROCESSING', claim_token = pg_temp.id('02')$$), 'rows: 1', 'and claimed');
-select isnt(pg_temp.news(), 'nothing', 'both are told');
-update tendril.leases set heard_at = now() - interval '61 seconds' where deployment_id = pg_temp.id('d4');
+select isnt(pg_temp.messages(), 'nothing', 'both are notified');
+update tendril.leases set last_heartbeat_at = now() - interval '61 seconds' where deployment_id = pg_temp.id('d4');
 select is(pg_temp.try('select agent_heartbeat(''1'')'), 'rows: 1', 'its agent is lost');
-select is(pg_temp.news(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d4", "status": "QUEUED", "attempt": 1}', 'it is queued again, and told');
+select is(pg_temp.messages(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d4", "status": "QUEUED", "attempt": 1}', 'it is queued again, and broadcast');
 update tendril.broadcast_requests set expires_at = now();
 call pg_temp.act_as('alice');
-select is(pg_temp.queue('c1', 'd5'), 'rows: 1', 'a job is queued after the wish ended');
-select is(pg_temp.news(), 'nothing', 'nobody is told');
+select is(pg_temp.queue('c1', 'd5'), 'rows: 1', 'a job is queued after the request ended');
+select is(pg_temp.messages(), 'nothing', 'nothing is broadcast');
 
--- Who hears.
-create function pg_temp.hearing(who text, topic text) returns text language plpgsql as $$
+-- Who receives.
+create function pg_temp.reception(who text, topic text) returns text language plpgsql as $$
 begin
   call pg_temp.act_as(who);
-  return pg_temp.hears(topic);
+  return pg_temp.receives(topic);
 end
 $$;
 create function pg_temp.topic(cluster text) returns text language sql as $$ select 'cluster:' || pg_temp.id(cluster) $$;
-select is(pg_temp.hearing('agent c1', pg_temp.topic('c1')), '(broadcast)', 'an agent hears broadcasts of its cluster, and nobody''s presence');
-select is(pg_temp.hearing(who, pg_temp.topic('c1')), 'nothing', who || ' hears nothing of cluster c1') from unnest(array['agent c2', 'agent c3', 'agent', 'alice', 'bob', 'anon']) as who;
-select is(pg_temp.hearing('agent c9', pg_temp.topic('c9')), 'nothing', 'a revoked agent hears nothing');
-select is(pg_temp.hearing('agent c1', topic), 'nothing', 'an agent hears nothing of ' || topic)
+select is(pg_temp.reception('agent c1', pg_temp.topic('c1')), '(broadcast)', 'an agent receives broadcasts of its cluster, and no presence');
+select is(pg_temp.reception(who, pg_temp.topic('c1')), 'nothing', who || ' receives nothing of cluster c1') from unnest(array['agent c2', 'agent c3', 'agent', 'alice', 'bob', 'anon']) as who;
+select is(pg_temp.reception('agent c9', pg_temp.topic('c9')), 'nothing', 'a revoked agent receives nothing');
+select is(pg_temp.reception('agent c1', topic), 'nothing', 'an agent receives nothing of ' || topic)
 from unnest(array['cluster:', 'cluster:%', 'cluster', 'room', upper(pg_temp.topic('c1')), pg_temp.topic('c1') || '0']) as topic;
-select is(pg_temp.hearing('service_role', pg_temp.topic('c1')), '(broadcast) (presence)', 'service_role hears everything');
+select is(pg_temp.reception('service_role', pg_temp.topic('c1')), '(broadcast) (presence)', 'service_role receives everything');
 
 -- Who speaks.
 create function pg_temp.speaking(who text, extension text) returns text language plpgsql as $$
@@ -213,7 +213,7 @@ call pg_temp.act_as('alice');
 select case when is_away then is(pg_temp.queue('c1', 'd6'), 'rows: 1', 'a job is queued where nothing can be sent') else skip('realtime.send is not ours', 1) end from stage;
 select is(pg_temp.change('d6', 'cancel_requested_at = now()'), case when is_away then 'rows: 1' else 'rows: 0' end, 'and cancelled') from stage;
 call pg_temp.act_as('agent c1');
-select case when is_away then is(pg_temp.try('select agent_wants_broadcasts()'), '0A000', 'an agent that asks is told that there is nothing to hear') else skip('realtime.send is not ours', 1) end from stage;
+select case when is_away then is(pg_temp.try('select agent_wants_broadcasts()'), '0A000', 'an agent that asks gets an error where there are no broadcasts') else skip('realtime.send is not ours', 1) end from stage;
 
 select * from finish();
 rollback;

@@ -166,7 +166,7 @@ select is(pg_temp.key_of('revoke_cluster_key', 'c2'), '', 'an owner takes the ke
 select is(pg_temp.exchange('c2', 'by hand'), 'refused', 'then none works');
 select matches(pg_temp.key_of('create_cluster_key', 'c2'), '^tdl_', 'and a new first key can be made');
 update clusters set api_key_hash = tendril.key_hash('of the revoked') where id = pg_temp.id('c9');
-select is(pg_temp.exchange('c9', 'of the revoked'), 'revoked', 'who has the key of a revoked cluster is told so');
+select is(pg_temp.exchange('c9', 'of the revoked'), 'revoked', 'the key of a revoked cluster is answered so');
 select is(pg_temp.exchange('c9', 'guess'), 'refused', 'who has not is not');
 
 -- The limit.
@@ -175,10 +175,10 @@ call pg_temp.act_as('alice');
 update clusters set api_key_hash = tendril.key_hash('busy') where id = pg_temp.id('c2');
 select is((select string_agg(distinct pg_temp.exchange('c2', 'guess ' || n), ' ') from generate_series(1, 60) as n), 'refused', 'sixty wrong keys a minute are refused');
 select is(pg_temp.exchange('c2', 'guess'), 'limited', 'the next has to wait');
-select is((select string_agg(distinct pg_temp.exchange('c2', 'busy'), ' ') from generate_series(1, 60)), 'granted', 'the right key is not kept out by wrong ones');
+select is((select string_agg(distinct pg_temp.exchange('c2', 'busy'), ' ') from generate_series(1, 60)), 'granted', 'the right key is not locked out by wrong ones');
 select is(pg_temp.exchange('c2', 'busy'), 'limited', 'it has a limit of its own');
 call pg_temp.act_as('service_role');
-select is(pg_temp.ask(format($$(public.exchange_cluster_key(pg_temp.id('c2'), %L) ->> 'retry_after')::int between 1 and 60$$, tendril.key_hash('busy'))), 'true', 'and is told how long');
+select is(pg_temp.ask(format($$(public.exchange_cluster_key(pg_temp.id('c2'), %L) ->> 'retry_after')::int between 1 and 60$$, tendril.key_hash('busy'))), 'true', 'and gets the time to wait');
 select is((select string_agg(distinct pg_temp.exchange('ff', 'guess ' || n), ' ') from generate_series(1, 60) as n), 'refused', 'sixty keys of no cluster are refused');
 select is(pg_temp.exchange('ff', 'guess'), 'limited', 'and the next has to wait, too');
 update tendril.key_exchanges set started_at = started_at - interval '61 seconds';

@@ -20,8 +20,8 @@ set local request.jwt.claims = '{"role": "tendril_agent", "cluster_id": "0000000
 set local role tendril_agent;
 insert into answer select public.agent_heartbeat('1');
 reset role;
-select is((select body -> 'contract' from answer), to_jsonb(contract_version()), 'an agent hears it at each heartbeat');
-select is((select array_agg(key order by key) from answer, jsonb_object_keys(body) as key), array['broadcast', 'claims', 'cluster', 'contract', 'now', 'queued', 'reaped', 'reaper', 'refused'], 'beside all that it heard before');
+select is((select body -> 'contract' from answer), to_jsonb(contract_version()), 'an agent gets it at each heartbeat');
+select is((select array_agg(key order by key) from answer, jsonb_object_keys(body) as key), array['broadcast', 'claims', 'cluster', 'contract', 'now', 'queued', 'reaped', 'reaper', 'refused'], 'beside all that it got before');
 
 select * from finish();
 rollback;

@@ -90,7 +90,7 @@ select is(left(pg_temp.store('[{"position": 5002, "address": "x", "action": "cre
 select is(pg_temp.store('[{"position": 5001, "address": "…", "action": "truncated", "attributes": {"omitted": 12}}]'), '(1)', 'the marker');
 select is(left(pg_temp.store(format('[{"position": 9, "address": "x", "action": "create", "attributes": ["%s"]}]', repeat('x', 16384))), 5), '23514', 'a row is at most 16 KiB');
 select is(pg_temp.report('[{"position": 1, "status": "RUNNING", "started_at": "2026-01-01T00:00:00Z"}, {"address": "c.d", "status": "RUNNING"}]'), '(2)', 'two begin');
-select is(pg_temp.report('[{"position": 1, "status": "RUNNING"}]'), '(0)', 'said twice it changes nothing');
+select is(pg_temp.report('[{"position": 1, "status": "RUNNING"}]'), '(0)', 'reported twice it changes nothing');
 select is(pg_temp.report('[{"address": "a.b", "status": "DONE", "seconds": 1.5}, {"address": "c.d", "status": "FAILED", "error": "denied"}]'), '(2)', 'they end');
 select is((select string_agg(concat_ws(' ', status, started_at = '2026-01-01T00:00:00Z', seconds, error), ', ' order by position) from deployment_changes where position < 4), 'DONE t 1.5, FAILED denied, PLANNED', 'what drifted is no change of the apply');
 select is(pg_temp.report('[{"position": 1, "status": "RUNNING"}]'), '(0)', 'what has ended does not run again');

@@ -95,9 +95,9 @@ select is(pg_temp.list('select count(*) from deployment_logs'), '(1)', 'it count
 select is(pg_temp.list('select right(deployment_id::text, 2) from (select deployment_id from deployment_logs) as l'), '(d1)', 'and sees its own chunks');
 select is(pg_temp.list($$select agent_store_changes(pg_temp.id('d1'), pg_temp.id('11'), '[{"position": 1, "address": "a", "action": "create"}]')$$), '(1)', 'it stores its plan');
 select is(pg_temp.try($$select agent_store_changes(pg_temp.id('d2'), pg_temp.id('12'), '[]')$$), 'TD001', 'and no other');
-update tendril.leases set heard_at = now() - interval '30 seconds';
+update tendril.leases set last_heartbeat_at = now() - interval '30 seconds';
 select alike(pg_temp.list($$select agent_heartbeat('1', array[pg_temp.id('11'), pg_temp.id('12')], 'x') #>> '{claims,0,mine}'$$), '(true)', 'its heartbeat');
-select is((select string_agg(right(deployment_id::text, 2), ' ') from tendril.leases where heard_at = now()), 'd1', 'extends its own lease');
+select is((select string_agg(right(deployment_id::text, 2), ' ') from tendril.leases where last_heartbeat_at = now()), 'd1', 'extends its own lease');
 select is((select count(*) from agents), 0::bigint, 'it is no agent');
 select is(pg_temp.try('select agent_offline()'), '42501', 'says no good-bye for the cluster');
 select is(pg_temp.try('select agent_wants_broadcasts()'), '42501', 'asks for no broadcasts');
@@ -125,7 +125,7 @@ call pg_temp.act_as('alice');
 select is(pg_temp.try($$select exchange_claim(pg_temp.id('d2'), pg_temp.id('12'))$$), '42501', 'nor does a user');
 call pg_temp.run($$update clusters set revoked_at = now() where id = pg_temp.id('c1')$$);
 call pg_temp.act_as('service_role');
-select is(pg_temp.list($$select exchange_claim(pg_temp.id('d2'), pg_temp.id('12')) ->> 'result'$$), '(revoked)', 'a revoked cluster is said to be');
+select is(pg_temp.list($$select exchange_claim(pg_temp.id('d2'), pg_temp.id('12')) ->> 'result'$$), '(revoked)', 'a revoked cluster is answered so');
 
 select * from finish();
 rollback;

@@ -76,7 +76,7 @@ select is(pg_temp.try($$update deployments set config_snapshot = '{"template": "
 select is(pg_temp.try($$update deployments set cluster_id = pg_temp.id('c1')$$), '42501', 'an agent cannot take a deployment over');
 select is(pg_temp.try('update deployments set attempt = 0'), '42501', 'an agent cannot count its attempts itself');
 select is(pg_temp.try('update deployments set claimed_at = now()'), '42501', 'claimed_at is the database''s');
-select is(pg_temp.try($$update tendril.leases set heard_at = 'infinity'$$), '42501', 'an agent cannot give itself a longer lease');
+select is(pg_temp.try($$update tendril.leases set last_heartbeat_at = 'infinity'$$), '42501', 'an agent cannot give itself a longer lease');
 select is(pg_temp.try('update deployments set started_at = now()'), '42501', 'started_at is the database''s');
 select is(pg_temp.try('update deployments set finished_at = now()'), '42501', 'finished_at is the database''s');
 select is(pg_temp.try('update deployments set cancel_requested_at = now()'), '42501', 'an agent cannot ask to cancel');
@@ -86,7 +86,7 @@ select is(pg_temp.try($$update deployments set status = 'PROCESSING', claim_toke
 select is(pg_temp.try($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('01') where id = pg_temp.id('d3') and status = 'QUEUED'$$), 'rows: 0', 'a deployment of another user cannot be claimed');
 select is(pg_temp.try($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('01'), claimed_by = 'pod-1' where id = pg_temp.id('d1') and status = 'QUEUED'$$), 'rows: 1', 'the first claim wins');
 select is(pg_temp.try($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('02'), claimed_by = 'pod-2' where id = pg_temp.id('d1') and status = 'QUEUED'$$), 'rows: 0', 'the second claim gets no row');
-select is((select row(status, phase, attempt, claimed_by, claimed_at, started_at, heard_at)::text from deployments join tendril.leases on deployment_id = id where id = pg_temp.id('d1')),
+select is((select row(status, phase, attempt, claimed_by, claimed_at, started_at, last_heartbeat_at)::text from deployments join tendril.leases on deployment_id = id where id = pg_temp.id('d1')),
   row('PROCESSING', 'CLAIMED', 1, 'pod-1', now(), now(), now())::text, 'a claim is stamped by the database');
 select is(pg_temp.try($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('02') where id = pg_temp.id('d1')$$), 'TD001', 'a claim cannot be stolen by leaving the condition out');
 

@@ -82,7 +82,7 @@ select is(pg_temp.try('select agent_offline()'), '42501', 'anon says no good-bye
 call pg_temp.act_as('service_role');
 select is(pg_temp.try($$select agent_heartbeat('1')$$), 'TD003', 'service_role has no cluster');
 call pg_temp.act_as('agent');
-select alike(pg_temp.error($$select agent_heartbeat('1')$$), 'TD003 the token has no cluster_id claim%', 'an agent without a cluster_id claim is told so');
+select alike(pg_temp.error($$select agent_heartbeat('1')$$), 'TD003 the token has no cluster_id claim%', 'an agent without a cluster_id claim gets an error');
 select is(pg_temp.try('select agent_offline()'), 'TD003', 'at its good-bye too');
 set local tests.claims = '{"role": "tendril_agent", "cluster_id": "not-a-uuid"}';
 select is(pg_temp.try($$select agent_heartbeat('1')$$), 'TD003', 'a cluster_id that is no UUID is refused');
@@ -91,7 +91,7 @@ select is(pg_temp.try($$select agent_heartbeat('1')$$), 'TD003', 'a cluster_id t
 call pg_temp.act_as('agent c8');
 select is(pg_temp.error($$select agent_heartbeat('1')$$), 'TD003 there is no cluster ' || pg_temp.id('c8'), 'an unknown cluster is named');
 call pg_temp.act_as('agent c9');
-select alike(pg_temp.error($$select agent_heartbeat('1')$$), 'TD004 cluster % was revoked at %', 'a revoked agent is told so');
+select alike(pg_temp.error($$select agent_heartbeat('1')$$), 'TD004 cluster % was revoked at %', 'a revoked agent gets an error');
 select is(pg_temp.try('select agent_offline()'), 'TD004', 'at its good-bye too');
 
 -- The cluster.
@@ -130,13 +130,13 @@ call pg_temp.act_as('agent c2');
 call pg_temp.run($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('17') where id = pg_temp.id('d7')$$);
 call pg_temp.act_as('alice');
 call pg_temp.run($$update deployments set cancel_requested_at = now() where id = pg_temp.id('d3')$$);
-update tendril.leases set heard_at = now() - interval '11 minutes';
+update tendril.leases set last_heartbeat_at = now() - interval '11 minutes';
 
 call pg_temp.act_as('agent c1');
 create temp table answer (body jsonb);
 grant all on answer to tendril_agent;
 call pg_temp.run($$insert into answer select agent_heartbeat('0.1.0', array[pg_temp.id('11'), pg_temp.id('12'), pg_temp.id('13'), pg_temp.id('14'), pg_temp.id('17'), pg_temp.id('99')])$$);
-select is((select body ->> 'now' from answer), to_jsonb(now()) #>> '{}', 'the answer tells the time');
+select is((select body ->> 'now' from answer), to_jsonb(now()) #>> '{}', 'the answer has the time');
 select is((select body -> 'cluster' from answer), jsonb_build_object('id', pg_temp.id('c1'), 'status', 'ONLINE'), 'the cluster');
 select is((select body -> 'reaped' from answer), '0', 'and that nothing was reaped: a late heartbeat saves its claims');
 select is((select jsonb_array_length(body -> 'claims') from answer), 6, 'one answer for each claim');
@@ -150,12 +150,12 @@ select is((select body #> '{claims,3}' from answer), jsonb_build_object('claim_t
 select is((select body #> '{claims,4}' from answer), jsonb_build_object('claim_token', pg_temp.id('17'), 'deployment_id', null, 'mine', false,
   'cancel_requested', false, 'lease_expires_at', null, 'status', null, 'phase', null, 'approved_plan', null, 'approval_expires_at', null), 'a claim of another cluster is not known');
 select is((select body #> '{claims,5,mine}' from answer), 'false', 'nor is a token that nobody used');
-select is((select heard_at from tendril.leases where deployment_id = pg_temp.id('d1')), now(), 'the lease is extended in the table');
-select is((select heard_at from tendril.leases where deployment_id = pg_temp.id('d7')), now() - interval '11 minutes', 'that of another cluster is not');
-select is((select heard_at from tendril.leases where deployment_id = pg_temp.id('d4')), null, 'a finished job has no lease');
+select is((select last_heartbeat_at from tendril.leases where deployment_id = pg_temp.id('d1')), now(), 'the lease is extended in the table');
+select is((select last_heartbeat_at from tendril.leases where deployment_id = pg_temp.id('d7')), now() - interval '11 minutes', 'that of another cluster is not');
+select is((select last_heartbeat_at from tendril.leases where deployment_id = pg_temp.id('d4')), null, 'a finished job has no lease');
 
 -- A heartbeat reaps its own cluster, and no other.
-update tendril.leases set heard_at = now() - interval '11 minutes';
+update tendril.leases set last_heartbeat_at = now() - interval '11 minutes';
 truncate answer;
 call pg_temp.run($$insert into answer select agent_heartbeat('0.1.0', array[pg_temp.id('12'), pg_temp.id('13')])$$);
 select is((select body -> 'reaped' from answer), '1', 'the job that no heartbeat names is reaped');

@@ -69,7 +69,7 @@ call pg_temp.run($$update deployments set phase = 'PLAN', plan_summary = '{"add"
 call pg_temp.run($$update deployments set phase = 'APPLY', claim_token = pg_temp.id('12') where id = pg_temp.id('d2')$$);
 call pg_temp.run($$update deployments set phase = 'DESTROY', claim_token = pg_temp.id('15') where id = pg_temp.id('d5')$$);
 create procedure pg_temp.silence(short text, since interval) language sql as $$
-  update tendril.leases set heard_at = now() - since where deployment_id = pg_temp.id(short)
+  update tendril.leases set last_heartbeat_at = now() - since where deployment_id = pg_temp.id(short)
 $$;
 create function pg_temp.state(short text) returns text language sql as $$
   select concat_ws(' ', status, phase, attempt, error_code) from public.deployments where id = pg_temp.id(short)
@@ -91,7 +91,7 @@ select is(reap_lost_agents() ->> 'reaped', '0', '59 s of silence are no loss');
 call pg_temp.silence('d1', '61 seconds');
 select is(reap_lost_agents() ->> 'reaped', '1', '61 s are');
 select is(pg_temp.state('d1'), 'QUEUED 1', 'before apply began the job is queued again');
-select is((select row(claim_token, claimed_by, claimed_at, started_at, (select heard_at from tendril.leases where deployment_id = d.id), plan_summary, log_count)::text from deployments d where id = pg_temp.id('d1')),
+select is((select row(claim_token, claimed_by, claimed_at, started_at, (select last_heartbeat_at from tendril.leases where deployment_id = d.id), plan_summary, log_count)::text from deployments d where id = pg_temp.id('d1')),
   '(,,,,,,0)', 'as if it was never claimed');
 call pg_temp.act_as('agent c1');
 select is(pg_temp.try($$update deployments set phase = 'APPLY', claim_token = pg_temp.id('11') where id = pg_temp.id('d1')$$), 'TD001', 'the lost agent cannot go on');
@@ -103,16 +103,16 @@ select is(pg_temp.try($$insert into deployment_logs (deployment_id, attempt, seq
 call pg_temp.silence('d1', '61 seconds');
 select is(reap_lost_agents() ->> 'reaped', '1', 'the second agent is lost too');
 select is(pg_temp.state('d1'), 'FAILED CLAIMED 2 AGENT_LOST', 'the second loss is final');
-select is(pg_temp.try($$update deployments set status = 'FAILED', error_code = 'TERRAFORM_FAILED', claim_token = pg_temp.id('21') where id = pg_temp.id('d1')$$), 'rows: 1', 'until its agent tells the truth');
+select is(pg_temp.try($$update deployments set status = 'FAILED', error_code = 'TERRAFORM_FAILED', claim_token = pg_temp.id('21') where id = pg_temp.id('d1')$$), 'rows: 1', 'until its agent reports the true result');
 select is(pg_temp.state('d1'), 'FAILED CLAIMED 2 TERRAFORM_FAILED', 'which replaces AGENT_LOST');
 
 -- After apply began: never again by itself.
 call pg_temp.silence('d2', '59 seconds');
 select is(reap_lost_agents() ->> 'reaped', '0', '59 s of silence during apply are no loss');
 call pg_temp.silence('d2', '61 seconds');
-select is(reap_lost_agents() ->> 'reaped', '1', 'after 61 s during apply the doubt is shown');
+select is(reap_lost_agents() ->> 'reaped', '1', 'after 61 s during apply the phase is UNKNOWN');
 select is(pg_temp.state('d2'), 'PROCESSING UNKNOWN 1', 'as phase UNKNOWN');
-select is((select heard_at from tendril.leases where deployment_id = pg_temp.id('d2')), now() - interval '61 seconds', 'the lease goes on');
+select is((select last_heartbeat_at from tendril.leases where deployment_id = pg_temp.id('d2')), now() - interval '61 seconds', 'the lease goes on');
 select is(reap_lost_agents() ->> 'reaped', '0', 'which is shown once');
 call pg_temp.run($$update deployments set phase = 'OUTPUT', claim_token = pg_temp.id('12') where id = pg_temp.id('d2')$$);
 select is(pg_temp.state('d2'), 'PROCESSING OUTPUT 1', 'an agent that comes back goes on');
@@ -131,7 +131,7 @@ select is(reap_lost_agents() ->> 'reaped', '2', 'two lost jobs that were to be c
 select is(pg_temp.state('d3'), 'CANCELLED CLAIMED 1 CANCELLED', 'before apply began: cancelled, not queued again');
 select is(pg_temp.state('d5'), 'FAILED DESTROY 1 AGENT_LOST', 'after: nobody knows, so it is not called cancelled');
 
--- An agent that comes back takes back what was said of its silence.
+-- An agent that comes back removes the message about its silence.
 call pg_temp.act_as('agent c1');
 call pg_temp.run($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('19') where id = pg_temp.id('d9')$$);
 call pg_temp.run($$update deployments set phase = 'APPLY', claim_token = pg_temp.id('19') where id = pg_temp.id('d9')$$);
@@ -140,14 +140,14 @@ call pg_temp.act_as('service_role');
 select is(reap_lost_agents() ->> 'reaped', '1', 'an agent falls silent in apply');
 call pg_temp.act_as('agent c1');
 call pg_temp.run($$update deployments set phase = 'APPLY', claim_token = pg_temp.id('19') where id = pg_temp.id('d9')$$);
-select is((select phase || coalesce(error_message, ' without words') from deployments where id = pg_temp.id('d9')), 'APPLY without words', 'it is back, and so is the phase');
+select is((select phase || coalesce(error_message, ' without a message') from deployments where id = pg_temp.id('d9')), 'APPLY without a message', 'it is back, and so is the phase');
 
 -- service_role by hand: only what the reaper may do, only when it may.
 call pg_temp.act_as('service_role');
 call pg_temp.silence('d6', '61 seconds');
 select is(pg_temp.try($$update deployments set status = 'SUCCESS' where id = pg_temp.id('d6')$$), 'TD002', 'a lost job is not SUCCESS');
 select is(pg_temp.try($$update deployments set status = 'FAILED' where id = pg_temp.id('d7')$$), 'TD002', 'a job whose agent lives is not ended without its token');
-select is(pg_temp.try($$update deployments set phase = 'UNKNOWN' where id = pg_temp.id('d7')$$), 'TD002', 'nor is it put in doubt');
+select is(pg_temp.try($$update deployments set phase = 'UNKNOWN' where id = pg_temp.id('d7')$$), 'TD002', 'nor is its phase set to UNKNOWN');
 select is(pg_temp.try($$update deployments set status = 'QUEUED' where id = pg_temp.id('d7')$$), 'TD002', 'nor queued again');
 call pg_temp.act_as('agent c1');
 call pg_temp.run($$update deployments set phase = 'APPLY', claim_token = pg_temp.id('17') where id = pg_temp.id('d7')$$);
@@ -184,7 +184,7 @@ call pg_temp.act_as('agent c3');
 call pg_temp.run($$select agent_heartbeat('1', '{}', 'a')$$);
 update agents set last_seen_at = now() - interval '129 seconds' where cluster_id = pg_temp.id('c2');
 update agents set last_seen_at = now() - interval '131 seconds' where cluster_id = pg_temp.id('c3');
-select is(reap_lost_agents() ->> 'offline', '1', 'a cluster whose agents missed two beats');
+select is(reap_lost_agents() ->> 'offline', '1', 'a cluster whose agents missed two heartbeats');
 select is((select string_agg(name || ' ' || status, ', ' order by name) from clusters where name in ('c2', 'c3')), 'c2 ONLINE, c3 OFFLINE', 'is OFFLINE, and no other');
 
 select * from finish();

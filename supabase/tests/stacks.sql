@@ -84,7 +84,7 @@ select is(pg_temp.key(format('{"source": {"git": %s, "path": "net"}, "stack": "s
   pg_temp.key('{"source": {"git": "https://github.com/acme/infra", "path": "net"}, "stack": "s"}'), 'one key: ' || address)
 from unnest(array['https://github.com/acme/infra.git', 'https://GitHub.com/Acme/Infra.git/', 'https://github.com:443/ACME/infra', 'https://www.github.com/acme/infra',
   'https://github.com./acme//infra/', 'https://github.com/acme/./x/../infra.GIT', 'https://github.com/%61cme/infr%41', ' https://github.com/acme/infra ', 'HTTPS://github.com/acme/infra']) as address;
-select is(pg_temp.key(format('{"source": {"git": "https://%s/A/B"}, "stack": "s"}', host)), pg_temp.key(format('{"source": {"git": "https://%s/a/b.git"}, "stack": "s"}', host)), host || ' does not tell capitals')
+select is(pg_temp.key(format('{"source": {"git": "https://%s/A/B"}, "stack": "s"}', host)), pg_temp.key(format('{"source": {"git": "https://%s/a/b.git"}, "stack": "s"}', host)), host || ' ignores case')
 from unnest(array['github.com', 'gitlab.com', 'bitbucket.org']) as host;
 select isnt(pg_temp.key('{"source": {"git": "https://git.acme.io/A/B"}, "stack": "s"}'), pg_temp.key('{"source": {"git": "https://git.acme.io/a/b"}, "stack": "s"}'), 'another host may');
 select isnt(pg_temp.key('{"source": {"git": "https://github.com/a/b", "path": "X"}, "stack": "s"}'), pg_temp.key('{"source": {"git": "https://github.com/a/b", "path": "x"}, "stack": "s"}'), 'folders always do');
@@ -110,7 +110,7 @@ $$;
 call pg_temp.act_as('agent c1');
 select is(pg_temp.claimable(), '(d1) (d4) (d5)', 'the oldest of each stack may be claimed');
 select is(pg_temp.claim('d2'), 'TD006', 'a younger one may not');
-select alike(pg_temp.error($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('12') where id = pg_temp.id('d2')$$), '%d2 is not next: deployment % of stack hello.prod is QUEUED', 'and is told what is ahead');
+select alike(pg_temp.error($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('12') where id = pg_temp.id('d2')$$), '%d2 is not next: deployment % of stack hello.prod is QUEUED', 'and gets what is ahead');
 select is(pg_temp.claim('d1'), 'none', 'the oldest may');
 select is(pg_temp.claim('d2'), 'TD006', 'while it runs no other may');
 select is(pg_temp.claim('d3', 'b'), 'TD006', 'whoever asks');
@@ -155,7 +155,7 @@ call pg_temp.act_as('agent c1');
 select is(pg_temp.finish('d4', 'FAILED', $$, error_code = 'STATE_NOT_STORED', error_message = 'the bucket is gone'$$), 'rows: 1', 'a state is not stored');
 select is((select row(state_held_by, state_held_since, state_held_reason)::text from stacks where state_key = 'hello.test'), row('a', now(), 'the bucket is gone')::text, 'its stack is held by who has it');
 select is(pg_temp.claim('d7', 'b'), 'TD006', 'another agent does not claim');
-select alike(pg_temp.error($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('17'), claimed_by = 'b' where id = pg_temp.id('d7')$$), '%agent a holds the only copy of the state of stack hello.test%', 'and is told why');
+select alike(pg_temp.error($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('17'), claimed_by = 'b' where id = pg_temp.id('d7')$$), '%agent a holds the only copy of the state of stack hello.test%', 'and gets the reason');
 select is(pg_temp.list($$select state_held_by from claimable_deployments where id = pg_temp.id('d7')$$), '(a)', 'the queue says who may');
 select is(pg_temp.try($$select agent_hold_state('hello.test', 'a', 'still gone')$$), 'rows: 1', 'it says so again');
 select is(pg_temp.list($$select agent_release_state('hello.test', 'b')$$), '(f)', 'another agent does not release it');
@@ -178,10 +178,10 @@ call pg_temp.act_as('alice');
 select is(left(pg_temp.error($$select discard_held_state(pg_temp.id('c1'), 'hello.none', 'hello.none')$$), 5), 'TD008', 'a stack that is not there');
 select is(left(pg_temp.error($$select discard_held_state(pg_temp.id('c1'), 'hello.prod', 'hello.prod')$$), 5), 'TD010', 'a stack that nobody holds');
 select is(left(pg_temp.error($$select discard_held_state(pg_temp.id('c1'), 'hello.test')$$), 5), 'TD010', 'not without saying which again');
-select alike(pg_temp.list($$select discard_held_state(pg_temp.id('c1'), 'hello.test', 'hello.test') ->> 'lost'$$), '%Agent b has held the only copy of the state of stack hello.test%', 'she is told what is lost');
+select alike(pg_temp.list($$select discard_held_state(pg_temp.id('c1'), 'hello.test', 'hello.test') ->> 'lost'$$), '%Agent b has held the only copy of the state of stack hello.test%', 'she gets what is lost');
 select is((select state_held_by from stacks where state_key = 'hello.test'), null, 'nobody holds it');
 call pg_temp.act_as('agent c1');
-select alike(pg_temp.list(format('select agent_hold_state(%L, %L, %L, %L)', 'hello.test', 'b', 'x', now() - interval '1 hour')), '%""held"": false%', 'the agent hears that it was given up');
+select alike(pg_temp.list(format('select agent_hold_state(%L, %L, %L, %L)', 'hello.test', 'b', 'x', now() - interval '1 hour')), '%""held"": false%', 'the agent gets that it was given up');
 select alike(pg_temp.list(format('select agent_hold_state(%L, %L, %L, %L)', 'hello.test', 'b', 'x', now() + interval '1 second')), '%""held"": true%', 'what it could not store since is another state');
 
 -- Who sees.

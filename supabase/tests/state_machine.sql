@@ -70,8 +70,8 @@ call pg_temp.run($$update deployments set status = 'SUCCESS', claim_token = pg_t
 call pg_temp.run($$update deployments set status = 'CANCELLED', claim_token = pg_temp.id('13') where id = pg_temp.id('d3')$$);
 call pg_temp.run($$update deployments set status = 'FAILED', claim_token = pg_temp.id('14'), error_code = 'TERRAFORM_FAILED' where id = pg_temp.id('d4')$$);
 call pg_temp.run($$update deployments set status = 'FAILED', claim_token = pg_temp.id('15'), error_code = 'AGENT_LOST' where id = pg_temp.id('d5')$$);
-create function pg_temp.go(short text, wish text, token text default null) returns text language sql as $$
-  select pg_temp.try(format('update deployments set status = %L%s where id = pg_temp.id(%L)', wish,
+create function pg_temp.go(short text, target text, token text default null) returns text language sql as $$
+  select pg_temp.try(format('update deployments set status = %L%s where id = pg_temp.id(%L)', target,
     case when token = 'null' then ', claim_token = null' when token is not null then format(', claim_token = pg_temp.id(%L)', token) else '' end, short))
 $$;
 create function pg_temp.shows(short text, columns text) returns text language plpgsql as $$
@@ -128,9 +128,9 @@ select is((select array_agg(phase order by phase) from unnest(array['CLAIMED','W
 select is(tendril.apply_began(null), false, 'no phase: apply did not begin');
 
 -- PROCESSING: the end. (d2, d3, d4 went there above.)
-select is(pg_temp.shows('d2', 'status, finished_at, (select heard_at from tendril.leases where deployment_id = deployments.id), claim_token, log_count, error_code'), row('SUCCESS', now(), null, pg_temp.id('12'), 5, null)::text, 'SUCCESS is stamped and keeps its token');
-select is(pg_temp.shows('d3', 'status, finished_at, (select heard_at from tendril.leases where deployment_id = deployments.id)'), row('CANCELLED', now(), null)::text, 'CANCELLED is stamped');
-select is(pg_temp.shows('d4', 'status, finished_at, (select heard_at from tendril.leases where deployment_id = deployments.id), error_code'), row('FAILED', now(), null, 'TERRAFORM_FAILED')::text, 'FAILED is stamped and keeps its reason');
+select is(pg_temp.shows('d2', 'status, finished_at, (select last_heartbeat_at from tendril.leases where deployment_id = deployments.id), claim_token, log_count, error_code'), row('SUCCESS', now(), null, pg_temp.id('12'), 5, null)::text, 'SUCCESS is stamped and keeps its token');
+select is(pg_temp.shows('d3', 'status, finished_at, (select last_heartbeat_at from tendril.leases where deployment_id = deployments.id)'), row('CANCELLED', now(), null)::text, 'CANCELLED is stamped');
+select is(pg_temp.shows('d4', 'status, finished_at, (select last_heartbeat_at from tendril.leases where deployment_id = deployments.id), error_code'), row('FAILED', now(), null, 'TERRAFORM_FAILED')::text, 'FAILED is stamped and keeps its reason');
 select is(pg_temp.try($$update deployments set status = 'FAILED', error_message = repeat('x', 100000), claim_token = pg_temp.id('11') where id = pg_temp.id('d1')$$), 'rows: 1', 'an end is not refused for a long message');
 select is(pg_temp.shows('d1', 'length(error_message)'), '(8192)', 'the message is cut');
 
@@ -163,7 +163,7 @@ call pg_temp.run($$update deployments set status = 'PROCESSING', claim_token = p
 call pg_temp.run($$update deployments set status = 'FAILED', error_code = 'AGENT_LOST', claim_token = pg_temp.id('18') where id = pg_temp.id('d8')$$);
 select is(pg_temp.try($$update deployments set phase = 'APPLY', claim_token = pg_temp.id('18') where id = pg_temp.id('d8')$$), 'TD002', 'an agent that was given up does not begin to apply');
 select is(pg_temp.try($$update deployments set phase = 'APPLY', claim_token = pg_temp.id('13') where id = pg_temp.id('d3')$$), 'TD002', 'nor one whose job was cancelled');
-select is(pg_temp.try($$update deployments set phase = 'CLAIMED', claim_token = pg_temp.id('13') where id = pg_temp.id('d3')$$), 'rows: 1', 'what the row says already may be said again');
+select is(pg_temp.try($$update deployments set phase = 'CLAIMED', claim_token = pg_temp.id('13') where id = pg_temp.id('d3')$$), 'rows: 1', 'what the row has already may be written again');
 select is(pg_temp.shows('d8', 'status, phase'), '(FAILED,CLAIMED)', 'the row says that nothing was changed');
 select is(pg_temp.go('d8', 'CANCELLED', '18'), 'rows: 1', 'its true end is welcome');
 
@@ -186,7 +186,7 @@ select is(pg_temp.try($$update deployments set config_snapshot = '{"template": "
 select is(pg_temp.try($$update deployments set cluster_id = pg_temp.id('c3') where id = pg_temp.id('d7')$$), 'TD002', 'service_role moves no deployment');
 select is(pg_temp.try($$insert into deployments (cluster_id, config_snapshot, status) values (pg_temp.id('c1'), '{"template": "x"}', 'PROCESSING')$$), '23514', 'a row that claims to be PROCESSING has a claim');
 select is(pg_temp.try($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('17'), attempt = 9, claimed_at = '2001-01-01' where id = pg_temp.id('d7')$$), 'rows: 1', 'service_role claims like an agent');
-select is(pg_temp.shows('d7', 'attempt, claimed_at, (select heard_at from tendril.leases where deployment_id = deployments.id)'), row(1, now(), now())::text, 'stamped by the database all the same');
+select is(pg_temp.shows('d7', 'attempt, claimed_at, (select last_heartbeat_at from tendril.leases where deployment_id = deployments.id)'), row(1, now(), now())::text, 'stamped by the database all the same');
 call pg_temp.act_as('owner');
 select is(pg_temp.go('d7', 'SUCCESS'), 'TD002', 'the owner of the table is bound too');
 

@@ -114,8 +114,8 @@ call pg_temp.act_as('anon');
 select is(pg_temp.try($$select template_commit from deployments$$), '42501', 'anon reads nothing');
 
 -- Queued again, it may be another one.
-update tendril.leases set heard_at = now() - interval '61 seconds' where deployment_id = pg_temp.id('d1');
-select is(pg_temp.commit(), 'bb', 'the lost agent''s word stands');
+update tendril.leases set last_heartbeat_at = now() - interval '61 seconds' where deployment_id = pg_temp.id('d1');
+select is(pg_temp.commit(), 'bb', 'the lost agent''s value stands');
 select is((select reap_lost_agents() ->> 'reaped'), '1', 'until the job is queued again');
 select is(pg_temp.commit(), 'none', 'as if nothing was fetched');
 

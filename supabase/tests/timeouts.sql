@@ -133,7 +133,7 @@ call pg_temp.act_as('alice');
 call pg_temp.run($$update clusters set revoked_at = now() where id = pg_temp.id('c2')$$);
 select is((select concat_ws(' ', status, error_code) from deployments where id = pg_temp.id('d4')), 'FAILED CLUSTER_REVOKED', 'what waits for a revoked cluster ends at once');
 select is((select status from deployments where id = pg_temp.id('d5')), 'PROCESSING', 'what runs is not touched');
-update tendril.leases set heard_at = now() - interval '61 seconds';
+update tendril.leases set last_heartbeat_at = now() - interval '61 seconds';
 select is(reap_lost_agents() ->> 'reaped', '1', 'until its lease is over');
 select is((select concat_ws(' ', status, error_code) from deployments where id = pg_temp.id('d5')), 'FAILED CLUSTER_REVOKED', 'and it ends too');
 select is(left(pg_temp.error($$insert into deployments (cluster_id, config_snapshot) values (pg_temp.id('c2'), '{"template": "x"}')$$), 5), '42501', 'nothing is queued there any more');

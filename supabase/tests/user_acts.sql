@@ -99,7 +99,7 @@ select is(left(pg_temp.does('d4', $$cancel_comment = 'x'$$), 5), '42501', 'nothi
 call pg_temp.act_as('service_role');
 select is(pg_temp.does('d4', $$cancel_requested_at = now()$$), 'none', 'the service cancels');
 select is((select row(status, cancelled_by)::text from deployments where id = pg_temp.id('d4')), '(CANCELLED,)', 'in nobody''s name');
-update tendril.leases set heard_at = now() - interval '601 seconds' where deployment_id = pg_temp.id('d1');
+update tendril.leases set last_heartbeat_at = now() - interval '601 seconds' where deployment_id = pg_temp.id('d1');
 select is(reap_lost_agents() ->> 'reaped', '1', 'the agent of an approved plan is lost');
 select is((select row(status, approved_by, approval_comment, approved_plan)::text from deployments where id = pg_temp.id('d1')), '(QUEUED,,,)', 'the next plan needs its own approval');
 

@@ -3,7 +3,7 @@
 
 locals {
   addons = {
-    # Without it network policies are not enforced, and that of the agent's chart is but a wish.
+    # Without it network policies are not enforced, and that of the agent's chart has no effect.
     vpc-cni    = jsonencode({ enableNetworkPolicy = "true" })
     kube-proxy = null
     # Hands out the credentials of Pod Identity: to the agent, and to the storage driver whatever the agent uses.

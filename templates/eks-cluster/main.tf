@@ -25,7 +25,7 @@ resource "aws_eks_cluster" "this" {
   }
 
   access_config {
-    # Who may do what is said by access entries, never by a ConfigMap in the cluster.
+    # Access entries say who may do what, never a ConfigMap in the cluster.
     authentication_mode                         = "API"
     bootstrap_cluster_creator_admin_permissions = true
   }

@@ -176,7 +176,7 @@ variable "deletion_protection" {
 }
 
 variable "log_days" {
-  description = "How long logs of the control plane are kept."
+  description = "How long logs of the control plane are stored."
   type        = number
   default     = 365
   nullable    = false

@@ -1,5 +1,5 @@
 output "message" {
-  description = "The greeting as it was said."
+  description = "The greeting as it was printed."
   value       = "${terraform_data.greeting.output.greeting}, ${terraform_data.greeting.output.name}!"
 }
 

@@ -9,7 +9,7 @@ variable "name" {
 }
 
 variable "greeting" {
-  description = "The word of greeting."
+  description = "The greeting."
   type        = string
   default     = "Hello"
 

@@ -79,7 +79,7 @@ resource "aws_db_instance" "this" {
   username             = var.username
   parameter_group_name = aws_db_parameter_group.this.name
 
-  # One of the two. What is written with _wo is sent and not kept in the state.
+  # One of the two. What is written with _wo is sent and not stored in the state.
   manage_master_user_password   = var.password == null ? true : null
   master_user_secret_kms_key_id = var.password == null ? var.kms_key_arn : null
   password_wo                   = var.password

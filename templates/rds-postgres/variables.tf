@@ -152,7 +152,7 @@ variable "username" {
 }
 
 variable "password" {
-  description = "Password of the administrator; it is not kept in the state. Better leave it out: then RDS makes one, keeps it in Secrets Manager and changes it each week."
+  description = "Password of the administrator; it is not stored in the state. Better leave it out: then RDS makes one, stores it in Secrets Manager and changes it each week."
   type        = string
   default     = null
   sensitive   = true
@@ -190,7 +190,7 @@ variable "apply_immediately" {
 }
 
 variable "backup_days" {
-  description = "How long automatic backups are kept."
+  description = "How long automatic backups are stored."
   type        = number
   default     = 14
   nullable    = false

@@ -1,6 +1,6 @@
 resource "aws_s3_bucket" "this" {
   #checkov:skip=CKV_AWS_144:A copy in another region doubles the price; who needs it makes a second bucket.
-  #checkov:skip=CKV2_AWS_62:Whoever reads the bucket decides what it is told.
+  #checkov:skip=CKV2_AWS_62:Whoever reads the bucket chooses its notifications.
   #checkov:skip=CKV_AWS_145:S3 encrypts with a key of its own unless kms_key_arn names another.
   #checkov:skip=CKV_AWS_18:Access logs go to log_bucket when one is given.
   #checkov:skip=CKV_AWS_21:The template's user decides; versioning is on unless switched off.
@@ -52,7 +52,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
   bucket = aws_s3_bucket.this.id
 
   rule {
-    id     = "leftovers"
+    id     = "unfinished"
     status = "Enabled"
 
     filter {}

@@ -46,7 +46,7 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
   bucket = aws_s3_bucket.this.id
 
   rule {
-    id     = "leftovers"
+    id     = "unfinished"
     status = "Enabled"
 
     filter {}

@@ -91,7 +91,7 @@ variable "content_security_policy" {
 }
 
 variable "hsts_subdomains" {
-  description = "Tell browsers for a year that all subdomains of the site's domains have HTTPS, too. On example.com that binds every other host below it."
+  description = "Announce to browsers for a year that all subdomains of the site's domains have HTTPS, too. On example.com that binds every other host below it."
   type        = bool
   default     = false
   nullable    = false

@@ -71,7 +71,7 @@ variable "nat" {
 }
 
 variable "flow_log_days" {
-  description = "How long flow logs are kept."
+  description = "How long flow logs are stored."
   type        = number
   default     = 365
   nullable    = false

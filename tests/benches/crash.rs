@@ -47,9 +47,9 @@ async fn main() -> ExitCode {
         let seconds = took.as_secs_f64();
         match outcome {
             Ok(Aftermath { row, lines, on_disk }) => {
-                let told = lines.values().sum::<usize>();
+                let reported = lines.values().sum::<usize>();
                 println!(
-                    "{place:<20} {time:>4} {seed:>4}  {:<8} {:>7} {told:>9} {seconds:>7.1}  whole ({on_disk} were on disk)",
+                    "{place:<20} {time:>4} {seed:>4}  {:<8} {:>7} {reported:>9} {seconds:>7.1}  whole ({on_disk} were on disk)",
                     row.status, row.attempt
                 );
             }

@@ -22,7 +22,7 @@ use tokio::time::{interval, sleep};
 /// Jobs whose way from insert to claim is timed.
 const JOBS: usize = 200;
 /// Between two of them: the queue is empty when a job comes.
-const PACE: Duration = Duration::from_millis(100);
+const INTERVAL: Duration = Duration::from_millis(100);
 /// How long an idle agent is watched.
 const IDLE: Duration = Duration::from_secs(20);
 /// Runs of each kind that are compared.
@@ -57,10 +57,10 @@ async fn claims(world: &World, agent: AgentSetup, cluster: &Cluster, how: &str, 
     let ticket = |n: usize| json!({"template": "ticket", "variables": {"ledger": world.path("ledger"), "ticket": n.to_string()}});
     // The first job finds the agent connected or waits for it: it is not counted.
     cluster.queue(ticket(0)).await.ended().await;
-    let mut pace = interval(PACE);
+    let mut ticks = interval(INTERVAL);
     let mut deployments = Vec::new();
     for n in 1..=JOBS {
-        pace.tick().await;
+        ticks.tick().await;
         deployments.push(cluster.queue(ticket(n)).await);
     }
     for deployment in &deployments {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tendril_realtime::{AccessToken, Client, Rest};
 use uuid::Uuid;
 
-use crate::{deployment::Deployment, patience::until, project::Project};
+use crate::{deployment::Deployment, project::Project, wait::until};
 
 /// How long minted tokens live.
 const HOUR: Duration = Duration::from_secs(3600);

@@ -1,4 +1,4 @@
-//! What becomes of a job whose agent is killed at a chosen place: played to its end, and judged.
+//! What becomes of a job whose agent is killed at a chosen place: played to its end, and evaluated.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -11,9 +11,9 @@ use crate::{
     agent::AgentSetup,
     cluster::Cluster,
     deployment::{Deployment, Row},
-    patience::{PATIENCE, until},
     program,
     story::Story,
+    wait::{TIMEOUT, until},
     world::World,
 };
 
@@ -181,24 +181,24 @@ impl Crash {
         live_until(&setup, self.place, self.time).await?;
         let work_dir = setup.cli.work_dir.clone().expect("a work directory");
         let on_disk = spooled(Path::new(&work_dir), deployment.id);
-        let kept = kept_end(Path::new(&work_dir), deployment.id);
+        let stored = stored_status(Path::new(&work_dir), deployment.id);
         if let Some(outage) = outage {
             outage.lift();
         }
         let last_life = setup.start();
-        let row = settle(world, &deployment, Path::new(&work_dir)).await;
-        // A process that is told to end politely would wait for its turn to say good-bye.
+        let row = await_end(world, &deployment, Path::new(&work_dir)).await;
+        // A process that is asked to end would first report its cluster OFFLINE.
         last_life.signal(Signal::KILL);
-        self.judge(world, deployment.id, row, &on_disk, kept.as_deref()).await
+        self.evaluate(world, deployment.id, row, &on_disk, stored.as_deref()).await
     }
 
-    async fn judge(
+    async fn evaluate(
         self,
         world: &World,
         deployment: Uuid,
         row: Row,
         on_disk: &[(i32, u64)],
-        kept: Option<&str>,
+        stored: Option<&str>,
     ) -> Result<Aftermath, String> {
         let query = "select attempt, seq, stream, log_chunk from public.deployment_logs where deployment_id = $1 order by attempt, seq";
         let rows = world.database.query(query, &[&deployment]).await.map_err(|error| error.to_string())?;
@@ -211,8 +211,8 @@ impl Crash {
                 return Err(format!("attempt {attempt}: chunk {seq} follows {last}"));
             }
             *last = seq;
-            let told = lines.entry(attempt).or_default();
-            told.extend(text.lines().filter_map(|line| line.rsplit_once("line ")?.1.parse::<u64>().ok()));
+            let printed = lines.entry(attempt).or_default();
+            printed.extend(text.lines().filter_map(|line| line.rsplit_once("line ")?.1.parse::<u64>().ok()));
             if let Some((_, rest)) = text.split_once("… ") {
                 missing += rest.split(' ').next().and_then(|number| number.parse::<u64>().ok()).unwrap_or(0);
             }
@@ -220,31 +220,31 @@ impl Crash {
         if !self.truths().contains(&(row.status.as_str(), row.attempt)) {
             return Err(format!("the truth is one of {:?}, and the row says {row:?}", self.truths()));
         }
-        let told = (row.status.as_str(), row.attempt);
-        if kept.is_some_and(|kept| told != (kept, 1)) {
-            return Err(format!("{kept:?} was on disk, and the row says {row:?}"));
+        let printed = (row.status.as_str(), row.attempt);
+        if stored.is_some_and(|stored| printed != (stored, 1)) {
+            return Err(format!("{stored:?} was on disk, and the row says {row:?}"));
         }
-        if kept.is_none() && told == ("SUCCESS", 1) && !self.goes_on() {
+        if stored.is_none() && printed == ("SUCCESS", 1) && !self.goes_on() {
             return Err(format!("nobody knew of an end, and the row says {row:?}"));
         }
         if row.status == "FAILED" && row.error_code.as_deref() != Some("AGENT_LOST") {
             return Err(format!("it was lost, and the row says {row:?}"));
         }
         if !self.is_about_dropping() && missing > 0 {
-            return Err(format!("{missing} lines are said to be missing"));
+            return Err(format!("{missing} lines are reported missing"));
         }
-        for (attempt, told) in &lines {
+        for (attempt, printed) in &lines {
             let whole = if self.is_about_dropping() {
-                told.windows(2).all(|pair| pair[0] < pair[1])
+                printed.windows(2).all(|pair| pair[0] < pair[1])
             } else {
-                told.iter().zip(1..).all(|(line, place)| *line == place)
+                printed.iter().zip(1..).all(|(line, place)| *line == place)
             };
             if !whole {
                 return Err(format!("attempt {attempt}: lines are missing, doubled or moved"));
             }
         }
         let stored = |attempt: &i32, line: &u64| {
-            lines.get(attempt).is_some_and(|told| told.binary_search(line).is_ok())
+            lines.get(attempt).is_some_and(|printed| printed.binary_search(line).is_ok())
         };
         if let Some((attempt, line)) = on_disk.iter().find(|(attempt, line)| !stored(attempt, line)) {
             return Err(format!("attempt {attempt}: line {line} was on disk and never arrived"));
@@ -254,11 +254,11 @@ impl Crash {
             return Err(format!("log_count is {} and {last} chunks are stored", row.log_count));
         }
         let all = usize::try_from(self.story().lines).unwrap_or(usize::MAX);
-        let told = lines.get(&row.attempt).map_or(0, Vec::len);
-        if row.status == "SUCCESS" && !self.is_about_dropping() && told != all {
-            return Err(format!("SUCCESS with {told} of {all} lines"));
+        let printed = lines.get(&row.attempt).map_or(0, Vec::len);
+        if row.status == "SUCCESS" && !self.is_about_dropping() && printed != all {
+            return Err(format!("SUCCESS with {printed} of {all} lines"));
         }
-        let lines = lines.into_iter().map(|(attempt, told)| (attempt, told.len())).collect();
+        let lines = lines.into_iter().map(|(attempt, printed)| (attempt, printed.len())).collect();
         Ok(Aftermath { row, lines, on_disk: on_disk.len() })
     }
 }
@@ -273,7 +273,7 @@ fn logs_refused(world: &World, cluster: &Cluster) -> Option<Injection> {
 
 async fn live_until(setup: &AgentSetup, place: &str, time: u64) -> Result<(), String> {
     let mut doomed = setup.start_to_die_at(place, time);
-    match timeout(PATIENCE, doomed.ended()).await {
+    match timeout(TIMEOUT, doomed.ended()).await {
         Ok(status) if status.code().is_none() => Ok(()),
         Ok(status) => Err(format!("the agent ended with {status} instead: {}", doomed.output())),
         Err(_) => Err(format!("the agent never came to {place} the {time}. time")),
@@ -281,7 +281,7 @@ async fn live_until(setup: &AgentSetup, place: &str, time: u64) -> Result<(), St
 }
 
 /// The status that is on an agent's disk as the end of the first attempt.
-fn kept_end(work_dir: &Path, deployment: Uuid) -> Option<String> {
+fn stored_status(work_dir: &Path, deployment: Uuid) -> Option<String> {
     let end = fs::read(work_dir.join(format!("{deployment}.1/result.json"))).ok()?;
     let end: serde_json::Value = serde_json::from_slice(&end).ok()?;
     end["status"].as_str().map(str::to_owned)
@@ -312,7 +312,7 @@ fn spooled(work_dir: &Path, deployment: Uuid) -> Vec<(i32, u64)> {
 
 /// Waits for the job's end and for the last life to have nothing left to tidy. Where only the end of the lease helps, it
 /// ends now instead of in a minute.
-async fn settle(world: &World, deployment: &Deployment, work_dir: &Path) -> Row {
+async fn await_end(world: &World, deployment: &Deployment, work_dir: &Path) -> Row {
     let first = work_dir.join(format!("{}.1", deployment.id));
     let row = until("the job ends", async || {
         let row = deployment.row().await;
@@ -344,7 +344,8 @@ async fn approve_what_waits(world: &World, deployment: &Deployment) {
 
 /// Ends the lease of a job now, and lets the reaper look.
 pub async fn expire_lease(world: &World, deployment: &Deployment) {
-    let expire = "update tendril.leases set heard_at = now() - interval '1 hour' where deployment_id = $1";
+    let expire =
+        "update tendril.leases set last_heartbeat_at = now() - interval '1 hour' where deployment_id = $1";
     world.database.execute(expire, &[&deployment.id]).await.expect("the lease ends");
     world.database.execute("select public.reap_lost_agents()", &[]).await.expect("the reaper");
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use tendril_realtime::Rest;
 use uuid::Uuid;
 
-use crate::patience::until;
+use crate::wait::until;
 
 /// A queued deployment.
 #[derive(Debug, Clone)]
@@ -82,11 +82,11 @@ impl Deployment {
         serde_json::from_value(row).expect("a row of deployments")
     }
 
-    /// Waits until the row is as wished.
-    pub async fn becomes(&self, what: &str, wish: impl Fn(&Row) -> bool) -> Row {
+    /// Waits until the row fits.
+    pub async fn becomes(&self, what: &str, fits: impl Fn(&Row) -> bool) -> Row {
         until(&format!("deployment {} {what}", self.id), async || {
             let row = self.row().await;
-            if wish(&row) { Ok(row) } else { Err(format!("{row:?}")) }
+            if fits(&row) { Ok(row) } else { Err(format!("{row:?}")) }
         })
         .await
     }
@@ -125,9 +125,9 @@ pub struct Numbered {
     pub in_order: u64,
     /// The number of the last one.
     pub last: u64,
-    /// Remarks that lines are missing.
+    /// Notes that lines are missing.
     pub markers: u64,
-    /// Lines that are said to be missing.
+    /// Lines that are reported missing.
     pub missing: u64,
     /// Chunks of the log, whoever's.
     pub chunks: u64,
@@ -137,16 +137,16 @@ impl Deployment {
     /// Counts the numbered lines where they are.
     pub async fn numbered(&self) -> Numbered {
         let query = "with lines as (
-                select seq, place, substring(line from 'line ([0-9]+)$')::bigint as told
+                select seq, place, substring(line from 'line ([0-9]+)$')::bigint as number
                 from public.deployment_logs,
                     string_to_table(rtrim(log_chunk, E'\\n'), E'\\n') with ordinality as t (line, place)
                 where deployment_id = $1 and stream = 'stdout' and line ~ 'line [0-9]+$'
             ), ordered as (
-                select told, lag(told) over (order by seq, place) as before from lines
+                select number, lag(number) over (order by seq, place) as before from lines
             ), missing as (
                 select substring(log_chunk from '… ([0-9]+) lines are missing')::bigint as lines
                 from public.deployment_logs where deployment_id = $1 and log_chunk like '%lines are missing%'
-            ) select count(*), count(*) filter (where before is null or before < told), coalesce(max(told), 0),
+            ) select count(*), count(*) filter (where before is null or before < number), coalesce(max(number), 0),
                 (select count(*) from missing), (select coalesce(sum(lines), 0)::bigint from missing),
                 (select count(*) from public.deployment_logs where deployment_id = $1)
             from ordered";
@@ -158,7 +158,7 @@ impl Deployment {
 }
 
 impl Numbered {
-    /// Fails unless lines 1 to `all` are there, in order, but for those that are said to be missing; answers how many are.
+    /// Fails unless lines 1 to `all` are there, in order, but for those that are reported missing; returns how many are.
     pub fn assert_of(&self, all: u64) -> u64 {
         assert_eq!((self.lines + self.missing, self.in_order, self.last), (all, self.lines, all), "{self:?}");
         assert_eq!(self.markers == 0, self.missing == 0, "{self:?}");

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     agent::AgentSetup,
-    patience::until,
+    wait::until,
     world::{World, fixtures},
 };
 
@@ -18,19 +18,19 @@ pub struct Flood {
 }
 
 impl Flood {
-    /// Lines of about 100 bytes; `name` tells it from others of this world.
+    /// Lines of about 100 bytes; `name` is unique in this world.
     pub fn new(world: &World, name: &str, lines: u64) -> Self {
         let script = world.path(name);
-        let at = |ending: &str| script.with_extension(ending).display().to_string();
+        let at = |extension: &str| script.with_extension(extension).display().to_string();
         let text = format!(
             "echo 'at the gate'
             while [ ! -e '{gate}' ]; do sleep 0.02; done
             began=$(date +%s%N)
-            {say}
+            {script}
             echo $(($(date +%s%N) - began)) >'{took}.new'
             mv '{took}.new' '{took}'",
             gate = at("gate"),
-            say = Self::say(lines),
+            script = Self::script(lines),
             took = at("took"),
         );
         fs::write(&script, text).expect("a script");
@@ -38,7 +38,7 @@ impl Flood {
     }
 
     /// The command that says the lines.
-    pub fn say(lines: u64) -> String {
+    pub fn script(lines: u64) -> String {
         format!("awk 'BEGIN {{ for (n = 1; n <= {lines}; n++) printf \"%-87s line %d\\n\", \"...\", n }}'")
     }
 
@@ -58,7 +58,7 @@ impl Flood {
         fs::write(self.script.with_extension("gate"), "").expect("the gate opens");
     }
 
-    /// Waits until everything is said; answers how long that took.
+    /// Waits until everything is printed; returns how long that took.
     pub async fn took(&self) -> Duration {
         let took = self.script.with_extension("took");
         until("the flood is over", async || {

@@ -1,6 +1,6 @@
 //! A Git server on this machine: the real `git http-backend` behind HTTP with a login, and repositories to push into.
 //!
-//! It writes down what it was asked and how much it answered, and can be told to stop in the middle of an answer, or to send
+//! It writes down what it was asked and how much it answered, and can be set to stop in the middle of an answer, or to send
 //! everybody elsewhere.
 
 use std::{
@@ -21,7 +21,7 @@ use axum::{
 use futures_util::{StreamExt as _, stream};
 use tokio::{io::AsyncWriteExt as _, net::TcpListener, process::Command, task::JoinHandle};
 
-use crate::patience::until;
+use crate::wait::until;
 
 /// Largest request: far above what a client sends.
 const LARGEST: usize = 16 * 1024 * 1024;
@@ -37,12 +37,12 @@ pub struct GitServer {
 #[derive(Debug)]
 struct Shared {
     root: PathBuf,
-    told: Mutex<Told>,
+    state: Mutex<ServerState>,
 }
 
 /// What it shall do, and what it saw.
 #[derive(Debug, Default)]
-struct Told {
+struct ServerState {
     /// The login that it takes; none: everybody may read.
     token: Option<String>,
     /// Stop in the middle of every pack.
@@ -71,7 +71,7 @@ impl GitServer {
         fs::create_dir_all(root).expect("a directory for repositories");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let addr = listener.local_addr().expect("its address");
-        let shared = Arc::new(Shared { root: root.to_path_buf(), told: Mutex::default() });
+        let shared = Arc::new(Shared { root: root.to_path_buf(), state: Mutex::default() });
         let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
         let task = tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
         Self { addr, shared, task }
@@ -94,35 +94,35 @@ impl GitServer {
 
     /// From now on this token is wanted.
     pub fn want_token(&self, token: &str) {
-        self.told().token = Some(token.to_owned());
+        self.state().token = Some(token.to_owned());
     }
 
     /// Whether it stops in the middle of every pack from now on.
     pub fn stall(&self, stalls: bool) {
-        self.told().stalls = stalls;
+        self.state().stalls = stalls;
     }
 
     /// From now on everybody is sent there, with the same path.
     pub fn redirect(&self, to: &str) {
-        self.told().elsewhere = Some(to.to_owned());
+        self.state().elsewhere = Some(to.to_owned());
     }
 
     /// What it was asked since this was called last.
     pub fn seen(&self) -> Vec<Seen> {
-        std::mem::take(&mut self.told().seen)
+        std::mem::take(&mut self.state().seen)
     }
 
     /// Waits until it has stopped in the middle of a pack.
     pub async fn stalled(&self) {
         until("the server stops in the middle of a pack", async || {
-            let seen = self.told().seen.clone();
+            let seen = self.state().seen.clone();
             if seen.iter().any(|seen| seen.pack.is_some()) { Ok(()) } else { Err(format!("{seen:?}")) }
         })
         .await;
     }
 
-    fn told(&self) -> MutexGuard<'_, Told> {
-        self.shared.told()
+    fn state(&self) -> MutexGuard<'_, ServerState> {
+        self.shared.state()
     }
 }
 
@@ -133,18 +133,18 @@ impl Drop for GitServer {
 }
 
 impl Shared {
-    fn told(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, ServerState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An answer that is given without asking Git.
     fn refusal(&self, path: &str, login: Option<&str>) -> Option<Response<Body>> {
-        let told = self.told();
-        if let Some(to) = &told.elsewhere {
+        let state = self.state();
+        if let Some(to) = &state.elsewhere {
             let there = Response::builder().status(StatusCode::MOVED_PERMANENTLY);
             return Some(there.header("Location", format!("{to}{path}")).body(Body::empty()).unwrap());
         }
-        let token = told.token.as_ref()?;
+        let token = state.token.as_ref()?;
         let password = login.and_then(|login| login.strip_prefix("Basic ")).map(decoded).unwrap_or_default();
         if password
             .split_once(':')
@@ -164,17 +164,17 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let mut seen = Seen { path: path.clone(), login, status: 0, pack: None };
     if let Some(refusal) = shared.refusal(&path, seen.login.as_deref()) {
         seen.status = refusal.status().as_u16();
-        shared.told().seen.push(seen);
+        shared.state().seen.push(seen);
         return refusal;
     }
     let body = axum::body::to_bytes(body, LARGEST).await.expect("a request");
     let (status, headers, answer) =
         http_backend(&shared.root, parts.method.as_str(), &parts.uri, &parts.headers, &body).await;
     let is_pack = parts.uri.path().ends_with("/git-upload-pack") && contains(&answer, b"PACK");
-    let stalls = is_pack && shared.told().stalls;
+    let stalls = is_pack && shared.state().stalls;
     seen.status = status;
     seen.pack = is_pack.then_some(answer.len());
-    shared.told().seen.push(seen);
+    shared.state().seen.push(seen);
     let mut response = Response::builder().status(status);
     for (name, value) in headers {
         response = response.header(name, value);
@@ -290,7 +290,7 @@ impl Repository {
         self.run(&["rev-parse", "HEAD"]).await
     }
 
-    /// Runs Git in the folder; answers what it said.
+    /// Runs Git in the folder; returns its output.
     pub async fn run(&self, args: &[&str]) -> String {
         git(&self.tree, args).await
     }
@@ -309,7 +309,7 @@ async fn git(dir: &Path, args: &[&str]) -> String {
         .output()
         .await
         .expect("git");
-    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    assert!(output.status.success(), "git {args:?}: {said}{}", String::from_utf8_lossy(&output.stderr));
-    said
+    let printed = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    assert!(output.status.success(), "git {args:?}: {printed}{}", String::from_utf8_lossy(&output.stderr));
+    printed
 }

@@ -4,14 +4,14 @@
 //! project    where Supabase is: the local stack, or STACK=external
 //! world      a project and a scratch directory; makes clusters
 //! cluster    a user with a cluster; queues deployments
-//! deployment a row and its log, and the patience to wait for them
+//! deployment a row and its log, and waits for them
 //! agent      an agent of a cluster: a process, or a task of this process
 //! program    a program beside the test, its output and its end
 //! git_server a Git server with a login, and repositories to push into
 //! crash      a job whose agent is killed at a chosen place, and what became of it
 //! flood      a program that says very much, and how long it takes
 //! policy     a policy that is taken away, and put back
-//! story      what a program that looks like terraform is told to print
+//! story      what a program that looks like terraform prints
 //! tap        what pgTAP prints
 //! measurement the table of a bench, and the bounds that a release keeps
 //! wiretap    what an agent sends, and when
@@ -33,12 +33,12 @@ mod deployment;
 mod flood;
 mod git_server;
 mod measurement;
-mod patience;
 mod policy;
 pub mod program;
 mod project;
 mod story;
 pub mod tap;
+mod wait;
 mod wiretap;
 mod world;
 
@@ -49,11 +49,11 @@ pub use self::{
     flood::Flood,
     git_server::{GitServer, Repository, Seen},
     measurement::{Bound, Measurements},
-    patience::{PATIENCE, until, until_none_are_left, until_within, within},
     policy::without_policy,
     program::Program,
     project::{Project, connect},
     story::Story,
+    wait::{TIMEOUT, until, until_none_are_left, until_within, within},
     wiretap::Wiretap,
     world::{World, fixtures, repository},
 };

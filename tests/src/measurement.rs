@@ -8,7 +8,7 @@ use std::{fmt::Display, process::ExitCode};
 /// What a measured value has to be.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Bound {
-    /// The value is printed and not judged.
+    /// The value is printed and has no bound.
     None,
     /// The value must not be larger.
     AtMost(f64),

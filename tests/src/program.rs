@@ -15,7 +15,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::patience::within;
+use crate::wait::within;
 
 /// A running program. Dropping it kills it; in a failing test it says what it printed.
 #[derive(Debug)]

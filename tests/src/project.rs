@@ -5,7 +5,7 @@ use std::{env, fs, path::Path};
 use supabase_local::{JwtSecret, Stack, StackBuilder};
 use tokio_postgres::{Client, NoTls};
 
-use crate::{patience::until, world::repository};
+use crate::{wait::until, world::repository};
 
 /// A lock in the external database: tests are processes of their own, and one of them applies the migrations.
 const MIGRATIONS_LOCK: i64 = 0x7e4d_7211;
@@ -119,7 +119,7 @@ impl Project {
                 let sql = fs::read_to_string(&file).expect("a migration");
                 transaction.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{stem}.sql: {error:?}"));
             }
-            transaction.commit().await.expect("the migration is kept");
+            transaction.commit().await.expect("the migration is stored");
         }
         database.batch_execute("notify pgrst, 'reload schema'").await.expect("a notification");
         database.execute("select pg_advisory_unlock($1)", &[&MIGRATIONS_LOCK]).await.expect("the lock");

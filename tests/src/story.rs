@@ -1,4 +1,4 @@
-//! What the narrator, a program that looks like terraform, is told to tell.
+//! What the narrator, a program that looks like terraform, prints.
 
 use std::path::PathBuf;
 

@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_is_told_with_its_explanation() {
+    fn a_failure_is_reported_with_its_explanation() {
         let tap = Tap::read(["1..2\nnot ok 1 - a\n# Failed test 1: \"a\"\n#   have: 1", "ok 2 - b", "# end"]);
         assert_eq!(tap.problems(), ["not ok 1 - a\n# Failed test 1: \"a\"\n#   have: 1"]);
     }

@@ -26,14 +26,14 @@ impl Wiretap {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let sent = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&sent);
+        let stored = Arc::clone(&sent);
         tokio::spawn(async move {
             for connection in 0.. {
                 let Ok((agent, _)) = listener.accept().await else { return };
-                let (server, kept) = (server.clone(), Arc::clone(&kept));
+                let (server, stored) = (server.clone(), Arc::clone(&stored));
                 tokio::spawn(async move {
                     let Ok(server) = TcpStream::connect(server).await else { return };
-                    pass_on(agent, server, connection, &kept).await;
+                    pass_on(agent, server, connection, &stored).await;
                 });
             }
         });
@@ -60,13 +60,13 @@ impl Wiretap {
     }
 }
 
-async fn pass_on(agent: TcpStream, server: TcpStream, connection: usize, kept: &Mutex<Vec<Sent>>) {
+async fn pass_on(agent: TcpStream, server: TcpStream, connection: usize, stored: &Mutex<Vec<Sent>>) {
     let (mut from_agent, mut to_agent) = agent.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let there = async {
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(length @ 1..) = from_agent.read(&mut buffer).await {
-            kept.lock().unwrap().push((Instant::now(), connection, buffer[..length].to_vec()));
+            stored.lock().unwrap().push((Instant::now(), connection, buffer[..length].to_vec()));
             if to_server.write_all(&buffer[..length]).await.is_err() {
                 return;
             }

@@ -129,7 +129,7 @@ async fn where_pg_cron_is_installed_the_reaper_runs_by_the_clock() {
     let jobs = "select string_agg(jobname, ' ' order by jobname) from cron.job";
     let jobs: String = database.query_one(jobs, &[]).await.expect("the jobs").get(0);
     assert_eq!(jobs, "tendril_forget_runs tendril_prune tendril_reap_lost_agents");
-    // A cluster whose only agent died, and nobody else beats.
+    // A cluster whose only agent died, and no other sends heartbeats.
     let seed = "insert into auth.users (id, email) values ('00000000-0000-4000-8000-00000000000a', 'alice@tests.invalid');
         insert into public.clusters (id, user_id, name, status) values
             ('00000000-0000-4000-8000-0000000000c1', '00000000-0000-4000-8000-00000000000a', 'c1', 'ONLINE');

@@ -19,20 +19,20 @@ fn here(path: &str) -> String {
 }
 
 /// The files below a directory with this ending.
-fn files(dir: &str, ending: &str) -> Vec<PathBuf> {
+fn files(dir: &str, result: &str) -> Vec<PathBuf> {
     let (mut found, mut dirs) = (Vec::new(), vec![repository(dir)]);
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(&dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display())) {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
                 dirs.push(path);
-            } else if path.to_string_lossy().ends_with(ending) {
+            } else if path.to_string_lossy().ends_with(result) {
                 found.push(path);
             }
         }
     }
     found.sort();
-    assert!(!found.is_empty(), "{dir} has no {ending}");
+    assert!(!found.is_empty(), "{dir} has no {result}");
     found
 }
 
@@ -245,7 +245,7 @@ fn functions_columns_and_codes_of_the_database_exist() {
 #[test]
 fn sentences_are_said_by_the_agent_or_the_database() {
     let (sayings, guide) = (sayings(), page("troubleshooting.md"));
-    let (mut said, mut wrong, mut column) = (0, Vec::new(), None);
+    let (mut output, mut wrong, mut column) = (0, Vec::new(), None);
     for line in guide.lines() {
         if !line.starts_with('|') {
             column = None;
@@ -259,7 +259,7 @@ fn sentences_are_said_by_the_agent_or_the_database() {
         }
         let Some(cell) = column.and_then(|column| cells.get(column)) else { continue };
         for sentence in cell.split('`').skip(1).step_by(2).filter(|span| span.contains(' ')) {
-            said += 1;
+            output += 1;
             for part in sentence.split('…').map(str::trim).filter(|part| part.len() >= 6) {
                 if !sayings.contains(part) {
                     wrong.push(format!("troubleshooting.md: nobody says \"{part}\" (of \"{sentence}\")"));
@@ -267,7 +267,7 @@ fn sentences_are_said_by_the_agent_or_the_database() {
             }
         }
     }
-    assert!(said > 30, "{said} sentences were found");
+    assert!(output > 30, "{output} sentences were found");
     assert_none(&wrong);
 }
 

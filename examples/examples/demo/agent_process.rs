@@ -17,8 +17,8 @@ use tokio::{
 
 use crate::{Problem, control_plane::ControlPlane};
 
-/// How long the agent may take to stop before it is told a second time, and then killed.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long the agent may take to stop before it gets a second signal, and then is killed.
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// So many lines of its log are shown when something went wrong.
 const TAIL: usize = 20;
@@ -100,15 +100,15 @@ impl AgentProcess {
     }
 
     async fn terminate(&mut self) -> Result<ExitStatus, Problem> {
-        // The second SIGTERM tells it to hurry.
+        // The second SIGTERM makes it interrupt its jobs.
         for _ in 0..2 {
             self.signal(Signal::TERM);
-            if let Ok(status) = timeout(PATIENCE, self.child.wait()).await {
+            if let Ok(status) = timeout(TIMEOUT, self.child.wait()).await {
                 return Ok(status?);
             }
         }
         self.child.kill().await?;
-        Err(format!("the agent did not stop within {} and was killed", span(2 * PATIENCE)).into())
+        Err(format!("the agent did not stop within {} and was killed", span(2 * TIMEOUT)).into())
     }
 
     fn signal(&self, signal: Signal) {

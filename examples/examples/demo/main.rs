@@ -26,7 +26,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tendril_examples::{
     deployment::{self, Order},
-    follow::{Follow, News},
+    follow::{Follow, FollowEvent},
     screen::{Screen, Tone, span},
 };
 use tendril_realtime::watch::{Query, WatchEvent};
@@ -83,7 +83,7 @@ async fn run(options: Options) -> Result<bool, Problem> {
             return Err(problem);
         }
     };
-    let told = match stop.or(story(&options, &plane, &mut agent, &mut screen)).await {
+    let finished = match stop.or(story(&options, &plane, &mut agent, &mut screen)).await {
         Some(Ok(true)) if options.portal => match stop.or(portal(&plane, &mut agent, &screen)).await {
             Some(ended) => Err(ended),
             None => Ok(true),
@@ -92,15 +92,15 @@ async fn run(options: Options) -> Result<bool, Problem> {
             Some(ended) => Err(ended),
             None => Ok(true),
         },
-        Some(told) => told,
+        Some(finished) => finished,
         None => Err("interrupted".into()),
     };
-    if !matches!(told, Ok(true)) {
+    if !matches!(finished, Ok(true)) {
         agent.print_tail();
     }
     let stopped = agent.stop(&plane).await;
     plane.stop().await?;
-    let succeeded = told?;
+    let succeeded = finished?;
     screen.fact("stopped", stopped?)?;
     Ok(succeeded)
 }
@@ -195,14 +195,14 @@ async fn deployment(
     screen.fact("queued", format_args!("deployment {id} of template hello, as the user\n"))?;
 
     let mut summary = Summary::new(agent, inserted);
-    while let Some(news) = follow.next().await? {
-        match news {
-            News::Logged(chunk) => {
+    while let Some(update) = follow.next().await? {
+        match update {
+            FollowEvent::Logged(chunk) => {
                 summary.count(&chunk);
                 screen.chunk(&chunk)?;
             }
-            News::Changed(row) => screen.status(&row)?,
-            News::Ended(row) => {
+            FollowEvent::Changed(row) => screen.status(&row)?,
+            FollowEvent::Ended(row) => {
                 summary.print(&row, screen)?;
                 return Ok(row.succeeded());
             }
@@ -211,7 +211,7 @@ async fn deployment(
     Err("the client was closed".into())
 }
 
-/// The wish of whoever runs the demo that it ends.
+/// The request of the user to end the demo.
 struct Stop {
     interrupt: Signal,
     terminate: Signal,

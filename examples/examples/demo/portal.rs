@@ -18,7 +18,7 @@ use crate::{
 const PASSWORD: &str = "tendril-demo";
 
 /// How long the server may take to say where it is.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A running portal; it ends with this value, or with the demo.
 pub(crate) struct Portal {
@@ -45,7 +45,7 @@ impl Portal {
             .env("SUPABASE_SERVICE_ROLE_KEY", plane.service_key())
             .env("DEMO_USER", plane.user_id.to_string())
             .env("DEMO_PASSWORD", PASSWORD)
-            // Its end tells the server that the demo is over.
+            // When it closes, the server ends.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // Ctrl-C is for the demo.
@@ -57,9 +57,9 @@ impl Portal {
             })?;
         let out = child.stdout.take().ok_or("the portal's server has no output")?;
         let mut lines = BufReader::new(out).lines();
-        match timeout(PATIENCE, lines.next_line()).await {
+        match timeout(TIMEOUT, lines.next_line()).await {
             Ok(Ok(Some(url))) => Ok(Self { url, _child: child }),
-            _ => Err("the portal's server did not start; what it said is above".into()),
+            _ => Err("the portal's server did not start; its output is above".into()),
         }
     }
 

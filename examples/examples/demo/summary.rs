@@ -59,7 +59,7 @@ impl Summary {
     }
 }
 
-/// A process' resident set, where the system tells it in /proc.
+/// A process' resident set, where the system has it in /proc.
 fn resident(process: u32) -> Option<String> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

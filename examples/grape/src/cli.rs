@@ -78,7 +78,7 @@ pub enum Command {
     Logs(Logs),
     /// A live table of clusters and deployments.
     Watch(Watch),
-    /// Wait for the end of a deployment; the exit code tells it.
+    /// Wait for the end of a deployment; the exit code is its result.
     Wait(Wait),
     /// Open a deployment's page in the portal.
     Open(Open),
@@ -176,11 +176,11 @@ pub enum Cluster {
     Promote {
         /// Name or id.
         name: String,
-        /// Also if no agent has used the next key yet: agents with the old one are shut out.
+        /// Also if no agent has used the next key yet: agents with the old one lose access.
         #[arg(long)]
         unused: bool,
     },
-    /// Take the keys of a cluster away; its agents are shut out within 15 minutes.
+    /// Revoke the keys of a cluster; its agents lose access within 15 minutes.
     Revoke {
         /// Name or id.
         name: String,
@@ -296,7 +296,7 @@ pub struct Plan {
 pub struct Approve {
     /// Id of a deployment, or its first digits.
     pub id: String,
-    /// A comment that is kept with the approval.
+    /// A comment that is stored with the approval.
     #[arg(long, short, value_name = "TEXT")]
     pub message: Option<String>,
     /// Approve this plan and no other: `plan_sha256` of `grape plan -o json`.
@@ -312,7 +312,7 @@ pub struct Approve {
 pub struct Reject {
     /// Id of a deployment, or its first digits.
     pub id: String,
-    /// Why; kept with the deployment.
+    /// Why; stored with the deployment.
     #[arg(long, short, value_name = "TEXT")]
     pub message: Option<String>,
 }
@@ -322,7 +322,7 @@ pub struct Reject {
 pub struct Cancel {
     /// Id of a deployment, or its first digits.
     pub id: String,
-    /// Why; kept with the deployment.
+    /// Why; stored with the deployment.
     #[arg(long, short, value_name = "TEXT")]
     pub message: Option<String>,
 }
@@ -416,7 +416,7 @@ pub struct Up {
     /// Directory of the templates.
     #[arg(long, value_name = "DIR", env = "TENDRIL_TEMPLATES_DIR", default_value = "templates")]
     pub templates_dir: PathBuf,
-    /// Where Terraform's state is kept, one directory for each template. Keep it: `down` needs it.
+    /// The directory of Terraform's state, with one folder for each template. Do not delete it: `down` needs it.
     /// [default: clusters/NAME in grape's data directory]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
@@ -455,7 +455,7 @@ pub struct Down {
     /// Do not uninstall the agent: for a Kubernetes cluster that is gone, or cannot be reached any more. A volume of the agent may be left.
     #[arg(long)]
     pub skip_agent: bool,
-    /// Where Terraform's state is kept.
+    /// The directory of Terraform's state.
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
     /// Directory of the templates.

@@ -72,7 +72,7 @@ impl Context {
     }
 }
 
-/// Asks on a thread of its own, so that Ctrl-C and the network are heard meanwhile.
+/// Asks on a thread of its own, so that Ctrl-C and the network are handled meanwhile.
 pub(crate) async fn asked<T: Send + 'static>(
     ask: impl FnOnce() -> dialoguer::Result<T> + Send + 'static,
 ) -> Result<T> {

@@ -138,14 +138,14 @@ pub struct Failure {
     message: String,
     next: Option<String>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
-    /// The end of a deployment is on the screen already: nothing more is to be said.
-    told: bool,
+    /// The output has shown the end of the deployment already: nothing more is printed.
+    shown: bool,
 }
 
 impl Failure {
     /// A failure with its sentence.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), next: None, source: None, told: false }
+        Self { kind, message: message.into(), next: None, source: None, shown: false }
     }
 
     /// What to do about it.
@@ -162,10 +162,10 @@ impl Failure {
         self
     }
 
-    /// Leaves the exit code and says nothing more: for an end that the output has shown.
+    /// Sets the exit code and prints nothing more: for an end that the output has shown.
     #[must_use]
-    pub fn told(mut self) -> Self {
-        self.told = true;
+    pub fn shown(mut self) -> Self {
+        self.shown = true;
         self
     }
 
@@ -180,8 +180,8 @@ impl Failure {
     }
 
     /// Whether the output has shown it already.
-    pub fn is_told(&self) -> bool {
-        self.told
+    pub fn is_shown(&self) -> bool {
+        self.shown
     }
 
     /// What the process ends with.
@@ -239,27 +239,27 @@ impl From<Error> for Failure {
 
 /// An error answer of the REST interface, by its code.
 fn refused(status: u16, code: &str, message: &str, hint: Option<&str>) -> Failure {
-    let words =
+    let text =
         if code.is_empty() { format!("HTTP {status}: {message}") } else { format!("{message} ({code})") };
     let failure = match (status, code) {
-        (401, _) => Failure::new(FailureKind::NotSignedIn, format!("The project refuses the access token: {words}"))
+        (401, _) => Failure::new(FailureKind::NotSignedIn, format!("The project refuses the access token: {text}"))
             .next("Sign in again: `grape login`. In a script, give a fresh token in GRAPE_TOKEN."),
-        (_, "42501") => Failure::new(FailureKind::Refused, format!("You have no right to do that: {words}"))
+        (_, "42501") => Failure::new(FailureKind::Refused, format!("You have no right to do that: {text}"))
             .next("It belongs to somebody else, or this is not yours to change: `grape whoami` says who you are."),
-        (_, "TD008" | "PGRST116") => Failure::new(FailureKind::NotFound, words)
+        (_, "TD008" | "PGRST116") => Failure::new(FailureKind::NotFound, text)
             .next("`grape clusters` lists what is yours."),
-        (_, code) if code.starts_with("TD") => Failure::new(FailureKind::Refused, words),
+        (_, code) if code.starts_with("TD") => Failure::new(FailureKind::Refused, text),
         (_, "PGRST202" | "PGRST205" | "42P01" | "42703") => {
-            Failure::new(FailureKind::Refused, format!("The project's database has no such table, column or function: {words}"))
+            Failure::new(FailureKind::Refused, format!("The project's database has no such table, column or function: {text}"))
                 .next("Apply the project's migrations: `supabase db push`.")
         }
-        (_, "23505") => Failure::new(FailureKind::Refused, words),
+        (_, "23505") => Failure::new(FailureKind::Refused, text),
         (_, code) if code.starts_with("22") || code.starts_with("23") => {
-            Failure::new(FailureKind::Refused, format!("The database refuses the value: {words}"))
+            Failure::new(FailureKind::Refused, format!("The database refuses the value: {text}"))
         }
-        (502..=504, _) => Failure::new(FailureKind::Unreachable, words)
+        (502..=504, _) => Failure::new(FailureKind::Unreachable, text)
             .next("The project is not up, or paused: look at its dashboard."),
-        _ => Failure::new(FailureKind::Unexpected, words),
+        _ => Failure::new(FailureKind::Unexpected, text),
     };
     match hint {
         Some(hint) => failure.next(hint.to_owned()),

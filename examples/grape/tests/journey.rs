@@ -168,7 +168,7 @@ fn exit_codes_tell_how_a_deployment_ended() {
     let rejected = world.json(&["reject", id, "-m", "too large"]);
     assert_eq!(rejected["rejected"], true);
     assert_eq!(world.run(&["wait", id]).status.code(), Some(21));
-    if rejected["comment_kept"] == true {
+    if rejected["comment_stored"] == true {
         assert_eq!(world.json(&["plan", id])["deployment"]["cancel_comment"], "too large");
     }
 }
@@ -192,7 +192,7 @@ fn a_watch_is_a_live_table_on_a_terminal_and_lines_in_a_pipe() {
     assert_eq!(event["deployment"]["id"], id.as_str());
     world.json(&["cancel", &id]);
     watch.send("q").unwrap();
-    // A screen is drawn by what changed on it: a word is whole where nothing was before.
+    // A screen is drawn by its changes: a text is whole where nothing was before.
     let mut again = world.terminal(&["watch"]);
     again.expect("CANCELLED").unwrap();
     again.send(ControlCode::EndOfText).unwrap();

@@ -1,4 +1,4 @@
-//! Sessions: kept privately, renewed under a lock, ended with a sentence.
+//! Sessions: stored privately, renewed under a lock, ended with an error.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
 mod world;
@@ -145,7 +145,7 @@ fn a_token_from_the_environment_needs_no_session() {
     assert!(output.status.success(), "{}", text(&output));
     let who: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((&who["source"], &who["user"]["email"]), (&json!("GRAPE_TOKEN"), &json!(EMAIL)));
-    assert!(!world.config().join("sessions").exists(), "nothing is kept");
+    assert!(!world.config().join("sessions").exists(), "nothing is stored");
 
     let expired =
         world.stack().mint(&json!({ "sub": world.user, "role": "authenticated", "exp": now() - 10 }));

@@ -136,7 +136,7 @@ fn up_brings_a_cluster_online_and_down_takes_it_away() {
     let mut down = machine.grape(&["down", "prod"]);
     machine.set(&mut down);
     let mut down = expectrl::session::OsSession::spawn(down).unwrap();
-    down.set_expect_timeout(Some(world::PATIENCE));
+    down.set_expect_timeout(Some(world::TIMEOUT));
     down.expect("Remove the agent of prod").unwrap();
     down.send("y").unwrap();
     down.expect("Write prod to go on").unwrap();

@@ -36,8 +36,8 @@ export function CancelButton({ row, onDone }: { row: Deployment; onDone(row: Par
             {found ? <ProblemNotice problem={found} /> : null}
             <p>
               {row.status === "QUEUED" ? "It has not started: nothing was changed."
-                : applyBegan(row) ? "Terraform is told to stop. What it has changed so far stays and is in the state; nothing is rolled back."
-                : "Terraform is told to stop. Nothing was changed yet."}
+                : applyBegan(row) ? "Terraform is interrupted. What it has changed so far stays and is in the state; nothing is rolled back."
+                : "Terraform is interrupted. Nothing was changed yet."}
             </p>
             <label className="field"><span className="field-title">Comment</span><input value={comment} maxLength={2000} onChange={(event) => setComment(event.target.value)} autoComplete="off" /></label>
             <footer>

@@ -81,7 +81,7 @@ export function DeploymentList() {
           <Empty title="No deployment yet" action={clusters.rows?.length === 0 ? <Link className="button primary" href="/clusters/">Add a cluster first</Link> : <Link className="button primary" href="/new/">Deploy something</Link>}>
             A deployment runs Terraform in one of your clusters. You see its plan before anything changes.
           </Empty>
-        ) : <Empty title="Nothing matches">Try fewer words, or another status.</Empty>
+        ) : <Empty title="Nothing matches">Try a shorter text, or another status.</Empty>
       ) : (
         <div className="table-box">
           <table className="cards">

@@ -57,7 +57,7 @@ function Body({ row, read, put }: { row: Deployment; read(): void; put(row: Depl
   const changes = stored.rows?.some((change) => change.attempt === attempt) ? stored.rows : said;
   const detailed = changes !== said;
 
-  // What one came for: the plan that waits, the log that runs or tells what failed.
+  // The tab that fits the state: the plan that waits, or the log of the run or of its failure.
   const waits = waitsForApproval(row);
   const suggested: TabName = waits ? "plan" : row.status === "SUCCESS" && action === "plan" ? "plan" : "log";
   const [chosen, setChosen] = useState<TabName | null>(() => (location.hash.startsWith("#L") ? "log" : TABS.find((name) => name === search.get("tab")) ?? null));
@@ -145,7 +145,7 @@ function Body({ row, read, put }: { row: Deployment; read(): void; put(row: Depl
   );
 }
 
-/** The changes as the log tells them, where the agent writes no rows of them. */
+/** The changes as the log shows them, where the agent writes no rows of them. */
 function useSaid(row: Deployment, attempt: number, log: Log | null): Change[] {
   const kept = useRef<{ log: Log["feed"] | null; generation: number; narration: Narration; rows: Change[] } | null>(null);
   const feed = log?.feed ?? null;

@@ -191,7 +191,7 @@ function readVariables(text: string): { values: { [name: string]: Json }; faults
     const values: unknown = text.trim() === "" ? {} : JSON.parse(text);
     if (typeof values === "object" && values !== null && !Array.isArray(values)) return { values: values as { [name: string]: Json }, faults: [] };
   } catch {
-    // Said below.
+    // Shown below.
   }
   return { values: {}, faults: [{ path: "variables", message: "Must be a JSON object, such as {\"name\": \"value\"}." }] };
 }

@@ -1,5 +1,5 @@
 "use client";
-// Sign-in and sign-up: the same form with other words.
+// Sign-in and sign-up: the same form with other labels.
 
 import Link from "next/link";
 import { useRouter, useSearchParams } from "next/navigation";

@@ -32,7 +32,7 @@ export function Situation({ row, cluster, onShowLog }: { row: Deployment; cluste
   if (row.status === "PROCESSING" && cluster && (cluster.status === "OFFLINE" || revoked)) {
     return revoked
       ? <Notice tone="bad" title="The cluster was revoked while this deployment ran.">Its agent cannot report any more. What it changed so far is in its log and in the state.</Notice>
-      : <Notice tone="warn" title="The agent's cluster is offline.">No word has come from the agent for a while. If it comes back, it reports what happened.</Notice>;
+      : <Notice tone="warn" title="The agent's cluster is offline.">The agent has sent no heartbeat for a while. If it comes back, it reports what happened.</Notice>;
   }
   if (row.status === "FAILED") {
     return (

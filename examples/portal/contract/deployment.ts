@@ -98,7 +98,7 @@ export function counts(summary: PlanSummary | null): { key: keyof PlanSummary; s
 /** What the error codes mean and what to do. The agent's own message comes beside it. */
 const ERRORS: Record<string, string> = {
   AGENT_LOST: "The agent stopped answering while it held this deployment. If apply had begun, check the resources before you run it again: nothing is repeated by itself.",
-  AGENT_STOPPED: "The agent was told to stop and the run did not end in time. Run it again once an agent is online.",
+  AGENT_STOPPED: "The agent was stopped and the run did not end in time. Run it again once an agent is online.",
   TERRAFORM_FAILED: "Terraform ended with an error. The first diagnostic is below; the log has the rest.",
   CONFIG_INVALID: "The request cannot be carried out as it is. Correct the values and run it again.",
   TEMPLATE_NOT_FOUND: "The agent does not have this template any more. Choose one that the cluster offers, or add it to the agent.",

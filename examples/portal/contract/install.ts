@@ -7,7 +7,7 @@ export interface Project {
   key: string;
 }
 
-/** A word of POSIX shell: as it is where nothing in it is special. */
+/** An argument of POSIX shell: unquoted where nothing in it is special. */
 export const quoted = (text: string): string =>
   /^[A-Za-z0-9_@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 

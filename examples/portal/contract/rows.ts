@@ -180,7 +180,7 @@ export interface Agent {
   refused_reason: string | null;
   /** How many deployments it holds. */
   jobs: number;
-  /** Heard of within the time that an agent has. */
+  /** The last heartbeat is recent enough. */
   is_live: boolean;
 }
 

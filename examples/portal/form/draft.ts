@@ -4,7 +4,7 @@ import type { Json } from "../contract/rows.ts";
 import { faults, type Fault } from "./rule.ts";
 import { kinds, type Field, type Schema } from "./schema.ts";
 
-/** Text, number, choice and JSON are typed as text; a switch is on, off or not said; a list has a text per item. */
+/** Text, number, choice and JSON are typed as text; a switch is on, off or not set; a list has a text per item. */
 export type Draft = string | boolean | null | string[] | [string, string][] | Drafts;
 export interface Drafts {
   [name: string]: Draft;

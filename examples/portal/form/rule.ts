@@ -108,7 +108,7 @@ function number(schema: Schema, value: number): string[] {
   return [];
 }
 
-/** Near enough: the agent counts in decimals, and has the last word. */
+/** An approximation: the agent counts in decimals, and decides. */
 const isMultiple = (value: number, of: number): boolean => {
   const times = value / of;
   return Math.abs(times - Math.round(times)) <= 1e-9 * Math.max(1, Math.abs(times));

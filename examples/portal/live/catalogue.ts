@@ -15,7 +15,7 @@ export interface Template {
 
 export interface Catalogue {
   templates: Template[] | null;
-  /** Whether the cluster's agents said so themselves. */
+  /** Whether the cluster's agents published it. */
   published: boolean;
 }
 

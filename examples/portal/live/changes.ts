@@ -1,4 +1,4 @@
-// Row changes of Realtime. "Ready" means that rows really flow: the join was answered and the server has said so.
+// Row changes of Realtime. "Ready" means that rows really flow: the join was answered and the server has confirmed it.
 
 import type { SupabaseClient } from "@supabase/supabase-js";
 

@@ -1,6 +1,6 @@
 // Terminal output as text and styled spans. Escape sequences never become markup; what is no colour is left out.
 
-/** How a piece of a line looks. Numbers are of the 256-colour palette; a text is `#rrggbb`. */
+/** The style of a span of a line. Numbers are of the 256-colour palette; a text is `#rrggbb`. */
 export interface Style {
   foreground?: number | string;
   background?: number | string;

@@ -8,7 +8,7 @@ export interface Query {
 
 /** Longest part of a line that a regular expression is tried on: some take time that grows with its square. */
 const LONGEST = 4096;
-/** So many matches are kept; more are only counted. */
+/** How many matches are stored; more are only counted. */
 export const MOST_KEPT = 200_000;
 
 /** The expression to look for, or a sentence that says what is wrong with it. */

@@ -27,7 +27,7 @@ function middle(a: string[], b: string[]): DiffLine[] {
   const whole = (): DiffLine[] => [...a.map((text): DiffLine => ({ kind: "removed", text })), ...b.map((text): DiffLine => ({ kind: "added", text }))];
   if (a.length === 0 || b.length === 0 || a.length + b.length > MOST) return whole();
   const most = a.length + b.length;
-  // Furthest x of each diagonal, kept per number of edits for the way back.
+  // Furthest x of each diagonal, stored per number of edits for the way back.
   const trace: Map<number, number>[] = [];
   let furthest = new Map<number, number>([[1, 0]]);
   for (let edits = 0; edits <= most; edits++) {

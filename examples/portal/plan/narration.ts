@@ -30,7 +30,7 @@ export class Narration {
     this.attempt = attempt;
   }
 
-  /** Takes in what was said since; whether anything changed. */
+  /** Reads the new lines; whether anything changed. */
   take(length: number, line: (index: number) => SaidLine): boolean {
     let changed = false;
     for (; this.read < length; this.read++) changed = this.say(line(this.read)) || changed;

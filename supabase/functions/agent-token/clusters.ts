@@ -4,7 +4,7 @@ import type { ShownKey } from './key.ts'
 import type { Settings } from './settings.ts'
 
 /** What the database says: `public.exchange_cluster_key`, `public.exchange_claim`. */
-export type Verdict =
+export type Decision =
   | { result: 'granted'; cluster_id: string; deployment_id?: string }
   /** A wrong key or claim, or no such cluster or deployment: the database does not say which. */
   | { result: 'refused' }
@@ -21,8 +21,8 @@ export interface ShownClaim {
 
 /** The database's answers. */
 export interface Clusters {
-  key(shown: ShownKey): Promise<Verdict>
-  claim(shown: ShownClaim): Promise<Verdict>
+  key(shown: ShownKey): Promise<Decision>
+  claim(shown: ShownClaim): Promise<Decision>
 }
 
 /** Longer than any healthy answer takes, shorter than agents wait. */
@@ -34,7 +34,7 @@ export function clustersOf({ url, secretKey }: Pick<Settings, 'url' | 'secretKey
   // Old projects' keys are JWTs and go into both headers; a new secret key is none and must not.
   if (!secretKey.startsWith('sb_')) headers.authorization = `Bearer ${secretKey}`
 
-  const ask = async (name: string, args: Record<string, string>): Promise<Verdict> => {
+  const ask = async (name: string, args: Record<string, string>): Promise<Decision> => {
     const response = await fetch(`${url}/rest/v1/rpc/${name}`, {
       method: 'POST',
       headers,

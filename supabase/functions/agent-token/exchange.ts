@@ -1,12 +1,12 @@
 // One request: a key or a claim in, a token out.
 
 import { answer } from './answer.ts'
-import type { Clusters, ShownClaim, Verdict } from './clusters.ts'
+import type { Clusters, ShownClaim, Decision } from './clusters.ts'
 import { readKey } from './key.ts'
 import type { Signer } from './token.ts'
 
 /** What the exchange needs. */
-export interface Desk {
+export interface Dependencies {
   clusters: Clusters
   signer: Signer
 }
@@ -20,21 +20,21 @@ const LARGEST_BODY = 4096
 export const REFUSAL_TIME = 250
 
 /** Answers one request. */
-export async function exchange(request: Request, { clusters, signer }: Desk): Promise<Response> {
+export async function exchange(request: Request, { clusters, signer }: Dependencies): Promise<Response> {
   const arrived = performance.now()
   if (request.method !== 'POST') return answer.methodNotAllowed()
   const shown = await shownIn(request)
   if (shown === null) return answer.badRequest()
 
   try {
-    const verdict = typeof shown === 'string' ? await ofKey(shown, clusters) : await clusters.claim(shown)
-    switch (verdict.result) {
+    const decision = typeof shown === 'string' ? await ofKey(shown, clusters) : await clusters.claim(shown)
+    switch (decision.result) {
       case 'granted':
-        return answer.token(await signer.token(verdict.cluster_id, verdict.deployment_id))
+        return answer.token(await signer.token(decision.cluster_id, decision.deployment_id))
       case 'revoked':
         return answer.revoked()
       case 'limited':
-        return answer.limited(verdict.retry_after)
+        return answer.limited(decision.retry_after)
       case 'refused':
         await new Promise((resolve) => setTimeout(resolve, arrived + REFUSAL_TIME - performance.now()))
         return typeof shown === 'string' ? answer.refused() : answer.claimRefused()
@@ -48,7 +48,7 @@ export async function exchange(request: Request, { clusters, signer }: Desk): Pr
   }
 }
 
-async function ofKey(text: string, clusters: Clusters): Promise<Verdict> {
+async function ofKey(text: string, clusters: Clusters): Promise<Decision> {
   const key = await readKey(text)
   return key ? await clusters.key(key) : { result: 'refused' }
 }

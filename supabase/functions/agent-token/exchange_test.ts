@@ -28,13 +28,13 @@ async function serve(settings: Record<string, string>): Promise<{ url: string } 
   }).spawn()
 
   const lines = child.stderr.pipeThrough(new TextDecoderStream())[Symbol.asyncIterator]()
-  let said = ''
+  let printed = ''
   let address: string | undefined
   while (!address) {
     const { value, done } = await lines.next()
-    if (done) throw new Error(`the function did not start: ${said}`)
-    said += value
-    address = /Listening on (http:\/\/[^/\s]+)/.exec(said)?.[1]
+    if (done) throw new Error(`the function did not start: ${printed}`)
+    printed += value
+    address = /Listening on (http:\/\/[^/\s]+)/.exec(printed)?.[1]
   }
   return {
     url: address,
@@ -121,9 +121,9 @@ Deno.test('an agent with a key gets a token and works with it', async () => {
   strictEqual(headers.get('cache-control'), 'no-store')
   strictEqual(body.refresh_after, 630)
 
-  const [accepted, beat] = await rest(String(body.access_token), 'POST', 'rpc/agent_heartbeat', { version: '0.1.0' })
-  strictEqual(accepted, 200, JSON.stringify(beat))
-  deepStrictEqual((beat as { cluster: unknown }).cluster, { id: cluster.id, status: 'ONLINE' })
+  const [accepted, heartbeat] = await rest(String(body.access_token), 'POST', 'rpc/agent_heartbeat', { version: '0.1.0' })
+  strictEqual(accepted, 200, JSON.stringify(heartbeat))
+  deepStrictEqual((heartbeat as { cluster: unknown }).cluster, { id: cluster.id, status: 'ONLINE' })
   const [, rows] = await rest(cluster.token, 'GET', `clusters?id=eq.${cluster.id}&select=status`, undefined)
   deepStrictEqual(rows, [{ status: 'ONLINE' }])
 })
@@ -141,7 +141,7 @@ Deno.test('a key is changed without downtime, and taken away', async () => {
   strictEqual(await status(second), 401)
 })
 
-Deno.test('the agent of a revoked cluster is told so', async () => {
+Deno.test('the agent of a revoked cluster gets an error of its own', async () => {
   await using served = await serve(oldProject)
   const cluster = await newCluster()
   const key = await cluster.call('create_cluster_key')
@@ -221,7 +221,7 @@ Deno.test('what is no request for a token is refused with what to send', async (
   deepStrictEqual([got.status, got.headers.get('allow'), (await got.json()).code], [405, 'POST', 'method_not_allowed'])
 })
 
-Deno.test('a database that is away is told apart from a bad key', async () => {
+Deno.test('a database that is away and a bad key are different errors', async () => {
   const nobody = Deno.listen({ hostname: '127.0.0.1', port: 0 })
   nobody.close()
   await using served = await serve({ ...oldProject, SUPABASE_URL: `http://127.0.0.1:${nobody.addr.port}` })

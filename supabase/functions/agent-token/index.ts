@@ -6,7 +6,7 @@ import { exchange } from './exchange.ts'
 import { answer } from './answer.ts'
 import { Signer } from './token.ts'
 
-/** Reads the settings once; a mistake in them is told to each caller in plain words, and does not end the process. */
+/** Reads the settings once; a mistake in them is answered to each caller in plain English, and does not end the process. */
 async function handlerFor(env: Record<string, string | undefined>): Promise<(request: Request) => Promise<Response>> {
   try {
     const settings = Settings.read(env)

@@ -1,4 +1,4 @@
-{{- /* What the schema cannot say, or not in words: it says where a value stands and which expression it does not match. Each
+{{- /* What the schema cannot check, or cannot explain: it names only a value and the expression that it does not match. Each
 rule here fails with a sentence that says what to do, and none shows a value that may be a secret. */ -}}
 {{- define "tendril-agent.checks" -}}
 {{- include "tendril-agent.checkSecrets" . -}}
@@ -162,7 +162,7 @@ rule here fails with a sentence that says what to do, and none shows a value tha
 {{- end -}}
 {{- end -}}
 
-{{- /* The agent refuses these at its start as well; said here, nothing is installed that cannot run. */ -}}
+{{- /* The agent refuses these at its start as well; checked here, nothing is installed that cannot run. */ -}}
 {{- define "tendril-agent.checkState" -}}
 {{- $instead := dict "access_key" "AWS_ACCESS_KEY_ID" "secret_key" "AWS_SECRET_ACCESS_KEY" "token" "AWS_SESSION_TOKEN" "sse_customer_key" "AWS_SSE_CUSTOMER_KEY" "username" "TF_HTTP_USERNAME" "password" "TF_HTTP_PASSWORD" "client_private_key_pem" "TF_HTTP_CLIENT_PRIVATE_KEY_PEM" "conn_str" "PG_CONN_STR" -}}
 {{- range $name, $_ := .Values.state.config -}}

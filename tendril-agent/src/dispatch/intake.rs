@@ -72,7 +72,7 @@ pub(crate) const NO_BROADCASTS: &str = "this database does not tell agents of th
 /// What a person runs who may do more in the schema `realtime` than the owner of the migrations.
 pub(crate) const INSTALL_BROADCASTS: &str = "select tendril.install_broadcasts();\n\
     -- It answers nothing when all is well. Where it says \"permission denied\", run this as the owner of realtime.messages:\n\
-    create policy \"An agent hears of its cluster\" on realtime.messages for select to tendril_agent\n  \
+    create policy \"An agent receives broadcasts of its cluster\" on realtime.messages for select to tendril_agent\n  \
     using (extension = 'broadcast' and (select realtime.topic()) = 'cluster:' || (select tendril.agent_cluster_id()));\n\
     grant anon to tendril_agent;";
 

@@ -37,7 +37,8 @@ async fn an_approval_outlives_its_lease_while_its_agent_is_away() {
     agent.signal(Signal::TERM);
     assert_eq!(agent.ended().await.code(), Some(0));
     // The pod was away for longer than the lease, and nobody else looked meanwhile.
-    let lapse = "update tendril.leases set heard_at = now() - interval '1 hour' where deployment_id = $1";
+    let lapse =
+        "update tendril.leases set last_heartbeat_at = now() - interval '1 hour' where deployment_id = $1";
     world.database.execute(lapse, &[&job.id]).await.expect("the lease lapses");
 
     let _agent = setup.start();
@@ -101,7 +102,7 @@ async fn a_plan_that_nobody_approves_ends_when_its_time_is_over_and_frees_its_st
     assert_eq!(next.ended().await.status, "SUCCESS");
 }
 
-/// A person may take days. However many plans wait, the agent hears the word about each, takes other work, and is alive.
+/// A person may take days. However many plans wait, the agent receives the decision on each, runs other jobs, and is live.
 #[tokio::test]
 async fn many_plans_that_wait_hold_up_nothing() {
     let world = World::start().await;

@@ -69,7 +69,7 @@ async fn everything(world: &World) -> String {
     all
 }
 
-/// A shell word that holds exactly this.
+/// A quoted argument of a shell that contains exactly this.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
@@ -159,7 +159,7 @@ fn estimate(token: &str) -> String {
     json!({"version": "0.2", "currency": "USD", "totalMonthlyCost": "10", "projects": projects}).to_string()
 }
 
-async fn tell_everything(fails: bool) {
+async fn print_every_secret(fails: bool) {
     let world = World::start().await;
     let cluster = world.cluster().await;
     let tokens = [3600, 7200].map(|seconds| cluster.machine_token_for(Duration::from_secs(seconds)));
@@ -193,7 +193,7 @@ async fn tell_everything(fails: bool) {
         "script": path, "password": PASSWORD, "certificate": CERTIFICATE, "infracost": path.with_extension("estimate"),
     });
     let deployment = cluster.queue(json!({"template": "vault", "variables": variables})).await;
-    tendril_tests::until("the first half is said", async || {
+    tendril_tests::until("the first half is printed", async || {
         if world.path("ready").exists() { Ok(()) } else { Err(format!("{:?}", deployment.row().await)) }
     })
     .await;
@@ -208,10 +208,10 @@ async fn tell_everything(fails: bool) {
     let cost = row.cost.expect("a cost").to_string();
     assert!(cost.matches("[hidden]").count() > 5, "{cost}");
     let all = everything(&world).await;
-    assert!(all.matches("[hidden]").count() > 50, "it was said, and hidden: {all}");
+    assert!(all.matches("[hidden]").count() > 50, "it was printed, and hidden: {all}");
     if fails {
         assert!(all.contains("Emergency state dump"), "that there was a dump is no secret");
-        assert!(row.error_message.expect("words").contains("no login with [hidden]"));
+        assert!(row.error_message.expect("a message").contains("no login with [hidden]"));
     } else {
         let outputs = row.outputs.expect("outputs");
         assert_eq!(outputs["open"], "[hidden] [hidden]");
@@ -240,7 +240,7 @@ async fn tell_everything(fails: bool) {
 
 #[tokio::test]
 async fn no_secret_is_found_in_anything_that_the_server_received() {
-    tell_everything(false).await;
+    print_every_secret(false).await;
 }
 
 #[tokio::test]
@@ -267,5 +267,5 @@ async fn what_only_the_templates_own_files_call_sensitive_is_hidden() {
 
 #[tokio::test]
 async fn no_secret_is_found_after_a_failure_that_quotes_them() {
-    tell_everything(true).await;
+    print_every_secret(true).await;
 }

@@ -6,7 +6,7 @@ use tendril_tests::{
     crash::{self, Crash},
 };
 
-/// One or two places of each station, each with a seed of its own.
+/// One or two places of each stage, each with a seed of its own.
 const SOME: &[(&str, u64)] = &[
     ("claim.answered", 1),
     ("workspace.claimed", 1),

@@ -27,7 +27,7 @@ async fn a_job_that_writes_more_than_the_limit_is_stopped_in_good_order_and_the_
     let deployment = cluster.queue(polite(&world, script)).await;
     let row = deployment.ended().await;
     assert_eq!((row.status.as_str(), row.error_code.as_deref()), ("FAILED", Some("DISK_FULL")), "{row:?}");
-    let message = row.error_message.clone().expect("words");
+    let message = row.error_message.clone().expect("a message");
     for part in [
         "its limit is 32 MiB (--work-limit / TENDRIL_WORK_LIMIT)",
         "this job had most of it, 48 MiB",
@@ -50,7 +50,7 @@ async fn a_job_that_writes_more_than_the_limit_is_stopped_in_good_order_and_the_
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// None, with a word why, where none can be made.
+    /// None, with the reason, where none can be made.
     fn mount(at: &Path, mib: u32) -> Option<Self> {
         fs::create_dir_all(at).expect("a directory");
         let size = format!("size={mib}m");
@@ -71,30 +71,30 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test]
-async fn on_a_full_disk_the_result_is_told_and_the_log_says_what_is_missing() {
+async fn on_a_full_disk_the_result_is_reported_and_the_log_says_what_is_missing() {
     let world = World::start().await;
     let disk = world.path("disk");
-    // 64 MiB are kept free: there is little more.
+    // 64 MiB are reserved: there is little more.
     let Some(_mounted) = SmallDisk::mount(&disk, 96) else { return };
     let cluster = world.cluster().await;
     let mut setup = Flood::agent(world.agent(&cluster));
     setup.cli.work_dir = Some(disk.join("work").display().to_string());
     let _agent = setup.start();
-    // Not one block is left when the lines are said.
+    // Not one block is free when the lines are printed.
     let script = format!(
         "echo 'line 1'; sleep 0.1; head -c 1000000000 /dev/zero >fill 2>/dev/null || true; {}",
-        Flood::say(20_000)
+        Flood::script(20_000)
     );
     let deployment = cluster.queue(polite(&world, &script)).await;
     let row = deployment.ended().await;
     assert_eq!((row.status.as_str(), row.error_code.as_deref()), ("FAILED", Some("DISK_FULL")), "{row:?}");
-    let message = row.error_message.clone().expect("words");
-    assert!(message.contains("Only 0 MiB were free") && message.contains("64 MiB are kept"), "{message}");
+    let message = row.error_message.clone().expect("a message");
+    assert!(message.contains("Only 0 MiB were free") && message.contains("64 MiB are reserved"), "{message}");
     let log = deployment.log().await;
     log.assert_complete(&row);
     let marked: Vec<_> =
         log.lines("agent").into_iter().filter(|line| line.contains("lines are missing")).collect();
     assert!(!marked.is_empty(), "{}", log.text());
     assert!(marked.iter().all(|line| line.contains("the agent's disk refused them")), "{marked:?}");
-    assert!(log.text().contains("Failed after"), "its last words are there: {}", log.text());
+    assert!(log.text().contains("Failed after"), "its last lines are there: {}", log.text());
 }

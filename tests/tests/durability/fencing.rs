@@ -32,7 +32,7 @@ async fn an_agent_that_was_stopped_past_its_lease_writes_nothing_and_ends_polite
 
     // Whatever it could have tried, the database refuses by the old claim.
     let agent = cluster.as_agent();
-    for wish in [
+    for changes in [
         json!({"phase": "APPLY"}),
         json!({"plan_summary": {"add": 1}}),
         json!({"cost": {}, "cost_status": "OK"}),
@@ -42,11 +42,11 @@ async fn an_agent_that_was_stopped_past_its_lease_writes_nothing_and_ends_polite
         json!({"status": "FAILED", "error_code": "INTERNAL"}),
         json!({"status": "CANCELLED"}),
     ] {
-        let mut body = wish.clone();
+        let mut body = changes.clone();
         body["claim_token"] = json!(stale);
         let write = agent.rest().from("deployments").update(&body).eq("id", deployment.id).select("id");
-        let refused = write.rows::<Id>().await.err().unwrap_or_else(|| panic!("{wish} was taken"));
-        assert_eq!(refused.code(), "TD001", "{wish}: {refused}");
+        let refused = write.rows::<Id>().await.err().unwrap_or_else(|| panic!("{changes} was taken"));
+        assert_eq!(refused.code(), "TD001", "{changes}: {refused}");
     }
 
     story.go_on();
@@ -69,7 +69,7 @@ async fn an_agent_that_was_stopped_past_its_lease_writes_nothing_and_ends_polite
     drop(new);
 }
 
-/// Its job was ended while it was silent, and its user was told that nothing was changed: that stays true.
+/// Its job was ended while it was silent, and its user has read that nothing was changed: that stays true.
 #[tokio::test]
 async fn an_agent_that_was_given_up_before_its_apply_does_not_begin_it() {
     let world = World::start().await;
@@ -97,15 +97,15 @@ async fn an_agent_that_was_given_up_before_its_apply_does_not_begin_it() {
         assert_eq!(deployment.ended().await.status, status);
         story.go_on();
         agent.signal(Signal::CONT);
-        // It ends its run politely, or had ended it when it heard.
+        // It ends its run gracefully, or had ended it before it learned of it.
         agent.says("the final status").await;
         let row = deployment.row().await;
         assert_eq!(row.status, status, "{row:?}");
         assert_eq!(row.error_code.as_deref(), Some(code), "{row:?}");
         assert_eq!(row.phase.as_deref(), Some("PLAN"), "{row:?}");
-        let told = deployment.log().await.text();
+        let reported = deployment.log().await.text();
         let applied = format!("line {}", story.planned + 1);
-        assert!(!told.contains(&applied), "it was applied: {told}");
+        assert!(!reported.contains(&applied), "it was applied: {reported}");
     }
 }
 
@@ -120,11 +120,11 @@ async fn a_heartbeat_says_whose_a_claim_is() {
     let claim = json!({"status": "PROCESSING", "claim_token": token, "claimed_by": "A"});
     let claim = agent.rest().from("deployments").update(&claim).eq("id", deployment.id).select("id");
     assert_eq!(claim.rows::<Id>().await.expect("an answer").len(), 1);
-    let beat = async || -> Value {
+    let heartbeat = async || -> Value {
         let arguments = json!({"version": "1", "claim_tokens": [token]});
         agent.rest().rpc("agent_heartbeat", &arguments).value().await.expect("an answer")
     };
-    assert_eq!(beat().await["claims"][0]["mine"], true);
+    assert_eq!(heartbeat().await["claims"][0]["mine"], true);
     expire_lease(&world, &deployment).await;
-    assert_eq!(beat().await["claims"][0]["mine"], false);
+    assert_eq!(heartbeat().await["claims"][0]["mine"], false);
 }

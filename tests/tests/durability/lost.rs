@@ -1,4 +1,4 @@
-//! A dead agent is noticed by the heartbeat of another one: its job is queued again once, or said to be lost, by name.
+//! A dead agent is noticed by the heartbeat of another one: its job is queued again once, or ends as lost, by name.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -8,8 +8,7 @@ use tendril_tests::{Deployment, Program, Story, World, until, until_within};
 
 /// Lets time pass for a job whose agent is dead: its last sign of life was so long ago.
 async fn silent_for(world: &World, deployment: &Deployment, seconds: f64) {
-    let shift =
-        "update tendril.leases set heard_at = now() - make_interval(secs => $2) where deployment_id = $1";
+    let shift = "update tendril.leases set last_heartbeat_at = now() - make_interval(secs => $2) where deployment_id = $1";
     let shifted = world.database.execute(shift, &[&deployment.id, &seconds]).await.expect("time passes");
     assert_eq!(shifted, 1, "it was running");
 }
@@ -20,7 +19,7 @@ fn kill(agent: Program) {
 }
 
 #[tokio::test]
-async fn before_apply_a_lost_job_is_queued_again_once_and_then_said_to_be_lost() {
+async fn before_apply_a_lost_job_is_queued_again_once_and_then_ends_as_lost() {
     let world = World::start().await;
     let cluster = world.cluster().await;
     let story = Story::with_gate(&world, "plan");
@@ -29,7 +28,7 @@ async fn before_apply_a_lost_job_is_queued_again_once_and_then_said_to_be_lost()
     let first = world.agent(&cluster).narrator().name("agent A").start();
     deployment.says("at the gate").await;
     kill(first);
-    // Silence that is shorter than the lease changes nothing, however often others beat.
+    // Silence that is shorter than the lease changes nothing, however many heartbeats others send.
     let second = world.agent(&cluster).narrator().name("agent B").start();
     cluster.online().await;
     assert_eq!(deployment.row().await.attempt, 1);
@@ -48,7 +47,7 @@ async fn before_apply_a_lost_job_is_queued_again_once_and_then_said_to_be_lost()
     let row = deployment.ended().await;
     assert_eq!((row.status.as_str(), row.attempt), ("FAILED", 2), "{row:?}");
     assert_eq!(row.error_code.as_deref(), Some("AGENT_LOST"));
-    let message = row.error_message.expect("words");
+    let message = row.error_message.expect("a message");
     assert!(
         message.contains("agent B") && message.contains("phase PLAN") && message.contains("lock"),
         "{message}"
@@ -68,13 +67,13 @@ async fn after_apply_began_a_lost_job_is_unknown_then_lost_and_never_run_again()
 
     let _second = world.agent(&cluster).narrator().name("agent B").start();
     silent_for(&world, &deployment, 61.0).await;
-    let row = deployment.becomes("is in doubt", |row| row.phase.as_deref() == Some("UNKNOWN")).await;
+    let row = deployment.becomes("is UNKNOWN", |row| row.phase.as_deref() == Some("UNKNOWN")).await;
     assert_eq!(row.status, "PROCESSING");
     silent_for(&world, &deployment, 601.0).await;
     let row = deployment.ended().await;
     assert_eq!((row.status.as_str(), row.attempt), ("FAILED", 1), "{row:?}");
     assert_eq!(row.error_code.as_deref(), Some("AGENT_LOST"));
-    let message = row.error_message.expect("words");
+    let message = row.error_message.expect("a message");
     assert!(
         message.contains("agent A") && message.contains("phase APPLY") && message.contains("lock"),
         "{message}"
@@ -102,10 +101,10 @@ async fn an_agent_that_was_silent_during_apply_takes_its_phase_back() {
     agent.signal(Signal::STOP);
     silent_for(&world, &deployment, 61.0).await;
     world.database.execute("select public.reap_lost_agents()", &[]).await.expect("the reaper");
-    let row = deployment.becomes("is in doubt", |row| row.phase.as_deref() == Some("UNKNOWN")).await;
+    let row = deployment.becomes("is UNKNOWN", |row| row.phase.as_deref() == Some("UNKNOWN")).await;
     assert!(row.error_message.is_some(), "{row:?}");
     agent.signal(Signal::CONT);
-    let row = deployment.becomes("is in doubt no more", |row| row.phase.as_deref() == Some("APPLY")).await;
+    let row = deployment.becomes("is in its phase again", |row| row.phase.as_deref() == Some("APPLY")).await;
     assert_eq!((row.status.as_str(), row.error_message), ("PROCESSING", None));
     story.go_on();
     assert_eq!(deployment.ended().await.status, "SUCCESS");
@@ -224,7 +223,7 @@ async fn a_dead_agent_is_noticed_within_150_seconds() {
     deployment.says("at the gate").await;
     let _second = world.agent(&cluster).narrator().name("agent B").start();
     kill(first);
-    // The lease is 60 s, and an idle agent beats each 60 s, more or less.
+    // The lease is 60 s, and an idle agent sends a heartbeat each 60 s, more or less.
     until_within(150, "the other agent claims it", async || {
         let row = deployment.row().await;
         if row.attempt == 2 { Ok(()) } else { Err(format!("{row:?}")) }

@@ -15,7 +15,7 @@ fn steady() -> Story {
 }
 
 /// The lines of the apply, with the times between the first and the last chunk, as the agent noted them.
-async fn told_for(world: &World, deployment: &Deployment) -> Duration {
+async fn output_time(world: &World, deployment: &Deployment) -> Duration {
     let query = "select extract(epoch from max(ts) - min(ts))::float8 from public.deployment_logs
         where deployment_id = $1 and stream = 'stdout'";
     let seconds: f64 = world.database.query_one(query, &[&deployment.id]).await.expect("times").get(0);
@@ -35,7 +35,7 @@ async fn an_outage_in_mid_apply_holds_up_nothing_and_everything_arrives_in_order
     let agent = setup.start();
     let undisturbed = cluster.queue(steady().config()).await;
     assert_eq!(undisturbed.ended().await.status, "SUCCESS");
-    let undisturbed = told_for(&world, &undisturbed).await;
+    let undisturbed = output_time(&world, &undisturbed).await;
 
     let deployment = cluster.queue(steady().config()).await;
     deployment.says("line 500").await;
@@ -43,12 +43,12 @@ async fn an_outage_in_mid_apply_holds_up_nothing_and_everything_arrives_in_order
     stack.faults().close_port(true);
     stack.faults().cut_sockets(Cut::Abrupt);
     agent.says("a heartbeat failed").await;
-    let ending = Path::new(setup.cli.work_dir.as_deref().expect("a directory"))
+    let result = Path::new(setup.cli.work_dir.as_deref().expect("a directory"))
         .join(format!("{}.1/result.json", deployment.id));
     until(
         "the run is over while nobody listens",
         async || {
-            if ending.exists() { Ok(()) } else { Err(agent.output()) }
+            if result.exists() { Ok(()) } else { Err(agent.output()) }
         },
     )
     .await;
@@ -63,7 +63,7 @@ async fn an_outage_in_mid_apply_holds_up_nothing_and_everything_arrives_in_order
     log.assert_complete(&row);
     assert_whole(&log, 5_010);
     // The narrator breathes by itself; had its pipe been full it would have been held up for the whole outage.
-    let disturbed = told_for(&world, &deployment).await;
+    let disturbed = output_time(&world, &deployment).await;
     assert!(disturbed <= undisturbed.mul_f64(1.25), "{disturbed:?} with the outage, {undisturbed:?} without");
 }
 
@@ -145,7 +145,7 @@ async fn a_program_is_not_slower_while_the_control_plane_is_away() {
 }
 
 #[tokio::test]
-async fn what_ten_minutes_said_to_nobody_is_stored_within_a_minute_of_the_return() {
+async fn what_was_printed_in_ten_minutes_of_outage_is_stored_within_a_minute_of_the_return() {
     let world = World::start().await;
     let Some(stack) = world.project.stack("the port is closed") else { return };
     let cluster = world.cluster().await;
@@ -200,12 +200,15 @@ async fn beyond_the_spools_limit_head_and_tail_are_kept_with_one_marker() {
         log.lines("agent").into_iter().filter(|line| line.contains("lines are missing")).collect();
     assert_eq!(marked.len(), 1, "{marked:?}");
     let missing: usize = marked[0].split(' ').nth(1).expect("a number").parse().expect("a number");
-    let told = log.counted();
-    let others = log.lines("stdout").len() - told.len();
+    let reported = log.counted();
+    let others = log.lines("stdout").len() - reported.len();
     // The two lines that are not numbered are not among those in the middle.
-    assert_eq!(told.len() + missing, usize::try_from(lines).expect("a count"), "{others} others");
-    assert!(told.starts_with(&[1, 2, 3]) && told.ends_with(&[lines - 1, lines]), "head and tail are there");
-    assert!(told.is_sorted());
+    assert_eq!(reported.len() + missing, usize::try_from(lines).expect("a count"), "{others} others");
+    assert!(
+        reported.starts_with(&[1, 2, 3]) && reported.ends_with(&[lines - 1, lines]),
+        "head and tail are there"
+    );
+    assert!(reported.is_sorted());
 }
 
 /// The segments of a spool, in order.

@@ -49,8 +49,8 @@ async fn bytes_that_are_no_text_become_text_and_hold_up_nothing() {
     succeeded(&deployment).await;
     let log = deployment.log().await;
     log.assert_complete(&deployment.row().await);
-    let mut told = log.lines("stdout");
-    told.retain(|line| !line.contains("initialized"));
+    let mut reported = log.lines("stdout");
+    reported.retain(|line| !line.contains("initialized"));
     let expected = [
         "line 1",
         "a \u{FFFD} nul",
@@ -61,7 +61,7 @@ async fn bytes_that_are_no_text_become_text_and_hold_up_nothing() {
         "line 2",
         "no end",
     ];
-    assert_eq!(told, expected);
+    assert_eq!(reported, expected);
 }
 
 #[tokio::test]
@@ -130,9 +130,9 @@ async fn a_chunk_that_the_database_refuses_is_replaced_by_a_note_and_its_neighbo
     succeeded(&deployment).await;
     let log = deployment.log().await;
     log.assert_complete(&deployment.row().await);
-    let told = log.lines("stdout");
-    assert_eq!(told.iter().filter(|line| line.starts_with("line ")).count(), 4_000);
-    let notes: Vec<_> = told.iter().filter(|line| line.contains("lines are missing here")).collect();
+    let reported = log.lines("stdout");
+    assert_eq!(reported.iter().filter(|line| line.starts_with("line ")).count(), 4_000);
+    let notes: Vec<_> = reported.iter().filter(|line| line.contains("lines are missing here")).collect();
     assert_eq!(notes.len(), 1, "{notes:?}");
     assert!(notes[0].contains("23514"), "{notes:?}");
 }
@@ -149,9 +149,9 @@ async fn a_request_that_is_too_large_is_halved_until_it_fits() {
     // Everything waits on disk, so that it comes in one request.
     let outage = stack.faults().on_requests(status(503), logs());
     let deployment = cluster.queue(babble(&world, "seq -f 'line %.0f' 1 20000")).await;
-    let ending = Path::new(setup.cli.work_dir.as_deref().expect("a directory"))
+    let result = Path::new(setup.cli.work_dir.as_deref().expect("a directory"))
         .join(format!("{}.1/result.json", deployment.id));
-    until("the run is over", async || if ending.exists() { Ok(()) } else { Err(String::new()) }).await;
+    until("the run is over", async || if result.exists() { Ok(()) } else { Err(String::new()) }).await;
     // What was in hand when the outage began is a small batch; the next one holds all the rest.
     outage.lift();
     let refused = stack.faults().on_requests(status(413), logs().after(1).times(3));
@@ -190,5 +190,5 @@ async fn a_nul_in_outputs_and_diagnostics_holds_up_no_end() {
         ("FAILED", Some("TERRAFORM_FAILED")),
         "{row:?}"
     );
-    assert!(row.error_message.expect("words").contains("before\u{FFFD}after"));
+    assert!(row.error_message.expect("a message").contains("before\u{FFFD}after"));
 }

@@ -115,8 +115,8 @@ async fn a_drain_waits_for_state_that_is_being_stored() {
     newer["serial"] = json!(serial);
     // A state has a folder only while something of it must be kept.
     fs::create_dir_all(bench.state_dir()).expect("the state's folder");
-    let kept = bench.state_dir().join("errored-earlier.1.tfstate");
-    fs::write(&kept, newer.to_string()).expect("errored state");
+    let saved = bench.state_dir().join("errored-earlier.1.tfstate");
+    fs::write(&saved, newer.to_string()).expect("errored state");
     let slow = bench.world.project.database().await;
     let lock = format!("begin; select 1 from {}.states for update", bench.schema().await);
     slow.batch_execute(&lock).await.expect("a lock");
@@ -133,7 +133,7 @@ async fn a_drain_waits_for_state_that_is_being_stored() {
     slow.batch_execute("commit").await.expect("the backend goes on");
     assert_eq!(agent.ended().await.code(), Some(0));
     assert!(agent.output().contains("could not store is stored"), "{}", agent.output());
-    assert!(!kept.exists());
+    assert!(!saved.exists());
     assert!(bench.stored().await["serial"].as_u64() >= Some(serial));
 }
 

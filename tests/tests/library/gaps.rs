@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::table::{Job, builder, insert, stack};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_watch_tells_each_of_ten_thousand_rows_once_while_the_connection_suffers() {
@@ -64,7 +64,7 @@ async fn a_watch_tells_each_of_ten_thousand_rows_once_while_the_connection_suffe
             }
         }
     };
-    timeout(PATIENCE, everything).await.expect("every row is reported");
+    timeout(TIMEOUT, everything).await.expect("every row is reported");
     writer.await.unwrap();
     let twice: Vec<_> = reported.iter().filter(|(_, times)| **times > 1).collect();
     assert!(twice.is_empty(), "reported more than once: {twice:?}");
@@ -144,10 +144,10 @@ async fn a_change_stream_marks_the_gap_of_a_reconnect_before_the_first_row_after
     let mut status = client.status();
     status.wait_for(|status| !status.is_connected()).await.unwrap();
     insert(&database, 2, 3).await;
-    assert!(matches!(timeout(PATIENCE, stream.next()).await.unwrap(), Some(Ok(ChangeEvent::Resync(_)))));
+    assert!(matches!(timeout(TIMEOUT, stream.next()).await.unwrap(), Some(Ok(ChangeEvent::Resync(_)))));
     insert(&database, 3, 4).await;
     loop {
-        match timeout(PATIENCE, stream.next()).await.unwrap().unwrap().unwrap() {
+        match timeout(TIMEOUT, stream.next()).await.unwrap().unwrap().unwrap() {
             ChangeEvent::Insert(job) if job.id == 3 => break,
             ChangeEvent::Resync(_) | ChangeEvent::Insert(_) => {}
             other => panic!("{other:?}"),
@@ -161,22 +161,22 @@ async fn a_store_holds_the_rows_as_they_are_now() {
     insert(&database, 1, 4).await;
     let client = builder(&stack).build().unwrap();
     let mut store = client.store::<Job>(Query::table("jobs")).unwrap();
-    timeout(PATIENCE, store.ready()).await.unwrap();
+    timeout(TIMEOUT, store.ready()).await.unwrap();
     assert_eq!(store.state().len(), 3);
     database.execute("update public.jobs set status = 'DONE' where id = 2", &[]).await.unwrap();
     while store.get(2).unwrap().status != "DONE" {
-        assert!(timeout(PATIENCE, store.changed()).await.unwrap());
+        assert!(timeout(TIMEOUT, store.changed()).await.unwrap());
     }
     database.execute("delete from public.jobs where id = 1", &[]).await.unwrap();
     while store.get(1).is_some() {
-        assert!(timeout(PATIENCE, store.changed()).await.unwrap());
+        assert!(timeout(TIMEOUT, store.changed()).await.unwrap());
     }
 }
 
 async fn next(
     watch: &mut tendril_realtime::watch::Watch<Job>,
 ) -> Result<WatchEvent<Job>, tendril_realtime::Error> {
-    timeout(PATIENCE, watch.next()).await.expect("an event in time").expect("a watch has no end")
+    timeout(TIMEOUT, watch.next()).await.expect("an event in time").expect("a watch has no end")
 }
 
 async fn reported(watch: &mut tendril_realtime::watch::Watch<Job>) -> (&'static str, i64) {

@@ -14,20 +14,20 @@ use tokio_postgres::Client as Database;
 
 use crate::table::{Job, builder, insert};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A table that is in no publication: row changes do not report it.
 const SCHEMA: &str = "
     create table public.jobs (id bigint primary key, status text not null default 'QUEUED', note text);
     grant select, insert, update, delete on public.jobs to service_role;
-    create function public.tell_of_job() returns trigger language plpgsql security definer set search_path = '' as $$
+    create function public.announce_job() returns trigger language plpgsql security definer set search_path = '' as $$
     begin
       perform realtime.send(jsonb_build_object('id', coalesce(new.id, old.id)), 'job', 'jobs');
       return null;
     end $$;
-    create trigger tell_of_job after insert or update or delete on public.jobs
-      for each row execute function public.tell_of_job();
-    create function public.tell_of_jobs() returns trigger language plpgsql security definer set search_path = '' as $$
+    create trigger announce_job after insert or update or delete on public.jobs
+      for each row execute function public.announce_job();
+    create function public.announce_jobs() returns trigger language plpgsql security definer set search_path = '' as $$
     begin
       perform realtime.broadcast_changes('jobs', 'job', tg_op, tg_table_name, tg_table_schema, new, old);
       return null;
@@ -61,7 +61,7 @@ async fn live(client: &Client, query: Query) -> Watch<Job> {
 }
 
 async fn next(watch: &mut Watch<Job>) -> Result<WatchEvent<Job>, tendril_realtime::Error> {
-    timeout(PATIENCE, watch.next()).await.expect("an event in time").expect("a watch has no end")
+    timeout(TIMEOUT, watch.next()).await.expect("an event in time").expect("a watch has no end")
 }
 
 /// Counts the requests for rows from now on, and does nothing to them.
@@ -127,7 +127,7 @@ async fn an_invalidated_watch_reports_each_of_three_thousand_rows_once_while_the
             }
         }
     };
-    let all_reported = timeout(PATIENCE, everything).await;
+    let all_reported = timeout(TIMEOUT, everything).await;
     assert!(all_reported.is_ok(), "{} of 3000 rows were reported", reported.len());
     writer.await.unwrap();
     let twice: Vec<_> = reported.iter().filter(|(_, times)| **times > 1).collect();
@@ -156,16 +156,16 @@ async fn the_payloads_of_broadcast_changes_and_payloads_without_a_key_are_unders
     let (stack, database) = stack().await;
     let client = builder(&stack).build().unwrap();
     let mut watch = live(&client, query()).await;
-    let replace = "drop trigger tell_of_job on public.jobs;
-        create trigger tell_of_jobs after insert or update or delete on public.jobs
-          for each row execute function public.tell_of_jobs()";
+    let replace = "drop trigger announce_job on public.jobs;
+        create trigger announce_jobs after insert or update or delete on public.jobs
+          for each row execute function public.announce_jobs()";
     database.batch_execute(replace).await.unwrap();
     insert(&database, 1, 2).await;
     assert_eq!(reported(&mut watch).await.1, 1);
     database.execute("delete from public.jobs where id = 1", &[]).await.unwrap();
     assert_eq!(reported(&mut watch).await.0, "deleted");
 
-    database.batch_execute("drop trigger tell_of_jobs on public.jobs").await.unwrap();
+    database.batch_execute("drop trigger announce_jobs on public.jobs").await.unwrap();
     insert(&database, 2, 4).await;
     database.execute("select realtime.send('{\"jobs\": 2}', 'job', 'jobs')", &[]).await.unwrap();
     let both = [reported(&mut watch).await.1, reported(&mut watch).await.1];
@@ -200,7 +200,7 @@ async fn an_invalidation_that_is_ahead_of_its_row_is_read_again() {
 }
 
 #[tokio::test]
-async fn a_channel_that_is_refused_is_told_and_the_watch_polls() {
+async fn a_channel_that_is_refused_is_reported_and_the_watch_polls() {
     let (stack, database) = stack().await;
     let client = Client::builder(stack.api_url(), stack.anon_key()).build().unwrap();
     database.batch_execute("grant select on public.jobs to anon").await.unwrap();
@@ -218,7 +218,7 @@ async fn a_channel_that_is_refused_is_told_and_the_watch_polls() {
 }
 
 #[tokio::test]
-async fn a_watch_reads_again_when_it_is_told_to() {
+async fn a_watch_reads_again_when_it_is_asked_to() {
     let (stack, database) = stack().await;
     let client = builder(&stack).build().unwrap();
     let mut watch = live(&client, query()).await;

@@ -14,7 +14,7 @@ use tendril_realtime::{
 use tokio::time::timeout;
 use tokio_postgres::Client as Database;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What `PostgREST` and Realtime have a meaning for, and what their notations are made of.
 const NAMES: &[&str] = &[
@@ -175,7 +175,7 @@ async fn a_watch_and_row_changes_take_a_column_name_for_a_name() {
         let mut watch = client.watch::<Map<String, Value>>(query).expect("a query");
         let mut first = Vec::new();
         loop {
-            match timeout(PATIENCE, watch.next()).await.expect("in time").expect("no end") {
+            match timeout(TIMEOUT, watch.next()).await.expect("in time").expect("no end") {
                 Ok(WatchEvent::InitApply(row)) => first.push(row),
                 Ok(WatchEvent::InitDone) => break,
                 Ok(WatchEvent::Interrupted(error)) => panic!("{name}: {error}"),
@@ -190,7 +190,7 @@ async fn a_watch_and_row_changes_take_a_column_name_for_a_name() {
     for (place, name) in NAMES.iter().enumerate() {
         let changes = PostgresChanges::on("public", "odd").filter(col(*name).eq(7));
         let channel = client.channel(&format!("odd{place}")).postgres_changes::<Id>(changes);
-        match timeout(PATIENCE, channel.subscribe()).await.expect("in time") {
+        match timeout(TIMEOUT, channel.subscribe()).await.expect("in time") {
             Ok(stream) => streams.push((name, stream)),
             Err(error) => {
                 assert!(matches!(error.kind(), ErrorKind::InvalidInput { .. }), "{name}: {error}");
@@ -205,7 +205,7 @@ async fn a_watch_and_row_changes_take_a_column_name_for_a_name() {
     database.batch_execute(&format!("insert into public.odd (id) values (8); {insert}")).await.expect("rows");
     for (name, mut stream) in streams {
         loop {
-            match timeout(PATIENCE, stream.next()).await.expect(name).expect(name) {
+            match timeout(TIMEOUT, stream.next()).await.expect(name).expect(name) {
                 Ok(ChangeEvent::Insert(row)) => {
                     assert_eq!(row.id, 7, "{name}");
                     break;

@@ -12,7 +12,7 @@ use tendril_realtime::{
 use tendril_tests::connect;
 use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Users may read and write `rw:…`, and only read `ro:…`.
 const POLICIES: &str = "
@@ -42,7 +42,7 @@ fn user(stack: &Stack, number: u8) -> Client {
 
 async fn received(stream: &mut BroadcastStream) -> Broadcast {
     loop {
-        let next = timeout(PATIENCE, stream.next()).await.expect("a message in time");
+        let next = timeout(TIMEOUT, stream.next()).await.expect("a message in time");
         if let Ok(BroadcastEvent::Message(message)) = next.expect("the stream goes on") {
             return message;
         }
@@ -52,8 +52,8 @@ async fn received(stream: &mut BroadcastStream) -> Broadcast {
 #[tokio::test]
 async fn messages_of_every_kind_and_way_are_heard() {
     let stack = stack().await;
-    let hearer = client(&stack);
-    let mut room = hearer.channel("room");
+    let listener = client(&stack);
+    let mut room = listener.channel("room");
     let mut all = room.on_any_broadcast();
     let mut only_b = room.on_broadcast("b");
     let _room = room.join().await.unwrap();
@@ -97,7 +97,7 @@ async fn what_the_server_would_misread_is_refused_here() {
     client.channel("room").join().await.expect("with the same settings it is shared");
     drop(room);
     let other = client.channel("room").receive_own(true).join();
-    timeout(PATIENCE, other).await.expect("in time").expect("it is free again");
+    timeout(TIMEOUT, other).await.expect("in time").expect("it is free again");
 }
 
 #[tokio::test]
@@ -161,7 +161,7 @@ async fn presence(stream: &mut PresenceStream, what: impl Fn(&PresenceStream, &P
             }
         }
     };
-    timeout(PATIENCE, seen).await.expect("presence in time");
+    timeout(TIMEOUT, seen).await.expect("presence in time");
 }
 
 #[tokio::test]
@@ -219,15 +219,15 @@ async fn a_client_that_never_opened_a_channel_shuts_down_at_once() {
 #[tokio::test]
 async fn what_was_sent_goes_out_before_the_channel_is_left() {
     let stack = stack().await;
-    let hearer = client(&stack);
-    let mut room = hearer.channel("room");
+    let listener = client(&stack);
+    let mut room = listener.channel("room");
     let mut messages = room.on_any_broadcast();
     let _room = room.join().await.unwrap();
     let speaker = client(&stack);
     for number in 0..20 {
         let room = speaker.channel(&format!("other-{number}")).join().await.unwrap();
         drop(room);
-        let room = timeout(PATIENCE, async {
+        let room = timeout(TIMEOUT, async {
             loop {
                 // The topic is free as soon as the server has let go of it.
                 if let Ok(room) = speaker.channel("room").join().await {

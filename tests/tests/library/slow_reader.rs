@@ -32,7 +32,7 @@ async fn a_reader_that_sleeps_delays_no_heartbeat_and_no_other_channel_and_learn
     let mut other = client.channel("other").postgres_changes::<Job>(hundredth).subscribe().await.unwrap();
 
     let mut slowest = Duration::ZERO;
-    // A thousand events a second: the pace is the point, not the wait.
+    // A thousand events a second: the rate matters, not the wait.
     let mut pace = tokio::time::interval(Duration::from_secs(1));
     for second in 0..seconds() {
         pace.tick().await;

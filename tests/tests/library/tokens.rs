@@ -52,7 +52,7 @@ async fn tokens_of_six_seconds_are_renewed_without_a_rejoin() {
         loop {
             let event =
                 tokio::time::timeout(Duration::from_secs(20), stream.next()).await.expect("rows flow");
-            match event.unwrap().expect("no trouble") {
+            match event.unwrap().expect("no error") {
                 ChangeEvent::Insert(job) => {
                     assert_eq!(job.id, second);
                     break;

@@ -7,8 +7,8 @@ use supabase_local::{Injection, RequestFault, Target};
 use tendril_tests::{Story, Wiretap, World, until};
 use tokio::time::Instant;
 
-/// What the server wishes.
-const WISH: Duration = Duration::from_secs(3);
+/// What the server demands.
+const RETRY_AFTER: Duration = Duration::from_secs(3);
 /// A second, and what a busy machine takes.
 const LATE: Duration = Duration::from_millis(1500);
 
@@ -25,7 +25,7 @@ async fn beats_claims_and_log_lines_come_again_when_a_busy_server_wished_it() {
     let running = cluster.queue(story.config()).await;
     running.says("at the gate").await;
 
-    let fault = RequestFault::Status { code: 429, retry_after: Some(WISH) };
+    let fault = RequestFault::Status { code: 429, retry_after: Some(RETRY_AFTER) };
     // What is read is spared: it is by reading that the agent learns of the other job.
     let busy = ["POST", "PATCH"].map(|method| {
         let writes = Target::all().method(method).path("/rest/v1/").role("tendril_agent");
@@ -51,7 +51,10 @@ async fn beats_claims_and_log_lines_come_again_when_a_busy_server_wished_it() {
     busy.into_iter().for_each(Injection::lift);
     for (kind, times) in all {
         let gaps: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        assert!(gaps.iter().all(|gap| *gap >= WISH && *gap < WISH + LATE), "{kind:?}: {gaps:?}");
+        assert!(
+            gaps.iter().all(|gap| *gap >= RETRY_AFTER && *gap < RETRY_AFTER + LATE),
+            "{kind:?}: {gaps:?}"
+        );
     }
     for job in [running, other] {
         let row = job.ended().await;

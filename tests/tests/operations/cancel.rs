@@ -94,7 +94,7 @@ async fn without_realtime_a_cancel_is_seen_with_the_next_heartbeat() {
     stack.faults().cut_sockets(Cut::Abrupt);
     let (row, took) = cancel_twice(&job).await;
     assert_eq!(row.status, "CANCELLED", "{row:?}");
-    // The longest pause between two beats, and what the end takes.
+    // The longest pause between two heartbeats, and what the end takes.
     assert!(took < Duration::from_millis(2400) + SOON, "{took:?}");
     job.log().await.assert_complete(&row);
 }

@@ -25,11 +25,11 @@ async fn examined(setup: &AgentSetup) -> String {
     let mut doctor = setup.doctor();
     let ended = doctor.ended().await;
     assert_eq!(ended.code(), Some(0), "{}", doctor.output());
-    let said = doctor.output();
-    said.lines().find(|line| line.contains("database schema")).expect("a finding").to_owned()
+    let message = doctor.output();
+    message.lines().find(|line| line.contains("database schema")).expect("a finding").to_owned()
 }
 
-/// `contract` of `/status`, once the database has said it.
+/// `contract` of `/status`, once it is known.
 async fn contract(addr: std::net::SocketAddr) -> Value {
     until("the contract is shown", async || {
         let status = get(addr, "/status").map(|(_, body)| body).unwrap_or_default();
@@ -57,8 +57,11 @@ async fn with_a_database_of_the_contract_before_jobs_run_are_cancelled_and_wait_
     let cluster = world.cluster().await;
     let addr = free_address();
     let setup = world.agent(&cluster);
-    let said = examined(&setup).await;
-    assert!(said.starts_with("ok ") && said.contains("Apply the newest supabase/migrations"), "{said}");
+    let message = examined(&setup).await;
+    assert!(
+        message.starts_with("ok ") && message.contains("Apply the newest supabase/migrations"),
+        "{message}"
+    );
 
     let agent = setup.env("TENDRIL_HEALTH_ADDR", addr.to_string()).start();
     let job = cluster.queue(json!({"template": "count", "stack": "s", "variables": {"lines": 3}})).await;
@@ -96,12 +99,15 @@ async fn with_a_database_of_a_later_contract_jobs_run_and_rows_of_an_unknown_sta
         let row = world.database.query_one(add, &[&cluster.id, &snapshot]).await.expect("a row");
         row.get::<_, uuid::Uuid>(0)
     };
-    // One that was there before the agent, and one that it hears of live.
+    // One that was there before the agent, and one that it receives live.
     let before = paused().await;
     let addr = free_address();
     let setup = world.agent(&cluster).env("TENDRIL_HEARTBEAT", "1s");
-    let said = examined(&setup).await;
-    assert!(said.starts_with("ok ") && said.contains("Upgrade the agent when it suits you"), "{said}");
+    let message = examined(&setup).await;
+    assert!(
+        message.starts_with("ok ") && message.contains("Upgrade the agent when it suits you"),
+        "{message}"
+    );
     let agent = setup.env("TENDRIL_HEALTH_ADDR", addr.to_string()).start();
     assert_eq!(contract(addr).await["database"], 4);
     let live = paused().await;
@@ -111,13 +117,13 @@ async fn with_a_database_of_a_later_contract_jobs_run_and_rows_of_an_unknown_sta
     let job = cluster.queue(json!({"template": "count", "stack": "s", "variables": variables})).await;
     job.says("at the gate").await;
     let seen = "select last_seen_at::text from public.cluster_status where id = $1";
-    let heard = async || {
+    let last_contact = async || {
         world.database.query_one(seen, &[&cluster.id]).await.expect("the cluster").get::<_, String>(0)
     };
     for _ in 0..2 {
-        let last = heard().await;
-        until("the agent is heard again", async || {
-            let now = heard().await;
+        let last = last_contact().await;
+        until("the agent sends heartbeats again", async || {
+            let now = last_contact().await;
             if now == last { Err(now) } else { Ok(()) }
         })
         .await;

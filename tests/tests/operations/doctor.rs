@@ -37,21 +37,21 @@ fn server(answer: &'static str) -> String {
 async fn a_good_setup_is_well_and_nothing_is_changed() {
     let world = World::start().await;
     let cluster = world.cluster().await;
-    let (well, said) = examined(&world.agent(&cluster)).await;
-    assert!(well, "{said}");
-    assert_eq!(said.lines().filter(|line| line.starts_with("ok ")).count(), 11, "{said}");
-    assert!(said.contains("WARN  reaper: no schedule calls reap_lost_agents()"), "{said}");
-    assert!(said.contains("ok    cost estimates: infracost is not installed"), "{said}");
-    let (well, said) = examined(&world.agent(&cluster).by_broadcast()).await;
-    assert!(well, "{said}");
-    let (well, said) = examined(&world.agent(&cluster).token(cluster.key().await)).await;
-    assert!(well && said.contains("ok    API key"), "{said}");
+    let (well, printed) = examined(&world.agent(&cluster)).await;
+    assert!(well, "{printed}");
+    assert_eq!(printed.lines().filter(|line| line.starts_with("ok ")).count(), 11, "{printed}");
+    assert!(printed.contains("WARN  reaper: no schedule calls reap_lost_agents()"), "{printed}");
+    assert!(printed.contains("ok    cost estimates: infracost is not installed"), "{printed}");
+    let (well, printed) = examined(&world.agent(&cluster).by_broadcast()).await;
+    assert!(well, "{printed}");
+    let (well, printed) = examined(&world.agent(&cluster).token(cluster.key().await)).await;
+    assert!(well && printed.contains("ok    API key"), "{printed}");
     let infracost = fixtures("infracost-0.10").to_str().expect("a path").to_owned();
     let setup = world.agent(&cluster).env("TENDRIL_INFRACOST", infracost).env("TENDRIL_INFRACOST_KEY", "k");
-    let (well, said) = examined(&setup).await;
-    assert!(well && said.contains("ok    cost estimates: infracost 0.10.45"), "{said}");
-    let (well, said) = examined(&world.agent(&cluster).env("TENDRIL_GIT_HOSTS", "github.com")).await;
-    assert!(well && said.lines().any(|line| line == "ok    git"), "{said}");
+    let (well, printed) = examined(&setup).await;
+    assert!(well && printed.contains("ok    cost estimates: infracost 0.10.45"), "{printed}");
+    let (well, printed) = examined(&world.agent(&cluster).env("TENDRIL_GIT_HOSTS", "github.com")).await;
+    assert!(well && printed.lines().any(|line| line == "ok    git"), "{printed}");
     assert_eq!(cluster.status().await, "PENDING", "the doctor is no agent");
 }
 
@@ -106,8 +106,8 @@ async fn each_seeded_fault_is_named_with_its_remedy() {
     secret.cli.supabase_key = Some(jwt.sign(&json!({"role": "service_role", "exp": 4_000_000_000_u64})));
     let mut no_state = good.clone();
     no_state.cli.state_dir = Some(text(&file.join("state")));
-    let mut rescue = good.clone();
-    rescue.cli.state_dir = Some(text(&dir.join("state")));
+    let mut errored = good.clone();
+    errored.cli.state_dir = Some(text(&dir.join("state")));
     let infracost = |name: &str| good.clone().env("TENDRIL_INFRACOST", text(&fixtures(name)));
     let seeds = vec![
         ("the project is not reachable", unreachable, "egress rules"),
@@ -150,7 +150,7 @@ async fn each_seeded_fault_is_named_with_its_remedy() {
         ("a broken template.json", good.clone().templates(&broken), "fix the file"),
         ("no terraform", good.clone().terraform(Path::new("/no/terraform")), "install terraform or tofu"),
         ("a state directory that cannot be", no_state, "give --state-dir a directory"),
-        ("a state that waits to be stored", rescue, "start the agent, which stores it"),
+        ("a state that waits to be stored", errored, "start the agent, which stores it"),
         (
             "an unknown backend",
             good.clone().env("TENDRIL_STATE_BACKEND", "ftp"),
@@ -212,10 +212,10 @@ async fn each_seeded_fault_is_named_with_its_remedy() {
         ("no room", good.clone().env("TENDRIL_WORK_LIMIT", "a bit"), "write a size"),
     ];
     for (seed, setup, remedy) in seeds {
-        let (well, said) = examined(&setup).await;
-        let wrong: Vec<&str> = said.lines().filter(|line| line.starts_with("WRONG")).collect();
-        assert!(!well && said.contains(remedy), "{seed}: \"{remedy}\" is not in\n{said}");
-        assert_eq!(wrong.len(), 1, "{seed}: one cause, one finding:\n{said}");
+        let (well, printed) = examined(&setup).await;
+        let wrong: Vec<&str> = printed.lines().filter(|line| line.starts_with("WRONG")).collect();
+        assert!(!well && printed.contains(remedy), "{seed}: \"{remedy}\" is not in\n{printed}");
+        assert_eq!(wrong.len(), 1, "{seed}: one cause, one finding:\n{printed}");
     }
 }
 
@@ -224,16 +224,20 @@ async fn policies_that_broadcasts_need_and_that_are_missing_are_named_by_the_doc
     let world = World::start().await;
     let cluster = world.cluster().await;
     let setup = world.agent(&cluster).by_broadcast();
-    let name = "An agent hears of its cluster";
-    let (well, said) =
+    let name = "An agent receives broadcasts of its cluster";
+    let (well, printed) =
         without_policy(&world, "realtime.messages", name, async || examined(&setup).await).await;
-    assert!(!well && said.contains("or use --intake auto or postgres_changes"), "{said}");
-    assert!(said.contains("create policy \"An agent hears of its cluster\" on realtime.messages"), "{said}");
+    assert!(!well && printed.contains("or use --intake auto or postgres_changes"), "{printed}");
+    assert!(
+        printed
+            .contains("create policy \"An agent receives broadcasts of its cluster\" on realtime.messages"),
+        "{printed}"
+    );
     let by_itself = world.agent(&cluster);
-    let (well, said) =
+    let (well, printed) =
         without_policy(&world, "realtime.messages", name, async || examined(&by_itself).await).await;
-    assert!(well && said.contains("WARN  realtime: agents cannot hear broadcasts"), "{said}");
-    assert!(said.contains("select tendril.install_broadcasts();"), "{said}");
-    let (well, said) = examined(&setup).await;
-    assert!(well, "{said}");
+    assert!(well && printed.contains("WARN  realtime: agents cannot hear broadcasts"), "{printed}");
+    assert!(printed.contains("select tendril.install_broadcasts();"), "{printed}");
+    let (well, printed) = examined(&setup).await;
+    assert!(well, "{printed}");
 }

@@ -12,12 +12,12 @@ use tendril_tests::{Cluster, Deployment, Program, World, until};
 
 use crate::probe::{free_address, get, metric};
 
-/// A job is told of, not found by the next poll, which is a minute away.
+/// A job arrives as an event, not by the next poll, which is a minute away.
 const SOON: Duration = Duration::from_secs(3);
 /// Jobs whose way from insert to claim is timed.
 const TIMED: usize = 20;
 
-/// A world whose row changes tell nothing of deployments. None on an external project, whose publication is not ours.
+/// A world whose row changes do not include deployments. None on an external project, whose publication is not ours.
 async fn unpublished() -> Option<World> {
     let world = World::start().await;
     world.project.stack("the publication is changed")?;
@@ -122,7 +122,7 @@ async fn a_cancel_and_an_approval_are_told_by_broadcasts() {
     let Some(world) = unpublished().await else { return };
     let cluster = world.cluster().await;
     let addr = free_address();
-    // Its next heartbeat, which tells of a cancel too, is further away than what is promised here.
+    // Its next heartbeat, which brings a cancel too, is further away than the limit of this test.
     let agent = world.agent(&cluster).by_broadcast().env("TENDRIL_HEARTBEAT", "20s");
     let _agent = agent.env("TENDRIL_HEALTH_ADDR", addr.to_string()).start();
     live(addr).await;
@@ -196,7 +196,7 @@ async fn where_the_database_tells_nothing_by_broadcast_the_agent_says_so_once_an
     let older = "drop trigger d_broadcast_queued on public.deployments;
         drop trigger d_broadcast_changed on public.deployments;
         drop function public.agent_wants_broadcasts();
-        drop policy \"An agent hears of its cluster\" on realtime.messages;
+        drop policy \"An agent receives broadcasts of its cluster\" on realtime.messages;
         alter function realtime.send(jsonb, text, text, boolean) rename to send_of_another_version;";
     world.database.batch_execute(older).await.expect("an older contract");
     let cluster = world.cluster().await;
@@ -210,13 +210,13 @@ async fn where_the_database_tells_nothing_by_broadcast_the_agent_says_so_once_an
     }
     let intake = status(addr).expect("an answer")["intake"].clone();
     assert_eq!(intake, json!({"setting": "broadcast", "way": "broadcast", "live": false}));
-    let said =
+    let printed =
         agent.lines().iter().filter(|line| line.contains("apply the newest supabase/migrations")).count();
-    assert_eq!(said, 1, "{}", agent.output());
+    assert_eq!(printed, 1, "{}", agent.output());
 }
 
 /// The name of what lets agents hear.
-const POLICY: &str = "An agent hears of its cluster";
+const POLICY: &str = "An agent receives broadcasts of its cluster";
 
 /// An agent that finds its way by itself, with an idle heartbeat each 4 seconds.
 fn by_itself(world: &World, cluster: &Cluster) -> (Program, SocketAddr) {

@@ -70,11 +70,11 @@ fn replace(file: &Path, text: &str) {
 /// No heartbeat failed, and the agent had nothing to complain about.
 fn assert_undisturbed(addr: SocketAddr, agent: &Program) {
     for result in ["failed", "refused"] {
-        let beats = metric(addr, &format!("tendril_agent_heartbeats_total{{result=\"{result}\"}}"));
-        assert!(beats < 0.5, "{beats} heartbeats {result}: {}", agent.output());
+        let count = metric(addr, &format!("tendril_agent_heartbeats_total{{result=\"{result}\"}}"));
+        assert!(count < 0.5, "{count} heartbeats {result}: {}", agent.output());
     }
-    let said = agent.output();
-    assert!(!said.contains("WARN") && !said.contains("ERROR"), "{said}");
+    let message = agent.output();
+    assert!(!message.contains("WARN") && !message.contains("ERROR"), "{message}");
 }
 
 /// A key with another digit at one place.
@@ -86,8 +86,8 @@ pub(crate) fn changed(key: &str, place: usize) -> String {
 /// Starts the agent, which goes on without a token; answers what it says of the key, without the time.
 async fn refused(setup: AgentSetup) -> String {
     let agent = setup.start();
-    let said = agent.says("gets no machine token").await;
-    said.split_once("ERROR").map_or(said.clone(), |(_, why)| why.to_owned())
+    let message = agent.says("gets no machine token").await;
+    message.split_once("ERROR").map_or(message.clone(), |(_, why)| why.to_owned())
 }
 
 #[tokio::test]
@@ -172,12 +172,12 @@ async fn a_wrong_key_and_one_of_no_cluster_are_refused_in_the_same_words() {
     let cluster = world.cluster().await;
     let key = cluster.key().await;
     let (wrong, unknown) = (changed(&key, 60), changed(&key, 20));
-    let said = (
+    let message = (
         refused(world.agent(&cluster).token(wrong)).await,
         refused(world.agent(&cluster).token(unknown)).await,
     );
-    assert_eq!(said.0, said.1);
-    assert!(said.0.contains("opens no cluster") && said.0.contains("tries again"), "{said:?}");
+    assert_eq!(message.0, message.1);
+    assert!(message.0.contains("opens no cluster") && message.0.contains("tries again"), "{message:?}");
     let mut agent = world.agent(&cluster).token(&key[..40]).start();
     assert_eq!(agent.ended().await.code(), Some(2));
     assert!(agent.output().contains("40 characters of 69"), "nothing is sent: {}", agent.output());
@@ -242,10 +242,10 @@ async fn a_function_that_fails_for_a_while_is_asked_again_and_one_that_names_a_t
     let limited = stack.faults().on_requests(limit, exchange().times(1));
     let agent = watched(world.agent(&cluster).token(cluster.key().await), addr).start();
     agent.says("exchanged too often").await;
-    let told = Instant::now();
+    let reported = Instant::now();
     cluster.online().await;
     // The line was printed, and read, somewhat after the agent knew it.
-    assert!(told.elapsed() + Duration::from_secs(1) > wait, "{:?}", told.elapsed());
+    assert!(reported.elapsed() + Duration::from_secs(1) > wait, "{:?}", reported.elapsed());
     assert_eq!(limited.struck(), 1);
 
     let job = at_the_gate(&world, &cluster).await;

@@ -15,9 +15,9 @@ pub(crate) fn free_address() -> SocketAddr {
 
 /// Status and body of a path; none where no answer comes in a second.
 pub(crate) fn get(addr: SocketAddr, path: &str) -> Option<(u16, String)> {
-    let patience = Duration::from_secs(1);
-    let mut stream = TcpStream::connect_timeout(&addr, patience).ok()?;
-    stream.set_read_timeout(Some(patience)).ok()?;
+    let limit = Duration::from_secs(1);
+    let mut stream = TcpStream::connect_timeout(&addr, limit).ok()?;
+    stream.set_read_timeout(Some(limit)).ok()?;
     write!(stream, "GET {path} HTTP/1.1\r\nhost: agent\r\nconnection: close\r\n\r\n").ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
@@ -41,7 +41,7 @@ fn found(addr: SocketAddr, series: &str) -> Result<f64, String> {
     line.map(|value| value.parse().expect("a number")).ok_or(body)
 }
 
-/// Waits until the only job has nothing left to do but to tell its end.
+/// Waits until the only job has nothing left to do but to report its end.
 pub(crate) async fn comes_to_its_report(addr: SocketAddr) {
     until("the job has come to its report", async || {
         let (_, status) = get(addr, "/status").expect("an answer");

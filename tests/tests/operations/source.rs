@@ -212,8 +212,8 @@ async fn nothing_in_a_repository_can_run_or_fetch_anything_and_its_links_stay_in
         symlink(target, &link).expect("a link");
         repository.commit().await;
         let row = stage.run(stage.source(None)).await;
-        let said = row.error_message.expect("a message");
-        assert!(row.status == "FAILED" && said.contains(part), "{said}");
+        let printed = row.error_message.expect("a message");
+        assert!(row.status == "FAILED" && printed.contains(part), "{printed}");
     }
 }
 

@@ -11,9 +11,9 @@ use crate::source::{MANIFEST, Stage, TOKEN, noise, template};
 async fn refused(stage: &Stage, source: Value) -> (String, String) {
     let row = stage.run(source).await;
     assert_eq!(row.status, "FAILED", "{row:?}");
-    let said = row.error_message.expect("a sentence");
-    assert!(!said.contains('\n') && !said.contains(TOKEN), "{said}");
-    (row.error_code.expect("a code"), said)
+    let printed = row.error_message.expect("a sentence");
+    assert!(!printed.contains('\n') && !printed.contains(TOKEN), "{printed}");
+    (row.error_code.expect("a code"), printed)
 }
 
 #[tokio::test]
@@ -58,8 +58,8 @@ async fn what_is_not_there_is_said_in_one_sentence_each() {
         ),
         (with("git", "ssh://git@github.com/acme/infra"), "CONFIG_INVALID", "has no SSH keys"),
     ] {
-        let (found, said) = refused(&stage, source).await;
-        assert!(found == code && said.contains(part), "{code} \"{part}\": {found} {said}");
+        let (found, printed) = refused(&stage, source).await;
+        assert!(found == code && printed.contains(part), "{code} \"{part}\": {found} {printed}");
     }
     // Its own rules hold too.
     let config =
@@ -93,10 +93,10 @@ async fn what_looks_like_an_option_a_file_or_a_program_is_refused_before_anythin
     ] {
         let mut source = stage.source(None);
         source[field] = json!(value);
-        let (code, said) = refused(&stage, source).await;
+        let (code, printed) = refused(&stage, source).await;
         assert!(
-            code == "CONFIG_INVALID" && said.contains(&format!("config_snapshot.source.{field}")),
-            "{value}: {said}"
+            code == "CONFIG_INVALID" && printed.contains(&format!("config_snapshot.source.{field}")),
+            "{value}: {printed}"
         );
     }
     // These could be names; they are asked for as such, and are nothing else.
@@ -108,8 +108,8 @@ async fn what_looks_like_an_option_a_file_or_a_program_is_refused_before_anythin
     ] {
         let mut source = stage.source(None);
         source["path"] = json!(path);
-        let (code, said) = refused(&stage, source).await;
-        assert!(code == "SOURCE_INVALID" && said.contains("has no folder"), "{path}: {said}");
+        let (code, printed) = refused(&stage, source).await;
+        assert!(code == "SOURCE_INVALID" && printed.contains("has no folder"), "{path}: {printed}");
     }
     assert!(!marker.exists());
     assert!(stage.server.seen().iter().all(|seen| !seen.path.contains("touch")));
@@ -122,24 +122,24 @@ async fn a_wrong_token_and_none_are_told_apart_and_a_new_one_is_taken_without_a_
     let file = stage.world.path("git-token");
     fs::write(&file, "another-token").expect("a token");
     let agent = stage.agent().start();
-    let (_, said) = refused(&stage, stage.source(None)).await;
-    assert!(said.contains("does not take the agent's token"), "{said}");
+    let (_, printed) = refused(&stage, stage.source(None)).await;
+    assert!(printed.contains("does not take the agent's token"), "{printed}");
     fs::write(&file, TOKEN).expect("a token");
     let row = stage.run(stage.source(None)).await;
     assert_eq!(row.template_commit, Some(commit), "{row:?}");
     drop(agent);
     let _without = stage.world.agent(&stage.cluster).env("TENDRIL_GIT_HOSTS", stage.server.host()).start();
-    let (_, said) = refused(&stage, stage.source(None)).await;
-    assert!(said.contains("asks for a login") && said.contains("TENDRIL_GIT_TOKEN_FILE"), "{said}");
+    let (_, printed) = refused(&stage, stage.source(None)).await;
+    assert!(printed.contains("asks for a login") && printed.contains("TENDRIL_GIT_TOKEN_FILE"), "{printed}");
 }
 
 #[tokio::test]
 async fn without_hosts_nothing_is_fetched_and_the_setting_is_named() {
     let stage = Stage::set().await;
     let _agent = stage.world.agent(&stage.cluster).start();
-    let (code, said) = refused(&stage, stage.source(None)).await;
+    let (code, printed) = refused(&stage, stage.source(None)).await;
     let part = format!("add {} to --git-hosts / TENDRIL_GIT_HOSTS", stage.server.host());
-    assert!(code == "CONFIG_INVALID" && said.contains(&part), "{said}");
+    assert!(code == "CONFIG_INVALID" && printed.contains(&part), "{printed}");
     assert!(stage.server.seen().is_empty());
 }
 
@@ -151,8 +151,8 @@ async fn a_redirect_to_another_host_is_refused_and_that_host_hears_nothing() {
     foreign.repository("infra").await;
     stage.server.redirect(&format!("http://{}", foreign.host()));
     let _agent = stage.agent().start();
-    let (code, said) = refused(&stage, stage.source(None)).await;
-    assert!(code == "SOURCE_INVALID" && said.contains("redirects to another address"), "{said}");
+    let (code, printed) = refused(&stage, stage.source(None)).await;
+    assert!(code == "SOURCE_INVALID" && printed.contains("redirects to another address"), "{printed}");
     assert!(foreign.seen().is_empty());
 }
 
@@ -163,19 +163,22 @@ async fn a_server_that_is_gone_and_a_repository_that_is_too_large_are_said() {
     stage.repository.commit().await;
     let setup = stage.agent().env("TENDRIL_GIT_LIMIT", "1MiB");
     let _agent = setup.start();
-    let (code, said) = refused(&stage, stage.source(None)).await;
-    assert!(code == "SOURCE_INVALID" && said.contains("is too large, it takes more than 1 MiB"), "{said}");
+    let (code, printed) = refused(&stage, stage.source(None)).await;
+    assert!(
+        code == "SOURCE_INVALID" && printed.contains("is too large, it takes more than 1 MiB"),
+        "{printed}"
+    );
     let Stage { world, cluster, server, repository } = stage;
     let url = server.url("infra");
     drop(server);
     let server = GitServer::start(&world.path("others")).await;
     let stage = Stage { world, cluster, server, repository };
-    let (code, said) = refused(&stage, json!({"git": url, "path": "network"})).await;
+    let (code, printed) = refused(&stage, json!({"git": url, "path": "network"})).await;
     assert!(
         code == "SOURCE_UNAVAILABLE"
-            && said.contains("cannot be reached")
-            && said.contains("queue the deployment again"),
-        "{said}"
+            && printed.contains("cannot be reached")
+            && printed.contains("queue the deployment again"),
+        "{printed}"
     );
 }
 

@@ -45,8 +45,8 @@ async fn a_run_outlives_its_tokens_without_a_failed_request_or_a_new_join() {
     assert_eq!(row.status, "SUCCESS", "{row:?}");
     job.log().await.assert_complete(&row);
     for result in ["failed", "refused"] {
-        let beats = metric(addr, &format!("tendril_agent_heartbeats_total{{result=\"{result}\"}}"));
-        assert!(beats < 0.5, "{beats} heartbeats {result}: {}", agent.output());
+        let count = metric(addr, &format!("tendril_agent_heartbeats_total{{result=\"{result}\"}}"));
+        assert!(count < 0.5, "{count} heartbeats {result}: {}", agent.output());
     }
     let renewals = metric(addr, "tendril_agent_token_changes_total");
     assert!(renewals > 3.0, "{renewals}");

@@ -1,4 +1,4 @@
-//! What is wrong with the agent's configuration is said at the start, all of it, and without a secret.
+//! Errors of the agent's configuration are reported at the start, all of them, and without a secret.
 
 use std::process::Stdio;
 
@@ -20,22 +20,22 @@ async fn a_missing_configuration_is_answered_with_every_problem_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path().to_str().unwrap();
     let templates = fixtures("templates");
-    let (code, said) = start(&[
+    let (code, message) = start(&[
         ("TENDRIL_WORK_DIR", dir),
         ("TENDRIL_STATE_DIR", dir),
         ("TENDRIL_TEMPLATES_DIR", templates.to_str().unwrap()),
     ])
     .await;
-    assert_eq!(code, Some(2), "{said}");
+    assert_eq!(code, Some(2), "{message}");
     for part in ["3 things must be fixed", "SUPABASE_URL", "SUPABASE_PUBLISHABLE_KEY", "TENDRIL_AGENT_TOKEN"]
     {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(message.contains(part), "{part}: {message}");
     }
 }
 
 #[tokio::test]
 async fn a_malformed_configuration_is_answered_without_its_secrets() {
-    let (code, said) = start(&[
+    let (code, message) = start(&[
         ("SUPABASE_URL", "https://user:hunter2@project.invalid"),
         ("SUPABASE_PUBLISHABLE_KEY", "sb_secret_hunter3"),
         ("TENDRIL_AGENT_TOKEN", "hunter4.hunter5"),
@@ -49,7 +49,7 @@ async fn a_malformed_configuration_is_answered_without_its_secrets() {
         ("TENDRIL_SHUTDOWN_GRACE", "a while"),
     ])
     .await;
-    assert_eq!(code, Some(2), "{said}");
+    assert_eq!(code, Some(2), "{message}");
     for part in [
         "SUPABASE_URL",
         "SUPABASE_PUBLISHABLE_KEY",
@@ -63,9 +63,9 @@ async fn a_malformed_configuration_is_answered_without_its_secrets() {
         "TENDRIL_LOG_FORMAT is \"yaml\"",
         "TENDRIL_SHUTDOWN_GRACE is \"a while\"",
     ] {
-        assert!(said.contains(part), "{part}: {said}");
+        assert!(message.contains(part), "{part}: {message}");
     }
-    assert!(!said.contains("hunter"), "{said}");
+    assert!(!message.contains("hunter"), "{message}");
 }
 
 #[tokio::test]
@@ -74,8 +74,8 @@ async fn a_templates_directory_that_is_missing_is_said_at_the_start() {
     let cluster = world.cluster().await;
     let mut agent = world.agent(&cluster).templates(&world.path("nowhere")).start();
     assert_eq!(agent.ended().await.code(), Some(2));
-    let said = agent.output();
-    assert!(said.contains("nowhere does not exist"), "{said}");
-    assert!(said.contains("TENDRIL_TEMPLATES_DIR"), "{said}");
-    assert_eq!(cluster.status().await, "PENDING", "it never spoke to the control plane");
+    let message = agent.output();
+    assert!(message.contains("nowhere does not exist"), "{message}");
+    assert!(message.contains("TENDRIL_TEMPLATES_DIR"), "{message}");
+    assert_eq!(cluster.status().await, "PENDING", "it sent nothing to the control plane");
 }

@@ -50,10 +50,10 @@ async fn the_users_browser_sees_the_chunks_of_hello_arrive() {
     let _agent = world.agent(&cluster).templates(&repository("templates")).start();
     // Nothing is queued before the rows flow, so that the stream must hold the whole log.
     let user = cluster.as_user();
-    let wish = PostgresChanges::on("public", "deployment_logs").event(PostgresEvent::Insert);
+    let changes = PostgresChanges::on("public", "deployment_logs").event(PostgresEvent::Insert);
     let mut inserts = user
         .channel("logs")
-        .postgres_changes::<serde_json::Value>(wish)
+        .postgres_changes::<serde_json::Value>(changes)
         .subscribe()
         .await
         .expect("rows flow");
@@ -96,7 +96,7 @@ async fn a_plan_changes_nothing_and_a_destroy_removes_what_an_apply_made() {
     let planned = run("plan").await;
     assert_eq!((planned.outputs, planned.plan_summary.unwrap()["add"].clone()), (None, json!(1)));
     assert_eq!(run("apply").await.plan_summary.unwrap()["add"], 1);
-    assert_eq!(run("apply").await.plan_summary.unwrap()["add"], 0, "the state of the stack is kept");
+    assert_eq!(run("apply").await.plan_summary.unwrap()["add"], 0, "the state of the stack is stored");
     assert_eq!(run("destroy").await.plan_summary.unwrap()["remove"], 1);
 }
 
@@ -190,9 +190,9 @@ async fn a_filter_of_the_user_sees_only_the_chunks_of_one_deployment() {
     // The row is inserted by hand with an id that is known beforehand, as a portal does that must not miss a line.
     let id = uuid::Uuid::new_v4();
     let filter = col("deployment_id").eq(id);
-    let wish = PostgresChanges::on("public", "deployment_logs").filter(filter);
+    let changes = PostgresChanges::on("public", "deployment_logs").filter(filter);
     let mut chunks =
-        user.channel("logs").postgres_changes::<Chunk>(wish).subscribe().await.expect("rows flow");
+        user.channel("logs").postgres_changes::<Chunk>(changes).subscribe().await.expect("rows flow");
     let other = cluster.queue(config(2)).await;
     other.ended().await;
     let row = json!({"id": id, "cluster_id": cluster.id, "config_snapshot": config(3)});

@@ -53,9 +53,10 @@ async fn an_agent_sees_and_changes_nothing_of_another_cluster_by_rest() {
 async fn an_agent_hears_nothing_of_another_cluster_by_realtime() {
     let world = World::start().await;
     let (a, b) = (world.cluster().await, world.cluster().await);
-    let wish = PostgresChanges::on("public", "deployments");
+    let changes = PostgresChanges::on("public", "deployments");
     let agent = a.as_agent();
-    let mut jobs = agent.channel("jobs").postgres_changes::<Key>(wish).subscribe().await.expect("rows flow");
+    let mut jobs =
+        agent.channel("jobs").postgres_changes::<Key>(changes).subscribe().await.expect("rows flow");
 
     // Events come in the order of the writes: when the own row is there, the foreign ones are not to come any more.
     let foreign = b.queue(idle()).await;
@@ -120,10 +121,10 @@ async fn a_user_hears_no_chunk_of_another_users_cluster() {
     let world = World::start().await;
     let (a, b) = (world.cluster().await, world.cluster().await);
     let (_of_a, _of_b) = (stand_in(&world, &a), stand_in(&world, &b));
-    let wish = PostgresChanges::on("public", "deployment_logs");
+    let changes = PostgresChanges::on("public", "deployment_logs");
     let user = a.as_user();
     let mut chunks =
-        user.channel("logs").postgres_changes::<Value>(wish).subscribe().await.expect("rows flow");
+        user.channel("logs").postgres_changes::<Value>(changes).subscribe().await.expect("rows flow");
 
     let ticket = json!({"template": "ticket", "variables": {"ledger": world.path("ledger"), "ticket": "1"}});
     b.queue(ticket.clone()).await.ended().await;

@@ -1,4 +1,4 @@
-//! What is wrong with a `config_snapshot` is said in a sentence that names the field and how to fix it.
+//! An error of a `config_snapshot` names the field and how to fix it.
 
 use serde_json::{Value, json};
 use tendril_tests::{Cluster, World};
@@ -53,8 +53,8 @@ async fn a_bad_config_snapshot_ends_failed_with_a_sentence_that_says_what_to_fix
         (json!({"template": "count", "stakc": "prod"}), "CONFIG_INVALID", &["unknown field \"stakc\""]),
         (json!({"template": "count", "action": "destroy"}), "CONFIG_INVALID", &["name the stack"]),
     ] {
-        let (said, message) = refusal(&cluster, config.clone()).await;
-        assert_eq!(said, code, "{config}: {message}");
+        let (output, message) = refusal(&cluster, config.clone()).await;
+        assert_eq!(output, code, "{config}: {message}");
         for part in parts {
             assert!(message.contains(part), "{config}: {message}");
         }

@@ -8,7 +8,7 @@ fn ticket(world: &World, number: usize) -> Value {
     json!({"template": "ticket", "variables": {"ledger": world.path("ledger"), "ticket": number.to_string()}})
 }
 
-/// A run that stands half way: 1000 lines are said, 1000 are to come once the gate opens.
+/// A run that waits half way: 1000 lines are printed, 1000 are to come once the gate opens.
 async fn half_way(world: &World, cluster: &Cluster) -> Deployment {
     let variables = json!({"lines": 2000, "gate": world.path("gate")});
     let deployment = cluster.queue(json!({"template": "count", "variables": variables})).await;

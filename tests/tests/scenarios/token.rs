@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// Starts the agent, which must end; answers its exit code and what it said.
+/// Starts the agent, which must end; returns its exit code and its output.
 async fn refused(setup: AgentSetup) -> (Option<i32>, String) {
     let mut agent = setup.start();
     let code = agent.ended().await.code();
@@ -42,10 +42,10 @@ async fn a_token_that_is_no_token_is_refused_at_the_start() {
             "the machine token expired at 2023-11-14",
         ),
     ] {
-        let (code, said) = refused(setup.clone().token(&token)).await;
-        assert_eq!(code, Some(2), "{part}: {said}");
-        assert!(said.contains(part), "{part}: {said}");
-        assert!(!said.contains(&token), "the token itself is not shown: {said}");
+        let (code, message) = refused(setup.clone().token(&token)).await;
+        assert_eq!(code, Some(2), "{part}: {message}");
+        assert!(message.contains(part), "{part}: {message}");
+        assert!(!message.contains(&token), "the token itself is not shown: {message}");
     }
     assert_eq!(cluster.status().await, "PENDING");
 }
@@ -53,8 +53,8 @@ async fn a_token_that_is_no_token_is_refused_at_the_start() {
 /// Starts the agent, which says this, goes on, takes no job, and stops at once when it is asked to.
 async fn waits(setup: AgentSetup, cluster: &Cluster, part: &str) {
     let mut agent = setup.start();
-    let said = agent.says(part).await;
-    assert!(said.contains("tries again until it is accepted"), "{said}");
+    let message = agent.says(part).await;
+    assert!(message.contains("tries again until it is accepted"), "{message}");
     assert_ne!(cluster.status().await, "ONLINE");
     agent.signal(Signal::TERM);
     assert_eq!(agent.ended().await.code(), Some(0), "{}", agent.output());
@@ -97,8 +97,8 @@ async fn a_token_that_expires_while_the_agent_runs_is_reported_and_a_new_file_me
     std::fs::write(&file, cluster.machine_token_for(Duration::from_secs(10))).expect("the token file");
     let agent = world.agent(&cluster).stand_in().token_file(&file).start();
     cluster.online().await;
-    let said = agent.line("that its token has expired", |line| line.contains("expired")).await;
-    assert!(said.contains("WARN") || said.contains("ERROR"), "{said}");
+    let message = agent.line("that its token has expired", |line| line.contains("expired")).await;
+    assert!(message.contains("WARN") || message.contains("ERROR"), "{message}");
 
     std::fs::write(&file, cluster.machine_token()).expect("the token file");
     let variables = json!({"ledger": world.path("ledger"), "ticket": "1"});

@@ -120,7 +120,7 @@ pub(super) async fn logout(context: &Context) -> Result<()> {
     })
 }
 
-/// Whether there was a session. It is forgotten here also when the server cannot be reached; that is said.
+/// Whether there was a session. It is removed here also when the server cannot be reached, with a note.
 async fn end_session(context: &Context, name: &str, profile: &Profile) -> Result<bool> {
     let store = SessionStore::new(&context.dir, name);
     let lock = store.lock()?;
@@ -136,7 +136,7 @@ async fn end_session(context: &Context, name: &str, profile: &Profile) -> Result
     Ok(true)
 }
 
-/// Says who is signed in, by the server's word.
+/// Prints who is signed in, as the server answers.
 pub(super) async fn whoami(context: &Context) -> Result<()> {
     let project = context.project()?;
     let auth = Auth::new(&project.profile)?;

@@ -184,9 +184,9 @@ pub(super) async fn reject(context: &Context, options: &cli::Reject) -> Result<(
     }
     // Where the database keeps no comments, a rejection is worth more than its reason.
     let comment = options.message.as_deref();
-    let kept = comment.is_none() || project.has_stacks().await?;
-    deployment::cancel(&project, row.id, comment.filter(|_| kept)).await?;
-    if !kept {
+    let saved = comment.is_none() || project.has_stacks().await?;
+    deployment::cancel(&project, row.id, comment.filter(|_| saved)).await?;
+    if !saved {
         context
             .out
             .note("The project's database keeps no comments (contract 3 does): the reason is not stored.");
@@ -194,7 +194,7 @@ pub(super) async fn reject(context: &Context, options: &cli::Reject) -> Result<(
     if context.out.is_json() {
         return context
             .out
-            .json(&json!({ "id": row.id, "rejected": true, "comment_kept": comment.is_some() && kept }));
+            .json(&json!({ "id": row.id, "rejected": true, "comment_stored": comment.is_some() && saved }));
     }
     context
         .out

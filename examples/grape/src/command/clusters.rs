@@ -152,7 +152,7 @@ async fn revoke(context: &Context, name: &str, forever: bool, yes: bool) -> Resu
         format!("Cluster {} is revoked.", found.name)
     } else {
         format!(
-            "Cluster {} has no key. Its agents are shut out within 15 minutes; `--forever` does it at once.",
+            "Cluster {} has no key. Its agents lose access within 15 minutes; `--forever` does it at once.",
             found.name
         )
     })

@@ -17,7 +17,7 @@ use crate::{
         catalogue::Catalogue,
         cluster,
         deployment::{self, Deployment},
-        follow::{Follow, News},
+        follow::{Follow, FollowEvent},
         project::Project,
     },
     failure::{Failure, FailureKind, Result},
@@ -144,12 +144,12 @@ pub(super) async fn to_the_end(
     let mut waits: Option<(Box<Deployment>, Instant)> = None;
     loop {
         let quiet = waits.as_ref().map_or_else(Instant::now, |(_, since)| *since + QUIET);
-        let news = tokio::select! {
-            news = follow.next() => news?,
+        let event = tokio::select! {
+            event = follow.next() => event?,
             _ = interrupt.recv() => return Err(left(id)),
             () = sleep_until(quiet), if waits.is_some() => {
                 if let Some((row, _)) = waits.take() {
-                    say_what_waits(context, &row);
+                    print_what_waits(context, &row);
                     if until == Until::Approval {
                         printer.end(&row)?;
                         return Err(waiting(&row));
@@ -158,14 +158,14 @@ pub(super) async fn to_the_end(
                 continue;
             }
         };
-        match news {
-            Some(News::Logged(chunk)) => {
+        match event {
+            Some(FollowEvent::Logged(chunk)) => {
                 printer.chunk(&chunk)?;
                 if let Some((_, since)) = &mut waits {
                     *since = Instant::now();
                 }
             }
-            Some(News::Changed(row)) => {
+            Some(FollowEvent::Changed(row)) => {
                 printer.status(&row)?;
                 if !row.waits_for_approval() {
                     waits = None;
@@ -174,10 +174,10 @@ pub(super) async fn to_the_end(
                     waits = Some((row, Instant::now()));
                 }
             }
-            Some(News::Trouble(words)) => {
-                context.out.note(format_args!("grape: {words}; following goes on."));
+            Some(FollowEvent::Unreachable(message)) => {
+                context.out.note(format_args!("grape: {message}; following goes on."));
             }
-            Some(News::Ended(row)) => {
+            Some(FollowEvent::Ended(row)) => {
                 printer.end(&row)?;
                 return row.outcome();
             }
@@ -192,7 +192,7 @@ pub(super) async fn to_the_end(
 }
 
 /// Says that a plan waits, and for what.
-fn say_what_waits(context: &Context, row: &Deployment) {
+fn print_what_waits(context: &Context, row: &Deployment) {
     let out = context.out;
     let summary = row.summary().unwrap_or_else(|| "a plan".to_owned());
     out.note(out.notes.paint(Tone::Attention, format_args!("Its plan waits for approval: {summary}.")));
@@ -206,7 +206,7 @@ fn say_what_waits(context: &Context, row: &Deployment) {
 pub(super) fn waiting(row: &Deployment) -> Failure {
     Failure::new(FailureKind::WaitsForApproval, "The plan waits for approval.")
         .next(format!("`grape approve {}`", row.id))
-        .told()
+        .shown()
 }
 
 /// Ctrl-C.

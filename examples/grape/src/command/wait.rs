@@ -1,4 +1,4 @@
-//! Wait for the end of a deployment; the exit code tells it.
+//! Wait for the end of a deployment; the exit code is its result.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::{
     context::Context,
     control_plane::{
         deployment::{self, Deployment},
-        follow::{Follow, News},
+        follow::{Follow, FollowEvent},
     },
     failure::{Failure, FailureKind, Result},
     output::{progress::spinner, time::span},
@@ -26,21 +26,23 @@ pub(super) async fn wait(context: &Context, options: &cli::Wait) -> Result<()> {
     show(&bar, &row);
     let mut follow = Follow::start(&project, row.id).await?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let patience = options.timeout.unwrap_or(Duration::MAX);
+    let time_limit = options.timeout.unwrap_or(Duration::MAX);
     let ended = async {
         loop {
-            let news = tokio::select! {
-                news = follow.next() => news?,
+            let event = tokio::select! {
+                event = follow.next() => event?,
                 _ = interrupt.recv() => return Err(left(row.id)),
             };
-            match news {
-                Some(News::Changed(row)) if options.until == Until::Approval && row.waits_for_approval() => {
+            match event {
+                Some(FollowEvent::Changed(row))
+                    if options.until == Until::Approval && row.waits_for_approval() =>
+                {
                     return Ok((row, true));
                 }
-                Some(News::Changed(row)) => show(&bar, &row),
-                Some(News::Ended(row)) => return Ok((row, false)),
-                Some(News::Trouble(words)) => bar.set_message(words),
-                Some(News::Logged(_)) => {}
+                Some(FollowEvent::Changed(row)) => show(&bar, &row),
+                Some(FollowEvent::Ended(row)) => return Ok((row, false)),
+                Some(FollowEvent::Unreachable(message)) => bar.set_message(message),
+                Some(FollowEvent::Logged(_)) => {}
                 None => {
                     return Err(Failure::new(
                         FailureKind::Unexpected,
@@ -50,7 +52,7 @@ pub(super) async fn wait(context: &Context, options: &cli::Wait) -> Result<()> {
             }
         }
     };
-    let outcome = tokio::time::timeout(patience, ended).await;
+    let outcome = tokio::time::timeout(time_limit, ended).await;
     bar.finish_and_clear();
     let (row, waits) = outcome.map_err(|_| {
         let text = format!("Deployment {} has not ended within {}.", row.id, span(began.elapsed()));

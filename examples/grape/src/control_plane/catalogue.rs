@@ -19,7 +19,7 @@ use crate::failure::{Failure, FailureKind, Result};
 pub struct Template {
     /// What a deployment calls it.
     pub name: String,
-    /// A few words for people.
+    /// A short description.
     #[serde(default)]
     pub title: Option<String>,
     /// A sentence for people.

@@ -23,9 +23,9 @@ pub struct Cluster {
     pub name: String,
     /// `PENDING` until the first heartbeat, then `ONLINE` or `OFFLINE`.
     pub status: String,
-    /// What its agents said last.
+    /// The status that its agents reported last.
     pub agent_version: Option<String>,
-    /// When its agents were heard last.
+    /// The last heartbeat of its agents.
     #[serde(default)]
     pub last_seen_at: Option<Timestamp>,
     /// When its owner shut it out; final.
@@ -35,7 +35,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Its status in one word: a revoked cluster is that, whatever else.
+    /// Its status; `REVOKED` for a revoked cluster, whatever its row has.
     pub fn state(&self) -> &str {
         if self.revoked_at.is_some() { "REVOKED" } else { &self.status }
     }
@@ -85,7 +85,7 @@ pub async fn list(project: &Project) -> Result<Vec<Cluster>> {
     Ok(clusters)
 }
 
-/// When a cluster was last heard of.
+/// The last heartbeat of a cluster's agents.
 #[derive(Deserialize)]
 struct Seen {
     id: Uuid,
@@ -219,8 +219,8 @@ pub async fn promote_key(project: &Project, cluster: Uuid, unused: bool) -> Resu
     let answer = project.rest().rpc("promote_cluster_key", &arguments).execute().await;
     match answer {
         Err(error) if error.code() == "TD007" && error.to_string().contains("never used") => {
-            let words = error.postgrest().map_or_else(String::new, |api| api.message.clone());
-            Err(Failure::new(FailureKind::Refused, words)
+            let text = error.postgrest().map_or_else(String::new, |api| api.message.clone());
+            Err(Failure::new(FailureKind::Refused, text)
                 .next("Give the new key to the agent first; `grape cluster show` says when it is used. To promote it all the same: --unused.")
                 .caused_by(error))
         }

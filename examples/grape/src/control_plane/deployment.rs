@@ -74,7 +74,7 @@ pub struct Deployment {
     pub outputs: Option<Map<String, Value>>,
     /// How many chunks of log the last attempt has; written with the final status.
     pub log_count: i64,
-    /// Why it failed, in one word.
+    /// The code of its failure.
     #[serde(default)]
     pub error_code: Option<String>,
     /// Why it failed, in a sentence.
@@ -83,10 +83,10 @@ pub struct Deployment {
     /// The stack it works on.
     #[serde(default)]
     pub state_key: Option<String>,
-    /// What was said at the approval.
+    /// The comment of the approval.
     #[serde(default)]
     pub approval_comment: Option<String>,
-    /// What was said when it was rejected.
+    /// The comment of the rejection.
     #[serde(default)]
     pub cancel_comment: Option<String>,
     /// Until when the plan can be approved.
@@ -109,7 +109,7 @@ impl Deployment {
             && self.cancel_requested_at.is_none()
     }
 
-    /// Where it is, in one word.
+    /// Its status or phase.
     pub fn state(&self) -> &str {
         match (self.status.as_str(), self.phase.as_deref()) {
             ("PROCESSING", Some(phase)) => phase,
@@ -138,7 +138,7 @@ impl Deployment {
         self.config_snapshot.get("action").and_then(Value::as_str).unwrap_or("apply")
     }
 
-    /// The counts of its plan in Terraform's words; nothing where there is no plan.
+    /// The counts of its plan as Terraform prints them; nothing where there is no plan.
     pub fn summary(&self) -> Option<String> {
         let counts = self.plan_summary.as_ref()?;
         let count = |name: &str| counts.get(name).and_then(Value::as_u64).unwrap_or(0);
@@ -147,20 +147,20 @@ impl Deployment {
             format!("{} to change", count("change")),
             format!("{} to destroy", count("remove")),
         ];
-        for (name, words) in [
+        for (name, message) in [
             ("import", "to import"),
             ("move", "to move"),
             ("forget", "to forget"),
             ("drift", "changed outside"),
         ] {
             if count(name) > 0 {
-                parts.push(format!("{} {words}", count(name)));
+                parts.push(format!("{} {message}", count(name)));
             }
         }
         Some(parts.join(", "))
     }
 
-    /// Why it failed, in one word, where that says more than the status.
+    /// The code of its failure, where that says more than the status.
     pub fn reason(&self) -> Option<&str> {
         self.error_code.as_deref().filter(|code| *code != self.status)
     }
@@ -173,9 +173,9 @@ impl Deployment {
         match self.status.as_str() {
             "SUCCESS" => Ok(()),
             "CANCELLED" => {
-                Err(Failure::new(FailureKind::DeploymentCancelled, "The deployment was cancelled.").told())
+                Err(Failure::new(FailureKind::DeploymentCancelled, "The deployment was cancelled.").shown())
             }
-            _ => Err(Failure::new(FailureKind::DeploymentFailed, "The deployment failed.").told()),
+            _ => Err(Failure::new(FailureKind::DeploymentFailed, "The deployment failed.").shown()),
         }
     }
 }

@@ -26,20 +26,20 @@ const POLLS: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs
 /// How long the last chunks may take once the deployment has ended: longer than a poll.
 const LAST_CHUNKS: Duration = Duration::from_secs(30);
 
-/// How long it may be impossible to reach the project before somebody is told.
+/// How long it may be impossible to reach the project before that is reported.
 const SILENCE: Duration = Duration::from_secs(5);
 
 /// What happened.
 #[derive(Debug)]
-pub enum News {
+pub enum FollowEvent {
     /// The row changed.
     Changed(Box<Deployment>),
     /// The next chunk of the log.
     Logged(Chunk),
-    /// It ended, and all of its log was given out before. The last news.
+    /// It ended, and all of its log was delivered before. The last event.
     Ended(Box<Deployment>),
     /// The project cannot be reached; following goes on.
-    Trouble(String),
+    Unreachable(String),
 }
 
 /// A deployment that is being followed.
@@ -48,7 +48,7 @@ pub struct Follow {
     rows: Watch<Deployment>,
     chunks: Watch<Chunk>,
     order: LogOrder,
-    ready: VecDeque<News>,
+    ready: VecDeque<FollowEvent>,
     end: End,
     /// Since when each attempt to read failed.
     failing: Option<Instant>,
@@ -61,7 +61,7 @@ enum End {
     Ahead,
     /// It ended with this row; its last chunks are waited for until then.
     Near(Box<Deployment>, Instant),
-    Told,
+    Delivered,
 }
 
 impl Follow {
@@ -82,50 +82,50 @@ impl Follow {
         })
     }
 
-    /// The next news; `None` after [`News::Ended`].
+    /// The next news; `None` after [`FollowEvent::Ended`].
     ///
     /// # Errors
-    /// What trying again cannot mend, such as a session that has ended.
+    /// What a retry cannot fix, such as a session that has ended.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
-    pub async fn next(&mut self) -> Result<Option<News>> {
+    pub async fn next(&mut self) -> Result<Option<FollowEvent>> {
         loop {
-            if let Some(news) = self.ready.pop_front() {
-                return Ok(Some(news));
+            if let Some(update) = self.ready.pop_front() {
+                return Ok(Some(update));
             }
             let deadline = match &self.end {
                 End::Ahead => None,
                 End::Near(row, deadline) if !self.order.has(row.attempt, row.log_count) => Some(*deadline),
                 End::Near(..) => {
-                    self.tell_end();
+                    self.print_end();
                     continue;
                 }
-                End::Told => return Ok(None),
+                End::Delivered => return Ok(None),
             };
             tokio::select! {
                 Some(event) = self.chunks.next() => {
                     if let Some(chunk) = self.applied(event)? {
-                        self.ready.extend(self.order.put(chunk).into_iter().map(News::Logged));
+                        self.ready.extend(self.order.put(chunk).into_iter().map(FollowEvent::Logged));
                     }
                 }
                 Some(event) = self.rows.next() => match self.applied(event)? {
                     Some(row) if row.is_finished() => {
                         self.end = End::Near(Box::new(row), Instant::now() + LAST_CHUNKS);
                     }
-                    Some(row) => self.ready.push_back(News::Changed(Box::new(row))),
+                    Some(row) => self.ready.push_back(FollowEvent::Changed(Box::new(row))),
                     None => {}
                 },
-                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => self.tell_end(),
+                () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => self.print_end(),
                 else => return Ok(None),
             }
         }
     }
 
-    fn tell_end(&mut self) {
-        self.ready.extend(self.order.rest().into_iter().map(News::Logged));
-        if let End::Near(row, _) = std::mem::replace(&mut self.end, End::Told) {
-            self.ready.push_back(News::Ended(row));
+    fn print_end(&mut self) {
+        self.ready.extend(self.order.rest().into_iter().map(FollowEvent::Logged));
+        if let End::Near(row, _) = std::mem::replace(&mut self.end, End::Delivered) {
+            self.ready.push_back(FollowEvent::Ended(row));
         }
     }
 
@@ -135,7 +135,7 @@ impl Follow {
             Ok(WatchEvent::Interrupted(error) | WatchEvent::Undecodable { error, .. }) | Err(error) => {
                 let fresh_token = error.retry() == Retry::RefreshToken;
                 let is_final = error.retry() == Retry::Never || (fresh_token && !self.renews);
-                let words = error.to_string();
+                let message = error.to_string();
                 let failure = Failure::from(error);
                 if is_final || failure.kind() == FailureKind::NotSignedIn && !fresh_token {
                     return Err(failure);
@@ -144,7 +144,7 @@ impl Follow {
                 let since = *self.failing.get_or_insert(now);
                 if now.duration_since(since) >= SILENCE {
                     self.failing = Some(now + Duration::from_secs(60));
-                    self.ready.push_back(News::Trouble(words));
+                    self.ready.push_back(FollowEvent::Unreachable(message));
                 }
                 Ok(None)
             }

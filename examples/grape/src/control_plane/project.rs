@@ -132,7 +132,7 @@ impl Project {
         let ask = || async {
             match self.rest().rpc("contract_version", &serde_json::json!({})).value::<i64>().await {
                 Ok(version) => Ok(version),
-                // Not said by the first contract.
+                // The first contract does not report it.
                 Err(error) if error.code() == "PGRST202" => Ok(1),
                 Err(error) => Err(Failure::from(error)),
             }

@@ -44,7 +44,7 @@ const COLUMNS: &str = "cluster_id,state_key,template,stack,last_deployment_id,la
                        resources,state_held_by,state_held_reason";
 
 /// How many deployments are looked at where the database has no stacks of its own.
-const LOOK_BACK: u64 = 1000;
+const LOOKBACK: u64 = 1000;
 
 /// The stacks of a cluster, or of all.
 ///
@@ -68,7 +68,7 @@ pub async fn list(project: &Project, cluster: Option<Uuid>) -> Result<Vec<Stack>
 /// a state of its own.
 async fn from_deployments(project: &Project, cluster: Option<Uuid>) -> Result<Vec<Stack>> {
     let mut stacks = BTreeMap::new();
-    for row in deployment::newest(project, cluster, LOOK_BACK).await? {
+    for row in deployment::newest(project, cluster, LOOKBACK).await? {
         let Some(name) = row.stack().map(str::to_owned) else { continue };
         let template = row.template();
         let key = (row.cluster_id, format!("{template}.{name}"));

@@ -32,9 +32,9 @@ pub enum Format {
 pub struct Output {
     /// The form of the answer.
     pub format: Format,
-    /// How words are coloured on stdout.
+    /// How text is coloured on stdout.
     pub style: Style,
-    /// How words are coloured on stderr.
+    /// How text is coloured on stderr.
     pub notes: Style,
 }
 
@@ -84,7 +84,7 @@ impl Output {
 
     /// Says what went wrong and what to do, on stderr.
     pub fn failure(&self, failure: &Failure) {
-        if failure.is_told() {
+        if failure.is_shown() {
             return;
         }
         if self.is_json() {

@@ -16,14 +16,14 @@ pub enum ColorChoice {
     Never,
 }
 
-/// Whether words are coloured.
+/// Whether text is coloured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Style {
     /// They are.
     pub coloured: bool,
 }
 
-/// What a word says by its colour.
+/// What a colour means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tone {
     /// As it is.
@@ -109,7 +109,7 @@ impl Style {
         Self { coloured }
     }
 
-    /// A word in its tone.
+    /// A text in its colour.
     pub fn paint(self, tone: Tone, text: impl Display) -> String {
         if self.coloured && tone != Tone::Plain {
             format!("\x1b[{}m{text}\x1b[0m", tone.code())

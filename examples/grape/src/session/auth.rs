@@ -37,7 +37,7 @@ fn an_hour() -> u64 {
     3600
 }
 
-/// What Auth answers otherwise; a gateway before it has words of its own.
+/// What Auth answers otherwise; a gateway before it has messages of its own.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct Refusal {
@@ -49,9 +49,9 @@ struct Refusal {
 }
 
 impl Refusal {
-    fn words(&self) -> String {
-        let words = [&self.msg, &self.error_description, &self.message, &self.error];
-        words.into_iter().find(|text| !text.is_empty()).cloned().unwrap_or_default()
+    fn details(&self) -> String {
+        let details = [&self.msg, &self.error_description, &self.message, &self.error];
+        details.into_iter().find(|text| !text.is_empty()).cloned().unwrap_or_default()
     }
 }
 
@@ -150,7 +150,7 @@ impl Auth {
     }
 
     fn refused(&self, status: StatusCode, refusal: &Refusal) -> Failure {
-        let words = refusal.words();
+        let details = refusal.details();
         let host = self.base.host_str().unwrap_or_default();
         match (status.as_u16(), refusal.error_code.as_str()) {
             (_, "invalid_credentials") => {
@@ -177,7 +177,7 @@ impl Auth {
                 .next("Wait a minute, then try again."),
             (401, _) => Failure::new(
                 FailureKind::NotSignedIn,
-                format!("The project at {host} refuses the key: {words}"),
+                format!("The project at {host} refuses the key: {details}"),
             )
             .next(
                 "Copy the publishable key from the project's settings, and give it with `grape login --key`.",
@@ -188,10 +188,12 @@ impl Auth {
             }
             (500..=599, _) => Failure::new(
                 FailureKind::Unreachable,
-                format!("The project at {host} is not well: HTTP {status} {words}"),
+                format!("The project at {host} has a fault: HTTP {status} {details}"),
             )
             .next("A paused project is resumed in its dashboard. Otherwise try again in a minute."),
-            _ => Failure::new(FailureKind::Refused, format!("The project refuses it: HTTP {status} {words}")),
+            _ => {
+                Failure::new(FailureKind::Refused, format!("The project refuses it: HTTP {status} {details}"))
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::failure::Result;
 
-/// Where the session of one profile is kept.
+/// Where the session of one profile is stored.
 #[derive(Debug, Clone)]
 pub struct SessionStore {
     path: PathBuf,
@@ -96,7 +96,7 @@ impl SessionStore {
     }
 }
 
-/// Bytes that are kept free for a session: tokens with many claims have some thousands.
+/// Bytes that are reserved for a session: tokens with many claims have some thousands.
 const ROOM: usize = 32 * 1024;
 
 /// Room on the disk for the next session.

@@ -212,7 +212,7 @@ impl Down {
 }
 
 async fn delete(kubernetes: &Kubernetes, step: &Step<'_>, what: &[&str]) -> Result<()> {
-    let words: Vec<&str> = ["delete"].iter().chain(what).copied().chain(["--ignore-not-found"]).collect();
-    let gone = kubernetes.kubectl(&words).finish(|line| step.says(line)).await?;
+    let message: Vec<&str> = ["delete"].iter().chain(what).copied().chain(["--ignore-not-found"]).collect();
+    let gone = kubernetes.kubectl(&message).finish(|line| step.says(line)).await?;
     if gone.ok() { Ok(()) } else { Err(kubernetes.failed(&format!("delete {}", what[0]), &gone)) }
 }

@@ -25,7 +25,7 @@ pub(super) struct Chart {
 }
 
 impl Chart {
-    /// What Helm is told; the key is in the Secret, of which only the name is here.
+    /// Helm's values; the key is in the Secret, of which only the name is here.
     pub(super) fn arguments(&self, release: &str) -> Vec<String> {
         let mut arguments: Vec<String> =
             ["upgrade", "--install", release, &self.name].map(str::to_owned).into();
@@ -46,7 +46,7 @@ impl Chart {
 
     /// Installs the chart, or upgrades it to what is asked for now.
     pub(super) async fn install(&self, kubernetes: &Kubernetes, step: &Step<'_>) -> Result<Went> {
-        settle(kubernetes, step).await?;
+        recover(kubernetes, step).await?;
         let run = kubernetes.helm(&self.arguments(&kubernetes.release));
         let installed = run.finish(|line| step.says(line)).await?;
         if installed.ok() { Ok(Went::Done) } else { Err(failed("upgrade --install", &installed)) }
@@ -54,9 +54,9 @@ impl Chart {
 }
 
 /// A Helm that was killed leaves its release in the middle of something, and the next one refuses to touch it.
-async fn settle(kubernetes: &Kubernetes, step: &Step<'_>) -> Result<()> {
+async fn recover(kubernetes: &Kubernetes, step: &Step<'_>) -> Result<()> {
     let release = kubernetes.release.clone();
-    let arguments = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let arguments = |message: &[&str]| message.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let printed = kubernetes.helm(&arguments(&["status", &release, "--output", "json"])).quiet().await?;
     if !printed.ok() {
         // No such release; or no such cluster, which the installation says better.
@@ -69,20 +69,20 @@ async fn settle(kubernetes: &Kubernetes, step: &Step<'_>) -> Result<()> {
         _ => return Ok(()),
     };
     step.says("an earlier helm was interrupted: its release is put in order");
-    let settled = kubernetes.helm(&way).finish(|line| step.says(line)).await?;
-    if settled.ok() { Ok(()) } else { Err(failed(&way[0], &settled)) }
+    let recovered = kubernetes.helm(&way).finish(|line| step.says(line)).await?;
+    if recovered.ok() { Ok(()) } else { Err(failed(&way[0], &recovered)) }
 }
 
 /// Uninstalls the release; waits for running jobs to end in good order, as the chart's grace says.
 pub(super) async fn uninstall(kubernetes: &Kubernetes, step: &Step<'_>) -> Result<Went> {
-    let words = ["uninstall", &kubernetes.release, "--ignore-not-found", "--wait", "--timeout", "30m"]
+    let message = ["uninstall", &kubernetes.release, "--ignore-not-found", "--wait", "--timeout", "30m"]
         .map(str::to_owned);
-    let gone = kubernetes.helm(&words).finish(|line| step.says(line)).await?;
+    let gone = kubernetes.helm(&message).finish(|line| step.says(line)).await?;
     match (gone.ok(), gone.out.contains("not found") || gone.tail.contains("not found")) {
         (true, false) => Ok(Went::Done),
         (_, true) => Ok(Went::Unchanged),
         (false, false) => Err(failed("uninstall", &gone)
-            .next("Where the Kubernetes cluster is gone already: --skip-agent. Otherwise mend the cause, and repeat the command.")),
+            .next("Where the Kubernetes cluster is gone already: --skip-agent. Otherwise fix the cause, and repeat the command.")),
     }
 }
 
@@ -103,7 +103,7 @@ mod tests {
             files: vec!["mine.yaml".into()],
             set: vec!["concurrency=4".to_owned()],
         };
-        // scripts/check-chart.py judges these values as it judges all others.
+        // scripts/check-chart.py checks these values as it checks all others.
         assert_eq!(
             chart.arguments("tendril-agent").join(" "),
             "upgrade --install tendril-agent oci://ghcr.io/tendril-dev/charts/tendril-agent --version 0.1.0 --values mine.yaml \

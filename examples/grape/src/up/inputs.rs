@@ -137,7 +137,7 @@ fn schemas(dir: &Path, templates: &[String]) -> Result<BTreeMap<String, Schema>>
     templates.iter().map(read).collect()
 }
 
-/// A cluster whose API answers nobody cannot be installed into: better said now than after its twenty minutes.
+/// Nothing can be installed into a cluster whose API cannot be reached: this fails before the twenty minutes of its creation.
 fn reachable(schema: &Schema, values: &Map<String, Value>) -> Result<()> {
     const WAYS: [&str; 2] = ["public_access_cidrs", "private_access_cidrs"];
     let declared = WAYS.iter().all(|way| schema.properties.contains_key(*way));
@@ -165,8 +165,8 @@ mod tests {
 
     fn inputs(arguments: &[&str]) -> Result<Inputs> {
         let dir = templates().display().to_string();
-        let words = ["grape", "up", "prod", "--region", "eu-central-1", "--templates-dir", &dir];
-        let cli::Command::Up(options) = cli::Cli::parse_from(words.iter().chain(arguments)).command else {
+        let message = ["grape", "up", "prod", "--region", "eu-central-1", "--templates-dir", &dir];
+        let cli::Command::Up(options) = cli::Cli::parse_from(message.iter().chain(arguments)).command else {
             unreachable!()
         };
         let record = Record {

@@ -1,4 +1,4 @@
-//! What `up` was told, kept beside Terraform's state, so that a repetition goes on with it and `down` knows what there is.
+//! The options of `up`, stored beside Terraform's state, so that a repetition goes on with it and `down` knows what there is.
 
 use std::{
     fs, io,
@@ -63,7 +63,7 @@ impl Journal {
         Ok(Self { dir, _lock: lock })
     }
 
-    /// What was kept; nothing before the first `up`.
+    /// What was stored; nothing before the first `up`.
     pub(super) fn read(&self) -> Result<Option<Record>> {
         let path = self.path();
         match fs::read(&path) {
@@ -85,7 +85,7 @@ impl Journal {
         })
     }
 
-    /// Forgets it: everything that it told of is gone. Terraform's state stays, empty, with its backup.
+    /// Removes it: everything that it names is gone. Terraform's state stays, empty, with its backup.
     pub(super) fn forget(&self) -> Result<()> {
         Ok(fs::remove_file(self.path())?)
     }

@@ -195,12 +195,12 @@ impl Kubernetes {
         })
     }
 
-    /// A command that failed, with its last words.
+    /// A command that failed, with its last output.
     pub(super) fn failed(&self, command: &str, finished: &Finished) -> Failure {
         Failure::new(
             FailureKind::StepFailed,
             format!("kubectl {command} failed in context {}:\n{}", self.context, finished.tail.trim()),
         )
-        .next("Mend the cause, then repeat the command: it picks up where it stopped.")
+        .next("Fix the cause, then repeat the command: it goes on where it stopped.")
     }
 }

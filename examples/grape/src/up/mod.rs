@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! inputs       values of the templates' variables, from options and from outputs of the templates before
-//! journal      what was told and made, kept beside Terraform's state; one `up` at a time
+//! journal      options and progress, stored beside Terraform's state; one `up` at a time
 //! terraform    one template and its state
 //! kubernetes   context, namespace, the Secret with the key, pods
 //! helm         the agent's chart
@@ -56,7 +56,7 @@ use crate::{
 const TEMPLATES: [&str; 4] = ["vpc", "eks-cluster", "eks-node-group", "eks-addons"];
 
 /// How often the pods are looked at while the agent is waited for.
-const LOOK: Duration = Duration::from_secs(5);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// One `up`, with what its steps share.
 struct Up<'a> {
@@ -77,7 +77,7 @@ pub async fn up(context: &Context, options: &cli::Up) -> Result<()> {
     let project = context.project()?;
     // Before anything is made: is somebody signed in, and is that our database?
     project.contract().await?;
-    look_before(options)?;
+    inspect_before(options)?;
     let journal = Journal::open(&context.dir, &project.name, &options.name, options.state_dir.as_deref())?;
     let record = record(journal.read()?, options, &project)?;
     if !options.skip_provision {
@@ -113,7 +113,7 @@ pub async fn up(context: &Context, options: &cli::Up) -> Result<()> {
 }
 
 /// What can be known to fail before anything is made.
-fn look_before(options: &cli::Up) -> Result<()> {
+fn inspect_before(options: &cli::Up) -> Result<()> {
     let is_local = !options.chart.starts_with("oci://");
     if is_local
         && !Path::new(&options.chart).join("Chart.yaml").is_file()
@@ -294,7 +294,7 @@ impl Up<'_> {
         let begun = self.steps.begin("kubeconfig");
         begun
             .run(async |step: &Step<'_>| {
-                let words = [
+                let message = [
                     "eks",
                     "update-kubeconfig",
                     "--name",
@@ -306,7 +306,7 @@ impl Up<'_> {
                     "--kubeconfig",
                     &path,
                 ];
-                let made = Tool::aws().command(words).finish(|line| step.says(line)).await?;
+                let made = Tool::aws().command(message).finish(|line| step.says(line)).await?;
                 if made.ok() {
                     return Ok(Went::Done);
                 }
@@ -404,12 +404,12 @@ impl Up<'_> {
             .project
             .client
             .watch::<Cluster>(Cluster::query_one(cluster.id).poll_interval(poll.0).resync_interval(poll.1))?;
-        let (patience, start) = (self.options.timeout, Instant::now());
+        let (time_limit, start) = (self.options.timeout, Instant::now());
         let (interrupt, mut online) = (&mut self.interrupt, None);
         let begun = self.steps.begin("agent ONLINE");
         begun
             .run(async |step: &Step<'_>| {
-                let mut look = interval(LOOK);
+                let mut look = interval(POLL_INTERVAL);
                 let wait = async {
                     loop {
                         tokio::select! {
@@ -428,7 +428,7 @@ impl Up<'_> {
                         }
                     }
                 };
-                let Ok(row) = timeout(patience, wait).await else {
+                let Ok(row) = timeout(time_limit, wait).await else {
                     let waited = span(start.elapsed());
                     let text = format!("The agent did not come online within {waited}.\n{}", kubernetes.evidence().await);
                     return Err(Failure::new(FailureKind::StepFailed, text.trim_end()).next(advice(kubernetes)));

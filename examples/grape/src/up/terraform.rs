@@ -21,7 +21,7 @@ use crate::{
 /// Values of variables, beside the template.
 const VALUES: &str = "zz_grape.auto.tfvars.json";
 
-/// One that was left behind by a killed `up` may still be ending.
+/// One that a killed `up` started may still be ending.
 const LOCK: &str = "-lock-timeout=2m";
 
 /// A template with its state.
@@ -204,7 +204,7 @@ impl Workspace {
             ""
         };
         Failure::new(FailureKind::StepFailed, format!("{name} {command} of {} failed:\n{tail}", self.template)).next(format!(
-            "Its files and state are in {}. Mend the cause, then repeat the command: it picks up where it stopped.{locked}",
+            "Its files and state are in {}. Fix the cause, then repeat the command: it goes on where it stopped.{locked}",
             self.dir.display()
         ))
     }

@@ -1,4 +1,4 @@
-//! A program of this machine: run, heard, and missed with a sentence.
+//! A program of this machine: found, run, and its output read.
 
 use std::{
     ffi::OsStr,
@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::failure::{Failure, FailureKind, Result};
 
-/// So many lines of what a program printed are kept for its failure.
+/// How many lines of a program's output are stored for its failure.
 const TAIL: usize = 30;
 
 /// A program, and how to get it where it is missing.
@@ -126,9 +126,9 @@ impl Run {
         self
     }
 
-    /// Runs it to its end; `heard` gets each line as it comes. Ctrl-C reaches it as it reaches this program: it is waited for,
+    /// Runs it to its end; `on_line` gets each line as it comes. Ctrl-C reaches it as it reaches this program: it is waited for,
     /// so that it can stop in good order.
-    pub(super) async fn finish(self, mut heard: impl FnMut(&str)) -> Result<Finished> {
+    pub(super) async fn finish(self, mut on_line: impl FnMut(&str)) -> Result<Finished> {
         let Self { tool, mut command, input } = self;
         let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -140,7 +140,7 @@ impl Run {
         }
         let (mut out, mut tail) = (Vec::new(), Vec::new());
         read(&mut child, |line, is_err| {
-            heard(&line);
+            on_line(&line);
             if is_err {
                 tail.push(line.clone());
                 if tail.len() > TAIL {
@@ -167,7 +167,7 @@ impl Run {
 }
 
 /// Reads both streams line by line.
-async fn read(child: &mut Child, mut heard: impl FnMut(String, bool)) -> Result<()> {
+async fn read(child: &mut Child, mut on_line: impl FnMut(String, bool)) -> Result<()> {
     let (Some(out), Some(err)) = (child.stdout.take(), child.stderr.take()) else { return Ok(()) };
     let (mut out, mut err) = (BufReader::new(out), BufReader::new(err));
     let (mut out_open, mut err_open) = (true, true);
@@ -175,11 +175,11 @@ async fn read(child: &mut Child, mut heard: impl FnMut(String, bool)) -> Result<
     while out_open || err_open {
         tokio::select! {
             more = next(&mut out, &mut from_out), if out_open => match more? {
-                Some(line) => heard(line, false),
+                Some(line) => on_line(line, false),
                 None => out_open = false,
             },
             more = next(&mut err, &mut from_err), if err_open => match more? {
-                Some(line) => heard(line, true),
+                Some(line) => on_line(line, true),
                 None => err_open = false,
             },
         }

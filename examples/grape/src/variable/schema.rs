@@ -1,4 +1,4 @@
-//! The schema of a template's variables, as far as it gives values their types. Patterns and limits are the agent's to judge:
+//! The schema of a template's variables, as far as it gives values their types. The agent checks patterns and limits:
 //! it refuses what does not fit before anything runs.
 
 use std::collections::BTreeMap;

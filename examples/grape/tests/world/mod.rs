@@ -23,7 +23,7 @@ pub const EMAIL: &str = "ada@example.com";
 /// Their password.
 pub const PASSWORD: &str = "correct horse";
 /// How long anything may take.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+pub const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A local stack, a user, a home of their own.
 pub struct World {
@@ -133,7 +133,7 @@ impl World {
     pub fn terminal(&self, arguments: &[&str]) -> OsSession {
         let mut session = OsSession::spawn(self.grape(arguments)).unwrap();
         session.get_process_mut().set_window_size(120, 40).unwrap();
-        session.set_expect_timeout(Some(PATIENCE));
+        session.set_expect_timeout(Some(TIMEOUT));
         session
     }
 
@@ -160,7 +160,7 @@ impl World {
 
     /// Waits until something is so.
     pub fn wait_for(what: &str, mut is_so: impl FnMut() -> bool) {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         while !is_so() {
             assert!(Instant::now() < end, "in vain: {what}");
             std::thread::sleep(Duration::from_millis(100));

@@ -101,7 +101,7 @@ test("a running apply is cancelled, and an agent that is killed is missed", asyn
   await page.locator(".text", { hasText: "tick 3" }).first().waitFor();
   await first.kill();
   // What the clock does in a minute, and in ten.
-  const silent = (time: string): void => sql(world, `update tendril.leases set heard_at = now() - interval '${time}' where deployment_id = '${lost}'; select public.reap_lost_agents();`);
+  const silent = (time: string): void => sql(world, `update tendril.leases set last_heartbeat_at = now() - interval '${time}' where deployment_id = '${lost}'; select public.reap_lost_agents();`);
   silent("2 minutes");
   await page.getByText("The agent has fallen silent in the middle of the apply.").waitFor();
   await page.getByText("Agent silent").first().waitFor();

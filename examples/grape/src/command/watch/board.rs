@@ -22,10 +22,10 @@ pub(super) struct Board {
     pub(super) title: String,
     /// Whether to colour.
     pub(super) coloured: bool,
-    /// Whether changes are told as they happen.
+    /// Whether changes arrive as they happen.
     pub(super) live: bool,
-    /// What went wrong last, until something is heard again.
-    pub(super) trouble: Option<String>,
+    /// The last error, until something arrives again.
+    pub(super) problem: Option<String>,
     clusters: BTreeMap<Uuid, Cluster>,
     deployments: BTreeMap<Uuid, Deployment>,
     /// The selected deployment: an id, as rows move.
@@ -40,7 +40,7 @@ impl Board {
             title,
             coloured,
             live: false,
-            trouble: None,
+            problem: None,
             clusters: BTreeMap::new(),
             deployments: BTreeMap::new(),
             selected: None,
@@ -49,7 +49,7 @@ impl Board {
     }
 
     pub(super) fn on_cluster(&mut self, event: WatchEvent<Cluster>) {
-        self.trouble = None;
+        self.problem = None;
         match event {
             WatchEvent::InitApply(row) | WatchEvent::Apply(row) => {
                 self.clusters.insert(row.id, row);
@@ -63,7 +63,7 @@ impl Board {
     }
 
     pub(super) fn on_deployment(&mut self, event: WatchEvent<Deployment>) {
-        self.trouble = None;
+        self.problem = None;
         match event {
             WatchEvent::InitApply(row) | WatchEvent::Apply(row) => {
                 self.deployments.insert(row.id, row);

@@ -48,33 +48,33 @@ struct Feed {
 
 /// Something of them.
 #[allow(clippy::large_enum_variant, reason = "each lives for one turn of a loop")]
-enum News {
+enum FeedEvent {
     Cluster(WatchEvent<Cluster>),
     Deployment(WatchEvent<Deployment>),
-    Trouble(String),
+    Failed(String),
 }
 
 impl Feed {
-    /// The next news; errors that pass are told, others end it.
-    async fn next(&mut self) -> Result<News> {
+    /// The next event; passing errors are events, others end it.
+    async fn next(&mut self) -> Result<FeedEvent> {
         let error = tokio::select! {
             Some(event) = self.clusters.next() => match event {
                 Ok(WatchEvent::Interrupted(error) | WatchEvent::Undecodable { error, .. }) | Err(error) => error,
-                Ok(event) => return Ok(News::Cluster(event)),
+                Ok(event) => return Ok(FeedEvent::Cluster(event)),
             },
             Some(event) = self.deployments.next() => match event {
                 Ok(WatchEvent::Interrupted(error) | WatchEvent::Undecodable { error, .. }) | Err(error) => error,
-                Ok(event) => return Ok(News::Deployment(event)),
+                Ok(event) => return Ok(FeedEvent::Deployment(event)),
             },
             else => return Err(Failure::new(FailureKind::Unexpected, "The watch has ended.")),
         };
         let is_final = error.retry() == Retry::Never;
-        let words = error.to_string();
+        let message = error.to_string();
         let failure = Failure::from(error);
         if is_final || failure.kind() == FailureKind::NotSignedIn {
             Err(failure)
         } else {
-            Ok(News::Trouble(words))
+            Ok(FeedEvent::Failed(message))
         }
     }
 }
@@ -123,10 +123,10 @@ async fn on_terminal(
     let outcome = async {
         loop {
             tokio::select! {
-                news = feed.next() => match news? {
-                    News::Cluster(event) => board.on_cluster(event),
-                    News::Deployment(event) => board.on_deployment(event),
-                    News::Trouble(words) => board.trouble = Some(words),
+                update = feed.next() => match update? {
+                    FeedEvent::Cluster(event) => board.on_cluster(event),
+                    FeedEvent::Deployment(event) => board.on_deployment(event),
+                    FeedEvent::Failed(message) => board.problem = Some(message),
                 },
                 Some(event) = keys.recv() => if let Event::Key(key) = event && board.on_key(key) == Action::Leave {
                     return Ok(());
@@ -137,12 +137,12 @@ async fn on_terminal(
                 }
                 _ = terminate.recv() => return Ok(()),
             }
-            // News that came together are one picture.
-            while let Some(news) = futures_util::FutureExt::now_or_never(feed.next()) {
-                match news? {
-                    News::Cluster(event) => board.on_cluster(event),
-                    News::Deployment(event) => board.on_deployment(event),
-                    News::Trouble(words) => board.trouble = Some(words),
+            // Events that came together are drawn once.
+            while let Some(update) = futures_util::FutureExt::now_or_never(feed.next()) {
+                match update? {
+                    FeedEvent::Cluster(event) => board.on_cluster(event),
+                    FeedEvent::Deployment(event) => board.on_deployment(event),
+                    FeedEvent::Failed(message) => board.problem = Some(message),
                 }
             }
             let now = Timestamp::now();
@@ -170,20 +170,20 @@ fn keys() -> mpsc::Receiver<Event> {
 async fn as_lines(context: &Context, mut feed: Feed) -> Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     loop {
-        let news = tokio::select! {
-            news = feed.next() => news?,
+        let update = tokio::select! {
+            update = feed.next() => update?,
             _ = interrupt.recv() => return Ok(()),
         };
         let out = context.out;
-        match news {
-            News::Cluster(WatchEvent::InitApply(row) | WatchEvent::Apply(row)) => {
+        match update {
+            FeedEvent::Cluster(WatchEvent::InitApply(row) | WatchEvent::Apply(row)) => {
                 if out.is_json() {
                     out.json_line(&json!({ "type": "cluster", "cluster": row }))?;
                 } else {
                     out.line(format_args!("{:.0} cluster {} {}", Timestamp::now(), row.name, row.state()))?;
                 }
             }
-            News::Deployment(WatchEvent::InitApply(row) | WatchEvent::Apply(row)) => {
+            FeedEvent::Deployment(WatchEvent::InitApply(row) | WatchEvent::Apply(row)) => {
                 if out.is_json() {
                     out.json_line(&json!({ "type": "deployment", "deployment": row }))?;
                 } else {
@@ -197,8 +197,8 @@ async fn as_lines(context: &Context, mut feed: Feed) -> Result<()> {
                     ))?;
                 }
             }
-            News::Trouble(words) => out.note(format_args!("grape: {words}; watching goes on.")),
-            News::Cluster(_) | News::Deployment(_) => {}
+            FeedEvent::Failed(message) => out.note(format_args!("grape: {message}; watching goes on.")),
+            FeedEvent::Cluster(_) | FeedEvent::Deployment(_) => {}
         }
     }
 }

@@ -43,15 +43,15 @@ fn tone(board: &Board, tone: Tone) -> Style {
 }
 
 fn header(board: &Board) -> Line<'static> {
-    let (word, look) = match (&board.trouble, board.live) {
-        (Some(words), _) => (printable(words), Tone::Bad),
+    let (text, kind) = match (&board.problem, board.live) {
+        (Some(message), _) => (printable(message), Tone::Bad),
         (None, true) => ("live".to_owned(), Tone::Good),
         (None, false) => ("polling".to_owned(), Tone::Attention),
     };
     Line::from(vec![
         Span::styled(" grape watch ", tone(board, Tone::Bold)),
         Span::styled(format!(" {} ", printable(&board.title)), tone(board, Tone::Dim)),
-        Span::styled(format!("● {word}"), tone(board, look)),
+        Span::styled(format!("● {text}"), tone(board, kind)),
     ])
 }
 
@@ -111,7 +111,7 @@ fn deployments(board: &Board, now: Timestamp, frame: &mut Frame<'_>, area: Rect)
 
 fn deployment(board: &Board, row: &Deployment, now: Timestamp) -> Row<'static> {
     let state = row.state().to_owned();
-    let look = tone(
+    let tone_of_status = tone(
         board,
         Tone::of_status(if row.is_finished() || row.state() == "APPROVAL" { &state } else { &row.status }),
     );
@@ -121,7 +121,7 @@ fn deployment(board: &Board, row: &Deployment, now: Timestamp) -> Row<'static> {
         Cell::new(printable(&row.template())),
         Cell::new(printable(row.stack().unwrap_or("-"))),
         Cell::new(printable(row.action())),
-        Cell::new(state).style(look),
+        Cell::new(state).style(tone_of_status),
         Cell::new(counts(row)),
         Cell::new(took(row, now)),
         Cell::new(ago(row.created_at, now)),

@@ -64,7 +64,7 @@ async fn a_lost_answer_to_the_final_status_changes_nothing() {
 }
 
 #[tokio::test]
-async fn success_is_said_only_after_the_last_chunk_is_stored() {
+async fn success_is_reported_only_after_the_last_chunk_is_stored() {
     let world = World::start().await;
     let Some(stack) = world.project.stack("log rows are refused") else { return };
     let cluster = world.cluster().await;
@@ -81,8 +81,8 @@ async fn success_is_said_only_after_the_last_chunk_is_stored() {
     // The run is over as soon as its directory is cleared; its end is written there, and nowhere else yet.
     until("the end is on disk", async || {
         let work = std::path::PathBuf::from(setup.cli.work_dir.clone().expect("a directory"));
-        let ending = work.join(format!("{}.1/result.json", deployment.id));
-        if ending.exists() { Ok(()) } else { Err(ending.display().to_string()) }
+        let result = work.join(format!("{}.1/result.json", deployment.id));
+        if result.exists() { Ok(()) } else { Err(result.display().to_string()) }
     })
     .await;
     let row = deployment.row().await;
