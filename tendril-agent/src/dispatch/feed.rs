@@ -59,8 +59,7 @@ const WHILE_JOBS_WAIT: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Feed {
     client: Client,
-    cluster_id: Uuid,
-    has_stacks: bool,
+    rows: Rows,
     intake: Intake,
     way: Way,
     /// Since when this way is used.
@@ -120,6 +119,7 @@ impl Feed {
         has_stacks: bool,
         mut heartbeats: watch::Receiver<HeartbeatNews>,
     ) -> Result<Self, Box<Error>> {
+        let rows = Rows { cluster_id, has_stacks };
         let has_broadcasts = heartbeats.borrow_and_update().broadcast;
         let mut way = intake.first_way();
         if intake == Intake::Auto && has_broadcasts == Some(false) {
@@ -129,10 +129,9 @@ impl Feed {
             );
         }
         Ok(Self {
-            watch: client.watch(query(cluster_id, has_stacks, way))?,
+            watch: client.watch(rows.query(way))?,
             client: client.clone(),
-            cluster_id,
-            has_stacks,
+            rows,
             intake,
             way,
             since: Instant::now(),
@@ -287,11 +286,14 @@ impl Feed {
                 self.no_broadcasts("the database cannot send them");
             }
             // They were just installed: nobody need wait for the next request or attempt.
-            Some(true) if before == Some(false) && self.is_granted => {
-                if self.way == Way::PostgresChanges && self.attempt.is_none() {
-                    self.again.reset();
-                    self.try_at = Some(Instant::now());
-                }
+            Some(true)
+                if before == Some(false)
+                    && self.is_granted
+                    && self.way == Way::PostgresChanges
+                    && self.attempt.is_none() =>
+            {
+                self.again.reset();
+                self.try_at = Some(Instant::now());
             }
             Some(true) if !self.is_granted => {
                 if let Some(subscription) = &self.subscription {
@@ -353,7 +355,7 @@ impl Feed {
             self.try_at = Some(Instant::now() + self.again.next(None));
             return;
         }
-        let (topic, event) = broadcasts(self.cluster_id);
+        let (topic, event) = broadcasts(self.rows.cluster_id);
         let mut channel = self.client.channel(&topic).private(true);
         self.attempt = Some(Attempt(tokio::spawn(async move {
             let _messages = channel.on_broadcast(event);
@@ -378,7 +380,7 @@ impl Feed {
     }
 
     fn follow(&mut self, way: Way) {
-        match self.client.watch(query(self.cluster_id, self.has_stacks, way)) {
+        match self.client.watch(self.rows.query(way)) {
             Ok(watch) => {
                 (self.watch, self.way, self.since, self.restarts) = (watch, way, Instant::now(), true);
                 self.silent_since = None;
@@ -390,19 +392,29 @@ impl Feed {
     }
 }
 
-fn query(cluster_id: Uuid, has_stacks: bool, way: Way) -> Query {
-    let query = Query::table("deployments")
-        .select(if has_stacks { COLUMNS } else { COLUMNS_BEFORE })
-        .immutable_eq("cluster_id", cluster_id)
-        .in_list("status", [Status::Queued, Status::Processing].map(Status::as_str))
-        .order("created_at")
-        .order("id");
-    let query = if has_stacks { query.resync_interval(RESYNC) } else { query };
-    match way {
-        Way::PostgresChanges => query,
-        Way::Broadcast => {
-            let (topic, event) = broadcasts(cluster_id);
-            query.invalidated_by_broadcast(topic, event)
+/// What is followed: the open deployments of a cluster.
+#[derive(Clone, Copy, Debug)]
+struct Rows {
+    cluster_id: Uuid,
+    /// Whether the database is of contract 3 or later.
+    has_stacks: bool,
+}
+
+impl Rows {
+    fn query(self, way: Way) -> Query {
+        let query = Query::table("deployments")
+            .select(if self.has_stacks { COLUMNS } else { COLUMNS_BEFORE })
+            .immutable_eq("cluster_id", self.cluster_id)
+            .in_list("status", [Status::Queued, Status::Processing].map(Status::as_str))
+            .order("created_at")
+            .order("id");
+        let query = if self.has_stacks { query.resync_interval(RESYNC) } else { query };
+        match way {
+            Way::PostgresChanges => query,
+            Way::Broadcast => {
+                let (topic, event) = broadcasts(self.cluster_id);
+                query.invalidated_by_broadcast(topic, event)
+            }
         }
     }
 }

@@ -212,14 +212,14 @@ impl Scheduler {
 }
 
 async fn recover(context: JobContext, orphan: OrphanedAttempt, lease: Option<Lease>) -> Outcome {
-    let job = match &lease {
-        None => None,
-        Some(_) => tokio::select! {
-            job = orphan.waiting_job(&context.rest) => job,
+    let mut job = None;
+    if lease.is_some() {
+        tokio::select! {
+            waiting = orphan.waiting_job(&context.rest) => job = waiting,
             // Nobody answers, and the agent ends: its next run goes on.
             () = context.drain.begun() => return Outcome::Settled,
-        },
-    };
+        }
+    }
     match (job, lease) {
         (Some(job), Some(lease)) => {
             let span = job.span();
