@@ -360,7 +360,17 @@ const LOCAL_ORDER: &[&str] = &[
 const LOCAL_ROOMS: &[(&str, &[&str])] = &[
     (
         "postgres",
-        &["account", "binaries", "pg_cron", "bootstrap", "migrations", "process", "prepared", "server"],
+        &[
+            "account",
+            "binaries",
+            "pg_cron",
+            "bootstrap",
+            "migrations",
+            "process",
+            "prepared",
+            "server",
+            "existing",
+        ],
     ),
     (
         "changes",
@@ -372,6 +382,9 @@ const LOCAL_ROOMS: &[(&str, &[&str])] = &[
             "oracle",
             "subscription",
             "audience",
+            "index",
+            "seats",
+            "filters",
             "record",
             "inspection",
             "dispatch",

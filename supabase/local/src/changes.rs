@@ -8,26 +8,30 @@ mod audience;
 mod binding;
 mod dispatch;
 mod filter;
+mod filters;
+mod index;
 mod inspection;
 mod listener;
 mod oracle;
 mod record;
+mod seats;
 mod subscription;
 mod table;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 
-use audience::{Audience, Seats};
+use audience::Audience;
 pub(crate) use audience::{ChannelId, Mailbox, Notice};
 pub(crate) use binding::{Binding, inspect};
 pub(crate) use listener::Listener;
 use oracle::Oracle;
-
+use seats::Seats;
 use subscription::Subscription;
 
 use crate::replication::{self, Source};
@@ -35,26 +39,40 @@ use crate::replication::{self, Source};
 /// The publication whose tables Realtime follows.
 pub(crate) const PUBLICATION: &str = "supabase_realtime";
 
+/// Pause before a subscription that found no database is tried again.
+const RETRY: Duration = Duration::from_millis(200);
+
+/// Why bindings are not live.
+enum Refused {
+    /// The text of the `system` message.
+    Because(String),
+    /// The database could not be asked.
+    NoDatabase,
+}
+
 /// The change feed of one database. Replication starts with the first subscription.
 #[derive(Debug)]
 pub(crate) struct Changes {
     source: Source,
     stop: CancellationToken,
+    /// How often changes are delivered; zero means at once.
+    interval: Duration,
     seats: Arc<Seats>,
-    /// Whether replication has started; held while it starts, so that all wait for it.
-    started: AsyncMutex<bool>,
+    /// Whether every later commit is heard of; none before replication is first wanted.
+    live: Mutex<Option<watch::Receiver<bool>>>,
     /// Answers the questions of subscribers; the dispatcher has another of its own.
     registrar: AsyncMutex<Option<Oracle>>,
 }
 
 impl Changes {
     /// A feed that is not yet running; it ends with `stop`.
-    pub(crate) fn new(source: Source, stop: CancellationToken) -> Arc<Self> {
+    pub(crate) fn new(source: Source, interval: Duration, stop: CancellationToken) -> Arc<Self> {
         Arc::new(Self {
             source,
             stop,
+            interval,
             seats: Arc::default(),
-            started: AsyncMutex::new(false),
+            live: Mutex::new(None),
             registrar: AsyncMutex::new(None),
         })
     }
@@ -71,17 +89,30 @@ impl Changes {
     ) {
         let request = {
             let mut seats = self.seats.lock();
-            let seat = seats.entry(channel).or_default();
+            let seat = seats.entry(channel);
             seat.request += 1;
             seat.request
         };
         let changes = Arc::clone(self);
         tokio::spawn(async move {
             sleep(delay).await;
-            let accepted = changes.accept(&bindings, &listener).await;
+            let accepted = loop {
+                match changes.accept(&bindings, &listener).await {
+                    Ok(accepted) => break Ok(accepted),
+                    Err(Refused::Because(refusal)) => break Err(refusal),
+                    // As the real server, it waits until there is a database again.
+                    Err(Refused::NoDatabase) => sleep(RETRY).await,
+                }
+                let unwanted = changes.seats.lock().of_request(channel, request).is_none();
+                if unwanted || changes.stop.is_cancelled() {
+                    return;
+                }
+            };
             // The verdict goes out under the lock, before the dispatcher can know the channel.
             let mut seats = changes.seats.lock();
-            let Some(seat) = seats.get_mut(&channel).filter(|seat| seat.request == request) else { return };
+            if seats.of_request(channel, request).is_none() {
+                return;
+            }
             let (audience, result) = match accepted {
                 Ok(subscriptions) => {
                     let mailbox = mailbox.clone();
@@ -89,7 +120,7 @@ impl Changes {
                 }
                 Err(refusal) => (None, Err(refusal)),
             };
-            seat.audience = audience;
+            seats.set(channel, audience);
             // A socket that is gone needs no verdict.
             let _ = mailbox.send(Notice::Subscribed { channel, result });
         });
@@ -97,43 +128,47 @@ impl Changes {
 
     /// Forgets a channel, also one whose request is still under way.
     pub(crate) fn unsubscribe(&self, channel: ChannelId) {
-        self.seats.lock().remove(&channel);
+        self.seats.lock().remove(channel);
     }
 
     async fn accept(
         self: &Arc<Self>,
         bindings: &[Binding],
         listener: &Listener,
-    ) -> Result<Vec<Subscription>, String> {
+    ) -> Result<Vec<Subscription>, Refused> {
         let accepted = {
             let mut registrar = self.registrar.lock().await;
             let oracle = match registrar.take().filter(|oracle| !oracle.is_closed()) {
                 Some(oracle) => oracle,
-                None => self.oracle().await?,
+                None => Oracle::connect(&self.source.database).await.map_err(|error| {
+                    debug!(%error, "a subscription waits for the database");
+                    Refused::NoDatabase
+                })?,
             };
             let accepted = subscription::accept(&oracle, bindings, listener).await;
+            if accepted.is_err() && oracle.is_closed() {
+                return Err(Refused::NoDatabase);
+            }
             *registrar = Some(oracle);
-            accepted?
+            accepted.map_err(Refused::Because)?
         };
         self.start().await;
         Ok(accepted)
     }
 
-    async fn oracle(&self) -> Result<Oracle, String> {
-        Oracle::connect(self.source.port, &self.source.database).await.map_err(|error| error.to_string())
-    }
-
-    /// Starts replication once, and waits until every later commit will be heard of.
+    /// Starts replication once, and waits until every later commit will be heard of: also each time that a session broke.
     async fn start(self: &Arc<Self>) {
-        let mut started = self.started.lock().await;
-        if *started {
-            return;
-        }
-        let (transactions, first_start) = replication::stream(self.source.clone(), self.stop.clone());
-        tokio::spawn(dispatch::run(self.source.clone(), Arc::clone(&self.seats), transactions));
-        tokio::select! {
-            _ = first_start => *started = true,
-            () = self.stop.cancelled() => {}
-        }
+        let mut live = {
+            let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+            live.get_or_insert_with(|| {
+                let (transactions, live) = replication::stream(self.source.clone(), self.stop.clone());
+                let seats = Arc::clone(&self.seats);
+                tokio::spawn(dispatch::run(self.source.clone(), seats, transactions, self.interval));
+                live
+            })
+            .clone()
+        };
+        // An error says that the stack stops.
+        let _ = live.wait_for(|live| *live).await;
     }
 }

@@ -20,6 +20,10 @@ pub enum ErrorKind {
     PostgresNotFound,
     /// PostgreSQL is older than version 14.
     PostgresTooOld,
+    /// A database URL is no such URL, or asks for what is not supported.
+    DatabaseUrl,
+    /// An existing database lacks what the stack needs; the message says all of it, and what to do.
+    DatabaseUnsuitable,
     /// An extension of PostgreSQL that was asked for is not installed.
     ExtensionNotFound,
     /// A TCP port that was asked for is taken.

@@ -27,6 +27,7 @@
 mod frame;
 mod plan;
 mod port;
+mod rates;
 mod request;
 mod target;
 
@@ -43,6 +44,7 @@ pub(crate) use plan::Fate;
 pub use plan::Injection;
 use plan::{Fault, Plan};
 pub(crate) use port::{Door, Port};
+pub(crate) use rates::RateTicks;
 pub use request::RequestFault;
 pub(crate) use request::strike;
 pub(crate) use target::Sight;
@@ -69,6 +71,8 @@ pub struct Faults {
 struct Switches {
     realtime_refused: AtomicBool,
     rest_refused: AtomicBool,
+    suspended: AtomicBool,
+    rates: Arc<RateTicks>,
     stalled: watch::Sender<bool>,
     port: watch::Sender<Port>,
     blows: broadcast::Sender<Blow>,
@@ -100,6 +104,8 @@ impl Faults {
         let switches = Switches {
             realtime_refused: AtomicBool::new(false),
             rest_refused: AtomicBool::new(false),
+            suspended: AtomicBool::new(false),
+            rates: Arc::default(),
             stalled: watch::Sender::new(false),
             port: watch::Sender::new(Port::Open),
             // Sockets that are many blows behind have only the last one to suffer.
@@ -128,6 +134,8 @@ impl Faults {
     pub fn clear(&self) {
         self.refuse_realtime(false);
         self.refuse_rest(false);
+        self.suspend(false);
+        self.hold_rates(false);
         self.stall_sockets(false);
         self.close_port(false);
         self.skew_clock(0);
@@ -184,6 +192,26 @@ impl Faults {
         self.switches.realtime_refused.store(refused, Ordering::Relaxed);
     }
 
+    /// While true, Realtime is disabled for the project, as for one over its plan's quotas or suspended by its owner: open sockets
+    /// are asked to go and closed with 1012, upgrades and broadcasts over HTTP are answered with 403.
+    pub fn suspend(&self, suspended: bool) {
+        self.switches.suspended.store(suspended, Ordering::Relaxed);
+        if suspended {
+            self.request_disconnect();
+        }
+    }
+
+    /// While true, the averages that are held against limits a second are taken only when [`Faults::tick_rates`] says so, and not by
+    /// the clock ([`RealtimeOptions::rate_tick`](crate::RealtimeOptions::rate_tick)).
+    pub fn hold_rates(&self, held: bool) {
+        self.switches.rates.hold(held);
+    }
+
+    /// Takes the averages now, as if the time between two looks at them had passed.
+    pub fn tick_rates(&self) {
+        self.switches.rates.tick();
+    }
+
     /// While true, every REST request is answered with 503.
     pub fn refuse_rest(&self, refused: bool) {
         self.switches.rest_refused.store(refused, Ordering::Relaxed);
@@ -204,6 +232,14 @@ impl Faults {
 
     pub(crate) fn realtime_refused(&self) -> bool {
         self.switches.realtime_refused.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn suspended(&self) -> bool {
+        self.switches.suspended.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn rates(&self) -> Arc<RateTicks> {
+        Arc::clone(&self.switches.rates)
     }
 
     pub(crate) fn rest_refused(&self) -> bool {

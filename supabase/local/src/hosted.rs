@@ -31,6 +31,7 @@ impl HostedPlan {
             connect_error_delay: Duration::from_secs(2),
             join_error_delay: Duration::from_secs(5),
             resubscribe_delay: Duration::from_secs(2),
+            poll_interval: Duration::from_millis(100),
             max_users: Some(users),
             max_events_per_second: Some(events),
             max_joins_per_second: Some(joins),

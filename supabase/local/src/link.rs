@@ -1,23 +1,22 @@
-//! One connection of the superuser, made anew when it broke.
+//! One connection with the rights of a superuser, made anew when it broke.
 
 use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 use tokio_postgres::Client;
 
-use crate::database::{self, ADMIN};
+use crate::database::Database;
 use crate::error::Result;
 
 /// The way to the database. Questions wait for each other.
 #[derive(Debug)]
 pub(crate) struct Link {
-    port: u16,
-    database: String,
+    database: Database,
     client: Mutex<Option<Client>>,
 }
 
 impl Link {
     /// No I/O yet.
-    pub(crate) fn new(port: u16, database: String) -> Self {
-        Self { port, database, client: Mutex::new(None) }
+    pub(crate) fn new(database: Database) -> Self {
+        Self { database, client: Mutex::new(None) }
     }
 
     /// The connection, held until the guard is dropped.
@@ -25,7 +24,7 @@ impl Link {
         let mut slot = self.client.lock().await;
         let client = match slot.take().filter(|client| !client.is_closed()) {
             Some(client) => client,
-            None => database::connect(self.port, ADMIN, &self.database).await?,
+            None => self.database.admin().await?,
         };
         Ok(MutexGuard::map(slot, |slot| slot.insert(client)))
     }

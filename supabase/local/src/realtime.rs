@@ -28,19 +28,27 @@ mod users;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 
 pub(crate) use hub::Realtime;
 pub use options::RealtimeOptions;
 
-/// The routes under the gateway's path and under the server's own.
+/// The routes under the server's own path and, if there is one, under the gateway's.
 pub(crate) fn router(realtime: Arc<Realtime>) -> Router {
     let mut router = Router::new()
-        .route("/realtime/v1/websocket", get(handshake::upgrade))
         .route("/socket/websocket", get(handshake::upgrade))
+        .route("/socket", any(http::not_found))
+        .route("/socket/{*path}", any(http::not_found))
         .route("/api/ping", get(http::ping))
         .route("/healthcheck", get(|| async { "ok" }));
-    for base in ["/realtime/v1/api/broadcast", "/api/broadcast"] {
+    let mut bases = vec!["/api/broadcast"];
+    if realtime.options.tenant.is_none() {
+        bases.push("/realtime/v1/api/broadcast");
+        router = router.route("/realtime/v1/websocket", get(handshake::upgrade));
+    } else {
+        router = router.route("/realtime/{*path}", any(http::not_found));
+    }
+    for base in bases {
         router = router
             .route(base, post(http::batch))
             .route(&format!("{base}/{{topic}}/events/{{event}}"), post(http::single));

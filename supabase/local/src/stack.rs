@@ -6,14 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use serde_json::Value;
-use tokio_postgres::NoTls;
 use tokio_util::sync::CancellationToken;
 
 use crate::auth::Auth;
 use crate::clock::Clock;
-use crate::database::{self, ADMIN, AUTHENTICATOR, OWNER};
+use crate::database::{ADMIN, Database, OWNER};
 use crate::error::{ErrorKind, Result, StackError, sql_failure};
 use crate::fault::Faults;
 use crate::functions::{self, Functions};
@@ -21,29 +19,32 @@ use crate::hosted::{self, HostedPlan};
 use crate::jwt::JwtSecret;
 use crate::keys::ProjectKeys;
 use crate::link::Link;
-use crate::postgres::{MAIN_DATABASE, PgCron, PostgresOptions, PostgresServer};
+use crate::postgres::{self, Migrations, PgCron, PostgresOptions, PostgresServer};
 use crate::project::project_dir;
 use crate::realtime::{Realtime, RealtimeOptions};
 use crate::rest::{Rest, Settings};
 use crate::server::{ApiServer, Services};
 
-/// Connections of the REST service.
-const POOL_SIZE: usize = 10;
-
-/// How long a request waits for one of them before it is answered 504, as PostgREST does.
-const POOL_PATIENCE: Duration = Duration::from_secs(10);
-
 /// A running stack. [`Stack::stop`] ends it in good order; dropping it ends it soon.
 #[derive(Debug)]
 pub struct Stack {
     api: ApiServer,
-    server: PostgresServer,
-    /// Whether the server is this stack's own, and ends with it.
-    owned: bool,
-    database: String,
+    server: Server,
+    database: Database,
     keys: Arc<ProjectKeys>,
     faults: Faults,
     functions: Arc<Functions>,
+}
+
+/// Whose PostgreSQL is under a stack.
+#[derive(Debug)]
+enum Server {
+    /// The stack's own, which ends with it.
+    Own(PostgresServer),
+    /// One of several stacks.
+    Shared(PostgresServer),
+    /// Somebody else's.
+    Existing,
 }
 
 /// What a [`Stack`] shall be like. The defaults suit tests: any free ports, temporary data, the project's migrations.
@@ -52,6 +53,7 @@ pub struct StackBuilder {
     port: u16,
     postgres: PostgresOptions,
     shared: Option<PostgresServer>,
+    existing: Option<String>,
     seed: Option<PathBuf>,
     scripts: Vec<String>,
     jwt: JwtSecret,
@@ -68,6 +70,7 @@ impl Stack {
             port: 0,
             postgres: PostgresOptions { migrations: project_dir("migrations"), ..PostgresOptions::default() },
             shared: None,
+            existing: None,
             seed: None,
             scripts: Vec::new(),
             jwt: JwtSecret::default(),
@@ -108,19 +111,24 @@ impl Stack {
         self.keys.jwt()
     }
 
-    /// URL of the database as its owner, role `postgres`: what a hosted project gives you.
+    /// URL of the database as its owner, role `postgres`: what a hosted project gives you. That of an existing database is as it was
+    /// given, with its password.
     pub fn database_url(&self) -> String {
-        database::url(self.server.port(), OWNER, &self.database)
+        self.database.url(OWNER)
     }
 
-    /// URL of the database as the superuser, which a hosted project does not give you.
+    /// URL of the database as the superuser, which a hosted project does not give you. That of an existing database is as it was
+    /// given.
     pub fn admin_url(&self) -> String {
-        database::url(self.server.port(), ADMIN, &self.database)
+        self.database.url(ADMIN)
     }
 
-    /// The PostgreSQL under this stack, for further stacks.
-    pub fn postgres(&self) -> &PostgresServer {
-        &self.server
+    /// The PostgreSQL under this stack, for further stacks; `None` if it uses an existing database.
+    pub fn postgres(&self) -> Option<&PostgresServer> {
+        match &self.server {
+            Server::Own(server) | Server::Shared(server) => Some(server),
+            Server::Existing => None,
+        }
     }
 
     /// A token of a signed-in user, valid for an hour.
@@ -138,6 +146,18 @@ impl Stack {
         self.jwt_secret().sign(claims)
     }
 
+    /// While refused, the database is down: all connections to it end, and none is taken. Its server goes on.
+    ///
+    /// # Errors
+    /// If the server does not do that, and for an existing database, which is not this stack's to take down.
+    pub async fn refuse_database(&self, refused: bool) -> Result<()> {
+        let Some(server) = self.postgres() else {
+            let message = "an existing database is not taken down: refuse its connections yourself";
+            return Err(StackError::new(ErrorKind::DatabaseUnsuitable, message));
+        };
+        server.refuse(self.database.name(), refused).await
+    }
+
     /// The switches that make this stack misbehave.
     pub fn faults(&self) -> &Faults {
         &self.faults
@@ -150,7 +170,10 @@ impl Stack {
     pub async fn stop(self) -> Result<()> {
         self.api.stop().await;
         self.functions.ended().await;
-        if self.owned { self.server.stop().await } else { Ok(()) }
+        match self.server {
+            Server::Own(server) => server.stop().await,
+            Server::Shared(_) | Server::Existing => Ok(()),
+        }
     }
 }
 
@@ -266,41 +289,52 @@ impl StackBuilder {
         self
     }
 
+    /// Uses a database that is there already (`postgresql://user:password@host:5432/database`) instead of starting a server. It is
+    /// made a Supabase database if nothing of one is in it, which takes a superuser, and gets the migrations that it does not have
+    /// yet. What is in it stays as it is, also when the stack ends.
+    #[must_use]
+    pub fn existing_database(mut self, url: impl Into<String>) -> Self {
+        self.existing = Some(url.into());
+        self
+    }
+
     /// Starts the stack; when this returns, requests are answered.
     ///
     /// # Errors
-    /// See [`ErrorKind`]: no PostgreSQL, port taken, directory unwritable, SQL that fails.
+    /// See [`ErrorKind`]: no PostgreSQL, port taken, directory unwritable, a database that cannot be used, SQL that fails.
     pub async fn start(self) -> Result<Stack> {
-        let (server, owned, database) = match self.shared {
-            Some(server) => {
-                let database = server.create_database().await?;
-                (server, false, database)
+        let (server, database) = match (self.existing, self.shared) {
+            (Some(url), _) => {
+                let migrations = self.postgres.migrations.as_deref().map(Migrations::read).transpose()?;
+                (Server::Existing, postgres::open(&url, &migrations.unwrap_or_default()).await?)
             }
-            None => (PostgresServer::start(&self.postgres).await?, true, MAIN_DATABASE.to_owned()),
+            (None, Some(server)) => {
+                let database = server.create_database().await?;
+                (Server::Shared(server), database)
+            }
+            (None, None) => {
+                let server = PostgresServer::start(&self.postgres).await?;
+                let database = server.main_database();
+                (Server::Own(server), database)
+            }
         };
         for script in &self.scripts {
-            let admin = database::connect(server.port(), ADMIN, &database).await?;
+            let admin = database.admin().await?;
             admin.batch_execute(script).await.map_err(|error| sql_failure("the given SQL", error))?;
         }
         if let Some(file) = &self.seed {
-            apply_seed(file, &server, &database).await?;
+            apply_seed(file, &database).await?;
         }
         let clock = Clock::default();
         let keys = Arc::new(ProjectKeys::new(self.jwt.with_clock(clock.clone())));
         let faults = Faults::new(clock);
         let stop = CancellationToken::new();
-        let realtime = Realtime::new(
-            Arc::clone(&keys),
-            faults.clone(),
-            self.realtime,
-            server.port(),
-            &database,
-            stop.clone(),
-        );
+        let realtime =
+            Realtime::new(Arc::clone(&keys), faults.clone(), self.realtime, &database, stop.clone());
         let functions_stop = stop.clone();
-        let rest = rest(&server, &database, &keys, self.rest, stop)?;
-        let auth = Auth::new(Arc::clone(&keys), Link::new(server.port(), database.clone()));
-        let database_url = database::url(server.port(), OWNER, &database);
+        let rest = rest(&database, &keys, self.rest, stop)?;
+        let auth = Auth::new(Arc::clone(&keys), Link::new(database.clone()));
+        let database_url = database.url(OWNER);
         let environment = functions::environment(&keys, &database_url, self.function_secrets);
         let functions =
             Arc::new(Functions::new(self.functions, environment, Arc::clone(&keys), functions_stop)?);
@@ -313,11 +347,11 @@ impl StackBuilder {
             functions: Arc::clone(&functions),
         };
         let api = ApiServer::start(self.port, services).await?;
-        Ok(Stack { api, server, owned, database, keys, faults, functions })
+        Ok(Stack { api, server, database, keys, faults, functions })
     }
 }
 
-async fn apply_seed(file: &Path, server: &PostgresServer, database: &str) -> Result<()> {
+async fn apply_seed(file: &Path, database: &Database) -> Result<()> {
     let script = std::fs::read_to_string(file).map_err(|error| {
         StackError::with_source(
             ErrorKind::File,
@@ -325,29 +359,19 @@ async fn apply_seed(file: &Path, server: &PostgresServer, database: &str) -> Res
             error,
         )
     })?;
-    let owner = database::connect(server.port(), OWNER, database).await?;
+    let owner = database.role(OWNER).await?;
     owner.batch_execute(&script).await.map_err(|error| sql_failure(&file.display().to_string(), error))
 }
 
 /// The REST service, which follows the schema until `stop`.
 fn rest(
-    server: &PostgresServer,
-    database: &str,
+    database: &Database,
     keys: &ProjectKeys,
     settings: Settings,
     stop: CancellationToken,
 ) -> Result<Rest> {
-    let config = database::config(server.port(), AUTHENTICATOR, database);
-    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    let manager = Manager::from_config(config.clone(), NoTls, recycling);
-    let pool = Pool::builder(manager).max_size(POOL_SIZE).runtime(Runtime::Tokio1);
-    let pool = pool.wait_timeout(Some(POOL_PATIENCE)).build().map_err(|error| {
-        StackError::with_source(
-            ErrorKind::Database,
-            format!("cannot build the connection pool: {error}"),
-            error,
-        )
-    })?;
+    let pool = database.pool()?;
+    let config = database.listener();
     let rest = Rest::new(pool, keys.jwt().clone(), settings);
     let follower = rest.clone();
     tokio::spawn(async move { stop.run_until_cancelled(follower.follow_schema(config)).await });

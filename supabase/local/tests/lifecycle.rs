@@ -132,7 +132,7 @@ async fn a_kept_directory_keeps_its_rows_even_through_a_kill() {
 #[tokio::test]
 async fn a_dropped_stack_leaves_no_server() {
     let stack = Stack::builder().without_migrations().start().await.unwrap();
-    let port = stack.postgres().port();
+    let port = stack.postgres().unwrap().port();
     drop(stack);
     until("the server's end", || nobody_listens(port) && data_directory(port).is_none());
 }

@@ -24,7 +24,7 @@ async fn the_projects_owner_schedules_jobs_and_they_run() {
     let done = "select count(*) from cron.job_run_details where status = 'succeeded' or status = 'running'";
     assert!(owner.query_one(done, &[]).await.unwrap().get::<_, i64>(0) > 0);
     owner.batch_execute("delete from cron.job_run_details where end_time < now()").await.unwrap();
-    let shared = Stack::builder().shared_postgres(stack.postgres()).start().await.unwrap_err();
+    let shared = Stack::builder().shared_postgres(stack.postgres().unwrap()).start().await.unwrap_err();
     assert_eq!(shared.kind(), ErrorKind::Database, "{shared}");
     stack.stop().await.unwrap();
 }

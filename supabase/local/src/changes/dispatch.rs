@@ -1,63 +1,92 @@
-//! From a committed transaction to notices in mailboxes.
+//! From committed transactions to notices in mailboxes.
+//!
+//! Transactions that wait are delivered together: one question covers all rows of a table, so that a busy table costs no more round
+//! trips than a quiet one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 use tracing::warn;
 
-use super::audience::{Audience, Notice, Seats};
+use super::audience::{Mailbox, Notice};
+use super::index::Index;
 use super::inspection::Inspection;
 use super::oracle::Oracle;
+use super::seats::Seats;
 use crate::replication::{RowChange, Source, Transaction};
 
-/// Delivers transactions until the stream ends.
-pub(super) async fn run(source: Source, seats: Arc<Seats>, mut transactions: mpsc::Receiver<Transaction>) {
+/// Transactions that are delivered together at most, and after how many rows no further one is added.
+const TOGETHER: usize = 256;
+const ROWS: usize = 2000;
+
+/// Delivers transactions until the stream ends; with an interval, those of each interval together.
+pub(super) async fn run(
+    source: Source,
+    seats: Arc<Seats>,
+    mut transactions: mpsc::Receiver<Transaction>,
+    interval: Duration,
+) {
     let mut oracle: Option<Oracle> = None;
-    while let Some(transaction) = transactions.recv().await {
-        let audiences = seats.audiences();
-        let wanted = |change: &RowChange| audiences.iter().any(|audience| audience.wants(change));
-        if !transaction.changes.iter().any(wanted) {
+    while let Some(first) = transactions.recv().await {
+        if !interval.is_zero() {
+            sleep(interval).await;
+        }
+        let mut batch = vec![first];
+        let mut rows = batch[0].changes.len();
+        while batch.len() < TOGETHER && rows < ROWS {
+            let Ok(next) = transactions.try_recv() else { break };
+            rows += next.changes.len();
+            batch.push(next);
+        }
+        let index = seats.index();
+        let wanted = |change: &RowChange| index.interest(change.relation.oid).is_some();
+        batch.retain(|transaction| transaction.changes.iter().any(wanted));
+        if batch.is_empty() {
             continue;
         }
         if oracle.as_ref().is_none_or(Oracle::is_closed) {
-            oracle = Oracle::connect(source.port, &source.database)
+            oracle = Oracle::connect(&source.database)
                 .await
                 .map_err(|error| warn!(%error, "changes are lost: no connection"))
                 .ok();
         }
         if let Some(oracle) = &oracle
-            && let Err(error) = deliver(oracle, &transaction, &audiences).await
+            && let Err(error) = deliver(oracle, &batch, &index).await
         {
-            warn!(%error, "the changes of a transaction are lost");
+            warn!(%error, "the changes of {} transactions are lost", batch.len());
         }
     }
 }
 
-/// Sends what each audience may hear of a transaction, in the order of its changes.
-async fn deliver(
-    oracle: &Oracle,
-    transaction: &Transaction,
-    audiences: &[Arc<Audience>],
-) -> Result<(), tokio_postgres::Error> {
-    oracle.wait_visible(transaction.xid).await?;
-    // One look at each table, for all of its rows. A table altered in mid-transaction counts as two.
+/// Sends what each audience may hear of the transactions, in the order of their changes.
+async fn deliver(oracle: &Oracle, batch: &[Transaction], index: &Index) -> Result<(), tokio_postgres::Error> {
+    let xids: Vec<i64> = batch.iter().map(|transaction| i64::from(transaction.xid)).collect();
+    oracle.wait_visible(&xids).await?;
+    let changes: Vec<(&RowChange, i64)> = batch
+        .iter()
+        .flat_map(|transaction| transaction.changes.iter().map(|change| (change, transaction.committed_at)))
+        .collect();
+    // One look at each table, for all of its rows. A table that was altered meanwhile counts as two.
     let mut tables: HashMap<usize, Vec<usize>> = HashMap::new();
-    for (index, change) in transaction.changes.iter().enumerate() {
-        tables.entry(Arc::as_ptr(&change.relation).addr()).or_default().push(index);
+    for (position, (change, _)) in changes.iter().enumerate() {
+        tables.entry(Arc::as_ptr(&change.relation).addr()).or_default().push(position);
     }
-    let mut notices: Vec<Vec<(usize, Notice)>> = vec![Vec::new(); transaction.changes.len()];
-    for indexes in tables.into_values() {
-        let changes: Vec<&RowChange> = indexes.iter().map(|index| &transaction.changes[*index]).collect();
-        if let Some(inspection) = Inspection::of(oracle, &changes, audiences).await? {
-            for (row, index) in indexes.into_iter().enumerate() {
-                notices[index] = inspection.notices(row, transaction.committed_at);
+    let mut notices: Vec<Vec<(&Mailbox, Notice)>> = Vec::new();
+    notices.resize_with(changes.len(), Vec::new);
+    for positions in tables.into_values() {
+        let rows: Vec<&RowChange> = positions.iter().map(|position| changes[*position].0).collect();
+        if let Some(inspection) = Inspection::of(oracle, rows, index).await? {
+            for (row, position) in positions.into_iter().enumerate() {
+                notices[position] = inspection.notices(row, changes[position].1);
             }
         }
     }
-    for (audience, notice) in notices.into_iter().flatten() {
+    for (mailbox, notice) in notices.into_iter().flatten() {
         // A socket that is gone needs no notice.
-        let _ = audiences[audience].mailbox.send(notice);
+        let _ = mailbox.send(notice);
     }
     Ok(())
 }

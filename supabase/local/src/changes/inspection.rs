@@ -1,44 +1,43 @@
-//! The changed rows of one table in one transaction: which audience hears of which row, and in which view.
+//! Changed rows of one table: which audience hears of which row, and in which view.
+//!
+//! Filters are looked at once for each distinct one, policies once for each distinct listener that would otherwise hear of a row,
+//! as the real server groups them.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use tokio_postgres::Error;
 use tracing::warn;
-use uuid::Uuid;
 
-use super::audience::{Audience, Notice};
-use super::filter::{Filter, Operator};
-use super::listener::Listener;
+use super::audience::{Mailbox, Notice};
+use super::filter::Filter;
+use super::filters::Filters;
+use super::index::{Index, Interest, Member};
 use super::oracle::{Image, Oracle};
 use super::record::{Change, OldColumns, View};
-use super::subscription::Subscription;
 use super::table::Table;
 use crate::replication::{Cell, Identity, Operation, RowChange, Tuple};
+
+/// Listeners that are asked about without waiting for each other's answers.
+const AT_ONCE: usize = 64;
 
 /// The largest row that is sent whole, in bytes of its text.
 const MAX_ROW: usize = 1_048_576;
 
 /// What the database said about the rows.
 pub(super) struct Inspection<'a> {
-    changes: &'a [&'a RowChange],
-    audiences: &'a [Arc<Audience>],
+    changes: Vec<&'a RowChange>,
+    index: &'a Index,
+    interest: &'a Interest,
     table: Table,
-    /// Where the answer about each distinct filter is found.
-    filters: HashMap<&'a Filter, Answer>,
     /// Per change.
     rows: Vec<Row>,
-    /// Per listener and change: whether policies let the new row through. Without row level security: nobody is here.
-    visible: HashMap<&'a Listener, Vec<bool>>,
-}
-
-/// Where the answer about a filter is found.
-enum Answer {
-    /// It passes a value that JSON writes like this, unless it is negated.
-    Equal(String),
-    /// In [`Image::passes`] at this place.
-    Asked(usize),
+    /// Per change: the groups of subscriptions whose event and filters it passes, in their order.
+    passing: Vec<Vec<usize>>,
+    /// Per listener, by number, and change: whether policies let the new row through. Without row level security: nobody is here.
+    visible: HashMap<usize, Vec<bool>>,
 }
 
 /// The images of one change.
@@ -52,105 +51,121 @@ impl<'a> Inspection<'a> {
     /// Asks the database about the rows; `None` if nobody wants them, or the table is gone.
     pub(super) async fn of(
         oracle: &Oracle,
-        changes: &'a [&'a RowChange],
-        audiences: &'a [Arc<Audience>],
+        changes: Vec<&'a RowChange>,
+        index: &'a Index,
     ) -> Result<Option<Self>, Error> {
-        let wants = |subscription: &&Subscription| {
-            changes.iter().any(|change| subscription.wants(&change.relation, change.operation))
-        };
-        let interested = audiences.iter().filter(|audience| audience.subscriptions.iter().any(|s| wants(&s)));
-        let mut roles: Vec<&str> = interested.map(|audience| audience.listener.role.as_str()).collect();
-        roles.sort_unstable();
-        roles.dedup();
-        let Some(first) = changes.first().filter(|_| !roles.is_empty()) else { return Ok(None) };
-        let Some(table) = oracle.table(first.relation.oid, &roles).await? else {
+        let Some(first) = changes.first() else { return Ok(None) };
+        let Some(interest) = index.interest(first.relation.oid) else { return Ok(None) };
+        if !interest.groups.iter().any(|group| changes.iter().any(|change| group.wants(change.operation))) {
             return Ok(None);
-        };
-        let mut filters: HashMap<&Filter, Answer> = HashMap::new();
-        let mut asked: Vec<&Filter> = Vec::new();
-        let subscriptions = audiences.iter().flat_map(|audience| &audience.subscriptions);
-        for filter in subscriptions.filter(wants).flat_map(|subscription| &subscription.filters) {
-            filters.entry(filter).or_insert_with(|| {
-                plain_equality(filter, &table).map_or_else(
-                    || {
-                        asked.push(filter);
-                        Answer::Asked(asked.len() - 1)
-                    },
-                    Answer::Equal,
-                )
-            });
         }
-        let rows = rows(oracle, &table, changes, &asked).await?;
-        let mut inspection = Self { changes, audiences, table, filters, rows, visible: HashMap::new() };
+        let roles: Vec<&str> = interest.roles.iter().map(String::as_str).collect();
+        let Some(table) = oracle.table(first.relation.oid, &roles).await? else { return Ok(None) };
+        let filters = Filters::new(interest, &table);
+        let rows = rows(oracle, &table, &changes, &filters.asked).await?;
+        let passing = changes.iter().zip(&rows).map(|(change, row)| {
+            let image = if change.operation == Operation::Delete { &row.old } else { &row.new };
+            filters.passing(&interest.groups, &table, change, image.as_ref())
+        });
+        let passing = passing.collect();
+        let mut inspection = Self { changes, index, interest, table, rows, passing, visible: HashMap::new() };
         if inspection.table.row_security {
             inspection.look_through_policies(oracle).await?;
         }
         Ok(Some(inspection))
     }
 
-    /// Asks once per distinct listener who would otherwise hear of a row.
+    /// Asks once per distinct listener who would otherwise hear of a row, about those rows.
     async fn look_through_policies(&mut self, oracle: &Oracle) -> Result<(), Error> {
-        let rows: Vec<(usize, &Tuple)> = self
-            .changes
-            .iter()
-            .enumerate()
-            .filter_map(|(index, change)| Some((index, change.new.as_ref()?)))
-            .collect();
-        let tuples: Vec<&Tuple> = rows.iter().map(|(_, tuple)| *tuple).collect();
-        for audience in self.audiences {
-            let listener = &audience.listener;
-            let hears = |row: &(usize, &Tuple)| audience.subscriptions.iter().any(|s| self.passes(s, row.0));
-            let known = self.visible.contains_key(listener);
-            if known || self.refusal(&listener.role).is_some() || !rows.iter().any(hears) {
+        let mut asked: BTreeMap<usize, (Member, Vec<usize>)> = BTreeMap::new();
+        for (row, groups) in self.passing.iter().enumerate() {
+            if self.changes[row].new.is_none() {
                 continue;
             }
-            let mut visible = vec![false; self.changes.len()];
-            match oracle.visible(&self.changes[0].relation, &self.table, &tuples, listener).await {
-                Ok(answers) => rows.iter().zip(answers).for_each(|((index, _), sees)| visible[*index] = sees),
-                // A policy that raises an error lets nothing through.
-                Err(error) if error.as_db_error().is_some() => warn!(%error, "a policy failed"),
-                Err(error) => return Err(error),
+            for member in groups.iter().flat_map(|group| &self.interest.groups[*group].members) {
+                let (_, rows) =
+                    asked.entry(self.index.listener(*member)).or_insert_with(|| (*member, Vec::new()));
+                if rows.last() != Some(&row) {
+                    rows.push(row);
+                }
             }
-            self.visible.insert(listener, visible);
+        }
+        let asked: Vec<(usize, Member, Vec<usize>)> = asked
+            .into_iter()
+            .map(|(listener, (member, rows))| (listener, member, rows))
+            .filter(|(_, member, _)| self.refusal(&self.index.audience(*member).listener.role).is_none())
+            .collect();
+        for some in asked.chunks(AT_ONCE) {
+            let questions = some.iter().map(async |(_, member, rows)| {
+                let tuples: Vec<&Tuple> =
+                    rows.iter().filter_map(|row| self.changes[*row].new.as_ref()).collect();
+                let listener = &self.index.audience(*member).listener;
+                oracle.visible(&self.changes[0].relation, &self.table, &tuples, listener).await
+            });
+            for ((listener, _, rows), answer) in some.iter().zip(join_all(questions).await) {
+                let mut visible = vec![false; self.changes.len()];
+                match answer {
+                    Ok(answers) => rows.iter().zip(answers).for_each(|(row, sees)| visible[*row] = sees),
+                    // A policy that raises an error lets nothing through.
+                    Err(error) if error.as_db_error().is_some() => warn!(%error, "a policy failed"),
+                    Err(error) => return Err(error),
+                }
+                self.visible.insert(*listener, visible);
+            }
         }
         Ok(())
     }
 
-    /// Who hears of a change: positions of audiences, and what each is told.
-    pub(super) fn notices(&self, row: usize, committed_at: i64) -> Vec<(usize, Notice)> {
+    /// Who hears of a change, and what each is told; the oldest channel first.
+    pub(super) fn notices(&self, row: usize, committed_at: i64) -> Vec<(&'a Mailbox, Notice)> {
         let operation = self.changes[row].operation;
         let change = self.change(row, committed_at);
         // Many channels share a role and its view; the text is made once.
         let mut texts: HashMap<(&str, Option<&[String]>), Arc<str>> = HashMap::new();
         let mut notices = Vec::new();
-        for (position, audience) in self.audiences.iter().enumerate() {
+        for members in self.members(row).chunk_by(|one, other| one.audience == other.audience) {
+            let audience = self.index.audience(members[0]);
             let (channel, role) = (audience.channel, audience.listener.role.as_str());
-            let wanting =
-                audience.subscriptions.iter().filter(|s| s.wants(&self.changes[row].relation, operation));
             let changed = |data, ids| Notice::Changed { channel, operation: operation.name(), data, ids };
             if let Some(error) = self.refusal(role).filter(|_| operation != Operation::Delete) {
-                let mut ids: Vec<u32> = wanting.map(|subscription| subscription.binding_id).collect();
-                ids.reverse();
-                if !ids.is_empty() {
-                    notices.push((position, changed(change.refusal(error).into(), ids)));
-                }
+                let ids = members.iter().rev().map(|member| self.index.subscription(*member).binding_id);
+                notices.push((&audience.mailbox, changed(change.refusal(error).into(), ids.collect())));
+                continue;
+            }
+            if !self.sees(self.index.listener(members[0]), row) {
                 continue;
             }
             // One message for each set of columns; all columns first.
             let mut by_view: BTreeMap<Option<&[String]>, Vec<u32>> = BTreeMap::new();
-            for subscription in wanting.filter(|s| self.passes(s, row) && self.sees(&audience.listener, row))
-            {
+            for subscription in members.iter().rev().map(|member| self.index.subscription(*member)) {
                 by_view.entry(subscription.select.as_deref()).or_default().push(subscription.binding_id);
             }
-            for (select, mut ids) in by_view {
-                ids.reverse();
+            for (select, ids) in by_view {
                 let data = texts
                     .entry((role, select))
                     .or_insert_with(|| change.data(&View::new(&self.table, role, select)).into());
-                notices.push((position, changed(Arc::clone(data), ids)));
+                notices.push((&audience.mailbox, changed(Arc::clone(data), ids)));
             }
         }
         notices
+    }
+
+    /// The subscriptions that hear of a change, as far as filters say; of refused roles, all that want it. In the order of their
+    /// audiences.
+    fn members(&self, row: usize) -> Vec<Member> {
+        let operation = self.changes[row].operation;
+        let refused = |member: &&Member| {
+            operation != Operation::Delete
+                && self.refusal(&self.index.audience(**member).listener.role).is_some()
+        };
+        let passing = self.passing[row].iter().flat_map(|group| &self.interest.groups[*group].members);
+        let mut members: Vec<Member> = passing.filter(|member| !refused(member)).copied().collect();
+        if self.interest.roles.iter().any(|role| self.refusal(role).is_some()) {
+            let wanting = self.interest.groups.iter().filter(|group| group.wants(operation));
+            members.extend(wanting.flat_map(|group| &group.members).filter(refused));
+        }
+        members.sort_unstable();
+        members
     }
 
     /// Why a role is told nothing about rows of this table but that they changed.
@@ -166,38 +181,10 @@ impl<'a> Inspection<'a> {
     }
 
     /// Policies hold back rows, but not the news that a row is gone.
-    fn sees(&self, listener: &Listener, row: usize) -> bool {
+    fn sees(&self, listener: usize, row: usize) -> bool {
         !self.table.row_security
             || self.changes[row].operation == Operation::Delete
-            || self.visible.get(listener).is_some_and(|visible| visible[row])
-    }
-
-    /// Whether a change is of the wanted kind and passes all filters: on the new row, for DELETE on the old one.
-    fn passes(&self, subscription: &Subscription, row: usize) -> bool {
-        let change = self.changes[row];
-        let image =
-            if change.operation == Operation::Delete { &self.rows[row].old } else { &self.rows[row].new };
-        let Some(image) = image.as_ref().filter(|_| subscription.wants(&change.relation, change.operation))
-        else {
-            return false;
-        };
-        // A key-only old row knows nothing of the other columns, not even whether they are null.
-        let only_key = change.operation == Operation::Delete && change.relation.identity == Identity::Partial;
-        subscription.filters.iter().all(|filter| {
-            let position = self.table.columns.iter().position(|column| column.name == filter.column);
-            let known = position.is_some_and(|position| {
-                image.values[position].is_some() && (!only_key || self.table.columns[position].is_key)
-            });
-            known
-                && match self.filters.get(filter) {
-                    None => false,
-                    Some(Answer::Asked(index)) => image.passes[*index],
-                    // NULL passes nothing, also no negation.
-                    Some(Answer::Equal(json)) => position
-                        .and_then(|position| image.values[position].as_ref())
-                        .is_some_and(|value| value != "null" && (value == json) != filter.negated),
-                }
-        })
+            || self.visible.get(&listener).is_some_and(|visible| visible[row])
     }
 
     fn change(&self, row: usize, committed_at: i64) -> Change<'_> {
@@ -225,17 +212,6 @@ impl<'a> Inspection<'a> {
             old,
             too_large: *too_large,
         }
-    }
-}
-
-/// The JSON of the one value that a filter lets through, where that is certain without the database: an integer or a UUID. Many sockets
-/// have such a filter each, and the database would look at each of them for each row.
-fn plain_equality(filter: &Filter, table: &Table) -> Option<String> {
-    let value = Some(&filter.value).filter(|_| filter.operator == Operator::Eq)?;
-    match table.column(&filter.column)?.type_name.as_str() {
-        "int2" | "int4" | "int8" => value.parse::<i64>().ok().map(|n| n.to_string()).filter(|n| n == value),
-        "uuid" if value.len() == 36 => Uuid::try_parse(value).ok().map(|uuid| format!("\"{uuid}\"")),
-        _ => None,
     }
 }
 

@@ -14,7 +14,7 @@ use tokio_postgres::{Client, Error, Statement};
 use super::filter::Filter;
 use super::listener::Listener;
 use super::table::{Column, TABLE_SQL, Table};
-use crate::database::{self, ADMIN};
+use crate::database::Database;
 use crate::error::Result as StackResult;
 use crate::replication::{Cell, Relation, Tuple};
 
@@ -41,8 +41,8 @@ pub(crate) struct Image {
 }
 
 impl Oracle {
-    pub(crate) async fn connect(port: u16, database: &str) -> StackResult<Self> {
-        let client = database::connect(port, ADMIN, database).await?;
+    pub(crate) async fn connect(database: &Database) -> StackResult<Self> {
+        let client = database.admin().await?;
         // Without a path, types print with their schema, and no policy or operator is found by accident.
         client.batch_execute("set search_path = ''; set timezone = 'UTC'").await?;
         Ok(Self { client, statements: Mutex::default() })
@@ -56,11 +56,11 @@ impl Oracle {
         self.client.is_closed()
     }
 
-    /// Waits until other sessions can see a transaction: the log tells of a commit a moment before.
-    pub(crate) async fn wait_visible(&self, xid: u32) -> Result<(), Error> {
+    /// Waits until other sessions can see transactions: the log tells of a commit a moment before.
+    pub(crate) async fn wait_visible(&self, xids: &[i64]) -> Result<(), Error> {
         let statement = self.prepare(include_str!("visible.sql")).await?;
         let mut pause = Duration::ZERO;
-        while !self.client.query_one(&statement, &[&i64::from(xid)]).await?.get::<_, bool>(0) {
+        while !self.client.query_one(&statement, &[&xids]).await?.get::<_, bool>(0) {
             sleep(pause).await;
             pause = (pause + Duration::from_micros(500)).min(Duration::from_millis(10));
         }

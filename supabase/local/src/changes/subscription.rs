@@ -11,24 +11,18 @@ use super::filter::{Filter, Operator};
 use super::listener::Listener;
 use super::oracle::Oracle;
 use super::table::Table;
-use crate::replication::{Operation, Relation};
+use crate::replication::Operation;
 
 /// One accepted binding.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     pub(crate) binding_id: u32,
-    event: Option<Operation>,
+    pub(super) event: Option<Operation>,
     /// The tables its patterns named when it was made.
-    tables: HashSet<u32>,
+    pub(super) tables: HashSet<u32>,
     pub(crate) filters: Vec<Filter>,
     /// Columns wanted besides the primary key, sorted; `None` means all.
     pub(crate) select: Option<Arc<[String]>>,
-}
-
-impl Subscription {
-    pub(crate) fn wants(&self, relation: &Relation, operation: Operation) -> bool {
-        self.tables.contains(&relation.oid) && self.event.is_none_or(|event| event == operation)
-    }
 }
 
 /// Checks all bindings of a channel against the database. All or none: one bad binding refuses the channel's whole

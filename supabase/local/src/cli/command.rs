@@ -183,6 +183,14 @@ fn stop(running: &Running) -> Result<(), Failure> {
 }
 
 fn reset(running: &Running) -> Result<(), Failure> {
+    if running.data.is_none() {
+        return Err(format!(
+            "{} uses a database that it did not make, and does not empty it: drop and create that database yourself, then start \
+             again",
+            running.api_url
+        )
+        .into());
+    }
     running.signal(Signal::HUP);
     let deadline = Instant::now() + START;
     loop {

@@ -19,6 +19,16 @@ pub(super) struct Options {
     /// Port of PostgreSQL (0: any free one)
     #[arg(long, default_value_t = 54322, env = "SUPABASE_LOCAL_DB_PORT")]
     db_port: u16,
+    /// Use the database of this URL instead of starting a PostgreSQL. It is made a Supabase database if nothing of one is in it, and
+    /// gets new migrations; what is in it stays as it is, also at the end
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "SUPABASE_LOCAL_DB_URL",
+        hide_env_values = true,
+        conflicts_with_all = ["persist", "no_pg_cron", "db_port"]
+    )]
+    db_url: Option<String>,
     /// Keep the database in this directory between starts [default: a temporary one, removed at the end]
     #[arg(long, value_name = "DIR")]
     persist: Option<PathBuf>,
@@ -28,7 +38,7 @@ pub(super) struct Options {
     /// Apply no migrations
     #[arg(long, conflicts_with = "migrations")]
     no_migrations: bool,
-    /// SQL to run after the migrations [default: the project's supabase/seed.sql, unless --persist is given]
+    /// SQL to run after the migrations [default: the project's supabase/seed.sql, unless --persist or --db-url is given]
     #[arg(long, value_name = "FILE")]
     seed: Option<PathBuf>,
     /// Directory of Edge Functions [default: the project's supabase/functions]
@@ -77,16 +87,20 @@ impl Options {
         if let Some(dir) = self.functions.clone().or_else(|| here("functions")) {
             builder = builder.functions(dir);
         }
-        let default_seed = if self.no_seed || self.no_migrations || self.persist.is_some() {
-            None
-        } else {
-            here("seed.sql").or_else(|| project_dir("seed.sql"))
-        };
+        let default_seed =
+            if self.no_seed || self.no_migrations || self.persist.is_some() || self.db_url.is_some() {
+                None
+            } else {
+                here("seed.sql").or_else(|| project_dir("seed.sql"))
+            };
         if let Some(file) = self.seed.clone().or(default_seed) {
             builder = builder.seed(file);
         }
         if let Some(dir) = &self.persist {
             builder = builder.persist(dir);
+        }
+        if let Some(url) = &self.db_url {
+            builder = builder.existing_database(url);
         }
         builder
     }
@@ -94,7 +108,9 @@ impl Options {
     /// Asks for the ports that a stack has had.
     pub(super) fn keep_ports(&mut self, stack: &Stack) {
         self.port = stack.address().port();
-        self.db_port = stack.postgres().port();
+        if let Some(server) = stack.postgres() {
+            self.db_port = server.port();
+        }
     }
 
     /// Removes the database of a kept directory, so that the next start makes it anew.

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde::{Deserialize, Serialize};
 
+use crate::postgres::PostgresServer;
 use crate::stack::Stack;
 
 /// How often a process is looked at while it ends or begins.
@@ -18,7 +19,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// How long PostgreSQL may take to end before it is left alone.
 const SHUTDOWN: Duration = Duration::from_secs(10);
 
-/// What a running stack has written down. It holds the keys of a development stack and nothing secret.
+/// What a running stack has written down, for this user alone: the keys of a development stack, and the URL of its database.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Running {
     /// The process of the program.
@@ -32,15 +33,15 @@ pub(super) struct Running {
     pub(super) service_role_key: String,
     pub(super) publishable_key: String,
     pub(super) secret_key: String,
-    /// The directory of the data, and whether it goes with the stack.
-    pub(super) data: PathBuf,
+    /// The directory of the data, and whether it goes with the stack; none if the database is somebody else's.
+    pub(super) data: Option<PathBuf>,
     pub(super) temporary: bool,
 }
 
 impl Running {
     pub(super) fn of(stack: &Stack, generation: u32) -> Self {
         let keys = stack.keys();
-        let (data, temporary) = stack.postgres().home();
+        let home = stack.postgres().map(PostgresServer::home);
         Self {
             pid: rustix::process::getpid().as_raw_nonzero().get(),
             generation,
@@ -51,8 +52,8 @@ impl Running {
             service_role_key: keys.service_role().to_owned(),
             publishable_key: keys.publishable().to_owned(),
             secret_key: keys.secret().to_owned(),
-            data: data.to_owned(),
-            temporary,
+            data: home.map(|(data, _)| data.to_owned()),
+            temporary: home.is_some_and(|(_, temporary)| temporary),
         }
     }
 
@@ -113,7 +114,8 @@ impl Running {
 
     /// Ends the PostgreSQL of a stack that was killed together with its supervisor, and removes its temporary directory.
     fn clean_up(&self) {
-        let file = self.data.join("data/postmaster.pid");
+        let Some(data) = &self.data else { return };
+        let file = data.join("data/postmaster.pid");
         let text = fs::read_to_string(&file).unwrap_or_default();
         let server = text.lines().next().and_then(|pid| pid.trim().parse().ok()).and_then(Pid::from_raw);
         if let Some(server) = server.filter(|pid| is_named(*pid, "postgres")) {
@@ -124,11 +126,10 @@ impl Running {
                 std::thread::sleep(LOOK);
             }
         }
-        let ours =
-            self.data.file_name().is_some_and(|name| name.to_string_lossy().starts_with("supabase-local-"));
-        if self.temporary && ours && self.data.parent() == Some(std::env::temp_dir().as_path()) {
+        let ours = data.file_name().is_some_and(|name| name.to_string_lossy().starts_with("supabase-local-"));
+        if self.temporary && ours && data.parent() == Some(std::env::temp_dir().as_path()) {
             // What cannot be removed only takes space.
-            let _ = fs::remove_dir_all(&self.data);
+            let _ = fs::remove_dir_all(data);
         }
     }
 }

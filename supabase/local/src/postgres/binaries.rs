@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::error::{ErrorKind, Result, StackError};
 
 /// The oldest version with everything the stack uses (`pgoutput` options, `regexp` and `jsonb` functions).
-const OLDEST: u32 = 14;
+pub(super) const OLDEST: u32 = 14;
 
 /// A directory with `postgres` and `initdb`, and what they say they are.
 #[derive(Debug, Clone)]

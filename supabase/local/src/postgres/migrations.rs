@@ -55,6 +55,11 @@ impl Migrations {
             .map(Self)
     }
 
+    /// Whether there are none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Names and texts in order, for a hash.
     pub(crate) fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|migration| (migration.stem.as_str(), migration.sql.as_str()))

@@ -24,7 +24,7 @@ use super::bootstrap;
 use super::migrations::Migrations;
 use super::pg_cron;
 use super::process::{Home, Postgres, unwritable};
-use crate::database::{self, ADMIN, OWNER};
+use crate::database::{ADMIN, Database, OWNER};
 use crate::error::{ErrorKind, Result, StackError, sql_failure};
 
 /// Prepared directories that are kept, 30 MB each: as many as somebody switches between.
@@ -78,12 +78,14 @@ async fn prepare(
 }
 
 async fn fill(port: u16, migrations: &Migrations, pg_cron: bool) -> Result<()> {
-    let superuser = database::connect(port, ADMIN, "postgres").await?;
-    bootstrap::apply(&superuser).await?;
+    let database = Database::local(port, "postgres");
+    let mut superuser = database.admin().await?;
+    bootstrap::apply(&mut superuser).await?;
+    superuser.batch_execute(bootstrap::OWNED).await.map_err(|error| sql_failure("owned.sql", error))?;
     if pg_cron {
         superuser.batch_execute(pg_cron::SCRIPT).await.map_err(|error| sql_failure("pg_cron.sql", error))?;
     }
-    let mut owner = database::connect(port, OWNER, "postgres").await?;
+    let mut owner = database.role(OWNER).await?;
     migrations.apply(&mut owner).await
 }
 
@@ -129,7 +131,9 @@ fn fingerprint(binaries: &Binaries, migrations: &Migrations, pg_cron: bool) -> S
     if pg_cron {
         add(pg_cron::SCRIPT);
     }
-    for (name, text) in bootstrap::SCRIPTS.into_iter().chain(migrations.texts()) {
+    for (name, text) in
+        bootstrap::SCRIPTS.into_iter().chain([("owned.sql", bootstrap::OWNED)]).chain(migrations.texts())
+    {
         add(name);
         add(text);
     }

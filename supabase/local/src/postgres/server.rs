@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::sync::Mutex;
+use tokio::time::{Duration, sleep};
 
 use super::account::Account;
 use super::binaries::Binaries;
@@ -14,12 +15,15 @@ use super::migrations::Migrations;
 use super::pg_cron::{self, PgCron};
 use super::prepared;
 use super::process::{Home, Postgres, unwritable};
-use crate::database::{self, ADMIN, OWNER};
+use crate::database::{Database, OWNER};
 use crate::error::sql_failure;
 use crate::error::{ErrorKind, Result, StackError};
 
 /// The database that has the bootstrap and the migrations, and from which others are copied.
-pub(crate) const MAIN_DATABASE: &str = "postgres";
+const MAIN_DATABASE: &str = "postgres";
+
+/// How often connections that end are looked at.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// How to start a [`PostgresServer`].
 #[derive(Debug, Clone, Default)]
@@ -90,11 +94,11 @@ impl PostgresServer {
         let server = Self { inner: Arc::new(inner) };
         if pg_cron && options.persist.is_some() {
             // The directory may have been made without.
-            let admin = database::connect(port, ADMIN, MAIN_DATABASE).await?;
+            let admin = Database::local(port, MAIN_DATABASE).admin().await?;
             admin.batch_execute(pg_cron::SCRIPT).await.map_err(|error| sql_failure("pg_cron.sql", error))?;
         }
         // A kept directory may be older than the newest migration.
-        migrations.apply(&mut database::connect(port, OWNER, MAIN_DATABASE).await?).await?;
+        migrations.apply(&mut Database::local(port, MAIN_DATABASE).role(OWNER).await?).await?;
         Ok(server)
     }
 
@@ -108,8 +112,13 @@ impl PostgresServer {
         self.inner.port
     }
 
-    /// Makes a new database, a copy of the one with the migrations, and gives its name.
-    pub(crate) async fn create_database(&self) -> Result<String> {
+    /// The database that has the migrations.
+    pub(crate) fn main_database(&self) -> Database {
+        Database::local(self.port(), MAIN_DATABASE)
+    }
+
+    /// Makes a new database, a copy of the one with the migrations, and gives it.
+    pub(crate) async fn create_database(&self) -> Result<Database> {
         if self.inner.pg_cron {
             return Err(StackError::new(
                 ErrorKind::Database,
@@ -119,10 +128,21 @@ impl PostgresServer {
         }
         let number = self.inner.databases.fetch_add(1, Ordering::Relaxed) + 1;
         let name = format!("stack_{number}");
-        let admin = database::connect(self.port(), ADMIN, "template1").await?;
+        let admin = Database::local(self.port(), "template1").admin().await?;
         let create = format!("create database {name} template {MAIN_DATABASE} owner {OWNER}");
         admin.batch_execute(&create).await?;
-        Ok(name)
+        Ok(Database::local(self.port(), &name))
+    }
+
+    /// Ends all connections to a database and takes none, or takes them again.
+    pub(crate) async fn refuse(&self, database: &str, refused: bool) -> Result<()> {
+        let admin = Database::local(self.port(), "template1").admin().await?;
+        admin.batch_execute(&format!("alter database \"{database}\" allow_connections {}", !refused)).await?;
+        let end = "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = $1";
+        while refused && admin.query_one(end, &[&database]).await?.get::<_, i64>(0) > 0 {
+            sleep(LOOK).await;
+        }
+        Ok(())
     }
 
     /// Stops the server and waits until it is gone, whoever else has a handle.

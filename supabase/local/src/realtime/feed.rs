@@ -36,8 +36,8 @@ impl Feed {
         }
         let (feed, rooms) = (Arc::clone(self), Arc::clone(rooms));
         tokio::spawn(async move {
-            let (mut transactions, first_start) = replication::stream(feed.source.clone(), feed.stop.clone());
-            if first_start.await.is_ok() {
+            let (mut transactions, mut live) = replication::stream(feed.source.clone(), feed.stop.clone());
+            if live.wait_for(|live| *live).await.is_ok() {
                 feed.ready.send_replace(true);
             }
             while let Some(transaction) = transactions.recv().await {

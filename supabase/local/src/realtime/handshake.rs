@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::{RawQuery, State, WebSocketUpgrade};
 use axum::response::{IntoResponse as _, Response};
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -33,8 +33,10 @@ pub(super) async fn upgrade(
     let Some(version) = Version::negotiate(query_value(&query, "vsn").as_deref()) else {
         return StatusCode::FORBIDDEN.into_response();
     };
-    let admitted = credentials(&realtime, &query, &headers)
-        .map_err(|refusal| (StatusCode::UNAUTHORIZED, refusal))
+    let admitted = check_project(&realtime, &headers)
+        .and_then(|()| {
+            credentials(&realtime, &query, &headers).map_err(|refusal| (StatusCode::UNAUTHORIZED, refusal))
+        })
         .and_then(|credentials| check_limits(&realtime).map(|()| credentials));
     let credentials = match admitted {
         Ok(credentials) => credentials,
@@ -51,6 +53,21 @@ pub(super) async fn upgrade(
             .on_upgrade(move |websocket| socket::run(websocket, realtime, version, credentials)),
         Err(rejection) => rejection.into_response(),
     }
+}
+
+fn check_project(realtime: &Realtime, headers: &HeaderMap) -> Result<(), (StatusCode, String)> {
+    if !realtime.options.is_tenant(host(headers)) {
+        return Err((StatusCode::NOT_FOUND, "Tenant not found".to_owned()));
+    }
+    if realtime.faults.suspended() {
+        return Err((StatusCode::FORBIDDEN, "Realtime was disabled for this tenant".to_owned()));
+    }
+    Ok(())
+}
+
+/// The host that a request names.
+pub(super) fn host(headers: &HeaderMap) -> &str {
+    headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default()
 }
 
 fn check_limits(realtime: &Realtime) -> Result<(), (StatusCode, String)> {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::binary::BinaryBroadcast;
 use super::channel::PREFIX;
-use super::handshake::x_headers;
+use super::handshake::{host, x_headers};
 use super::hub::{NO_DATABASE, Realtime};
 use super::permission::{self, Asker};
 use super::rooms::Sound;
@@ -22,6 +22,11 @@ use crate::jwt::Claims;
 /// `GET /api/ping`.
 pub(super) async fn ping() -> Json<Value> {
     Json(json!({ "message": "Success" }))
+}
+
+/// What no service answers to.
+pub(super) async fn not_found() -> Response {
+    (StatusCode::NOT_FOUND, [(CONTENT_TYPE, "text/html; charset=utf-8")], "Not Found").into_response()
 }
 
 /// `POST …/api/broadcast`: `{"messages": [{"topic", "event", "payload", "private", "id"}]}`. What may not be said is
@@ -173,6 +178,12 @@ type Refusal = (StatusCode, &'static str);
 fn admitted(realtime: &Realtime, headers: &HeaderMap) -> Result<Claims, Refusal> {
     let header = |name| headers.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok());
     let bearer = header(AUTHORIZATION.as_str()).map(|value| value.strip_prefix("Bearer ").unwrap_or(value));
+    if !realtime.options.is_tenant(host(headers)) {
+        return Err((StatusCode::UNAUTHORIZED, "Tenant not found in database"));
+    }
+    if realtime.faults.suspended() {
+        return Err((StatusCode::FORBIDDEN, "Tenant is suspended"));
+    }
     let unauthorized = || (StatusCode::UNAUTHORIZED, "Unauthorized");
     let token = bearer.or_else(|| header("apikey")).ok_or_else(unauthorized)?;
     let token = realtime.keys.swap(token);

@@ -10,6 +10,7 @@ use super::rate::Rate;
 use super::rooms::Rooms;
 use super::users::Users;
 use crate::changes::Changes;
+use crate::database::Database;
 use crate::fault::Faults;
 use crate::keys::ProjectKeys;
 use crate::link::Link;
@@ -44,19 +45,26 @@ impl Realtime {
         keys: Arc<ProjectKeys>,
         faults: Faults,
         options: RealtimeOptions,
-        port: u16,
-        database: &str,
+        database: &Database,
         stop: CancellationToken,
     ) -> Arc<Self> {
         let source = |publication, slot: &str| Source {
-            port,
-            database: database.to_owned(),
+            database: database.clone(),
             publication,
-            slot: format!("{slot}_{database}"),
+            slot: Database::slot(slot),
         };
-        let changes = Changes::new(source(crate::changes::PUBLICATION, "supabase_realtime"), stop.clone());
+        let changes = Changes::new(
+            source(crate::changes::PUBLICATION, "supabase_realtime"),
+            options.poll_interval,
+            stop.clone(),
+        );
         let feed = Feed::new(source(feed::PUBLICATION, "supabase_realtime_messages"), stop.clone());
-        let rate = |limit| Rate::new(limit, options.rate_tick);
+        let rate = |limit| Rate::new(limit, options.rate_tick, faults.rates());
+        let (joins, events, calls) = (
+            rate(options.max_joins_per_second),
+            rate(options.max_events_per_second),
+            rate(options.max_presence_per_second),
+        );
         Arc::new(Self {
             keys,
             faults,
@@ -64,11 +72,11 @@ impl Realtime {
             stop,
             feed,
             rooms: Arc::default(),
-            link: Link::new(port, database.to_owned()),
+            link: Link::new(database.clone()),
             users: Users::new(options.max_users),
-            joins: rate(options.max_joins_per_second),
-            events: rate(options.max_events_per_second),
-            calls: rate(options.max_presence_per_second),
+            joins,
+            events,
+            calls,
             options,
         })
     }

@@ -15,6 +15,12 @@ pub struct RealtimeOptions {
     /// Before a channel that got a new token hears "Subscribed to PostgreSQL" again (the real server: about 2 s).
     /// Default: none.
     pub resubscribe_delay: Duration,
+    /// How often the changes of rows are delivered: those of one interval together, to whoever is subscribed at its end (the real
+    /// server: 100 ms). Default: zero, each at once.
+    pub poll_interval: Duration,
+    /// Serves Realtime alone, without a gateway before it, as a self-hosted server does: the paths are `/socket` and `/api`, and
+    /// the `Host` must begin with this name and a dot. Default: none, with the gateway's paths and any host.
+    pub tenant: Option<String>,
     /// A socket from which nothing comes for this long is closed with 1000. Default: 60 s, as the real server.
     pub idle_timeout: Duration,
     /// Channels one socket may have. Default: 100, as the real server.
@@ -52,6 +58,8 @@ impl Default for RealtimeOptions {
             connect_error_delay: Duration::ZERO,
             join_error_delay: Duration::ZERO,
             resubscribe_delay: Duration::ZERO,
+            poll_interval: Duration::ZERO,
+            tenant: None,
             idle_timeout: Duration::from_secs(60),
             max_channels: 100,
             max_users: None,
@@ -69,6 +77,11 @@ impl Default for RealtimeOptions {
 }
 
 impl RealtimeOptions {
+    /// Whether a `Host` header names the project.
+    pub(super) fn is_tenant(&self, host: &str) -> bool {
+        self.tenant.as_ref().is_none_or(|tenant| host.split_once('.').is_some_and(|(name, _)| name == tenant))
+    }
+
     /// Whether a payload of so many bytes is too large. The real server grants these 500 bytes, too.
     pub(super) fn is_too_large(&self, bytes: usize) -> bool {
         bytes > self.max_payload_kb * 1000 + 500

@@ -5,14 +5,14 @@
 
 use std::time::Duration;
 
-use pgwire_replication::{PgWireError, ReplicationClient, ReplicationConfig, ReplicationEvent};
-use tokio::sync::{mpsc, oneshot};
+use pgwire_replication::{PgWireError, ReplicationClient, ReplicationEvent};
+use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::pgoutput::{Decoder, RowChange};
-use crate::database::ADMIN;
+use crate::database::Database;
 
 /// Transactions that may wait for the reader; then PostgreSQL waits.
 const BUFFERED: usize = 64;
@@ -34,36 +34,35 @@ pub(crate) struct Transaction {
 /// Which database to follow.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
-    pub(crate) port: u16,
-    pub(crate) database: String,
+    pub(crate) database: Database,
     /// Which tables.
     pub(crate) publication: &'static str,
     /// Unique in the server while the session lasts.
     pub(crate) slot: String,
 }
 
-/// Starts following the database. When `started` is heard, every later commit will come out of the receiver. Ends
-/// when `stop` is cancelled or the receiver is dropped.
+/// Starts following the database. While the second is true, every later commit will come out of the first. Ends when `stop` is
+/// cancelled or the first is dropped.
 pub(crate) fn stream(
     source: Source,
     stop: CancellationToken,
-) -> (mpsc::Receiver<Transaction>, oneshot::Receiver<()>) {
+) -> (mpsc::Receiver<Transaction>, watch::Receiver<bool>) {
     let (transactions, receiver) = mpsc::channel(BUFFERED);
-    let (started, first_start) = oneshot::channel();
+    let (live, is_live) = watch::channel(false);
     tokio::spawn(async move {
-        let mut started = Some(started);
         while !stop.is_cancelled() && !transactions.is_closed() {
-            match session(&source, &stop, &transactions, &mut started).await {
+            match session(&source, &stop, &transactions, &live).await {
                 Ok(()) => debug!("replication ended"),
                 Err(error) => warn!(%error, "replication broke; a new session follows"),
             }
+            live.send_replace(false);
             tokio::select! {
                 () = sleep(RETRY) => {}
                 () = stop.cancelled() => {}
             }
         }
     });
-    (receiver, first_start)
+    (receiver, is_live)
 }
 
 /// One session, until it breaks or is not wanted any more.
@@ -71,28 +70,19 @@ async fn session(
     source: &Source,
     stop: &CancellationToken,
     transactions: &mpsc::Sender<Transaction>,
-    started: &mut Option<oneshot::Sender<()>>,
+    live: &watch::Sender<bool>,
 ) -> Result<(), PgWireError> {
-    let config = ReplicationConfig::new(
-        "127.0.0.1",
-        ADMIN,
-        "postgres",
-        &source.database,
-        &source.slot,
-        source.publication,
-    )
-    .with_port(source.port)
-    // An acknowledged position lets PostgreSQL recycle its log and shut down without waiting.
-    .with_status_interval(Duration::from_secs(1));
+    let config = source
+        .database
+        .replication(&source.slot, source.publication)
+        // An acknowledged position lets PostgreSQL recycle its log and shut down without waiting.
+        .with_status_interval(Duration::from_secs(1));
     let mut client = ReplicationClient::connect_gated(config).await?;
     let create = format!("CREATE_REPLICATION_SLOT \"{}\" TEMPORARY LOGICAL pgoutput", source.slot);
     client.simple_query(&create).await?;
     client.start().await?;
     client.wait_started().await?;
-    if let Some(started) = started.take() {
-        // Nobody may wait for it; the stream goes on.
-        let _ = started.send(());
-    }
+    live.send_replace(true);
     let mut decoder = Decoder::default();
     let mut open: Option<Transaction> = None;
     loop {

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 use supabase_local::Stack;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::http::Response;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::http::{HeaderName, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
@@ -40,7 +41,17 @@ impl Client {
 
     /// Opens a socket, or gives the error, whatever it is.
     pub(crate) async fn dial(url: &str) -> Result<Self, Error> {
-        let dialling = timeout(PATIENCE, connect_async_with_config(url, None, true));
+        Self::dial_with(url, &[]).await
+    }
+
+    /// Opens a socket with headers of the upgrade, `Host` among them.
+    pub(crate) async fn dial_with(url: &str, headers: &[(&str, &str)]) -> Result<Self, Error> {
+        let mut request = url.into_client_request()?;
+        for (name, value) in headers {
+            let name: HeaderName = name.parse().expect("a header's name");
+            request.headers_mut().insert(name, value.parse().expect("a header's value"));
+        }
+        let dialling = timeout(PATIENCE, connect_async_with_config(request, None, true));
         dialling.await.expect("an answer to the upgrade").map(|(socket, _)| Self { socket })
     }
 

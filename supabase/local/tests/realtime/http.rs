@@ -34,9 +34,12 @@ pub(crate) async fn ask(
 ) -> Option<Answer> {
     let address = stack.api_url().replace("http://", "");
     let mut socket = TcpStream::connect(&address).await.ok()?;
-    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    let named = |(name, value): &(&str, &str)| name.eq_ignore_ascii_case("host").then(|| (*value).to_owned());
+    let host = headers.iter().find_map(named).unwrap_or_else(|| address.clone());
+    let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
     let length = body.len().to_string();
-    for (name, value) in headers.iter().chain(&[("Content-Length", length.as_str())]) {
+    let sent = headers.iter().filter(|header| named(header).is_none());
+    for (name, value) in sent.chain(&[("Content-Length", length.as_str())]) {
         request.push_str(&[name, ": ", value, "\r\n"].concat());
     }
     request.push_str("\r\n");

@@ -1,5 +1,4 @@
-//! Limits that are averages over time: which frame is the first to be refused depends on the clock, so the recordings of
-//! `limit_events_per_second` and `limit_joins_per_second` are not played; their words are held to here.
+//! Limits that are averages over time, by the clock. `recorded` plays what a real server did.
 
 use std::time::Duration;
 

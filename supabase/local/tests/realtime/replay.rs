@@ -3,7 +3,7 @@
 //! Times, generated keys and binding ids cannot be the same, so they are replaced on both sides before the comparison.
 //! Frames of one socket may arrive in another order than recorded where the protocol does not fix it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -23,13 +23,17 @@ const NOT_PLAYED: [&str; 2] = [
     "kind 0 push",
 ];
 
-/// Requests whose answers differ on purpose.
-const ANSWERED_OTHERWISE: [(&str, &str); 2] = [
-    // There is one project, whatever the host is called.
-    ("Host", "nosuch.localhost"),
-    // The gateway, which the recorded server was without, answers browsers.
-    ("Access-Control-Request-Method", "POST"),
-];
+/// Requests whose answers differ on purpose: the stack answers browsers before any service does.
+const ANSWERED_OTHERWISE: [(&str, &str); 1] = [("Access-Control-Request-Method", "POST")];
+
+/// Recordings of rows that another program inserted: the one that an event shows is inserted when its event is due.
+const INSERTED_BESIDE: [&str; 2] = ["down", "cdc"];
+
+/// The rows of those which arrived at nobody, since the server had no connection.
+const LOST: [&str; 3] = ["early0", "early1", "early2"];
+
+/// How often the recorded server took its averages, from the first connection on.
+const TICK: u64 = 5000;
 
 /// What the recordings before had left in the database: rows, and numbers that were given out.
 const LEFT_BEHIND: [(&str, &str, &str); 3] = [
@@ -44,13 +48,15 @@ const PATIENCE: Duration = Duration::from_secs(12);
 /// Where the recordings are.
 const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tendril-realtime/tests/recorded");
 
-/// The names of all recordings.
+/// All recordings: `2.0.0/<case>`.
 pub(crate) fn recordings() -> Vec<String> {
-    let files = std::fs::read_dir(format!("{RECORDED}/2.0.0")).expect("recordings");
-    let name = |file: std::io::Result<std::fs::DirEntry>| {
-        file.ok()?.file_name().to_str()?.strip_suffix(".jsonl").map(str::to_owned)
+    let files = |version: &'static str| {
+        let files = std::fs::read_dir(format!("{RECORDED}/{version}")).expect("recordings");
+        files.filter_map(move |file| {
+            Some(format!("{version}/{}", file.ok()?.file_name().to_str()?.strip_suffix(".jsonl")?))
+        })
     };
-    files.filter_map(name).collect()
+    files("1.0.0").chain(files("2.0.0")).collect()
 }
 
 /// Plays a recording of one protocol version.
@@ -90,6 +96,14 @@ fn options(case: &str, lines: &[Value]) -> RealtimeOptions {
     options.max_channels = number("max_channels_per_client").unwrap_or(options.max_channels);
     options.max_payload_kb = number("max_payload_size_in_kb").unwrap_or(options.max_payload_kb);
     options.max_users = number("max_concurrent_users");
+    let rate = |name: &str| told["tenant"][name].as_u64().map(|n| u32::try_from(n).expect("a limit"));
+    options.max_joins_per_second = rate("max_joins_per_second");
+    options.max_events_per_second = rate("max_events_per_second");
+    options.tenant = Some("realtime-dev".to_owned());
+    if case == "database_down" {
+        // The recorded server looks for changes ten times a second: one that is committed just before a verdict is still heard of.
+        options.poll_interval = Duration::from_millis(500);
+    }
     options.private_only = told["tenant"]["private_only"] == true;
     options
 }
@@ -112,6 +126,10 @@ struct Player<'a> {
     unasked: bool,
     /// Whether the server is about to break a connection.
     breaking: bool,
+    /// When the next averages were taken in the recording, in milliseconds, once there is a connection.
+    next_tick: Option<u64>,
+    /// What was inserted beside the recording: the values of column `t`.
+    inserted: HashSet<String>,
     /// Everything that was sent and run in the recording: a UUID in it is no generated one.
     spoken: String,
     /// How long a recorded frame is waited for.
@@ -141,16 +159,34 @@ impl<'a> Player<'a> {
         let database = admin(stack).await;
         let (sockets, answers) = (HashMap::new(), HashMap::new());
         let (joined, unasked, breaking) = (false, false, false);
-        Self { stack, database, sockets, answers, joined, unasked, breaking, spoken, patience }
+        stack.faults().hold_rates(true);
+        Self {
+            stack,
+            database,
+            sockets,
+            answers,
+            joined,
+            unasked,
+            breaking,
+            next_tick: None,
+            inserted: HashSet::new(),
+            spoken,
+            patience,
+        }
     }
 
     async fn play(mut self, lines: &[Value]) {
         for line in lines {
             let connection = line["conn"].as_u64().unwrap_or_default();
+            if line["dir"] == "client" {
+                self.tick(line);
+            }
             match (line["dir"].as_str().unwrap(), line["type"].as_str().unwrap_or_default()) {
+                // The note before says what it does.
+                ("sql", _) if line["text"].as_str().unwrap().contains("pg_terminate_backend") => {}
                 ("sql", _) => self.run(line["text"].as_str().unwrap()).await,
                 ("note", _) => self.obey(line["text"].as_str().unwrap()).await,
-                ("client", "open") => self.open(connection, line["url"].as_str().unwrap()).await,
+                ("client", "open") => self.open(connection, line).await,
                 ("client", "text") => {
                     let text = fresh(line["data"].as_str().unwrap(), line["at"].as_str().unwrap());
                     let peer = self.peer(connection);
@@ -198,6 +234,9 @@ impl<'a> Player<'a> {
 
     /// Does to our server what the note says was done to the real one.
     async fn obey(&mut self, note: &str) {
+        if note.starts_with("the database backends of the tenant connections are terminated") {
+            return self.fail_over().await;
+        }
         let faults = self.stack.faults();
         if note.starts_with("every channel process of the server is killed") {
             faults.crash(Target::all());
@@ -212,6 +251,11 @@ impl<'a> Player<'a> {
         } else if note.starts_with("server is started again") {
             faults.close_port(false);
             while ask(self.stack, "GET", "/healthcheck", &[], b"").await.is_none() {}
+        } else if note.starts_with("PostgreSQL is stopped") {
+            self.stack.refuse_database(true).await.expect("the database goes down");
+        } else if note.starts_with("PostgreSQL is started") {
+            self.stack.refuse_database(false).await.expect("the database comes back");
+            self.database = admin(self.stack).await;
         } else if note == "client closes 1000" {
             self.peer(1).client.close(1000).await;
         } else if note.starts_with("conn 4 drops the connection") {
@@ -219,10 +263,70 @@ impl<'a> Player<'a> {
         }
     }
 
-    async fn open(&mut self, connection: u64, url: &str) {
-        let path = url.split_once("/socket/").unwrap().1;
-        let url = format!("{}/socket/{path}", self.stack.api_url().replacen("http", "ws", 1));
-        match Client::dial(&url).await {
+    /// Makes the ticks that were over in the recording before something was sent.
+    fn tick(&mut self, line: &Value) {
+        let at = line["t"].as_u64().unwrap();
+        if line["type"] == "open" && self.next_tick.is_none() {
+            self.next_tick = Some(at + TICK);
+        }
+        while let Some(next) = self.next_tick.filter(|next| *next <= at) {
+            self.stack.faults().tick_rates();
+            self.next_tick = Some(next + TICK);
+        }
+    }
+
+    /// Ends the server's connections and lets it have none while rows are inserted; then waits until it follows the changes again.
+    async fn fail_over(&mut self) {
+        let postgres = self.stack.postgres().expect("a server");
+        let other = self.stack.admin_url().replace("/postgres", "/template1");
+        assert!(other.contains(&postgres.port().to_string()), "{other}");
+        let (outside, connection) = tokio_postgres::connect(&other, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let allow = |allowed: bool| format!("alter database postgres allow_connections {allowed}");
+        outside.batch_execute(&allow(false)).await.expect("the SQL runs");
+        let end = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                   where datname = current_database() and pid <> pg_backend_pid()";
+        let slots =
+            "select count(*) from pg_replication_slots where slot_name not like '%messages%' and active
+                     and confirmed_flush_lsn is not null";
+        while self.count(end).await + self.count(slots).await > 0 {
+            tokio::task::yield_now().await;
+        }
+        for value in LOST {
+            self.insert("cdc", value).await;
+        }
+        outside.batch_execute(&allow(true)).await.expect("the SQL runs");
+        let deadline = tokio::time::Instant::now() + self.patience;
+        while self.count(slots).await == 0 {
+            assert!(tokio::time::Instant::now() < deadline, "replication does not come back");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn count(&self, sql: &str) -> i64 {
+        self.database.query_one(sql, &[]).await.expect("the SQL runs").get(0)
+    }
+
+    /// Inserts the row of an event, if that was not recorded and not done yet.
+    async fn insert(&mut self, cluster: &str, value: &str) {
+        if INSERTED_BESIDE.contains(&cluster)
+            && !self.spoken.contains(&format!("values('{cluster}','{value}')"))
+            && self.inserted.insert(value.to_owned())
+        {
+            let insert = format!("insert into public.events(cluster_id,t) values('{cluster}','{value}')");
+            self.database.batch_execute(&insert).await.expect("the SQL runs");
+        }
+    }
+
+    async fn open(&mut self, connection: u64, line: &Value) {
+        let url = line["url"].as_str().unwrap();
+        let (host, path) = url.split_once("://").and_then(|(_, rest)| rest.split_once('/')).unwrap();
+        let url = format!("{}/{path}", self.stack.api_url().replacen("http", "ws", 1));
+        let headers: HashMap<String, String> = serde_json::from_value(line["headers"].clone()).unwrap();
+        let mut headers: Vec<(&str, &str)> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        headers.push(("host", host));
+        match Client::dial_with(&url, &headers).await {
             Ok(client) => {
                 self.sockets.insert(connection, Peer::new(client));
             }
@@ -244,6 +348,9 @@ impl<'a> Player<'a> {
         self.unasked = path.starts_with("/api/tenants") || ANSWERED_OTHERWISE.iter().any(otherwise);
         if path.starts_with("/api/tenants") {
             let told = line["data"].as_str().unwrap_or_default();
+            if told.contains(r#""suspend":"#) {
+                self.stack.faults().suspend(told.contains(r#""suspend":true"#));
+            }
             if path.ends_with("/reload") || told.contains(r#""private_only":false"#) {
                 self.stack.faults().request_disconnect();
             }
@@ -251,7 +358,7 @@ impl<'a> Player<'a> {
         }
         let at = line["at"].as_str().unwrap();
         let headers: Vec<(String, String)> =
-            headers.into_iter().filter(|(name, _)| name != "Host").map(|(n, v)| (n, fresh(&v, at))).collect();
+            headers.into_iter().map(|(name, value)| (name, fresh(&value, at))).collect();
         let headers: Vec<(&str, &str)> = headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
         let body = match line["hex"].as_str() {
             Some(hex) => bytes(hex),
@@ -281,6 +388,12 @@ impl<'a> Player<'a> {
 
     /// Waits for the recorded frame.
     async fn expect(&mut self, connection: u64, line: &Value) {
+        let recorded = frame(line);
+        let payload = recorded.get("payload").or_else(|| recorded.get(4));
+        let record = payload.map_or(&Value::Null, |payload| &payload["data"]["record"]);
+        if let (Some(cluster), Some(value)) = (record["cluster_id"].as_str(), record["t"].as_str()) {
+            self.insert(cluster, value).await;
+        }
         let (spoken, patience) = (std::mem::take(&mut self.spoken), self.patience);
         let peer = self.peer(connection);
         let wanted = normal(&frame(line), &mut peer.recorded_ids, &spoken);

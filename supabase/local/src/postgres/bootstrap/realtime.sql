@@ -1,8 +1,5 @@
 -- Broadcast from the database, and the policies that decide who may hear and speak on private channels.
 
-create role supabase_realtime_admin nologin noinherit;
--- Policies belong to the owner of their table: a project's owner must be able to become it.
-grant supabase_realtime_admin to postgres;
 -- The schema stays the superuser's, as on a hosted project: its owner uses it, and cannot grant it to other roles.
 grant all on schema realtime to supabase_realtime_admin;
 

@@ -1,6 +1,6 @@
 -- UPDATE and DELETE without WHERE are refused in the API's sessions, also inside of functions. A hosted project has the library
 -- safeupdate for that, which PostgreSQL's distributions do not have; here a trigger on each table looks at the statement that fired
--- it. What the API itself sends is checked there before it is sent. Safe to repeat.
+-- it. What the API itself sends is checked there before it is sent. Tables that were there before have none.
 
 -- The command of a part of a statement (no brackets, no literals) that writes without WHERE; null if it is none.
 create or replace function extensions.safeupdate_part(part text) returns text
@@ -124,7 +124,3 @@ drop event trigger if exists safeupdate_watch;
 create event trigger safeupdate_watch on ddl_command_end
   when tag in ('CREATE TABLE', 'CREATE TABLE AS', 'SELECT INTO')
   execute function extensions.safeupdate_watch();
-
-select extensions.safeupdate_guard(c.oid)
-from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-where c.relkind in ('r', 'p') and n.nspname not like 'pg\_%';

@@ -1,9 +1,9 @@
 -- The schemas of a Supabase database.
 
-alter schema public owner to postgres;
-grant usage on schema public to postgres, anon, authenticated, service_role;
+grant usage, create on schema public to postgres;
+grant usage on schema public to anon, authenticated, service_role;
 
-create schema extensions authorization postgres;
+create schema if not exists extensions authorization postgres;
 grant usage on schema extensions to anon, authenticated, service_role;
 
 create schema auth authorization supabase_auth_admin;
@@ -14,18 +14,14 @@ create schema realtime;
 grant usage on schema realtime to postgres, anon, authenticated, service_role;
 
 -- Empty, and the project's owner decides which tables are in it.
-set role postgres;
-create publication supabase_realtime;
-reset role;
-
--- Which migrations were applied, in the Supabase CLI's own table.
-create schema supabase_migrations authorization postgres;
-create table supabase_migrations.schema_migrations (
-    version text primary key,
-    statements text[],
-    name text
-);
-alter table supabase_migrations.schema_migrations owner to postgres;
+do $$
+begin
+    if not exists (select from pg_catalog.pg_publication where pubname = 'supabase_realtime') then
+        create publication supabase_realtime;
+        alter publication supabase_realtime owner to postgres;
+    end if;
+end
+$$;
 
 -- Tells PostgREST of each change of the schema, as on a hosted project: a migration needs no restart.
 create function extensions.pgrst_ddl_watch() returns event_trigger
