@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, AUTHORIZATION,
+    CONTENT_TYPE,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use serde_json::json;
@@ -26,11 +26,11 @@ pub(crate) async fn require_key(
     next: Next,
 ) -> Response {
     let Some(key) = api_key(&request) else {
-        return refusal("No API key found in request");
+        return refusal("No API key found in request", "No `apikey` request header or url param was found.");
     };
     let key = keys.swap(&key).to_owned();
     if !keys.opens(&key) {
-        return refusal("Invalid API key");
+        return refusal("Invalid API key", "Double check your Supabase `anon` or `service_role` API key.");
     }
     let bearer = bearer(request.headers()).map_or(key.as_str(), |token| keys.swap(token)).to_owned();
     if let Ok(value) = HeaderValue::from_str(&format!("Bearer {bearer}")) {
@@ -77,6 +77,8 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
 }
 
-fn refusal(message: &str) -> Response {
-    (StatusCode::UNAUTHORIZED, Json(json!({ "message": message }))).into_response()
+fn refusal(message: &str, hint: &str) -> Response {
+    // The order of a hosted project.
+    let body = format!(r#"{{"message":{},"hint":{}}}"#, json!(message), json!(hint));
+    (StatusCode::UNAUTHORIZED, [(CONTENT_TYPE, "application/json")], body).into_response()
 }

@@ -37,7 +37,7 @@ async fn a_request_without_a_project_key_is_refused() {
     let user = stack.mint_user("11111111-1111-4111-8111-111111111111");
     let none = ask(&stack, "GET", "/rest/v1/t", &[]).await;
     assert!(
-        none.starts_with("HTTP/1.1 401") && none.ends_with(r#"{"message":"No API key found in request"}"#),
+        none.starts_with("HTTP/1.1 401") && none.ends_with(r#"{"message":"No API key found in request","hint":"No `apikey` request header or url param was found."}"#),
         "{none}"
     );
     for wrong in ["nonsense", "sb_secret_other", user.as_str()] {

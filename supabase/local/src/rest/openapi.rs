@@ -411,10 +411,10 @@ fn typed(sql_type: &str) -> Value {
     property
 }
 
-/// `OpenAPI`'s format of an SQL type: the type itself but for two.
+/// `OpenAPI`'s format of an SQL type: the type itself but for integers, as PostgREST has it since 14.8.
 fn format_of(sql_type: &str) -> &str {
     match sql_type {
-        "integer" => "int32",
+        "smallint" | "integer" => "int32",
         "bigint" => "int64",
         other => other,
     }
@@ -439,4 +439,29 @@ fn default(sql_type: &str, sql: &str) -> Option<Value> {
     }
     let text = sql.strip_suffix(&format!("::{sql_type}")).map_or(sql, |literal| literal.trim_matches('\''));
     serde_json::from_str(&format!("\"{text}\"")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_numeric_type_has_its_format_and_its_type() {
+        let cases = [
+            ("smallint", "int32", "integer"),
+            ("integer", "int32", "integer"),
+            ("bigint", "int64", "integer"),
+            ("numeric", "numeric", "number"),
+            ("real", "real", "number"),
+            ("double precision", "double precision", "number"),
+        ];
+        for (sql_type, format, kind) in cases {
+            assert_eq!(typed(sql_type), json!({"format": format, "type": kind}));
+        }
+        assert_eq!(
+            typed("smallint[]"),
+            json!({"format": "smallint[]", "type": "array", "items": {"type": "integer"}})
+        );
+        assert_eq!(typed("jsonb"), json!({"format": "jsonb"}));
+    }
 }
