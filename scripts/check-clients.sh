@@ -9,5 +9,6 @@ place=$PWD/.tools/clients
 mkdir -p "$place"
 cp supabase/local/tests/clients/* "$place"
 (cd "$place" && npm ci --silent --no-audit --no-fund)
+export STACK_SEED=supabase/local/tests/clients/policies.sql
 scripts/with-stack.sh node --test --test-timeout=60000 "$place"/supabase-js.test.mjs
 scripts/with-stack.sh supabase-python "$place"/supabase_py_test.py

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Runs a command beside a local stack of its own: scripts/with-stack.sh COMMAND [ARGUMENT…]. The command sees where it is, and
-# its keys, in the variables that a Supabase project gives to its functions.
+# its keys, in the variables that a Supabase project gives to its functions. STACK_SEED names another seed than the project's.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 # As the tests build it: with other features, most dependencies would be built a second time.
 target=$(cd "$root" && cargo build --quiet --workspace --bins --examples && cargo metadata --format-version 1 --no-deps --offline | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 log=$(mktemp)
-"$target/debug/supabase-local" --port 0 --db-port 0 >"$log" 2>&1 &
+"$target/debug/supabase-local" --port 0 --db-port 0 ${STACK_SEED:+--seed "$STACK_SEED"} >"$log" 2>&1 &
 stack=$!
 trap 'kill "$stack" 2>/dev/null; wait "$stack" 2>/dev/null; rm -f "$log"' EXIT
 

@@ -157,6 +157,28 @@ test('a private channel is heard by whom its policy lets in', async () => {
   await heard.first((event) => event.payload?.n === 3)
 })
 
+for (const vsn of ['1.0.0', '2.0.0']) {
+  test(`a private channel lets in whom its policies let hear and speak, and nobody else, in version ${vsn}`, async () => {
+    const made = async () => {
+      const other = client(anon, { vsn })
+      const email = `${crypto.randomUUID()}@tests.invalid`
+      return [other, (await good(other.auth.signUp({ email, password: 'correct horse' }))).user.id]
+    }
+    const [[one, id], [stranger]] = await Promise.all([made(), made()])
+    const heard = new Heard()
+    const config = { private: true, broadcast: { self: true, ack: true }, presence: { key: 'me' } }
+    const channel = one.channel(`user:${id}`, { config })
+      .on('broadcast', { event: 'news' }, heard.note)
+      .on('presence', { event: 'join' }, heard.note)
+    await subscribed(channel)
+    assert.equal(await channel.send({ type: 'broadcast', event: 'news', payload: { n: 1 } }), 'ok')
+    await heard.first((event) => event.payload?.n === 1)
+    assert.equal(await channel.track({ at: 1 }), 'ok')
+    await heard.first((event) => event.event === 'join' && event.key === 'me')
+    await assert.rejects(subscribed(stranger.channel(`user:${id}`, { config })), /Unauthorized/)
+  })
+}
+
 test('a write of all rows is refused as on a hosted project', async () => {
   const { status, error } = await client(service).from('deployments').delete()
   assert.deepEqual([status, error.code, error.message], [400, '21000', 'DELETE requires a WHERE clause'])

@@ -110,6 +110,19 @@ class Clients(unittest.IsolatedAsyncioTestCase):
             await subscribed(made.channel("secret", {"config": {"private": True}}))
         self.assertIn("Unauthorized", str(refused.exception))
 
+    async def test_a_private_channel_lets_in_whom_its_policies_let_hear_and_speak(self):
+        (one, me), (stranger, _) = await signed_up(), await signed_up()
+        heard: asyncio.Queue = asyncio.Queue()
+        options = {"config": {"private": True, "broadcast": {"self": True, "ack": False}}}
+        channel = one.channel(f"user:{me}", options).on_broadcast("news", heard.put_nowait)
+        await subscribed(channel)
+        await channel.send_broadcast("news", {"n": 1})
+        self.assertEqual((await asyncio.wait_for(heard.get(), PATIENCE))["payload"], {"n": 1})
+        with self.assertRaises(Exception) as refused:
+            await subscribed(stranger.channel(f"user:{me}", options))
+        self.assertIn("Unauthorized", str(refused.exception))
+        await one.remove_all_channels()
+
 
 if __name__ == "__main__":
     unittest.main()
