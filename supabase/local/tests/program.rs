@@ -107,7 +107,6 @@ async fn a_prepared_stack_is_ready_within_three_seconds() {
     let machine = Machine::new();
     machine.start(&[]);
     machine.good(&["stop"]);
-    // Other tests run beside this one: the quickest of three says what the program itself takes.
     let once = || {
         let began = Instant::now();
         machine.start(&[]);
@@ -115,8 +114,10 @@ async fn a_prepared_stack_is_ready_within_three_seconds() {
         machine.good(&["stop"]);
         took
     };
-    let quickest = (0..3).map(|_| once()).min().unwrap();
-    assert!(quickest < Duration::from_secs(3), "it took {quickest:?}");
+    // Each start, however busy the machine is: `.config/nextest.toml` runs this test alone.
+    let slowest = (0..3).map(|_| once()).max().unwrap();
+    println!("the slowest of three starts took {slowest:?}");
+    assert!(slowest < Duration::from_secs(3), "it took {slowest:?}");
 }
 
 #[tokio::test]
