@@ -34,7 +34,7 @@ const LARGE: usize = 10_000;
 const PORTALS: usize = 20;
 /// How long an idle fleet is watched: each agent beats once in it.
 const WINDOW: Duration = Duration::from_secs(60);
-/// How long a fleet that has started is left alone before.
+/// A fleet has started when no change of its start has reached a portal for so long.
 const SETTLE: Duration = Duration::from_secs(10);
 /// How many seconds the agents may take to start.
 const START: u64 = 600;
@@ -60,13 +60,16 @@ async fn main() -> ExitCode {
     let mut fleet = Fleet { owner, clusters: Vec::new(), agents: Vec::new() };
     let mut idle = Vec::new();
     for size in FLEETS {
-        fleet.grow(&world, size).await;
+        fleet.grow(&world, size, &seen).await;
         idle.push(Idle::watch(&world, stack, &seen).await);
         report(size, &idle[idle.len() - 1], &mut measurements);
     }
     extrapolate(&idle, &mut measurements);
+    // A portal costs the local stack a look at each change, in the same thread that tells the agents.
+    for portal in portals {
+        portal.shutdown().await;
+    }
     claims(&world, &fleet, &mut measurements).await;
-    drop(portals);
     fleet.stop().await;
     measurements.finish()
 }
@@ -103,7 +106,7 @@ struct Fleet {
 
 impl Fleet {
     /// Starts agents until there are so many, and waits until they are told of jobs.
-    async fn grow(&mut self, world: &World, size: usize) {
+    async fn grow(&mut self, world: &World, size: usize, seen: &AtomicU64) {
         while self.agents.len() < size {
             let cluster = world.cluster_of(&self.owner).await;
             let mut setup = world.agent(&cluster).stand_in();
@@ -120,7 +123,11 @@ impl Fleet {
             if usize::try_from(ready).expect("a count") >= size { Ok(()) } else { Err(ready.to_string()) }
         })
         .await;
-        sleep(SETTLE).await;
+        // Each cluster that came ONLINE is a change for each portal, and they wait in line.
+        let mut before = None;
+        while before.replace(seen.load(Ordering::Relaxed)) != Some(seen.load(Ordering::Relaxed)) {
+            sleep(SETTLE).await;
+        }
     }
 
     async fn stop(self) {
