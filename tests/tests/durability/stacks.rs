@@ -238,6 +238,8 @@ async fn whatever_is_lost_killed_or_stopped_each_stack_runs_its_deployments_once
         .await;
         if round % 2 == 0 {
             running[round].signal(Signal::KILL);
+            // Until it is gone it has the work directory, and its next life would not start.
+            running[round].ended().await;
             running[round] = setups[round].start();
         } else {
             running[round].signal(Signal::STOP);
