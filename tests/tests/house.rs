@@ -423,6 +423,7 @@ const LOCAL_ROOMS: &[(&str, &[&str])] = &[
             "read",
             "write",
             "rpc",
+            "swagger",
             "openapi",
             "cors",
         ],

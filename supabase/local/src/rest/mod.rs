@@ -34,6 +34,7 @@ mod service;
 mod settings;
 mod sql;
 mod statement;
+mod swagger;
 mod transaction;
 mod write;
 
