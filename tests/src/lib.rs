@@ -8,6 +8,7 @@
 //! agent      an agent of a cluster: a process, or a task of this process
 //! program    a program beside the test, its output and its end
 //! git_server a Git server with a login, and repositories to push into
+//! kubernetes a stand-in for a Kubernetes cluster, whose pods are processes
 //! crash      a job whose agent is killed at a chosen place, and what became of it
 //! flood      a program that says very much, and how long it takes
 //! policy     a policy that is taken away, and put back
@@ -32,6 +33,7 @@ pub mod crash;
 mod deployment;
 mod flood;
 mod git_server;
+pub mod kubernetes;
 mod measurement;
 mod policy;
 pub mod program;

@@ -1,0 +1,523 @@
+//! Requests: where they go, who may make them, what is answered.
+
+use std::{collections::HashMap, sync::Arc};
+
+use axum::{
+    Json,
+    body::{Body, Bytes},
+    extract::{RawQuery, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri},
+    response::{IntoResponse, Response},
+};
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+
+use super::{
+    Cluster,
+    access::User,
+    clock, defaults,
+    selector::Selector,
+    status::Refusal,
+    store::{Kind, NAMESPACE, name_of, stamped},
+    watch,
+};
+
+/// A query string, decoded.
+#[derive(Debug)]
+pub(super) struct Query(HashMap<String, String>);
+
+impl Query {
+    fn parse(text: &str) -> Self {
+        let uri: Uri = format!("/?{text}").parse().unwrap_or_default();
+        let pairs = axum::extract::Query::<HashMap<String, String>>::try_from_uri(&uri);
+        Self(pairs.map(|query| query.0).unwrap_or_default())
+    }
+
+    /// Empty where it is not there.
+    pub(super) fn get(&self, name: &str) -> &str {
+        self.0.get(name).map(String::as_str).unwrap_or_default()
+    }
+
+    pub(super) fn is_true(&self, name: &str) -> bool {
+        matches!(self.get(name), "1" | "true")
+    }
+}
+
+/// Where a request goes.
+#[derive(Clone, Copy, Debug)]
+struct Target<'a> {
+    group: &'a str,
+    namespace: Option<&'a str>,
+    plural: &'a str,
+    name: &'a str,
+    sub: &'a str,
+}
+
+impl<'a> Target<'a> {
+    /// `/api/v1/…` or `/apis/<group>/<version>/…`.
+    fn parse(path: &'a str) -> Option<Self> {
+        let mut parts = path.trim_matches('/').split('/');
+        let group = match parts.next()? {
+            "api" => "",
+            "apis" => parts.next()?,
+            _ => return None,
+        };
+        if parts.next()? != "v1" {
+            return None;
+        }
+        let mut next = parts.next()?;
+        let mut namespace = None;
+        if next == "namespaces" {
+            namespace = Some(parts.next()?);
+            // The namespace itself.
+            next = parts.next().unwrap_or("namespaces");
+        }
+        let name = if next == "namespaces" { namespace } else { parts.next() };
+        Some(Self {
+            group,
+            namespace,
+            plural: next,
+            name: name.unwrap_or_default(),
+            sub: parts.next().unwrap_or_default(),
+        })
+    }
+
+    /// `pods/log`.
+    fn resource(&self) -> String {
+        if self.sub.is_empty() { self.plural.to_owned() } else { format!("{}/{}", self.plural, self.sub) }
+    }
+}
+
+/// Answers every request.
+pub(super) async fn handle(
+    State(cluster): State<Arc<Cluster>>,
+    method: Method,
+    uri: Uri,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let query = Query::parse(query.as_deref().unwrap_or_default());
+    let header = headers.get("authorization").and_then(|value| value.to_str().ok());
+    let user = match cluster.access.identify(header) {
+        Ok(user) => user,
+        Err(refusal) => return refusal.into_response(),
+    };
+    cluster.note(&method, &uri, &user.name);
+    let resource = Target::parse(uri.path()).map(|target| target.plural).unwrap_or_default();
+    cluster.faults.pass(method.as_str(), resource).await;
+    let request =
+        Request { cluster: &cluster, method: &method, query: &query, user: &user, headers: &headers };
+    let answer = request.answer(uri.path(), &body).await.unwrap_or_else(IntoResponse::into_response);
+    if cluster.faults.loses_answer(method.as_str(), resource) {
+        let cut =
+            futures_util::stream::iter([Err::<Bytes, _>(std::io::Error::other("the connection is cut"))]);
+        return Body::from_stream(cut).into_response();
+    }
+    answer
+}
+
+struct Request<'a> {
+    cluster: &'a Arc<Cluster>,
+    method: &'a Method,
+    query: &'a Query,
+    user: &'a User,
+    headers: &'a HeaderMap,
+}
+
+impl Request<'_> {
+    async fn answer(&self, path: &str, body: &Bytes) -> Result<Response, Refusal> {
+        match path {
+            "/version" => return Ok(Json(version()).into_response()),
+            "/readyz" | "/livez" | "/healthz" => return Ok("ok".into_response()),
+            "/apis/authentication.k8s.io/v1/selfsubjectreviews" => return Ok(self.review_self()),
+            "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews" => return self.review_access(body),
+            _ => {}
+        }
+        let target = Target::parse(path).ok_or_else(Refusal::no_such_path)?;
+        let is_watch = self.query.is_true("watch");
+        let verb = match (self.method, target.name.is_empty(), is_watch) {
+            (&Method::GET, true, true) => "watch",
+            (&Method::GET, true, false) => "list",
+            (&Method::GET, false, _) => "get",
+            (&Method::POST, ..) => "create",
+            (&Method::PUT, ..) => "update",
+            (&Method::PATCH, ..) => "patch",
+            (&Method::DELETE, true, _) => "deletecollection",
+            (&Method::DELETE, false, _) => "delete",
+            _ => return Err(Refusal::no_such_path()),
+        };
+        self.user.check(target.group, &target.resource(), verb, target.namespace, target.name)?;
+        if let Some(other) = target.namespace.filter(|namespace| *namespace != NAMESPACE) {
+            return Err(Refusal::missing("namespaces", other));
+        }
+        match (target.plural, target.sub) {
+            ("namespaces", "") => return Ok(Json(namespace()).into_response()),
+            ("resourcequotas", "") => return Ok(self.quotas()),
+            ("pods", "log") => return self.log(target.name).await,
+            ("pods", "eviction") => {
+                self.cluster.evict(target.name);
+                return Ok((StatusCode::CREATED, Json(success(json!({})))).into_response());
+            }
+            ("serviceaccounts", "token") => return self.token(target.name, body),
+            _ => {}
+        }
+        let kind = Kind::of(target.group, target.plural).ok_or_else(Refusal::no_such_path)?;
+        match verb {
+            "create" => self.create(kind, body),
+            "get" => {
+                let object = self.cluster.store.get(kind, target.name);
+                let object = object.ok_or_else(|| Refusal::not_found(kind, target.name))?;
+                Ok(Json(Value::clone(&object)).into_response())
+            }
+            "list" => self.list(kind),
+            "watch" => {
+                let selector =
+                    Selector::parse(kind, self.query.get("labelSelector"), self.query.get("fieldSelector"))?;
+                watch::answer(self.cluster, kind, selector, self.query)
+            }
+            "update" => self.update(kind, target.name, body),
+            "delete" => self.delete(kind, target.name, body),
+            _ => Err(Refusal::no_such_path()),
+        }
+    }
+
+    fn create(&self, kind: Kind, body: &Bytes) -> Result<Response, Refusal> {
+        let media_type = self.headers.get("content-type").and_then(|value| value.to_str().ok());
+        if media_type.is_some_and(|media_type| !media_type.starts_with("application/json")) {
+            return Err(Refusal::unsupported_media_type());
+        }
+        let mut object: Value = serde_json::from_slice(body).map_err(|error| {
+            Refusal::bad_request(format!(
+                "the object provided is unrecognized (must be of type {}): {error}",
+                kind.name()
+            ))
+        })?;
+        defaults::admit(kind, &mut object)?;
+        let name = name_of(&object);
+        let mut warning = None;
+        if kind == Kind::Job {
+            self.admit_job(&name)?;
+            warning = defaults::pod_security(&object["spec"]["template"]["spec"])
+                .map(|violation| format!("299 - \"would {}\"", violation.replace('"', "\\\"")));
+        }
+        let created = if self.query.get("dryRun") == "All" {
+            stamped(kind, object)
+        } else {
+            Value::clone(&*self.cluster.store.create(kind, object)?)
+        };
+        let mut response = (StatusCode::CREATED, Json(created)).into_response();
+        if let Some(warning) = warning.and_then(|text| HeaderValue::from_str(&text).ok()) {
+            response.headers_mut().insert("warning", warning);
+        }
+        Ok(response)
+    }
+
+    /// The admission plugins, in the order in which they are asked: the quota is the last one.
+    fn admit_job(&self, name: &str) -> Result<(), Refusal> {
+        let faults = &self.cluster.faults;
+        if let Some((policy, why)) = faults.policy() {
+            return Err(Refusal::denied(Kind::Job, name, &policy, &why));
+        }
+        if let Some(why) = faults.webhook() {
+            return Err(Refusal::webhook_down(&why));
+        }
+        let (_, jobs) = self.cluster.store.list(Kind::Job, &Selector::default());
+        // A name that is taken is refused by the storage, after the quota was asked: as the server does it, the quota wins.
+        if let Some(limit) = faults.quota().jobs.filter(|limit| jobs.len() >= *limit) {
+            let used = jobs.len();
+            let why = format!(
+                "exceeded quota: jobs, requested: count/jobs.batch=1, used: count/jobs.batch={used}, limited: count/jobs.batch={limit}"
+            );
+            return Err(Refusal::forbidden(Kind::Job, name, &why));
+        }
+        Ok(())
+    }
+
+    fn list(&self, kind: Kind) -> Result<Response, Refusal> {
+        let store = &self.cluster.store;
+        let selector =
+            Selector::parse(kind, self.query.get("labelSelector"), self.query.get("fieldSelector"))?;
+        let (asked, matching) = (self.query.get("resourceVersion"), self.query.get("resourceVersionMatch"));
+        self.check_list_options(asked, matching)?;
+        let asked = if asked.is_empty() {
+            0
+        } else {
+            asked.parse::<u64>().map_err(|_| Refusal::bad_version(asked))?
+        };
+        if asked > store.version() {
+            return Err(Refusal::from_the_future(asked, store.version()));
+        }
+        if matching == "Exact" && asked < store.oldest() {
+            return Err(Refusal::expired("The resourceVersion for the provided list is too old."));
+        }
+        let (mut version, mut objects) = store.list(kind, &selector);
+        if let Some(token) = Some(self.query.get("continue")).filter(|token| !token.is_empty()) {
+            let start;
+            (version, start) = read_continue(token)?;
+            if version < store.oldest() {
+                return Err(Refusal::expired(
+                    "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+                ));
+            }
+            objects.retain(|object| name_of(object) >= start);
+        }
+        let mut metadata = json!({"resourceVersion": version.to_string()});
+        let limit = self.query.get("limit").parse().unwrap_or(usize::MAX);
+        if asked == 0 && self.query.get("resourceVersion") == "0" {
+            // Served from memory: never in pieces.
+        } else if objects.len() > limit && limit > 0 {
+            objects.truncate(limit);
+            let last = objects.last().map(|object| name_of(object)).unwrap_or_default();
+            metadata["continue"] = write_continue(version, &format!("/{last}\u{0}")).into();
+        }
+        let items: Vec<Value> = objects.iter().map(|object| Value::clone(object)).map(without_type).collect();
+        let list = json!({
+            "kind": format!("{}List", kind.name()), "apiVersion": kind.api_version(),
+            "metadata": metadata, "items": items,
+        });
+        Ok(Json(list).into_response())
+    }
+
+    fn check_list_options(&self, asked: &str, matching: &str) -> Result<(), Refusal> {
+        let mut causes = Vec::new();
+        let mut forbid = |field: &str, message: &str| {
+            causes.push((field.to_owned(), "FieldValueForbidden", format!("Forbidden: {message}")));
+        };
+        if !matching.is_empty() && asked.is_empty() {
+            forbid(
+                "resourceVersionMatch",
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
+            );
+        }
+        if matching == "Exact" && asked == "0" {
+            forbid(
+                "resourceVersionMatch",
+                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+            );
+        }
+        if self.query.is_true("sendInitialEvents") {
+            forbid("sendInitialEvents", "sendInitialEvents is forbidden for list");
+        }
+        if causes.is_empty() { Ok(()) } else { Err(Refusal::invalid_options("ListOptions", &causes)) }
+    }
+
+    fn update(&self, kind: Kind, name: &str, body: &Bytes) -> Result<Response, Refusal> {
+        let mut sent: Value =
+            serde_json::from_slice(body).map_err(|error| Refusal::bad_request(error.to_string()))?;
+        defaults::admit(kind, &mut sent)?;
+        let store = &self.cluster.store;
+        let there = store.get(kind, name).ok_or_else(|| Refusal::not_found(kind, name))?;
+        match sent["metadata"]["resourceVersion"].as_str() {
+            None if kind == Kind::Lease => {
+                let message = "Invalid value: 0: must be specified for an update".to_owned();
+                let causes = [("metadata.resourceVersion".to_owned(), "FieldValueInvalid", message)];
+                return Err(Refusal::invalid(kind, name, &causes));
+            }
+            Some(version) if there["metadata"]["resourceVersion"] != version => {
+                return Err(Refusal::outdated(kind, name));
+            }
+            _ => {}
+        }
+        let stored = store.edit(kind, name, |object| {
+            // Nobody can have changed it since: this runtime's requests are answered one after the other up to here.
+            for field in ["spec", "data", "type"] {
+                if !sent[field].is_null() {
+                    object[field] = sent[field].clone();
+                }
+            }
+        });
+        let stored = stored.ok_or_else(|| Refusal::not_found(kind, name))?;
+        Ok(Json(Value::clone(&stored)).into_response())
+    }
+
+    fn delete(&self, kind: Kind, name: &str, body: &Bytes) -> Result<Response, Refusal> {
+        let options: Value = serde_json::from_slice(body).unwrap_or_default();
+        let policy = options["propagationPolicy"].as_str().unwrap_or(self.query.get("propagationPolicy"));
+        if !matches!(policy, "" | "Foreground" | "Background" | "Orphan") {
+            let message = format!(
+                "Unsupported value: \"{policy}\": supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
+            );
+            let causes = [("propagationPolicy".to_owned(), "FieldValueNotSupported", message)];
+            return Err(Refusal::invalid_options("DeleteOptions", &causes));
+        }
+        let store = &self.cluster.store;
+        let there = store.get(kind, name).ok_or_else(|| Refusal::not_found(kind, name))?;
+        for (field, shown) in [("uid", "UID"), ("resourceVersion", "ResourceVersion")] {
+            let (sent, is) = (&options["preconditions"][field], &there["metadata"][field]);
+            if let (Some(sent), Some(is)) = (sent.as_str(), is.as_str())
+                && sent != is
+            {
+                return Err(Refusal::precondition(kind, name, shown, sent, is));
+            }
+        }
+        match (kind, policy) {
+            (Kind::Pod, _) => {
+                self.cluster.delete_pod(name);
+                return Ok(Json(Value::clone(&there)).into_response());
+            }
+            (Kind::Job, "Foreground" | "Orphan" | "") => {
+                let finalizer = if policy == "Foreground" { "foregroundDeletion" } else { "orphan" };
+                let leaving = store.edit(kind, name, |job| {
+                    let metadata = &mut job["metadata"];
+                    if metadata["deletionTimestamp"].is_null() {
+                        metadata["deletionTimestamp"] = clock::now().into();
+                        metadata["deletionGracePeriodSeconds"] = 0.into();
+                        metadata["finalizers"] = json!([finalizer]);
+                        metadata["generation"] = (metadata["generation"].as_i64().unwrap_or(1) + 1).into();
+                    }
+                });
+                let mut response = Json(leaving.map(|job| Value::clone(&job))).into_response();
+                if finalizer == "orphan" {
+                    self.cluster.orphan_pods(name);
+                    store.remove(kind, name);
+                }
+                if policy.is_empty() {
+                    let warning = "299 - \"child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning\"";
+                    response.headers_mut().insert("warning", HeaderValue::from_static(warning));
+                }
+                return Ok(response);
+            }
+            _ => drop(store.remove(kind, name)),
+        }
+        let mut details = json!({"name": name, "kind": kind.plural(), "uid": there["metadata"]["uid"]});
+        if !kind.group().is_empty() {
+            details["group"] = kind.group().into();
+        }
+        Ok(Json(success(details)).into_response())
+    }
+
+    async fn log(&self, name: &str) -> Result<Response, Refusal> {
+        self.cluster.store.get(Kind::Pod, name).ok_or_else(|| Refusal::not_found(Kind::Pod, name))?;
+        let text = self.cluster.log_of(name).await;
+        let waits = || {
+            let message =
+                format!("container \"run\" in pod \"{name}\" is waiting to start: ContainerCreating");
+            Refusal::bad_request(message)
+        };
+        text.map(|text| ([("content-type", "text/plain")], text).into_response()).ok_or_else(waits)
+    }
+
+    /// A token for a service account of the namespace.
+    fn token(&self, account: &str, body: &Bytes) -> Result<Response, Refusal> {
+        if !self.cluster.has_account(account) {
+            return Err(Refusal::missing("serviceaccounts", account));
+        }
+        let sent: Value = serde_json::from_slice(body).unwrap_or_default();
+        let seconds = sent["spec"]["expirationSeconds"].as_i64().unwrap_or(3600);
+        Ok((StatusCode::CREATED, Json(json!({
+            "kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
+            "metadata": {"name": account, "namespace": NAMESPACE, "creationTimestamp": clock::now()},
+            "spec": {"audiences": sent["spec"]["audiences"], "expirationSeconds": seconds, "boundObjectRef": null},
+            "status": {"token": "run-account", "expirationTimestamp": clock::in_seconds(seconds.unsigned_abs())},
+        })))
+        .into_response())
+    }
+
+    fn quotas(&self) -> Response {
+        let quota = self.cluster.faults.quota();
+        let mut hard = serde_json::Map::new();
+        let mut used = serde_json::Map::new();
+        for (name, limit, kind) in
+            [("count/jobs.batch", quota.jobs, Kind::Job), ("pods", quota.pods, Kind::Pod)]
+        {
+            if let Some(limit) = limit {
+                let (_, there) = self.cluster.store.list(kind, &Selector::default());
+                hard.insert(name.to_owned(), limit.to_string().into());
+                used.insert(name.to_owned(), there.len().to_string().into());
+            }
+        }
+        let items = if hard.is_empty() {
+            json!([])
+        } else {
+            json!([{
+                "metadata": {"name": "runs", "namespace": NAMESPACE},
+                "spec": {"hard": hard}, "status": {"hard": hard, "used": used},
+            }])
+        };
+        let version = self.cluster.store.version().to_string();
+        Json(json!({"kind": "ResourceQuotaList", "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": items}))
+            .into_response()
+    }
+
+    fn review_self(&self) -> Response {
+        let review = json!({
+            "kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1",
+            "metadata": {"creationTimestamp": clock::now()},
+            "status": {"userInfo": {
+                "username": self.user.name,
+                "groups": ["system:serviceaccounts", format!("system:serviceaccounts:{NAMESPACE}"), "system:authenticated"],
+            }},
+        });
+        (StatusCode::CREATED, Json(review)).into_response()
+    }
+
+    fn review_access(&self, body: &Bytes) -> Result<Response, Refusal> {
+        let sent: Value =
+            serde_json::from_slice(body).map_err(|error| Refusal::bad_request(error.to_string()))?;
+        let asked = &sent["spec"]["resourceAttributes"];
+        let text = |field: &str| asked[field].as_str().unwrap_or_default();
+        let mut resource = text("resource").to_owned();
+        if !text("subresource").is_empty() {
+            resource = format!("{resource}/{}", text("subresource"));
+        }
+        let allowed = self.user.may(text("group"), &resource, text("verb"), asked["namespace"].as_str());
+        let mut status = json!({"allowed": allowed});
+        if allowed {
+            let account = self.user.account();
+            status["reason"] = format!("RBAC: allowed by RoleBinding \"{account}/{NAMESPACE}\" of Role \"{account}\" to ServiceAccount \"{account}/{NAMESPACE}\"").into();
+        }
+        let review = json!({
+            "kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "metadata": {},
+            "spec": {"resourceAttributes": asked}, "status": status,
+        });
+        Ok((StatusCode::CREATED, Json(review)).into_response())
+    }
+}
+
+fn version() -> Value {
+    json!({
+        "major": "1", "minor": "36", "emulationMajor": "1", "emulationMinor": "36", "minCompatibilityMajor": "1",
+        "minCompatibilityMinor": "35", "gitVersion": "v1.36.2", "gitCommit": "$Format:%H$", "gitTreeState": "",
+        "buildDate": "1970-01-01T00:00:00Z", "goVersion": "go1.26.6", "compiler": "gc", "platform": "linux/amd64",
+    })
+}
+
+fn namespace() -> Value {
+    json!({
+        "kind": "Namespace", "apiVersion": "v1",
+        "metadata": {"name": NAMESPACE, "labels": {
+            "kubernetes.io/metadata.name": NAMESPACE, "pod-security.kubernetes.io/enforce": "restricted",
+        }},
+        "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"},
+    })
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "callers make it in place")]
+fn success(details: Value) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
+}
+
+/// The items of a list carry no type.
+fn without_type(mut object: Value) -> Value {
+    if let Some(fields) = object.as_object_mut() {
+        fields.remove("kind");
+        fields.remove("apiVersion");
+    }
+    object
+}
+
+fn write_continue(version: u64, start: &str) -> String {
+    // As the server writes it, with Go's escape of the NUL.
+    let start = start.replace('\u{0}', "\\u0000");
+    BASE64_URL_SAFE_NO_PAD
+        .encode(format!("{{\"v\":\"meta.k8s.io/v1\",\"rv\":{version},\"start\":\"{start}\"}}"))
+}
+
+fn read_continue(token: &str) -> Result<(u64, String), Refusal> {
+    let invalid = || Refusal::bad_request("continue key is not valid");
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|_| invalid())?;
+    let token: Value = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
+    let start = token["start"].as_str().unwrap_or_default().trim_start_matches('/').to_owned();
+    Ok((token["rv"].as_u64().ok_or_else(invalid)?, start))
+}

@@ -1,0 +1,7 @@
+//! Runs as pods: the stand-in against recordings of a real cluster, and the agent on the stand-in.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
+
+mod http;
+mod lifecycle;
+mod recorded;
+mod recording;
