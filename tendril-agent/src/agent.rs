@@ -141,7 +141,7 @@ impl Agent {
         self.health.clone()
     }
 
-    /// Runs until it is told to stop, and every job has ended. Must be called inside a tokio runtime.
+    /// Runs until a stop is requested, and every job has ended. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// What keeps it from starting: settings, its directories, its health address. A control plane that is away, or refuses it, does not:

@@ -164,7 +164,7 @@ function Confirm({ act, cluster, keys, onClose, onConfirm }: { act: Act; cluster
     rotate: { title: "Rotate the key", text: "A next key is made beside the current one. Both work until you make the next one the only key: give it to the agent first.", button: "Create next key", bad: false },
     promote: {
       title: "Make the next key the only one",
-      text: unused ? "No agent has used the next key yet: the current key stops working, and an agent that still has it is shut out." : "The current key stops working. The agent uses the next one already.",
+      text: unused ? "No agent has used the next key yet: the current key stops working, and an agent that still has it loses access." : "The current key stops working. The agent uses the next one already.",
       button: unused ? "Do it all the same" : "Make it the only key", bad: unused,
     },
     "revoke-keys": { title: "Take the keys away", text: "Both keys stop working. A running agent goes on for 15 minutes at most.", button: "Take keys away", bad: true },

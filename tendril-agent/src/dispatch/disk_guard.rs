@@ -22,7 +22,7 @@ use crate::{
     terraform::provider_cache,
 };
 
-/// Below this much free space (or a fifth of a small file system) kept providers go: one takes up to a gigabyte and more.
+/// Below this much free space (or a fifth of a small file system) cached providers go: one takes up to a gigabyte and more.
 const ROOM: u64 = 2 * 1024 * 1024 * 1024;
 
 /// Between two looks for states that could not be stored.
@@ -40,7 +40,7 @@ pub(crate) struct DiskGuard {
 
 impl DiskGuard {
     /// Measures; blocks for as long as it takes to walk the directory. Where it is too full, or the file system nearly is,
-    /// kept providers that no run works with are thrown away, those first that no run used for longest. Where that is not
+    /// cached providers that no run works with are thrown away, those first that no run used for longest. Where that is not
     /// enough, `throw_away`, told how much is wanted, removes what else was kept to save a download. Answers the attempt that takes most, by the
     /// name of its directory, if there is too little room all the same; unless others filled the disk, so that the end of
     /// jobs would help nobody.
@@ -75,11 +75,11 @@ impl DiskGuard {
                         limit,
                         free = there.free,
                         freed,
-                        "the disk was too full: kept providers were removed"
+                        "the disk was too full: cached providers were removed"
                     );
                     (used, there) = (usage(work_dir), space());
                 }
-                Err(error) => tracing::error!(%error, "kept providers cannot be removed"),
+                Err(error) => tracing::error!(%error, "cached providers cannot be removed"),
             }
         }
         let short = wanted(used, there);
@@ -160,7 +160,7 @@ impl Space {
     }
 }
 
-/// Removes kept providers until that much is free; answers how much is. Nobody fills the directory meanwhile; while somebody
+/// Removes cached providers until that much is free; answers how much is. Nobody fills the directory meanwhile; while somebody
 /// does, nothing is removed.
 fn prune(plugins: &Path, work_dir: &Path, wanted: u64) -> io::Result<u64> {
     let Some(_lock) = file_lock::try_lock_provider_cache(plugins)? else { return Ok(0) };

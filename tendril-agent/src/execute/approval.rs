@@ -39,7 +39,7 @@ struct Waiting {
 pub(crate) enum ApprovalDecision {
     /// The plan may be applied.
     Approved,
-    /// The job is told to stop.
+    /// A stop was requested.
     Stopped,
     /// Nobody approved it in time, and nobody can any more.
     Expired,

@@ -51,7 +51,7 @@ use crate::{
 pub(crate) enum StageError {
     /// Something failed.
     Failed(Failure),
-    /// It was told to stop: at this step, after these stages.
+    /// A stop was requested: at this step, after these stages.
     Stopped(Step, TerminationStage, Option<i32>),
     /// The agent ends while the job waits for approval: its next run goes on waiting.
     Waiting,

@@ -9,6 +9,8 @@ use std::{
 
 use tendril_tests::repository;
 
+mod circles;
+
 /// The rooms of `tendril-realtime`, from values without I/O down to what users hold. Imports point up only.
 const ORDER: &[&str] = &[
     "telemetry",
