@@ -26,7 +26,7 @@ MONITORING = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.nam
 SCRAPED = {"networkPolicy": {"metricsFrom": MONITORING}}
 KEDA = SCRAPED | {"keda": {"enabled": True, "prometheusAddress": "http://prometheus:9090"}, "shutdown": {"grace": 3000}}
 # Settings of the agent that have no value here: a pod's image and volume fix them, or a newer name stands for them.
-NO_VALUE = {"SUPABASE_ANON_KEY", "TENDRIL_TERRAFORM", "TENDRIL_PLUGIN_CACHE_DIR", "TENDRIL_INFRACOST"}
+NO_VALUE = {"TENDRIL_ON_STOP", "SUPABASE_ANON_KEY", "TENDRIL_TERRAFORM", "TENDRIL_PLUGIN_CACHE_DIR", "TENDRIL_INFRACOST"}
 REMOTE = {"state": {"backend": "s3", "config": {"bucket": "b", "region": "eu-central-1"}}}
 DIGEST = "sha256:" + "0" * 64
 

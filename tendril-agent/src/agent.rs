@@ -19,27 +19,37 @@ use tokio::{
 };
 
 use crate::{
-    config::settings::Config,
+    config::{handed_secrets, settings::Config},
     control_plane::{
         auth::session::{Exchange, Session},
         contract::{CONTRACT, STACKS},
+        final_status::ClaimRecord,
         health::{Health, PULSE},
-        heartbeat::{Heartbeat, StateStore},
+        heartbeat::Heartbeat,
         lease::Leases,
     },
     dispatch::{
+        approvals::Approvals,
         catalogue::publish_templates,
         disk_guard::DiskGuard,
         feed::{Feed, until},
         queue::{Queue, QueueNews},
         scheduler::{Ended, Scheduler},
         shutdown::{Shutdown, ShutdownPlan},
+        supervisor::{Leave, Supervisor},
     },
     execute::{
-        approval::Approvals,
         attempt::JobContext,
         recovery::{OrphanedAttempt, orphaned_attempts},
         registry::Registry,
+    },
+    launch::{
+        attempt_file::AttemptId,
+        in_process::InProcessLauncher,
+        kind::{LauncherKind, OnStop},
+        launcher::{Executor, Launcher},
+        local::{self, ExecutorCommand, LocalLauncher},
+        origin::Origin,
     },
     observability::{
         http::{self, Server},
@@ -59,6 +69,9 @@ use crate::{
 
 /// Between two looks at the disk. A program can write a good deal in that time, and space is kept for it.
 const MEASURE_AFTER: Duration = Duration::from_secs(1);
+
+/// How long executors may take to end that were told to give up.
+const GIVE_UP: Duration = Duration::from_secs(2);
 
 /// Why an agent cannot start, or had to stop. Each sentence says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +107,10 @@ pub struct Agent {
     config: Arc<Config>,
     client: Client,
     session: Session,
+    /// The claims that this process's heartbeat extends.
     leases: Leases,
+    /// Every claim of this agent.
+    watched: Leases,
     health: Health,
     approvals: Approvals,
     registry: Registry,
@@ -128,6 +144,7 @@ impl Agent {
             client,
             session,
             leases: Leases::default(),
+            watched: Leases::default(),
             health,
             approvals: Approvals::default(),
             registry: Registry::default(),
@@ -152,7 +169,7 @@ impl Agent {
         // In the process of another program, children that the agent has not started are that program's business.
         let is_own_process = self.config.keeper.is_some() || rustix::process::getpid().is_init();
         let _reaper = is_own_process.then(|| {
-            if let Err(error) = adopt_orphans() {
+            if let Err(error) = adopt_orphans(self.launcher_kind() == LauncherKind::InProcess) {
                 tracing::warn!(%error, "processes that leave their job cannot be found by their descent");
             }
             Background(tokio::spawn(async {
@@ -167,14 +184,30 @@ impl Agent {
             let _broken = spawn_blocking(move || remove_set_aside(&work_dir)).await;
         }));
         let heartbeat = self.heartbeat();
-        let (orphaned_attempts, pushes) = self.find_orphaned().await;
+        let (launcher, local) = (self.launcher(), self.local_launcher());
+        // Also where jobs run elsewhere now: an earlier start may have started them.
+        let executors = match &local {
+            Some(local) => find_executors(&**local).await,
+            None => Vec::new(),
+        };
+        let (mut orphaned_attempts, pushes) = self.find_orphaned().await;
+        orphaned_attempts.retain(|orphan| {
+            let ClaimRecord { deployment_id, attempt, .. } = orphan.claim;
+            let id = AttemptId { deployment_id, attempt };
+            executors.iter().all(|executor| executor.id != id) && !local::is_alive(&self.config.work_dir, id)
+        });
         // The first beat lets the database look for lost jobs: what waits for approval here is not lost.
         let held = orphaned_attempts.iter().map(|orphan| orphan.hold(&self.leases)).collect::<Vec<_>>();
         let client = self.client.clone();
         // Pushes a new token to the socket's channels: nothing is joined anew.
         let _keeping = Background(tokio::spawn(self.session.clone().keep(move || client.refresh_auth())));
         let _measuring = Background(tokio::spawn(self.watch_disk()));
-        let mut scheduler = Scheduler::new(self.context(), self.leases.clone(), self.config.concurrency);
+        let mut scheduler = Scheduler::new(self.supervisor(launcher), self.config.concurrency);
+        if let Some(local) = local {
+            for executor in executors {
+                scheduler.adopt(executor, Arc::clone(&local));
+            }
+        }
         // Terraform that runs, and states that are not stored, do not wait for the control plane.
         for (orphan, lease) in orphaned_attempts.into_iter().zip(held) {
             scheduler.resume_attempt(orphan, lease);
@@ -272,18 +305,13 @@ impl Agent {
                     QueueNews::Runs(row) => queue.runs(row),
                     QueueNews::Cancel(row, claim_token) => {
                         queue.runs(row);
-                        self.leases.cancel(claim_token);
+                        self.watched.cancel(claim_token);
                     }
                     QueueNews::Approved(row, claim_token, plan) => {
                         queue.runs(row);
-                        self.approvals.tell(claim_token, plan);
+                        self.leases.approve(claim_token, plan);
                     }
                 },
-                approved = self.leases.approved() => {
-                    for (claim_token, plan) in approved {
-                        self.approvals.tell(claim_token, plan);
-                    }
-                }
                 () = self.approvals.changed() => {}
             }
             scheduler.admit_approved();
@@ -303,7 +331,7 @@ impl Agent {
 
     /// Measures the work directory for ever, on a thread that may wait for the disk; has a job make room where there is none.
     fn watch_disk(&self) -> impl Future<Output = ()> + 'static {
-        let (disk, config, leases) = (self.disk.clone(), Arc::clone(&self.config), self.leases.clone());
+        let (disk, config, leases) = (self.disk.clone(), Arc::clone(&self.config), self.watched.clone());
         async move {
             loop {
                 let (disk, config) = (disk.clone(), Arc::clone(&config));
@@ -328,6 +356,16 @@ impl Agent {
     async fn drain(&self, scheduler: &mut Scheduler, shutdown: &Shutdown) {
         self.approvals.close();
         scheduler.drain();
+        if self.config.on_stop == OnStop::Detach && !scheduler.ends_with_its_executors() {
+            scheduler.detach();
+            tracing::info!("running jobs go on without this process; the next start takes them over");
+            if timeout(self.config.timing.shutdown_grace, scheduler.all_finished()).await.is_err() {
+                tracing::warn!(
+                    "what an earlier run left is not stored yet; it is kept on disk for the next start"
+                );
+            }
+            return;
+        }
         let ShutdownPlan { finish, interrupt, kill, flush_deadline } =
             ShutdownPlan::of(&self.config.shutdown_timing());
         if !scheduler.is_idle() {
@@ -348,6 +386,8 @@ impl Agent {
         scheduler.force();
         if timeout(kill + flush_deadline, scheduler.all_finished()).await.is_err() {
             tracing::warn!("some results are not stored yet; they are kept on disk for the next start");
+            scheduler.give_up();
+            let _late = timeout(GIVE_UP, scheduler.all_finished()).await;
         }
     }
 
@@ -364,27 +404,63 @@ impl Agent {
         server.map(Some).map_err(|source| AgentError::Health { addr, source })
     }
 
-    fn state_store(&self) -> Option<StateStore> {
-        let backend = &self.config.state_backend;
-        match backend.fingerprint(&self.config.state_dir, |name| std::env::var(name).ok()) {
-            Ok(fingerprint) => Some(StateStore { backend: backend.kind().name(), fingerprint }),
-            Err(error) => {
-                tracing::error!(%error, "the state directory has no identity: other agents of the cluster are not compared with this one");
-                None
-            }
-        }
-    }
-
     fn heartbeat(&self) -> Heartbeat {
         Heartbeat {
             rest: self.client.rest().clone(),
             leases: self.leases.clone(),
             health: self.health.clone(),
             agent_name: self.config.agent_name.clone(),
-            state_store: self.state_store(),
+            state_store: self.config.state_store(),
             contract: Arc::new(AtomicU32::new(CONTRACT)),
             period: self.config.timing.heartbeat,
             spread: self.config.timing.startup_jitter,
+        }
+    }
+
+    /// A process that is another program cannot start itself as an executor.
+    fn launcher_kind(&self) -> LauncherKind {
+        if self.config.keeper.is_some() { self.config.launcher } else { LauncherKind::InProcess }
+    }
+
+    /// Of processes on this machine; none in a process that is another program.
+    fn local_launcher(&self) -> Option<Arc<dyn Launcher>> {
+        let program = self.config.keeper.as_ref()?;
+        let handed = Arc::clone(&self.config.handed_secrets);
+        let how = ExecutorCommand {
+            program: program.clone(),
+            args: handed_secrets::without_secrets(std::env::args_os().skip(1)),
+            without: [&handed_secrets::VARIABLES[..], &["TENDRIL_AGENT_TOKEN_FILE"]].concat(),
+            mark: handed_secrets::MARK,
+            input: Box::new(move || handed.as_input()),
+        };
+        Some(Arc::new(LocalLauncher::new(&self.config.work_dir, how, self.registry.clone())))
+    }
+
+    fn launcher(&self) -> Arc<dyn Launcher> {
+        self.local_launcher()
+            .filter(|_| self.launcher_kind() == LauncherKind::Local)
+            .unwrap_or_else(|| Arc::new(InProcessLauncher::new(self.context(), self.leases.clone())))
+    }
+
+    fn supervisor(&self, launcher: Arc<dyn Launcher>) -> Supervisor {
+        let config = &self.config;
+        Supervisor {
+            context: self.context(),
+            launcher,
+            origin: Arc::new(Origin {
+                supabase_url: config.supabase_url.clone(),
+                supabase_key: config.supabase_key.clone(),
+                cluster_id: config.cluster_id,
+                agent_name: config.agent_name.clone(),
+                credential: config.credential.clone(),
+                session: self.session.clone(),
+                health: self.health.clone(),
+                terraform: config.terraform.known(),
+            }),
+            approvals: self.approvals.clone(),
+            leases: self.leases.clone(),
+            watched: self.watched.clone(),
+            leave: Leave::default(),
         }
     }
 
@@ -393,12 +469,19 @@ impl Agent {
             settings: Arc::new(self.config.execute_settings()),
             rest: self.client.rest().clone(),
             runner: Arc::new(LocalRunner),
-            approvals: self.approvals.clone(),
             registry: self.registry.clone(),
             secrets: self.secrets.clone(),
             drain: Drain::default(),
         }
     }
+}
+
+/// The executors that an earlier dispatcher started. Where they cannot be found, none is started twice: each holds a lock.
+async fn find_executors(launcher: &dyn Launcher) -> Vec<Executor> {
+    launcher.running().await.unwrap_or_else(|error| {
+        tracing::error!(%error, "executors of an earlier run cannot be taken over");
+        Vec::new()
+    })
 }
 
 /// A task that ends with whoever holds this.

@@ -3,7 +3,9 @@
 //! The rooms, from the process down to the operating system; imports point down only:
 //!
 //! ```text
-//! agent             the process: what starts, in which order, and how it ends
+//! program           the process: which of the programs in one binary it is
+//! executor          the program that runs one attempt
+//! agent             the program that hears of jobs: what starts, in which order, and how it ends
 //! config/           flags to settings; preflight, versions, doctor
 //! observability/    health, HTTP, the agent's own log
 //! dispatch/         queue, scheduler, registry, disk guard, drain: which job next, how many, until when
@@ -38,13 +40,14 @@ mod control_plane;
 mod cost;
 mod dispatch;
 mod execute;
+mod executor;
 mod job;
-#[allow(dead_code)]
 mod launch;
 mod logs;
 mod observability;
 mod os;
 mod process;
+mod program;
 mod redaction;
 mod telemetry;
 mod template;
@@ -61,11 +64,15 @@ pub use self::{
         timing::Timing,
         versions::Versions,
     },
-    control_plane::{auth::credential::Credential, health::Health},
+    control_plane::{
+        auth::credential::{Claim, Credential},
+        health::Health,
+    },
     cost::infracost,
     dispatch::{intake::Intake, shutdown::Shutdown},
+    launch::kind::{LauncherKind, OnStop},
     observability::logging::LogFormat,
-    process::keeper::keep_exit,
+    program::run_program,
     template::git::GitSettings,
     terraform::{
         command::{Product, Terraform},

@@ -1,13 +1,18 @@
 //! An agent of a cluster: as a process of its own, or as a task of this one.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tendril_agent::{Agent, AgentError, Cli, Config, Shutdown};
 use tokio::{process::Command, task::JoinHandle};
 
 use crate::{
     program::{self, Program},
     project::Project,
+    wait::until,
     world::{fixtures, repository},
 };
 
@@ -18,6 +23,53 @@ pub struct AgentSetup {
     pub cli: Cli,
     /// Further variables of the agent's process.
     pub env: Vec<(String, String)>,
+}
+
+/// The executors in a work directory.
+#[derive(Debug)]
+pub struct Executors {
+    work_dir: PathBuf,
+}
+
+impl Executors {
+    /// The process IDs of those that run.
+    pub fn running(&self) -> Vec<Pid> {
+        self.processes("execute")
+    }
+
+    /// The process IDs of the parents that keep the exit codes of applies.
+    pub fn keepers(&self) -> Vec<Pid> {
+        self.processes("keep-exit")
+    }
+
+    fn processes(&self, command: &str) -> Vec<Pid> {
+        let of_this_dir = |pid: &Pid| {
+            let text = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+            let args: Vec<_> = text.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
+            let dir = self.work_dir.to_string_lossy();
+            args.iter().any(|arg| arg == command) && args.iter().any(|arg| arg.starts_with(&*dir))
+        };
+        let entries = fs::read_dir("/proc").expect("/proc").filter_map(Result::ok);
+        let pids = entries.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
+        pids.filter(of_this_dir).collect()
+    }
+
+    /// Waits until there are so many; answers them.
+    pub async fn are(&self, count: usize) -> Vec<Pid> {
+        until("the executors are as many as expected", async || {
+            let running = self.running();
+            if running.len() == count { Ok(running) } else { Err(format!("{running:?}")) }
+        })
+        .await
+    }
+}
+
+impl Drop for Executors {
+    fn drop(&mut self) {
+        for pid in self.running() {
+            let _gone = kill_process(pid, Signal::KILL);
+        }
+    }
 }
 
 /// An agent in this process. Dropping it stops it at once.
@@ -131,10 +183,27 @@ impl AgentSetup {
         self.terraform(&fixtures("terraform-narrator"))
     }
 
+    /// Jobs run in executors: processes of their own.
+    #[must_use]
+    pub fn in_executors(self) -> Self {
+        self.env("TENDRIL_LAUNCHER", "local")
+    }
+
+    /// The executors of this agent. Those that run are killed when this is dropped.
+    pub fn executors(&self) -> Executors {
+        Executors { work_dir: self.cli.work_dir.clone().expect("a work directory").into() }
+    }
+
     /// Starts the agent's program. It sees nothing of this process's environment but PATH, and runs the terraform of
     /// `make setup` where there is none on PATH.
     pub fn start(&self) -> Program {
         self.start_program(&program::agent())
+    }
+
+    /// Starts a copy of the agent's program, at this path.
+    pub fn start_copy(&self, path: &Path) -> Program {
+        fs::copy(program::agent(), path).expect("a copy of the program");
+        self.start_program(path)
     }
 
     /// Starts the agent with its fail points, and kills it at one of them: the name, and which time it comes there.
@@ -142,6 +211,17 @@ impl AgentSetup {
         let mut doomed = self.clone();
         doomed.env.push(("TENDRIL_FAILPOINT".to_owned(), format!("{point}:{time}")));
         doomed.start_program(&program::agent_with_failpoints())
+    }
+
+    /// Starts the agent with its fail points and jobs in executors: the first executor that comes there for the so-many-th time
+    /// dies, and `once` is made.
+    pub fn start_with_mortal_executors(&self, point: &str, time: u64, once: &Path) -> Program {
+        let mortal = self
+            .clone()
+            .in_executors()
+            .env("TENDRIL_FAILPOINT", format!("{point}:{time}"))
+            .env("TENDRIL_FAILPOINT_ONCE", once.to_string_lossy());
+        mortal.start_program(&program::agent_with_failpoints())
     }
 
     fn start_program(&self, program: &Path) -> Program {

@@ -28,6 +28,7 @@ pub const PLACES: &[(&str, &[u64])] = &[
     ("step.ended", &[1, 2, 3, 4]),
     ("lock_owner.kept", &[1, 2]),
     ("approval.kept", &[1]),
+    ("approval.shown", &[1]),
     ("writer.took", &[1, 2, 4, 8]),
     ("writer.line", &[1, 10, 150, 600]),
     ("spool.flushing", &[1, 2, 4, 8]),
@@ -133,14 +134,10 @@ impl Crash {
             | ("lock_owner.kept", 1)
             | ("writer.line", 1 | 10) => &[AGAIN],
             // The plan has at most 300 lines.
-            (
-                "step.begins" | "step.ended" | "lock_owner.kept" | "apply.kept" | "apply.settled"
-                | "ending.made",
-                _,
-            )
+            ("step.begins" | "step.ended" | "lock_owner.kept" | "apply.kept" | "apply.settled", _)
             | ("writer.line", 600..) => &[LOST],
             // A plan that waits for approval goes on waiting.
-            ("approval.kept" | "workspace.removing", _) => &[ENDED],
+            ("approval.kept" | "approval.shown" | "workspace.removing", _) => &[ENDED],
             _ if place.starts_with("ending.") => &[ENDED],
             // Lines and chunks are of the plan or of the apply, or still on their way when all is over, as it comes.
             _ => &[AGAIN, LOST, ENDED],
@@ -149,7 +146,10 @@ impl Crash {
 
     /// Whether it can end well in its first attempt though no end was on disk: the row had it, or it went on.
     fn goes_on(self) -> bool {
-        matches!(self.place, "approval.kept" | "ending.stored" | "workspace.removing" | "ending.removed")
+        matches!(
+            self.place,
+            "approval.kept" | "approval.shown" | "ending.stored" | "workspace.removing" | "ending.removed"
+        )
     }
 
     /// Where the first of two lives ends.
@@ -172,7 +172,7 @@ impl Crash {
         setup.cli.spool_limit = Some(if self.is_about_dropping() { "1MiB" } else { "8MiB" }.to_owned());
         let outage = self.is_about_dropping().then(|| logs_refused(world, &cluster)).flatten();
         let mut order = self.story().config();
-        order["approval"] = (self.place == "approval.kept").into();
+        order["approval"] = self.place.starts_with("approval.").into();
         let deployment = cluster.queue(order).await;
 
         if let Some((place, time)) = self.before() {

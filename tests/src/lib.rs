@@ -45,7 +45,7 @@ mod wiretap;
 mod world;
 
 pub use self::{
-    agent::{AgentSetup, InsideAgent},
+    agent::{AgentSetup, Executors, InsideAgent},
     cluster::Cluster,
     deployment::{Chunk, Deployment, Log, Numbered, Row},
     flood::Flood,

@@ -53,6 +53,8 @@
 {{- end }}
 - name: TENDRIL_CONCURRENCY
   value: {{ .Values.concurrency | quote }}
+- name: TENDRIL_LAUNCHER
+  value: {{ .Values.launcher }}
 - name: TENDRIL_INTAKE
   value: {{ .Values.intake }}
 - name: TENDRIL_WORK_LIMIT

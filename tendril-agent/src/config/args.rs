@@ -12,6 +12,13 @@ use clap::Parser;
 pub enum Task {
     /// Tries everything that an agent needs, says what is wrong and how to fix it, and ends
     Doctor,
+    /// Runs one claimed attempt to its end: the agent starts itself so, people need not. Exit codes: 0 the result is stored · 10 the plan waits for approval · 11 the result is kept on disk · 2 the configuration or the attempt file must be fixed
+    #[command(hide = true)]
+    Execute {
+        /// The attempt file
+        #[arg(long)]
+        attempt: PathBuf,
+    },
     /// Runs a program and keeps its exit code: the agent starts itself so, people need not
     #[command(hide = true)]
     KeepExit {
@@ -121,6 +128,14 @@ pub struct Cli {
     /// How many jobs may run at the same time (1 to 64)
     #[arg(long, value_name = "N", env = "TENDRIL_CONCURRENCY", default_value = "2")]
     pub concurrency: Option<String>,
+
+    /// Where jobs run: `in-process`, inside the agent; or `local`, as processes of their own that go on if the agent dies or is replaced
+    #[arg(long, value_name = "WHERE", env = "TENDRIL_LAUNCHER", default_value = "in-process")]
+    pub launcher: Option<String>,
+
+    /// What SIGTERM does to running jobs: `drain` (see --shutdown-grace), or `detach`: they go on, and the next start takes them over
+    #[arg(long, value_name = "WHAT", env = "TENDRIL_ON_STOP", default_value = "drain")]
+    pub on_stop: Option<String>,
 
     /// How jobs are found: `auto` (broadcasts, or row changes where there are none), `broadcast`, or `postgres_changes`
     #[arg(long, value_name = "WAY", env = "TENDRIL_INTAKE", default_value = "auto")]

@@ -2,6 +2,7 @@
 
 pub(crate) mod args;
 pub mod doctor;
+pub(crate) mod handed_secrets;
 pub(crate) mod preflight;
 pub(crate) mod settings;
 pub(crate) mod timing;

@@ -4,21 +4,29 @@ use std::{
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
 use uuid::Uuid;
 
 pub(crate) use super::timing::Timing;
 use crate::{
-    config::{args::Cli, preflight},
-    control_plane::auth::{credential::Credential, machine_token::MachineToken},
+    config::{args::Cli, handed_secrets::HandedSecrets, preflight},
+    control_plane::{
+        auth::{credential::Credential, machine_token::MachineToken},
+        heartbeat::StateStore,
+    },
     cost::{infracost::Infracost, settings::CostSettings},
     dispatch::{intake::Intake, shutdown::ShutdownTiming},
     execute::{
         hooks::{self, HookSettings},
         settings::ExecuteSettings,
+    },
+    launch::{
+        attempt_file::AttemptFile,
+        kind::{LauncherKind, OnStop},
     },
     logs::spool::SpoolRules,
     observability::{
@@ -83,6 +91,12 @@ pub struct Config {
     /// The agent's own program: with it, the end of an apply is known to a later run of the agent if this one dies. None in
     /// a process that is another program.
     pub keeper: Option<PathBuf>,
+    /// Where jobs run. In a process that is another program (`keeper` is none) they run inside it.
+    pub launcher: LauncherKind,
+    /// What becomes of running jobs when the agent is told to stop.
+    pub on_stop: OnStop,
+    /// What executors are handed of the secrets that this process was started with.
+    pub(crate) handed_secrets: Arc<HandedSecrets>,
     /// What no log may show.
     pub(crate) secrets: Redactor,
 }
@@ -112,23 +126,45 @@ impl Config {
     /// Reads the token file, looks into the templates directory, creates the work and state directories and runs
     /// `terraform version`, so that a fault is reported at the start and not by the first job.
     pub fn from_cli(cli: &Cli) -> Result<Self, ConfigProblems> {
+        Self::read(cli, None)
+    }
+
+    /// The configuration of an executor: who it is comes from its attempt file, everything else from the command line that it
+    /// shares with its dispatcher, which has tried it.
+    pub(crate) fn for_executor(cli: &Cli, attempt: &AttemptFile) -> Result<Self, ConfigProblems> {
+        let mut cli = cli.clone();
+        cli.supabase_url = Some(attempt.supabase_url.clone());
+        cli.supabase_key = Some(attempt.supabase_key.expose_secret().to_owned());
+        cli.agent_name = Some(attempt.agent_name.clone());
+        cli.health_addr = None;
+        Self::read(&cli, Some(attempt))
+    }
+
+    fn read(cli: &Cli, attempt: Option<&AttemptFile>) -> Result<Self, ConfigProblems> {
         let mut reader = Reader { problems: Vec::new() };
         let supabase_url = reader.take(supabase_url(cli));
         let supabase_key = reader.take(supabase_key(cli));
-        let credential = reader.take(Credential::from_values(
-            given(cli.agent_token.as_ref()),
-            given(cli.agent_token_file.as_ref()),
-        ));
-        let cluster_id =
-            credential.as_ref().and_then(|credential: &Credential| reader.take(credential.cluster_id()));
+        let credential = match attempt {
+            Some(attempt) => Some(attempt.credential()),
+            None => reader.take(Credential::from_values(
+                given(cli.agent_token.as_ref()),
+                given(cli.agent_token_file.as_ref()),
+            )),
+        };
+        let cluster_id = match attempt {
+            Some(attempt) => Some(attempt.cluster_id),
+            None => credential.as_ref().and_then(|credential| reader.take(credential.cluster_id())),
+        };
+        let known = attempt.and_then(|attempt| attempt.terraform.clone());
         let templates_dir = reader.directory("--templates-dir", cli.templates_dir.as_ref());
         let work_dir = reader.directory("--work-dir", cli.work_dir.as_ref());
         let state_dir = reader.directory("--state-dir", cli.state_dir.as_ref());
-        if let Some(dir) = &templates_dir {
+        // The dispatcher has looked.
+        if let Some(dir) = templates_dir.as_ref().filter(|_| known.is_none()) {
             reader.take(preflight::templates(dir));
         }
         for (flag, dir) in [("--work-dir", &work_dir), ("--state-dir", &state_dir)] {
-            if let Some(dir) = dir {
+            if let Some(dir) = dir.as_ref().filter(|_| known.is_none()) {
                 reader.take(preflight::writable(flag, dir));
             }
         }
@@ -147,16 +183,22 @@ impl Config {
         let timing = Timing::read(cli, &mut reader.problems);
         let infracost = reader.infracost(cli);
         let allow_list = reader.take(AllowList::with_extra(given(cli.terraform_env.as_ref()).unwrap_or("")));
-        let terraform = reader.take(preflight::terraform(
-            given(cli.terraform.as_ref()),
-            given(cli.terraform_config.as_ref()).map(Path::new),
-        ));
+        let cli_config = given(cli.terraform_config.as_ref()).map(Path::new);
+        let terraform = reader.take(match known {
+            Some(known) => {
+                let cli_config = cli_config.map(Path::to_path_buf);
+                Ok(Terraform::new(known.program, known.product, known.version, cli_config))
+            }
+            None => preflight::terraform(given(cli.terraform.as_ref()), cli_config),
+        });
         let state_backend = reader
             .take(StateBackend::read(given(cli.state_backend.as_ref()), given(cli.state_config.as_ref())));
         let plugin_cache = work_dir.as_deref().and_then(|dir| reader.take(plugin_cache(cli, dir)));
         let agent_name = reader.take(agent_name(cli));
         let health_addr = reader.take(health_addr(cli));
         let log_format = reader.take(log_format(cli));
+        let launcher = reader.take(LauncherKind::read(given(cli.launcher.as_ref())));
+        let on_stop = reader.take(OnStop::read(given(cli.on_stop.as_ref()), launcher));
 
         let config = || {
             Some(Self {
@@ -184,6 +226,9 @@ impl Config {
                 log_filter: given(cli.log_level.as_ref()).unwrap_or("info").to_owned(),
                 timing,
                 keeper: None,
+                launcher: launcher?,
+                on_stop: on_stop?,
+                handed_secrets: Arc::new(HandedSecrets::of_executors(cli)),
                 secrets: Redactor::default(),
             })
         };
@@ -243,6 +288,17 @@ impl Config {
         }
     }
 
+    /// Where states are kept, for the database to compare with the cluster's other agents.
+    pub(crate) fn state_store(&self) -> Option<StateStore> {
+        match self.state_backend.fingerprint(&self.state_dir, |name| std::env::var(name).ok()) {
+            Ok(fingerprint) => Some(StateStore { backend: self.state_backend.kind().name(), fingerprint }),
+            Err(error) => {
+                tracing::error!(%error, "the state directory has no identity: other agents of the cluster are not compared with this one");
+                None
+            }
+        }
+    }
+
     /// How the end of the agent is spent.
     pub(crate) fn shutdown_timing(&self) -> ShutdownTiming {
         let timing = &self.timing;
@@ -293,6 +349,9 @@ impl fmt::Debug for Config {
             .field("log_filter", &self.log_filter)
             .field("timing", &self.timing)
             .field("keeper", &self.keeper)
+            .field("launcher", &self.launcher)
+            .field("on_stop", &self.on_stop)
+            .field("handed_secrets", &"[hidden]")
             .field("secrets", &self.secrets)
             .finish()
     }

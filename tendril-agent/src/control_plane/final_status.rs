@@ -1,6 +1,11 @@
 //! What the agent reports about a job: progress while it runs, and its final status.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -22,7 +27,7 @@ use crate::{
     },
     job::{
         failure::ErrorCode,
-        json::{Fields, Json},
+        json::{ConfigSnapshot, Fields, Json},
         result::{Changes, CostStatus, JobResult},
         spec::Job,
         status::{Phase, Status},
@@ -385,13 +390,43 @@ pub(crate) struct ClaimRecord {
     /// The state that it works on; none where `config_snapshot` names none that can be.
     #[serde(default)]
     pub(crate) state_key: Option<String>,
+    /// Whether the row shows the plan, so that nothing is to be done before somebody approves it.
+    #[serde(default)]
+    pub(crate) waits: bool,
+    /// Until when somebody may, by this machine's clock; none: for ever.
+    #[serde(default)]
+    pub(crate) expires_at: Option<SystemTime>,
+    /// Whether its apply leaves a mark before it begins: without the mark it did not begin.
+    #[serde(default)]
+    pub(crate) marks_begin: bool,
 }
 
 impl ClaimRecord {
     /// Of a job that enters a phase.
     pub(crate) fn new(job: &Job, phase: Phase) -> Self {
         let Job { id, attempt, claim_token, .. } = *job;
-        Self { deployment_id: id, attempt, claim_token, phase, state_key: job.state_key() }
+        let state_key = job.state_key();
+        Self {
+            deployment_id: id,
+            attempt,
+            claim_token,
+            phase,
+            state_key,
+            waits: false,
+            expires_at: None,
+            marks_begin: false,
+        }
+    }
+
+    /// The job of this claim, without what it is asked to do.
+    pub(crate) fn job(&self) -> Job {
+        Job {
+            id: self.deployment_id,
+            attempt: self.attempt,
+            claim_token: self.claim_token,
+            config: ConfigSnapshot::default(),
+            state_key: self.state_key.clone(),
+        }
     }
 
     /// Keeps it on disk.

@@ -17,13 +17,14 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     control_plane::{
-        auth::session::{self, failure},
+        auth::session::{self, failure, is_claim_over},
         backoff::{Backoff, HeartbeatSchedule, retry_after},
         contract::{CONTRACT, FIRST, STACKS},
         health::Health,
         lease::{ClaimState, Leases},
         revocation::is_revoked,
     },
+    process::cancellation::StopReason,
     telemetry,
 };
 
@@ -151,6 +152,21 @@ impl Heartbeat {
                 tracing::warn!("{NO_REAPER}");
                 reported = true;
             }
+        }
+    }
+
+    /// Beats for ever for the claims alone, the first time at once: of an executor.
+    pub(crate) async fn keep_claims(self) {
+        let mut schedule = HeartbeatSchedule::starting(self.period, self.spread);
+        loop {
+            while let Err(error) = self.send().await {
+                if is_claim_over(&error) {
+                    self.leases.stop_all(StopReason::Fenced);
+                }
+                tracing::warn!(error = %format_args!("{error:#}"), "the lease could not be extended");
+                sleep(schedule.missed(retry_after(&error))).await;
+            }
+            sleep(schedule.answered()).await;
         }
     }
 

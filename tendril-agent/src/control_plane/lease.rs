@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tracing::Span;
 use uuid::Uuid;
 
@@ -20,7 +20,7 @@ use crate::{
     process::cancellation::{StopReason, StopSignal},
 };
 
-/// How many cancels of claims that this agent does not hold are stored. They are rare, and most are of other agents of the cluster.
+/// How many cancels, and approvals, of claims that this agent does not hold are stored. They are rare, and most are of other agents of the cluster.
 const EARLY: usize = 256;
 
 /// Every claim of this agent. Clones share them.
@@ -29,12 +29,10 @@ pub(crate) struct Leases {
     held: Arc<Mutex<HashMap<Uuid, Held>>>,
     /// Claims that nobody holds and whose jobs are cancelled: the cancel may overtake the answer to the claim.
     early: Arc<Mutex<VecDeque<Uuid>>>,
+    /// Claims that nobody holds and whose plans are approved: the approval may overtake the end of the plan's executor.
+    early_approvals: Arc<Mutex<VecDeque<(Uuid, String)>>>,
     /// Set for each claim that is held from now on.
     begun: Arc<Notify>,
-    /// Plans that the database says are approved, by claim.
-    approved: Arc<Mutex<HashMap<Uuid, String>>>,
-    /// Told of each of them.
-    approval: Arc<Notify>,
 }
 
 /// Cancels and the loss of a claim reach its job here.
@@ -44,6 +42,7 @@ struct Held {
     attempt: String,
     stop: StopSignal,
     phase_mismatch: Arc<Notify>,
+    approved: watch::Sender<Option<String>>,
     span: Span,
 }
 
@@ -56,6 +55,8 @@ pub(crate) struct Lease {
     pub(crate) stop: StopSignal,
     /// How it learns that the row says `UNKNOWN` of it: it has to say again where it is.
     pub(crate) phase_mismatch: Arc<Notify>,
+    /// The digest of the plan that a person approved, as far as it is known.
+    pub(crate) approved: watch::Receiver<Option<String>>,
 }
 
 /// What a heartbeat answers about one claim.
@@ -86,6 +87,7 @@ impl Leases {
             attempt: job.attempt_name(),
             stop: StopSignal::default(),
             phase_mismatch: Arc::default(),
+            approved: watch::Sender::new(None),
             span: job.span(),
         };
         self.held().insert(job.claim_token, held.clone());
@@ -94,11 +96,17 @@ impl Leases {
         if self.early().contains(&job.claim_token) {
             held.stop.request(StopReason::Cancelled);
         }
+        let mut early = self.early_approvals();
+        if let Some(at) = early.iter().position(|(token, _)| *token == job.claim_token) {
+            held.approved.send_replace(early.remove(at).map(|(_, plan)| plan));
+        }
+        drop(early);
         Lease {
             leases: self.clone(),
             claim_token: job.claim_token,
             stop: held.stop,
             phase_mismatch: held.phase_mismatch,
+            approved: held.approved.subscribe(),
         }
     }
 
@@ -122,16 +130,23 @@ impl Leases {
                 held.stop.request(reason);
             } else if claim.phase == Some(Phase::Unknown) {
                 held.phase_mismatch.notify_one();
-            } else if claim.phase == Some(Phase::Approval)
-                && let Some(plan) = &claim.approved_plan
-            {
-                self.approved
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(claim.claim_token, plan.clone());
-                self.approval.notify_one();
+            }
+            if claim.mine && claim.approved_plan.is_some() {
+                held.approved.send_replace(claim.approved_plan.clone());
             }
         }
+    }
+
+    /// A person approved the plan of this claim, which may be one that this agent is about to hold, or another's.
+    pub(crate) fn approve(&self, claim_token: Uuid, plan: String) {
+        let mut early = self.early_approvals();
+        if let Some(held) = self.held().get(&claim_token) {
+            held.approved.send_replace(Some(plan));
+            return;
+        }
+        early.retain(|(token, _)| *token != claim_token);
+        early.truncate(EARLY - 1);
+        early.push_front((claim_token, plan));
     }
 
     /// The user asked to cancel the job of this claim, which may be one that this agent is about to hold, or another's.
@@ -163,13 +178,6 @@ impl Leases {
         self.begun.notified().await;
     }
 
-    /// Waits until the database says that plans of held claims are approved; answers them by claim. It says so with each heartbeat
-    /// until the job goes on.
-    pub(crate) async fn approved(&self) -> HashMap<Uuid, String> {
-        self.approval.notified().await;
-        std::mem::take(&mut *self.approved.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
     /// Whether no job is held.
     pub(crate) fn is_empty(&self) -> bool {
         self.held().is_empty()
@@ -183,6 +191,10 @@ impl Leases {
     /// Cuts every job's grace period short.
     pub(crate) fn force_all(&self) {
         self.held().values().for_each(|held| held.stop.force());
+    }
+
+    fn early_approvals(&self) -> MutexGuard<'_, VecDeque<(Uuid, String)>> {
+        self.early_approvals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn early(&self) -> MutexGuard<'_, VecDeque<Uuid>> {
@@ -314,6 +326,33 @@ mod tests {
         assert_eq!(leases.hold(&job).stop.requested(), Some(StopReason::Cancelled));
         leases.cancel(Uuid::new_v4());
         assert_eq!(leases.early().len(), EARLY, "cancels of others take no room for ever");
+    }
+
+    #[test]
+    fn an_approval_that_comes_before_its_plan_waits_is_kept() {
+        let leases = Leases::default();
+        let job = Job {
+            id: Uuid::nil(),
+            attempt: 1,
+            claim_token: Uuid::new_v4(),
+            config: crate::job::json::ConfigSnapshot::default(),
+            state_key: None,
+        };
+        leases.approve(job.claim_token, "old".to_owned());
+        leases.approve(job.claim_token, "plan".to_owned());
+        for _ in 1..EARLY {
+            leases.approve(Uuid::new_v4(), "another".to_owned());
+        }
+        let lease = leases.hold(&job);
+        assert_eq!(lease.approved.borrow().as_deref(), Some("plan"));
+        leases.approve(job.claim_token, "later".to_owned());
+        assert_eq!(lease.approved.borrow().as_deref(), Some("later"));
+        drop(lease);
+        assert_eq!(*leases.hold(&job).approved.borrow(), None, "what was heard is not said again");
+        for _ in 0..2 * EARLY {
+            leases.approve(Uuid::new_v4(), "another".to_owned());
+        }
+        assert_eq!(leases.early_approvals().len(), EARLY);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,11 +17,16 @@ use crate::{
     control_plane::{
         backoff::pause_after,
         claim::{Claim, claim},
-        lease::{Lease, Leases},
-        revocation::revoked,
+        final_status::ClaimRecord,
+        lease::Lease,
     },
-    dispatch::queue::{Queue, Queued},
-    execute::{attempt::JobContext, recovery::OrphanedAttempt},
+    dispatch::{
+        queue::{Queue, Queued},
+        supervisor::{Next, Supervisor},
+    },
+    execute::{attempt::Start, recovery::OrphanedAttempt},
+    job::{json::ConfigSnapshot, spec::Job, status::Phase},
+    launch::launcher::{Executor, Launcher},
     os::failpoint::failpoint,
     process::cancellation::StopReason,
     telemetry,
@@ -33,10 +39,9 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 /// Who is at work.
 pub(crate) struct Scheduler {
-    context: JobContext,
+    supervisor: Supervisor,
     /// Jobs at the same time.
     concurrency: usize,
-    leases: Leases,
     running: JoinSet<Outcome>,
     /// The state that each task works on.
     keys: HashMap<Id, String>,
@@ -73,11 +78,10 @@ pub(crate) enum Ended {
 }
 
 impl Scheduler {
-    pub(crate) fn new(context: JobContext, leases: Leases, concurrency: usize) -> Self {
+    pub(crate) fn new(supervisor: Supervisor, concurrency: usize) -> Self {
         Self {
-            context,
+            supervisor,
             concurrency,
-            leases,
             running: JoinSet::new(),
             keys: HashMap::new(),
             recovering: HashSet::new(),
@@ -87,27 +91,27 @@ impl Scheduler {
 
     /// Lets approved plans go on, as many as there is room for.
     pub(crate) fn admit_approved(&self) {
-        while self.running_count() < self.concurrency && self.context.approvals.admit_next() {
+        while self.running_count() < self.concurrency && self.supervisor.approvals.admit_next() {
             self.gauge();
         }
     }
 
     /// Nothing new begins.
     pub(crate) fn drain(&self) {
-        self.context.drain.begin();
+        self.supervisor.context.drain.begin();
     }
 
     /// Interrupts what still runs.
     pub(crate) fn interrupt(&self) {
         // First: a job whose claim is won now hears it from there.
-        self.context.drain.interrupt();
-        self.leases.stop_all(StopReason::ShuttingDown);
+        self.supervisor.context.drain.interrupt();
+        self.supervisor.watched.stop_all(StopReason::ShuttingDown);
     }
 
     /// Interrupts what still runs again, and kills it.
     pub(crate) fn force(&self) {
-        self.context.drain.force();
-        self.leases.force_all();
+        self.supervisor.context.drain.force();
+        self.supervisor.watched.force_all();
     }
 
     /// Takes on as many jobs as there is room for.
@@ -116,7 +120,7 @@ impl Scheduler {
             let busy = |key: &str| self.keys.values().any(|taken| taken == key);
             let Some(row) = queue.take(self.choice, busy) else { return };
             let key = row.state_key().to_owned();
-            let task = work(self.context.clone(), self.leases.clone(), row);
+            let task = work(self.supervisor.clone(), row);
             let id = self.running.spawn(task).id();
             self.keys.insert(id, key);
             self.gauge();
@@ -127,12 +131,58 @@ impl Scheduler {
     pub(crate) fn resume_attempt(&mut self, orphan: OrphanedAttempt, lease: Option<Lease>) {
         metrics::counter!(telemetry::ORPHANED_ATTEMPTS).increment(1);
         let key = orphan.claim.state_key.clone().unwrap_or_default();
-        let waits = lease.is_some();
-        let id = self.running.spawn(recover(self.context.clone(), orphan, lease)).id();
-        self.keys.insert(id, key);
-        if !waits {
+        let goes_on = lease.is_some();
+        let id = self.spawn(orphan.claim.clone(), Next::Recover(orphan, lease), key);
+        if !goes_on {
             self.recovering.insert(id);
         }
+    }
+
+    /// Takes on an executor that an earlier dispatcher started with such a launcher.
+    pub(crate) fn adopt(&mut self, executor: Executor, launcher: Arc<dyn Launcher>) {
+        let Executor { id, claim_token, state_key, version, .. } = &executor;
+        tracing::info!(deployment = %id.deployment_id, attempt = id.attempt, version, "its executor is taken over");
+        let job = Job {
+            id: id.deployment_id,
+            attempt: id.attempt,
+            claim_token: *claim_token,
+            config: ConfigSnapshot::default(),
+            state_key: state_key.clone(),
+        };
+        let key = state_key.clone().unwrap_or_default();
+        let supervisor = Supervisor { launcher, ..self.supervisor.clone() };
+        self.spawn_with(supervisor, ClaimRecord::new(&job, Phase::Claimed), Next::Watch(executor), key);
+        self.gauge();
+    }
+
+    fn spawn(&mut self, claim: ClaimRecord, next: Next, key: String) -> Id {
+        self.spawn_with(self.supervisor.clone(), claim, next, key)
+    }
+
+    fn spawn_with(&mut self, supervisor: Supervisor, claim: ClaimRecord, next: Next, key: String) -> Id {
+        let span = claim.job().span();
+        let task = async move {
+            supervisor.supervise(claim, next).await;
+            Outcome::Settled
+        };
+        let id = self.running.spawn(task.instrument(span)).id();
+        self.keys.insert(id, key);
+        id
+    }
+
+    /// Whether executors end with this process.
+    pub(crate) fn ends_with_its_executors(&self) -> bool {
+        self.supervisor.launcher.end_with_dispatcher()
+    }
+
+    /// Executors go on without this process.
+    pub(crate) fn detach(&self) {
+        self.supervisor.leave.detach.cancel();
+    }
+
+    /// What has not ended is to end now, and to keep on disk what is not stored.
+    pub(crate) fn give_up(&self) {
+        self.supervisor.leave.give_up.cancel();
     }
 
     /// Stores state that a previous run could not store; until then nobody else works on it. Whoever settles an attempt
@@ -141,7 +191,7 @@ impl Scheduler {
         if self.keys.values().any(|taken| *taken == key) {
             return;
         }
-        let context = self.context.clone();
+        let context = self.supervisor.context.clone();
         let state = context.settings.terraform.state(&key);
         let task = async move {
             context.push_held(&state).await;
@@ -154,7 +204,7 @@ impl Scheduler {
 
     /// How many jobs run. Those that wait for approval do not.
     fn running_count(&self) -> usize {
-        self.running.len().saturating_sub(self.recovering.len() + self.context.approvals.count())
+        self.running.len().saturating_sub(self.recovering.len() + self.supervisor.approvals.count())
     }
 
     /// Waits for the next job to end. For ever, if nobody is at work.
@@ -188,7 +238,7 @@ impl Scheduler {
 
     /// Waits until nobody is at work, and no command runs for the agent itself.
     pub(crate) async fn all_finished(&mut self) {
-        let drain = self.context.drain.clone();
+        let drain = self.supervisor.context.drain.clone();
         while !self.is_idle() {
             self.next_finished().await;
         }
@@ -211,47 +261,8 @@ impl Scheduler {
     }
 }
 
-async fn recover(context: JobContext, orphan: OrphanedAttempt, lease: Option<Lease>) -> Outcome {
-    let mut job = None;
-    if lease.is_some() {
-        tokio::select! {
-            waiting = orphan.waiting_job(&context.rest) => job = waiting,
-            // Nobody answers, and the agent ends: its next run goes on.
-            () = context.drain.begun() => return Outcome::Settled,
-        }
-    }
-    match (job, lease) {
-        (Some(job), Some(lease)) => {
-            let span = job.span();
-            if orphan.is_applying() {
-                tracing::info!(deployment = %job.id, attempt = job.attempt, "its apply is taken over");
-                context.adopt(job, &lease, orphan.workspace).instrument(span).await;
-            } else {
-                tracing::info!(deployment = %job.id, attempt = job.attempt, "its plan waits for approval");
-                context.resume(job, &lease, orphan.workspace).instrument(span).await;
-            }
-        }
-        (_, lease) => {
-            // It is not this agent's any more: the database need not hear of it.
-            drop(lease);
-            if orphan.is_applying() && matches!(revoked(&context.rest).await, Ok(true)) {
-                tokio::select! {
-                    () = orphan.apply_ended() => {}
-                    () = context.drain.begun() => return Outcome::Settled,
-                }
-            }
-            let key = orphan.claim.state_key.clone();
-            orphan.finalize(&context.settings, &context.rest).await;
-            if let Some(key) = key {
-                let state = context.settings.terraform.state(&key);
-                context.push_held(&state).await;
-            }
-        }
-    }
-    Outcome::Settled
-}
-
-async fn work(context: JobContext, leases: Leases, row: Queued) -> Outcome {
+async fn work(supervisor: Supervisor, row: Queued) -> Outcome {
+    let context = supervisor.context.clone();
     if context.drain.has_begun() {
         return Outcome::Waits(row);
     }
@@ -261,13 +272,9 @@ async fn work(context: JobContext, leases: Leases, row: Queued) -> Outcome {
             failpoint!("claim.won");
             metrics::counter!(telemetry::JOBS_CLAIMED).increment(1);
             tracing::info!(deployment = %job.id, attempt = job.attempt, "claimed");
-            let lease = leases.hold(&job);
-            // Won while the agent was told to end: it has the time that running jobs have, and hears what they heard.
-            if let Some(reason) = context.drain.stop.requested() {
-                lease.stop.request(reason);
-            }
             let span = job.span();
-            context.run(job, &lease).instrument(span).await;
+            let claim = ClaimRecord::new(&job, Phase::Claimed);
+            supervisor.supervise(claim, Next::Launch(job, Start::Workspace, None)).instrument(span).await;
             Outcome::Done(row.id)
         }
         Ok(Claim::OutOfTurn(error)) => {

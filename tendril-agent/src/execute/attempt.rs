@@ -14,13 +14,13 @@ use crate::{
         revocation::is_kept_on_disk,
     },
     execute::{
-        approval::Approvals,
         registry::Registry,
         settings::ExecuteSettings,
         stages::{Run, RunOutput},
     },
     job::{
         failure::{ErrorCode, Failure},
+        json::Fields,
         result::JobResult,
         spec::{Job, JobSpec, state_key},
         status::Phase,
@@ -50,8 +50,6 @@ pub(crate) struct JobContext {
     pub(crate) settings: Arc<ExecuteSettings>,
     pub(crate) rest: Rest,
     pub(crate) runner: Arc<dyn Runner>,
-    /// Jobs that wait for a person's word.
-    pub(crate) approvals: Approvals,
     /// Who shows which jobs run.
     pub(crate) registry: Registry,
     /// What no log of this agent may show; each job's redactor is a child of it.
@@ -61,33 +59,23 @@ pub(crate) struct JobContext {
 }
 
 impl JobContext {
-    /// Takes a job to its end. Everything it learns is stored, or waits on disk for the next run of the agent.
-    pub(crate) async fn run(&self, job: Job, lease: &Lease) {
-        let opened = self.open_workspace(&job).await;
-        self.execute(job, lease, opened, Start::Workspace).await;
-    }
-
-    /// Goes on with a job whose plan waits for approval since a previous run of the agent.
-    pub(crate) async fn resume(&self, job: Job, lease: &Lease, workspace: Workspace) {
-        let opened = self.reopen_workspace(&job, workspace).await;
-        self.execute(job, lease, opened, Start::Approval).await;
-    }
-
-    /// Takes over a job whose apply a previous run of the agent began.
-    pub(crate) async fn adopt(&self, job: Job, lease: &Lease, workspace: Workspace) {
-        let opened = self.reopen_workspace(&job, workspace).await;
-        self.execute(job, lease, opened, Start::Apply).await;
-    }
-
-    async fn execute(&self, job: Job, lease: &Lease, opened: io::Result<Opened>, start: Start) {
+    /// Takes a job to its end, or to the wait for its approval. Everything it learns is stored, or waits on disk for the next
+    /// run of the attempt.
+    pub(crate) async fn run(&self, job: Job, lease: &Lease, start: Start) -> RunEnd {
+        let opened = match start {
+            Start::Workspace => self.open_workspace(&job).await,
+            Start::Approval | Start::Apply => self.reopen_workspace(&job).await,
+        };
         let reporter = Reporter::new(self.rest.clone(), job.id, job.claim_token);
         match opened {
             Ok(Opened { workspace, log, upload }) => {
-                match self.run_stages(&job, &workspace, log, &reporter, lease, start).await {
-                    Some(end) => self.report(workspace, end, upload, &reporter).await,
-                    // It goes on in the agent's next run; what it said so far is stored, or is then.
-                    None => drop(upload.await),
-                }
+                let ended = self.run_stages(&job, &workspace, log, &reporter, lease, start).await;
+                let Some(end) = ended else {
+                    // What it said so far is stored first.
+                    drop(upload.await);
+                    return RunEnd::Waiting;
+                };
+                self.report(workspace, end, upload, &reporter).await;
             }
             Err(error) => {
                 let failure = Failure::internal("the agent's work directory cannot be used", &error);
@@ -95,6 +83,7 @@ impl JobContext {
                 note_written(&reporter.finish(&end).await);
             }
         }
+        RunEnd::Stored
     }
 
     /// Makes the attempt's directory and sets its log in motion.
@@ -117,8 +106,9 @@ impl JobContext {
     }
 
     /// Sets the log of an attempt in motion that a previous run left.
-    async fn reopen_workspace(&self, job: &Job, workspace: Workspace) -> io::Result<Opened> {
+    async fn reopen_workspace(&self, job: &Job) -> io::Result<Opened> {
         let rules = self.settings.spool;
+        let workspace = Workspace::at(self.settings.work_dir.join(job.attempt_name()));
         let log_dir = workspace.log_dir();
         let (spool, mut reader) = blocking(move || LogSpool::resume(&log_dir, rules)).await?;
         let mut sink = LogSink::new(self.rest.clone(), job.id, job.attempt, rules.flush_after);
@@ -168,7 +158,9 @@ impl JobContext {
             Start::Apply => run.adopt().await,
         };
         if matches!(outcome, Err(StageError::Waiting)) {
-            log.writer.annotate("The agent stops; the plan goes on waiting for approval.").await;
+            if let Some(changes) = run.changes.take() {
+                changes.finish().await;
+            }
             return None;
         }
         if let Err(StageError::Failed(failure)) = &outcome
@@ -180,9 +172,22 @@ impl JobContext {
             changes.finish().await;
         }
         let RunOutput { estimate, changes, outputs, commit, applied } = run.results;
-        let pending = self.clear(job, workspace).await;
+        let outputs: Option<Fields> = outputs.map(|outputs| {
+            outputs.into_iter().map(|(name, value)| (name, value.redacted(&log.redactor))).collect()
+        });
+        let cost = estimate.map(|estimate| estimate.columns());
+        let status_of = |result: &JobResult| {
+            let mut end = FinalStatus::new(result, changes, outputs.clone()).with_cost(cost.clone());
+            end.template_commit.clone_from(&commit);
+            end.error_message = end.error_message.map(|message| log.redactor.redact(&message).into_owned());
+            end
+        };
         let result = result(outcome, stop.requested());
-        let result = with_errored_state(if applied { after_apply(result) } else { result }, &pending);
+        let result = if applied { after_apply(result) } else { result };
+        // What was found out in the workspace must be on disk before the workspace goes.
+        keep(&status_of(&result), workspace).await;
+        let pending = self.clear(job, workspace).await;
+        let result = with_errored_state(result, &pending);
         let took = started.elapsed().as_secs_f64();
         metrics::histogram!(telemetry::JOB_SECONDS).record(took);
         log.writer
@@ -192,13 +197,7 @@ impl JobContext {
                 JobResult::Cancelled(how) => format!("{how} ({took:.1} s)"),
             })
             .await;
-        let outputs = outputs.map(|outputs| {
-            outputs.into_iter().map(|(name, value)| (name, value.redacted(&log.redactor))).collect()
-        });
-        let mut end = FinalStatus::new(&result, changes, outputs)
-            .with_cost(estimate.map(|estimate| estimate.columns()));
-        end.template_commit = commit;
-        end.error_message = end.error_message.map(|message| log.redactor.redact(&message).into_owned());
+        let end = status_of(&result);
         failpoint!("ending.made");
         keep(&end, workspace).await;
         failpoint!("ending.kept");
@@ -267,15 +266,24 @@ impl JobContext {
     }
 }
 
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RunEnd {
+    /// The final status is stored, or was refused.
+    Stored,
+    /// The plan waits for approval.
+    Waiting,
+}
+
 /// Where a run begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Start {
     /// At the first stage.
     Workspace,
-    /// At the approval, with the plan that a previous run made.
+    /// At the approval, with the plan that an earlier executor made.
     Approval,
-    /// In the apply, which a previous run began.
+    /// In the apply, which an earlier executor began or was about to begin.
     Apply,
 }
 

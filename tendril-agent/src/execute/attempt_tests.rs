@@ -34,7 +34,6 @@ impl Fixture {
             settings: Arc::new(testing::config(self.dir.path()).execute_settings()),
             rest: self.plane.rest(),
             runner: Arc::new(LocalRunner),
-            approvals: Approvals::default(),
             registry: crate::execute::registry::Registry::default(),
             secrets,
             drain: crate::process::drain::Drain::default(),
@@ -50,7 +49,7 @@ impl Fixture {
             state_key: None,
         };
         let lease = self.leases.hold(&job);
-        self.context().run(job, &lease).await;
+        self.context().run(job, &lease, Start::Workspace).await;
     }
 
     /// Waits until the log holds this.

@@ -159,8 +159,14 @@ impl Hooks<'_> {
         let Some(program) = self.settings.program(hook) else { return Ok(()) };
         self.log.writer.annotate(format!("hook {}", hook.name())).await;
         let env = self.environment(hook, spec, more);
-        let command =
-            Command { program, args: Vec::new(), dir: self.workspace.home_dir(), env, grace_period: GRACE };
+        let command = Command {
+            program,
+            args: Vec::new(),
+            dir: self.workspace.home_dir(),
+            env,
+            grace_period: GRACE,
+            goes_on: None,
+        };
         let (own, said) = (StopSignal::default(), Said { log: self.log, tail: Mutex::default() });
         let mut running = self.runner.run(command, &said, &own);
         let exit = tokio::select! {

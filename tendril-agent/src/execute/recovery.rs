@@ -14,7 +14,7 @@ use crate::{
         lease::{Lease, Leases},
         revocation::is_revoked,
     },
-    execute::settings::ExecuteSettings,
+    execute::{attempt::Start, settings::ExecuteSettings},
     job::{
         failure::{ErrorCode, Failure},
         json::ConfigSnapshot,
@@ -84,50 +84,80 @@ fn found(workspace: Workspace) -> Option<OrphanedAttempt> {
     None
 }
 
-impl OrphanedAttempt {
-    /// Whether its apply goes on, or has ended in a way that is known.
-    pub(crate) fn is_applying(&self) -> bool {
-        self.claim.phase.changes_the_world()
-            && !self.workspace.result_file().exists()
-            && keeper::is_stored(&self.workspace.exit_file())
-    }
+/// What is left of one attempt; none, if nothing is. Blocks.
+pub(crate) fn orphaned_attempt(work_dir: &Path, name: &str) -> Option<OrphanedAttempt> {
+    let root = work_dir.join(name);
+    root.exists().then(|| found(Workspace::at(root))).flatten()
+}
 
-    /// Holds the claim, if the plan of this attempt may still wait for approval, or its apply can be taken over.
-    pub(crate) fn hold(&self, leases: &Leases) -> Option<Lease> {
-        let waits = self.claim.phase == Phase::Approval && !self.workspace.result_file().exists();
-        let ClaimRecord { deployment_id: id, attempt, claim_token, .. } = self.claim;
-        (waits || self.is_applying()).then(|| {
-            leases.hold(&Job { id, attempt, claim_token, config: ConfigSnapshot::default(), state_key: None })
-        })
+/// The job of a claim, if the database still counts it as this claim's. Asks until there is an answer: the control plane was
+/// there a moment ago.
+pub(crate) async fn claimed_job(rest: &Rest, claim: &ClaimRecord) -> Option<Job> {
+    #[derive(Deserialize)]
+    struct Row {
+        config_snapshot: ConfigSnapshot,
     }
-
-    /// The job, if the database still counts it as this claim's. Asks until there is an
-    /// answer: the control plane was there a moment ago.
-    pub(crate) async fn waiting_job(&self, rest: &Rest) -> Option<Job> {
-        #[derive(Deserialize)]
-        struct Row {
-            config_snapshot: ConfigSnapshot,
-        }
-        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(15));
-        let ClaimRecord { deployment_id: id, attempt, claim_token, .. } = self.claim;
-        loop {
-            let request = rest.from("deployments").select("config_snapshot").eq("id", id);
-            // Of an apply the true end is welcome, though it was given up as lost meanwhile.
-            let open = [Status::Processing, Status::Failed].map(Status::as_str);
-            let open = if self.claim.phase.changes_the_world() { &open[..] } else { &open[..1] };
-            let request = request.eq("claim_token", claim_token).in_list("status", open.iter().copied());
-            match request.rows::<Row>().await {
-                Ok(rows) => {
-                    let row = rows.into_iter().next()?;
-                    let state_key = self.claim.state_key.clone();
-                    return Some(Job { id, attempt, claim_token, config: row.config_snapshot, state_key });
-                }
-                Err(error) if is_revoked(&error) => return None,
-                Err(error) => {
-                    tracing::warn!(deployment = %id, error = %format_args!("{error:#}"), "whether a plan still waits cannot be asked yet");
-                    sleep(backoff.after(&error)).await;
-                }
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(15));
+    let ClaimRecord { deployment_id: id, attempt, claim_token, .. } = *claim;
+    loop {
+        let request = rest.from("deployments").select("config_snapshot").eq("id", id);
+        // Of an apply the true end is welcome, though it was given up as lost meanwhile.
+        let open = [Status::Processing, Status::Failed].map(Status::as_str);
+        let open = if claim.phase.changes_the_world() { &open[..] } else { &open[..1] };
+        let request = request.eq("claim_token", claim_token).in_list("status", open.iter().copied());
+        match request.rows::<Row>().await {
+            Ok(rows) => {
+                let row = rows.into_iter().next()?;
+                let state_key = claim.state_key.clone();
+                return Some(Job { id, attempt, claim_token, config: row.config_snapshot, state_key });
             }
+            Err(error) if is_revoked(&error) => return None,
+            Err(error) => {
+                tracing::warn!(deployment = %id, error = %format_args!("{error:#}"), "whether a deployment is still ours cannot be asked yet");
+                sleep(backoff.after(&error)).await;
+            }
+        }
+    }
+}
+
+impl OrphanedAttempt {
+    /// Where its run goes on, if it can: its plan waits for approval, or its apply goes on, has ended in a way that is known, or
+    /// never began. Blocks.
+    pub(crate) fn goes_on_at(&self) -> Option<Start> {
+        if self.workspace.result_file().exists() {
+            return None;
+        }
+        match self.claim.phase {
+            Phase::Approval => Some(Start::Approval),
+            phase if phase.changes_the_world() => {
+                let (exit_file, data_dir) = (self.workspace.exit_file(), self.workspace.data_dir());
+                let never_began = self.claim.marks_begin && !keeper::may_have_begun(&exit_file, &data_dir);
+                (keeper::is_stored(&exit_file) || never_began).then_some(Start::Apply)
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether its row shows the plan, so that nothing is to be done before somebody approves it.
+    pub(crate) fn waits(&self) -> bool {
+        self.claim.waits && self.goes_on_at() == Some(Start::Approval)
+    }
+
+    /// Holds the claim, if its run can go on.
+    pub(crate) fn hold(&self, leases: &Leases) -> Option<Lease> {
+        self.goes_on_at().map(|_| leases.hold(&self.claim.job()))
+    }
+
+    /// Removes what is left of a run whose row is nobody's concern any more.
+    pub(crate) async fn discard(self, settings: &ExecuteSettings) {
+        let workspace = self.workspace.clone();
+        let cleared = Remains::clear(settings, &self.workspace, &self.claim).await;
+        let removed = match cleared {
+            Ok(_) => blocking(move || workspace.remove()).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed {
+            tracing::error!(error = %format_args!("{error:#}"), "what is left of a run cannot be removed");
         }
     }
 
@@ -164,6 +194,7 @@ impl OrphanedAttempt {
         let kept = FinalStatus::load(&workspace.result_file()).ok();
         let remains = Remains::clear(settings, &workspace, &claim).await?;
         failpoint!("recovery.cleared");
+        let kept = kept.map(|end| with_errored_state(end, &remains.errored));
         let mut end = kept.or_else(|| lost_in_mid_run(&claim, &remains));
         if end.as_ref().is_none_or(|end| end.log_count.is_none()) {
             let chunks = upload(settings, rest, &workspace, &claim, end.is_some()).await?;
@@ -232,6 +263,18 @@ impl Remains {
         drop(drained);
         remains
     }
+}
+
+/// The end that a run had decided on, when a state is found that its workspace had the only copy of.
+fn with_errored_state(end: FinalStatus, errored: &ErroredState) -> FinalStatus {
+    let Some(told) = errored.explanation().filter(|_| end.error_code != Some(ErrorCode::StateNotStored))
+    else {
+        return end;
+    };
+    let before = end.error_message.as_deref().unwrap_or("Applied.");
+    let message = format!("{told}\n{before}");
+    let error_code = Some(ErrorCode::StateNotStored);
+    FinalStatus { status: Status::Failed, error_code, error_message: Some(message), ..end }
 }
 
 /// The end of a run that was cut off. Before the apply there is none: the database puts the job back into the queue.

@@ -1,6 +1,6 @@
 //! One run through the stages: (source) → workspace → cost → init → plan → (approval) → apply → outputs.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use crate::{
     control_plane::{
@@ -12,7 +12,7 @@ use crate::{
         infracost::Found,
     },
     execute::{
-        approval::ApprovalDecision,
+        approval::{Approval, approval_of},
         attempt::JobContext,
         changes::ChangeTracker,
         hooks::{Hook, Hooks},
@@ -27,7 +27,7 @@ use crate::{
         status::Phase,
     },
     os::{blocking::blocking, failpoint::failpoint},
-    process::{cancellation::StopSignal, runner::TerminationStage},
+    process::{cancellation::StopSignal, keeper, runner::TerminationStage},
     template::{definition::Template, git, workspace::Workspace},
     terraform::{
         command::Step,
@@ -107,16 +107,19 @@ impl Run<'_> {
                     if let Some(changes) = &mut self.changes {
                         changes.stored().await;
                     }
-                    self.approval(&digest).await?;
+                    self.wait_for_approval(&digest).await?;
                 }
                 self.change(&spec, &state, &digest, &template).await
             }
         }
     }
 
-    /// From the approval on, in a later run of the agent than the one that made the plan.
+    /// From the approval on, with the plan that an earlier executor made.
     pub(crate) async fn resume(&mut self) -> Result<(), StageError> {
-        self.log.writer.annotate("The agent was restarted; the plan still waits for approval.").await;
+        let shown = ClaimRecord::load(&self.workspace.claim_file()).is_ok_and(|record| record.waits);
+        if !shown {
+            self.log.writer.annotate("The agent was restarted; the plan still waits for approval.").await;
+        }
         let spec = JobSpec::parse(&self.job.config)?;
         let state = self.context.state(&spec, self.job);
         if matches!(spec.source, Source::Git(_)) {
@@ -131,21 +134,38 @@ impl Run<'_> {
         let digest =
             loaded.map_err(|error| Failure::internal("the digests of the plan cannot be read", &error))?;
         self.check(&digest, &template).await?;
-        // The previous run may have ended before the row had them: nobody could approve.
-        if let Some(changes) = digest.changes {
-            self.board.plan(changes);
-        }
-        self.board.digest(&digest.plan);
         self.results.changes = digest.changes;
+        // The earlier executor may have ended before the row had them: nobody could approve.
+        if !shown {
+            if let Some(changes) = digest.changes {
+                self.board.plan(changes);
+            }
+            self.board.digest(&digest.plan);
+        }
         let executor = self.executor(&spec, &state);
-        let (_, tracker) = self.track(&executor, digest.changes).await;
-        self.changes = tracker;
-        self.approval(&digest).await?;
+        if shown {
+            self.ask_approval(&digest).await?;
+            let (_, tracker) = self.track(&executor, digest.changes).await;
+            self.changes = tracker;
+        } else {
+            let (_, tracker) = self.track(&executor, digest.changes).await;
+            self.changes = tracker;
+            if let Some(changes) = &mut self.changes {
+                changes.stored().await;
+            }
+            self.wait_for_approval(&digest).await?;
+        }
         self.change(&spec, &state, &digest, &template).await
     }
 
-    /// From the apply on, which a previous run of the agent began and Terraform went on with.
+    /// From the apply on, which an earlier executor began and Terraform went on with. If that executor ended before Terraform
+    /// was started, the saved plan is applied now.
     pub(crate) async fn adopt(&mut self) -> Result<(), StageError> {
+        let workspace = self.workspace.clone();
+        let begun = blocking(move || Ok(has_begun(&workspace))).await;
+        if !begun.map_err(|error| Failure::internal("the agent's work directory cannot be read", &error))? {
+            return self.begin_apply().await;
+        }
         self.log.writer.annotate("The agent was restarted; Terraform went on meanwhile.").await;
         let spec = JobSpec::parse(&self.job.config)?;
         let state = self.context.state(&spec, self.job);
@@ -161,6 +181,26 @@ impl Run<'_> {
         self.executor(&spec, &state).adopt_apply().await?;
         self.report_applied();
         self.outputs(&spec, &state).await
+    }
+
+    /// Applies a plan whose apply an earlier executor entered, and did not begin.
+    async fn begin_apply(&mut self) -> Result<(), StageError> {
+        let name = self.context.settings.terraform.program.name();
+        let text = format!("The agent was restarted before it had started {name} apply: it is started now.");
+        self.log.writer.annotate(text).await;
+        let spec = JobSpec::parse(&self.job.config)?;
+        let state = self.context.state(&spec, self.job);
+        self.results.commit = self.workspace.stored_commit().ok();
+        let template = self.template(&spec)?;
+        let workspace = self.workspace.clone();
+        let loaded = blocking(move || PlanDigest::load(&workspace)).await;
+        let digest =
+            loaded.map_err(|error| Failure::internal("the digests of the plan cannot be read", &error))?;
+        self.results.changes = digest.changes;
+        let executor = self.executor(&spec, &state);
+        let (_, tracker) = self.track(&executor, digest.changes).await;
+        self.changes = tracker;
+        self.change(&spec, &state, &digest, &template).await
     }
 
     /// Stores the planned changes as rows, and follows them from now on; answers the counts with what the rows add to them. A
@@ -338,22 +378,32 @@ impl Run<'_> {
         Ok(checked.map_err(|error| Failure::internal("the saved plan cannot be checked", &error))??)
     }
 
-    /// Waits for a person's word.
-    async fn approval(&self, digest: &PlanDigest) -> Result<(), StageError> {
+    /// Shows the plan in the row, and leaves it to wait for its approval unless it is approved by then.
+    async fn wait_for_approval(&self, digest: &PlanDigest) -> Result<(), StageError> {
         self.keep(Phase::Approval).await?;
         failpoint!("approval.kept");
         self.phase(Phase::Approval);
         self.log.writer.annotate(format!("The plan {} waits for approval.", digest.plan)).await;
-        match self.context.approvals.wait(&self.context.rest, self.job, &digest.plan, self.stop).await {
-            ApprovalDecision::Approved => {
+        self.board.settled().await;
+        failpoint!("approval.shown");
+        self.ask_approval(digest).await
+    }
+
+    /// Asks whether the plan is approved. If it is not yet, the disk says that it waits, and until when.
+    async fn ask_approval(&self, digest: &PlanDigest) -> Result<(), StageError> {
+        match approval_of(&self.context.rest, self.job, &digest.plan, self.stop).await {
+            Approval::Approved => {
                 self.log.writer.annotate("The plan is approved.").await;
                 Ok(())
             }
-            ApprovalDecision::Stopped => {
-                Err(StageError::Stopped(Step::Apply, TerminationStage::Untouched, None))
+            Approval::Open(left) => {
+                let expires_at = left.map(|left| SystemTime::now() + left);
+                let record = ClaimRecord::new(self.job, Phase::Approval);
+                self.save(ClaimRecord { waits: true, expires_at, ..record }).await?;
+                Err(StageError::Waiting)
             }
-            ApprovalDecision::Expired => Err(approval_expired(self.job).into()),
-            ApprovalDecision::Closing => Err(StageError::Waiting),
+            Approval::Expired => Err(approval_expired(self.job).into()),
+            Approval::Stopped => Err(StageError::Stopped(Step::Apply, TerminationStage::Untouched, None)),
         }
     }
 
@@ -414,7 +464,13 @@ impl Run<'_> {
 
     /// The disk says in which phase the job is.
     async fn keep(&self, phase: Phase) -> Result<(), StageError> {
-        let record = ClaimRecord::new(self.job, phase);
+        self.save(ClaimRecord::new(self.job, phase)).await
+    }
+
+    async fn save(&self, record: ClaimRecord) -> Result<(), StageError> {
+        // Who leaves the mark is the parent process that keeps the exit code.
+        let marks_begin = self.context.settings.terraform.keeper.is_some();
+        let record = ClaimRecord { marks_begin, ..record };
         let file = self.workspace.claim_file();
         let stored = blocking(move || record.save(&file)).await;
         Ok(stored
@@ -434,6 +490,12 @@ fn approval_expired(job: &Job) -> Failure {
         "Nobody approved the plan {within} (config_snapshot.approval_expires). Nothing was changed: queue a new deployment."
     );
     Failure::new(ErrorCode::ApprovalExpired, message)
+}
+
+/// Whether an apply may have begun that an earlier executor entered. One of a version that leaves no mark may have.
+fn has_begun(workspace: &Workspace) -> bool {
+    let marks = ClaimRecord::load(&workspace.claim_file()).is_ok_and(|record| record.marks_begin);
+    !marks || keeper::may_have_begun(&workspace.exit_file(), &workspace.data_dir())
 }
 
 /// What the row says while the plan is applied.

@@ -1,9 +1,8 @@
 //! Approval: the wait, the word, the restart in between, and everything that must not be applied.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf};
 
 use serde_json::{Value, json};
-use tokio::time::Instant;
 use uuid::Uuid;
 use wiremock::ResponseTemplate;
 
@@ -11,7 +10,10 @@ use super::*;
 use crate::{
     config::settings::Config,
     control_plane::lease::Leases,
-    execute::{approval::Approvals, recovery::orphaned_attempts},
+    execute::{
+        attempt::{RunEnd, Start},
+        recovery::{claimed_job, orphaned_attempts},
+    },
     process::runner::LocalRunner,
     redaction::redactor::Redactor,
     testing::{self, ControlPlane},
@@ -47,7 +49,6 @@ impl Fixture {
             settings: Arc::new(self.config.execute_settings()),
             rest: self.plane.rest(),
             runner: Arc::new(LocalRunner),
-            approvals: Approvals::default(),
             registry: crate::execute::registry::Registry::default(),
             secrets: Redactor::default(),
             drain: crate::process::drain::Drain::default(),
@@ -61,56 +62,47 @@ impl Fixture {
         Job { id: Uuid::from_u128(1), attempt: 1, claim_token: CLAIM, config, state_key: None }
     }
 
-    async fn run(&self, context: &JobContext) {
+    async fn run(&self) -> RunEnd {
         let job = Self::job();
         let lease = self.leases.hold(&job);
-        context.run(job, &lease).await;
+        self.context().run(job, &lease, Start::Workspace).await
     }
 
-    /// Waits until the row rests in APPROVAL; answers the digest that it shows.
-    async fn rests(&self, context: &JobContext) -> String {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        loop {
-            let last = self.plane.recorded(|recorded| recorded.patches.last().cloned().unwrap_or_default());
-            if context.approvals.count() == 1 && last["phase"] == "APPROVAL" {
-                assert_eq!(last["plan_summary"]["add"], 1, "the plan is shown with its digest: {last}");
-                return last["plan_sha256"].as_str().unwrap().to_owned();
-            }
-            assert!(Instant::now() < deadline, "it never rested: {last}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    /// Runs until the plan waits, and ends this life of the agent; answers the digest.
+    /// Runs until the plan waits; answers the digest that the row shows.
     async fn wait_and_stop(&self) -> String {
-        let context = self.context();
-        let stop = async {
-            let plan = self.rests(&context).await;
-            context.approvals.close();
-            plan
-        };
-        let ((), plan) = tokio::join!(self.run(&context), stop);
+        self.plane.row(json!({"id": "x", "status": "PROCESSING"}));
+        assert_eq!(self.run().await, RunEnd::Waiting);
         assert!(self.workspace().exists(), "the workspace is kept");
-        assert!(self.plane.recorded(|recorded| recorded.end().get("status").is_none()), "it has no end yet");
-        plan
+        let patches = self.plane.recorded(|recorded| recorded.patches.clone());
+        let last = patches.last().unwrap();
+        assert!(last.get("status").is_none(), "it has no end yet: {last}");
+        assert_eq!((&last["phase"], &last["plan_summary"]["add"]), (&json!("APPROVAL"), &json!(1)), "{last}");
+        last["plan_sha256"].as_str().unwrap().to_owned()
     }
 
-    /// The next run takes over; the row says this.
-    async fn take_over(&self, approved: Option<&str>) {
-        self.plane.row(json!({"id": "x", "config_snapshot": Self::job().config.parse().unwrap(), "approved_plan": approved}));
+    /// Another executor goes on; the row says this.
+    async fn take_over(&self, row: Value) -> RunEnd {
+        let mut shown = json!({"id": "x", "status": "PROCESSING", "config_snapshot": Self::job().config.parse().unwrap()});
+        shown.as_object_mut().unwrap().extend(row.as_object().unwrap().clone());
+        self.plane.row(shown);
         let context = self.context();
-        let mut left = orphaned_attempts(&self.config.execute_settings());
-        let orphan = left.pop().expect("a orphan");
-        let job = orphan.waiting_job(&context.rest).await.expect("it still waits");
+        let orphan = orphaned_attempts(&self.config.execute_settings()).pop().expect("an orphan");
+        let start = orphan.goes_on_at().expect("it can go on");
+        let job = claimed_job(&context.rest, &orphan.claim).await.expect("it still waits");
         let lease = self.leases.hold(&job);
-        let resumed = context.resume(job, &lease, orphan.workspace);
-        tokio::pin!(resumed);
-        loop {
-            tokio::select! {
-                () = &mut resumed => return,
-                () = context.approvals.changed() => { context.approvals.admit_next(); }
-            }
-        }
+        context.run(job, &lease, start).await
+    }
+
+    async fn approved(&self, plan: &str) -> RunEnd {
+        self.take_over(json!({"approved_plan": plan})).await
+    }
+
+    /// Changes what the disk says about the claim.
+    fn rewrite_claim(&self, change: impl FnOnce(&mut ClaimRecord)) {
+        let file = self.workspace().join("claim.json");
+        let mut record = ClaimRecord::load(&file).unwrap();
+        change(&mut record);
+        record.save(&file).unwrap();
     }
 
     fn workspace(&self) -> PathBuf {
@@ -126,76 +118,35 @@ impl Fixture {
     }
 }
 
-/// Waits until an approved plan is in line for a place, and gives it one.
-async fn admitted(context: &JobContext) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !context.approvals.admit_next() {
-        assert!(Instant::now() < deadline, "nobody asks for a place");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 #[tokio::test]
-async fn an_approved_plan_waits_for_a_place_and_can_be_cancelled_there() {
+async fn a_plan_whose_row_was_never_told_of_it_is_shown_by_the_next_executor() {
     let bench = Fixture::new().await;
-    let context = bench.context();
-    let approve = async {
-        let plan = bench.rests(&context).await;
-        assert!(!context.approvals.admit_next(), "nobody is approved yet");
-        context.approvals.tell(CLAIM, plan);
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        assert_eq!(context.approvals.count(), 1, "it goes on waiting, now for a place");
-        bench.leases.cancel(CLAIM);
-    };
-    tokio::join!(bench.run(&context), approve);
-    assert_eq!(bench.end()["error_message"], "Cancelled before apply began.");
-    assert!(!bench.applied() && !context.approvals.admit_next());
-}
-
-#[tokio::test]
-async fn a_plan_whose_row_was_never_told_of_it_is_shown_by_the_next_life() {
-    let bench = Fixture::new().await;
-    bench.wait_and_stop().await;
+    let plan = bench.wait_and_stop().await;
+    bench.rewrite_claim(|record| record.waits = false);
     let before = bench.plane.recorded(|recorded| recorded.patches.len());
-    let shown = async {
-        let deadline = Instant::now() + Duration::from_secs(30);
+    assert_eq!(bench.take_over(json!({})).await, RunEnd::Waiting);
+    bench.plane.recorded(|recorded| {
         let shows = |patch: &Value| {
-            patch["phase"] == "APPROVAL"
-                && patch["plan_sha256"].is_string()
-                && patch["plan_summary"]["add"] == 1
+            patch["phase"] == "APPROVAL" && patch["plan_sha256"] == plan && patch["plan_summary"]["add"] == 1
         };
-        while !bench.plane.recorded(|recorded| recorded.patches[before..].iter().any(shows)) {
-            assert!(
-                Instant::now() < deadline,
-                "{:?}",
-                bench.plane.recorded(|recorded| recorded.patches.clone())
-            );
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        bench.leases.cancel(CLAIM);
-    };
-    tokio::join!(bench.take_over(None), shown);
+        assert!(recorded.patches[before..].iter().any(shows), "{:?}", recorded.patches);
+    });
+    let orphan = orphaned_attempts(&bench.config.execute_settings()).pop().unwrap();
+    assert!(orphan.waits(), "and needs no executor from here on");
+    assert_eq!(bench.take_over(json!({"cancel_requested_at": "2026-01-01T00:00:00Z"})).await, RunEnd::Stored);
     assert_eq!(bench.end()["status"], "CANCELLED");
     assert_eq!(bench.end()["plan_summary"]["add"], 1);
 }
 
 #[tokio::test]
-async fn a_plan_waits_for_the_word_about_exactly_itself() {
+async fn a_plan_waits_for_the_approval_of_exactly_itself() {
     let bench = Fixture::new().await;
-    let context = bench.context();
-    let approve = async {
-        let plan = bench.rests(&context).await;
-        context.approvals.tell(CLAIM, "0".repeat(64));
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        assert_eq!(context.approvals.count(), 1, "another plan's approval is none");
-        assert!(!bench.applied());
-        context.approvals.tell(CLAIM, plan);
-        admitted(&context).await;
-    };
-    tokio::join!(bench.run(&context), approve);
+    let plan = bench.wait_and_stop().await;
+    assert_eq!(bench.approved(&"0".repeat(64)).await, RunEnd::Waiting, "another plan's approval is none");
+    assert!(!bench.applied());
+    assert_eq!(bench.approved(&plan).await, RunEnd::Stored);
     assert_eq!(bench.end()["status"], "SUCCESS");
     assert!(bench.applied());
-    assert_eq!(context.approvals.count(), 0);
     let log = bench.plane.recorded(testing::Recorded::log);
     assert!(log.contains("waits for approval") && log.contains("The plan is approved."), "{log}");
 }
@@ -209,18 +160,20 @@ fn approval(phase: &str, seconds_left: Option<f64>, approved_plan: Option<&str>)
 #[tokio::test]
 async fn a_plan_that_nobody_approves_in_time_ends_at_that_time() {
     let bench = Fixture::new().await;
-    let context = bench.context();
     // The row is late, the plane is away for a moment, and then there is a little time left.
     bench.plane.answer_next("agent_approval", approval("PLAN", None, None));
     bench.plane.answer_next("agent_approval", testing::refusal(503, "PGRST001"));
     bench.plane.answer_next("agent_approval", approval("APPROVAL", Some(0.3), None));
+    bench.wait_and_stop().await;
+    let orphan = orphaned_attempts(&bench.config.execute_settings()).pop().unwrap();
+    let left = orphan.claim.expires_at.unwrap().duration_since(SystemTime::now()).unwrap_or_default();
+    assert!(orphan.waits() && left.as_secs_f64() < 0.4, "{left:?}");
     bench.plane.answer_next("agent_approval", approval("APPROVAL", Some(-0.01), None));
-    bench.run(&context).await;
+    assert_eq!(bench.take_over(json!({})).await, RunEnd::Stored);
     let end = bench.end();
     assert_eq!((&end["status"], &end["error_code"]), (&json!("FAILED"), &json!("APPROVAL_EXPIRED")), "{end}");
     assert!(end["error_message"].as_str().unwrap().contains("Nobody approved the plan"), "{end}");
     assert!(!bench.applied() && !bench.workspace().exists());
-    assert_eq!(context.approvals.count(), 0);
     let log = bench.plane.recorded(testing::Recorded::log);
     assert!(log.contains("Nobody approved the plan"), "{log}");
 }
@@ -228,38 +181,58 @@ async fn a_plan_that_nobody_approves_in_time_ends_at_that_time() {
 #[tokio::test]
 async fn an_approval_of_the_last_moment_counts() {
     let bench = Fixture::new().await;
-    let context = bench.context();
     bench.plane.answer_next("agent_approval", approval("APPROVAL", Some(0.5), None));
-    let approve = async {
-        let plan = bench.rests(&context).await;
-        // No live row told of it.
-        bench.plane.answer_next("agent_approval", approval("APPROVAL", Some(-0.1), Some(&plan)));
-        admitted(&context).await;
-    };
-    tokio::join!(bench.run(&context), approve);
+    let plan = bench.wait_and_stop().await;
+    // No live row told of it.
+    bench.plane.answer_next("agent_approval", approval("APPROVAL", Some(-0.1), Some(&plan)));
+    assert_eq!(bench.take_over(json!({})).await, RunEnd::Stored);
     assert_eq!(bench.end()["status"], "SUCCESS");
 }
 
 #[tokio::test]
 async fn a_cancel_ends_the_wait() {
     let bench = Fixture::new().await;
-    let context = bench.context();
-    let cancel = async {
-        bench.rests(&context).await;
-        bench.leases.cancel(CLAIM);
-        bench.leases.cancel(CLAIM);
-    };
-    tokio::join!(bench.run(&context), cancel);
+    bench.wait_and_stop().await;
+    bench.leases.cancel(CLAIM);
+    assert_eq!(bench.take_over(json!({})).await, RunEnd::Stored);
     assert_eq!(bench.end()["status"], "CANCELLED");
     assert_eq!(bench.end()["error_message"], "Cancelled before apply began.");
     assert!(!bench.applied() && !bench.workspace().exists());
 }
 
 #[tokio::test]
+async fn an_apply_that_was_entered_and_never_began_is_begun_by_the_next_executor() {
+    let bench = Fixture::new().await;
+    bench.wait_and_stop().await;
+    bench.rewrite_claim(|record| (record.phase, record.marks_begin) = (Phase::Apply, true));
+    assert_eq!(bench.take_over(json!({})).await, RunEnd::Stored);
+    assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.plane.recorded(testing::Recorded::log));
+    assert_eq!(bench.plane.recorded(|recorded| recorded.log().matches("terraform plan").count()), 1);
+    assert!(bench.applied());
+}
+
+#[tokio::test]
+async fn an_apply_that_may_have_begun_is_not_begun_again() {
+    for (mark, by_this_version) in [(true, true), (false, false)] {
+        let bench = Fixture::new().await;
+        bench.wait_and_stop().await;
+        bench.rewrite_claim(|record| (record.phase, record.marks_begin) = (Phase::Apply, by_this_version));
+        if mark {
+            fs::write(bench.workspace().join("exit.begun"), "").unwrap();
+        }
+        let orphan = orphaned_attempts(&bench.config.execute_settings()).pop().unwrap();
+        assert_eq!(orphan.goes_on_at(), None);
+        orphan.finalize(&bench.config.execute_settings(), &bench.plane.rest()).await;
+        assert_eq!(bench.end()["error_code"], "AGENT_LOST");
+        assert!(!bench.applied());
+    }
+}
+
+#[tokio::test]
 async fn an_approval_survives_a_restart_of_the_agent() {
     let bench = Fixture::new().await;
     let plan = bench.wait_and_stop().await;
-    bench.take_over(Some(&plan)).await;
+    bench.approved(&plan).await;
     assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.plane.recorded(testing::Recorded::log));
     assert_eq!(bench.end()["outputs"], json!({"message": "hello x"}));
     assert!(bench.applied() && !bench.workspace().exists());
@@ -290,7 +263,7 @@ async fn what_changed_since_the_plan_is_refused() {
         let mut content = fs::read(&file).unwrap();
         content.extend_from_slice(b"\n");
         fs::write(&file, content).unwrap();
-        bench.take_over(Some(&plan)).await;
+        bench.approved(&plan).await;
         assert_eq!(bench.end()["error_code"], "PLAN_CHANGED", "{change}");
         let message = bench.end()["error_message"].as_str().unwrap().to_owned();
         assert!(message.contains(part) && message.contains(&plan), "{message}");
@@ -303,9 +276,10 @@ async fn a_job_that_was_given_to_another_agent_meanwhile_is_not_applied() {
     let bench = Fixture::new().await;
     bench.wait_and_stop().await;
     // The row answers no claim of ours.
+    bench.plane.answer_next("deployments", ResponseTemplate::new(200).set_body_json(json!([])));
     let orphan = orphaned_attempts(&bench.config.execute_settings()).pop().unwrap();
     let rest = bench.plane.rest();
-    assert!(orphan.waiting_job(&rest).await.is_none());
-    orphan.finalize(&bench.config.execute_settings(), &rest).await;
+    assert!(claimed_job(&rest, &orphan.claim).await.is_none());
+    orphan.discard(&bench.config.execute_settings()).await;
     assert!(!bench.applied() && !bench.workspace().exists());
 }

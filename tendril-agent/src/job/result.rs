@@ -88,4 +88,6 @@ pub(crate) struct Findings {
     pub(crate) further_errors: usize,
     /// How many resources were changed.
     pub(crate) applied: usize,
+    /// Whether Terraform has said that the apply is complete.
+    pub(crate) is_complete: bool,
 }

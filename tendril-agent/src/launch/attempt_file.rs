@@ -13,9 +13,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::{
+    control_plane::auth::credential::{Claim, Credential},
     execute::attempt::Start,
     job::{json::ConfigSnapshot, spec::Job},
     os::files::private_file,
+    terraform::command::KnownTerraform,
 };
 
 /// The format that this program writes, and the newest that it reads.
@@ -82,6 +84,9 @@ pub(crate) struct AttemptFile {
     /// The agent that claimed, as in `claimed_by`.
     pub(crate) agent_name: String,
     pub(crate) token: TokenFrom,
+    /// The program that the dispatcher found, where the executor runs on the same machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) terraform: Option<KnownTerraform>,
 }
 
 impl AttemptFile {
@@ -97,6 +102,18 @@ impl AttemptFile {
             claim_token: self.claim_token,
             config: self.config_snapshot.clone(),
             state_key: self.state_key.clone(),
+        }
+    }
+
+    /// What its executor gets its token with.
+    pub(crate) fn credential(&self) -> Credential {
+        match &self.token {
+            TokenFrom::File(file) => Credential::File(file.clone()),
+            TokenFrom::Claim => Credential::Claim(Claim {
+                cluster_id: self.cluster_id,
+                deployment_id: self.deployment_id,
+                token: self.claim_token,
+            }),
         }
     }
 
@@ -158,7 +175,8 @@ impl fmt::Debug for AttemptFile {
             .field("cluster_id", &self.cluster_id)
             .field("agent_name", &self.agent_name)
             .field("token", &self.token)
-            .finish()
+            .field("terraform", &self.terraform)
+            .finish_non_exhaustive()
     }
 }
 
@@ -186,6 +204,7 @@ mod tests {
             cluster_id: Uuid::from_u128(4),
             agent_name: "one".to_owned(),
             token: TokenFrom::File("token".into()),
+            terraform: None,
         }
     }
 

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use crate::{
     launch::attempt_file::{AttemptFile, AttemptId},
     os::disk::DiskPressure,
+    process::cancellation::{StopReason, StopSignal},
 };
 
 /// Runs executors somewhere: each takes one claimed attempt to its end, by itself.
@@ -153,6 +154,29 @@ pub(crate) enum Request {
     Force,
     /// End now; what is not stored is kept on disk.
     GiveUp,
+}
+
+impl Request {
+    /// What asks for the end for this reason; none where the executor knows it itself.
+    pub(crate) const fn of(reason: StopReason) -> Option<Self> {
+        match reason {
+            StopReason::Cancelled => Some(Self::Cancel),
+            StopReason::ShuttingDown => Some(Self::Stop),
+            StopReason::DiskFull(pressure) => Some(Self::DiskFull(pressure)),
+            StopReason::Fenced | StopReason::TimedOut(_) => None,
+        }
+    }
+
+    /// Passes it on to a run. [`Self::GiveUp`] is the business of whoever runs it.
+    pub(crate) fn pass_on(self, stop: &StopSignal) {
+        match self {
+            Self::Cancel => stop.request(StopReason::Cancelled),
+            Self::Stop => stop.request(StopReason::ShuttingDown),
+            Self::DiskFull(pressure) => stop.request(StopReason::DiskFull(pressure)),
+            Self::Force => stop.force(),
+            Self::GiveUp => {}
+        }
+    }
 }
 
 /// Why an executor could not be started, found or asked.

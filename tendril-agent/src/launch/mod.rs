@@ -4,7 +4,14 @@
 //! ```text
 //! attempt_file   what an executor is given: `attempt.json`
 //! launcher       the trait; how an executor ends, and how it is asked to
+//! in_process     executors as tasks of this process
+//! local/         executors as processes of this machine
+//! origin         makes attempt files: what all attempts of an agent have in common
 //! ```
 
 pub(crate) mod attempt_file;
+pub(crate) mod in_process;
+pub(crate) mod kind;
 pub(crate) mod launcher;
+pub(crate) mod local;
+pub(crate) mod origin;

@@ -124,12 +124,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        control_plane::health::Health,
-        dispatch::disk_guard::DiskGuard,
-        execute::{approval::Approvals, registry::Registry},
-        job::spec::Job,
-        observability::logging,
-        telemetry, testing,
+        control_plane::health::Health, dispatch::approvals::Approvals, dispatch::disk_guard::DiskGuard,
+        execute::registry::Registry, job::spec::Job, observability::logging, telemetry, testing,
     };
 
     async fn get(addr: SocketAddr, path: &str) -> String {

@@ -11,8 +11,8 @@ use crate::{
         health::{Health, Readiness},
     },
     cost::infracost::Infracost,
-    dispatch::{disk_guard::DiskGuard, intake::Intake},
-    execute::{approval::Approvals, registry::Registry},
+    dispatch::{approvals::Approvals, disk_guard::DiskGuard, intake::Intake},
+    execute::registry::Registry,
     telemetry,
     terraform::settings::TerraformSettings,
 };

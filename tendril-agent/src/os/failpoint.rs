@@ -29,6 +29,7 @@ const FAILPOINTS: &[&str] = &[
     "sink.forgot",
     "progress.stored",
     "approval.kept",
+    "approval.shown",
     "apply.kept",
     "apply.settled",
     "ending.made",
@@ -74,7 +75,11 @@ pub(crate) fn hit(name: &str) {
         Some((name.to_owned(), time.parse().ok()?))
     });
     let Some((wanted, time)) = plan else { return };
-    if name == wanted && HITS.fetch_add(1, Ordering::SeqCst) + 1 == *time {
+    // Of processes that are started again after their death, one dies: who makes this file.
+    let is_first = || {
+        std::env::var_os("TENDRIL_FAILPOINT_ONCE").is_none_or(|file| std::fs::File::create_new(file).is_ok())
+    };
+    if name == wanted && HITS.fetch_add(1, Ordering::SeqCst) + 1 == *time && is_first() {
         let _dead = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         // The signal may find another thread first; this one does nothing more.
         loop {

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The keeper is in the program's process group, has the same pipes as its output, and waits. It holds a lock on
-//! `exit.lock` for as long as it lives, and writes `exit.json` last. If the agent dies, nothing happens to the program; a
+//! `exit.lock` for as long as it lives, writes `exit.begun` before it starts the program, and `exit.json` last. If the agent dies, nothing happens to the program; a
 //! later run of the agent finds the keeper by its lock, reads on where the pipes are, and learns the exit code. A keeper
 //! without an agent stays until its pipes are empty, so that no line is lost.
 
@@ -37,7 +37,7 @@ use crate::{
         cancellation::StopSignal,
         orphans,
         output_pipe::pipe_of,
-        runner::{Command, EscalationRecord, Exit, GracePeriod, Sink, TerminationStage, pump},
+        runner::{Command, EscalationRecord, Exit, GoesOn, GracePeriod, Sink, TerminationStage, pump},
         stream::Stream,
     },
 };
@@ -63,19 +63,27 @@ pub(crate) fn keep(command: Command, program: &Path, exit_file: &Path) -> Comman
     let mut args: Vec<OsString> =
         vec![SUBCOMMAND.into(), exit_file.into(), "--".into(), command.program.into()];
     args.extend(command.args);
-    Command { program: program.to_path_buf(), args, ..command }
+    let goes_on: GoesOn = |data_dir| !orphans::of(data_dir).is_empty();
+    Command { program: program.to_path_buf(), args, goes_on: Some(goes_on), ..command }
 }
 
 /// Runs a program, keeps its exit code, and ends as it ended.
 ///
 /// Its input, output, environment and process group are the program's too. Signals that are sent to the group are the
 /// program's business.
-pub fn keep_exit(exit_file: &Path, program: &OsStr, args: &[OsString]) -> ExitCode {
+pub(crate) fn keep_exit(exit_file: &Path, program: &OsStr, args: &[OsString]) -> ExitCode {
     let agent = getppid();
     let stored = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
         let lock = lock(exit_file)?;
-        let exit = runtime.block_on(run(program, args))?;
+        // Durable before the program begins: without it, the program never ran.
+        private_file(&begun_file(exit_file), b"")?;
+        let ran = runtime.block_on(run(program, args));
+        let exit = match &ran {
+            Ok(exit) => *exit,
+            Err(_) => StoredExit { code: Some(CANNOT_START.into()) },
+        };
         private_file(exit_file, &serde_json::to_vec(&exit)?)?;
+        let exit = ran?;
         // Whoever started this reads the rest. Where nobody does, it waits for a later run of the agent.
         while getppid() != agent && exit_file.exists() && !are_empty() {
             std::thread::sleep(POLL_INTERVAL);
@@ -108,6 +116,22 @@ fn lock(exit_file: &Path) -> io::Result<File> {
 
 fn lock_file(exit_file: &Path) -> PathBuf {
     exit_file.with_extension("lock")
+}
+
+fn begun_file(exit_file: &Path) -> PathBuf {
+    exit_file.with_extension("begun")
+}
+
+/// Removes what an earlier program with this exit file left.
+pub(crate) fn begin(exit_file: &Path) {
+    for file in [exit_file.to_path_buf(), begun_file(exit_file)] {
+        let _none = fs::remove_file(file);
+    }
+}
+
+/// Whether a program may have been started with this exit file: it was, or its keeper is about to.
+pub(crate) fn may_have_begun(exit_file: &Path, data_dir: &Path) -> bool {
+    begun_file(exit_file).exists() || is_stored(exit_file) || !orphans::of(data_dir).is_empty()
 }
 
 async fn run(program: &OsStr, args: &[OsString]) -> io::Result<StoredExit> {

@@ -44,6 +44,9 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long others may still write into a pipe after its program and the program's group are gone.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
+/// Whether the program with this data directory goes on.
+pub(crate) type GoesOn = fn(&Path) -> bool;
+
 /// What to run.
 #[derive(Clone, Debug)]
 pub(crate) struct Command {
@@ -57,6 +60,9 @@ pub(crate) struct Command {
     pub(crate) env: BTreeMap<OsString, OsString>,
     /// How long it may take to end early.
     pub(crate) grace_period: GracePeriod,
+    /// Of a program that keeps the exit code of another one: whether that one goes on, by its data directory. If the keeper is
+    /// killed, it is waited for.
+    pub(crate) goes_on: Option<GoesOn>,
 }
 
 /// How long a program may take to end early.
@@ -223,7 +229,8 @@ async fn run(command: Command, sink: &dyn Sink, stop: &StopSignal) -> io::Result
     let mut group = Group { pid: Some(pid), data_dir, send: kill_process_group };
     // It holds this end of the pipes, and would keep them from their end.
     drop(program);
-    let mut child = Program { child, pid, ended };
+    let goes_on = command.goes_on.zip(group.data_dir.clone());
+    let mut child = Program { child, pid, ended, goes_on };
     let (over, is_over) = watch::channel(None);
     let pumps = async {
         tokio::join!(
@@ -263,6 +270,9 @@ struct Program {
     pid: Pid,
     /// A child of this process has ended.
     ended: Signals,
+    /// Of a program that keeps the exit code of another one: the data directory of that one. If the keeper is killed, the
+    /// other one goes on, and is waited for.
+    goes_on: Option<(GoesOn, PathBuf)>,
 }
 
 impl Program {
@@ -273,7 +283,12 @@ impl Program {
         loop {
             match waitid(WaitId::Pid(self.pid), SEEN) {
                 Ok(None) | Err(Errno::INTR) => {}
-                Ok(Some(_)) => return Ok(()),
+                Ok(Some(status)) => {
+                    let goes_on = |(goes_on, data_dir): &(GoesOn, PathBuf)| goes_on(data_dir);
+                    if !(status.killed() && self.goes_on.as_ref().is_some_and(goes_on)) {
+                        return Ok(());
+                    }
+                }
                 Err(error) => return Err(error.into()),
             }
             // One signal may stand for several children.

@@ -51,6 +51,7 @@ fn script(text: &str) -> Command {
         dir: "/".into(),
         env: [("PATH".into(), std::env::var_os("PATH").unwrap_or_default())].into(),
         grace_period: GracePeriod { graceful: Duration::from_secs(20), forced: Duration::from_secs(20) },
+        goes_on: None,
     }
 }
 
@@ -249,7 +250,7 @@ async fn a_process_that_writes_for_ever_does_not_hold_the_job() {
 
 #[tokio::test]
 async fn whatever_hides_from_its_job_is_found_by_its_descent() {
-    zombies::adopt_orphans().unwrap();
+    zombies::adopt_orphans(true).unwrap();
     let captured = Captured::default();
     // A session of its own, nothing in its environment, no open file, another directory, another name, a parent that is gone;
     // and one that makes new ones as fast as it can.

@@ -62,14 +62,19 @@ pub(crate) fn spawn(command: &mut Command) -> io::Result<(Child, Pid, Own)> {
     Ok((child, pid, Own(id)))
 }
 
+/// Whether what a program of this process leaves behind is killed when the program has ended. Not where programs run in
+/// processes of their own: what a dead one of them leaves is another's.
+static KILLS_STRAYS: AtomicBool = AtomicBool::new(false);
 /// Whether orphans become children of this process.
 static ADOPTS: AtomicBool = AtomicBool::new(false);
 
-/// From now on the orphans among this process's descendants become its children. Errors: the kernel has no such thing.
-pub(crate) fn adopt_orphans() -> io::Result<()> {
+/// From now on the orphans among this process's descendants become its children. `kills_strays`: whether they are killed when
+/// the programs that left them have ended. Errors: the kernel has no such thing.
+pub(crate) fn adopt_orphans(kills_strays: bool) -> io::Result<()> {
     if !getpid().is_init() {
         set_child_subreaper(Some(getpid()))?;
     }
+    KILLS_STRAYS.store(kills_strays, Ordering::Relaxed);
     ADOPTS.store(true, Ordering::Relaxed);
     Ok(())
 }
@@ -77,7 +82,7 @@ pub(crate) fn adopt_orphans() -> io::Result<()> {
 /// Kills the children of this process that nobody waits for, and all below them: the remaining processes of programs that have ended.
 /// While another program runs they may be its own, and are left until that has ended too.
 pub(crate) async fn kill_strays() {
-    if !ADOPTS.load(Ordering::Relaxed) {
+    if !KILLS_STRAYS.load(Ordering::Relaxed) {
         return;
     }
     for _ in 0..KILLS {
@@ -184,7 +189,7 @@ mod tests {
     #[ignore = "started by the_agent_as_process_1_reaps_orphans_and_nobody_elses_children"]
     async fn as_process_1() {
         assert!(getpid().is_init());
-        adopt_orphans().unwrap();
+        adopt_orphans(true).unwrap();
         let reaper = tokio::spawn(reap_orphans());
         let mut runs = tokio::task::JoinSet::new();
         for code in 0..100 {

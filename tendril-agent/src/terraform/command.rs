@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -23,12 +23,21 @@ use crate::{
 use super::{environment::AllowList, settings::StepTiming};
 
 /// Which of the two programs it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Product {
     /// `terraform`.
     Terraform,
     /// `tofu`.
     OpenTofu,
+}
+
+/// A program that was found and has said its version, so that an executor on the same machine need not ask it again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KnownTerraform {
+    pub(crate) program: PathBuf,
+    pub(crate) product: Product,
+    pub(crate) version: String,
 }
 
 /// The program, found and tried.
@@ -115,6 +124,12 @@ impl Terraform {
         &self.version
     }
 
+    /// Which program it is.
+    pub(crate) fn known(&self) -> KnownTerraform {
+        let Self { program, product, version, .. } = self.clone();
+        KnownTerraform { program, product, version }
+    }
+
     /// Its name, as its users write it.
     pub const fn name(&self) -> &'static str {
         match self.product {
@@ -168,7 +183,14 @@ impl Terraform {
         grace_period: GracePeriod,
     ) -> io::Result<Command> {
         let env = self.environment(workspace)?;
-        Ok(Command { program: self.program.clone(), args, dir: workspace.module_dir(), env, grace_period })
+        Ok(Command {
+            program: self.program.clone(),
+            args,
+            dir: workspace.module_dir(),
+            env,
+            grace_period,
+            goes_on: None,
+        })
     }
 
     /// The whole environment of a command: what may be inherited, and the agent's own settings.

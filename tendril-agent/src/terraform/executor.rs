@@ -298,7 +298,7 @@ impl TerraformExecutor<'_> {
         let command = command.map(|command| match &self.settings.keeper {
             Some(program) if step == Step::Apply => {
                 // Of an earlier try.
-                let _none = std::fs::remove_file(self.workspace.exit_file());
+                keeper::begin(&self.workspace.exit_file());
                 keeper::keep(command, program, &self.workspace.exit_file())
             }
             _ => command,
@@ -409,6 +409,9 @@ impl TerraformExecutor<'_> {
     }
 
     fn check_exit(&self, step: Step, exit: Exit, findings: &Findings) -> Result<(), StageError> {
+        // Nobody knows the exit code if what keeps it was killed. Terraform's last message says how the apply ended.
+        let is_complete = step == Step::Apply && exit.code.is_none() && findings.is_complete;
+        let exit = if is_complete { Exit { code: Some(0), ..exit } } else { exit };
         if self.stop.requested().is_some() {
             if let Some(stage) = exit.stage.name() {
                 metrics::counter!(telemetry::STEPS_STOPPED, "stage" => stage).increment(1);

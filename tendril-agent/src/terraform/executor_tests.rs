@@ -14,7 +14,7 @@ use wiremock::{Match, Mock, MockServer, Request, Respond, ResponseTemplate};
 use crate::{
     config::{preflight, settings::Config},
     control_plane::lease::Leases,
-    execute::{approval::Approvals, attempt::JobContext},
+    execute::attempt::{JobContext, Start},
     job::spec::Job,
     process::{orphans, runner::LocalRunner},
     terraform::state::{backend::StateBackend, lock_query},
@@ -164,7 +164,6 @@ impl Fixture {
             settings: Arc::new(self.config.execute_settings()),
             rest: self.plane.rest(),
             runner: Arc::new(LocalRunner),
-            approvals: Approvals::default(),
             registry: crate::execute::registry::Registry::default(),
             secrets: crate::redaction::redactor::Redactor::default(),
             drain: crate::process::drain::Drain::default(),
@@ -179,7 +178,7 @@ impl Fixture {
         let config = config.into();
         let job = Job { id, attempt: 1, claim_token: Uuid::from_u128(2), config, state_key: None };
         let lease = self.leases.hold(&job);
-        self.context().run(job, &lease).await;
+        self.context().run(job, &lease, Start::Workspace).await;
     }
 
     pub(super) fn data_dir(&self) -> PathBuf {
@@ -351,7 +350,7 @@ async fn eight_jobs_on_a_cold_provider_cache_fill_it_once() {
         let config = json!({"template": "gate", "stack": format!("s{number}"), "variables": {}});
         let job = Job { id, attempt: 1, claim_token, config: config.into(), state_key: None };
         let lease = bench.leases.hold(&job);
-        context.run(job, &lease).await;
+        context.run(job, &lease, Start::Workspace).await;
     };
     futures_util::future::join_all((1..=8).map(job)).await;
     let ends = bench.plane.recorded(|recorded| {

@@ -23,8 +23,10 @@ pub(crate) struct Message<'a> {
 /// Facts that the agent keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum MessageEvent {
-    /// How many resources a plan would change, or an apply did change.
+    /// How many resources a plan would change.
     Changes(Changes),
+    /// An apply is complete, and has changed so many.
+    Complete(Changes),
     /// Terraform's own explanation of an error.
     Error(String),
     /// A resource was changed.
@@ -52,6 +54,9 @@ struct Summary {
     remove: u64,
     #[serde(default)]
     import: u64,
+    /// What was done: `plan`, `apply` or `destroy`.
+    #[serde(default)]
+    operation: String,
 }
 
 /// Terraform's explanation of an error or a warning.
@@ -98,8 +103,13 @@ pub(crate) fn read(line: &str) -> Message<'_> {
             Message { text: Cow::Owned(format!("{label}: {text}")), event }
         }
         Some(line) => {
-            let changes = line.changes.map(|Summary { add, change, remove, import }| {
-                MessageEvent::Changes(Changes { add, change, remove, import, details: None })
+            let changes = line.changes.map(|Summary { add, change, remove, import, operation }| {
+                let changes = Changes { add, change, remove, import, details: None };
+                if matches!(&*operation, "apply" | "destroy") {
+                    MessageEvent::Complete(changes)
+                } else {
+                    MessageEvent::Changes(changes)
+                }
             });
             let applied = (line.kind == "apply_complete").then_some(MessageEvent::Applied);
             Message { text: line.message, event: changes.or(applied) }
@@ -169,6 +179,10 @@ impl Interpreter for OutputReader {
         let message = read(line);
         match message.event {
             Some(MessageEvent::Changes(changes)) => self.findings.changes = Some(changes),
+            Some(MessageEvent::Complete(changes)) => {
+                self.findings.changes = Some(changes);
+                self.findings.is_complete = true;
+            }
             Some(MessageEvent::Error(_)) if self.errors.len() == MOST_ERRORS => {
                 self.findings.further_errors += 1;
             }
@@ -295,6 +309,22 @@ mod tests {
             message.event,
             Some(MessageEvent::Changes(Changes { add: 1, change: 2, remove: 3, import: 4, details: None }))
         );
+    }
+
+    #[test]
+    fn the_summary_of_an_apply_says_that_it_is_complete() {
+        for (operation, is_complete) in [("plan", false), ("apply", true), ("destroy", true)] {
+            let mut reader = OutputReader::collecting(ApplyProgress::default());
+            let summary =
+                CHANGES.replace("\"operation\":\"plan\"", &format!("\"operation\":\"{operation}\""));
+            let _text = reader.read(&summary);
+            let findings = reader.take_findings();
+            assert_eq!(
+                (findings.is_complete, findings.changes.is_some()),
+                (is_complete, true),
+                "{operation}"
+            );
+        }
     }
 
     #[test]

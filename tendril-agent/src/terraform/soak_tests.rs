@@ -7,7 +7,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::tests::Fixture;
-use crate::job::spec::Job;
+use crate::{execute::attempt::Start, job::spec::Job};
 
 /// As many as `make verify` and the nightly workflow run with `TENDRIL_RACE=full`.
 const MANY: u128 = 200;
@@ -75,11 +75,11 @@ async fn many_jobs_leave_no_process_directory_descriptor_or_credential() {
                 std::future::pending::<()>().await;
             }
         };
-        let run = context.run(job, &lease);
+        let run = context.run(job, &lease, Start::Workspace);
         tokio::pin!(run);
         tokio::select! {
-            () = &mut run => {}
-            () = cancel => run.await,
+            _ended = &mut run => {}
+            () = cancel => drop(run.await),
         }
         let wanted = match mode {
             "quick" | "leak" => "SUCCESS",

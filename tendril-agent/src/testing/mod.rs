@@ -205,6 +205,9 @@ pub(crate) fn config(dir: &Path) -> Config {
             ..Timing::default()
         },
         keeper: None,
+        launcher: crate::launch::kind::LauncherKind::InProcess,
+        on_stop: crate::launch::kind::OnStop::Drain,
+        handed_secrets: std::sync::Arc::default(),
         secrets: crate::redaction::redactor::Redactor::default(),
     }
 }

@@ -7,6 +7,7 @@ mod canary;
 mod claim;
 mod crash;
 mod disk;
+mod executors;
 mod fencing;
 mod hostile;
 mod lost;

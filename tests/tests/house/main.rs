@@ -56,6 +56,8 @@ const AGENT_ORDER: &[&str] = &[
     "observability",
     "config",
     "agent",
+    "executor",
+    "program",
     "lib",
     "main",
 ];

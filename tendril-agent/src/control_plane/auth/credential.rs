@@ -30,7 +30,8 @@ pub struct Claim {
     /// The cluster of the deployment.
     pub(crate) cluster_id: Uuid,
     pub(crate) deployment_id: Uuid,
-    pub(crate) claim_token: Uuid,
+    /// `deployments.claim_token`.
+    pub(crate) token: Uuid,
 }
 
 /// What a credential holds, read and checked as far as that goes without a server.
@@ -101,7 +102,7 @@ impl Credential {
         match self {
             Self::Inline(token) => Ok(token.clone()),
             Self::File(path) => read_file(path),
-            Self::Claim(claim) => Ok(SecretString::from(claim.claim_token.to_string())),
+            Self::Claim(claim) => Ok(SecretString::from(claim.token.to_string())),
         }
     }
 

@@ -173,7 +173,7 @@ impl Exchange {
         let body = match shown {
             Exchangeable::Key(key) => json!({"key": key.expose(), "version": version}),
             Exchangeable::Claim(claim) => {
-                json!({"deployment_id": claim.deployment_id, "claim_token": claim.claim_token, "version": version})
+                json!({"deployment_id": claim.deployment_id, "claim_token": claim.token, "version": version})
             }
         };
         let answer = self.rest()?.invoke(FUNCTION, &body).await.map_err(|error| Failure::of(&error))?;

@@ -100,11 +100,11 @@ async fn a_claim_is_exchanged_for_a_token_of_its_cluster_and_one_that_is_over_sa
     let claim = Claim {
         cluster_id: Uuid::from_u128(7),
         deployment_id: Uuid::from_u128(8),
-        claim_token: Uuid::from_u128(9),
+        token: Uuid::from_u128(9),
     };
     let ask = async |answer: ResponseTemplate| {
         let server = MockServer::start().await;
-        let body = json!({"deployment_id": claim.deployment_id, "claim_token": claim.claim_token});
+        let body = json!({"deployment_id": claim.deployment_id, "claim_token": claim.token});
         let shown = Mock::given(method("POST")).and(body_partial_json(body)).respond_with(answer);
         shown.expect(1).mount(&server).await;
         Exchange::new(&server.uri(), &SecretString::from("sb_publishable_x"))

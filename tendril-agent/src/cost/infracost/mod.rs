@@ -250,6 +250,7 @@ impl Infracost {
             dir: module,
             env,
             grace_period,
+            goes_on: None,
         })
     }
 

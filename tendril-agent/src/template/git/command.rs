@@ -145,7 +145,8 @@ impl Console<'_> {
             env.insert("GIT_NO_LAZY_FETCH".into(), "1".into());
         }
         env.extend(call.env.into_iter().map(|(name, value)| (name.into(), value)));
-        let command = Command { program, args: call.args, dir: home, env, grace_period: GRACE_PERIOD };
+        let command =
+            Command { program, args: call.args, dir: home, env, grace_period: GRACE_PERIOD, goes_on: None };
         let (own, tail) = (StopSignal::default(), OutputTail::default());
         let mut running = self.runner.run(command, &tail, &own);
         let fault = tokio::select! {

@@ -1,0 +1,242 @@
+//! `tendril-agent execute`: one claimed attempt, in a process of its own session, to its end.
+//!
+//! It extends its lease, uploads its log and stores its result by itself, and does not end with its dispatcher. What it is
+//! asked for stands in `orders.json`, and SIGWINCH says that something was added. SIGTERM makes it end as the agent would:
+//! within `--shutdown-grace`, politely; a second and a third one hasten that.
+
+use std::{
+    path::Path,
+    process::ExitCode,
+    sync::{Arc, atomic::AtomicU32},
+    time::Duration,
+};
+
+use secrecy::ExposeSecret as _;
+use tendril_realtime::Client;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+    time::sleep,
+};
+use tracing::Instrument as _;
+
+use crate::{
+    config::{args::Cli, handed_secrets, settings::Config},
+    control_plane::{
+        auth::session::{Exchange, Session},
+        contract::CONTRACT,
+        health::Health,
+        heartbeat::Heartbeat,
+        lease::Leases,
+    },
+    dispatch::shutdown::{Shutdown, ShutdownPlan},
+    execute::{
+        attempt::{JobContext, RunEnd},
+        registry::Registry,
+    },
+    launch::{
+        attempt_file::AttemptFile,
+        launcher::{End, Request},
+        local::entry::Entry,
+    },
+    process::{
+        cancellation::{StopReason, StopSignal},
+        drain::Drain,
+        runner::LocalRunner,
+        zombies::{adopt_orphans, reap_orphans},
+    },
+};
+
+/// The configuration or the attempt file must be fixed.
+const BAD_CONFIG: u8 = 2;
+/// How many threads may wait for the disk.
+const BLOCKING_THREADS: usize = 16;
+
+/// Runs the attempt of this file; answers the process's exit code, which is that of [`End`].
+pub(crate) fn execute(cli: &Cli, attempt_file: &Path) -> ExitCode {
+    // It must not end with the terminal or the session of its dispatcher. One that was started by hand leads a session already.
+    let _leads_one = rustix::process::setsid();
+    let attempt = match AttemptFile::load(attempt_file) {
+        Ok(attempt) => attempt,
+        Err(error) => {
+            eprintln!("the attempt file {} cannot be used: {error}", attempt_file.display());
+            return ExitCode::from(BAD_CONFIG);
+        }
+    };
+    let mut cli = cli.clone();
+    if let Err(error) = handed_secrets::take(&mut cli) {
+        eprintln!("the secrets of this executor cannot be read: {error}");
+        return ExitCode::from(BAD_CONFIG);
+    }
+    let mut config = match Config::for_executor(&cli, &attempt) {
+        Ok(config) => config,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return ExitCode::from(BAD_CONFIG);
+        }
+    };
+    config.keeper = Some("/proc/self/exe".into());
+    config.install_log();
+    let entry = Entry::of(attempt_file);
+    let lock = match entry.lock() {
+        Ok(Some(lock)) => Some(lock),
+        Ok(None) => {
+            tracing::error!("another executor runs this attempt");
+            return ExitCode::FAILURE;
+        }
+        // Where the attempt file is mounted to be read only, somebody else sees to it that there is one executor.
+        Err(error) => {
+            tracing::debug!(%error, "the executor's lock cannot be taken");
+            None
+        }
+    };
+    let end = run(config, &attempt, &entry);
+    if let Err(error) = entry.store_end(&end) {
+        tracing::debug!(%error, "how the executor ended cannot be written");
+    }
+    drop(lock);
+    if let End::Died(how) = &end {
+        tracing::error!("{how}");
+    }
+    end.into()
+}
+
+fn run(config: Config, attempt: &AttemptFile, entry: &Entry) -> End {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(Duration::from_secs(2))
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return End::Died(format!("the executor's runtime cannot be started: {error}")),
+    };
+    let end = runtime.block_on(run_attempt(config, attempt, entry));
+    // A thread that still waits for the disk must not hold the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    end
+}
+
+async fn run_attempt(config: Config, attempt: &AttemptFile, entry: &Entry) -> End {
+    let health = Health::default();
+    config.secrets.hide(config.git.secrets());
+    config.secrets.hide([attempt.claim_token.to_string()]);
+    let session = Session::new(
+        config.credential.clone(),
+        config.cluster_id,
+        Exchange::new(config.supabase_url.as_str(), &config.supabase_key),
+        config.secrets.clone(),
+        health.clone(),
+    );
+    let client = Client::builder(config.supabase_url.as_str(), config.supabase_key.expose_secret())
+        .token_source(session.clone())
+        .build();
+    let client = match client {
+        Ok(client) => client,
+        Err(error) => {
+            return End::Died(format!("the connection to the control plane cannot be set up: {error}"));
+        }
+    };
+    if let Err(error) = adopt_orphans(true) {
+        tracing::warn!(%error, "processes that leave their job cannot be found by their descent");
+    }
+    let leases = Leases::default();
+    let job = attempt.job();
+    let span = job.span();
+    let lease = leases.hold(&job);
+    let heartbeat = Heartbeat {
+        rest: client.rest().clone(),
+        leases: leases.clone(),
+        health,
+        agent_name: config.agent_name.clone(),
+        state_store: config.state_store(),
+        contract: Arc::new(AtomicU32::new(CONTRACT)),
+        period: config.timing.heartbeat,
+        spread: Duration::ZERO,
+    };
+    let context = JobContext {
+        settings: Arc::new(config.execute_settings()),
+        rest: client.rest().clone(),
+        runner: Arc::new(LocalRunner),
+        registry: Registry::writing(entry.phase_file()),
+        secrets: config.secrets.clone(),
+        drain: Drain::default(),
+    };
+    let (stop, give_up, shutdown) = (lease.stop.clone(), Notify::new(), Shutdown::new());
+    if let Err(error) = shutdown.on_signals() {
+        return End::Died(format!("signals cannot be handled: {error}"));
+    }
+    let beside = async {
+        tokio::join!(
+            heartbeat.keep_claims(),
+            session.clone().keep(|| ()),
+            async {
+                if let Err(error) = reap_orphans().await {
+                    tracing::error!(%error, "orphans cannot be waited for");
+                }
+            },
+            follow_orders(entry, &stop, &give_up),
+            end_within_grace(&config, &shutdown, &stop, &give_up),
+        )
+    };
+    let end = tokio::select! {
+        end = context.run(job, &lease, attempt.start).instrument(span.clone()) => match end {
+            RunEnd::Stored => End::Stored,
+            RunEnd::Waiting => End::Waiting,
+        },
+        () = give_up.notified() => {
+            tracing::warn!(parent: &span, "the result is not stored yet; it is kept on disk");
+            End::Kept
+        }
+        _never = beside.instrument(span.clone()) => End::Died("what the executor does beside its run broke off".to_owned()),
+    };
+    client.shutdown().await;
+    end
+}
+
+/// Does what the dispatcher asks for, for ever.
+async fn follow_orders(entry: &Entry, stop: &StopSignal, give_up: &Notify) {
+    let mut asked = match signal(SignalKind::window_change()) {
+        Ok(asked) => asked,
+        Err(error) => {
+            tracing::error!(%error, "the dispatcher cannot ask for anything");
+            return std::future::pending().await;
+        }
+    };
+    loop {
+        match entry.orders() {
+            Ok(orders) => {
+                for request in orders.requests() {
+                    request.pass_on(stop);
+                    if *request == Request::GiveUp {
+                        give_up.notify_one();
+                    }
+                }
+            }
+            Err(error) => tracing::error!(%error, "what the dispatcher asks for cannot be read"),
+        }
+        if asked.recv().await.is_none() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+/// Ends the run as SIGTERM to the agent would; for ever, if nobody says so.
+async fn end_within_grace(config: &Config, shutdown: &Shutdown, stop: &StopSignal, give_up: &Notify) {
+    shutdown.draining().await;
+    let ShutdownPlan { finish, interrupt, kill, flush_deadline } =
+        ShutdownPlan::of(&config.shutdown_timing());
+    tokio::select! {
+        () = sleep(finish) => {}
+        () = shutdown.interrupting() => {}
+    }
+    stop.request(StopReason::ShuttingDown);
+    tokio::select! {
+        () = sleep(interrupt) => {}
+        () = shutdown.forced() => {}
+    }
+    stop.force();
+    sleep(kill + flush_deadline).await;
+    give_up.notify_one();
+    std::future::pending::<()>().await;
+}

@@ -1,0 +1,248 @@
+//! The directory of one executor, `<work dir>/executors/<deployment>.<attempt>/`: all that it and its dispatcher say to each
+//! other.
+//!
+//! ```text
+//! attempt.json    what it is given                                  dispatcher
+//! token           its token, if it is given one                     dispatcher
+//! orders.json     what it is asked for; SIGWINCH says that it changed    dispatcher
+//! executor.lock   locked for as long as it lives; its process ID and version  executor
+//! phase           the phase of its run, for `/status`               executor
+//! end.json        how it ended, written last                        executor
+//! log             its own log                                       executor
+//! log.passed      how much of the log the dispatcher has passed on  dispatcher
+//! ```
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+    process::{Pid, getpid},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    launch::launcher::{End, Request},
+    os::files::{private_dir, private_file, remove_dir},
+};
+
+/// An executor's directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    dir: PathBuf,
+}
+
+/// Who holds the lock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Holder {
+    pub(crate) pid: i32,
+    pub(crate) version: String,
+}
+
+impl Holder {
+    pub(crate) fn pid(&self) -> Option<Pid> {
+        Pid::from_raw(self.pid)
+    }
+}
+
+/// What an executor is asked for. Each request stays asked for, so that none is lost that comes before another was read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Orders {
+    #[serde(default)]
+    requests: Vec<Request>,
+}
+
+impl Orders {
+    /// All of them, the oldest first.
+    pub(crate) fn requests(&self) -> &[Request] {
+        &self.requests
+    }
+}
+
+impl Entry {
+    pub(crate) const fn at(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    /// Of an executor with this attempt file.
+    pub(crate) fn of(attempt_file: &Path) -> Self {
+        Self::at(attempt_file.parent().map(Path::to_path_buf).unwrap_or_default())
+    }
+
+    pub(crate) fn create(&self) -> io::Result<()> {
+        private_dir(&self.dir)
+    }
+
+    pub(crate) fn attempt_file(&self) -> PathBuf {
+        self.dir.join("attempt.json")
+    }
+
+    pub(crate) fn token_file(&self) -> PathBuf {
+        self.dir.join("token")
+    }
+
+    pub(crate) fn phase_file(&self) -> PathBuf {
+        self.dir.join("phase")
+    }
+
+    fn lock_file(&self) -> PathBuf {
+        self.dir.join("executor.lock")
+    }
+
+    fn orders_file(&self) -> PathBuf {
+        self.dir.join("orders.json")
+    }
+
+    fn end_file(&self) -> PathBuf {
+        self.dir.join("end.json")
+    }
+
+    fn log_file(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    /// Takes the lock for this process, an executor. None: another one has it.
+    pub(crate) fn lock(&self) -> io::Result<Option<File>> {
+        let mut open = OpenOptions::new();
+        let mut file =
+            open.read(true).write(true).create(true).truncate(false).mode(0o600).open(self.lock_file())?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+        let holder =
+            Holder { pid: getpid().as_raw_nonzero().get(), version: env!("CARGO_PKG_VERSION").to_owned() };
+        file.set_len(0)?;
+        file.write_all(&serde_json::to_vec(&holder)?)?;
+        Ok(Some(file))
+    }
+
+    /// The executor that lives; none, if none does.
+    pub(crate) fn holder(&self) -> io::Result<Option<Holder>> {
+        let path = self.lock_file();
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        match flock(&file, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(None),
+            // It may hold the lock and not have written who it is.
+            Err(Errno::WOULDBLOCK) => {
+                let unknown = Holder { pid: 0, version: String::new() };
+                Ok(Some(serde_json::from_slice(&fs::read(&path)?).unwrap_or(unknown)))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Adds a request.
+    pub(crate) fn order(&self, request: Request) -> io::Result<()> {
+        let mut orders = self.orders()?;
+        if !orders.requests.contains(&request) {
+            orders.requests.push(request);
+            private_file(&self.orders_file(), &serde_json::to_vec(&orders)?)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn orders(&self) -> io::Result<Orders> {
+        match fs::read(self.orders_file()) {
+            Ok(text) => Ok(serde_json::from_slice(&text)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Orders::default()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes how the executor ends.
+    pub(crate) fn store_end(&self, end: &End) -> io::Result<()> {
+        private_file(&self.end_file(), &serde_json::to_vec(end)?)
+    }
+
+    /// How the executor ended, as it said itself.
+    pub(crate) fn end(&self) -> Option<End> {
+        serde_json::from_slice(&fs::read(self.end_file()).ok()?).ok()
+    }
+
+    /// Forgets what an earlier executor of the attempt left, so that another one can be started.
+    pub(crate) fn clear(&self) -> io::Result<()> {
+        for file in [self.end_file(), self.orders_file()] {
+            match fs::remove_file(file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        match remove_dir(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+
+    /// The log, to be appended to.
+    pub(crate) fn log(&self) -> io::Result<File> {
+        OpenOptions::new().append(true).create(true).mode(0o600).open(self.log_file())
+    }
+
+    /// Passes the new whole lines of the log on to this process's own standard error; once the executor has ended, all of it.
+    pub(crate) fn pass_log_on(&self, is_over: bool) -> io::Result<()> {
+        use std::io::{Read as _, Seek as _, SeekFrom};
+        /// Most that is passed on at once.
+        const MOST: u64 = 1024 * 1024;
+        let passed_file = self.dir.join("log.passed");
+        let passed: u64 =
+            fs::read_to_string(&passed_file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        let mut log = match File::open(self.log_file()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            log => log?,
+        };
+        if log.metadata()?.len() <= passed {
+            return Ok(());
+        }
+        log.seek(SeekFrom::Start(passed))?;
+        let mut text = Vec::new();
+        log.take(MOST).read_to_end(&mut text)?;
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let end = if is_over || whole == 0 && text.len() as u64 == MOST { text.len() } else { whole };
+        // Whoever reads it may be gone.
+        let _gone = io::stderr().lock().write_all(&text[..end]);
+        fs::write(passed_file, (passed + end as u64).to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_says_who_lives_and_requests_are_not_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let entry = Entry::at(dir.path().join("one"));
+        entry.create().unwrap();
+        assert_eq!(entry.holder().unwrap(), None);
+        let lock = entry.lock().unwrap().unwrap();
+        let holder = entry.holder().unwrap().unwrap();
+        assert_eq!((holder.pid(), holder.version.as_str()), (Some(getpid()), env!("CARGO_PKG_VERSION")));
+        assert!(entry.lock().unwrap().is_none(), "one executor at a time");
+        drop(lock);
+        assert_eq!(entry.holder().unwrap(), None);
+        for request in [Request::Stop, Request::Cancel, Request::Stop] {
+            entry.order(request).unwrap();
+        }
+        assert_eq!(entry.orders().unwrap().requests(), [Request::Stop, Request::Cancel]);
+        entry.store_end(&End::Waiting).unwrap();
+        assert_eq!(entry.end(), Some(End::Waiting));
+        entry.clear().unwrap();
+        assert_eq!((entry.end(), entry.orders().unwrap()), (None, Orders::default()));
+        entry.remove().unwrap();
+        entry.remove().unwrap();
+    }
+}
