@@ -6,12 +6,15 @@
 //! launcher       the trait; how an executor ends, and how it is asked to
 //! in_process     executors as tasks of this process
 //! local/         executors as processes of this machine
+//! kubernetes/    executors as pods of Jobs; behind the feature `kubernetes`
 //! origin         makes attempt files: what all attempts of an agent have in common
 //! ```
 
 pub(crate) mod attempt_file;
 pub(crate) mod in_process;
 pub(crate) mod kind;
+#[cfg(feature = "kubernetes")]
+pub(crate) mod kubernetes;
 pub(crate) mod launcher;
 pub(crate) mod local;
 pub(crate) mod origin;

@@ -1,0 +1,102 @@
+//! Runs of an earlier dispatcher, and what nobody needs any more.
+
+use std::collections::HashSet;
+
+use uuid::Uuid;
+
+use crate::{
+    job::spec,
+    launch::{
+        attempt_file::AttemptId,
+        kubernetes::{
+            claims::ClaimRow,
+            launcher::{KubernetesLauncher, digest},
+            manifest::Part,
+            verdict::{self, Ended},
+            view::JobView,
+        },
+        launcher::{End, Executor, LaunchError},
+    },
+};
+
+impl KubernetesLauncher {
+    pub(super) async fn find(&self) -> Result<Vec<Executor>, LaunchError> {
+        let inner = &self.inner;
+        inner.observer.synced().await;
+        let jobs = inner.observer.jobs();
+        let ids: Vec<Uuid> = jobs.iter().map(|job| job.id.deployment_id).collect();
+        let claims = self.claims_of(&ids).await?;
+        let approved: HashSet<AttemptId> =
+            jobs.iter().filter(|job| job.part == Part::Approved).map(|job| job.id).collect();
+        let mut found = Vec::new();
+        for job in jobs {
+            let claim = claims.iter().find(|claim| {
+                claim.id == job.id.deployment_id
+                    && claim.attempt == job.id.attempt
+                    && claim.claim_token.map(digest) == job.claim
+            });
+            let Some((claim, token)) = claim.and_then(|claim| Some((claim, claim.claim_token?))) else {
+                continue;
+            };
+            // Its other part is the run that goes on.
+            let goes_on = job.part == Part::First && approved.contains(&job.id);
+            if goes_on {
+                continue;
+            }
+            let (id, state_key) = (job.id, claim.state_key.clone());
+            let row = spec::Job {
+                id: id.deployment_id,
+                attempt: id.attempt,
+                claim_token: token,
+                config: claim.config_snapshot.clone(),
+                state_key: state_key.clone(),
+            };
+            let lease = inner.leases.hold(&row);
+            found.push(self.executor(job, lease, token, state_key));
+        }
+        Ok(found)
+    }
+
+    /// Removes one Job that has ended; answers whether there was one.
+    pub(super) async fn remove_finished(&self) -> bool {
+        let jobs = self.inner.observer.jobs();
+        let ended = jobs.iter().find(|job| job.finished.is_some() && !job.leaves && !self.waits(job));
+        match ended {
+            Some(job) => self.delete_job(job).await.is_ok(),
+            None => false,
+        }
+    }
+
+    /// Whether a Job is that of a plan that waits, or waited, for its approval.
+    pub(super) fn waits(&self, job: &JobView) -> bool {
+        let pod = self.inner.observer.subscribe(&job.name).borrow().pod.clone();
+        job.part == Part::First && verdict::end(job, pod.as_ref(), false) == Some(Ended::Said(End::Waiting))
+    }
+
+    /// Removes the Jobs of plans that wait for nothing any more, and the plans with them.
+    pub(super) async fn remove_decided(&self) -> Result<(), LaunchError> {
+        let waiting: Vec<JobView> =
+            self.inner.observer.jobs().into_iter().filter(|job| !job.leaves && self.waits(job)).collect();
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<Uuid> = waiting.iter().map(|job| job.id.deployment_id).collect();
+        let claims = self.claims_of(&ids).await?;
+        for job in waiting {
+            let is_held = claims
+                .iter()
+                .any(|claim| claim.id == job.id.deployment_id && claim.claim_token.map(digest) == job.claim);
+            if !is_held {
+                self.delete_job(&job).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn claims_of(&self, ids: &[Uuid]) -> Result<Vec<ClaimRow>, LaunchError> {
+        self.inner.claims.of(ids).await.map_err(|error| LaunchError::Io {
+            context: "the claims of the runs in the cluster cannot be read".to_owned(),
+            source: std::io::Error::other(error),
+        })
+    }
+}

@@ -1,0 +1,71 @@
+//! What the control plane knows of the runs in the cluster.
+
+use serde::Deserialize;
+use serde_json::json;
+use tendril_realtime::{Error, Rest};
+use uuid::Uuid;
+
+use crate::{job::json::ConfigSnapshot, launch::attempt_file::AttemptId};
+
+/// Rows of one request: their ids are in its address.
+const AT_ONCE: usize = 50;
+
+/// Reads claims, and writes what keeps a run from starting.
+#[derive(Clone, Debug)]
+pub(crate) struct Claims {
+    rest: Rest,
+}
+
+/// The claim of a deployment.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct ClaimRow {
+    pub(crate) id: Uuid,
+    pub(crate) attempt: i32,
+    pub(crate) claim_token: Option<Uuid>,
+    #[serde(default)]
+    pub(crate) state_key: Option<String>,
+    pub(crate) config_snapshot: ConfigSnapshot,
+}
+
+impl Claims {
+    pub(crate) const fn new(rest: Rest) -> Self {
+        Self { rest }
+    }
+
+    pub(crate) const fn rest(&self) -> &Rest {
+        &self.rest
+    }
+
+    /// The claims of these deployments that are not over.
+    pub(crate) async fn of(&self, ids: &[Uuid]) -> Result<Vec<ClaimRow>, Error> {
+        let mut rows = Vec::new();
+        for ids in ids.chunks(AT_ONCE) {
+            let request = self
+                .rest
+                .from("deployments")
+                .select("id,attempt,claim_token,state_key,config_snapshot")
+                .eq("status", "PROCESSING")
+                .in_list("id", ids);
+            rows.extend(request.rows::<ClaimRow>().await?);
+        }
+        Ok(rows)
+    }
+
+    /// Says in a row why its run does not start; none, that it does. What cannot be said now is logged: the end of the run
+    /// says it again.
+    pub(crate) async fn say(&self, id: AttemptId, claim_token: Uuid, sentence: Option<&str>) {
+        if let Some(sentence) = sentence {
+            tracing::warn!(deployment = %id.deployment_id, attempt = id.attempt, "{sentence}");
+        }
+        let request = self
+            .rest
+            .from("deployments")
+            .update(&json!({"error_message": sentence, "claim_token": claim_token}))
+            .eq("id", id.deployment_id)
+            .eq("status", "PROCESSING")
+            .idempotent(true);
+        if let Err(error) = request.execute().await {
+            tracing::debug!(deployment = %id.deployment_id, error = %format_args!("{error:#}"), "its row cannot be written now");
+        }
+    }
+}

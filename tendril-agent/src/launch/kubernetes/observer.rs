@@ -1,0 +1,278 @@
+//! What is known of the Jobs and pods of this cluster: two watches, and the last that was seen of each.
+//!
+//! A watch ends by itself within five minutes, and starts where it ended; both are begun anew with a list every ten minutes,
+//! because a server whose storage was restored from a backup says nothing to a watch from its future. That is less than
+//! two requests a minute.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use kube::{
+    Api, Resource,
+    runtime::{
+        WatchStreamExt as _,
+        watcher::{self, Event, watcher},
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+
+use crate::launch::kubernetes::view::{JobView, PodView};
+
+/// Between two lists.
+const LIST_EVERY: Duration = Duration::from_secs(600);
+/// Of one watch; the server's own limit is 295.
+const WATCH_SECONDS: u32 = 290;
+/// Objects per page of a list: what is read at once is small, however many there are.
+const PAGE: u32 = 50;
+
+/// The last that was seen of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) job: Option<JobView>,
+    /// Also when it is gone: its end is in it.
+    pub(crate) pod: Option<PodView>,
+    /// Whether the Job is gone, or left the selector.
+    pub(crate) is_gone: bool,
+}
+
+/// Watches until it is dropped. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Observer {
+    runs: Runs,
+    synced: watch::Receiver<[bool; 2]>,
+    _tasks: Arc<[Task; 2]>,
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Observer").field("runs", &self.runs.all().len()).finish_non_exhaustive()
+    }
+}
+
+/// By name of the Job. Clones share them.
+#[derive(Clone, Debug, Default)]
+struct Runs(Arc<Mutex<HashMap<String, watch::Sender<Seen>>>>);
+
+impl Runs {
+    fn all(&self) -> MutexGuard<'_, HashMap<String, watch::Sender<Seen>>> {
+        // Nothing that holds the lock can leave the map in halves.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn edit(&self, job: &str, edit: impl FnOnce(&mut Seen)) {
+        let mut runs = self.all();
+        let run = runs.entry(job.to_owned()).or_insert_with(|| watch::channel(Seen::default()).0);
+        run.send_if_modified(|seen| {
+            let before = seen.clone();
+            edit(seen);
+            *seen != before
+        });
+    }
+
+    /// Nobody waits for it, and it is gone.
+    fn forget_gone(&self) {
+        self.all().retain(|_, run| run.receiver_count() > 0 || !run.borrow().is_gone);
+    }
+}
+
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Observer {
+    /// Begins to watch. Must be called inside a runtime.
+    pub(crate) fn start(jobs: Api<Job>, pods: Api<Pod>, selector: &str) -> Self {
+        let runs = Runs::default();
+        let (is_synced, synced) = watch::channel([false; 2]);
+        let is_synced = Arc::new(is_synced);
+        let config = watcher::Config::default().labels(selector).timeout(WATCH_SECONDS).page_size(PAGE);
+        let tasks = [
+            Task(tokio::spawn(follow(
+                jobs,
+                config.clone(),
+                "Jobs",
+                Jobs(runs.clone()),
+                0,
+                Arc::clone(&is_synced),
+            ))),
+            Task(tokio::spawn(follow(pods, config, "pods", Pods(runs.clone()), 1, is_synced))),
+        ];
+        Self { runs, synced, _tasks: Arc::new(tasks) }
+    }
+
+    /// Waits until both were listed once.
+    pub(crate) async fn synced(&self) {
+        let mut synced = self.synced.clone();
+        let _ended = synced.wait_for(|[jobs, pods]| *jobs && *pods).await;
+    }
+
+    /// What becomes of a Job, also before it is seen.
+    pub(crate) fn subscribe(&self, job: &str) -> watch::Receiver<Seen> {
+        let mut runs = self.runs.all();
+        runs.entry(job.to_owned()).or_insert_with(|| watch::channel(Seen::default()).0).subscribe()
+    }
+
+    /// A Job that was read or made by other means than the watch.
+    pub(crate) fn note(&self, job: JobView) {
+        let name = job.name.clone();
+        self.runs.edit(&name, |seen| {
+            seen.is_gone = false;
+            if seen.job.is_none() {
+                seen.job = Some(job);
+            }
+        });
+    }
+
+    /// Every Job that is there.
+    pub(crate) fn jobs(&self) -> Vec<JobView> {
+        let runs = self.runs.all();
+        let seen = runs.values().map(|run| run.borrow());
+        seen.filter(|seen| !seen.is_gone).filter_map(|seen| seen.job.clone()).collect()
+    }
+}
+
+/// What is kept of the objects of a watch.
+trait Keep<K>: Send {
+    /// Keeps it; answers its name.
+    fn apply(&self, object: &K) -> Option<String>;
+    fn delete(&self, object: &K);
+    /// What was not listed is gone.
+    fn only(&self, listed: &HashSet<String>);
+}
+
+struct Jobs(Runs);
+
+impl Keep<Job> for Jobs {
+    fn apply(&self, job: &Job) -> Option<String> {
+        let job = JobView::of(job)?;
+        let name = job.name.clone();
+        self.0.edit(&name, |seen| {
+            seen.is_gone = false;
+            seen.job = Some(job);
+        });
+        Some(name)
+    }
+
+    fn delete(&self, job: &Job) {
+        if let Some(job) = JobView::of(job) {
+            let name = job.name.clone();
+            self.0.edit(&name, |seen| {
+                seen.job = Some(job);
+                seen.is_gone = true;
+            });
+        }
+        self.0.forget_gone();
+    }
+
+    fn only(&self, listed: &HashSet<String>) {
+        let gone: Vec<String> = {
+            let runs = self.0.all();
+            let is_gone = |(name, run): &(&String, &watch::Sender<Seen>)| {
+                !listed.contains(*name) && run.borrow().job.is_some()
+            };
+            runs.iter().filter(is_gone).map(|(name, _)| name.clone()).collect()
+        };
+        for name in gone {
+            self.0.edit(&name, |seen| seen.is_gone = true);
+        }
+        self.0.forget_gone();
+    }
+}
+
+struct Pods(Runs);
+
+impl Keep<Pod> for Pods {
+    fn apply(&self, pod: &Pod) -> Option<String> {
+        let pod = PodView::of(pod)?;
+        let (name, job) = (pod.name.clone(), pod.job.clone());
+        self.0.edit(&job, |seen| seen.pod = Some(pod));
+        Some(name)
+    }
+
+    /// The last event has the exit code.
+    fn delete(&self, pod: &Pod) {
+        if let Some(mut pod) = PodView::of(pod) {
+            pod.leaves = true;
+            let job = pod.job.clone();
+            self.0.edit(&job, |seen| seen.pod = Some(pod));
+        }
+    }
+
+    /// A pod that is gone is remembered as it was seen last.
+    fn only(&self, _listed: &HashSet<String>) {}
+}
+
+async fn follow<K, S>(
+    api: Api<K>,
+    config: watcher::Config,
+    what: &'static str,
+    keep: S,
+    index: usize,
+    synced: Arc<watch::Sender<[bool; 2]>>,
+) where
+    K: Resource + Clone + DeserializeOwned + fmt::Debug + Send + 'static,
+    S: Keep<K>,
+{
+    loop {
+        let mut events = watcher(api.clone(), config.clone()).default_backoff().boxed();
+        let mut listed = HashSet::new();
+        let mut complained = false;
+        let watched = async {
+            loop {
+                match events.try_next().await {
+                    Ok(Some(Event::Init)) => listed.clear(),
+                    Ok(Some(Event::InitApply(object))) => listed.extend(keep.apply(&object)),
+                    Ok(Some(Event::InitDone)) => {
+                        keep.only(&listed);
+                        listed = HashSet::new();
+                        if complained {
+                            tracing::info!(what, "the Kubernetes API answers again");
+                            complained = false;
+                        }
+                        synced.send_if_modified(|synced| match synced.get_mut(index) {
+                            Some(done) => !std::mem::replace(done, true),
+                            None => false,
+                        });
+                    }
+                    Ok(Some(Event::Apply(object))) => drop(keep.apply(&object)),
+                    Ok(Some(Event::Delete(object))) => keep.delete(&object),
+                    Ok(None) => return,
+                    // A watch whose version is too old says so; the watcher lists again by itself.
+                    Err(watcher::Error::WatchError(status)) if status.code == 410 => {
+                        tracing::debug!(what, "the watch is too old: listing again");
+                    }
+                    Err(error) if complained => {
+                        tracing::debug!(what, %error, "the Kubernetes API does not answer");
+                    }
+                    Err(error) => {
+                        tracing::warn!(
+                            what,
+                            %error,
+                            "the Kubernetes API does not answer: runs go on, and are looked at again as soon as it does"
+                        );
+                        complained = true;
+                    }
+                }
+            }
+        };
+        if timeout(LIST_EVERY, watched).await.is_ok() {
+            // The stream never ends by itself; should it do so, not in a tight loop.
+            sleep(Duration::from_secs(1)).await;
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What becomes of a run whose executor died: only this dispatcher knows, as nothing of it is left.
+//!
+//! Before the apply began the deployment is queued again by the database, once, unless it would end in the same way. In the
+//! apply the row is `UNKNOWN` for as long as the executor may run on, and says what happened.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use tendril_realtime::Rest;
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use crate::{
+    control_plane::{
+        backoff::Backoff,
+        contract::known,
+        final_status::{FinalStatus, Reporter},
+    },
+    job::{
+        failure::{ErrorCode, Failure},
+        result::JobResult,
+        status::{Phase, Status},
+    },
+    launch::{
+        attempt_file::AttemptId,
+        kubernetes::{claims::Claims, verdict::Death},
+    },
+};
+
+/// A deployment is queued again once; the database counts.
+const ATTEMPTS: i32 = 2;
+
+/// Where a run was.
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Row {
+    #[serde(default, deserialize_with = "known")]
+    status: Option<Status>,
+    #[serde(default, deserialize_with = "known")]
+    phase: Option<Phase>,
+}
+
+/// Writes what the death of a run's executor means.
+pub(crate) async fn death(rest: &Rest, claims: &Claims, id: AttemptId, claim_token: Uuid, death: &Death) {
+    tracing::error!(deployment = %id.deployment_id, attempt = id.attempt, "{}", death.sentence);
+    let Some(Row { phase, .. }) = running(rest, id, claim_token).await else { return };
+    let is_applying = phase.is_some_and(Phase::changes_the_world);
+    let failure = match (is_applying, death.repeats_as) {
+        (true, code) if death.is_certain => {
+            let text = format!(
+                "{} This was during the apply: what it changed last may be missing in the state, and the state may be locked. Plan again, and compare.",
+                death.sentence
+            );
+            Failure::new(code.unwrap_or(ErrorCode::AgentLost), text)
+        }
+        // It may run on where nobody sees it. The database says UNKNOWN once its lease is over, and takes its late result.
+        (true, _) => {
+            claims.say(id, claim_token, Some(&death.sentence)).await;
+            return;
+        }
+        (false, Some(code)) => Failure::new(code, death.sentence.clone()),
+        (false, None) if id.attempt >= ATTEMPTS => {
+            Failure::new(ErrorCode::AgentLost, format!("{} It was the second attempt.", death.sentence))
+        }
+        // Once its lease is over the database queues it again.
+        (false, None) => {
+            claims.say(id, claim_token, Some(&death.sentence)).await;
+            return;
+        }
+    };
+    finish(rest, id, claim_token, &JobResult::Failed(failure)).await;
+}
+
+/// Stores the end of a run that has no executor.
+pub(crate) async fn finish(rest: &Rest, id: AttemptId, claim_token: Uuid, result: &JobResult) {
+    let end = FinalStatus::new(result, None, None);
+    let _written = Reporter::new(rest.clone(), id.deployment_id, claim_token).finish(&end).await;
+}
+
+/// The row of a run; none, if it is over, or another's.
+async fn running(rest: &Rest, id: AttemptId, claim_token: Uuid) -> Option<Row> {
+    let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+    loop {
+        let request = rest
+            .from("deployments")
+            .select("status,phase")
+            .eq("id", id.deployment_id)
+            .eq("claim_token", claim_token);
+        match request.rows::<Row>().await {
+            Ok(rows) => return rows.into_iter().find(|row| row.status == Some(Status::Processing)),
+            Err(error) => {
+                tracing::debug!(error = %format_args!("{error:#}"), "a run's row cannot be read yet");
+                sleep(backoff.after(&error)).await;
+            }
+        }
+    }
+}
