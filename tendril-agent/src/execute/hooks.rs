@@ -30,6 +30,7 @@ use crate::{
         failure::{ErrorCode, Failure},
         spec::{Action, Job, JobSpec},
     },
+    os::text::without_torn_line,
     process::{
         cancellation::{StopReason, StopSignal},
         runner::{Command, GracePeriod, Runner, Sink},
@@ -167,7 +168,7 @@ impl Hooks<'_> {
             grace_period: GRACE,
             goes_on: None,
         };
-        let (own, said) = (StopSignal::default(), Said { log: self.log, tail: Mutex::default() });
+        let (own, said) = (StopSignal::default(), Said { log: self.log, tail: Tail::default() });
         let mut running = self.runner.run(command, &said, &own);
         let exit = tokio::select! {
             exit = &mut running => exit,
@@ -186,7 +187,7 @@ impl Hooks<'_> {
         match exit.map_err(|error| format!("it cannot be started ({error})"))?.code {
             Some(0) => Ok(()),
             code => {
-                let tail = self.log.redactor.redact(&said.tail()).trim().to_owned();
+                let tail = self.log.redactor.redact(&said.tail.text()).trim().to_owned();
                 let code = code.map_or_else(|| "a signal".to_owned(), |code| format!("exit code {code}"));
                 Err(if tail.is_empty() { format!("it ended with {code} and said nothing") } else { tail })
             }
@@ -230,30 +231,59 @@ impl Hooks<'_> {
 /// Sends what a hook says to the log, and keeps the end of it.
 struct Said<'a> {
     log: &'a Log,
-    tail: Mutex<Vec<u8>>,
-}
-
-impl Said<'_> {
-    fn tail(&self) -> String {
-        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&tail).into_owned()
-    }
+    tail: Tail,
 }
 
 impl Sink for Said<'_> {
     fn write(&self, stream: Stream, bytes: Vec<u8>) -> BoxFuture<'_, ()> {
-        let mut tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        tail.extend_from_slice(&bytes);
-        let over = tail.len().saturating_sub(REASON);
-        tail.drain(..over);
-        drop(tail);
+        self.tail.push(&bytes);
         self.log.writer.write(stream, bytes)
+    }
+}
+
+/// The last bytes of an output.
+#[derive(Debug, Default)]
+struct Tail(Mutex<(Vec<u8>, bool)>);
+
+impl Tail {
+    fn push(&self, bytes: &[u8]) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (tail, is_cut) = &mut *state;
+        tail.extend_from_slice(bytes);
+        let over = tail.len().saturating_sub(REASON);
+        *is_cut |= over > 0;
+        tail.drain(..over);
+    }
+
+    /// Its whole lines.
+    fn text(&self) -> String {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = String::from_utf8_lossy(&state.0);
+        match (state.1, without_torn_line(&text)) {
+            (false, _) => text.into_owned(),
+            (true, "") => "what it said is one long line, and in the log".to_owned(),
+            (true, whole) => whole.to_owned(),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_reason_is_cut_between_two_lines() {
+        let tail = Tail::default();
+        tail.push(b"short");
+        assert_eq!(tail.text(), "short");
+        for number in 0..1000 {
+            tail.push(format!("a line with s3cret-number-{number:04}\n").as_bytes());
+        }
+        let text = tail.text();
+        assert!(text.len() <= REASON && text.starts_with("a line with s3cret-number-"), "{text}");
+        tail.push("x".repeat(2 * REASON).as_bytes());
+        assert_eq!(tail.text(), "what it said is one long line, and in the log");
+    }
 
     #[test]
     fn a_hook_that_would_not_run_is_found_at_start() {

@@ -128,13 +128,19 @@ impl Json {
                 Self::Array(items.into_iter().map(|item| item.redacted(redactor)).collect())
             }
             Self::Object(fields) => {
-                let hidden = |name: String| redactor.redact(&name).into_owned();
-                Self::Object(
-                    fields
-                        .into_iter()
-                        .map(|(name, field)| (hidden(name), field.redacted(redactor)))
-                        .collect(),
-                )
+                let (mut hidden, mut counts) = (Fields::new(), BTreeMap::<String, usize>::new());
+                for (name, field) in fields {
+                    let name = redactor.redact(&name).into_owned();
+                    // Two names that are hidden alike are two fields still.
+                    let mut free = name.clone();
+                    while hidden.contains_key(&free) {
+                        let count = counts.entry(name.clone()).or_insert(1);
+                        *count += 1;
+                        free = format!("{name} ({count})");
+                    }
+                    hidden.insert(free, field.redacted(redactor));
+                }
+                Self::Object(hidden)
             }
             Self::Number(number) if redactor.redact(&number) != number => Self::String(MASK.to_owned()),
             other => other,
@@ -306,6 +312,15 @@ mod tests {
             Json::parse(text).unwrap_err();
         }
         Json::parse(&format!("{}1{}", "[".repeat(120), "]".repeat(120))).unwrap();
+    }
+
+    #[test]
+    fn fields_whose_names_are_hidden_are_all_there() {
+        let redactor = Redactor::default();
+        redactor.hide(["first-secret".to_owned(), "second-secret".to_owned()]);
+        let json = Json::parse(r#"{"first-secret":1,"second-secret":2,"third":3}"#).unwrap();
+        let shown = json.redacted(&redactor).to_string();
+        assert_eq!(shown, format!(r#"{{"{MASK}":1,"{MASK} (2)":2,"third":3}}"#));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use bigdecimal::{BigDecimal, Zero as _};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
 
-use crate::job::json::{Fields, Json};
+use crate::job::json::{Fields, Json, not_exact};
 
 /// What a value may be. Of the keywords that are not listed here, those of JSON Schema that would constrain a value are refused when
 /// the file is read ([`REFUSED`]); all others are for forms and readers.
@@ -109,16 +109,19 @@ struct Bound(String, BigDecimal);
 impl<'de> Deserialize<'de> for Bound {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Json::deserialize(deserializer)? {
-            Json::Number(number) => decimal(&number)
-                .map(|decimal| Self(number, decimal))
-                .ok_or_else(|| D::Error::custom("too large a number")),
+            Json::Number(number) => {
+                decimal(&number).map(|decimal| Self(number.clone(), decimal)).ok_or_else(|| {
+                    D::Error::custom(format!("the number {number:.40} is beyond what Terraform can hold"))
+                })
+            }
             other => Err(D::Error::custom(format!("a number belongs here, and not {}", other.kind()))),
         }
     }
 }
 
+/// None for numbers that Terraform could not hold either: a calculation with 1e1000000000 would write out all of its digits.
 fn decimal(number: &str) -> Option<BigDecimal> {
-    number.parse().ok()
+    if not_exact(number).is_some() { None } else { number.parse().ok() }
 }
 
 /// The formats that are checked.
@@ -545,6 +548,20 @@ mod tests {
         assert_eq!(schema.problems("v", &Json::Number("9007199254740993".to_owned())).len(), 1);
         let schema: Schema = serde_json::from_str(r#"{"type": "integer"}"#).unwrap();
         assert_eq!(schema.problems("v", &Json::Number("12345678901234567890123".to_owned())), []);
+    }
+
+    #[test]
+    fn a_number_of_a_billion_digits_is_never_written_out() {
+        for keyword in ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"] {
+            for number in ["1e1000000000", "-1e-1000000000", "1e99999999999999999999"] {
+                let text = format!(r#"{{"{keyword}": {number}}}"#);
+                let error = serde_json::from_str::<Schema>(&text).unwrap_err().to_string();
+                assert!(error.contains("beyond what Terraform can hold"), "{text}: {error}");
+            }
+        }
+        let schema = r#"{"enum": [1e1000000000], "const": 1e-1000000000}"#;
+        let schema: Schema = serde_json::from_str(schema).unwrap();
+        assert_eq!(schema.problems("v", &Json::Number("1".to_owned())).len(), 1);
     }
 
     #[test]

@@ -5,9 +5,34 @@ pub(crate) fn char_floor(text: &str, limit: usize) -> usize {
     (0..=limit.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
+/// What is whole of a text whose beginning was cut off: what follows its first line. Half a secret would be hidden by nobody, so
+/// that the first line must not be shown. Empty where there is no other.
+pub(crate) fn without_torn_line(text: &str) -> &str {
+    text.split_once('\n').map_or("", |(_torn, whole)| whole)
+}
+
+/// The beginning of a text, cut where it has a blank: a secret has none, and half of one would be hidden by nobody.
+pub(crate) fn whole_words(text: &str, limit: usize) -> &str {
+    if text.len() <= limit {
+        return text;
+    }
+    let head = &text[..char_floor(text, limit)];
+    head.rsplit_once(char::is_whitespace).map_or("", |(whole, _torn)| whole)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::char_floor;
+    use super::*;
+
+    #[test]
+    fn no_half_word_and_no_half_line_is_left() {
+        assert_eq!(["", "torn", "torn\nwhole\nlast"].map(without_torn_line), ["", "", "whole\nlast"]);
+        assert_eq!(
+            [0, 3, 5, 7, 8, 99].map(|limit| whole_words("one two", limit)),
+            ["", "", "one", "one two", "one two", "one two"]
+        );
+        assert_eq!(whole_words("secret", 3), "");
+    }
 
     #[test]
     fn no_character_is_cut_apart() {

@@ -46,6 +46,10 @@ const ERRORED_STATE: &str = "errored.tfstate";
 const SET_ASIDE: &str = "set-aside";
 /// How deep the folders of a template may lie.
 const DEEPEST: usize = 64;
+/// How many files and folders a template may have, and how many bytes: links inside it are followed, and a few of them can stand for
+/// more than any disk holds.
+const MOST_ENTRIES: usize = 20_000;
+const MOST_BYTES: u64 = 1024 * 1024 * 1024;
 /// How a file begins that stands for one that Git LFS keeps elsewhere, and how long it is at most.
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 const LFS_LONGEST: u64 = 1024;
@@ -151,7 +155,9 @@ impl Workspace {
         let fault = |source: io::Error| Failure::internal("the workspace cannot be prepared", &source);
         self.make_dirs().map_err(fault)?;
         let inside = template_dir.canonicalize().map_err(fault)?;
-        copy_tree(&inside, &inside, Some(&self.module_dir()), 0).map_err(CopyError::into_failure)?;
+        // Looked at as a whole before anything is copied: what is refused must not fill the disk first.
+        Copy::of(&inside).folder(&inside, None, 0).map_err(CopyError::into_failure)?;
+        Copy::of(&inside).folder(&inside, Some(&self.module_dir()), 0).map_err(CopyError::into_failure)?;
         let variables = serde_json::to_vec(variables).map_err(|error| fault(error.into()))?;
         private_file(&self.variables_file(), &variables).map_err(fault)
     }
@@ -243,7 +249,7 @@ pub(crate) fn remove_set_aside(work_dir: &Path) {
 
 /// Refuses a template that could not be copied, before any of its files is read.
 pub(crate) fn inspect(template_dir: &Path) -> Result<(), Failure> {
-    let walk = |dir: PathBuf| copy_tree(&dir, &dir, None, 0);
+    let walk = |dir: PathBuf| Copy::of(&dir).folder(&dir, None, 0);
     template_dir.canonicalize().map_err(CopyError::from).and_then(walk).map_err(CopyError::into_failure)
 }
 
@@ -256,6 +262,8 @@ enum CopyError {
     Special(PathBuf),
     /// Folders that lie too deep.
     Deep(PathBuf),
+    /// More files, folders or bytes than a template may have.
+    Large(PathBuf),
     /// What Git LFS leaves in the place of a file.
     LfsPointer(PathBuf),
     /// Terraform would let it replace what the agent generates.
@@ -287,6 +295,14 @@ impl CopyError {
                     path.iter().take(4).collect::<PathBuf>().display()
                 ),
             ),
+            Self::Large(path) => Failure::new(
+                ErrorCode::ConfigInvalid,
+                format!(
+                    "the template has more than {MOST_ENTRIES} files and folders, or more than {} MiB, with what its links lead to ({} is one too many): ask its owner to make it smaller",
+                    MOST_BYTES / (1024 * 1024),
+                    path.iter().take(8).collect::<PathBuf>().display()
+                ),
+            ),
             Self::LfsPointer(path) => Failure::new(
                 ErrorCode::SourceInvalid,
                 format!(
@@ -312,57 +328,78 @@ impl From<io::Error> for CopyError {
     }
 }
 
-/// Copies files and folders, or only looks whether they could be copied; links inside the template are followed. Left out: what
-/// an earlier run of Terraform or infracost in the template's own folder left there, and the bookkeeping folders of a mounted
-/// `ConfigMap`.
-fn copy_tree(template: &Path, from: &Path, to: Option<&Path>, depth: usize) -> Result<(), CopyError> {
-    if depth > DEEPEST {
-        return Err(CopyError::Deep(from.strip_prefix(template).unwrap_or(from).to_path_buf()));
+/// Copies a template, or only looks whether it could be copied.
+struct Copy<'a> {
+    template: &'a Path,
+    entries: usize,
+    bytes: u64,
+}
+
+impl<'a> Copy<'a> {
+    const fn of(template: &'a Path) -> Self {
+        Self { template, entries: 0, bytes: 0 }
     }
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let text = name.to_string_lossy();
-        if matches!(&*text, ".terraform" | ".infracost" | ".git")
-            || text.starts_with("..")
-            || text.contains(".tfstate")
-        {
-            continue;
+
+    /// Copies what a folder holds. Links inside the template are followed. Left out: what an earlier run of Terraform or infracost
+    /// in the template's own folder left there, and the bookkeeping folders of a mounted `ConfigMap`.
+    fn folder(&mut self, from: &Path, to: Option<&Path>, depth: usize) -> Result<(), CopyError> {
+        if depth > DEEPEST {
+            return Err(CopyError::Deep(self.below(from)));
         }
-        let shown = || entry.path().strip_prefix(template).map_or_else(|_| entry.path(), Path::to_path_buf);
-        let source = entry.path().canonicalize().map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => CopyError::Escape(shown()),
-            _ => error.into(),
-        })?;
-        if !source.starts_with(template) {
-            return Err(CopyError::Escape(shown()));
+        for entry in fs::read_dir(from)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let text = name.to_string_lossy();
+            if matches!(&*text, ".terraform" | ".infracost" | ".git")
+                || text.starts_with("..")
+                || text.contains(".tfstate")
+            {
+                continue;
+            }
+            let source = entry.path().canonicalize().map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => CopyError::Escape(self.below(&entry.path())),
+                _ => error.into(),
+            })?;
+            if !source.starts_with(self.template) {
+                return Err(CopyError::Escape(self.below(&entry.path())));
+            }
+            let meta = fs::metadata(&source)?;
+            self.entries += 1;
+            self.bytes += if meta.is_file() { meta.len() } else { 0 };
+            if self.entries > MOST_ENTRIES || self.bytes > MOST_BYTES {
+                return Err(CopyError::Large(self.below(&entry.path())));
+            }
+            let target = to.map(|to| to.join(&name));
+            if meta.is_dir() {
+                // A link to a folder above itself would be copied for ever.
+                if from.starts_with(&source) {
+                    return Err(CopyError::Escape(self.below(&entry.path())));
+                }
+                if let Some(target) = &target {
+                    private_dir(target)?;
+                }
+                self.folder(&source, target.as_deref(), depth + 1)?;
+            } else if meta.is_file() {
+                if depth == 0 && overrides_backend(&text) {
+                    return Err(CopyError::Overrides(self.below(&entry.path())));
+                }
+                if is_lfs_pointer(&source)? {
+                    return Err(CopyError::LfsPointer(self.below(&entry.path())));
+                }
+                if let Some(target) = &target {
+                    fs::copy(&source, target)?;
+                }
+            } else {
+                return Err(CopyError::Special(self.below(&entry.path())));
+            }
         }
-        let kind = fs::metadata(&source)?.file_type();
-        let target = to.map(|to| to.join(&name));
-        if kind.is_dir() {
-            // A link to a folder above itself would be copied for ever.
-            if from.starts_with(&source) {
-                return Err(CopyError::Escape(shown()));
-            }
-            if let Some(target) = &target {
-                private_dir(target)?;
-            }
-            copy_tree(template, &source, target.as_deref(), depth + 1)?;
-        } else if kind.is_file() {
-            if depth == 0 && overrides_backend(&text) {
-                return Err(CopyError::Overrides(shown()));
-            }
-            if is_lfs_pointer(&source)? {
-                return Err(CopyError::LfsPointer(shown()));
-            }
-            if let Some(target) = &target {
-                fs::copy(&source, target)?;
-            }
-        } else {
-            return Err(CopyError::Special(shown()));
-        }
+        Ok(())
     }
-    Ok(())
+
+    /// As the template's owner names it.
+    fn below(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(self.template).unwrap_or(path).to_path_buf()
+    }
 }
 
 /// Whether Terraform would read this file after the agent's own, and let it win.

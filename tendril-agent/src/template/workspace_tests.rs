@@ -89,6 +89,35 @@ fn a_link_to_its_own_folder_does_not_copy_for_ever() {
 }
 
 #[test]
+fn a_few_links_that_stand_for_more_than_a_disk_holds_are_refused() {
+    let chain = bench();
+    for level in 0..40 {
+        let folder = chain.template().join(format!("d{level}"));
+        fs::create_dir(&folder).unwrap();
+        for link in ["a", "b"] {
+            symlink(format!("../d{}", level + 1), folder.join(link)).unwrap();
+        }
+    }
+    fs::create_dir(chain.template().join("d40")).unwrap();
+    let ring = bench();
+    for (folder, other) in [("x", "y"), ("y", "x")] {
+        fs::create_dir(ring.template().join(folder)).unwrap();
+        for link in ["a", "b"] {
+            symlink(format!("../{other}"), ring.template().join(folder).join(link)).unwrap();
+        }
+    }
+    for failure in [inspect(&chain.template()).unwrap_err(), ring.lay_out().unwrap_err()] {
+        assert_eq!(failure.code, ErrorCode::ConfigInvalid);
+        assert!(failure.message.contains("ask its owner"), "{}", failure.message);
+    }
+    assert!(fs::read_dir(ring.workspace.module_dir()).unwrap().next().is_none());
+    let large = bench();
+    fs::File::create(large.template().join("hole")).unwrap().set_len(MOST_BYTES + 1).unwrap();
+    let failure = large.lay_out().unwrap_err();
+    assert!(failure.message.contains("more than 1024 MiB"), "{}", failure.message);
+}
+
+#[test]
 fn a_mounted_config_map_is_copied_once() {
     let bench = bench();
     let template = bench.template();

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use crate::{
     job::result::{Changes, Findings},
     logs::writer::Interpreter,
+    os::text::without_torn_line,
     process::stream::Stream,
     terraform::{apply_progress::ApplyProgress, long_message::LongMessage},
 };
@@ -131,13 +132,34 @@ impl Diagnostic {
             text.push_str("\n  ");
             text.push_str(&place.join(", "));
         }
-        let detail = self.detail.trim_end();
+        let detail = without_torn_output(&self.detail);
+        let detail = detail.trim_end();
         if !detail.is_empty() {
             text.push('\n');
             text.push_str(detail);
         }
         text
     }
+}
+
+/// What `local-exec` puts before the end of a command's output, and how many bytes it keeps of that
+/// (`internal/builtin/provisioners/local-exec`, `maxBufSize`).
+const OUTPUT: &str = ". Output: ";
+const OUTPUT_LIMIT: usize = 8 * 1024;
+
+/// Leaves out the line that Terraform has cut apart: the log has shown all of it, and half a secret would be hidden by nobody.
+fn without_torn_output(detail: &str) -> Cow<'_, str> {
+    let after = |at: usize| at + OUTPUT.len();
+    let is_cut = |at: &usize| detail.len() - after(*at) >= OUTPUT_LIMIT;
+    let found = detail.match_indices(OUTPUT).map(|(at, _)| at).find(is_cut);
+    let Some(at) = found.filter(|_| detail.starts_with("Error running command '")) else {
+        return Cow::Borrowed(detail);
+    };
+    let (head, output) = detail.split_at(after(at));
+    Cow::Owned(match without_torn_line(output) {
+        "" => format!("{head}… (one long line, which the log has above)"),
+        whole => format!("{head}…\n{whole}"),
+    })
 }
 
 /// Reads Terraform's output for a job's log.
@@ -325,6 +347,25 @@ mod tests {
                 "{operation}"
             );
         }
+    }
+
+    #[test]
+    fn a_line_that_terraform_cut_apart_is_left_out() {
+        let command = "Error running command 'echo . Output: x': exit status 1. Output: ";
+        let lines = |count: usize| "a line with a secret\n".repeat(count);
+        let whole = format!("{command}{}FATAL", lines(100));
+        assert_eq!(without_torn_output(&whole), whole);
+        let torn = format!("{command}ret\n{}FATAL", lines(400));
+        let shown = without_torn_output(&torn);
+        assert!(!shown.contains("ret\na line") || shown.contains("secret\na line"), "{shown}");
+        assert!(
+            !shown.contains(" ret") && shown.contains("…\na line") && shown.ends_with("FATAL"),
+            "{shown}"
+        );
+        let one = format!("{command}{}", "x".repeat(OUTPUT_LIMIT));
+        assert!(!without_torn_output(&one).contains("xx"));
+        let other = format!("It failed. Output: {}", "x".repeat(OUTPUT_LIMIT));
+        assert_eq!(without_torn_output(&other), other);
     }
 
     #[test]

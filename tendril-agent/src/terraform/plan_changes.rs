@@ -1,9 +1,15 @@
 //! The saved plan as rows: what `terraform show -json` says of each resource, masked, shortened, and small enough for a table.
 
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value, json, value::RawValue};
 
-use crate::{job::result::PlanDetails, redaction::redactor::Redactor};
+use crate::{
+    job::{
+        json::{Json, NotReadable},
+        result::PlanDetails,
+    },
+    redaction::redactor::Redactor,
+};
 
 /// Most rows of a plan; what comes after them is counted by one marker row.
 const ROWS: usize = 5000;
@@ -13,8 +19,6 @@ const VALUE: usize = 512;
 const ROW: usize = 9 * 1024;
 /// Longest address, in bytes.
 const ADDRESS: usize = 1024;
-/// Beyond this a number is written as text: the database writes all its digits.
-const LARGEST_NUMBER: f64 = 1e21;
 
 /// A plan, read.
 #[derive(Debug, Default)]
@@ -38,7 +42,7 @@ struct Plan<'a> {
 }
 
 #[derive(Deserialize)]
-struct ResourceChange {
+struct ResourceChange<'a> {
     address: String,
     #[serde(default)]
     mode: Option<String>,
@@ -48,26 +52,28 @@ struct ResourceChange {
     resource_type: Option<String>,
     #[serde(default)]
     provider_name: Option<String>,
-    change: Change,
+    #[serde(borrow)]
+    change: Change<'a>,
 }
 
+/// Values are read later, one resource at a time: one that cannot be read does not hide the others.
 #[derive(Deserialize)]
-struct Change {
+struct Change<'a> {
     actions: Vec<String>,
+    #[serde(borrow, default)]
+    before: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    after: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    after_unknown: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    before_sensitive: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    after_sensitive: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    replace_paths: Option<&'a RawValue>,
     #[serde(default)]
-    before: Value,
-    #[serde(default)]
-    after: Value,
-    #[serde(default)]
-    after_unknown: Value,
-    #[serde(default)]
-    before_sensitive: Value,
-    #[serde(default)]
-    after_sensitive: Value,
-    #[serde(default)]
-    replace_paths: Vec<Vec<Value>>,
-    #[serde(default)]
-    importing: Option<Value>,
+    importing: Option<IgnoredAny>,
 }
 
 /// Reads what `terraform show -json` printed. Errors: it is no plan.
@@ -82,7 +88,7 @@ pub(crate) fn read(shown: &[u8], redactor: &Redactor) -> Result<PlannedChanges, 
         .chain(plan.resource_drift.iter().map(|raw| (raw, true)))
     {
         // One at a time: a large plan is never in memory as a tree.
-        let resource: ResourceChange = serde_json::from_str(raw.get())?;
+        let resource: ResourceChange<'_> = serde_json::from_str(raw.get())?;
         let stays = !resource.change.actions.iter().any(|action| action == "forget")
             && resource.change.actions.as_slice() != ["delete"];
         planned.resources +=
@@ -102,7 +108,10 @@ pub(crate) fn read(shown: &[u8], redactor: &Redactor) -> Result<PlannedChanges, 
             omitted += 1;
             continue;
         }
-        let attributes = masked(Value::Array(attributes(&resource.change)), redactor);
+        let attributes = attributes(&resource.change, redactor).unwrap_or_else(|error| {
+            tracing::warn!(address = resource.address, %error, "the attributes of a planned change cannot be read");
+            vec![json!({"path": "…", "truncated": true, "omitted": 1})]
+        });
         planned.rows.push(json!({
             "position": planned.rows.len() + 1,
             "address": cut(&redactor.redact(&resource.address), ADDRESS).0,
@@ -124,24 +133,12 @@ pub(crate) fn read(shown: &[u8], redactor: &Redactor) -> Result<PlannedChanges, 
     Ok(planned)
 }
 
-/// What the log hides is hidden here too, by value.
-fn masked(value: Value, redactor: &Redactor) -> Value {
-    match value {
-        Value::String(text) => Value::String(redactor.redact(&text).into_owned()),
-        Value::Array(items) => items.into_iter().map(|item| masked(item, redactor)).collect(),
-        Value::Object(fields) => {
-            fields.into_iter().map(|(name, value)| (name, masked(value, redactor))).collect()
-        }
-        other => other,
-    }
-}
-
-fn is_moved(resource: &ResourceChange) -> bool {
+fn is_moved(resource: &ResourceChange<'_>) -> bool {
     resource.previous_address.as_ref().is_some_and(|previous| *previous != resource.address)
 }
 
 /// The name of what happens to a resource; none where nothing does.
-fn action(resource: &ResourceChange, is_drift: bool) -> Option<&'static str> {
+fn action(resource: &ResourceChange<'_>, is_drift: bool) -> Option<&'static str> {
     let actions: Vec<&str> = resource.change.actions.iter().map(String::as_str).collect();
     match actions.as_slice() {
         _ if resource.change.importing.is_some() && !is_drift => Some("import"),
@@ -157,88 +154,135 @@ fn action(resource: &ResourceChange, is_drift: bool) -> Option<&'static str> {
     }
 }
 
-/// The attributes that change, leaf by leaf.
-fn attributes(change: &Change) -> Vec<Value> {
-    let mut walk = Walk { found: Vec::new(), bytes: 0, omitted: 0, replace: &change.replace_paths };
+/// The attributes that change, leaf by leaf. Errors: a value that is nested too deeply.
+fn attributes(change: &Change<'_>, redactor: &Redactor) -> Result<Vec<Value>, NotReadable> {
+    let value = |raw: Option<&RawValue>| raw.map_or(Ok(Json::Null), |raw| Json::parse(raw.get()));
+    let (before, after, unknown) =
+        (value(change.before)?, value(change.after)?, value(change.after_unknown)?);
+    let (before_sensitive, after_sensitive) =
+        (value(change.before_sensitive)?, value(change.after_sensitive)?);
+    let replace = match value(change.replace_paths)? {
+        Json::Array(paths) => paths.iter().filter_map(Step::path).collect(),
+        _ => Vec::new(),
+    };
+    let mut walk = Walk { found: Vec::new(), bytes: 0, omitted: 0, replace, redactor };
     walk.compare(
         &mut Vec::new(),
-        Side { value: &change.before, sensitive: &change.before_sensitive },
-        Side { value: &change.after, sensitive: &change.after_sensitive },
-        &change.after_unknown,
+        Side { value: &before, sensitive: &before_sensitive },
+        Side { value: &after, sensitive: &after_sensitive },
+        &unknown,
     );
     let Walk { mut found, omitted, .. } = walk;
     if omitted > 0 {
         found.push(json!({"path": "…", "truncated": true, "omitted": omitted}));
     }
-    found
+    Ok(found)
+}
+
+/// From a value to one of its parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Step {
+    Name(String),
+    Index(usize),
+}
+
+impl Step {
+    /// A path as Terraform writes it: a list of names and indices.
+    fn path(path: &Json) -> Option<Vec<Self>> {
+        let Json::Array(steps) = path else { return None };
+        let step = |step: &Json| match step {
+            Json::String(name) => Some(Self::Name(name.clone())),
+            Json::Number(index) => index.parse().ok().map(Self::Index),
+            _ => None,
+        };
+        steps.iter().map(step).collect()
+    }
+
+    /// The steps from a value to its parts, on either side or among what is unknown; none for scalars and empty containers.
+    fn all(values: [&Json; 3]) -> Vec<Self> {
+        let mut names = std::collections::BTreeSet::new();
+        let mut most = 0;
+        for value in values {
+            match value {
+                Json::Object(fields) => names.extend(fields.keys().cloned()),
+                Json::Array(items) => most = most.max(items.len()),
+                _ => {}
+            }
+        }
+        names.into_iter().map(Self::Name).chain((0..most).map(Self::Index)).collect()
+    }
+
+    /// What a value has there. A scalar that becomes a container, or the reverse, has no parts.
+    fn part<'a>(&self, whole: &'a Json) -> &'a Json {
+        static NULL: Json = Json::Null;
+        match (whole, self) {
+            (Json::Object(fields), Self::Name(name)) => fields.get(name).unwrap_or(&NULL),
+            (Json::Array(items), Self::Index(index)) => items.get(*index).unwrap_or(&NULL),
+            _ => &NULL,
+        }
+    }
+
+    /// What a mark has there: a mark of a whole is a mark of all its parts.
+    fn mark<'a>(&self, whole: &'a Json) -> &'a Json {
+        if *whole == Json::Bool(true) { whole } else { self.part(whole) }
+    }
 }
 
 #[derive(Clone, Copy)]
 struct Side<'a> {
-    value: &'a Value,
-    sensitive: &'a Value,
+    value: &'a Json,
+    sensitive: &'a Json,
+}
+
+impl Side<'_> {
+    fn at(&self, step: &Step) -> Self {
+        Self { value: step.part(self.value), sensitive: step.mark(self.sensitive) }
+    }
+
+    fn is_sensitive(&self) -> bool {
+        *self.sensitive == Json::Bool(true)
+    }
 }
 
 struct Walk<'a> {
     found: Vec<Value>,
     bytes: usize,
     omitted: usize,
-    replace: &'a [Vec<Value>],
-}
-
-/// What a mark, or a value, has at a step of a path. A mark of a whole is a mark of all its parts.
-fn part<'a>(whole: &'a Value, step: &Value) -> &'a Value {
-    static NULL: Value = Value::Null;
-    match (whole, step) {
-        (Value::Bool(true), _) => whole,
-        (Value::Object(fields), Value::String(name)) => fields.get(name).unwrap_or(&NULL),
-        (Value::Array(items), Value::Number(index)) => {
-            index.as_u64().and_then(|index| items.get(usize::try_from(index).ok()?)).unwrap_or(&NULL)
-        }
-        _ => &NULL,
-    }
+    replace: Vec<Vec<Step>>,
+    redactor: &'a Redactor,
 }
 
 impl Walk<'_> {
-    fn compare(&mut self, path: &mut Vec<Value>, before: Side<'_>, after: Side<'_>, unknown: &Value) {
-        let is_sensitive = *before.sensitive == Value::Bool(true) || *after.sensitive == Value::Bool(true);
-        let is_unknown = *unknown == Value::Bool(true);
+    fn compare(&mut self, path: &mut Vec<Step>, before: Side<'_>, after: Side<'_>, unknown: &Json) {
+        let is_sensitive = before.is_sensitive() || after.is_sensitive();
+        let is_unknown = *unknown == Json::Bool(true);
         if before.value == after.value && !is_unknown && !holds_true(unknown) {
             return;
         }
-        let steps = steps(before.value, after.value, unknown);
+        let steps = Step::all([before.value, after.value, unknown]);
         if is_sensitive || is_unknown || steps.is_empty() {
             self.leaf(path, before.value, after.value, is_sensitive, is_unknown);
             return;
         }
         for step in steps {
-            // A scalar that becomes a container, or the reverse, has no parts on that side.
-            let value = |side: Side<'_>| match side.value {
-                Value::Object(_) | Value::Array(_) => part(side.value, &step).clone(),
-                _ => Value::Null,
-            };
-            let (old, new) = (value(before), value(after));
-            let (old_mark, new_mark) = (part(before.sensitive, &step), part(after.sensitive, &step));
-            path.push(step.clone());
-            self.compare(
-                path,
-                Side { value: &old, sensitive: old_mark },
-                Side { value: &new, sensitive: new_mark },
-                part(unknown, &step),
-            );
+            let (old, new, unknown) = (before.at(&step), after.at(&step), step.mark(unknown));
+            path.push(step);
+            self.compare(path, old, new, unknown);
             path.pop();
         }
     }
 
-    fn leaf(&mut self, path: &[Value], before: &Value, after: &Value, is_sensitive: bool, is_unknown: bool) {
+    fn leaf(&mut self, path: &[Step], before: &Json, after: &Json, is_sensitive: bool, is_unknown: bool) {
         let mut entry = Map::new();
-        entry.insert("path".to_owned(), json!(cut(&written(path), VALUE).0));
+        // First hidden, then cut: half a secret would be found by nobody.
+        let shown = self.redactor.redact(&written(path)).into_owned();
+        entry.insert("path".to_owned(), json!(cut(&shown, VALUE).0));
         let mut is_cut = false;
         if is_sensitive {
             entry.insert("sensitive".to_owned(), json!(true));
         } else {
-            let mut put = |name: &str, value: &Value| {
-                let (value, shortened) = short(value);
+            let mut put = |name: &str, value: &Json| {
+                let (value, shortened) = short(value.clone().redacted(self.redactor));
                 is_cut |= shortened;
                 entry.insert(name.to_owned(), value);
             };
@@ -267,71 +311,59 @@ impl Walk<'_> {
     }
 }
 
-fn holds_true(mark: &Value) -> bool {
+fn holds_true(mark: &Json) -> bool {
     match mark {
-        Value::Bool(mark) => *mark,
-        Value::Array(items) => items.iter().any(holds_true),
-        Value::Object(fields) => fields.values().any(holds_true),
+        Json::Bool(mark) => *mark,
+        Json::Array(items) => items.iter().any(holds_true),
+        Json::Object(fields) => fields.values().any(holds_true),
         _ => false,
     }
 }
 
-/// The steps from a value to its parts, on either side or among what is unknown; none for scalars and empty containers.
-fn steps(before: &Value, after: &Value, unknown: &Value) -> Vec<Value> {
-    let mut names = std::collections::BTreeSet::new();
-    let mut most = 0;
-    for value in [before, after, unknown] {
-        match value {
-            Value::Object(fields) => names.extend(fields.keys().cloned()),
-            Value::Array(items) => most = most.max(items.len()),
-            _ => {}
-        }
-    }
-    let names = names.into_iter().map(Value::String);
-    names.chain((0..most).map(|index| json!(index))).collect()
-}
-
 /// As Terraform writes it: `ingress[0].cidr_blocks[1]`, `tags["Name"]` as `tags.Name`.
-fn written(path: &[Value]) -> String {
+fn written(path: &[Step]) -> String {
     let mut text = String::new();
     for step in path {
         match step {
-            Value::Number(index) => {
+            Step::Index(index) => {
                 text.push('[');
                 text.push_str(&index.to_string());
                 text.push(']');
             }
-            Value::String(name) if text.is_empty() => text.push_str(name),
-            Value::String(name) => {
+            Step::Name(name) if text.is_empty() => text.push_str(name),
+            Step::Name(name) => {
                 text.push('.');
                 text.push_str(name);
             }
-            other => text.push_str(&other.to_string()),
         }
     }
     text
 }
 
-/// A value that fits into a row, and whether something of it was cut off.
-fn short(value: &Value) -> (Value, bool) {
-    match value {
-        Value::String(text) => {
-            let (text, is_cut) = cut(text, VALUE);
-            // No text of PostgreSQL can hold U+0000.
-            (Value::String(text.replace('\0', "\u{fffd}")), is_cut)
+/// A value that fits into a row, and whether something of it was cut off. Numbers keep every digit: what a program would change that
+/// reads them into a double is written as text.
+fn short(value: Json) -> (Value, bool) {
+    match value.without_nul() {
+        Json::Null => (Value::Null, false),
+        Json::Bool(bool) => (Value::Bool(bool), false),
+        Json::String(text) => {
+            let (text, is_cut) = cut(&text, VALUE);
+            (Value::String(text), is_cut)
         }
-        Value::Number(number) if number.as_f64().is_none_or(|number| number.abs() > LARGEST_NUMBER) => {
-            (Value::String(cut(&number.to_string(), VALUE).0), false)
-        }
-        Value::Array(_) | Value::Object(_) => {
-            let text = value.to_string();
-            if text.len() > VALUE {
-                (Value::String(cut(&text, VALUE).0), true)
-            } else {
-                (value.clone(), false)
+        other => {
+            let text = other.to_string();
+            // The database writes out all digits of a number with an exponent.
+            let has_exponent =
+                |leaf: &&Json| matches!(leaf, Json::Number(number) if number.contains(['e', 'E']));
+            let is_plain = text.len() <= VALUE && !other.leaves().iter().any(has_exponent);
+            match other.to_value().map(|value| (value.to_string(), value)) {
+                Ok((printed, value)) if is_plain && printed == text => (value, false),
+                _ => {
+                    let (text, is_cut) = cut(&text, VALUE);
+                    (Value::String(text), is_cut)
+                }
             }
         }
-        other => (other.clone(), false),
     }
 }
 

@@ -97,6 +97,54 @@ fn secrets_are_masked_by_value_too() {
 }
 
 #[test]
+fn a_secret_is_masked_wherever_it_lies_in_a_value_and_whatever_its_type() {
+    let redactor = Redactor::default();
+    redactor.hide(["s3cr3t-0123456789-abcdefghij".to_owned(), "12345678901".to_owned()]);
+    for at in [0, VALUE - 40, VALUE - 27, VALUE - 10, VALUE - 5, VALUE - 1, VALUE, VALUE + 100] {
+        let text = format!("{}s3cr3t-0123456789-abcdefghij{}", "-".repeat(at), "-".repeat(VALUE));
+        let more = json!({"after": {
+            "text": text, "list": {"of": [text]}, "number": 12_345_678_901_u64, &*text: 1,
+            "deep": {"12345678901": {"12345678901": [12_345_678_901_u64]}},
+        }});
+        let plan = json!({"resource_changes": [change(&["create"], &more)]});
+        let row = read(plan.to_string().as_bytes(), &redactor).unwrap().rows[0].to_string();
+        for part in ["s3cr", "12345", "abcdefghij"] {
+            assert!(!row.contains(part), "{at}: {part} in {row}");
+        }
+    }
+}
+
+#[test]
+fn every_digit_of_a_number_is_shown_and_compared() {
+    let plan = r#"{"resource_changes":[{"address":"a.b","change":{"actions":["update"],
+        "before":{"n":12345678901234567890123,"m":0.1,"small":7,"huge":1e400},
+        "after":{"n":12345678901234567890124,"m":0.10000000000000000001,"small":8,"huge":1e401}}}]}"#;
+    let rows = read(plan.as_bytes(), &Redactor::default()).unwrap().rows;
+    assert_eq!(
+        rows[0]["attributes"],
+        json!([
+            {"path": "huge", "before": "1e400", "after": "1e401"},
+            {"path": "m", "before": 0.1, "after": "0.10000000000000000001"},
+            {"path": "n", "before": "12345678901234567890123", "after": "12345678901234567890124"},
+            {"path": "small", "before": 7, "after": 8},
+        ])
+    );
+}
+
+#[test]
+fn a_value_that_cannot_be_read_does_not_hide_the_other_rows() {
+    let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
+    let plan = format!(
+        r#"{{"resource_changes":[{{"address":"a.deep","change":{{"actions":["create"],"after":{{"v":{deep}}}}}}},
+            {{"address":"a.flat","change":{{"actions":["create"],"after":{{"v":1}}}}}}]}}"#
+    );
+    let rows = read(plan.as_bytes(), &Redactor::default()).unwrap().rows;
+    assert_eq!(rows.len(), 2);
+    assert_eq!(rows[0]["attributes"][0]["truncated"], true);
+    assert_eq!(rows[1]["attributes"], json!([{"path": "v", "before": null, "after": 1}]));
+}
+
+#[test]
 fn what_is_known_after_apply_is_marked() {
     let found = attributes_of(
         &["create"],

@@ -2,9 +2,12 @@
 
 use std::{io, time::Duration};
 
-use crate::job::{
-    failure::{ErrorCode, Failure},
-    source::GitSource,
+use crate::{
+    job::{
+        failure::{ErrorCode, Failure},
+        source::GitSource,
+    },
+    os::text::whole_words,
 };
 
 /// Why a template could not be fetched.
@@ -222,7 +225,7 @@ impl Fault {
 /// A line as it fits into a sentence.
 fn short(line: &str) -> String {
     let line = line.trim_start_matches("fatal: ").trim_start_matches("error: ").trim();
-    line.chars().take(300).collect()
+    whole_words(line, 300).to_owned()
 }
 
 #[cfg(test)]

@@ -298,7 +298,13 @@ impl StderrTail {
     /// What was written to stderr.
     pub(crate) fn into_text(self) -> String {
         let message = self.0.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        String::from_utf8_lossy(&message).trim().to_owned()
+        // What follows a full one is not kept, and half a secret would be hidden by nobody.
+        let whole = if message.len() < MOST {
+            message.len()
+        } else {
+            message.iter().rposition(|byte| *byte == b'\n').unwrap_or(0)
+        };
+        String::from_utf8_lossy(&message[..whole]).trim().to_owned()
     }
 }
 
