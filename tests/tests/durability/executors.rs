@@ -386,7 +386,8 @@ async fn two_thousand_plans_wait_and_cost_next_to_nothing() {
     executors.are(0).await;
     let waiting = Usage::of(agent.pid());
     assert!(waiting.threads <= idle.threads + 4, "{idle:?} {waiting:?}");
-    assert!(waiting.kib <= idle.kib + 12 * 1024, "{idle:?} {waiting:?}");
+    // Each is a row that the feed holds and an entry: a few kilobytes, in a build without optimisation. A process would take a thousand times that.
+    assert!(waiting.kib <= idle.kib + 20 * PLANS as u64, "{idle:?} {waiting:?}");
     let open = "select count(*) from public.deployments where cluster_id = $1 and status = 'PROCESSING' and phase = 'APPROVAL'";
     let open: i64 = world.database.query_one(open, &[&cluster.id]).await.expect("a count").get(0);
     assert_eq!(usize::try_from(open).expect("a count"), PLANS, "each waits still");

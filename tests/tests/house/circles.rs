@@ -46,8 +46,7 @@ fn own_paths(code: &str) -> Vec<String> {
             if code[..start].ends_with("::") {
                 continue;
             }
-            let tree =
-                code[start..].split(|c| matches!(c, ';' | '(' | ')' | ' ' | '<' | '>' | '?' | '.')).next();
+            let tree = code[start..].split([';', '(', ')', ' ', '<', '>', '?', '.']).next();
             let line_is_use = code[..start].ends_with("use ");
             let tree = if line_is_use { code[start..].split(';').next() } else { tree };
             expand("", tree.unwrap_or_default(), &mut paths);
