@@ -179,8 +179,8 @@ async fn a_held_state_is_discarded_by_its_owner_alone_and_only_if_it_is_named_ag
         .execute()
         .await;
     assert_eq!(refused.expect_err("no agent discards").code(), "42501");
-    let held = "select state_held_by from public.stacks where state_key = 'count.prod' and cluster_id = $1";
-    let held: Option<String> =
-        world.database.query_one(held, &[&cluster.id]).await.expect("the stack").get(0);
-    assert_eq!(held.as_deref(), Some("first"), "it is held still");
+    let holder = "select state_held_by from public.stacks where state_key = 'count.prod' and cluster_id = $1";
+    let holder: Option<String> =
+        world.database.query_one(holder, &[&cluster.id]).await.expect("the stack").get(0);
+    assert_eq!(holder.as_deref(), Some("first"), "it is held still");
 }
