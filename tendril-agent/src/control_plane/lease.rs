@@ -149,6 +149,21 @@ impl Leases {
         early.push_front((claim_token, plan));
     }
 
+    /// An approval that reached an earlier holder of a claim. One that has come since then is newer.
+    fn pass_on(&self, claim_token: Uuid, plan: String) {
+        let holder = self.held().get(&claim_token).map(|held| held.approved.clone());
+        match holder {
+            Some(approved) => {
+                approved.send_if_modified(|known| {
+                    let is_new = known.is_none();
+                    known.get_or_insert(plan);
+                    is_new
+                });
+            }
+            None => self.approve(claim_token, plan),
+        }
+    }
+
     /// The user asked to cancel the job of this claim, which may be one that this agent is about to hold, or another's.
     pub(crate) fn cancel(&self, claim_token: Uuid) {
         let mut early = self.early();
@@ -209,7 +224,18 @@ impl Leases {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.leases.held().remove(&self.claim_token);
+        let is_this = |held: &Held| Arc::ptr_eq(&held.phase_mismatch, &self.phase_mismatch);
+        let mut held = self.leases.held();
+        // The same claim may be held anew by now.
+        if held.get(&self.claim_token).is_some_and(is_this) {
+            held.remove(&self.claim_token);
+        }
+        drop(held);
+        // An approval that came while a run ended is for whoever holds its claim next.
+        let approved = self.approved.borrow().clone();
+        if let Some(plan) = approved {
+            self.leases.pass_on(self.claim_token, plan);
+        }
     }
 }
 
@@ -234,20 +260,40 @@ mod tests {
 
     use super::*;
 
-    fn after(answer: &Value) -> Option<StopReason> {
-        let leases = Leases::default();
-        let job = Job {
+    fn job() -> Job {
+        Job {
             id: Uuid::nil(),
             attempt: 1,
             claim_token: Uuid::new_v4(),
             config: crate::job::json::ConfigSnapshot::default(),
             state_key: None,
-        };
+        }
+    }
+
+    fn after(answer: &Value) -> Option<StopReason> {
+        let (leases, job) = (Leases::default(), job());
         let lease = leases.hold(&job);
         let mut answer = answer.clone();
         answer["claim_token"] = json!(job.claim_token);
         leases.learn(&[serde_json::from_value(answer).unwrap()]);
         lease.stop.requested()
+    }
+
+    #[test]
+    fn an_approval_that_comes_while_a_run_ends_is_for_whoever_holds_its_claim_next() {
+        let (leases, job) = (Leases::default(), job());
+        let (run, next) = (leases.hold(&job), leases.hold(&job));
+        drop(run);
+        assert_eq!(leases.tokens(), [job.claim_token], "it is held still");
+        leases.approve(job.claim_token, "plan".to_owned());
+        drop(next);
+        assert!(leases.tokens().is_empty());
+        let wait = leases.hold(&job);
+        assert_eq!(wait.approved.borrow().as_deref(), Some("plan"));
+        let later = leases.hold(&job);
+        leases.approve(job.claim_token, "newer".to_owned());
+        drop(wait);
+        assert_eq!(later.approved.borrow().as_deref(), Some("newer"));
     }
 
     #[test]

@@ -231,7 +231,7 @@ async fn a_dead_agent_is_noticed_within_150_seconds() {
     .await;
 }
 
-/// As pg_cron would, each 15 seconds.
+/// As `pg_cron` would, each 15 seconds.
 const REAPER: Duration = Duration::from_secs(15);
 
 #[tokio::test]

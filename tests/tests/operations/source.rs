@@ -313,7 +313,7 @@ async fn a_plan_that_was_approved_after_a_restart_is_of_the_commit_that_was_show
     stage.repository.commit().await;
     stage.server.seen();
     let _second = setup.start();
-    job.says("The agent was restarted").await;
+    stage.cluster.online().await;
     let digest = "select plan_sha256 from public.deployments where id = $1";
     let digest: String = stage.world.database.query_one(digest, &[&job.id]).await.expect("the row").get(0);
     job.as_user
