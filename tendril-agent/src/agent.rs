@@ -18,6 +18,13 @@ use tokio::{
     time::{interval, sleep, timeout},
 };
 
+#[cfg(feature = "kubernetes")]
+use crate::launch::kubernetes::{
+    claims::Claims,
+    connection::Connection,
+    election::{Election, Leadership},
+    launcher::KubernetesLauncher,
+};
 use crate::{
     config::{handed_secrets, settings::Config},
     control_plane::{
@@ -91,6 +98,14 @@ pub enum AgentError {
         /// Why.
         source: io::Error,
     },
+    /// Runs are to be pods, and there is no way to a cluster.
+    #[cfg(feature = "kubernetes")]
+    #[error("{0}")]
+    Kubernetes(String),
+    /// Another agent has the Lease: it is at work now.
+    #[cfg(feature = "kubernetes")]
+    #[error("the Lease is lost: another agent is at work, and this one starts again to wait for its turn")]
+    LeadershipLost,
     /// The health server cannot listen.
     #[error("--health-addr {addr} cannot be used ({source}): choose another address")]
     Health {
@@ -184,11 +199,33 @@ impl Agent {
             let _broken = spawn_blocking(move || remove_set_aside(&work_dir)).await;
         }));
         let heartbeat = self.heartbeat();
+        #[cfg(feature = "kubernetes")]
+        let mut leadership = tokio::select! {
+            leadership = self.lead() => leadership?,
+            () = shutdown.draining() => return Ok(()),
+            never = self.pulse() => match never {},
+        };
         let (launcher, local) = (self.launcher(), self.local_launcher());
+        #[cfg(feature = "kubernetes")]
+        let (launcher, pods) = match self.pod_launcher().await? {
+            Some(pods) => (Arc::clone(&pods), Some(pods)),
+            None => (launcher, None),
+        };
         // Also where jobs run elsewhere now: an earlier start may have started them.
         let executors = match &local {
             Some(local) => find_executors(&**local).await,
             None => Vec::new(),
+        };
+        #[cfg(feature = "kubernetes")]
+        let in_pods = tokio::select! {
+            in_pods = find_pods(pods.as_deref()) => in_pods,
+            () = shutdown.draining() => {
+                if let Some(leadership) = leadership {
+                    leadership.release().await;
+                }
+                return Ok(());
+            }
+            never = self.pulse() => match never {},
         };
         let (mut orphaned_attempts, pushes) = self.find_orphaned().await;
         orphaned_attempts.retain(|orphan| {
@@ -208,6 +245,12 @@ impl Agent {
                 scheduler.adopt(executor, Arc::clone(&local));
             }
         }
+        #[cfg(feature = "kubernetes")]
+        if let Some(pods) = pods {
+            for executor in in_pods {
+                scheduler.adopt(executor, Arc::clone(&pods));
+            }
+        }
         // Terraform that runs, and states that are not stored, do not wait for the control plane.
         for (orphan, lease) in orphaned_attempts.into_iter().zip(held) {
             scheduler.resume_attempt(orphan, lease);
@@ -215,6 +258,29 @@ impl Agent {
         for key in pushes {
             scheduler.push_errored_state(key);
         }
+        #[cfg(not(feature = "kubernetes"))]
+        self.serve(scheduler, &heartbeat, &shutdown).await?;
+        #[cfg(feature = "kubernetes")]
+        tokio::select! {
+            served = self.serve(scheduler, &heartbeat, &shutdown) => served?,
+            () = lost(leadership.as_mut()) => return Err(AgentError::LeadershipLost),
+        }
+        self.client.shutdown().await;
+        #[cfg(feature = "kubernetes")]
+        if let Some(leadership) = leadership {
+            leadership.release().await;
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    /// Works from the first answer of the control plane to the end of the last job.
+    async fn serve(
+        &self,
+        mut scheduler: Scheduler,
+        heartbeat: &Heartbeat,
+        shutdown: &Shutdown,
+    ) -> Result<(), AgentError> {
         let is_accepted = tokio::select! {
             () = heartbeat.first() => true,
             () = shutdown.draining() => false,
@@ -232,15 +298,13 @@ impl Agent {
             let mut feed =
                 Feed::open(&self.client, self.config.cluster_id, self.config.intake, has_stacks, heartbeats)
                     .map_err(AgentError::Client)?;
-            self.work(&mut scheduler, &mut feed, &shutdown).await;
-            self.end(scheduler, &shutdown).await;
+            self.work(&mut scheduler, &mut feed, shutdown).await;
+            self.end(scheduler, shutdown).await;
             drop(feed);
             heartbeat.deregister().await;
         } else {
-            self.end(scheduler, &shutdown).await;
+            self.end(scheduler, shutdown).await;
         }
-        self.client.shutdown().await;
-        tracing::info!("stopped");
         Ok(())
     }
 
@@ -442,21 +506,58 @@ impl Agent {
             .unwrap_or_else(|| Arc::new(InProcessLauncher::new(self.context(), self.leases.clone())))
     }
 
+    /// Of pods; none where jobs do not run as pods.
+    #[cfg(feature = "kubernetes")]
+    async fn pod_launcher(&self) -> Result<Option<Arc<dyn Launcher>>, AgentError> {
+        let Some(settings) = &self.config.kubernetes else { return Ok(None) };
+        let connection =
+            Connection::open(settings.namespace.as_deref()).await.map_err(AgentError::Kubernetes)?;
+        tracing::info!(namespace = connection.namespace, "runs are pods");
+        Ok(Some(Arc::new(KubernetesLauncher::start(
+            &connection,
+            settings.clone(),
+            Arc::new(self.origin()),
+            Claims::new(self.client.rest().clone()),
+            self.leases.clone(),
+        ))))
+    }
+
+    /// Waits until this agent is the one that is at work, where a Lease decides that.
+    #[cfg(feature = "kubernetes")]
+    async fn lead(&self) -> Result<Option<Leadership>, AgentError> {
+        let Some(settings) = &self.config.kubernetes else { return Ok(None) };
+        let Some(lease) = settings.lease.clone() else { return Ok(None) };
+        let connection =
+            Connection::open(settings.namespace.as_deref()).await.map_err(AgentError::Kubernetes)?;
+        let election = Election::new(
+            kube::Api::namespaced(connection.client, &connection.namespace),
+            lease,
+            self.config.agent_name.clone(),
+        );
+        self.health.stands_by(true);
+        let leadership = election.win().await;
+        self.health.stands_by(false);
+        Ok(Some(leadership))
+    }
+
+    fn origin(&self) -> Origin {
+        Origin {
+            supabase_url: self.config.supabase_url.clone(),
+            supabase_key: self.config.supabase_key.clone(),
+            cluster_id: self.config.cluster_id,
+            agent_name: self.config.agent_name.clone(),
+            credential: self.config.credential.clone(),
+            session: self.session.clone(),
+            health: self.health.clone(),
+            terraform: self.config.terraform.known(),
+        }
+    }
+
     fn supervisor(&self, launcher: Arc<dyn Launcher>) -> Supervisor {
-        let config = &self.config;
         Supervisor {
             context: self.context(),
             launcher,
-            origin: Arc::new(Origin {
-                supabase_url: config.supabase_url.clone(),
-                supabase_key: config.supabase_key.clone(),
-                cluster_id: config.cluster_id,
-                agent_name: config.agent_name.clone(),
-                credential: config.credential.clone(),
-                session: self.session.clone(),
-                health: self.health.clone(),
-                terraform: config.terraform.known(),
-            }),
+            origin: Arc::new(self.origin()),
             approvals: self.approvals.clone(),
             leases: self.leases.clone(),
             watched: self.watched.clone(),
@@ -482,6 +583,24 @@ async fn find_executors(launcher: &dyn Launcher) -> Vec<Executor> {
         tracing::error!(%error, "executors of an earlier run cannot be taken over");
         Vec::new()
     })
+}
+
+/// The executors in pods that an earlier dispatcher started.
+#[cfg(feature = "kubernetes")]
+async fn find_pods(pods: Option<&dyn Launcher>) -> Vec<Executor> {
+    match pods {
+        Some(pods) => find_executors(pods).await,
+        None => Vec::new(),
+    }
+}
+
+/// Waits until the Lease is lost; for ever, where there is none.
+#[cfg(feature = "kubernetes")]
+async fn lost(leadership: Option<&mut Leadership>) {
+    match leadership {
+        Some(leadership) => leadership.keep().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// A task that ends with whoever holds this.

@@ -27,7 +27,7 @@ use crate::{
         contract::CONTRACT,
         health::Health,
         heartbeat::Heartbeat,
-        lease::Leases,
+        lease::{Lease, Leases},
     },
     dispatch::shutdown::{Shutdown, ShutdownPlan},
     execute::{
@@ -180,7 +180,7 @@ async fn run_attempt(config: Config, attempt: &AttemptFile, entry: &Entry) -> En
         )
     };
     let end = tokio::select! {
-        end = context.run(job, &lease, attempt.start).instrument(span.clone()) => match end {
+        end = run_to_end(&context, &lease, attempt).instrument(span.clone()) => match end {
             RunEnd::Stored => End::Stored,
             RunEnd::Waiting => End::Waiting,
         },
@@ -192,6 +192,67 @@ async fn run_attempt(config: Config, attempt: &AttemptFile, entry: &Entry) -> En
     };
     client.shutdown().await;
     end
+}
+
+async fn run_to_end(context: &JobContext, lease: &Lease, attempt: &AttemptFile) -> RunEnd {
+    #[cfg(feature = "kubernetes")]
+    if let Err(error) = waiting_plan::restore(context, attempt).await {
+        tracing::error!(%error, "the plan that waited for approval cannot be laid out");
+    }
+    let end = context.run(attempt.job(), lease, attempt.start).await;
+    #[cfg(feature = "kubernetes")]
+    if end == RunEnd::Waiting {
+        return waiting_plan::keep(context, attempt).await;
+    }
+    end
+}
+
+/// A plan that waits for approval outlives its pod.
+#[cfg(feature = "kubernetes")]
+mod waiting_plan {
+    use std::{io, path::Path};
+
+    use crate::{
+        control_plane::final_status::{FinalStatus, Reporter},
+        execute::attempt::{JobContext, RunEnd, Start},
+        job::{
+            failure::{ErrorCode, Failure},
+            result::JobResult,
+        },
+        launch::{
+            attempt_file::AttemptFile,
+            kubernetes::{
+                manifest::PLAN_DIR,
+                plan_store::{self, PlanStore},
+            },
+        },
+    };
+
+    /// Lays out what the pod before this one kept.
+    pub(super) async fn restore(context: &JobContext, attempt: &AttemptFile) -> io::Result<()> {
+        if attempt.start == Start::Approval {
+            let workspace = context.settings.work_dir.join(attempt.id().to_string());
+            if plan_store::restore(Path::new(&plan_store::dir(PLAN_DIR)), workspace).await? {
+                tracing::info!("the plan that was approved is laid out");
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the plan where this is a pod; a plan that cannot be kept cannot wait for approval.
+    pub(super) async fn keep(context: &JobContext, attempt: &AttemptFile) -> RunEnd {
+        let Some(store) = PlanStore::from_env(|name| std::env::var(name).ok()) else {
+            return RunEnd::Waiting;
+        };
+        let workspace = context.settings.work_dir.join(attempt.id().to_string());
+        let Err(sentence) = store.keep(attempt.id(), &workspace).await else { return RunEnd::Waiting };
+        tracing::error!("{sentence}");
+        let end =
+            FinalStatus::new(&JobResult::Failed(Failure::new(ErrorCode::Internal, sentence)), None, None);
+        let reporter = Reporter::new(context.rest.clone(), attempt.deployment_id, attempt.claim_token);
+        let _written = reporter.finish(&end).await;
+        RunEnd::Stored
+    }
 }
 
 /// Does what the dispatcher asks for, for ever.

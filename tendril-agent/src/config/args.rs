@@ -137,6 +137,51 @@ pub struct Cli {
     #[arg(long, value_name = "WHAT", env = "TENDRIL_ON_STOP", default_value = "drain")]
     pub on_stop: Option<String>,
 
+    /// Image of the pods of runs: this agent's own, with its tag or digest
+    #[cfg(feature = "kubernetes")]
+    #[arg(long, value_name = "IMAGE", env = "TENDRIL_RUN_IMAGE")]
+    pub run_image: Option<String>,
+
+    /// When a node fetches it: `Always`, `IfNotPresent` or `Never`
+    #[cfg(feature = "kubernetes")]
+    #[arg(long, value_name = "POLICY", env = "TENDRIL_RUN_IMAGE_PULL_POLICY")]
+    pub run_image_pull_policy: Option<String>,
+
+    /// Namespace of the runs [default: that of the agent's service account, or of the kubeconfig]
+    #[cfg(feature = "kubernetes")]
+    #[arg(long, value_name = "NAME", env = "TENDRIL_RUN_NAMESPACE")]
+    pub run_namespace: Option<String>,
+
+    /// File that says which stacks have which service account, limits and nodes: a list of rules in YAML or JSON. A stack that none matches is refused
+    #[cfg(feature = "kubernetes")]
+    #[arg(long, value_name = "FILE", env = "TENDRIL_SERVICE_ACCOUNT_MAP")]
+    pub service_account_map: Option<String>,
+
+    /// File with what every pod of a run has beside that: a `PodTemplateSpec` in YAML or JSON whose container is `run`
+    #[cfg(feature = "kubernetes")]
+    #[arg(long, value_name = "FILE", env = "TENDRIL_POD_TEMPLATE")]
+    pub pod_template: Option<String>,
+
+    /// How long the pod of a run may take to start
+    #[cfg(feature = "kubernetes")]
+    #[arg(long, value_name = "TIME", env = "TENDRIL_POD_START_DEADLINE", default_value = "10m")]
+    pub pod_start_deadline: Option<String>,
+
+    /// How long a finished Job is kept, with its pod and log
+    #[cfg(feature = "kubernetes")]
+    #[arg(long, value_name = "TIME", env = "TENDRIL_KEEP_FINISHED_RUNS", default_value = "1h")]
+    pub keep_finished_runs: Option<String>,
+
+    /// `PersistentVolumeClaim` (`ReadWriteMany`) for plans that wait for approval [default: a Secret for each, of at most 1 MiB]
+    #[cfg(feature = "kubernetes")]
+    #[arg(long, value_name = "NAME", env = "TENDRIL_PLAN_VOLUME_CLAIM")]
+    pub plan_volume_claim: Option<String>,
+
+    /// Name of the Lease whose holder is at work, where several of these agents share a cluster
+    #[cfg(feature = "kubernetes")]
+    #[arg(long, value_name = "NAME", env = "TENDRIL_LEASE")]
+    pub lease: Option<String>,
+
     /// How jobs are found: `auto` (broadcasts, or row changes where there are none), `broadcast`, or `postgres_changes`
     #[arg(long, value_name = "WAY", env = "TENDRIL_INTAKE", default_value = "auto")]
     pub intake: Option<String>,

@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use tendril_realtime::{Client, Error, ErrorKind, PostgresChanges, Rest, col, rest::RetryPolicy};
 use tokio::time::timeout;
 
+#[cfg(feature = "kubernetes")]
+use crate::launch::kubernetes::{connection::Connection, preflight, settings::KubernetesSettings};
 use crate::{
     config::settings::{Config, ConfigProblems},
     control_plane::{
@@ -71,6 +73,44 @@ impl Finding {
     }
 }
 
+/// What the launcher needs of the cluster: the server, the rights, and that it would take the Job of each rule.
+#[cfg(feature = "kubernetes")]
+async fn kubernetes(settings: &KubernetesSettings) -> Vec<Finding> {
+    let connection = match Connection::open(settings.namespace.as_deref()).await {
+        Ok(connection) => connection,
+        Err(problem) => return vec![finding("kubernetes", Err(problem))],
+    };
+    let server = match preflight::server(&connection).await {
+        Ok(server) => server,
+        // What depends on it would only say the same again.
+        Err(problem) => return vec![finding("kubernetes", Err(problem))],
+    };
+    let noted = |check, note| Finding { check, problem: None, note, warning: None };
+    let mut findings = vec![
+        noted("kubernetes", Some(server)),
+        finding("kubernetes rights", preflight::rights(&connection, settings.lease.is_some()).await),
+    ];
+    let mut trial = finding("run's pod", preflight::trial(&connection, settings).await);
+    trial.note = Some(format!(
+        "image {}, service accounts {}",
+        settings.image,
+        settings.accounts.service_accounts().join(", ")
+    ));
+    if !settings.image.contains('@')
+        && settings.image.rsplit('/').next().is_some_and(|name| !name.contains(':'))
+    {
+        trial.warning = Some(format!(
+            "the image {} has neither a tag nor a digest: runs get whatever is newest, also in the middle of a deployment. Name a version",
+            settings.image
+        ));
+    }
+    findings.push(trial);
+    if let Some(quotas) = preflight::quotas(&connection).await {
+        findings.push(noted("quota", Some(quotas)));
+    }
+    findings
+}
+
 fn finding(check: &'static str, result: Result<(), String>) -> Finding {
     Finding { check, problem: result.err(), note: None, warning: None }
 }
@@ -102,6 +142,10 @@ async fn try_all(config: &Config) -> Vec<Finding> {
     ];
     if config.git.is_on() {
         findings.push(finding("git", config.git.examine()));
+    }
+    #[cfg(feature = "kubernetes")]
+    if let Some(settings) = &config.kubernetes {
+        findings.extend(kubernetes(settings).await);
     }
     let session = Session::new(
         config.credential.clone(),

@@ -12,6 +12,8 @@ use url::Url;
 use uuid::Uuid;
 
 pub(crate) use super::timing::Timing;
+#[cfg(feature = "kubernetes")]
+use crate::{config::kubernetes, launch::kubernetes::settings::KubernetesSettings};
 use crate::{
     config::{args::Cli, handed_secrets::HandedSecrets, preflight},
     control_plane::{
@@ -70,6 +72,9 @@ pub struct Config {
     pub state_backend: StateBackend,
     /// Jobs at the same time.
     pub concurrency: usize,
+    /// How runs become pods, where the launcher makes pods.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) kubernetes: Option<KubernetesSettings>,
     /// How jobs are found.
     pub intake: Intake,
     /// Most that one job's log may take on disk while it waits for the control plane, in bytes.
@@ -197,8 +202,9 @@ impl Config {
         let agent_name = reader.take(agent_name(cli));
         let health_addr = reader.take(health_addr(cli));
         let log_format = reader.take(log_format(cli));
-        let launcher = reader.take(LauncherKind::read(given(cli.launcher.as_ref())));
-        let on_stop = reader.take(OnStop::read(given(cli.on_stop.as_ref()), launcher));
+        let (launcher, on_stop) = reader.launcher(cli);
+        #[cfg(feature = "kubernetes")]
+        let kubernetes = reader.kubernetes(cli, launcher, &timing, state_backend.as_ref());
 
         let config = || {
             Some(Self {
@@ -213,6 +219,8 @@ impl Config {
                 state_dir: state_dir?,
                 hook_dir,
                 concurrency: concurrency?,
+                #[cfg(feature = "kubernetes")]
+                kubernetes,
                 intake: intake?,
                 spool_limit: spool_limit?,
                 work_limit: work_limit?,
@@ -326,7 +334,8 @@ impl Config {
 
 impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Config")
+        let mut shown = f.debug_struct("Config");
+        shown
             .field("supabase_url", &self.supabase_url.as_str())
             .field("supabase_key", &"[hidden]")
             .field("credential", &self.credential)
@@ -352,8 +361,11 @@ impl fmt::Debug for Config {
             .field("launcher", &self.launcher)
             .field("on_stop", &self.on_stop)
             .field("handed_secrets", &"[hidden]")
-            .field("secrets", &self.secrets)
-            .finish()
+            .field("secrets", &self.secrets);
+        #[cfg(feature = "kubernetes")]
+        // A pod template may hold the values of variables.
+        shown.field("kubernetes", &self.kubernetes.as_ref().map(|settings| &settings.image));
+        shown.finish()
     }
 }
 
@@ -373,6 +385,29 @@ impl Reader {
         let absolute = std::path::absolute(path)
             .map_err(|error| format!("{flag} {path}: cannot be made absolute ({error})"));
         self.take(absolute)
+    }
+
+    /// Where jobs run, and what SIGTERM does to them.
+    fn launcher(&mut self, cli: &Cli) -> (Option<LauncherKind>, Option<OnStop>) {
+        let launcher = self.take(LauncherKind::read(given(cli.launcher.as_ref())));
+        let on_stop = self.take(OnStop::read(given(cli.on_stop.as_ref()), launcher));
+        (launcher, on_stop)
+    }
+
+    /// How runs become pods, where the launcher makes pods.
+    #[cfg(feature = "kubernetes")]
+    fn kubernetes(
+        &mut self,
+        cli: &Cli,
+        launcher: Option<LauncherKind>,
+        timing: &Timing,
+        state: Option<&StateBackend>,
+    ) -> Option<KubernetesSettings> {
+        if launcher != Some(LauncherKind::Kubernetes) {
+            return None;
+        }
+        let read = kubernetes::read(cli, timing, state.map(StateBackend::kind));
+        read.map_err(|mut problems| self.problems.append(&mut problems)).ok()
     }
 
     fn infracost(&mut self, cli: &Cli) -> Option<Infracost> {
@@ -443,9 +478,12 @@ fn supabase_key(cli: &Cli) -> Result<SecretString, String> {
 
 fn concurrency(cli: &Cli) -> Result<usize, String> {
     let text = given(cli.concurrency.as_ref()).unwrap_or("2");
+    let most = LauncherKind::read(given(cli.launcher.as_ref())).map_or(64, LauncherKind::most);
     match text.parse() {
-        Ok(n @ 1..=64) => Ok(n),
-        _ => Err(format!("--concurrency / TENDRIL_CONCURRENCY is \"{text}\": write a number from 1 to 64")),
+        Ok(n) if (1..=most).contains(&n) => Ok(n),
+        _ => {
+            Err(format!("--concurrency / TENDRIL_CONCURRENCY is \"{text}\": write a number from 1 to {most}"))
+        }
     }
 }
 

@@ -70,6 +70,9 @@ pub(crate) enum Readiness {
     Ready,
     /// The last heartbeat was not.
     Unheard(String),
+    /// Another agent is at work, and this one takes over when it goes.
+    #[cfg(feature = "kubernetes")]
+    StandingBy,
     /// The agent takes no more work.
     Draining,
 }
@@ -162,6 +165,12 @@ impl Health {
         state.access.is_refused || state.refused.is_some() || state.is_revoked
     }
 
+    /// Whether another agent is at work.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) fn stands_by(&self, is_standing_by: bool) {
+        self.unless_draining(if is_standing_by { Readiness::StandingBy } else { Readiness::Starting });
+    }
+
     /// No more work is taken.
     pub(crate) fn draining(&self) {
         self.state().readiness = Readiness::Draining;
@@ -208,6 +217,9 @@ impl Health {
                 Some(problem) if state.access.is_refused => Err(problem.clone()),
                 _ => Ok(()),
             },
+            // A rollout must not wait for it.
+            #[cfg(feature = "kubernetes")]
+            Readiness::StandingBy => Ok(()),
             Readiness::Starting => Err("no heartbeat was answered yet".to_owned()),
             Readiness::Unheard(why) => Err(format!("the last heartbeat failed: {why}")),
             Readiness::Draining => Err("the agent is stopping".to_owned()),

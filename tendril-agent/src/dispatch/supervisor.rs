@@ -121,12 +121,20 @@ impl Supervisor {
         let mut tries = 0;
         loop {
             let (attempt, token) = self.origin.attempt(job, start);
-            let error = match self.launcher.launch(attempt, token).await {
-                Ok(launched) => {
-                    if matches!(launched, Launched::Already(_)) {
+            // A launch may wait for its place, and the dispatcher not for that.
+            #[cfg(feature = "kubernetes")]
+            let answer = tokio::select! {
+                answer = self.launcher.launch(attempt, token) => answer,
+                () = self.leave.detach.cancelled() => return None,
+            };
+            #[cfg(not(feature = "kubernetes"))]
+            let answer = self.launcher.launch(attempt, token).await;
+            let error = match answer {
+                Ok(started) => {
+                    if matches!(started, Launched::Already(_)) {
                         tracing::info!("its executor runs already");
                     }
-                    return Some(launched.executor());
+                    return Some(started.executor());
                 }
                 Err(error) => error,
             };

@@ -370,6 +370,19 @@ impl Run<'_> {
         Ok(digest)
     }
 
+    /// Installs the providers where the plan was made in another place, and they are there.
+    #[cfg(feature = "kubernetes")]
+    async fn install_again(&self, spec: &JobSpec, state: &State) -> Result<(), StageError> {
+        let restored = self.workspace.restored_file();
+        if restored.exists() {
+            let executor = self.executor(spec, state);
+            executor.go_on(Step::Init)?;
+            executor.init().await?;
+            drop(std::fs::remove_file(restored));
+        }
+        Ok(())
+    }
+
     /// Refuses to go on if anything is not as it was when the plan was made.
     async fn check(&self, digest: &PlanDigest, template: &Template) -> Result<(), StageError> {
         let (workspace, from, digest) =
@@ -416,6 +429,8 @@ impl Run<'_> {
         template: &Template,
     ) -> Result<(), StageError> {
         self.check(digest, template).await?;
+        #[cfg(feature = "kubernetes")]
+        self.install_again(spec, state).await?;
         self.enter(apply_phase(spec)).await?;
         let executor = self.executor(spec, state);
         executor.go_on(Step::Apply)?;

@@ -31,7 +31,11 @@ pub(crate) struct LogSettings {
 /// Installs the process's subscriber, which hides the agent's secrets. A filter that cannot be read falls back to `info`; a
 /// second call changes nothing.
 pub(crate) fn install(settings: &LogSettings) {
-    let filter = EnvFilter::try_new(&settings.filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    // The Kubernetes client logs every failed request as an error; what it means is said by whoever asked. Named in the filter, it
+    // is logged.
+    let quiet = if cfg!(feature = "kubernetes") { "kube_client=off," } else { "" };
+    let filter = EnvFilter::try_new(format!("{quiet}{}", settings.filter))
+        .unwrap_or_else(|_| EnvFilter::new(format!("{quiet}info")));
     let head = match settings.format {
         LogFormat::Human => String::new(),
         LogFormat::Json => format!("{{\"cluster\":\"{}\",", settings.cluster_id),

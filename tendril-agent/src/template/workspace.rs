@@ -114,6 +114,12 @@ impl Workspace {
         self.data_dir().join("tfplan")
     }
 
+    /// There, if the workspace was laid out again in another place, without the providers.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) fn restored_file(&self) -> PathBuf {
+        self.root.join("restored")
+    }
+
     /// The digests of the saved plan and of what it was made from.
     pub(crate) fn plan_digest_file(&self) -> PathBuf {
         self.root.join("plan-digest.json")

@@ -189,6 +189,8 @@ pub(crate) fn config(dir: &Path) -> Config {
         work_dir: under("work"),
         state_dir: under("state"),
         hook_dir: None,
+        #[cfg(feature = "kubernetes")]
+        kubernetes: None,
         concurrency: 2,
         intake: crate::dispatch::intake::Intake::PostgresChanges,
         spool_limit: u64::MAX,

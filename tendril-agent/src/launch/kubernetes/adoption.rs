@@ -52,9 +52,19 @@ impl KubernetesLauncher {
                 state_key: state_key.clone(),
             };
             let lease = inner.leases.hold(&row);
+            if job.finished.is_none() && !self.has_run(&job) {
+                self.give_secret(&job, &row).await?;
+            }
             found.push(self.executor(job, lease, token, state_key));
         }
         Ok(found)
+    }
+
+    /// Whether the container of a Job was seen to run.
+    fn has_run(&self, job: &JobView) -> bool {
+        let seen = self.inner.observer.subscribe(&job.name);
+        let seen = seen.borrow();
+        seen.pod.as_ref().is_some_and(|pod| pod.is_running() || pod.terminated.is_some())
     }
 
     /// Removes one Job that has ended; answers whether there was one.

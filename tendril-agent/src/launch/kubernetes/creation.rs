@@ -38,10 +38,12 @@ const BELIEVED_AFTER: Duration = Duration::from_secs(30);
 impl KubernetesLauncher {
     pub(super) async fn create(
         &self,
-        attempt: AttemptFile,
+        mut attempt: AttemptFile,
         token: Option<SecretString>,
     ) -> Result<Launched, LaunchError> {
         let inner = &self.inner;
+        // The image has its own.
+        attempt.terraform = None;
         let id = attempt.id();
         let lease = inner.leases.hold(&attempt.job());
         let part = match attempt.start {
@@ -86,6 +88,16 @@ impl KubernetesLauncher {
             deadline: settings.deadline,
             waits_for_approval: spec.approval && part == Part::First,
         })
+    }
+
+    /// Gives a run the Secret that its dispatcher did not live to make. One that is there is not touched.
+    pub(super) async fn give_secret(&self, view: &JobView, job: &spec::Job) -> Result<(), LaunchError> {
+        let start = if view.part == Part::First { Start::Workspace } else { Start::Approval };
+        let (mut attempt, token) = self.inner.origin.attempt(job, start);
+        attempt.terraform = None;
+        let claim = digest(job.claim_token);
+        let run = self.run(job, view.part, &claim)?;
+        self.create_secret(&run, &view.uid, &attempt, token.as_ref()).await
     }
 
     async fn create_secret(

@@ -36,6 +36,7 @@ use crate::{
             view::{JobView, PodView},
         },
         launcher::{Executor, LaunchError, Launched, Launcher, Request},
+        origin::Origin,
     },
 };
 
@@ -59,6 +60,8 @@ pub(super) struct Inner {
     pub(super) secrets: Api<Secret>,
     pub(super) events: Api<Event>,
     pub(super) observer: Observer,
+    /// Makes attempt files for runs that an earlier dispatcher did not give theirs.
+    pub(super) origin: Arc<Origin>,
     pub(super) claims: Claims,
     /// Extends the claims of runs whose executor does not do so yet.
     pub(super) leases: Leases,
@@ -90,17 +93,18 @@ impl KubernetesLauncher {
     pub(crate) fn start(
         connection: &Connection,
         settings: KubernetesSettings,
-        cluster_id: Uuid,
+        origin: Arc<Origin>,
         claims: Claims,
         leases: Leases,
     ) -> Self {
-        let (client, namespace) = (&connection.client, &connection.namespace);
+        let (client, namespace, cluster_id) = (&connection.client, &connection.namespace, origin.cluster_id);
         let jobs: Api<Job> = Api::namespaced(client.clone(), namespace);
         let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
         let observer = Observer::start(jobs.clone(), pods, &manifest::selector(cluster_id));
         let inner = Inner {
             settings,
             cluster_id,
+            origin,
             jobs,
             secrets: Api::namespaced(client.clone(), namespace),
             events: Api::namespaced(client.clone(), namespace),

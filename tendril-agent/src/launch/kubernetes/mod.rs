@@ -1,8 +1,5 @@
 //! Executors as pods of Kubernetes Jobs.
 //!
-//! Behind the feature `kubernetes`, and reached by no flag yet: it has its unit tests, on recordings of a real cluster, and no
-//! dispatcher that starts it.
-//!
 //! ```text
 //! settings      how runs become pods        account_map   which stacks have which service account and limits
 //! manifest      the Job and the Secret of a run: pure
@@ -14,8 +11,6 @@
 //! creation      the start of a run            following     what is said of it, and its end        adoption      runs of an earlier dispatcher
 //! launcher      all of it together          preflight     what `doctor` asks the cluster
 //! ```
-
-#![allow(dead_code, reason = "no dispatcher starts it yet")]
 
 pub(crate) mod account_map;
 mod adoption;

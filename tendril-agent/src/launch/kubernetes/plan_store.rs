@@ -140,8 +140,9 @@ pub(crate) async fn restore(plan_dir: &Path, workspace: PathBuf) -> io::Result<b
         }
         parcel::unpack(&packed, &workspace)?;
         // What was left out, empty; and that Terraform has to install its providers.
-        fs::write(workspace.join("restored"), b"")?;
-        fs::create_dir_all(Workspace::at(workspace).home_dir())?;
+        let workspace = Workspace::at(workspace);
+        fs::create_dir_all(workspace.home_dir())?;
+        fs::write(workspace.restored_file(), b"")?;
         Ok(true)
     })
     .await
