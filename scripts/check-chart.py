@@ -311,7 +311,10 @@ def table(write):
 
 def settings():
     """Each setting of the agent can be reached: its variable is one that the chart sets, given everything."""
-    known = set(re.findall(r'env = "(\w+)"', (CHART.parent / "src" / "config" / "args.rs").read_text())) - NO_VALUE
+    text = (CHART.parent / "src" / "config" / "args.rs").read_text()
+    # The image is built without this feature.
+    text = re.sub(r'#\[cfg\(feature = "kubernetes"\)\]\s*#\[arg\(.*?\)\]', "", text, flags=re.S)
+    known = set(re.findall(r'env = "(\w+)"', text)) - NO_VALUE
     container = next(item for item in render(CASES["everything"]) if item["kind"] == "StatefulSet")["spec"]["template"]["spec"]["containers"][0]
     here = {variable["name"] for variable in container["env"]} | {"TENDRIL_AGENT_TOKEN_FILE"}
     # A Secret reaches the agent as a variable or as a file.
