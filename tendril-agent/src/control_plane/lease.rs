@@ -317,14 +317,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_job_of_which_the_row_says_unknown_is_asked_where_it_is() {
-        let leases = Leases::default();
-        let job = Job {
-            id: Uuid::nil(),
-            attempt: 1,
-            claim_token: Uuid::new_v4(),
-            config: crate::job::json::ConfigSnapshot::default(),
-            state_key: None,
-        };
+        let (leases, job) = (Leases::default(), job());
         let lease = leases.hold(&job);
         let answer =
             json!({"claim_token": job.claim_token, "mine": true, "status": "PROCESSING", "phase": "UNKNOWN"});
@@ -357,14 +350,7 @@ mod tests {
 
     #[test]
     fn a_cancel_that_overtakes_the_answer_to_its_claim_is_kept() {
-        let leases = Leases::default();
-        let job = Job {
-            id: Uuid::nil(),
-            attempt: 1,
-            claim_token: Uuid::new_v4(),
-            config: crate::job::json::ConfigSnapshot::default(),
-            state_key: None,
-        };
+        let (leases, job) = (Leases::default(), job());
         leases.cancel(job.claim_token);
         for _ in 1..EARLY {
             leases.cancel(Uuid::new_v4());
@@ -376,14 +362,7 @@ mod tests {
 
     #[test]
     fn an_approval_that_comes_before_its_plan_waits_is_kept() {
-        let leases = Leases::default();
-        let job = Job {
-            id: Uuid::nil(),
-            attempt: 1,
-            claim_token: Uuid::new_v4(),
-            config: crate::job::json::ConfigSnapshot::default(),
-            state_key: None,
-        };
+        let (leases, job) = (Leases::default(), job());
         leases.approve(job.claim_token, "old".to_owned());
         leases.approve(job.claim_token, "plan".to_owned());
         for _ in 1..EARLY {
@@ -407,14 +386,7 @@ mod tests {
 
     #[test]
     fn a_claim_is_told_until_it_is_dropped() {
-        let leases = Leases::default();
-        let job = Job {
-            id: Uuid::nil(),
-            attempt: 1,
-            claim_token: Uuid::new_v4(),
-            config: crate::job::json::ConfigSnapshot::default(),
-            state_key: None,
-        };
+        let (leases, job) = (Leases::default(), job());
         let lease = leases.hold(&job);
         assert_eq!(leases.tokens(), [job.claim_token]);
         leases.cancel(job.claim_token);

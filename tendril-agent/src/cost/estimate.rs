@@ -199,7 +199,7 @@ fn missing(counts: &Counts, errors: &[ProjectError]) -> Vec<String> {
 
 /// One line, without secrets, and not too long.
 fn short(text: &str, longest: usize, redactor: &Redactor) -> String {
-    // First hidden, then cut: half a secret would be found by nobody.
+    // Redacted before it is cut: the redactor does not recognize a part of a secret.
     let hidden = redactor.redact(text);
     let mut line = hidden.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.len() > longest {

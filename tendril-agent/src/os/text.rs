@@ -5,13 +5,13 @@ pub(crate) fn char_floor(text: &str, limit: usize) -> usize {
     (0..=limit.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
-/// What is whole of a text whose beginning was cut off: what follows its first line. Half a secret would be hidden by nobody, so
-/// that the first line must not be shown. Empty where there is no other.
+/// The whole lines of a text whose beginning was cut off: everything after the first line, which must not be shown, as the
+/// redactor does not recognize a part of a secret. Empty where there is one line only.
 pub(crate) fn without_torn_line(text: &str) -> &str {
     text.split_once('\n').map_or("", |(_torn, whole)| whole)
 }
 
-/// The beginning of a text, cut where it has a blank: a secret has none, and half of one would be hidden by nobody.
+/// The beginning of a text, cut at a blank: tokens have none, so no part of one is left, which the redactor would not recognize.
 pub(crate) fn whole_words(text: &str, limit: usize) -> &str {
     if text.len() <= limit {
         return text;

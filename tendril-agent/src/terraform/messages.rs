@@ -147,7 +147,8 @@ impl Diagnostic {
 const OUTPUT: &str = ". Output: ";
 const OUTPUT_LIMIT: usize = 8 * 1024;
 
-/// Leaves out the line that Terraform has cut apart: the log has shown all of it, and half a secret would be hidden by nobody.
+/// Leaves out the line that Terraform has cut: the log has shown the whole of it, and the redactor does not recognize a part of a
+/// secret.
 fn without_torn_output(detail: &str) -> Cow<'_, str> {
     let after = |at: usize| at + OUTPUT.len();
     let is_cut = |at: &usize| detail.len() - after(*at) >= OUTPUT_LIMIT;

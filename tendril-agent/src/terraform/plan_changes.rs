@@ -274,7 +274,7 @@ impl Walk<'_> {
 
     fn leaf(&mut self, path: &[Step], before: &Json, after: &Json, is_sensitive: bool, is_unknown: bool) {
         let mut entry = Map::new();
-        // First hidden, then cut: half a secret would be found by nobody.
+        // Redacted before it is cut: the redactor does not recognize a part of a secret.
         let shown = self.redactor.redact(&written(path)).into_owned();
         entry.insert("path".to_owned(), json!(cut(&shown, VALUE).0));
         let mut is_cut = false;

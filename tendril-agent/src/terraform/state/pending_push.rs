@@ -298,7 +298,7 @@ impl StderrTail {
     /// What was written to stderr.
     pub(crate) fn into_text(self) -> String {
         let message = self.0.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        // What follows a full one is not kept, and half a secret would be hidden by nobody.
+        // The last line of a full buffer may be cut, and the redactor does not recognize a part of a secret.
         let whole = if message.len() < MOST {
             message.len()
         } else {
