@@ -11,6 +11,14 @@
 //! creation      the start of a run            following     what is said of it, and its end        adoption      runs of an earlier dispatcher
 //! launcher      all of it together          preflight     what `doctor` asks the cluster
 //! ```
+//!
+//! All of it is behind the feature `kubernetes`, which is off: no run has been a pod yet, and there is no chart and no guide for it.
+//! The scenarios are in `tests/tests/kubernetes`, on a stand-in for the API server (`tests/src/kubernetes`); they compile with the
+//! feature `kubernetes` of the tests' crate:
+//!
+//! ```text
+//! cargo nextest run --workspace --features tendril-tests/kubernetes -E 'binary(kubernetes)'
+//! ```
 
 pub(crate) mod account_map;
 mod adoption;
