@@ -1,6 +1,6 @@
 """The Helm chart, rendered by the real Helm: every resource against the schemas of three Kubernetes versions, what must be so
-whatever the values, the errors for wrong values (each rule of the schema and each sentence of _checks.tpl is tried), the alerts, and
-the table of values in its README.
+whatever the values, the errors for wrong values (each rule of the schema and each sentence of the checks is tried), the rights that the
+agent asks for, the alerts, and the table of values in its README.
 
     .tools/bin/kubernetes-python scripts/check-chart.py [--write]      --write: write the table instead of comparing it
 """
@@ -15,173 +15,15 @@ import tempfile
 import kubernetes_validate
 import yaml
 
+from chart_values import CASES, FROM_SECRET, PODS, REFUSED, pods
+
 CHART = pathlib.Path(__file__).parent.parent / "tendril-agent" / "chart"
 # The oldest that Chart.yaml takes, the newest known, and one between.
 VERSIONS = ("1.29", "1.33", "1.37")
 # Described by their operators, not by Kubernetes.
-CUSTOM = {"ServiceMonitor", "PrometheusRule", "ScaledObject"}
-KEY = "tdl_" + "0" * 65
-FROM_SECRET = {"existingSecret": "mine"}
-MONITORING = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
-SCRAPED = {"networkPolicy": {"metricsFrom": MONITORING}}
-KEDA = SCRAPED | {"keda": {"enabled": True, "prometheusAddress": "http://prometheus:9090"}, "shutdown": {"grace": 3000}}
+CUSTOM = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "ScaledObject"}
 # Settings of the agent that have no value here: a pod's image and volume fix them, or a newer name stands for them.
 NO_VALUE = {"TENDRIL_ON_STOP", "SUPABASE_ANON_KEY", "TENDRIL_TERRAFORM", "TENDRIL_PLUGIN_CACHE_DIR", "TENDRIL_INFRACOST"}
-REMOTE = {"state": {"backend": "s3", "config": {"bucket": "b", "region": "eu-central-1"}}}
-DIGEST = "sha256:" + "0" * 64
-
-CASES = {
-    "the least": FROM_SECRET,
-    "what `grape up` installs": {"existingSecret": "tendril-agent", "tokenFrom": "file"},
-    "a secret made by the chart": {"agentToken": KEY, "supabase": {"url": "https://a.supabase.co", "publishableKey": "k"}},
-    "all but the token among the values": FROM_SECRET | {"supabase": {"url": "https://a.supabase.co", "publishableKey": "k"}},
-    "a part of a parent chart": FROM_SECRET | {"enabled": True, "global": {"a": 1}},
-    "state in PostgreSQL": FROM_SECRET | {"state": {"backend": "pg"}, "networkPolicy": {"egressPorts": [443, 5432]}},
-    "settings of a state from a Secret": FROM_SECRET
-    | {"state": {"backend": "s3"}, "extraEnv": [{"name": "TENDRIL_STATE_CONFIG", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]},
-    "many jobs": FROM_SECRET | {"concurrency": 8, "resources": {"limits": {"memory": "10G"}}},
-    "no limit of memory": FROM_SECRET | {"concurrency": 64, "resources": {"limits": None}},
-    "a small volume": FROM_SECRET | {"persistence": {"size": "7.5Gi"}},
-    "a limit of one's own": FROM_SECRET | {"workLimit": "15GiB"},
-    "its clock": FROM_SECRET | {"timing": {"heartbeat": "10s", "lockTimeout": "5m", "applyCancelGrace": "1h30m"}},
-    "token from a file": FROM_SECRET | {"tokenFrom": "file"},
-    "no cost estimates": FROM_SECRET | {"infracost": {"enabled": False, "existingSecret": "prices"}},
-    "several replicas": FROM_SECRET | REMOTE | {"replicas": 3, "podDisruptionBudget": {"maxUnavailable": "50%"}},
-    "no volume": FROM_SECRET | {"persistence": {"enabled": False}},
-    "an own volume": FROM_SECRET | {"persistence": {"existingClaim": "mine"}},
-    "IRSA": FROM_SECRET | {"aws": {"roleArn": "arn:aws:iam::123456789012:role/agent", "region": "eu-central-1"}},
-    "own service account": FROM_SECRET | {"serviceAccount": {"create": False, "name": "mine"}},
-    "nothing around it": FROM_SECRET | {"podDisruptionBudget": {"enabled": False}, "networkPolicy": {"enabled": False}},
-    "everything": FROM_SECRET
-    | REMOTE
-    | {
-        "nameOverride": "runner",
-        "image": {"digest": DIGEST},
-        "imagePullSecrets": [{"name": "registry"}],
-        "terminationGracePeriodSeconds": 3600,
-        "shutdown": {"grace": 3000},
-        "terraformConfig": "/etc/terraform/config.tfrc",
-        "keda": {"enabled": True, "prometheusAddress": "http://prometheus:9090", "authenticationRef": "prometheus"},
-        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
-        "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
-        "networkPolicy": {
-            "egressPorts": [443, 22],
-            "metricsFrom": MONITORING,
-            "extraEgress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}],
-        },
-        "persistence": {"storageClass": "gp3", "size": "20Gi"},
-        "infracost": {"existingSecret": "prices", "secretKey": "token"},
-        "git": {"hosts": ["github.com/acme/*", "git.example.org:8443"], "tokenFor": ["github.com/acme/*"], "token": True, "user": "oauth2"},
-        "hooks": {"dir": "/etc/tendril/hooks", "timeout": "2m"},
-        "terraformEnv": ["GITHUB_TOKEN"],
-        "extraEnv": [{"name": "GITHUB_TOKEN", "valueFrom": {"secretKeyRef": {"name": "github", "key": "token"}}}],
-        "extraVolumes": [{"name": "authority", "configMap": {"name": "authority"}}],
-        "extraVolumeMounts": [{"name": "authority", "mountPath": "/etc/authority", "readOnly": True}],
-        "priorityClassName": "agents",
-        "podAnnotations": {"a": "b"},
-        "podLabels": {"c": "d"},
-        "nodeSelector": {"kubernetes.io/arch": "arm64"},
-        "tolerations": [{"key": "agents", "operator": "Exists"}],
-        "affinity": {"nodeAffinity": {}},
-        "topologySpreadConstraints": [
-            {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "ScheduleAnyway"}
-        ],
-    },
-}
-
-MADE = {"agentToken": KEY, "supabase": {"url": "https://a.supabase.co", "publishableKey": "k"}}
-# Values that are wrong in a way that _checks.tpl has a sentence for, and a part of that sentence. Secrets are not to be repeated.
-REFUSED = {
-    "no secret and nothing for one": ({}, "set existingSecret to the name of a Secret"),
-    "half of what a secret needs": ({"agentToken": KEY}, "or set all of agentToken, supabase.url"),
-    "a token that is none": (MADE | {"agentToken": "s3cret"}, "agentToken is neither an API key"),
-    "a key that was cut": (MADE | {"agentToken": "tdl_s3cret"}, "copy it again, whole"),
-    "an address that is none": (MADE | {"supabase": {"url": "a.supabase.co", "publishableKey": "k"}}, "supabase.url is not the URL of a project"),
-    "an address with a password": (MADE | {"supabase": {"url": "https://u:s3cret@a.co", "publishableKey": "k"}}, "without a user name"),
-    "a secret key": (MADE | {"supabase": {"url": "https://a.co", "publishableKey": "sb_secret_s3cret"}}, "roll the secret key"),
-    "a key with a line break": (MADE | {"supabase": {"url": "https://a.co", "publishableKey": "s3cret\n"}}, "holds a space or a line break"),
-    "a name that is none": (FROM_SECRET | {"nameOverride": "Runner_"}, 'nameOverride is "Runner_"'),
-    "a digest that is none": (FROM_SECRET | {"image": {"digest": "latest"}}, "A tag goes to image.tag"),
-    "a size that is none": (FROM_SECRET | {"persistence": {"size": "10 GB"}}, 'persistence.size is "10 GB"'),
-    "a variable of no name": (FROM_SECRET | {"terraformEnv": ["A B"]}, 'terraformEnv holds "A B"'),
-    "a role that is a name": (FROM_SECRET | {"aws": {"roleArn": "agent"}}, "write the role's whole ARN"),
-    "a region of another cloud": (FROM_SECRET | {"aws": {"region": "westeurope"}}, "aws.region is"),
-    "a share of agents that is none": (FROM_SECRET | {"podDisruptionBudget": {"maxUnavailable": "half"}}, "a percentage such as 50%"),
-    "a time that is none": (FROM_SECRET | {"serviceMonitor": {"interval": "often"}}, "serviceMonitor.interval is"),
-    "a Prometheus without a scheme": (FROM_SECRET | {"keda": {"prometheusAddress": "prometheus:9090"}}, "keda.prometheusAddress is"),
-    "a limit without a unit": (FROM_SECRET | {"spoolLimit": "much"}, 'spoolLimit is "much"'),
-    "a name of a key that is none": (FROM_SECRET | {"infracost": {"secretKey": "a key"}}, 'infracost.secretKey is "a key"'),
-    "an estimate that holds up jobs": (FROM_SECRET | {"timing": {"costTimeout": "5m"}}, 'timing.costTimeout is "5m"'),
-    "a time that is none for a hook": (FROM_SECRET | {"hooks": {"timeout": "soon"}}, 'hooks.timeout is "soon"'),
-    "hooks beside nothing": (FROM_SECRET | {"hooks": {"dir": "hooks"}}, 'hooks.dir is "hooks"'),
-    "a configuration beside nothing": (FROM_SECRET | {"terraformConfig": "config.tfrc"}, 'terraformConfig is "config.tfrc"'),
-    "a grace that is too short for the agent's": (
-        FROM_SECRET | {"shutdown": {"grace": 900}, "terminationGracePeriodSeconds": 959},
-        "must be at least shutdown.grace and 60 s: 960",
-    ),
-    "replicas with local state": (FROM_SECRET | {"replicas": 2}, "set state.backend to s3, http or pg"),
-    "replicas with one volume": (FROM_SECRET | REMOTE | {"replicas": 2, "persistence": {"existingClaim": "c"}}, "each replica needs its own"),
-    "credentials of the state among the values": (
-        FROM_SECRET | {"state": {"backend": "s3", "config": {"bucket": "b", "secret_key": "s3cret"}}},
-        "state.config.secret_key is a credential .* set AWS_SECRET_ACCESS_KEY in extraEnv",
-    ),
-    "a user's name of the state among the values": (
-        FROM_SECRET | {"state": {"backend": "http", "config": {"address": "https://s/{key}", "username": "u"}}},
-        "state.config.username is a credential .* set TF_HTTP_USERNAME in extraEnv",
-    ),
-    "a key of the state among the values": (
-        FROM_SECRET | {"state": {"backend": "http", "config": {"address": "https://s/{key}", "client_private_key_pem": "p"}}},
-        "set TF_HTTP_CLIENT_PRIVATE_KEY_PEM",
-    ),
-    "S3 without a bucket": (FROM_SECRET | {"state": {"backend": "s3"}}, "state.backend s3 needs state.config.bucket"),
-    "HTTP without an address": (FROM_SECRET | {"state": {"backend": "http"}}, "state.backend http needs state.config.address"),
-    "PostgreSQL behind a closed port": (FROM_SECRET | {"state": {"backend": "pg"}}, "networkPolicy.egressPorts"),
-    "KEDA without Prometheus": (
-        FROM_SECRET | REMOTE | KEDA | {"keda": {"enabled": True}},
-        "keda.enabled needs keda.prometheusAddress",
-    ),
-    "KEDA with local state": (FROM_SECRET | KEDA, "state.backend"),
-    "KEDA upside down": (FROM_SECRET | REMOTE | KEDA | {"keda": KEDA["keda"] | {"minReplicas": 6}}, "keda.maxReplicas is less"),
-    "KEDA whose metrics nobody may read": (
-        FROM_SECRET | REMOTE | KEDA | {"networkPolicy": {}},
-        "keda.enabled needs networkPolicy.metricsFrom",
-    ),
-    "KEDA with a short grace": (FROM_SECRET | REMOTE | KEDA | {"shutdown": {"grace": 1799}}, "at least 1800, it is 1799"),
-    "metrics that nobody may read": (
-        FROM_SECRET | {"serviceMonitor": {"enabled": True}},
-        "serviceMonitor.enabled needs networkPolicy.metricsFrom",
-    ),
-    "more jobs than memory": (FROM_SECRET | {"concurrency": 4}, "resources.limits.memory is 3Gi with a concurrency of 4.* 5Gi"),
-    "memory in another unit": (FROM_SECRET | {"resources": {"limits": {"memory": "2000M"}}}, "resources.limits.memory is 2000M"),
-    "a limit that is never reached": (FROM_SECRET | {"workLimit": "20GiB"}, "workLimit is 20GiB and persistence.size 20Gi"),
-    "a limit in Kubernetes' unit": (FROM_SECRET | {"workLimit": "10Gi"}, "write a size as the agent does, such as 14GiB"),
-    "a heartbeat slower than the lease": (FROM_SECRET | {"timing": {"heartbeat": "30s"}}, "timing.heartbeat is \"30s\""),
-    "a time without a unit": (FROM_SECRET | {"timing": {"lockTimeout": "120"}}, "timing.lockTimeout is \"120\""),
-    "a variable that the chart sets": (
-        FROM_SECRET | {"extraEnv": [{"name": "TENDRIL_STATE_BACKEND", "value": "kubernetes"}]},
-        "extraEnv: TENDRIL_STATE_BACKEND would be set twice: the chart has a value for it",
-    ),
-    "a region twice": (
-        FROM_SECRET | {"aws": {"region": "eu-central-1"}, "extraEnv": [{"name": "AWS_REGION", "value": "x"}]},
-        "AWS_REGION would be set twice",
-    ),
-    "a variable twice": (
-        FROM_SECRET | {"extraEnv": [{"name": "A", "value": "x"}, {"name": "A", "value": "y"}]},
-        "A would be set twice: it is there already",
-    ),
-    "a role for nobody": (
-        FROM_SECRET | {"aws": {"roleArn": "arn:aws:iam::123456789012:role/a"}, "serviceAccount": {"create": False}},
-        "aws.roleArn",
-    ),
-    "a Git host that is none": (FROM_SECRET | {"git": {"hosts": ["https://github.com"]}}, "git"),
-    "a Git limit that is no size": (FROM_SECRET | {"git": {"limit": "1G"}}, 'git.limit is "1G"'),
-    "a Git token for no host": (FROM_SECRET | {"git": {"token": True}}, "set git.hosts"),
-    "a Git token without a Secret": (
-        {"agentToken": KEY, "supabase": {"url": "https://a", "publishableKey": "k"}, "git": {"hosts": ["github.com"], "token": True}},
-        "git.token needs existingSecret",
-    ),
-    "a secret in plain environment": (FROM_SECRET | {"extraEnv": [{"name": "TENDRIL_AGENT_TOKEN", "value": "s3cret"}]}, "extraEnv: TENDRIL_AGENT_TOKEN would be set twice"),
-}
 
 problems = []
 
@@ -223,48 +65,66 @@ def validate(case, resources):
                 problems.append(f"{case}: {resource['kind']}, Kubernetes {version}: {error}")
 
 
-def always(case, values, resources):
-    """What holds whatever the values."""
-    by_kind = {resource["kind"]: resource for resource in resources}
-    expect(case, not {"Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding", "Ingress"} & by_kind.keys(), "rights or an ingress")
-    pod = by_kind["StatefulSet"]["spec"]["template"]["spec"]
+def restricted(case, pod):
+    """Pod Security Standard "restricted", and beyond."""
     container = pod["containers"][0]
-    names = [volume["name"] for volume in pod["volumes"]]
-    names += [claim["metadata"]["name"] for claim in by_kind["StatefulSet"]["spec"].get("volumeClaimTemplates", [])]
-    environment = [variable["name"] for variable in container["env"]]
-    plain = {variable["name"]: variable["value"] for variable in container["env"] if "value" in variable}
-
-    # Pod Security Standard "restricted".
     security = container["securityContext"]
     expect(case, pod["securityContext"]["runAsNonRoot"] is True and pod["securityContext"]["runAsUser"] > 0, "may run as root")
     expect(case, pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, "no seccomp profile")
     expect(case, security["allowPrivilegeEscalation"] is False and security["capabilities"] == {"drop": ["ALL"]}, "may gain rights")
     expect(case, not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys() and "initContainers" not in pod, "is on the host")
-    expect(case, not any("hostPath" in volume for volume in pod["volumes"]), "mounts the host")
-    # And beyond.
+    expect(case, not any("hostPath" in volume for volume in pod.get("volumes", [])), "mounts the host")
     expect(case, security["readOnlyRootFilesystem"] is True, "its root file system can be written")
-    expect(case, pod["automountServiceAccountToken"] is False, "has a token of the Kubernetes API")
-    expect(case, sorted(names) == sorted(mount["name"] for mount in container["volumeMounts"]), f"volumes and mounts differ: {names}")
+    environment = [variable["name"] for variable in container["env"]]
     expect(case, len(environment) == len(set(environment)), "a variable is set twice")
     expect(case, all("value" not in variable for variable in container["env"] if variable["name"] == "TENDRIL_AGENT_TOKEN"), "shows the token")
 
+
+def always(case, values, resources):
+    """What holds whatever the values."""
+    by_kind = {resource["kind"]: resource for resource in resources}
+    in_pods = values.get("launcher") == "kubernetes"
+    expect(case, not {"ClusterRole", "ClusterRoleBinding", "Ingress"} & by_kind.keys(), "rights on the whole cluster, or an ingress")
+    agent = by_kind["Deployment" if in_pods else "StatefulSet"]
+    expect(case, ("StatefulSet" in by_kind, "Service" in by_kind) == (not in_pods, not in_pods), "both kinds of agents, or none")
+    name = agent["metadata"]["name"]
+    expect(case, len(name) <= 52 and re.fullmatch("[a-z0-9]([a-z0-9-]*[a-z0-9])?", name), f"the name {name} is none")
+    pod = agent["spec"]["template"]["spec"]
+    container = pod["containers"][0]
+    names = [volume["name"] for volume in pod["volumes"]]
+    names += [claim["metadata"]["name"] for claim in agent["spec"].get("volumeClaimTemplates", [])]
+    plain = {variable["name"]: variable["value"] for variable in container["env"] if "value" in variable}
+    restricted(case, pod)
+    expect(case, pod["automountServiceAccountToken"] is in_pods, "has a token of the Kubernetes API, or needs one")
+    expect(case, sorted(names) == sorted(mount["name"] for mount in container["volumeMounts"]), f"volumes and mounts differ: {names}")
     given = values.get("supabase", {}).get("url")
     expect(case, plain.get("SUPABASE_URL") == given, "the project's URL among the values is not what the agent gets")
     grace = int(plain["TENDRIL_SHUTDOWN_GRACE"].removesuffix("s"))
-    expect(case, pod["terminationGracePeriodSeconds"] >= grace + 60, "the kubelet kills before the agent's grace is over")
-    if "workLimit" not in values and "size" not in values.get("persistence", {}):
-        expect(case, plain.get("TENDRIL_WORK_LIMIT") == "14336MiB", f"the work limit is {plain.get('TENDRIL_WORK_LIMIT')}, not 70 % of 20Gi")
-    annotations = by_kind["StatefulSet"]["spec"]["template"]["metadata"]["annotations"]
-    expect(case, annotations["karpenter.sh/do-not-disrupt"] == "true", "Karpenter may disrupt it")
-    expect(case, annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false", "the autoscaler may evict it")
+    expect(case, pod["terminationGracePeriodSeconds"] >= grace + (30 if in_pods else 60), "the kubelet kills before the agent's grace is over")
     expect(case, ("Secret" in by_kind) == ("existingSecret" not in values), "a secret too many or too few")
-    if "NetworkPolicy" in by_kind and not values.get("networkPolicy", {}).get("metricsFrom"):
-        expect(case, by_kind["NetworkPolicy"]["spec"]["ingress"] == [], "something is let in")
-    if "NetworkPolicy" in by_kind:
-        reached = [block["ipBlock"]["cidr"] for rule in by_kind["NetworkPolicy"]["spec"]["egress"] for block in rule.get("to", [])]
+    policies = [resource for resource in resources if resource["kind"] == "NetworkPolicy"]
+    if policies and not values.get("networkPolicy", {}).get("metricsFrom"):
+        expect(case, all(policy["spec"]["ingress"] == [] for policy in policies), "something is let in")
+    if policies:
+        # Whoever runs Terraform has an identity.
+        reached = [block["ipBlock"]["cidr"] for rule in policies[-1]["spec"]["egress"] for block in rule.get("to", [])]
         expect(case, {"169.254.170.23/32", "fd00:ec2::23/128"} <= set(reached), f"Pod Identity is out of reach: {reached}")
     for kind in CUSTOM & by_kind.keys():
-        expect(case, by_kind[kind]["metadata"]["name"] == by_kind["StatefulSet"]["metadata"]["name"], f"{kind} of another name")
+        expect(case, by_kind[kind]["metadata"]["name"] == name, f"{kind} of another name")
+    (always_in_pods if in_pods else always_in_the_agent)(case, values, resources)
+
+
+def always_in_the_agent(case, values, resources):
+    """What holds where Terraform runs in the agent's pod."""
+    by_kind = {resource["kind"]: resource for resource in resources}
+    expect(case, not {"Role", "RoleBinding"} & by_kind.keys(), "rights")
+    template = by_kind["StatefulSet"]["spec"]["template"]
+    plain = {variable["name"]: variable.get("value") for variable in template["spec"]["containers"][0]["env"]}
+    if "workLimit" not in values and "size" not in values.get("persistence", {}):
+        expect(case, plain.get("TENDRIL_WORK_LIMIT") == "14336MiB", f"the work limit is {plain.get('TENDRIL_WORK_LIMIT')}, not 70 % of 20Gi")
+    annotations = template["metadata"]["annotations"]
+    expect(case, annotations["karpenter.sh/do-not-disrupt"] == "true", "Karpenter may disrupt it")
+    expect(case, annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"] == "false", "the autoscaler may evict it")
     if "ScaledObject" in by_kind:
         expect(case, "replicas" not in by_kind["StatefulSet"]["spec"], "Helm and KEDA both set the replicas")
         query = by_kind["ScaledObject"]["spec"]["triggers"][0]["metadata"]["query"]
@@ -273,9 +133,93 @@ def always(case, values, resources):
             expect(case, f'"{metric}"' in known, f"the agent has no metric {metric}")
 
 
+def run_files(resources):
+    """What the agent makes the pods of runs from: the map of service accounts, and the pod template."""
+    data = next(resource for resource in resources if resource["kind"] == "ConfigMap")["data"]
+    return yaml.safe_load(data["service-account-map.yaml"]), yaml.safe_load(data["pod-template.yaml"])
+
+
+def always_in_pods(case, values, resources):
+    """What holds where each job is a pod."""
+    by_kind = {resource["kind"]: resource for resource in resources}
+    accounts, template = run_files(resources)
+    validate(case, [{"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "run"}, "template": template}])
+    restricted(f"{case}: a run", template["spec"])
+    near = values["runs"].get("namespace", "tendril")
+    agent = by_kind["Deployment"]["spec"]["template"]["spec"]
+    container = agent["containers"][0]
+    mine = {variable["name"]: variable.get("value") for variable in container["env"]}
+    theirs = {variable["name"]: variable.get("value") for variable in template["spec"]["containers"][0]["env"]}
+
+    # A run has no key, and the same state as the agent.
+    expect(case, not any(name.startswith(("SUPABASE_", "TENDRIL_AGENT_TOKEN")) for name in theirs), "a run has the agent's key")
+    expect(case, mine["TENDRIL_AGENT_TOKEN_FILE"] == "/etc/tendril/TENDRIL_AGENT_TOKEN" and "TENDRIL_AGENT_TOKEN" not in mine, "the key is no file")
+    for secret in (volume["secret"] for volume in template["spec"].get("volumes", []) if "secret" in volume):
+        expect(case, "TENDRIL_AGENT_TOKEN" not in [item["key"] for item in secret["items"]], "a run has the Secret with the key")
+    for name in ("TENDRIL_STATE_BACKEND", "TENDRIL_STATE_CONFIG", "TENDRIL_HEARTBEAT", "TENDRIL_APPLY_CANCEL_GRACE"):
+        expect(case, mine.get(name) == theirs.get(name), f"the agent and its runs differ in {name}")
+    expect(case, mine["TENDRIL_RUN_NAMESPACE"] == near, "runs are somewhere else")
+    sidecars = [name for name in mine if name.startswith("TENDRIL_GIT") and name != "TENDRIL_GIT_TIMEOUT"]
+    expect(case, sidecars == [], f"the agent has what only runs need: {sidecars}")
+
+    # Names, and what is selected by labels.
+    named = {rule["serviceAccount"] for rule in accounts}
+    made = {resource["metadata"]["name"]: resource for resource in resources if resource["kind"] == "ServiceAccount"}
+    expect(case, agent["serviceAccountName"] in made or "serviceAccount" in values, "the agent has no account")
+    if values["runs"].get("serviceAccounts", {}).get("create", True):
+        expect(case, named <= made.keys(), f"no service account {named - made.keys()}")
+    for account in named & made.keys():
+        expect(case, made[account]["metadata"]["namespace"] == near, f"the account {account} is elsewhere")
+        expect(case, made[account]["automountServiceAccountToken"] is False, f"{account} has a token")
+    policies = {resource["metadata"]["name"]: resource["spec"] for resource in resources if resource["kind"] == "NetworkPolicy"}
+    if policies:
+        ours = by_kind["Deployment"]["metadata"]["name"]
+        wanted = policies[f"{ours}-runs"]["podSelector"]["matchLabels"]
+        expect(case, wanted.pop("app.kubernetes.io/name") == "tendril-run" and wanted.items() <= template["metadata"]["labels"].items(), "the policy is for other pods")
+        expect(case, policies[ours]["podSelector"]["matchLabels"].items() <= by_kind["Deployment"]["spec"]["template"]["metadata"]["labels"].items(), "the policy is for other pods")
+    if values.get("rbac", {}).get("create", True):
+        roles(case, values, resources, near, named)
+    else:
+        expect(case, not {"Role", "RoleBinding"} & by_kind.keys(), "Roles, although nobody wants them")
+
+
+def rights(constant):
+    """The rights in a constant of the agent: (group, resource, verb)."""
+    text = (CHART.parent / "src" / "launch" / "kubernetes" / "preflight.rs").read_text()
+    body = re.search(rf"const {constant}: .*?= &\[(.*?)\];", text, re.S)[1]
+    return set(re.findall(r'\("([^"]*)", "([^"]*)", "([^"]*)"\)', body))
+
+
+def roles(case, values, resources, near, accounts):
+    """The Roles are what the agent asks for, and no more: of the dispatcher, and of runs that keep a plan."""
+    bound = {}
+    for role in (resource for resource in resources if resource["kind"] == "Role"):
+        expect(case, role["metadata"]["namespace"] == near, "a Role elsewhere")
+        binding = next(
+            resource for resource in resources
+            if resource["kind"] == "RoleBinding" and resource["roleRef"]["name"] == role["metadata"]["name"]
+        )
+        expect(case, binding["metadata"]["namespace"] == near, "a RoleBinding elsewhere")
+        given = {
+            (group, resource, verb)
+            for rule in role["rules"] for group in rule["apiGroups"] for resource in rule["resources"] for verb in rule["verbs"]
+        }
+        bound[role["metadata"]["name"]] = (given, {(subject["name"], subject["namespace"]) for subject in binding["subjects"]})
+    name = next(resource for resource in resources if resource["kind"] == "Deployment")["metadata"]["name"]
+    given, subjects = bound.pop(name)
+    wanted = rights("RIGHTS") | rights("LEASE_RIGHTS") | {("", "resourcequotas", "list")}
+    expect(case, given == wanted, f"the Role has {given - wanted} too much and {wanted - given} too little")
+    expect(case, subjects == {(name, "tendril")}, f"the Role is for {subjects}")
+    if not values["runs"].get("planVolumeClaim"):
+        given, subjects = bound.pop(f"{name}-runs")
+        expect(case, given == {("", "secrets", "create")}, f"runs may {given}")
+        expect(case, subjects == {(account, near) for account in accounts}, f"runs are {subjects}")
+    expect(case, not bound, f"further Roles: {bound.keys()}")
+
+
 def rows(text):
     """The table of values: each leaf with its default and the comment above it."""
-    path, comment, found = [], [], []
+    path, comment, found, shown = [], [], [], set()
     defaults = yaml.safe_load(text)
     for line in text.splitlines():
         indent = (len(line) - len(line.lstrip())) // 2
@@ -289,9 +233,10 @@ def rows(text):
             for part in path:
                 value = value[part]
             if comment:
-                shown = "" if value in ("", None, {}, []) else f"`{value if isinstance(value, str) else json.dumps(value)}`"
-                found.append(f"| `{'.'.join(path)}` | {shown} | {' '.join(comment)} |")
-            elif not isinstance(value, dict) and not any(row.startswith(f"| `{path[0]}` ") for row in found):
+                default = "" if value in ("", None, {}, []) else f"`{value if isinstance(value, str) else json.dumps(value)}`"
+                found.append(f"| `{'.'.join(path)}` | {default} | {' '.join(comment)} |")
+                shown.add(".".join(path))
+            elif not isinstance(value, dict) and not shown & {".".join(path[:depth]) for depth in range(1, len(path))}:
                 problems.append(f"values.yaml: {'.'.join(path)} has no comment")
             comment = []
     return "\n".join(["| value | default | meaning |", "|---|---|---|", *found])
@@ -311,15 +256,18 @@ def table(write):
 
 def settings():
     """Each setting of the agent can be reached: its variable is one that the chart sets, given everything."""
-    text = (CHART.parent / "src" / "config" / "args.rs").read_text()
-    # The image is built without this feature.
-    text = re.sub(r'#\[cfg\(feature = "kubernetes"\)\]\s*#\[arg\(.*?\)\]', "", text, flags=re.S)
-    known = set(re.findall(r'env = "(\w+)"', text)) - NO_VALUE
-    container = next(item for item in render(CASES["everything"]) if item["kind"] == "StatefulSet")["spec"]["template"]["spec"]["containers"][0]
-    here = {variable["name"] for variable in container["env"]} | {"TENDRIL_AGENT_TOKEN_FILE"}
+    known = set(re.findall(r'env = "(\w+)"', (CHART.parent / "src" / "config" / "args.rs").read_text())) - NO_VALUE
+    here = {"TENDRIL_AGENT_TOKEN_FILE"}
+    for case in ("everything", "everything in pods"):
+        resources = render(CASES[case])
+        pods = [resource["spec"]["template"] for resource in resources if resource["kind"] in ("StatefulSet", "Deployment")]
+        pods += [run_files(resources)[1]] if case == "everything in pods" else []
+        here |= {variable["name"] for pod in pods for variable in pod["spec"]["containers"][0]["env"]}
     # A Secret reaches the agent as a variable or as a file.
     here |= {name.removesuffix("_FILE") for name in here if name.endswith("_FILE")}
     expect("settings", known <= here, f"the chart has no value for {', '.join(sorted(known - here))}")
+    invented = {name for name in here if name.startswith("TENDRIL_")} - known - NO_VALUE
+    expect("settings", not invented, f"the agent does not read {', '.join(sorted(invented))}")
 
 
 def defaults():
@@ -332,6 +280,24 @@ def defaults():
         expect("NOTES.txt", hint in output, f"has no {hint!r}")
     named = notes(FROM_SECRET | {"persistence": {"storageClass": "gp3"}})
     expect("NOTES.txt", "get storageclass" not in named and "describe pvc" in named, "asks for a class that was named")
+    output = notes(pods(namespace="runs", serviceAccounts={"create": False}) | {"rbac": {"create": False}})
+    for hint in ("deployment/tendril-agent", "doctor", "runs/runs", "make them, or no pod starts", "needs a Role in runs", "--namespace runs get jobs"):
+        expect("NOTES.txt", hint in output, f"has no {hint!r} for pods")
+    # What the agent gives a run of which nothing is said.
+    usual = (CHART.parent / "src" / "launch" / "kubernetes" / "settings.rs").read_text().partition("fn usual_resources")[2]
+    usual = [dict(re.findall(r'\("([a-z-]+)", "(\w+)"\)', half)) for half in re.findall(r"amounts\(\[(.*?)\]\)", usual)]
+    shown = [values["runs"]["resources"][kind] for kind in ("requests", "limits")]
+    expect("defaults", usual == shown, f"runs.resources is {shown}, and the agent's own defaults are {usual}")
+    # Names are bounded, and what Kubernetes cannot take is replaced.
+    for release in ("a.b", "x" * 53, "tendril-agent", "2024", "y" * 51 + "-z"):
+        code, out, output = helm(["template", release, str(CHART), "--namespace", "tendril"], PODS)
+        expect(f"a release called {release}", code == 0, output)
+        resources = [document for document in yaml.safe_load_all(out) if document]
+        validate(f"a release called {release}", resources)
+        for resource in resources:
+            expect(f"a release called {release}", re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", resource["metadata"]["name"]), resource["metadata"]["name"])
+            labels = resource["metadata"]["labels"].values()
+            expect(f"a release called {release}", all(isinstance(label, str) and len(label) <= 63 for label in labels), str(labels))
     # The one name that the templates and all documents use: EKS Pod Identity goes by it.
     root = CHART.parent.parent
     for file in (root / "README.md", CHART / "README.md", *root.glob("templates/*/README.md")):
@@ -340,19 +306,22 @@ def defaults():
 
 
 def sentences(output):
-    """Each sentence of _checks.tpl was printed for some values."""
-    found = re.findall(r'fail \(?(?:printf )?"((?:[^"\\]|\\.)*)"', (CHART / "templates" / "_checks.tpl").read_text())
-    expect("_checks.tpl", len(found) > 10, "its sentences are not found")
-    for sentence in found:
-        pattern = ".*".join(re.escape(part) for part in re.split(r"%[a-z]", sentence)).replace("%%", "%")
-        expect("_checks.tpl", any(re.search(pattern, error) for error in output), f"no case prints: {sentence}")
+    """Each sentence of the checks was printed for some values."""
+    for file in sorted((CHART / "templates").glob("*checks.tpl")):
+        found = re.findall(r'fail \(?(?:printf )?"((?:[^"\\]|\\.)*)"', file.read_text())
+        expect(file.name, len(found) > 10, "its sentences are not found")
+        for sentence in found:
+            sentence = sentence.replace('\\"', '"')
+            pattern = ".*".join(re.escape(part) for part in re.split(r"%[a-z]", sentence)).replace("%%", "%")
+            expect(file.name, any(re.search(pattern, error) for error in output), f"no case prints: {sentence}")
 
 
 def wrong(rule):
     """Values that break a rule of the schema, each with what the refusal names."""
     kinds = rule.get("type", [])
-    kinds = [kinds] if isinstance(kinds, str) else kinds
+    kinds = [kinds] if isinstance(kinds, str) else [*kinds]
     if kinds:
+        kinds += ["integer"] if "number" in kinds else []
         yield next(value for kind, value in (("string", "x"), ("integer", 1), ("boolean", True), ("array", [])) if kind not in kinds), "got "
     if "enum" in rule:
         yield "no-such-choice", "value must be one of"
@@ -378,6 +347,8 @@ def schema_rules():
 
     def walk(rule, path, wrap):
         nonlocal tried
+        if "$ref" in rule:
+            rule = schema["definitions"][rule["$ref"].removeprefix("#/definitions/")]
         for value, words in wrong(rule):
             tried += 1
             code, _, output = helm(["template", "tendril-agent", str(CHART)], FROM_SECRET | wrap(value))

@@ -3,6 +3,7 @@ rule here fails with a sentence that says what to do, and none shows a value tha
 {{- define "tendril-agent.checks" -}}
 {{- include "tendril-agent.checkSecrets" . -}}
 {{- include "tendril-agent.checkValues" . -}}
+{{- include "tendril-agent.checkRuns" . -}}
 {{- include "tendril-agent.checkPods" . -}}
 {{- include "tendril-agent.checkState" . -}}
 {{- include "tendril-agent.checkNetwork" . -}}
@@ -41,6 +42,9 @@ rule here fails with a sentence that says what to do, and none shows a value tha
 {{- fail (printf "nameOverride is %q: a name is made of a-z, 0-9 and -, and neither begins nor ends with -." .) -}}
 {{- end -}}
 {{- end -}}
+{{- if and (not (include "tendril-agent.inPods" .)) (regexMatch "^[0-9]" (include "tendril-agent.name" .)) -}}
+{{- fail (printf "The release's name makes a Service called %s, and Kubernetes takes no name that begins with a digit: set nameOverride." (include "tendril-agent.name" .)) -}}
+{{- end -}}
 {{- with .Values.image.digest -}}
 {{- if not (regexMatch "^sha256:[0-9a-f]{64}$" .) -}}
 {{- fail (printf "image.digest is %q: write sha256: and 64 hexadecimal digits. A tag goes to image.tag." .) -}}
@@ -68,8 +72,10 @@ rule here fails with a sentence that says what to do, and none shows a value tha
 {{- if not (regexMatch "^([0-9]+|[0-9]{1,3}%)$" $unavailable) -}}
 {{- fail (printf "podDisruptionBudget.maxUnavailable is %q: write a number of agents, or a percentage such as 50%%." $unavailable) -}}
 {{- end -}}
-{{- if not (regexMatch "^[0-9]+(ms|s|m|h)$" .Values.serviceMonitor.interval) -}}
-{{- fail (printf "serviceMonitor.interval is %q: write a time as Prometheus does, such as 30s." .Values.serviceMonitor.interval) -}}
+{{- range $monitor := list "serviceMonitor" "podMonitor" -}}
+{{- if not (regexMatch "^[0-9]+(ms|s|m|h)$" (get $.Values $monitor).interval) -}}
+{{- fail (printf "%s.interval is %q: write a time as Prometheus does, such as 30s." $monitor (get $.Values $monitor).interval) -}}
+{{- end -}}
 {{- end -}}
 {{- with .Values.keda.prometheusAddress -}}
 {{- if not (regexMatch "^https?://\\S+$" .) -}}
@@ -149,10 +155,12 @@ rule here fails with a sentence that says what to do, and none shows a value tha
 {{- if and .Values.keda.enabled (lt (int .Values.shutdown.grace) 1800) -}}
 {{- fail (printf "keda.enabled needs a shutdown.grace of at least 1800, it is %d: scaling down stops the agent with the highest number, and its running apply may go on for two thirds of the grace." (int .Values.shutdown.grace)) -}}
 {{- end -}}
+{{- if not (include "tendril-agent.inPods" .) -}}
 {{- $memory := include "tendril-agent.mebibytes" (dig "limits" "memory" "" .Values.resources) -}}
 {{- if $memory -}}
 {{- if lt (int64 $memory) (mul 1024 .Values.concurrency) -}}
 {{- fail (printf "resources.limits.memory is %v with a concurrency of %d: each job needs 1Gi, and where memory runs out the kernel ends the agent together with every apply. Raise it to %dGi or more, or lower concurrency." .Values.resources.limits.memory (int .Values.concurrency) (add1 .Values.concurrency)) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.workLimit .Values.persistence.enabled -}}
@@ -170,7 +178,13 @@ rule here fails with a sentence that says what to do, and none shows a value tha
 {{- fail (printf "state.config.%s is a credential and would end up in saved plans: take it out, and set %s in extraEnv, from a Secret." $name .) -}}
 {{- end -}}
 {{- end -}}
-{{- if not (include "tendril-agent.extra" (list . "TENDRIL_STATE_CONFIG")) -}}
+{{- $isInSecret := include "tendril-agent.extra" (list .Values.extraEnv "TENDRIL_STATE_CONFIG") -}}
+{{- if include "tendril-agent.inPods" . -}}
+{{- if ne $isInSecret (include "tendril-agent.extra" (list .Values.runs.extraEnv "TENDRIL_STATE_CONFIG")) -}}
+{{- fail "TENDRIL_STATE_CONFIG is in one of extraEnv and runs.extraEnv: with launcher kubernetes it belongs in both, as the agent and its runs must name the same state." -}}
+{{- end -}}
+{{- end -}}
+{{- if not $isInSecret -}}
 {{- range $backend, $needed := dict "s3" "bucket" "http" "address" -}}
 {{- if and (eq $.Values.state.backend $backend) (not (hasKey $.Values.state.config $needed)) -}}
 {{- fail (printf "state.backend %s needs state.config.%s." $backend $needed) -}}
@@ -181,7 +195,7 @@ rule here fails with a sentence that says what to do, and none shows a value tha
 
 {{- define "tendril-agent.checkNetwork" -}}
 {{- if .Values.networkPolicy.enabled -}}
-{{- range $who := list "serviceMonitor" "keda" -}}
+{{- range $who := list "serviceMonitor" "podMonitor" "keda" -}}
 {{- if and (get $.Values $who).enabled (not $.Values.networkPolicy.metricsFrom) -}}
 {{- fail (printf "%s.enabled needs networkPolicy.metricsFrom: without it nobody may read the metrics. For instance [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]." $who) -}}
 {{- end -}}
@@ -194,7 +208,7 @@ rule here fails with a sentence that says what to do, and none shows a value tha
 
 {{- define "tendril-agent.checkEnvironment" -}}
 {{- $set := dict -}}
-{{- range (include "tendril-agent.environment" . | fromYamlArray) -}}
+{{- range include (include "tendril-agent.inPods" . | empty | ternary "tendril-agent.environment" "tendril-agent.dispatcherEnvironment") . | fromYamlArray -}}
 {{- $_ := set $set .name "the chart has a value for it" -}}
 {{- end -}}
 {{- range $variable := .Values.extraEnv -}}
@@ -205,10 +219,10 @@ rule here fails with a sentence that says what to do, and none shows a value tha
 {{- end -}}
 {{- end -}}
 
-{{- /* Whether extraEnv has a variable: list, context and name. */ -}}
+{{- /* Whether there is a variable: a list of its environment and its name. */ -}}
 {{- define "tendril-agent.extra" -}}
 {{- $name := last . -}}
-{{- range (first .).Values.extraEnv -}}
+{{- range first . -}}
 {{- if eq .name $name -}}true{{- end -}}
 {{- end -}}
 {{- end -}}

@@ -18,7 +18,7 @@
       name: {{ include "tendril-agent.secret" . }}
       key: SUPABASE_PUBLISHABLE_KEY
   {{- end }}
-{{- if eq .Values.tokenFrom "file" }}
+{{- if include "tendril-agent.tokenInFile" . }}
 - name: TENDRIL_AGENT_TOKEN_FILE
   value: /etc/tendril/TENDRIL_AGENT_TOKEN
 {{- else }}
@@ -127,4 +127,56 @@
 - name: TENDRIL_TERRAFORM_CONFIG
   value: {{ . | quote }}
 {{- end }}
+{{- end -}}
+
+{{- /* What the pods of runs need, and the agent's own has no use for. */ -}}
+{{- define "tendril-agent.runsAlone" -}}
+{{- list "TENDRIL_INFRACOST" "TENDRIL_INFRACOST_KEY_FILE" "TENDRIL_SPOOL_LIMIT" "TENDRIL_HOOK_DIR" "TENDRIL_GIT_HOSTS" "TENDRIL_GIT_TOKEN_FOR" "TENDRIL_GIT_TOKEN_FILE" "TENDRIL_GIT_LIMIT" "TENDRIL_GIT_USER" "TENDRIL_TERRAFORM_ENV" "TENDRIL_TERRAFORM_CONFIG" "AWS_REGION" | toJson -}}
+{{- end -}}
+
+{{- /* What runs get from the agent, or have no use for: the key above all. */ -}}
+{{- define "tendril-agent.dispatcherAlone" -}}
+{{- list "SUPABASE_URL" "SUPABASE_PUBLISHABLE_KEY" "TENDRIL_AGENT_TOKEN" "TENDRIL_AGENT_TOKEN_FILE" "TENDRIL_AGENT_NAME" "TENDRIL_WORK_DIR" "TENDRIL_STATE_DIR" "TENDRIL_CONCURRENCY" "TENDRIL_LAUNCHER" "TENDRIL_INTAKE" "TENDRIL_WORK_LIMIT" "TENDRIL_STARTUP_JITTER" "TENDRIL_SHUTDOWN_GRACE" "TENDRIL_HEALTH_ADDR" | toJson -}}
+{{- end -}}
+
+{{- define "tendril-agent.runEnvironment" -}}
+{{- $without := include "tendril-agent.dispatcherAlone" . | fromJsonArray -}}
+{{- range include "tendril-agent.environment" . | fromYamlArray }}
+{{- if not (has .name $without) }}
+- {{ toYaml . | nindent 2 | trim }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "tendril-agent.dispatcherEnvironment" -}}
+{{- $without := concat (include "tendril-agent.runsAlone" . | fromJsonArray) (list "TENDRIL_SHUTDOWN_GRACE" "TENDRIL_WORK_LIMIT") -}}
+{{- range include "tendril-agent.environment" . | fromYamlArray }}
+{{- if not (has .name $without) }}
+- {{ toYaml . | nindent 2 | trim }}
+{{- end }}
+{{- end }}
+- name: TENDRIL_INFRACOST
+  value: "off"
+- name: TENDRIL_SHUTDOWN_GRACE
+  value: 30s
+- name: TENDRIL_RUN_IMAGE
+  value: {{ include "tendril-agent.runImage" . | quote }}
+- name: TENDRIL_RUN_IMAGE_PULL_POLICY
+  value: {{ .Values.image.pullPolicy }}
+- name: TENDRIL_RUN_NAMESPACE
+  value: {{ include "tendril-agent.runNamespace" . | quote }}
+- name: TENDRIL_SERVICE_ACCOUNT_MAP
+  value: /etc/tendril-runs/service-account-map.yaml
+- name: TENDRIL_POD_TEMPLATE
+  value: /etc/tendril-runs/pod-template.yaml
+- name: TENDRIL_POD_START_DEADLINE
+  value: {{ .Values.runs.startDeadline }}
+- name: TENDRIL_KEEP_FINISHED_RUNS
+  value: {{ .Values.runs.keepFinished }}
+{{- with .Values.runs.planVolumeClaim }}
+- name: TENDRIL_PLAN_VOLUME_CLAIM
+  value: {{ . | quote }}
+{{- end }}
+- name: TENDRIL_LEASE
+  value: {{ include "tendril-agent.lease" . | quote }}
 {{- end -}}

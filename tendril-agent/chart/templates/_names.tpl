@@ -1,16 +1,26 @@
+{{- /* Of all resources: at most 52 letters, so that what Kubernetes appends to it fits. A release's name may have dots, a Service's may not. */ -}}
 {{- define "tendril-agent.name" -}}
-{{- if .Values.nameOverride -}}
-{{- .Values.nameOverride | trunc 52 | trimSuffix "-" -}}
-{{- else if contains .Chart.Name .Release.Name -}}
-{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 52 | trimSuffix "-" -}}
+{{- $name := .Values.nameOverride -}}
+{{- if not $name -}}
+{{- $release := replace "." "-" .Release.Name -}}
+{{- $name = contains .Chart.Name $release | ternary $release (printf "%s-%s" $release .Chart.Name) -}}
 {{- end -}}
+{{- $name | trunc 52 | trimAll "-" -}}
+{{- end -}}
+
+{{- /* Whether jobs are pods of their own. */ -}}
+{{- define "tendril-agent.inPods" -}}
+{{- if eq .Values.launcher "kubernetes" -}}true{{- end -}}
+{{- end -}}
+
+{{- /* Whether the key is mounted, and read again when it changes. */ -}}
+{{- define "tendril-agent.tokenInFile" -}}
+{{- if or (eq .Values.tokenFrom "file") (include "tendril-agent.inPods" .) -}}true{{- end -}}
 {{- end -}}
 
 {{- define "tendril-agent.selector" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "tendril-agent.labels" -}}
