@@ -16,8 +16,9 @@ const COST: u32 = 10;
 /// No read costs a longer pause.
 const LONGEST_COST: Duration = Duration::from_secs(30);
 /// A broadcast can be ahead of the change it announces: a commit is sent to replicas, and to Realtime, a little before it can be read,
-/// and a read replica is behind. If the read after a broadcast shows no change, it is repeated once, after this time.
-const SECOND_READ: Duration = Duration::from_millis(500);
+/// and a read replica is behind. If the read after a broadcast shows no change, it is repeated: of a new row that was read at once
+/// after the second of these times and then after the first, of anything else after the first only.
+const REPEATED_AFTER: [Duration; 2] = [Duration::from_millis(500), Duration::from_millis(10)];
 /// So many rows that nobody knew of are read at once in [`PROMPT_WINDOW`], however long ago the last read was: a new row must not wait
 /// because an old one was read a moment before.
 const PROMPT: u32 = 10;
@@ -37,8 +38,8 @@ pub(super) enum Target {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Refetch {
     due: Instant,
-    /// Whether it is repeated if it shows no change.
-    twice: bool,
+    /// How often it is repeated while it shows no change.
+    repeats: u8,
     /// Whether it is of a new row, and keeps no distance from other reads.
     prompt: bool,
 }
@@ -72,18 +73,18 @@ impl Invalidations {
     /// Something may have changed there. `twice`: the change may not be visible yet.
     pub(super) fn add(&mut self, target: Target, twice: bool, now: Instant) {
         let due = self.last.map_or(now, |(began, pause)| now.max(began + pause));
-        self.put(target, Refetch { due, twice, prompt: false });
+        self.put(target, Refetch { due, repeats: u8::from(twice), prompt: false });
         if self.waiting.len() > ROWS {
-            let twice = self.waiting.values().any(|refetch| refetch.twice);
+            let repeats = self.waiting.values().map(|refetch| refetch.repeats.min(1)).max().unwrap_or(0);
             self.waiting.clear();
-            self.put(Target::Table, Refetch { due, twice, prompt: false });
+            self.put(Target::Table, Refetch { due, repeats, prompt: false });
         }
     }
 
     /// The same, of a row that the watch does not have: it is read at once, unless many come or reads are dear.
     pub(super) fn add_new(&mut self, target: Target, twice: bool, now: Instant) {
         if self.is_prompt(now) {
-            self.put(target, Refetch { due: now, twice, prompt: true });
+            self.put(target, Refetch { due: now, repeats: 2 * u8::from(twice), prompt: true });
         } else {
             self.add(target, twice, now);
         }
@@ -106,9 +107,12 @@ impl Invalidations {
         }
     }
 
-    /// A read showed no change, and is to be repeated.
-    pub(super) fn repeat(&mut self, target: Target, now: Instant) {
-        self.put(target, Refetch { due: now + SECOND_READ, twice: false, prompt: false });
+    /// A read showed no change, and is to be repeated so many times.
+    pub(super) fn repeat(&mut self, target: Target, repeats: u8, now: Instant) {
+        if let Some(left) = repeats.checked_sub(1) {
+            let after = REPEATED_AFTER[usize::from(left).min(REPEATED_AFTER.len() - 1)];
+            self.put(target, Refetch { due: now + after, repeats: left, prompt: left > 0 });
+        }
     }
 
     /// One read serves all invalidations of a target: it is as soon, and repeated as surely, as any of them asks for.
@@ -116,7 +120,7 @@ impl Invalidations {
         let waiting = self.waiting.entry(target).or_insert(refetch);
         *waiting = Refetch {
             due: waiting.due.min(refetch.due),
-            twice: waiting.twice || refetch.twice,
+            repeats: waiting.repeats.max(refetch.repeats),
             prompt: waiting.prompt || refetch.prompt,
         };
     }
@@ -126,15 +130,15 @@ impl Invalidations {
         self.waiting.values().map(|refetch| refetch.due).min()
     }
 
-    /// Takes what is to be read now, each target with whether the read is repeated if it shows no change. The table contains its
-    /// rows.
-    pub(super) fn take(&mut self, now: Instant) -> Vec<(Target, bool)> {
-        let mut due: Vec<(Target, bool)> = Vec::new();
+    /// Takes what is to be read now, each target with how often the read is repeated while it shows no change. The table contains
+    /// its rows.
+    pub(super) fn take(&mut self, now: Instant) -> Vec<(Target, u8)> {
+        let mut due: Vec<(Target, u8)> = Vec::new();
         let mut all_prompt = true;
         self.waiting.retain(|target, refetch| {
             let waits = refetch.due > now;
             if !waits {
-                due.push((target.clone(), refetch.twice));
+                due.push((target.clone(), refetch.repeats));
                 all_prompt &= refetch.prompt;
             }
             waits
@@ -152,8 +156,8 @@ impl Invalidations {
         };
         self.last = Some((now, pause));
         if is_table {
-            let twice = due.iter().any(|(_, twice)| *twice);
-            return vec![(Target::Table, twice)];
+            let repeats = due.iter().map(|(_, repeats)| *repeats).max().unwrap_or(0);
+            return vec![(Target::Table, repeats.min(1))];
         }
         due
     }
@@ -209,16 +213,13 @@ mod tests {
     fn the_first_invalidation_is_read_at_once_and_those_that_follow_together() {
         let (mut invalidations, now) = (Invalidations::default(), Instant::now());
         invalidations.add(row(1), true, now);
-        assert_eq!(invalidations.take(now), [(row(1), true)]);
+        assert_eq!(invalidations.take(now), [(row(1), 1)]);
         for number in [2, 3, 2, 1] {
             invalidations.add(row(number), number == 3, now + Duration::from_millis(number));
         }
         assert!(invalidations.take(now + SHORTEST_PAUSE / 2).is_empty(), "not yet");
         assert_eq!(invalidations.due(), Some(now + SHORTEST_PAUSE));
-        assert_eq!(
-            invalidations.take(now + SHORTEST_PAUSE),
-            [(row(1), false), (row(2), false), (row(3), true)]
-        );
+        assert_eq!(invalidations.take(now + SHORTEST_PAUSE), [(row(1), 0), (row(2), 0), (row(3), 1)]);
         assert_eq!(invalidations.due(), None);
     }
 
@@ -230,9 +231,23 @@ mod tests {
         let later = now + SHORTEST_PAUSE / 2;
         invalidations.add(row(1), true, later);
         invalidations.add_new(row(2), true, later);
-        assert_eq!(invalidations.take(later), [(row(2), true)]);
+        assert_eq!(invalidations.take(later), [(row(2), 2)]);
         assert_eq!(invalidations.due(), Some(now + SHORTEST_PAUSE), "the known one keeps its distance");
-        assert_eq!(invalidations.take(now + SHORTEST_PAUSE), [(row(1), true)]);
+        assert_eq!(invalidations.take(now + SHORTEST_PAUSE), [(row(1), 1)]);
+    }
+
+    #[test]
+    fn a_new_row_that_is_not_there_yet_is_read_again_at_once_and_then_once_more() {
+        let (mut invalidations, now) = (Invalidations::default(), Instant::now());
+        invalidations.add_new(row(1), true, now);
+        let mut reads = Vec::new();
+        while let Some(due) = invalidations.due() {
+            for (target, repeats) in invalidations.take(due) {
+                invalidations.repeat(target, repeats, due);
+            }
+            reads.push(due - now);
+        }
+        assert_eq!(reads, [0, 10, 510].map(Duration::from_millis));
     }
 
     #[test]
@@ -259,10 +274,10 @@ mod tests {
         let (mut invalidations, now) = (Invalidations::default(), Instant::now());
         invalidations.add(row(1), true, now);
         invalidations.take(now);
-        invalidations.repeat(row(1), now);
-        assert_eq!(invalidations.due(), Some(now + SECOND_READ));
+        invalidations.repeat(row(1), 1, now);
+        assert_eq!(invalidations.due(), Some(now + REPEATED_AFTER[0]));
         invalidations.add(row(1), true, now);
-        assert_eq!(invalidations.take(now + SHORTEST_PAUSE), [(row(1), true)]);
+        assert_eq!(invalidations.take(now + SHORTEST_PAUSE), [(row(1), 1)]);
         assert_eq!(invalidations.due(), None);
     }
 
@@ -314,7 +329,7 @@ mod tests {
             let mut now = Instant::now();
             let mut owed: BTreeSet<Target> = BTreeSet::new();
             let mut last_read: Option<Instant> = None;
-            let mark_read = |owed: &mut BTreeSet<Target>, taken: Vec<(Target, bool)>| {
+            let mark_read = |owed: &mut BTreeSet<Target>, taken: Vec<(Target, u8)>| {
                 for (target, _) in taken {
                     match target {
                         Target::Table => owed.clear(),
@@ -331,7 +346,7 @@ mod tests {
                     prop_assert!(last_read.is_none_or(|last| due.duration_since(last) >= SHORTEST_PAUSE));
                     last_read = Some(due);
                     let taken = invalidations.take(due);
-                    prop_assert!(taken.iter().all(|(_, twice)| *twice));
+                    prop_assert!(taken.iter().all(|(_, repeats)| *repeats == 1));
                     mark_read(&mut owed, taken);
                 }
                 prop_assert!(invalidations.waiting.len() <= ROWS + 1);

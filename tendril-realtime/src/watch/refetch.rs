@@ -29,12 +29,12 @@ impl State {
             return Ok(());
         }
         let mut rows = Vec::new();
-        for (target, twice) in due {
+        for (target, repeats) in due {
             match target {
-                Target::Row(key) => rows.push((key, twice)),
+                Target::Row(key) => rows.push((key, repeats)),
                 Target::Table => {
-                    if self.list().await? == Some(false) && twice {
-                        self.invalidations.repeat(Target::Table, Instant::now());
+                    if self.list().await? == Some(false) {
+                        self.invalidations.repeat(Target::Table, repeats, Instant::now());
                     }
                 }
             }
@@ -44,15 +44,15 @@ impl State {
         Ok(())
     }
 
-    /// Reads single rows, each with whether the read is repeated if it shows no change.
-    async fn read_rows(&mut self, wanted: &[(Key, bool)]) -> Result<(), ReceiverDropped> {
+    /// Reads single rows, each with how often the read is repeated while it shows no change.
+    async fn read_rows(&mut self, wanted: &[(Key, u8)]) -> Result<(), ReceiverDropped> {
         for some in chunks(wanted) {
             self.read_some_rows(some).await?;
         }
         Ok(())
     }
 
-    async fn read_some_rows(&mut self, wanted: &[(Key, bool)]) -> Result<(), ReceiverDropped> {
+    async fn read_some_rows(&mut self, wanted: &[(Key, u8)]) -> Result<(), ReceiverDropped> {
         let found = match self.fetch_rows(wanted).await {
             Ok(found) => found,
             Err(error) => {
@@ -79,14 +79,14 @@ impl State {
                 changed.insert(key);
             }
         }
-        for (key, _) in wanted.iter().filter(|(key, twice)| *twice && !changed.contains(key)) {
-            self.invalidations.repeat(Target::Row(key.clone()), reading.at);
+        for (key, repeats) in wanted.iter().filter(|(key, _)| !changed.contains(key)) {
+            self.invalidations.repeat(Target::Row(key.clone()), *repeats, reading.at);
         }
         Ok(())
     }
 
     /// The rows with these keys. A server that gives fewer at once is asked for the others again.
-    async fn fetch_rows(&mut self, wanted: &[(Key, bool)]) -> Result<Vec<(Key, Record)>, Error> {
+    async fn fetch_rows(&mut self, wanted: &[(Key, u8)]) -> Result<Vec<(Key, Record)>, Error> {
         let mut keys: Vec<&Key> = wanted.iter().map(|(key, _)| key).collect();
         let mut found = Vec::with_capacity(keys.len());
         while !keys.is_empty() {
@@ -163,7 +163,7 @@ impl State {
             }
         } else {
             // A row may have slipped from one page to the other while they were read: ask for it before it is reported deleted.
-            let vanished: Vec<_> = vanished.into_iter().map(|key| (key, false)).collect();
+            let vanished: Vec<_> = vanished.into_iter().map(|key| (key, 0)).collect();
             self.read_rows(&vanished).await?;
         }
         if first {
@@ -204,7 +204,7 @@ impl State {
 }
 
 /// As many keys as fit into one request.
-fn chunks(wanted: &[(Key, bool)]) -> Vec<&[(Key, bool)]> {
+fn chunks(wanted: &[(Key, u8)]) -> Vec<&[(Key, u8)]> {
     let mut chunks = Vec::new();
     let (mut start, mut bytes) = (0, 0);
     for (place, (key, _)) in wanted.iter().enumerate() {
@@ -231,8 +231,8 @@ fn encoded_length(value: &str) -> usize {
 mod tests {
     use super::*;
 
-    fn keys(count: usize, length: usize) -> Vec<(Key, bool)> {
-        (0..count).map(|_| (Key::new(vec!["k".repeat(length)]), false)).collect()
+    fn keys(count: usize, length: usize) -> Vec<(Key, u8)> {
+        (0..count).map(|_| (Key::new(vec!["k".repeat(length)]), 0)).collect()
     }
 
     #[test]

@@ -184,7 +184,11 @@ async fn many_invalidations_at_once_are_few_reads() {
     }
     // In each second, ten new rows are read at once; all others come together, with pauses that grow from 50 to 400 ms.
     let at_most = 16 * (1 + began.elapsed().as_secs());
-    assert!(reads.struck() <= at_most, "{} requests for 150 invalidations, at most {at_most}", reads.struck());
+    assert!(
+        reads.struck() <= at_most,
+        "{} requests for 150 invalidations, at most {at_most}",
+        reads.struck()
+    );
 }
 
 #[tokio::test]
