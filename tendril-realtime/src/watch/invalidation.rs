@@ -19,10 +19,10 @@ const LONGEST_COST: Duration = Duration::from_secs(30);
 /// and a read replica is behind. If the read after a broadcast shows no change, it is repeated: of a new row that was read at once
 /// after the second of these times and then after the first, of anything else after the first only.
 const REPEATED_AFTER: [Duration; 2] = [Duration::from_millis(500), Duration::from_millis(10)];
-/// So many rows that nobody knew of are read at once in [`PROMPT_WINDOW`], however long ago the last read was: a new row must not wait
-/// because an old one was read a moment before.
+/// So many rows that nobody knew of are read at once in a row, however long ago the last read was, and one more in each
+/// [`PROMPT_INTERVAL`]: a new row must not wait because an old one was read a moment before.
 const PROMPT: u32 = 10;
-const PROMPT_WINDOW: Duration = Duration::from_secs(1);
+const PROMPT_INTERVAL: Duration = Duration::from_millis(50);
 /// With more rows than this to read, the table is read instead.
 const ROWS: usize = 200;
 
@@ -50,8 +50,8 @@ pub(super) struct Invalidations {
     waiting: BTreeMap<Target, Refetch>,
     /// When the last read began, and how long the next one waits after that.
     last: Option<(Instant, Duration)>,
-    /// When the current window of prompt reads began, and how many it has seen.
-    prompted: Option<(Instant, u32)>,
+    /// When all [`PROMPT`] reads are to be had again (the theoretical arrival time of the generic cell rate algorithm).
+    prompts_full: Option<Instant>,
 }
 
 impl Target {
@@ -95,16 +95,12 @@ impl Invalidations {
         if self.waiting.len() >= ROWS || self.last.is_some_and(|(_, pause)| pause > rows) {
             return false;
         }
-        match &mut self.prompted {
-            Some((began, seen)) if now < *began + PROMPT_WINDOW => {
-                *seen += 1;
-                *seen <= PROMPT
-            }
-            prompted => {
-                *prompted = Some((now, 1));
-                true
-            }
+        let full = self.prompts_full.map_or(now, |full| full.max(now)) + PROMPT_INTERVAL;
+        let is_free = full <= now + PROMPT_INTERVAL * PROMPT;
+        if is_free {
+            self.prompts_full = Some(full);
         }
+        is_free
     }
 
     /// A read showed no change, and is to be repeated so many times.
@@ -251,6 +247,17 @@ mod tests {
     }
 
     #[test]
+    fn twenty_new_rows_a_second_are_each_read_at_once() {
+        let (mut invalidations, start) = (Invalidations::default(), Instant::now());
+        for number in 0..200 {
+            let now = start + PROMPT_INTERVAL * number;
+            invalidations.add_new(row(number.into()), false, now);
+            invalidations.add(row(1_000), false, now);
+            assert!(invalidations.take(now).contains(&(row(number.into()), 0)), "{number}");
+        }
+    }
+
+    #[test]
     fn many_new_rows_are_read_together_and_so_are_new_rows_while_reads_are_dear() {
         let (mut invalidations, now) = (Invalidations::default(), Instant::now());
         invalidations.add(row(0), true, now);
@@ -262,7 +269,7 @@ mod tests {
         }
         assert_eq!(prompt, usize::try_from(PROMPT).unwrap());
         assert!(invalidations.waiting.len() <= ROWS, "what waits is bounded");
-        let now = now + PROMPT_WINDOW * 2;
+        let now = now + PROMPT_INTERVAL * PROMPT;
         invalidations.take(now);
         invalidations.cost(Duration::from_secs(1));
         invalidations.add_new(row(900), true, now);
