@@ -20,7 +20,7 @@ use crate::jwt::JwtSecret;
 use crate::keys::ProjectKeys;
 use crate::link::Link;
 use crate::postgres::{self, Migrations, PgCron, PostgresOptions, PostgresServer};
-use crate::project::project_dir;
+use crate::project::project_file;
 use crate::realtime::{Realtime, RealtimeOptions};
 use crate::rest::{Rest, Settings};
 use crate::server::{ApiServer, Services};
@@ -64,11 +64,15 @@ pub struct StackBuilder {
 }
 
 impl Stack {
-    /// Begins the description of a stack.
+    /// Begins the description of a stack. Its migrations and Edge Functions are those of the project, which is the `supabase`
+    /// directory in the working directory or above it, if there is one; it runs no seed.
     pub fn builder() -> StackBuilder {
         StackBuilder {
             port: 0,
-            postgres: PostgresOptions { migrations: project_dir("migrations"), ..PostgresOptions::default() },
+            postgres: PostgresOptions {
+                migrations: project_file("migrations"),
+                ..PostgresOptions::default()
+            },
             shared: None,
             existing: None,
             seed: None,
@@ -76,7 +80,7 @@ impl Stack {
             jwt: JwtSecret::default(),
             realtime: RealtimeOptions::default(),
             rest: Settings::default(),
-            functions: project_dir("functions"),
+            functions: project_file("functions"),
             function_secrets: BTreeMap::new(),
         }
     }
@@ -209,7 +213,7 @@ impl StackBuilder {
         self
     }
 
-    /// Applies these migrations instead of the project's own `supabase/migrations`.
+    /// Applies these migrations instead of those of the `supabase` directory here or above.
     #[must_use]
     pub fn migrations(mut self, dir: impl Into<PathBuf>) -> Self {
         self.postgres.migrations = Some(dir.into());

@@ -103,6 +103,29 @@ async fn a_stack_is_started_shown_emptied_and_stopped() {
 }
 
 #[tokio::test]
+async fn a_start_uses_the_project_here_or_above_and_no_other() {
+    let machine = Machine::new();
+    let empty = machine.good(&["start", "--detach", "--port", "0", "--db-port", "0"]);
+    assert!(empty.contains("No directory supabase"), "{empty}");
+    machine.sql("do $$ begin assert to_regclass('public.deployments') is null; end $$; create table public.clusters (n int)").await;
+    machine.good(&["stop"]);
+
+    let migrations = machine.temporary.path().join("supabase/migrations");
+    std::fs::create_dir_all(&migrations).unwrap();
+    std::fs::write(migrations.join("20260101000000_mine.sql"), "create table public.mine (n int);").unwrap();
+    let own = machine.good(&["start", "--detach", "--port", "0", "--db-port", "0"]);
+    assert!(own.contains("The project is "), "{own}");
+    machine.sql("insert into public.mine values (1)").await;
+    machine.good(&["stop"]);
+
+    std::fs::write(migrations.parent().unwrap().join("seed.sql"), "insert into public.mine values (2);")
+        .unwrap();
+    machine.good(&["start", "--detach", "--port", "0", "--db-port", "0"]);
+    machine.sql("do $$ begin assert (select sum(n) = 2 from public.mine); end $$").await;
+    machine.good(&["stop"]);
+}
+
+#[tokio::test]
 async fn a_prepared_stack_is_ready_within_three_seconds() {
     let machine = Machine::new();
     machine.start(&[]);

@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::options::Options;
 use super::running::Running;
+use crate::project::project_dir;
 
 /// How often a process is looked at while it starts or ends.
 const LOOK: Duration = Duration::from_millis(20);
@@ -116,7 +117,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
         let running = Running::of(&stack, generation);
         running.save()?;
         if generation == 1 {
-            say(&format!("Started supabase-local.\n\n{}", running.shown(Output::Text)))?;
+            say(&format!("Started supabase-local. {}\n\n{}", project(), running.shown(Output::Text)))?;
         }
         let again = tokio::select! {
             _ = terminate.recv() => false,
@@ -133,6 +134,14 @@ async fn serve(options: Options) -> Result<(), Failure> {
         options.empty()?;
     }
     Ok(())
+}
+
+/// Which files a start without options uses.
+fn project() -> String {
+    project_dir().map_or_else(
+        || "No directory supabase with migrations or a config.toml is here or above.".to_owned(),
+        |dir| format!("The project is {}.", dir.display()),
+    )
 }
 
 /// Starts the same program in the background, and waits until it is ready.
@@ -153,8 +162,9 @@ fn detach() -> Result<(), Failure> {
         let pid = i32::try_from(child.id())?;
         if let Some(running) = Running::all()?.into_iter().find(|running| running.pid == pid) {
             return say(&format!(
-                "Started supabase-local in the background; it writes to {}.\n\n{}",
+                "Started supabase-local in the background; it writes to {}. {}\n\n{}",
                 log.display(),
+                project(),
                 running.shown(Output::Text)
             ));
         }

@@ -1,13 +1,13 @@
 //! What a stack shall be like.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
 use crate::hosted::HostedPlan;
 use crate::postgres::PgCron;
-use crate::project::project_dir;
+use crate::project::project_file;
 use crate::stack::{Stack, StackBuilder};
 
 /// The options of `start`.
@@ -81,17 +81,17 @@ impl Options {
         };
         if self.no_migrations {
             builder = builder.without_migrations();
-        } else if let Some(dir) = self.migrations.clone().or_else(|| here("migrations")) {
+        } else if let Some(dir) = &self.migrations {
             builder = builder.migrations(dir);
         }
-        if let Some(dir) = self.functions.clone().or_else(|| here("functions")) {
+        if let Some(dir) = &self.functions {
             builder = builder.functions(dir);
         }
         let default_seed =
             if self.no_seed || self.no_migrations || self.persist.is_some() || self.db_url.is_some() {
                 None
             } else {
-                here("seed.sql").or_else(|| project_dir("seed.sql"))
+                project_file("seed.sql")
             };
         if let Some(file) = self.seed.clone().or(default_seed) {
             builder = builder.seed(file);
@@ -120,15 +120,4 @@ impl Options {
             _ => Ok(()),
         }
     }
-}
-
-/// A file or directory of the `supabase` directory here or above, as the Supabase CLI looks for it.
-fn here(name: &str) -> Option<PathBuf> {
-    let current = std::env::current_dir().ok()?;
-    let project = current.ancestors().map(|dir| dir.join("supabase")).find(|dir| is_project(dir))?;
-    Some(project.join(name)).filter(|found| found.exists())
-}
-
-fn is_project(dir: &Path) -> bool {
-    ["config.toml", "migrations"].iter().any(|name| dir.join(name).exists())
 }

@@ -3,7 +3,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-use crate::project::project_dir;
+use crate::project::project_file;
 
 /// Finds the program: `TENDRIL_DENO`, then what `scripts/tool.sh` installs, then the search path. The variable is obeyed or
 /// refused.
@@ -12,7 +12,7 @@ use crate::project::project_dir;
 /// A sentence that says how to get it.
 pub(super) fn find() -> Result<PathBuf, String> {
     let on_path = env::var_os("PATH").unwrap_or_default();
-    let candidates = project_dir("../.tools/bin")
+    let candidates = project_file("../.tools/bin")
         .into_iter()
         .chain(env::split_paths(&on_path))
         .map(|dir| dir.join("deno"));
