@@ -133,6 +133,7 @@ CASES = {
                 {"name": "hooks", "configMap": {"name": "hooks", "defaultMode": 0o555}},
             ],
             "extraVolumeMounts": [{"name": "hooks", "mountPath": "/etc/tendril/hooks", "readOnly": True}],
+            "podDisruptionBudget": {"enabled": True},
             "priorityClassName": "runs",
             "podAnnotations": {"a": "b"},
             "podLabels": {"team": "platform", "app.kubernetes.io/instance": "other"},

@@ -2,7 +2,7 @@
 whatever the values, the errors for wrong values (each rule of the schema and each sentence of the checks is tried), the rights that the
 agent asks for, the alerts, and the table of values in its README.
 
-    .tools/bin/kubernetes-python scripts/check-chart.py [--write]      --write: write the table instead of comparing it
+    .tools/bin/kubernetes-python scripts/check-chart.py [--write]      --write: write the table and fixtures instead of comparing them
 """
 
 import json
@@ -177,6 +177,9 @@ def always_in_pods(case, values, resources):
         wanted = policies[f"{ours}-runs"]["podSelector"]["matchLabels"]
         expect(case, wanted.pop("app.kubernetes.io/name") == "tendril-run" and wanted.items() <= template["metadata"]["labels"].items(), "the policy is for other pods")
         expect(case, policies[ours]["podSelector"]["matchLabels"].items() <= by_kind["Deployment"]["spec"]["template"]["metadata"]["labels"].items(), "the policy is for other pods")
+    for budget in (resource for resource in resources if resource["kind"] == "PodDisruptionBudget" and "minAvailable" in resource["spec"]):
+        selected = budget["spec"]["selector"]["matchLabels"].items() - {("app.kubernetes.io/name", "tendril-run")}
+        expect(case, selected <= template["metadata"]["labels"].items() and budget["metadata"]["namespace"] == near, "the budget is for other pods")
     if values.get("rbac", {}).get("create", True):
         roles(case, values, resources, near, named)
     else:
@@ -188,6 +191,12 @@ def rights(constant):
     text = (CHART.parent / "src" / "launch" / "kubernetes" / "preflight.rs").read_text()
     body = re.search(rf"const {constant}: .*?= &\[(.*?)\];", text, re.S)[1]
     return set(re.findall(r'\("([^"]*)", "([^"]*)", "([^"]*)"\)', body))
+
+
+def documented(heading):
+    """The rights that the guide gives a reason for, below this heading."""
+    part = (CHART.parent / "docs" / "kubernetes.md").read_text().partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    return {(group.replace('""', ""), resource, verb) for group, resource, verb in re.findall(r"^\| `(\S+)` \| `(\S+)` \| `(\S+)` \|", part, re.M)}
 
 
 def roles(case, values, resources, near, accounts):
@@ -209,10 +218,12 @@ def roles(case, values, resources, near, accounts):
     given, subjects = bound.pop(name)
     wanted = rights("RIGHTS") | rights("LEASE_RIGHTS") | {("", "resourcequotas", "list")}
     expect(case, given == wanted, f"the Role has {given - wanted} too much and {wanted - given} too little")
+    explained = documented("What the agent may do")
+    expect(case, given == explained, f"docs/kubernetes.md explains {explained - given} too much and {given - explained} too little")
     expect(case, subjects == {(name, "tendril")}, f"the Role is for {subjects}")
     if not values["runs"].get("planVolumeClaim"):
         given, subjects = bound.pop(f"{name}-runs")
-        expect(case, given == {("", "secrets", "create")}, f"runs may {given}")
+        expect(case, given == documented("What runs may do"), f"runs may {given}, and docs/kubernetes.md says otherwise")
         expect(case, subjects == {(account, near) for account in accounts}, f"runs are {subjects}")
     expect(case, not bound, f"further Roles: {bound.keys()}")
 
@@ -252,6 +263,24 @@ def table(write):
         readme.write_text(head + start + new + end + tail)
     elif old != new:
         problems.append("README.md: the table of values is not that of values.yaml; run scripts/check-chart.sh --write")
+
+
+def fixtures(write):
+    """What the chart gives an agent and its runs, for the agent's own test (tests/chart.rs) to read."""
+    resources = render(CASES["everything in pods"])
+    data = next(resource for resource in resources if resource["kind"] == "ConfigMap")["data"]
+    agent = next(resource for resource in resources if resource["kind"] == "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    run = run_files(resources)[1]["spec"]["containers"][0]
+    for name, container in (("agent.json", agent), ("run.json", run)):
+        plain = {variable["name"]: variable["value"] for variable in container["env"] if "value" in variable}
+        data[name] = json.dumps(plain, indent=2) + "\n"
+    for name, text in data.items():
+        file = CHART.parent / "tests" / "fixtures" / "chart" / name
+        if write:
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text)
+        elif not file.exists() or file.read_text() != text:
+            problems.append(f"{file.name} is not what the chart makes; run scripts/check-chart.sh --write")
 
 
 def settings():
@@ -316,8 +345,8 @@ def sentences(output):
             expect(file.name, any(re.search(pattern, error) for error in output), f"no case prints: {sentence}")
 
 
-def wrong(rule):
-    """Values that break a rule of the schema, each with what the refusal names."""
+def wrong(rule, has_defaults):
+    """Values that break a rule of the schema, each with what the refusal names. What has defaults lacks nothing unless it is null."""
     kinds = rule.get("type", [])
     kinds = [kinds] if isinstance(kinds, str) else [*kinds]
     if kinds:
@@ -336,7 +365,7 @@ def wrong(rule):
     if "pattern" in rule:
         yield "\u0007 no", "does not match pattern"
     if "required" in rule:
-        yield {}, "missing propert"
+        yield {name: None for name in rule["required"]} if has_defaults else {}, "missing propert"
     if rule.get("additionalProperties") is False:
         yield {"noSuchValue": 1}, "'noSuchValue' not allowed"
 
@@ -349,7 +378,7 @@ def schema_rules():
         nonlocal tried
         if "$ref" in rule:
             rule = schema["definitions"][rule["$ref"].removeprefix("#/definitions/")]
-        for value, words in wrong(rule):
+        for value, words in wrong(rule, "0" not in path):
             tried += 1
             code, _, output = helm(["template", "tendril-agent", str(CHART)], FROM_SECRET | wrap(value))
             place = f"at '/{'/'.join(path)}'" if path else "at ''"
@@ -394,6 +423,7 @@ def alerts():
 
 
 table("--write" in sys.argv)
+fixtures("--write" in sys.argv)
 settings()
 defaults()
 code, _, output = helm(["lint", "--strict", "--quiet", str(CHART)], FROM_SECRET)

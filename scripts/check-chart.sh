@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The Helm chart, rendered by the real Helm and checked by scripts/check-chart.py. --write: write the README's table of values.
+# The Helm chart, rendered by the real Helm and checked by scripts/check-chart.py. --write: write the README's table of
+# values, and what the agent's tests read of the chart.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/tool.sh helm kubernetes promtool

@@ -44,6 +44,7 @@ const BEATS: &[&str] = &["ok", "failed", "refused"];
 series! {
     READY = "ready", Gauge, None, "1 while the agent can be given work";
     DRAINING = "draining", Gauge, None, "1 once the agent was asked to stop";
+    STANDING_BY = "standing_by", Gauge, None, "1 while another agent holds the Lease, and this one waits for it";
     LOOP_AGE = "loop_age_seconds", Gauge, None, "Time since the main loop last showed that it runs";
     UPTIME = "uptime_seconds", Gauge, None, "Time since the start";
     HEARTBEAT_AGE = "heartbeat_age_seconds", Gauge, None, "Time since the control plane last answered a heartbeat; since the start, before the first";

@@ -244,9 +244,10 @@ fn functions_columns_and_codes_of_the_database_exist() {
 
 #[test]
 fn sentences_are_said_by_the_agent_or_the_database() {
-    let (sayings, guide) = (sayings(), page("troubleshooting.md"));
+    let sayings = sayings();
+    let guides = ["troubleshooting.md", "kubernetes.md"].map(|name| (name, page(name)));
     let (mut output, mut wrong, mut column) = (0, Vec::new(), None);
-    for line in guide.lines() {
+    for (name, line) in guides.iter().flat_map(|(name, guide)| guide.lines().map(move |line| (name, line))) {
         if !line.starts_with('|') {
             column = None;
             continue;
@@ -262,12 +263,12 @@ fn sentences_are_said_by_the_agent_or_the_database() {
             output += 1;
             for part in sentence.split('…').map(str::trim).filter(|part| part.len() >= 6) {
                 if !sayings.contains(part) {
-                    wrong.push(format!("troubleshooting.md: nobody says \"{part}\" (of \"{sentence}\")"));
+                    wrong.push(format!("{name}: nobody says \"{part}\" (of \"{sentence}\")"));
                 }
             }
         }
     }
-    assert!(output > 30, "{output} sentences were found");
+    assert!(output > 50, "{output} sentences were found");
     assert_none(&wrong);
 }
 

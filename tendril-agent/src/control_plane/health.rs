@@ -77,6 +77,17 @@ pub(crate) enum Readiness {
     Draining,
 }
 
+impl Readiness {
+    /// Whether another agent is at work, and this one waits for it.
+    pub(crate) const fn is_standing_by(&self) -> bool {
+        #[cfg(feature = "kubernetes")]
+        let stands_by = matches!(self, Self::StandingBy);
+        #[cfg(not(feature = "kubernetes"))]
+        let stands_by = false;
+        stands_by
+    }
+}
+
 impl Default for Health {
     fn default() -> Self {
         let now = Instant::now();

@@ -86,6 +86,7 @@ impl Panel {
         let set = |name: &'static str, value: f64| metrics::gauge!(name).set(value);
         set(telemetry::READY, f64::from(u8::from(ready)));
         set(telemetry::DRAINING, f64::from(u8::from(state.readiness == Readiness::Draining)));
+        set(telemetry::STANDING_BY, f64::from(u8::from(state.readiness.is_standing_by())));
         set(telemetry::LOOP_AGE, state.pulse.elapsed().as_secs_f64());
         set(telemetry::UPTIME, state.started.elapsed().as_secs_f64());
         set(telemetry::HEARTBEAT_AGE, state.last_heartbeat.unwrap_or(state.started).elapsed().as_secs_f64());
