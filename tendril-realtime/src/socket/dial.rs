@@ -2,13 +2,10 @@
 
 use std::{
     fmt,
-    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{io::BufReader, time};
-use tokio_rustls::TlsConnector;
 use tokio_tungstenite::{
     client_async_with_config,
     tungstenite::{
@@ -23,7 +20,12 @@ use tokio_tungstenite::{
 };
 use url::Url;
 
-use super::{Io, Socket, addresses::Addresses, tunnel::tunnel};
+use super::{
+    Io, Socket,
+    addresses::Addresses,
+    tls::{failed, with_tls},
+    tunnel::tunnel,
+};
 use crate::{
     error::{Error, ErrorKind},
     network::Network,
@@ -156,21 +158,6 @@ impl Dialer {
 pub(crate) struct Opened {
     pub(crate) socket: Socket,
     pub(crate) server_time: Option<SystemTime>,
-}
-
-/// Wraps a connection in TLS for this host.
-pub(super) async fn with_tls(
-    tls: &Arc<ClientConfig>,
-    host: &str,
-    stream: Box<dyn Io>,
-) -> Result<tokio_rustls::client::TlsStream<Box<dyn Io>>, Error> {
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let name = ServerName::try_from(host).map_err(|error| failed("tls", error))?;
-    TlsConnector::from(Arc::clone(tls)).connect(name, stream).await.map_err(|error| failed("tls", error))
-}
-
-pub(super) fn failed(step: &'static str, source: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::with_source(ErrorKind::Connect { step }, source)
 }
 
 /// The server's words are in a JSON body `{"error":"…"}`; older servers and gateways have their own.

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod dial;
+mod tls;
 mod tunnel;
 
 use std::{

@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     Io,
-    dial::{failed, with_tls},
+    tls::{failed, with_tls},
 };
 use crate::{
     error::{Error, ErrorKind},

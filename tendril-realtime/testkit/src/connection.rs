@@ -20,7 +20,7 @@ use crate::{
     frame::{self, Inbound, Outbound, Version},
     http::{self, HttpAnswer, HttpRequest},
     journal::Event,
-    server::{Shared, system},
+    shared::{Shared, system},
 };
 
 /// From the rest of the server to a connection.

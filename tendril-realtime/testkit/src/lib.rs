@@ -42,6 +42,7 @@ mod frame;
 mod http;
 mod journal;
 mod server;
+mod shared;
 
 pub use self::{
     fault::{Answer, Fault, Faults, Point},
