@@ -9,7 +9,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{lists::to_json, logs::Printer};
+use super::{lists::to_json, log_printer::Printer};
 use crate::{
     cli::{self, Until},
     context::Context,

@@ -5,6 +5,7 @@ mod approval;
 mod clusters;
 mod deploy;
 mod lists;
+mod log_printer;
 mod logs;
 mod open;
 mod shell;

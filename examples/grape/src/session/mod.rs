@@ -1,13 +1,15 @@
 //! Who is signed in, where: profiles, the session of each, and tokens that renew themselves.
 //!
 //! ```text
-//! profile   a project: URL, publishable key; which one is current
-//! store     the session of a profile: a file of mode 0600 and its lock
-//! auth      Supabase Auth: sign in, renew, sign out
-//! tokens    the access token to use now, renewed under the lock
+//! profile        a project: URL, publishable key; which one is current
+//! store          the session of a profile: a file of mode 0600 and its lock
+//! private_file   files of mode 0600, written whole, and locks between processes
+//! auth           Supabase Auth: sign in, renew, sign out
+//! tokens         the access token to use now, renewed under the lock
 //! ```
 
 pub mod auth;
+pub mod private_file;
 pub mod profile;
 pub mod store;
 pub mod tokens;

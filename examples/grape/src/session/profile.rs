@@ -9,7 +9,7 @@ use std::{
 use directories::ProjectDirs;
 use serde::{Deserialize, Serialize};
 
-use super::store::write_private;
+use super::private_file::{FileLock, unreadable, write_private};
 use crate::failure::{Failure, FailureKind, Result};
 
 /// The profile that is used unless another one is named.
@@ -99,7 +99,7 @@ impl ConfigDir {
     /// # Errors
     /// What reading and writing can fail with.
     pub fn change_profiles(&self, change: impl FnOnce(&mut Profiles)) -> Result<()> {
-        let _lock = super::store::FileLock::take(&self.join("profiles.lock"))?;
+        let _lock = FileLock::take(&self.join("profiles.lock"))?;
         let mut profiles = self.profiles()?;
         change(&mut profiles);
         let path = self.profiles_path();
@@ -131,10 +131,6 @@ pub fn checked_name(name: &str) -> Result<String, String> {
     } else {
         Err("a profile's name has up to 63 letters, digits, `.`, `_` and `-`, and begins with a letter or digit".to_owned())
     }
-}
-
-pub(super) fn unreadable(path: &Path, error: io::Error) -> Failure {
-    Failure::new(FailureKind::Unexpected, format!("{}: {error}", path.display())).caused_by(error)
 }
 
 #[cfg(test)]

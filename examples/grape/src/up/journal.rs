@@ -11,8 +11,8 @@ use uuid::Uuid;
 use crate::{
     failure::{Failure, FailureKind, Result},
     session::{
+        private_file::{FileLock, write_private},
         profile::ConfigDir,
-        store::{FileLock, write_private},
     },
 };
 

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     context::Context,
     failure::{Failure, FailureKind, Result},
-    session::store::write_private,
+    session::private_file::write_private,
 };
 
 /// Values of variables, beside the template.
