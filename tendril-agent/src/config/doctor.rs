@@ -28,7 +28,7 @@ use crate::{
     process::runner::LocalRunner,
     redaction::redactor::Redactor,
     template::definition::{Template, names},
-    terraform::state::{backend::Kind, pending_push},
+    terraform::{pending_push, state::backend::Kind},
 };
 
 /// How long one question to the control plane may take.

@@ -38,10 +38,8 @@ use crate::{
     redaction::redactor::Redactor,
     template::git::{GitSettings, Written},
     terraform::{
-        command::Terraform,
-        environment::AllowList,
-        settings::{StepTiming, TerraformSettings},
-        state::backend::StateBackend,
+        command::Terraform, environment::AllowList, settings::TerraformSettings,
+        state::backend::StateBackend, step_timing::StepTiming,
     },
 };
 

@@ -1,9 +1,8 @@
 //! One job from its claim to its stored end: workspace → cost → init → plan → apply → output → report.
 
-use std::{io, sync::Arc, time::Instant};
+use std::{io, time::Instant};
 
 use serde::{Deserialize, Serialize};
-use tendril_realtime::Rest;
 use tokio::task::JoinHandle;
 use tracing::Instrument as _;
 
@@ -14,49 +13,28 @@ use crate::{
         revocation::is_kept_on_disk,
     },
     execute::{
-        registry::Registry,
-        settings::ExecuteSettings,
+        context::JobContext,
         stages::{Run, RunOutput},
     },
     job::{
         failure::{ErrorCode, Failure},
         json::Fields,
         result::JobResult,
-        spec::{Job, JobSpec, state_key},
+        spec::{Job, JobSpec},
         status::Phase,
     },
     logs::{spool::LogSpool, upload::LogSink, writer::LogWriter},
     os::{blocking::blocking, failpoint::failpoint},
-    process::{
-        cancellation::StopReason,
-        drain::Drain,
-        orphans,
-        runner::{Runner, TerminationStage},
-    },
-    redaction::redactor::Redactor,
+    process::{cancellation::StopReason, orphans, runner::TerminationStage},
     telemetry,
     template::workspace::Workspace,
     terraform::{
         apply_progress::ApplyProgress,
         executor::{Log, StageError},
         messages::OutputReader,
-        state::{backend::State, errored_state::ErroredState},
+        state::errored_state::ErroredState,
     },
 };
-
-/// What every job of this agent needs.
-#[derive(Clone)]
-pub(crate) struct JobContext {
-    pub(crate) settings: Arc<ExecuteSettings>,
-    pub(crate) rest: Rest,
-    pub(crate) runner: Arc<dyn Runner>,
-    /// Who shows which jobs run.
-    pub(crate) registry: Registry,
-    /// What no log of this agent may show; each job's redactor is a child of it.
-    pub(crate) secrets: Redactor,
-    /// The end of the agent.
-    pub(crate) drain: Drain,
-}
 
 impl JobContext {
     /// Takes a job to its end, or to the wait for its approval. Everything it learns is stored, or waits on disk for the next
@@ -254,15 +232,6 @@ impl JobContext {
             tracing::error!(error = %format_args!("{error:#}"), "a finished job's directory is kept");
         }
         failpoint!("ending.removed");
-    }
-
-    /// The state that a job works on.
-    pub(crate) fn state(&self, spec: &JobSpec, job: &Job) -> State {
-        let key = job
-            .state_key
-            .clone()
-            .unwrap_or_else(|| state_key(&spec.source.key(), spec.stack.as_deref(), job.id));
-        self.settings.terraform.state(&key)
     }
 }
 

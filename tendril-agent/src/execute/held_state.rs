@@ -12,7 +12,7 @@ use crate::{
     },
     execute::attempt::JobContext,
     os::blocking::blocking,
-    terraform::state::{backend::State, pending_push},
+    terraform::{pending_push, state::backend::State},
 };
 
 /// How often a release is tried before it is left to the next run of the stack, or the next start.

@@ -33,8 +33,8 @@ use crate::{
     telemetry,
     template::workspace::Workspace,
     terraform::{
-        settings::StepTiming,
         state::{errored_state::ErroredState, lock_owner::LockOwner},
+        step_timing::StepTiming,
     },
 };
 

@@ -4,7 +4,6 @@
 //! each line of a provisioner, and lines of several provisioners mix: the prefix says which lines belong together.
 
 use std::{
-    borrow::Cow,
     collections::VecDeque,
     ops::Range,
     sync::Arc,
@@ -12,8 +11,9 @@ use std::{
 };
 
 use super::{
+    pattern_set::{PatternSet, masked, ranges_of},
     patterns::PARTIAL,
-    redactor::{MASK, Redactor, Set},
+    redactor::Redactor,
     squeeze::squeeze_with_places,
 };
 
@@ -60,7 +60,7 @@ struct Tail {
     /// Of which line each byte is, and at which place of it.
     places: Vec<(u64, usize)>,
     /// A long secret that was followed up to here: its set, the patterns there that it may be, how much of them was seen.
-    run: Option<(Arc<Set>, Range<usize>, usize)>,
+    run: Option<(Arc<PatternSet>, Range<usize>, usize)>,
 }
 
 impl std::fmt::Debug for Tail {
@@ -110,7 +110,7 @@ impl RedactLines {
     /// Looks for secrets that began in earlier lines; leaves in the tail what may go on in the next one.
     fn join(
         &mut self,
-        sets: &[Arc<Set>],
+        sets: &[Arc<PatternSet>],
         tail: &mut Tail,
         body: &[u8],
         places: &[(u64, usize)],
@@ -251,42 +251,6 @@ fn body_of(line: &str) -> usize {
     let head = line.as_bytes().get(..line.len().min(1024)).unwrap_or_default();
     let end = head.windows(PROVISIONER.len()).position(|part| part == PROVISIONER.as_bytes());
     end.map_or(0, |at| at + PROVISIONER.len())
-}
-
-/// What must be hidden of a text that stands alone.
-pub(super) fn ranges_of(sets: &[Arc<Set>], text: &str) -> Vec<Range<usize>> {
-    let (squeezed, places) = squeeze_with_places(text.as_bytes());
-    let mut ranges = Vec::new();
-    for set in sets {
-        let found = set.squeezed.search(&squeezed).ranges;
-        ranges.extend(found.into_iter().map(|range| places[range.start]..places[range.end - 1] + 1));
-        ranges.extend(set.exact.search(text.as_bytes()).ranges);
-    }
-    ranges
-}
-
-/// A text with these ranges hidden, each stretch of each line by one mask.
-pub(super) fn masked(text: &str, mut ranges: Vec<Range<usize>>) -> Cow<'_, str> {
-    if ranges.is_empty() {
-        return Cow::Borrowed(text);
-    }
-    ranges.sort_unstable_by_key(|range| (range.start, range.end));
-    let (mut out, mut done) = (String::with_capacity(text.len()), 0);
-    let mut ranges = ranges.into_iter().peekable();
-    while let Some(mut range) = ranges.next() {
-        while let Some(next) = ranges.next_if(|next| next.start < range.end) {
-            range.end = range.end.max(next.end);
-        }
-        // A secret that is shown in part may end inside a character.
-        let start = (0..=range.start).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0).max(done);
-        let end = (range.end..text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
-        out.push_str(&text[done..start]);
-        let lines = text[start..end].split('\n').map(|line| if line.trim().is_empty() { "" } else { MASK });
-        out.push_str(&lines.collect::<Vec<_>>().join("\n"));
-        done = end;
-    }
-    out.push_str(&text[done..]);
-    Cow::Owned(out)
 }
 
 #[cfg(test)]

@@ -9,15 +9,9 @@ use std::{
 
 use super::{
     forms::forms,
-    lines::{masked, ranges_of},
-    patterns::{HEAD, Patterns},
+    pattern_set::{PatternSet, masked, ranges_of},
     squeeze::squeeze,
 };
-
-/// What is put in the place of a secret.
-pub(crate) const MASK: &str = "[hidden]";
-/// What is shorter without blanks and quotes is looked for as it is: other text with blanks in it could spell it.
-const SHORTEST_SQUEEZED: usize = 6;
 
 /// What must not be shown: of the agent, or of one of its jobs. Clones share it.
 #[derive(Clone, Default)]
@@ -29,41 +23,11 @@ pub(crate) struct Redactor {
 
 #[derive(Default)]
 struct Secrets {
-    lasting: Arc<Set>,
+    lasting: Arc<PatternSet>,
     /// The forms of each secret that is one until then only: an agent gets a new token each ten minutes, for months.
     expiring: Vec<(Instant, Vec<String>)>,
     /// Of all of those.
-    expiring_set: Arc<Set>,
-}
-
-/// Patterns of some secrets; never changed.
-#[derive(Default)]
-pub(super) struct Set {
-    /// Looked for in the text without blanks and quotes.
-    pub(super) squeezed: Patterns,
-    /// Looked for in the text as it is.
-    pub(super) exact: Patterns,
-}
-
-impl Set {
-    /// These forms, and those of another set.
-    fn new(forms: &[String], other: &Self) -> Self {
-        let mut squeezed = other.squeezed.texts().to_vec();
-        let mut exact = other.exact.texts().to_vec();
-        for form in forms {
-            let short = squeeze(form.as_bytes());
-            if short.len() >= SHORTEST_SQUEEZED {
-                squeezed.push(short.into());
-            } else if form.len() >= HEAD {
-                exact.push(form.as_bytes().into());
-            }
-        }
-        Self { squeezed: Patterns::new(squeezed), exact: Patterns::new(exact) }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.squeezed.is_empty() && self.exact.is_empty()
-    }
+    expiring_set: Arc<PatternSet>,
 }
 
 impl Redactor {
@@ -82,7 +46,7 @@ impl Redactor {
         // Made outside of the lock, and again where another one was quicker.
         loop {
             let known = Arc::clone(&self.read().lasting);
-            let set = Arc::new(Set::new(&forms, &known));
+            let set = Arc::new(PatternSet::new(&forms, &known));
             let mut secrets = self.write();
             if Arc::ptr_eq(&secrets.lasting, &known) {
                 secrets.lasting = set;
@@ -98,11 +62,11 @@ impl Redactor {
         secrets.expiring.retain(|(end, known)| *end > now && *known != forms);
         secrets.expiring.push((end, forms));
         let all: Vec<String> = secrets.expiring.iter().flat_map(|(_, forms)| forms).cloned().collect();
-        secrets.expiring_set = Arc::new(Set::new(&all, &Set::default()));
+        secrets.expiring_set = Arc::new(PatternSet::new(&all, &PatternSet::default()));
     }
 
     /// Everything that is to be looked for.
-    pub(super) fn sets(&self) -> Vec<Arc<Set>> {
+    pub(super) fn sets(&self) -> Vec<Arc<PatternSet>> {
         let mut sets = self.source.as_ref().map(|source| source.sets()).unwrap_or_default();
         let secrets = self.read();
         let own = [&secrets.lasting, &secrets.expiring_set];

@@ -20,7 +20,7 @@ use crate::{
     template::workspace::Workspace,
 };
 
-use super::{environment::AllowList, settings::StepTiming};
+use super::{environment::AllowList, step_timing::StepTiming};
 
 /// Which of the two programs it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -34,6 +34,7 @@ use crate::{
     },
 };
 
+mod allow_list;
 mod command;
 mod fault;
 mod mirror;

@@ -3,10 +3,7 @@
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use serde::Deserialize;
 
-use super::{
-    backend::{Kind, State},
-    lock_owner::LockOwner,
-};
+use super::backend::{Kind, State};
 
 /// What is known about a lock; every field may be unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -93,12 +90,6 @@ impl Lock {
             "If nobody works on this state any more, remove the lock and queue the deployment again: {command}\nTo do so, {}",
             state.by_hand(&command)
         )
-    }
-
-    /// Whether this is the lock of one of our dead attempts; its ID, if so.
-    pub(crate) fn of_stale(&self, dead: &[LockOwner]) -> Option<&str> {
-        let id = self.id.as_deref()?;
-        dead.iter().any(|owner| owner.made(self)).then_some(id)
     }
 }
 

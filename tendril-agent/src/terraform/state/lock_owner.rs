@@ -108,7 +108,7 @@ impl LockOwner {
     }
 
     /// Whether this step, which is dead, took this lock.
-    pub(crate) fn made(&self, lock: &Lock) -> bool {
+    fn made(&self, lock: &Lock) -> bool {
         if self.lock_id.is_some() {
             return lock.id == self.lock_id;
         }
@@ -123,6 +123,14 @@ impl LockOwner {
         self.locks_until = self.locks_until.min(Timestamp::now());
         private_dir(state.dir())?;
         self.save(&state.note_of(self.deployment_id, self.attempt))
+    }
+}
+
+impl Lock {
+    /// Whether this is the lock of one of our dead attempts; its ID, if so.
+    pub(crate) fn of_stale(&self, dead: &[LockOwner]) -> Option<&str> {
+        let id = self.id.as_deref()?;
+        dead.iter().any(|owner| owner.made(self)).then_some(id)
     }
 }
 

@@ -6,5 +6,4 @@ pub(crate) mod identity;
 pub(crate) mod lock;
 pub(crate) mod lock_owner;
 pub(crate) mod lock_query;
-pub(crate) mod pending_push;
 pub(crate) mod state_dump;

@@ -6,7 +6,7 @@ use rustix::process::getpid;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::tests::Fixture;
+use super::fixture::Fixture;
 use crate::{execute::attempt::Start, job::spec::Job};
 
 /// As many as `make verify` and the nightly workflow run with `TENDRIL_RACE=full`.

@@ -1,12 +1,15 @@
 //! Terraform's commands for one attempt: run, logged, judged; with the state's lock explained where it is in the way.
 
+mod adoption;
+mod exit;
+mod pending_state;
+mod saved_plan;
+
 use std::{
     io,
-    path::Path,
     time::{Duration, Instant},
 };
 
-use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
 use crate::{
@@ -20,29 +23,27 @@ use crate::{
     os::{blocking::blocking, failpoint::failpoint, file_lock},
     process::{
         cancellation::StopSignal,
-        file_sink::FileSink,
         keeper,
         runner::{Command, Exit, Runner, Sink, TerminationStage},
-        stream::Stream,
     },
     redaction::redactor::Redactor,
     telemetry,
     template::workspace::Workspace,
     terraform::{
         apply_progress::ApplyProgress,
-        command::{Step, grace_period, read_outputs},
-        plan_changes::{self, PlannedChanges},
+        command::{Step, read_outputs},
+        pending_push::StderrTail,
         provider_cache,
-        settings::{StepTiming, TerraformSettings},
+        settings::TerraformSettings,
         state::{
             backend::State,
             lock::Lock,
             lock_owner::{LockOwner, during, who},
             lock_query,
-            pending_push::{self, Push, StderrTail, Stored},
             state_dump::StateDumpFilter,
         },
         step_clock::StepClock,
+        step_timing::StepTiming,
     },
 };
 
@@ -148,16 +149,6 @@ impl TerraformExecutor<'_> {
         }
     }
 
-    /// Writes the saved plan as JSON into a file. Errors: what Terraform says.
-    pub(crate) async fn show_plan(&self, file: &Path) -> Result<(), StageError> {
-        let fault = |error: io::Error| Failure::internal("the plan cannot be written as JSON", &error);
-        let sink = FileSink::create(file).map_err(fault)?;
-        let command = self.settings.program.show_plan(self.workspace, &self.settings.timing);
-        let (exit, findings) = self.run(command, &sink).await?;
-        self.check_exit(Step::Plan, exit, &findings)?;
-        Ok(sink.finish().map_err(fault)?)
-    }
-
     /// The outputs that may be shown. Their values never pass through the log.
     pub(crate) async fn outputs(&self) -> Result<Fields, StageError> {
         let capture = StdoutCapture::new(self.log.writer.clone());
@@ -169,23 +160,6 @@ impl TerraformExecutor<'_> {
         let strings = sensitive.iter().flat_map(Json::leaves).filter_map(Json::as_text).map(str::to_owned);
         self.log.redactor.hide(strings);
         Ok(public)
-    }
-
-    /// What the saved plan changes, resource by resource. Errors: the program cannot show it, which is no reason to fail.
-    pub(crate) async fn planned_changes(&self) -> io::Result<PlannedChanges> {
-        let shown = ShownPlan::default();
-        let command = self.settings.program.show_plan(self.workspace, &self.settings.timing)?;
-        let exit = self.runner.run(command, &shown, self.stop).await?;
-        if exit.code != Some(0) {
-            let output = self.log.redactor.redact(&shown.stderr.into_text()).into_owned();
-            return Err(io::Error::other(output));
-        }
-        let retained = shown.stdout.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if retained.len() > SHOWN_LIMIT {
-            return Err(io::Error::other("it is larger than 32 MiB"));
-        }
-        let redactor = self.log.redactor.clone();
-        blocking(move || Ok(plan_changes::read(&retained, &redactor)?)).await
     }
 
     /// Adds an annotation to the job's log.
@@ -214,61 +188,6 @@ impl TerraformExecutor<'_> {
             );
             Failure::new(ErrorCode::StateLocked, text).into()
         })
-    }
-
-    /// A plan against an older state would make everything again that the newer one knows: nothing is planned before what
-    /// was pending is stored.
-    async fn push_pending(&self) -> Result<(), StageError> {
-        let fault = |error: io::Error| Failure::internal("the state directory cannot be used", &error);
-        if let Some((place, why)) =
-            pending_push::gather(self.settings, self.state, self.workspace).map_err(fault)?
-        {
-            return Err(Failure::new(
-                ErrorCode::StateNotStored,
-                format!(
-                    "State of an earlier run is in no backend yet. The only copy is {}, in the agent's work directory, and cannot be moved to the agent's state directory: {why}\nNothing was planned. Fix the state directory; then queue the deployment again.",
-                    place.display()
-                ),
-            )
-            .into());
-        }
-        for file in self.state.pending().map_err(fault)? {
-            self.go_on(Step::Plan)?;
-            let push = Push {
-                settings: self.settings,
-                runner: self.runner,
-                state: self.state,
-                workspace: self.workspace,
-                stop: self.stop,
-                id: self.job.id,
-                attempt: self.job.attempt,
-            };
-            match push.store(&file).await.map_err(fault)? {
-                Stored::Done => {}
-                Stored::Refused(why) => {
-                    return Err(self.not_stored(&file, &self.log.redactor.redact(&why)).into());
-                }
-                Stored::Stopped(exit) => return Err(StageError::Stopped(Step::Init, exit.stage, exit.code)),
-            }
-            self.annotate(format!(
-                "State of an earlier run that was saved in {} is stored now.",
-                file.display()
-            ))
-            .await;
-        }
-        Ok(())
-    }
-
-    fn not_stored(&self, file: &Path, why: &str) -> Failure {
-        let command = format!("terraform state push {}", file.display());
-        Failure::new(
-            ErrorCode::StateNotStored,
-            format!(
-                "State of an earlier run is not in the backend yet, and cannot be stored: {why}\nIt is saved in {} on the agent's volume. Nothing was planned. Compare it with the state in the backend; then store it or remove the file: {}",
-                file.display(),
-                self.state.by_hand(&command)
-            ),
-        )
     }
 
     /// A command about the state itself; where it fails, what it says.
@@ -331,35 +250,6 @@ impl TerraformExecutor<'_> {
         self.as_owner(owner, step, &dumps, self.run(command, &dumps)).await
     }
 
-    /// Takes over the apply that a previous run of the agent began, and that went on or has ended since.
-    pub(crate) async fn adopt_apply(&self) -> Result<(), StageError> {
-        let (exit_file, data_dir) = (self.workspace.exit_file(), self.workspace.data_dir());
-        let disk = |error: io::Error| Failure::internal("the agent's work directory cannot be read", &error);
-        let _timed = Timed { step: Step::Apply, since: Instant::now() };
-        let owner = LockOwner::of_adopted(&self.workspace.lock_owner_file()).unwrap_or_else(|_| {
-            let operation = Step::Apply.operation().unwrap_or_default();
-            LockOwner::new(
-                self.job.id,
-                self.job.attempt,
-                self.state,
-                operation,
-                self.settings.timing.lock_timeout,
-            )
-        });
-        let grace_period = grace_period(Step::Apply, &self.settings.timing);
-        let dumps = StateDumpFilter::new(&self.log.writer, self.state, self.workspace);
-        let adopt = async {
-            let exit =
-                keeper::adopt(&exit_file, &data_dir, &dumps, self.stop, grace_period).await.map_err(disk)?;
-            let exit = exit.ok_or_else(|| Failure::new(ErrorCode::AgentLost, LOST))?;
-            Ok((exit, self.log.writer.findings().await))
-        };
-        let (exit, findings) = self.as_owner(owner, Step::Apply, &dumps, adopt).await?;
-        self.check_exit(Step::Apply, exit, &findings)?;
-        self.state.clear_stale();
-        Ok(())
-    }
-
     /// Runs a step that takes the state's lock; until it ends, it is written down that it may hold it.
     async fn as_owner(
         &self,
@@ -407,67 +297,6 @@ impl TerraformExecutor<'_> {
         let exit = ran.map_err(|error| Failure::internal(&format!("{name} cannot be started"), &error))?;
         Ok((exit, self.log.writer.findings().await))
     }
-
-    fn check_exit(&self, step: Step, exit: Exit, findings: &Findings) -> Result<(), StageError> {
-        // Nobody knows the exit code if what keeps it was killed. Terraform's last message says how the apply ended.
-        let is_complete = step == Step::Apply && exit.code.is_none() && findings.is_complete;
-        let exit = if is_complete { Exit { code: Some(0), ..exit } } else { exit };
-        if self.stop.requested().is_some() {
-            if let Some(stage) = exit.stage.name() {
-                metrics::counter!(telemetry::STEPS_STOPPED, "stage" => stage).increment(1);
-            }
-            return Err(StageError::Stopped(step, exit.stage, exit.code));
-        }
-        if step.succeeded(exit.code) {
-            return Ok(());
-        }
-        metrics::counter!(telemetry::STEPS_FAILED, "step" => step.name()).increment(1);
-        let name = self.settings.program.name();
-        let mut message = findings.error.clone().unwrap_or_else(|| match exit.code {
-            Some(code) => format!("{name} {} ended with exit code {code}; the log says more", step.name()),
-            None => format!(
-                "{name} {} was killed by a signal from outside the agent (out of memory?); the log says how far it came",
-                step.name()
-            ),
-        });
-        if findings.further_errors > 0 {
-            let further = findings.further_errors;
-            message = format!("{message}\n(and {further} more errors in the log)");
-        }
-        if step == Step::Apply && findings.applied > 0 {
-            let count = findings.applied;
-            message = format!(
-                "{message}\nApplied in part: {count} resources were changed before that, and are in the state."
-            );
-        }
-        Err(Failure::new(ErrorCode::TerraformFailed, message).into())
-    }
-}
-
-/// Of an apply whose end was not stored.
-const LOST: &str = "The agent was killed while Terraform applied the plan, and so was what keeps Terraform's exit code. Resources may have been changed, and the state may still be locked: look at both before you queue it again.";
-
-/// The longest plan that is shown.
-const SHOWN_LIMIT: usize = 32 * 1024 * 1024;
-
-/// Keeps what `show` prints. Nothing of it may reach the log: it holds the values of everything.
-#[derive(Debug, Default)]
-struct ShownPlan {
-    stdout: std::sync::Mutex<Vec<u8>>,
-    stderr: StderrTail,
-}
-
-impl Sink for ShownPlan {
-    fn write(&self, stream: Stream, bytes: Vec<u8>) -> BoxFuture<'_, ()> {
-        if stream != Stream::Stdout {
-            return self.stderr.write(stream, bytes);
-        }
-        let mut retained = self.stdout.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if retained.len() <= SHOWN_LIMIT {
-            retained.extend_from_slice(&bytes);
-        }
-        Box::pin(std::future::ready(()))
-    }
 }
 
 /// Records how long a step took, when it is dropped.
@@ -482,6 +311,9 @@ impl Drop for Timed {
         metrics::histogram!(telemetry::STEP_SECONDS, "step" => self.step.name()).record(took);
     }
 }
+
+#[cfg(test)]
+mod fixture;
 
 #[cfg(test)]
 #[path = "executor_tests.rs"]

@@ -5,11 +5,11 @@ use std::{fs, path::PathBuf, time::Duration};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::tests::{Fixture, StateServer, gate};
+use super::fixture::{Fixture, StateServer, gate};
 use crate::{
     execute::recovery::orphaned_attempts,
     process::{drain::Drain, runner::LocalRunner},
-    terraform::state::pending_push,
+    terraform::pending_push,
     testing,
 };
 

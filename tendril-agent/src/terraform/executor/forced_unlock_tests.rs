@@ -8,7 +8,7 @@ use std::{
 use serde_json::json;
 use uuid::Uuid;
 
-use super::tests::{Fixture, StateServer, gate};
+use super::fixture::{Fixture, StateServer, gate};
 use crate::{process::orphans, testing::Recorded};
 
 /// Cancels once a request hangs.

@@ -26,7 +26,7 @@ use crate::{
     template::workspace::Workspace,
     terraform::{
         command::Step,
-        settings::{StepTiming, TerraformSettings},
+        settings::TerraformSettings,
         state::{
             backend::State,
             errored_state::{ErroredState, is_errored_state, is_held_mark},
@@ -34,6 +34,7 @@ use crate::{
             lock_owner::{LockOwner, during},
             lock_query,
         },
+        step_timing::StepTiming,
     },
 };
 

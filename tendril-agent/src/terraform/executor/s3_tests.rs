@@ -14,7 +14,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::tests::{Fixture, gate};
+use super::fixture::{Fixture, gate};
 use crate::{process::orphans, terraform::state::backend::StateBackend, testing::Recorded};
 
 /// A server with one bucket, `states`.

@@ -1,0 +1,194 @@
+//! The values of a schema's keywords: types, formats, bounds and patterns, read and compiled once.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
+};
+
+use bigdecimal::BigDecimal;
+use serde::{Deserialize, Deserializer, de::Error as _};
+
+use crate::job::json::{Json, not_exact};
+
+/// Keywords of JSON Schema that constrain a value and are not enforced here.
+pub(super) const REFUSED: &[&str] = &[
+    "$dynamicRef",
+    "$recursiveRef",
+    "$ref",
+    "additionalItems",
+    "allOf",
+    "anyOf",
+    "contains",
+    "contentEncoding",
+    "contentMediaType",
+    "contentSchema",
+    "dependencies",
+    "dependentRequired",
+    "dependentSchemas",
+    "disallow",
+    "divisibleBy",
+    "else",
+    "extends",
+    "if",
+    "maxContains",
+    "minContains",
+    "not",
+    "oneOf",
+    "patternProperties",
+    "prefixItems",
+    "propertyNames",
+    "then",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+];
+
+/// Keywords that are for forms and readers.
+#[derive(Debug, Default)]
+pub(super) struct Others;
+
+impl<'de> Deserialize<'de> for Others {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let others = BTreeMap::<String, serde::de::IgnoredAny>::deserialize(deserializer)?;
+        match others.keys().find(|name| REFUSED.contains(&name.as_str())) {
+            Some(name) => Err(D::Error::custom(format!(
+                "the keyword \"{name}\" is not enforced by the agent, and must not be relied on: take it out, and check it in the template with a validation block"
+            ))),
+            None => Ok(Self),
+        }
+    }
+}
+
+/// A number to compare with, as it was written and as it is.
+#[derive(Debug)]
+pub(super) struct Bound(pub(super) String, pub(super) BigDecimal);
+
+impl<'de> Deserialize<'de> for Bound {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Json::deserialize(deserializer)? {
+            Json::Number(number) => {
+                decimal(&number).map(|decimal| Self(number.clone(), decimal)).ok_or_else(|| {
+                    D::Error::custom(format!("the number {number:.40} is beyond what Terraform can hold"))
+                })
+            }
+            other => Err(D::Error::custom(format!("a number belongs here, and not {}", other.kind()))),
+        }
+    }
+}
+
+/// None for numbers that Terraform could not hold either: a calculation with 1e1000000000 would write out all of its digits.
+pub(super) fn decimal(number: &str) -> Option<BigDecimal> {
+    if not_exact(number).is_some() { None } else { number.parse().ok() }
+}
+
+/// The formats that are checked.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Format {
+    Ipv4,
+    Ipv6,
+    Uuid,
+    Uri,
+    Date,
+    DateTime,
+    Email,
+    Hostname,
+}
+
+impl Format {
+    pub(super) fn fits(self, text: &str) -> bool {
+        let is_label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        };
+        let is_hostname = |name: &str| name.len() <= 253 && name.split('.').all(is_label);
+        match self {
+            Self::Ipv4 => text.parse::<Ipv4Addr>().is_ok(),
+            Self::Ipv6 => text.parse::<Ipv6Addr>().is_ok(),
+            Self::Uuid => text.len() == 36 && uuid::Uuid::try_parse(text).is_ok(),
+            Self::Uri => url::Url::parse(text).is_ok(),
+            Self::Date => text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok(),
+            Self::DateTime => text.parse::<jiff::Timestamp>().is_ok(),
+            Self::Email => text.split_once('@').is_some_and(|(user, host)| {
+                !user.is_empty() && !user.contains(char::is_whitespace) && is_hostname(host)
+            }),
+            Self::Hostname => is_hostname(text),
+        }
+    }
+
+    pub(super) const fn with_article(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "an IPv4 address",
+            Self::Ipv6 => "an IPv6 address",
+            Self::Uuid => "a UUID",
+            Self::Uri => "an absolute URI",
+            Self::Date => "a date such as 2026-01-31",
+            Self::DateTime => "a time such as 2026-01-31T12:00:00Z",
+            Self::Email => "an e-mail address",
+            Self::Hostname => "a host name",
+        }
+    }
+}
+
+/// The `type` keyword: a name or a list of names.
+#[derive(Debug, Default, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Kinds {
+    #[default]
+    Any,
+    One(Kind),
+    Several(Vec<Kind>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Kind {
+    String,
+    Number,
+    Integer,
+    Boolean,
+    Array,
+    Object,
+    Null,
+}
+
+impl Kind {
+    pub(super) const fn with_article(self) -> &'static str {
+        match self {
+            Self::String => "a string",
+            Self::Number => "a number",
+            Self::Integer => "an integer",
+            Self::Boolean => "a boolean",
+            Self::Array => "an array",
+            Self::Object => "an object",
+            Self::Null => "null",
+        }
+    }
+
+    pub(super) fn fits(self, value: &Json) -> bool {
+        match (self, value) {
+            (Self::String, Json::String(_))
+            | (Self::Number, Json::Number(_))
+            | (Self::Boolean, Json::Bool(_))
+            | (Self::Array, Json::Array(_))
+            | (Self::Object, Json::Object(_))
+            | (Self::Null, Json::Null) => true,
+            (Self::Integer, Json::Number(number)) => {
+                decimal(number).is_some_and(|number| number.is_integer())
+            }
+            _ => false,
+        }
+    }
+}
+
+/// A regular expression, compiled once when the manifest is read.
+#[derive(Debug)]
+pub(super) struct Pattern(pub(super) regex_lite::Regex);
+
+impl<'de> Deserialize<'de> for Pattern {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        regex_lite::Regex::new(&text).map(Self).map_err(D::Error::custom)
+    }
+}

@@ -1,0 +1,122 @@
+//! Each keyword, with values that fit and values that do not.
+
+use serde_json::json;
+
+use super::{keywords::REFUSED, *};
+
+#[expect(clippy::needless_pass_by_value, reason = "the table has values")]
+fn sentences(schema: Value, value: &Value) -> Vec<String> {
+    let schema: Schema = serde_json::from_str(&schema.to_string()).unwrap();
+    schema
+        .problems("v", &value.clone().into())
+        .into_iter()
+        .map(|p| format!("{} {}", p.at, p.sentence))
+        .collect()
+}
+
+#[test]
+fn each_keyword_has_its_sentence() {
+    for (schema, value, expected) in [
+        (json!({"type": "string"}), json!(1), "\"v\" must be a string, and it is a number"),
+        (
+            json!({"type": ["string", "null"]}),
+            json!(true),
+            "\"v\" must be a string or null, and it is a boolean",
+        ),
+        (
+            json!({"type": "integer"}),
+            json!(1.5),
+            "\"v\" must be an integer, and it is a number with a fraction",
+        ),
+        (json!({"enum": ["a", "b"]}), json!("c"), "\"v\" must be one of \"a\", \"b\""),
+        (json!({"pattern": "^[a-z]+$"}), json!("A"), "\"v\" must match ^[a-z]+$"),
+        (json!({"minimum": 1}), json!(0), "\"v\" must be at least 1"),
+        (json!({"maximum": 9}), json!(10), "\"v\" must be at most 9"),
+        (json!({"minLength": 2}), json!("é"), "\"v\" must have at least 2 characters, and has 1"),
+        (json!({"maxItems": 1}), json!([1, 2]), "\"v\" must have at most 1 items, and has 2"),
+        (
+            json!({"items": {"type": "string"}}),
+            json!(["a", 2]),
+            "\"v[1]\" must be a string, and it is a number",
+        ),
+        (
+            json!({"properties": {"a": {"type": "boolean"}}}),
+            json!({"a": 1}),
+            "\"v.a\" must be a boolean, and it is a number",
+        ),
+        (json!({"required": ["a"]}), json!({}), "\"v.a\" is missing"),
+        (json!({"const": null}), json!(1), "\"v\" must be null"),
+        (json!({"const": 1}), json!(2), "\"v\" must be 1"),
+        (json!({"exclusiveMinimum": 0}), json!(0), "\"v\" must be more than 0"),
+        (json!({"exclusiveMaximum": 5}), json!(5.0), "\"v\" must be less than 5"),
+        (json!({"multipleOf": 0.1}), json!(0.25), "\"v\" must be a multiple of 0.1"),
+        (json!({"uniqueItems": true}), json!([1, 2, 1.0]), "\"v\" must not have the same item twice"),
+        (json!({"minProperties": 1}), json!({}), "\"v\" must have at least 1 properties, and has 0"),
+        (json!({"format": "ipv4"}), json!("1.2.3"), "\"v\" must be an IPv4 address"),
+        (json!({"format": "date-time"}), json!("today"), "\"v\" must be a time such as 2026-01-31T12:00:00Z"),
+        (
+            json!({"additionalProperties": {"type": "string"}}),
+            json!({"k": 1}),
+            "\"v.k\" must be a string, and it is a number",
+        ),
+    ] {
+        assert_eq!(sentences(schema, &value), [expected]);
+    }
+}
+
+#[test]
+fn what_fits_is_silent() {
+    for (schema, value) in [
+        (json!({"type": "integer", "minimum": 1, "maximum": 3}), json!(2.0)),
+        (json!({"type": "number"}), json!(2)),
+        (json!({"type": "object"}), json!({"any": "name"})),
+        (json!({"type": "array", "items": {"enum": [1, 2]}}), json!([1, 2, 1])),
+        (json!({}), json!(null)),
+        (json!({"multipleOf": 0.1, "enum": [0.3]}), json!(0.30)),
+        (
+            json!({"format": "email", "title": "x", "default": 1, "examples": [], "x-order": 3}),
+            json!("a@b.example"),
+        ),
+    ] {
+        assert_eq!(sentences(schema, &value), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn every_keyword_that_would_constrain_a_value_is_enforced_or_refused() {
+    for keyword in REFUSED {
+        for schema in [json!({*keyword: {}}), json!({"properties": {"a": {"items": {*keyword: {}}}}})] {
+            let error = serde_json::from_str::<Schema>(&schema.to_string()).unwrap_err().to_string();
+            assert!(error.contains(keyword) && error.contains("not enforced"), "{error}");
+        }
+    }
+    let error = serde_json::from_str::<Schema>(r#"{"format": "iri"}"#).unwrap_err().to_string();
+    assert!(error.contains("iri") && error.contains("ipv4"), "{error}");
+}
+
+#[test]
+fn numbers_are_compared_with_all_their_digits() {
+    let schema: Schema = serde_json::from_str(r#"{"maximum": 9007199254740992}"#).unwrap();
+    assert_eq!(schema.problems("v", &Json::Number("9007199254740993".to_owned())).len(), 1);
+    let schema: Schema = serde_json::from_str(r#"{"type": "integer"}"#).unwrap();
+    assert_eq!(schema.problems("v", &Json::Number("12345678901234567890123".to_owned())), []);
+}
+
+#[test]
+fn a_number_of_a_billion_digits_is_never_written_out() {
+    for keyword in ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"] {
+        for number in ["1e1000000000", "-1e-1000000000", "1e99999999999999999999"] {
+            let text = format!(r#"{{"{keyword}": {number}}}"#);
+            let error = serde_json::from_str::<Schema>(&text).unwrap_err().to_string();
+            assert!(error.contains("beyond what Terraform can hold"), "{text}: {error}");
+        }
+    }
+    let schema = r#"{"enum": [1e1000000000], "const": 1e-1000000000}"#;
+    let schema: Schema = serde_json::from_str(schema).unwrap();
+    assert_eq!(schema.problems("v", &Json::Number("1".to_owned())).len(), 1);
+}
+
+#[test]
+fn a_bad_pattern_is_found_when_the_manifest_is_read() {
+    assert!(serde_json::from_str::<Schema>(r#"{"pattern": "("}"#).is_err());
+}
