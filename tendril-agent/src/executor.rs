@@ -21,28 +21,21 @@ use tokio::{
 use tracing::Instrument as _;
 
 use crate::{
-    config::{args::Cli, handed_secrets, settings::Config},
+    config::{Cli, Config, handed_secrets},
     control_plane::{
-        auth::session::{Exchange, Session},
+        Health, Heartbeat, Lease, Leases,
+        auth::{Exchange, Session},
         contract::CONTRACT,
-        health::Health,
-        heartbeat::Heartbeat,
-        lease::{Lease, Leases},
     },
-    dispatch::shutdown::{Shutdown, ShutdownPlan},
-    execute::{
-        attempt::{JobContext, RunEnd},
-        registry::Registry,
-    },
+    dispatch::{Shutdown, ShutdownPlan},
+    execute::{JobContext, Registry, RunEnd},
     launch::{
         attempt_file::AttemptFile,
         launcher::{End, Request},
         local::entry::Entry,
     },
     process::{
-        cancellation::{StopReason, StopSignal},
-        drain::Drain,
-        runner::LocalRunner,
+        Drain, LocalRunner, StopReason, StopSignal,
         zombies::{adopt_orphans, reap_orphans},
     },
 };
@@ -213,12 +206,9 @@ mod waiting_plan {
     use std::{io, path::Path};
 
     use crate::{
-        control_plane::final_status::{FinalStatus, Reporter},
-        execute::attempt::{JobContext, RunEnd, Start},
-        job::{
-            failure::{ErrorCode, Failure},
-            result::JobResult,
-        },
+        control_plane::{FinalStatus, Reporter},
+        execute::{JobContext, RunEnd, Start},
+        job::{ErrorCode, Failure, JobResult},
         launch::{
             attempt_file::AttemptFile,
             kubernetes::{

@@ -58,24 +58,18 @@ mod testing;
 pub use self::{
     agent::{Agent, AgentError},
     config::{
-        args::{Cli, Task},
+        Cli, Config, ConfigProblems, Task, Timing, Versions,
         doctor::{self, Finding},
-        settings::{Config, ConfigProblems},
-        timing::Timing,
-        versions::Versions,
     },
     control_plane::{
-        auth::credential::{Claim, Credential},
-        health::Health,
+        Health,
+        auth::{Claim, Credential},
     },
     cost::infracost,
-    dispatch::{intake::Intake, shutdown::Shutdown},
+    dispatch::{Shutdown, intake::Intake},
     launch::kind::{LauncherKind, OnStop},
     observability::logging::LogFormat,
     program::run_program,
     template::git::GitSettings,
-    terraform::{
-        command::{Product, Terraform},
-        environment::AllowList,
-    },
+    terraform::{Product, Terraform, environment::AllowList},
 };

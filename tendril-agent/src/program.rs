@@ -7,13 +7,11 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use crate::{
     agent::Agent,
     config::{
-        args::{Cli, Task},
+        Cli, Config, Task, Versions,
         doctor::{self, Finding},
         handed_secrets,
-        settings::Config,
-        versions::Versions,
     },
-    dispatch::shutdown::Shutdown,
+    dispatch::Shutdown,
     executor,
     process::keeper::keep_exit,
 };

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::{task::spawn_blocking, time::sleep};
 
-use crate::{agent::Agent, control_plane::health::PULSE, template::git, terraform::pending_push};
+use crate::{agent::Agent, control_plane::PULSE, template::git, terraform::pending_push};
 
 /// Between two measurements. A program can write a good deal in that time, and space is kept for it.
 const MEASURE_AFTER: Duration = Duration::from_secs(1);

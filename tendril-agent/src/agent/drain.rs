@@ -6,10 +6,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     agent::Agent,
-    dispatch::{
-        scheduler::Scheduler,
-        shutdown::{Shutdown, ShutdownPlan},
-    },
+    dispatch::{Scheduler, Shutdown, ShutdownPlan},
     launch::kind::OnStop,
 };
 

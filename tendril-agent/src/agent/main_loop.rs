@@ -6,14 +6,8 @@ use tokio::time::{interval, sleep};
 
 use crate::{
     agent::{Agent, background::Background, error::AgentError},
-    control_plane::{contract::STACKS, health::PULSE, heartbeat::Heartbeat},
-    dispatch::{
-        catalogue::publish_templates,
-        feed::{Feed, until},
-        queue::{Queue, QueueNews},
-        scheduler::{Ended, Scheduler},
-        shutdown::Shutdown,
-    },
+    control_plane::{Heartbeat, PULSE, contract::STACKS},
+    dispatch::{Ended, Feed, Queue, QueueNews, Scheduler, Shutdown, publish_templates, until},
 };
 
 impl Agent {

@@ -25,23 +25,18 @@ use self::{background::Background, launchers::find_executors, work_dir::lock};
 #[cfg(feature = "kubernetes")]
 use self::{launchers::find_pods, leadership::lost};
 use crate::{
-    config::settings::Config,
+    config::Config,
     control_plane::{
-        auth::session::{Exchange, Session},
-        final_status::ClaimRecord,
-        health::Health,
-        lease::Leases,
+        ClaimRecord, Health, Leases,
+        auth::{Exchange, Session},
     },
-    dispatch::{approvals::Approvals, disk_guard::DiskGuard, scheduler::Scheduler, shutdown::Shutdown},
-    execute::{
-        recovery::{OrphanedAttempt, orphaned_attempts},
-        registry::Registry,
-    },
+    dispatch::{Approvals, DiskGuard, Scheduler, Shutdown},
+    execute::{OrphanedAttempt, Registry, orphaned_attempts},
     launch::{attempt_file::AttemptId, kind::LauncherKind, local},
-    os::blocking::blocking,
+    os::blocking,
     process::zombies::{adopt_orphans, reap_orphans},
-    redaction::redactor::Redactor,
-    template::workspace::remove_set_aside,
+    redaction::Redactor,
+    template::remove_set_aside,
     terraform::pending_push,
 };
 

@@ -4,16 +4,16 @@ use std::sync::{Arc, atomic::AtomicU32};
 
 use crate::{
     agent::{Agent, error::AgentError},
-    control_plane::{contract::CONTRACT, heartbeat::Heartbeat},
-    dispatch::supervisor::{Leave, Supervisor},
-    execute::attempt::JobContext,
+    control_plane::{Heartbeat, contract::CONTRACT},
+    dispatch::{Leave, Supervisor},
+    execute::JobContext,
     launch::{launcher::Launcher, origin::Origin},
     observability::{
+        Panel,
         http::{self, Server},
         logging,
-        status::Panel,
     },
-    process::{drain::Drain, runner::LocalRunner},
+    process::{Drain, LocalRunner},
 };
 
 impl Agent {

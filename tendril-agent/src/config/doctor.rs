@@ -16,19 +16,18 @@ use crate::launch::kubernetes::{connection::Connection, preflight, settings::Kub
 use crate::{
     config::settings::{Config, ConfigProblems},
     control_plane::{
-        auth::session::{Exchange, Session, failure},
+        Health, NO_REAPER, advice,
+        auth::{Exchange, Session, session::failure},
         contract::{Compatibility, FIRST},
-        health::Health,
-        heartbeat::{NO_REAPER, advice},
     },
     dispatch::{
-        disk_guard::DiskGuard,
+        DiskGuard,
         intake::{self, INSTALL_BROADCASTS, Intake, NO_BROADCASTS},
     },
-    process::runner::LocalRunner,
-    redaction::redactor::Redactor,
-    template::definition::{Template, names},
-    terraform::{pending_push, state::backend::Kind},
+    process::LocalRunner,
+    redaction::Redactor,
+    template::{Template, names},
+    terraform::{pending_push, state::Kind},
 };
 
 /// How long one question to the control plane may take.

@@ -8,7 +8,7 @@ use crate::{
         account_map::{AccountMap, is_dns_name},
         settings::{self, KubernetesSettings},
     },
-    terraform::state::backend::Kind,
+    terraform::state::Kind,
 };
 
 /// Reads what belongs to `--launcher kubernetes`. `state` is the backend of the states, where it is known.

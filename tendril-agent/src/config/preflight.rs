@@ -14,8 +14,8 @@ use serde::Deserialize;
 
 use crate::{
     os::program::find,
-    template::definition::is_template,
-    terraform::command::{Product, Terraform},
+    template::is_template,
+    terraform::{Product, Terraform},
 };
 
 /// There is a directory, and at least one template in it.

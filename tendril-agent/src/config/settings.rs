@@ -17,30 +17,27 @@ use crate::{config::kubernetes, launch::kubernetes::settings::KubernetesSettings
 use crate::{
     config::{args::Cli, handed_secrets::HandedSecrets, preflight},
     control_plane::{
-        auth::{credential::Credential, machine_token::MachineToken},
-        heartbeat::StateStore,
+        StateStore,
+        auth::{Credential, MachineToken},
     },
-    cost::{infracost::Infracost, settings::CostSettings},
-    dispatch::{intake::Intake, shutdown::ShutdownTiming},
+    cost::{CostSettings, infracost::Infracost},
+    dispatch::{ShutdownTiming, intake::Intake},
     execute::{
+        ExecuteSettings,
         hooks::{self, HookSettings},
-        settings::ExecuteSettings,
     },
     launch::{
         attempt_file::AttemptFile,
         kind::{LauncherKind, OnStop},
     },
-    logs::spool::SpoolRules,
+    logs::SpoolRules,
     observability::{
+        Facts,
         logging::{self, LogFormat, LogSettings},
-        status::Facts,
     },
-    redaction::redactor::Redactor,
+    redaction::Redactor,
     template::git::{GitSettings, Written},
-    terraform::{
-        command::Terraform, environment::AllowList, settings::TerraformSettings,
-        state::backend::StateBackend, step_timing::StepTiming,
-    },
+    terraform::{StepTiming, Terraform, TerraformSettings, environment::AllowList, state::StateBackend},
 };
 
 /// Everything an agent needs to know; made once, never changed.

@@ -2,7 +2,7 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
-use crate::{config::args::Cli, job::timeouts::Timeouts};
+use crate::{config::args::Cli, job::Timeouts};
 
 /// The agent's clockwork. The defaults suit production; tests shorten them.
 #[derive(Clone, Copy, Debug)]

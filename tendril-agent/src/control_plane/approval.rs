@@ -11,7 +11,7 @@ use tendril_realtime::{Error, Rest};
 
 use crate::{
     control_plane::contract::known,
-    job::{spec::Job, status::Phase},
+    job::{Job, Phase},
 };
 
 /// The longest that one request may take.

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::config::settings::Timing;
+use crate::config::Timing;
 
 #[test]
 fn pauses_grow_to_their_limit_and_obey_the_server() {

@@ -10,9 +10,9 @@ use uuid::Uuid;
 
 use crate::{
     control_plane::{backoff::Backoff, contract::known},
-    job::{json::ConfigSnapshot, spec::Job, status::Status},
-    os::failpoint::failpoint,
-    process::drain::Drain,
+    job::{ConfigSnapshot, Job, Status},
+    os::failpoint,
+    process::Drain,
 };
 
 /// The columns of a claim.

@@ -76,7 +76,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::job::status::{Phase, Status};
+    use crate::job::{Phase, Status};
 
     #[test]
     fn an_agent_works_with_the_contract_before_its_own_and_with_any_later_one() {

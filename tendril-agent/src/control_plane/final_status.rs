@@ -25,15 +25,9 @@ use crate::{
         lease::Lease,
         revocation::{is_revoked, revoked},
     },
-    job::{
-        failure::ErrorCode,
-        json::{ConfigSnapshot, Fields, Json},
-        result::{Changes, CostStatus, JobResult},
-        spec::Job,
-        status::{Phase, Status},
-    },
-    os::{failpoint::failpoint, files::private_file},
-    process::cancellation::{StopReason, StopSignal},
+    job::{Changes, ConfigSnapshot, CostStatus, ErrorCode, Fields, Job, JobResult, Json, Phase, Status},
+    os::{failpoint, files::private_file},
+    process::{StopReason, StopSignal},
 };
 
 /// The deployment and the claim that all writes carry.

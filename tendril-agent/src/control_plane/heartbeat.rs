@@ -24,7 +24,7 @@ use crate::{
         lease::{ClaimState, Leases},
         revocation::is_revoked,
     },
-    process::cancellation::StopReason,
+    process::StopReason,
     telemetry,
 };
 

@@ -3,8 +3,8 @@ use wiremock::ResponseTemplate;
 
 use super::*;
 use crate::{
-    job::spec::Job,
-    process::cancellation::StopReason,
+    job::Job,
+    process::StopReason,
     testing::{ControlPlane, refusal},
 };
 
@@ -64,7 +64,7 @@ async fn the_first_beat_waits_for_a_control_plane_that_is_away_and_tells_the_job
         id: Uuid::nil(),
         attempt: 1,
         claim_token: Uuid::from_u128(5),
-        config: crate::job::json::ConfigSnapshot::default(),
+        config: crate::job::ConfigSnapshot::default(),
         state_key: None,
     };
     let lease = heartbeat.leases.hold(&job);

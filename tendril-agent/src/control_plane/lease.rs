@@ -12,12 +12,9 @@ use uuid::Uuid;
 
 use crate::{
     control_plane::contract::known,
-    job::{
-        spec::Job,
-        status::{Phase, Status},
-    },
-    os::disk::DiskPressure,
-    process::cancellation::{StopReason, StopSignal},
+    job::{Job, Phase, Status},
+    os::DiskPressure,
+    process::{StopReason, StopSignal},
 };
 
 /// How many cancels, and approvals, of claims that this agent does not hold are stored. They are rare, and most are of other agents of the cluster.
@@ -265,7 +262,7 @@ mod tests {
             id: Uuid::nil(),
             attempt: 1,
             claim_token: Uuid::new_v4(),
-            config: crate::job::json::ConfigSnapshot::default(),
+            config: crate::job::ConfigSnapshot::default(),
             state_key: None,
         }
     }
@@ -334,7 +331,7 @@ mod tests {
             id: Uuid::from_u128(n),
             attempt: 1,
             claim_token: Uuid::from_u128(n),
-            config: crate::job::json::ConfigSnapshot::default(),
+            config: crate::job::ConfigSnapshot::default(),
             state_key: None,
         };
         let (one, two) = (leases.hold(&job(1)), leases.hold(&job(2)));

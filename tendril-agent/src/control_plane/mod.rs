@@ -1,15 +1,48 @@
-//! Everything that talks to Supabase: machine token, claim, lease, heartbeat, progress and final status.
+//! Everything that talks to Supabase for a job: its claim, its lease, its progress and its final status; and for the agent: its
+//! token and its heartbeat.
+//!
+//! `dispatch` claims and follows the queue with it, `execute` reports with it. It talks to Supabase alone, over the client of
+//! `tendril-realtime`, and knows nothing of Terraform.
+//!
+//! ```text
+//! auth/          the machine token: read or exchanged, renewed before it expires
+//! contract       the version of the contract between agents and the database
+//! backoff        pauses between tries
+//! claim          wins a queued deployment, or learns that another agent did
+//! lease          the claims that this agent holds, and what the database says about them
+//! heartbeat      one request that keeps the cluster online and extends the leases
+//! health         whether the agent can be given work, and what it is doing
+//! broadcast      the request for broadcasts of deployments
+//! approval       whether a plan is approved
+//! changes        the planned changes as rows
+//! final_status   progress while a job runs, and its final status
+//! state_hold     tells the database that only this agent has a stack's newest state
+//! revocation     what follows when the cluster was revoked
+//! ```
 
-pub(crate) mod approval;
+mod approval;
 pub(crate) mod auth;
-pub(crate) mod backoff;
-pub(crate) mod broadcast;
-pub(crate) mod changes;
-pub(crate) mod claim;
+mod backoff;
+mod broadcast;
+mod changes;
+mod claim;
 pub(crate) mod contract;
-pub(crate) mod final_status;
-pub(crate) mod health;
-pub(crate) mod heartbeat;
-pub(crate) mod lease;
+mod final_status;
+mod health;
+mod heartbeat;
+mod lease;
 pub(crate) mod revocation;
 pub(crate) mod state_hold;
+
+pub use self::health::Health;
+pub(crate) use self::{
+    approval::{ApprovalState, approval_state},
+    backoff::{Backoff, around, pause_after},
+    broadcast::{BroadcastSubscription, SubscriptionState},
+    changes::{AppliedState, ChangeReporter},
+    claim::{Claim, claim},
+    final_status::{ClaimRecord, FinalStatus, ProgressBoard, Reporter, Written},
+    health::{HeartbeatNews, PULSE, Readiness},
+    heartbeat::{Heartbeat, NO_REAPER, StateStore, advice},
+    lease::{Lease, Leases},
+};

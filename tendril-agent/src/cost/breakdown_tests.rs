@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{cost::estimate::Estimate, job::result::CostStatus, redaction::redactor::Redactor};
+use crate::{cost::estimate::Estimate, job::CostStatus, redaction::Redactor};
 
 fn estimate(json: &str) -> (CostStatus, Value, String) {
     let estimate =

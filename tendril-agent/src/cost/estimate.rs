@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::money::Money;
-use crate::{job::result::CostStatus, os::text::char_floor, redaction::redactor::Redactor};
+use crate::{job::CostStatus, os::text::char_floor, redaction::Redactor};
 
 /// Most resources that are listed, the dearest first.
 const MOST_RESOURCES: usize = 20;

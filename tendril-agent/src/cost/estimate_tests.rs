@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::redaction::redactor::MASK;
+use crate::redaction::MASK;
 
 fn money(text: &str) -> Money {
     Money::parse(text).unwrap()

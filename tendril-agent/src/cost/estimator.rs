@@ -20,15 +20,12 @@ use crate::{
         infracost::{Found, Line, Program, cost_dir::CostDir},
         settings::CostSettings,
     },
-    logs::writer::StdoutCapture,
-    os::blocking::blocking,
-    process::{
-        cancellation::{StopReason, StopSignal},
-        runner::{Command, GracePeriod, Runner},
-    },
+    logs::StdoutCapture,
+    os::blocking,
+    process::{Command, GracePeriod, Runner, StopReason, StopSignal},
     telemetry,
-    template::workspace::Workspace,
-    terraform::executor::Log,
+    template::Workspace,
+    terraform::Log,
 };
 
 /// Longest part of the time limit in which the program may end early.

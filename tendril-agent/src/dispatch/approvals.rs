@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::process::cancellation::StopSignal;
+use crate::process::StopSignal;
 
 /// How many plans are resumed at a time beside the running jobs: those that were cancelled, and those of an earlier dispatcher
 /// whose rows may not show them.
@@ -179,7 +179,7 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
-    use crate::process::cancellation::StopReason;
+    use crate::process::StopReason;
 
     #[tokio::test]
     async fn an_approved_plan_goes_on_when_there_is_a_place_for_it() {

@@ -8,9 +8,9 @@ use tendril_realtime::Rest;
 use tokio::time::sleep;
 
 use crate::{
-    control_plane::backoff::{around, pause_after},
-    os::blocking::blocking,
-    template::catalogue::{CatalogueEntry, catalogue},
+    control_plane::{around, pause_after},
+    os::blocking,
+    template::{CatalogueEntry, catalogue},
 };
 
 /// How often the templates are looked at.

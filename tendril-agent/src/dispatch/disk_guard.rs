@@ -13,12 +13,11 @@ use std::{
 
 use crate::{
     os::{
-        disk::{DiskPressure, LEAST_FREE},
-        file_lock,
+        DiskPressure, LEAST_FREE, file_lock,
         files::{remove_dir, usage},
     },
     telemetry,
-    template::workspace::Workspace,
+    template::Workspace,
     terraform::provider_cache,
 };
 

@@ -24,16 +24,12 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
-    control_plane::{
-        backoff::{Backoff, around},
-        broadcast::{BroadcastSubscription, SubscriptionState},
-        health::HeartbeatNews,
-    },
+    control_plane::{Backoff, BroadcastSubscription, HeartbeatNews, SubscriptionState, around},
     dispatch::{
         intake::{Intake, NO_BROADCASTS, Way, broadcasts},
         queue::{COLUMNS, COLUMNS_BEFORE, QueueNews, Row},
     },
-    job::status::Status,
+    job::Status,
 };
 
 /// How long the first list waits for the answer to the request for broadcasts: what is told before a list is in it.

@@ -1,11 +1,38 @@
-//! Which job is next, how many run, and until when.
+//! The dispatcher: which job is next, how many run at the same time, and until when.
+//!
+//! It reads the queue and claims from `control_plane`, and starts an executor for each claim through `launch`. It runs no
+//! Terraform itself.
+//!
+//! ```text
+//! intake       how an agent learns of its jobs: broadcasts, row changes or polling
+//! feed         keeps the queue up to date: a list, live events, a list again after each gap
+//! queue        which jobs wait, and the choice of the next one
+//! scheduler    the jobs that run now, up to the concurrency
+//! supervisor   one claimed job: starts its executor, waits for its end
+//! approvals    plans that wait for a person's approval
+//! catalogue    publishes the templates that this agent carries
+//! disk_guard   how full the work directory is, and what is done about it
+//! shutdown     the end of the agent, in stages
+//! ```
 
-pub(crate) mod approvals;
-pub(crate) mod catalogue;
-pub(crate) mod disk_guard;
-pub(crate) mod feed;
+mod approvals;
+mod catalogue;
+mod disk_guard;
+mod feed;
 pub(crate) mod intake;
-pub(crate) mod queue;
-pub(crate) mod scheduler;
-pub(crate) mod shutdown;
-pub(crate) mod supervisor;
+mod queue;
+mod scheduler;
+mod shutdown;
+mod supervisor;
+
+pub use self::shutdown::Shutdown;
+pub(crate) use self::{
+    approvals::Approvals,
+    catalogue::publish_templates,
+    disk_guard::DiskGuard,
+    feed::{Feed, until},
+    queue::{Queue, QueueNews},
+    scheduler::{Ended, Scheduler},
+    shutdown::{ShutdownPlan, ShutdownTiming},
+    supervisor::{Leave, Supervisor},
+};

@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{
-    control_plane::{backoff::around, contract::known},
-    job::{source::Source, spec::state_key, status::Status},
+    control_plane::{around, contract::known},
+    job::{Status, source::Source, state_key},
 };
 
 /// A row that waits, as far as the choice needs it.

@@ -14,21 +14,16 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::{
-    control_plane::{
-        backoff::pause_after,
-        claim::{Claim, claim},
-        final_status::ClaimRecord,
-        lease::Lease,
-    },
+    control_plane::{Claim, ClaimRecord, Lease, claim, pause_after},
     dispatch::{
         queue::{Queue, Queued},
         supervisor::{Next, Supervisor},
     },
-    execute::{attempt::Start, recovery::OrphanedAttempt},
-    job::{json::ConfigSnapshot, spec::Job, status::Phase},
+    execute::{OrphanedAttempt, Start},
+    job::{ConfigSnapshot, Job, Phase},
     launch::launcher::{Executor, Launcher},
-    os::failpoint::failpoint,
-    process::cancellation::StopReason,
+    os::failpoint,
+    process::StopReason,
     telemetry,
 };
 

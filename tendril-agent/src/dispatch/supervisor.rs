@@ -8,23 +8,16 @@ use tokio::{sync::OwnedSemaphorePermit, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    control_plane::{
-        final_status::{ClaimRecord, FinalStatus, Reporter},
-        lease::{Lease, Leases},
-        revocation::revoked,
-    },
+    control_plane::{ClaimRecord, FinalStatus, Lease, Leases, Reporter, revocation::revoked},
     dispatch::approvals::{Approvals, WaitEnd},
-    execute::{
-        attempt::{JobContext, Start},
-        recovery::{OrphanedAttempt, claimed_job, orphaned_attempt},
-    },
-    job::{failure::Failure, result::JobResult, spec::Job},
+    execute::{JobContext, OrphanedAttempt, Start, claimed_job, orphaned_attempt},
+    job::{Failure, Job, JobResult},
     launch::{
         attempt_file::AttemptId,
         launcher::{End, Executor, LaunchError, Launched, Launcher, Request},
         origin::Origin,
     },
-    os::blocking::blocking,
+    os::blocking,
 };
 
 /// How often an attempt is tried again whose executor died.

@@ -7,16 +7,9 @@ use tendril_realtime::{Error, Rest};
 use tokio::time::sleep;
 
 use crate::{
-    control_plane::{
-        approval::{ApprovalState, approval_state},
-        backoff::Backoff,
-        contract::known,
-    },
-    job::{
-        spec::Job,
-        status::{Phase, Status},
-    },
-    process::cancellation::{StopReason, StopSignal},
+    control_plane::{ApprovalState, Backoff, approval_state, contract::known},
+    job::{Job, Phase, Status},
+    process::{StopReason, StopSignal},
 };
 
 /// What the row says about a plan.

@@ -8,32 +8,19 @@ use tracing::Instrument as _;
 
 use crate::{
     control_plane::{
-        final_status::{ClaimRecord, FinalStatus, ProgressBoard, Reporter, Written},
-        lease::Lease,
-        revocation::is_kept_on_disk,
+        ClaimRecord, FinalStatus, Lease, ProgressBoard, Reporter, Written, revocation::is_kept_on_disk,
     },
     execute::{
         context::JobContext,
         stages::{Run, RunOutput},
     },
-    job::{
-        failure::{ErrorCode, Failure},
-        json::Fields,
-        result::JobResult,
-        spec::{Job, JobSpec},
-        status::Phase,
-    },
-    logs::{spool::LogSpool, upload::LogSink, writer::LogWriter},
-    os::{blocking::blocking, failpoint::failpoint},
-    process::{cancellation::StopReason, orphans, runner::TerminationStage},
+    job::{ErrorCode, Failure, Fields, Job, JobResult, JobSpec, Phase},
+    logs::{LogSink, LogSpool, LogWriter},
+    os::{blocking, failpoint},
+    process::{StopReason, TerminationStage, orphans},
     telemetry,
-    template::workspace::Workspace,
-    terraform::{
-        apply_progress::ApplyProgress,
-        executor::{Log, StageError},
-        messages::OutputReader,
-        state::errored_state::ErroredState,
-    },
+    template::Workspace,
+    terraform::{ApplyProgress, Log, OutputReader, StageError, state::ErroredState},
 };
 
 impl JobContext {

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    control_plane::lease::Leases,
-    process::runner::LocalRunner,
+    control_plane::Leases,
+    process::LocalRunner,
     testing::{self, ControlPlane},
 };
 
@@ -36,7 +36,7 @@ impl Fixture {
             runner: Arc::new(LocalRunner),
             registry: crate::execute::registry::Registry::default(),
             secrets,
-            drain: crate::process::drain::Drain::default(),
+            drain: crate::process::Drain::default(),
         }
     }
 

@@ -10,8 +10,8 @@ use tokio::{
 use tracing::Instrument as _;
 
 use crate::{
-    control_plane::changes::{AppliedState, ChangeReporter},
-    terraform::{apply_progress::ApplyProgress, plan_changes::PlannedChanges},
+    control_plane::{AppliedState, ChangeReporter},
+    terraform::{ApplyProgress, PlannedChanges},
 };
 
 /// Between two reports of a run: at most two requests a second.

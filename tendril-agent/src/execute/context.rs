@@ -6,10 +6,10 @@ use tendril_realtime::Rest;
 
 use crate::{
     execute::{registry::Registry, settings::ExecuteSettings},
-    job::spec::{Job, JobSpec, state_key},
-    process::{drain::Drain, runner::Runner},
-    redaction::redactor::Redactor,
-    terraform::state::backend::State,
+    job::{Job, JobSpec, state_key},
+    process::{Drain, Runner},
+    redaction::Redactor,
+    terraform::state::State,
 };
 
 /// What every job of this agent needs.

@@ -7,12 +7,12 @@ use jiff::Timestamp;
 
 use crate::{
     control_plane::{
-        backoff::Backoff,
+        Backoff,
         state_hold::{Hold, hold, release},
     },
     execute::attempt::JobContext,
-    os::blocking::blocking,
-    terraform::{pending_push, state::backend::State},
+    os::blocking,
+    terraform::{pending_push, state::State},
 };
 
 /// How often a release is tried before it is left to the next run of the stack, or the next start.

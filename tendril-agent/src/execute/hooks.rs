@@ -26,18 +26,11 @@ use futures_util::future::BoxFuture;
 use tokio::time::sleep;
 
 use crate::{
-    job::{
-        failure::{ErrorCode, Failure},
-        spec::{Action, Job, JobSpec},
-    },
+    job::{Action, ErrorCode, Failure, Job, JobSpec},
     os::text::without_torn_line,
-    process::{
-        cancellation::{StopReason, StopSignal},
-        runner::{Command, GracePeriod, Runner, Sink},
-        stream::Stream,
-    },
-    template::workspace::Workspace,
-    terraform::{environment::inherited, executor::Log},
+    process::{Command, GracePeriod, Runner, Sink, StopReason, StopSignal, Stream},
+    template::Workspace,
+    terraform::{Log, environment::inherited},
 };
 
 /// Variables of the agent that a hook may see, beside those that every program may.

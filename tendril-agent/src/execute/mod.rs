@@ -1,11 +1,35 @@
-//! One claimed attempt, from its start to its stored result.
+//! The executor: one claimed attempt, from its start to its stored result.
+//!
+//! It uses the rooms below it (`template`, `terraform`, `cost`, `logs`, `control_plane`) and knows nothing of `dispatch`: it is a
+//! program of its own where executors are processes or pods.
+//!
+//! ```text
+//! context      what every job of an agent needs
+//! attempt      opens the workspace and the log, runs the stages, stores the result
+//! stages/      source, workspace, cost, init, plan, approval, apply, outputs
+//! approval     whether the plan is approved
+//! changes      the planned changes as rows, and how far they get
+//! hooks        programs of the operator at fixed places of a run
+//! held_state   a state of which this agent has the only copy
+//! recovery     what a previous run of this agent left behind
+//! registry     which jobs run now, for `/status`
+//! ```
 
-pub(crate) mod approval;
-pub(crate) mod attempt;
-pub(crate) mod changes;
-pub(crate) mod held_state;
+mod approval;
+mod attempt;
+mod changes;
+mod context;
+mod held_state;
 pub(crate) mod hooks;
-pub(crate) mod recovery;
-pub(crate) mod registry;
-pub(crate) mod settings;
-pub(crate) mod stages;
+mod recovery;
+mod registry;
+mod settings;
+mod stages;
+
+pub(crate) use self::{
+    attempt::{RunEnd, Start},
+    context::JobContext,
+    recovery::{OrphanedAttempt, claimed_job, orphaned_attempt, orphaned_attempts},
+    registry::{Registry, RunningJob},
+    settings::ExecuteSettings,
+};

@@ -9,32 +9,18 @@ use uuid::Uuid;
 
 use crate::{
     control_plane::{
-        backoff::Backoff,
-        final_status::{ClaimRecord, FinalStatus, Reporter, Written},
-        lease::{Lease, Leases},
-        revocation::is_revoked,
+        Backoff, ClaimRecord, FinalStatus, Lease, Leases, Reporter, Written, revocation::is_revoked,
     },
     execute::{attempt::Start, settings::ExecuteSettings},
-    job::{
-        failure::{ErrorCode, Failure},
-        json::ConfigSnapshot,
-        result::JobResult,
-        spec::Job,
-        status::{Phase, Status},
-    },
-    logs::{spool::LogSpool, upload::LogSink},
-    os::{blocking::blocking, failpoint::failpoint},
-    process::{
-        keeper, orphans,
-        output_pipe::discard_output_of,
-        runner::{GracePeriod, TerminationStage},
-        stream::Stream,
-    },
+    job::{ConfigSnapshot, ErrorCode, Failure, Job, JobResult, Phase, Status},
+    logs::{LogSink, LogSpool},
+    os::{blocking, failpoint},
+    process::{GracePeriod, Stream, TerminationStage, discard_output_of, keeper, orphans},
     telemetry,
-    template::workspace::Workspace,
+    template::Workspace,
     terraform::{
-        state::{errored_state::ErroredState, lock_owner::LockOwner},
-        step_timing::StepTiming,
+        StepTiming,
+        state::{ErroredState, LockOwner},
     },
 };
 

@@ -5,8 +5,8 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    job::{spec::Job, status::Phase},
-    logs::spool::SpoolRules,
+    job::{Job, Phase},
+    logs::SpoolRules,
     testing::{self, ControlPlane},
 };
 
@@ -16,7 +16,7 @@ fn leave_behind(dir: &Path, phase: Phase) -> Workspace {
         id: Uuid::from_u128(1),
         attempt: 2,
         claim_token: Uuid::from_u128(3),
-        config: crate::job::json::ConfigSnapshot::default(),
+        config: crate::job::ConfigSnapshot::default(),
         state_key: None,
     };
     let workspace = Workspace::create(&dir.join("work"), &job).unwrap();

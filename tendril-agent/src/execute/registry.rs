@@ -11,7 +11,7 @@ use std::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::job::{spec::Job, status::Phase};
+use crate::job::{Job, Phase};
 
 /// The jobs. Clones share them.
 #[derive(Clone, Debug, Default)]

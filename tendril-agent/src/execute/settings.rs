@@ -3,8 +3,8 @@
 use std::{path::PathBuf, time::Duration};
 
 use crate::{
-    cost::settings::CostSettings, execute::hooks::HookSettings, logs::spool::SpoolRules,
-    template::git::GitSettings, terraform::settings::TerraformSettings,
+    cost::CostSettings, execute::hooks::HookSettings, logs::SpoolRules, template::git::GitSettings,
+    terraform::TerraformSettings,
 };
 
 /// The settings of this room; made by `config`.

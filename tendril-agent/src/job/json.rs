@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::Error as _};
 use serde_json::{Value, value::RawValue};
 
-use crate::redaction::redactor::{MASK, Redactor};
+use crate::redaction::{MASK, Redactor};
 
 /// How deep lists and objects may lie in each other.
 const DEEPEST: usize = 120;

@@ -1,10 +1,31 @@
-//! What a job is: its specification, its source and its variables. No I/O.
+//! What a job is: its specification, its state and its result. No I/O, and no knowledge of who runs it.
+//!
+//! ```text
+//! spec         what a deployment asks for, read from `config_snapshot`
+//! source       where its template comes from
+//! variables/   the JSON Schema of a template's variables
+//! timeouts     how long its steps may take
+//! status       its status and its phase
+//! result       how it ended, and what its row says of plan and cost
+//! failure      why it failed: code and message
+//! json         JSON whose numbers keep every digit
+//! ```
 
-pub(crate) mod failure;
-pub(crate) mod json;
-pub(crate) mod result;
+mod failure;
+mod json;
+mod result;
 pub(crate) mod source;
-pub(crate) mod spec;
-pub(crate) mod status;
-pub(crate) mod timeouts;
-pub(crate) mod variables;
+mod spec;
+mod status;
+mod timeouts;
+mod variables;
+
+pub(crate) use self::{
+    failure::{ErrorCode, Failure},
+    json::{ConfigSnapshot, Fields, Json, NotReadable},
+    result::{Changes, CostStatus, Findings, JobResult, PlanDetails},
+    spec::{Action, Job, JobSpec, state_key},
+    status::{Phase, Status},
+    timeouts::Timeouts,
+    variables::Schema,
+};

@@ -13,11 +13,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::{
-    control_plane::auth::credential::{Claim, Credential},
-    execute::attempt::Start,
-    job::{json::ConfigSnapshot, spec::Job},
+    control_plane::auth::{Claim, Credential},
+    execute::Start,
+    job::{ConfigSnapshot, Job},
     os::files::private_file,
-    terraform::command::KnownTerraform,
+    terraform::KnownTerraform,
 };
 
 /// The format that this program writes, and the newest that it reads.

@@ -14,13 +14,13 @@ use tracing::Instrument as _;
 use uuid::Uuid;
 
 use crate::{
-    control_plane::lease::Leases,
-    execute::attempt::{JobContext, RunEnd},
+    control_plane::Leases,
+    execute::{JobContext, RunEnd},
     launch::{
         attempt_file::{AttemptFile, AttemptId},
         launcher::{End, Executor, LaunchError, Launched, Launcher, Request},
     },
-    process::cancellation::StopSignal,
+    process::StopSignal,
 };
 
 /// Runs attempts in tasks. Dropping it ends them.

@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use crate::{
     launch::attempt_file::{AttemptFile, AttemptId},
-    os::disk::DiskPressure,
-    process::cancellation::{StopReason, StopSignal},
+    os::DiskPressure,
+    process::{StopReason, StopSignal},
 };
 
 /// Runs executors somewhere: each takes one claimed attempt to its end, by itself.

@@ -6,14 +6,14 @@ use uuid::Uuid;
 
 use crate::{
     control_plane::{
-        auth::{credential::Credential, session::Session},
+        Health,
+        auth::{Credential, Session},
         contract::STACKS,
-        health::Health,
     },
-    execute::attempt::Start,
-    job::spec::Job,
+    execute::Start,
+    job::Job,
     launch::attempt_file::{AttemptFile, FORMAT, TokenFrom},
-    terraform::command::KnownTerraform,
+    terraform::KnownTerraform,
 };
 
 /// The name of the file with an executor's token, beside its attempt file.

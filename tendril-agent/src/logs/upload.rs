@@ -12,12 +12,12 @@ use uuid::Uuid;
 
 use crate::{
     control_plane::{
+        Backoff,
         auth::session,
-        backoff::Backoff,
         revocation::{is_revoked, revoked, stays_on_disk},
     },
     logs::spool::{Chunk, SpoolReader},
-    os::failpoint::failpoint,
+    os::failpoint,
     telemetry,
 };
 

@@ -3,7 +3,7 @@ use std::time::Instant as StdInstant;
 use super::*;
 use crate::{
     logs::spool::{LogSpool, SpoolRules},
-    process::stream::Stream,
+    process::Stream,
     testing::{ControlPlane, refusal},
 };
 

@@ -17,14 +17,14 @@ use tokio::{
 };
 
 use crate::{
-    job::result::Findings,
+    job::Findings,
     logs::{
         lines::{FRAGMENT_LIMIT, Fragment, LinePipe, is_plain, visible},
         spool::LogSpool,
     },
-    os::failpoint::failpoint,
-    process::{runner::Sink, stream::Stream},
-    redaction::{lines::RedactLines, redactor::Redactor},
+    os::failpoint,
+    process::{Sink, Stream},
+    redaction::{RedactLines, Redactor},
 };
 
 /// Entries that may wait: with 64 KiB each at most 2 MiB per job.

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::logs::spool::{Chunk, SpoolReader, SpoolRules};
-use crate::terraform::messages::OutputReader;
+use crate::terraform::OutputReader;
 
 struct Fixture {
     dir: tempfile::TempDir,
@@ -50,7 +50,7 @@ async fn json_becomes_readable_and_its_news_are_kept() {
     );
     bench.log.write(Stream::Stdout, lines.as_bytes().to_vec()).await;
     let findings = bench.log.findings().await;
-    assert_eq!(findings.changes, Some(crate::job::result::Changes { add: 1, ..Default::default() }));
+    assert_eq!(findings.changes, Some(crate::job::Changes { add: 1, ..Default::default() }));
     assert_eq!(findings.error.as_deref(), Some("first\nd\n\nError: second"));
     assert_eq!(findings.further_errors, 0);
     assert_eq!(bench.log.findings().await, Findings::default());

@@ -124,8 +124,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        control_plane::health::Health, dispatch::approvals::Approvals, dispatch::disk_guard::DiskGuard,
-        execute::registry::Registry, job::spec::Job, observability::logging, telemetry, testing,
+        control_plane::Health,
+        dispatch::{Approvals, DiskGuard},
+        execute::Registry,
+        job::Job,
+        observability::logging,
+        telemetry, testing,
     };
 
     async fn get(addr: SocketAddr, path: &str) -> String {

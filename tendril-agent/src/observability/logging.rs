@@ -6,7 +6,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 use uuid::Uuid;
 
-use crate::{redaction::redactor::Redactor, telemetry};
+use crate::{redaction::Redactor, telemetry};
 
 /// Form of the agent's own log on stderr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

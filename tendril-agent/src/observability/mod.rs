@@ -1,5 +1,15 @@
-//! What an operator sees: probes, metrics and the agent's own log.
+//! What an operator sees of the agent: probes, metrics, status, and the agent's own log.
+//!
+//! It shows what `dispatch`, `execute` and `control_plane` know, and changes nothing.
+//!
+//! ```text
+//! http      `/healthz`, `/readyz`, `/status` and `/metrics`
+//! status    what `/status` shows and `/metrics` measures
+//! logging   the agent's own log, and its metrics recorder
+//! ```
 
 pub(crate) mod http;
 pub(crate) mod logging;
-pub(crate) mod status;
+mod status;
+
+pub(crate) use self::status::{Facts, Panel};

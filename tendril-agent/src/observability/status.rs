@@ -7,14 +7,14 @@ use uuid::Uuid;
 
 use crate::{
     control_plane::{
+        Health, Readiness,
         contract::{CONTRACT, Compatibility},
-        health::{Health, Readiness},
     },
     cost::infracost::Infracost,
-    dispatch::{approvals::Approvals, disk_guard::DiskGuard, intake::Intake},
-    execute::registry::Registry,
+    dispatch::{Approvals, DiskGuard, intake::Intake},
+    execute::Registry,
     telemetry,
-    terraform::settings::TerraformSettings,
+    terraform::TerraformSettings,
 };
 
 /// What does not change while the agent runs.

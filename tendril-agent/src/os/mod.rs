@@ -1,10 +1,27 @@
-//! The operating system: files and locks. It knows nothing of Terraform or Supabase.
+//! The operating system: files, directories, locks and programs. It knows nothing of Terraform or Supabase.
+//!
+//! ```text
+//! files       private files and directories, made durable
+//! walk        directory trees that others made, measured and removed without recursion
+//! file_lock   locks between processes
+//! disk        a disk that is too full
+//! blocking    work that waits for the disk, on a thread of its own
+//! program     programs on this machine
+//! text        where a text may be cut
+//! failpoint   places where a test kills the agent
+//! ```
 
-pub(crate) mod blocking;
-pub(crate) mod disk;
-pub(crate) mod failpoint;
+mod blocking;
+mod disk;
+mod failpoint;
 pub(crate) mod file_lock;
 pub(crate) mod files;
 pub(crate) mod program;
 pub(crate) mod text;
-pub(crate) mod walk;
+mod walk;
+
+pub(crate) use self::{
+    blocking::blocking,
+    disk::{DiskPressure, LEAST_FREE},
+    failpoint::failpoint,
+};

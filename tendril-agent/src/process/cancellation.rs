@@ -3,7 +3,7 @@
 use tokio::sync::watch;
 
 use super::time_limit::Expired;
-use crate::os::disk::DiskPressure;
+use crate::os::DiskPressure;
 
 /// Why a job must end early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

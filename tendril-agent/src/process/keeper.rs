@@ -32,7 +32,7 @@ use tokio::{
 };
 
 use crate::{
-    os::{blocking::blocking, files::private_file},
+    os::{blocking, files::private_file},
     process::{
         cancellation::StopSignal,
         orphans,

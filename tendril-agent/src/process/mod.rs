@@ -1,12 +1,37 @@
 //! Runs one program, reads its output, and ends it with everything that it started.
+//!
+//! `terraform`, `cost`, `template::git` and hooks run their programs with it.
+//!
+//! ```text
+//! runner         runs a program in a process group of its own: output, end, termination in stages
+//! stream         the streams that a program writes
+//! output_pipe    the pipe that output goes through
+//! file_sink      output into a file
+//! cancellation   the signal to stop one job
+//! time_limit     a limit of time that was reached
+//! drain          the end of the agent, for work that no lease covers
+//! keeper         a small parent process that keeps an exit code
+//! orphans        processes of an attempt that outlived their parent
+//! zombies        waits for orphaned processes that have ended
+//! ```
 
-pub(crate) mod cancellation;
-pub(crate) mod drain;
-pub(crate) mod file_sink;
+mod cancellation;
+mod drain;
+mod file_sink;
 pub(crate) mod keeper;
 pub(crate) mod orphans;
-pub(crate) mod output_pipe;
-pub(crate) mod runner;
-pub(crate) mod stream;
-pub(crate) mod time_limit;
+mod output_pipe;
+mod runner;
+mod stream;
+mod time_limit;
 pub(crate) mod zombies;
+
+pub(crate) use self::{
+    cancellation::{StopReason, StopSignal},
+    drain::Drain,
+    file_sink::FileSink,
+    output_pipe::discard_output_of,
+    runner::{Command, Exit, GracePeriod, LocalRunner, Runner, Sink, TerminationStage},
+    stream::Stream,
+    time_limit::Expired,
+};

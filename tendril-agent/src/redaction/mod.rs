@@ -1,8 +1,21 @@
-//! Hides secrets in text, by value.
+//! Hides secrets in text, by value, in every form in which programs commonly print them.
+//!
+//! Every room that writes text for others uses it. It stands on no other room.
+//!
+//! ```text
+//! redactor      the secrets of the agent, and of one job
+//! lines         a stream, line by line, with secrets that are split over lines
+//! forms         the forms in which a program may print a secret
+//! patterns      the search for all of them at once
+//! pattern_set   the patterns of some secrets, and a text without them
+//! squeeze       a text without blanks, quotes and line ends
+//! ```
 
-pub(crate) mod forms;
-pub(crate) mod lines;
-pub(crate) mod pattern_set;
+mod forms;
+mod lines;
+mod pattern_set;
 mod patterns;
-pub(crate) mod redactor;
+mod redactor;
 mod squeeze;
+
+pub(crate) use self::{lines::RedactLines, pattern_set::MASK, redactor::Redactor};

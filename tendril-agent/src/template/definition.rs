@@ -10,11 +10,7 @@ use std::{
 use serde::Deserialize;
 
 use super::declared::Declared;
-use crate::job::{
-    failure::{ErrorCode, Failure},
-    json::{Fields, Json},
-    variables::Schema,
-};
+use crate::job::{ErrorCode, Failure, Fields, Json, Schema};
 
 /// Largest `template.json`, in bytes.
 const MANIFEST_LIMIT: u64 = 1024 * 1024;

@@ -24,13 +24,9 @@ use std::{
 };
 
 use crate::{
-    job::{
-        failure::{ErrorCode, Failure},
-        json::Fields,
-        spec::Job,
-    },
+    job::{ErrorCode, Failure, Fields, Job},
     os::{
-        failpoint::failpoint,
+        failpoint,
         files::{private_dir, private_file, remove_dir, sync_dir},
     },
 };

@@ -4,8 +4,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::*;
-use crate::terraform::state::backend::StateBackend;
-use crate::terraform::state::{backend::State, errored_state::ErroredState};
+use crate::terraform::state::StateBackend;
+use crate::terraform::state::{ErroredState, State};
 
 struct Fixture {
     dir: tempfile::TempDir,
@@ -21,7 +21,7 @@ fn bench() -> Fixture {
         id: Uuid::nil(),
         attempt: 1,
         claim_token: Uuid::nil(),
-        config: crate::job::json::ConfigSnapshot::default(),
+        config: crate::job::ConfigSnapshot::default(),
         state_key: None,
     };
     let workspace = Workspace::create(&dir.path().join("work"), &job).unwrap();

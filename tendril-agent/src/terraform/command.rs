@@ -12,12 +12,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    job::{
-        json::{Fields, Json},
-        spec::Action,
-    },
-    process::runner::{Command, GracePeriod},
-    template::workspace::Workspace,
+    job::{Action, Fields, Json},
+    process::{Command, GracePeriod},
+    template::Workspace,
 };
 
 use super::{environment::AllowList, step_timing::StepTiming};

@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use serde::Deserialize;
 
 use crate::{
-    job::result::{Changes, Findings},
-    logs::writer::Interpreter,
+    job::{Changes, Findings},
+    logs::Interpreter,
     os::text::without_torn_line,
-    process::stream::Stream,
+    process::Stream,
     terraform::{apply_progress::ApplyProgress, long_message::LongMessage},
 };
 

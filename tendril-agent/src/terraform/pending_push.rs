@@ -12,18 +12,12 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use crate::{
-    control_plane::final_status::ClaimRecord,
-    job::spec::Action,
-    os::{blocking::blocking, file_lock, files::private_dir},
-    process::{
-        cancellation::StopSignal,
-        drain::Drain,
-        orphans,
-        runner::{Command, Exit, GracePeriod, Runner, Sink},
-        stream::Stream,
-    },
+    control_plane::ClaimRecord,
+    job::Action,
+    os::{blocking, file_lock, files::private_dir},
+    process::{Command, Drain, Exit, GracePeriod, Runner, Sink, StopSignal, Stream, orphans},
     telemetry,
-    template::workspace::Workspace,
+    template::Workspace,
     terraform::{
         command::Step,
         settings::TerraformSettings,

@@ -4,11 +4,8 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value, json, value::RawValue};
 
 use crate::{
-    job::{
-        json::{Json, NotReadable},
-        result::PlanDetails,
-    },
-    redaction::redactor::Redactor,
+    job::{Json, NotReadable, PlanDetails},
+    redaction::Redactor,
 };
 
 /// Most rows of a plan; what comes after them is counted by one marker row.

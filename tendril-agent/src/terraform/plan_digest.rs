@@ -9,12 +9,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    job::{
-        failure::{ErrorCode, Failure},
-        result::Changes,
-    },
+    job::{Changes, ErrorCode, Failure},
     os::files::private_file,
-    template::workspace::Workspace,
+    template::Workspace,
 };
 
 /// SHA-256 digests, in hexadecimal digits, taken right after the plan was made.

@@ -9,12 +9,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep_until};
 
-use crate::process::{
-    cancellation::{StopReason, StopSignal},
-    runner::Sink,
-    stream::Stream,
-    time_limit::Expired,
-};
+use crate::process::{Expired, Sink, StopReason, StopSignal, Stream};
 
 /// What stands in each line by which Terraform only says that it still waits.
 const STILL_WAITING: &[u8] = b"\"type\":\"apply_progress\"";

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::job::timeouts::Timeouts;
+use crate::job::Timeouts;
 
 /// How long a step may take to end early, and to wait for a lock.
 #[derive(Clone, Copy, Debug)]

@@ -15,15 +15,12 @@ use tendril_realtime::{Rest, rest::RetryPolicy};
 use wiremock::{Match, Mock, MockServer, Request, Respond, ResponseTemplate};
 
 use crate::{
-    config::{
-        preflight,
-        settings::{Config, Timing},
-    },
-    control_plane::auth::credential::Credential,
+    config::{Config, Timing, preflight},
+    control_plane::auth::Credential,
     cost::infracost::Infracost,
     observability::logging::LogFormat,
     template::git::GitSettings,
-    terraform::state::backend::StateBackend,
+    terraform::state::StateBackend,
 };
 
 /// See the module.
@@ -210,6 +207,6 @@ pub(crate) fn config(dir: &Path) -> Config {
         launcher: crate::launch::kind::LauncherKind::InProcess,
         on_stop: crate::launch::kind::OnStop::Drain,
         handed_secrets: std::sync::Arc::default(),
-        secrets: crate::redaction::redactor::Redactor::default(),
+        secrets: crate::redaction::Redactor::default(),
     }
 }

@@ -30,7 +30,7 @@ pub(crate) use super::{
 };
 use crate::{
     control_plane::health::{Access, Health},
-    redaction::redactor::Redactor,
+    redaction::Redactor,
     telemetry,
 };
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use wiremock::{Mock, MockServer, Request, ResponseTemplate, matchers::method};
 
 use super::*;
-use crate::redaction::redactor::MASK;
+use crate::redaction::MASK;
 
 const CLUSTER: Uuid = Uuid::nil();
 

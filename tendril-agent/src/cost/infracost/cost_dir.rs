@@ -23,7 +23,7 @@ use crate::{
         file_lock::{self, FileLock},
         files::{private_dir, private_file, remove_dir},
     },
-    template::workspace::Workspace,
+    template::Workspace,
 };
 
 /// The name of 0.10's file of prices.

@@ -3,7 +3,7 @@
 use std::{ffi::OsStr, fs, os::unix::fs::PermissionsExt as _};
 
 use super::*;
-use crate::template::workspace::Workspace;
+use crate::template::Workspace;
 
 /// A program that answers everything like this.
 fn program(dir: &Path, script: &str) -> String {

@@ -1,17 +1,13 @@
 //! The apply of a saved plan, and what follows it. An earlier executor may have begun it.
 
 use crate::{
-    control_plane::final_status::ClaimRecord,
+    control_plane::ClaimRecord,
     execute::{hooks::Hook, stages::Run},
-    job::{
-        failure::Failure,
-        spec::{Action, JobSpec},
-        status::Phase,
-    },
-    os::{blocking::blocking, failpoint::failpoint},
+    job::{Action, Failure, JobSpec, Phase},
+    os::{blocking, failpoint},
     process::keeper,
-    template::{definition::Template, workspace::Workspace},
-    terraform::{command::Step, executor::StageError, plan_digest::PlanDigest, state::backend::State},
+    template::{Template, Workspace},
+    terraform::{PlanDigest, StageError, Step, state::State},
 };
 
 impl Run<'_> {

@@ -3,19 +3,15 @@
 use std::time::SystemTime;
 
 use crate::{
-    control_plane::final_status::ClaimRecord,
+    control_plane::ClaimRecord,
     execute::{
         approval::{Approval, approval_of},
         stages::Run,
     },
-    job::{
-        failure::{ErrorCode, Failure},
-        spec::Job,
-        status::Phase,
-    },
-    os::failpoint::failpoint,
-    process::runner::TerminationStage,
-    terraform::{command::Step, executor::StageError, plan_digest::PlanDigest},
+    job::{ErrorCode, Failure, Job, Phase},
+    os::failpoint,
+    process::TerminationStage,
+    terraform::{PlanDigest, StageError, Step},
 };
 
 impl Run<'_> {

@@ -8,31 +8,19 @@ mod template;
 use std::sync::Arc;
 
 use crate::{
-    control_plane::final_status::{ClaimRecord, ProgressBoard},
-    cost::estimator::Estimate,
+    control_plane::{ClaimRecord, ProgressBoard},
+    cost::Estimate,
     execute::{
         changes::ChangeTracker,
         context::JobContext,
         hooks::{Hook, Hooks},
         registry::RunningJob,
     },
-    job::{
-        failure::Failure,
-        json::Fields,
-        result::Changes,
-        source::Source,
-        spec::{Action, Job, JobSpec},
-        status::Phase,
-    },
-    os::blocking::blocking,
-    process::cancellation::StopSignal,
-    template::workspace::Workspace,
-    terraform::{
-        command::Step,
-        executor::{Log, StageError, TerraformExecutor},
-        plan_digest::PlanDigest,
-        state::backend::State,
-    },
+    job::{Action, Changes, Failure, Fields, Job, JobSpec, Phase, source::Source},
+    os::blocking,
+    process::StopSignal,
+    template::Workspace,
+    terraform::{Log, PlanDigest, StageError, Step, TerraformExecutor, state::State},
 };
 
 /// What a run produced beside its result.

@@ -1,22 +1,13 @@
 //! What a plan leaves: its changes as rows, its digests, its cost, and the answer of the hook that sees it.
 
 use crate::{
-    control_plane::changes::ChangeReporter,
-    cost::{estimator::Estimator, infracost::Found},
+    control_plane::ChangeReporter,
+    cost::{Estimator, infracost::Found},
     execute::{changes::ChangeTracker, hooks::Hook, stages::Run},
-    job::{
-        failure::Failure,
-        result::Changes,
-        spec::{Action, Job, JobSpec},
-        status::Phase,
-    },
-    os::blocking::blocking,
-    template::definition::Template,
-    terraform::{
-        executor::{StageError, TerraformExecutor},
-        plan_digest::PlanDigest,
-        state::backend::State,
-    },
+    job::{Action, Changes, Failure, Job, JobSpec, Phase},
+    os::blocking,
+    template::Template,
+    terraform::{PlanDigest, StageError, TerraformExecutor, state::State},
 };
 
 impl Run<'_> {

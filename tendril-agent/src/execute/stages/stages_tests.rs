@@ -8,14 +8,14 @@ use wiremock::ResponseTemplate;
 
 use super::*;
 use crate::{
-    config::settings::Config,
-    control_plane::lease::Leases,
+    config::Config,
+    control_plane::Leases,
     execute::{
         attempt::{RunEnd, Start},
         recovery::{claimed_job, orphaned_attempts},
     },
-    process::runner::LocalRunner,
-    redaction::redactor::Redactor,
+    process::LocalRunner,
+    redaction::Redactor,
     testing::{self, ControlPlane},
 };
 
@@ -51,7 +51,7 @@ impl Fixture {
             runner: Arc::new(LocalRunner),
             registry: crate::execute::registry::Registry::default(),
             secrets: Redactor::default(),
-            drain: crate::process::drain::Drain::default(),
+            drain: crate::process::Drain::default(),
         }
     }
 

@@ -3,15 +3,13 @@
 use crate::{
     execute::stages::Run,
     job::{
-        failure::{ErrorCode, Failure},
+        ErrorCode, Failure, JobSpec, Phase,
         source::{GitSource, Source},
-        spec::JobSpec,
-        status::Phase,
     },
-    os::blocking::blocking,
-    process::runner::TerminationStage,
-    template::{definition::Template, git},
-    terraform::{command::Step, executor::StageError, state::backend::State},
+    os::blocking,
+    process::TerminationStage,
+    template::{Template, git},
+    terraform::{StageError, Step, state::State},
 };
 
 impl Run<'_> {

@@ -5,7 +5,7 @@ use serde_json::json;
 use tendril_realtime::{Error, Rest};
 use uuid::Uuid;
 
-use crate::{job::json::ConfigSnapshot, launch::attempt_file::AttemptId};
+use crate::{job::ConfigSnapshot, launch::attempt_file::AttemptId};
 
 /// Rows of one request: their ids are in its address.
 const AT_ONCE: usize = 50;

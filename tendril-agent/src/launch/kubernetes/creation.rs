@@ -9,12 +9,9 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::{
-    control_plane::lease::Lease,
-    execute::attempt::Start,
-    job::{
-        result::JobResult,
-        spec::{self, JobSpec},
-    },
+    control_plane::Lease,
+    execute::Start,
+    job::{JobResult, JobSpec, spec},
     launch::{
         attempt_file::{AttemptFile, AttemptId},
         kubernetes::{

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
 use crate::{
-    control_plane::lease::Lease,
+    control_plane::Lease,
     launch::{
         attempt_file::AttemptId,
         kubernetes::{

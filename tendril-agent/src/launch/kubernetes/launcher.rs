@@ -22,7 +22,7 @@ use tokio::{sync::Notify, time::sleep};
 use uuid::Uuid;
 
 use crate::{
-    control_plane::lease::Leases,
+    control_plane::Leases,
     launch::{
         attempt_file::{AttemptFile, AttemptId},
         kubernetes::{

@@ -27,8 +27,8 @@ use crate::{
             parcel,
         },
     },
-    os::blocking::blocking,
-    template::workspace::Workspace,
+    os::blocking,
+    template::Workspace,
 };
 
 /// Of the values of a Secret; the server refuses more.

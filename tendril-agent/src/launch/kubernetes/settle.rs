@@ -11,16 +11,8 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::{
-    control_plane::{
-        backoff::Backoff,
-        contract::known,
-        final_status::{FinalStatus, Reporter},
-    },
-    job::{
-        failure::{ErrorCode, Failure},
-        result::JobResult,
-        status::{Phase, Status},
-    },
+    control_plane::{Backoff, FinalStatus, Reporter, contract::known},
+    job::{ErrorCode, Failure, JobResult, Phase, Status},
     launch::{
         attempt_file::AttemptId,
         kubernetes::{claims::Claims, verdict::Death},

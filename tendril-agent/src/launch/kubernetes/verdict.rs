@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use crate::{
-    job::failure::ErrorCode,
+    job::ErrorCode,
     launch::{
         kubernetes::view::{Cause, Finished, JobView, PodView, Terminated},
         launcher::End,

@@ -17,12 +17,12 @@ use tokio::{process::Child, time::sleep};
 
 use self::entry::Entry;
 use crate::{
-    execute::registry::{Registry, RunningJob},
+    execute::{Registry, RunningJob},
     launch::{
         attempt_file::{AttemptFile, AttemptId},
         launcher::{End, Executor, LaunchError, Launched, Launcher, Request},
     },
-    os::{blocking::blocking, files::private_file},
+    os::{blocking, files::private_file},
     process::zombies::{self, Own},
 };
 

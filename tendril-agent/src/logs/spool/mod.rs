@@ -26,8 +26,8 @@ use tokio::sync::watch;
 
 use self::segments::{Segment, SegmentStore};
 use crate::{
-    os::{failpoint::failpoint, text::char_floor},
-    process::stream::Stream,
+    os::{failpoint, text::char_floor},
+    process::Stream,
 };
 
 mod reader;

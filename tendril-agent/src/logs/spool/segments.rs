@@ -21,10 +21,10 @@ use std::{
 
 use super::Mark as _;
 use crate::os::{
-    failpoint::failpoint,
+    failpoint,
     files::{remove_dir, sync_dir},
 };
-use crate::process::stream::Stream;
+use crate::process::Stream;
 
 /// Of how many segments the limit is made. The limit is exact to one segment.
 const SEGMENTS: u64 = 16;

@@ -23,11 +23,7 @@ use url::Url;
 use super::{fault::Fault, settings::GitSettings};
 use crate::{
     os::files::{private_dir, usage},
-    process::{
-        cancellation::{StopReason, StopSignal},
-        runner::{Command, GracePeriod, Runner, Sink},
-        stream::Stream,
-    },
+    process::{Command, GracePeriod, Runner, Sink, StopReason, StopSignal, Stream},
 };
 
 /// Answers Git's question for a login to the one host that is being fetched from; a proxy that asks gets nothing.

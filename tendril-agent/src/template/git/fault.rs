@@ -3,10 +3,7 @@
 use std::{io, time::Duration};
 
 use crate::{
-    job::{
-        failure::{ErrorCode, Failure},
-        source::GitSource,
-    },
+    job::{ErrorCode, Failure, source::GitSource},
     os::text::whole_words,
 };
 

@@ -13,11 +13,8 @@ use wiremock::{
 
 use super::*;
 use crate::{
-    job::{source::Source, spec::Job},
-    process::{
-        cancellation::{StopReason, StopSignal},
-        runner::LocalRunner,
-    },
+    job::{Job, source::Source},
+    process::{LocalRunner, StopReason, StopSignal},
 };
 
 const TOKEN: &str = "ghs_TheTokenThatNobodyMaySee";
@@ -186,7 +183,7 @@ async fn a_token_is_given_once_it_is_asked_for_and_kept_in_no_file() {
     let logins: Vec<bool> =
         asked.iter().map(|request| request.headers.contains_key("authorization")).collect();
     assert_eq!(logins, [false, true]);
-    assert_eq!(bench.secrets.redact(TOKEN), crate::redaction::redactor::MASK, "no log shows it");
+    assert_eq!(bench.secrets.redact(TOKEN), crate::redaction::MASK, "no log shows it");
     let stored = files(bench.dir.path());
     assert!(stored.iter().any(|file| file.ends_with("git/askpass")), "{stored:?}");
     for file in stored {

@@ -22,11 +22,11 @@ use self::{
 };
 use crate::{
     job::{
-        failure::{ErrorCode, Failure},
+        ErrorCode, Failure,
         source::{GitSource, is_commit},
     },
     os::files,
-    redaction::redactor::Redactor,
+    redaction::Redactor,
     telemetry,
     template::{
         definition::is_template,

@@ -3,7 +3,7 @@
 use std::{io, time::Instant};
 
 use crate::{
-    job::failure::{ErrorCode, Failure},
+    job::{ErrorCode, Failure},
     process::keeper,
     terraform::{
         command::{Step, grace_period},

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::fixture::{Fixture, StateServer, gate};
 use crate::{
-    execute::recovery::orphaned_attempts,
-    process::{drain::Drain, runner::LocalRunner},
+    execute::orphaned_attempts,
+    process::{Drain, LocalRunner},
     terraform::pending_push,
     testing,
 };

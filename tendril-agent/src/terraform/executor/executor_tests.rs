@@ -11,8 +11,7 @@ use uuid::Uuid;
 
 use super::fixture::{Fixture, StateServer, gate};
 use crate::{
-    config::preflight, execute::attempt::Start, job::spec::Job, process::orphans,
-    terraform::state::lock_query, testing,
+    config::preflight, execute::Start, job::Job, process::orphans, terraform::state::lock_query, testing,
 };
 
 #[tokio::test]

@@ -1,11 +1,8 @@
 //! What the exit of a step means.
 
 use crate::{
-    job::{
-        failure::{ErrorCode, Failure},
-        result::Findings,
-    },
-    process::runner::Exit,
+    job::{ErrorCode, Failure, Findings},
+    process::Exit,
     telemetry,
     terraform::{
         command::Step,

@@ -12,11 +12,11 @@ use uuid::Uuid;
 use wiremock::{Match, Mock, MockServer, Request, Respond, ResponseTemplate};
 
 use crate::{
-    config::{preflight, settings::Config},
-    control_plane::lease::Leases,
-    execute::{attempt::Start, context::JobContext},
-    job::spec::Job,
-    process::runner::LocalRunner,
+    config::{Config, preflight},
+    control_plane::Leases,
+    execute::{JobContext, Start},
+    job::Job,
+    process::LocalRunner,
     terraform::state::backend::StateBackend,
     testing::{self, ControlPlane},
 };
@@ -164,9 +164,9 @@ impl Fixture {
             settings: Arc::new(self.config.execute_settings()),
             rest: self.plane.rest(),
             runner: Arc::new(LocalRunner),
-            registry: crate::execute::registry::Registry::default(),
-            secrets: crate::redaction::redactor::Redactor::default(),
-            drain: crate::process::drain::Drain::default(),
+            registry: crate::execute::Registry::default(),
+            secrets: crate::redaction::Redactor::default(),
+            drain: crate::process::Drain::default(),
         }
     }
 

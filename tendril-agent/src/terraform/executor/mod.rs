@@ -13,22 +13,13 @@ use std::{
 use jiff::Timestamp;
 
 use crate::{
-    job::{
-        failure::{ErrorCode, Failure},
-        json::{Fields, Json},
-        result::Findings,
-        spec::{Job, JobSpec},
-    },
-    logs::writer::{LogWriter, StdoutCapture},
-    os::{blocking::blocking, failpoint::failpoint, file_lock},
-    process::{
-        cancellation::StopSignal,
-        keeper,
-        runner::{Command, Exit, Runner, Sink, TerminationStage},
-    },
-    redaction::redactor::Redactor,
+    job::{ErrorCode, Failure, Fields, Findings, Job, JobSpec, Json},
+    logs::{LogWriter, StdoutCapture},
+    os::{blocking, failpoint, file_lock},
+    process::{Command, Exit, Runner, Sink, StopSignal, TerminationStage, keeper},
+    redaction::Redactor,
     telemetry,
-    template::workspace::Workspace,
+    template::Workspace,
     terraform::{
         apply_progress::ApplyProgress,
         command::{Step, read_outputs},

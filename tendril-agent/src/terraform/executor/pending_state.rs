@@ -3,7 +3,7 @@
 use std::{io, path::Path};
 
 use crate::{
-    job::failure::{ErrorCode, Failure},
+    job::{ErrorCode, Failure},
     terraform::{
         command::Step,
         executor::{StageError, TerraformExecutor},

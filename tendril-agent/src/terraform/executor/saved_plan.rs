@@ -5,9 +5,9 @@ use std::{io, path::Path};
 use futures_util::future::BoxFuture;
 
 use crate::{
-    job::failure::Failure,
-    os::blocking::blocking,
-    process::{file_sink::FileSink, runner::Sink, stream::Stream},
+    job::Failure,
+    os::blocking,
+    process::{FileSink, Sink, Stream},
     terraform::{
         command::Step,
         executor::{StageError, TerraformExecutor},

@@ -7,7 +7,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::fixture::Fixture;
-use crate::{execute::attempt::Start, job::spec::Job};
+use crate::{execute::Start, job::Job};
 
 /// As many as `make verify` and the nightly workflow run with `TENDRIL_RACE=full`.
 const MANY: u128 = 200;

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     os::files::{private_dir, private_file},
-    template::workspace::BACKEND_FILE,
+    template::BACKEND_FILE,
 };
 
 /// What is put in the place of the state key in `address` and its kin.

@@ -10,7 +10,7 @@ use std::{
 use super::backend::State;
 use crate::{
     os::files::{private_dir, private_file, sync_dir},
-    template::workspace::Workspace,
+    template::Workspace,
 };
 
 /// Beside a state that this agent holds.

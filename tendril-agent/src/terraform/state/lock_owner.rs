@@ -21,8 +21,7 @@ use uuid::Uuid;
 
 use super::{backend::State, lock::Lock};
 use crate::os::{
-    blocking::blocking,
-    failpoint::failpoint,
+    blocking, failpoint,
     files::{private_dir, private_file},
 };
 

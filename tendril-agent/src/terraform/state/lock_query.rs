@@ -14,7 +14,7 @@ use super::{
     lock::Lock,
     lock_owner::{LockOwner, who},
 };
-use crate::os::blocking::blocking;
+use crate::os::blocking;
 
 /// How long one question may take.
 const TIMEOUT: Duration = Duration::from_secs(10);

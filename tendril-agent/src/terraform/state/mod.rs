@@ -1,9 +1,25 @@
 //! The state of a stack: where it is stored, who locks it, and a state that could not be stored.
+//!
+//! ```text
+//! backend         which backend, and the place in it of each state key
+//! identity        whether two agents store their states in the same place
+//! lock            a lock that Terraform could not get, explained
+//! lock_owner      which of this agent's attempts may have left a lock
+//! lock_query      asks a state server who holds a lock
+//! errored_state   state that Terraform could not write to its backend
+//! state_dump      state that Terraform printed because it could store it nowhere
+//! ```
 
-pub(crate) mod backend;
-pub(crate) mod errored_state;
-pub(crate) mod identity;
-pub(crate) mod lock;
-pub(crate) mod lock_owner;
-pub(crate) mod lock_query;
-pub(crate) mod state_dump;
+pub(super) mod backend;
+pub(super) mod errored_state;
+mod identity;
+pub(super) mod lock;
+pub(super) mod lock_owner;
+pub(super) mod lock_query;
+pub(super) mod state_dump;
+
+pub(crate) use self::{
+    backend::{Kind, State, StateBackend},
+    errored_state::ErroredState,
+    lock_owner::LockOwner,
+};

@@ -13,11 +13,11 @@ use serde_json::value::RawValue;
 use super::backend::State;
 use crate::{
     os::{
-        blocking::blocking,
+        blocking,
         files::{private_dir, private_file},
     },
-    process::{runner::Sink, stream::Stream},
-    template::workspace::Workspace,
+    process::{Sink, Stream},
+    template::Workspace,
 };
 
 /// How each of Terraform's messages begins.
