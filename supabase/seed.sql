@@ -1,5 +1,5 @@
 -- For development only: `supabase db reset` and the local stack run it, a hosted project never does.
--- One user and one cluster, so that there is something to look at. Nobody can log in as this user or use this cluster's
+-- One user and one cluster, as an example. Nobody can log in as this user or use this cluster's
 -- agent: it has no password and no key.
 
 insert into auth.users (id, aud, role, email, raw_app_meta_data, raw_user_meta_data)

@@ -1,6 +1,6 @@
 -- The database role that agents run as, and the private schema of the rules.
 --
--- An agent's JWT says `"role": "tendril_agent"`; PostgREST and Realtime switch to that role, so what an agent may do is
+-- An agent's JWT has `"role": "tendril_agent"`; PostgREST and Realtime switch to that role, so what an agent may do is
 -- what this role was granted, and nothing it shares with users.
 
 do $$

@@ -1,7 +1,7 @@
--- Whom a caller speaks for: the claims of its verified JWT.
+-- The identity of a caller: the claims of its verified JWT.
 --
 --   cluster_id      an agent: its cluster
---   deployment_id   beside it: the token of one run. It reaches that deployment and no other
+--   deployment_id   in addition: the token of one run. It reaches that deployment and no other
 
 -- Reads the claims as PostgREST and Realtime leave them, not through auth.jwt(): on a hosted project the owner of this
 -- schema cannot give tendril_agent the right to use the schema auth.
@@ -22,7 +22,7 @@ create function tendril.claimed_cluster_id() returns uuid
 language sql stable set search_path = '' as $$
   select tendril.uuid_or_null(tendril.jwt_claim('cluster_id'))
 $$;
-comment on function tendril.claimed_cluster_id() is 'The cluster_id that the caller''s JWT claims, or null. Says nothing about whether that cluster exists.';
+comment on function tendril.claimed_cluster_id() is 'The cluster_id that the caller''s JWT claims, or null. It does not mean that the cluster exists.';
 
 -- A claim that names nothing must not open everything: it becomes an id that no row has.
 create function tendril.claimed_deployment_id() returns uuid
@@ -76,7 +76,7 @@ begin
   if tendril.claimed_deployment_id() is not null then
     raise exception using
       errcode = '42501',
-      message = 'the token of one deployment does not speak for the whole cluster',
+      message = 'the token of one deployment cannot act for the whole cluster',
       hint = 'Call this with the token of the agent.';
   end if;
   return tendril.require_cluster();

@@ -16,7 +16,7 @@ language sql immutable parallel safe set search_path = '' as $$
 $$;
 comment on function tendril.apply_began(text) is 'Whether infrastructure may have been changed: from then on a job is never run again by itself.';
 
--- While a plan waits for approval nothing runs: an agent that is restarted meanwhile keeps the job, and with it the plan.
+-- While a plan waits for approval nothing runs: an agent that is restarted meanwhile still has the job, and with it the plan.
 create function tendril.lease_length(phase text) returns interval
 language sql immutable parallel safe set search_path = '' as $$
   select case when tendril.apply_began(phase) or phase = 'APPROVAL' then interval '10 minutes' else interval '60 seconds' end

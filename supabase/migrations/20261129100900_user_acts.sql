@@ -20,7 +20,7 @@ end
 $$;
 comment on function tendril.without_acts(public.deployments, public.deployments) is 'The changed row, with the columns of users as they were.';
 
--- Where agents are `authenticated` too, their tokens say so.
+-- Where agents are `authenticated` too, their tokens carry a claim for it.
 create function tendril.acts_as_agent() returns boolean
 language sql stable set search_path = '' as $$
   select current_user = 'tendril_agent'
@@ -29,11 +29,11 @@ $$;
 comment on function tendril.acts_as_agent() is 'Whether the caller is an agent, whatever its role.';
 
 -- The first cancel counts; one that comes too late changes nothing.
-create function tendril.cancel(deployment public.deployments, asked public.deployments) returns public.deployments
+create function tendril.cancel(deployment public.deployments, requested public.deployments) returns public.deployments
 language plpgsql set search_path = '' as $$
 begin
-  if asked.cancel_requested_at is not distinct from deployment.cancel_requested_at then
-    if asked.cancel_comment is distinct from deployment.cancel_comment then
+  if requested.cancel_requested_at is not distinct from deployment.cancel_requested_at then
+    if requested.cancel_comment is distinct from deployment.cancel_comment then
       raise exception using
         errcode = 'TD002',
         message = format('a cancel_comment of deployment %s goes with its cancel', deployment.id),
@@ -42,20 +42,20 @@ begin
   elsif deployment.cancel_requested_at is null and deployment.status = 'PROCESSING' then
     deployment.cancel_requested_at := now();
     deployment.cancelled_by := tendril.claimed_user_id();
-    deployment.cancel_comment := nullif(btrim(asked.cancel_comment), '');
+    deployment.cancel_comment := nullif(btrim(requested.cancel_comment), '');
   end if;
   return deployment;
 end
 $$;
-comment on function tendril.cancel(public.deployments, public.deployments) is 'The row after what its user asked: when, by whom and why it is to be cancelled. Error: TD002.';
+comment on function tendril.cancel(public.deployments, public.deployments) is 'The row after its user''s cancel request: when, by whom and why it is to be cancelled. Error: TD002.';
 
-create function tendril.approve(deployment public.deployments, asked public.deployments) returns public.deployments
+create function tendril.approve(deployment public.deployments, requested public.deployments) returns public.deployments
 language plpgsql set search_path = '' as $$
 declare
-  wanted constant text := asked.approved_plan;
+  wanted constant text := requested.approved_plan;
 begin
   if wanted is not distinct from deployment.approved_plan then
-    if asked.approval_comment is distinct from deployment.approval_comment then
+    if requested.approval_comment is distinct from deployment.approval_comment then
       raise exception using
         errcode = 'TD005',
         message = format('an approval_comment of deployment %s goes with its approval', deployment.id),
@@ -89,7 +89,7 @@ begin
   deployment.approved_plan := wanted;
   deployment.approved_at := now();
   deployment.approved_by := tendril.claimed_user_id();
-  deployment.approval_comment := nullif(btrim(asked.approval_comment), '');
+  deployment.approval_comment := nullif(btrim(requested.approval_comment), '');
   return deployment;
 end
 $$;

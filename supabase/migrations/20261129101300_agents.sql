@@ -19,7 +19,7 @@ create table public.agents (
 
 comment on table public.agents is 'Agents that sent a heartbeat within the last day. Written by the heartbeat. Not published; the view cluster_status sums it up.';
 comment on column public.agents.name is 'The name that the agent gives itself, cut at 200 characters.';
-comment on column public.agents.state_backend is 'Where it stores states: local, s3, pg, …; null for agents of contract 2, which do not say it.';
+comment on column public.agents.state_backend is 'Where it stores states: local, s3, pg, …; null for agents of contract 2, which do not report it.';
 comment on column public.agents.backend_fingerprint is 'Digest of the backend''s settings. No secret can be read from it.';
 comment on column public.agents.jobs is 'How many deployments it held at its last heartbeat.';
 comment on column public.agents.status is 'ACTIVE; or REFUSED: its state backend contradicts that of another live agent, and it claims nothing.';

@@ -1,7 +1,7 @@
 -- Which contract this database holds: a number that agents and portals can compare with the one they were built for.
 --
 --   1   tables, state machine, heartbeat, approval, keys of clusters; it is not reported
---   2   the heartbeat and contract_version() say it; templates from Git, broadcast intake, names of agents
+--   2   the heartbeat and contract_version() return it; templates from Git, broadcast intake, names of agents
 --   3   stacks: one run at a time, in order; changes, catalogue, timeouts; a quiet fleet; retention
 --
 -- Raise it in the migration that adds what an agent or a portal may want to know of: a column it writes, a status, a phase,

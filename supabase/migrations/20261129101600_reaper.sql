@@ -1,4 +1,4 @@
--- What becomes of deployments that nobody moves on: their agent fell silent, they waited too long, their cluster was revoked.
+-- What becomes of deployments that no agent continues: their agent fell silent, they waited too long, their cluster was revoked.
 --
 -- Before apply began nothing was changed: the job is queued again, once. After it began nobody but the agent knows what
 -- happened: the job shows phase UNKNOWN after a minute, ends as FAILED/AGENT_LOST with its long lease, and is never run
@@ -10,7 +10,7 @@ create table tendril.reaper (
   ran_at timestamptz
 );
 insert into tendril.reaper default values;
-comment on table tendril.reaper is 'One row: when reap_lost_agents() was last called (by a schedule), and when all clusters were last looked at.';
+comment on table tendril.reaper is 'One row: when reap_lost_agents() was last called (by a schedule), and when all clusters were last checked.';
 alter table tendril.reaper enable row level security;
 revoke all on table tendril.reaper from public, anon, authenticated, service_role, tendril_agent;
 
@@ -20,7 +20,7 @@ language sql stable set search_path = '' as $$
       coalesce(deployment.claimed_by, 'without a name'), deployment.phase, deployment.attempt)
     || case
       when tendril.apply_began(deployment.phase)
-        then 'Resources may exist that are not in the state, and a state lock may still be held; look at both before you run it again.'
+        then 'Resources may exist that are not in the state, and a state lock may still be held; check both before you run it again.'
       when deployment.phase = 'PLAN' then 'Nothing was changed, but a state lock may still be held.'
       else 'Nothing was changed, and no state lock was held.'
     end
@@ -75,7 +75,7 @@ begin
   return reaped;
 end
 $$;
-comment on function tendril.reap_silent(uuid) is 'Moves on the deployments of agents that fell silent; of one cluster, or of all when null.';
+comment on function tendril.reap_silent(uuid) is 'Ends or requeues the deployments of agents that fell silent; of one cluster, or of all when null.';
 
 create function tendril.end_queued(only_cluster uuid) returns integer
 language plpgsql set search_path = '' as $$
@@ -162,7 +162,7 @@ begin
   return jsonb_build_object('reaped', tendril.reap(null), 'offline', tendril.mark_offline());
 end
 $$;
-comment on function public.reap_lost_agents() is 'Moves on the deployments of lost agents of all clusters, ends what waited too long, and marks silent clusters OFFLINE: {"reaped": n, "offline": n}. For service_role and pg_cron.';
+comment on function public.reap_lost_agents() is 'Ends or requeues the deployments of lost agents of all clusters, ends what waited too long, and marks silent clusters OFFLINE: {"reaped": n, "offline": n}. For service_role and pg_cron.';
 
 -- Where there is no schedule, or while it is broken, any agent that lives notices the death of any other.
 create function tendril.reap_for_all() returns void

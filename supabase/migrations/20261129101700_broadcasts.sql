@@ -2,14 +2,14 @@
 -- against the policies once for every agent that listens, one after the other; it checks a private channel once, when it is
 -- joined, and delivers in a fifth of the time.
 --
--- A broadcast is a row in realtime.messages, stored for days. So only clusters whose agents ask have any; an agent asks again
+-- A broadcast is a row in realtime.messages, stored for days. So only clusters whose agents request them have any; an agent repeats the request
 -- each hour, and its request ends a day after the last time.
 
 create table tendril.broadcast_requests (
   cluster_id uuid primary key references public.clusters (id) on delete cascade,
   expires_at timestamptz not null
 );
-comment on table tendril.broadcast_requests is 'Clusters whose agents asked for broadcasts. No setting of the cluster: its agents may differ, and each is served.';
+comment on table tendril.broadcast_requests is 'Clusters whose agents requested broadcasts. Not a setting of the cluster: its agents may differ, and each is served.';
 alter table tendril.broadcast_requests enable row level security;
 revoke all on table tendril.broadcast_requests from public, anon, authenticated, service_role, tendril_agent;
 
@@ -41,7 +41,7 @@ begin
     grant anon to tendril_agent;
   end if;
 
-  -- To receive, not to send: there is no policy for insert. Realtime asks for each channel by itself, as realtime.topic().
+  -- To receive, not to send: there is no policy for insert. Realtime evaluates it for each channel, as realtime.topic().
   if not tendril.broadcasts_installed() then
     execute $policy$
       create policy "An agent receives broadcasts of its cluster" on realtime.messages
@@ -90,7 +90,7 @@ begin
   if problem is not null then
     raise exception using
       errcode = 'feature_not_supported',
-      message = format('agents cannot hear broadcasts in this database yet: %s', problem),
+      message = format('agents cannot receive broadcasts in this database yet: %s', problem),
       hint = 'With --intake auto the agent follows row changes meanwhile. Each heartbeat tries to install them; `tendril-agent doctor` shows the SQL.';
   end if;
   insert into tendril.broadcast_requests as r (cluster_id, expires_at) values (cluster.id, now() + interval '1 day')
@@ -98,7 +98,7 @@ begin
   return jsonb_build_object('topic', 'cluster:' || cluster.id, 'event', 'deployment', 'seconds', 86400);
 end
 $$;
-comment on function public.agent_wants_broadcasts() is 'Asks for broadcasts of what happens to the caller''s deployments: {"topic", "event", "seconds"}, the last being how long the request lives.';
+comment on function public.agent_wants_broadcasts() is 'Requests broadcasts of changes of the caller''s deployments: {"topic", "event", "seconds"}, the last being how long the request is valid.';
 
 -- Whatever fails here, the statement that is broadcast stands.
 create function tendril.broadcast(cluster_id uuid, payload jsonb) returns void
@@ -114,7 +114,7 @@ exception when others then
   raise warning 'deployments of cluster % were not broadcast: %', broadcast.cluster_id, sqlerrm;
 end
 $$;
-comment on function tendril.broadcast(uuid, jsonb) is 'One message to the agents of a cluster, if they asked for any.';
+comment on function tendril.broadcast(uuid, jsonb) is 'One message to the agents of a cluster, if they requested broadcasts.';
 
 -- One message for each cluster, however many jobs a statement queues. Security definer: users write no messages.
 create function tendril.broadcast_queued() returns trigger

@@ -1,4 +1,4 @@
--- How an agent says that it lives: one call does all there is to do. Idle agents call it each 60 s, others each 15 s.
+-- The heartbeat of an agent: one call does everything. Idle agents call it each 60 s, others each 15 s.
 --
 -- It changes no row that is published, but for a cluster that comes ONLINE.
 
@@ -32,7 +32,7 @@ begin
   end if;
 
   select coalesce(jsonb_agg(jsonb_build_object(
-    'claim_token', asked.token,
+    'claim_token', claimed.token,
     'deployment_id', d.id,
     'mine', coalesce(d.status = 'PROCESSING', false),
     'cancel_requested', coalesce(d.status = 'PROCESSING' and d.cancel_requested_at is not null, false),
@@ -41,10 +41,10 @@ begin
     'phase', d.phase,
     'approved_plan', case when d.status = 'PROCESSING' then d.approved_plan end,
     'approval_expires_at', case when d.status = 'PROCESSING' then d.approval_expires_at end
-  ) order by asked.place), '[]')
+  ) order by claimed.place), '[]')
   into claims
-  from unnest(claim_tokens) with ordinality as asked (token, place)
-  left join public.deployments d on d.claim_token = asked.token and d.cluster_id = cluster.id and d.id = coalesce(only_deployment, d.id)
+  from unnest(claim_tokens) with ordinality as claimed (token, place)
+  left join public.deployments d on d.claim_token = claimed.token and d.cluster_id = cluster.id and d.id = coalesce(only_deployment, d.id)
   left join tendril.leases l on l.deployment_id = d.id;
 
   return jsonb_build_object(
@@ -61,12 +61,12 @@ begin
   );
 end
 $$;
-comment on function public.agent_heartbeat(text, uuid[], text, text, text) is 'Sets the cluster ONLINE, extends the leases of these claims, moves on lost jobs; says per claim whether it is still held, whether a cancel was asked and which plan was approved. agent: the caller''s name. refused: this agent''s state backend contradicts another live agent''s, and it may claim nothing.';
+comment on function public.agent_heartbeat(text, uuid[], text, text, text) is 'Sets the cluster ONLINE, extends the leases of these claims, ends or requeues lost jobs; returns per claim whether it is still held, whether a cancel was asked and which plan was approved. agent: the caller''s name. refused: this agent''s state backend contradicts another live agent''s, and it may claim nothing.';
 
 revoke all on function public.agent_heartbeat(text, uuid[], text, text, text) from public, anon, authenticated, service_role, tendril_agent;
 grant execute on function public.agent_heartbeat(text, uuid[], text, text, text) to tendril_agent, service_role;
 
--- The heartbeat says of each claim what was approved. This is for the moment at which a plan expires.
+-- The heartbeat returns for each claim what was approved. This is for the moment at which a plan expires.
 create function public.agent_approval(deployment_id uuid, claim_token uuid) returns jsonb
 language plpgsql stable security definer set search_path = '' as $$
 declare

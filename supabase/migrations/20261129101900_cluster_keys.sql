@@ -2,7 +2,7 @@
 --
 --     tdl_<22 digits: the cluster's id><43 digits: 32 random bytes>       (digits are base62: 0-9 A-Z a-z)
 --
--- The key says which cluster it is of, so nothing else is needed to enrol. It has 256 random bits, so a plain SHA-256 of
+-- The key contains the id of its cluster, so nothing else is needed to enrol. It has 256 random bits, so a plain SHA-256 of
 -- it can be stored: nobody guesses it, with or without the hash. It is shown once, when it is made.
 --
 -- The Edge Function agent-token exchanges keys for short JWTs. It gives the key's hash, never the key, to the database.
@@ -17,12 +17,12 @@ create table tendril.cluster_keys (
   last_used_at timestamptz,
   primary key (cluster_id, key_hash)
 );
-comment on table tendril.cluster_keys is 'When the keys that a cluster has now were made and last exchanged. Which keys those are, clusters says.';
+comment on table tendril.cluster_keys is 'When the keys that a cluster has now were made and last exchanged. The hashes of the keys are in clusters.';
 comment on column tendril.cluster_keys.created_at is 'Null when an owner wrote the hash into clusters directly.';
 
 -- Exchanges of the minute that began at started_at. Granted ones are counted per cluster. Refused ones fall into 4096 buckets by
--- the cluster that the key names, whether it exists or not: a stranger can neither fill the table nor learn what exists, nor
--- keep an agent with the right key out. Unlogged: after a crash of the server the count starts anew.
+-- the cluster that the key names, whether it exists or not: a caller without a key can neither fill the table nor learn what exists, nor
+-- lock out an agent with the right key. Unlogged: after a crash of the server the count starts again.
 create unlogged table tendril.key_exchanges (
   granted boolean not null,
   bucket uuid not null,
@@ -59,7 +59,7 @@ end
 $$;
 comment on function tendril.base62(bytea, integer) is 'The bytes as one big-endian number in so many digits 0-9A-Za-z.';
 
--- The randomness comes from gen_random_uuid(), which asks the server's strong generator and, unlike gen_random_bytes(), needs no
+-- The randomness comes from gen_random_uuid(), which uses the server's strong generator and, unlike gen_random_bytes(), needs no
 -- extension: three of them are 366 random bits, of which SHA-256 makes 256.
 create function tendril.new_cluster_key(cluster_id uuid) returns text
 language sql volatile strict set search_path = '' as $$
@@ -74,7 +74,7 @@ language sql immutable strict set search_path = '' as $$
 $$;
 comment on function tendril.key_hash(text) is 'What is stored of a key.';
 
--- Looks at all 32 bytes wherever the first difference is: the time it takes says nothing about the stored hash.
+-- Compares all 32 bytes wherever the first difference is: the time it takes reveals nothing about the stored hash.
 create function tendril.same_hash(stored text, shown text) returns boolean
 language sql immutable set search_path = '' as $$
   select stored is not null and bit_or(get_byte(expected.bytes, place) # get_byte(given.bytes, place)) = 0

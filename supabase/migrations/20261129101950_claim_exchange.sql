@@ -1,4 +1,4 @@
--- A run's own token: whoever shows the claim_token of a deployment gets a token that reaches that deployment and no other, so
+-- A run's own token: the claim_token of a deployment is exchanged for a token that reaches that deployment and no other, so
 -- that the process which runs a template holds neither the cluster's key nor the agent's token.
 --
 -- The claim_token has 122 random bits and is read by agents alone.

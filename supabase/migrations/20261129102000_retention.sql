@@ -23,11 +23,11 @@ begin
   if prune.cluster_id is not null and cluster.retention_days is null then
     raise exception using
       errcode = 'TD010',
-      message = format('cluster %s keeps everything', cluster.id),
+      message = format('cluster %s has no retention: nothing is deleted', cluster.id),
       hint = 'Set clusters.retention_days to the number of days after which finished deployments are deleted.';
   end if;
 
-  -- One batch: a call stays short, and says whether there is more. The last success of a stack stays: it made what runs now.
+  -- One batch: a call stays short, and returns whether there is more. The last success of a stack stays: it made what runs now.
   select array_agg(d.id) into doomed from (
     select d.id from public.clusters c
     join public.deployments d on d.cluster_id = c.id and d.finished_at < now() - make_interval(days => c.retention_days)

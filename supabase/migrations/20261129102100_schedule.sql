@@ -1,5 +1,5 @@
 -- What runs by the clock, where pg_cron can be had: the reaper each 15 s, pruning each hour. Without it call
--- reap_lost_agents() and prune() as service_role from elsewhere. reaper_status() says whether somebody does; agents and
+-- reap_lost_agents() and prune() as service_role from elsewhere. reaper_status() returns whether that happens; agents and
 -- `tendril-agent doctor` ask it.
 
 create function tendril.schedule() returns text
@@ -19,7 +19,7 @@ begin
 
   perform cron.schedule('tendril_reap_lost_agents', every, 'select public.reap_lost_agents()');
   perform cron.schedule('tendril_prune', '23 * * * *', 'select public.prune()');
-  -- pg_cron keeps one row for each run, for ever.
+  -- pg_cron stores one row for each run, for ever.
   perform cron.schedule('tendril_forget_runs', '17 3 * * *', $job$
     delete from cron.job_run_details
     where end_time < now() - interval '1 day'

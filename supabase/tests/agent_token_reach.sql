@@ -6,9 +6,9 @@ create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
 select plan(29);
 
--- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` says who
--- speaks next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
--- answers what a query shows. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
+-- Fixtures: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` sets the role and
+-- the JWT of what follows; `run` runs a statement as that role; `try` returns its SQLSTATE or "rows: n"; `list` returns the rows
+-- of a query. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
 grant tendril_agent to current_user;
 create function pg_temp.id(short text) returns uuid language sql immutable as $$
   select ('00000000-0000-4000-8000-0000000000' || short)::uuid
@@ -97,7 +97,7 @@ call pg_temp.act_as('agent c9');
 select is(pg_temp.try($$update clusters set revoked_at = null where id = pg_temp.id('c9')$$), '42501', 'a revoked agent cannot take its revocation back');
 select is(pg_temp.try($$select agent_heartbeat('1')$$), 'TD004', 'a revoked agent is not ONLINE again');
 
--- Live rows and channels: Realtime asks the same policies, as the agent's role with the agent's claims.
+-- Live rows and channels: Realtime applies the same policies, as the agent's role with the agent's claims.
 call pg_temp.act_as('agent c1');
 insert into realtime.messages (topic, extension, event, payload, private) values ('cluster:' || pg_temp.id('c3'), 'broadcast', 'deployment', '{}', true);
 set local realtime.topic = 'cluster:00000000-0000-4000-8000-0000000000c3';
@@ -115,7 +115,7 @@ select alike(pg_temp.try($$insert into deployment_logs (deployment_id, attempt, 
 select is(pg_temp.try($$update deployments set claim_token = pg_temp.id('01'), status = 'SUCCESS', outputs = '{"url": "https://attacker.invalid"}' where id = pg_temp.id('d1')$$), 'rows: 1', 'and any result');
 select is((select status from clusters where id = pg_temp.id('c1')), 'PENDING', 'a cluster is not ONLINE by that');
 call pg_temp.run($$select agent_heartbeat('9.9.9 (not really)')$$);
-select is((select agent_version from clusters where id = pg_temp.id('c1')), '9.9.9 (not really)', 'an agent says of itself what it likes');
+select is((select agent_version from clusters where id = pg_temp.id('c1')), '9.9.9 (not really)', 'an agent reports any version of itself');
 
 select * from finish();
 rollback;

@@ -5,9 +5,9 @@ create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
 select plan(40);
 
--- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` says who
--- speaks next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
--- answers what a query shows. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
+-- Fixtures: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` sets the role and
+-- the JWT of what follows; `run` runs a statement as that role; `try` returns its SQLSTATE or "rows: n"; `list` returns the rows
+-- of a query. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
 grant tendril_agent to current_user;
 create function pg_temp.id(short text) returns uuid language sql immutable as $$
   select ('00000000-0000-4000-8000-0000000000' || short)::uuid
@@ -88,7 +88,7 @@ select alike(pg_temp.heartbeat('b', 'local') #>> '{refused,message}', 'agents b 
 select is(pg_temp.heartbeat('b', 'local') #>> '{refused,code}', 'TD009', 'each time');
 select is(pg_temp.heartbeat('a', 'local') -> 'refused', 'null', 'the first is not');
 select alike(pg_temp.heartbeat('c', 'pg', 'f') #>> '{refused,message}', 'agent c uses the state backend pg, and agent a of the same cluster uses local%', 'nor may another backend join');
-select is(pg_temp.heartbeat('d') -> 'refused', 'null', 'an agent of contract 2 does not say what it uses');
+select is(pg_temp.heartbeat('d') -> 'refused', 'null', 'an agent of contract 2 does not report its backend');
 select is(pg_temp.list('select name, status from agents order by 1'), '(a,ACTIVE) (b,REFUSED) (c,REFUSED) (d,ACTIVE)', 'each is listed');
 select is(pg_temp.list('select status, agents, refused_agents, last_seen_at = now() from cluster_status'), '(ONLINE,2,2,t)', 'and counted');
 insert into deployments (id, cluster_id, config_snapshot) values (pg_temp.id('d1'), pg_temp.id('c1'), '{"template": "hello"}');
@@ -144,7 +144,7 @@ select is(pg_temp.try('select reaper_status()'), '42501', 'not anon');
 select is(pg_temp.try('select 1 from agents'), '42501', 'who sees no agents');
 select is(pg_temp.try('select 1 from cluster_status'), '42501', 'and no status');
 call pg_temp.act_as('bob');
-select is(pg_temp.list('select distinct cluster_id = pg_temp.id(''c3'') from agents'), '(t)', 'nor does a stranger, but his own');
+select is(pg_temp.list('select distinct cluster_id = pg_temp.id(''c3'') from agents'), '(t)', 'nor does another user, but their own');
 select is(pg_temp.list('select name from cluster_status'), '(c3)', 'but of his own');
 call pg_temp.act_as('alice');
 select is(pg_temp.try('update agents set status = ''ACTIVE'''), '42501', 'a user changes none');

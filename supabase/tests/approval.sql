@@ -5,9 +5,9 @@ create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
 select plan(31);
 
--- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` says who
--- speaks next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
--- answers what a query shows. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
+-- Fixtures: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` sets the role and
+-- the JWT of what follows; `run` runs a statement as that role; `try` returns its SQLSTATE or "rows: n"; `list` returns the rows
+-- of a query. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
 grant tendril_agent to current_user;
 create function pg_temp.id(short text) returns uuid language sql immutable as $$
   select ('00000000-0000-4000-8000-0000000000' || short)::uuid
@@ -90,7 +90,7 @@ select is(pg_temp.report($$plan_sha256 = 'x'$$), '23514', 'a digest is a digest'
 select is(pg_temp.report($$phase = 'APPROVAL'$$), 'rows: 1', 'it waits');
 select is((select tendril.lease_length(phase) from deployments where id = pg_temp.id('d1')), interval '10 minutes', 'with a long lease: nothing runs');
 select is(pg_temp.approve('d1', pg_temp.plan('a')), '42501', 'an agent does not approve');
-select is(pg_temp.try($$update deployments set approved_at = now() where id = pg_temp.id('d1')$$), '42501', 'nor say when');
+select is(pg_temp.try($$update deployments set approved_at = now() where id = pg_temp.id('d1')$$), '42501', 'nor set the time');
 call pg_temp.act_as('bob');
 select is(pg_temp.approve('d1', pg_temp.plan('a')), 'rows: 0', 'nobody approves for others');
 call pg_temp.act_as('anon');
@@ -114,27 +114,27 @@ select is(pg_temp.approve('d1', pg_temp.plan('a')), 'TD005', 'the old plan canno
 select is(pg_temp.approve('d1', pg_temp.plan('c')), 'rows: 1', 'the new one can');
 call pg_temp.act_as('agent c1');
 select is(pg_temp.report($$phase = 'APPLY'$$), 'rows: 1', 'the agent goes on');
-select is(pg_temp.standing(), 'PROCESSING APPLY c c now', 'and the row keeps what was approved');
+select is(pg_temp.standing(), 'PROCESSING APPLY c c now', 'and the row still shows what was approved');
 
 -- How long it may still be approved.
-create function pg_temp.asked(short text, claim text) returns text language sql as $$
+create function pg_temp.approval(short text, claim text) returns text language sql as $$
   select pg_temp.list(format('select a ->> ''phase'', left(a ->> ''approved_plan'', 1), ceil((a ->> ''seconds_left'')::numeric) from agent_approval(%L, %L) as a', pg_temp.id(short), pg_temp.id(claim)))
 $$;
-select is(pg_temp.asked('d1', '01'), '(APPLY,c,)', 'an agent asks what was approved; a plan without a limit never expires');
+select is(pg_temp.approval('d1', '01'), '(APPLY,c,)', 'an agent reads what was approved; a plan without a limit never expires');
 call pg_temp.act_as('alice');
 call pg_temp.run($$insert into deployments (id, cluster_id, config_snapshot) values (pg_temp.id('d2'), pg_temp.id('c1'), '{"template": "hello", "stack": "e", "approval": true, "approval_expires": 60}')$$);
 call pg_temp.act_as('agent c1');
 call pg_temp.run($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('02') where id = pg_temp.id('d2')$$);
-select is(pg_temp.asked('d2', '02'), '(CLAIMED,,)', 'its time does not run yet');
+select is(pg_temp.approval('d2', '02'), '(CLAIMED,,)', 'its time does not run yet');
 call pg_temp.run($$update deployments set claim_token = pg_temp.id('02'), phase = 'APPROVAL', plan_sha256 = pg_temp.plan('e') where id = pg_temp.id('d2')$$);
-select is(pg_temp.asked('d2', '02'), '(APPROVAL,,60)', 'it runs from the moment at which it waits');
-select is(pg_temp.asked('d2', '01'), 'TD001 the claim_token does not hold deployment ' || pg_temp.id('d2'), 'not with another claim');
+select is(pg_temp.approval('d2', '02'), '(APPROVAL,,60)', 'it runs from the moment at which it waits');
+select is(pg_temp.approval('d2', '01'), 'TD001 the claim_token does not hold deployment ' || pg_temp.id('d2'), 'not with another claim');
 call pg_temp.act_as('agent c2');
-select is(left(pg_temp.asked('d2', '02'), 5), 'TD001', 'nor by another cluster');
+select is(left(pg_temp.approval('d2', '02'), 5), 'TD001', 'nor by another cluster');
 call pg_temp.act_as('alice');
-select is(left(pg_temp.asked('d2', '02'), 5), '42501', 'nor by a user');
+select is(left(pg_temp.approval('d2', '02'), 5), '42501', 'nor by a user');
 call pg_temp.act_as('anon');
-select is(left(pg_temp.asked('d2', '02'), 5), '42501', 'nor by anybody');
+select is(left(pg_temp.approval('d2', '02'), 5), '42501', 'nor by anybody');
 select throws_ok($$insert into deployments (cluster_id, config_snapshot) values (pg_temp.id('c1'), '{"template": "x", "approval": "yes"}')$$, '23514', null, 'approval is true or false');
 
 select * from finish();

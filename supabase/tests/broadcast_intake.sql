@@ -1,13 +1,13 @@
--- Broadcast intake: who asks for broadcasts, what is broadcast, and who receives it.
+-- Broadcast intake: who requests broadcasts, what is broadcast, and who receives it.
 begin;
 create schema if not exists extensions;
 create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
 select plan(73);
 
--- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` says who
--- speaks next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
--- answers what a query shows. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
+-- Fixtures: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` sets the role and
+-- the JWT of what follows; `run` runs a statement as that role; `try` returns its SQLSTATE or "rows: n"; `list` returns the rows
+-- of a query. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
 grant tendril_agent to current_user;
 create function pg_temp.id(short text) returns uuid language sql immutable as $$
   select ('00000000-0000-4000-8000-0000000000' || short)::uuid
@@ -61,8 +61,8 @@ insert into clusters (id, user_id, name, revoked_at) values
   (pg_temp.id('c1'), pg_temp.id('0a'), 'c1', null), (pg_temp.id('c2'), pg_temp.id('0a'), 'c2', null),
   (pg_temp.id('c9'), pg_temp.id('0a'), 'c9', now()), (pg_temp.id('c3'), pg_temp.id('0b'), 'c3', null);
 
--- What Realtime does before it lets somebody into a private channel: it writes a message of each kind for the topic, and looks
--- as that role which of them can be read.
+-- What Realtime does before a join of a private channel: it writes a message of each kind for the topic, and reads as that role
+-- which of them are visible.
 create function pg_temp.receives(topic text) returns text language plpgsql as $$
 declare
   probes uuid[];
@@ -77,11 +77,11 @@ begin
   return found;
 end
 $$;
--- And before it lets somebody speak there.
-create function pg_temp.speaks(topic text, extension text) returns text language plpgsql as $$
+-- And before a client sends there.
+create function pg_temp.sends(topic text, extension text) returns text language plpgsql as $$
 begin
-  perform set_config('realtime.topic', speaks.topic, true);
-  return pg_temp.try(format('insert into realtime.messages (topic, extension) values (%L, %L)', speaks.topic, speaks.extension));
+  perform set_config('realtime.topic', sends.topic, true);
+  return pg_temp.try(format('insert into realtime.messages (topic, extension) values (%L, %L)', sends.topic, sends.extension));
 end
 $$;
 -- What was broadcast since the last call. A message about no row has its own id.
@@ -101,42 +101,42 @@ create function pg_temp.change(job text, changes text) returns text language sql
   select pg_temp.try(format('update deployments set %s where id = %L', changes, pg_temp.id(job)))
 $$;
 
--- Nobody asked: no message is written.
+-- Without a request, no message is written.
 call pg_temp.act_as('alice');
 select is(pg_temp.queue('c1', 'd1'), 'rows: 1', 'a job is queued');
-select is(pg_temp.messages(), 'nothing', 'and who did not ask gets nothing');
+select is(pg_temp.messages(), 'nothing', 'and without a request nothing is broadcast');
 
--- Who may ask.
+-- Who may request them.
 call pg_temp.act_as('agent c1');
 select is(pg_temp.list('select agent_wants_broadcasts()'),
-  '("{""event"": ""deployment"", ""topic"": ""cluster:00000000-0000-4000-8000-0000000000c1"", ""seconds"": 86400}")', 'an agent asks, and gets the topic');
+  '("{""event"": ""deployment"", ""topic"": ""cluster:00000000-0000-4000-8000-0000000000c1"", ""seconds"": 86400}")', 'an agent requests broadcasts, and gets the topic');
 select is(pg_temp.try('select agent_wants_broadcasts()'), 'rows: 1', 'twice is harmless');
 select is((select expires_at from tendril.broadcast_requests where cluster_id = pg_temp.id('c1')), now() + interval '1 day', 'the request ends after a day');
 call pg_temp.act_as('agent c9');
-select is(pg_temp.try('select agent_wants_broadcasts()'), 'TD004', 'a revoked agent does not ask');
+select is(pg_temp.try('select agent_wants_broadcasts()'), 'TD004', 'a revoked agent may not');
 call pg_temp.act_as('agent');
 select is(pg_temp.try('select agent_wants_broadcasts()'), 'TD003', 'nor one without a cluster');
 call pg_temp.act_as('service_role');
 select is(pg_temp.try('select agent_wants_broadcasts()'), 'TD003', 'service_role has no cluster');
 call pg_temp.act_as('alice');
-select is(pg_temp.try('select agent_wants_broadcasts()'), '42501', 'a user does not ask');
+select is(pg_temp.try('select agent_wants_broadcasts()'), '42501', 'a user may not');
 call pg_temp.act_as('anon');
-select is(pg_temp.try('select agent_wants_broadcasts()'), '42501', 'anon does not ask');
+select is(pg_temp.try('select agent_wants_broadcasts()'), '42501', 'anon may not');
 create function pg_temp.looks(who text) returns text language plpgsql as $$
 begin
   call pg_temp.act_as(who);
   return pg_temp.try('select from tendril.broadcast_requests');
 end
 $$;
-select is(pg_temp.looks(who), '42501', who || ' does not see who asked') from unnest(array['agent c1', 'alice', 'anon', 'service_role']) as who;
-select is((select count(*)::int from tendril.broadcast_requests), 1, 'one cluster asked');
+select is(pg_temp.looks(who), '42501', who || ' does not see the requests') from unnest(array['agent c1', 'alice', 'anon', 'service_role']) as who;
+select is((select count(*)::int from tendril.broadcast_requests), 1, 'one cluster has a request');
 
 -- What is broadcast.
 call pg_temp.act_as('alice');
 select is(pg_temp.queue('c1', 'd2'), 'rows: 1', 'a job is queued');
 select is(pg_temp.messages(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d2", "status": "QUEUED"}', 'its agent receives its id, and nothing of what it runs');
 select is(pg_temp.queue('c2', 'd3'), 'rows: 1', 'a job of another cluster is queued');
-select is(pg_temp.messages(), 'nothing', 'whose agent did not ask');
+select is(pg_temp.messages(), 'nothing', 'whose agent made no request');
 select is(pg_temp.try(format($$insert into deployments (cluster_id, config_snapshot) select %L, '{"template": "hello"}' from generate_series(1, 50)$$, pg_temp.id('c1'))), 'rows: 50', 'fifty jobs are queued');
 select is(pg_temp.messages(), 'deployment c1 private {"jobs": 50, "status": "QUEUED"}', 'by one message');
 select is(pg_temp.change('d1', 'cancel_requested_at = now()'), 'rows: 1', 'a job that waits is cancelled');
@@ -150,7 +150,7 @@ select is(pg_temp.messages(), 'nothing', 'which its agent knows');
 call pg_temp.act_as('alice');
 select is(pg_temp.change('d2', $$approved_plan = repeat('a', 64)$$), 'rows: 1', 'its plan is approved');
 select is(pg_temp.messages(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d2", "status": "PROCESSING", "attempt": 1}', 'and its agent notified');
-select is(pg_temp.change('d2', 'cancel_requested_at = now()'), 'rows: 1', 'a cancel is asked');
+select is(pg_temp.change('d2', 'cancel_requested_at = now()'), 'rows: 1', 'a cancel is requested');
 select is(pg_temp.messages(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d2", "status": "PROCESSING", "attempt": 1}', 'and its agent notified');
 select is(pg_temp.change('d2', 'cancel_requested_at = now()'), 'rows: 1', 'twice');
 select is(pg_temp.messages(), 'nothing', 'is broadcast once');
@@ -185,14 +185,14 @@ select is(pg_temp.reception('agent c1', topic), 'nothing', 'an agent receives no
 from unnest(array['cluster:', 'cluster:%', 'cluster', 'room', upper(pg_temp.topic('c1')), pg_temp.topic('c1') || '0']) as topic;
 select is(pg_temp.reception('service_role', pg_temp.topic('c1')), '(broadcast) (presence)', 'service_role receives everything');
 
--- Who speaks.
-create function pg_temp.speaking(who text, extension text) returns text language plpgsql as $$
+-- Who may send.
+create function pg_temp.sending(who text, extension text) returns text language plpgsql as $$
 begin
   call pg_temp.act_as(who);
-  return pg_temp.speaks(pg_temp.topic('c1'), extension);
+  return pg_temp.sends(pg_temp.topic('c1'), extension);
 end
 $$;
-select is(pg_temp.speaking(who, extension), '42501', format('%s does not speak there (%s)', who, extension))
+select is(pg_temp.sending(who, extension), '42501', format('%s may not send there (%s)', who, extension))
 from unnest(array['agent c1', 'agent c2', 'alice', 'bob', 'anon']) as who, unnest(array['broadcast', 'presence']) as extension;
 select is((select string_agg(roleid::regrole::text, ' ') from pg_auth_members where member = 'tendril_agent'::regrole), 'anon', 'an agent has the rights of anon, and of nobody else');
 select is((select count(*)::int from pg_policies where schemaname = 'realtime' and tablename = 'messages' and 'tendril_agent' = any (roles) and cmd <> 'SELECT'), 0, 'its one policy there is to read');
@@ -213,7 +213,7 @@ call pg_temp.act_as('alice');
 select case when is_away then is(pg_temp.queue('c1', 'd6'), 'rows: 1', 'a job is queued where nothing can be sent') else skip('realtime.send is not ours', 1) end from stage;
 select is(pg_temp.change('d6', 'cancel_requested_at = now()'), case when is_away then 'rows: 1' else 'rows: 0' end, 'and cancelled') from stage;
 call pg_temp.act_as('agent c1');
-select case when is_away then is(pg_temp.try('select agent_wants_broadcasts()'), '0A000', 'an agent that asks gets an error where there are no broadcasts') else skip('realtime.send is not ours', 1) end from stage;
+select case when is_away then is(pg_temp.try('select agent_wants_broadcasts()'), '0A000', 'a request gets an error where there are no broadcasts') else skip('realtime.send is not ours', 1) end from stage;
 
 select * from finish();
 rollback;

@@ -6,7 +6,7 @@ set local search_path = public, extensions;
 select plan(95);
 
 -- The stage: alice owns clusters c1 and c2, and c9 which is revoked; bob owns c3. `ask` answers
--- what an expression is for who speaks, or its SQLSTATE.
+-- the value of an expression for the current role, or its SQLSTATE.
 grant tendril_agent to current_user;
 create function pg_temp.id(short text) returns uuid language sql immutable as $$
   select ('00000000-0000-4000-8000-0000000000' || short)::uuid
@@ -67,7 +67,7 @@ select is(tendril.base62(decode(repeat('ff', 16), 'hex'), 22), '7n42DGM5Tflk9n8m
 select is(length(tendril.base62(decode(repeat('ff', 32), 'hex'), 43)), 43, 'base62: 32 bytes have 43 digits');
 select throws_ok($$select tendril.base62('\xffff', 2)$$, 'P0001', null, 'base62: nothing is cut off');
 select matches(tendril.new_cluster_key(pg_temp.id('c1')), '^tdl_[0-9A-Za-z]{65}$', 'a key is tdl_ and 65 digits');
-select is(substr(tendril.new_cluster_key(pg_temp.id('c1')), 5, 22), tendril.base62(uuid_send(pg_temp.id('c1')), 22), 'a key says which cluster it is of');
+select is(substr(tendril.new_cluster_key(pg_temp.id('c1')), 5, 22), tendril.base62(uuid_send(pg_temp.id('c1')), 22), 'a key contains the id of its cluster');
 select is((select count(distinct tendril.new_cluster_key(pg_temp.id('c1')))::int from generate_series(1, 200)), 200, 'each key is another');
 select is(tendril.key_hash('abc'), 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad', 'a key''s hash is its SHA-256');
 
@@ -154,7 +154,7 @@ select is(pg_temp.exchange('c1', (select key from keys where name = 'first')), '
 select is(pg_temp.status('c1', '{next}'), 'null', 'there is no next key again');
 select is((select count(*)::int from tendril.cluster_keys where cluster_id = pg_temp.id('c1')), 1, 'what was known of old keys is forgotten');
 select matches(pg_temp.key_of('rotate_cluster_key', 'c1'), '^tdl_', 'the next rotation begins');
-select is(pg_temp.ask($$public.promote_cluster_key(pg_temp.id('c1'), unused => true)$$), '', 'who says so promotes an unused key');
+select is(pg_temp.ask($$public.promote_cluster_key(pg_temp.id('c1'), unused => true)$$), '', 'an unused key is promoted on explicit request');
 
 -- A hash that the owner wrote.
 update clusters set api_key_hash = tendril.key_hash('by hand') where id = pg_temp.id('c2');
@@ -182,7 +182,7 @@ select is(pg_temp.ask(format($$(public.exchange_cluster_key(pg_temp.id('c2'), %L
 select is((select string_agg(distinct pg_temp.exchange('ff', 'guess ' || n), ' ') from generate_series(1, 60) as n), 'refused', 'sixty keys of no cluster are refused');
 select is(pg_temp.exchange('ff', 'guess'), 'limited', 'and the next has to wait, too');
 update tendril.key_exchanges set started_at = started_at - interval '61 seconds';
-select is(pg_temp.exchange('c2', 'busy'), 'granted', 'after a minute the count begins anew');
+select is(pg_temp.exchange('c2', 'busy'), 'granted', 'after a minute the count starts again');
 
 select * from finish();
 rollback;

@@ -5,9 +5,9 @@ create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
 select plan(18);
 
--- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` says who
--- speaks next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
--- answers what a query shows. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
+-- Fixtures: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` sets the role and
+-- the JWT of what follows; `run` runs a statement as that role; `try` returns its SQLSTATE or "rows: n"; `list` returns the rows
+-- of a query. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
 grant tendril_agent to current_user;
 create function pg_temp.id(short text) returns uuid language sql immutable as $$
   select ('00000000-0000-4000-8000-0000000000' || short)::uuid
@@ -90,7 +90,7 @@ select is(pg_temp.list('select name from cluster_templates order by 1'), '(b) (c
 select is(pg_temp.try($$select agent_publish_templates('[]')$$), '42501', 'and publishes none');
 select is(pg_temp.try('delete from cluster_templates'), '42501', 'nor deletes any');
 call pg_temp.act_as('bob');
-select is(pg_temp.list('select name from cluster_templates'), 'nothing', 'a stranger reads none');
+select is(pg_temp.list('select name from cluster_templates'), 'nothing', 'another user reads none');
 call pg_temp.act_as('agent c2');
 select is(pg_temp.list('select name from cluster_templates'), 'nothing', 'nor does an agent of another cluster');
 select is(pg_temp.publish('[]'), '("{""changed"": 0, ""removed"": 0}")', 'which replaces its own catalogue alone');

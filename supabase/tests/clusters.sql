@@ -5,9 +5,9 @@ create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
 select plan(33);
 
--- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` says who
--- speaks next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
--- answers what a query shows. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
+-- Fixtures: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` sets the role and
+-- the JWT of what follows; `run` runs a statement as that role; `try` returns its SQLSTATE or "rows: n"; `list` returns the rows
+-- of a query. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
 grant tendril_agent to current_user;
 create function pg_temp.id(short text) returns uuid language sql immutable as $$
   select ('00000000-0000-4000-8000-0000000000' || short)::uuid
@@ -70,7 +70,7 @@ select alike(pg_temp.try($$insert into clusters (id, name, api_key_hash) values 
 select is((select user_id from clusters where id = pg_temp.id('c4')), pg_temp.id('0a'), 'a new cluster belongs to who adds it');
 select is((select status from clusters where id = pg_temp.id('c4')), 'PENDING', 'a new cluster is PENDING');
 select is(pg_temp.try($$insert into clusters (user_id, name) values (pg_temp.id('0b'), 'for bob')$$), '42501', 'a user cannot add a cluster for another');
-select is(pg_temp.try($$insert into clusters (name, status) values ('x', 'ONLINE')$$), '42501', 'a user cannot say that a cluster is ONLINE');
+select is(pg_temp.try($$insert into clusters (name, status) values ('x', 'ONLINE')$$), '42501', 'a user cannot set a cluster ONLINE');
 select is(pg_temp.try($$update clusters set status = 'ONLINE'$$), '42501', 'a user cannot change a status');
 select is(pg_temp.try($$update clusters set user_id = pg_temp.id('0b')$$), '42501', 'a user cannot give a cluster away');
 select is(pg_temp.try($$update agents set last_seen_at = now()$$), '42501', 'a user cannot forge a heartbeat');

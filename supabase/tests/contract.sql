@@ -1,11 +1,11 @@
--- The version of the contract: who may ask, and that the heartbeat says the same.
+-- The version of the contract: who may read it, and that the heartbeat returns the same.
 begin;
 create schema if not exists extensions;
 create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
 select plan(5);
 
-select cmp_ok(contract_version(), '>=', 3, 'the database says which contract it holds');
+select cmp_ok(contract_version(), '>=', 3, 'the database reports the version of its contract');
 select is((select string_agg(r.rolname, ' ' order by r.rolname) from pg_roles r
   where r.rolname in ('anon', 'authenticated', 'service_role', 'tendril_agent') and has_function_privilege(r.oid, 'public.contract_version()', 'EXECUTE')),
   'authenticated service_role tendril_agent', 'who may ask for it');

@@ -5,9 +5,9 @@ create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
 select plan(31);
 
--- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` says who
--- speaks next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
--- answers what a query shows. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
+-- Fixtures: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` sets the role and
+-- the JWT of what follows; `run` runs a statement as that role; `try` returns its SQLSTATE or "rows: n"; `list` returns the rows
+-- of a query. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
 grant tendril_agent to current_user;
 create function pg_temp.id(short text) returns uuid language sql immutable as $$
   select ('00000000-0000-4000-8000-0000000000' || short)::uuid
@@ -99,8 +99,8 @@ update tendril.leases set last_heartbeat_at = now() - interval '30 seconds';
 select alike(pg_temp.list($$select agent_heartbeat('1', array[pg_temp.id('11'), pg_temp.id('12')], 'x') #>> '{claims,0,mine}'$$), '(true)', 'its heartbeat');
 select is((select string_agg(right(deployment_id::text, 2), ' ') from tendril.leases where last_heartbeat_at = now()), 'd1', 'extends its own lease');
 select is((select count(*) from agents), 0::bigint, 'it is no agent');
-select is(pg_temp.try('select agent_offline()'), '42501', 'says no good-bye for the cluster');
-select is(pg_temp.try('select agent_wants_broadcasts()'), '42501', 'asks for no broadcasts');
+select is(pg_temp.try('select agent_offline()'), '42501', 'cannot set the cluster OFFLINE');
+select is(pg_temp.try('select agent_wants_broadcasts()'), '42501', 'cannot request broadcasts');
 select is(pg_temp.try($$select agent_publish_templates('[]')$$), '42501', 'publishes no templates');
 select alike(pg_temp.list($$select agent_hold_state('hello.s1', 'a', 'x')$$), '%true%', 'it may hold its state');
 select is(left(pg_temp.error($$select agent_hold_state('hello.s2', 'a', 'x')$$), 5), 'TD008', 'and no other');
@@ -113,7 +113,7 @@ select is(pg_temp.list('select id from deployments'), 'nothing', 'whatever it is
 call pg_temp.act_as_run(to_jsonb(pg_temp.id('d3')));
 select is(left(pg_temp.error($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('13') where id = pg_temp.id('d3')$$), 5), '42501', 'not even its own deployment is claimed by it');
 
--- What the Edge Function asks.
+-- What the Edge Function calls.
 call pg_temp.act_as('service_role');
 select is(pg_temp.list($$select exchange_claim(pg_temp.id('d2'), pg_temp.id('12'))$$), '("{""result"": ""granted"", ""cluster_id"": ""00000000-0000-4000-8000-0000000000c1"", ""deployment_id"": ""00000000-0000-4000-8000-0000000000d2""}")', 'a claim that holds is granted');
 select is(pg_temp.list($$select exchange_claim(pg_temp.id('d1'), pg_temp.id('11')) ->> 'result'$$), '(granted)', 'one that ended just now too');

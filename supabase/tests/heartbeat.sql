@@ -5,9 +5,9 @@ create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
 select plan(46);
 
--- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` says who
--- speaks next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
--- answers what a query shows. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
+-- Fixtures: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` sets the role and
+-- the JWT of what follows; `run` runs a statement as that role; `try` returns its SQLSTATE or "rows: n"; `list` returns the rows
+-- of a query. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
 grant tendril_agent to current_user;
 create function pg_temp.id(short text) returns uuid language sql immutable as $$
   select ('00000000-0000-4000-8000-0000000000' || short)::uuid
@@ -75,10 +75,10 @@ $$;
 -- Who may call.
 call pg_temp.act_as('alice');
 select is(pg_temp.try($$select agent_heartbeat('1')$$), '42501', 'a user has no heartbeat');
-select is(pg_temp.try('select agent_offline()'), '42501', 'a user says no good-bye');
+select is(pg_temp.try('select agent_offline()'), '42501', 'a user cannot set a cluster OFFLINE');
 call pg_temp.act_as('anon');
 select is(pg_temp.try($$select agent_heartbeat('1')$$), '42501', 'anon has no heartbeat');
-select is(pg_temp.try('select agent_offline()'), '42501', 'anon says no good-bye');
+select is(pg_temp.try('select agent_offline()'), '42501', 'anon cannot set a cluster OFFLINE');
 call pg_temp.act_as('service_role');
 select is(pg_temp.try($$select agent_heartbeat('1')$$), 'TD003', 'service_role has no cluster');
 call pg_temp.act_as('agent');
@@ -99,16 +99,16 @@ call pg_temp.act_as('agent c1');
 select is(pg_temp.try($$select agent_heartbeat('0.1.0')$$), 'rows: 1', 'an agent has a heartbeat');
 select is((select row(status, agent_version, last_seen_at)::text from clusters join cluster_status using (id, status) where id = pg_temp.id('c1')), row('ONLINE', '0.1.0', now())::text, 'its cluster is ONLINE');
 select is((select status from clusters where id = pg_temp.id('c2')), 'PENDING', 'others are not');
-select is(pg_temp.try('select agent_offline()'), 'rows: 1', 'an agent says good-bye');
+select is(pg_temp.try('select agent_offline()'), 'rows: 1', 'an agent reports that it stops');
 select is((select status from clusters where id = pg_temp.id('c1')), 'OFFLINE', 'its cluster is OFFLINE');
 select is(pg_temp.try($$select agent_heartbeat(repeat('x', 1000), null)$$), 'rows: 1', 'a long version and null claims are no error');
 select is((select status || length(agent_version) from clusters where id = pg_temp.id('c1')), 'ONLINE100', 'back ONLINE, the version cut');
 
 -- Several agents.
 call pg_temp.run('select agent_offline()');
-select is(pg_temp.try($$select agent_heartbeat('1', '{}', 'a')$$), 'rows: 1', 'an agent says its name');
+select is(pg_temp.try($$select agent_heartbeat('1', '{}', 'a')$$), 'rows: 1', 'an agent reports its name');
 select is(pg_temp.try($$select agent_heartbeat('1', '{}', 'b')$$), 'rows: 1', 'so does another');
-select is(pg_temp.try($$select agent_offline('a')$$), 'rows: 1', 'one of them says good-bye');
+select is(pg_temp.try($$select agent_offline('a')$$), 'rows: 1', 'one of them reports that it stops');
 select is((select status from clusters where id = pg_temp.id('c1')), 'ONLINE', 'the cluster has the other one still');
 select is(pg_temp.try($$select agent_offline('b')$$), 'rows: 1', 'the other one follows');
 select is((select status from clusters where id = pg_temp.id('c1')), 'OFFLINE', 'now it is OFFLINE');
@@ -117,12 +117,12 @@ call pg_temp.run($$select agent_heartbeat('1', '{}', repeat('b', 1000))$$);
 select is((select max(length(name)) from agents), 200, 'a long name is cut');
 update agents set last_seen_at = now() - interval '131 seconds' where name <> 'a';
 select is(pg_temp.try($$select agent_offline('a')$$), 'rows: 1', 'an agent that fell silent');
-select is((select status from clusters where id = pg_temp.id('c1')), 'OFFLINE', 'keeps no cluster ONLINE');
+select is((select status from clusters where id = pg_temp.id('c1')), 'OFFLINE', 'leaves no cluster ONLINE');
 update agents set last_seen_at = now() - interval '2 days';
 call pg_temp.run($$select agent_heartbeat('0.1.0', '{}', 'c')$$);
 select is((select string_agg(name, ' ') from agents), 'c', 'and is forgotten');
 
--- The claims: d1 and d2 run, d3 is asked to cancel, d4 is finished, d5 is queued, d7 belongs to another cluster.
+-- The claims: d1 and d2 run, d3 has a cancel request, d4 is finished, d5 is queued, d7 belongs to another cluster.
 call pg_temp.run($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('1' || right(id::text, 1)) where id between pg_temp.id('d1') and pg_temp.id('d4')$$);
 call pg_temp.run($$update deployments set phase = 'APPLY', claim_token = pg_temp.id('12') where id = pg_temp.id('d2')$$);
 call pg_temp.run($$update deployments set status = 'SUCCESS', claim_token = pg_temp.id('14') where id = pg_temp.id('d4')$$);

@@ -5,9 +5,9 @@ create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
 select plan(44);
 
--- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` says who
--- speaks next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
--- answers what a query shows. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
+-- Fixtures: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` sets the role and
+-- the JWT of what follows; `run` runs a statement as that role; `try` returns its SQLSTATE or "rows: n"; `list` returns the rows
+-- of a query. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
 grant tendril_agent to current_user;
 create function pg_temp.id(short text) returns uuid language sql immutable as $$
   select ('00000000-0000-4000-8000-0000000000' || short)::uuid
@@ -122,7 +122,7 @@ select is(pg_temp.state('d2'), 'FAILED OUTPUT 1 AGENT_LOST', 'FAILED, not queued
 call pg_temp.run($$update deployments set status = 'SUCCESS', claim_token = pg_temp.id('12') where id = pg_temp.id('d2')$$);
 select is(pg_temp.state('d2'), 'SUCCESS OUTPUT 1', 'the late, true result replaces AGENT_LOST');
 
--- A cancel was asked; the cluster is revoked.
+-- A cancel was requested; the cluster is revoked.
 call pg_temp.act_as('alice');
 call pg_temp.run($$update deployments set cancel_requested_at = now() where id in (pg_temp.id('d3'), pg_temp.id('d5'))$$);
 call pg_temp.silence('d3', '61 seconds');

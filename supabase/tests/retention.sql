@@ -5,9 +5,9 @@ create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
 select plan(11);
 
--- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` says who
--- speaks next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
--- answers what a query shows. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
+-- Fixtures: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` sets the role and
+-- the JWT of what follows; `run` runs a statement as that role; `try` returns its SQLSTATE or "rows: n"; `list` returns the rows
+-- of a query. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
 grant tendril_agent to current_user;
 create function pg_temp.id(short text) returns uuid language sql immutable as $$
   select ('00000000-0000-4000-8000-0000000000' || short)::uuid
@@ -84,12 +84,12 @@ update deployments set finished_at = now() - interval '8 days' where id in (pg_t
 update deployments set finished_at = now() - interval '6 days' where id = pg_temp.id('d2');
 alter table deployments enable trigger b_enforce_state;
 call pg_temp.act_as('alice');
-select is(pg_temp.error($$select prune(pg_temp.id('c1'))$$), 'TD010 cluster ' || pg_temp.id('c1') || ' keeps everything', 'a cluster without retention keeps everything');
+select is(pg_temp.error($$select prune(pg_temp.id('c1'))$$), 'TD010 cluster ' || pg_temp.id('c1') || ' has no retention: nothing is deleted', 'a cluster without retention deletes nothing');
 select is(pg_temp.try($$update clusters set retention_days = 0 where id = pg_temp.id('c1')$$), '23514', 'a day is the least');
 select is(pg_temp.try($$update clusters set retention_days = 7 where id = pg_temp.id('c1')$$), 'rows: 1', 'its owner decides');
 select is(left(pg_temp.error('select prune()'), 5), 'TD008', 'a user prunes a cluster, not all');
 call pg_temp.act_as('bob');
-select is(left(pg_temp.error($$select prune(pg_temp.id('c1'))$$), 5), 'TD008', 'a stranger prunes nothing');
+select is(left(pg_temp.error($$select prune(pg_temp.id('c1'))$$), 5), 'TD008', 'another user prunes nothing');
 call pg_temp.act_as('agent c1');
 select is(left(pg_temp.error($$select prune(pg_temp.id('c1'))$$), 5), '42501', 'nor does an agent');
 call pg_temp.act_as('anon');

@@ -5,9 +5,9 @@ create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
 select plan(91);
 
--- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` says who
--- speaks next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
--- answers what a query shows. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
+-- Fixtures: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` sets the role and
+-- the JWT of what follows; `run` runs a statement as that role; `try` returns its SQLSTATE or "rows: n"; `list` returns the rows
+-- of a query. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
 grant tendril_agent to current_user;
 create function pg_temp.id(short text) returns uuid language sql immutable as $$
   select ('00000000-0000-4000-8000-0000000000' || short)::uuid
@@ -113,7 +113,7 @@ select is(pg_temp.claim('d2'), 'TD006', 'a younger one may not');
 select alike(pg_temp.error($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('12') where id = pg_temp.id('d2')$$), '%d2 is not next: deployment % of stack hello.prod is QUEUED', 'and gets what is ahead');
 select is(pg_temp.claim('d1'), 'none', 'the oldest may');
 select is(pg_temp.claim('d2'), 'TD006', 'while it runs no other may');
-select is(pg_temp.claim('d3', 'b'), 'TD006', 'whoever asks');
+select is(pg_temp.claim('d3', 'b'), 'TD006', 'by any agent');
 select is(pg_temp.claimable(), '(d4) (d5)', 'its stack offers nothing');
 select is(pg_temp.claim('d4'), 'none', 'other stacks run beside it');
 select is(pg_temp.claim('d5'), 'none', 'so does a job without a stack');
@@ -132,14 +132,14 @@ call pg_temp.run($$update deployments set cancel_requested_at = now() where id i
 call pg_temp.act_as('agent c1');
 select is(pg_temp.finish('d1', 'CANCELLED'), 'rows: 1', 'its cancel is carried out');
 select is(pg_temp.claimable(), '(d3)', 'the next of the stack may be claimed, and no cancelled one is in its way');
-select is((select last_status from stacks where state_key = 'hello.prod' and cluster_id = pg_temp.id('c1')), 'CANCELLED', 'the stack says how its last run ended');
+select is((select last_status from stacks where state_key = 'hello.prod' and cluster_id = pg_temp.id('c1')), 'CANCELLED', 'the stack shows how its last run ended');
 select is(pg_temp.claim('d3'), 'none', 'it is claimed');
 select is(pg_temp.finish('d3', 'SUCCESS'), 'rows: 1', 'and succeeds');
 select is((select row(last_deployment_id, last_status, last_action, last_success_id, last_success_at)::text from stacks where state_key = 'hello.prod' and cluster_id = pg_temp.id('c1')),
-  row(pg_temp.id('d3'), 'SUCCESS', 'apply', pg_temp.id('d3'), now())::text, 'which the stack says');
+  row(pg_temp.id('d3'), 'SUCCESS', 'apply', pg_temp.id('d3'), now())::text, 'which the stack shows');
 
 -- What the state holds.
-select is(pg_temp.try($$select agent_stack_applied(pg_temp.id('d4'), pg_temp.id('14'), 7, 'pg', 'f1')$$), 'rows: 1', 'an agent says what the state holds');
+select is(pg_temp.try($$select agent_stack_applied(pg_temp.id('d4'), pg_temp.id('14'), 7, 'pg', 'f1')$$), 'rows: 1', 'an agent reports what the state contains');
 select is((select row(resources, backend, backend_fingerprint)::text from stacks where state_key = 'hello.test'), '(7,pg,f1)', 'and its stack shows it');
 select is(pg_temp.try($$select agent_stack_applied(pg_temp.id('d4'), pg_temp.id('99'), 7)$$), 'TD001', 'not without the claim');
 select is(pg_temp.try($$select agent_stack_applied(pg_temp.id('d4'), pg_temp.id('14'), -1)$$), '22023', 'nor less than nothing');
@@ -156,8 +156,8 @@ select is(pg_temp.finish('d4', 'FAILED', $$, error_code = 'STATE_NOT_STORED', er
 select is((select row(state_held_by, state_held_since, state_held_reason)::text from stacks where state_key = 'hello.test'), row('a', now(), 'the bucket is gone')::text, 'its stack is held by who has it');
 select is(pg_temp.claim('d7', 'b'), 'TD006', 'another agent does not claim');
 select alike(pg_temp.error($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('17'), claimed_by = 'b' where id = pg_temp.id('d7')$$), '%agent a holds the only copy of the state of stack hello.test%', 'and gets the reason');
-select is(pg_temp.list($$select state_held_by from claimable_deployments where id = pg_temp.id('d7')$$), '(a)', 'the queue says who may');
-select is(pg_temp.try($$select agent_hold_state('hello.test', 'a', 'still gone')$$), 'rows: 1', 'it says so again');
+select is(pg_temp.list($$select state_held_by from claimable_deployments where id = pg_temp.id('d7')$$), '(a)', 'the queue shows who may');
+select is(pg_temp.try($$select agent_hold_state('hello.test', 'a', 'still gone')$$), 'rows: 1', 'it reports that again');
 select is(pg_temp.list($$select agent_release_state('hello.test', 'b')$$), '(f)', 'another agent does not release it');
 select is(pg_temp.list($$select agent_release_state('hello.test', 'a')$$), '(t)', 'it does, once the state is stored');
 select is(pg_temp.claim('d7', 'b'), 'none', 'then any agent claims');
@@ -173,11 +173,11 @@ select is(pg_temp.try($$select discard_held_state(pg_temp.id('c1'), 'hello.test'
 call pg_temp.act_as('anon');
 select is(pg_temp.try($$select discard_held_state(pg_temp.id('c1'), 'hello.test', 'hello.test')$$), '42501', 'nor does anon');
 call pg_temp.act_as('bob');
-select is(left(pg_temp.error($$select discard_held_state(pg_temp.id('c1'), 'hello.test', 'hello.test')$$), 5), 'TD008', 'nor a stranger');
+select is(left(pg_temp.error($$select discard_held_state(pg_temp.id('c1'), 'hello.test', 'hello.test')$$), 5), 'TD008', 'nor another user');
 call pg_temp.act_as('alice');
 select is(left(pg_temp.error($$select discard_held_state(pg_temp.id('c1'), 'hello.none', 'hello.none')$$), 5), 'TD008', 'a stack that is not there');
 select is(left(pg_temp.error($$select discard_held_state(pg_temp.id('c1'), 'hello.prod', 'hello.prod')$$), 5), 'TD010', 'a stack that nobody holds');
-select is(left(pg_temp.error($$select discard_held_state(pg_temp.id('c1'), 'hello.test')$$), 5), 'TD010', 'not without saying which again');
+select is(left(pg_temp.error($$select discard_held_state(pg_temp.id('c1'), 'hello.test')$$), 5), 'TD010', 'not without its name as confirmation');
 select alike(pg_temp.list($$select discard_held_state(pg_temp.id('c1'), 'hello.test', 'hello.test') ->> 'lost'$$), '%Agent b has held the only copy of the state of stack hello.test%', 'she gets what is lost');
 select is((select state_held_by from stacks where state_key = 'hello.test'), null, 'nobody holds it');
 call pg_temp.act_as('agent c1');
@@ -186,7 +186,7 @@ select alike(pg_temp.list(format('select agent_hold_state(%L, %L, %L, %L)', 'hel
 
 -- Who sees.
 call pg_temp.act_as('bob');
-select is(pg_temp.list('select state_key from stacks'), 'nothing', 'a stranger sees no stack');
+select is(pg_temp.list('select state_key from stacks'), 'nothing', 'another user sees no stack');
 select is(pg_temp.claimable(), 'nothing', 'and nothing to claim');
 call pg_temp.act_as('agent c2');
 select is(pg_temp.list('select state_key from stacks'), '(hello.prod)', 'an agent sees those of its cluster');

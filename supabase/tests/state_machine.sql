@@ -5,9 +5,9 @@ create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
 select plan(83);
 
--- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` says who
--- speaks next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
--- answers what a query shows. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
+-- Fixtures: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` sets the role and
+-- the JWT of what follows; `run` runs a statement as that role; `try` returns its SQLSTATE or "rows: n"; `list` returns the rows
+-- of a query. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
 grant tendril_agent to current_user;
 create function pg_temp.id(short text) returns uuid language sql immutable as $$
   select ('00000000-0000-4000-8000-0000000000' || short)::uuid
@@ -164,14 +164,14 @@ call pg_temp.run($$update deployments set status = 'FAILED', error_code = 'AGENT
 select is(pg_temp.try($$update deployments set phase = 'APPLY', claim_token = pg_temp.id('18') where id = pg_temp.id('d8')$$), 'TD002', 'an agent that was given up does not begin to apply');
 select is(pg_temp.try($$update deployments set phase = 'APPLY', claim_token = pg_temp.id('13') where id = pg_temp.id('d3')$$), 'TD002', 'nor one whose job was cancelled');
 select is(pg_temp.try($$update deployments set phase = 'CLAIMED', claim_token = pg_temp.id('13') where id = pg_temp.id('d3')$$), 'rows: 1', 'what the row has already may be written again');
-select is(pg_temp.shows('d8', 'status, phase'), '(FAILED,CLAIMED)', 'the row says that nothing was changed');
+select is(pg_temp.shows('d8', 'status, phase'), '(FAILED,CLAIMED)', 'the row shows that nothing was changed');
 select is(pg_temp.go('d8', 'CANCELLED', '18'), 'rows: 1', 'its true end is welcome');
 
 -- A user's cancel.
 call pg_temp.run($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('16') where id = pg_temp.id('d6')$$);
 call pg_temp.act_as('alice');
 select is(pg_temp.try($$update deployments set cancel_requested_at = '2001-01-01' where id = pg_temp.id('d6')$$), 'rows: 1', 'a user asks to cancel a running job');
-select is(pg_temp.shows('d6', 'status, cancel_requested_at'), row('PROCESSING', now())::text, 'the agent ends it, the database says when it was asked');
+select is(pg_temp.shows('d6', 'status, cancel_requested_at'), row('PROCESSING', now())::text, 'the agent ends it, the database sets the time of the request');
 call pg_temp.run($$update deployments set cancel_requested_at = null where id = pg_temp.id('d6')$$);
 select is(pg_temp.shows('d6', 'cancel_requested_at'), row(now())::text, 'it cannot be taken back');
 select is(pg_temp.try($$update deployments set cancel_requested_at = now() where id = pg_temp.id('d2')$$), 'rows: 1', 'a cancel that comes too late is no error');
@@ -190,9 +190,9 @@ select is(pg_temp.shows('d7', 'attempt, claimed_at, (select last_heartbeat_at fr
 call pg_temp.act_as('owner');
 select is(pg_temp.go('d7', 'SUCCESS'), 'TD002', 'the owner of the table is bound too');
 
--- What the refusals say.
-select throws_like($$update deployments set status = 'SUCCESS', claim_token = null where id = pg_temp.id('d2')$$, '%changed only with its claim_token%', 'TD001 says what is missing');
-select throws_like($$update deployments set status = 'QUEUED' where id = pg_temp.id('d2')$$, '%cannot go from SUCCESS to QUEUED%', 'TD002 says which change');
+-- The messages of refusals.
+select throws_like($$update deployments set status = 'SUCCESS', claim_token = null where id = pg_temp.id('d2')$$, '%changed only with its claim_token%', 'TD001 names what is missing');
+select throws_like($$update deployments set status = 'QUEUED' where id = pg_temp.id('d2')$$, '%cannot go from SUCCESS to QUEUED%', 'TD002 names the change');
 
 select * from finish();
 rollback;

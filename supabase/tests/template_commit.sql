@@ -5,9 +5,9 @@ create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
 select plan(22);
 
--- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` says who
--- speaks next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
--- answers what a query shows. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
+-- Fixtures: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` sets the role and
+-- the JWT of what follows; `run` runs a statement as that role; `try` returns its SQLSTATE or "rows: n"; `list` returns the rows
+-- of a query. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
 grant tendril_agent to current_user;
 create function pg_temp.id(short text) returns uuid language sql immutable as $$
   select ('00000000-0000-4000-8000-0000000000' || short)::uuid

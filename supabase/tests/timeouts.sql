@@ -5,9 +5,9 @@ create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
 select plan(35);
 
--- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` says who
--- speaks next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
--- answers what a query shows. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
+-- Fixtures: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` sets the role and
+-- the JWT of what follows; `run` runs a statement as that role; `try` returns its SQLSTATE or "rows: n"; `list` returns the rows
+-- of a query. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
 grant tendril_agent to current_user;
 create function pg_temp.id(short text) returns uuid language sql immutable as $$
   select ('00000000-0000-4000-8000-0000000000' || short)::uuid
@@ -105,7 +105,7 @@ call pg_temp.act_as('agent c1');
 select alike(pg_temp.error($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('11') where id = pg_temp.id('d1')$$), 'TD006 %waited longer than its timeout%', 'after it nobody claims it');
 select is(pg_temp.list('select right(id::text, 2) from claimable_deployments'), '(d2)', 'and it stands in nobody''s way');
 select is(reap_lost_agents() ->> 'reaped', '1', 'the reaper ends it');
-select is((select concat_ws(' ', status, error_code, error_message) from deployments where id = pg_temp.id('d1')), 'FAILED TIMED_OUT No agent claimed it within 30 seconds (config_snapshot.timeouts.queue). Nothing was changed.', 'and says why');
+select is((select concat_ws(' ', status, error_code, error_message) from deployments where id = pg_temp.id('d1')), 'FAILED TIMED_OUT No agent claimed it within 30 seconds (config_snapshot.timeouts.queue). Nothing was changed.', 'with the reason');
 call pg_temp.run($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('12') where id = pg_temp.id('d2')$$);
 select is((select status from deployments where id = pg_temp.id('d2')), 'PROCESSING', 'the next is claimed');
 call pg_temp.run($$update deployments set status = 'SUCCESS', claim_token = pg_temp.id('12') where id = pg_temp.id('d2')$$);
@@ -121,7 +121,7 @@ select alike(pg_temp.error($$update deployments set approved_plan = repeat('a', 
 select is(reap_lost_agents() ->> 'reaped', '0', 'its agent has a while to end it');
 call pg_temp.set('d3', $$approval_expires_at = now() - interval '91 seconds'$$);
 select is(reap_lost_agents() ->> 'reaped', '1', 'then the reaper does');
-select is((select concat_ws(' ', status, error_code) from deployments where id = pg_temp.id('d3')), 'FAILED APPROVAL_EXPIRED', 'and says why');
+select is((select concat_ws(' ', status, error_code) from deployments where id = pg_temp.id('d3')), 'FAILED APPROVAL_EXPIRED', 'with the reason');
 call pg_temp.act_as('agent c1');
 select is(pg_temp.try($$update deployments set phase = 'APPLY', claim_token = pg_temp.id('13') where id = pg_temp.id('d3')$$), 'TD002', 'it is not applied any more');
 

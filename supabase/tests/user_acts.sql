@@ -5,9 +5,9 @@ create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
 select plan(22);
 
--- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` says who
--- speaks next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
--- answers what a query shows. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
+-- Fixtures: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` sets the role and
+-- the JWT of what follows; `run` runs a statement as that role; `try` returns its SQLSTATE or "rows: n"; `list` returns the rows
+-- of a query. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
 grant tendril_agent to current_user;
 create function pg_temp.id(short text) returns uuid language sql immutable as $$
   select ('00000000-0000-4000-8000-0000000000' || short)::uuid
@@ -81,7 +81,7 @@ select alike(pg_temp.does('d1', $$approval_comment = 'fine'$$), 'TD005 an approv
 select alike(pg_temp.does('d1', $$cancel_comment = 'no'$$), 'TD002 a cancel_comment % goes with its cancel', 'nor does it cancel');
 select is(left(pg_temp.does('d1', $$approved_plan = repeat('a', 64), approval_comment = repeat('x', 2001)$$), 5), '23514', 'a comment has an end');
 select is(pg_temp.does('d1', $$approved_plan = repeat('a', 64), approval_comment = ' looks good '$$), 'none', 'an approval with a comment');
-select is((select row(approved_by, approval_comment, approved_at)::text from deployments where id = pg_temp.id('d1')), row(pg_temp.id('0a'), 'looks good', now())::text, 'says who and why');
+select is((select row(approved_by, approval_comment, approved_at)::text from deployments where id = pg_temp.id('d1')), row(pg_temp.id('0a'), 'looks good', now())::text, 'shows who and why');
 select alike(pg_temp.does('d1', $$approval_comment = 'or not'$$), 'TD005%', 'which does not change');
 select is(pg_temp.does('d2', $$cancel_requested_at = now(), cancel_comment = 'too many deletes'$$), 'none', 'a plan is rejected: a cancel with a comment');
 select is((select row(cancelled_by, cancel_comment, cancel_requested_at, status)::text from deployments where id = pg_temp.id('d2')), row(pg_temp.id('0a'), 'too many deletes', now(), 'PROCESSING')::text, 'by whom and why');

@@ -1,4 +1,4 @@
-// Every answer of the function. Errors are {code, message}; the message says what to do.
+// Every answer of the function. Errors are {code, message}; the message explains what to do.
 
 import type { MachineToken } from './token.ts'
 

@@ -1,12 +1,12 @@
-// Asks the database whether a key opens a cluster, or a claim holds a deployment.
+// Checks in the database whether a key is valid for a cluster, or a claim for a deployment.
 
 import type { ShownKey } from './key.ts'
 import type { Settings } from './settings.ts'
 
-/** What the database says: `public.exchange_cluster_key`, `public.exchange_claim`. */
+/** The answer of the database: `public.exchange_cluster_key`, `public.exchange_claim`. */
 export type Decision =
   | { result: 'granted'; cluster_id: string; deployment_id?: string }
-  /** A wrong key or claim, or no such cluster or deployment: the database does not say which. */
+  /** A wrong key or claim, or no such cluster or deployment: the database does not tell which. */
   | { result: 'refused' }
   /** The right key of a cluster that was revoked. */
   | { result: 'revoked' }

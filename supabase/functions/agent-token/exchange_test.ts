@@ -1,5 +1,5 @@
 // The function as it is deployed, `index.ts` in a process of its own, on a running stack. scripts/check-functions.sh starts
-// the stack and says where it is: SUPABASE_URL, SUPABASE_ANON_KEY, SUPABASE_SERVICE_ROLE_KEY, JWT_SECRET.
+// the stack and sets its address: SUPABASE_URL, SUPABASE_ANON_KEY, SUPABASE_SERVICE_ROLE_KEY, JWT_SECRET.
 import { deepStrictEqual, match, ok, strictEqual } from 'node:assert/strict'
 import { REFUSAL_TIME } from './exchange.ts'
 
@@ -229,7 +229,7 @@ Deno.test('a database that is away and a bad key are different errors', async ()
   deepStrictEqual([status, body.code, headers.get('retry-after')], [503, 'unavailable', '5'])
 })
 
-Deno.test('a function without its secret says so and stays up', async () => {
+Deno.test('a function without its secret reports that and stays up', async () => {
   await using served = await serve({})
   const { status, body } = await post(served.url, { key: `tdl_${'0'.repeat(65)}` })
   deepStrictEqual([status, body.code], [500, 'misconfigured'])

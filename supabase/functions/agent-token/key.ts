@@ -5,7 +5,7 @@ const DIGITS = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
 
 /** A key as the database knows it: never the key itself. */
 export interface ShownKey {
-  /** The cluster that it says it is of. */
+  /** The cluster that it names. */
   clusterId: string
   /** SHA-256 of the whole key, in hex. */
   hash: string

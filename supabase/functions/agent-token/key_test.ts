@@ -3,7 +3,7 @@ import { readKey } from './key.ts'
 
 const secret = 'z'.repeat(40) + '123'
 
-Deno.test('a key says which cluster it is of, and is shown to the database as its hash', async () => {
+Deno.test('a key contains the id of its cluster, and reaches the database as its hash', async () => {
   // printf tdl_…123 | sha256sum
   deepStrictEqual(await readKey(`tdl_${'0'.repeat(21)}1${secret}`), {
     clusterId: '00000000-0000-0000-0000-000000000001',

@@ -84,7 +84,7 @@ export async function agentId(clusterId: string): Promise<string> {
 }
 
 async function imported(key: SigningKey): Promise<[Header, CryptoKey]> {
-  // Only what the key is: exported keys also say what they may be used for, and then cannot be imported for signing.
+  // Only the key itself: exported keys also list their allowed uses, and then cannot be imported for signing.
   const { kty, crv, x, y, d } = key
   const curve = { name: 'ECDSA', namedCurve: 'P-256' }
   const signing = await crypto.subtle.importKey('jwk', { kty, crv, x, y, d }, curve, false, ['sign'])

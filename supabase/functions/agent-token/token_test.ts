@@ -20,7 +20,7 @@ function bytes(part: string | undefined): Uint8Array<ArrayBuffer> {
   return Uint8Array.from(atob((part ?? '').replaceAll('-', '+').replaceAll('_', '/')), (c) => c.charCodeAt(0))
 }
 
-Deno.test('a token is signed with the imported key and says so', async () => {
+Deno.test('a token is signed with the imported key and names it', async () => {
   const { jwk, verifier } = await signingKey()
   const signer = await Signer.of(Settings.read({ ...project, TENDRIL_SIGNING_KEY: JSON.stringify(jwk) }))
   const now = Date.UTC(2026, 10, 23, 12)
@@ -62,7 +62,7 @@ Deno.test('an old project signs with its shared secret', async () => {
   strictEqual(Number(exp) - Number(iat), 60)
 })
 
-Deno.test('where agents and users share a role, the token says that it is an agent', async () => {
+Deno.test('where agents and users share a role, the token carries the claim of an agent', async () => {
   const settings = Settings.read({ ...project, TENDRIL_JWT_SECRET: 'secret', TENDRIL_AGENT_ROLE: 'authenticated' })
   const claims = decode((await (await Signer.of(settings)).token(cluster)).access_token.split('.')[1])
   strictEqual(claims.role, 'authenticated')

@@ -3,7 +3,7 @@
 //!
 //! Users are rows of `auth.users`, confirmed at once because nobody reads mail here. A sign-in is a row of
 //! `auth.sessions`; its tokens are signed with the project's secret and renewed by refresh tokens that are good once.
-//! Other ways to sign in and mail are not here: asked for, they are answered with 404 and a sentence.
+//! Other ways to sign in, and mail, are not implemented: a request for one is answered with 404 and an explanation.
 
 mod admin;
 mod error;

@@ -1,20 +1,20 @@
-//! `postgres_changes`: who hears of which committed row.
+//! `postgres_changes`: who receives which committed row.
 //!
 //! A channel's bindings become [`Subscription`]s once the database accepts them. Each committed transaction comes out
-//! of [`crate::replication`], waits until it is visible, is looked at through filters and policies by the [`Oracle`],
+//! of [`crate::replication`], waits until it is visible, is checked against filters and policies by the [`Oracle`],
 //! and ends as messages in the mailboxes of the sockets.
 
-mod audience;
 mod binding;
 mod dispatch;
 mod filter;
 mod filters;
 mod index;
 mod inspection;
-mod listener;
 mod oracle;
+mod principal;
 mod record;
-mod seats;
+mod registry;
+mod subscriber;
 mod subscription;
 mod table;
 
@@ -26,12 +26,12 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use audience::Audience;
-pub(crate) use audience::{ChannelId, Mailbox, Notice};
 pub(crate) use binding::{Binding, inspect};
-pub(crate) use listener::Listener;
 use oracle::Oracle;
-use seats::Seats;
+pub(crate) use principal::Principal;
+use registry::Registry;
+use subscriber::Subscriber;
+pub(crate) use subscriber::{ChannelId, Mailbox, Notice};
 use subscription::Subscription;
 
 use crate::replication::{self, Source};
@@ -46,7 +46,7 @@ const RETRY: Duration = Duration::from_millis(200);
 enum Refused {
     /// The text of the `system` message.
     Because(String),
-    /// The database could not be asked.
+    /// The database could not be queried.
     NoDatabase,
 }
 
@@ -57,10 +57,10 @@ pub(crate) struct Changes {
     stop: CancellationToken,
     /// How often changes are delivered; zero means at once.
     interval: Duration,
-    seats: Arc<Seats>,
-    /// Whether every later commit is heard of; none before replication is first wanted.
+    registry: Arc<Registry>,
+    /// Whether every later commit will arrive; none before replication is first wanted.
     live: Mutex<Option<watch::Receiver<bool>>>,
-    /// Answers the questions of subscribers; the dispatcher has another of its own.
+    /// Runs the queries of new subscriptions; the dispatcher has a connection of its own.
     registrar: AsyncMutex<Option<Oracle>>,
 }
 
@@ -71,7 +71,7 @@ impl Changes {
             source,
             stop,
             interval,
-            seats: Arc::default(),
+            registry: Arc::default(),
             live: Mutex::new(None),
             registrar: AsyncMutex::new(None),
         })
@@ -83,44 +83,44 @@ impl Changes {
         self: &Arc<Self>,
         channel: ChannelId,
         bindings: Vec<Binding>,
-        listener: Listener,
+        principal: Principal,
         mailbox: Mailbox,
         delay: Duration,
     ) {
         let request = {
-            let mut seats = self.seats.lock();
-            let seat = seats.entry(channel);
-            seat.request += 1;
-            seat.request
+            let mut registry = self.registry.lock();
+            let registration = registry.entry(channel);
+            registration.request += 1;
+            registration.request
         };
         let changes = Arc::clone(self);
         tokio::spawn(async move {
             sleep(delay).await;
             let accepted = loop {
-                match changes.accept(&bindings, &listener).await {
+                match changes.accept(&bindings, &principal).await {
                     Ok(accepted) => break Ok(accepted),
                     Err(Refused::Because(refusal)) => break Err(refusal),
                     // As the real server, it waits until there is a database again.
                     Err(Refused::NoDatabase) => sleep(RETRY).await,
                 }
-                let unwanted = changes.seats.lock().of_request(channel, request).is_none();
+                let unwanted = changes.registry.lock().of_request(channel, request).is_none();
                 if unwanted || changes.stop.is_cancelled() {
                     return;
                 }
             };
             // The verdict goes out under the lock, before the dispatcher can know the channel.
-            let mut seats = changes.seats.lock();
-            if seats.of_request(channel, request).is_none() {
+            let mut registry = changes.registry.lock();
+            if registry.of_request(channel, request).is_none() {
                 return;
             }
-            let (audience, result) = match accepted {
+            let (subscriber, result) = match accepted {
                 Ok(subscriptions) => {
                     let mailbox = mailbox.clone();
-                    (Some(Arc::new(Audience { channel, listener, subscriptions, mailbox })), Ok(()))
+                    (Some(Arc::new(Subscriber { channel, principal, subscriptions, mailbox })), Ok(()))
                 }
                 Err(refusal) => (None, Err(refusal)),
             };
-            seats.set(channel, audience);
+            registry.set(channel, subscriber);
             // A socket that is gone needs no verdict.
             let _ = mailbox.send(Notice::Subscribed { channel, result });
         });
@@ -128,13 +128,13 @@ impl Changes {
 
     /// Forgets a channel, also one whose request is still under way.
     pub(crate) fn unsubscribe(&self, channel: ChannelId) {
-        self.seats.lock().remove(channel);
+        self.registry.lock().remove(channel);
     }
 
     async fn accept(
         self: &Arc<Self>,
         bindings: &[Binding],
-        listener: &Listener,
+        principal: &Principal,
     ) -> Result<Vec<Subscription>, Refused> {
         let accepted = {
             let mut registrar = self.registrar.lock().await;
@@ -145,7 +145,7 @@ impl Changes {
                     Refused::NoDatabase
                 })?,
             };
-            let accepted = subscription::accept(&oracle, bindings, listener).await;
+            let accepted = subscription::accept(&oracle, bindings, principal).await;
             if accepted.is_err() && oracle.is_closed() {
                 return Err(Refused::NoDatabase);
             }
@@ -156,19 +156,19 @@ impl Changes {
         Ok(accepted)
     }
 
-    /// Starts replication once, and waits until every later commit will be heard of: also each time that a session broke.
+    /// Starts replication once, and waits until every later commit will arrive: also each time that a session broke.
     async fn start(self: &Arc<Self>) {
         let mut live = {
             let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
             live.get_or_insert_with(|| {
                 let (transactions, live) = replication::stream(self.source.clone(), self.stop.clone());
-                let seats = Arc::clone(&self.seats);
-                tokio::spawn(dispatch::run(self.source.clone(), seats, transactions, self.interval));
+                let registry = Arc::clone(&self.registry);
+                tokio::spawn(dispatch::run(self.source.clone(), registry, transactions, self.interval));
                 live
             })
             .clone()
         };
-        // An error says that the stack stops.
+        // An error means that the stack stops.
         let _ = live.wait_for(|live| *live).await;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 
-/// An error of the stack: a kind to match on, a sentence that says how to mend it, and the cause.
+/// An error of the stack: a kind to match on, a sentence that says how to fix it, and the cause.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct StackError {
@@ -20,13 +20,13 @@ pub enum ErrorKind {
     PostgresNotFound,
     /// PostgreSQL is older than version 14.
     PostgresTooOld,
-    /// A database URL is no such URL, or asks for what is not supported.
+    /// A database URL is invalid, or requires what is not supported.
     DatabaseUrl,
-    /// An existing database lacks what the stack needs; the message says all of it, and what to do.
+    /// An existing database lacks what the stack needs; the message lists all of it, and what to do.
     DatabaseUnsuitable,
-    /// An extension of PostgreSQL that was asked for is not installed.
+    /// An extension of PostgreSQL that was requested is not installed.
     ExtensionNotFound,
-    /// A TCP port that was asked for is taken.
+    /// A TCP port that was requested is in use.
     PortTaken,
     /// The data directory cannot be created or written.
     DataDirUnwritable,

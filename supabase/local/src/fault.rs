@@ -40,14 +40,14 @@ use tokio::time::Instant;
 
 use crate::clock::Clock;
 pub use frame::FrameFault;
-pub(crate) use plan::Fate;
+pub(crate) use plan::FrameOutcome;
 pub use plan::Injection;
 use plan::{Fault, Plan};
-pub(crate) use port::{Door, Port};
+pub(crate) use port::{Port, ReopeningListener};
 pub(crate) use rates::RateTicks;
 pub use request::RequestFault;
 pub(crate) use request::strike;
-pub(crate) use target::Sight;
+pub(crate) use target::Subject;
 pub use target::Target;
 
 /// How open sockets end.
@@ -75,20 +75,20 @@ struct Switches {
     rates: Arc<RateTicks>,
     stalled: watch::Sender<bool>,
     port: watch::Sender<Port>,
-    blows: broadcast::Sender<Blow>,
+    socket_faults: broadcast::Sender<SocketFault>,
     clock: Clock,
 }
 
 /// Something that happens at once to the sockets that fit.
 #[derive(Debug, Clone)]
-pub(crate) enum Blow {
+pub(crate) enum SocketFault {
     /// The socket ends.
     Cut(Cut, Arc<Target>),
     /// The token of each channel has just expired.
     Expire(Arc<Target>),
     /// Each channel crashes.
     Crash(Arc<Target>),
-    /// The server asks the socket to go, and closes it.
+    /// The server requests a disconnect, and closes the socket.
     Disconnect,
 }
 
@@ -108,8 +108,8 @@ impl Faults {
             rates: Arc::default(),
             stalled: watch::Sender::new(false),
             port: watch::Sender::new(Port::Open),
-            // Sockets that are many blows behind have only the last one to suffer.
-            blows: broadcast::Sender::new(16),
+            // Sockets that are many faults behind apply only the last ones.
+            socket_faults: broadcast::Sender::new(16),
             clock,
         };
         Self { switches: Arc::new(switches), plan: Arc::default() }
@@ -142,14 +142,14 @@ impl Faults {
         self.plan.clear();
     }
 
-    /// Ends all sockets that are open now. New ones are welcome unless [`Faults::refuse_realtime`] says otherwise.
+    /// Ends all sockets that are open now. New ones are accepted unless [`Faults::refuse_realtime`] is set.
     pub fn cut_sockets(&self, cut: Cut) {
         self.cut(cut, Target::all());
     }
 
-    /// Ends the sockets of a target that are open now. The target's counts are not looked at.
+    /// Ends the sockets of a target that are open now. The target's counts are ignored.
     pub fn cut(&self, cut: Cut, target: Target) {
-        self.strike(Blow::Cut(cut, Arc::new(target)));
+        self.strike(SocketFault::Cut(cut, Arc::new(target)));
     }
 
     /// Ends the token of every channel that is joined now: `system` error, then `phx_close`; the sockets stay open.
@@ -157,31 +157,31 @@ impl Faults {
         self.expire(Target::all());
     }
 
-    /// Ends the tokens of the target's channels. The target's counts are not looked at.
+    /// Ends the tokens of the target's channels. The target's counts are ignored.
     pub fn expire(&self, target: Target) {
-        self.strike(Blow::Expire(Arc::new(target)));
+        self.strike(SocketFault::Expire(Arc::new(target)));
     }
 
     /// Crashes the target's channels: `phx_error`, and the channel is gone; the sockets stay open. The target's counts
-    /// are not looked at.
+    /// are ignored.
     pub fn crash(&self, target: Target) {
-        self.strike(Blow::Crash(Arc::new(target)));
+        self.strike(SocketFault::Crash(Arc::new(target)));
     }
 
     /// Does to all sockets what the real server does when the project's settings change: a `system` message "Server
     /// requested disconnect" for each channel, then code 1012.
     pub fn request_disconnect(&self) {
-        self.strike(Blow::Disconnect);
+        self.strike(SocketFault::Disconnect);
     }
 
-    /// Restarts the services as far as clients can tell: all sockets are closed with 1012, and connections are refused
+    /// Restarts the services as clients see it: all sockets are closed with 1012, and connections are refused
     /// for a while.
     pub fn restart(&self, down: Duration) {
         self.switches.port.send_replace(Port::Closed(Some(Instant::now() + down)));
         self.cut_sockets(Cut::Close(1012));
     }
 
-    /// While true, connections are refused as if no server ran, and requests on kept connections are dropped. Open
+    /// While true, connections are refused as if no server ran, and requests on open HTTP connections are dropped. Open
     /// sockets stay.
     pub fn close_port(&self, closed: bool) {
         self.switches.port.send_replace(if closed { Port::Closed(None) } else { Port::Open });
@@ -193,7 +193,7 @@ impl Faults {
     }
 
     /// While true, Realtime is disabled for the project, as for one over its plan's quotas or suspended by its owner: open sockets
-    /// are asked to go and closed with 1012, upgrades and broadcasts over HTTP are answered with 403.
+    /// receive a disconnect request and are closed with 1012; upgrades and broadcasts over HTTP are answered with 403.
     pub fn suspend(&self, suspended: bool) {
         self.switches.suspended.store(suspended, Ordering::Relaxed);
         if suspended {
@@ -201,13 +201,13 @@ impl Faults {
         }
     }
 
-    /// While true, the averages that are held against limits a second are taken only when [`Faults::tick_rates`] says so, and not by
+    /// While true, the averages that are compared with limits per second are taken only by [`Faults::tick_rates`], and not by
     /// the clock ([`RealtimeOptions::rate_tick`](crate::RealtimeOptions::rate_tick)).
     pub fn hold_rates(&self, held: bool) {
         self.switches.rates.hold(held);
     }
 
-    /// Takes the averages now, as if the time between two looks at them had passed.
+    /// Takes the averages now, as if the interval between two measurements had passed.
     pub fn tick_rates(&self) {
         self.switches.rates.tick();
     }
@@ -258,11 +258,11 @@ impl Faults {
         self.switches.stalled.subscribe()
     }
 
-    pub(crate) fn blows(&self) -> broadcast::Receiver<Blow> {
-        self.switches.blows.subscribe()
+    pub(crate) fn socket_faults(&self) -> broadcast::Receiver<SocketFault> {
+        self.switches.socket_faults.subscribe()
     }
 
-    /// Told whenever the plan or the clock was changed.
+    /// Notified whenever the plan or the clock was changed.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.plan.changes()
     }
@@ -272,16 +272,16 @@ impl Faults {
         self.plan.lifted(rule).await;
     }
 
-    pub(crate) fn requests(&self, sight: &Sight<'_>) -> Vec<(u64, RequestFault)> {
-        self.plan.requests(sight)
+    pub(crate) fn requests(&self, subject: &Subject<'_>) -> Vec<(u64, RequestFault)> {
+        self.plan.requests(subject)
     }
 
-    pub(crate) fn frame<'a>(&self, sight: impl FnOnce() -> Sight<'a>) -> Fate {
-        self.plan.frame(sight)
+    pub(crate) fn frame<'a>(&self, subject: impl FnOnce() -> Subject<'a>) -> FrameOutcome {
+        self.plan.frame(subject)
     }
 
-    fn strike(&self, blow: Blow) {
-        // An error only says that no socket is open.
-        let _ = self.switches.blows.send(blow);
+    fn strike(&self, fault: SocketFault) {
+        // An error only means that no socket is open.
+        let _ = self.switches.socket_faults.send(fault);
     }
 }

@@ -37,7 +37,7 @@ pub(crate) struct Functions {
     keys: Arc<ProjectKeys>,
     /// The stack's own address; known once it listens.
     address: OnceLock<SocketAddr>,
-    /// The processes by the names of their functions. Locked while one starts: who asks meanwhile waits for it.
+    /// The processes by the names of their functions. Locked while one starts: a request meanwhile waits for it.
     workers: Mutex<HashMap<String, Arc<Worker>>>,
     /// Ends them all.
     stop: CancellationToken,
@@ -64,13 +64,13 @@ impl Functions {
         Ok(Self { dir, rules, environment, keys, address, workers, stop, tasks })
     }
 
-    /// Tells where the stack listens, which the functions are told in turn.
+    /// Sets where the stack listens; the functions get this address.
     pub(crate) fn found_at(&self, address: SocketAddr) {
         // A stack listens once.
         let _first = self.address.set(address);
     }
 
-    /// Waits until all processes are gone, once the stack was told to stop.
+    /// Waits until all processes have ended, after the stack was stopped.
     pub(crate) async fn ended(&self) {
         self.tasks.close();
         self.tasks.wait().await;
@@ -98,8 +98,8 @@ impl Functions {
             environment.insert("SUPABASE_URL".to_owned(), format!("http://{address}"));
         }
         let started = Worker::start(&deno, name, entry, &environment, &self.stop, &self.tasks).await;
-        let worker = Arc::new(started.map_err(|said| {
-            error!(function = name, "the function did not start: {said}");
+        let worker = Arc::new(started.map_err(|output| {
+            error!(function = name, "the function did not start: {output}");
             let message = "Function failed to start (please check logs)".to_owned();
             Refusal(StatusCode::SERVICE_UNAVAILABLE, "BOOT_ERROR", message)
         })?);
@@ -107,7 +107,7 @@ impl Functions {
         Ok(worker)
     }
 
-    /// What the gateway says before a function that wants a JWT.
+    /// What the gateway answers for a function that requires a JWT.
     fn check_jwt(&self, name: &str, request: &Request) -> Result<(), &'static str> {
         if !self.rules.verifies_jwt(name) || request.method() == Method::OPTIONS {
             return Ok(());

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::keys::ProjectKeys;
 
-/// Headers that a page may read where the service does not say.
+/// Headers that a page may read where the service lists none.
 const EXPOSED: HeaderValue =
     HeaderValue::from_static("Content-Location, Content-Range, Content-Type, Date, Retry-After");
 
@@ -41,7 +41,7 @@ pub(crate) async fn require_key(
 
 /// Lets any page of any origin read every answer.
 pub(crate) async fn cors(request: Request, next: Next) -> Response {
-    let asked = request.headers().get(ACCESS_CONTROL_REQUEST_HEADERS).cloned();
+    let requested = request.headers().get(ACCESS_CONTROL_REQUEST_HEADERS).cloned();
     let preflight = request.method() == Method::OPTIONS
         && request.headers().contains_key("access-control-request-method");
     let mut response = if preflight { StatusCode::OK.into_response() } else { next.run(request).await };
@@ -53,7 +53,7 @@ pub(crate) async fn cors(request: Request, next: Next) -> Response {
             ACCESS_CONTROL_ALLOW_METHODS,
             HeaderValue::from_static("GET,HEAD,PUT,PATCH,POST,DELETE,OPTIONS"),
         );
-        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, asked.unwrap_or(HeaderValue::from_static("*")));
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, requested.unwrap_or(HeaderValue::from_static("*")));
         headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("3600"));
     }
     response

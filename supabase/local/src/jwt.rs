@@ -1,6 +1,6 @@
 //! Tokens of the local stack: JSON Web Tokens signed with HS256 by one shared secret.
 //!
-//! [`JwtSecret::decode`] says whether a token is genuine; [`Claims::check`] adds what Realtime asks of it (`role`,
+//! [`JwtSecret::decode`] checks whether a token is genuine; [`Claims::check`] adds what Realtime requires of it (`role`,
 //! `exp`, not expired). Other algorithms (JWKS) would be further signers beside [`JwtSecret`].
 
 use std::fmt;
@@ -113,7 +113,7 @@ impl JwtSecret {
         }))
     }
 
-    /// The claims of a genuine token. Neither `role` nor `exp` is looked at.
+    /// The claims of a genuine token. Neither `role` nor `exp` is checked.
     ///
     /// # Errors
     /// [`JwtError::Malformed`], [`JwtError::Signer`] (an algorithm other than HS256) or [`JwtError::Signature`].

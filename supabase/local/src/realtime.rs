@@ -2,7 +2,7 @@
 //!
 //! [`handshake`] lets a socket in, [`socket`] is its task, [`frame`] and [`binary`] its languages; a joined topic is a
 //! [`channel`] made from a [`join`]; [`rooms`] carries broadcasts between sockets and knows who is present
-//! ([`presence`]); what a token may do on a private channel is asked in [`permission`]. Rows come from
+//! ([`presence`]); what a token may do on a private channel is checked in [`permission`]. Rows come from
 //! [`crate::changes`], broadcasts also over HTTP ([`http`]) and from the database ([`feed`], [`messages`]).
 //!
 //! One difference is known: a text frame that is no UTF-8 ends the socket, because the websocket library says so; the

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::auth::{self, Auth};
 use crate::error::{ErrorKind, Result, StackError};
-use crate::fault::{self, Door, Faults};
+use crate::fault::{self, Faults, ReopeningListener};
 use crate::functions::{self, Functions};
 use crate::gateway;
 use crate::http::Lenient;
@@ -58,13 +58,12 @@ impl ApiServer {
         let address = listener.local_addr().map_err(failed)?;
         let stop = services.realtime.stop.clone();
         services.functions.found_at(address);
-        let door = Door::new(listener, services.faults.port()).map_err(failed)?;
+        let listener = ReopeningListener::new(listener, services.faults.port()).map_err(failed)?;
         let routes = routes(services);
         let stopped = stop.clone().cancelled_owned();
-        let task =
-            tokio::spawn(
-                async move { axum::serve(Lenient(door), routes).with_graceful_shutdown(stopped).await },
-            );
+        let task = tokio::spawn(async move {
+            axum::serve(Lenient(listener), routes).with_graceful_shutdown(stopped).await
+        });
         Ok(Self { address, stop, task })
     }
 

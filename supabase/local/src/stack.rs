@@ -199,7 +199,7 @@ impl StackBuilder {
         self
     }
 
-    /// Keeps the database in a directory between starts.
+    /// Stores the database in a directory between starts.
     #[must_use]
     pub fn persist(mut self, dir: impl Into<PathBuf>) -> Self {
         self.postgres.persist = Some(dir.into());

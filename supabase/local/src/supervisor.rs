@@ -7,12 +7,12 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// How a child is told to end.
+/// How a child is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
     /// PostgreSQL's fast shutdown.
     Interrupt,
-    /// What ends programs that have no opinion: a shell's children are born deaf to interrupts.
+    /// What ends programs by default: a shell's background children ignore interrupts.
     Terminate,
 }
 

@@ -88,8 +88,8 @@ async fn each_refusal_has_its_code() {
     assert_eq!(code(bad), refused(403, "bad_jwt"));
     let no_subject = call(&stack, "GET", user, None, &json!({})).await;
     assert_eq!(code(no_subject), refused(403, "bad_jwt"));
-    let stranger = stack.mint_user("99999999-9999-4999-8999-999999999999");
-    let unknown = call(&stack, "GET", user, Some(&stranger), &json!({})).await;
+    let foreign = stack.mint_user("99999999-9999-4999-8999-999999999999");
+    let unknown = call(&stack, "GET", user, Some(&foreign), &json!({})).await;
     assert_eq!(code(unknown), refused(403, "user_not_found"));
     stack.stop().await.unwrap();
 }

@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Says what it was asked and where it runs; ends its process when it is told to.
+/// Answers with the request and its environment; ends its process on request.
 const MIRROR: &str = r"
 Deno.serve(async (request) => {
   const { pathname, search } = new URL(request.url)
@@ -63,8 +63,8 @@ async fn ask(url: &str, request: &str, headers: &[(&str, &str)], body: &str) -> 
     }
     socket.write_all(format!("{text}\r\n{body}").as_bytes()).await.unwrap();
     let mut answer = String::new();
-    let patience = Duration::from_secs(60);
-    timeout(patience, socket.read_to_string(&mut answer)).await.expect("an answer").unwrap();
+    let time_limit = Duration::from_secs(60);
+    timeout(time_limit, socket.read_to_string(&mut answer)).await.expect("an answer").unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
     // Chunked, where the length was not known: one JSON document among lines of hexadecimal digits.
@@ -119,10 +119,10 @@ async fn the_gateway_refuses_what_config_toml_says() {
             ask(&stack.api_url(), "POST /functions/v1/guarded", &[("authorization", good)], "").await;
         assert_eq!(status, 201);
     }
-    let stranger = supabase_local::JwtSecret::new("another secret with at least thirty-two characters");
+    let foreign_secret = supabase_local::JwtSecret::new("another secret with at least thirty-two characters");
     for wrong in [
         bearer(stack.keys().publishable()),
-        bearer(&stranger.user_token("11111111-1111-4111-8111-111111111111", Duration::from_secs(60))),
+        bearer(&foreign_secret.user_token("11111111-1111-4111-8111-111111111111", Duration::from_secs(60))),
         bearer(&stack.mint(&json!({"role": "authenticated", "exp": 1_700_000_000}))),
     ] {
         let (status, _, body) =
@@ -228,7 +228,7 @@ async fn without_deno_it_says_how_to_get_it() {
     assert_eq!((status, &body["code"]), (503, &json!("NO_DENO")));
     assert!(body["message"].as_str().unwrap().contains("scripts/tool.sh deno"), "{body}");
     stack.kill().unwrap();
-    let said = stack.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&said.stderr);
-    assert!(said.contains("scripts/tool.sh deno"), "{said}");
+    let output = stack.wait_with_output().unwrap();
+    let output = String::from_utf8_lossy(&output.stderr);
+    assert!(output.contains("scripts/tool.sh deno"), "{output}");
 }

@@ -1,4 +1,4 @@
-//! Starting, stopping and being killed: what a stack leaves behind, and what it says when it cannot start.
+//! Start, stop and kill: what a stack leaves behind, and its errors when it cannot start.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
 
@@ -16,7 +16,7 @@ struct Process {
     child: Child,
     database_url: String,
     printed: String,
-    /// Kept open: a program whose output nobody takes ends.
+    /// Stays open: a program whose output is not read ends.
     _out: BufReader<ChildStdout>,
 }
 
@@ -63,10 +63,11 @@ fn data_directory(port: u16) -> Option<String> {
     std::fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
         let line = std::fs::read(process.path().join("cmdline")).ok()?;
         let line = String::from_utf8_lossy(&line).into_owned();
-        let words: Vec<&str> = line.split('\0').collect();
-        let ours = words.contains(&format!("port={port}").as_str()) && words[0].ends_with("/postgres");
-        let place = words.iter().position(|word| *word == "-D").filter(|_| ours)?;
-        Some(words[place + 1].to_owned())
+        let arguments: Vec<&str> = line.split('\0').collect();
+        let ours =
+            arguments.contains(&format!("port={port}").as_str()) && arguments[0].ends_with("/postgres");
+        let place = arguments.iter().position(|argument| *argument == "-D").filter(|_| ours)?;
+        Some(arguments[place + 1].to_owned())
     })
 }
 
@@ -145,8 +146,8 @@ fn without_postgresql_it_says_how_to_mend_that() {
         .output()
         .expect("the program runs");
     assert_eq!(output.status.code(), Some(1));
-    let words = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(words.contains("TENDRIL_PG_BINDIR"), "{words}");
+    let output = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.contains("TENDRIL_PG_BINDIR"), "{output}");
 }
 
 #[tokio::test]

@@ -210,8 +210,8 @@ async fn a_start_in_the_background_that_fails_says_why() {
     let machine = Machine::new();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    let said = machine.bad(&["start", "--detach", "--port", &port, "--db-port", "0", "--no-migrations"]);
-    assert!(said.contains(&format!("port {port}")), "{said}");
+    let output = machine.bad(&["start", "--detach", "--port", &port, "--db-port", "0", "--no-migrations"]);
+    assert!(output.contains(&format!("port {port}")), "{output}");
 }
 
 #[test]
@@ -228,6 +228,6 @@ fn the_supabase_directory_above_the_current_one_is_the_projects() {
         .current_dir(inside)
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("1_wrong.sql"), "{said}");
+    let output = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.contains("1_wrong.sql"), "{output}");
 }

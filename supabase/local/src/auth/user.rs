@@ -33,7 +33,7 @@ const COLUMNS: &str = "id, coalesce(role, 'authenticated') as role, coalesce(ema
                        extract(epoch from updated_at)::float8 as updated_at, \
                        is_anonymous, coalesce(encrypted_password, '') as password";
 
-/// What is said about a user: at sign-up, by the user, or by an administrator. What is not said stays as it is.
+/// A change of a user's data: at sign-up, by the user, or by an administrator. What is not given stays as it is.
 #[derive(Debug, Default)]
 pub(super) struct Change {
     email: Option<String>,
@@ -42,7 +42,7 @@ pub(super) struct Change {
     hash: Option<String>,
     /// Merged into the metadata that is there; a null takes a field away.
     metadata: Option<Value>,
-    /// Like `metadata`. Only an administrator may say it.
+    /// Like `metadata`. Only an administrator may set it.
     app_metadata: Option<Value>,
 }
 
@@ -62,12 +62,12 @@ impl Change {
         Ok(Self { email, password, hash: None, metadata, app_metadata: None })
     }
 
-    /// Whether an address is said.
+    /// Whether an address is given.
     pub(super) const fn has_email(&self) -> bool {
         self.email.is_some()
     }
 
-    /// The same with what an administrator alone may say.
+    /// The same with what only an administrator may set.
     pub(super) fn by_admin(mut self, body: &Map<String, Value>) -> Self {
         self.app_metadata = body.get("app_metadata").filter(|data| data.is_object()).cloned();
         self

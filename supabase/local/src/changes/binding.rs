@@ -1,4 +1,4 @@
-//! What a client asks to hear about: one entry of `config.postgres_changes`.
+//! What a client subscribes to: one entry of `config.postgres_changes`.
 
 use serde_json::{Map, Value};
 

@@ -1,6 +1,6 @@
 //! From committed transactions to notices in mailboxes.
 //!
-//! Transactions that wait are delivered together: one question covers all rows of a table, so that a busy table costs no more round
+//! Transactions that wait are delivered together: one query covers all rows of a table, so that a busy table costs no more round
 //! trips than a quiet one.
 
 use std::collections::HashMap;
@@ -11,11 +11,11 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tracing::warn;
 
-use super::audience::{Mailbox, Notice};
 use super::index::Index;
 use super::inspection::Inspection;
 use super::oracle::Oracle;
-use super::seats::Seats;
+use super::registry::Registry;
+use super::subscriber::{Mailbox, Notice};
 use crate::replication::{RowChange, Source, Transaction};
 
 /// Transactions that are delivered together at most, and after how many rows no further one is added.
@@ -25,7 +25,7 @@ const ROWS: usize = 2000;
 /// Delivers transactions until the stream ends; with an interval, those of each interval together.
 pub(super) async fn run(
     source: Source,
-    seats: Arc<Seats>,
+    registry: Arc<Registry>,
     mut transactions: mpsc::Receiver<Transaction>,
     interval: Duration,
 ) {
@@ -41,7 +41,7 @@ pub(super) async fn run(
             rows += next.changes.len();
             batch.push(next);
         }
-        let index = seats.index();
+        let index = registry.index();
         let wanted = |change: &RowChange| index.interest(change.relation.oid).is_some();
         batch.retain(|transaction| transaction.changes.iter().any(wanted));
         if batch.is_empty() {
@@ -61,7 +61,7 @@ pub(super) async fn run(
     }
 }
 
-/// Sends what each audience may hear of the transactions, in the order of their changes.
+/// Sends each subscriber what it may receive of the transactions, in the order of their changes.
 async fn deliver(oracle: &Oracle, batch: &[Transaction], index: &Index) -> Result<(), tokio_postgres::Error> {
     let xids: Vec<i64> = batch.iter().map(|transaction| i64::from(transaction.xid)).collect();
     oracle.wait_visible(&xids).await?;
@@ -69,7 +69,7 @@ async fn deliver(oracle: &Oracle, batch: &[Transaction], index: &Index) -> Resul
         .iter()
         .flat_map(|transaction| transaction.changes.iter().map(|change| (change, transaction.committed_at)))
         .collect();
-    // One look at each table, for all of its rows. A table that was altered meanwhile counts as two.
+    // One inspection of each table, for all of its rows. A table that was altered meanwhile counts as two.
     let mut tables: HashMap<usize, Vec<usize>> = HashMap::new();
     for (position, (change, _)) in changes.iter().enumerate() {
         tables.entry(Arc::as_ptr(&change.relation).addr()).or_default().push(position);

@@ -118,7 +118,7 @@ impl Filter {
 /// Parses a whole filter; blank means none.
 ///
 /// # Errors
-/// What the real server says after ``Error parsing `filter` params: ``.
+/// What the real server answers after ``Error parsing `filter` params: ``.
 pub(crate) fn parse(text: &str) -> Result<Vec<Filter>, String> {
     if text.trim().is_empty() {
         return Ok(Vec::new());

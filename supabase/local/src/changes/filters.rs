@@ -1,4 +1,4 @@
-//! The filters of a table's subscriptions: each distinct one is looked at once, and many equalities on one column with one look.
+//! The filters of a table's subscriptions: each distinct one is evaluated once, and many equalities on one column with one look-up.
 
 use std::collections::HashMap;
 
@@ -12,8 +12,8 @@ use crate::replication::{Identity, Operation, RowChange};
 
 /// How the filters of all groups are decided.
 pub(super) struct Filters<'a> {
-    /// What the database is asked about each row, in this order.
-    pub(super) asked: Vec<&'a Filter>,
+    /// What the database evaluates for each row, in this order.
+    pub(super) queried: Vec<&'a Filter>,
     /// Groups with one plain equality: by column and by the JSON of the value that passes.
     equal: HashMap<usize, HashMap<String, Vec<usize>>>,
     /// All other groups: their tests.
@@ -32,12 +32,12 @@ enum How {
     /// It passes a value that JSON writes like this, or, if negated, any other.
     Equal { json: String, negated: bool },
     /// In [`Image::passes`] at this place.
-    Asked(usize),
+    Queried(usize),
 }
 
 impl<'a> Filters<'a> {
     pub(super) fn new(interest: &'a Interest, table: &Table) -> Self {
-        let mut filters = Self { asked: Vec::new(), equal: HashMap::new(), tested: Vec::new() };
+        let mut filters = Self { queried: Vec::new(), equal: HashMap::new(), tested: Vec::new() };
         let mut known: HashMap<&'a Filter, usize> = HashMap::new();
         for (number, group) in interest.groups.iter().enumerate() {
             let tests: Vec<Test> =
@@ -57,9 +57,9 @@ impl<'a> Filters<'a> {
         let column = table.columns.iter().position(|column| column.name == filter.column);
         let how = match plain_equality(filter, table) {
             Some(json) => How::Equal { json, negated: filter.negated },
-            None => How::Asked(*known.entry(filter).or_insert_with(|| {
-                self.asked.push(filter);
-                self.asked.len() - 1
+            None => How::Queried(*known.entry(filter).or_insert_with(|| {
+                self.queried.push(filter);
+                self.queried.len() - 1
             })),
         };
         Test { column, how }
@@ -82,7 +82,7 @@ impl<'a> Filters<'a> {
         let passes = |test: &Test| {
             let Some(value) = test.column.and_then(known) else { return false };
             match &test.how {
-                How::Asked(place) => image.passes[*place],
+                How::Queried(place) => image.passes[*place],
                 // NULL passes nothing, also no negation.
                 How::Equal { json, negated } => value != "null" && (value == json) != *negated,
             }
@@ -95,7 +95,7 @@ impl<'a> Filters<'a> {
 }
 
 /// The JSON of the one value that a filter lets through, where that is certain without the database: an integer or a UUID. Many sockets
-/// have such a filter each, and the database would look at each of them for each row.
+/// have such a filter each, and the database would evaluate each of them for each row.
 fn plain_equality(filter: &Filter, table: &Table) -> Option<String> {
     let value = Some(&filter.value).filter(|_| filter.operator == Operator::Eq)?;
     match table.column(&filter.column)?.type_name.as_str() {

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::audience::Audience;
 use super::filter::Filter;
-use super::listener::Listener;
+use super::principal::Principal;
+use super::subscriber::Subscriber;
 use super::subscription::Subscription;
 use crate::replication::Operation;
 
@@ -13,9 +13,9 @@ use crate::replication::Operation;
 #[derive(Debug, Default)]
 pub(super) struct Index {
     /// The oldest channel first.
-    audiences: Vec<Arc<Audience>>,
-    /// For each audience, the number of its listener; equal listeners have one number.
-    listeners: Vec<usize>,
+    subscribers: Vec<Arc<Subscriber>>,
+    /// For each subscriber, the number of its principal; equal principals have one number.
+    principals: Vec<usize>,
     /// By the table's oid.
     tables: HashMap<u32, Interest>,
 }
@@ -33,14 +33,14 @@ pub(super) struct Interest {
 pub(super) struct Group {
     event: Option<Operation>,
     pub(super) filters: Vec<Filter>,
-    /// In the order of the audiences.
+    /// In the order of the subscribers.
     pub(super) members: Vec<Member>,
 }
 
-/// One subscription of one audience.
+/// One subscription of one subscriber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Member {
-    pub(super) audience: usize,
+    pub(super) subscriber: usize,
     subscription: usize,
 }
 
@@ -51,15 +51,15 @@ impl Group {
 }
 
 impl Index {
-    pub(super) fn new(audiences: Vec<Arc<Audience>>) -> Self {
-        let mut known: HashMap<&Listener, usize> = HashMap::new();
-        let mut listeners = Vec::with_capacity(audiences.len());
+    pub(super) fn new(subscribers: Vec<Arc<Subscriber>>) -> Self {
+        let mut known: HashMap<&Principal, usize> = HashMap::new();
+        let mut principals = Vec::with_capacity(subscribers.len());
         let mut tables: HashMap<u32, Interest> = HashMap::new();
         let mut places: HashMap<(u32, Option<Operation>, &[Filter]), usize> = HashMap::new();
-        for (position, audience) in audiences.iter().enumerate() {
+        for (position, subscriber) in subscribers.iter().enumerate() {
             let next = known.len();
-            listeners.push(*known.entry(&audience.listener).or_insert(next));
-            for (number, subscription) in audience.subscriptions.iter().enumerate() {
+            principals.push(*known.entry(&subscriber.principal).or_insert(next));
+            for (number, subscription) in subscriber.subscriptions.iter().enumerate() {
                 for oid in subscription.tables.iter().copied() {
                     let Interest { roles, groups } = tables.entry(oid).or_default();
                     let place = *places
@@ -70,16 +70,16 @@ impl Index {
                             groups.len() - 1
                         });
                     if let Some(group) = groups.get_mut(place) {
-                        group.members.push(Member { audience: position, subscription: number });
+                        group.members.push(Member { subscriber: position, subscription: number });
                     }
-                    if !roles.contains(&audience.listener.role) {
-                        roles.push(audience.listener.role.clone());
+                    if !roles.contains(&subscriber.principal.role) {
+                        roles.push(subscriber.principal.role.clone());
                     }
                 }
             }
         }
         drop((known, places));
-        Self { audiences, listeners, tables }
+        Self { subscribers, principals, tables }
     }
 
     /// Who wants the rows of a table; `None` if nobody does.
@@ -87,16 +87,16 @@ impl Index {
         self.tables.get(&oid)
     }
 
-    pub(super) fn audience(&self, member: Member) -> &Audience {
-        &self.audiences[member.audience]
+    pub(super) fn subscriber(&self, member: Member) -> &Subscriber {
+        &self.subscribers[member.subscriber]
     }
 
     pub(super) fn subscription(&self, member: Member) -> &Subscription {
-        &self.audiences[member.audience].subscriptions[member.subscription]
+        &self.subscribers[member.subscriber].subscriptions[member.subscription]
     }
 
-    /// The number of the member's listener.
-    pub(super) fn listener(&self, member: Member) -> usize {
-        self.listeners[member.audience]
+    /// The number of the member's principal.
+    pub(super) fn principal(&self, member: Member) -> usize {
+        self.principals[member.subscriber]
     }
 }

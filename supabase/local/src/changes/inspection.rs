@@ -1,6 +1,6 @@
-//! Changed rows of one table: which audience hears of which row, and in which view.
+//! Changed rows of one table: which subscriber receives which row, and in which view.
 //!
-//! Filters are looked at once for each distinct one, policies once for each distinct listener that would otherwise hear of a row,
+//! Filters are evaluated once for each distinct one, policies once for each distinct principal that would otherwise receive a row,
 //! as the real server groups them.
 
 use std::borrow::Cow;
@@ -11,22 +11,22 @@ use futures_util::future::join_all;
 use tokio_postgres::Error;
 use tracing::warn;
 
-use super::audience::{Mailbox, Notice};
 use super::filter::Filter;
 use super::filters::Filters;
 use super::index::{Index, Interest, Member};
 use super::oracle::{Image, Oracle};
 use super::record::{Change, OldColumns, View};
+use super::subscriber::{Mailbox, Notice};
 use super::table::Table;
 use crate::replication::{Cell, Identity, Operation, RowChange, Tuple};
 
-/// Listeners that are asked about without waiting for each other's answers.
+/// Principals whose policies are evaluated at the same time.
 const AT_ONCE: usize = 64;
 
 /// The largest row that is sent whole, in bytes of its text.
 const MAX_ROW: usize = 1_048_576;
 
-/// What the database said about the rows.
+/// What the database answered about the rows.
 pub(super) struct Inspection<'a> {
     changes: Vec<&'a RowChange>,
     index: &'a Index,
@@ -36,7 +36,7 @@ pub(super) struct Inspection<'a> {
     rows: Vec<Row>,
     /// Per change: the groups of subscriptions whose event and filters it passes, in their order.
     passing: Vec<Vec<usize>>,
-    /// Per listener, by number, and change: whether policies let the new row through. Without row level security: nobody is here.
+    /// Per principal, by number, and change: whether policies let the new row through. Without row level security: nobody is here.
     visible: HashMap<usize, Vec<bool>>,
 }
 
@@ -48,7 +48,7 @@ struct Row {
 }
 
 impl<'a> Inspection<'a> {
-    /// Asks the database about the rows; `None` if nobody wants them, or the table is gone.
+    /// Queries the database about the rows; `None` if no subscription wants them, or the table is gone.
     pub(super) async fn of(
         oracle: &Oracle,
         changes: Vec<&'a RowChange>,
@@ -62,7 +62,7 @@ impl<'a> Inspection<'a> {
         let roles: Vec<&str> = interest.roles.iter().map(String::as_str).collect();
         let Some(table) = oracle.table(first.relation.oid, &roles).await? else { return Ok(None) };
         let filters = Filters::new(interest, &table);
-        let rows = rows(oracle, &table, &changes, &filters.asked).await?;
+        let rows = rows(oracle, &table, &changes, &filters.queried).await?;
         let passing = changes.iter().zip(&rows).map(|(change, row)| {
             let image = if change.operation == Operation::Delete { &row.old } else { &row.new };
             filters.passing(&interest.groups, &table, change, image.as_ref())
@@ -75,34 +75,34 @@ impl<'a> Inspection<'a> {
         Ok(Some(inspection))
     }
 
-    /// Asks once per distinct listener who would otherwise hear of a row, about those rows.
+    /// Evaluates policies once per distinct principal that would otherwise receive a row, for those rows.
     async fn look_through_policies(&mut self, oracle: &Oracle) -> Result<(), Error> {
-        let mut asked: BTreeMap<usize, (Member, Vec<usize>)> = BTreeMap::new();
+        let mut wanted: BTreeMap<usize, (Member, Vec<usize>)> = BTreeMap::new();
         for (row, groups) in self.passing.iter().enumerate() {
             if self.changes[row].new.is_none() {
                 continue;
             }
             for member in groups.iter().flat_map(|group| &self.interest.groups[*group].members) {
                 let (_, rows) =
-                    asked.entry(self.index.listener(*member)).or_insert_with(|| (*member, Vec::new()));
+                    wanted.entry(self.index.principal(*member)).or_insert_with(|| (*member, Vec::new()));
                 if rows.last() != Some(&row) {
                     rows.push(row);
                 }
             }
         }
-        let asked: Vec<(usize, Member, Vec<usize>)> = asked
+        let wanted: Vec<(usize, Member, Vec<usize>)> = wanted
             .into_iter()
-            .map(|(listener, (member, rows))| (listener, member, rows))
-            .filter(|(_, member, _)| self.refusal(&self.index.audience(*member).listener.role).is_none())
+            .map(|(principal, (member, rows))| (principal, member, rows))
+            .filter(|(_, member, _)| self.refusal(&self.index.subscriber(*member).principal.role).is_none())
             .collect();
-        for some in asked.chunks(AT_ONCE) {
+        for some in wanted.chunks(AT_ONCE) {
             let questions = some.iter().map(async |(_, member, rows)| {
                 let tuples: Vec<&Tuple> =
                     rows.iter().filter_map(|row| self.changes[*row].new.as_ref()).collect();
-                let listener = &self.index.audience(*member).listener;
-                oracle.visible(&self.changes[0].relation, &self.table, &tuples, listener).await
+                let principal = &self.index.subscriber(*member).principal;
+                oracle.visible(&self.changes[0].relation, &self.table, &tuples, principal).await
             });
-            for ((listener, _, rows), answer) in some.iter().zip(join_all(questions).await) {
+            for ((principal, _, rows), answer) in some.iter().zip(join_all(questions).await) {
                 let mut visible = vec![false; self.changes.len()];
                 match answer {
                     Ok(answers) => rows.iter().zip(answers).for_each(|(row, sees)| visible[*row] = sees),
@@ -110,29 +110,29 @@ impl<'a> Inspection<'a> {
                     Err(error) if error.as_db_error().is_some() => warn!(%error, "a policy failed"),
                     Err(error) => return Err(error),
                 }
-                self.visible.insert(*listener, visible);
+                self.visible.insert(*principal, visible);
             }
         }
         Ok(())
     }
 
-    /// Who hears of a change, and what each is told; the oldest channel first.
+    /// Who receives a change, and in which form; the oldest channel first.
     pub(super) fn notices(&self, row: usize, committed_at: i64) -> Vec<(&'a Mailbox, Notice)> {
         let operation = self.changes[row].operation;
         let change = self.change(row, committed_at);
         // Many channels share a role and its view; the text is made once.
         let mut texts: HashMap<(&str, Option<&[String]>), Arc<str>> = HashMap::new();
         let mut notices = Vec::new();
-        for members in self.members(row).chunk_by(|one, other| one.audience == other.audience) {
-            let audience = self.index.audience(members[0]);
-            let (channel, role) = (audience.channel, audience.listener.role.as_str());
+        for members in self.members(row).chunk_by(|one, other| one.subscriber == other.subscriber) {
+            let subscriber = self.index.subscriber(members[0]);
+            let (channel, role) = (subscriber.channel, subscriber.principal.role.as_str());
             let changed = |data, ids| Notice::Changed { channel, operation: operation.name(), data, ids };
             if let Some(error) = self.refusal(role).filter(|_| operation != Operation::Delete) {
                 let ids = members.iter().rev().map(|member| self.index.subscription(*member).binding_id);
-                notices.push((&audience.mailbox, changed(change.refusal(error).into(), ids.collect())));
+                notices.push((&subscriber.mailbox, changed(change.refusal(error).into(), ids.collect())));
                 continue;
             }
-            if !self.sees(self.index.listener(members[0]), row) {
+            if !self.sees(self.index.principal(members[0]), row) {
                 continue;
             }
             // One message for each set of columns; all columns first.
@@ -144,19 +144,19 @@ impl<'a> Inspection<'a> {
                 let data = texts
                     .entry((role, select))
                     .or_insert_with(|| change.data(&View::new(&self.table, role, select)).into());
-                notices.push((&audience.mailbox, changed(Arc::clone(data), ids)));
+                notices.push((&subscriber.mailbox, changed(Arc::clone(data), ids)));
             }
         }
         notices
     }
 
-    /// The subscriptions that hear of a change, as far as filters say; of refused roles, all that want it. In the order of their
-    /// audiences.
+    /// The subscriptions that receive a change, as far as filters decide; of refused roles, all that want it. In the order of their
+    /// subscribers.
     fn members(&self, row: usize) -> Vec<Member> {
         let operation = self.changes[row].operation;
         let refused = |member: &&Member| {
             operation != Operation::Delete
-                && self.refusal(&self.index.audience(**member).listener.role).is_some()
+                && self.refusal(&self.index.subscriber(**member).principal.role).is_some()
         };
         let passing = self.passing[row].iter().flat_map(|group| &self.interest.groups[*group].members);
         let mut members: Vec<Member> = passing.filter(|member| !refused(member)).copied().collect();
@@ -168,7 +168,7 @@ impl<'a> Inspection<'a> {
         members
     }
 
-    /// Why a role is told nothing about rows of this table but that they changed.
+    /// Why a role receives nothing of this table's rows but the fact that they changed.
     fn refusal(&self, role: &str) -> Option<&'static str> {
         let mut key = self.table.key().peekable();
         if key.peek().is_none() {
@@ -180,11 +180,11 @@ impl<'a> Inspection<'a> {
         }
     }
 
-    /// Policies hold back rows, but not the news that a row is gone.
-    fn sees(&self, listener: usize, row: usize) -> bool {
+    /// Policies hold back rows, but not the fact that a row was deleted.
+    fn sees(&self, principal: usize, row: usize) -> bool {
         !self.table.row_security
             || self.changes[row].operation == Operation::Delete
-            || self.visible.get(&listener).is_some_and(|visible| visible[row])
+            || self.visible.get(&principal).is_some_and(|visible| visible[row])
     }
 
     fn change(&self, row: usize, committed_at: i64) -> Change<'_> {
@@ -193,7 +193,7 @@ impl<'a> Inspection<'a> {
         let full = relation.identity == Identity::Full;
         let old = match operation {
             Operation::Insert => None,
-            // An update that kept the key has no old row: its key is the new one's.
+            // An update that did not change the key has no old row: its key is the new one's.
             Operation::Update => old
                 .as_ref()
                 .or(new.as_ref())

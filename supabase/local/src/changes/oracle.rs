@@ -1,4 +1,4 @@
-//! Asks PostgreSQL what only it can know: a value as JSON, whether a row passes a filter, who may see it.
+//! Queries PostgreSQL for what only it can decide: a value as JSON, whether a row passes a filter, who may see it.
 //!
 //! One question covers all rows of a table in a transaction, so a large transaction costs few round trips. Names are
 //! quoted identifiers, everything else is a bound parameter.
@@ -12,13 +12,13 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, Statement};
 
 use super::filter::Filter;
-use super::listener::Listener;
+use super::principal::Principal;
 use super::table::{Column, TABLE_SQL, Table};
 use crate::database::Database;
 use crate::error::Result as StackResult;
 use crate::replication::{Cell, Relation, Tuple};
 
-/// Statements kept prepared; more than a test ever needs.
+/// Statements that stay prepared; more than a test ever needs.
 const KEPT_STATEMENTS: usize = 256;
 
 /// Rows in one question.
@@ -31,12 +31,12 @@ pub(crate) struct Oracle {
     statements: Mutex<HashMap<String, Statement>>,
 }
 
-/// A row as JSON, and how it fares with the filters that were asked about.
+/// A row as JSON, and which filters it passes.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Image {
     /// Per column of the table; `None` where the row has no value (an untouched large one).
     pub(crate) values: Vec<Option<String>>,
-    /// Per filter asked about.
+    /// Per filter.
     pub(crate) passes: Vec<bool>,
 }
 
@@ -56,7 +56,7 @@ impl Oracle {
         self.client.is_closed()
     }
 
-    /// Waits until other sessions can see transactions: the log tells of a commit a moment before.
+    /// Waits until other sessions can see transactions: the log has a commit a moment before.
     pub(crate) async fn wait_visible(&self, xids: &[i64]) -> Result<(), Error> {
         let statement = self.prepare(include_str!("visible.sql")).await?;
         let mut pause = Duration::ZERO;
@@ -67,7 +67,7 @@ impl Oracle {
         Ok(())
     }
 
-    /// What the catalog says about a table; `None` if it is gone.
+    /// What the catalog has about a table; `None` if it is gone.
     pub(crate) async fn table(&self, oid: u32, roles: &[&str]) -> Result<Option<Table>, Error> {
         let statement = self.prepare(TABLE_SQL).await?;
         let rows = self.client.query(&statement, &[&oid, &roles]).await?;
@@ -109,20 +109,20 @@ impl Oracle {
         Ok(images)
     }
 
-    /// Which of the rows a listener sees now, found by their primary key, under the policies of the table.
+    /// Which of the rows a principal can select now, found by their primary key, under the policies of the table.
     pub(crate) async fn visible(
         &self,
         relation: &Relation,
         table: &Table,
         rows: &[&Tuple],
-        listener: &Listener,
+        principal: &Principal,
     ) -> Result<Vec<bool>, Error> {
         let key: Vec<(usize, &Column)> = places(relation, table)
             .into_iter()
             .map(|(cell, column)| (cell, &table.columns[column]))
             .filter(|(_, column)| column.is_key)
             .collect();
-        let become_listener = self.prepare(include_str!("listener.sql")).await?;
+        let become_principal = self.prepare(include_str!("principal.sql")).await?;
         let statement = self.prepare(&visible_sql(relation, &key)).await?;
         let mut visible = Vec::with_capacity(rows.len());
         for rows in rows.chunks(ROWS) {
@@ -131,10 +131,10 @@ impl Oracle {
             let parameters: Vec<&(dyn ToSql + Sync)> =
                 columns.iter().map(|column| column as &(dyn ToSql + Sync)).collect();
             // Sent in one go; each statement waits for the one before in the server, not here.
-            let identity: [&(dyn ToSql + Sync); 2] = [&listener.role, &listener.claims];
+            let identity: [&(dyn ToSql + Sync); 2] = [&principal.role, &principal.claims];
             let (begun, become_result, answers, ended) = tokio::join!(
                 self.client.batch_execute("begin"),
-                self.client.query(&become_listener, &identity),
+                self.client.query(&become_principal, &identity),
                 self.client.query(&statement, &parameters),
                 self.client.batch_execute("rollback"),
             );
@@ -239,7 +239,7 @@ fn json_expression(value: &str, column: &Column) -> String {
     match column.type_name.as_str() {
         // Bare hexadecimal digits, without `\x`.
         "bytea" => format!("to_jsonb(encode({typed}, 'hex'))::pg_catalog.text"),
-        // JSON has no word for them.
+        // JSON cannot represent them.
         "numeric" | "float4" | "float8" => {
             format!(
                 "case when {value} not in ('NaN', 'Infinity', '-Infinity') then to_jsonb({typed})::pg_catalog.text end"

@@ -13,7 +13,7 @@ use crate::replication::{Operation, Relation};
 /// Seconds from 1970 to 2000, PostgreSQL's beginning of time.
 const POSTGRES_EPOCH: i64 = 946_684_800;
 
-/// Values of a row that is too large are kept up to this many bytes of JSON.
+/// Values of a row that is too large are sent up to this many bytes of JSON.
 const SMALL_VALUE: usize = 64;
 
 /// Which columns of a change a message shows: those the role may select and the binding wants.
@@ -36,7 +36,7 @@ impl View {
     }
 }
 
-/// Everything about one changed row that does not depend on who hears of it.
+/// Everything about one changed row that does not depend on who receives it.
 #[derive(Debug)]
 pub(crate) struct Change<'a> {
     pub(crate) relation: &'a Relation,

@@ -8,8 +8,8 @@ use tokio_postgres::error::SqlState;
 
 use super::binding::{Binding, Parameters};
 use super::filter::{Filter, Operator};
-use super::listener::Listener;
 use super::oracle::Oracle;
+use super::principal::Principal;
 use super::table::Table;
 use crate::replication::Operation;
 
@@ -33,13 +33,13 @@ pub(crate) struct Subscription {
 pub(crate) async fn accept(
     oracle: &Oracle,
     bindings: &[Binding],
-    listener: &Listener,
+    principal: &Principal,
 ) -> Result<Vec<Subscription>, String> {
     let parameters: Vec<(u32, Parameters)> =
         bindings.iter().map(|b| Ok((b.id(), b.parameters()?))).collect::<Result<_, String>>()?;
     let mut accepted = Vec::with_capacity(parameters.len());
     for (binding_id, parameters) in parameters {
-        let tables = match tables(oracle, &parameters, listener).await {
+        let tables = match tables(oracle, &parameters, principal).await {
             Ok(tables) => tables,
             Err(exception) => {
                 return Err(format!(
@@ -71,7 +71,7 @@ pub(crate) async fn accept(
 async fn tables(
     oracle: &Oracle,
     parameters: &Parameters,
-    listener: &Listener,
+    principal: &Principal,
 ) -> Result<HashSet<u32>, Exception> {
     let client = oracle.client();
     let published = client
@@ -81,23 +81,23 @@ async fn tables(
     let mut tables = HashSet::new();
     for row in published {
         let oid: u32 = row.get(0);
-        let Some(table) = oracle.table(oid, &[&listener.role]).await? else { continue };
+        let Some(table) = oracle.table(oid, &[&principal.role]).await? else { continue };
         for filter in &parameters.filters {
-            check_filter(client, filter, &table, &listener.role).await?;
+            check_filter(client, filter, &table, &principal.role).await?;
         }
         for column in parameters.select.iter().flatten() {
-            if !table.may_select_named(&listener.role, column) {
+            if !table.may_select_named(&principal.role, column) {
                 return Err(Exception::raised(&format!("invalid column for select {column}")));
             }
         }
         tables.insert(oid);
     }
     let role =
-        client.query_opt("select 1 from pg_catalog.pg_roles where rolname = $1", &[&listener.role]).await?;
+        client.query_opt("select 1 from pg_catalog.pg_roles where rolname = $1", &[&principal.role]).await?;
     if role.is_none() {
         return Err(Exception(format!(
             "ERROR 42704 (undefined_object) role \"{}\" does not exist",
-            listener.role
+            principal.role
         )));
     }
     Ok(tables)

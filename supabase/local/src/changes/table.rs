@@ -1,10 +1,10 @@
-//! What the catalog says about a table: columns, key, row level security, and what a role may select.
+//! What the catalog has about a table: columns, key, row level security, and what a role may select.
 
 use std::collections::HashMap;
 
 use tokio_postgres::Row;
 
-/// Asks the catalog about a table (oid) and what some roles (names) may select of it.
+/// Reads a table (oid) from the catalog, and what some roles (names) may select of it.
 pub(crate) const TABLE_SQL: &str = include_str!("table.sql");
 
 /// A table's columns and what each role of interest may see of them.

@@ -16,7 +16,7 @@ use super::options::Options;
 use super::running::Running;
 use crate::project::project_dir;
 
-/// How often a process is looked at while it starts or ends.
+/// How often a process is checked while it starts or ends.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// How long a start may take: initdb, migrations, a crash recovery.
@@ -85,7 +85,7 @@ enum Output {
     Json,
 }
 
-/// Does what the arguments say.
+/// Runs the command of the arguments.
 ///
 /// # Errors
 /// What went wrong, in a sentence for whoever typed it.
@@ -99,7 +99,7 @@ pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     }
 }
 
-/// Runs a stack until it is told to end.
+/// Runs a stack until it is stopped.
 async fn serve(options: Options) -> Result<(), Failure> {
     // Before the start, so that an impatient Ctrl-C also ends it in good order.
     let mut terminate = signal(SignalKind::terminate())?;
@@ -169,11 +169,11 @@ fn detach() -> Result<(), Failure> {
             ));
         }
         if child.try_wait()?.is_some() || Instant::now() > deadline {
-            let said = std::fs::read_to_string(&log).unwrap_or_default();
-            let said = said.trim().strip_prefix("supabase-local: ").unwrap_or(said.trim()).to_owned();
-            // Where it says nothing, there is something to look into.
+            let output = std::fs::read_to_string(&log).unwrap_or_default();
+            let output = output.trim().strip_prefix("supabase-local: ").unwrap_or(output.trim()).to_owned();
+            // Without output, only the log file may explain it.
             return Err(
-                if said.is_empty() { format!("it ended; see {}", log.display()) } else { said }.into()
+                if output.is_empty() { format!("it ended; see {}", log.display()) } else { output }.into()
             );
         }
         std::thread::sleep(LOOK);

@@ -105,7 +105,7 @@ impl Options {
         builder
     }
 
-    /// Asks for the ports that a stack has had.
+    /// Requests the ports that a stack had before.
     pub(super) fn keep_ports(&mut self, stack: &Stack) {
         self.port = stack.address().port();
         if let Some(server) = stack.postgres() {
@@ -113,7 +113,7 @@ impl Options {
         }
     }
 
-    /// Removes the database of a kept directory, so that the next start makes it anew.
+    /// Removes the database from its directory, so that the next start creates it again.
     pub(super) fn empty(&self) -> io::Result<()> {
         match self.persist.as_ref().map(|dir| dir.join("data")) {
             Some(data) if data.exists() => std::fs::remove_dir_all(data),

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::postgres::PostgresServer;
 use crate::stack::Stack;
 
-/// How often a process is looked at while it ends or begins.
+/// How often a process is checked while it starts or ends.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// How long PostgreSQL may take to end before it is left alone.
@@ -151,7 +151,7 @@ fn is_stack(pid: i32) -> bool {
     Pid::from_raw(pid).is_some_and(|pid| is_named(pid, "supabase-local"))
 }
 
-/// Whether a process is there and, where the system tells, has this name (of which Linux keeps 15 characters).
+/// Whether a process exists and, where the system provides it, has this name (of which Linux stores 15 characters).
 fn is_named(pid: Pid, name: &str) -> bool {
     if test_kill_process(pid) == Err(Errno::SRCH) {
         return false;

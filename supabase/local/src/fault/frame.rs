@@ -1,4 +1,4 @@
-//! Faults of frames: what the server says on a websocket.
+//! Faults of frames: what the server sends on a websocket.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::Cut;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FrameFault {
-    /// It is never sent, and nobody is told.
+    /// It is never sent, without any notice.
     Withhold,
     /// It is sent twice.
     Duplicate,

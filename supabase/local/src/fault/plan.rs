@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::Cut;
 use super::frame::FrameFault;
 use super::request::RequestFault;
-use super::target::{Sight, Target};
+use super::target::{Subject, Target};
 
 /// All rules of a stack.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub(super) enum Fault {
 
 /// What becomes of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Fate {
+pub(crate) struct FrameOutcome {
     /// How often it is sent.
     pub(crate) copies: u32,
     /// How much later.
@@ -55,7 +55,7 @@ pub(crate) struct Fate {
     pub(crate) cut: Option<Cut>,
 }
 
-impl Default for Fate {
+impl Default for FrameOutcome {
     fn default() -> Self {
         Self { copies: 1, delay: Duration::ZERO, stall: None, cut: None }
     }
@@ -94,7 +94,7 @@ impl Plan {
         self.rules().seed = seed;
     }
 
-    /// Makes whoever waits for the plan look again.
+    /// Notifies everyone who waits for a change of the plan.
     pub(super) fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);
     }
@@ -111,34 +111,34 @@ impl Plan {
     }
 
     /// What strikes a request.
-    pub(super) fn requests(&self, sight: &Sight<'_>) -> Vec<(u64, RequestFault)> {
-        self.rules().strike(sight, |fault| match fault {
+    pub(super) fn requests(&self, subject: &Subject<'_>) -> Vec<(u64, RequestFault)> {
+        self.rules().strike(subject, |fault| match fault {
             Fault::Request(fault) => Some(fault.clone()),
             Fault::Frame(_) => None,
         })
     }
 
-    /// What becomes of a frame; nothing is asked of `sight` where there is no rule.
-    pub(super) fn frame<'a>(&self, sight: impl FnOnce() -> Sight<'a>) -> Fate {
+    /// What becomes of a frame; `subject` is not called where there is no rule.
+    pub(super) fn frame<'a>(&self, subject: impl FnOnce() -> Subject<'a>) -> FrameOutcome {
         let mut rules = self.rules();
-        let mut fate = Fate::default();
+        let mut outcome = FrameOutcome::default();
         if rules.list.is_empty() {
-            return fate;
+            return outcome;
         }
-        let faults = rules.strike(&sight(), |fault| match fault {
+        let faults = rules.strike(&subject(), |fault| match fault {
             Fault::Frame(fault) => Some(*fault),
             Fault::Request(_) => None,
         });
         for (id, fault) in faults {
             match fault {
-                FrameFault::Withhold => fate.copies = 0,
-                FrameFault::Duplicate => fate.copies *= 2,
-                FrameFault::Delay(delay) => fate.delay += delay,
-                FrameFault::Stall => fate.stall = fate.stall.or(Some(id)),
-                FrameFault::Cut(cut) => fate.cut = fate.cut.or(Some(cut)),
+                FrameFault::Withhold => outcome.copies = 0,
+                FrameFault::Duplicate => outcome.copies *= 2,
+                FrameFault::Delay(delay) => outcome.delay += delay,
+                FrameFault::Stall => outcome.stall = outcome.stall.or(Some(id)),
+                FrameFault::Cut(cut) => outcome.cut = outcome.cut.or(Some(cut)),
             }
         }
-        fate
+        outcome
     }
 
     fn rules(&self) -> MutexGuard<'_, Rules> {
@@ -148,11 +148,11 @@ impl Plan {
 
 impl Rules {
     /// The faults of one kind that strike now, with the ids of their rules.
-    fn strike<T>(&mut self, sight: &Sight<'_>, kind: impl Fn(&Fault) -> Option<T>) -> Vec<(u64, T)> {
+    fn strike<T>(&mut self, subject: &Subject<'_>, kind: impl Fn(&Fault) -> Option<T>) -> Vec<(u64, T)> {
         let seed = self.seed;
         let strike = |rule: &mut Rule| {
             let fault = kind(&rule.fault)?;
-            (rule.target.fits(sight) && rule.draw(seed)).then_some((rule.id, fault))
+            (rule.target.fits(subject) && rule.draw(seed)).then_some((rule.id, fault))
         };
         self.list.iter_mut().filter_map(strike).collect()
     }
@@ -171,7 +171,7 @@ impl Rule {
     }
 }
 
-/// A number from 0 to 1 (exclusive) that depends on nothing but the arguments, so that a seed decides the fate of the
+/// A number from 0 to 1 (exclusive) that depends on nothing but the arguments, so that a seed decides the outcome of the
 /// nth request whatever happens beside it. (The mixing function is that of `SplitMix64`.)
 fn chance_of(seed: u64, rule: u64, number: u64) -> f64 {
     let mut mixed = seed;
@@ -238,9 +238,9 @@ mod tests {
         for fault in [FrameFault::Duplicate, FrameFault::Delay(delay), FrameFault::Delay(delay)] {
             plan.inject(Fault::Frame(fault), Target::all());
         }
-        let fate = plan.frame(Sight::default);
-        assert_eq!((fate.copies, fate.delay, fate.cut), (2, 2 * delay, None));
+        let outcome = plan.frame(Subject::default);
+        assert_eq!((outcome.copies, outcome.delay, outcome.cut), (2, 2 * delay, None));
         plan.clear();
-        assert_eq!(plan.frame(Sight::default), Fate::default());
+        assert_eq!(plan.frame(Subject::default), FrameOutcome::default());
     }
 }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::debug;
 
-/// Pause before a port that somebody else took meanwhile is tried again.
+/// Pause before a port that another process took meanwhile is tried again.
 const RETRY: Duration = Duration::from_millis(20);
 
 /// Whether connections are taken.
@@ -29,15 +29,15 @@ impl Port {
     }
 }
 
-/// A listener that lets go of its port while it is closed.
+/// A listener that releases its port while it is closed.
 #[derive(Debug)]
-pub(crate) struct Door {
+pub(crate) struct ReopeningListener {
     address: SocketAddr,
     listener: Option<TcpListener>,
     port: watch::Receiver<Port>,
 }
 
-impl Door {
+impl ReopeningListener {
     pub(crate) fn new(listener: TcpListener, port: watch::Receiver<Port>) -> std::io::Result<Self> {
         Ok(Self { address: listener.local_addr()?, listener: Some(listener), port })
     }
@@ -59,14 +59,14 @@ impl Door {
             };
             tokio::select! {
                 () = reopened => {}
-                // The plan is gone with its stack: nobody will open the port again.
+                // The plan ended with its stack: the port is never opened again.
                 changed = self.port.changed() => if changed.is_err() { std::future::pending::<()>().await },
             }
         }
     }
 }
 
-impl Listener for Door {
+impl Listener for ReopeningListener {
     type Io = TcpStream;
     type Addr = SocketAddr;
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// What all rates of a stack look at.
+/// When the rates of a stack are measured.
 #[derive(Debug, Default)]
 pub(crate) struct RateTicks {
     held: AtomicBool,

@@ -17,7 +17,7 @@ use tokio::task::yield_now;
 use tokio::time::sleep;
 
 use super::Faults;
-use super::target::Sight;
+use super::target::Subject;
 use crate::gateway;
 use crate::jwt::Claims;
 use crate::keys::ProjectKeys;
@@ -58,13 +58,13 @@ pub(crate) async fn strike(State((faults, keys)): State<Struck>, request: Reques
         return status(StatusCode::SERVICE_UNAVAILABLE, None);
     }
     let claims = claims(&request, &keys);
-    let sight = Sight {
+    let subject = Subject {
         method: Some(request.method().as_str()),
         path: Some(&path),
         claims: claims.iter().collect(),
-        ..Sight::default()
+        ..Subject::default()
     };
-    let struck = faults.requests(&sight);
+    let struck = faults.requests(&subject);
     let mut delay = Duration::ZERO;
     let mut after = None;
     for (rule, fault) in struck {
@@ -92,7 +92,7 @@ pub(crate) async fn strike(State((faults, keys)): State<Struck>, request: Reques
     }
 }
 
-/// What the request's tokens say, whether or not they are still good.
+/// The claims of the request's tokens, whether or not they are still valid.
 fn claims(request: &Request, keys: &ProjectKeys) -> Vec<Claims> {
     let bearer = gateway::bearer(request.headers()).map(str::to_owned);
     let tokens = bearer.into_iter().chain(gateway::api_key(request));

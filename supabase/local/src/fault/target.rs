@@ -98,27 +98,27 @@ impl Target {
     }
 
     /// Whether the conditions hold, the counts apart.
-    pub(crate) fn fits(&self, sight: &Sight<'_>) -> bool {
+    pub(crate) fn fits(&self, subject: &Subject<'_>) -> bool {
         let same = |wanted: &Option<String>, seen: Option<&str>| {
             wanted.as_deref().is_none_or(|wanted| seen == Some(wanted))
         };
         let claimed = |claims: &Claims| {
             self.claims.iter().all(|(name, value)| claims.get(name).is_some_and(|claim| claim == value))
         };
-        same(&self.method, sight.method)
+        same(&self.method, subject.method)
             && self
                 .path
                 .as_deref()
-                .is_none_or(|beginning| sight.path.is_some_and(|path| path.starts_with(beginning)))
-            && (self.claims.is_empty() || sight.claims.iter().any(|claims| claimed(claims)))
-            && self.topic.as_deref().is_none_or(|topic| sight.topics.contains(&topic))
-            && same(&self.event, sight.event)
+                .is_none_or(|beginning| subject.path.is_some_and(|path| path.starts_with(beginning)))
+            && (self.claims.is_empty() || subject.claims.iter().any(|claims| claimed(claims)))
+            && self.topic.as_deref().is_none_or(|topic| subject.topics.contains(&topic))
+            && same(&self.event, subject.event)
     }
 }
 
-/// What can be seen of a request, a frame or a socket.
+/// What a target's conditions are compared with: a request, a frame or a socket.
 #[derive(Debug, Default)]
-pub(crate) struct Sight<'a> {
+pub(crate) struct Subject<'a> {
     pub(crate) method: Option<&'a str>,
     pub(crate) path: Option<&'a str>,
     pub(crate) claims: Vec<&'a Claims>,
@@ -139,11 +139,11 @@ mod tests {
         let secret = JwtSecret::default();
         let claims =
             secret.decode(&secret.sign(&json!({"role": "tendril_agent", "cluster_id": "c1"}))).unwrap();
-        let request = Sight {
+        let request = Subject {
             method: Some("PATCH"),
             path: Some("/rest/v1/deployments"),
             claims: vec![&claims],
-            ..Sight::default()
+            ..Subject::default()
         };
         assert!(Target::all().fits(&request));
         assert!(Target::all().method("PATCH").path("/rest/").role("tendril_agent").fits(&request));

@@ -9,7 +9,7 @@ use crate::project::project_file;
 /// refused.
 ///
 /// # Errors
-/// A sentence that says how to get it.
+/// An error that explains how to install it.
 pub(super) fn find() -> Result<PathBuf, String> {
     let on_path = env::var_os("PATH").unwrap_or_default();
     let candidates = project_file("../.tools/bin")

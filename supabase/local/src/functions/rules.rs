@@ -1,4 +1,4 @@
-//! What `config.toml` says about functions.
+//! The settings of functions in `config.toml`.
 
 use std::collections::HashMap;
 use std::fs;
@@ -23,7 +23,7 @@ struct Rule {
 }
 
 impl Rules {
-    /// Reads a file; where there is none, nothing is said.
+    /// Reads a file; without one, the defaults apply.
     ///
     /// # Errors
     /// [`ErrorKind::File`].

@@ -28,8 +28,8 @@ use crate::supervisor::{Ending, supervised};
 const START: Duration = Duration::from_secs(30);
 /// The longest that an end may take.
 const END: Duration = Duration::from_secs(5);
-/// How many lines are kept for whoever asks why it did not start.
-const KEPT: usize = 8;
+/// How many lines of output explain why it did not start.
+const OUTPUT_LINES: usize = 8;
 /// What Deno prints before its address.
 const LISTENING: &str = "Listening on http://";
 
@@ -45,7 +45,7 @@ impl Worker {
     /// Starts the process and waits until it listens. It ends with `stop`, with this process, or by itself.
     ///
     /// # Errors
-    /// What it said instead.
+    /// What it printed instead.
     pub(super) async fn start(
         deno: &Path,
         name: &str,
@@ -58,10 +58,10 @@ impl Worker {
         command.args(["run", "--no-prompt", "--allow-net", "--allow-env"]);
         command.arg(format!("--allow-read={}", entry.parent().unwrap_or(entry).display()));
         command.arg(entry).env_clear();
-        // Where Deno keeps what it has compiled.
-        let kept =
+        // Deno caches what it has compiled there.
+        let inherited =
             ["HOME", "DENO_DIR", "PATH"].into_iter().filter_map(|name| Some((name, env::var_os(name)?)));
-        command.envs(kept).envs(environment);
+        command.envs(inherited).envs(environment);
         command
             .env("DENO_SERVE_ADDRESS", "tcp:127.0.0.1:0")
             .env("DENO_NO_UPDATE_CHECK", "1")
@@ -72,12 +72,12 @@ impl Worker {
         if let Some(stdout) = child.stdout.take() {
             tasks.spawn(log(name.to_owned(), stdout));
         }
-        let (told, heard) = oneshot::channel();
+        let (started, listening) = oneshot::channel();
         let ended = CancellationToken::new();
         let owner = Owner { name: name.to_owned(), child, stop: stop.clone(), ended: ended.clone() };
-        tasks.spawn(owner.run(told));
+        tasks.spawn(owner.run(started));
         let listens =
-            timeout(START, heard).await.map_err(|_| format!("it did not listen within {START:?}"))?;
+            timeout(START, listening).await.map_err(|_| format!("it did not listen within {START:?}"))?;
         let address = listens.map_err(|_| "the stack ends".to_owned())??;
         info!(function = name, %address, "the function runs");
         Ok(Self { address, ended })
@@ -91,7 +91,7 @@ impl Worker {
     /// Passes a request on, and the answer back as it comes.
     ///
     /// # Errors
-    /// The process ended, or speaks no HTTP.
+    /// The process ended, or does not answer in HTTP.
     pub(super) async fn answer(
         &self,
         request: Request,
@@ -120,21 +120,21 @@ struct Owner {
 }
 
 impl Owner {
-    /// Tells the address, or what was said instead; then logs what the function says until it ends or has to.
-    async fn run(mut self, told: oneshot::Sender<Result<SocketAddr, String>>) {
+    /// Sends the address, or the output if there is none; then logs what the function prints until it ends or is stopped.
+    async fn run(mut self, started: oneshot::Sender<Result<SocketAddr, String>>) {
         let _ended = self.ended.clone().drop_guard();
-        let (mut told, mut said) = (Some(told), Vec::new());
+        let (mut started, mut output) = (Some(started), Vec::new());
         if let Some(stderr) = self.child.stderr.take() {
             let mut lines = BufReader::new(stderr).lines();
             while let Some(Ok(Some(line))) = self.stop.run_until_cancelled(lines.next_line()).await {
-                if let Some(address) = listening(&line).filter(|_| told.is_some()) {
-                    // Whoever asked may have given up.
-                    let _asker = told.take().map(|told| told.send(Ok(address)));
+                if let Some(address) = listening(&line).filter(|_| started.is_some()) {
+                    // The receiver may have given up.
+                    let _dropped = started.take().map(|started| started.send(Ok(address)));
                 } else {
                     info!(function = self.name, "{line}");
                 }
-                said.push(line);
-                said.truncate(KEPT);
+                output.push(line);
+                output.truncate(OUTPUT_LINES);
             }
         }
         // The supervisor ends the program when its pipe closes.
@@ -142,9 +142,9 @@ impl Owner {
         if timeout(END, self.child.wait()).await.is_err() {
             info!(function = self.name, "the function does not end");
         }
-        if let Some(told) = told {
-            let said = said.join("\n");
-            let _asker = told.send(Err(said));
+        if let Some(started) = started {
+            let output = output.join("\n");
+            let _dropped = started.send(Err(output));
         }
     }
 }

@@ -3,7 +3,7 @@
 //! The real servers take any byte but a space in a path or query string; the HTTP library refuses `"`, `<` and `>` and ends a
 //! target at `#`. So the bytes are changed before the library sees them. To know where request lines begin, bodies are counted.
 
-/// The longest header line that is looked at, in bytes; no header of interest is longer.
+/// The longest header line that is read, in bytes; no header of interest is longer.
 const LINE: usize = 256;
 
 /// Follows the bytes of one connection from its client.
@@ -37,7 +37,7 @@ enum State {
     Opaque,
 }
 
-/// What the headers say about what follows them.
+/// The body that the headers announce.
 #[derive(Debug, Default)]
 struct Head {
     length: u64,

@@ -10,7 +10,7 @@ use crate::error::{ErrorKind, Result, StackError};
 /// The oldest version with everything the stack uses (`pgoutput` options, `regexp` and `jsonb` functions).
 pub(super) const OLDEST: u32 = 14;
 
-/// A directory with `postgres` and `initdb`, and what they say they are.
+/// A directory with `postgres` and `initdb`, and their version.
 #[derive(Debug, Clone)]
 pub(crate) struct Binaries {
     dir: PathBuf,
@@ -84,7 +84,7 @@ impl Binaries {
     }
 }
 
-/// Directories to look at, the best guess first.
+/// Directories to search, the best guess first.
 fn candidates() -> Vec<PathBuf> {
     let mut dirs = Vec::new();
     if let Ok(output) = Command::new("pg_config").arg("--bindir").output() {

@@ -1,4 +1,4 @@
-//! A database that is there already. It is looked at before anything is done with it; what is in it stays as it is.
+//! An existing database. It is inspected before anything is done with it; its contents are not changed.
 
 use tokio_postgres::{Client, Row};
 
@@ -8,7 +8,7 @@ use super::migrations::Migrations;
 use crate::database::{Access, Database, OWNER};
 use crate::error::{ErrorKind, Result, StackError, sql_failure};
 
-/// What is asked, and how roles can be taken: from version 16 on a membership may be without that right.
+/// What is queried, and how roles can be assumed: from version 16 on a membership may be without that right.
 const INSPECT: &str = include_str!("bootstrap/inspect.sql");
 
 /// Opens a database, makes it a Supabase database if nothing of one is in it, and applies the migrations that are new.
@@ -47,7 +47,7 @@ pub(crate) async fn open(url: &str, migrations: &Migrations) -> Result<Database>
 struct Found {
     /// The major version, and the whole.
     version: (i32, String),
-    /// What keeps the server itself from being used.
+    /// What prevents the server itself from being used.
     server: Vec<String>,
     superuser: bool,
     /// Those of a Supabase database that are there: none, or both `auth` and `realtime`.

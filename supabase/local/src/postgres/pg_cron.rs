@@ -48,12 +48,12 @@ pub(crate) const SETTINGS: [&str; 4] = [
 
 /// Whether the extension's library is where this PostgreSQL loads libraries from.
 fn is_installed(binaries: &Binaries) -> bool {
-    let asked = Command::new(binaries.program("pg_config")).arg("--pkglibdir").output().ok();
-    let asked = asked.filter(|output| output.status.success());
-    let asked = asked.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
-    // Debian keeps `pg_config` in another package; there the directories are neighbours.
+    let printed = Command::new(binaries.program("pg_config")).arg("--pkglibdir").output().ok();
+    let printed = printed.filter(|output| output.status.success());
+    let printed = printed.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    // Debian has `pg_config` in another package; there the directories are neighbours.
     let beside = binaries.program("../lib");
-    asked
+    printed
         .as_deref()
         .map(Path::new)
         .into_iter()

@@ -1,7 +1,7 @@
 //! A data directory with bootstrap and migrations in it, made once per machine and copied for each server.
 //!
 //! `initdb`, the bootstrap and the migrations take seconds, and with one process per test they would be paid by every
-//! test. So the finished directory is kept under the temporary directory, named by a hash of all that went into it,
+//! test. So the finished directory is stored under the temporary directory, named by a hash of all that went into it,
 //! made by one process under a file lock and moved into place in one step.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -27,8 +27,8 @@ use super::process::{Home, Postgres, unwritable};
 use crate::database::{ADMIN, Database, OWNER};
 use crate::error::{ErrorKind, Result, StackError, sql_failure};
 
-/// Prepared directories that are kept, 30 MB each: as many as somebody switches between.
-const KEPT: usize = 5;
+/// Prepared directories that are stored, 30 MB each: as many as a developer switches between.
+const MAX_PREPARED: usize = 5;
 
 /// A directory used within this time may be in the middle of being copied.
 const IN_USE: Duration = Duration::from_secs(300);
@@ -187,7 +187,7 @@ fn remove_unused(cache: &Path) {
         .filter_map(|entry| Some((entry.metadata().and_then(|meta| meta.modified()).ok()?, entry.path())))
         .collect();
     prepared.sort_unstable_by(|a, b| b.cmp(a));
-    for (used, dir) in prepared.into_iter().skip(KEPT) {
+    for (used, dir) in prepared.into_iter().skip(MAX_PREPARED) {
         if used.elapsed().is_ok_and(|age| age > IN_USE) {
             // A directory that cannot be removed only takes space.
             let _ = fs::remove_dir_all(dir);

@@ -19,10 +19,10 @@ use super::pg_cron;
 use crate::error::{ErrorKind, Result, StackError};
 use crate::supervisor::{Ending, supervised};
 
-/// How often the server's files are looked at while it starts or stops.
+/// How often the server's files are checked while it starts or stops.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// How long a start may take; crash recovery of a kept directory is the slow case.
+/// How long a start may take; crash recovery of an existing directory is the slow case.
 const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long a stop may take; the supervisor itself gets rougher after 5 s.
@@ -40,7 +40,7 @@ pub(crate) struct Postgres {
     supervisor: Option<Child>,
 }
 
-/// Where the server keeps its files.
+/// Where the server has its files.
 #[derive(Debug, Clone)]
 pub(crate) struct Home {
     /// Holds `data/` and `postgres.log`.
@@ -178,7 +178,7 @@ fn settings(port: u16, home: &Home) -> Vec<String> {
     settings
 }
 
-/// The 8th line of `postmaster.pid` says `ready` once connections are taken.
+/// The 8th line of `postmaster.pid` is `ready` once connections are accepted.
 fn is_ready(data: &Path) -> bool {
     let file = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
     file.lines().nth(7).is_some_and(|line| line.trim() == "ready")
@@ -201,7 +201,7 @@ fn clear_stale_pid(data: &Path) -> Result<()> {
     fs::remove_file(&path).map_err(|error| unwritable(data, error))
 }
 
-/// Whether the process exists and, where the system tells, is a PostgreSQL.
+/// Whether the process exists and, where the system provides its name, is a PostgreSQL.
 fn is_running_server(pid: &str) -> bool {
     let Some(process) = pid.parse().ok().and_then(Pid::from_raw) else { return false };
     let exists = test_kill_process(process) != Err(Errno::SRCH);
@@ -240,7 +240,7 @@ fn start_failure(home: &Home, port: u16) -> StackError {
     }
     let lines: Vec<&str> = log.lines().collect();
     let end = lines[lines.len().saturating_sub(8)..].join("\n  ");
-    StackError::new(ErrorKind::PostgresFailed, format!("PostgreSQL did not start; it says:\n  {end}"))
+    StackError::new(ErrorKind::PostgresFailed, format!("PostgreSQL did not start; its output:\n  {end}"))
 }
 
 /// A directory that cannot be written.

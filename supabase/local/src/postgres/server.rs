@@ -22,7 +22,7 @@ use crate::error::{ErrorKind, Result, StackError};
 /// The database that has the bootstrap and the migrations, and from which others are copied.
 const MAIN_DATABASE: &str = "postgres";
 
-/// How often connections that end are looked at.
+/// How often connections that end are checked.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// How to start a [`PostgresServer`].
@@ -97,7 +97,7 @@ impl PostgresServer {
             let admin = Database::local(port, MAIN_DATABASE).admin().await?;
             admin.batch_execute(pg_cron::SCRIPT).await.map_err(|error| sql_failure("pg_cron.sql", error))?;
         }
-        // A kept directory may be older than the newest migration.
+        // An existing directory may be older than the newest migration.
         migrations.apply(&mut Database::local(port, MAIN_DATABASE).role(OWNER).await?).await?;
         Ok(server)
     }

@@ -26,7 +26,7 @@ pub(crate) struct BinaryBroadcast {
     pub(crate) json: bool,
     /// Of the message's row, if it has one.
     pub(crate) id: Option<String>,
-    /// Whether it was kept and is told again.
+    /// Whether it was stored and is replayed.
     pub(crate) replayed: bool,
     pub(crate) payload: Bytes,
 }

@@ -11,15 +11,15 @@ use uuid::Uuid;
 use super::frame::Outgoing;
 use super::hub::Realtime;
 use super::join::Join;
-use super::permission::{Asker, Grants};
-use super::rooms::{Ear, RoomName};
-use crate::changes::{ChannelId, Listener, Mailbox};
+use super::permission::{Grants, Requester};
+use super::rooms::{DeliverySender, RoomName};
+use crate::changes::{ChannelId, Mailbox, Principal};
 use crate::jwt::{Claims, JwtError};
 
 /// What stands before the name that clients choose.
 pub(crate) const PREFIX: &str = "realtime:";
 
-/// Expiry is looked at again after this long at the latest, so that a clock that jumps does no harm.
+/// Expiry is checked again after this long at the latest, so that a clock that jumps does no harm.
 const LOOK_AGAIN: Duration = Duration::from_secs(300);
 
 /// A joined topic.
@@ -33,9 +33,9 @@ pub(crate) struct Channel {
     pub(crate) reply_ref: Value,
     pub(crate) join: Join,
     pub(crate) pass: Pass,
-    /// What it may say; asked for when it first says something, and again after a new token.
+    /// What it may send; checked when it first sends something, and again after a new token.
     pub(crate) write: Option<Grants>,
-    /// Messages it was told of at its join, which it need not hear again.
+    /// Messages that were replayed at its join, which are not sent again.
     pub(crate) replayed: HashSet<String>,
     /// The name under which it is present.
     presence_key: String,
@@ -50,7 +50,7 @@ pub(crate) struct Pass {
     /// The token in force, to see whether a pushed one is new.
     pub(crate) token: String,
     pub(crate) claims: Claims,
-    /// What it may hear.
+    /// What it may receive.
     pub(crate) read: Grants,
 }
 
@@ -63,7 +63,7 @@ impl Channel {
         refs: (Value, Value),
         join: Join,
         pass: Pass,
-        ear: Ear,
+        deliveries: DeliverySender,
     ) -> (Self, String) {
         let (join_ref, reference) = refs;
         let reply_ref = if join_ref.is_null() { reference } else { join_ref.clone() };
@@ -82,16 +82,16 @@ impl Channel {
             presence_calls: VecDeque::new(),
             realtime: Arc::clone(realtime),
         };
-        let state = channel.realtime.rooms.enter(channel.room(), channel.id, ear);
+        let state = channel.realtime.rooms.enter(channel.room(), channel.id, deliveries);
         (channel, state)
     }
 
-    /// Asks the change feed for the bindings, if there are any, with the claims now in force.
+    /// Subscribes to the change feed for the bindings, if there are any, with the current claims.
     pub(crate) fn subscribe(&self, mailbox: &Mailbox, delay: Duration) {
         if !self.join.bindings.is_empty() {
-            let listener = Listener::new(&self.pass.claims);
+            let principal = Principal::new(&self.pass.claims);
             let bindings = self.join.bindings.clone();
-            self.realtime.changes.subscribe(self.id, bindings, listener, mailbox.clone(), delay);
+            self.realtime.changes.subscribe(self.id, bindings, principal, mailbox.clone(), delay);
         }
     }
 
@@ -105,13 +105,13 @@ impl Channel {
         self.topic.strip_prefix(PREFIX).unwrap_or_default()
     }
 
-    /// Who asks for what the channel may do.
-    pub(crate) fn asker<'a>(&'a self, headers: &'a str) -> Asker<'a> {
-        Asker { claims: &self.pass.claims, headers, topic: self.name() }
+    /// The requester whose permissions are checked.
+    pub(crate) fn requester<'a>(&'a self, headers: &'a str) -> Requester<'a> {
+        Requester { claims: &self.pass.claims, headers, topic: self.name() }
     }
 
-    /// Whether it hears who comes and goes. On a private channel, presence must have been asked for.
-    pub(crate) fn hears_presence(&self) -> bool {
+    /// Whether it receives presence. On a private channel, presence must have been requested.
+    pub(crate) fn receives_presence(&self) -> bool {
         !self.join.private || (self.join.presence && self.pass.read.presence)
     }
 
@@ -152,7 +152,7 @@ impl Channel {
         self.reply_with(reference, status, "{}")
     }
 
-    /// An answer to a push that says more (JSON text).
+    /// An answer to a push with a response (JSON text).
     pub(crate) fn reply_with(&self, reference: Value, status: &str, response: &str) -> Outgoing {
         Outgoing::reply(self.reply_ref.clone(), reference, self.topic.as_str().into(), status, response)
     }

@@ -1,4 +1,4 @@
-//! Broadcasts from the database, live: what is inserted into `realtime.messages` is said in its room.
+//! Broadcasts from the database, live: what is inserted into `realtime.messages` is sent to its room.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::messages;
-use super::rooms::{Rooms, Sound};
+use super::rooms::{RoomMessage, Rooms};
 use crate::replication::{self, Source};
 
 /// The publication of the messages alone.
@@ -19,7 +19,7 @@ pub(crate) struct Feed {
     source: Source,
     stop: CancellationToken,
     wanted: AtomicBool,
-    /// Whether every later insert will be heard of.
+    /// Whether every later insert will arrive.
     ready: watch::Sender<bool>,
 }
 
@@ -42,13 +42,13 @@ impl Feed {
             }
             while let Some(transaction) = transactions.recv().await {
                 for (room, message) in transaction.changes.iter().filter_map(messages::inserted) {
-                    rooms.say(&room, None, &Sound::Binary(Arc::new(message)));
+                    rooms.send(&room, None, &RoomMessage::Binary(Arc::new(message)));
                 }
             }
         });
     }
 
-    /// Returns once every later insert will be heard of.
+    /// Returns once every later insert will arrive.
     pub(crate) async fn wait_ready(&self) {
         // The sender lives in `self`, so waiting cannot fail.
         let _ = self.ready.subscribe().wait_for(|ready| *ready).await;

@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-/// Which language a socket speaks.
+/// The protocol version of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Version {
-    /// `{"topic", "event", "payload", "ref"}`; the server never says `join_ref`.
+    /// `{"topic", "event", "payload", "ref"}`; the server never sends `join_ref`.
     V1,
     /// `[join_ref, ref, topic, event, payload]`, and binary frames.
     V2,

@@ -14,8 +14,8 @@ use super::binary::BinaryBroadcast;
 use super::channel::PREFIX;
 use super::handshake::{host, x_headers};
 use super::hub::{NO_DATABASE, Realtime};
-use super::permission::{self, Asker};
-use super::rooms::Sound;
+use super::permission::{self, Requester};
+use super::rooms::RoomMessage;
 use crate::gateway::query_value;
 use crate::jwt::Claims;
 
@@ -24,13 +24,13 @@ pub(super) async fn ping() -> Json<Value> {
     Json(json!({ "message": "Success" }))
 }
 
-/// What no service answers to.
+/// The answer where there is no service.
 pub(super) async fn not_found() -> Response {
     (StatusCode::NOT_FOUND, [(CONTENT_TYPE, "text/html; charset=utf-8")], "Not Found").into_response()
 }
 
-/// `POST …/api/broadcast`: `{"messages": [{"topic", "event", "payload", "private", "id"}]}`. What may not be said is
-/// left out, and nobody is told.
+/// `POST …/api/broadcast`: `{"messages": [{"topic", "event", "payload", "private", "id"}]}`. What may not be sent is
+/// left out, without any notice.
 pub(super) async fn batch(
     State(realtime): State<Arc<Realtime>>,
     headers: HeaderMap,
@@ -64,7 +64,7 @@ pub(super) async fn batch(
             continue;
         }
         realtime.events.add(1);
-        realtime.rooms.say(&room, None, &Sound::Text(message.text().into()));
+        realtime.rooms.send(&room, None, &RoomMessage::Text(message.text().into()));
     }
     StatusCode::ACCEPTED.into_response()
 }
@@ -110,7 +110,11 @@ pub(super) async fn single(
     }
     realtime.events.add(1);
     let message = BinaryBroadcast { event, json, id: None, replayed: false, payload };
-    realtime.rooms.say(&(format!("{PREFIX}{topic}"), private), None, &Sound::Binary(Arc::new(message)));
+    realtime.rooms.send(
+        &(format!("{PREFIX}{topic}"), private),
+        None,
+        &RoomMessage::Binary(Arc::new(message)),
+    );
     StatusCode::ACCEPTED.into_response()
 }
 
@@ -194,10 +198,10 @@ fn admitted(realtime: &Realtime, headers: &HeaderMap) -> Result<Claims, Refusal>
     Ok(claims)
 }
 
-/// Whether the policies let the caller broadcast on a private topic; none if they could not be asked.
+/// Whether the policies let the caller broadcast on a private topic; none if they could not be evaluated.
 async fn may_send(realtime: &Realtime, claims: &Claims, headers: &str, topic: &str) -> Option<bool> {
-    let asker = Asker { claims, headers, topic };
-    permission::write(&realtime.link, &asker).await.ok().map(|grants| grants.broadcast)
+    let requester = Requester { claims, headers, topic };
+    permission::write(&realtime.link, &requester).await.ok().map(|grants| grants.broadcast)
 }
 
 fn refusal(status: StatusCode, message: &str) -> Response {

@@ -16,7 +16,7 @@ use crate::keys::ProjectKeys;
 use crate::link::Link;
 use crate::replication::Source;
 
-/// What is said when the database cannot be asked.
+/// The message where the database cannot be reached.
 pub(super) const NO_DATABASE: &str = "Realtime was unable to connect to the project database";
 
 /// What all sockets of a stack share.

@@ -1,4 +1,4 @@
-//! What a `phx_join` asks for. Wrong types mostly mean the default, silently, as they do for the real server.
+//! The request of a `phx_join`. Wrong types mostly mean the default, without an error, as in the real server.
 
 use serde_json::{Map, Value};
 
@@ -17,7 +17,7 @@ pub(crate) struct Join {
     pub(crate) presence: bool,
     /// The member's name, if it chose one.
     pub(crate) presence_key: Option<String>,
-    /// The token of the payload, unless it says that the socket's key counts.
+    /// The token of the payload, unless the socket's key applies.
     pub(crate) token: Option<String>,
 }
 
@@ -26,9 +26,9 @@ pub(crate) struct Join {
 pub(crate) struct BroadcastRules {
     /// Each push is answered.
     pub(crate) ack: bool,
-    /// The channel hears itself.
+    /// The channel receives its own broadcasts.
     pub(crate) echo: bool,
-    /// The channel wants to hear when messages of the database arrive live.
+    /// The channel is notified when messages of the database arrive live.
     pub(crate) replication_ready: bool,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Replay {
     pub(crate) limit: i64,
 }
 
-/// The most that is replayed, and what is replayed where nothing is said.
+/// The most that is replayed, and what is replayed by default.
 const REPLAYED: i64 = 25;
 
 impl Join {
@@ -120,7 +120,7 @@ fn bindings(list: Option<&Value>) -> Result<Vec<Binding>, String> {
         .collect()
 }
 
-/// Only private channels keep messages. What is no object asks for nothing.
+/// Only private channels have stored messages. What is no object requests nothing.
 fn replay(value: Option<&Value>, private: bool) -> Result<Option<Replay>, String> {
     let Some(value) = value else { return Ok(None) };
     if !private {
@@ -153,7 +153,7 @@ fn flag(value: Option<&Value>) -> bool {
     }
 }
 
-/// The old name wins if it is a string; an opaque key says that the socket's key counts.
+/// The old name wins if it is a string; an opaque key means that the socket's key applies.
 fn token(params: &Map<String, Value>) -> Option<String> {
     let text = |name: &str| params.get(name).and_then(Value::as_str);
     let first = params.get("access_token").filter(|token| !token.is_null()).or(params.get("user_token"));

@@ -1,4 +1,4 @@
-//! The table `realtime.messages`: broadcasts from the database, kept for replay.
+//! The table `realtime.messages`: broadcasts from the database, stored for replay.
 
 use tokio_postgres::Row;
 use uuid::Uuid;
@@ -12,7 +12,7 @@ use crate::replication::{Cell, Operation, RowChange};
 
 const REPLAY: &str = include_str!("replay.sql");
 
-/// The room of a row that was just inserted, and what is said there; `None` for what is no broadcast.
+/// The room of a row that was just inserted, and the message for it; `None` for what is no broadcast.
 pub(crate) fn inserted(change: &RowChange) -> Option<(RoomName, BinaryBroadcast)> {
     let row = change.new.as_ref().filter(|_| change.operation == Operation::Insert)?;
     let text = |name: &str| {
@@ -36,7 +36,7 @@ pub(crate) fn inserted(change: &RowChange) -> Option<(RoomName, BinaryBroadcast)
     Some((room, BinaryBroadcast { event, json, id, replayed: false, payload: payload.into() }))
 }
 
-/// The newest private broadcasts of a topic (without `realtime:`) within what was asked for, the oldest first.
+/// The newest private broadcasts of a topic (without `realtime:`) within what was requested, the oldest first.
 ///
 /// # Errors
 /// If the database does not answer.
@@ -47,10 +47,10 @@ pub(crate) async fn replay(
 ) -> Result<Vec<BinaryBroadcast>, StackError> {
     let client = link.client().await?;
     let rows = client.query(REPLAY, &[&topic, &wanted.since, &wanted.limit]).await?;
-    Ok(rows.iter().map(kept).collect())
+    Ok(rows.iter().map(stored).collect())
 }
 
-fn kept(row: &Row) -> BinaryBroadcast {
+fn stored(row: &Row) -> BinaryBroadcast {
     // As text, because its numbers may be larger than ours.
     let json: Option<String> = row.get("payload");
     let bytes: Option<Vec<u8>> = row.get("binary_payload");

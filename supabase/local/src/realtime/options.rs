@@ -10,9 +10,9 @@ use std::time::Duration;
 pub struct RealtimeOptions {
     /// Before a refused upgrade is answered (the real server: 2 s). Default: none.
     pub connect_error_delay: Duration,
-    /// Before a refused join is answered (the real server: 5 s). The whole socket is deaf meanwhile. Default: none.
+    /// Before a refused join is answered (the real server: 5 s). The socket reads nothing meanwhile. Default: none.
     pub join_error_delay: Duration,
-    /// Before a channel that got a new token hears "Subscribed to PostgreSQL" again (the real server: about 2 s).
+    /// Before a channel that got a new token receives "Subscribed to PostgreSQL" again (the real server: about 2 s).
     /// Default: none.
     pub resubscribe_delay: Duration,
     /// How often the changes of rows are delivered: those of one interval together, to whoever is subscribed at its end (the real
@@ -48,8 +48,8 @@ pub struct RealtimeOptions {
     pub max_payload_kb: usize,
     /// Whether only private channels may be joined. Default: no.
     pub private_only: bool,
-    /// How long a channel waits for the replication that it asked to hear of. Default: 60 s, as the real server.
-    pub replication_patience: Duration,
+    /// How long a channel waits for the replication that it requested. Default: 60 s, as in the real server.
+    pub replication_timeout: Duration,
 }
 
 impl Default for RealtimeOptions {
@@ -71,7 +71,7 @@ impl Default for RealtimeOptions {
             presence_window: Duration::from_secs(30),
             max_payload_kb: 3000,
             private_only: false,
-            replication_patience: Duration::from_secs(60),
+            replication_timeout: Duration::from_secs(60),
         }
     }
 }

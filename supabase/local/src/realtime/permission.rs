@@ -1,4 +1,4 @@
-//! What a token may do on a private channel: asked of the policies on `realtime.messages`, as the real server asks.
+//! What a token may do on a private channel: decided by the policies on `realtime.messages`, as in the real server.
 //!
 //! A row of each extension is inserted, or looked for, as the token's role, with the settings that policies read; then
 //! everything is rolled back.
@@ -10,7 +10,7 @@ use crate::error::StackError;
 use crate::jwt::Claims;
 use crate::link::Link;
 
-/// What policies allow of one direction, reading or writing.
+/// What policies allow in one direction, reading or writing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Grants {
     pub(crate) broadcast: bool,
@@ -26,9 +26,9 @@ impl Grants {
     }
 }
 
-/// Who asks, and about which channel.
+/// Whose permissions are checked, and on which channel.
 #[derive(Debug)]
-pub(crate) struct Asker<'a> {
+pub(crate) struct Requester<'a> {
     pub(crate) claims: &'a Claims,
     /// JSON text: the `x-…` headers of the request.
     pub(crate) headers: &'a str,
@@ -46,34 +46,34 @@ const VISIBLE: &str = "select extension from realtime.messages where id = any($1
 
 const WRITE_PROBE: &str = "insert into realtime.messages (topic, extension) values ($1, $2)";
 
-/// What the asker may hear.
+/// What the requester may receive.
 ///
 /// # Errors
 /// If there is no connection. What goes wrong within the database is a refusal.
-pub(crate) async fn read(link: &Link, asker: &Asker<'_>) -> Result<Grants, StackError> {
+pub(crate) async fn read(link: &Link, requester: &Requester<'_>) -> Result<Grants, StackError> {
     let mut client = link.client().await?;
     let transaction = client.transaction().await?;
-    let grants = probe_read(&transaction, asker).await.unwrap_or_default();
+    let grants = probe_read(&transaction, requester).await.unwrap_or_default();
     transaction.rollback().await?;
     Ok(grants)
 }
 
-/// What the asker may say.
+/// What the requester may send.
 ///
 /// # Errors
 /// As [`read`].
-pub(crate) async fn write(link: &Link, asker: &Asker<'_>) -> Result<Grants, StackError> {
+pub(crate) async fn write(link: &Link, requester: &Requester<'_>) -> Result<Grants, StackError> {
     let mut client = link.client().await?;
     let mut transaction = client.transaction().await?;
-    let grants = probe_write(&mut transaction, asker).await.unwrap_or_default();
+    let grants = probe_write(&mut transaction, requester).await.unwrap_or_default();
     transaction.rollback().await?;
     Ok(grants)
 }
 
-async fn probe_read(transaction: &Transaction<'_>, asker: &Asker<'_>) -> Result<Grants, Error> {
-    let rows = transaction.query(READ_PROBES, &[&asker.topic]).await?;
+async fn probe_read(transaction: &Transaction<'_>, requester: &Requester<'_>) -> Result<Grants, Error> {
+    let rows = transaction.query(READ_PROBES, &[&requester.topic]).await?;
     let ids: Vec<Uuid> = rows.iter().map(|row| row.get(0)).collect();
-    become_asker(transaction, asker).await?;
+    become_requester(transaction, requester).await?;
     let mut grants = Grants::default();
     for row in transaction.query(VISIBLE, &[&ids]).await? {
         match row.get(0) {
@@ -84,19 +84,19 @@ async fn probe_read(transaction: &Transaction<'_>, asker: &Asker<'_>) -> Result<
     Ok(grants)
 }
 
-async fn probe_write(transaction: &mut Transaction<'_>, asker: &Asker<'_>) -> Result<Grants, Error> {
-    become_asker(transaction, asker).await?;
+async fn probe_write(transaction: &mut Transaction<'_>, requester: &Requester<'_>) -> Result<Grants, Error> {
+    become_requester(transaction, requester).await?;
     let mut granted = [false; 2];
     for (granted, extension) in granted.iter_mut().zip(["broadcast", "presence"]) {
         let savepoint = transaction.savepoint("probe").await?;
-        *granted = savepoint.execute(WRITE_PROBE, &[&asker.topic, &extension]).await.is_ok();
+        *granted = savepoint.execute(WRITE_PROBE, &[&requester.topic, &extension]).await.is_ok();
         savepoint.rollback().await?;
     }
     Ok(Grants { broadcast: granted[0], presence: granted[1] })
 }
 
-async fn become_asker(transaction: &Transaction<'_>, asker: &Asker<'_>) -> Result<(), Error> {
-    let role = asker.claims.role().unwrap_or_default();
-    let claims = asker.claims.to_json();
-    transaction.execute(BECOME, &[&role, &asker.topic, &claims, &asker.headers]).await.map(|_| ())
+async fn become_requester(transaction: &Transaction<'_>, requester: &Requester<'_>) -> Result<(), Error> {
+    let role = requester.claims.role().unwrap_or_default();
+    let claims = requester.claims.to_json();
+    transaction.execute(BECOME, &[&role, &requester.topic, &claims, &requester.headers]).await.map(|_| ())
 }

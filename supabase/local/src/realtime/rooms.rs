@@ -1,4 +1,4 @@
-//! The rooms of a stack: who hears whom, and who is present.
+//! The rooms of a stack: their members, and who is present.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,28 +13,28 @@ use crate::changes::ChannelId;
 /// A public and a private channel of one name are two rooms.
 pub(crate) type RoomName = (String, bool);
 
-/// What is heard in a room.
+/// What is sent in a room.
 #[derive(Debug, Clone)]
-pub(crate) enum Sound {
+pub(crate) enum RoomMessage {
     /// A broadcast, as JSON text of its whole payload.
     Text(Arc<str>),
-    /// A broadcast that is kept in pieces, because each language spells it in its own way.
+    /// A broadcast in its parts, because each protocol version encodes it in its own way.
     Binary(Arc<BinaryBroadcast>),
-    /// JSON text: who came and who went.
+    /// JSON text: who joined and who left.
     Presence(Arc<str>),
 }
 
-/// A sound on its way to one channel of a socket.
+/// A message on its way to one channel of a socket.
 #[derive(Debug, Clone)]
 pub(crate) struct Delivery {
     pub(crate) channel: ChannelId,
-    pub(crate) sound: Sound,
+    pub(crate) message: RoomMessage,
 }
 
 /// Where a socket's deliveries go.
-pub(crate) type Ear = mpsc::UnboundedSender<Delivery>;
+pub(crate) type DeliverySender = mpsc::UnboundedSender<Delivery>;
 
-/// All rooms with somebody inside.
+/// All rooms that have members.
 #[derive(Debug, Default)]
 pub(crate) struct Rooms {
     rooms: Mutex<HashMap<RoomName, Room>>,
@@ -42,52 +42,52 @@ pub(crate) struct Rooms {
 
 #[derive(Debug, Default)]
 struct Room {
-    members: Vec<(ChannelId, Ear)>,
+    members: Vec<(ChannelId, DeliverySender)>,
     presence: Presence,
 }
 
 impl Room {
-    /// Tells everybody inside but the speaker.
-    fn say(&self, speaker: Option<ChannelId>, sound: &Sound) {
-        for (channel, ear) in self.members.iter().filter(|(member, _)| Some(*member) != speaker) {
+    /// Sends to all members but the sender.
+    fn send(&self, sender: Option<ChannelId>, message: &RoomMessage) {
+        for (channel, deliveries) in self.members.iter().filter(|(member, _)| Some(*member) != sender) {
             // A socket that is about to leave needs no delivery.
-            let _ = ear.send(Delivery { channel: *channel, sound: sound.clone() });
+            let _ = deliveries.send(Delivery { channel: *channel, message: message.clone() });
         }
     }
 
-    fn tell(&self, diff: Option<String>) {
+    fn send_diff(&self, diff: Option<String>) {
         if let Some(diff) = diff {
-            self.say(None, &Sound::Presence(diff.into()));
+            self.send(None, &RoomMessage::Presence(diff.into()));
         }
     }
 }
 
 impl Rooms {
-    /// Lets a channel in, and gives the payload of `presence_state`: what comes after it, the channel hears.
-    pub(crate) fn enter(&self, room: RoomName, channel: ChannelId, ear: Ear) -> String {
+    /// Adds a channel, and gives the payload of `presence_state`: the channel receives everything that comes after it.
+    pub(crate) fn enter(&self, room: RoomName, channel: ChannelId, deliveries: DeliverySender) -> String {
         let mut rooms = self.rooms();
         let room = rooms.entry(room).or_default();
-        room.members.push((channel, ear));
+        room.members.push((channel, deliveries));
         room.presence.state()
     }
 
-    /// Lets a channel out; the others hear that it is not present any more.
+    /// Removes a channel; the others are notified that it is not present any more.
     pub(crate) fn leave(&self, name: &RoomName, channel: ChannelId) {
         let mut rooms = self.rooms();
         if let Some(room) = rooms.get_mut(name) {
             room.members.retain(|(member, _)| *member != channel);
             let diff = room.presence.untrack(channel);
-            room.tell(diff);
+            room.send_diff(diff);
             if room.members.is_empty() {
                 rooms.remove(name);
             }
         }
     }
 
-    /// Tells everybody in the room but the speaker.
-    pub(crate) fn say(&self, room: &RoomName, speaker: Option<ChannelId>, sound: &Sound) {
+    /// Sends to all members of the room but the sender.
+    pub(crate) fn send(&self, room: &RoomName, sender: Option<ChannelId>, message: &RoomMessage) {
         if let Some(room) = self.rooms().get(room) {
-            room.say(speaker, sound);
+            room.send(sender, message);
         }
     }
 
@@ -95,7 +95,7 @@ impl Rooms {
     pub(crate) fn track(&self, room: &RoomName, channel: ChannelId, key: &str, payload: Map<String, Value>) {
         if let Some(room) = self.rooms().get_mut(room) {
             let diff = room.presence.track(channel, key, payload);
-            room.tell(diff);
+            room.send_diff(diff);
         }
     }
 
@@ -103,7 +103,7 @@ impl Rooms {
     pub(crate) fn untrack(&self, room: &RoomName, channel: ChannelId) {
         if let Some(room) = self.rooms().get_mut(room) {
             let diff = room.presence.untrack(channel);
-            room.tell(diff);
+            room.send_diff(diff);
         }
     }
 

@@ -1,11 +1,11 @@
-//! The task of one socket: reads frames, keeps the joined channels, and ends.
+//! The task of one socket: reads frames, holds the joined channels, and ends.
 //!
-//! [`hear`] is what the client says and what is done about it, [`admit`] its joins and tokens, [`tell`] what it is told;
-//! a second task writes ([`writer`]).
+//! [`inbound`] handles what the client sends, [`joins`] its joins and tokens, [`outbound`] sends to it; a second task writes
+//! ([`writer`]).
 
-mod admit;
-mod hear;
-mod tell;
+mod inbound;
+mod joins;
+mod outbound;
 mod writer;
 
 use std::collections::HashMap;
@@ -20,17 +20,17 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::channel::Channel;
 use super::frame::Version;
 use super::hub::Realtime;
-use super::rooms::Ear;
-use super::users::Seat;
+use super::rooms::DeliverySender;
+use super::users::UserSlot;
 use crate::changes::{ChannelId, Mailbox};
-use crate::fault::{Blow, Cut, Sight, Target};
+use crate::fault::{Cut, SocketFault, Subject, Target};
 use crate::jwt::{Claims, JwtError};
-use writer::Parcel;
+use writer::WriterCommand;
 
 /// How long a closing handshake may take.
-const FAREWELL: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a socket was let in with.
+/// What a socket was authorized with.
 #[derive(Debug)]
 pub(crate) struct Credentials {
     pub(crate) token: String,
@@ -46,15 +46,15 @@ struct Socket {
     credentials: Credentials,
     channels: HashMap<String, Channel>,
     /// Taken with the first channel, as users are counted.
-    seat: Option<Seat>,
+    slot: Option<UserSlot>,
     /// To the writing task.
-    out: mpsc::UnboundedSender<Parcel>,
+    out: mpsc::UnboundedSender<WriterCommand>,
     /// Where the change feed writes to.
     mailbox: Mailbox,
-    /// Where rooms speak to.
-    ear: Ear,
-    /// Where channels are named whose wait for replication is over, and whether it was in vain.
-    patience: mpsc::UnboundedSender<(ChannelId, bool)>,
+    /// Where rooms send to.
+    deliveries: DeliverySender,
+    /// The channels whose wait for replication is over, and whether it runs.
+    replication: mpsc::UnboundedSender<(ChannelId, bool)>,
 }
 
 /// Serves a socket until it ends.
@@ -65,37 +65,38 @@ pub(crate) async fn run(
     credentials: Credentials,
 ) {
     let (sink, mut frames) = websocket.split();
-    let (out, parcels) = mpsc::unbounded_channel();
+    let (out, commands) = mpsc::unbounded_channel();
     let (mailbox, mut notices) = mpsc::unbounded_channel();
-    let (ear, mut deliveries) = mpsc::unbounded_channel();
-    let (patience, mut waits) = mpsc::unbounded_channel();
+    let (delivery_sender, mut deliveries) = mpsc::unbounded_channel();
+    let (replication, mut waits) = mpsc::unbounded_channel();
     let faults = &realtime.faults;
-    let (mut blows, mut stalled, mut changes) = (faults.blows(), faults.stalled(), faults.changes());
-    let mut writer = tokio::spawn(writer::write(sink, parcels, faults.clone()));
+    let (mut socket_faults, mut stalled, mut changes) =
+        (faults.socket_faults(), faults.stalled(), faults.changes());
+    let mut writer = tokio::spawn(writer::write(sink, commands, faults.clone()));
     let idle = realtime.options.idle_timeout;
-    let mut last_heard = Instant::now();
+    let mut last_received = Instant::now();
     let mut socket = Socket {
         realtime: Arc::clone(&realtime),
         version,
         credentials,
         channels: HashMap::new(),
-        seat: None,
+        slot: None,
         out,
         mailbox,
-        ear,
-        patience,
+        deliveries: delivery_sender,
+        replication,
     };
     let end = loop {
-        let deaf = *stalled.borrow_and_update();
+        let is_paused = *stalled.borrow_and_update();
         let expiry = Instant::now() + socket.next_expiry();
         tokio::select! {
-            frame = frames.next(), if !deaf => {
-                last_heard = Instant::now();
+            frame = frames.next(), if !is_paused => {
+                last_received = Instant::now();
                 match frame {
-                    Some(Ok(Message::Text(text))) => socket.hear_text(text.as_str()).await,
-                    Some(Ok(Message::Binary(bytes))) => socket.hear_binary(&bytes).await,
+                    Some(Ok(Message::Text(text))) => socket.receive_text(text.as_str()).await,
+                    Some(Ok(Message::Binary(bytes))) => socket.receive_binary(&bytes).await,
                     Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                    // The library answers a goodbye by itself when it is read on.
+                    // The library answers a close frame by itself while it is read.
                     Some(Ok(Message::Close(_))) => break None,
                     // The peer broke off, or sent what no websocket sends.
                     Some(Err(_)) | None => break Some(Cut::Abrupt),
@@ -104,18 +105,18 @@ pub(crate) async fn run(
             Some(notice) = notices.recv() => socket.pass_notice(notice),
             Some(delivery) = deliveries.recv() => socket.pass_delivery(&delivery),
             Some((channel, ready)) = waits.recv() => socket.pass_readiness(channel, ready),
-            blow = blows.recv() => match blow {
-                Ok(blow) => if let Some(cut) = socket.suffer(blow) { break Some(cut) },
-                // Blows were missed or cannot come any more; neither ends a socket.
+            fault = socket_faults.recv() => match fault {
+                Ok(fault) => if let Some(cut) = socket.apply(fault) { break Some(cut) },
+                // Faults were missed; that ends no socket.
                 Err(broadcast::error::RecvError::Lagged(_)) => {}
                 Err(broadcast::error::RecvError::Closed) => break Some(Cut::Abrupt),
             },
-            // The writer was told to end, or the peer does not take any more.
+            // The writer was stopped, or the peer does not read any more.
             ended = &mut writer => break Some(ended.unwrap_or(Cut::Abrupt)),
             _ = stalled.changed() => {}
             _ = changes.changed() => {}
-            () = sleep_until(expiry), if !deaf => socket.expire(),
-            () = sleep_until(last_heard + idle), if !deaf => break Some(Cut::Close(1000)),
+            () = sleep_until(expiry), if !is_paused => socket.expire(),
+            () = sleep_until(last_received + idle), if !is_paused => break Some(Cut::Close(1000)),
             () = realtime.stop.cancelled() => break Some(Cut::Close(1012)),
         }
     };
@@ -126,60 +127,60 @@ pub(crate) async fn run(
     }
     drop(socket);
     if end != Some(Cut::Abrupt) {
-        let farewell = async {
+        let closing = async {
             if end.is_some() && !writer.is_finished() {
                 // It ends with the close frame; the peer answers that.
                 let _ = (&mut writer).await;
             }
             while let Some(Ok(_)) = frames.next().await {}
         };
-        let _ = timeout(FAREWELL, farewell).await;
+        let _ = timeout(CLOSE_TIMEOUT, closing).await;
     }
     writer.abort();
 }
 
 impl Socket {
-    /// Lets a fault strike; how the socket ends, if it does.
-    fn suffer(&mut self, blow: Blow) -> Option<Cut> {
-        match blow {
-            Blow::Cut(cut, target) => self.is_meant(&target).then_some(cut),
-            Blow::Expire(target) => {
-                for topic in self.struck(&target) {
+    /// Applies a fault; how the socket ends, if it does.
+    fn apply(&mut self, fault: SocketFault) -> Option<Cut> {
+        match fault {
+            SocketFault::Cut(cut, target) => self.is_matched(&target).then_some(cut),
+            SocketFault::Expire(target) => {
+                for topic in self.matched_topics(&target) {
                     self.end_by_token(&topic, JwtError::Expired { seconds_ago: 0 });
                 }
                 None
             }
-            Blow::Crash(target) => {
-                for topic in self.struck(&target) {
+            SocketFault::Crash(target) => {
+                for topic in self.matched_topics(&target) {
                     if let Some(channel) = self.channels.remove(&topic) {
                         self.send(&channel.crashed());
                     }
                 }
                 None
             }
-            Blow::Disconnect => {
+            SocketFault::Disconnect => {
                 self.announce_disconnect();
                 Some(Cut::Close(1012))
             }
         }
     }
 
-    fn is_meant(&self, target: &Target) -> bool {
+    fn is_matched(&self, target: &Target) -> bool {
         let tokens = self.channels.values().map(|channel| &channel.pass.claims);
-        target.fits(&Sight {
+        target.fits(&Subject {
             claims: tokens.chain([&self.credentials.claims]).collect(),
             topics: self.channels.values().map(Channel::name).collect(),
-            ..Sight::default()
+            ..Subject::default()
         })
     }
 
-    /// The topics of the channels that are meant.
-    fn struck(&self, target: &Target) -> Vec<String> {
+    /// The topics of the channels that match.
+    fn matched_topics(&self, target: &Target) -> Vec<String> {
         let meant = |channel: &&Channel| {
-            target.fits(&Sight {
+            target.fits(&Subject {
                 claims: vec![&channel.pass.claims, &self.credentials.claims],
                 topics: vec![channel.name()],
-                ..Sight::default()
+                ..Subject::default()
             })
         };
         self.channels.values().filter(meant).map(|channel| channel.topic.clone()).collect()
@@ -208,7 +209,7 @@ impl Socket {
         }
     }
 
-    /// Ends a channel and says why.
+    /// Ends a channel with the reason.
     fn shut_down(&mut self, topic: &str, message: &str) {
         if let Some(channel) = self.channels.get(topic) {
             self.send(&channel.system("system", "error", message));

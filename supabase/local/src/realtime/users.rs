@@ -10,28 +10,28 @@ pub(crate) struct Users {
     count: Arc<AtomicUsize>,
 }
 
-/// One socket's place; given back when dropped.
+/// One socket's slot; released when dropped.
 #[derive(Debug)]
-pub(crate) struct Seat(Arc<AtomicUsize>);
+pub(crate) struct UserSlot(Arc<AtomicUsize>);
 
 impl Users {
     pub(crate) fn new(limit: Option<usize>) -> Self {
         Self { limit, count: Arc::default() }
     }
 
-    /// Whether there is no place left.
+    /// Whether there is no slot left.
     pub(crate) fn are_full(&self) -> bool {
         self.limit.is_some_and(|limit| self.count.load(Ordering::Relaxed) >= limit)
     }
 
-    /// A place. Who was let in before the limit was reached is not sent away.
-    pub(crate) fn seat(&self) -> Seat {
+    /// Takes a slot. A socket that was accepted before the limit was reached is not closed.
+    pub(crate) fn slot(&self) -> UserSlot {
         self.count.fetch_add(1, Ordering::Relaxed);
-        Seat(Arc::clone(&self.count))
+        UserSlot(Arc::clone(&self.count))
     }
 }
 
-impl Drop for Seat {
+impl Drop for UserSlot {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

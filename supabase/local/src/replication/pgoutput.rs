@@ -51,7 +51,7 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    /// The word on the wire.
+    /// Its name in messages.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Insert => "INSERT",
@@ -72,7 +72,7 @@ pub(crate) struct RowChange {
     pub(crate) old: Option<Tuple>,
 }
 
-/// The bytes are not what the protocol says.
+/// The bytes do not follow the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a pgoutput message is cut short or of an unknown shape")]
 pub(crate) struct Malformed;

@@ -1,4 +1,4 @@
-//! Who asks: the token of a request, in PostgREST's words.
+//! The role of a request: its token, with PostgREST's errors.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -76,7 +76,7 @@ fn refusal(token: &str, error: JwtError) -> RestError {
     }
 }
 
-/// Whether the token's header says that it has no signature.
+/// Whether the token's header declares that it has no signature.
 fn is_unsigned(token: &str) -> bool {
     let header = token.split('.').next().unwrap_or_default();
     let header = URL_SAFE_NO_PAD.decode(header).unwrap_or_default();
@@ -117,12 +117,12 @@ fn time(claims: &Claims, name: &str) -> Result<Option<i64>, RestError> {
     }
 }
 
-/// A token that says nothing (PGRST301).
+/// An empty token (PGRST301).
 fn undecodable(message: &str) -> RestError {
     RestError::new(StatusCode::UNAUTHORIZED, "PGRST301", message).challenge(Some(message))
 }
 
-/// A token that says it may not be used (PGRST303).
+/// A token whose claims forbid its use (PGRST303).
 fn invalid(message: &str) -> RestError {
     RestError::new(StatusCode::UNAUTHORIZED, "PGRST303", message).challenge(Some(message))
 }

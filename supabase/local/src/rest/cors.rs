@@ -16,8 +16,8 @@ const EXPOSED: HeaderValue = HeaderValue::from_static(
 
 /// The answer to a browser's question before the request proper, if this is one.
 pub(super) fn preflight(method: &Method, headers: &HeaderMap) -> Option<Response> {
-    let asks = headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-    if method != Method::OPTIONS || !asks {
+    let is_preflight = headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    if method != Method::OPTIONS || !is_preflight {
         return None;
     }
     let mut response = Response::default();

@@ -67,7 +67,7 @@ impl RestError {
             .details(details)
     }
 
-    /// The database cannot be asked for its schema (PGRST002).
+    /// The schema cannot be read from the database (PGRST002).
     pub(super) fn no_schema() -> Self {
         let message = "Could not query the database for the schema cache. Retrying.";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "PGRST002", message)
@@ -90,7 +90,7 @@ impl RestError {
         self
     }
 
-    /// Says in `WWW-Authenticate` what is wrong with the token, or only that one is wanted.
+    /// Adds `WWW-Authenticate`: what is wrong with the token, or only that one is required.
     pub(super) fn challenge(mut self, description: Option<&str>) -> Self {
         let value = description.map_or_else(
             || "Bearer".into(),
@@ -107,10 +107,10 @@ impl RestError {
         serde_json::to_string(&self.0.body).unwrap_or_default()
     }
 
-    /// What PostgreSQL, or the way to it, answered. `identified` says whether the request had a role of its
+    /// The error of PostgreSQL, or of the connection to it. `identified`: whether the request had a role of its
     /// own.
     pub(super) fn from_postgres(error: &tokio_postgres::Error, identified: bool) -> Self {
-        // A fatal error is the last word on a connection: what PostgREST's driver notices of it is the
+        // A fatal error is the last message on a connection: what PostgREST's driver notices of it is the
         // broken connection.
         let Some(database) =
             error.as_db_error().filter(|error| error.parsed_severity() != Some(Severity::Fatal))

@@ -6,7 +6,7 @@ use super::parsec::{Failed, Read, Reader};
 /// A condition on one field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Filter {
-    /// What is looked at.
+    /// What is compared.
     pub(super) field: Field,
     /// `not.` stood before the operator.
     pub(super) negated: bool,
@@ -111,7 +111,7 @@ const IS: [(&str, &str); 5] = [
     ("unknown", "UNKNOWN"),
 ];
 
-/// Whether a value begins as a filter does; tells filters from arguments of a function.
+/// Whether a value begins as a filter does; distinguishes filters from arguments of a function.
 pub(super) fn looks_like_filter(value: &str) -> bool {
     let value = value.strip_prefix("not.").unwrap_or(value);
     let word = value.split(['.', '(']).next().unwrap_or_default();

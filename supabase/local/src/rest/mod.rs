@@ -94,7 +94,7 @@ impl Rest {
         self.0.schema.reload().await;
     }
 
-    /// Reloads the schema whenever the database says `NOTIFY pgrst, 'reload schema'`. Never ends; run it
+    /// Reloads the schema whenever the database sends `NOTIFY pgrst, 'reload schema'`. Never ends; run it
     /// beside the server and drop it to stop.
     pub async fn follow_schema(&self, database: tokio_postgres::Config) {
         self.0.schema.follow(database).await;

@@ -121,7 +121,7 @@ pub(super) struct Update<'a> {
     pub(super) payload: &'a Payload,
     /// Whether missing keys take the column's default.
     pub(super) defaults: bool,
-    /// Whose filters say which rows.
+    /// Whose filters select the rows.
     pub(super) filters: &'a Plan<'a>,
 }
 

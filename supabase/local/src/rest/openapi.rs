@@ -21,7 +21,7 @@ use super::transaction;
 /// The version of PostgREST that the document is written like.
 const VERSION: &str = "16.2";
 
-/// What the catalog says.
+/// What is read from the catalog.
 #[derive(Debug, Deserialize)]
 struct Catalog {
     description: Option<String>,
@@ -179,7 +179,7 @@ fn first_line(comment: &str) -> (&str, &str) {
     (first, rest.trim_start_matches('\n'))
 }
 
-/// Adds what a comment says of an operation.
+/// Adds an operation's comment.
 fn describe(operation: &mut Map<String, Value>, comment: Option<&str>) {
     let Some((summary, description)) = comment.map(first_line) else { return };
     operation.insert("summary".into(), summary.into());
@@ -289,12 +289,12 @@ impl Table {
                 "This is a Foreign Key to `{table}.{key}`.<fk table='{table}' column='{key}'/>"
             ));
         }
-        let said = column.description.as_deref();
+        let comment = column.description.as_deref();
         if !notes.is_empty() {
-            let said = said.map(|said| format!("{said}\n\n")).unwrap_or_default();
-            property["description"] = format!("{said}Note:\n{}", notes.join("\n")).into();
-        } else if let Some(said) = said {
-            property["description"] = said.into();
+            let comment = comment.map(|comment| format!("{comment}\n\n")).unwrap_or_default();
+            property["description"] = format!("{comment}Note:\n{}", notes.join("\n")).into();
+        } else if let Some(comment) = comment {
+            property["description"] = comment.into();
         }
         if let Some(default) = column.default.as_deref().and_then(|sql| default(&column.r#type, sql)) {
             property["default"] = default;

@@ -1,6 +1,6 @@
 //! Reads texts as Parsec does, the library by which PostgREST reads query strings, so that errors have its words and columns.
 //!
-//! What matters is when an alternative is tried (only if the one before it took nothing) and which of several errors is told: the
+//! What matters is when an alternative is tried (only if the one before it took nothing) and which of several errors is reported: the
 //! one farthest to the right; several at one place are joined.
 
 use super::error::RestError;
@@ -13,7 +13,7 @@ pub(super) struct Misread {
     messages: Vec<Message>,
 }
 
-/// Ordered as they are told.
+/// Ordered as they are reported.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     /// What stands there; empty at the end.
@@ -62,7 +62,7 @@ pub(super) fn parse<'a, T>(
     part(&mut reader).map_err(|Failed| {
         let Misread { line, column, .. } = reader.error;
         let message = format!("\"failed to parse {subject}\" (line {line}, column {column})");
-        RestError::bad_request("PGRST100", message).details(reader.error.told())
+        RestError::bad_request("PGRST100", message).details(reader.error.message())
     })
 }
 
@@ -71,7 +71,7 @@ impl Misread {
         Self { line: reader.line, column: reader.column, messages }
     }
 
-    /// Both errors, or the one that says more.
+    /// Both errors, or the one with more detail.
     fn merge(self, other: Self) -> Self {
         if other.messages.is_empty() {
             return self;
@@ -96,7 +96,7 @@ impl Misread {
     }
 
     /// In PostgREST's words.
-    fn told(&self) -> String {
+    fn message(&self) -> String {
         let of = |kind: Kind| {
             let mut texts: Vec<&str> = Vec::new();
             for message in self.messages.iter().filter(|message| message.kind == kind) {
@@ -218,7 +218,7 @@ impl Reader<'_> {
         Err(Failed)
     }
 
-    /// A part by another name: what it expects is told as this, if it has taken nothing.
+    /// A part by another name: what it expects is reported as this, if it has taken nothing.
     pub(super) fn label<T>(&mut self, label: &str, part: impl FnOnce(&mut Self) -> Read<T>) -> Read<T> {
         self.part(|r| {
             let (result, took) = r.part(part);

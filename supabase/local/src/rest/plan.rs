@@ -40,7 +40,7 @@ enum Origin<'a> {
 /// A related table.
 #[derive(Debug)]
 pub(super) struct Related<'a> {
-    /// What the query says of it.
+    /// What the query selects of it.
     pub(super) embed: &'a Embed,
     way: &'a Relationship,
     /// The name of its join.

@@ -1,4 +1,4 @@
-//! The `Prefer` header: what a client would like, and what it is told was done.
+//! The `Prefer` header: what a client prefers, and what the answer reports as applied.
 
 use http::header::HeaderName;
 use http::{HeaderMap, StatusCode};
@@ -26,8 +26,8 @@ const FIXED: [&str; 14] = [
     "handling=lenient",
 ];
 
-/// The order in which applied preferences are told.
-const TOLD: [&str; 8] =
+/// The order in which applied preferences are reported.
+const REPORTED: [&str; 8] =
     ["resolution", "missing", "return", "count", "tx", "handling", "timezone", "max-affected"];
 
 /// What a request prefers; of two values for one name the first counts.
@@ -146,11 +146,11 @@ impl Prefer {
 
     /// The value of `Preference-Applied`, of those names that mean something for the kind of request.
     pub(super) fn applied(&self, meaningful: &[&str]) -> Option<String> {
-        let told: Vec<String> = TOLD
+        let applied: Vec<String> = REPORTED
             .iter()
             .filter(|name| meaningful.contains(name) && (**name != "max-affected" || self.strict()))
             .filter_map(|name| self.get(name).map(|value| format!("{name}={value}")))
             .collect();
-        (!told.is_empty()).then(|| told.join(", "))
+        (!applied.is_empty()).then(|| applied.join(", "))
     }
 }

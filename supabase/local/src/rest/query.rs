@@ -72,8 +72,8 @@ impl Range {
 }
 
 impl Query {
-    /// Reads a query string. With `call`, parameters that are not filters are arguments. Of several mistakes the one is told that
-    /// PostgREST tells.
+    /// Reads a query string. With `call`, parameters that are not filters are arguments. Of several mistakes, the one is reported that
+    /// PostgREST reports.
     pub(super) fn parse(raw: &str, call: bool) -> Result<Self, RestError> {
         let pairs: Vec<(String, String)> = url::form_urlencoded::parse(raw.as_bytes()).into_owned().collect();
         let mut query = Self { canonical: canonical(&pairs), ..Self::default() };
@@ -82,7 +82,7 @@ impl Query {
         for (key, value) in pairs.iter().filter(|(key, _)| last(key) == "order") {
             query.orders.push((tree_path(key)?.0, order(value)?));
         }
-        // Their place among the filters is kept: it decides the order of conditions.
+        // Their place among the filters stays: it decides the order of conditions.
         let mut groups = Vec::new();
         for (key, value) in pairs.iter().filter(|(key, _)| matches!(last(key).as_str(), "and" | "or")) {
             groups.push(group(key, value)?);

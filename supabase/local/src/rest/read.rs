@@ -65,7 +65,7 @@ pub(super) fn page(request: &Request, answer: &Answer) -> Reply {
     Reply::new(status).body(Media::Json, RestError::bad_range(&details).to_json()).content_range(&range)
 }
 
-/// The statement that asks the planner for the number of rows.
+/// The statement that lets the planner estimate the number of rows.
 fn explained(plan: &Plan<'_>) -> Sql {
     let mut sql = Sql::default();
     sql.push("EXPLAIN (FORMAT JSON) ");

@@ -30,7 +30,7 @@ pub(super) fn find<'a>(
     }
 }
 
-/// Whether the word names the table at the end, the foreign key, or its one column here.
+/// Whether the name is that of the table at the end, of the foreign key, or of its one column here.
 fn means(way: &Relationship, word: &str) -> bool {
     if way.to.name == word {
         return true;
@@ -44,7 +44,7 @@ fn means(way: &Relationship, word: &str) -> bool {
     }
 }
 
-/// Whether the word after `!` picks this relationship: by foreign key, column or junction table.
+/// Whether the hint after `!` selects this relationship: by foreign key, column or junction table.
 fn hinted(way: &Relationship, word: &str) -> bool {
     way.constraint == word
         || match &way.link {

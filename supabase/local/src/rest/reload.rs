@@ -1,4 +1,4 @@
-//! Keeps the [`Schema`] that requests are answered with, and reads it anew when the database says so.
+//! Holds the [`Schema`] that requests are answered with, and reads it again when the database sends a notification.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -75,7 +75,7 @@ impl SchemaCache {
             ended = &mut messages => return ended,
             listening = client.batch_execute("listen pgrst") => listening?,
         }
-        // What was said before this moment was missed.
+        // Notifications before this moment were missed.
         self.reload().await;
         messages.await
     }

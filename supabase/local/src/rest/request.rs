@@ -157,7 +157,7 @@ fn profile<'a>(headers: &HeaderMap, reads: bool, schemas: &'a [String]) -> Resul
     })
 }
 
-/// The page that the `Range` header asks for; an unreadable header asks for everything.
+/// The page that the `Range` header requests; an invalid header requests everything.
 fn header_range(headers: &HeaderMap) -> Result<Range, RestError> {
     let header = headers.get(RANGE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let Some((first, last)) = header.trim_start_matches("items=").split_once('-') else {

@@ -10,7 +10,7 @@ use super::media::Media;
 use super::query::encode;
 use super::transaction::Answer;
 
-/// Tells which preferences were followed.
+/// Adds the preferences that were applied.
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// An answer being put together.
@@ -36,12 +36,12 @@ impl Reply {
         self
     }
 
-    /// Says which rows of how many it has.
+    /// Adds which rows of how many it has.
     pub(super) fn content_range(self, range: &str) -> Self {
         self.header(CONTENT_RANGE, range)
     }
 
-    /// Says which preferences were followed.
+    /// Adds which preferences were applied.
     pub(super) fn applied(self, preferences: Option<String>) -> Self {
         match preferences {
             Some(preferences) => self.header(PREFERENCE_APPLIED, &preferences),
@@ -49,13 +49,13 @@ impl Reply {
         }
     }
 
-    /// Says what it shows.
+    /// Adds its content type.
     pub(super) fn content_location(self, path: &str, query: &str) -> Self {
         let separator = if query.is_empty() { "" } else { "?" };
         self.header(CONTENT_LOCATION, &format!("{path}{separator}{query}"))
     }
 
-    /// Says where the new row is.
+    /// Adds where the new row is.
     pub(super) fn location(self, table: &str, key: &[String]) -> Self {
         if key.is_empty() {
             return self;

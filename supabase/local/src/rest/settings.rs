@@ -9,7 +9,7 @@ pub struct Settings {
     pub anon_role: Option<String>,
     /// What the `aud` claim must contain, if a token has one; `None` takes any.
     pub audience: Option<String>,
-    /// Most rows a read returns, whatever its `limit` says.
+    /// Most rows a read returns, whatever its `limit` is.
     pub max_rows: Option<u64>,
     /// Whether an `UPDATE` or `DELETE` without a filter is refused (21000), as on a hosted project.
     pub safe_update: bool,

@@ -92,7 +92,7 @@ impl Sql {
         &self.text
     }
 
-    /// The values with a type that tells PostgreSQL to infer the real one.
+    /// The values with a type that lets PostgreSQL infer the real one.
     pub(super) fn typed_values(&self) -> Vec<(&(dyn ToSql + Sync), Type)> {
         self.values.iter().map(|value| (value as &(dyn ToSql + Sync), Type::UNKNOWN)).collect()
     }

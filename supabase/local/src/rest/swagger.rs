@@ -24,7 +24,7 @@ pub(super) fn format_of(sql_type: &str) -> &str {
     }
 }
 
-/// `OpenAPI`'s word for an SQL type; JSON has none.
+/// `OpenAPI`'s name for an SQL type; JSON has none.
 pub(super) fn swagger_type(sql_type: &str) -> Option<&'static str> {
     match sql_type {
         "json" | "jsonb" => None,

@@ -39,7 +39,7 @@ pub(super) struct Answer {
     pub(super) location: Vec<String>,
 }
 
-/// Looks at an answer before the transaction is committed; an error undoes it.
+/// Checks an answer before the transaction is committed; an error rolls it back.
 pub(super) type Verdict<'a> = &'a (dyn Fn(&Answer) -> Result<(), RestError> + Sync);
 
 /// Runs the statement. Without a verdict everything is sent at once and answered in one round trip.
@@ -52,8 +52,8 @@ pub(super) async fn run(
     verdict: Option<Verdict<'_>>,
 ) -> Result<Answer, RestError> {
     let client = pool.get().await.map_err(|error| RestError::from_pool(&error))?;
-    let seat = Seat(Some(client));
-    let Some(client) = seat.0.as_deref() else { return Err(RestError::no_schema()) };
+    let guard = Guard(Some(client));
+    let Some(client) = guard.0.as_deref() else { return Err(RestError::no_schema()) };
     let failed = |error: Error| RestError::from_postgres(&error, session.identified);
     let early = estimate.is_none() && verdict.is_none();
     let end = if session.rollback { "rollback" } else { "commit" };
@@ -87,7 +87,7 @@ pub(super) async fn run(
     if answer.is_err() && !early {
         client.batch_execute("rollback").await.map_err(failed)?;
     }
-    seat.keep();
+    guard.keep();
     answer
 }
 
@@ -129,16 +129,16 @@ fn planned_rows(rows: &[Row]) -> i64 {
 
 /// A connection taken from the pool. If the request is dropped in the middle of its transaction, so is the
 /// connection: the next request must not find itself inside of somebody else's transaction.
-struct Seat(Option<Object>);
+struct Guard(Option<Object>);
 
-impl Seat {
+impl Guard {
     /// Gives the connection back to the pool.
     fn keep(mut self) {
         drop(self.0.take());
     }
 }
 
-impl Drop for Seat {
+impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(object) = self.0.take() {
             drop(Object::take(object));

@@ -1,5 +1,5 @@
 // The real supabase-js against the local stack: what a portal does, from sign-up to the live log.
-// Run by scripts/check-clients.sh, which says in the environment where the stack is.
+// Run by scripts/check-clients.sh, which sets the stack's address in the environment.
 
 import assert from 'node:assert/strict'
 import { EventEmitter, once } from 'node:events'
@@ -20,7 +20,7 @@ const good = async (query) => {
   return data
 }
 /** The first of a channel's events that fits; the test runner's time limit ends a wait in vain. */
-class Heard extends EventEmitter {
+class Events extends EventEmitter {
   all = []
   note = (event) => { this.all.push(event); this.emit('event') }
   async first(fits) {
@@ -91,51 +91,51 @@ test('a key is made by a function, once', async () => {
 })
 
 for (const vsn of ['1.0.0', '2.0.0']) {
-test(`changes of rows are heard by whom they concern, and by nobody else, in version ${vsn}`, async () => {
-  const heard = new Heard()
+test(`changes of rows are received by those who may see them, and by no one else, in version ${vsn}`, async () => {
+  const received = new Events()
   const listener = client(anon, { vsn })
   await good(listener.auth.setSession((await good(user.auth.getSession())).session))
-  const stranger = client(anon, { vsn })
-  await good(stranger.auth.signInAnonymously())
-  const beside = new Heard()
-  for (const [who, ears] of [[listener, heard], [stranger, beside]]) {
+  const other = client(anon, { vsn })
+  await good(other.auth.signInAnonymously())
+  const unwanted = new Events()
+  for (const [who, events] of [[listener, received], [other, unwanted]]) {
     const binding = { event: '*', schema: 'public', table: 'deployments', filter: `cluster_id=eq.${cluster}` }
-    const channel = who.channel('deployments').on('postgres_changes', binding, ears.note).on('system', {}, ears.note)
+    const channel = who.channel('deployments').on('postgres_changes', binding, events.note).on('system', {}, events.note)
     await subscribed(channel)
-    assert.equal((await ears.first((event) => event.extension === 'postgres_changes')).status, 'ok')
+    assert.equal((await events.first((event) => event.extension === 'postgres_changes')).status, 'ok')
   }
   const order = { cluster_id: cluster, config_snapshot: { template: 'hello' } }
   const { id } = await good(user.from('deployments').insert(order).select('id').single())
-  const inserted = await heard.first((event) => event.eventType === 'INSERT')
+  const inserted = await received.first((event) => event.eventType === 'INSERT')
   assert.deepEqual([inserted.new.id, inserted.new.status, inserted.errors], [id, 'QUEUED', null])
   await good(user.from('deployments').update({ cancel_requested_at: new Date() }).eq('id', id))
-  const updated = await heard.first((event) => event.eventType === 'UPDATE')
+  const updated = await received.first((event) => event.eventType === 'UPDATE')
   assert.equal(updated.new.status, 'CANCELLED')
-  assert.deepEqual(beside.all.filter((event) => event.eventType), [])
+  assert.deepEqual(unwanted.all.filter((event) => event.eventType), [])
 })
 
 test(`a room has broadcasts of every kind, and members, in version ${vsn}`, async () => {
-  const heard = new Heard()
+  const received = new Events()
   const config = (key) => ({ config: { broadcast: { ack: true }, presence: { key } } })
   const [a, b] = ['a', 'b'].map((key) => client(anon, { vsn }).channel(`room ${vsn}`, config(key)))
-  b.on('broadcast', { event: 'm' }, heard.note)
-  a.on('presence', { event: 'sync' }, () => heard.note({ members: Object.keys(a.presenceState()).sort() }))
+  b.on('broadcast', { event: 'm' }, received.note)
+  a.on('presence', { event: 'sync' }, () => received.note({ members: Object.keys(a.presenceState()).sort() }))
   await Promise.all([a, b].map(subscribed))
   assert.equal(await a.send({ type: 'broadcast', event: 'm', payload: { n: 1 } }), 'ok')
-  await heard.first((event) => event.payload?.n === 1)
+  await received.first((event) => event.payload?.n === 1)
   // Version 1 has no binary frames.
   if (vsn === '2.0.0') {
     const bytes = new Uint8Array([1, 2, 3]).buffer
     assert.equal(await a.send({ type: 'broadcast', event: 'm', payload: bytes }), 'ok')
-    const binary = await heard.first((event) => event.payload instanceof ArrayBuffer)
+    const binary = await received.first((event) => event.payload instanceof ArrayBuffer)
     assert.deepEqual(new Uint8Array(binary.payload), new Uint8Array(bytes))
   }
   await client().channel(`room ${vsn}`).httpSend('m', { n: 2 })
-  await heard.first((event) => event.payload?.n === 2)
+  await received.first((event) => event.payload?.n === 2)
   assert.deepEqual([await a.track({ at: 1 }), await b.track({ at: 2 })], ['ok', 'ok'])
-  await heard.first((event) => event.members?.length === 2)
+  await received.first((event) => event.members?.length === 2)
   await b.untrack()
-  await heard.first((event) => event.members?.length === 1 && heard.all.some((before) => before.members?.length === 2))
+  await received.first((event) => event.members?.length === 1 && received.all.some((before) => before.members?.length === 2))
 })
 }
 
@@ -143,39 +143,39 @@ test('a private channel without a policy is refused', async () => {
   await assert.rejects(subscribed(user.channel('secret', { config: { private: true } })), /Unauthorized/)
 })
 
-test('a private channel is heard by whom its policy lets in', async () => {
-  const heard = new Heard()
+test('a private channel is received by those whom its policy allows', async () => {
+  const received = new Events()
   const topic = `cluster:${cluster}`
-  const channel = user.channel(topic, { config: { private: true } }).on('broadcast', { event: '*' }, heard.note)
+  const channel = user.channel(topic, { config: { private: true } }).on('broadcast', { event: '*' }, received.note)
   // The contract lets a cluster's agents in, and nobody else.
   await assert.rejects(subscribed(channel), /Unauthorized/)
   const { error } = await client(service).rpc('no_such_function')
   assert.equal(error.code, 'PGRST202')
-  const open = client(service).channel(topic, { config: { private: true } }).on('broadcast', { event: '*' }, heard.note)
+  const open = client(service).channel(topic, { config: { private: true } }).on('broadcast', { event: '*' }, received.note)
   await subscribed(open)
   await client(service).channel(topic, { config: { private: true } }).httpSend('news', { n: 3 })
-  await heard.first((event) => event.payload?.n === 3)
+  await received.first((event) => event.payload?.n === 3)
 })
 
 for (const vsn of ['1.0.0', '2.0.0']) {
-  test(`a private channel lets in whom its policies let hear and speak, and nobody else, in version ${vsn}`, async () => {
+  test(`a private channel accepts those whose policies let them receive and send, and no one else, in version ${vsn}`, async () => {
     const made = async () => {
       const other = client(anon, { vsn })
       const email = `${crypto.randomUUID()}@tests.invalid`
       return [other, (await good(other.auth.signUp({ email, password: 'correct horse' }))).user.id]
     }
-    const [[one, id], [stranger]] = await Promise.all([made(), made()])
-    const heard = new Heard()
+    const [[one, id], [other]] = await Promise.all([made(), made()])
+    const received = new Events()
     const config = { private: true, broadcast: { self: true, ack: true }, presence: { key: 'me' } }
     const channel = one.channel(`user:${id}`, { config })
-      .on('broadcast', { event: 'news' }, heard.note)
-      .on('presence', { event: 'join' }, heard.note)
+      .on('broadcast', { event: 'news' }, received.note)
+      .on('presence', { event: 'join' }, received.note)
     await subscribed(channel)
     assert.equal(await channel.send({ type: 'broadcast', event: 'news', payload: { n: 1 } }), 'ok')
-    await heard.first((event) => event.payload?.n === 1)
+    await received.first((event) => event.payload?.n === 1)
     assert.equal(await channel.track({ at: 1 }), 'ok')
-    await heard.first((event) => event.event === 'join' && event.key === 'me')
-    await assert.rejects(subscribed(stranger.channel(`user:${id}`, { config })), /Unauthorized/)
+    await received.first((event) => event.event === 'join' && event.key === 'me')
+    await assert.rejects(subscribed(other.channel(`user:${id}`, { config })), /Unauthorized/)
   })
 }
 
@@ -187,15 +187,15 @@ test('a write of all rows is refused as on a hosted project', async () => {
 test('a browser may ask from another origin with all headers that supabase-js sends', async () => {
   const headers = 'authorization,apikey,x-client-info,content-type,prefer,content-profile,accept-profile,range'
   for (const path of ['/rest/v1/clusters', '/auth/v1/token?grant_type=password', '/realtime/v1/api/broadcast', '/functions/v1/agent-token']) {
-    const asked = await fetch(url + path, {
+    const preflight = await fetch(url + path, {
       method: 'OPTIONS',
       headers: { origin: 'http://localhost:5173', 'access-control-request-method': 'POST', 'access-control-request-headers': headers },
     })
-    assert.ok([200, 204].includes(asked.status), `${path}: ${asked.status}`)
-    assert.equal(asked.headers.get('access-control-allow-origin'), '*', path)
-    const allowed = asked.headers.get('access-control-allow-headers').toLowerCase().split(/, */)
+    assert.ok([200, 204].includes(preflight.status), `${path}: ${preflight.status}`)
+    assert.equal(preflight.headers.get('access-control-allow-origin'), '*', path)
+    const allowed = preflight.headers.get('access-control-allow-headers').toLowerCase().split(/, */)
     for (const header of headers.split(',')) assert.ok(allowed.includes(header) || allowed.includes('*'), `${path}: ${header}`)
-    assert.match(asked.headers.get('access-control-allow-methods'), /POST/, path)
+    assert.match(preflight.headers.get('access-control-allow-methods'), /POST/, path)
   }
   const read = await fetch(`${url}/rest/v1/clusters?select=id`, { headers: { origin: 'http://localhost:5173', apikey: service, prefer: 'count=exact' } })
   assert.equal(read.headers.get('access-control-allow-origin'), '*')

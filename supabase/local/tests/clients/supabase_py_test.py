@@ -1,6 +1,6 @@
 """The real supabase-py against the local stack: sign-up to refresh, rows, changes, broadcast, presence, private channels.
 
-Run by scripts/check-clients.sh, which says in the environment where the stack is.
+Run by scripts/check-clients.sh, which sets the stack's address in the environment.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from realtime import RealtimeSubscribeStates
 from supabase import AsyncClient, acreate_client
 
 URL, ANON, SERVICE = (os.environ[name] for name in ("SUPABASE_URL", "SUPABASE_ANON_KEY", "SUPABASE_SERVICE_ROLE_KEY"))
-PATIENCE = 20
+TIME_LIMIT = 20
 
 
 async def client(key: str = ANON) -> AsyncClient:
@@ -41,7 +41,7 @@ async def subscribed(channel) -> None:
             done.set_exception(RuntimeError(str(state)))
 
     await channel.subscribe(note)
-    await asyncio.wait_for(done, PATIENCE)
+    await asyncio.wait_for(done, TIME_LIMIT)
 
 
 class Clients(unittest.IsolatedAsyncioTestCase):
@@ -64,7 +64,7 @@ class Clients(unittest.IsolatedAsyncioTestCase):
         order = {"cluster_id": cluster["id"], "config_snapshot": {"template": "hello"}}
         counted = await made.table("deployments").select("id", count="exact").eq("cluster_id", cluster["id"]).execute()
         self.assertEqual(counted.count, 0)
-        # It asks for the row, of which a user may not see every column.
+        # It requests the whole row, of which a user may not see every column.
         with self.assertRaises(APIError) as refused:
             await made.table("deployments").insert({**order, "status": "SUCCESS"}, returning="minimal").execute()
         self.assertEqual(refused.exception.code, "42501")
@@ -75,31 +75,31 @@ class Clients(unittest.IsolatedAsyncioTestCase):
 
     async def test_changes_are_heard(self):
         made, identity = await signed_up()
-        heard = asyncio.Queue()
+        received = asyncio.Queue()
         ready = asyncio.Event()
-        channel = made.channel("clusters").on_postgres_changes("*", schema="public", table="clusters", callback=heard.put_nowait)
+        channel = made.channel("clusters").on_postgres_changes("*", schema="public", table="clusters", callback=received.put_nowait)
         channel.on_system(lambda payload: ready.set())
         await subscribed(channel)
-        await asyncio.wait_for(ready.wait(), PATIENCE)
-        await made.table("clusters").insert({"user_id": identity, "name": "heard"}, returning="minimal").execute()
-        event = await asyncio.wait_for(heard.get(), PATIENCE)
-        self.assertEqual((event["data"]["type"], event["data"]["record"]["name"]), ("INSERT", "heard"))
+        await asyncio.wait_for(ready.wait(), TIME_LIMIT)
+        await made.table("clusters").insert({"user_id": identity, "name": "received"}, returning="minimal").execute()
+        event = await asyncio.wait_for(received.get(), TIME_LIMIT)
+        self.assertEqual((event["data"]["type"], event["data"]["record"]["name"]), ("INSERT", "received"))
         await made.remove_all_channels()
 
     async def test_a_room_has_broadcasts_and_members(self):
-        heard, members = asyncio.Queue(), asyncio.Queue()
+        received, members = asyncio.Queue(), asyncio.Queue()
         topic = f"room-{uuid.uuid4()}"
         first, second = await client(), await client()
         a = first.channel(topic, {"config": {"broadcast": {"ack": True, "self": False}, "presence": {"key": "a", "enabled": True}}})
         b = second.channel(topic, {"config": {"broadcast": {"ack": True, "self": False}, "presence": {"key": "b", "enabled": True}}})
-        b.on_broadcast("m", heard.put_nowait)
+        b.on_broadcast("m", received.put_nowait)
         b.on_presence_sync(lambda: members.put_nowait(sorted(b.presence_state())))
         await subscribed(a)
         await subscribed(b)
         await a.send_broadcast("m", {"n": 1})
-        self.assertEqual((await asyncio.wait_for(heard.get(), PATIENCE))["payload"], {"n": 1})
+        self.assertEqual((await asyncio.wait_for(received.get(), TIME_LIMIT))["payload"], {"n": 1})
         await a.track({"at": 1})
-        while await asyncio.wait_for(members.get(), PATIENCE) != ["a"]:
+        while await asyncio.wait_for(members.get(), TIME_LIMIT) != ["a"]:
             pass
         await first.remove_all_channels()
         await second.remove_all_channels()
@@ -111,15 +111,15 @@ class Clients(unittest.IsolatedAsyncioTestCase):
         self.assertIn("Unauthorized", str(refused.exception))
 
     async def test_a_private_channel_lets_in_whom_its_policies_let_hear_and_speak(self):
-        (one, me), (stranger, _) = await signed_up(), await signed_up()
-        heard: asyncio.Queue = asyncio.Queue()
+        (one, me), (other, _) = await signed_up(), await signed_up()
+        received: asyncio.Queue = asyncio.Queue()
         options = {"config": {"private": True, "broadcast": {"self": True, "ack": False}}}
-        channel = one.channel(f"user:{me}", options).on_broadcast("news", heard.put_nowait)
+        channel = one.channel(f"user:{me}", options).on_broadcast("news", received.put_nowait)
         await subscribed(channel)
         await channel.send_broadcast("news", {"n": 1})
-        self.assertEqual((await asyncio.wait_for(heard.get(), PATIENCE))["payload"], {"n": 1})
+        self.assertEqual((await asyncio.wait_for(received.get(), TIME_LIMIT))["payload"], {"n": 1})
         with self.assertRaises(Exception) as refused:
-            await subscribed(stranger.channel(f"user:{me}", options))
+            await subscribed(other.channel(f"user:{me}", options))
         self.assertIn("Unauthorized", str(refused.exception))
         await one.remove_all_channels()
 

@@ -92,7 +92,7 @@ impl Foreign {
         self.connect("me", database).await.batch_execute(script).await.unwrap();
     }
 
-    /// A number that the superuser asks for.
+    /// A number that the superuser queries.
     pub(crate) async fn count(&self, database: &str, query: &str) -> i64 {
         self.connect("me", database).await.query_one(query, &[]).await.unwrap().get(0)
     }

@@ -1,4 +1,4 @@
-//! A stack on a database that somebody else made: what it needs, what it says, and that nothing of it is lost.
+//! A stack on an existing database: what it needs, its errors, and that nothing of the database is lost.
 
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
 
@@ -53,7 +53,7 @@ async fn rest(stack: &Stack, method: &str, path: &str, body: Value) -> (u16, Str
     (answer.status, answer.body)
 }
 
-/// Writes, reads and hears a row, all as the user.
+/// Writes a row, reads it and receives its change, all as the user.
 async fn works(stack: &Stack, body: &str) {
     let (ws, anon) = (stack.api_url().replacen("http", "ws", 1), stack.anon_key());
     let url = format!("{ws}/realtime/v1/websocket?apikey={anon}&vsn=2.0.0");
@@ -61,9 +61,9 @@ async fn works(stack: &Stack, body: &str) {
     let bindings = json!([{"event": "INSERT", "schema": "public", "table": "notes"}]);
     let join = json!({"config": {"postgres_changes": bindings}, "access_token": stack.mint_user(USER)});
     socket.send(Message::text(json!(["1", "1", "realtime:n", "phx_join", join]).to_string())).await.unwrap();
-    let mut hear = async |text: &str| {
-        let patience = std::time::Duration::from_secs(20);
-        let heard = async {
+    let mut receive = async |text: &str| {
+        let time_limit = std::time::Duration::from_secs(20);
+        let received = async {
             loop {
                 let frame = socket.next().await.unwrap().unwrap().into_text().unwrap();
                 if frame.contains(text) {
@@ -71,12 +71,12 @@ async fn works(stack: &Stack, body: &str) {
                 }
             }
         };
-        tokio::time::timeout(patience, heard).await.unwrap_or_else(|_| panic!("{text} never came"));
+        tokio::time::timeout(time_limit, received).await.unwrap_or_else(|_| panic!("{text} never came"));
     };
-    hear("Subscribed to PostgreSQL").await;
+    receive("Subscribed to PostgreSQL").await;
     let (status, answer) = rest(stack, "POST", "notes", json!({"body": body})).await;
     assert_eq!(status, 201, "{answer}");
-    hear(body).await;
+    receive(body).await;
     let (status, answer) =
         rest(stack, "GET", &format!("notes?body=eq.{body}&select=body"), Value::Null).await;
     assert_eq!((status, answer), (200, json!([{"body": body}]).to_string()));
@@ -171,7 +171,7 @@ async fn a_stack_without_migrations_or_with_a_new_one_leaves_the_rows_there() {
     assert!(down.contains("not taken down"), "{down}");
 }
 
-/// What `refuse_database` says on a database that is somebody else's.
+/// The answer of `refuse_database` on a database that belongs to another program.
 async fn bare_error(url: &str) -> String {
     let stack = Stack::builder().existing_database(url).without_migrations().start().await.unwrap();
     let error = stack.refuse_database(true).await.unwrap_err().to_string();

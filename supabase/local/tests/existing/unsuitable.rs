@@ -1,4 +1,4 @@
-//! Databases that cannot be used: one error says all that is wrong and what to do, and nothing was changed.
+//! Databases that cannot be used: one error lists everything that is wrong and what to do, and nothing was changed.
 
 use supabase_local::{ErrorKind, Stack, StackError};
 
@@ -20,20 +20,20 @@ async fn a_server_that_cannot_replicate_is_named_with_its_settings() {
     let error = refused(&foreign, "me", "postgres").await;
     assert_eq!(error.kind(), ErrorKind::DatabaseUnsuitable);
     let text = error.to_string();
-    for words in
+    for parts in
         ["wal_level is replica", "alter system set wal_level = logical", "max_wal_senders", "restart"]
     {
-        assert!(text.contains(words), "{words} in {text}");
+        assert!(text.contains(parts), "{parts} in {text}");
     }
 }
 
 #[tokio::test]
 async fn who_is_no_superuser_cannot_make_a_supabase_database() {
     let foreign = Foreign::start(&[]).await;
-    foreign.sql("postgres", "create role app login createdb createrole password 'pa ss/word'").await;
+    foreign.sql("postgres", "create role app login createdb createrole password 'pa ss/part'").await;
     let text = refused(&foreign, "app", "postgres").await.to_string();
-    for words in ["user app is no superuser", "anon, authenticated, service_role, authenticator, postgres"] {
-        assert!(text.contains(words), "{words} in {text}");
+    for parts in ["user app is no superuser", "anon, authenticated, service_role, authenticator, postgres"] {
+        assert!(text.contains(parts), "{parts} in {text}");
     }
 }
 
@@ -46,8 +46,8 @@ async fn a_schema_of_the_same_name_is_not_touched() {
     // Both, and nothing in them.
     foreign.sql("postgres", "create schema realtime").await;
     let text = refused(&foreign, "me", "postgres").await.to_string();
-    for words in ["role anon", "table auth.sessions", "table realtime.messages", "function auth.uid()"] {
-        assert!(text.contains(words), "{words} in {text}");
+    for parts in ["role anon", "table auth.sessions", "table realtime.messages", "function auth.uid()"] {
+        assert!(text.contains(parts), "{parts} in {text}");
     }
 }
 
@@ -95,12 +95,12 @@ async fn who_cannot_connect_is_told_where_and_as_whom() {
         (url.replace(&foreign.port.to_string(), &closed.to_string()), vec!["refused", "127.0.0.1:"]),
         (url.replace("127.0.0.1", "no-such-host.invalid"), vec!["no-such-host.invalid"]),
     ];
-    for (url, words) in cases {
+    for (url, parts) in cases {
         let error = Stack::builder().existing_database(&url).without_migrations().start().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Database, "{error}");
         let text = format!("{error} {error:?}");
-        for word in words {
-            assert!(text.contains(word), "{word} in {text}");
+        for part in parts {
+            assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains("hunter2") && !text.contains("pa ss") && !text.contains("pa%20ss"), "{text}");
     }

@@ -111,7 +111,7 @@ pub(crate) fn frame(random: &mut Random, version: u8, token: &str) -> Message {
     }
 }
 
-/// A user's broadcast in binary, whose header may say anything of what follows.
+/// A user's broadcast in binary, whose header may announce anything.
 fn binary(random: &mut Random) -> Vec<u8> {
     let fields = ["1", "2", "realtime:a", "e", ""];
     let mut frame = vec![if random.once_in(6) { u8::try_from(random.below(256)).unwrap() } else { 3 }];

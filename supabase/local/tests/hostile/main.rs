@@ -89,7 +89,7 @@ async fn random_requests_do_no_harm() {
 
 async fn ask(address: &str, request: &[u8]) -> String {
     let mut socket = TcpStream::connect(address).await.expect("somebody listens");
-    // The server may have heard enough before the end.
+    // The server may close the connection before the end.
     let _ = socket.write_all(request).await;
     let mut answer = Vec::new();
     let read = timeout(Duration::from_secs(20), socket.read_to_end(&mut answer)).await;
@@ -113,12 +113,12 @@ async fn random_frames_do_no_harm() {
             let mut random = Random::new(100 + seed);
             let mut sent = 0;
             while sent < COUNT / 8 {
-                // A socket may be ended by what it says; the next one is let in.
+                // A socket may be closed for what it sends; the next one is accepted.
                 let (socket, _) =
                     tokio_tungstenite::connect_async(&url).await.expect("the server lets sockets in");
-                let (mut sink, mut heard) = socket.split();
+                let (mut sink, mut received) = socket.split();
                 let listener = tokio::spawn(async move {
-                    while let Some(Ok(message)) = heard.next().await {
+                    while let Some(Ok(message)) = received.next().await {
                         let text = String::from_utf8_lossy(&message.into_data()).into_owned();
                         assert!(!text.contains(SECRET), "{text}");
                     }
@@ -148,12 +148,12 @@ async fn random_frames_do_no_harm() {
         sender.await.unwrap();
     }
     let rows = witness.await.unwrap();
-    assert!(rows > 100, "only {rows} rows were heard of by somebody who did no harm");
+    assert!(rows > 100, "only {rows} rows reached the client that behaves well");
     unharmed(&stack).await;
     stack.stop().await.unwrap();
 }
 
-/// A user who only listens, and hears of the own rows alone; how many in ten seconds.
+/// A user who only listens, and receives only their own rows; how many in ten seconds.
 async fn witness(url: String, token: String) -> usize {
     let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();
     let binding = json!({"event": "*", "schema": "public", "table": "notes"});
@@ -198,9 +198,9 @@ async fn unharmed(stack: &Stack) {
     let join = json!(["1", "1", "realtime:last", "phx_join", {"config": {"postgres_changes": [binding]}}]);
     socket.send(Message::text(join.to_string())).await.unwrap();
     for wanted in ["Subscribed to PostgreSQL", SECRET] {
-        let heard =
+        let received =
             async { while !socket.next().await.unwrap().unwrap().into_text().unwrap().contains(wanted) {} };
-        timeout(Duration::from_secs(20), heard).await.unwrap_or_else(|_| panic!("{wanted} never came"));
+        timeout(Duration::from_secs(20), received).await.unwrap_or_else(|_| panic!("{wanted} never came"));
         database.batch_execute("update public.notes set meta = '{}' where id = 1").await.unwrap();
     }
 }

@@ -30,11 +30,11 @@ async fn an_agent_hears_of_its_own_clusters_jobs_and_of_granted_columns_only() {
     };
     database.batch_execute(&queue(THEIRS)).await.unwrap();
     database.batch_execute(&queue(OURS)).await.unwrap();
-    let data = agent.hear_json().await[4]["data"].take();
+    let data = agent.receive_json().await[4]["data"].take();
     assert_eq!(data["record"]["cluster_id"], OURS);
     assert_eq!(data["record"]["status"], "QUEUED");
     database.batch_execute("update public.clusters set name = 'new'").await.unwrap();
-    let data = agent.hear_json().await[4]["data"].take();
+    let data = agent.receive_json().await[4]["data"].take();
     assert_eq!((data["table"].as_str(), data["record"]["name"].as_str()), (Some("clusters"), Some("new")));
     assert!(data["record"].get("api_key_hash").is_none(), "{data}");
     assert!(data["columns"].as_array().unwrap().iter().all(|column| column["name"] != "api_key_hash"));

@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
 
 /// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIME_LIMIT: Duration = Duration::from_secs(15);
 
 /// One socket.
 pub(crate) struct Client {
@@ -51,7 +51,7 @@ impl Client {
             let name: HeaderName = name.parse().expect("a header's name");
             request.headers_mut().insert(name, value.parse().expect("a header's value"));
         }
-        let dialling = timeout(PATIENCE, connect_async_with_config(request, None, true));
+        let dialling = timeout(TIME_LIMIT, connect_async_with_config(request, None, true));
         dialling.await.expect("an answer to the upgrade").map(|(socket, _)| Self { socket })
     }
 
@@ -66,7 +66,7 @@ impl Client {
     }
 
     /// Sends a text that the server may cut short.
-    pub(crate) async fn send_into_the_void(&mut self, text: String) {
+    pub(crate) async fn send_unchecked(&mut self, text: String) {
         let _ = self.socket.send(Message::text(text)).await;
     }
 
@@ -75,14 +75,14 @@ impl Client {
         self.socket.close(Some(frame)).await.expect("the frame is sent");
     }
 
-    pub(crate) async fn say(&mut self, frame: Value) {
+    pub(crate) async fn send_json(&mut self, frame: Value) {
         self.send(Message::text(frame.to_string())).await;
     }
 
     /// The next text or binary frame.
-    pub(crate) async fn hear(&mut self) -> Message {
+    pub(crate) async fn receive(&mut self) -> Message {
         loop {
-            let message = timeout(PATIENCE, self.socket.next()).await.expect("a frame arrives in time");
+            let message = timeout(TIME_LIMIT, self.socket.next()).await.expect("a frame arrives in time");
             match message.expect("the socket is open").expect("the socket works") {
                 message @ (Message::Text(_) | Message::Binary(_)) => return message,
                 Message::Close(frame) => panic!("closed: {frame:?}"),
@@ -92,15 +92,15 @@ impl Client {
     }
 
     /// The next frame as JSON.
-    pub(crate) async fn hear_json(&mut self) -> Value {
-        let message = self.hear().await;
+    pub(crate) async fn receive_json(&mut self) -> Value {
+        let message = self.receive().await;
         serde_json::from_str(message.to_text().expect("a text frame")).expect("JSON")
     }
 
     /// How the socket ends; frames before are passed over.
     pub(crate) async fn end(&mut self) -> End {
         loop {
-            match timeout(PATIENCE, self.socket.next()).await.expect("the socket ends in time") {
+            match timeout(TIME_LIMIT, self.socket.next()).await.expect("the socket ends in time") {
                 Some(Ok(Message::Close(Some(frame)))) => return End::Closed(frame.code.into()),
                 Some(Ok(Message::Close(None))) => return End::Closed(1005),
                 Some(Ok(_)) => {}
@@ -112,17 +112,17 @@ impl Client {
     /// Joins `realtime:<name>` with bindings as the holder of a token, and waits until rows flow.
     pub(crate) async fn subscribe(&mut self, name: &str, bindings: Value, token: &str) {
         let payload = json!({"config": {"postgres_changes": bindings}, "access_token": token});
-        self.say(json!(["1", "1", format!("realtime:{name}"), "phx_join", payload])).await;
-        assert_eq!(self.hear_json().await[4]["status"], "ok");
-        assert_eq!(self.hear_json().await[4]["message"], "Subscribed to PostgreSQL");
+        self.send_json(json!(["1", "1", format!("realtime:{name}"), "phx_join", payload])).await;
+        assert_eq!(self.receive_json().await[4]["status"], "ok");
+        assert_eq!(self.receive_json().await[4]["message"], "Subscribed to PostgreSQL");
     }
 
     /// Sends a heartbeat and waits for its answer; whatever came before is returned.
     pub(crate) async fn fence(&mut self) -> Vec<Value> {
-        self.say(json!([null, "fence", "phoenix", "heartbeat", {}])).await;
+        self.send_json(json!([null, "fence", "phoenix", "heartbeat", {}])).await;
         let mut before = Vec::new();
         loop {
-            let frame = self.hear_json().await;
+            let frame = self.receive_json().await;
             if frame[1] == "fence" {
                 return before;
             }

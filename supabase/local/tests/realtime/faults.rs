@@ -1,4 +1,4 @@
-//! The fault plan does what it says.
+//! Each fault of the plan has its effect.
 
 use std::time::Duration;
 
@@ -52,10 +52,10 @@ async fn a_stalled_socket_says_nothing_and_then_everything() {
         .await;
     stack.faults().stall_sockets(true);
     admin(&stack).await.batch_execute("insert into public.full_rows (body) values ('late')").await.unwrap();
-    let silence = tokio::time::timeout(Duration::from_millis(300), client.hear()).await;
+    let silence = tokio::time::timeout(Duration::from_millis(300), client.receive()).await;
     assert!(silence.is_err(), "{silence:?}");
     stack.faults().stall_sockets(false);
-    assert_eq!(client.hear_json().await[4]["data"]["record"]["body"], "late");
+    assert_eq!(client.receive_json().await[4]["data"]["record"]["body"], "late");
     stack.stop().await.unwrap();
 }
 
@@ -63,12 +63,12 @@ async fn a_stalled_socket_says_nothing_and_then_everything() {
 async fn expired_tokens_end_channels_and_leave_the_socket() {
     let stack = crate::stack().await;
     let mut client = Client::connect(&stack).await;
-    client.say(json!(["1", "1", "realtime:a", "phx_join", {"config": {}}])).await;
-    client.hear_json().await;
+    client.send_json(json!(["1", "1", "realtime:a", "phx_join", {"config": {}}])).await;
+    client.receive_json().await;
     stack.faults().expire_tokens();
-    let system = client.hear_json().await;
+    let system = client.receive_json().await;
     assert_eq!(system[4]["message"], "Token has expired 0 seconds ago");
-    assert_eq!(client.hear_json().await, json!(["1", "1", "realtime:a", "phx_close", {}]));
+    assert_eq!(client.receive_json().await, json!(["1", "1", "realtime:a", "phx_close", {}]));
     assert!(client.fence().await.is_empty());
     stack.stop().await.unwrap();
 }
@@ -80,14 +80,14 @@ async fn a_target_chooses_sockets_and_channels_by_their_tokens_and_topics() {
     for cluster in ["c1", "c2"] {
         let mut client = Client::connect(&stack).await;
         let payload = json!({"config": {}, "access_token": stack.mint_machine(cluster)});
-        client.say(json!(["1", "1", format!("realtime:{cluster}"), "phx_join", payload])).await;
-        client.say(json!(["2", "2", "realtime:other", "phx_join", {"config": {}}])).await;
+        client.send_json(json!(["1", "1", format!("realtime:{cluster}"), "phx_join", payload])).await;
+        client.send_json(json!(["2", "2", "realtime:other", "phx_join", {"config": {}}])).await;
         client.fence().await;
         agents.push(client);
     }
     stack.faults().expire(Target::all().claim("cluster_id", "c1").topic("c1"));
-    assert_eq!(agents[0].hear_json().await[4]["message"], "Token has expired 0 seconds ago");
-    assert_eq!(agents[0].hear_json().await, json!(["1", "1", "realtime:c1", "phx_close", {}]));
+    assert_eq!(agents[0].receive_json().await[4]["message"], "Token has expired 0 seconds ago");
+    assert_eq!(agents[0].receive_json().await, json!(["1", "1", "realtime:c1", "phx_close", {}]));
     assert!(agents[0].fence().await.is_empty() && agents[1].fence().await.is_empty());
     stack.faults().cut(Cut::Close(1001), Target::all().claim("cluster_id", "c2"));
     assert_eq!(agents[1].end().await, End::Closed(1001));
@@ -125,18 +125,18 @@ async fn a_wrong_clock_makes_good_tokens_expire() {
     let mut client = Client::connect(&stack).await;
     let token = stack.mint_user("11111111-1111-4111-8111-111111111111");
     let join = |reference: &str| json!([reference, reference, "realtime:a", "phx_join", {"config": {}, "access_token": token}]);
-    client.say(join("1")).await;
-    assert_eq!(client.hear_json().await[4]["status"], "ok");
+    client.send_json(join("1")).await;
+    assert_eq!(client.receive_json().await[4]["status"], "ok");
     stack.faults().skew_clock(7200);
-    let system = client.hear_json().await;
+    let system = client.receive_json().await;
     assert!(system[4]["message"].as_str().unwrap().starts_with("Token has expired 36"), "{system}");
-    assert_eq!(client.hear_json().await[3], "phx_close");
-    client.say(join("2")).await;
-    let refusal = client.hear_json().await;
+    assert_eq!(client.receive_json().await[3], "phx_close");
+    client.send_json(join("2")).await;
+    let refusal = client.receive_json().await;
     let reason = refusal[4]["response"]["reason"].as_str().unwrap();
     assert!(reason.starts_with("InvalidJWTToken: Token has expired"), "{reason}");
     stack.faults().clear();
-    client.say(join("3")).await;
-    assert_eq!(client.hear_json().await[4]["status"], "ok");
+    client.send_json(join("3")).await;
+    assert_eq!(client.receive_json().await[4]["status"], "ok");
     stack.stop().await.unwrap();
 }

@@ -31,13 +31,13 @@ async fn rows_of_one_channel_are_lost_without_a_word_and_then_flow_again() {
     let rows = Target::all().event("postgres_changes").topic("unlucky");
     let loss = stack.faults().on_frames(FrameFault::Withhold, rows);
     insert(&stack, "lost").await;
-    assert_eq!(lucky.hear_json().await[4]["data"]["record"]["body"], "lost");
+    assert_eq!(lucky.receive_json().await[4]["data"]["record"]["body"], "lost");
     while loss.struck() == 0 {
         tokio::task::yield_now().await;
     }
     loss.lift();
-    insert(&stack, "heard").await;
-    assert_eq!(unlucky.hear_json().await[4]["data"]["record"]["body"], "heard");
+    insert(&stack, "received").await;
+    assert_eq!(unlucky.receive_json().await[4]["data"]["record"]["body"], "received");
     stack.stop().await.unwrap();
 }
 
@@ -48,18 +48,18 @@ async fn the_verdict_on_a_subscription_is_withheld_or_repeated() {
     let join = |reference: &str| json!([reference, reference, "realtime:a", "phx_join", {"config": {"postgres_changes": bindings()}}]);
     let systems = Target::all().event("system").times(1);
     let withheld = stack.faults().on_frames(FrameFault::Withhold, systems.clone());
-    client.say(join("1")).await;
-    assert_eq!(client.hear_json().await[4]["status"], "ok");
+    client.send_json(join("1")).await;
+    assert_eq!(client.receive_json().await[4]["status"], "ok");
     while withheld.struck() == 0 {
         tokio::task::yield_now().await;
     }
     assert!(client.fence().await.is_empty());
     stack.faults().on_frames(FrameFault::Duplicate, systems);
-    client.say(join("2")).await;
-    assert_eq!(client.hear_json().await[4]["status"], "ok");
-    assert_eq!(client.hear_json().await[3], "phx_close");
+    client.send_json(join("2")).await;
+    assert_eq!(client.receive_json().await[4]["status"], "ok");
+    assert_eq!(client.receive_json().await[3], "phx_close");
     for _ in 0..2 {
-        let system = client.hear_json().await;
+        let system = client.receive_json().await;
         assert_eq!((&system[0], &system[4]["message"]), (&json!("2"), &json!("Subscribed to PostgreSQL")));
     }
     assert!(client.fence().await.is_empty());
@@ -73,10 +73,10 @@ async fn a_frame_is_late_and_those_after_it_are_no_earlier() {
     let late = Duration::from_millis(150);
     let replies = Target::all().event("phx_reply").topic("a").times(1);
     stack.faults().on_frames(FrameFault::Delay(late), replies);
-    let asked = std::time::Instant::now();
-    client.say(json!(["1", "1", "realtime:a", "phx_join", {"config": {}}])).await;
+    let started = std::time::Instant::now();
+    client.send_json(json!(["1", "1", "realtime:a", "phx_join", {"config": {}}])).await;
     let before = client.fence().await;
-    assert!(asked.elapsed() >= late);
+    assert!(started.elapsed() >= late);
     assert_eq!(before[0][4]["status"], "ok");
     stack.stop().await.unwrap();
 }
@@ -86,13 +86,13 @@ async fn a_socket_is_half_open_until_the_fault_is_lifted() {
     let stack = crate::stack().await;
     let mut client = Client::connect(&stack).await;
     let stall = stack.faults().on_frames(FrameFault::Stall, Target::all().after(1));
-    client.say(json!([null, "1", "phoenix", "heartbeat", {}])).await;
-    client.say(json!([null, "2", "phoenix", "heartbeat", {}])).await;
-    assert_eq!(client.hear_json().await[1], "1");
-    let silence = tokio::time::timeout(Duration::from_millis(200), client.hear()).await;
+    client.send_json(json!([null, "1", "phoenix", "heartbeat", {}])).await;
+    client.send_json(json!([null, "2", "phoenix", "heartbeat", {}])).await;
+    assert_eq!(client.receive_json().await[1], "1");
+    let silence = tokio::time::timeout(Duration::from_millis(200), client.receive()).await;
     assert!(silence.is_err(), "{silence:?}");
     stall.lift();
-    assert_eq!(client.hear_json().await[1], "2");
+    assert_eq!(client.receive_json().await[1], "2");
     stack.stop().await.unwrap();
 }
 
@@ -103,10 +103,10 @@ async fn a_socket_ends_after_so_many_frames() {
         let mut client = Client::connect(&stack).await;
         let fault = stack.faults().on_frames(FrameFault::Cut(cut), Target::all().after(2).times(1));
         for reference in ["1", "2", "3"] {
-            client.say(json!([null, reference, "phoenix", "heartbeat", {}])).await;
+            client.send_json(json!([null, reference, "phoenix", "heartbeat", {}])).await;
         }
         for reference in ["1", "2"] {
-            assert_eq!(client.hear_json().await[1], reference);
+            assert_eq!(client.receive_json().await[1], reference);
         }
         assert_eq!(client.end().await, end);
         assert_eq!(fault.struck(), 1);

@@ -66,7 +66,7 @@ async fn a_silent_socket_is_closed_with_1000() {
 async fn a_frame_over_five_megabytes_ends_the_socket() {
     let stack = crate::stack().await;
     let mut client = Client::connect(&stack).await;
-    client.send_into_the_void("x".repeat(5_000_001)).await;
+    client.send_unchecked("x".repeat(5_000_001)).await;
     assert_eq!(client.end().await, End::Broken);
     stack.stop().await.unwrap();
 }
@@ -78,10 +78,10 @@ async fn a_socket_is_deaf_while_a_refused_join_waits() {
     options.join_error_delay = Duration::from_millis(300);
     let stack = crate::stack_with(options).await;
     let mut client = Client::connect(&stack).await;
-    let asked = std::time::Instant::now();
-    client.say(serde_json::json!(["1", "1", "realtime:", "phx_join", {"config": {}}])).await;
+    let started = std::time::Instant::now();
+    client.send_json(serde_json::json!(["1", "1", "realtime:", "phx_join", {"config": {}}])).await;
     let before = client.fence().await;
-    assert!(asked.elapsed() >= Duration::from_millis(300));
+    assert!(started.elapsed() >= Duration::from_millis(300));
     assert_eq!(before[0][4]["response"]["reason"], "TopicNameRequired: You must provide a topic name");
     stack.stop().await.unwrap();
 }

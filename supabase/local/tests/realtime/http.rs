@@ -18,7 +18,7 @@ pub(crate) struct Answer {
 
 impl Answer {
     /// The value of a header.
-    #[allow(dead_code, reason = "not every test that asks looks at headers")]
+    #[allow(dead_code, reason = "not every test reads the headers")]
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
@@ -45,7 +45,7 @@ pub(crate) async fn ask(
     request.push_str("\r\n");
     socket.write_all(&[request.as_bytes(), body].concat()).await.ok()?;
     let mut bytes = Vec::new();
-    // What came before the connection broke is kept.
+    // What came before the connection broke still counts.
     let _ = timeout(Duration::from_secs(15), socket.read_to_end(&mut bytes)).await.expect("an end");
     let text = String::from_utf8(bytes).expect("text");
     let (head, body) = text.split_once("\r\n\r\n")?;

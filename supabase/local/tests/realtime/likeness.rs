@@ -24,8 +24,8 @@ pub(crate) fn message(message: &Message) -> Value {
 }
 
 /// A frame without what cannot be the same twice.
-pub(crate) fn normal(value: &Value, ids: &mut HashMap<u64, String>, spoken: &str) -> Value {
-    let is_made = |text: &str| is_uuid(text.as_bytes()) && !spoken.contains(text);
+pub(crate) fn normal(value: &Value, ids: &mut HashMap<u64, String>, sent: &str) -> Value {
+    let is_made = |text: &str| is_uuid(text.as_bytes()) && !sent.contains(text);
     match value {
         Value::Object(object) => object
             .iter()
@@ -33,7 +33,7 @@ pub(crate) fn normal(value: &Value, ids: &mut HashMap<u64, String>, spoken: &str
                 let value = match (key.as_str(), value) {
                     ("commit_timestamp", Value::String(_)) => "a time".into(),
                     ("phx_ref" | "phx_ref_prev", Value::String(_)) => "a ref".into(),
-                    ("bytes", Value::Array(list)) => without_uuids(list, spoken),
+                    ("bytes", Value::Array(list)) => without_uuids(list, sent),
                     ("ids", Value::Array(list)) => {
                         list.iter().map(|id| ids[&id.as_u64().unwrap()].clone()).collect()
                     }
@@ -43,13 +43,13 @@ pub(crate) fn normal(value: &Value, ids: &mut HashMap<u64, String>, spoken: &str
                     // Of a sequence that other recordings also used.
                     ("id" | "Id", Value::Number(_)) => "a number".into(),
                     ("message" | "reason", Value::String(text)) => without_seconds(text).into(),
-                    (_, value) => normal(value, ids, spoken),
+                    (_, value) => normal(value, ids, sent),
                 };
                 let key = if is_made(key) { "a uuid" } else { key };
                 (key.to_owned(), value)
             })
             .collect(),
-        Value::Array(list) => list.iter().map(|value| normal(value, ids, spoken)).collect(),
+        Value::Array(list) => list.iter().map(|value| normal(value, ids, sent)).collect(),
         Value::String(text) if is_made(text) => "a uuid".into(),
         other => other.clone(),
     }
@@ -83,11 +83,11 @@ fn is_uuid(text: &[u8]) -> bool {
 }
 
 /// The bytes of a binary frame with each generated UUID blanked.
-fn without_uuids(list: &[Value], spoken: &str) -> Value {
+fn without_uuids(list: &[Value], sent: &str) -> Value {
     let mut bytes: Vec<u8> = list.iter().map(|byte| u8::try_from(byte.as_u64().unwrap()).unwrap()).collect();
     for start in 0..bytes.len().saturating_sub(35) {
         let window = &mut bytes[start..start + 36];
-        if is_uuid(window) && !spoken.contains(std::str::from_utf8(window).unwrap()) {
+        if is_uuid(window) && !sent.contains(std::str::from_utf8(window).unwrap()) {
             window.fill(b'u');
         }
     }

@@ -22,29 +22,29 @@ async fn too_many_broadcasts_close_the_channel_that_hears_them() {
     let mut options = options();
     options.max_events_per_second = Some(5);
     let stack = crate::stack_with(options).await;
-    let (mut speaker, mut listener) = (Client::connect(&stack).await, Client::connect(&stack).await);
+    let (mut sender, mut listener) = (Client::connect(&stack).await, Client::connect(&stack).await);
     let config = json!({"config": {"broadcast": {"ack": true}}});
-    for client in [&mut speaker, &mut listener] {
-        client.say(json!(["1", "1", "realtime:ev", "phx_join", config])).await;
-        assert_eq!(client.hear_json().await[4]["status"], "ok");
+    for client in [&mut sender, &mut listener] {
+        client.send_json(json!(["1", "1", "realtime:ev", "phx_join", config])).await;
+        assert_eq!(client.receive_json().await[4]["status"], "ok");
     }
-    let say =
+    let message =
         json!(["1", "2", "realtime:ev", "broadcast", {"type": "broadcast", "event": "e", "payload": {}}]);
     let deadline = Instant::now() + Duration::from_secs(10);
     let system = loop {
         assert!(Instant::now() < deadline, "the limit was never noticed");
-        speaker.say(say.clone()).await;
-        // The speaker is never told.
-        assert_eq!(speaker.hear_json().await[4]["status"], "ok");
-        let heard = listener.hear_json().await;
-        if heard[3] == "system" {
-            break heard;
+        sender.send_json(message.clone()).await;
+        // The sender gets no error.
+        assert_eq!(sender.receive_json().await[4]["status"], "ok");
+        let received = listener.receive_json().await;
+        if received[3] == "system" {
+            break received;
         }
     };
     let payload = json!({"message": "Too many messages per second", "status": "error", "extension": "system",
         "channel": "ev"});
     assert_eq!(system, json!(["1", null, "realtime:ev", "system", payload]));
-    assert_eq!(listener.hear_json().await, json!(["1", "1", "realtime:ev", "phx_close", {}]));
+    assert_eq!(listener.receive_json().await, json!(["1", "1", "realtime:ev", "phx_close", {}]));
     let body = br#"{"messages":[{"topic":"ev","event":"r","payload":{}}]}"#;
     let headers = [("apikey", stack.anon_key()), ("Content-Type", "application/json")];
     let answer = ask(&stack, "POST", "/realtime/v1/api/broadcast", &headers, body).await.unwrap();
@@ -52,8 +52,8 @@ async fn too_many_broadcasts_close_the_channel_that_hears_them() {
         (answer.status, answer.body.as_str()),
         (429, r#"{"message":"You have exceeded your rate limit"}"#)
     );
-    listener.say(json!(["3", "3", "realtime:ev", "phx_join", config])).await;
-    assert_eq!(listener.hear_json().await[4]["status"], "ok");
+    listener.send_json(json!(["3", "3", "realtime:ev", "phx_join", config])).await;
+    assert_eq!(listener.receive_json().await[4]["status"], "ok");
     stack.stop().await.unwrap();
 }
 
@@ -66,8 +66,8 @@ async fn too_many_joins_close_the_socket_and_refuse_new_ones() {
     let deadline = Instant::now() + Duration::from_secs(10);
     let refusal = loop {
         assert!(Instant::now() < deadline, "the limit was never noticed");
-        client.say(json!(["1", "1", "realtime:j", "phx_join", {"config": {}}])).await;
-        let answer = client.hear_json().await;
+        client.send_json(json!(["1", "1", "realtime:j", "phx_join", {"config": {}}])).await;
+        let answer = client.receive_json().await;
         if answer[4]["status"] == "error" {
             break answer;
         }
@@ -91,17 +91,17 @@ async fn too_many_presence_calls_of_all_close_a_channel() {
     options.max_presence_calls = usize::MAX;
     let stack = crate::stack_with(options).await;
     let mut client = Client::connect(&stack).await;
-    client.say(json!(["1", "1", "realtime:p", "phx_join", {"config": {}}])).await;
-    client.hear_json().await;
+    client.send_json(json!(["1", "1", "realtime:p", "phx_join", {"config": {}}])).await;
+    client.receive_json().await;
     let track =
         json!(["1", "2", "realtime:p", "presence", {"type": "presence", "event": "track", "payload": {}}]);
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         assert!(Instant::now() < deadline, "the limit was never noticed");
-        client.say(track.clone()).await;
-        let heard = client.hear_json().await;
-        if heard[3] == "system" {
-            assert_eq!(heard[4]["message"], "Too many presence messages per second");
+        client.send_json(track.clone()).await;
+        let received = client.receive_json().await;
+        if received[3] == "system" {
+            assert_eq!(received[4]["message"], "Too many presence messages per second");
             break;
         }
     }

@@ -12,8 +12,8 @@ async fn join(client: &mut Client, stack: &Stack, reference: &str, topic: &str, 
     let mut config = config;
     config["private"] = true.into();
     let payload = json!({"config": config, "access_token": stack.mint_user(USER)});
-    client.say(json!([reference, reference, format!("realtime:{topic}"), "phx_join", payload])).await;
-    client.hear_json().await[4].take()
+    client.send_json(json!([reference, reference, format!("realtime:{topic}"), "phx_join", payload])).await;
+    client.receive_json().await[4].take()
 }
 
 async fn sql(stack: &Stack, script: &str) {
@@ -40,14 +40,14 @@ async fn the_right_to_write_is_asked_once_for_each_token() {
     let mut client = Client::connect(&stack).await;
     let config = json!({"broadcast": {"ack": true}});
     assert_eq!(join(&mut client, &stack, "1", "room", config).await["status"], "ok");
-    client.say(broadcast("2", "room")).await;
-    assert_eq!(client.hear_json().await[4]["status"], "ok");
+    client.send_json(broadcast("2", "room")).await;
+    assert_eq!(client.receive_json().await[4]["status"], "ok");
     sql(&stack, "delete from public.writers").await;
-    client.say(broadcast("3", "room")).await;
-    assert_eq!(client.hear_json().await[4]["status"], "ok", "the answer is remembered");
+    client.send_json(broadcast("3", "room")).await;
+    assert_eq!(client.receive_json().await[4]["status"], "ok", "the answer is remembered");
     let token = stack.mint(&json!({"role": "authenticated", "sub": USER, "exp": 4_102_444_800_u64}));
-    client.say(json!(["1", "4", "realtime:room", "access_token", {"access_token": token}])).await;
-    client.say(broadcast("5", "room")).await;
+    client.send_json(json!(["1", "4", "realtime:room", "access_token", {"access_token": token}])).await;
+    client.send_json(broadcast("5", "room")).await;
     assert!(client.fence().await.is_empty(), "no answer to those who may not write");
     stack.stop().await.unwrap();
 }
@@ -64,24 +64,24 @@ async fn who_may_read_presence_alone_is_a_member_that_hears_no_broadcast() {
     let mut member = Client::connect(&stack).await;
     let refused = join(&mut member, &stack, "1", "lobby", json!({})).await;
     let reason = "Unauthorized: You do not have permissions to read from this Channel topic: lobby";
-    assert_eq!(refused["response"]["reason"], reason, "presence was not asked for");
+    assert_eq!(refused["response"]["reason"], reason, "presence was not requested");
     let config = json!({"presence": {"enabled": true, "key": "m"}});
     assert_eq!(join(&mut member, &stack, "2", "lobby", config.clone()).await["status"], "ok");
-    assert_eq!(member.hear_json().await[3], "presence_state");
+    assert_eq!(member.receive_json().await[3], "presence_state");
     // The service may do everything.
     let mut service = Client::connect(&stack).await;
     let mut config = config;
     config["private"] = true.into();
     config["broadcast"] = json!({"ack": true});
     let payload = json!({"config": config, "access_token": stack.service_role_key()});
-    service.say(json!(["1", "1", "realtime:lobby", "phx_join", payload])).await;
-    assert_eq!(service.hear_json().await[4]["status"], "ok");
-    assert_eq!(service.hear_json().await[3], "presence_state");
-    service.say(broadcast("2", "lobby")).await;
-    assert_eq!(service.hear_json().await[4]["status"], "ok");
+    service.send_json(json!(["1", "1", "realtime:lobby", "phx_join", payload])).await;
+    assert_eq!(service.receive_json().await[4]["status"], "ok");
+    assert_eq!(service.receive_json().await[3], "presence_state");
+    service.send_json(broadcast("2", "lobby")).await;
+    assert_eq!(service.receive_json().await[4]["status"], "ok");
     let track = json!({"type": "presence", "event": "track", "payload": {"n": 1}});
-    service.say(json!(["1", "3", "realtime:lobby", "presence", track])).await;
-    assert_eq!(member.hear_json().await[3], "presence_diff", "and no broadcast before it");
+    service.send_json(json!(["1", "3", "realtime:lobby", "presence", track])).await;
+    assert_eq!(member.receive_json().await[3], "presence_diff", "and no broadcast before it");
     stack.stop().await.unwrap();
 }
 
@@ -117,14 +117,14 @@ async fn a_replayed_message_is_not_heard_again_live() {
     let mut client = Client::connect(&stack).await;
     let config = json!({"broadcast": {"replay": {"since": 0}, "replication_ready": true}});
     assert_eq!(join(&mut client, &stack, "1", "private:rw", config).await["status"], "ok");
-    let replayed = client.hear_json().await;
+    let replayed = client.receive_json().await;
     assert_eq!(replayed[4]["meta"], json!({"id": id, "replayed": true}));
-    assert_eq!(client.hear_json().await[4]["message"], "Replication connection established");
+    assert_eq!(client.receive_json().await[4]["message"], "Replication connection established");
     let fresh = "bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb";
     sql(&stack, &message(id)).await;
     sql(&stack, &message(fresh)).await;
-    let heard = client.hear().await.into_data();
-    let text = String::from_utf8_lossy(&heard).into_owned();
+    let received = client.receive().await.into_data();
+    let text = String::from_utf8_lossy(&received).into_owned();
     assert!(text.contains(fresh) && !text.contains(id), "{text}");
     stack.stop().await.unwrap();
 }

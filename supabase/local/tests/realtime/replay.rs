@@ -36,7 +36,7 @@ const LEFT_BEHIND: [(&str, &str, &str); 3] = [
 ];
 
 /// How long a recorded frame is waited for.
-const PATIENCE: Duration = Duration::from_secs(12);
+const TIME_LIMIT: Duration = Duration::from_secs(12);
 
 /// Where the recordings are.
 const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tendril-realtime/tests/recorded");
@@ -54,11 +54,11 @@ pub(crate) fn recordings() -> Vec<String> {
 
 /// Plays a recording of one protocol version.
 pub(crate) async fn play(version: &str, case: &str) {
-    play_within(version, case, PATIENCE).await;
+    play_within(version, case, TIME_LIMIT).await;
 }
 
 /// Plays a recording, and waits no longer than that for a frame.
-pub(crate) async fn play_within(version: &str, case: &str, patience: Duration) {
+pub(crate) async fn play_within(version: &str, case: &str, time_limit: Duration) {
     let path = format!("{RECORDED}/{version}/{case}.jsonl");
     let text = std::fs::read_to_string(&path).expect("the recording");
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
@@ -69,7 +69,7 @@ pub(crate) async fn play_within(version: &str, case: &str, patience: Duration) {
     let end = lines.iter().position(not_played).unwrap_or(lines.len());
     let end = lines[..end].iter().rposition(|line| !is_aftermath(line)).map_or(0, |last| last + 1);
     let stack = crate::stack_with(options(case, &lines)).await;
-    let player = Player::new(&stack, &lines, patience).await;
+    let player = Player::new(&stack, &lines, time_limit).await;
     for (_, _, sql) in LEFT_BEHIND.iter().filter(|(v, c, _)| (*v, *c) == (version, case)) {
         player.database.batch_execute(sql).await.expect("the SQL runs");
     }
@@ -77,27 +77,27 @@ pub(crate) async fn play_within(version: &str, case: &str, patience: Duration) {
     stack.stop().await.expect("the stack stops");
 }
 
-/// The settings of the project that was recorded: it was told them through its administration.
+/// The settings of the project that was recorded, as they were set through its administration.
 fn options(case: &str, lines: &[Value]) -> RealtimeOptions {
     let mut options = RealtimeOptions::default();
     if case == "no_heartbeat" {
         options.idle_timeout = Duration::from_millis(300);
     }
-    let told = lines.iter().find(|line| line["method"] == "PUT").and_then(|line| line["data"].as_str());
-    let told: Value = serde_json::from_str(told.unwrap_or("{}")).expect("JSON");
-    let number = |name: &str| told["tenant"][name].as_u64().map(|n| usize::try_from(n).expect("a size"));
+    let settings = lines.iter().find(|line| line["method"] == "PUT").and_then(|line| line["data"].as_str());
+    let settings: Value = serde_json::from_str(settings.unwrap_or("{}")).expect("JSON");
+    let number = |name: &str| settings["tenant"][name].as_u64().map(|n| usize::try_from(n).expect("a size"));
     options.max_channels = number("max_channels_per_client").unwrap_or(options.max_channels);
     options.max_payload_kb = number("max_payload_size_in_kb").unwrap_or(options.max_payload_kb);
     options.max_users = number("max_concurrent_users");
-    let rate = |name: &str| told["tenant"][name].as_u64().map(|n| u32::try_from(n).expect("a limit"));
+    let rate = |name: &str| settings["tenant"][name].as_u64().map(|n| u32::try_from(n).expect("a limit"));
     options.max_joins_per_second = rate("max_joins_per_second");
     options.max_events_per_second = rate("max_events_per_second");
     options.tenant = Some("realtime-dev".to_owned());
     if case == "database_down" {
-        // The recorded server looks for changes ten times a second: one that is committed just before a verdict is still heard of.
+        // The recorded server polls for changes ten times a second: one that is committed just before a verdict is still delivered.
         options.poll_interval = Duration::from_millis(500);
     }
-    options.private_only = told["tenant"]["private_only"] == true;
+    options.private_only = settings["tenant"]["private_only"] == true;
     options
 }
 
@@ -124,9 +124,9 @@ struct Player<'a> {
     /// What was inserted beside the recording: the values of column `t`.
     inserted: HashSet<String>,
     /// Everything that was sent and run in the recording: a UUID in it is no generated one.
-    spoken: String,
+    sent: String,
     /// How long a recorded frame is waited for.
-    patience: Duration,
+    time_limit: Duration,
 }
 
 /// A socket of the recording and ours beside it.
@@ -147,8 +147,8 @@ impl Peer {
 }
 
 impl<'a> Player<'a> {
-    async fn new(stack: &'a Stack, lines: &[Value], patience: Duration) -> Self {
-        let spoken = lines.iter().filter(|line| line["dir"] != "server").map(Value::to_string).collect();
+    async fn new(stack: &'a Stack, lines: &[Value], time_limit: Duration) -> Self {
+        let sent = lines.iter().filter(|line| line["dir"] != "server").map(Value::to_string).collect();
         let database = admin(stack).await;
         let (sockets, answers) = (HashMap::new(), HashMap::new());
         let (joined, unasked, breaking) = (false, false, false);
@@ -163,8 +163,8 @@ impl<'a> Player<'a> {
             breaking,
             next_tick: None,
             inserted: HashSet::new(),
-            spoken,
-            patience,
+            sent,
+            time_limit,
         }
     }
 
@@ -175,7 +175,7 @@ impl<'a> Player<'a> {
                 self.tick(line);
             }
             match (line["dir"].as_str().unwrap(), line["type"].as_str().unwrap_or_default()) {
-                // The note before says what it does.
+                // The note before describes it.
                 ("sql", _) if line["text"].as_str().unwrap().contains("pg_terminate_backend") => {}
                 ("sql", _) => self.run(line["text"].as_str().unwrap()).await,
                 ("note", _) => self.obey(line["text"].as_str().unwrap()).await,
@@ -187,7 +187,7 @@ impl<'a> Player<'a> {
                     let text = whole(&text, peer.sent);
                     self.breaking |= text.len() > 5_000_000;
                     self.joined |= text.contains("phx_join");
-                    self.peer(connection).client.send_into_the_void(text).await;
+                    self.peer(connection).client.send_unchecked(text).await;
                 }
                 ("client", "binary") => {
                     let bytes = bytes(line["hex"].as_str().unwrap());
@@ -200,7 +200,7 @@ impl<'a> Player<'a> {
                 _ => {}
             }
         }
-        // All are looked at before the first leaves, which the others would hear.
+        // All are read before the first leaves, which the others would receive.
         for peer in self.sockets.values_mut() {
             peer.finish().await;
         }
@@ -225,7 +225,7 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// Does to our server what the note says was done to the real one.
+    /// Does to our server what was done to the real one according to the note.
     async fn obey(&mut self, note: &str) {
         if note.starts_with("the database backends of the tenant connections are terminated") {
             return self.fail_over().await;
@@ -274,7 +274,7 @@ impl<'a> Player<'a> {
                 let status = head.status.as_u16();
                 self.answers.insert(connection, Answer { status, head: String::new(), body });
             }
-            // As the recording must say, or the next line finds no socket.
+            // As the recording must show, or the next line finds no socket.
             Err(_) => {}
         }
     }
@@ -285,11 +285,11 @@ impl<'a> Player<'a> {
         let otherwise = |(name, value): &(&str, &str)| headers.get(*name).is_some_and(|sent| sent == value);
         self.unasked = path.starts_with("/api/tenants") || ANSWERED_OTHERWISE.iter().any(otherwise);
         if path.starts_with("/api/tenants") {
-            let told = line["data"].as_str().unwrap_or_default();
-            if told.contains(r#""suspend":"#) {
-                self.stack.faults().suspend(told.contains(r#""suspend":true"#));
+            let settings = line["data"].as_str().unwrap_or_default();
+            if settings.contains(r#""suspend":"#) {
+                self.stack.faults().suspend(settings.contains(r#""suspend":true"#));
             }
-            if path.ends_with("/reload") || told.contains(r#""private_only":false"#) {
+            if path.ends_with("/reload") || settings.contains(r#""private_only":false"#) {
                 self.stack.faults().request_disconnect();
             }
             return;
@@ -332,26 +332,26 @@ impl<'a> Player<'a> {
         if let (Some(cluster), Some(value)) = (record["cluster_id"].as_str(), record["t"].as_str()) {
             self.insert(cluster, value).await;
         }
-        let (spoken, patience) = (std::mem::take(&mut self.spoken), self.patience);
+        let (sent, time_limit) = (std::mem::take(&mut self.sent), self.time_limit);
         let peer = self.peer(connection);
-        let wanted = normal(&frame(line), &mut peer.recorded_ids, &spoken);
+        let wanted = normal(&frame(line), &mut peer.recorded_ids, &sent);
         let found = peer.pending.iter().position(|frame| *frame == wanted);
         if let Some(found) = found {
             peer.pending.remove(found);
         } else {
             loop {
-                let heard = tokio::time::timeout(patience, peer.client.hear()).await;
-                let Ok(heard) = heard else {
+                let received = tokio::time::timeout(time_limit, peer.client.receive()).await;
+                let Ok(received) = received else {
                     panic!("never came:\n{wanted}\nbut there were:\n{:#?}", peer.pending);
                 };
-                let heard = normal(&message(&heard), &mut peer.our_ids, &spoken);
-                if heard == wanted {
+                let received = normal(&message(&received), &mut peer.our_ids, &sent);
+                if received == wanted {
                     break;
                 }
-                peer.pending.push(heard);
+                peer.pending.push(received);
             }
         }
-        self.spoken = spoken;
+        self.sent = sent;
     }
 
     /// The end of a socket: by the server if the code is one of its own, or if it was made to break.
@@ -369,14 +369,14 @@ impl Peer {
     /// Nothing may have come that was not recorded.
     async fn finish(&mut self) {
         let beat = json!({"topic": "phoenix", "event": "heartbeat", "payload": {}, "ref": "fence"});
-        self.client.say(beat).await;
-        self.client.say(json!([null, "fence", "phoenix", "heartbeat", {}])).await;
+        self.client.send_json(beat).await;
+        self.client.send_json(json!([null, "fence", "phoenix", "heartbeat", {}])).await;
         loop {
-            let heard = message(&self.client.hear().await);
-            if heard["ref"] == "fence" || heard[1] == "fence" {
+            let received = message(&self.client.receive().await);
+            if received["ref"] == "fence" || received[1] == "fence" {
                 break;
             }
-            self.pending.push(heard);
+            self.pending.push(received);
         }
         assert_eq!(self.pending, Vec::<Value>::new(), "frames that the real server did not send");
     }

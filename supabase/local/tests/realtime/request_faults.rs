@@ -78,9 +78,9 @@ async fn an_answer_is_late_or_never_comes() {
     let stack = crate::stack().await;
     let late = Duration::from_millis(150);
     let delay = stack.faults().on_requests(RequestFault::Delay(late), Target::all());
-    let asked = Instant::now();
+    let started = Instant::now();
     assert_eq!(read(&stack).await.unwrap().status, 200);
-    assert!(asked.elapsed() >= late);
+    assert!(started.elapsed() >= late);
     delay.lift();
     let stall = stack.faults().on_requests(RequestFault::Stall, Target::all());
     let mut answer = Box::pin(read(&stack));
@@ -130,7 +130,7 @@ async fn a_closed_port_refuses_connections_until_it_is_opened() {
     let stack = crate::stack().await;
     let address = stack.api_url().replace("http://", "");
     stack.faults().close_port(true);
-    // The listener needs a moment to let go.
+    // The listener needs a moment to release the port.
     let refused = async {
         loop {
             match tokio::net::TcpStream::connect(&address).await {

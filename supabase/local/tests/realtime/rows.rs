@@ -27,13 +27,13 @@ async fn a_row_of_all_types_is_spelled_as_recorded() {
         json!([{"event": "*", "schema": "public", "table": "events", "filter": "cluster_id=eq.c4871fb89"}]);
     let mut client = subscriber(&stack, binding).await;
     admin(&stack).await.batch_execute(insert).await.unwrap();
-    let heard = client.hear().await;
+    let received = client.receive().await;
     let body = |frame: &str| {
         let start = frame.find("\"postgres_changes\"").unwrap();
         let end = frame.find("\"commit_timestamp\"").unwrap();
         frame[start..end].to_owned()
     };
-    assert_eq!(body(heard.to_text().unwrap()), body(recorded.unwrap()));
+    assert_eq!(body(received.to_text().unwrap()), body(recorded.unwrap()));
     stack.stop().await.unwrap();
 }
 
@@ -48,13 +48,13 @@ async fn a_large_transaction_arrives_whole_and_in_order() {
     );
     admin(&stack).await.batch_execute(&insert).await.unwrap();
     for number in (2..=3000).step_by(2) {
-        let frame = client.hear_json().await;
+        let frame = client.receive_json().await;
         assert_eq!(frame[4]["data"]["record"]["body"], number.to_string());
     }
     stack.stop().await.unwrap();
 }
 
-/// The log tells of a commit a moment before other sessions see it; the policy check must not be quicker.
+/// The log has a commit a moment before other sessions see it; the policy check must not be quicker.
 #[tokio::test]
 async fn no_row_is_lost_to_the_policy_check() {
     let stack = crate::stack().await;
@@ -69,7 +69,7 @@ async fn no_row_is_lost_to_the_policy_check() {
         database.execute(&insert, &[&USER, &number.to_string()]).await.unwrap();
     }
     for number in 0..300 {
-        assert_eq!(client.hear_json().await[4]["data"]["record"]["body"], number.to_string());
+        assert_eq!(client.receive_json().await[4]["data"]["record"]["body"], number.to_string());
     }
     stack.stop().await.unwrap();
 }
@@ -93,8 +93,9 @@ async fn the_feed_carries_on_after_its_connections_broke() {
             .execute("insert into public.full_rows (body) values ($1)", &[&number.to_string()])
             .await
             .unwrap();
-        let heard = tokio::time::timeout(std::time::Duration::from_millis(200), client.hear_json()).await;
-        if let Ok(frame) = heard {
+        let received =
+            tokio::time::timeout(std::time::Duration::from_millis(200), client.receive_json()).await;
+        if let Ok(frame) = received {
             body = frame[4]["data"]["record"]["body"].as_str().unwrap().to_owned();
             break;
         }
@@ -114,7 +115,7 @@ async fn a_row_over_a_mebibyte_keeps_only_its_small_values() {
     let insert =
         "insert into public.events (cluster_id, t, vc) values ('big', repeat('x', 1200000), 'short')";
     database.batch_execute(insert).await.unwrap();
-    let data = client.hear_json().await[4]["data"].take();
+    let data = client.receive_json().await[4]["data"].take();
     assert_eq!(data["errors"], json!(["Error 413: Payload Too Large"]));
     let mut record = data["record"].as_object().unwrap().clone();
     assert!(record.remove("id").is_some());
@@ -137,12 +138,12 @@ async fn an_untouched_large_value_is_absent_and_not_null() {
         .await
         .unwrap();
     database.batch_execute("update public.full_rows set n = 1").await.unwrap();
-    assert!(client.hear_json().await[4]["data"]["record"]["t"].is_string());
-    let update = client.hear_json().await[4]["data"].take();
+    assert!(client.receive_json().await[4]["data"]["record"]["t"].is_string());
+    let update = client.receive_json().await[4]["data"].take();
     assert_eq!((&update["record"]["vc"], update["record"].get("t")), (&json!("new"), None));
     assert!(update["record"]["d"].is_null() && update["record"].get("d").is_some());
-    assert!(client.hear_json().await[4]["data"]["record"]["body"].is_string());
-    let update = client.hear_json().await[4]["data"].take();
+    assert!(client.receive_json().await[4]["data"]["record"]["body"].is_string());
+    let update = client.receive_json().await[4]["data"].take();
     assert!(update["record"]["body"].is_string(), "a full identity has it from the old row");
     stack.stop().await.unwrap();
 }

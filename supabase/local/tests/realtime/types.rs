@@ -69,13 +69,15 @@ async fn subscriber(stack: &Stack, version: &str) -> Client {
     let mut client = Client::open(&url).await.expect("the socket opens");
     let payload = json!({"config": {"postgres_changes": [{"event": "INSERT", "schema": "public"}]}});
     if version == "2.0.0" {
-        client.say(json!(["1", "1", "realtime:types", "phx_join", payload])).await;
+        client.send_json(json!(["1", "1", "realtime:types", "phx_join", payload])).await;
     } else {
         client
-            .say(json!({"topic": "realtime:types", "event": "phx_join", "payload": payload, "ref": "1"}))
+            .send_json(
+                json!({"topic": "realtime:types", "event": "phx_join", "payload": payload, "ref": "1"}),
+            )
             .await;
     }
-    while !client.hear().await.to_text().unwrap().contains("Subscribed to PostgreSQL") {}
+    while !client.receive().await.to_text().unwrap().contains("Subscribed to PostgreSQL") {}
     client
 }
 
@@ -95,8 +97,8 @@ async fn each_type_is_written_as_the_real_servers_write_it() {
     let mut differences = String::new();
     for (version, client) in &mut listeners {
         for value in &values {
-            let heard = client.hear().await;
-            let text = heard.to_text().unwrap();
+            let received = client.receive().await;
+            let text = received.to_text().unwrap();
             let frame: Value = serde_json::from_str(text).unwrap();
             let data = if frame.is_array() { &frame[4]["data"] } else { &frame["payload"]["data"] };
             let table = format!("type_{}", numbers[&value.r#type]);

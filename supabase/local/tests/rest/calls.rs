@@ -1,4 +1,4 @@
-//! Calls of functions, and what a function can see and say.
+//! Calls of functions, and what a function can read and answer.
 
 use serde_json::json;
 use supabase_local::rest::Settings;

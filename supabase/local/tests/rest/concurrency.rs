@@ -46,7 +46,7 @@ async fn a_request_that_is_given_up_leaves_its_connection_clean() {
     place.sql(JOBS).await;
     let service = Service::with_pool(place.config("authenticator"), Settings::default(), 1).await;
     assert_eq!(service.get("/jobs?limit=1").await.status, 200);
-    // The object form is looked at before the commit, so the transaction is open while the call is given up.
+    // The object form is checked before the commit, so the transaction is open while the call is given up.
     let accept = "Accept: application/vnd.pgrst.object+json";
     tokio::select! {
         _ = service.request("POST", "/rpc/slow", accept, r#"{"s": 30}"#) => panic!("the call was not slow"),
@@ -76,10 +76,10 @@ async fn inserts_are_answered_while_others_are_given_up_and_the_schema_is_read_a
         crowd.spawn(async move {
             let (mut answered, mut slowest) = (0_u64, Duration::ZERO);
             while Instant::now() < until {
-                let patience = Duration::from_millis(answered * 7 % 40 + client);
+                let time_limit = Duration::from_millis(answered * 7 % 40 + client);
                 let accept = "Accept: application/vnd.pgrst.object+json";
                 let slow = service.request("POST", "/rpc/slow", accept, r#"{"s": 0.02}"#);
-                let _given_up = timeout(patience, slow).await;
+                let _given_up = timeout(time_limit, slow).await;
                 let began = Instant::now();
                 let insert = service.request("POST", "/lines", "Prefer: return=minimal", r#"{"text": "x"}"#);
                 let inserted = timeout(SOON, insert).await.expect("an answer");

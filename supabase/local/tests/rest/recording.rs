@@ -44,7 +44,7 @@ pub struct Exchange {
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
-    /// The words beside the status.
+    /// The reason phrase after the status.
     pub reason: String,
     pub headers: Vec<(String, String)>,
     pub body: String,

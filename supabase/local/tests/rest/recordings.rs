@@ -13,7 +13,7 @@ use crate::ledger::listed;
 use crate::recording::{self, Exchange};
 use crate::service::{Place, Service, folder_of};
 
-/// Recordings that need a server which this one cannot be; the ledger says why.
+/// Recordings that need a server which this one cannot be; the ledger has the reason.
 const UNREPLAYABLE: [&str; 8] = ["055-", "060-", "061-", "062-", "063-", "064-", "065-", "066-"];
 
 /// What the database had besides `schema.sql` when the failures were recorded.
@@ -42,7 +42,7 @@ fn recordings(folder: &str) -> Vec<Exchange> {
 }
 
 /// Compares what was found with what is listed.
-fn settle(kind: &str, outcomes: &[(String, Result<(), String>)]) {
+fn compare_with_ledger(kind: &str, outcomes: &[(String, Result<(), String>)]) {
     let ledger = listed(kind);
     let mut complaints = Vec::new();
     for (name, outcome) in outcomes {
@@ -72,7 +72,7 @@ async fn recorded_requests_are_answered_as_recorded() {
     let place = Place::prepare("recorded").await;
     let outcomes = replay_main(&place).await;
     place.remove().await;
-    settle("rest/v16.2", &outcomes);
+    compare_with_ledger("rest/v16.2", &outcomes);
 }
 
 /// Replays the recordings on `schema.sql`.
@@ -140,7 +140,7 @@ async fn recorded_failures_are_answered_as_recorded() {
     let strict = Service::start(&place, Settings { audience: Some("other".into()), ..as_recorded() }).await;
     replay.through(&strict, "059").await;
     place.remove().await;
-    settle("rest/v16.2-extra", &replay.outcomes);
+    compare_with_ledger("rest/v16.2-extra", &replay.outcomes);
 }
 
 /// Each recording's name, with the difference if there is one.

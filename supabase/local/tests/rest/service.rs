@@ -64,7 +64,7 @@ impl Place {
         until("a call of slow runs", async || !client.query(busy, &[]).await.unwrap().is_empty()).await;
     }
 
-    /// Waits until a server would hear of changes of the schema.
+    /// Waits until a server would notice changes of the schema.
     async fn until_listening(&self) {
         let client = self.connect(self.database).await;
         let listening = "select from pg_stat_activity where query = 'listen pgrst' and state = 'idle'";
@@ -114,7 +114,7 @@ impl Service {
         service
     }
 
-    /// With that many connections to that database, and a second of patience when all are taken.
+    /// With that many connections to that database, and a wait of one second when all are in use.
     pub async fn with_pool(database: Config, settings: Settings, size: usize) -> Self {
         let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let manager = Manager::from_config(database.clone(), NoTls, manager);
@@ -187,7 +187,7 @@ impl Service {
     }
 }
 
-/// Asks again and again until the answer is yes.
+/// Repeats the question until the answer is yes.
 async fn until(what: &str, yes: impl AsyncFn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !yes().await {

@@ -1,9 +1,9 @@
--- Broadcast from the database, and the policies that decide who may hear and speak on private channels.
+-- Broadcast from the database, and the policies that decide who may receive and send on private channels.
 
 -- The schema stays the superuser's, as on a hosted project: its owner uses it, and cannot grant it to other roles.
 grant all on schema realtime to supabase_realtime_admin;
 
--- A message is delivered when its row is committed, and kept for replay. The real table is partitioned by day.
+-- A message is delivered when its row is committed, and stored for replay. The real table is partitioned by day.
 create table realtime.messages (
     topic text not null,
     extension text not null,
@@ -41,7 +41,7 @@ begin
         event, topic, private, 'broadcast'
     );
 exception when others then
-    -- A trigger that tells of a change must not undo it.
+    -- A trigger that announces a change must not undo it.
     raise warning 'ErrorSendingBroadcastMessage: %', sqlerrm;
 end
 $$;

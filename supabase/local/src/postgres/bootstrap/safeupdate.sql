@@ -1,5 +1,5 @@
 -- UPDATE and DELETE without WHERE are refused in the API's sessions, also inside of functions. A hosted project has the library
--- safeupdate for that, which PostgreSQL's distributions do not have; here a trigger on each table looks at the statement that fired
+-- safeupdate for that, which PostgreSQL's distributions do not have; here a trigger on each table checks the statement that fired
 -- it. What the API itself sends is checked there before it is sent. Tables that were there before have none.
 
 -- The command of a part of a statement (no brackets, no literals) that writes without WHERE; null if it is none.

@@ -23,7 +23,7 @@ begin
 end
 $$;
 
--- Tells PostgREST of each change of the schema, as on a hosted project: a migration needs no restart.
+-- Notifies PostgREST of each change of the schema, as on a hosted project: a migration needs no restart.
 create function extensions.pgrst_ddl_watch() returns event_trigger
 language plpgsql set search_path = '' as $$
 begin

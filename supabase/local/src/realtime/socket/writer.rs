@@ -9,7 +9,7 @@ use crate::fault::{Cut, Faults};
 
 /// What the writer is given, in this order.
 #[derive(Debug)]
-pub(super) enum Parcel {
+pub(super) enum WriterCommand {
     Frame {
         message: Message,
         /// Not sent before.
@@ -21,18 +21,18 @@ pub(super) enum Parcel {
     End(Cut),
 }
 
-/// Writes until the socket ends, and says how. Waits while sockets are stalled.
+/// Writes until the socket ends, and returns how. Waits while sockets are stalled.
 pub(super) async fn write(
     mut sink: SplitSink<WebSocket, Message>,
-    mut parcels: mpsc::UnboundedReceiver<Parcel>,
+    mut commands: mpsc::UnboundedReceiver<WriterCommand>,
     faults: Faults,
 ) -> Cut {
     let mut stalled = faults.stalled();
-    while let Some(parcel) = parcels.recv().await {
+    while let Some(command) = commands.recv().await {
         // An error means that the stack is gone: then nothing stalls any more.
         let _ = stalled.wait_for(|stalled| !stalled).await;
-        let sent = match parcel {
-            Parcel::Frame { message, due, held_by } => {
+        let sent = match command {
+            WriterCommand::Frame { message, due, held_by } => {
                 if due.is_some() || held_by.is_some() {
                     // What came before must not wait as well.
                     let _ = sink.flush().await;
@@ -45,12 +45,12 @@ pub(super) async fn write(
                 }
                 match sink.feed(message).await {
                     // What waits is written together.
-                    Ok(()) if !parcels.is_empty() => Ok(()),
+                    Ok(()) if !commands.is_empty() => Ok(()),
                     Ok(()) => sink.flush().await,
                     failed => failed,
                 }
             }
-            Parcel::End(cut) => {
+            WriterCommand::End(cut) => {
                 // Errors mean that the peer is gone already.
                 let _ = match cut {
                     Cut::Close(code) => {

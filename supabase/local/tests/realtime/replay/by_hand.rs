@@ -47,7 +47,7 @@ impl Player<'_> {
             self.insert("cdc", value).await;
         }
         outside.batch_execute(&allow(true)).await.expect("the SQL runs");
-        let deadline = tokio::time::Instant::now() + self.patience;
+        let deadline = tokio::time::Instant::now() + self.time_limit;
         while self.count(slots).await == 0 {
             assert!(tokio::time::Instant::now() < deadline, "replication does not come back");
             tokio::task::yield_now().await;
@@ -61,7 +61,7 @@ impl Player<'_> {
     /// Inserts the row of an event, if that was not recorded and not done yet.
     pub(super) async fn insert(&mut self, cluster: &str, value: &str) {
         if INSERTED_BESIDE.contains(&cluster)
-            && !self.spoken.contains(&format!("values('{cluster}','{value}')"))
+            && !self.sent.contains(&format!("values('{cluster}','{value}')"))
             && self.inserted.insert(value.to_owned())
         {
             let insert = format!("insert into public.events(cluster_id,t) values('{cluster}','{value}')");

@@ -1,4 +1,4 @@
-//! Joins and tokens: who is let into which channel.
+//! Joins and tokens: who may join which channel.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::realtime::frame::{Incoming, Outgoing};
 use crate::realtime::hub::NO_DATABASE;
 use crate::realtime::join::Join;
 use crate::realtime::messages;
-use crate::realtime::permission::{self, Asker, Grants};
+use crate::realtime::permission::{self, Grants, Requester};
 
 const TOO_MANY_JOINS: &str = "ClientJoinRateLimitReached: Too many joins per second";
 
@@ -24,7 +24,7 @@ impl Socket {
         match self.admit(&topic, &frame.payload).await {
             Ok((join, pass, replay)) => self.enter(&topic, frame, join, pass, &replay),
             Err(reason) => {
-                // As in the real server, nothing else on this socket is heard meanwhile.
+                // As in the real server, nothing else is read from this socket meanwhile.
                 sleep(self.realtime.options.join_error_delay).await;
                 self.send(&Outgoing::refusal(frame.join_ref, frame.reference, frame.topic, &reason));
                 self.close(&topic);
@@ -38,17 +38,17 @@ impl Socket {
     fn enter(&mut self, topic: &str, frame: Incoming, join: Join, pass: Pass, replay: &[BinaryBroadcast]) {
         let refs = (frame.join_ref, frame.reference.clone());
         let (mut channel, state) =
-            Channel::enter(&self.realtime, topic.to_owned(), refs, join, pass, self.ear.clone());
+            Channel::enter(&self.realtime, topic.to_owned(), refs, join, pass, self.deliveries.clone());
         channel.replayed = replay.iter().filter_map(|message| message.id.clone()).collect();
-        if self.seat.is_none() {
-            self.seat = Some(self.realtime.users.seat());
+        if self.slot.is_none() {
+            self.slot = Some(self.realtime.users.slot());
         }
         self.realtime.feed.start(&self.realtime.rooms);
         let old = self.channels.insert(topic.to_owned(), channel);
         let Some(channel) = self.channels.get(topic) else { return };
         // The new channel's answer comes before the old one's end.
         self.send(&channel.joined(frame.reference));
-        if channel.join.presence && channel.hears_presence() {
+        if channel.join.presence && channel.receives_presence() {
             self.send(&channel.push("presence_state", state));
         }
         channel.subscribe(&self.mailbox, Duration::ZERO);
@@ -63,7 +63,7 @@ impl Socket {
         }
     }
 
-    /// The join, what it goes on, and the messages it wants again; or the reason of its refusal.
+    /// The join, its authorization, and the messages to replay; or the reason of its refusal.
     async fn admit(
         &self,
         topic: &str,
@@ -82,8 +82,8 @@ impl Socket {
         let mut read = Grants::ALL;
         let mut replay = Vec::new();
         if join.private {
-            let asker = Asker { claims: &claims, headers: &self.credentials.headers, topic: name };
-            read = self.may_read(&asker, join.presence).await.map_err(|refusal| match refusal {
+            let requester = Requester { claims: &claims, headers: &self.credentials.headers, topic: name };
+            read = self.may_read(&requester, join.presence).await.map_err(|refusal| match refusal {
                 Some(refusal) => format!("Unauthorized: {refusal}"),
                 None => format!("UnableToConnectToProject: {NO_DATABASE}"),
             })?;
@@ -100,7 +100,7 @@ impl Socket {
         if realtime.options.private_only && !join.private {
             return Err("PrivateOnly: This project only allows private channels".to_owned());
         }
-        if self.seat.is_none() && realtime.users.are_full() {
+        if self.slot.is_none() && realtime.users.are_full() {
             return Err("ConnectionRateLimitReached: Too many connected users".to_owned());
         }
         if realtime.joins.is_over() {
@@ -113,31 +113,31 @@ impl Socket {
         Ok(())
     }
 
-    /// What the policies let the asker hear; a refusal's text if it is nothing, none if they could not be asked.
-    /// Presence is heard only by those who asked for it.
-    async fn may_read(&self, asker: &Asker<'_>, presence: bool) -> Result<Grants, Option<String>> {
-        let mut read = permission::read(&self.realtime.link, asker).await.map_err(|_| None)?;
+    /// What the policies let the requester receive; a refusal's text if it is nothing, none if they could not be evaluated.
+    /// Presence is sent only to those who requested it.
+    async fn may_read(&self, requester: &Requester<'_>, presence: bool) -> Result<Grants, Option<String>> {
+        let mut read = permission::read(&self.realtime.link, requester).await.map_err(|_| None)?;
         read.presence &= presence;
         if read.any() {
             return Ok(read);
         }
-        let topic = asker.topic;
+        let topic = requester.topic;
         Err(Some(format!("You do not have permissions to read from this Channel topic: {topic}")))
     }
 
-    /// What the channel may say. Asked once for each token.
+    /// What the channel may send. Checked once for each token.
     pub(super) async fn may_write(&mut self, topic: &str) -> Grants {
         let Some(channel) = self.channels.get_mut(topic) else { return Grants::default() };
         if let Some(grants) = channel.write {
             return grants;
         }
-        let asker = channel.asker(&self.credentials.headers);
-        match permission::write(&self.realtime.link, &asker).await {
+        let requester = channel.requester(&self.credentials.headers);
+        match permission::write(&self.realtime.link, &requester).await {
             Ok(grants) => {
                 channel.write = Some(grants);
                 grants
             }
-            // Without an answer nothing is allowed, and the next time it is asked again.
+            // Without an answer nothing is allowed, and the next message checks again.
             Err(_) => Grants::default(),
         }
     }
@@ -155,8 +155,9 @@ impl Socket {
         };
         let mut read = Grants::ALL;
         if channel.join.private {
-            let asker = Asker { claims: &claims, headers: &self.credentials.headers, topic: channel.name() };
-            read = match self.may_read(&asker, channel.join.presence).await {
+            let requester =
+                Requester { claims: &claims, headers: &self.credentials.headers, topic: channel.name() };
+            read = match self.may_read(&requester, channel.join.presence).await {
                 Ok(read) => read,
                 Err(refusal) => {
                     return self.shut_down(topic, refusal.as_deref().unwrap_or(NO_DATABASE));
@@ -171,14 +172,14 @@ impl Socket {
         channel.subscribe(&self.mailbox, self.realtime.options.resubscribe_delay);
     }
 
-    /// Lets the socket know when messages of the database arrive, or do not for too long.
+    /// Notifies the socket when messages of the database arrive, or do not for too long.
     fn await_replication(&self, channel: &Channel) {
-        let (feed, patience) = (Arc::clone(&self.realtime.feed), self.patience.clone());
-        let (id, longest) = (channel.id, self.realtime.options.replication_patience);
+        let (feed, replication) = (Arc::clone(&self.realtime.feed), self.replication.clone());
+        let (id, longest) = (channel.id, self.realtime.options.replication_timeout);
         tokio::spawn(async move {
             let ready = timeout(longest, feed.wait_ready()).await.is_ok();
             // The socket may be gone.
-            let _ = patience.send((id, ready));
+            let _ = replication.send((id, ready));
         });
     }
 }

@@ -1,19 +1,19 @@
-//! What the client is told.
+//! What is sent to the client.
 
 use axum::extract::ws::Message;
 use tokio::time::Instant;
 
 use super::Socket;
-use super::writer::Parcel;
+use super::writer::WriterCommand;
 use crate::changes::{ChannelId, Notice};
-use crate::fault::{Cut, Sight};
+use crate::fault::{Cut, Subject};
 use crate::realtime::binary::BinaryBroadcast;
 use crate::realtime::channel::{Channel, PREFIX};
 use crate::realtime::frame::{Outgoing, Version};
-use crate::realtime::rooms::{Delivery, Sound};
+use crate::realtime::rooms::{Delivery, RoomMessage};
 
 impl Socket {
-    /// Passes on what the change feed says; what is meant for a channel that ended is dropped.
+    /// Sends on what comes from the change feed; what is meant for a channel that ended is dropped.
     pub(super) fn pass_notice(&self, notice: Notice) {
         match notice {
             Notice::Subscribed { channel, result } => {
@@ -37,22 +37,22 @@ impl Socket {
         }
     }
 
-    /// Passes on what is heard in a room.
+    /// Sends on what comes from a room.
     pub(super) fn pass_delivery(&mut self, delivery: &Delivery) {
         let Some(channel) = self.channel(delivery.channel) else { return };
-        match &delivery.sound {
-            Sound::Presence(_) if !channel.hears_presence() => return,
-            Sound::Text(_) | Sound::Binary(_) if !channel.pass.read.broadcast => return,
-            Sound::Binary(message) => {
+        match &delivery.message {
+            RoomMessage::Presence(_) if !channel.receives_presence() => return,
+            RoomMessage::Text(_) | RoomMessage::Binary(_) if !channel.pass.read.broadcast => return,
+            RoomMessage::Binary(message) => {
                 // A message that was replayed a moment ago comes live as well.
                 if message.id.as_ref().is_some_and(|id| channel.replayed.contains(id)) {
                     return;
                 }
             }
-            Sound::Presence(_) | Sound::Text(_) => {}
+            RoomMessage::Presence(_) | RoomMessage::Text(_) => {}
         }
-        self.pass_sound(channel, &delivery.sound);
-        if let Sound::Presence(_) = delivery.sound {
+        self.send_room_message(channel, &delivery.message);
+        if let RoomMessage::Presence(_) = delivery.message {
             return;
         }
         self.realtime.events.add(1);
@@ -62,12 +62,16 @@ impl Socket {
         }
     }
 
-    pub(super) fn pass_sound(&self, channel: &Channel, sound: &Sound) {
-        match (sound, self.version) {
-            (Sound::Presence(diff), _) => self.send(&channel.anonymous("presence_diff", diff.to_string())),
-            (Sound::Text(payload), _) => self.send(&channel.anonymous("broadcast", payload.to_string())),
-            (Sound::Binary(message), Version::V2) => self.send_binary(channel, message),
-            (Sound::Binary(message), Version::V1) => {
+    pub(super) fn send_room_message(&self, channel: &Channel, message: &RoomMessage) {
+        match (message, self.version) {
+            (RoomMessage::Presence(diff), _) => {
+                self.send(&channel.anonymous("presence_diff", diff.to_string()))
+            }
+            (RoomMessage::Text(payload), _) => {
+                self.send(&channel.anonymous("broadcast", payload.to_string()))
+            }
+            (RoomMessage::Binary(message), Version::V2) => self.send_binary(channel, message),
+            (RoomMessage::Binary(message), Version::V1) => {
                 if let Some(payload) = message.to_text() {
                     self.send(&channel.anonymous("broadcast", payload));
                 }
@@ -84,7 +88,7 @@ impl Socket {
         }
     }
 
-    /// Tells a channel that messages of the database arrive from now on; or ends it, because they do not.
+    /// Notifies a channel that messages of the database arrive from now on; or ends it, because they do not.
     pub(super) fn pass_readiness(&mut self, channel: ChannelId, ready: bool) {
         let Some(channel) = self.channel(channel) else { return };
         if ready {
@@ -95,7 +99,7 @@ impl Socket {
         }
     }
 
-    /// Says goodbye to each channel, as the server does when the project's settings change.
+    /// Announces the disconnect to each channel, as the server does when the project's settings change.
     pub(super) fn announce_disconnect(&self) {
         let payload = r#"{"message":"Server requested disconnect","status":"ok","extension":"system"}"#;
         for channel in self.channels.values() {
@@ -114,33 +118,33 @@ impl Socket {
         }
     }
 
-    /// Sends a frame, unless a fault wants otherwise.
+    /// Sends a frame, unless a fault changes that.
     fn send_message(&self, message: &Message, topic: &str, event: &str) {
-        let fate = self.realtime.faults.frame(|| {
+        let outcome = self.realtime.faults.frame(|| {
             let channel = self.channels.get(topic).map(|channel| &channel.pass.claims);
-            Sight {
+            Subject {
                 claims: channel.into_iter().chain([&self.credentials.claims]).collect(),
                 topics: vec![topic.strip_prefix(PREFIX).unwrap_or(topic)],
                 event: Some(event),
-                ..Sight::default()
+                ..Subject::default()
             }
         });
-        if let Some(cut) = fate.cut {
+        if let Some(cut) = outcome.cut {
             return self.end(cut);
         }
-        let due = (!fate.delay.is_zero()).then(|| Instant::now() + fate.delay);
-        for _ in 0..fate.copies {
-            self.post(Parcel::Frame { message: message.clone(), due, held_by: fate.stall });
+        let due = (!outcome.delay.is_zero()).then(|| Instant::now() + outcome.delay);
+        for _ in 0..outcome.copies {
+            self.post(WriterCommand::Frame { message: message.clone(), due, held_by: outcome.stall });
         }
     }
 
     /// Ends the socket after what was sent before.
     pub(super) fn end(&self, cut: Cut) {
-        self.post(Parcel::End(cut));
+        self.post(WriterCommand::End(cut));
     }
 
-    fn post(&self, parcel: Parcel) {
+    fn post(&self, command: WriterCommand) {
         // The writer is gone only when the socket is; the reader will see that.
-        let _ = self.out.send(parcel);
+        let _ = self.out.send(command);
     }
 }

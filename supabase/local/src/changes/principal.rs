@@ -1,16 +1,16 @@
-//! Who hears the changes.
+//! The role and the claims of a channel that receives changes.
 
 use crate::jwt::Claims;
 
-/// Who hears the changes: a role, and the claims its policies read.
+/// The role of a channel, and the claims that its policies read.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Listener {
+pub(crate) struct Principal {
     pub(crate) role: String,
     /// JSON text: the value of `request.jwt.claims`.
     pub(crate) claims: String,
 }
 
-impl Listener {
+impl Principal {
     pub(crate) fn new(claims: &Claims) -> Self {
         Self { role: claims.role().unwrap_or_default().to_owned(), claims: claims.to_json() }
     }

@@ -1,4 +1,4 @@
-//! What the client says, and what is done about it.
+//! What the client sends, and what is done about it.
 
 use std::sync::Arc;
 
@@ -9,17 +9,17 @@ use super::Socket;
 use crate::realtime::binary::BinaryPush;
 use crate::realtime::channel::{Channel, PREFIX};
 use crate::realtime::frame::{Incoming, Outgoing, Version};
-use crate::realtime::rooms::Sound;
+use crate::realtime::rooms::RoomMessage;
 
 impl Socket {
-    pub(super) async fn hear_text(&mut self, text: &str) {
-        // What is no frame is ignored; the socket lives on.
+    pub(super) async fn receive_text(&mut self, text: &str) {
+        // What is no frame is ignored; the socket stays open.
         if let Some(frame) = Incoming::decode(self.version, text) {
-            self.hear(frame).await;
+            self.receive(frame).await;
         }
     }
 
-    async fn hear(&mut self, frame: Incoming) {
+    async fn receive(&mut self, frame: Incoming) {
         let (topic, event) = (frame.topic.as_str(), frame.event.as_str());
         match (topic, event) {
             (Some("phoenix"), Some("heartbeat")) => {
@@ -45,7 +45,7 @@ impl Socket {
         let Some(channel) = self.channels.get(topic) else {
             return self.send(&Outgoing::reply(frame.join_ref, frame.reference, frame.topic, "ok", "{}"));
         };
-        // A late goodbye of an earlier incarnation is not meant for this one.
+        // A late leave of an earlier join is not meant for this one.
         if frame.join_ref.is_null() || frame.join_ref == channel.join_ref {
             self.send(&channel.reply(frame.reference, "ok"));
             self.close(topic);
@@ -59,16 +59,16 @@ impl Socket {
                 // The real server cannot send on what is no object.
                 let text = frame.payload.is_object().then(|| frame.payload.to_string());
                 let size = text.as_ref().map_or(0, String::len);
-                let sound = text.map(|text| Sound::Text(text.into()));
-                self.broadcast(topic, frame.reference, size, sound).await;
+                let message = text.map(|text| RoomMessage::Text(text.into()));
+                self.broadcast(topic, frame.reference, size, message).await;
             }
             Some("presence") => self.presence(topic, frame).await,
-            // The real server counts and logs unknown events, and says nothing.
+            // The real server counts and logs unknown events, and answers nothing.
             _ => {}
         }
     }
 
-    pub(super) async fn hear_binary(&mut self, frame: &Bytes) {
+    pub(super) async fn receive_binary(&mut self, frame: &Bytes) {
         if self.version == Version::V1 {
             return;
         }
@@ -76,16 +76,16 @@ impl Socket {
         let reference = Value::from(push.reference);
         if self.channels.contains_key(&push.topic) {
             let size = push.broadcast.payload.len();
-            let sound = Sound::Binary(Arc::new(push.broadcast));
-            self.broadcast(&push.topic, reference, size, Some(sound)).await;
+            let message = RoomMessage::Binary(Arc::new(push.broadcast));
+            self.broadcast(&push.topic, reference, size, Some(message)).await;
         } else {
             self.send(&Outgoing::refusal(Value::Null, reference, push.topic.into(), "unmatched topic"));
         }
     }
 
-    /// Says something in the channel's room, if it is not too large and the channel may.
-    async fn broadcast(&mut self, topic: &str, reference: Value, size: usize, sound: Option<Sound>) {
-        // Who may not speak gets no answer either.
+    /// Sends a message to the channel's room, if it is not too large and the channel may.
+    async fn broadcast(&mut self, topic: &str, reference: Value, size: usize, message: Option<RoomMessage>) {
+        // A channel that may not send gets no answer either.
         if !self.may_write(topic).await.broadcast {
             return;
         }
@@ -98,20 +98,20 @@ impl Socket {
             return;
         }
         self.realtime.events.add(1);
-        if let Some(sound) = &sound {
-            self.say(channel, sound);
+        if let Some(message) = &message {
+            self.send_to_room(channel, message);
         }
         if ack {
             self.send(&channel.reply(reference, "ok"));
         }
     }
 
-    /// Says something in the channel's room; the channel's own echo first, before any answer.
-    fn say(&self, channel: &Channel, sound: &Sound) {
+    /// Sends a message to the channel's room; the channel's own echo first, before any answer.
+    fn send_to_room(&self, channel: &Channel, message: &RoomMessage) {
         if channel.join.broadcast.echo && channel.pass.read.broadcast {
-            self.pass_sound(channel, sound);
+            self.send_room_message(channel, message);
         }
-        self.realtime.rooms.say(&channel.room(), Some(channel.id), sound);
+        self.realtime.rooms.send(&channel.room(), Some(channel.id), message);
     }
 
     async fn presence(&mut self, topic: &str, frame: Incoming) {
@@ -145,7 +145,7 @@ impl Socket {
                 if self.realtime.options.is_too_large(size) {
                     return self.shut_down(topic, "Track message size exceeded");
                 }
-                // From now on it counts as one that asked for presence; its token decides again when it changes.
+                // From now on it counts as one that requested presence; its token decides again when it changes.
                 channel.join.presence = true;
                 channel.track(payload);
             }

@@ -1,11 +1,11 @@
-//! Channels that hear of changes.
+//! Channels that receive changes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::mpsc;
 
-use super::listener::Listener;
+use super::principal::Principal;
 use super::subscription::Subscription;
 
 /// Names one channel's subscriptions. Never used twice in a process.
@@ -19,7 +19,7 @@ impl ChannelId {
     }
 }
 
-/// What a socket hears from here.
+/// What a socket receives from the change feed.
 #[derive(Debug, Clone)]
 pub(crate) enum Notice {
     /// The bindings are live; or the text why not.
@@ -31,11 +31,11 @@ pub(crate) enum Notice {
 /// Where a socket's notices go.
 pub(crate) type Mailbox = mpsc::UnboundedSender<Notice>;
 
-/// One channel that hears of changes.
+/// One channel that receives changes.
 #[derive(Debug)]
-pub(super) struct Audience {
+pub(super) struct Subscriber {
     pub(super) channel: ChannelId,
-    pub(super) listener: Listener,
+    pub(super) principal: Principal,
     pub(super) subscriptions: Vec<Subscription>,
     pub(super) mailbox: Mailbox,
 }
