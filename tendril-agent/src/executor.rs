@@ -162,7 +162,7 @@ async fn run_attempt(config: Config, attempt: &AttemptFile, entry: &Entry) -> En
     let beside = async {
         tokio::join!(
             heartbeat.keep_claims(),
-            session.clone().keep(|| ()),
+            session.clone().renew(|| ()),
             async {
                 if let Err(error) = reap_orphans().await {
                     tracing::error!(%error, "orphans cannot be waited for");

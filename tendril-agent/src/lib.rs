@@ -5,7 +5,7 @@
 //! ```text
 //! program           the process: which of the programs in one binary it is
 //! executor          the program that runs one attempt
-//! agent             the program that hears of jobs: what starts, in which order, and how it ends
+//! agent             the program that finds jobs: what starts, in which order, and how it ends
 //! config/           flags to settings; preflight, versions, doctor
 //! observability/    health, HTTP, the agent's own log
 //! dispatch/         queue, scheduler, registry, disk guard, drain: which job next, how many, until when
@@ -18,7 +18,7 @@
 //! control_plane/    auth/, contract, claim, lease, heartbeat, final status: everything that talks to Supabase
 //! job/              specification, source, variables; no I/O
 //! redaction/        hides secrets by value
-//! process/          runs one program and ends it politely
+//! process/          runs one program and ends it gracefully
 //! os/               files, file lock, fail points
 //! telemetry         names of metrics
 //! ```

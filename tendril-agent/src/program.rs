@@ -19,7 +19,7 @@ use crate::{
 /// The configuration must be fixed.
 const BAD_CONFIG: u8 = 2;
 
-/// Does what the command line says, and answers the process's exit code. For a `main` that does nothing else: the agent starts
+/// Runs the command of the command line, and returns the process's exit code. For a `main` that does nothing else: the agent starts
 /// its own program again, to run each job in a process of its own.
 pub fn run_program(cli: &Cli) -> ExitCode {
     if !matches!(cli.command, Some(Task::KeepExit { .. }))
@@ -64,7 +64,7 @@ pub fn run_program(cli: &Cli) -> ExitCode {
     }
 }
 
-/// Says what every check found; the code says whether all is well.
+/// Prints the result of every check; the exit code shows whether all is well.
 fn examine(cli: &Cli) -> ExitCode {
     let findings = match Config::from_cli(cli) {
         Err(problems) => doctor::of_problems(&problems),
@@ -93,7 +93,7 @@ fn run(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         // Each job inside this process has one for its log; they are made when they are needed. Where none is free, the
-        // liveness probe says it.
+        // liveness probe reports it.
         .max_blocking_threads(512)
         .thread_keep_alive(std::time::Duration::from_secs(2))
         .build()?;

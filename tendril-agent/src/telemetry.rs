@@ -1,4 +1,4 @@
-//! Every metric of the agent: its name, its kind, what it says. `/metrics` shows them from the start, so that an alert never
+//! Every metric of the agent: its name, its kind, its meaning. `/metrics` shows them from the start, so that an alert never
 //! waits for a series to exist; `METRICS.md` is this table for people.
 
 use metrics::{describe_counter, describe_gauge, describe_histogram};

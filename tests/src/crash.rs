@@ -26,8 +26,8 @@ pub const PLACES: &[(&str, &[u64])] = &[
     ("workspace.logging", &[1]),
     ("step.begins", &[1, 2, 3, 4]),
     ("step.ended", &[1, 2, 3, 4]),
-    ("lock_owner.kept", &[1, 2]),
-    ("approval.kept", &[1]),
+    ("lock_owner.saved", &[1, 2]),
+    ("approval.saved", &[1]),
     ("approval.shown", &[1]),
     ("writer.took", &[1, 2, 4, 8]),
     ("writer.line", &[1, 10, 150, 600]),
@@ -43,15 +43,15 @@ pub const PLACES: &[(&str, &[u64])] = &[
     ("sink.based", &[1]),
     ("sink.forgot", &[1]),
     ("progress.stored", &[1, 2, 3]),
-    ("apply.kept", &[1]),
-    ("apply.settled", &[1]),
-    ("ending.made", &[1]),
-    ("ending.kept", &[1]),
-    ("ending.uploaded", &[1]),
-    ("ending.counted", &[1]),
-    ("ending.stored", &[1]),
+    ("apply.saved", &[1]),
+    ("apply.flushed", &[1]),
+    ("final_status.made", &[1]),
+    ("final_status.saved", &[1]),
+    ("final_status.uploaded", &[1]),
+    ("final_status.counted", &[1]),
+    ("final_status.stored", &[1]),
     ("workspace.removing", &[1]),
-    ("ending.removed", &[1]),
+    ("final_status.removed", &[1]),
     ("recovery.found", &[1]),
     ("recovery.cleared", &[1]),
     ("recovery.resumed", &[1]),
@@ -131,14 +131,14 @@ impl Crash {
                 _,
             )
             | ("step.begins" | "step.ended", 1 | 2)
-            | ("lock_owner.kept", 1)
+            | ("lock_owner.saved", 1)
             | ("writer.line", 1 | 10) => &[AGAIN],
             // The plan has at most 300 lines.
-            ("step.begins" | "step.ended" | "lock_owner.kept" | "apply.kept" | "apply.settled", _)
+            ("step.begins" | "step.ended" | "lock_owner.saved" | "apply.saved" | "apply.flushed", _)
             | ("writer.line", 600..) => &[LOST],
             // A plan that waits for approval goes on waiting.
-            ("approval.kept" | "approval.shown" | "workspace.removing", _) => &[ENDED],
-            _ if place.starts_with("ending.") => &[ENDED],
+            ("approval.saved" | "approval.shown" | "workspace.removing", _) => &[ENDED],
+            _ if place.starts_with("final_status.") => &[ENDED],
             // Lines and chunks are of the plan or of the apply, or still on their way when all is over, as it comes.
             _ => &[AGAIN, LOST, ENDED],
         }
@@ -148,13 +148,17 @@ impl Crash {
     fn goes_on(self) -> bool {
         matches!(
             self.place,
-            "approval.kept" | "approval.shown" | "ending.stored" | "workspace.removing" | "ending.removed"
+            "approval.saved"
+                | "approval.shown"
+                | "final_status.stored"
+                | "workspace.removing"
+                | "final_status.removed"
         )
     }
 
     /// Where the first of two lives ends.
     fn before(self) -> Option<(&'static str, u64)> {
-        let first = [("step.ended", 3), ("ending.kept", 1), ("writer.line", 650)];
+        let first = [("step.ended", 3), ("final_status.saved", 1), ("writer.line", 650)];
         let seed = usize::try_from(self.seed).unwrap_or_default();
         self.place.starts_with("recovery.").then(|| first[seed % first.len()])
     }

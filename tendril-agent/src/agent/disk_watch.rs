@@ -6,7 +6,7 @@ use tokio::{task::spawn_blocking, time::sleep};
 
 use crate::{agent::Agent, control_plane::PULSE, template::git, terraform::pending_push};
 
-/// Between two measurements. A program can write a good deal in that time, and space is kept for it.
+/// Between two measurements. A program can write a good deal in that time, and space is reserved for it.
 const MEASURE_AFTER: Duration = Duration::from_secs(1);
 
 impl Agent {

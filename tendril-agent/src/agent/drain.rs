@@ -14,7 +14,7 @@ use crate::{
 const GIVE_UP: Duration = Duration::from_secs(2);
 
 impl Agent {
-    /// Lets the jobs end: by themselves within the grace, then politely interrupted, at last cut short.
+    /// Lets the jobs end: by themselves within the grace period, then after an interrupt, at last by force.
     pub(super) async fn drain(&self, scheduler: &mut Scheduler, shutdown: &Shutdown) {
         self.approvals.close();
         scheduler.drain();
@@ -23,7 +23,7 @@ impl Agent {
             tracing::info!("running jobs go on without this process; the next start takes them over");
             if timeout(self.config.timing.shutdown_grace, scheduler.all_finished()).await.is_err() {
                 tracing::warn!(
-                    "what an earlier run left is not stored yet; it is kept on disk for the next start"
+                    "what an earlier run left is not stored yet; it stays on disk for the next start"
                 );
             }
             return;
@@ -38,7 +38,7 @@ impl Agent {
             () = sleep(finish) => {}
             () = shutdown.interrupting() => {}
         }
-        tracing::warn!("running jobs are interrupted; they have {interrupt:?} to stop in good order");
+        tracing::warn!("running jobs are interrupted; they have {interrupt:?} to stop gracefully");
         scheduler.interrupt();
         tokio::select! {
             () = scheduler.all_finished() => return,
@@ -47,7 +47,7 @@ impl Agent {
         }
         scheduler.force();
         if timeout(kill + flush_deadline, scheduler.all_finished()).await.is_err() {
-            tracing::warn!("some results are not stored yet; they are kept on disk for the next start");
+            tracing::warn!("some results are not stored yet; they stay on disk for the next start");
             scheduler.give_up();
             let _late = timeout(GIVE_UP, scheduler.all_finished()).await;
         }

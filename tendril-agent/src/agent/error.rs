@@ -4,7 +4,7 @@ use std::io;
 
 use tendril_realtime::Error;
 
-/// Why an agent cannot start, or had to stop. Each sentence says what to do.
+/// Why an agent cannot start, or had to stop. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AgentError {

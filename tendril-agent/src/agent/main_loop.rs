@@ -7,7 +7,7 @@ use tokio::time::{interval, sleep};
 use crate::{
     agent::{Agent, background::Background, error::AgentError},
     control_plane::{Heartbeat, PULSE, contract::STACKS},
-    dispatch::{Ended, Feed, Queue, QueueNews, Scheduler, Shutdown, publish_templates, until},
+    dispatch::{Ended, Feed, Queue, QueueEvent, Scheduler, Shutdown, publish_templates, until},
 };
 
 impl Agent {
@@ -79,23 +79,23 @@ impl Agent {
                     self.health.intake(feed.way().name(), feed.is_live());
                 }
                 ended = scheduler.next_finished() => match ended {
-                    // Known here before the database's own word of it arrives.
+                    // Known here before the database announces it.
                     Ended::Job(id) => queue.remove(id),
                     Ended::Waits(row) => queue.put(row),
                     Ended::OutOfTurn(row) => queue.defer(row),
                     Ended::Other => {}
                 },
                 () = until(queue.due()) => {}
-                news = feed.next() => match news {
-                    QueueNews::Restart => queue = Queue::default(),
-                    QueueNews::Waits(row) => queue.put(row),
-                    QueueNews::Gone(id) => queue.remove(id),
-                    QueueNews::Runs(row) => queue.runs(row),
-                    QueueNews::Cancel(row, claim_token) => {
+                event = feed.next() => match event {
+                    QueueEvent::Restart => queue = Queue::default(),
+                    QueueEvent::Waits(row) => queue.put(row),
+                    QueueEvent::Gone(id) => queue.remove(id),
+                    QueueEvent::Runs(row) => queue.runs(row),
+                    QueueEvent::Cancel(row, claim_token) => {
                         queue.runs(row);
                         self.watched.cancel(claim_token);
                     }
-                    QueueNews::Approved(row, claim_token, plan) => {
+                    QueueEvent::Approved(row, claim_token, plan) => {
                         queue.runs(row);
                         self.leases.approve(claim_token, plan);
                     }

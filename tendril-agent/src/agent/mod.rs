@@ -100,8 +100,8 @@ impl Agent {
     /// Runs until a stop is requested, and every job has ended. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// What keeps it from starting: settings, its directories, its health address. A control plane that is away, or refuses it, does not:
-    /// it is not ready until that accepts it, and does meanwhile what can be done without.
+    /// What prevents a start: settings, its directories, its health address. A control plane that cannot be reached, or refuses the
+    /// agent, does not: until it is accepted the agent is not ready, and does what can be done without the control plane.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), AgentError> {
         let _only_one = lock(&self.config.work_dir)?;
         let _server = self.serve_health()?;
@@ -160,8 +160,8 @@ impl Agent {
         // The first beat lets the database look for lost jobs: what waits for approval here is not lost.
         let held = orphaned_attempts.iter().map(|orphan| orphan.hold(&self.leases)).collect::<Vec<_>>();
         let client = self.client.clone();
-        // Pushes a new token to the socket's channels: nothing is joined anew.
-        let _keeping = Background(tokio::spawn(self.session.clone().keep(move || client.refresh_auth())));
+        // Pushes a new token to the socket's channels: nothing is joined again.
+        let _renewal = Background(tokio::spawn(self.session.clone().renew(move || client.refresh_auth())));
         let _measuring = Background(tokio::spawn(self.watch_disk()));
         let mut scheduler = Scheduler::new(self.supervisor(launcher), self.config.concurrency);
         if let Some(local) = local {

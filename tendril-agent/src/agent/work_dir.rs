@@ -6,7 +6,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::agent::error::AgentError;
 
-/// Keeps a second agent out of the work directory, where it would take running jobs for orphaned attempts.
+/// Locks the work directory: a second agent there would take running jobs for orphaned attempts.
 pub(super) fn lock(work_dir: &Path) -> Result<File, AgentError> {
     let dir = work_dir.display().to_string();
     let file = match File::create(work_dir.join(".lock")) {

@@ -385,7 +385,7 @@ async fn realtime(client: &Client, config: &Config) -> Finding {
         Ok(Err(error)) if is_refused(&error) => {
             let mut found = finding(check, arrives(row_changes(client, config), publication).await);
             found.warning = Some(format!(
-                "agents cannot hear broadcasts in this database ({error:#}): jobs are found by row changes, which come later and cost more. {INSTALL}\n{INSTALL_BROADCASTS}"
+                "agents cannot receive broadcasts in this database ({error:#}): jobs are found by row changes, which come later and cost more. {INSTALL}\n{INSTALL_BROADCASTS}"
             ));
             found
         }

@@ -1,6 +1,6 @@
-//! What the database says about the approval of one plan: whether a person approved it, and until when one may.
+//! The approval of one plan in the database: whether a person approved it, and until when one may.
 //!
-//! Approvals arrive with live rows and with each heartbeat, which asks for all claims at once. One request more is made when the
+//! Approvals arrive with live rows and with each heartbeat, which covers all claims at once. One more request is made when the
 //! wait begins, and one at the moment at which the plan expires.
 
 use std::time::Duration;
@@ -24,7 +24,7 @@ const LONGEST: f64 = 366.0 * 24.0 * 3600.0;
 pub(crate) struct ApprovalState {
     /// The digest of the plan that was approved.
     pub(crate) approved_plan: Option<String>,
-    /// What the row says: that the plan waits may be on its way to it.
+    /// The phase in the row: that the plan waits may not be stored there yet.
     #[serde(default, deserialize_with = "known")]
     pub(crate) phase: Option<Phase>,
     /// Until the plan expires, by the database's clock; none: never.
@@ -46,7 +46,7 @@ impl ApprovalState {
     }
 }
 
-/// Asks once. None: the database is of the contract before, where plans do not expire.
+/// Reads it once. None: the database has an older contract, in which plans do not expire.
 pub(crate) async fn approval_state(rest: &Rest, job: &Job) -> Result<Option<ApprovalState>, Error> {
     let arguments = json!({"deployment_id": job.id, "claim_token": job.claim_token});
     let request = rest.rpc("agent_approval", &arguments).timeout(TIMEOUT).idempotent(true);

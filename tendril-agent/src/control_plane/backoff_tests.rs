@@ -9,8 +9,8 @@ fn pauses_grow_to_their_limit_and_obey_the_server() {
     for limit in [1, 2, 4, 8, 16, 30, 30] {
         assert!(backoff.next(None) <= Duration::from_secs(limit));
     }
-    let asked = backoff.next(Some(Duration::from_secs(60)));
-    assert!((Duration::from_secs(60)..Duration::from_secs(61)).contains(&asked), "{asked:?}");
+    let pause = backoff.next(Some(Duration::from_secs(60)));
+    assert!((Duration::from_secs(60)..Duration::from_secs(61)).contains(&pause), "{pause:?}");
     backoff.reset();
     assert!(backoff.next(None) <= Duration::from_secs(1));
 }
@@ -62,7 +62,7 @@ impl Fleet {
         all
     }
 
-    /// Requests in the busiest second, over those in a mean one; as it usually is, for chance has a say in each start.
+    /// Requests in the busiest second, over those in a mean one; the median, because each start depends on chance.
     fn peak(&self) -> f64 {
         let mut peaks: Vec<f64> = (0..9).map(|_| self.peak_of_one_start()).collect();
         peaks.sort_by(f64::total_cmp);

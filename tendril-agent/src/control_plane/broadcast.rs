@@ -32,7 +32,7 @@ pub(crate) enum SubscriptionState {
     Refused,
 }
 
-/// Asks for as long as it lives.
+/// Repeats the request until it is dropped.
 #[derive(Debug)]
 pub(crate) struct BroadcastSubscription {
     state: watch::Receiver<SubscriptionState>,
@@ -109,7 +109,7 @@ async fn keep_asking(rest: Rest, state: watch::Sender<SubscriptionState>, wake: 
                 continue;
             }
             Err(error) => {
-                tracing::warn!(error = %format_args!("{error:#}"), "broadcasts cannot be asked for now: trying again");
+                tracing::warn!(error = %format_args!("{error:#}"), "broadcasts cannot be requested now: trying again");
                 backoff.after(&error)
             }
         };

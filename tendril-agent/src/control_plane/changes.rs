@@ -63,7 +63,7 @@ impl ChangeReporter {
         left
     }
 
-    /// What the state of the stack holds now. Tried once: the next apply says it again.
+    /// What the state of the stack contains now. Tried once: the next apply reports it again.
     pub(crate) async fn applied(&self, state: &AppliedState) {
         let arguments = json!({
             "deployment_id": self.deployment_id,

@@ -17,7 +17,7 @@ use crate::{
 
 /// The columns of a claim.
 const COLUMNS: &str = "status,claim_token,attempt,config_snapshot";
-/// How long an unanswered claim is asked about. After it the lease is over, and the row goes back to the queue by itself.
+/// How long the row of an unanswered claim is read. After it the lease is over, and the row goes back to the queue by itself.
 const REREAD_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long a request that nobody waits for any more may still reach the database.
@@ -47,20 +47,19 @@ struct Row {
     config_snapshot: ConfigSnapshot,
 }
 
-/// Tries to take one row. Once the drain has begun no row is asked for any more, not even again. Errors: it was not taken,
+/// Tries to take one row. Once the drain has begun no claim is sent any more, not even again. Errors: it was not taken,
 /// and may be tried again.
 pub(crate) async fn claim(rest: &Rest, id: Uuid, agent_name: &str, drain: &Drain) -> Result<Claim, Error> {
     if drain.has_begun() {
         return Ok(Claim::Lost);
     }
     let claim_token = Uuid::new_v4();
-    let retry_after = json!({
+    let wanted = json!({
         "status": Status::Processing,
         "claim_token": claim_token,
         "claimed_by": agent_name,
     });
-    let request =
-        rest.from("deployments").update(&retry_after).eq("id", id).eq("status", Status::Queued.as_str());
+    let request = rest.from("deployments").update(&wanted).eq("id", id).eq("status", Status::Queued.as_str());
     let answer = tokio::select! {
         biased;
         answer = request.select(COLUMNS).rows::<Row>() => answer,
@@ -72,7 +71,7 @@ pub(crate) async fn claim(rest: &Rest, id: Uuid, agent_name: &str, drain: &Drain
         Ok(rows) => Ok(evaluate(id, claim_token, rows)),
         Err(error) if error.code() == OUT_OF_TURN => Ok(Claim::OutOfTurn(error)),
         Err(error) if may_have_happened(&error) => {
-            tracing::warn!(deployment = %id, error = %format_args!("{error:#}"), "the answer to a claim was lost: looking whether it was won");
+            tracing::warn!(deployment = %id, error = %format_args!("{error:#}"), "the answer to a claim was lost: checking whether it was won");
             reread(rest, id, claim_token, error).await
         }
         Err(error) => Err(error),
@@ -95,7 +94,7 @@ async fn reread(rest: &Rest, id: Uuid, claim_token: Uuid, lost: Error) -> Result
     }
 }
 
-/// Looks for as long as a request that was let go can reach the database: won or not, nobody asks for the row again.
+/// Reads the row for as long as an abandoned request can reach the database: won or not, it is not claimed again.
 async fn reread_once(rest: &Rest, id: Uuid, claim_token: Uuid) -> Result<Claim, Error> {
     let give_up = Instant::now() + ON_ITS_WAY;
     loop {

@@ -39,20 +39,20 @@ async fn a_lost_answer_to_a_claim_that_was_carried_out_is_a_win() {
     plane.answer_next("deployments", cut_answer);
     plane.answer_next("deployments", refusal(500, ""));
     let (rest, drain) = (plane.rest(), Drain::default());
-    let asked = claim(&rest, Uuid::from_u128(9), "a", &drain);
-    tokio::pin!(asked);
+    let claiming = claim(&rest, Uuid::from_u128(9), "a", &drain);
+    tokio::pin!(claiming);
     let token = tokio::select! {
-        _ = &mut asked => panic!("it cannot know yet"),
+        _ = &mut claiming => panic!("it cannot know yet"),
         token = plane.claim_token() => token,
     };
     plane.row(row("PROCESSING", &token));
-    match asked.await {
+    match claiming.await {
         Ok(Claim::Won(job)) => assert_eq!((job.id, job.attempt), (Uuid::from_u128(9), 2)),
         other => panic!("{other:?}"),
     }
 }
 
-/// How often a row was asked for.
+/// How many claims of a row were sent.
 fn claims(plane: &ControlPlane) -> usize {
     plane.recorded(|recorded| recorded.patches.len())
 }
@@ -73,15 +73,15 @@ async fn a_claim_on_its_way_when_the_drain_begins_is_not_repeated_and_not_forgot
         let busy = || refusal(429, "").insert_header("retry-after", "1");
         plane.answer_next("deployments", busy());
         let rest = plane.repeating_rest();
-        let asked = claim(&rest, Uuid::from_u128(9), "a", &drain);
-        tokio::pin!(asked);
+        let claiming = claim(&rest, Uuid::from_u128(9), "a", &drain);
+        tokio::pin!(claiming);
         let token = tokio::select! {
-            asked = &mut asked => panic!("it is asked again later: {asked:?}"),
+            outcome = &mut claiming => panic!("it is read again later: {outcome:?}"),
             token = plane.claim_token() => token,
         };
         drain.begin();
         plane.row(if won { row("PROCESSING", &token) } else { row("QUEUED", &Value::Null) });
-        let outcome = asked.await;
+        let outcome = claiming.await;
         assert_eq!(matches!(outcome, Ok(Claim::Won(_))), won, "{outcome:?}");
         assert_eq!(claims(&plane), 0, "the one that was refused was the last");
     }

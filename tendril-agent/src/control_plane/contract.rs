@@ -7,11 +7,11 @@
 use serde::{Deserialize as _, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
 
-/// The contract that this agent was built for. `supabase/README.md` says what each version has.
+/// The contract that this agent was built for. `supabase/README.md` describes each version.
 pub(crate) const CONTRACT: u32 = 3;
 /// The first contract that has stacks: `state_key`, `queue_order`, and what comes with them.
 pub(crate) const STACKS: u32 = 3;
-/// Of a database that does not say it: everything before `contract_version()`.
+/// Of a database that does not report it: everything before `contract_version()`.
 pub(crate) const FIRST: u32 = 1;
 
 /// What it means that a database holds this contract.
@@ -38,7 +38,7 @@ impl Compatibility {
         }
     }
 
-    /// In a sentence; none where there is nothing to say.
+    /// As a sentence; none if all is well.
     pub(crate) fn sentence(self) -> Option<String> {
         let versions = |database| {
             format!("the database holds contract {database}, and this agent was built for {CONTRACT}")

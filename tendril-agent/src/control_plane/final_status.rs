@@ -61,7 +61,7 @@ pub(crate) struct FinalStatus {
 }
 
 impl FinalStatus {
-    /// Of an result, with what the run left to say.
+    /// Of a result, with what the run produced.
     pub(crate) fn new(result: &JobResult, changes: Option<Changes>, outputs: Option<Fields>) -> Self {
         let (error_code, error_message) = match result {
             JobResult::Success => (None, None),
@@ -87,7 +87,7 @@ impl FinalStatus {
         Self { cost, cost_status, ..self }
     }
 
-    /// Keeps it on disk until it is stored.
+    /// Saves it on disk until it is stored.
     pub(crate) fn save(&self, path: &Path) -> io::Result<()> {
         private_file(path, &serde_json::to_vec(self)?)
     }
@@ -101,7 +101,7 @@ impl FinalStatus {
 /// What became of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Written {
-    /// The row says it.
+    /// The row has it.
     Stored,
     /// The claim is not ours any more, or the row is gone; the database's message.
     Refused(String),
@@ -198,7 +198,7 @@ fn is_about_content(error: &Error) -> bool {
 }
 
 /// The message where the database refuses a job's own message.
-const UNSPEAKABLE: &str = "What happened cannot be stored here: the log says it.";
+const UNSTORABLE: &str = "What happened cannot be stored here: see the log.";
 
 /// Makes a body smaller that is refused for its content: the least important of what it has goes. None: nothing is left to
 /// leave out, and the status itself is never left out.
@@ -206,7 +206,7 @@ fn leave_out(fields: &mut Fields) -> Option<&'static str> {
     for field in ["outputs", "cost", "plan_summary"] {
         if fields.remove(field).is_some_and(|value| value != Json::Null) {
             if field == "cost" {
-                // A status without its figures would say what nobody can see.
+                // A status without its figures would claim what nobody can see.
                 fields.remove("cost_status");
             }
             return Some(field);
@@ -214,13 +214,13 @@ fn leave_out(fields: &mut Fields) -> Option<&'static str> {
     }
     let message = fields
         .get_mut("error_message")
-        .filter(|message| message.as_text().is_some_and(|text| text != UNSPEAKABLE))?;
-    *message = Json::String(UNSPEAKABLE.to_owned());
+        .filter(|message| message.as_text().is_some_and(|text| text != UNSTORABLE))?;
+    *message = Json::String(UNSTORABLE.to_owned());
     Some("error_message")
 }
 
-/// Takes out of a body what PostgREST says that the table has no column for, and answers it. What every contract has stays:
-/// a write without it would say something else.
+/// Takes a field out of a body that, according to PostgREST, the table has no column for, and returns it. What every contract has
+/// stays: a write without it would mean something else.
 fn missing_column(api: &PostgrestError, fields: &mut Fields) -> Option<Json> {
     const ALWAYS: [&str; 4] = ["claim_token", "status", "phase", "log_count"];
     let column = (api.code == "PGRST204").then(|| api.message.split('\'').nth(1)).flatten()?;
@@ -239,7 +239,7 @@ pub(crate) struct ProgressBoard {
     stop: StopSignal,
 }
 
-/// What the row should say.
+/// What the row should contain.
 #[derive(Clone, Debug, Default)]
 struct Wanted {
     version: u64,
@@ -285,8 +285,8 @@ impl ProgressBoard {
     }
 
     /// Waits until the row has all of it, or a stop is requested. After `phase(Apply)` this must come first: a row
-    /// that does not say that the apply began would be run again if this agent died.
-    pub(crate) async fn settled(&self) {
+    /// that does not show that the apply began would be run again if this agent died.
+    pub(crate) async fn flushed(&self) {
         let version = self.wanted.borrow().version;
         let mut stored = self.stored.clone();
         tokio::select! {
@@ -311,7 +311,7 @@ async fn report(
     phase_mismatch: Arc<Notify>,
 ) {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
-    // Whether the row says that the apply began.
+    // Whether the row shows that the apply began.
     let mut is_applying = false;
     loop {
         tokio::select! {
@@ -357,7 +357,7 @@ async fn report(
                 Err(error) => {
                     tracing::debug!(error = %format_args!("{error:#}"), "progress is not stored yet");
                     sleep(backoff.after(&error)).await;
-                    // The board may have gone while the control plane was away; the final status says more.
+                    // The board may be dropped while the control plane is away; the final status has everything.
                     if requested.has_changed().is_err() {
                         return;
                     }
@@ -367,7 +367,7 @@ async fn report(
     }
 }
 
-/// Whether the row says by this that the apply began.
+/// Whether this makes the row show that the apply began.
 fn changes_the_world(body: &Fields) -> bool {
     let phase = body.get("phase").and_then(|phase| serde_json::from_value(phase.to_value().ok()?).ok());
     phase.is_some_and(Phase::changes_the_world)
@@ -412,7 +412,7 @@ impl ClaimRecord {
         }
     }
 
-    /// The job of this claim, without what it is asked to do.
+    /// The job of this claim, without its configuration.
     pub(crate) fn job(&self) -> Job {
         Job {
             id: self.deployment_id,
@@ -423,7 +423,7 @@ impl ClaimRecord {
         }
     }
 
-    /// Keeps it on disk.
+    /// Saves it on disk.
     pub(crate) fn save(&self, path: &Path) -> io::Result<()> {
         private_file(path, &serde_json::to_vec(self)?)
     }

@@ -69,7 +69,7 @@ async fn an_end_that_is_refused_for_its_content_is_stored_with_less_of_it() {
     let stored = plane.recorded(|recorded| recorded.patches.clone());
     let wanted = json!({
         "claim_token": Uuid::from_u128(5), "status": "FAILED", "error_code": "TERRAFORM_FAILED",
-        "error_message": UNSPEAKABLE, "log_count": 1,
+        "error_message": UNSTORABLE, "log_count": 1,
     });
     assert_eq!(stored, [wanted]);
 }

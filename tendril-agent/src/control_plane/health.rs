@@ -1,4 +1,4 @@
-//! What the agent knows about itself: whether its loop runs, whether it can be given work, and what it is at.
+//! What the agent knows about itself: whether its loop runs, whether it can be given work, and what it is doing.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -19,17 +19,17 @@ const WEDGED: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug)]
 pub struct Health {
     state: Arc<Mutex<State>>,
-    heartbeats: watch::Sender<HeartbeatNews>,
+    heartbeats: watch::Sender<HeartbeatReport>,
 }
 
-/// What the last heartbeat said that concerns the intake of jobs.
+/// What the last heartbeat reported about the intake of jobs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct HeartbeatNews {
+pub(crate) struct HeartbeatReport {
     /// How many jobs of the cluster wait.
     pub(crate) queued: u64,
     /// When that was, by the database's clock. Of contract 3, like `broadcast`.
     pub(crate) now: Option<Timestamp>,
-    /// Whether the database can send broadcasts to agents; none where it does not say.
+    /// Whether the database can send broadcasts to agents; none where it does not report it.
     pub(crate) broadcast: Option<bool>,
 }
 
@@ -69,7 +69,7 @@ pub(crate) enum Readiness {
     /// The last heartbeat was answered.
     Ready,
     /// The last heartbeat was not.
-    Unheard(String),
+    HeartbeatFailed(String),
     /// Another agent is at work, and this one takes over when it goes.
     #[cfg(feature = "kubernetes")]
     StandingBy,
@@ -161,8 +161,8 @@ impl Health {
     }
 
     /// A heartbeat was not answered, or refused.
-    pub(crate) fn unheard(&self, why: &str) {
-        self.unless_draining(Readiness::Unheard(why.to_owned()));
+    pub(crate) fn heartbeat_failed(&self, why: &str) {
+        self.unless_draining(Readiness::HeartbeatFailed(why.to_owned()));
     }
 
     /// How it stands with the machine token now.
@@ -209,13 +209,13 @@ impl Health {
         (state.way, state.is_live) = (Some(way), is_live);
     }
 
-    /// A heartbeat said this.
+    /// A heartbeat reported this.
     pub(crate) fn learn_heartbeat(&self, queued: u64, now: Option<Timestamp>, broadcast: Option<bool>) {
-        self.heartbeats.send_replace(HeartbeatNews { queued, now, broadcast });
+        self.heartbeats.send_replace(HeartbeatReport { queued, now, broadcast });
     }
 
-    /// What heartbeats say from now on.
-    pub(crate) fn heartbeats(&self) -> watch::Receiver<HeartbeatNews> {
+    /// What heartbeats report from now on.
+    pub(crate) fn heartbeats(&self) -> watch::Receiver<HeartbeatReport> {
         self.heartbeats.subscribe()
     }
 
@@ -232,7 +232,7 @@ impl Health {
             #[cfg(feature = "kubernetes")]
             Readiness::StandingBy => Ok(()),
             Readiness::Starting => Err("no heartbeat was answered yet".to_owned()),
-            Readiness::Unheard(why) => Err(format!("the last heartbeat failed: {why}")),
+            Readiness::HeartbeatFailed(why) => Err(format!("the last heartbeat failed: {why}")),
             Readiness::Draining => Err("the agent is stopping".to_owned()),
         }
     }
@@ -322,7 +322,7 @@ mod tests {
     #[test]
     fn a_loop_that_stands_still_is_found_out_and_an_absent_control_plane_is_not() {
         let health = Health::default();
-        health.unheard("connection refused");
+        health.heartbeat_failed("connection refused");
         let later = Instant::now() + Duration::from_secs(30);
         assert!(health.alive().is_ok());
         assert!(health.alive_at(later).unwrap_err().contains("has not run for 30 seconds"));
@@ -339,7 +339,7 @@ mod tests {
         assert_eq!((health.ready(), health.is_revoked()), (Ok(()), false));
         health.access(access(true));
         assert_eq!((health.ready(), health.is_revoked()), (Err("why".to_owned()), true));
-        health.unheard("HTTP 401");
+        health.heartbeat_failed("HTTP 401");
         assert!(health.ready().unwrap_err().contains("HTTP 401"));
         health.record_heartbeat();
         health.access(Access::default());

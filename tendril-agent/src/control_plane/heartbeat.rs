@@ -48,7 +48,7 @@ pub(crate) struct Heartbeat {
     pub(crate) health: Health,
     /// What it calls itself: a cluster may have several agents.
     pub(crate) agent_name: String,
-    /// Where it keeps states, for the database to compare with the cluster's other agents.
+    /// Where it stores states, for the database to compare with the cluster's other agents.
     pub(crate) state_store: Option<StateStore>,
     /// The contract whose heartbeat the database answered last: older ones have fewer arguments.
     pub(crate) contract: Arc<AtomicU32>,
@@ -58,7 +58,7 @@ pub(crate) struct Heartbeat {
     pub(crate) spread: Duration,
 }
 
-/// Where an agent keeps the states of its stacks.
+/// Where an agent stores the states of its stacks.
 #[derive(Clone, Debug)]
 pub(crate) struct StateStore {
     /// As Terraform calls the backend.
@@ -250,9 +250,9 @@ impl Heartbeat {
                 metrics::counter!(telemetry::HEARTBEATS, "result" => result).increment(1);
                 self.health.learn_revocation(is_revoked(&error));
                 if is_refusal(&error) {
-                    self.health.unheard(&format!("{error}: {}", advice(&error)));
+                    self.health.heartbeat_failed(&format!("{error}: {}", advice(&error)));
                 } else {
-                    self.health.unheard(&error.to_string());
+                    self.health.heartbeat_failed(&error.to_string());
                 }
                 Err(error)
             }
@@ -260,24 +260,24 @@ impl Heartbeat {
     }
 }
 
-/// What is refused is tried again, at longer and longer intervals, and said when it is news.
+/// What is refused is tried again, at longer and longer intervals, and logged when the reason changes.
 #[derive(Debug)]
 struct Refusals {
     backoff: Backoff,
     period: Duration,
-    said: Option<&'static str>,
+    logged: Option<&'static str>,
 }
 
 impl Refusals {
     fn new(period: Duration) -> Self {
-        Self { backoff: Backoff::new(period, REFUSED.max(period)), period, said: None }
+        Self { backoff: Backoff::new(period, REFUSED.max(period)), period, logged: None }
     }
 
     /// Answers when to try again.
     fn refused(&mut self, error: &Error) -> Duration {
         let advice = advice(error);
         let error = format_args!("{error:#}");
-        if self.said.replace(advice) == Some(advice) {
+        if self.logged.replace(advice) == Some(advice) {
             tracing::debug!(%error, "{advice}");
         } else {
             tracing::error!(%error, "{advice}; this agent takes no job, and tries again until it is accepted");
@@ -286,7 +286,7 @@ impl Refusals {
     }
 
     fn accepted(&mut self) {
-        if self.said.take().is_some() {
+        if self.logged.take().is_some() {
             tracing::info!("the control plane accepts this agent");
         }
         self.backoff = Backoff::new(self.period, REFUSED.max(self.period));
@@ -309,7 +309,7 @@ pub(crate) fn advice(error: &Error) -> &'static str {
     if failure(error).is_some() {
         return "the agent's API key gets no machine token";
     }
-    let Some(api) = error.postgrest() else { return "look at the network and at the project's status" };
+    let Some(api) = error.postgrest() else { return "check the network and the project's status" };
     match (api.status, api.code.as_str()) {
         (_, "TD003") => {
             "the control plane does not know this token's cluster: use the API key or token of an existing cluster of this project"

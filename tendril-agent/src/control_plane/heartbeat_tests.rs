@@ -34,7 +34,7 @@ async fn a_refused_first_beat_says_what_to_do_and_is_tried_until_it_is_accepted(
         let plane = ControlPlane::start().await;
         plane.answer_next("agent_heartbeat", refusal(status, code));
         if code == "PGRST202" {
-            // It asks once more for each older contract.
+            // It tries once more for each older contract.
             plane.answer_next("agent_heartbeat", refusal(status, code));
             plane.answer_next("agent_heartbeat", refusal(status, code));
         }

@@ -1,4 +1,4 @@
-//! The claims that this agent holds, and what the control plane says about them.
+//! The claims that this agent holds, and their state in the control plane.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -50,7 +50,7 @@ pub(crate) struct Lease {
     claim_token: Uuid,
     /// How the job learns that it must end.
     pub(crate) stop: StopSignal,
-    /// How it learns that the row says `UNKNOWN` of it: it has to say again where it is.
+    /// How it learns that its row has the phase `UNKNOWN`: it has to report its phase again.
     pub(crate) phase_mismatch: Arc<Notify>,
     /// The digest of the plan that a person approved, as far as it is known.
     pub(crate) approved: watch::Receiver<Option<String>>,
@@ -63,13 +63,13 @@ pub(crate) struct ClaimState {
     pub(crate) claim_token: Uuid,
     /// Whether the database still counts it as this agent's running job.
     pub(crate) mine: bool,
-    /// Whether the user asked to cancel it.
+    /// Whether the user requested its cancellation.
     #[serde(default)]
     pub(crate) cancel_requested: bool,
     /// The job's status; none where no job has this claim any more, or where it is one of a later contract.
     #[serde(default, deserialize_with = "known")]
     pub(crate) status: Option<Status>,
-    /// The phase that the row says; none where it is one of a later contract.
+    /// The phase in the row; none where it is one of a later contract.
     #[serde(default, deserialize_with = "known")]
     pub(crate) phase: Option<Phase>,
     /// The plan that a person approved. Of contract 3.
@@ -121,7 +121,7 @@ impl Leases {
                     let _job = held.span.enter();
                     tracing::warn!(
                         deployment_claim = %claim.claim_token, status = ?claim.status,
-                        "the control plane does not count this claim as ours any more: result its run politely"
+                        "the control plane does not count this claim as ours any more: its run is ended gracefully"
                     );
                 }
                 held.stop.request(reason);
@@ -161,7 +161,7 @@ impl Leases {
         }
     }
 
-    /// The user asked to cancel the job of this claim, which may be one that this agent is about to hold, or another's.
+    /// The user requested the cancellation of this claim's job, which may be one that this agent is about to hold, or another's.
     pub(crate) fn cancel(&self, claim_token: Uuid) {
         let mut early = self.early();
         match self.held().get(&claim_token) {
@@ -223,7 +223,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let is_this = |held: &Held| Arc::ptr_eq(&held.phase_mismatch, &self.phase_mismatch);
         let mut held = self.leases.held();
-        // The same claim may be held anew by now.
+        // The same claim may be held again by now.
         if held.get(&self.claim_token).is_some_and(is_this) {
             held.remove(&self.claim_token);
         }

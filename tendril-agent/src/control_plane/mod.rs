@@ -9,14 +9,14 @@
 //! contract       the version of the contract between agents and the database
 //! backoff        pauses between tries
 //! claim          wins a queued deployment, or learns that another agent did
-//! lease          the claims that this agent holds, and what the database says about them
-//! heartbeat      one request that keeps the cluster online and extends the leases
+//! lease          the claims that this agent holds, and their state in the database
+//! heartbeat      one request that sets the cluster online and extends the leases
 //! health         whether the agent can be given work, and what it is doing
 //! broadcast      the request for broadcasts of deployments
 //! approval       whether a plan is approved
 //! changes        the planned changes as rows
 //! final_status   progress while a job runs, and its final status
-//! state_hold     tells the database that only this agent has a stack's newest state
+//! state_hold     reports to the database that only this agent has a stack's newest state
 //! revocation     what follows when the cluster was revoked
 //! ```
 
@@ -42,7 +42,7 @@ pub(crate) use self::{
     changes::{AppliedState, ChangeReporter},
     claim::{Claim, claim},
     final_status::{ClaimRecord, FinalStatus, ProgressBoard, Reporter, Written},
-    health::{HeartbeatNews, PULSE, Readiness},
+    health::{HeartbeatReport, PULSE, Readiness},
     heartbeat::{Heartbeat, NO_REAPER, StateStore, advice},
     lease::{Lease, Leases},
 };

@@ -11,13 +11,13 @@ use crate::control_plane::auth::session::{Failure, failure};
 /// The longest that the question may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Whether an error says so.
+/// Whether an error means that.
 pub(crate) fn is_revoked(error: &Error) -> bool {
     failure(error) == Some(&Failure::ClusterRevoked)
         || error.postgrest().is_some_and(|api| matches!(api.code.as_str(), "TD003" | "TD004"))
 }
 
-/// Asks the database: an agent sees its cluster until that is revoked. What else it reads is empty then, and what it writes is refused
+/// Reads it from the database: an agent sees its cluster until that is revoked. What else it reads is empty then, and what it writes is refused
 /// or reaches no row. Errors: there is no answer now.
 pub(crate) async fn revoked(rest: &Rest) -> Result<bool, Error> {
     let own = rest.from("clusters").select("id").limit(1).timeout(TIMEOUT);

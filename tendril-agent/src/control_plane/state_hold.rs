@@ -1,4 +1,4 @@
-//! Says to the database that this agent has the only copy of a stack's newest state: until it is stored, or the stack's owner
+//! Reports to the database that this agent has the only copy of a stack's newest state: until it is stored, or the stack's owner
 //! discards it, no other agent claims a deployment of that stack.
 
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::control_plane::revocation::is_revoked;
 /// The longest that one request may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the database says to a hold.
+/// What the database answers to a hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hold {
     /// No other agent claims the stack.
@@ -48,7 +48,7 @@ pub(crate) async fn hold(
     }
 }
 
-/// Lets other agents claim the stack again: its state is stored. Errors: the database could not be asked, or refuses.
+/// Lets other agents claim the stack again: its state is stored. Errors: the database could not be reached, or refuses.
 pub(crate) async fn release(rest: &Rest, state_key: &str, agent: &str) -> Result<(), Error> {
     let arguments = json!({"state_key": state_key, "agent": agent});
     let request = rest.rpc("agent_release_state", &arguments).timeout(TIMEOUT).idempotent(true);

@@ -1,4 +1,4 @@
-//! What `infracost breakdown --format json` of 0.10 says (its format "0.2").
+//! The output of `infracost breakdown --format json` of 0.10 (its format "0.2").
 
 use serde::Deserialize;
 

@@ -1,4 +1,4 @@
-//! What an estimate says: its status, the figures in the row, and the sentence in the log.
+//! The contents of an estimate: its status, the figures in the row, and the sentence in the log.
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -125,7 +125,7 @@ impl Estimate {
             resource.name = short(&resource.name, LONGEST_NAME, redactor);
             resource.r#type = short(&resource.r#type, LONGEST_NAME, redactor);
         }
-        // A total over nothing is printed as 0, and says nothing where something may cost.
+        // A total over nothing is printed as 0, and means nothing where something may cost.
         let known = counts.priced > 0 || counts.detected == counts.free && errors.is_empty();
         let if_known = |amount: Option<Money>| amount.filter(|_| known);
         let missing = missing(&counts, &errors);

@@ -1,4 +1,4 @@
-//! Whatever infracost says, the row stays small, exact and without secrets.
+//! Whatever infracost prints, the row stays small, exact and without secrets.
 
 use proptest::prelude::*;
 use serde_json::json;

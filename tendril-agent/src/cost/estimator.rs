@@ -1,7 +1,7 @@
 //! The stage that estimates what a deployment will cost, before anything is planned.
 //!
 //! It comes after the workspace, because infracost reads the template and its variables; and before `init`, because it needs
-//! nothing of Terraform: so its cost stands in the row by the time a person is asked to approve, and infracost can neither
+//! nothing of Terraform: so its cost is in the row by the time a person approves, and infracost can neither
 //! see nor change what Terraform downloads. It never fails a job: what goes wrong is the reason of an estimate that is
 //! unavailable. It never holds one up for longer than its time limit.
 
@@ -55,7 +55,7 @@ impl Estimator<'_> {
                 self.log.writer.annotate(estimate.annotation()).await;
                 estimate
             }
-            // The row says it; a log of every job need not.
+            // It is in the row; the log of every job need not have it.
             other => Estimate::unavailable(None, &other.to_string(), &self.log.redactor),
         };
         metrics::counter!(telemetry::COST_ESTIMATES, "result" => estimate.status.as_str()).increment(1);
@@ -86,7 +86,7 @@ impl Estimator<'_> {
         }
     }
 
-    /// Runs the program and reads what it found; or says why that cannot be.
+    /// Runs the program and reads what it found. Errors: a sentence that says why that is impossible.
     async fn read(&self, program: &Program, cost_dir: &CostDir) -> Result<Reading, String> {
         let limit = self.settings.time_limit;
         let grace = GRACE.min(limit / 4);
@@ -146,7 +146,7 @@ impl Estimator<'_> {
             }
             Some(code) => Err(message
                 .error
-                .unwrap_or_else(|| format!("infracost ended with exit code {code}; the log may say more"))),
+                .unwrap_or_else(|| format!("infracost ended with exit code {code}; see the log"))),
             None => Err("infracost was killed by a signal".to_owned()),
         }
     }

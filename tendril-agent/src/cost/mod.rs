@@ -5,7 +5,7 @@
 //! ```text
 //! infracost/   the program: found, its version, its command
 //! estimator    the stage
-//! estimate     what an estimate says: its status, its figures, its sentence
+//! estimate     the contents of an estimate: its status, its figures, its sentence
 //! breakdown    the output of infracost 0.10
 //! scan         the output of infracost 2.x
 //! money        amounts, exact

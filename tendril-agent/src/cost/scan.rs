@@ -1,4 +1,4 @@
-//! What `infracost scan --json` of 2.x says.
+//! The output of `infracost scan --json` of 2.x.
 //!
 //! It has no total of a resource, prints 0 for a price that was not found, and 0 for a cost that depends on use. So a resource
 //! that costs nothing and is not marked free counts as one without a price.
@@ -92,7 +92,7 @@ pub(super) fn read(json: &[u8]) -> Result<Reading, serde_json::Error> {
     }
     let sum = || Money::sum(resources.iter().map(|resource| &resource.monthly));
     Ok(Reading {
-        // Empty means that none was asked for, and that the prices are in its default.
+        // Empty means that none was requested, and that the prices are in its default.
         currency: if root.currency.is_empty() { "USD".to_owned() } else { root.currency },
         monthly: Some(root.summary.and_then(|summary| summary.total_monthly_cost).unwrap_or_else(sum)),
         hourly: None,

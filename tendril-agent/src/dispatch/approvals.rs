@@ -72,7 +72,7 @@ impl Approvals {
     pub(crate) fn admit_next(&self) -> bool {
         let mut waiting = self.waiting();
         while let Some((claim_token, admit)) = waiting.line.pop_front() {
-            // From here on it counts as a running job. Whoever gave up the wait is not there to hear it.
+            // From here on it counts as a running job. A wait that was given up has no receiver.
             if waiting.claims.contains(&claim_token) && admit.send(()).is_ok() {
                 waiting.claims.remove(&claim_token);
                 return true;
@@ -99,7 +99,7 @@ impl Approvals {
         }
     }
 
-    /// Waits until the plan of this claim is approved, and then for a place; or until one of the signals says stop. `tried` is
+    /// Waits until the plan of this claim is approved, and then for a place; or until one of the signals requests a stop. `tried` is
     /// the approval that an executor found to be of another plan: it is none. `expires_at`: when the plan expires, so that an
     /// executor ends it.
     pub(crate) async fn wait(
@@ -115,10 +115,10 @@ impl Approvals {
         self.changed.notify_one();
         let [one, other] = stops;
         let place = async {
-            // The sender lives as long as the claim is held; without it nobody approves.
-            let heard =
+            // The sender lives as long as the claim is held; without it no approval can come.
+            let received =
                 approved.wait_for(|plan| plan.is_some() && plan != tried).await.map(|plan| plan.clone());
-            let Ok(plan) = heard else { return std::future::pending().await };
+            let Ok(plan) = received else { return std::future::pending().await };
             self.place(claim_token).await;
             plan
         };
@@ -186,8 +186,8 @@ mod tests {
         let (approvals, approved) = (Approvals::default(), watch::Sender::new(None));
         let (claim, stop, mut tried) =
             (Uuid::from_u128(1), StopSignal::default(), Some("another".to_owned()));
-        let heard = approved.subscribe();
-        let mut wait = Box::pin(approvals.wait(claim, None, heard, &mut tried, [&stop, &stop]));
+        let received = approved.subscribe();
+        let mut wait = Box::pin(approvals.wait(claim, None, received, &mut tried, [&stop, &stop]));
         assert!((&mut wait).now_or_never().is_none());
         assert_eq!(approvals.count(), 1);
         approved.send_replace(Some("another".to_owned()));
@@ -207,8 +207,8 @@ mod tests {
         let (approvals, sender, stop) =
             (Approvals::default(), watch::Sender::new(None), StopSignal::default());
         for expires_at in [SystemTime::UNIX_EPOCH, SystemTime::now() + std::time::Duration::from_millis(20)] {
-            let (heard, mut tried) = (sender.subscribe(), None);
-            let wait = approvals.wait(Uuid::nil(), Some(expires_at), heard, &mut tried, [&stop, &stop]);
+            let (received, mut tried) = (sender.subscribe(), None);
+            let wait = approvals.wait(Uuid::nil(), Some(expires_at), received, &mut tried, [&stop, &stop]);
             assert!(matches!(wait.await, WaitEnd::Stopped(Some(_))));
         }
     }
@@ -221,20 +221,20 @@ mod tests {
         let sender = watch::Sender::new(None);
         let mut held = Vec::new();
         for n in 0..RESUMED {
-            let (heard, mut tried) = (sender.subscribe(), None);
+            let (received, mut tried) = (sender.subscribe(), None);
             let claim = Uuid::from_u128(n as u128);
-            held.push(approvals.wait(claim, None, heard, &mut tried, [&stop, &stop]).await);
+            held.push(approvals.wait(claim, None, received, &mut tried, [&stop, &stop]).await);
         }
-        let (heard, mut tried) = (sender.subscribe(), None);
-        let wait = approvals.wait(Uuid::from_u128(99), None, heard, &mut tried, [&stop, &stop]);
+        let (received, mut tried) = (sender.subscribe(), None);
+        let wait = approvals.wait(Uuid::from_u128(99), None, received, &mut tried, [&stop, &stop]);
         tokio::pin!(wait);
         assert!((&mut wait).now_or_never().is_none());
         assert_eq!(approvals.count(), 1);
         held.pop();
         assert!(matches!((&mut wait).now_or_never(), Some(WaitEnd::Stopped(Some(_)))));
         approvals.close();
-        let (heard, mut tried) = (sender.subscribe(), None);
-        let closed = approvals.wait(Uuid::from_u128(100), None, heard, &mut tried, [&stop, &stop]).await;
+        let (received, mut tried) = (sender.subscribe(), None);
+        let closed = approvals.wait(Uuid::from_u128(100), None, received, &mut tried, [&stop, &stop]).await;
         assert!(matches!(closed, WaitEnd::Closing));
         assert_eq!(approvals.count(), 0);
     }

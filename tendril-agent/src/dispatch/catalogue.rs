@@ -13,7 +13,7 @@ use crate::{
     template::{CatalogueEntry, catalogue},
 };
 
-/// How often the templates are looked at.
+/// How often the templates are checked.
 const LOOK_AFTER: Duration = Duration::from_secs(60);
 /// About how long after a failure it is tried again.
 const AGAIN: Duration = Duration::from_secs(30);

@@ -40,7 +40,7 @@ pub(crate) struct DiskGuard {
 impl DiskGuard {
     /// Measures; blocks for as long as it takes to walk the directory. Where it is too full, or the file system nearly is,
     /// cached providers that no run works with are thrown away, those first that no run used for longest. Where that is not
-    /// enough, `throw_away`, told how much is wanted, removes what else was kept to save a download. Answers the attempt that takes most, by the
+    /// enough, `throw_away`, called with how much is wanted, removes what else is cached to save a download. Answers the attempt that takes most, by the
     /// name of its directory, if there is too little room all the same; unless others filled the disk, so that the end of
     /// jobs would help nobody.
     pub(crate) fn measure(
@@ -145,7 +145,7 @@ struct Space {
 }
 
 impl Space {
-    /// Of the file system with this directory. Where it does not say, there is always room.
+    /// Of the file system with this directory. Where it is unknown, there is always room.
     fn of(dir: &Path) -> Self {
         rustix::fs::statvfs(dir).map_or(Self { free: u64::MAX, total: u64::MAX }, |stat| Self {
             free: stat.f_bavail.saturating_mul(stat.f_frsize),
@@ -166,11 +166,11 @@ fn prune(plugins: &Path, work_dir: &Path, wanted: u64) -> io::Result<u64> {
     let attempts = fs::read_dir(work_dir)?.filter_map(Result::ok).map(|entry| Workspace::at(entry.path()));
     let needed: HashSet<PathBuf> =
         attempts.flat_map(|attempt| provider_cache::in_use(&attempt.data_dir())).collect();
-    let mut kept = provider_cache::versions(&plugins.canonicalize()?);
-    kept.retain(|(version, _)| !needed.contains(version));
-    kept.sort_by_key(|(_, used)| *used);
+    let mut cached = provider_cache::versions(&plugins.canonicalize()?);
+    cached.retain(|(version, _)| !needed.contains(version));
+    cached.sort_by_key(|(_, used)| *used);
     let mut freed = 0;
-    for (version, _) in kept {
+    for (version, _) in cached {
         if freed >= wanted {
             break;
         }
@@ -201,8 +201,8 @@ mod tests {
 
     use super::*;
 
-    /// A kept version of so many bytes that was used so many days ago.
-    fn keep(plugins: &Path, version: &str, size: usize, days: u64) -> PathBuf {
+    /// A cached version of so many bytes that was used so many days ago.
+    fn cache(plugins: &Path, version: &str, size: usize, days: u64) -> PathBuf {
         let dir = plugins.join(format!("registry.terraform.io/hashicorp/aws/{version}/linux_amd64"));
         fs::create_dir_all(&dir).unwrap();
         fs::write(dir.join("terraform-provider-aws"), vec![1; size]).unwrap();
@@ -226,9 +226,9 @@ mod tests {
     fn above_the_limit_providers_go_that_no_run_needs_the_oldest_first() {
         let dir = tempfile::tempdir().unwrap();
         let plugins = dir.path().join("plugins");
-        let oldest = keep(&plugins, "1.0.0", 200_000, 9);
-        let needed = keep(&plugins, "2.0.0", 200_000, 99);
-        let newest = keep(&plugins, "3.0.0", 200_000, 1);
+        let oldest = cache(&plugins, "1.0.0", 200_000, 9);
+        let needed = cache(&plugins, "2.0.0", 200_000, 99);
+        let newest = cache(&plugins, "3.0.0", 200_000, 1);
         let run = run_with(dir.path(), &needed);
         let disk = DiskGuard::default();
         let evaluate = |limit| disk.evaluate(dir.path(), Some(&plugins), limit, || PLENTY, |_| {});
@@ -253,8 +253,8 @@ mod tests {
     fn a_file_system_that_is_nearly_full_loses_old_providers_long_before_the_limit() {
         let dir = tempfile::tempdir().unwrap();
         let plugins = dir.path().join("plugins");
-        let old = keep(&plugins, "1.0.0", 200_000, 9);
-        let new = keep(&plugins, "2.0.0", 200_000, 1);
+        let old = cache(&plugins, "1.0.0", 200_000, 9);
+        let new = cache(&plugins, "2.0.0", 200_000, 1);
         let disk = DiskGuard::default();
         // 10 GiB, as the chart's volume, with the limit of the same size.
         let total = 10 * 1024 * 1024 * 1024;
@@ -276,8 +276,8 @@ mod tests {
     fn what_a_run_used_is_not_the_oldest() {
         let dir = tempfile::tempdir().unwrap();
         let plugins = dir.path().join("plugins");
-        let used = keep(&plugins, "2.0.0", 200_000, 9);
-        let other = keep(&plugins, "3.0.0", 200_000, 1);
+        let used = cache(&plugins, "2.0.0", 200_000, 9);
+        let other = cache(&plugins, "3.0.0", 200_000, 1);
         let run = run_with(dir.path(), &used);
         provider_cache::mark_used(&run.data_dir());
         fs::remove_dir_all(run.data_dir()).unwrap();

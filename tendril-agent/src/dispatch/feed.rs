@@ -1,4 +1,4 @@
-//! What keeps the queue true: a list of the cluster's open rows, then live events, and a list again after each gap. While no events
+//! Keeps the queue up to date: a list of the cluster's open rows, then live events, and a list again after each gap. While no events
 //! come it polls.
 //!
 //! With [`Intake::Auto`] it follows broadcasts, and row changes while broadcasts do not come:
@@ -24,15 +24,15 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
-    control_plane::{Backoff, BroadcastSubscription, HeartbeatNews, SubscriptionState, around},
+    control_plane::{Backoff, BroadcastSubscription, HeartbeatReport, SubscriptionState, around},
     dispatch::{
         intake::{Intake, NO_BROADCASTS, Way, broadcasts},
-        queue::{COLUMNS, COLUMNS_BEFORE, QueueNews, Row},
+        queue::{COLUMNS, COLUMNS_BEFORE, QueueEvent, Row},
     },
     job::Status,
 };
 
-/// How long the first list waits for the answer to the request for broadcasts: what is told before a list is in it.
+/// How long the first list waits for the answer to the request for broadcasts: what is announced before a list is in it.
 const HOLD: Duration = Duration::from_secs(10);
 /// How long the channel of the broadcasts may take to be joined while the socket is open.
 const JOIN: Duration = Duration::from_secs(20);
@@ -48,7 +48,7 @@ const TRUSTED: Duration = Duration::from_secs(900);
 /// How often the table is read while events come, for a database whose heartbeat counts the jobs that wait. What is lost shows in that
 /// count, and cancels and approvals come with it too.
 const RESYNC: Duration = Duration::from_secs(2 * 3600);
-/// How often it is read while jobs wait: their stack may be free without an event that said so.
+/// How often it is read while jobs wait: their stack may become free without an event.
 const WHILE_JOBS_WAIT: Duration = Duration::from_secs(60);
 
 /// See the module.
@@ -67,10 +67,10 @@ pub(crate) struct Feed {
     is_granted: bool,
     /// The first list waits until then.
     hold_until: Option<Instant>,
-    /// It was said that the database tells nothing by broadcast.
+    /// That the database sends no broadcasts was logged.
     complained: bool,
-    /// What heartbeats say.
-    heartbeats: watch::Receiver<HeartbeatNews>,
+    /// What heartbeats report.
+    heartbeats: watch::Receiver<HeartbeatReport>,
     /// Whether the database can send broadcasts, by the last heartbeat.
     has_broadcasts: Option<bool>,
     /// Since when no events come although the socket is open.
@@ -96,7 +96,7 @@ enum Unannounced {
     Sought(Instant, Option<Timestamp>),
 }
 
-/// A join of the cluster's channel that tells whether broadcasts can be heard.
+/// A join of the cluster's channel that shows whether broadcasts can be received.
 #[derive(Debug)]
 struct Attempt(JoinHandle<Result<(), Error>>);
 
@@ -113,7 +113,7 @@ impl Feed {
         cluster_id: Uuid,
         intake: Intake,
         has_stacks: bool,
-        mut heartbeats: watch::Receiver<HeartbeatNews>,
+        mut heartbeats: watch::Receiver<HeartbeatReport>,
     ) -> Result<Self, Box<Error>> {
         let rows = Rows { cluster_id, has_stacks };
         let has_broadcasts = heartbeats.borrow_and_update().broadcast;
@@ -147,7 +147,7 @@ impl Feed {
         })
     }
 
-    /// Whether jobs are told of as they come; otherwise they are found by polling.
+    /// Whether jobs arrive as events; otherwise they are found by polling.
     pub(crate) fn is_live(&self) -> bool {
         self.watch.is_live()
     }
@@ -157,8 +157,8 @@ impl Feed {
         self.way
     }
 
-    /// The next news. May be dropped and called again.
-    pub(crate) async fn next(&mut self) -> QueueNews {
+    /// The next event. May be dropped and called again.
+    pub(crate) async fn next(&mut self) -> QueueEvent {
         if self.intake != Intake::PostgresChanges && self.subscription.is_none() {
             self.subscription = Some(BroadcastSubscription::ask(self.client.rest().clone()));
             self.hold_until = (self.way == Way::Broadcast).then(|| Instant::now() + HOLD);
@@ -173,9 +173,9 @@ impl Feed {
                     self.hold_until = None;
                     continue;
                 }
-                heard = self.heartbeats.changed() => {
-                    if heard.is_err() {
-                        // Nobody beats any more: the agent is about to end.
+                changed = self.heartbeats.changed() => {
+                    if changed.is_err() {
+                        // The heartbeat has ended: the agent is about to end.
                         std::future::pending::<()>().await;
                     }
                     self.on_heartbeat();
@@ -193,14 +193,14 @@ impl Feed {
             };
             match event {
                 Some(Ok(WatchEvent::Init)) if std::mem::take(&mut self.restarts) => {
-                    return QueueNews::Restart;
+                    return QueueEvent::Restart;
                 }
-                Some(Ok(WatchEvent::InitApply(row))) => return row.news(),
+                Some(Ok(WatchEvent::InitApply(row))) => return row.event(),
                 Some(Ok(WatchEvent::Apply(row))) => {
                     self.on_row(&row);
-                    return row.news();
+                    return row.event();
                 }
-                Some(Ok(WatchEvent::Delete(row))) => return QueueNews::Gone(row.id),
+                Some(Ok(WatchEvent::Delete(row))) => return QueueEvent::Gone(row.id),
                 Some(Ok(WatchEvent::Interrupted(error)))
                     if self.way == Way::Broadcast && error.code() == "Unauthorized" =>
                 {
@@ -244,8 +244,8 @@ impl Feed {
 
     /// Heartbeats count jobs that wait, and the queue knows of none: after a moment the table is read.
     fn seek_unannounced(&mut self, waiting: usize, now: Instant) {
-        let heard = *self.heartbeats.borrow();
-        let is_missing = waiting == 0 && heard.queued > 0 && self.watch.is_live();
+        let report = *self.heartbeats.borrow();
+        let is_missing = waiting == 0 && report.queued > 0 && self.watch.is_live();
         self.unannounced = match self.unannounced {
             Unannounced::Sought(since, at) if now.duration_since(since) < SOUGHT => {
                 Unannounced::Sought(since, at)
@@ -256,7 +256,7 @@ impl Feed {
                 Unannounced::Sought(now, at)
             }
             Unannounced::Suspected(since, at) => Unannounced::Suspected(since, at),
-            Unannounced::None | Unannounced::Sought(..) => Unannounced::Suspected(now, heard.now),
+            Unannounced::None | Unannounced::Sought(..) => Unannounced::Suspected(now, report.now),
         };
     }
 
@@ -309,7 +309,7 @@ impl Feed {
                 if self.way == Way::PostgresChanges {
                     self.try_at = Some(Instant::now());
                 } else if self.hold_until.take().is_none() {
-                    // What happened until now was not told; a list that is still to come has it.
+                    // What happened until now was not announced; a list that is still to come has it.
                     self.watch.relist();
                 }
             }
@@ -321,7 +321,7 @@ impl Feed {
         }
     }
 
-    /// No broadcasts come: row changes are followed, unless nothing but broadcasts is asked for.
+    /// No broadcasts come: row changes are followed, unless only broadcasts are allowed.
     fn no_broadcasts(&mut self, why: &str) {
         if self.intake == Intake::Broadcast {
             // Once, however often it is found out.

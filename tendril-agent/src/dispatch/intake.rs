@@ -60,18 +60,18 @@ impl Way {
     }
 }
 
-/// The private channel on which the database tells of a cluster's jobs, and the name of its messages.
+/// The private channel on which the database announces a cluster's jobs, and the name of its messages.
 pub(crate) fn broadcasts(cluster_id: Uuid) -> (String, &'static str) {
     (format!("cluster:{cluster_id}"), "deployment")
 }
 
-/// How to fix a database that tells nothing by broadcast, where nothing else is to be used.
-pub(crate) const NO_BROADCASTS: &str = "this database does not tell agents of their jobs by broadcast: apply the newest supabase/migrations to it, and see \
+/// How to fix a database that sends no broadcasts, where nothing else may be used.
+pub(crate) const NO_BROADCASTS: &str = "this database does not announce jobs to agents by broadcast: apply the newest supabase/migrations to it, and see \
     supabase/README.md (Many clusters) for what may be missing; or use --intake auto or postgres_changes. Until then jobs are found by polling";
 
 /// What a person runs who may do more in the schema `realtime` than the owner of the migrations.
 pub(crate) const INSTALL_BROADCASTS: &str = "select tendril.install_broadcasts();\n\
-    -- It answers nothing when all is well. Where it says \"permission denied\", run this as the owner of realtime.messages:\n\
+    -- It answers nothing when all is well. If the answer is \"permission denied\", run this as the owner of realtime.messages:\n\
     create policy \"An agent receives broadcasts of its cluster\" on realtime.messages for select to tendril_agent\n  \
     using (extension = 'broadcast' and (select realtime.topic()) = 'cluster:' || (select tendril.agent_cluster_id()));\n\
     grant anon to tendril_agent;";

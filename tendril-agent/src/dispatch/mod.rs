@@ -31,7 +31,7 @@ pub(crate) use self::{
     catalogue::publish_templates,
     disk_guard::DiskGuard,
     feed::{Feed, until},
-    queue::{Queue, QueueNews},
+    queue::{Queue, QueueEvent},
     scheduler::{Ended, Scheduler},
     shutdown::{ShutdownPlan, ShutdownTiming},
     supervisor::{Leave, Supervisor},

@@ -46,14 +46,14 @@ pub(crate) struct Row {
     config_snapshot: Snapshot,
 }
 
-/// The columns of [`Row`], and `attempt`: a row that was claimed and queued again while nobody looked is news by it.
+/// The columns of [`Row`], and `attempt`: it shows that a row was claimed and queued again meanwhile.
 pub(crate) const COLUMNS: &str =
     "id,status,created_at,attempt,claim_token,cancel_requested_at,approved_plan,queue_order,state_key";
 /// The same of the contract before: the key is computed here.
 pub(crate) const COLUMNS_BEFORE: &str =
     "id,status,created_at,attempt,claim_token,cancel_requested_at,approved_plan,config_snapshot";
 
-/// The fields that name the state. Anything may stand there: what is wrong with it is said once the job is claimed.
+/// The fields that name the state. They may be invalid: that is reported once the job is claimed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Snapshot {
     source: String,
@@ -91,7 +91,7 @@ impl Queued {
 
 /// What changes in the queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum QueueNews {
+pub(crate) enum QueueEvent {
     /// All that was known is void: the rows that count follow.
     Restart,
     /// A row waits.
@@ -100,13 +100,13 @@ pub(crate) enum QueueNews {
     Gone(Uuid),
     /// A row is run, by this agent or another one.
     Runs(Running),
-    /// A row is run, and its user asked to cancel it: whoever holds this claim ends it.
+    /// A row is run, and its user requested a cancel: the holder of this claim ends it.
     Cancel(Running, Uuid),
-    /// A row is run, and its user approved this plan: whoever holds this claim applies it.
+    /// A row is run, and its user approved this plan: the holder of this claim applies it.
     Approved(Running, Uuid, String),
 }
 
-/// A row that is run, and so keeps its stack.
+/// A row that is run, and so occupies its stack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Running {
     id: Uuid,
@@ -115,23 +115,23 @@ pub(crate) struct Running {
 
 impl Row {
     /// What it means for the queue.
-    pub(crate) fn news(self) -> QueueNews {
+    pub(crate) fn event(self) -> QueueEvent {
         let Self { id, status, created_at, queue_order, state_key: stored, claim_token, .. } = self;
         let Snapshot { source, stack } = &self.config_snapshot;
         let is_stored = stored.is_some();
         let state_key = stored.unwrap_or_else(|| state_key(source, stack.as_deref(), id));
         if status == Some(Status::Queued) {
             let order = queue_order.unwrap_or_else(|| created_at.as_microsecond());
-            return QueueNews::Waits(Queued { id, order, state_key, is_stored });
+            return QueueEvent::Waits(Queued { id, order, state_key, is_stored });
         }
         if status != Some(Status::Processing) {
-            return QueueNews::Gone(id);
+            return QueueEvent::Gone(id);
         }
         let runs = Running { id, state_key };
         match (claim_token, self.cancel_requested_at, self.approved_plan) {
-            (Some(claim_token), Some(_), _) => QueueNews::Cancel(runs, claim_token),
-            (Some(claim_token), None, Some(plan)) => QueueNews::Approved(runs, claim_token, plan),
-            _ => QueueNews::Runs(runs),
+            (Some(claim_token), Some(_), _) => QueueEvent::Cancel(runs, claim_token),
+            (Some(claim_token), None, Some(plan)) => QueueEvent::Approved(runs, claim_token, plan),
+            _ => QueueEvent::Runs(runs),
         }
     }
 }
@@ -143,7 +143,7 @@ pub(crate) struct Queue {
     places: HashMap<Uuid, i64>,
     /// The stack of each row that is run, by whichever agent.
     running: HashMap<Uuid, String>,
-    /// Rows whose claim was out of turn although nothing here said so: what must be known to claim them is on its way.
+    /// Rows whose claim was out of turn although nothing here showed it: the event that explains it has not arrived yet.
     deferred: HashMap<Uuid, Deferred>,
 }
 
@@ -155,7 +155,7 @@ struct Deferred {
 
 /// How long a row is left alone after its first claim out of turn; it doubles with each further one.
 const DEFER: Duration = Duration::from_millis(500);
-/// The longest that a row is left alone. News of its stack end it at once.
+/// The longest that a row is left alone. An event of its stack ends that at once.
 const DEFER_MOST: Duration = Duration::from_secs(15);
 
 impl Queue {
@@ -177,10 +177,10 @@ impl Queue {
         if let Some(order) = self.places.remove(&id)
             && let Some(row) = self.waiting.remove(&(order, id))
         {
-            self.news_of(&row.state_key);
+            self.stack_changed(&row.state_key);
         }
         if let Some(key) = self.running.remove(&id) {
-            self.news_of(&key);
+            self.stack_changed(&key);
         }
     }
 
@@ -213,7 +213,7 @@ impl Queue {
         self.waiting.remove(&place)
     }
 
-    /// A claim of this row was out of turn: it waits on, and is left alone for a while, or until there is news of its stack.
+    /// A claim of this row was out of turn: it waits on, and is left alone for a while, or until an event of its stack.
     pub(crate) fn defer(&mut self, row: Queued) {
         let refusals = self.deferred.get(&row.id).map_or(0, |deferred| deferred.refusals);
         let pause = DEFER.saturating_mul(2_u32.saturating_pow(refusals)).min(DEFER_MOST);
@@ -229,7 +229,7 @@ impl Queue {
         self.deferred.values().map(|deferred| deferred.until).filter(|until| *until > now).min()
     }
 
-    fn news_of(&mut self, key: &str) {
+    fn stack_changed(&mut self, key: &str) {
         let of_stack = |id: &Uuid| {
             let row = self.places.get(id).and_then(|order| self.waiting.get(&(*order, *id)));
             row.is_some_and(|row| row.state_key == key)
@@ -249,38 +249,38 @@ mod tests {
 
     use super::*;
 
-    fn news(status: &str, more: &serde_json::Value) -> QueueNews {
+    fn event(status: &str, more: &serde_json::Value) -> QueueEvent {
         let mut row = json!({
             "id": Uuid::nil(), "status": status, "created_at": "2026-01-01T00:00:00+00:00",
             "claim_token": null, "cancel_requested_at": null, "approved_plan": null, "config_snapshot": {"template": "hello"},
         });
         let more = more.as_object().unwrap().clone();
         row.as_object_mut().unwrap().extend(more);
-        serde_json::from_value::<Row>(row).unwrap().news()
+        serde_json::from_value::<Row>(row).unwrap().event()
     }
 
     fn row(id: u128, second: i64, stack: &serde_json::Value) -> Queued {
         let id = Uuid::from_u128(id);
         let created_at = Timestamp::from_second(second).unwrap();
         let more = json!({"id": id, "created_at": created_at, "config_snapshot": {"template": "hello", "stack": stack}});
-        match news("QUEUED", &more) {
-            QueueNews::Waits(row) => row,
+        match event("QUEUED", &more) {
+            QueueEvent::Waits(row) => row,
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn a_row_is_read_as_news() {
+    fn a_row_is_read_as_event() {
         let claim = Uuid::from_u128(7);
         let cancelled = json!({"claim_token": claim, "cancel_requested_at": "2026-01-01T00:00:00Z"});
         let runs = || Running { id: Uuid::nil(), state_key: Uuid::nil().to_string() };
-        assert_eq!(news("PROCESSING", &cancelled), QueueNews::Cancel(runs(), claim));
-        assert_eq!(news("PROCESSING", &json!({"claim_token": claim})), QueueNews::Runs(runs()));
+        assert_eq!(event("PROCESSING", &cancelled), QueueEvent::Cancel(runs(), claim));
+        assert_eq!(event("PROCESSING", &json!({"claim_token": claim})), QueueEvent::Runs(runs()));
         let approved = json!({"claim_token": claim, "approved_plan": "abc"});
-        assert_eq!(news("PROCESSING", &approved), QueueNews::Approved(runs(), claim, "abc".to_owned()));
-        assert_eq!(news("CANCELLED", &cancelled), QueueNews::Gone(Uuid::nil()));
-        assert_eq!(news("PAUSED_BY_A_LATER_CONTRACT", &cancelled), QueueNews::Gone(Uuid::nil()));
-        assert!(matches!(news("QUEUED", &json!({})), QueueNews::Waits(_)));
+        assert_eq!(event("PROCESSING", &approved), QueueEvent::Approved(runs(), claim, "abc".to_owned()));
+        assert_eq!(event("CANCELLED", &cancelled), QueueEvent::Gone(Uuid::nil()));
+        assert_eq!(event("PAUSED_BY_A_LATER_CONTRACT", &cancelled), QueueEvent::Gone(Uuid::nil()));
+        assert!(matches!(event("QUEUED", &json!({})), QueueEvent::Waits(_)));
     }
 
     #[test]
@@ -317,8 +317,8 @@ mod tests {
     #[test]
     fn a_snapshot_of_any_shape_is_taken() {
         for config in [json!([]), json!({"stack": 3}), json!("x"), json!(null)] {
-            match news("QUEUED", &json!({"config_snapshot": config})) {
-                QueueNews::Waits(row) => assert_eq!(row.state_key(), Uuid::nil().to_string()),
+            match event("QUEUED", &json!({"config_snapshot": config})) {
+                QueueEvent::Waits(row) => assert_eq!(row.state_key(), Uuid::nil().to_string()),
                 other => panic!("{other:?}"),
             }
         }
@@ -327,8 +327,8 @@ mod tests {
     /// A row as a database of contract 3 has it.
     fn stored(id: u128, order: i64, key: &str) -> Queued {
         let id = Uuid::from_u128(id);
-        match news("QUEUED", &json!({"id": id, "queue_order": order, "state_key": key})) {
-            QueueNews::Waits(row) => row,
+        match event("QUEUED", &json!({"id": id, "queue_order": order, "state_key": key})) {
+            QueueEvent::Waits(row) => row,
             other => panic!("{other:?}"),
         }
     }
@@ -361,8 +361,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_row_that_was_out_of_turn_is_left_alone_until_there_is_news_of_its_stack_or_a_while_has_passed()
-    {
+    async fn a_row_that_was_out_of_turn_is_left_alone_until_an_event_of_its_stack_or_a_while_has_passed() {
         let mut queue = Queue::default();
         queue.put(stored(2, 2, "a"));
         let row = queue.take(1, |_| false).unwrap();

@@ -40,7 +40,7 @@ pub(crate) struct Scheduler {
     running: JoinSet<Outcome>,
     /// The state that each task works on.
     keys: HashMap<Id, String>,
-    /// Tasks that finalize what a previous run left: they keep their state, and no place among the running jobs.
+    /// Tasks that finalize what a previous run left: they occupy their state, and no slot of the running jobs.
     recovering: HashSet<Id>,
     /// Of how many rows the next one is picked.
     choice: usize,
@@ -51,7 +51,7 @@ enum Outcome {
     /// It was claimed, and run to its end.
     Done(Uuid),
     /// Something that is no row of the queue has ended.
-    Settled,
+    Finalized,
     /// Somebody else has it.
     Lost,
     /// The claim failed; the row still waits.
@@ -98,7 +98,7 @@ impl Scheduler {
 
     /// Interrupts what still runs.
     pub(crate) fn interrupt(&self) {
-        // First: a job whose claim is won now hears it from there.
+        // First: a job whose claim is won now learns it from there.
         self.supervisor.context.drain.interrupt();
         self.supervisor.watched.stop_all(StopReason::ShuttingDown);
     }
@@ -158,7 +158,7 @@ impl Scheduler {
         let span = claim.job().span();
         let task = async move {
             supervisor.supervise(claim, next).await;
-            Outcome::Settled
+            Outcome::Finalized
         };
         let id = self.running.spawn(task.instrument(span)).id();
         self.keys.insert(id, key);
@@ -175,12 +175,12 @@ impl Scheduler {
         self.supervisor.leave.detach.cancel();
     }
 
-    /// What has not ended is to end now, and to keep on disk what is not stored.
+    /// What has not ended must end now, and leave on disk what is not stored.
     pub(crate) fn give_up(&self) {
         self.supervisor.leave.give_up.cancel();
     }
 
-    /// Stores state that a previous run could not store; until then nobody else works on it. Whoever settles an attempt
+    /// Stores state that a previous run could not store; until then no other job works on it. A task that finalizes an attempt
     /// that worked on it does so anyway.
     pub(crate) fn push_errored_state(&mut self, key: String) {
         if self.keys.values().any(|taken| *taken == key) {
@@ -190,7 +190,7 @@ impl Scheduler {
         let state = context.settings.terraform.state(&key);
         let task = async move {
             context.push_held(&state).await;
-            Outcome::Settled
+            Outcome::Finalized
         };
         let id = self.running.spawn(task).id();
         self.keys.insert(id, key);
@@ -202,21 +202,21 @@ impl Scheduler {
         self.running.len().saturating_sub(self.recovering.len() + self.supervisor.approvals.count())
     }
 
-    /// Waits for the next job to end. For ever, if nobody is at work.
+    /// Waits for the next job to end. For ever, if no job runs.
     pub(crate) async fn next_finished(&mut self) -> Ended {
         let Some(ended) = self.running.join_next_with_id().await else { return std::future::pending().await };
-        let mut news = Ended::Other;
+        let mut event = Ended::Other;
         let id = match ended {
             Ok((id, outcome)) => {
                 match outcome {
                     Outcome::Done(id) => {
                         self.choice = (self.choice / 2).max(1);
-                        news = Ended::Job(id);
+                        event = Ended::Job(id);
                     }
-                    Outcome::Settled => {}
+                    Outcome::Finalized => {}
                     Outcome::Lost => self.choice = (self.choice * 4).min(WIDEST_CHOICE),
-                    Outcome::Waits(row) => news = Ended::Waits(row),
-                    Outcome::OutOfTurn(row) => news = Ended::OutOfTurn(row),
+                    Outcome::Waits(row) => event = Ended::Waits(row),
+                    Outcome::OutOfTurn(row) => event = Ended::OutOfTurn(row),
                 }
                 id
             }
@@ -228,10 +228,10 @@ impl Scheduler {
         self.keys.remove(&id);
         self.recovering.remove(&id);
         self.gauge();
-        news
+        event
     }
 
-    /// Waits until nobody is at work, and no command runs for the agent itself.
+    /// Waits until no job runs, and no command of the agent itself.
     pub(crate) async fn all_finished(&mut self) {
         let drain = self.supervisor.context.drain.clone();
         while !self.is_idle() {

@@ -1,4 +1,4 @@
-//! The end of the agent: SIGTERM or SIGINT begins the drain, a second one interrupts running jobs, a third hastens their end.
+//! The end of the agent: SIGTERM or SIGINT begins the drain, a second one interrupts running jobs, a third forces their end.
 
 use std::{io, time::Duration};
 
@@ -23,7 +23,7 @@ pub(crate) struct ShutdownTiming {
 pub(crate) struct ShutdownPlan {
     /// Running jobs may end by themselves.
     pub(crate) finish: Duration,
-    /// They were interrupted, and stop in good order; then they are interrupted again.
+    /// They were interrupted, and stop gracefully; then they are interrupted again.
     pub(crate) interrupt: Duration,
     /// From the second interrupt to the kill.
     pub(crate) kill: Duration,
@@ -63,7 +63,7 @@ impl Shutdown {
         self.drain.cancel();
     }
 
-    /// Interrupts running jobs now; they have their time to stop in good order.
+    /// Interrupts running jobs now; they have their time to stop gracefully.
     pub fn interrupt(&self) {
         self.drain.cancel();
         self.interrupt.cancel();

@@ -25,7 +25,7 @@ const LIVES: u32 = 5;
 /// Pause before an executor is started again that could not be started, or died; grows with each time.
 const PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-/// How long an executor may take to end that was told to give up.
+/// How long an executor may take to end after it was told to give up.
 const GIVE_UP: Duration = Duration::from_secs(1);
 /// How often a new run is tried to be started before it fails.
 const LAUNCHES: u32 = 6;
@@ -40,7 +40,7 @@ pub(crate) struct Supervisor {
     pub(crate) approvals: Approvals,
     /// The claims that this process's heartbeat extends: those without an executor that does.
     pub(crate) leases: Leases,
-    /// Every claim of this agent: what is ordered about one is passed on to its executor.
+    /// Every claim of this agent: a request about one is passed on to its executor.
     pub(crate) watched: Leases,
     pub(crate) leave: Leave,
 }
@@ -50,7 +50,7 @@ pub(crate) struct Supervisor {
 pub(crate) struct Leave {
     /// Executors go on without it.
     pub(crate) detach: CancellationToken,
-    /// Executors are to end now, and keep what is not stored.
+    /// Executors must end now, and leave on disk what is not stored.
     pub(crate) give_up: CancellationToken,
 }
 
@@ -72,7 +72,7 @@ impl Supervisor {
     /// Takes a deployment to its end, or to the end of the dispatcher.
     pub(crate) async fn supervise(&self, claim: ClaimRecord, mut next: Next) {
         let watched = self.watched.hold(&claim.job());
-        // Won while the agent was told to end: it has the time that running jobs have, and hears what they heard.
+        // Won while the agent was being stopped: it has the time of running jobs, and gets the same stop request.
         if let Some(reason) = self.context.drain.stop.requested() {
             watched.stop.request(reason);
         }
@@ -192,7 +192,7 @@ impl Supervisor {
             if let Some(request) = request
                 && let Err(error) = self.launcher.ask(id, request).await
             {
-                tracing::error!(%error, "an executor cannot be asked; it may not hear of this");
+                tracing::error!(%error, "a request cannot be passed on to an executor");
             }
         };
         match end {
@@ -205,7 +205,7 @@ impl Supervisor {
                 self.forget(id).await;
                 Next::Wait(Some(lease))
             }
-            // The next run of the agent takes up what is left.
+            // The next run of the agent continues with what is left.
             _ if self.leave.give_up.is_cancelled() => Next::Over,
             End::Kept => self.after_death(claim, id, None, deaths).await,
             End::Died(how) => self.after_death(claim, id, Some(how), deaths).await,
@@ -316,8 +316,8 @@ impl Supervisor {
         }
     }
 
-    /// What the disk says about a claim.
-    async fn kept_claim(&self, claim: &ClaimRecord) -> Option<ClaimRecord> {
+    /// The record of a claim on disk.
+    async fn stored_claim(&self, claim: &ClaimRecord) -> Option<ClaimRecord> {
         let (work_dir, name) = (self.context.settings.work_dir.clone(), claim.job().attempt_name());
         let found = blocking(move || Ok(orphaned_attempt(&work_dir, &name))).await.ok().flatten();
         found.map(|orphan| orphan.claim)
@@ -334,7 +334,7 @@ impl Supervisor {
         let lease = lease.unwrap_or_else(|| self.leases.hold(&claim.job()));
         let stops = [&watched.stop, &lease.stop];
         let approved = lease.approved.clone();
-        let expires_at = self.kept_claim(claim).await.and_then(|kept| kept.expires_at);
+        let expires_at = self.stored_claim(claim).await.and_then(|stored| stored.expires_at);
         let permit = match self.approvals.wait(claim.claim_token, expires_at, approved, tried, stops).await {
             WaitEnd::Closing => return Next::Over,
             WaitEnd::Approved => None,

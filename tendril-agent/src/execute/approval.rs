@@ -12,7 +12,7 @@ use crate::{
     process::{StopReason, StopSignal},
 };
 
-/// What the row says about a plan.
+/// The state of a plan's approval in its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Approval {
     /// It may be applied.
@@ -25,7 +25,7 @@ pub(crate) enum Approval {
     Stopped,
 }
 
-/// Asks the row, until there is an answer or the run is to stop. A cancel that the row says is ordered here.
+/// Reads the row, until there is an answer or the run must stop. A cancel in the row stops the run here.
 pub(crate) async fn approval_of(rest: &Rest, job: &Job, plan: &str, stop: &StopSignal) -> Approval {
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
     loop {
@@ -42,7 +42,7 @@ pub(crate) async fn approval_of(rest: &Rest, job: &Job, plan: &str, stop: &StopS
             }
             Ok(Answer::NotYet) => backoff.next(None),
             Err(error) => {
-                tracing::warn!(error = %format_args!("{error:#}"), "whether the plan is approved cannot be asked yet");
+                tracing::warn!(error = %format_args!("{error:#}"), "whether the plan is approved cannot be read yet");
                 backoff.after(&error)
             }
         };
@@ -56,7 +56,7 @@ pub(crate) async fn approval_of(rest: &Rest, job: &Job, plan: &str, stop: &StopS
 enum Answer {
     Is(Approval),
     Stop(StopReason),
-    /// The row does not say yet that the plan waits.
+    /// The row does not show yet that the plan waits.
     NotYet,
 }
 

@@ -24,8 +24,8 @@ use crate::{
 };
 
 impl JobContext {
-    /// Takes a job to its end, or to the wait for its approval. Everything it learns is stored, or waits on disk for the next
-    /// run of the attempt.
+    /// Takes a job to its end, or to the wait for its approval. All results are stored, or wait on disk for the next run of the
+    /// attempt.
     pub(crate) async fn run(&self, job: Job, lease: &Lease, start: Start) -> RunEnd {
         let opened = match start {
             Start::Workspace => self.open_workspace(&job).await,
@@ -36,7 +36,7 @@ impl JobContext {
             Ok(Opened { workspace, log, upload }) => {
                 let ended = self.run_stages(&job, &workspace, log, &reporter, lease, start).await;
                 let Some(end) = ended else {
-                    // What it said so far is stored first.
+                    // Its log so far is stored first.
                     drop(upload.await);
                     return RunEnd::Waiting;
                 };
@@ -51,7 +51,7 @@ impl JobContext {
         RunEnd::Stored
     }
 
-    /// Makes the attempt's directory and sets its log in motion.
+    /// Creates the attempt's directory and starts its log.
     async fn open_workspace(&self, job: &Job) -> io::Result<Opened> {
         let rules = self.settings.spool;
         let (work_dir, made) = (self.settings.work_dir.clone(), job.clone());
@@ -70,7 +70,7 @@ impl JobContext {
         Ok(Opened { workspace, log: self.log(spool), upload })
     }
 
-    /// Sets the log of an attempt in motion that a previous run left.
+    /// Starts the log of an attempt that a previous run left.
     async fn reopen_workspace(&self, job: &Job) -> io::Result<Opened> {
         let rules = self.settings.spool;
         let workspace = Workspace::at(self.settings.work_dir.join(job.attempt_name()));
@@ -92,7 +92,7 @@ impl JobContext {
         Log { writer: LogWriter::start(spool, redactor.clone(), reader), redactor, progress }
     }
 
-    /// Runs the job, closes its log, and keeps its end on disk; none, if it waits for approval and the agent ends.
+    /// Runs the job, closes its log, and saves its final status on disk; none, if it waits for approval and the agent ends.
     async fn run_stages(
         &self,
         job: &Job,
@@ -149,8 +149,8 @@ impl JobContext {
         };
         let result = result(outcome, stop.requested());
         let result = if applied { after_apply(result) } else { result };
-        // What was found out in the workspace must be on disk before the workspace goes.
-        keep(&status_of(&result), workspace).await;
+        // The status must be on disk before the workspace is removed.
+        save(&status_of(&result), workspace).await;
         let pending = self.clear(job, workspace).await;
         let result = with_errored_state(result, &pending);
         let took = started.elapsed().as_secs_f64();
@@ -163,13 +163,13 @@ impl JobContext {
             })
             .await;
         let end = status_of(&result);
-        failpoint!("ending.made");
-        keep(&end, workspace).await;
-        failpoint!("ending.kept");
+        failpoint!("final_status.made");
+        save(&end, workspace).await;
+        failpoint!("final_status.saved");
         Some(end)
     }
 
-    /// Removes what Terraform worked on; answers what became of state that it could not store.
+    /// Removes Terraform's files; returns what became of state that it could not store.
     async fn clear(&self, job: &Job, workspace: &Workspace) -> ErroredState {
         let Ok(spec) = JobSpec::parse(&job.config) else { return ErroredState::Nothing };
         let (state, workspace) = (self.state(&spec, job), workspace.clone());
@@ -184,7 +184,7 @@ impl JobContext {
         })
     }
 
-    /// The last line first, then the status that says how many there are.
+    /// The last line first, then the status with the number of chunks.
     async fn report(
         &self,
         workspace: Workspace,
@@ -194,11 +194,11 @@ impl JobContext {
     ) {
         match upload.await {
             Ok(Ok(chunks)) => {
-                failpoint!("ending.uploaded");
+                failpoint!("final_status.uploaded");
                 end.log_count = Some(chunks);
                 // A later run then knows that the log is complete, and adds nothing to it.
-                keep(&end, &workspace).await;
-                failpoint!("ending.counted");
+                save(&end, &workspace).await;
+                failpoint!("final_status.counted");
             }
             Ok(Err(error)) if is_kept_on_disk(&error) => tracing::warn!("{error}"),
             Ok(Err(error)) => {
@@ -214,11 +214,11 @@ impl JobContext {
         if written == Written::Revoked {
             return;
         }
-        failpoint!("ending.stored");
+        failpoint!("final_status.stored");
         if let Err(error) = blocking(move || workspace.remove()).await {
-            tracing::error!(error = %format_args!("{error:#}"), "a finished job's directory is kept");
+            tracing::error!(error = %format_args!("{error:#}"), "a finished job's directory cannot be removed");
         }
-        failpoint!("ending.removed");
+        failpoint!("final_status.removed");
     }
 }
 
@@ -243,7 +243,7 @@ pub(crate) enum Start {
     Apply,
 }
 
-/// An attempt whose log is in motion.
+/// An attempt whose log has started.
 struct Opened {
     workspace: Workspace,
     log: Log,
@@ -251,8 +251,8 @@ struct Opened {
     upload: JoinHandle<io::Result<u64>>,
 }
 
-/// Says where the only copy of the newest state is. However the run ended, nobody else may plan against an older one: the row
-/// says `STATE_NOT_STORED`, and the database holds the stack for this agent.
+/// Adds where the only copy of the newest state is. However the run ended, no other agent may plan against an older one: the row
+/// gets `STATE_NOT_STORED`, and the database holds the stack for this agent.
 fn with_errored_state(result: JobResult, errored: &ErroredState) -> JobResult {
     let Some(explanation) = errored.explanation() else { return result };
     // First, so that it is not what is cut off of a long message.
@@ -264,7 +264,7 @@ fn with_errored_state(result: JobResult, errored: &ErroredState) -> JobResult {
     JobResult::Failed(Failure::new(ErrorCode::StateNotStored, text))
 }
 
-/// Says that what failed or was stopped came after the apply.
+/// Adds that what failed or was stopped came after the apply.
 fn after_apply(result: JobResult) -> JobResult {
     match result {
         JobResult::Success => JobResult::Success,
@@ -284,7 +284,7 @@ fn result(outcome: Result<(), StageError>, reason: Option<StopReason>) -> JobRes
         Ok(()) => return JobResult::Success,
         Err(StageError::Failed(failure)) => return JobResult::Failed(failure),
         Err(StageError::Stopped(step, stage, code)) => (step.name(), stage, code),
-        // It has no result yet; whoever asks all the same may run it again.
+        // It has no result yet; the deployment may be run again.
         Err(StageError::Waiting) => ("apply", TerminationStage::Untouched, None),
     };
     let how = match (stage, code) {
@@ -314,11 +314,11 @@ fn result(outcome: Result<(), StageError>, reason: Option<StopReason>) -> JobRes
     }
 }
 
-/// The end of a job is on disk before it is sent.
-async fn keep(end: &FinalStatus, workspace: &Workspace) {
+/// The final status of a job is on disk before it is sent.
+async fn save(end: &FinalStatus, workspace: &Workspace) {
     let (end, file) = (end.clone(), workspace.result_file());
     if let Err(error) = blocking(move || end.save(&file)).await {
-        tracing::error!(error = %format_args!("{error:#}"), "the final status cannot be kept on disk; it is sent all the same");
+        tracing::error!(error = %format_args!("{error:#}"), "the final status cannot be saved on disk; it is sent all the same");
     }
 }
 

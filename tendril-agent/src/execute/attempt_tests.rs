@@ -1,4 +1,4 @@
-//! Whole journeys, with the installed terraform.
+//! Whole attempts, with the installed terraform.
 
 use std::time::Duration;
 
@@ -53,12 +53,12 @@ impl Fixture {
     }
 
     /// Waits until the log holds this.
-    async fn said(&self, text: &str) {
+    async fn logged(&self, text: &str) {
         let deadline = Instant::now() + Duration::from_secs(30);
         while !self.plane.recorded(|recorded| recorded.log().contains(text)) {
             assert!(
                 Instant::now() < deadline,
-                "never said {text}: {}",
+                "never logged {text}: {}",
                 self.plane.recorded(testing::Recorded::log)
             );
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -72,10 +72,10 @@ impl Fixture {
 
 #[tokio::test]
 async fn an_apply_ends_with_outputs_counts_and_every_line_and_shows_no_secret() {
-    let bench = Fixture::new().await;
+    let fixture = Fixture::new().await;
     let variables = json!({"name": "world", "password": "correct-horse"});
-    bench.run(json!({"template": "greeting", "stack": "prod", "variables": variables})).await;
-    bench.plane.recorded(|recorded| {
+    fixture.run(json!({"template": "greeting", "stack": "prod", "variables": variables})).await;
+    fixture.plane.recorded(|recorded| {
         let (end, log) = (recorded.end(), recorded.log());
         assert_eq!(end["status"], "SUCCESS", "{log}");
         assert_eq!(end["outputs"], json!({"message": "hello world"}));
@@ -89,15 +89,15 @@ async fn an_apply_ends_with_outputs_counts_and_every_line_and_shows_no_secret() 
         let everything = format!("{log}{:?}", recorded.patches);
         assert!(!everything.contains("correct-horse"), "{everything}");
     });
-    assert!(bench.is_clean());
-    assert!(bench.dir.path().join("state/greeting.prod/terraform.tfstate").exists());
+    assert!(fixture.is_clean());
+    assert!(fixture.dir.path().join("state/greeting.prod/terraform.tfstate").exists());
 }
 
 #[tokio::test]
 async fn a_failing_template_ends_with_terraforms_own_diagnostic() {
-    let bench = Fixture::new().await;
-    bench.run(json!({"template": "broken"})).await;
-    bench.plane.recorded(|recorded| {
+    let fixture = Fixture::new().await;
+    fixture.run(json!({"template": "broken"})).await;
+    fixture.plane.recorded(|recorded| {
         let end = recorded.end();
         assert_eq!((&end["status"], &end["error_code"]), (&json!("FAILED"), &json!("TERRAFORM_FAILED")));
         let message = end["error_message"].as_str().unwrap();
@@ -107,7 +107,7 @@ async fn a_failing_template_ends_with_terraforms_own_diagnostic() {
         );
         assert!(message.contains("exit status 3. Output: about to fail"), "{message}");
     });
-    assert!(bench.is_clean());
+    assert!(fixture.is_clean());
 }
 
 #[tokio::test]
@@ -131,42 +131,42 @@ async fn what_cannot_be_carried_out_says_what_to_fix_and_starts_nothing() {
             "\"nmae\": is unknown",
         ),
     ] {
-        let bench = Fixture::new().await;
-        bench.run(config).await;
-        bench.plane.recorded(|recorded| {
+        let fixture = Fixture::new().await;
+        fixture.run(config).await;
+        fixture.plane.recorded(|recorded| {
             let end = recorded.end();
             assert_eq!((&end["status"], &end["error_code"]), (&json!("FAILED"), &json!(code)));
             assert!(end["error_message"].as_str().unwrap().contains(part), "{end}");
             assert!(!recorded.log().contains("terraform init"));
         });
-        assert!(bench.is_clean());
+        assert!(fixture.is_clean());
     }
 }
 
 #[tokio::test]
 async fn a_plan_changes_nothing() {
-    let bench = Fixture::new().await;
-    bench
+    let fixture = Fixture::new().await;
+    fixture
         .run(json!({"template": "greeting", "stack": "prod", "action": "plan", "variables": {"name": "x"}}))
         .await;
-    bench.plane.recorded(|recorded| {
+    fixture.plane.recorded(|recorded| {
         assert_eq!(recorded.end()["status"], "SUCCESS");
         assert_eq!(recorded.end()["plan_summary"]["add"], 1);
         assert!(recorded.end().get("outputs").is_none());
         assert!(recorded.patches.iter().all(|patch| patch["phase"] != "APPLY"));
     });
-    assert!(!bench.dir.path().join("state/greeting.prod/terraform.tfstate").exists());
+    assert!(!fixture.dir.path().join("state/greeting.prod/terraform.tfstate").exists());
 }
 
 #[tokio::test]
 async fn a_destroy_removes_what_an_apply_made() {
-    let bench = Fixture::new().await;
+    let fixture = Fixture::new().await;
     for action in ["apply", "destroy"] {
-        bench
+        fixture
             .run(json!({"template": "greeting", "stack": "s", "action": action, "variables": {"name": "x"}}))
             .await;
     }
-    bench.plane.recorded(|recorded| {
+    fixture.plane.recorded(|recorded| {
         assert_eq!(recorded.end()["status"], "SUCCESS");
         assert_eq!(recorded.end()["plan_summary"], json!({"add": 0, "change": 0, "remove": 1, "import": 0}));
         assert!(recorded.patches.iter().any(|patch| patch["phase"] == "DESTROY"));
@@ -175,43 +175,43 @@ async fn a_destroy_removes_what_an_apply_made() {
 
 #[tokio::test]
 async fn a_cancel_in_mid_apply_interrupts_once_and_ends_cancelled() {
-    let bench = Fixture::new().await;
+    let fixture = Fixture::new().await;
     let cancel = async {
-        bench.said("(local-exec): started").await;
-        bench.leases.cancel(Uuid::from_u128(2));
+        fixture.logged("(local-exec): started").await;
+        fixture.leases.cancel(Uuid::from_u128(2));
     };
-    tokio::join!(bench.run(json!({"template": "slow", "stack": "s"})), cancel);
-    bench.plane.recorded(|recorded| {
+    tokio::join!(fixture.run(json!({"template": "slow", "stack": "s"})), cancel);
+    fixture.plane.recorded(|recorded| {
         assert_eq!(recorded.end()["status"], "CANCELLED");
         let message = "Cancelled during apply: it ended after one interrupt (SIGINT).";
         assert_eq!(recorded.end()["error_message"], message);
     });
-    let state = bench.dir.path().join("state/slow.s");
+    let state = fixture.dir.path().join("state/slow.s");
     assert!(!state.join(".terraform.tfstate.lock.info").exists(), "the state lock is left");
     assert!(std::fs::read_to_string(state.join("terraform.tfstate")).unwrap().contains("terraform_data"));
 }
 
 #[tokio::test]
 async fn a_claim_that_is_lost_before_the_apply_prevents_it() {
-    let bench = Fixture::new().await;
-    bench.plane.answer_next("deployments", testing::refusal(400, "TD001"));
-    bench.run(json!({"template": "greeting", "stack": "s", "variables": {"name": "x"}})).await;
-    bench.plane.recorded(|recorded| {
+    let fixture = Fixture::new().await;
+    fixture.plane.answer_next("deployments", testing::refusal(400, "TD001"));
+    fixture.run(json!({"template": "greeting", "stack": "s", "variables": {"name": "x"}})).await;
+    fixture.plane.recorded(|recorded| {
         assert!(!recorded.log().contains("Apply complete"), "{}", recorded.log());
         assert_eq!(recorded.end()["error_code"], "AGENT_LOST");
     });
-    assert!(!bench.dir.path().join("state/greeting.s/terraform.tfstate").exists());
+    assert!(!fixture.dir.path().join("state/greeting.s/terraform.tfstate").exists());
 }
 
 #[tokio::test]
 async fn the_final_status_waits_for_a_control_plane_that_is_away() {
-    let bench = Fixture::new().await;
+    let fixture = Fixture::new().await;
     for _ in 0..3 {
-        bench.plane.answer_next("deployments", testing::refusal(502, ""));
-        bench.plane.answer_next("deployment_logs", testing::refusal(502, ""));
+        fixture.plane.answer_next("deployments", testing::refusal(502, ""));
+        fixture.plane.answer_next("deployment_logs", testing::refusal(502, ""));
     }
-    bench.run(json!({"template": "nope"})).await;
-    bench.plane.recorded(|recorded| {
+    fixture.run(json!({"template": "nope"})).await;
+    fixture.plane.recorded(|recorded| {
         assert_eq!(recorded.end()["error_code"], "TEMPLATE_NOT_FOUND");
         assert_eq!(recorded.end()["log_count"], json!(recorded.logs.len()));
     });

@@ -1,4 +1,4 @@
-//! The planned changes of one run: stored as rows before anybody is asked to approve them, and followed while they are applied.
+//! The planned changes of one run: stored as rows before anyone approves them, and followed while they are applied.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub(crate) struct ChangeTracker {
 impl ChangeTracker {
     /// Begins with a plan. Must be called inside a runtime.
     pub(crate) fn start(reporter: ChangeReporter, planned: PlannedChanges, progress: ApplyProgress) -> Self {
-        let (tell, stored) = oneshot::channel();
+        let (sender, stored) = oneshot::channel();
         let (running, ended) = watch::channel(None);
         let resources = planned.resources;
         progress.begin(planned.replaced);
@@ -42,7 +42,7 @@ impl ChangeTracker {
         let work = async move {
             reporter.store(rows).await;
             // Nobody may wait for it.
-            let _ = tell.send(());
+            let _ = sender.send(());
             follow(reporter, progress, ended).await;
         };
         Self { task: tokio::spawn(work.in_current_span()), stored: Some(stored), running, resources }

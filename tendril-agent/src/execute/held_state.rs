@@ -19,7 +19,7 @@ use crate::{
 const RELEASES: usize = 5;
 
 impl JobContext {
-    /// Stores what is kept of this state; then other agents may claim its stack again.
+    /// Stores what is pending of this state; then other agents may claim its stack again.
     pub(crate) async fn push_held(&self, state: &State) {
         if self.hold_pending(state).await {
             pending_push::push(&self.settings.terraform, &*self.runner, state, &self.drain).await;
@@ -27,11 +27,11 @@ impl JobContext {
         self.release_stored(state).await;
     }
 
-    /// Says that this agent has the only copy of a newer state, if it has. False: the stack's owner discarded it, and it is set
+    /// Reports that this agent has the only copy of a newer state, if it has. False: the stack's owner discarded it, and it is set
     /// aside.
     pub(crate) async fn hold_pending(&self, state: &State) -> bool {
-        let kept = state.clone();
-        let pending = blocking(move || kept.pending()).await.unwrap_or_default();
+        let held = state.clone();
+        let pending = blocking(move || held.pending()).await.unwrap_or_default();
         if pending.is_empty() {
             return true;
         }
@@ -60,7 +60,7 @@ impl JobContext {
                 false
             }
             Err(error) => {
-                tracing::warn!(%error, state = state.key(), "the database cannot be told that a state is held here");
+                tracing::warn!(%error, state = state.key(), "that a state is held here cannot be reported to the database");
                 true
             }
         }
@@ -68,8 +68,8 @@ impl JobContext {
 
     /// Lets other agents claim the stack, if this agent held it and has nothing of it any more.
     pub(crate) async fn release_stored(&self, state: &State) {
-        let kept = state.clone();
-        let stored = blocking(move || Ok(kept.is_marked_held() && kept.pending()?.is_empty())).await;
+        let held = state.clone();
+        let stored = blocking(move || Ok(held.is_marked_held() && held.pending()?.is_empty())).await;
         if !stored.unwrap_or(false) {
             return;
         }

@@ -1,4 +1,4 @@
-//! Programs of the agent's operator that run at fixed places of a run: what they say is in the job's log, and those before an
+//! Programs of the agent's operator that run at fixed places of a run: their output is in the job's log, and those before an
 //! apply can forbid it. This is where OPA, conftest or checkov plug in.
 //!
 //! ```text
@@ -37,7 +37,7 @@ use crate::{
 const ENVIRONMENT: &[&str] = &["TENDRIL_HOOK_*"];
 /// How long a hook may take to end when it is interrupted.
 const GRACE: GracePeriod = GracePeriod { graceful: Duration::from_secs(5), forced: Duration::from_secs(2) };
-/// So much of the end of what a hook says is its reason.
+/// This much of the end of a hook's output is its reason.
 const REASON: usize = 4096;
 
 /// A place where a hook may run.
@@ -89,7 +89,7 @@ pub(crate) fn inspect(dir: &Path) -> Result<(), String> {
     let known = Hook::ALL.map(Hook::name);
     for entry in entries.filter_map(Result::ok) {
         let file = entry.file_name().to_string_lossy().into_owned();
-        // What a mounted ConfigMap keeps beside its files, and notes for people.
+        // What a mounted ConfigMap has beside its files, and notes for people.
         if file.starts_with('.') || file.contains('.') {
             continue;
         }
@@ -142,7 +142,7 @@ impl Hooks<'_> {
     }
 
     /// Runs a hook whose result changes nothing.
-    pub(crate) async fn tell(&self, hook: Hook, spec: Option<&JobSpec>, more: &[(&str, OsString)]) {
+    pub(crate) async fn notify(&self, hook: Hook, spec: Option<&JobSpec>, more: &[(&str, OsString)]) {
         if let Err(why) = self.run(hook, spec, more).await {
             tracing::warn!(hook = hook.name(), why, "a hook failed");
             self.log.writer.annotate(format!("The hook {} failed: {why}", hook.name())).await;
@@ -161,8 +161,8 @@ impl Hooks<'_> {
             grace_period: GRACE,
             goes_on: None,
         };
-        let (own, said) = (StopSignal::default(), Said { log: self.log, tail: Tail::default() });
-        let mut running = self.runner.run(command, &said, &own);
+        let (own, output) = (StopSignal::default(), Output { log: self.log, tail: Tail::default() });
+        let mut running = self.runner.run(command, &output, &own);
         let exit = tokio::select! {
             exit = &mut running => exit,
             () = sleep(self.settings.timeout) => {
@@ -180,9 +180,9 @@ impl Hooks<'_> {
         match exit.map_err(|error| format!("it cannot be started ({error})"))?.code {
             Some(0) => Ok(()),
             code => {
-                let tail = self.log.redactor.redact(&said.tail.text()).trim().to_owned();
+                let tail = self.log.redactor.redact(&output.tail.text()).trim().to_owned();
                 let code = code.map_or_else(|| "a signal".to_owned(), |code| format!("exit code {code}"));
-                Err(if tail.is_empty() { format!("it ended with {code} and said nothing") } else { tail })
+                Err(if tail.is_empty() { format!("it ended with {code} and no output") } else { tail })
             }
         }
     }
@@ -221,13 +221,13 @@ impl Hooks<'_> {
     }
 }
 
-/// Sends what a hook says to the log, and keeps the end of it.
-struct Said<'a> {
+/// Sends a hook's output to the log, and stores the end of it.
+struct Output<'a> {
     log: &'a Log,
     tail: Tail,
 }
 
-impl Sink for Said<'_> {
+impl Sink for Output<'_> {
     fn write(&self, stream: Stream, bytes: Vec<u8>) -> BoxFuture<'_, ()> {
         self.tail.push(&bytes);
         self.log.writer.write(stream, bytes)
@@ -254,7 +254,7 @@ impl Tail {
         let text = String::from_utf8_lossy(&state.0);
         match (state.1, without_torn_line(&text)) {
             (false, _) => text.into_owned(),
-            (true, "") => "what it said is one long line, and in the log".to_owned(),
+            (true, "") => "its output is one long line, and in the log".to_owned(),
             (true, whole) => whole.to_owned(),
         }
     }
@@ -275,7 +275,7 @@ mod tests {
         let text = tail.text();
         assert!(text.len() <= REASON && text.starts_with("a line with s3cret-number-"), "{text}");
         tail.push("x".repeat(2 * REASON).as_bytes());
-        assert_eq!(tail.text(), "what it said is one long line, and in the log");
+        assert_eq!(tail.text(), "its output is one long line, and in the log");
     }
 
     #[test]

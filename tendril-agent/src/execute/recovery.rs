@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// Between two looks at an apply that goes on.
+/// Between two checks of an apply that goes on.
 const LOOK_AFTER: Duration = Duration::from_secs(1);
 
 /// An attempt of a previous run.
@@ -64,7 +64,7 @@ fn found(workspace: Workspace) -> Option<OrphanedAttempt> {
             }
         }
         Err(error) => {
-            tracing::error!(?workspace, error = %format_args!("{error:#}"), "a previous run's claim cannot be read; it is kept");
+            tracing::error!(?workspace, error = %format_args!("{error:#}"), "a previous run's claim cannot be read; its directory stays");
         }
     }
     None
@@ -76,7 +76,7 @@ pub(crate) fn orphaned_attempt(work_dir: &Path, name: &str) -> Option<OrphanedAt
     root.exists().then(|| found(Workspace::at(root))).flatten()
 }
 
-/// The job of a claim, if the database still counts it as this claim's. Asks until there is an answer: the control plane was
+/// The job of a claim, if the database still counts it as this claim's. Repeats until there is an answer: the control plane was
 /// there a moment ago.
 pub(crate) async fn claimed_job(rest: &Rest, claim: &ClaimRecord) -> Option<Job> {
     #[derive(Deserialize)]
@@ -99,7 +99,7 @@ pub(crate) async fn claimed_job(rest: &Rest, claim: &ClaimRecord) -> Option<Job>
             }
             Err(error) if is_revoked(&error) => return None,
             Err(error) => {
-                tracing::warn!(deployment = %id, error = %format_args!("{error:#}"), "whether a deployment is still ours cannot be asked yet");
+                tracing::warn!(deployment = %id, error = %format_args!("{error:#}"), "whether a deployment is still ours cannot be read yet");
                 sleep(backoff.after(&error)).await;
             }
         }
@@ -163,13 +163,13 @@ impl OrphanedAttempt {
         }
     }
 
-    /// Ends what still runs, uploads and reports. Errors are said; what is left is kept for the next run.
+    /// Ends what still runs, uploads and reports. Errors are logged; what is left stays for the next run.
     pub(crate) async fn finalize(self, settings: &ExecuteSettings, rest: &Rest) {
         let workspace = format!("{:?}", self.workspace);
         match self.finalize_all(settings, rest).await {
-            Ok(()) => tracing::info!(workspace, "a previous run's attempt is settled"),
+            Ok(()) => tracing::info!(workspace, "a previous run's attempt is finalized"),
             Err(error) => {
-                tracing::error!(workspace, error = %format_args!("{error:#}"), "a previous run's attempt cannot be settled; it is kept");
+                tracing::error!(workspace, error = %format_args!("{error:#}"), "a previous run's attempt cannot be finalized; it stays for the next start");
             }
         }
     }
@@ -177,11 +177,11 @@ impl OrphanedAttempt {
     async fn finalize_all(self, settings: &ExecuteSettings, rest: &Rest) -> io::Result<()> {
         failpoint!("recovery.found");
         let Self { workspace, claim } = self;
-        let kept = FinalStatus::load(&workspace.result_file()).ok();
+        let saved = FinalStatus::load(&workspace.result_file()).ok();
         let remains = Remains::clear(settings, &workspace, &claim).await?;
         failpoint!("recovery.cleared");
-        let kept = kept.map(|end| with_errored_state(end, &remains.errored));
-        let mut end = kept.or_else(|| lost_in_mid_run(&claim, &remains));
+        let saved = saved.map(|end| with_errored_state(end, &remains.errored));
+        let mut end = saved.or_else(|| lost_in_mid_run(&claim, &remains));
         if end.as_ref().is_none_or(|end| end.log_count.is_none()) {
             let chunks = upload(settings, rest, &workspace, &claim, end.is_some()).await?;
             failpoint!("recovery.uploaded");
@@ -222,7 +222,7 @@ struct Remains {
 }
 
 impl Remains {
-    /// Ends the processes politely, notes down which lock they may have left, and removes what they worked on.
+    /// Ends the processes gracefully, records which lock they may have left, and removes their files.
     async fn clear(
         settings: &ExecuteSettings,
         workspace: &Workspace,
@@ -233,7 +233,7 @@ impl Remains {
         let grace_period = GracePeriod { graceful, forced: kill_grace };
         let state = settings.terraform.state(claim.state_key.as_deref().unwrap_or_default());
         let data_dir = workspace.data_dir();
-        // What it says is for nobody any more, but it must be able to say it.
+        // Nobody reads its output any more, but it must be able to write it.
         let drained: JoinSet<()> =
             blocking(move || Ok(orphans::of(&data_dir))).await?.into_iter().map(discard_output_of).collect();
         let workspace = workspace.clone();
@@ -253,12 +253,13 @@ impl Remains {
 
 /// The end that a run had decided on, when a state is found that its workspace had the only copy of.
 fn with_errored_state(end: FinalStatus, errored: &ErroredState) -> FinalStatus {
-    let Some(told) = errored.explanation().filter(|_| end.error_code != Some(ErrorCode::StateNotStored))
+    let Some(explanation) =
+        errored.explanation().filter(|_| end.error_code != Some(ErrorCode::StateNotStored))
     else {
         return end;
     };
     let before = end.error_message.as_deref().unwrap_or("Applied.");
-    let message = format!("{told}\n{before}");
+    let message = format!("{explanation}\n{before}");
     let error_code = Some(ErrorCode::StateNotStored);
     FinalStatus { status: Status::Failed, error_code, error_message: Some(message), ..end }
 }
@@ -269,14 +270,14 @@ fn lost_in_mid_run(claim: &ClaimRecord, remains: &Remains) -> Option<FinalStatus
         return None;
     }
     let mut message = format!(
-        "The agent was killed in phase {}. Resources may have been changed, and the state may still be locked: look at both before you queue it again.",
+        "The agent was killed in phase {}. Resources may have been changed, and the state may still be locked: check both before you queue it again.",
         claim.phase.as_str()
     );
     if let Some(stage) = remains.ended {
         message = format!("{message} Its Terraform was still running: {stage}.");
     } else {
         message = format!(
-            "{message} Its Terraform did not run any more when the agent was back: it ended without the agent, or was killed, or had not been started. The state says how far it came, the log does not."
+            "{message} Its Terraform did not run any more when the agent was back: it ended without the agent, or was killed, or had not been started. The state shows how far it came, the log does not."
         );
     }
     if let Some(explanation) = remains.errored.explanation() {
@@ -286,7 +287,7 @@ fn lost_in_mid_run(claim: &ClaimRecord, remains: &Remains) -> Option<FinalStatus
     Some(FinalStatus::new(&result, None, None))
 }
 
-/// Uploads what the database does not have yet of the log, and a remark that says why it ends here.
+/// Uploads what the database does not have yet of the log, and a line that explains why it ends here.
 async fn upload(
     settings: &ExecuteSettings,
     rest: &Rest,

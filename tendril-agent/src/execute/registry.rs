@@ -1,4 +1,4 @@
-//! Which jobs run now and how far each is, for whoever asks on `/status`.
+//! Which jobs run now and how far each is, for `/status`.
 
 use std::{
     collections::BTreeMap,

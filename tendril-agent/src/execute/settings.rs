@@ -16,7 +16,7 @@ pub(crate) struct ExecuteSettings {
     pub(crate) templates_dir: PathBuf,
     /// One folder per attempt.
     pub(crate) work_dir: PathBuf,
-    /// How a log is kept on disk.
+    /// How a log is stored on disk.
     pub(crate) spool: SpoolRules,
     /// From which Git hosts templates may come.
     pub(crate) git: GitSettings,

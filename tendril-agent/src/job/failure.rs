@@ -20,13 +20,13 @@ pub(crate) enum ErrorCode {
     Cancelled,
     /// Terraform ended with an error; the message is its own first diagnostic.
     TerraformFailed,
-    /// `config_snapshot` cannot be carried out; the message says what to fix.
+    /// `config_snapshot` cannot be carried out; the message explains what to fix.
     ConfigInvalid,
     /// The agent has no template of that name.
     TemplateNotFound,
     /// The template's repository cannot be reached now: the same deployment may work later.
     SourceUnavailable,
-    /// The template's repository, or what was asked for in it, is not there or not to be had; the message says what to fix.
+    /// The template's repository, or the requested part of it, does not exist or cannot be fetched; the message explains what to fix.
     SourceInvalid,
     /// Another one holds the state's lock; the message says who, and what to do.
     StateLocked,

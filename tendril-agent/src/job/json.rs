@@ -1,4 +1,4 @@
-//! JSON whose numbers keep every digit: between the row and Terraform, which both do, none may be lost.
+//! JSON whose numbers have all their digits: between the row and Terraform, none may be lost.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -161,7 +161,7 @@ impl Json {
     }
 }
 
-/// Digits of a number that Terraform keeps: it calculates with 512 bits.
+/// Digits of a number in Terraform: it calculates with 512 bits.
 const DIGITS: usize = 153;
 /// Larger and smaller numbers no double can hold.
 const LARGEST_EXPONENT: i64 = 308;
@@ -184,7 +184,7 @@ pub(crate) fn not_exact(number: &str) -> Option<String> {
         return Some("is a number beyond 1e308 (or below 1e-308), which programs cannot hold".to_owned());
     }
     let stored = significant.trim_end_matches('0').len();
-    (stored > DIGITS).then(|| format!("is a number of {stored} digits, and Terraform keeps {DIGITS}"))
+    (stored > DIGITS).then(|| format!("is a number of {stored} digits, and Terraform stores {DIGITS}"))
 }
 
 impl fmt::Display for Json {

@@ -6,9 +6,9 @@
 //! variables/   the JSON Schema of a template's variables
 //! timeouts     how long its steps may take
 //! status       its status and its phase
-//! result       how it ended, and what its row says of plan and cost
+//! result       how it ended, and what its row has about plan and cost
 //! failure      why it failed: code and message
-//! json         JSON whose numbers keep every digit
+//! json         JSON whose numbers have all their digits
 //! ```
 
 mod failure;

@@ -1,4 +1,4 @@
-//! How a job ended, and what its row says of the plan and the cost.
+//! How a job ended, and what its row has about the plan and the cost.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,16 +7,16 @@ use crate::job::{failure::Failure, status::Status};
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum JobResult {
-    /// As asked.
+    /// As requested.
     Success,
     /// Otherwise.
     Failed(Failure),
-    /// On the user's request; the sentence says how Terraform took it.
+    /// On the user's request; the sentence explains how Terraform ended.
     Cancelled(String),
 }
 
 impl JobResult {
-    /// The status that says so.
+    /// The status of a row with this result.
     pub(crate) const fn status(&self) -> Status {
         match self {
             Self::Success => Status::Success,
@@ -38,7 +38,7 @@ pub(crate) struct Changes {
     /// Those that exist and are taken into the state.
     #[serde(default)]
     pub(crate) import: u64,
-    /// What the saved plan says beside them; none where it could not be shown.
+    /// More counts from the saved plan; none where it could not be shown.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub(crate) details: Option<PlanDetails>,
 }
@@ -60,9 +60,9 @@ pub(crate) struct PlanDetails {
 pub(crate) enum CostStatus {
     /// Everything that costs is in the figures.
     Ok,
-    /// Something is not; `reason` says what.
+    /// Something is missing; `reason` explains what.
     Partial,
-    /// There are no figures; `reason` says why.
+    /// There are no figures; `reason` explains why.
     Unavailable,
 }
 
@@ -88,6 +88,6 @@ pub(crate) struct Findings {
     pub(crate) further_errors: usize,
     /// How many resources were changed.
     pub(crate) applied: usize,
-    /// Whether Terraform has said that the apply is complete.
+    /// Whether Terraform has reported that the apply is complete.
     pub(crate) is_complete: bool,
 }

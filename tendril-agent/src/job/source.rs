@@ -35,7 +35,7 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    /// Reads `template` and `source` of a `config_snapshot`; a refusal says which field to fix and how.
+    /// Reads `template` and `source` of a `config_snapshot`; a refusal explains which field to fix and how.
     pub(crate) fn parse(config: &Map<String, Value>) -> Result<Self, String> {
         let given = |field: &str| config.get(field).filter(|value| !value.is_null());
         match (given("template"), given("source")) {
@@ -126,12 +126,12 @@ impl GitSource {
         &self.repository
     }
 
-    /// The branch, tag or commit that was asked for.
+    /// The branch, tag or commit that was requested.
     pub(crate) fn reference(&self) -> Option<&str> {
         self.reference.as_deref()
     }
 
-    /// The commit that was asked for, if it was one.
+    /// The commit that was requested, if it was one.
     pub(crate) fn commit(&self) -> Option<&str> {
         self.reference().filter(|reference| is_commit(reference))
     }
@@ -198,7 +198,7 @@ fn without_suffix(path: &str) -> &str {
 }
 
 /// An address of `https://`, or of `http://` on this machine. What it means is decided by this parser alone: what Git gets is
-/// written anew from it.
+/// written again from it.
 fn address(text: &str) -> Result<Url, String> {
     // The text itself is not repeated: it may hold a password.
     let wrong = |why: &str| {

@@ -1,4 +1,4 @@
-//! A job: what was asked for, where it stands, and how it may end.
+//! A job: its request, its state, and how it may end.
 
 use serde_json::{Map, Value};
 use tracing::Span;
@@ -77,7 +77,7 @@ pub(crate) struct JobSpec {
 }
 
 impl JobSpec {
-    /// Reads `config_snapshot`; a refusal says which field to fix and how.
+    /// Reads `config_snapshot`; a refusal explains which field to fix and how.
     pub(crate) fn parse(config: &ConfigSnapshot) -> Result<Self, Failure> {
         let invalid = |message: String| Failure::new(ErrorCode::ConfigInvalid, message);
         let config =

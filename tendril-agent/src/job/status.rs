@@ -10,9 +10,9 @@ pub(crate) enum Status {
     Queued,
     /// An agent holds it.
     Processing,
-    /// Ended as asked.
+    /// Ended as requested.
     Success,
-    /// Ended otherwise; `error_code` and `error_message` say why.
+    /// Ended otherwise; `error_code` and `error_message` explain why.
     Failed,
     /// Ended on the user's request.
     Cancelled,
@@ -55,7 +55,7 @@ pub(crate) enum Phase {
     Output,
     /// The last log lines and the final status are on their way.
     Report,
-    /// The control plane lost sight of the agent after apply began. No agent says it of itself.
+    /// The control plane got no heartbeat of the agent after apply began. No agent sets it itself.
     Unknown,
 }
 

@@ -1,4 +1,4 @@
-//! How long the steps of a deployment may take: what it asks for, within what the agent allows.
+//! How long the steps of a deployment may take: what it requests, within what the agent allows.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 /// The keys of `config_snapshot.timeouts`. How long it may wait in the queue is the database's business.
 const KEYS: [&str; 5] = ["queue", "init", "plan", "apply", "silence"];
-/// The most that may be asked for: a week.
+/// The most that may be requested: a week.
 const MOST: u64 = 604_800;
 
 /// Times; none: no limit.
@@ -52,9 +52,9 @@ impl Timeouts {
 
     /// The shorter one of each.
     pub(crate) fn within(self, caps: Self) -> Self {
-        let shorter = |asked: Option<Duration>, cap: Option<Duration>| match (asked, cap) {
-            (Some(asked), Some(cap)) => Some(asked.min(cap)),
-            (asked, cap) => asked.or(cap),
+        let shorter = |requested: Option<Duration>, cap: Option<Duration>| match (requested, cap) {
+            (Some(requested), Some(cap)) => Some(requested.min(cap)),
+            (requested, cap) => requested.or(cap),
         };
         Self {
             init: shorter(self.init, caps.init),
@@ -86,13 +86,13 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_kept_within_what_the_agent_allows() {
-        let asked = Timeouts::parse(Some(&json!({"plan": 10, "apply": 7200, "queue": 5}))).unwrap();
+        let requested = Timeouts::parse(Some(&json!({"plan": 10, "apply": 7200, "queue": 5}))).unwrap();
         let caps = Timeouts {
             init: Some(Duration::from_secs(60)),
             apply: Some(Duration::from_secs(3600)),
             ..Timeouts::default()
         };
-        let limits = asked.within(caps);
+        let limits = requested.within(caps);
         let of = |limit: Option<Duration>| limit.map(|limit| limit.as_secs());
         assert_eq!(
             [limits.init, limits.plan, limits.apply, limits.silence].map(of),

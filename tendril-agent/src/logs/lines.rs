@@ -97,7 +97,7 @@ pub(crate) fn visible(line: &str) -> Cow<'_, str> {
 /// Whether a terminal would show all of this: no control characters but tabs and the ends of lines.
 pub(crate) fn is_plain(text: &[u8]) -> bool {
     let plain = |byte: u8| byte >= 0x20 && byte != 0x7F || byte == b'\t' || byte == b'\n';
-    // Without a branch per byte, so that the compiler looks at many at once.
+    // Without a branch per byte, so that the compiler can vectorize it.
     text.chunks(64).all(|part| part.iter().fold(true, |all, byte| all & plain(*byte)))
 }
 

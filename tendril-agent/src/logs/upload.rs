@@ -91,7 +91,7 @@ impl LogSink {
         }
     }
 
-    /// Number of the last chunk that the database has. It is stored in order, so that it has all before it too. Asked until
+    /// Number of the last chunk that the database has. It is stored in order, so that it has all before it too. Repeated until
     /// there is an answer; a refusal counts as none, because storing a chunk twice does no harm.
     pub(crate) async fn last_stored(&mut self) -> u64 {
         #[derive(Deserialize)]

@@ -1,6 +1,6 @@
 //! The thread that carries a job's output through its stages: bytes → lines → readable text → redaction → spool.
 //!
-//! It is a thread of its own because reading, redacting and writing may keep a core busy for minutes, and heartbeats must
+//! It is a thread of its own because reading, redacting and writing may occupy a core for minutes, and heartbeats must
 //! not wait for that. Its queue is bounded: a program that writes faster than this machine can read waits on its pipe.
 
 use std::{
@@ -36,13 +36,13 @@ enum Entry {
     Bytes(Stream, Vec<u8>),
     /// An annotation of the agent.
     Annotation(String),
-    /// The program has ended: give the last line out, and say what was found in its output.
+    /// The program has ended: give the last line out, and what was found in its output.
     Ended(oneshot::Sender<Findings>),
 }
 
 /// Reads the output of a program: what a person should see of each line, and what the agent must know of it.
 pub(crate) trait Interpreter: Send {
-    /// Whether this plain text can be passed over: no line of it says anything that the agent must know.
+    /// Whether this plain text can be skipped: no line of it has anything that the agent must know.
     fn may_pass(&self, text: &str) -> bool;
     /// Reads one line. Answers the readable lines, joined by `\n`.
     fn read<'a>(&mut self, line: &'a str) -> Cow<'a, str>;
@@ -171,13 +171,13 @@ impl LogWorker {
         }
     }
 
-    /// Has the disk keep what was written, elsewhere: lines come on meanwhile.
+    /// Syncs what was written to disk, on another thread: lines come on meanwhile.
     fn sync(&mut self, runtime: &Handle) {
         let files = self.spool.take_unsynced(Instant::now());
         if !files.is_empty() {
             runtime.spawn_blocking(move || {
                 if let Some(error) = files.iter().find_map(|file| file.sync_data().err()) {
-                    tracing::warn!(%error, "the disk does not keep the log; a power cut would take the last lines");
+                    tracing::warn!(%error, "the log cannot be synced to disk; a power failure would lose the last lines");
                 }
             });
         }
@@ -311,7 +311,7 @@ fn next_entry(entries: &mut mpsc::Receiver<Entry>, runtime: &Handle, wait: Optio
     entry.map_or(Next::Closed, Next::Entry)
 }
 
-/// Keeps a program's standard output for the agent, and sends the rest to the log.
+/// Captures a program's standard output for the agent, and sends the rest to the log.
 #[derive(Debug)]
 pub(crate) struct StdoutCapture {
     captured: std::sync::Mutex<Vec<u8>>,

@@ -12,7 +12,7 @@ struct Fixture {
     reader: SpoolReader,
 }
 
-fn bench(secrets: &[&str]) -> Fixture {
+fn fixture(secrets: &[&str]) -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     let rules = SpoolRules { flush_after: Duration::from_millis(20), limit: u64::MAX };
     let (spool, reader) = LogSpool::create(&dir.path().join("log"), rules).unwrap();
@@ -38,7 +38,7 @@ impl Fixture {
 
 #[tokio::test]
 async fn json_becomes_readable_and_its_news_are_kept() {
-    let bench = bench(&[]);
+    let fixture = fixture(&[]);
     let lines = concat!(
         r#"{"@message":"Plan: 1 to add","changes":{"add":1,"change":0,"remove":0},"type":"change_summary"}"#,
         "\n",
@@ -48,80 +48,80 @@ async fn json_becomes_readable_and_its_news_are_kept() {
         "\n",
         "plain without end",
     );
-    bench.log.write(Stream::Stdout, lines.as_bytes().to_vec()).await;
-    let findings = bench.log.findings().await;
+    fixture.log.write(Stream::Stdout, lines.as_bytes().to_vec()).await;
+    let findings = fixture.log.findings().await;
     assert_eq!(findings.changes, Some(crate::job::Changes { add: 1, ..Default::default() }));
     assert_eq!(findings.error.as_deref(), Some("first\nd\n\nError: second"));
     assert_eq!(findings.further_errors, 0);
-    assert_eq!(bench.log.findings().await, Findings::default());
-    assert_eq!(bench.text().await, "Plan: 1 to add\nError: first\nd\nError: second\nplain without end\n");
+    assert_eq!(fixture.log.findings().await, Findings::default());
+    assert_eq!(fixture.text().await, "Plan: 1 to add\nError: first\nd\nError: second\nplain without end\n");
 }
 
 #[tokio::test]
 async fn secrets_are_hidden_in_lines_errors_remarks_and_behind_colours() {
-    let bench = bench(&["hunter2-hunter2"]);
-    bench.log.annotate("agent saw hunter2-hunter2").await;
-    bench.log.write(Stream::Stdout, b"lo hunter2-".to_vec()).await;
-    bench.log.write(Stream::Stdout, b"hunter2 hi\nhun\x1b[1mter2-hunter2\n".to_vec()).await;
-    bench.log.write(Stream::Stderr, b"Error: bad hunter2-hunter2\n".to_vec()).await;
-    let findings = bench.log.findings().await;
+    let fixture = fixture(&["hunter2-hunter2"]);
+    fixture.log.annotate("agent saw hunter2-hunter2").await;
+    fixture.log.write(Stream::Stdout, b"lo hunter2-".to_vec()).await;
+    fixture.log.write(Stream::Stdout, b"hunter2 hi\nhun\x1b[1mter2-hunter2\n".to_vec()).await;
+    fixture.log.write(Stream::Stderr, b"Error: bad hunter2-hunter2\n".to_vec()).await;
+    let findings = fixture.log.findings().await;
     assert_eq!(findings.error.as_deref(), Some("bad [hidden]"));
-    let text = bench.text().await;
+    let text = fixture.text().await;
     assert!(!text.contains("hunter2"), "{text}");
     assert_eq!(text.matches("[hidden]").count(), 4, "{text}");
 }
 
 #[tokio::test]
 async fn a_secret_across_the_pieces_of_a_very_long_line_is_hidden() {
-    let bench = bench(&["hunter2-hunter2"]);
+    let fixture = fixture(&["hunter2-hunter2"]);
     let mut line = "x".repeat(crate::logs::lines::FRAGMENT_LIMIT - 7);
     line.push_str("hunter2-hunter2 end\n");
-    bench.log.write(Stream::Stdout, line.into_bytes()).await;
-    let text = bench.text().await.replace('\n', "");
+    fixture.log.write(Stream::Stdout, line.into_bytes()).await;
+    let text = fixture.text().await.replace('\n', "");
     assert!(text.ends_with("[hidden] end"), "{}", &text[text.len() - 40..]);
 }
 
 #[tokio::test]
 async fn an_oversized_message_is_left_out() {
-    let bench = bench(&[]);
+    let fixture = fixture(&[]);
     let state = "s".repeat(3 * crate::logs::lines::FRAGMENT_LIMIT);
     let line = format!("{{\"@message\":\"Emergency state dump\",\"state\":\"{state}\"}}\nafter\n");
-    bench.log.write(Stream::Stdout, line.into_bytes()).await;
+    fixture.log.write(Stream::Stdout, line.into_bytes()).await;
     let left_out = "… (a message of Terraform of more than 1 MiB was left out)";
-    assert_eq!(bench.text().await, format!("{left_out}\nafter\n"));
+    assert_eq!(fixture.text().await, format!("{left_out}\nafter\n"));
 }
 
 #[tokio::test]
 async fn what_a_message_of_ten_mebibytes_says_is_kept() {
-    let bench = bench(&["hunter2-hunter2"]);
+    let fixture = fixture(&["hunter2-hunter2"]);
     let printed = "0123456789 é\t".repeat(700_000);
     let message = serde_json::json!(format!("a (local-exec): {printed}hunter2-hunter2!"));
     let line =
         format!("{{\"@level\":\"info\",\"@message\":{message},\"hook\":{{\"output\":{message}}}}}\nafter\n");
     for part in line.as_bytes().chunks(60_000) {
-        bench.log.write(Stream::Stdout, part.to_vec()).await;
+        fixture.log.write(Stream::Stdout, part.to_vec()).await;
     }
-    let text = bench.text().await.replace('\n', "");
+    let text = fixture.text().await.replace('\n', "");
     assert_eq!(text.len(), format!("a (local-exec): {printed}[hidden]!after").len());
     assert!(text.ends_with("[hidden]!after"), "{}", &text[text.len() - 60..]);
 }
 
 #[tokio::test]
 async fn poison_comes_out_as_text() {
-    let bench = bench(&[]);
-    bench.log.write(Stream::Stdout, b"a\0b \xff 1%\r2%\r100%\r\n\x1b[31mred\x1b[0m\n".to_vec()).await;
-    assert_eq!(bench.text().await, "100%\nred\n");
+    let fixture = fixture(&[]);
+    fixture.log.write(Stream::Stdout, b"a\0b \xff 1%\r2%\r100%\r\n\x1b[31mred\x1b[0m\n".to_vec()).await;
+    assert_eq!(fixture.text().await, "100%\nred\n");
 }
 
 #[tokio::test]
 async fn captured_output_stays_out_of_the_log() {
-    let bench = bench(&[]);
-    let capture = StdoutCapture::new(bench.log.clone());
+    let fixture = fixture(&[]);
+    let capture = StdoutCapture::new(fixture.log.clone());
     capture.write(Stream::Stdout, b"{\"secret\"".to_vec()).await;
     capture.write(Stream::Stdout, b":1}".to_vec()).await;
     capture.write(Stream::Stderr, b"warned\n".to_vec()).await;
     assert_eq!(capture.into_captured().unwrap(), b"{\"secret\":1}");
-    assert_eq!(bench.text().await, "warned\n");
+    assert_eq!(fixture.text().await, "warned\n");
 }
 
 /// Output of every kind: plain, coloured, secret, JSON, an error, bytes that are no text.

@@ -85,9 +85,9 @@ struct Answers {
 
 impl Answers {
     fn to(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
-        let asked = matches!(*method, Method::GET | Method::HEAD).then_some(path);
+        let wanted = matches!(*method, Method::GET | Method::HEAD).then_some(path);
         let mut kind = "text/plain; charset=utf-8";
-        let (status, text) = match asked {
+        let (status, text) = match wanted {
             Some("/healthz") => probe_response(self.panel.health.alive(), "alive"),
             Some("/readyz") => probe_response(self.panel.health.ready(), "ready"),
             Some("/status") => {
@@ -100,7 +100,7 @@ impl Answers {
                     kind = "text/plain; version=0.0.4; charset=utf-8";
                     (StatusCode::OK, metrics.render())
                 }
-                None => (StatusCode::NOT_FOUND, "this process keeps its metrics elsewhere\n".to_owned()),
+                None => (StatusCode::NOT_FOUND, "the metrics of this process are elsewhere\n".to_owned()),
             },
             _ => (StatusCode::NOT_FOUND, "there are /healthz, /readyz, /status and /metrics\n".to_owned()),
         };
@@ -165,7 +165,7 @@ mod tests {
         assert!(get(addr, "/readyz").await.starts_with("HTTP/1.1 503"));
         panel.health.record_heartbeat();
         assert!(get(addr, "/readyz").await.starts_with("HTTP/1.1 200"));
-        panel.health.unheard("HTTP 401");
+        panel.health.heartbeat_failed("HTTP 401");
         assert!(get(addr, "/readyz").await.contains("the last heartbeat failed: HTTP 401"));
         assert!(get(addr, "/healthz").await.starts_with("HTTP/1.1 200"), "it lives all the same");
         panel.health.draining();

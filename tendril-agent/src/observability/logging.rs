@@ -31,7 +31,7 @@ pub(crate) struct LogSettings {
 /// Installs the process's subscriber, which hides the agent's secrets. A filter that cannot be read falls back to `info`; a
 /// second call changes nothing.
 pub(crate) fn install(settings: &LogSettings) {
-    // The Kubernetes client logs every failed request as an error; what it means is said by whoever asked. Named in the filter, it
+    // The Kubernetes client logs every failed request as an error; its caller reports what it means. Named in the filter, it
     // is logged.
     let quiet = if cfg!(feature = "kubernetes") { "kube_client=off," } else { "" };
     let filter = EnvFilter::try_new(format!("{quiet}{}", settings.filter))

@@ -29,7 +29,7 @@ pub(crate) struct Facts {
     pub(crate) work_limit: u64,
 }
 
-/// Everything that `/status` shows and `/metrics` measures when it is asked.
+/// Everything that `/status` shows and `/metrics` measures at a request.
 #[derive(Clone)]
 pub(crate) struct Panel {
     pub(crate) facts: Facts,

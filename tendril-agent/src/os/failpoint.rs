@@ -1,7 +1,7 @@
 //! Places where a test kills the agent, to see what its next run makes of what is left on disk.
 //!
 //! Compiled in with the feature `failpoints` only. `TENDRIL_FAILPOINT=spool.flushed:3` ends the process with SIGKILL when
-//! it comes to that place for the third time: nothing is flushed, nobody says good-bye.
+//! it comes to that place for the third time: nothing is flushed, and the agent does not report that it stops.
 
 /// Every place, in the order in which a job reaches them.
 #[cfg(feature = "failpoints")]
@@ -12,7 +12,7 @@ const FAILPOINTS: &[&str] = &[
     "workspace.claimed",
     "workspace.logging",
     "step.begins",
-    "lock_owner.kept",
+    "lock_owner.saved",
     "step.ended",
     "writer.took",
     "writer.line",
@@ -28,17 +28,17 @@ const FAILPOINTS: &[&str] = &[
     "sink.based",
     "sink.forgot",
     "progress.stored",
-    "approval.kept",
+    "approval.saved",
     "approval.shown",
-    "apply.kept",
-    "apply.settled",
-    "ending.made",
-    "ending.kept",
-    "ending.uploaded",
-    "ending.counted",
-    "ending.stored",
+    "apply.saved",
+    "apply.flushed",
+    "final_status.made",
+    "final_status.saved",
+    "final_status.uploaded",
+    "final_status.counted",
+    "final_status.stored",
     "workspace.removing",
-    "ending.removed",
+    "final_status.removed",
     "recovery.found",
     "recovery.cleared",
     "recovery.resumed",

@@ -34,7 +34,7 @@ pub(crate) fn private_file(path: &Path, content: &[u8]) -> io::Result<()> {
     path.parent().map_or(Ok(()), sync_dir)
 }
 
-/// Has the disk keep the names in a directory.
+/// Syncs the names in a directory to disk.
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     fs::File::open(dir)?.sync_all()
 }

@@ -15,7 +15,7 @@ use rustix::{
     io::Errno,
 };
 
-/// How often a tree is gone through anew in which something new has appeared.
+/// How often a tree is walked again in which something new has appeared.
 const PASSES: u32 = 5;
 /// How a folder is opened: only itself, never what a link leads to.
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -46,7 +46,7 @@ impl Walk {
         Ok(Self { here, levels: vec![root] })
     }
 
-    /// Looks at each entry of the folder that the walk is in; answers the folders.
+    /// Reads each entry of the folder that the walk is in; returns the folders.
     fn read(&mut self, mut each: impl FnMut(&OwnedFd, &CStr, FileType)) -> io::Result<()> {
         let mut folders = Vec::new();
         for entry in Dir::read_from(&self.here)? {
@@ -56,7 +56,7 @@ impl Walk {
                 continue;
             }
             let kind = match entry.file_type() {
-                // Not every file system says it.
+                // Not every file system provides it.
                 FileType::Unknown => statat(&self.here, name, AtFlags::SYMLINK_NOFOLLOW)
                     .map_or(FileType::Unknown, |stat| FileType::from_raw_mode(stat.st_mode)),
                 kind => kind,
@@ -221,7 +221,7 @@ fn unlink(here: impl AsFd + Copy, name: &CStr, flags: AtFlags) -> rustix::io::Re
     }
 }
 
-/// The first thing that fails is the one that is reported; that a folder above is not empty then says nothing.
+/// The first thing that fails is the one that is reported; that a folder above is not empty is then of no interest.
 fn note(failed: &mut Option<io::Error>, name: &CStr, error: Errno) {
     if failed.is_none() {
         let source = io::Error::from(error);

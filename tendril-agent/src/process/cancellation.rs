@@ -8,9 +8,9 @@ use crate::os::DiskPressure;
 /// Why a job must end early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StopReason {
-    /// The user asked for it.
+    /// The user requested it.
     Cancelled,
-    /// The database says that the job is not ours any more.
+    /// The job is not ours any more, according to the database.
     Fenced,
     /// The agent itself has to end.
     ShuttingDown,

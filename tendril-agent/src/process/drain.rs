@@ -13,7 +13,7 @@ pub(crate) struct Drain {
     begun: CancellationToken,
     /// Set when running jobs are interrupted.
     pub(crate) stop: StopSignal,
-    /// Terraform commands that no job asked for.
+    /// Terraform commands of no job.
     background_tasks: TaskTracker,
 }
 

@@ -12,7 +12,7 @@ use futures_util::future::BoxFuture;
 
 use crate::process::{runner::Sink, stream::Stream};
 
-/// Writes what a program says on stdout into a file that only this user may read.
+/// Writes a program's stdout into a file that only this user may read.
 pub(crate) struct FileSink(Mutex<(File, Option<io::Error>)>);
 
 impl FileSink {

@@ -1,4 +1,4 @@
-//! A tiny parent that keeps the exit code of a program whose agent may die.
+//! A small parent process that stores the exit code of a program whose agent may be killed.
 //!
 //! ```text
 //! agent ── keeper (`tendril-agent keep-exit`) ── terraform apply
@@ -67,7 +67,7 @@ pub(crate) fn keep(command: Command, program: &Path, exit_file: &Path) -> Comman
     Command { program: program.to_path_buf(), args, goes_on: Some(goes_on), ..command }
 }
 
-/// Runs a program, keeps its exit code, and ends as it ended.
+/// Runs a program, stores its exit code, and ends as it ended.
 ///
 /// Its input, output, environment and process group are the program's too. Signals that are sent to the group are the
 /// program's business.

@@ -10,7 +10,7 @@
 //! cancellation   the signal to stop one job
 //! time_limit     a limit of time that was reached
 //! drain          the end of the agent, for work that no lease covers
-//! keeper         a small parent process that keeps an exit code
+//! keeper         a small parent process that stores an exit code
 //! orphans        processes of an attempt that outlived their parent
 //! zombies        waits for orphaned processes that have ended
 //! ```

@@ -95,7 +95,7 @@ fn send(pids: &[Pid], signal: Signal) {
                 groups.insert(group.as_raw_nonzero());
             }
             Ok(_) => {
-                // Whoever is gone needs no signal; errors of sending say nothing else.
+                // Whoever is gone needs no signal; errors of sending mean nothing else.
                 let _gone = kill_process(*pid, signal);
             }
             Err(_) => {}

@@ -64,9 +64,10 @@ mod tests {
 
     use super::*;
 
-    /// A program that says so many KiB, and then makes a file.
+    /// A program that prints so many KiB, and then creates a file.
     fn start(kib: u32, done: &Path, out: Stdio) -> std::process::Child {
-        let script = format!("head -c {} /dev/zero && echo said && touch '{}'", kib * 1024, done.display());
+        let script =
+            format!("head -c {} /dev/zero && echo printed && touch '{}'", kib * 1024, done.display());
         Command::new("/bin/sh").args(["-c", &script]).stdout(out).spawn().unwrap()
     }
 
@@ -101,7 +102,7 @@ mod tests {
         let (reader, out) = output_pipe().unwrap();
         let mut reader = Receiver::from_owned_fd(reader).unwrap();
         let mut program = Command::new("/bin/sh");
-        program.args(["-c", "echo said; read _"]).stdin(Stdio::piped()).stdout(out);
+        program.args(["-c", "echo printed; read _"]).stdin(Stdio::piped()).stdout(out);
         let mut child = program.spawn().unwrap();
         drop(program);
         // Its input is a pipe too, and not of this kind.
@@ -110,7 +111,7 @@ mod tests {
         drop(child.stdin.take());
         let mut message = String::new();
         timeout(Duration::from_secs(20), reader.read_to_string(&mut message)).await.unwrap().unwrap();
-        assert_eq!(message, "said\n");
+        assert_eq!(message, "printed\n");
         child.wait().unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! Runs one program in a process group of its own, and ends it politely when it must end early.
+//! Runs one program in a process group of its own, and ends it gracefully when it must end early.
 //!
 //! The escalation: one SIGINT to the group (what Ctrl-C does: Terraform finishes what it is doing and saves its state,
 //! providers ignore it, `local-exec` children end), then a grace period, then a second SIGINT, then SIGKILL to the group.
@@ -39,7 +39,7 @@ const READ_SIZE: usize = 64 * 1024;
 const GATHER: Duration = Duration::from_millis(5);
 /// The least time between two interrupts: of two that come at once, a program sees one.
 pub(crate) const BETWEEN_INTERRUPTS: Duration = Duration::from_secs(1);
-/// Between two looks whether a program has ended, where no signal says so.
+/// Between two checks whether a program has ended, where no signal reports it.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long others may still write into a pipe after its program and the program's group are gone.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
@@ -60,7 +60,7 @@ pub(crate) struct Command {
     pub(crate) env: BTreeMap<OsString, OsString>,
     /// How long it may take to end early.
     pub(crate) grace_period: GracePeriod,
-    /// Of a program that keeps the exit code of another one: whether that one goes on, by its data directory. If the keeper is
+    /// Of a program that stores the exit code of another one: whether that one goes on, by its data directory. If the keeper is
     /// killed, it is waited for.
     pub(crate) goes_on: Option<GoesOn>,
 }
@@ -166,8 +166,8 @@ pub(crate) struct Exit {
 }
 
 impl Exit {
-    /// Whether a program that did not succeed may have ended without giving back what it held: a signal ended it, it was asked
-    /// twice to end and left at once, or it crashed. Terraform says 1 where it gave up in good order.
+    /// Whether a program that did not succeed may have ended without giving back what it held: a signal ended it, it was interrupted
+    /// twice and left at once, or it crashed. Terraform exits with 1 where it gave up gracefully.
     pub(crate) fn was_abrupt(self) -> bool {
         self.stage >= TerminationStage::InterruptedTwice || self.code != Some(1)
     }
@@ -227,7 +227,7 @@ async fn run(command: Command, sink: &dyn Sink, stop: &StopSignal) -> io::Result
     let ended = signal(SignalKind::child())?;
     let (child, pid, own) = zombies::spawn(&mut program)?;
     let mut group = Group { pid: Some(pid), data_dir, send: kill_process_group };
-    // It holds this end of the pipes, and would keep them from their end.
+    // It holds this end of the pipes, which would never end.
     drop(program);
     let goes_on = command.goes_on.zip(group.data_dir.clone());
     let mut child = Program { child, pid, ended, goes_on };
@@ -270,7 +270,7 @@ struct Program {
     pid: Pid,
     /// A child of this process has ended.
     ended: Signals,
-    /// Of a program that keeps the exit code of another one: the data directory of that one. If the keeper is killed, the
+    /// Of a program that stores the exit code of another one: the data directory of that one. If the keeper is killed, the
     /// other one goes on, and is waited for.
     goes_on: Option<(GoesOn, PathBuf)>,
 }
@@ -415,7 +415,7 @@ impl Group {
     }
 
     fn signal(&self, signal: Signal) {
-        // The only error that can happen says that nobody is left.
+        // The only error that can happen means that no process is left.
         let _gone = self.pid.map(|pid| (self.send)(pid, signal));
     }
 }

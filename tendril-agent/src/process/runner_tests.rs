@@ -9,7 +9,7 @@ use std::{
 use super::*;
 use crate::process::cancellation::StopReason;
 
-/// Keeps what was written.
+/// Stores what was written.
 #[derive(Default)]
 struct Captured(Mutex<(String, String)>);
 
@@ -230,9 +230,9 @@ impl Sink for Slow {
 #[tokio::test]
 async fn the_last_words_arrive_however_slow_the_disk_is() {
     let slow = Slow::default();
-    let script = script("head -c 700000 /dev/zero | tr '\\000' x; echo last words");
+    let script = script("head -c 700000 /dev/zero | tr '\\000' x; echo last line");
     LocalRunner.run(script, &slow, &StopSignal::default()).await.unwrap();
-    assert!(slow.0.stdout().ends_with("xxlast words\n"), "{}", slow.0.stdout().len());
+    assert!(slow.0.stdout().ends_with("xxlast line\n"), "{}", slow.0.stdout().len());
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Processes that lost their parent: they become children of the agent, which waits for them when they have ended, and ends those
 //! that a job has left.
 //!
-//! The agent is process 1, as it is in its container, or else asks the kernel for them ([`adopt_orphans`]): however a process of a
+//! The agent is process 1, as it is in its container, or else gets them from the kernel ([`adopt_orphans`]): however a process of a
 //! job hides (a session of its own, a clean environment, a fork in between), it cannot get away from its ancestor.
 //!
 //! A plain "wait for any child" would also take the exit codes of the agent's own children, which tokio waits for. So every
@@ -157,7 +157,7 @@ fn zombies() -> Vec<Pid> {
     ended.filter_map(|stat| Pid::from_raw(stat.pid)).collect()
 }
 
-/// A process, as far as it is looked at.
+/// What is read of a process.
 struct Stat {
     pid: i32,
     parent: i32,

@@ -64,7 +64,7 @@ fn forms_of_text(text: &str) -> Vec<String> {
     all
 }
 
-/// A number as Terraform prints it: all digits, no exponent, no zeros that say nothing. And as a program does that reads it into a
+/// A number as Terraform prints it: all digits, no exponent, no superfluous zeros. And as a program does that reads it into a
 /// double.
 fn written_out(secret: &str) -> Vec<String> {
     let text = secret.trim();
@@ -228,14 +228,14 @@ fn base64_forms(bytes: &[u8]) -> Vec<String> {
     forms
 }
 
-/// The strings of a document whose names say that they are secrets.
+/// The strings of a document whose names mark them as secrets.
 fn secret_fields(document: &Value, found: &mut impl FnMut(&str)) {
     match document {
         Value::Object(fields) => {
             for (name, field) in fields {
                 let name = name.to_ascii_lowercase();
                 match field {
-                    Value::String(text) if SECRET_FIELDS.iter().any(|word| name.contains(word)) => {
+                    Value::String(text) if SECRET_FIELDS.iter().any(|part| name.contains(part)) => {
                         found(text);
                     }
                     Value::String(_) => {}

@@ -1,7 +1,7 @@
 //! Redacts a stream line by line, and finds secrets that are split over several lines.
 //!
 //! A line whose end may be the beginning of a secret waits a moment for the next one. Terraform puts the same prefix before
-//! each line of a provisioner, and lines of several provisioners mix: the prefix says which lines belong together.
+//! each line of a provisioner, and lines of several provisioners mix: the prefix shows which lines belong together.
 
 use std::{
     collections::VecDeque,
@@ -141,9 +141,9 @@ impl RedactLines {
                 }
             }
         }
-        let keep = open.unwrap_or(tail.text.len());
-        tail.text.drain(..keep);
-        tail.places.drain(..keep);
+        let done = open.unwrap_or(tail.text.len());
+        tail.text.drain(..done);
+        tail.places.drain(..done);
         if run.is_some() {
             (tail.text, tail.places) = (Vec::new(), Vec::new());
         }

@@ -173,7 +173,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
     fn no_printer_shows_a_random_secret(secret in "[!-~]{2}[ -~éß\n\t]{8,60}[!-~]{2}", printer in 0..PRINTERS.len()) {
-        // They cut characters in halves, and nobody can tell what they were.
+        // They cut characters in halves, which cannot be restored.
         let cuts = ["fold", "sed"].iter().any(|tool| PRINTERS[printer].contains(tool));
         prop_assume!(secret.is_ascii() || !cuts);
         // What is mostly quotes and blanks has no spelling of its own to be known by.

@@ -5,7 +5,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-/// How many bytes the filter looks at. No pattern is shorter.
+/// How many bytes the filter compares. No pattern is shorter.
 pub(super) const HEAD: usize = 4;
 /// So much of a longer pattern, from its beginning, is hidden without the rest.
 pub(super) const PARTIAL: usize = 48;

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn an_heir_learns_what_its_source_learns_and_keeps_its_own() {
+    fn a_child_hides_what_its_parent_hides_and_values_of_its_own() {
         let agent = redactor("first-token");
         let job = agent.child();
         job.hide(["job-secret".to_owned()]);
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_passes_is_hidden_by_heirs_too_and_forgotten_after_its_end() {
+    fn an_expiring_value_is_hidden_by_children_too_and_forgotten_after_its_end() {
         let agent = redactor("the-key");
         let (now, job) = (Instant::now(), agent.child());
         agent.hide_until("first-token", now);

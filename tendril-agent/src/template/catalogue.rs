@@ -13,7 +13,7 @@ use crate::template::definition::{is_template, names};
 
 /// Largest file that counts for a digest as a whole; of larger ones the size does.
 const FILE_LIMIT: u64 = 4 * 1024 * 1024;
-/// Most files of one template, and deepest folder, that are looked at.
+/// Most files of one template, and deepest folder, that are read.
 const FILES: usize = 2000;
 const DEPTH: usize = 16;
 /// Largest schema of variables that the control plane takes.
@@ -162,7 +162,7 @@ mod tests {
         }
         fs::write(dir.path().join("hello/main.tf"), "# one").unwrap();
         fs::write(dir.path().join("Not-A-Name/main.tf"), "").unwrap();
-        let manifest = json!({"title": "Hello", "description": "Says it.", "variables": {"type": "object"}});
+        let manifest = json!({"title": "Hello", "description": "Greets.", "variables": {"type": "object"}});
         fs::write(dir.path().join("hello/template.json"), manifest.to_string()).unwrap();
         let first = catalogue(dir.path());
         assert_eq!(first.len(), 1, "{first:?}");

@@ -17,7 +17,7 @@ const FILE_LIMIT: u64 = 4 * 1024 * 1024;
 /// How deep modules are looked for, and in how many files.
 const DEEPEST_MODULE: u32 = 6;
 const MOST_FILES: u32 = 2000;
-/// Arguments of a `variable` that keep its value out of what is shown or stored.
+/// Arguments of a `variable` that exclude its value from what is shown or stored.
 const MARKS: [&str; 2] = ["sensitive", "ephemeral"];
 
 /// The variables of a template whose values must not be shown.
@@ -131,7 +131,7 @@ fn is_set(value: &Value) -> bool {
 /// A word, a string or a sign of the language.
 #[derive(Debug, PartialEq, Eq)]
 enum Token<'a> {
-    ApprovalDecision(&'a str),
+    Word(&'a str),
     /// What is between the quotes.
     Text(&'a str),
     Sign(char),
@@ -159,10 +159,7 @@ impl<'a> Scanner<'a> {
                 Token::Sign('{' | '[' | '(') => {
                     if depth == 0 {
                         variable = match head.as_slice() {
-                            [
-                                Token::ApprovalDecision("variable"),
-                                Token::ApprovalDecision(name) | Token::Text(name),
-                            ] => Some(*name),
+                            [Token::Word("variable"), Token::Word(name) | Token::Text(name)] => Some(*name),
                             _ => None,
                         };
                     }
@@ -175,13 +172,9 @@ impl<'a> Scanner<'a> {
                 }
                 Token::Newline => head.clear(),
                 Token::Sign('=') if depth == 1 => {
-                    let marks =
-                        matches!(head.as_slice(), [Token::ApprovalDecision(word)] if MARKS.contains(word));
+                    let marks = matches!(head.as_slice(), [Token::Word(word)] if MARKS.contains(word));
                     if let Some(name) = variable.filter(|_| marks)
-                        && !matches!(
-                            self.peek(),
-                            Some(Token::ApprovalDecision("false") | Token::Text("false"))
-                        )
+                        && !matches!(self.peek(), Some(Token::Word("false") | Token::Text("false")))
                     {
                         found.insert(name.to_owned());
                     }
@@ -217,7 +210,7 @@ impl<'a> Scanner<'a> {
                 let length = self.rest.find(|c| !is_of_word(c)).unwrap_or(self.rest.len());
                 let word = &self.rest[..length];
                 self.skip(length);
-                return Some(Token::ApprovalDecision(word));
+                return Some(Token::Word(word));
             } else {
                 self.skip(first.len_utf8());
                 return Some(if first == '\n' { Token::Newline } else { Token::Sign(first) });

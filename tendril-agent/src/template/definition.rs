@@ -1,4 +1,4 @@
-//! A template: a folder of Terraform files, and a `template.json` that says which variables it takes.
+//! A template: a folder of Terraform files, and a `template.json` that declares its variables.
 
 use std::{
     collections::BTreeSet,

@@ -46,7 +46,7 @@ const DEEPEST: usize = 64;
 /// more than any disk holds.
 const MOST_ENTRIES: usize = 20_000;
 const MOST_BYTES: u64 = 1024 * 1024 * 1024;
-/// How a file begins that stands for one that Git LFS keeps elsewhere, and how long it is at most.
+/// How a file begins that stands for one that Git LFS stores elsewhere, and how long it is at most.
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 const LFS_LONGEST: u64 = 1024;
 
@@ -142,7 +142,7 @@ impl Workspace {
         self.root.join("run/source")
     }
 
-    /// Keeps the id of the commit that they are of, for a later run of the agent.
+    /// Stores the id of the commit that they are of, for a later run of the agent.
     pub(crate) fn store_commit(&self, commit: &str) -> io::Result<()> {
         private_file(&self.root.join("commit"), commit.as_bytes())
     }
@@ -157,7 +157,7 @@ impl Workspace {
         let fault = |source: io::Error| Failure::internal("the workspace cannot be prepared", &source);
         self.make_dirs().map_err(fault)?;
         let inside = template_dir.canonicalize().map_err(fault)?;
-        // Looked at as a whole before anything is copied: what is refused must not fill the disk first.
+        // Checked as a whole before anything is copied: what is refused must not fill the disk first.
         Copy::of(&inside).folder(&inside, None, 0).map_err(CopyError::into_failure)?;
         Copy::of(&inside).folder(&inside, Some(&self.module_dir()), 0).map_err(CopyError::into_failure)?;
         let variables = serde_json::to_vec(variables).map_err(|error| fault(error.into()))?;
@@ -308,7 +308,7 @@ impl CopyError {
             Self::LfsPointer(path) => Failure::new(
                 ErrorCode::SourceInvalid,
                 format!(
-                    "the template's file {} is stored in Git LFS, and only its pointer is in the repository: files of Git LFS are not fetched. Keep the file in Git itself, or fetch it from the template",
+                    "the template's file {} is stored in Git LFS, and only its pointer is in the repository: files of Git LFS are not fetched. Store the file in Git itself, or fetch it from the template",
                     path.display()
                 ),
             ),

@@ -12,7 +12,7 @@ struct Fixture {
     workspace: Workspace,
 }
 
-fn bench() -> Fixture {
+fn fixture() -> Fixture {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir_all(dir.path().join("templates/hello/modules/m")).unwrap();
     fs::write(dir.path().join("templates/hello/main.tf"), "# main").unwrap();
@@ -57,10 +57,10 @@ fn mode(path: &Path) -> u32 {
 
 #[test]
 fn a_workspace_is_private_and_complete() {
-    let bench = bench();
-    bench.lay_out().unwrap();
-    let module = bench.workspace.module_dir();
-    assert_eq!(mode(&bench.workspace.root), 0o700);
+    let fixture = fixture();
+    fixture.lay_out().unwrap();
+    let module = fixture.workspace.module_dir();
+    assert_eq!(mode(&fixture.workspace.root), 0o700);
     assert_eq!(mode(&module.join(VARIABLES_FILE)), 0o600);
     assert_eq!(fs::read_to_string(module.join("modules/m/m.tf")).unwrap(), "# m");
     let file = module.join("zz_tendril_override.tf.json");
@@ -72,10 +72,10 @@ fn a_workspace_is_private_and_complete() {
 #[test]
 fn a_link_out_of_the_template_is_refused() {
     for target in ["/etc/passwd", "../../secret", "../.."] {
-        let bench = bench();
-        fs::write(bench.dir.path().join("secret"), "s").unwrap();
-        symlink(target, bench.template().join("link")).unwrap();
-        let failure = bench.lay_out().unwrap_err();
+        let fixture = fixture();
+        fs::write(fixture.dir.path().join("secret"), "s").unwrap();
+        symlink(target, fixture.template().join("link")).unwrap();
+        let failure = fixture.lay_out().unwrap_err();
         assert_eq!(failure.code, ErrorCode::ConfigInvalid);
         assert!(failure.message.contains("file link is a link that leads out"), "{}", failure.message);
     }
@@ -83,14 +83,14 @@ fn a_link_out_of_the_template_is_refused() {
 
 #[test]
 fn a_link_to_its_own_folder_does_not_copy_for_ever() {
-    let bench = bench();
-    symlink("..", bench.template().join("modules/up")).unwrap();
-    assert!(bench.lay_out().is_err());
+    let fixture = fixture();
+    symlink("..", fixture.template().join("modules/up")).unwrap();
+    assert!(fixture.lay_out().is_err());
 }
 
 #[test]
 fn a_few_links_that_stand_for_more_than_a_disk_holds_are_refused() {
-    let chain = bench();
+    let chain = fixture();
     for level in 0..40 {
         let folder = chain.template().join(format!("d{level}"));
         fs::create_dir(&folder).unwrap();
@@ -99,7 +99,7 @@ fn a_few_links_that_stand_for_more_than_a_disk_holds_are_refused() {
         }
     }
     fs::create_dir(chain.template().join("d40")).unwrap();
-    let ring = bench();
+    let ring = fixture();
     for (folder, other) in [("x", "y"), ("y", "x")] {
         fs::create_dir(ring.template().join(folder)).unwrap();
         for link in ["a", "b"] {
@@ -111,7 +111,7 @@ fn a_few_links_that_stand_for_more_than_a_disk_holds_are_refused() {
         assert!(failure.message.contains("ask its owner"), "{}", failure.message);
     }
     assert!(fs::read_dir(ring.workspace.module_dir()).unwrap().next().is_none());
-    let large = bench();
+    let large = fixture();
     fs::File::create(large.template().join("hole")).unwrap().set_len(MOST_BYTES + 1).unwrap();
     let failure = large.lay_out().unwrap_err();
     assert!(failure.message.contains("more than 1024 MiB"), "{}", failure.message);
@@ -119,62 +119,64 @@ fn a_few_links_that_stand_for_more_than_a_disk_holds_are_refused() {
 
 #[test]
 fn a_mounted_config_map_is_copied_once() {
-    let bench = bench();
-    let template = bench.template();
+    let fixture = fixture();
+    let template = fixture.template();
     fs::create_dir(template.join("..2026")).unwrap();
     fs::write(template.join("..2026/extra.tf"), "# extra").unwrap();
     symlink("..2026", template.join("..data")).unwrap();
     symlink("..data/extra.tf", template.join("extra.tf")).unwrap();
-    bench.lay_out().unwrap();
-    let module = bench.workspace.module_dir();
+    fixture.lay_out().unwrap();
+    let module = fixture.workspace.module_dir();
     assert_eq!(fs::read_to_string(module.join("extra.tf")).unwrap(), "# extra");
     assert!(!module.join("..data").exists());
 }
 
 #[test]
 fn state_that_could_not_be_written_is_rescued() {
-    let bench = bench();
-    bench.lay_out().unwrap();
-    bench.errored();
-    let ErroredState::Saved(place) = bench.state().clear_run(&bench.workspace) else { panic!("not saved") };
+    let fixture = fixture();
+    fixture.lay_out().unwrap();
+    fixture.errored();
+    let ErroredState::Saved(place) = fixture.state().clear_run(&fixture.workspace) else {
+        panic!("not saved")
+    };
     assert_eq!((fs::read_to_string(&place).unwrap().as_str(), mode(&place)), ("{}", 0o600));
-    assert!(!bench.workspace.module_dir().exists());
-    let root = bench.workspace.root.clone();
-    bench.workspace.remove().unwrap();
+    assert!(!fixture.workspace.module_dir().exists());
+    let root = fixture.workspace.root.clone();
+    fixture.workspace.remove().unwrap();
     assert!(!root.exists());
 }
 
 #[test]
 fn the_only_copy_of_a_state_is_never_removed() {
-    let bench = bench();
-    bench.lay_out().unwrap();
-    let errored = bench.errored();
+    let fixture = fixture();
+    fixture.lay_out().unwrap();
+    let errored = fixture.errored();
     // Nothing can be made below a file.
-    fs::remove_dir_all(bench.state().dir()).unwrap();
-    fs::write(bench.state().dir(), "").unwrap();
-    let ErroredState::Unmovable(place, _) = bench.state().clear_run(&bench.workspace) else {
+    fs::remove_dir_all(fixture.state().dir()).unwrap();
+    fs::write(fixture.state().dir(), "").unwrap();
+    let ErroredState::Unmovable(place, _) = fixture.state().clear_run(&fixture.workspace) else {
         panic!("not stuck")
     };
     assert_eq!(place, errored);
-    let problem = bench.workspace.clone().remove().unwrap_err().to_string();
+    let problem = fixture.workspace.clone().remove().unwrap_err().to_string();
     assert!(problem.contains(errored.to_str().unwrap()), "{problem}");
     assert_eq!(fs::read_to_string(&errored).unwrap(), "{}");
     // Once there is a place for it, all goes its usual way.
-    fs::remove_file(bench.state().dir()).unwrap();
-    assert!(matches!(bench.state().clear_run(&bench.workspace), ErroredState::Saved(_)));
-    bench.workspace.remove().unwrap();
+    fs::remove_file(fixture.state().dir()).unwrap();
+    assert!(matches!(fixture.state().clear_run(&fixture.workspace), ErroredState::Saved(_)));
+    fixture.workspace.remove().unwrap();
 }
 
 #[test]
 fn folders_that_a_program_made_unwritable_are_removed_and_what_is_kept_is_said() {
-    let bench = bench();
-    bench.lay_out().unwrap();
-    bench.errored();
-    let locked = bench.workspace.home_dir().join("locked");
+    let fixture = fixture();
+    fixture.lay_out().unwrap();
+    fixture.errored();
+    let locked = fixture.workspace.home_dir().join("locked");
     fs::create_dir(&locked).unwrap();
     fs::write(locked.join("file"), "").unwrap();
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o555)).unwrap();
-    assert!(matches!(bench.state().clear_run(&bench.workspace), ErroredState::Saved(_)));
+    assert!(matches!(fixture.state().clear_run(&fixture.workspace), ErroredState::Saved(_)));
     assert!(!locked.exists());
 }
 
@@ -188,9 +190,9 @@ fn a_template_with_a_file_that_would_win_over_the_agents_own_is_refused() {
         ("zz_tendril_override.tofu", true),
         ("~_override.tf.json", true),
     ] {
-        let bench = bench();
-        fs::write(bench.template().join(name), "{}").unwrap();
-        let laid_out = bench.lay_out();
+        let fixture = fixture();
+        fs::write(fixture.template().join(name), "{}").unwrap();
+        let laid_out = fixture.lay_out();
         assert_eq!(laid_out.is_err(), refused, "{name}");
         if let Err(failure) = laid_out {
             assert_eq!(failure.code, ErrorCode::ConfigInvalid);
@@ -207,9 +209,9 @@ fn a_template_with_a_file_that_would_win_over_the_agents_own_is_refused() {
 fn a_pointer_of_git_lfs_is_refused_wherever_it_is() {
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
     for place in ["big.bin", "modules/m/big.bin"] {
-        let bench = bench();
-        fs::write(bench.template().join(place), pointer).unwrap();
-        for failure in [bench.lay_out().unwrap_err(), inspect(&bench.template()).unwrap_err()] {
+        let fixture = fixture();
+        fs::write(fixture.template().join(place), pointer).unwrap();
+        for failure in [fixture.lay_out().unwrap_err(), inspect(&fixture.template()).unwrap_err()] {
             assert_eq!(failure.code, ErrorCode::SourceInvalid);
             assert!(
                 failure.message.contains(place) && failure.message.contains("Git LFS"),
@@ -222,17 +224,17 @@ fn a_pointer_of_git_lfs_is_refused_wherever_it_is() {
 
 #[test]
 fn a_template_of_endless_folders_is_refused() {
-    let bench = bench();
-    fs::create_dir_all(bench.template().join("d/".repeat(300))).unwrap();
-    let failure = bench.lay_out().unwrap_err();
+    let fixture = fixture();
+    fs::create_dir_all(fixture.template().join("d/".repeat(300))).unwrap();
+    let failure = fixture.lay_out().unwrap_err();
     assert!(failure.message.contains("deeper than 64 levels"), "{}", failure.message);
 }
 
 #[test]
 fn what_cannot_be_removed_is_set_aside_and_tried_again_later() {
-    let bench = bench();
-    bench.lay_out().unwrap();
-    let held = bench.workspace.module_dir().join("held");
+    let fixture = fixture();
+    fixture.lay_out().unwrap();
+    let held = fixture.workspace.module_dir().join("held");
     fs::create_dir(&held).unwrap();
     let mount =
         |args: &[&str], at: &Path| std::process::Command::new(args[0]).args(&args[1..]).arg(at).status();
@@ -240,8 +242,8 @@ fn what_cannot_be_removed_is_set_aside_and_tried_again_later() {
         eprintln!("mounts are not allowed here: not tried");
         return;
     }
-    let work = bench.dir.path().join("work");
-    bench.workspace.remove().unwrap();
+    let work = fixture.dir.path().join("work");
+    fixture.workspace.remove().unwrap();
     let left: Vec<_> = fs::read_dir(&work).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, [SET_ASIDE]);
     let aside = fs::read_dir(work.join(SET_ASIDE)).unwrap().next().unwrap().unwrap().path();

@@ -29,7 +29,7 @@ pub enum Product {
     OpenTofu,
 }
 
-/// A program that was found and has said its version, so that an executor on the same machine need not ask it again.
+/// A program that was found, and its version, so that an executor on the same machine need not run it again for that.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct KnownTerraform {
     pub(crate) program: PathBuf,
@@ -81,7 +81,7 @@ impl Step {
         }
     }
 
-    /// Whether an exit code means that it did what it should. `plan -detailed-exitcode` says 2 where there are changes.
+    /// Whether an exit code means that it did what it should. `plan -detailed-exitcode` exits with 2 where there are changes.
     pub(crate) fn succeeded(self, code: Option<i32>) -> bool {
         code == Some(0) || self == Self::Plan && code == Some(2)
     }
@@ -111,7 +111,7 @@ impl Terraform {
         self
     }
 
-    /// Where it keeps downloaded providers.
+    /// Where it stores downloaded providers.
     pub(crate) fn plugin_cache(&self) -> Option<&Path> {
         self.plugin_cache.as_deref()
     }
@@ -135,7 +135,7 @@ impl Terraform {
         }
     }
 
-    /// The command of one step. It waits for a state lock that another one holds for as long as the clockwork says.
+    /// The command of one step. It waits for a state lock that another run holds for as long as `timing` allows.
     pub(crate) fn command(
         &self,
         step: Step,
@@ -166,7 +166,7 @@ impl Terraform {
         self.with_arguments(args, workspace, grace_period(Step::Init, timing))
     }
 
-    /// Says what is in the saved plan, as JSON.
+    /// Shows the saved plan, as JSON.
     pub(crate) fn show_plan(&self, workspace: &Workspace, timing: &StepTiming) -> io::Result<Command> {
         let mut args = ["show", "-json", "-no-color"].map(OsString::from).to_vec();
         args.push(workspace.plan_file().into());

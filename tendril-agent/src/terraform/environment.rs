@@ -219,10 +219,10 @@ mod tests {
             "LD_PRELOAD",
             "GITHUB_ACTOR",
         ];
-        let kept = list.select(names.map(|name| pair(name, "v")));
-        let kept: Vec<_> = kept.keys().map(|name| name.to_str().unwrap()).collect();
+        let selected = list.select(names.map(|name| pair(name, "v")));
+        let selected: Vec<_> = selected.keys().map(|name| name.to_str().unwrap()).collect();
         assert_eq!(
-            kept,
+            selected,
             ["AWS_ROLE_ARN", "CORP_REGION", "GITHUB_TOKEN", "KUBERNETES_SERVICE_HOST", "LC_ALL", "PATH"]
         );
     }
@@ -251,8 +251,8 @@ mod tests {
         let vars = || ["TF_HTTP_PASSWORD", "TF_LOG", "PG_CONN_STR"].map(|name| pair(name, "v"));
         let list = AllowList::with_extra("").unwrap();
         assert!(list.select(vars()).is_empty());
-        let kept = list.for_backend(&["TF_HTTP_*"]).select(vars());
-        assert_eq!(kept.keys().collect::<Vec<_>>(), ["TF_HTTP_PASSWORD"]);
+        let selected = list.for_backend(&["TF_HTTP_*"]).select(vars());
+        assert_eq!(selected.keys().collect::<Vec<_>>(), ["TF_HTTP_PASSWORD"]);
     }
 
     fn secrets(list: &str, vars: &[(&str, &str)]) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! A message of Terraform that is too long to be read as a whole: what it says to people is read as it comes, and what else is
+//! A message of Terraform that is too long to be read as a whole: its text for people is read as it comes, and what else is
 //! in it (values, the state) never leaves this place.
 
 use std::borrow::Cow;
@@ -26,8 +26,8 @@ pub(crate) struct LongMessage {
 enum Place {
     #[default]
     Start,
-    Saying,
-    /// It says no more.
+    Text,
+    /// The text is over.
     Over,
     /// It is not understood.
     Unknown,
@@ -47,9 +47,9 @@ impl LongMessage {
                 return None;
             };
             self.explains = rest.starts_with("Error: ");
-            (self.place, text) = (Place::Saying, Cow::Borrowed(rest));
+            (self.place, text) = (Place::Text, Cow::Borrowed(rest));
         }
-        if self.place != Place::Saying {
+        if self.place != Place::Text {
             return None;
         }
         if !self.torn.is_empty() {
@@ -69,7 +69,7 @@ impl LongMessage {
         match self.place {
             Place::Unknown | Place::Start => Some(LEFT_OUT),
             Place::Over if !self.explains => None,
-            Place::Over | Place::Saying => Some(CUT),
+            Place::Over | Place::Text => Some(CUT),
         }
     }
 }

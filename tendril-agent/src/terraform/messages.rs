@@ -21,7 +21,7 @@ pub(crate) struct Message<'a> {
     pub(crate) event: Option<MessageEvent>,
 }
 
-/// Facts that the agent keeps.
+/// Facts that the agent collects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum MessageEvent {
     /// How many resources a plan would change.
@@ -91,7 +91,7 @@ const MESSAGE_START: &str = "{\"@level\":";
 pub(crate) fn read(line: &str) -> Message<'_> {
     let parsed = line.starts_with('{').then(|| serde_json::from_str::<Line<'_>>(line).ok()).flatten();
     match parsed {
-        // A message that was torn when Terraform was killed: nobody can say what of it is state.
+        // A message that was torn when Terraform was killed: which part of it is state is unknown.
         None if line.starts_with(MESSAGE_START) => Message {
             text: Cow::Borrowed("… (a message of Terraform that was cut off was left out)"),
             event: None,
@@ -142,7 +142,7 @@ impl Diagnostic {
     }
 }
 
-/// What `local-exec` puts before the end of a command's output, and how many bytes it keeps of that
+/// What `local-exec` puts before the end of a command's output, and how many bytes it stores of that
 /// (`internal/builtin/provisioners/local-exec`, `maxBufSize`).
 const OUTPUT: &str = ". Output: ";
 const OUTPUT_LIMIT: usize = 8 * 1024;
@@ -178,7 +178,7 @@ pub(crate) struct OutputReader {
 #[derive(Debug)]
 enum LongLine {
     Text,
-    /// Of a message only what it says to people is read.
+    /// Of a message only its text for people is read.
     Message(LongMessage),
 }
 
@@ -285,7 +285,7 @@ impl PlainErrors {
         !self.open && !text.contains("Error: ")
     }
 
-    /// Looks at one more line of plain text.
+    /// Reads one more line of plain text.
     pub(crate) fn read(&mut self, line: &str) {
         // A box is drawn around the text where colours are on; `╷` and `╵` open and close it.
         let line = line.trim_start_matches(['│', '╷']).trim();

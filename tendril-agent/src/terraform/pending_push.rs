@@ -104,7 +104,7 @@ fn mark_cut_off_stale(settings: &TerraformSettings, state: &State) -> io::Result
     Ok(())
 }
 
-/// Moves state that earlier attempts could not hand over beside where it belongs. They have ended: whoever asks holds the
+/// Moves state that earlier attempts could not store to the directory of its key. They have ended: the caller holds the
 /// state's key. Answers where what cannot be moved is, and why.
 pub(crate) fn gather(
     settings: &TerraformSettings,
@@ -168,7 +168,7 @@ async fn push_one(
     let at = workspace.clone();
     let push = Push { settings, runner, state, workspace: &at, stop, id: Uuid::new_v4(), attempt: 0 };
     // Whoever is cut off here leaves it to the next run, which learns from it of the lock.
-    let _kept = place.keep();
+    let _path = place.keep();
     let stored = push.store(file).await?;
     let removed = move || {
         remove(workspace);
@@ -216,7 +216,7 @@ async fn run(runner: &dyn Runner, command: Command, stop: &StopSignal) -> io::Re
 pub(crate) enum Stored {
     /// The backend has it.
     Done,
-    /// Terraform says why not.
+    /// Terraform refuses; its message.
     Refused(String),
     /// A stop was requested.
     Stopped(Exit),
@@ -282,7 +282,7 @@ impl Push<'_> {
     }
 }
 
-/// Keeps what a command says on stderr, to be quoted.
+/// Captures a command's stderr, to be quoted.
 #[derive(Debug, Default)]
 pub(crate) struct StderrTail(std::sync::Mutex<Vec<u8>>);
 

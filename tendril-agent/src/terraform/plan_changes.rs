@@ -1,4 +1,4 @@
-//! The saved plan as rows: what `terraform show -json` says of each resource, masked, shortened, and small enough for a table.
+//! The saved plan as rows: what `terraform show -json` prints about each resource, masked, shortened, and small enough for a table.
 
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value, json, value::RawValue};
@@ -337,7 +337,7 @@ fn written(path: &[Step]) -> String {
     text
 }
 
-/// A value that fits into a row, and whether something of it was cut off. Numbers keep every digit: what a program would change that
+/// A value that fits into a row, and whether something of it was cut off. Numbers have all their digits: what a program would change that
 /// reads them into a double is written as text.
 fn short(value: Json) -> (Value, bool) {
     match value.without_nul() {

@@ -17,7 +17,7 @@ fn attributes_of(actions: &[&str], more: &Value) -> Vec<Value> {
 
 #[test]
 fn each_action_has_its_word_and_what_does_not_change_has_no_row() {
-    for (actions, word) in [
+    for (actions, action) in [
         (&["create"][..], "create"),
         (&["update"], "update"),
         (&["delete"], "delete"),
@@ -27,7 +27,7 @@ fn each_action_has_its_word_and_what_does_not_change_has_no_row() {
         (&["forget"], "forget"),
     ] {
         let rows = planned(&json!({"resource_changes": [change(actions, &json!({}))]})).rows;
-        assert_eq!(rows[0]["action"], word);
+        assert_eq!(rows[0]["action"], action);
         assert_eq!((&rows[0]["position"], &rows[0]["drift"]), (&json!(1), &json!(false)));
     }
     assert!(planned(&json!({"resource_changes": [change(&["no-op"], &json!({}))]})).rows.is_empty());

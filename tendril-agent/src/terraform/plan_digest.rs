@@ -39,7 +39,7 @@ impl PlanDigest {
         })
     }
 
-    /// Keeps it, so that an approval survives a restart of the agent.
+    /// Saves it, so that an approval survives a restart of the agent.
     pub(crate) fn save(&self, workspace: &Workspace) -> io::Result<()> {
         private_file(&workspace.plan_digest_file(), &serde_json::to_vec(self)?)
     }

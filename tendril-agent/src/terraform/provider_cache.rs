@@ -1,5 +1,5 @@
-//! The directory where Terraform keeps downloaded providers: which there are, and which of them somebody needs. Whose turn it
-//! is to fill it, [the file lock](crate::os::file_lock) says.
+//! The directory where Terraform stores downloaded providers: which there are, and which of them are in use. The
+//! [file lock](crate::os::file_lock) decides who may fill it.
 
 use std::{
     fs::{self, File},

@@ -13,10 +13,10 @@ use crate::terraform::{
 pub(crate) struct TerraformSettings {
     /// The program that was found and answered `version`.
     pub(crate) program: Terraform,
-    /// The program that keeps exit codes, if there is one.
+    /// The program that stores exit codes, if there is one.
     pub(crate) keeper: Option<PathBuf>,
     pub(crate) timing: StepTiming,
-    /// Which backend keeps the states.
+    /// Which backend stores the states.
     pub(crate) backend: StateBackend,
     /// One folder per state key.
     pub(crate) state_dir: PathBuf,

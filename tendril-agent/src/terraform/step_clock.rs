@@ -1,4 +1,4 @@
-//! Stops a step that takes too long, or that says nothing for too long.
+//! Stops a step that takes too long, or that has no output for too long.
 
 use std::{
     convert::Infallible,
@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::process::{Expired, Sink, StopReason, StopSignal, Stream};
 
-/// What stands in each line by which Terraform only says that it still waits.
+/// A part of each line by which Terraform only shows that it still waits.
 const STILL_WAITING: &[u8] = b"\"type\":\"apply_progress\"";
 
 /// Passes on what a step writes, and sees when it wrote last.

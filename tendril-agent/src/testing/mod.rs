@@ -1,6 +1,6 @@
-//! For tests: a control plane that remembers what it was recorded, over real HTTP.
+//! For tests: a control plane that records its requests, over real HTTP.
 //!
-//! It keeps log rows as the database does (idempotently), and can be recorded to answer the next requests otherwise. What the
+//! It stores log rows as the database does (idempotently), and can be set to answer the next requests otherwise. What the
 //! real database does with these requests is proved end to end, elsewhere.
 
 use std::{
@@ -29,7 +29,7 @@ pub(crate) struct ControlPlane {
     recorded: Arc<Mutex<Recorded>>,
 }
 
-/// What it was recorded so far.
+/// What it recorded so far.
 #[derive(Default)]
 pub(crate) struct Recorded {
     /// `deployment_logs`: text by `seq`.
@@ -162,7 +162,7 @@ impl ControlPlane {
         }
     }
 
-    /// Looks at what it was recorded.
+    /// Reads what it recorded.
     pub(crate) fn recorded<T>(&self, look: impl FnOnce(&Recorded) -> T) -> T {
         look(&self.recorded.lock().unwrap())
     }
@@ -180,7 +180,7 @@ pub(crate) fn config(dir: &Path) -> Config {
         supabase_key: "key".to_owned().into(),
         credential: Credential::Inline("the-machine-token".to_owned().into()),
         cluster_id: uuid::Uuid::nil(),
-        agent_name: "bench".to_owned(),
+        agent_name: "fixture".to_owned(),
         templates_dir: Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/templates"),
         git: GitSettings::default(),
         work_dir: under("work"),

@@ -143,23 +143,23 @@ async fn an_executor_that_is_killed_costs_an_apply_nothing() {
 #[tokio::test]
 async fn an_executor_that_dies_at_any_place_of_an_apply_costs_it_nothing() {
     const PLACES: [(&str, u64); 17] = [
-        ("approval.kept", 1),
+        ("approval.saved", 1),
         ("approval.shown", 1),
-        ("apply.kept", 1),
-        ("apply.settled", 1),
+        ("apply.saved", 1),
+        ("apply.flushed", 1),
         ("step.begins", 3),
         ("step.ended", 3),
         ("step.begins", 4),
         ("step.ended", 4),
-        ("lock_owner.kept", 2),
+        ("lock_owner.saved", 2),
         ("writer.line", 700),
-        ("ending.made", 1),
-        ("ending.kept", 1),
-        ("ending.uploaded", 1),
-        ("ending.counted", 1),
-        ("ending.stored", 1),
+        ("final_status.made", 1),
+        ("final_status.saved", 1),
+        ("final_status.uploaded", 1),
+        ("final_status.counted", 1),
+        ("final_status.stored", 1),
         ("workspace.removing", 1),
-        ("ending.removed", 1),
+        ("final_status.removed", 1),
     ];
     tendril_tests::crash::prepare();
     let world = World::start().await;

@@ -271,7 +271,7 @@ async fn without_a_usable_infracost_jobs_run_and_their_rows_say_why() {
     for (setup, why, warned) in [
         (missing, "not installed", false),
         (off, "turned off", false),
-        (unknown, "cannot speak with infracost 3.1.0", true),
+        (unknown, "does not support infracost 3.1.0", true),
         (no_key, "has no key (INFRACOST_CLI_AUTHENTICATION_TOKEN)", true),
     ] {
         let mut agent = setup.start();

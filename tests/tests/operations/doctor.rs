@@ -236,7 +236,7 @@ async fn policies_that_broadcasts_need_and_that_are_missing_are_named_by_the_doc
     let by_itself = world.agent(&cluster);
     let (well, printed) =
         without_policy(&world, "realtime.messages", name, async || examined(&by_itself).await).await;
-    assert!(well && printed.contains("WARN  realtime: agents cannot hear broadcasts"), "{printed}");
+    assert!(well && printed.contains("WARN  realtime: agents cannot receive broadcasts"), "{printed}");
     assert!(printed.contains("select tendril.install_broadcasts();"), "{printed}");
     let (well, printed) = examined(&setup).await;
     assert!(well, "{printed}");

@@ -130,7 +130,7 @@ async fn a_wrong_token_and_none_are_told_apart_and_a_new_one_is_taken_without_a_
     drop(agent);
     let _without = stage.world.agent(&stage.cluster).env("TENDRIL_GIT_HOSTS", stage.server.host()).start();
     let (_, printed) = refused(&stage, stage.source(None)).await;
-    assert!(printed.contains("asks for a login") && printed.contains("TENDRIL_GIT_TOKEN_FILE"), "{printed}");
+    assert!(printed.contains("requires a login") && printed.contains("TENDRIL_GIT_TOKEN_FILE"), "{printed}");
 }
 
 #[tokio::test]

@@ -73,7 +73,7 @@ impl ClusterKey {
         Ok(Self { text: SecretString::from(text), cluster_id })
     }
 
-    /// The cluster that it says it is of.
+    /// The cluster that it names.
     pub(crate) const fn cluster_id(&self) -> Uuid {
         self.cluster_id
     }

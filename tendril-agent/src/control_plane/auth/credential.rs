@@ -73,7 +73,7 @@ impl Credential {
                     .to_owned())
             }
             (Some(_), Some(_)) => {
-                Err("TENDRIL_AGENT_TOKEN and TENDRIL_AGENT_TOKEN_FILE are both set: keep one of them"
+                Err("TENDRIL_AGENT_TOKEN and TENDRIL_AGENT_TOKEN_FILE are both set: remove one of them"
                     .to_owned())
             }
         }
@@ -106,7 +106,7 @@ impl Credential {
         }
     }
 
-    /// A file that cannot be looked at has a stamp too; reading it then says why.
+    /// A file without readable metadata has a stamp too; reading it then gives the error.
     pub(super) fn stamp(&self) -> Stamp {
         let meta = match self {
             Self::Inline(_) | Self::Claim(_) => None,

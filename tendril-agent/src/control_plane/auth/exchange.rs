@@ -27,21 +27,21 @@ pub(super) struct Granted {
     pub(super) token: AccessToken,
     /// The token's text, to be hidden.
     pub(super) text: SecretString,
-    /// How long it lives, from the moment it was asked for.
+    /// How long it is valid, from the moment of the request.
     pub(super) life: Duration,
     /// `Retry-After`: when the function may be called again.
     pub(super) renew_after: Duration,
 }
 
-/// Why there is no machine token for a key. Each sentence says what to do; none holds the key.
+/// Why there is no machine token for a key. Each message says what to do; none contains the key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Failure {
-    /// The function looked at the key. Unknown cluster and wrong key look the same, on purpose.
+    /// The function checked the key. Unknown cluster and wrong key look the same, on purpose.
     #[error(
         "this API key opens no cluster of the project: give the agent the current key of its cluster (after a rotation the new one), and check that SUPABASE_URL is that cluster's project"
     )]
     WrongKey,
-    /// The function looked at the claim.
+    /// The function checked the claim.
     #[error(
         "the claim of this deployment is over: it was given to another agent, or ended more than a day ago"
     )]
@@ -79,7 +79,7 @@ pub(crate) enum Failure {
     },
     /// It did not work this time.
     #[error(
-        "the Edge Function agent-token failed ({reason}): the agent tries again; look at the function's log if it lasts"
+        "the Edge Function agent-token failed ({reason}): the agent tries again; check the function's log if it lasts"
     )]
     Unavailable {
         /// Status and message.
@@ -94,7 +94,7 @@ pub(crate) enum Failure {
     Unreachable(String),
 }
 
-/// What the function answers to a good key.
+/// What the function answers to a valid key.
 #[derive(Deserialize)]
 struct Answer {
     access_token: String,
@@ -167,7 +167,7 @@ impl Exchange {
         Self { project: project.to_owned(), key: key.clone(), rest: OnceLock::new() }
     }
 
-    /// Asks once.
+    /// Makes one request.
     pub(super) async fn ask(&self, shown: &Exchangeable) -> Result<Granted, Failure> {
         let version = env!("CARGO_PKG_VERSION");
         let body = match shown {
@@ -200,7 +200,7 @@ impl fmt::Debug for Exchange {
     }
 }
 
-/// A token that is good for the key's or the claim's cluster. The machine's clock is not asked: it may be wrong.
+/// A token that is valid for the key's or the claim's cluster. The machine's clock is not used: it may be wrong.
 fn granted(answer: Answer, shown: &Exchangeable) -> Result<Granted, Failure> {
     let Answer { access_token, expires_in, refresh_after } = answer;
     let text = SecretString::from(access_token);
@@ -213,7 +213,7 @@ fn granted(answer: Answer, shown: &Exchangeable) -> Result<Granted, Failure> {
     }
     let token =
         AccessToken::new(text.expose_secret()).map_err(|error| Failure::Unusable(error.to_string()))?;
-    // 70 % of the life, where the function does not say it.
+    // 70 % of the life, where the function sends no time.
     let renew_after = Some(refresh_after).filter(|after| (1..expires_in).contains(after));
     let renew_after =
         renew_after.map_or_else(|| Duration::from_secs(expires_in).mul_f64(0.7), Duration::from_secs);

@@ -21,7 +21,7 @@ fn token(cluster: Uuid) -> String {
     format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(json!({"cluster_id": cluster, "exp": 1}).to_string()))
 }
 
-async fn asked(answer: ResponseTemplate) -> (Result<Granted, Failure>, MockServer) {
+async fn exchanged(answer: ResponseTemplate) -> (Result<Granted, Failure>, MockServer) {
     let server = MockServer::start().await;
     Mock::given(method("POST")).respond_with(answer).mount(&server).await;
     let exchange = Exchange::new(&server.uri(), &SecretString::from("sb_publishable_x"));
@@ -29,7 +29,7 @@ async fn asked(answer: ResponseTemplate) -> (Result<Granted, Failure>, MockServe
 }
 
 async fn failure(status: u16, body: Value) -> Failure {
-    let (result, _server) = asked(ResponseTemplate::new(status).set_body_json(body)).await;
+    let (result, _server) = exchanged(ResponseTemplate::new(status).set_body_json(body)).await;
     let failure = result.err().unwrap();
     assert!(!failure.to_string().contains("aaaa"), "{failure}");
     failure
@@ -50,7 +50,7 @@ async fn a_good_key_is_shown_in_the_body_alone_and_gets_a_token() {
         .await;
     let exchange = Exchange::new(&server.uri(), &SecretString::from("sb_publishable_x"));
     let granted = exchange.ask(&key()).await.unwrap();
-    // The machine's clock says that it ended in 1970.
+    // By the machine's clock it ended in 1970.
     assert_eq!((granted.life.as_secs(), granted.renew_after.as_secs()), (900, 630));
     let requests = server.received_requests().await.unwrap();
     let shown = |text: &str| text.contains(&self::text());
@@ -87,7 +87,7 @@ async fn each_answer_has_its_sentence_and_says_whether_it_is_a_refusal() {
 async fn a_server_that_names_a_time_is_waited_for_and_one_that_is_away_is_not_refusing() {
     for status in [429, 503, 500] {
         let answer = ResponseTemplate::new(status).insert_header("retry-after", "37");
-        let failure = asked(answer).await.0.err().unwrap();
+        let failure = exchanged(answer).await.0.err().unwrap();
         assert_eq!(failure.retry_after(), Some(Duration::from_secs(37)), "{status}");
     }
     let exchange = Exchange::new("http://127.0.0.1:9", &SecretString::from("sb_publishable_x"));

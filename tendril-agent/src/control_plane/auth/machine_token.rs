@@ -1,4 +1,4 @@
-//! What a machine token says about itself. Only the servers can verify it; the agent reads it to give good advice early.
+//! The claims of a machine token. Only the servers can verify it; the agent reads it to give good advice early.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jiff::Timestamp;

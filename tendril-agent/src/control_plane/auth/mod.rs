@@ -4,7 +4,7 @@
 //! credential      the one secret that the agent was given, and where it is stored
 //! cluster_key     its form, where it is an API key
 //! exchange        an API key in, a machine token out
-//! machine_token   what a token says about itself
+//! machine_token   the claims of a token, read without verification
 //! renewal         how long the token is good, and when the next one is due
 //! session         gives requests the current token
 //! ```

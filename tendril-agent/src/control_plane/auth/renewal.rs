@@ -9,7 +9,7 @@ use super::exchange::{Failure, Granted};
 use crate::control_plane::backoff::Backoff;
 
 /// The least time between two exchanges that worked: a server that refuses fresh tokens (a clock that is wrong, a signing key
-/// that it does not know) must not be asked in a loop.
+/// that it does not know) must not get requests in a loop.
 const LEAST_GAP: Duration = Duration::from_secs(5);
 /// The pause after a failed exchange is drawn from zero to a limit that doubles, from the first to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
@@ -104,12 +104,12 @@ impl Holding {
         *self = Self { token: Some(token), good_until, ..Self::default() };
     }
 
-    /// An exchange that began at `asked` worked.
-    pub(super) fn granted(&mut self, granted: Granted, asked: Instant, now: Instant) {
+    /// An exchange that began at `sent` succeeded.
+    pub(super) fn granted(&mut self, granted: Granted, sent: Instant, now: Instant) {
         let Granted { token, life, renew_after, .. } = granted;
         let earliest = renew_after.saturating_sub(life.mul_f64(SPREAD));
-        self.next = Some(asked + earliest + life.mul_f64(2.0 * SPREAD * fastrand::f64()));
-        self.good_until = Some(asked + life);
+        self.next = Some(sent + earliest + life.mul_f64(2.0 * SPREAD * fastrand::f64()));
+        self.good_until = Some(sent + life);
         (self.token, self.failure, self.granted) = (Some(token), None, Some(now));
         self.backoff.reset();
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! credential      TENDRIL_AGENT_TOKEN, or a file that may change: a JWT, or an API key
 //! cluster_key     an API key, read and checked without a server
-//! machine_token   what a JWT says about itself
+//! machine_token   the claims of a JWT, read without verification
 //! exchange        a key for a token, at the Edge Function agent-token
 //! holding         the token that is held: how long, and when for the next one
 //! ```
@@ -34,7 +34,7 @@ use crate::{
     telemetry,
 };
 
-/// How often a token file is looked at where nobody asks for a token: a new key is in use within twice this.
+/// How often a token file is checked while no request needs a token: a new key is in use within twice this.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// How long an exchanged token is hidden after its end: lines that were written before are on their way.
 const HIDDEN_AFTER: Duration = Duration::from_secs(60);
@@ -94,7 +94,7 @@ impl Session {
         self.inner.state().key.is_some()
     }
 
-    /// The token to use now. Errors: there is none; the sentence says why and what to do.
+    /// The token to use now. Errors: there is none; the message says why and what to do.
     pub(crate) async fn current(&self) -> Result<AccessToken, Error> {
         loop {
             match self.inner.check(Instant::now()) {
@@ -109,7 +109,7 @@ impl Session {
 
     /// Exchanges the key before its token ends, and sees a file that has changed. `renewed` is called when there is another token
     /// than before.
-    pub(crate) async fn keep(self, renewed: impl Fn()) {
+    pub(crate) async fn renew(self, renewed: impl Fn()) {
         if !self.can_refresh() {
             return;
         }
@@ -153,7 +153,7 @@ pub(crate) fn failure(error: &Error) -> Option<&Failure> {
 }
 
 impl Inner {
-    /// Reads the credential if it has changed, and says what is to be done for a token.
+    /// Reads the credential if it has changed, and decides what must be done for a token.
     fn check(&self, now: Instant) -> Result<Step, String> {
         let stamp = self.credential.stamp();
         let mut state = self.state();
@@ -195,14 +195,14 @@ impl Inner {
         ))
     }
 
-    /// Exchanges the key if that is due; one at a time, whoever asks.
+    /// Exchanges the key if that is due; one exchange at a time.
     async fn exchange(&self) {
         let _exchanging = self.exchanging.lock().await;
-        let asked = Instant::now();
+        let sent = Instant::now();
         let key = {
             let state = self.state();
             // Whoever had the exchanging before may have done it.
-            state.key.clone().filter(|_| state.holding.is_due(asked))
+            state.key.clone().filter(|_| state.holding.is_due(sent))
         };
         let Some(key) = key else { return };
         // Nobody knows what a gateway repeats of a request in its error page.
@@ -211,7 +211,7 @@ impl Inner {
         let now = Instant::now();
         let result = match &outcome {
             Ok(granted) => {
-                let end = asked + granted.life + HIDDEN_AFTER;
+                let end = sent + granted.life + HIDDEN_AFTER;
                 self.hidden.hide_until(granted.text.expose_secret(), end);
                 tracing::info!(
                     seconds = granted.life.as_secs(),
@@ -237,14 +237,14 @@ impl Inner {
         // The answer to a key that was replaced meanwhile is of no interest: the new one is due now.
         if state.key.as_ref() == Some(&key) {
             match outcome {
-                Ok(granted) => state.holding.granted(granted, asked, now),
+                Ok(granted) => state.holding.granted(granted, sent, now),
                 Err(failure) => state.holding.failed(failure, now),
             }
         }
         self.publish(&state);
     }
 
-    /// Lets everybody know who asks the agent how it is.
+    /// Publishes it in the agent's health.
     fn publish(&self, state: &State) {
         let failure = state.holding.failure();
         let refused = state.unread.clone().or(failure.filter(|f| f.is_refusal()).map(ToString::to_string));

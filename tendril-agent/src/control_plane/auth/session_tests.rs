@@ -26,10 +26,10 @@ fn jwt(cluster: Uuid, number: usize) -> String {
     format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims.to_string()))
 }
 
-/// A function that grants a new token of that life to every key but `z…`, and how often it was asked.
+/// A function that grants a new token of that life to every key but `z…`, and the number of its requests.
 async fn function(life: u64) -> (MockServer, Arc<AtomicUsize>) {
-    let (server, asked) = (MockServer::start().await, Arc::new(AtomicUsize::new(0)));
-    let count = Arc::clone(&asked);
+    let (server, requests) = (MockServer::start().await, Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&requests);
     let answer = move |request: &Request| {
         let number = count.fetch_add(1, Ordering::SeqCst);
         if String::from_utf8_lossy(&request.body).contains("zzz") {
@@ -39,7 +39,7 @@ async fn function(life: u64) -> (MockServer, Arc<AtomicUsize>) {
         ResponseTemplate::new(200).set_body_json(body).set_delay(Duration::from_millis(50))
     };
     Mock::given(method("POST")).respond_with(answer).mount(&server).await;
-    (server, asked)
+    (server, requests)
 }
 
 struct Fixture {
@@ -116,14 +116,14 @@ async fn the_library_gets_the_new_token_once_the_file_is_replaced() {
 
 #[tokio::test]
 async fn who_asks_at_once_shares_one_exchange_and_later_ones_need_none() {
-    let (server, asked) = function(900).await;
+    let (server, requests) = function(900).await;
     let Fixture { session, hidden, .. } = fixture(Credential::Inline(key('a').into()), &server.uri());
     assert!(session.can_refresh(), "a key gives another token at any time");
     let tokens = futures_util::future::join_all((0..20).map(|_| session.token())).await;
     let first = tokens[0].as_ref().unwrap();
     assert!(tokens.iter().all(|token| token.as_ref().unwrap() == first));
     assert_eq!(session.token().await.unwrap(), *first);
-    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    assert_eq!(requests.load(Ordering::SeqCst), 1);
     let both = format!("{} {}", key('a'), jwt(CLUSTER, 0));
     assert_eq!(hidden.redact(&both), format!("{MASK} {MASK}"));
     let shown = format!("{session:?}");
@@ -132,7 +132,7 @@ async fn who_asks_at_once_shares_one_exchange_and_later_ones_need_none() {
 
 #[tokio::test]
 async fn a_new_key_is_exchanged_and_a_wrong_one_leaves_the_token_and_says_so() {
-    let (server, asked) = function(900).await;
+    let (server, requests) = function(900).await;
     let file = TokenFile::new(&key('a'));
     let Fixture { session, health, .. } = fixture(file.credential(), &server.uri());
     let old = session.token().await.unwrap();
@@ -145,14 +145,14 @@ async fn a_new_key_is_exchanged_and_a_wrong_one_leaves_the_token_and_says_so() {
     assert_eq!(session.token().await.unwrap(), old, "until the new one is there");
     session.inner.exchange().await;
     assert_ne!(session.token().await.unwrap(), old);
-    assert_eq!((health.ready(), asked.load(Ordering::SeqCst)), (Ok(()), 3));
+    assert_eq!((health.ready(), requests.load(Ordering::SeqCst)), (Ok(()), 3));
     session.inner.exchange().await;
-    assert_eq!(asked.load(Ordering::SeqCst), 3, "nothing is due");
+    assert_eq!(requests.load(Ordering::SeqCst), 3, "nothing is due");
 }
 
 #[tokio::test]
 async fn without_any_token_a_failure_is_said_to_all_and_not_repeated_for_each() {
-    let (server, asked) = function(900).await;
+    let (server, requests) = function(900).await;
     let Fixture { session, .. } = fixture(Credential::Inline(key('z').into()), &server.uri());
     let errors = futures_util::future::join_all((0..20).map(|_| session.token())).await;
     for error in errors {
@@ -160,18 +160,18 @@ async fn without_any_token_a_failure_is_said_to_all_and_not_repeated_for_each() 
         assert!(is_refusal(&error) && error.to_string().contains("opens no cluster"), "{error}");
     }
     // The pause is drawn from zero to seconds: a few may have come after it, twenty may not.
-    assert!(asked.load(Ordering::SeqCst) < 10, "{asked:?}");
+    assert!(requests.load(Ordering::SeqCst) < 10, "{requests:?}");
 }
 
 #[tokio::test]
 async fn a_token_is_renewed_before_its_end_and_whoever_has_to_know_is_told() {
-    let (server, asked) = function(2).await;
+    let (server, requests) = function(2).await;
     let Fixture { session, .. } = fixture(Credential::Inline(key('a').into()), &server.uri());
     let mut seen = vec![session.token().await.unwrap()];
-    let (told, mut news) = tokio::sync::mpsc::unbounded_channel();
-    let keeper = tokio::spawn(session.clone().keep(move || told.send(()).unwrap()));
-    while asked.load(Ordering::SeqCst) < 3 {
-        tokio::time::timeout(Duration::from_secs(20), news.recv()).await.unwrap().unwrap();
+    let (renewed, mut renewals) = tokio::sync::mpsc::unbounded_channel();
+    let keeper = tokio::spawn(session.clone().renew(move || renewed.send(()).unwrap()));
+    while requests.load(Ordering::SeqCst) < 3 {
+        tokio::time::timeout(Duration::from_secs(20), renewals.recv()).await.unwrap().unwrap();
         let token = session.token().await.unwrap();
         if seen.last() != Some(&token) {
             seen.push(token);

@@ -4,7 +4,7 @@
 //! <attempt>/run/.infracost/     0700, removed after the estimate
 //!     estimate.json             0600, what 0.10 writes
 //!     pricing.gob               prices that 0.10 found; it looks for a `.infracost` above the module
-//!     home/  cache/             HOME and TMPDIR; results that 2.x keeps
+//!     home/  cache/             HOME and TMPDIR; results that 2.x caches
 //! <work dir>/infracost/         shared by all attempts
 //!     pricing.gob               for the next estimate: replaced in one step, so that a reader sees a whole one
 //!     plugins/                  what 2.x downloads; one estimate at a time, because two would write into one file
@@ -56,7 +56,7 @@ impl CostDir {
         }
         // It is there before the program opens it: so nobody else may read it.
         private_file(&self.estimate(), b"")?;
-        // Without them the prices are asked for again.
+        // Without them the prices are requested again.
         let _none_yet = fs::copy(self.shared.join(PRICES), self.own.join(PRICES));
         Ok(())
     }

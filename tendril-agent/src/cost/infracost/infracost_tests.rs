@@ -72,16 +72,16 @@ fn command(line: Line, key: Option<&str>) -> Result<(runner::Command, CostDir), 
 
 #[test]
 fn each_line_is_spoken_to_in_its_own_words() {
-    let words = |line| {
+    let arguments = |line| {
         let (command, _) = command(line, Some("k")).unwrap();
         assert_eq!(command.dir, Path::new("/srv/job.1/run/module"));
         command.args.join(OsStr::new(" ")).into_string().unwrap()
     };
     assert_eq!(
-        words(Line::Zero),
+        arguments(Line::Zero),
         "breakdown --path . --format json --out-file /srv/job.1/run/.infracost/estimate.json --no-color --log-level warn"
     );
-    assert_eq!(words(Line::Two), "scan --json .");
+    assert_eq!(arguments(Line::Two), "scan --json .");
 }
 
 #[test]

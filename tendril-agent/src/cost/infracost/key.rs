@@ -21,7 +21,7 @@ impl Key {
             (None, Some(path)) => Ok(Some(Self::File(PathBuf::from(path)))),
             (None, None) => Ok(None),
             (Some(_), Some(_)) => {
-                Err("TENDRIL_INFRACOST_KEY and TENDRIL_INFRACOST_KEY_FILE are both set: keep one of them"
+                Err("TENDRIL_INFRACOST_KEY and TENDRIL_INFRACOST_KEY_FILE are both set: remove one of them"
                     .to_owned())
             }
         }

@@ -134,14 +134,14 @@ pub enum Found {
     Off,
     /// There is none on this machine.
     Missing,
-    /// There is one that cannot be used; the sentence says why, and how to fix it.
+    /// There is one that cannot be used; the message says why, and how to fix it.
     Unusable(String),
     /// One that can be used.
     Program(Program),
 }
 
 impl Found {
-    /// Looks for the program and asks for its version. `off` turns it off; without a name it is looked for on PATH, and may be
+    /// Looks for the program and reads its version. `off` turns it off; without a name it is looked for on PATH, and may be
     /// missing. Errors: one that was named is not there, or does not run.
     pub fn detect(named: Option<&str>) -> Result<Self, String> {
         if named == Some("off") {
@@ -160,12 +160,10 @@ impl Found {
             }
         };
         Ok(match version_in(&message) {
-            None => Self::Unusable(format!("{} does not say which version it is: {INSTALL}", path.display())),
+            None => Self::Unusable(format!("{} does not print its version: {INSTALL}", path.display())),
             Some(version) => match Line::of(&version) {
                 Some(line) => Self::Program(Program { path, version, line }),
-                None => {
-                    Self::Unusable(format!("this agent cannot speak with infracost {version}: {INSTALL}"))
-                }
+                None => Self::Unusable(format!("this agent does not support infracost {version}: {INSTALL}")),
             },
         })
     }
@@ -291,7 +289,7 @@ fn quiet() -> [(OsString, OsString); 3] {
     ]
 }
 
-/// What `--version` says: `Infracost v0.10.45`, or `infracost version v2.0.0`.
+/// What `--version` prints: `Infracost v0.10.45`, or `infracost version v2.0.0`.
 fn ask_version(path: &Path) -> Result<String, String> {
     let mut command = Command::new(path);
     command
@@ -306,17 +304,17 @@ fn ask_version(path: &Path) -> Result<String, String> {
         .process_group(0);
     let child = command.spawn().map_err(|error| error.to_string())?;
     let group = Pid::from_raw(child.id().cast_signed());
-    let (tell, reported) = mpsc::channel();
+    let (sender, reported) = mpsc::channel();
     thread::spawn(move || {
         // Nobody listens any more once the time is over.
-        let _late = tell.send(child.wait_with_output());
+        let _late = sender.send(child.wait_with_output());
     });
     match reported.recv_timeout(VERSION_LIMIT) {
         Ok(Ok(output)) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
         Ok(Ok(output)) => Err(format!("\"--version\" ended with {}", output.status)),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => {
-            // The only error that can happen says that nobody is left.
+            // The only error that can happen means that no process is left.
             let _gone = group.map(|group| kill_process_group(group, Signal::KILL));
             Err(format!("\"--version\" gave no answer in {VERSION_LIMIT:?}"))
         }

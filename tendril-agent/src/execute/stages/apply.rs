@@ -93,17 +93,17 @@ impl Run<'_> {
             let outputs = self.executor(spec, state).outputs().await?;
             self.results.outputs = Some(outputs);
         }
-        self.hooks().tell(Hook::PostApply, Some(spec), &[]).await;
+        self.hooks().notify(Hook::PostApply, Some(spec), &[]).await;
         Ok(())
     }
 
-    /// From here on the world is changed: the row and the disk must both say so first.
+    /// From here on resources are changed: the row and the disk must both show it first.
     async fn enter(&self, phase: Phase) -> Result<(), StageError> {
-        self.keep(phase).await?;
-        failpoint!("apply.kept");
+        self.save_phase(phase).await?;
+        failpoint!("apply.saved");
         self.phase(phase);
-        self.board.settled().await;
-        failpoint!("apply.settled");
+        self.board.flushed().await;
+        failpoint!("apply.flushed");
         Ok(())
     }
 
@@ -127,7 +127,7 @@ fn has_begun(workspace: &Workspace) -> bool {
     !marks || keeper::may_have_begun(&workspace.exit_file(), &workspace.data_dir())
 }
 
-/// What the row says while the plan is applied.
+/// The phase in the row while the plan is applied.
 fn apply_phase(spec: &JobSpec) -> Phase {
     if spec.action == Action::Destroy { Phase::Destroy } else { Phase::Apply }
 }

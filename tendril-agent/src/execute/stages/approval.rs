@@ -17,16 +17,16 @@ use crate::{
 impl Run<'_> {
     /// Shows the plan in the row, and leaves it to wait for its approval unless it is approved by then.
     pub(super) async fn wait_for_approval(&self, digest: &PlanDigest) -> Result<(), StageError> {
-        self.keep(Phase::Approval).await?;
-        failpoint!("approval.kept");
+        self.save_phase(Phase::Approval).await?;
+        failpoint!("approval.saved");
         self.phase(Phase::Approval);
         self.log.writer.annotate(format!("The plan {} waits for approval.", digest.plan)).await;
-        self.board.settled().await;
+        self.board.flushed().await;
         failpoint!("approval.shown");
         self.ask_approval(digest).await
     }
 
-    /// Asks whether the plan is approved. If it is not yet, the disk says that it waits, and until when.
+    /// Reads whether the plan is approved. If it is not yet, that it waits, and until when, is saved on disk.
     pub(super) async fn ask_approval(&self, digest: &PlanDigest) -> Result<(), StageError> {
         match approval_of(&self.context.rest, self.job, &digest.plan, self.stop).await {
             Approval::Approved => {

@@ -175,22 +175,22 @@ impl Run<'_> {
         let code = code.as_ref().and_then(|code| code.as_str()).unwrap_or_default();
         let message = self.log.redactor.redact(&failure.message).replace('\0', "\u{fffd}");
         let more = [("TENDRIL_ERROR_CODE", code.into()), ("TENDRIL_ERROR_MESSAGE", message.into())];
-        self.hooks().tell(Hook::OnFailure, spec.as_ref(), &more).await;
+        self.hooks().notify(Hook::OnFailure, spec.as_ref(), &more).await;
     }
 
-    /// The row and `/status` say in which phase the job is.
+    /// Shows the job's phase in the row and on `/status`.
     fn phase(&self, phase: Phase) {
         self.place.phase(phase);
         self.board.phase(phase);
     }
 
-    /// The disk says in which phase the job is.
-    async fn keep(&self, phase: Phase) -> Result<(), StageError> {
+    /// Saves the job's phase on disk.
+    async fn save_phase(&self, phase: Phase) -> Result<(), StageError> {
         self.save(ClaimRecord::new(self.job, phase)).await
     }
 
     async fn save(&self, record: ClaimRecord) -> Result<(), StageError> {
-        // Who leaves the mark is the parent process that keeps the exit code.
+        // The mark is made by the keeper process, which stores the exit code.
         let marks_begin = self.context.settings.terraform.keeper.is_some();
         let record = ClaimRecord { marks_begin, ..record };
         let file = self.workspace.claim_file();

@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl Run<'_> {
-    /// What it will cost is told before anybody is asked to approve it. What is destroyed costs nothing.
+    /// The cost is shown before anyone approves the plan. What is destroyed costs nothing.
     pub(super) async fn cost(&mut self, spec: &JobSpec) {
         if spec.action == Action::Destroy {
             return;
@@ -56,7 +56,7 @@ impl Run<'_> {
         }
     }
 
-    /// Takes the digests of what was planned, and tells the row.
+    /// Takes the digests of what was planned, and shows them in the row.
     pub(super) async fn digest(
         &self,
         template: &Template,
@@ -83,7 +83,7 @@ impl Run<'_> {
         Ok(checked.map_err(|error| Failure::internal("the saved plan cannot be checked", &error))??)
     }
 
-    /// Asks the hook that sees the plan, if there is one.
+    /// Runs the hook that sees the plan, if there is one.
     pub(super) async fn post_plan(&self, spec: &JobSpec, state: &State) -> Result<(), StageError> {
         if !self.hooks().has(Hook::PostPlan) {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Approval: the wait, the word, the restart in between, and everything that must not be applied.
+//! Approval: the wait, the decision, the restart in between, and everything that must not be applied.
 
 use std::{fs, path::PathBuf};
 
@@ -72,7 +72,7 @@ impl Fixture {
     async fn wait_and_stop(&self) -> String {
         self.plane.row(json!({"id": "x", "status": "PROCESSING"}));
         assert_eq!(self.run().await, RunEnd::Waiting);
-        assert!(self.workspace().exists(), "the workspace is kept");
+        assert!(self.workspace().exists(), "the workspace stays");
         let patches = self.plane.recorded(|recorded| recorded.patches.clone());
         let last = patches.last().unwrap();
         assert!(last.get("status").is_none(), "it has no end yet: {last}");
@@ -80,7 +80,7 @@ impl Fixture {
         last["plan_sha256"].as_str().unwrap().to_owned()
     }
 
-    /// Another executor goes on; the row says this.
+    /// Another executor goes on; the row has this.
     async fn take_over(&self, row: Value) -> RunEnd {
         let mut shown = json!({"id": "x", "status": "PROCESSING", "config_snapshot": Self::job().config.parse().unwrap()});
         shown.as_object_mut().unwrap().extend(row.as_object().unwrap().clone());
@@ -97,7 +97,7 @@ impl Fixture {
         self.take_over(json!({"approved_plan": plan})).await
     }
 
-    /// Changes what the disk says about the claim.
+    /// Changes the claim's record on disk.
     fn rewrite_claim(&self, change: impl FnOnce(&mut ClaimRecord)) {
         let file = self.workspace().join("claim.json");
         let mut record = ClaimRecord::load(&file).unwrap();
@@ -120,34 +120,37 @@ impl Fixture {
 
 #[tokio::test]
 async fn a_plan_whose_row_was_never_told_of_it_is_shown_by_the_next_executor() {
-    let bench = Fixture::new().await;
-    let plan = bench.wait_and_stop().await;
-    bench.rewrite_claim(|record| record.waits = false);
-    let before = bench.plane.recorded(|recorded| recorded.patches.len());
-    assert_eq!(bench.take_over(json!({})).await, RunEnd::Waiting);
-    bench.plane.recorded(|recorded| {
+    let fixture = Fixture::new().await;
+    let plan = fixture.wait_and_stop().await;
+    fixture.rewrite_claim(|record| record.waits = false);
+    let before = fixture.plane.recorded(|recorded| recorded.patches.len());
+    assert_eq!(fixture.take_over(json!({})).await, RunEnd::Waiting);
+    fixture.plane.recorded(|recorded| {
         let shows = |patch: &Value| {
             patch["phase"] == "APPROVAL" && patch["plan_sha256"] == plan && patch["plan_summary"]["add"] == 1
         };
         assert!(recorded.patches[before..].iter().any(shows), "{:?}", recorded.patches);
     });
-    let orphan = orphaned_attempts(&bench.config.execute_settings()).pop().unwrap();
+    let orphan = orphaned_attempts(&fixture.config.execute_settings()).pop().unwrap();
     assert!(orphan.waits(), "and needs no executor from here on");
-    assert_eq!(bench.take_over(json!({"cancel_requested_at": "2026-01-01T00:00:00Z"})).await, RunEnd::Stored);
-    assert_eq!(bench.end()["status"], "CANCELLED");
-    assert_eq!(bench.end()["plan_summary"]["add"], 1);
+    assert_eq!(
+        fixture.take_over(json!({"cancel_requested_at": "2026-01-01T00:00:00Z"})).await,
+        RunEnd::Stored
+    );
+    assert_eq!(fixture.end()["status"], "CANCELLED");
+    assert_eq!(fixture.end()["plan_summary"]["add"], 1);
 }
 
 #[tokio::test]
 async fn a_plan_waits_for_the_approval_of_exactly_itself() {
-    let bench = Fixture::new().await;
-    let plan = bench.wait_and_stop().await;
-    assert_eq!(bench.approved(&"0".repeat(64)).await, RunEnd::Waiting, "another plan's approval is none");
-    assert!(!bench.applied());
-    assert_eq!(bench.approved(&plan).await, RunEnd::Stored);
-    assert_eq!(bench.end()["status"], "SUCCESS");
-    assert!(bench.applied());
-    let log = bench.plane.recorded(testing::Recorded::log);
+    let fixture = Fixture::new().await;
+    let plan = fixture.wait_and_stop().await;
+    assert_eq!(fixture.approved(&"0".repeat(64)).await, RunEnd::Waiting, "another plan's approval is none");
+    assert!(!fixture.applied());
+    assert_eq!(fixture.approved(&plan).await, RunEnd::Stored);
+    assert_eq!(fixture.end()["status"], "SUCCESS");
+    assert!(fixture.applied());
+    let log = fixture.plane.recorded(testing::Recorded::log);
     assert!(log.contains("waits for approval") && log.contains("The plan is approved."), "{log}");
 }
 
@@ -159,84 +162,84 @@ fn approval(phase: &str, seconds_left: Option<f64>, approved_plan: Option<&str>)
 
 #[tokio::test]
 async fn a_plan_that_nobody_approves_in_time_ends_at_that_time() {
-    let bench = Fixture::new().await;
+    let fixture = Fixture::new().await;
     // The row is late, the plane is away for a moment, and then there is a little time left.
-    bench.plane.answer_next("agent_approval", approval("PLAN", None, None));
-    bench.plane.answer_next("agent_approval", testing::refusal(503, "PGRST001"));
-    bench.plane.answer_next("agent_approval", approval("APPROVAL", Some(0.3), None));
-    bench.wait_and_stop().await;
-    let orphan = orphaned_attempts(&bench.config.execute_settings()).pop().unwrap();
+    fixture.plane.answer_next("agent_approval", approval("PLAN", None, None));
+    fixture.plane.answer_next("agent_approval", testing::refusal(503, "PGRST001"));
+    fixture.plane.answer_next("agent_approval", approval("APPROVAL", Some(0.3), None));
+    fixture.wait_and_stop().await;
+    let orphan = orphaned_attempts(&fixture.config.execute_settings()).pop().unwrap();
     let left = orphan.claim.expires_at.unwrap().duration_since(SystemTime::now()).unwrap_or_default();
     assert!(orphan.waits() && left.as_secs_f64() < 0.4, "{left:?}");
-    bench.plane.answer_next("agent_approval", approval("APPROVAL", Some(-0.01), None));
-    assert_eq!(bench.take_over(json!({})).await, RunEnd::Stored);
-    let end = bench.end();
+    fixture.plane.answer_next("agent_approval", approval("APPROVAL", Some(-0.01), None));
+    assert_eq!(fixture.take_over(json!({})).await, RunEnd::Stored);
+    let end = fixture.end();
     assert_eq!((&end["status"], &end["error_code"]), (&json!("FAILED"), &json!("APPROVAL_EXPIRED")), "{end}");
     assert!(end["error_message"].as_str().unwrap().contains("Nobody approved the plan"), "{end}");
-    assert!(!bench.applied() && !bench.workspace().exists());
-    let log = bench.plane.recorded(testing::Recorded::log);
+    assert!(!fixture.applied() && !fixture.workspace().exists());
+    let log = fixture.plane.recorded(testing::Recorded::log);
     assert!(log.contains("Nobody approved the plan"), "{log}");
 }
 
 #[tokio::test]
 async fn an_approval_of_the_last_moment_counts() {
-    let bench = Fixture::new().await;
-    bench.plane.answer_next("agent_approval", approval("APPROVAL", Some(0.5), None));
-    let plan = bench.wait_and_stop().await;
-    // No live row told of it.
-    bench.plane.answer_next("agent_approval", approval("APPROVAL", Some(-0.1), Some(&plan)));
-    assert_eq!(bench.take_over(json!({})).await, RunEnd::Stored);
-    assert_eq!(bench.end()["status"], "SUCCESS");
+    let fixture = Fixture::new().await;
+    fixture.plane.answer_next("agent_approval", approval("APPROVAL", Some(0.5), None));
+    let plan = fixture.wait_and_stop().await;
+    // No live row announced it.
+    fixture.plane.answer_next("agent_approval", approval("APPROVAL", Some(-0.1), Some(&plan)));
+    assert_eq!(fixture.take_over(json!({})).await, RunEnd::Stored);
+    assert_eq!(fixture.end()["status"], "SUCCESS");
 }
 
 #[tokio::test]
 async fn a_cancel_ends_the_wait() {
-    let bench = Fixture::new().await;
-    bench.wait_and_stop().await;
-    bench.leases.cancel(CLAIM);
-    assert_eq!(bench.take_over(json!({})).await, RunEnd::Stored);
-    assert_eq!(bench.end()["status"], "CANCELLED");
-    assert_eq!(bench.end()["error_message"], "Cancelled before apply began.");
-    assert!(!bench.applied() && !bench.workspace().exists());
+    let fixture = Fixture::new().await;
+    fixture.wait_and_stop().await;
+    fixture.leases.cancel(CLAIM);
+    assert_eq!(fixture.take_over(json!({})).await, RunEnd::Stored);
+    assert_eq!(fixture.end()["status"], "CANCELLED");
+    assert_eq!(fixture.end()["error_message"], "Cancelled before apply began.");
+    assert!(!fixture.applied() && !fixture.workspace().exists());
 }
 
 #[tokio::test]
 async fn an_apply_that_was_entered_and_never_began_is_begun_by_the_next_executor() {
-    let bench = Fixture::new().await;
-    bench.wait_and_stop().await;
-    bench.rewrite_claim(|record| (record.phase, record.marks_begin) = (Phase::Apply, true));
-    assert_eq!(bench.take_over(json!({})).await, RunEnd::Stored);
-    assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.plane.recorded(testing::Recorded::log));
-    assert_eq!(bench.plane.recorded(|recorded| recorded.log().matches("terraform plan").count()), 1);
-    assert!(bench.applied());
+    let fixture = Fixture::new().await;
+    fixture.wait_and_stop().await;
+    fixture.rewrite_claim(|record| (record.phase, record.marks_begin) = (Phase::Apply, true));
+    assert_eq!(fixture.take_over(json!({})).await, RunEnd::Stored);
+    assert_eq!(fixture.end()["status"], "SUCCESS", "{}", fixture.plane.recorded(testing::Recorded::log));
+    assert_eq!(fixture.plane.recorded(|recorded| recorded.log().matches("terraform plan").count()), 1);
+    assert!(fixture.applied());
 }
 
 #[tokio::test]
 async fn an_apply_that_may_have_begun_is_not_begun_again() {
     for (mark, by_this_version) in [(true, true), (false, false)] {
-        let bench = Fixture::new().await;
-        bench.wait_and_stop().await;
-        bench.rewrite_claim(|record| (record.phase, record.marks_begin) = (Phase::Apply, by_this_version));
+        let fixture = Fixture::new().await;
+        fixture.wait_and_stop().await;
+        fixture.rewrite_claim(|record| (record.phase, record.marks_begin) = (Phase::Apply, by_this_version));
         if mark {
-            fs::write(bench.workspace().join("exit.begun"), "").unwrap();
+            fs::write(fixture.workspace().join("exit.begun"), "").unwrap();
         }
-        let orphan = orphaned_attempts(&bench.config.execute_settings()).pop().unwrap();
+        let orphan = orphaned_attempts(&fixture.config.execute_settings()).pop().unwrap();
         assert_eq!(orphan.goes_on_at(), None);
-        orphan.finalize(&bench.config.execute_settings(), &bench.plane.rest()).await;
-        assert_eq!(bench.end()["error_code"], "AGENT_LOST");
-        assert!(!bench.applied());
+        orphan.finalize(&fixture.config.execute_settings(), &fixture.plane.rest()).await;
+        assert_eq!(fixture.end()["error_code"], "AGENT_LOST");
+        assert!(!fixture.applied());
     }
 }
 
 #[tokio::test]
 async fn an_approval_survives_a_restart_of_the_agent() {
-    let bench = Fixture::new().await;
-    let plan = bench.wait_and_stop().await;
-    bench.approved(&plan).await;
-    assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.plane.recorded(testing::Recorded::log));
-    assert_eq!(bench.end()["outputs"], json!({"message": "hello x"}));
-    assert!(bench.applied() && !bench.workspace().exists());
-    bench.plane.recorded(|recorded| {
+    let fixture = Fixture::new().await;
+    let plan = fixture.wait_and_stop().await;
+    fixture.approved(&plan).await;
+    assert_eq!(fixture.end()["status"], "SUCCESS", "{}", fixture.plane.recorded(testing::Recorded::log));
+    assert_eq!(fixture.end()["outputs"], json!({"message": "hello x"}));
+    assert!(fixture.applied() && !fixture.workspace().exists());
+    fixture.plane.recorded(|recorded| {
         let log = recorded.log();
         assert_eq!(log.matches("terraform plan").count(), 1, "it is planned once: {log}");
         assert_eq!(
@@ -253,33 +256,33 @@ async fn what_changed_since_the_plan_is_refused() {
         ("variables", "the template's files or variables"),
         ("template", "the template changed"),
     ] {
-        let bench = Fixture::new().await;
-        let plan = bench.wait_and_stop().await;
+        let fixture = Fixture::new().await;
+        let plan = fixture.wait_and_stop().await;
         let file = match change {
-            "plan" => bench.workspace().join("run/data/tfplan"),
-            "variables" => bench.workspace().join("run/module/zz_tendril.auto.tfvars.json"),
-            _ => bench.dir.path().join("templates/greeting/main.tf"),
+            "plan" => fixture.workspace().join("run/data/tfplan"),
+            "variables" => fixture.workspace().join("run/module/zz_tendril.auto.tfvars.json"),
+            _ => fixture.dir.path().join("templates/greeting/main.tf"),
         };
         let mut content = fs::read(&file).unwrap();
         content.extend_from_slice(b"\n");
         fs::write(&file, content).unwrap();
-        bench.approved(&plan).await;
-        assert_eq!(bench.end()["error_code"], "PLAN_CHANGED", "{change}");
-        let message = bench.end()["error_message"].as_str().unwrap().to_owned();
+        fixture.approved(&plan).await;
+        assert_eq!(fixture.end()["error_code"], "PLAN_CHANGED", "{change}");
+        let message = fixture.end()["error_message"].as_str().unwrap().to_owned();
         assert!(message.contains(part) && message.contains(&plan), "{message}");
-        assert!(!bench.applied());
+        assert!(!fixture.applied());
     }
 }
 
 #[tokio::test]
 async fn a_job_that_was_given_to_another_agent_meanwhile_is_not_applied() {
-    let bench = Fixture::new().await;
-    bench.wait_and_stop().await;
+    let fixture = Fixture::new().await;
+    fixture.wait_and_stop().await;
     // The row answers no claim of ours.
-    bench.plane.answer_next("deployments", ResponseTemplate::new(200).set_body_json(json!([])));
-    let orphan = orphaned_attempts(&bench.config.execute_settings()).pop().unwrap();
-    let rest = bench.plane.rest();
+    fixture.plane.answer_next("deployments", ResponseTemplate::new(200).set_body_json(json!([])));
+    let orphan = orphaned_attempts(&fixture.config.execute_settings()).pop().unwrap();
+    let rest = fixture.plane.rest();
     assert!(claimed_job(&rest, &orphan.claim).await.is_none());
-    orphan.discard(&bench.config.execute_settings()).await;
-    assert!(!bench.applied() && !bench.workspace().exists());
+    orphan.discard(&fixture.config.execute_settings()).await;
+    assert!(!fixture.applied() && !fixture.workspace().exists());
 }

@@ -41,7 +41,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The row says which commit is run.
+    /// Shows in the row which commit is run.
     pub(super) fn is_of(&mut self, commit: String) {
         self.board.commit(&commit);
         self.results.commit = Some(commit);

@@ -63,8 +63,8 @@ pub(crate) struct Problem {
     pub(crate) sentence: String,
 }
 
-/// The `additionalProperties` keyword. Unlike in JSON Schema, names that are not declared are refused unless it says
-/// otherwise: Terraform would ignore them with a warning, and a typing error would go unseen.
+/// The `additionalProperties` keyword. Unlike in JSON Schema, names that are not declared are refused unless it
+/// allows them: Terraform would ignore them with a warning, and a typing error would go unseen.
 #[derive(Debug, Default)]
 enum Additional {
     #[default]

@@ -337,7 +337,7 @@ impl LogSpool {
         std::mem::take(&mut self.unsynced)
     }
 
-    /// Drops the lines that the disk refused but keeps their cuts: the numbers of chunks are taken.
+    /// Drops the lines that the disk refused but not their cuts: the numbers of chunks are taken.
     fn refused(&mut self, error: &io::Error) {
         if self.lost == 0 {
             tracing::error!(%error, "log lines cannot be written to disk; they are left out until they can");

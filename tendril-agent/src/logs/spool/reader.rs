@@ -33,7 +33,7 @@ pub(crate) struct SpoolReader {
     seq: u64,
     /// Everything that was there has been given.
     at_end: bool,
-    /// How many cuts the writer had made when it was last asked.
+    /// How many cuts the writer had made at the last check.
     received: u64,
     /// Segments that were read to their end, with the number of their last chunk: they go once that is stored.
     passed: VecDeque<(u64, u64)>,
@@ -191,7 +191,7 @@ impl SpoolReader {
             bytes => format!("{} MiB", bytes / 1_048_576),
         };
         let text = format!(
-            "… {lines} lines are missing here: more than {limit} waited for the control plane (TENDRIL_SPOOL_LIMIT); the beginning and the end are kept\n"
+            "… {lines} lines are missing here: more than {limit} waited for the control plane (TENDRIL_SPOOL_LIMIT); the beginning and the end are complete\n"
         );
         Chunk { seq: self.seq, stream: Stream::Agent, text, ts: Timestamp::now() }
     }

@@ -160,7 +160,7 @@ impl SegmentStore {
     }
 
     /// The growing segment is full, and this is what it holds; the next one is begun. Where that is too much, segments
-    /// in the middle are dropped: the beginning of a log and its end say most.
+    /// in the middle are dropped: the beginning of a log and its end matter most.
     pub(super) fn begin_next(&self, full: Segment) -> io::Result<File> {
         let mut index = self.index();
         let number = index.segments.last_key_value().map_or(0, |(number, _)| *number);

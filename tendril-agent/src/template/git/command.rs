@@ -1,7 +1,7 @@
 //! One command of Git: its whole environment, how long and how large it may get, and its output.
 //!
-//! Nothing of the machine's or a user's own Git configuration has a say, no helper, hook or filter runs, only one protocol is
-//! spoken, and no redirect is followed. The token reaches Git through a program that Git asks ([`ASKPASS`]), which reads it
+//! The machine's and the user's own Git configuration is ignored, no helper, hook or filter runs, only one protocol is
+//! allowed, and no redirect is followed. The token reaches Git through a program that Git calls ([`ASKPASS`]), which reads it
 //! from its environment: it is never part of an address, an argument or a file.
 
 use std::{
@@ -26,7 +26,7 @@ use crate::{
     process::{Command, GracePeriod, Runner, Sink, StopReason, StopSignal, Stream},
 };
 
-/// Answers Git's question for a login to the one host that is being fetched from; a proxy that asks gets nothing.
+/// Answers Git's request for a login to the one host that is being fetched from; a proxy that requests one gets nothing.
 const ASKPASS: &str = r#"#!/bin/sh
 case $1 in
 "Username for '"*"//$TENDRIL_ASK_HOST': ") printf '%s\n' "$TENDRIL_ASK_USER" ;;
@@ -219,7 +219,7 @@ fn inherited(vars: impl IntoIterator<Item = (OsString, OsString)>) -> BTreeMap<O
     named.filter_map(|(from, to)| Some((to.into(), all.get(&OsString::from(from))?.clone()))).collect()
 }
 
-/// Writes the program that Git asks, unless it is there; in one step, for others may be asking it.
+/// Writes the program that Git calls, unless it is there; in one step, because others may be calling it.
 fn askpass(root: &Path) -> io::Result<PathBuf> {
     let path = root.join("askpass");
     if fs::read(&path).is_ok_and(|text| text == ASKPASS.as_bytes()) {

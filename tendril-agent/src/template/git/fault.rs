@@ -16,7 +16,7 @@ pub(super) enum Fault {
     NoProgram(io::Error),
     /// The setting of the token cannot be used; a sentence.
     Token(String),
-    /// Nobody answers; what Git says of it.
+    /// No server answers; Git's message.
     Unreachable(String),
     /// The server is there and cannot serve now.
     Overloaded(String),
@@ -24,17 +24,17 @@ pub(super) enum Fault {
     TimedOut(Duration),
     /// The server's certificate, or the way to it, is not to be trusted.
     Tls(String),
-    /// The server asks for a login, and there is none.
+    /// The server requires a login, and there is none.
     LoginWanted,
     /// The server does not take the login.
     LoginRefused,
-    /// The server knows who asks and says no.
+    /// The server accepts the login and refuses access.
     Forbidden,
     /// No repository, or none that the login may see.
     NoRepository,
     /// Something else answers there.
     NotGit,
-    /// The server wants to be asked elsewhere.
+    /// The server redirects.
     Redirected,
     /// Neither a branch nor a tag.
     NoReference,
@@ -54,7 +54,7 @@ pub(super) enum Fault {
     TooLarge(u64),
     /// The agent's own disk.
     DiskGuard(io::Error),
-    /// Git says something else: the mirror may be broken.
+    /// Git prints something else: the mirror may be broken.
     Broken(String),
 }
 
@@ -67,8 +67,8 @@ impl From<io::Error> for Fault {
 /// From the line that was found.
 type Meaning = fn(String) -> Fault;
 
-/// What Git and libcurl say in the C locale, in the order in which it is looked for.
-const WORDS: &[(&[&str], Meaning)] = &[
+/// Messages of Git and libcurl in the C locale, in the order in which they are looked for.
+const MESSAGES: &[(&[&str], Meaning)] = &[
     (&["No space left on device", "Disk quota exceeded"], |line| Fault::DiskGuard(io::Error::other(line))),
     (&["Authentication failed for", "returned error: 401"], |_| Fault::LoginRefused),
     (&["could not read Username", "could not read Password"], |_| Fault::LoginWanted),
@@ -118,14 +118,14 @@ const WORDS: &[(&[&str], Meaning)] = &[
 impl Fault {
     /// The stderr of a command that failed, classified.
     pub(super) fn read(stderr: &str) -> Self {
-        for (parts, fault) in WORDS {
+        for (parts, fault) in MESSAGES {
             let fits = |line: &&str| parts.iter().any(|part| line.contains(part));
             if let Some(line) = stderr.lines().find(fits) {
                 return fault(short(line));
             }
         }
         let last = stderr.lines().rfind(|line| line.starts_with("fatal: ") || line.starts_with("error: "));
-        Self::Broken(short(last.unwrap_or("git says nothing")))
+        Self::Broken(short(last.unwrap_or("git prints nothing")))
     }
 
     /// Whether the same may succeed in a moment.
@@ -153,7 +153,7 @@ impl Fault {
             )),
             Self::Token(sentence) => unavailable(format!("{sentence}; then {again}")),
             Self::Unreachable(line) => unavailable(format!(
-                "{repository} cannot be reached ({line}): look at the name server, egress rules (NetworkPolicy, firewall) and HTTPS_PROXY of the agent, then {again}"
+                "{repository} cannot be reached ({line}): check the name server, egress rules (NetworkPolicy, firewall) and HTTPS_PROXY of the agent, then {again}"
             )),
             Self::Overloaded(line) => {
                 unavailable(format!("{repository} cannot serve now ({line}): {again} later"))
@@ -165,7 +165,7 @@ impl Fault {
                 "the connection to {repository} cannot be trusted ({line}): give the agent your certificate authority in SSL_CERT_FILE"
             )),
             Self::LoginWanted => invalid(format!(
-                "{repository} asks for a login, or does not exist: give the agent a token for it (--git-token-file / TENDRIL_GIT_TOKEN_FILE)"
+                "{repository} requires a login, or does not exist: give the agent a token for it (--git-token-file / TENDRIL_GIT_TOKEN_FILE)"
             )),
             Self::LoginRefused => invalid(format!(
                 "{repository} does not take the agent's token: put one that may read the repository into TENDRIL_GIT_TOKEN_FILE (and its user into TENDRIL_GIT_USER where the host wants another than x-access-token)"
@@ -174,26 +174,26 @@ impl Fault {
                 "{repository} is forbidden to the agent's token: give that token the right to read the repository"
             )),
             Self::NoRepository => invalid(format!(
-                "{repository} was not found, or the agent's token may not see it: look at config_snapshot.source.git and at the token's rights"
+                "{repository} was not found, or the agent's token may not see it: check config_snapshot.source.git and the token's rights"
             )),
             Self::NotGit => invalid(format!(
-                "what answers at {repository} is no Git repository: look at config_snapshot.source.git"
+                "what answers at {repository} is no Git repository: check config_snapshot.source.git"
             )),
             Self::Redirected => invalid(format!(
                 "{repository} redirects to another address, which is not followed: write the repository's present address into config_snapshot.source.git"
             )),
             Self::NoReference => invalid(format!(
-                "{repository} has no branch or tag \"{reference}\": look at config_snapshot.source.ref (a commit is written in full, with 40 digits)"
+                "{repository} has no branch or tag \"{reference}\": check config_snapshot.source.ref (a commit is written in full, with 40 digits)"
             )),
             Self::TwoReferences => invalid(format!(
                 "{repository} has a branch and a tag \"{reference}\", of different commits: write refs/heads/{reference} or refs/tags/{reference} into config_snapshot.source.ref"
             )),
             Self::NoCommit => {
-                invalid(format!("{repository} has no commit {reference}: look at config_snapshot.source.ref"))
+                invalid(format!("{repository} has no commit {reference}: check config_snapshot.source.ref"))
             }
             Self::Empty => invalid(format!("{repository} is empty: push the template into it")),
             Self::NoFolder => invalid(format!(
-                "{repository} has no folder \"{path}\" at {reference}: look at config_snapshot.source.path and ref"
+                "{repository} has no folder \"{path}\" at {reference}: check config_snapshot.source.path and ref"
             )),
             Self::NotAFolder => invalid(format!(
                 "\"{path}\" in {repository} at {reference} is not a folder: name the folder with the .tf files in config_snapshot.source.path"
@@ -282,7 +282,7 @@ mod tests {
             (
                 "fatal: could not read Username for 'https://h.example': terminal prompts disabled",
                 SourceInvalid,
-                "asks for a login",
+                "requires a login",
             ),
             (
                 "fatal: Authentication failed for 'https://h.example/a/'",
@@ -312,7 +312,7 @@ mod tests {
             ("fatal: remote error: upload-pack: not our ref 0123", SourceInvalid, "has no commit v1"),
             ("fatal: write error: No space left on device", Internal, "work directory cannot take"),
             ("fatal: packfile x cannot be accessed", SourceUnavailable, "(packfile x cannot be accessed)"),
-            ("", SourceUnavailable, "git says nothing"),
+            ("", SourceUnavailable, "git prints nothing"),
         ] {
             let failure = Fault::read(output).explain(&source()).unwrap();
             assert_eq!(failure.code, code, "{output}");

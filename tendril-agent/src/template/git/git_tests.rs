@@ -36,9 +36,9 @@ impl Fixture {
     }
 
     async fn answering(answer: ResponseTemplate) -> Self {
-        let bench = Self::new().await;
-        Mock::given(any()).respond_with(answer).mount(&bench.server).await;
-        bench
+        let fixture = Self::new().await;
+        Mock::given(any()).respond_with(answer).mount(&fixture.server).await;
+        fixture
     }
 
     fn settings(&self, token: Option<&str>) -> GitSettings {
@@ -86,7 +86,7 @@ fn files(dir: &Path) -> Vec<PathBuf> {
 #[tokio::test]
 async fn each_bad_answer_is_one_sentence() {
     for (status, token, part) in [
-        (401, None, "asks for a login"),
+        (401, None, "requires a login"),
         (401, Some(TOKEN), "does not take the agent's token"),
         (403, Some(TOKEN), "is forbidden to the agent's token"),
         (404, Some(TOKEN), "was not found, or the agent's token may not see it"),
@@ -95,31 +95,32 @@ async fn each_bad_answer_is_one_sentence() {
         let answer = ResponseTemplate::new(status)
             .insert_header("WWW-Authenticate", "Basic realm=\"git\"")
             .insert_header("Location", "http://127.0.0.1:9/elsewhere");
-        let bench = Fixture::answering(answer).await;
-        let (code, output) = bench.refusal(token).await;
+        let fixture = Fixture::answering(answer).await;
+        let (code, output) = fixture.refusal(token).await;
         assert_eq!(code, ErrorCode::SourceInvalid, "{output}");
         assert!(output.contains(part), "{status}: {output}");
     }
-    let bench = Fixture::answering(ResponseTemplate::new(200).set_body_string("<html>Welcome</html>")).await;
-    let (_, output) = bench.refusal(None).await;
+    let fixture =
+        Fixture::answering(ResponseTemplate::new(200).set_body_string("<html>Welcome</html>")).await;
+    let (_, output) = fixture.refusal(None).await;
     assert!(output.contains("is no Git repository") || output.contains("no branch or tag"), "{output}");
 }
 
 #[tokio::test]
 async fn a_server_that_is_away_or_busy_is_tried_again_and_then_said() {
-    let bench = Fixture::answering(ResponseTemplate::new(503)).await;
+    let fixture = Fixture::answering(ResponseTemplate::new(503)).await;
     let ((code, output), away, unknown, untrusted) = tokio::join!(
-        bench.refusal(None),
-        bench.fetch("http://127.0.0.1:9/acme/infra", Duration::from_secs(30), None),
-        bench.fetch("https://no-such-host.invalid/acme/infra", Duration::from_secs(30), None),
+        fixture.refusal(None),
+        fixture.fetch("http://127.0.0.1:9/acme/infra", Duration::from_secs(30), None),
+        fixture.fetch("https://no-such-host.invalid/acme/infra", Duration::from_secs(30), None),
         async {
-            let git = format!("https://{}/acme/infra", bench.server.address());
-            bench.fetch(&git, Duration::from_secs(30), None).await
+            let git = format!("https://{}/acme/infra", fixture.server.address());
+            fixture.fetch(&git, Duration::from_secs(30), None).await
         },
     );
     assert!(code == ErrorCode::SourceUnavailable && output.contains("cannot serve now"), "{output}");
-    let asked = bench.server.received_requests().await.unwrap();
-    assert!(asked.len() > PAUSES.len(), "it was asked again: {asked:?}");
+    let requests = fixture.server.received_requests().await.unwrap();
+    assert!(requests.len() > PAUSES.len(), "it was tried again: {requests:?}");
     for went in [away, unknown] {
         let (code, output) = refused(went);
         assert!(code == ErrorCode::SourceUnavailable && output.contains("cannot be reached"), "{output}");
@@ -131,60 +132,60 @@ async fn a_server_that_is_away_or_busy_is_tried_again_and_then_said() {
 #[tokio::test]
 async fn a_server_that_does_not_answer_is_given_up_and_a_cancel_does_not_wait_for_it() {
     let hour = Duration::from_secs(3600);
-    let bench = Fixture::answering(ResponseTemplate::new(200).set_delay(hour)).await;
-    let git = format!("{}/acme/infra", bench.server.uri());
-    let (code, output) = refused(bench.fetch(&git, Duration::from_millis(300), None).await);
+    let fixture = Fixture::answering(ResponseTemplate::new(200).set_delay(hour)).await;
+    let git = format!("{}/acme/infra", fixture.server.uri());
+    let (code, output) = refused(fixture.fetch(&git, Duration::from_millis(300), None).await);
     assert!(code == ErrorCode::SourceUnavailable && output.contains("did not answer in 300ms"), "{output}");
     // On a busy machine git may end before it sends its first request.
-    let before = bench.server.received_requests().await.unwrap().len();
+    let before = fixture.server.received_requests().await.unwrap().len();
     let cancel = async {
-        while bench.server.received_requests().await.unwrap().len() == before {
+        while fixture.server.received_requests().await.unwrap().len() == before {
             sleep(Duration::from_millis(5)).await;
         }
-        bench.stop.request(StopReason::Cancelled);
+        fixture.stop.request(StopReason::Cancelled);
     };
-    let (went, ()) = tokio::join!(bench.fetch(&git, hour, None), cancel);
+    let (went, ()) = tokio::join!(fixture.fetch(&git, hour, None), cancel);
     assert_eq!(went, Err(None));
 }
 
 #[tokio::test]
 async fn a_host_that_is_not_allowed_is_never_asked() {
-    let bench = Fixture::answering(ResponseTemplate::new(200)).await;
-    let other = format!("http://localhost:{}/acme/infra", bench.server.address().port());
-    let (code, output) = refused(bench.fetch(&other, Duration::from_secs(30), Some(TOKEN)).await);
+    let fixture = Fixture::answering(ResponseTemplate::new(200)).await;
+    let other = format!("http://localhost:{}/acme/infra", fixture.server.address().port());
+    let (code, output) = refused(fixture.fetch(&other, Duration::from_secs(30), Some(TOKEN)).await);
     assert_eq!(code, ErrorCode::ConfigInvalid);
     assert!(
         output.contains("config_snapshot.source.git: localhost:") && output.contains("TENDRIL_GIT_HOSTS"),
         "{output}"
     );
-    assert!(bench.server.received_requests().await.unwrap().is_empty());
+    assert!(fixture.server.received_requests().await.unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn an_address_that_redirects_is_tried_with_git_at_its_end() {
-    let bench = Fixture::new().await;
+    let fixture = Fixture::new().await;
     let elsewhere =
         ResponseTemplate::new(301).insert_header("Location", "http://127.0.0.1:9/acme/infra.git/info/refs");
-    Mock::given(path_regex("^/acme/infra/")).respond_with(elsewhere).mount(&bench.server).await;
+    Mock::given(path_regex("^/acme/infra/")).respond_with(elsewhere).mount(&fixture.server).await;
     Mock::given(path_regex("^/acme/infra.git/"))
         .respond_with(ResponseTemplate::new(403))
-        .mount(&bench.server)
+        .mount(&fixture.server)
         .await;
-    let (_, output) = bench.refusal(None).await;
+    let (_, output) = fixture.refusal(None).await;
     assert!(output.contains("is forbidden"), "{output}");
 }
 
 #[tokio::test]
 async fn a_token_is_given_once_it_is_asked_for_and_kept_in_no_file() {
     let answer = ResponseTemplate::new(401).insert_header("WWW-Authenticate", "Basic realm=\"git\"");
-    let bench = Fixture::answering(answer).await;
-    bench.refusal(Some(TOKEN)).await;
-    let asked = bench.server.received_requests().await.unwrap();
+    let fixture = Fixture::answering(answer).await;
+    fixture.refusal(Some(TOKEN)).await;
+    let requests = fixture.server.received_requests().await.unwrap();
     let logins: Vec<bool> =
-        asked.iter().map(|request| request.headers.contains_key("authorization")).collect();
+        requests.iter().map(|request| request.headers.contains_key("authorization")).collect();
     assert_eq!(logins, [false, true]);
-    assert_eq!(bench.secrets.redact(TOKEN), crate::redaction::MASK, "no log shows it");
-    let stored = files(bench.dir.path());
+    assert_eq!(fixture.secrets.redact(TOKEN), crate::redaction::MASK, "no log shows it");
+    let stored = files(fixture.dir.path());
     assert!(stored.iter().any(|file| file.ends_with("git/askpass")), "{stored:?}");
     for file in stored {
         assert!(!String::from_utf8_lossy(&fs::read(&file).unwrap()).contains(TOKEN), "{}", file.display());

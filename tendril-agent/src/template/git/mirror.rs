@@ -34,7 +34,7 @@ pub(crate) fn sweep(work_dir: &Path, wanted: u64) {
     let entries = fs::read_dir(root(work_dir)).into_iter().flatten().filter_map(Result::ok);
     let locks =
         entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "lock"));
-    // The file of the lock is made anew with each lock.
+    // The file of the lock is created again with each lock.
     let used = |lock: PathBuf| Some((fs::metadata(&lock).ok()?.modified().ok()?, lock));
     let mut locks: Vec<_> = locks.filter_map(used).collect();
     locks.sort();

@@ -6,8 +6,8 @@
 //! check out the files of the one folder                                     (only those are downloaded)
 //! ```
 //!
-//! The server, the repository and what a user asked for are all untrusted: `source` decides what may be asked, `settings`
-//! which hosts, `command` what Git may do, and the files are looked at before anybody reads them.
+//! The server, the repository and the user's request are all untrusted: `source` decides what may be requested, `allow_list` which
+//! hosts, `command` what Git may do, and the files are checked before they are used.
 
 use std::{io, time::Duration, time::Instant};
 
@@ -133,7 +133,7 @@ impl Console<'_> {
         }
     }
 
-    /// A mirror that does not do is made anew, once.
+    /// A mirror that is unusable is created again, once.
     async fn try_address(
         &self,
         remote: &Remote,
@@ -157,7 +157,7 @@ impl Console<'_> {
                     if !is_there {
                         return Err(fault);
                     }
-                    tracing::warn!(?fault, mirror = %mirror.dir().display(), "a mirror of a Git repository is made anew");
+                    tracing::warn!(?fault, mirror = %mirror.dir().display(), "a mirror of a Git repository is created again");
                     metrics::counter!(telemetry::MIRRORS_RECREATED).increment(1);
                     is_there = false;
                 }
@@ -166,7 +166,7 @@ impl Console<'_> {
         }
     }
 
-    /// The commit that is meant; asked of the server, unless the source names it.
+    /// The commit that is meant; read from the server, unless the source names it.
     async fn resolve(
         &self,
         remote: &Remote,
@@ -187,11 +187,11 @@ impl Console<'_> {
         args.extend(names.iter().flat_map(|name| [name.clone(), format!("{name}^{{}}")]));
         let args = args.into_iter().map(Into::into).collect();
         let owner = workspace.data_dir();
-        let asked =
+        let call =
             Call { args, missing: Missing::IsAnError, owner: &owner, env: Vec::new(), fills: Vec::new() };
-        let said = self.run(remote, asked).await?;
+        let output = self.run(remote, call).await?;
         let listed = |wanted: &str| {
-            let lines = said.lines().filter_map(|line| line.split_once('\t'));
+            let lines = output.lines().filter_map(|line| line.split_once('\t'));
             lines.filter(|(id, name)| *name == wanted && is_commit(id)).map(|(id, _)| id.to_owned()).next()
         };
         let mut found: Vec<String> = names

@@ -108,7 +108,7 @@ impl GitSettings {
         !self.hosts.is_empty()
     }
 
-    /// Refuses an address whose host is not on the list; the sentence says which setting to set.
+    /// Refuses an address whose host is not on the list; the message names the setting.
     pub(crate) fn allow(&self, repository: &Url) -> Result<(), String> {
         let fix = "--git-hosts / TENDRIL_GIT_HOSTS";
         if self.hosts.iter().any(|allowed| allowed.fits(repository)) {
@@ -203,7 +203,7 @@ fn token(inline: Option<&str>, file: Option<&str>) -> Result<Option<Token>, Stri
         (None, None) => return Ok(None),
         (Some(_), Some(_)) => {
             return Err(
-                "TENDRIL_GIT_TOKEN and TENDRIL_GIT_TOKEN_FILE are both set: keep one of them".to_owned()
+                "TENDRIL_GIT_TOKEN and TENDRIL_GIT_TOKEN_FILE are both set: remove one of them".to_owned()
             );
         }
         (Some(token), None) => Token::Inline(SecretString::from(token)),
@@ -221,7 +221,7 @@ fn user(written: Option<&str>) -> Result<String, String> {
     Err(format!("--git-user / TENDRIL_GIT_USER is {user:?}: write a user name without spaces and colons"))
 }
 
-/// Finds the program and asks for its version.
+/// Finds the program and reads its version.
 fn program() -> Result<(PathBuf, String), String> {
     let fix = "install git 2.31 or newer, or leave --git-hosts / TENDRIL_GIT_HOSTS empty";
     let path = find("git")
@@ -235,14 +235,14 @@ fn program() -> Result<(PathBuf, String), String> {
     }
 }
 
-/// `2.39.5` of `git version 2.39.5`. Errors: the program does not say it.
+/// `2.39.5` of `git version 2.39.5`. Errors: the program does not print it.
 pub(crate) fn git_version(path: &std::path::Path) -> Result<String, String> {
-    let asked = std::process::Command::new(path)
+    let output = std::process::Command::new(path)
         .arg("--version")
         .env_clear()
         .stdin(std::process::Stdio::null())
         .output();
-    let output = asked.map_err(|error| error.to_string())?;
+    let output = output.map_err(|error| error.to_string())?;
     let message = String::from_utf8_lossy(&output.stdout);
     match message.trim().strip_prefix("git version ") {
         Some(version) if output.status.success() => Ok(version.to_owned()),

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Of an apply whose end was not stored.
-const LOST: &str = "The agent was killed while Terraform applied the plan, and so was what keeps Terraform's exit code. Resources may have been changed, and the state may still be locked: look at both before you queue it again.";
+const LOST: &str = "The agent was killed while Terraform applied the plan, and so was the process that stores Terraform's exit code. Resources may have been changed, and the state may still be locked: check both before you queue it again.";
 
 impl TerraformExecutor<'_> {
     /// Takes over the apply that a previous run of the agent began, and that went on or has ended since.

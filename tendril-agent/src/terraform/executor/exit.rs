@@ -27,9 +27,9 @@ impl TerraformExecutor<'_> {
         metrics::counter!(telemetry::STEPS_FAILED, "step" => step.name()).increment(1);
         let name = self.settings.program.name();
         let mut message = findings.error.clone().unwrap_or_else(|| match exit.code {
-            Some(code) => format!("{name} {} ended with exit code {code}; the log says more", step.name()),
+            Some(code) => format!("{name} {} ended with exit code {code}; see the log", step.name()),
             None => format!(
-                "{name} {} was killed by a signal from outside the agent (out of memory?); the log says how far it came",
+                "{name} {} was killed by a signal from outside the agent (out of memory?); the log shows how far it came",
                 step.name()
             ),
         });

@@ -137,17 +137,17 @@ impl Fixture {
     }
 
     pub(super) async fn with_state(server: &StateServer) -> Self {
-        let mut bench = Self::new().await;
-        bench.config.state_backend = server.backend();
-        bench
+        let mut fixture = Self::new().await;
+        fixture.config.state_backend = server.backend();
+        fixture
     }
 
     pub(super) async fn with_providers() -> Self {
-        let mut bench = Self::new().await;
+        let mut fixture = Self::new().await;
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/terraform-with-providers");
-        bench.config.terraform = preflight::terraform(program.to_str(), None).unwrap();
-        fs::create_dir(bench.scratch()).unwrap();
-        bench
+        fixture.config.terraform = preflight::terraform(program.to_str(), None).unwrap();
+        fs::create_dir(fixture.scratch()).unwrap();
+        fixture
     }
 
     pub(super) fn scratch(&self) -> PathBuf {
@@ -158,7 +158,7 @@ impl Fixture {
         fs::read_to_string(self.scratch().join(name)).unwrap_or_default()
     }
 
-    /// An agent's context over this bench.
+    /// An agent's context over this fixture.
     pub(super) fn context(&self) -> JobContext {
         JobContext {
             settings: Arc::new(self.config.execute_settings()),

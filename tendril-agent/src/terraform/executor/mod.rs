@@ -181,7 +181,7 @@ impl TerraformExecutor<'_> {
         })
     }
 
-    /// A command about the state itself; where it fails, what it says.
+    /// A command about the state itself; where it fails, its message.
     async fn background_task(&self, command: io::Result<Command>) -> Result<Result<(), String>, StageError> {
         let quote = StderrTail::default();
         let (exit, _) = self.run(command, &quote).await?;
@@ -194,7 +194,7 @@ impl TerraformExecutor<'_> {
         Ok(Err(self.log.redactor.redact(&quote.into_text()).into_owned()))
     }
 
-    /// Runs one step; until it ends, it is written down that it may hold the state's lock.
+    /// Runs one step; until it ends, a note records that it may hold the state's lock.
     async fn carry_out(
         &self,
         step: Step,
@@ -241,7 +241,7 @@ impl TerraformExecutor<'_> {
         self.as_owner(owner, step, &dumps, self.run(command, &dumps)).await
     }
 
-    /// Runs a step that takes the state's lock; until it ends, it is written down that it may hold it.
+    /// Runs a step that takes the state's lock; until it ends, a note records that it may hold it.
     async fn as_owner(
         &self,
         owner: LockOwner,
@@ -265,7 +265,7 @@ impl TerraformExecutor<'_> {
         Failure::new(
             ErrorCode::StateNotStored,
             format!(
-                "Terraform could write the state {} neither to its backend nor to a file and printed it, and the agent can keep it nowhere either ({error}). What was changed is not in the state: import it, or remove it by hand.",
+                "Terraform could write the state {} neither to its backend nor to a file and printed it, and the agent cannot save it either ({error}). What was changed is not in the state: import it, or remove it by hand.",
                 self.state.key()
             ),
         )

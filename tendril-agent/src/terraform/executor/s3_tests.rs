@@ -1,4 +1,4 @@
-//! The S3 backend with the installed terraform and a server that speaks S3 (moto, which `scripts/setup.sh` installs).
+//! The S3 backend with the installed terraform and an S3 server (moto, which `scripts/setup.sh` installs).
 
 use std::{
     fs,
@@ -74,8 +74,8 @@ impl S3 {
     }
 
     async fn fixture(&self) -> Fixture {
-        let mut bench = Fixture::new().await;
-        let credentials = bench.dir.path().join("credentials");
+        let mut fixture = Fixture::new().await;
+        let credentials = fixture.dir.path().join("credentials");
         fs::write(&credentials, "[default]\naws_access_key_id = test\naws_secret_access_key = test-test\n")
             .unwrap();
         let settings = json!({
@@ -85,8 +85,8 @@ impl S3 {
             "skip_credentials_validation": true, "skip_requesting_account_id": true,
             "skip_metadata_api_check": true, "skip_region_validation": true,
         });
-        bench.config.state_backend = StateBackend::read(Some("s3"), Some(&settings.to_string())).unwrap();
-        bench
+        fixture.config.state_backend = StateBackend::read(Some("s3"), Some(&settings.to_string())).unwrap();
+        fixture
     }
 }
 
@@ -96,31 +96,31 @@ const LOCK: &str = "/states/tendril/gate.s.tfstate.tflock";
 #[tokio::test]
 async fn state_is_kept_in_the_bucket_and_its_lock_given_back() {
     let s3 = S3::start().await;
-    let bench = s3.fixture().await;
+    let fixture = s3.fixture().await;
     for (id, add) in [(1, 1), (2, 0)] {
-        bench.run_as(Uuid::from_u128(id), gate(0)).await;
-        assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.plane.recorded(Recorded::log));
-        assert_eq!(bench.end()["plan_summary"]["add"], add, "the second run knows what the first one made");
+        fixture.run_as(Uuid::from_u128(id), gate(0)).await;
+        assert_eq!(fixture.end()["status"], "SUCCESS", "{}", fixture.plane.recorded(Recorded::log));
+        assert_eq!(fixture.end()["plan_summary"]["add"], add, "the second run knows what the first one made");
     }
     let (status, state) = s3.call("GET", STATE, "").await;
     assert!(status == 200 && state.contains("terraform_data"), "{status} {state}");
     assert_eq!(s3.call("GET", LOCK, "").await.0, 404);
     // Nothing has to be stored beside a remote state.
-    assert_eq!(fs::read_dir(&bench.config.state_dir).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(&fixture.config.state_dir).unwrap().count(), 0);
 }
 
 #[tokio::test]
 async fn a_foreign_lock_is_refused_explained_and_removed_by_the_command_that_is_given() {
     let s3 = S3::start().await;
-    let bench = s3.fixture().await;
+    let fixture = s3.fixture().await;
     let lock = json!({"ID": "abc-1", "Operation": "OperationTypeApply", "Info": "", "Who": "ann@laptop",
         "Version": "1.9.0", "Created": "2026-01-02T03:04:05.678901234Z", "Path": "states/tendril/gate.s.tfstate"});
     assert_eq!(s3.call("PUT", LOCK, &lock.to_string()).await.0, 200);
-    let mut bench = bench;
-    bench.config.timing.lock_timeout = Duration::from_secs(1);
-    bench.run(gate(0)).await;
-    assert_eq!(bench.end()["error_code"], "STATE_LOCKED", "{}", bench.plane.recorded(Recorded::log));
-    let message = bench.message();
+    let mut fixture = fixture;
+    fixture.config.timing.lock_timeout = Duration::from_secs(1);
+    fixture.run(gate(0)).await;
+    assert_eq!(fixture.end()["error_code"], "STATE_LOCKED", "{}", fixture.plane.recorded(Recorded::log));
+    let message = fixture.message();
     for part in
         ["locked by ann@laptop, for apply, since 2026-01-02T03:04:05Z", "terraform force-unlock abc-1"]
     {
@@ -128,8 +128,8 @@ async fn a_foreign_lock_is_refused_explained_and_removed_by_the_command_that_is_
     }
     assert_eq!(s3.call("GET", LOCK, "").await.0, 200, "it is still there");
 
-    // What the message says to do.
-    let folder = bench.dir.path().join("by-hand");
+    // The commands of the message.
+    let folder = fixture.dir.path().join("by-hand");
     fs::create_dir(&folder).unwrap();
     let block = message.lines().map(str::trim).find(|line| line.starts_with("{\"terraform\"")).unwrap();
     fs::write(folder.join("backend.tf.json"), block).unwrap();
@@ -137,22 +137,22 @@ async fn a_foreign_lock_is_refused_explained_and_removed_by_the_command_that_is_
         let ran = Command::new("terraform").args(args).current_dir(&folder).output().unwrap();
         assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     }
-    bench.run_as(Uuid::from_u128(7), gate(0)).await;
-    assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.message());
+    fixture.run_as(Uuid::from_u128(7), gate(0)).await;
+    assert_eq!(fixture.end()["status"], "SUCCESS", "{}", fixture.message());
 }
 
 #[tokio::test]
 async fn the_lock_in_the_bucket_of_an_own_dead_attempt_is_removed() {
     let s3 = S3::start().await;
-    let bench = s3.fixture().await;
+    let fixture = s3.fixture().await;
     let kill = async {
-        bench.prints("(local-exec): started").await;
-        orphans::kill(&bench.data_dir());
+        fixture.prints("(local-exec): started").await;
+        orphans::kill(&fixture.data_dir());
     };
-    tokio::join!(bench.run(gate(600)), kill);
-    assert!(bench.message().contains("killed by a signal from outside"), "{}", bench.message());
+    tokio::join!(fixture.run(gate(600)), kill);
+    assert!(fixture.message().contains("killed by a signal from outside"), "{}", fixture.message());
     assert_eq!(s3.call("GET", LOCK, "").await.0, 200, "terraform left its lock");
-    bench.run_as(Uuid::from_u128(7), gate(0)).await;
-    assert_eq!(bench.end()["status"], "SUCCESS", "{}", bench.message());
+    fixture.run_as(Uuid::from_u128(7), gate(0)).await;
+    assert_eq!(fixture.end()["status"], "SUCCESS", "{}", fixture.message());
     assert_eq!(s3.call("GET", LOCK, "").await.0, 404);
 }

@@ -17,7 +17,7 @@ use crate::{
 };
 
 impl TerraformExecutor<'_> {
-    /// Writes the saved plan as JSON into a file. Errors: what Terraform says.
+    /// Writes the saved plan as JSON into a file. Errors: Terraform's message.
     pub(crate) async fn show_plan(&self, file: &Path) -> Result<(), StageError> {
         let fault = |error: io::Error| Failure::internal("the plan cannot be written as JSON", &error);
         let sink = FileSink::create(file).map_err(fault)?;
@@ -48,7 +48,7 @@ impl TerraformExecutor<'_> {
 /// The longest plan that is shown.
 const SHOWN_LIMIT: usize = 32 * 1024 * 1024;
 
-/// Keeps what `show` prints. Nothing of it may reach the log: it holds the values of everything.
+/// Captures what `show` prints. Nothing of it may reach the log: it contains the values of everything.
 #[derive(Debug, Default)]
 struct ShownPlan {
     stdout: std::sync::Mutex<Vec<u8>>,

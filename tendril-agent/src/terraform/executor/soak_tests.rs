@@ -50,27 +50,27 @@ fn descriptors() -> usize {
 
 #[tokio::test]
 async fn many_jobs_leave_no_process_directory_descriptor_or_credential() {
-    let mut bench = Fixture::with_providers().await;
-    bench.config.timing.log_flush = std::time::Duration::from_millis(1);
+    let mut fixture = Fixture::with_providers().await;
+    fixture.config.timing.log_flush = std::time::Duration::from_millis(1);
     // Nothing here may wait for minutes, whatever goes wrong.
-    bench.config.timing.apply_cancel_grace = std::time::Duration::from_secs(10);
-    bench.config.timing.kill_grace = std::time::Duration::from_secs(2);
-    let context = bench.context();
+    fixture.config.timing.apply_cancel_grace = std::time::Duration::from_secs(10);
+    fixture.config.timing.kill_grace = std::time::Duration::from_secs(2);
+    let context = fixture.context();
     let mut before = 0;
     let jobs = if std::env::var("TENDRIL_RACE").is_ok_and(|size| size == "full") { MANY } else { FEW };
     for number in 0..jobs {
         let mode = ["quick", "fail", "crash", "leak", "polite"][usize::try_from(number % 5).unwrap()];
-        let variables = json!({"mode": mode, "scratch": bench.scratch(), "password": CANARY});
+        let variables = json!({"mode": mode, "scratch": fixture.scratch(), "password": CANARY});
         let config = json!({"template": "providers", "stack": "s", "variables": variables});
         let (id, claim_token) = (Uuid::from_u128(number + 1), Uuid::from_u128(number + 1000));
         let job = Job { id, attempt: 1, claim_token, config: config.into(), state_key: None };
-        let lease = bench.leases.hold(&job);
+        let lease = fixture.leases.hold(&job);
         let cancel = async {
-            while mode == "polite" && !bench.scratch().join("lock").exists() {
+            while mode == "polite" && !fixture.scratch().join("lock").exists() {
                 tokio::time::sleep(std::time::Duration::from_millis(2)).await;
             }
             if mode == "polite" {
-                bench.leases.cancel(claim_token);
+                fixture.leases.cancel(claim_token);
             } else {
                 std::future::pending::<()>().await;
             }
@@ -86,18 +86,18 @@ async fn many_jobs_leave_no_process_directory_descriptor_or_credential() {
             "polite" => "CANCELLED",
             _ => "FAILED",
         };
-        assert_eq!(bench.end()["status"], wanted, "{number} {mode}: {}", bench.end());
+        assert_eq!(fixture.end()["status"], wanted, "{number} {mode}: {}", fixture.end());
         if mode == "polite" {
-            fs::remove_file(bench.scratch().join("finish")).unwrap();
+            fs::remove_file(fixture.scratch().join("finish")).unwrap();
         }
         if number == 9 {
             // By now everything that is opened once has been.
             before = descriptors();
         }
     }
-    assert_eq!(left(bench.dir.path()), Vec::<String>::new());
+    assert_eq!(left(fixture.dir.path()), Vec::<String>::new());
     assert!(descriptors() <= before + 2, "{before} descriptors became {}", descriptors());
-    assert_eq!(fs::read_dir(&bench.config.work_dir).unwrap().count(), 0);
-    assert_eq!(leaks(bench.dir.path()), Vec::<String>::new());
-    assert_eq!(bench.leases.tokens(), Vec::<Uuid>::new());
+    assert_eq!(fs::read_dir(&fixture.config.work_dir).unwrap().count(), 0);
+    assert_eq!(leaks(fixture.dir.path()), Vec::<String>::new());
+    assert_eq!(fixture.leases.tokens(), Vec::<Uuid>::new());
 }

@@ -241,7 +241,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Which backend keeps it.
+    /// Which backend stores it.
     pub(crate) const fn kind(&self) -> Kind {
         self.kind
     }

@@ -122,7 +122,7 @@ impl State {
     }
 }
 
-/// Whether a file says that the database knows of a state that is held here.
+/// Whether a file records that the database knows of a state that is held here.
 pub(crate) fn is_held_mark(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name == HELD_FILE)
 }

@@ -1,4 +1,4 @@
-//! Whether two agents keep their states in the same place: a fingerprint of the backend's settings.
+//! Whether two agents store their states in the same place: a fingerprint of the backend's settings.
 //!
 //! The database compares the fingerprints of a cluster's agents: agents with different states would each make their own copy of
 //! the infrastructure. No secret can be read from one.
@@ -43,7 +43,7 @@ impl StateBackend {
     }
 }
 
-/// A directory on a volume keeps its identity when another pod mounts it; a new directory has a new one.
+/// A directory on a volume has the same identity when another pod mounts it; a new directory has a new one.
 fn directory_identity(state_dir: &Path) -> io::Result<String> {
     let file = state_dir.join(IDENTITY_FILE);
     match fs::read_to_string(&file) {

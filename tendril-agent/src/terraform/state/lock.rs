@@ -9,7 +9,7 @@ use super::backend::{Kind, State};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Lock {
-    /// What `force-unlock` asks for.
+    /// The argument of `force-unlock`.
     #[serde(default, rename = "ID")]
     pub(crate) id: Option<String>,
     /// `OperationTypePlan`, `OperationTypeApply`, …
@@ -29,7 +29,7 @@ pub(crate) struct Lock {
 impl Lock {
     /// Reads Terraform's error, if it is one about the lock.
     ///
-    /// The backends `http` and `pg` show under "Lock Info" the lock that was asked for, and not the one that is held (seen
+    /// The backends `http` and `pg` show under "Lock Info" the lock that was requested, and not the one that is held (seen
     /// in Terraform 1.11): of those, only the ID in the message itself is taken.
     pub(crate) fn read(error: &str, kind: Kind) -> Option<Self> {
         if !error.contains("the state lock") {
@@ -71,7 +71,7 @@ impl Lock {
                 "It was taken on this agent's own host, but by no attempt of this agent that is known to be dead: it may be in use, and was not removed."
             }
             Some(_) => "It is not this agent's lock, and was not removed.",
-            None => "The backend does not say whose it is: it was not removed.",
+            None => "The backend does not show whose it is: it was not removed.",
         };
         let (key, kind) = (state.key(), state.kind());
         format!(

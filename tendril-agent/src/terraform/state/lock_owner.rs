@@ -2,7 +2,7 @@
 //! is in the way.
 //!
 //! An attempt writes itself down before each step that locks the state. When the attempt is known to be dead (its processes
-//! are gone and it did not end in good order) the note moves beside the state. A lock is ours, and dead, when such a note fits
+//! are gone and it did not end gracefully) the note moves beside the state. A lock is ours, and stale, when such a note fits
 //! it: same user and host, same operation, taken while that step could take it. That time ends with the last sign of life of
 //! the agent that ran the step, so that a lock which another agent of the same host took later is not mistaken for it. Notes
 //! are thrown away as soon as they can do no good any more.
@@ -73,13 +73,13 @@ impl LockOwner {
         }
     }
 
-    /// Of a question about the lock, which may take it under this ID.
+    /// Of a query about the lock, which may take it under this ID.
     pub(crate) fn of_query(id: Uuid, state: &State) -> Self {
         let lock_id = Some(id.to_string());
         Self { lock_id, ..Self::new(id, 0, state, "OperationTypeInvalid", Duration::ZERO) }
     }
 
-    /// Keeps it, while the step runs.
+    /// Saves it, while the step runs.
     pub(crate) fn save(&self, path: &Path) -> io::Result<()> {
         private_file(path, &serde_json::to_vec(self)?)
     }
@@ -144,7 +144,7 @@ pub(crate) async fn during<T>(
 ) -> io::Result<T> {
     let (stored, at) = (note.clone(), path.clone());
     blocking(move || stored.save(&at)).await?;
-    failpoint!("lock_owner.kept");
+    failpoint!("lock_owner.saved");
     let ended = tokio::select! {
         ended = step => ended,
         never = show_life(&path) => match never {},
@@ -186,7 +186,7 @@ impl State {
         self.tidy();
     }
 
-    /// The question with this ID took no lock, or gave it back.
+    /// The query with this ID took no lock, or gave it back.
     pub(crate) fn forget_query(&self, id: Uuid) -> io::Result<()> {
         fs::remove_file(self.note_of(id, 0))?;
         self.tidy();
@@ -252,7 +252,11 @@ mod tests {
         owner.mark_stale(&state).unwrap();
         assert_eq!(lock.of_stale(&state.stale_owners()), Some("the-id"));
         lock.created = Some(Timestamp::now() + SignedDuration::from_millis(1));
-        assert_eq!(lock.of_stale(&state.stale_owners()), None, "it was taken after the burial");
+        assert_eq!(
+            lock.of_stale(&state.stale_owners()),
+            None,
+            "it was taken after the note was marked stale"
+        );
         lock.created = Some(began_at);
         state.clear_stale();
         assert_eq!(lock.of_stale(&state.stale_owners()), None);
@@ -283,8 +287,8 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
-        /// A story in milliseconds: our step begins, its agent shows life each half second and dies; locks are taken by
-        /// anybody at any time; our next run looks at the lock much later. The exit check knows who took it.
+        /// A history in milliseconds: our step begins, its agent shows life each half second and dies; locks are taken by
+        /// anybody at any time; our next run reads the lock much later. The test knows who took it.
         #[test]
         fn a_foreign_lock_is_never_ours_and_ours_is(
             taker in taker(), taken in 0..300_000_i64, died in 0..200_000_i64, back in 0..600_000_i64,

@@ -1,6 +1,6 @@
-//! Asks a state server over HTTP who holds a lock: Terraform does not say it.
+//! Queries a state server over HTTP for the owner of a lock: Terraform does not show it.
 //!
-//! The question is an attempt to take the lock: a server that refuses it answers with the owner. If it is free after all, it
+//! The query is an attempt to take the lock: a server that refuses it answers with the owner. If it is free after all, it
 //! is given back at once.
 
 use std::{env, sync::Arc, time::Duration};
@@ -16,15 +16,15 @@ use super::{
 };
 use crate::os::blocking;
 
-/// How long one question may take.
+/// How long one query may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How often the same is asked while there is no clear answer. Asking again for a lock of the same ID takes none that it has
+/// How often a query is repeated while there is no clear answer. A repeated request for a lock of the same ID takes none that it has
 /// not taken already.
 const TRIES: u32 = 3;
 
 /// The owner of the state's lock, where the backend is `http` and states it.
 ///
-/// Before the lock is asked for, its ID is written down beside the state: if this agent ends in between, or the server
+/// Before the lock is requested, its ID is recorded beside the state: if this agent ends in between, or the server
 /// carries out what it never answered, a later run knows that the lock is nobody's.
 pub(crate) async fn owner(state: &State) -> Option<Lock> {
     if state.kind() != Kind::Http {
@@ -33,14 +33,14 @@ pub(crate) async fn owner(state: &State) -> Option<Lock> {
     let client = client()?;
     let id = Uuid::new_v4();
     let ours = json!({
-        "ID": id, "Operation": "OperationTypeInvalid", "Info": "tendril-agent asks who holds the lock",
+        "ID": id, "Operation": "OperationTypeInvalid", "Info": "tendril-agent queries the lock's owner",
         "Who": who(), "Version": env!("CARGO_PKG_VERSION"), "Created": jiff::Timestamp::now(), "Path": "",
     });
     let (query, place) = (LockOwner::of_query(id, state), state.clone());
     let noted = blocking(move || query.mark_stale(&place)).await;
     noted
         .inspect_err(
-            |error| tracing::warn!(%error, "nobody is asked who holds the lock: it cannot be noted down"),
+            |error| tracing::warn!(%error, "the lock's owner is not queried: the query cannot be recorded"),
         )
         .ok()?;
     let mut uncertain = false;
@@ -78,7 +78,7 @@ pub(crate) async fn owner(state: &State) -> Option<Lock> {
     found
 }
 
-/// Gives our lock back; answers whether the server says that it did.
+/// Gives our lock back; returns whether the server confirms it.
 async fn give_back(client: &Client, state: &State, ours: &Value) -> bool {
     for _ in 0..TRIES {
         let answer = ask(client, state, ("unlock_address", "unlock_method", "UNLOCK"), ours).await;
@@ -103,7 +103,7 @@ async fn ask(
     };
     let answer = request.header("content-type", "application/json").body(lock.to_string()).send().await;
     answer
-        .inspect_err(|error| tracing::debug!(%error, "the state server does not say who holds the lock"))
+        .inspect_err(|error| tracing::debug!(%error, "the state server does not show who holds the lock"))
         .ok()
 }
 

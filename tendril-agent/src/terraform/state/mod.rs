@@ -5,7 +5,7 @@
 //! identity        whether two agents store their states in the same place
 //! lock            a lock that Terraform could not get, explained
 //! lock_owner      which of this agent's attempts may have left a lock
-//! lock_query      asks a state server who holds a lock
+//! lock_query      queries a state server for the owner of a lock
 //! errored_state   state that Terraform could not write to its backend
 //! state_dump      state that Terraform printed because it could store it nowhere
 //! ```

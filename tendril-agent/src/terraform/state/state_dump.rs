@@ -1,4 +1,4 @@
-//! What Terraform cries out about its state while it runs: the whole state, where it can store it neither in its backend nor
+//! What Terraform prints about its state while it runs: the whole state, where it can store it neither in its backend nor
 //! in a file, and a lock that it could not give back. It stands in the bytes, before they become a log that may show neither.
 
 use std::{
@@ -22,9 +22,9 @@ use crate::{
 
 /// How each of Terraform's messages begins.
 const MESSAGE: &[u8] = b"{\"@level\":\"";
-/// What its message says then, where it holds the state.
+/// Its message then, where it contains the state.
 const DUMP: &[u8] = b"\"@message\":\"Emergency state dump\"";
-/// What it says then, where a lock is left.
+/// Its message where a lock is left.
 const LOCK_LEFT: &[u8] = b"\"@message\":\"Error: Error releasing the state lock\"";
 /// By then it has printed that.
 const HEAD: usize = 96;
@@ -102,10 +102,10 @@ impl Line {
 
 impl Kind {
     fn of(head: &[u8]) -> Self {
-        let says = |message: &[u8]| head.windows(message.len()).any(|part| part == message);
+        let contains = |message: &[u8]| head.windows(message.len()).any(|part| part == message);
         match head.starts_with(MESSAGE) {
-            true if says(DUMP) => Self::Dump,
-            true if says(LOCK_LEFT) => Self::LockLeft,
+            true if contains(DUMP) => Self::Dump,
+            true if contains(LOCK_LEFT) => Self::LockLeft,
             _ => Self::Other,
         }
     }
@@ -126,24 +126,24 @@ impl<'a> StateDumpFilter<'a> {
     pub(crate) async fn finalize(&self) -> io::Result<()> {
         // A message that lacks nothing but its line's end.
         if let Some(dump) = { self.parser().end_line() } {
-            self.keep(&dump).await;
+            self.save(&dump).await;
         }
         let Some(state) = ({ self.parser().homeless.take() }) else { return Ok(()) };
         let (place, workspace) = (self.state.clone(), self.workspace.clone());
         blocking(move || {
             workspace.free_space()?;
-            keep(&place, &workspace, &state)
+            save(&place, &workspace, &state)
         })
         .await
     }
 
-    async fn keep(&self, dump: &[u8]) {
+    async fn save(&self, dump: &[u8]) {
         let Some(dump) = state_in(dump) else {
             tracing::error!("a state that Terraform printed was cut off and cannot be saved");
             return;
         };
         let (state, workspace, copy) = (self.state.clone(), self.workspace.clone(), dump.clone());
-        if let Err(error) = blocking(move || keep(&state, &workspace, &copy)).await {
+        if let Err(error) = blocking(move || save(&state, &workspace, &copy)).await {
             tracing::error!(%error, "a state that Terraform printed cannot be saved yet");
             self.parser().homeless = Some(dump);
         }
@@ -161,7 +161,7 @@ impl Sink for StateDumpFilter<'_> {
             if stream == Stream::Stdout {
                 let dumps = self.parser().listen(&bytes);
                 for dump in dumps {
-                    self.keep(&dump).await;
+                    self.save(&dump).await;
                 }
             }
             self.log.write(stream, bytes).await;
@@ -180,8 +180,8 @@ fn state_in(dump: &[u8]) -> Option<Vec<u8>> {
     Some(dump.state.get().as_bytes().to_vec())
 }
 
-/// Keeps it where pending state is looked for, or at least in the workspace.
-fn keep(state: &State, workspace: &Workspace, dump: &[u8]) -> io::Result<()> {
+/// Saves it where pending state is looked for, or at least in the workspace.
+fn save(state: &State, workspace: &Workspace, dump: &[u8]) -> io::Result<()> {
     // Before it printed the state, Terraform gave up writing this file.
     workspace.drop_torn_state();
     let place = state.errored_state_path(&workspace.name());
@@ -198,7 +198,7 @@ mod tests {
 
     use super::*;
 
-    /// As Terraform 1.11.4 says it.
+    /// As Terraform 1.11.4 prints it.
     const REAL: &str = concat!(
         r#"{"@level":"info","@message":"Emergency state dump","@module":"terraform.ui","@timestamp":"2026-11-25T15:06:03.597265Z","#,
         r#""state":{"version":4,"serial":1,"resources":[{"big":123456789012345678901234567890.10,"x":"x\u003c\u0026"}]},"type":"log"}"#
