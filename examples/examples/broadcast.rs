@@ -37,7 +37,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             None => return Ok(()),
         }
     }
-    // Whoever speaks once needs no channel.
+    // A single message needs no channel.
     speaker.broadcast_api().send("room", "cursor", &Cursor { x: 0, y: 0 }, false).await?;
     if let Some(Ok(BroadcastEvent::Message(message))) = cursors.next().await {
         println!("{:?}, over HTTP", message.read::<Cursor>()?);

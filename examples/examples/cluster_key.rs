@@ -8,7 +8,7 @@
 //! ```
 //!
 //! with `SUPABASE_URL`, `SUPABASE_ANON_KEY` and `SUPABASE_USER_TOKEN`, the JWT of the signed-in user. A key is shown once: the
-//! database keeps its hash alone.
+//! database stores only its hash.
 
 use clap::{Parser, ValueEnum};
 use serde_json::{Value, json};

@@ -4,7 +4,7 @@
 //! cargo run -p tendril-examples --example deploy -- --cluster $CLUSTER --template hello --var name=you
 //! ```
 //!
-//! Ctrl-C asks to cancel, a second one leaves. Exit codes: 0 for SUCCESS, 1 for any other end, 130 when left early.
+//! Ctrl-C requests a cancel, a second one leaves. Exit codes: 0 for SUCCESS, 1 for any other end, 130 when left early.
 
 use std::process::ExitCode;
 
@@ -38,7 +38,7 @@ struct Options {
     /// A template that the cluster's agent carries.
     #[arg(long, default_value = "hello")]
     template: String,
-    /// A variable of the template; JSON where it keeps what is written (`3`, `true`, `["a"]`), otherwise text. May be repeated.
+    /// A variable of the template; JSON where that preserves what is written (`3`, `true`, `["a"]`), otherwise text. May be repeated.
     #[arg(long = "var", value_name = "NAME=VALUE", value_parser = deployment::variable)]
     vars: Vec<(String, Value)>,
     /// What to do.
@@ -90,7 +90,7 @@ async fn run(options: Options) -> Result<ExitCode, Box<dyn std::error::Error>> {
             event = follow.next() => event?,
             _ = interrupt.recv() => {
                 if asked_to_cancel {
-                    eprintln!("deploy: left; the deployment goes on as the database says");
+                    eprintln!("deploy: left; the deployment goes on without this program");
                     return Ok(ExitCode::from(LEFT));
                 }
                 asked_to_cancel = true;
@@ -115,7 +115,7 @@ async fn run(options: Options) -> Result<ExitCode, Box<dyn std::error::Error>> {
     }
 }
 
-/// Says beforehand why it would wait for ever.
+/// Prints in advance why it would wait for ever.
 async fn inspect(client: &Client, id: Uuid, screen: &Screen) -> Result<(), Box<dyn std::error::Error>> {
     #[derive(Deserialize)]
     struct Cluster {

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `{"type":"status","phase":…}` | where the connection stands |
 //! | `{"type":"ready"}` | rows flow from now on |
-//! | `{"type":"insert","new":{…}}` and `update`, `delete` | a row changed; `errors` says what the server left out |
+//! | `{"type":"insert","new":{…}}` and `update`, `delete` | a row changed; `errors` names what the server left out |
 //! | `{"type":"resync","reason":…}` | rows may have been missed before this line |
 //! | `{"type":"error","code":…,"message":…,"retry":…}` | with `"retry":true` it goes on by itself |
 
@@ -35,7 +35,7 @@ struct Options {
     /// An API key of the project.
     #[arg(long, env = "SUPABASE_ANON_KEY", hide_env_values = true)]
     key: String,
-    /// A JWT that says who listens; without one, the API key does.
+    /// The JWT to listen with; without one, the API key is used.
     #[arg(long, hide_env_values = true)]
     token: Option<String>,
     /// The protocol's version: 2.0.0 or 1.0.0.
@@ -154,13 +154,13 @@ async fn run(options: Options) -> Result<(), End> {
                     print(&json!({"type": "ready"}))?;
                 }
             }
-            // An error here means that the client is gone: the stream says why.
+            // An error here means that the client is gone: the stream ends with the reason.
             changed = status.changed(), if is_client_there => {
                 is_client_there = changed.is_ok();
                 if is_client_there {
                     let now = status.borrow_and_update().clone();
                     let line = status_line(&now);
-                    // The status also counts channels and heartbeats; what it says of the connection may be the same.
+                    // The status also counts channels and heartbeats; its connection may be unchanged.
                     if last_status.as_ref() != Some(&line) {
                         print(&line)?;
                         last_status = Some(line);
@@ -174,7 +174,7 @@ async fn run(options: Options) -> Result<(), End> {
                         left = left.map(|left| left - 1);
                     }
                 }
-                // The last item says why there will be no more.
+                // The last item is the reason of the end.
                 Some(Err(error)) => return Err(error.into()),
             },
         }

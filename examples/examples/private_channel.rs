@@ -3,7 +3,7 @@
 //! ```sql
 //! create policy "rooms are for users" on realtime.messages for select to authenticated
 //!   using (realtime.topic() like 'team:%');
-//! create policy "users may speak" on realtime.messages for insert to authenticated
+//! create policy "users may send" on realtime.messages for insert to authenticated
 //!   with check (realtime.topic() like 'team:%');
 //! ```
 //!
@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build()?;
     match client.channel("team:blue").private(true).ack(true).join().await {
         Ok(room) => {
-            // Without the right to speak no acknowledgement ever comes: this would end in a timeout.
+            // Without the right to send no acknowledgement ever comes: this would end in a timeout.
             room.broadcast("hello", &serde_json::json!({"from": "here"})).await?;
             println!("joined, and the server accepted a message");
         }

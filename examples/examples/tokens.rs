@@ -34,7 +34,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         client.channel("deployments").postgres_changes::<Box<RawValue>>(request).subscribe().await?;
     while let Some(event) = rows.next().await {
         match event {
-            // The server subscribes anew with the new token: rows of that moment may be missing.
+            // The server subscribes again with the new token: rows of that moment may be missing.
             Ok(ChangeEvent::Resync(reason)) => println!("read the table again: {reason:?}"),
             Ok(event) => println!("{event:?}"),
             Err(error) => eprintln!("{}: {error}", error.code()),

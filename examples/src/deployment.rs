@@ -90,25 +90,25 @@ impl Order {
     /// Queues it for a cluster. The id is made by the caller, who can so listen before anything happens.
     ///
     /// # Errors
-    /// What the database says: `42501` where the cluster is not the caller's, `23514` where the order breaks a rule.
+    /// Errors of the database: `42501` where the cluster is not the caller's, `23514` where the order breaks a rule.
     pub async fn queue(&self, rest: &Rest, id: Uuid, cluster: Uuid) -> Result<(), Error> {
         let row = json!({ "id": id, "cluster_id": cluster, "config_snapshot": self.snapshot() });
         rest.from("deployments").insert(&row).execute().await.map(drop)
     }
 }
 
-/// Asks for a deployment to be cancelled. Harmless when it has ended.
+/// Requests the cancellation of a deployment. Harmless when it has ended.
 ///
 /// # Errors
-/// What the database says.
+/// Errors of the database.
 pub async fn cancel(rest: &Rest, id: Uuid) -> Result<(), Error> {
     // Any time will do: the database sets its own.
-    let asked = json!({ "cancel_requested_at": "now" });
-    rest.from("deployments").update(&asked).eq("id", id).idempotent(true).execute().await.map(drop)
+    let cancel = json!({ "cancel_requested_at": "now" });
+    rest.from("deployments").update(&cancel).eq("id", id).idempotent(true).execute().await.map(drop)
 }
 
-/// Reads `name=value`. The value is JSON where JSON keeps what is written (`3`, `true`, `["a"]`, `"3"`), otherwise text: `1.10`,
-/// `51e5`, `null` and numbers of more digits than JSON's readers keep stay as they are, as they do with `terraform -var`.
+/// Reads `name=value`. The value is JSON where that preserves what is written (`3`, `true`, `["a"]`, `"3"`), otherwise text: `1.10`,
+/// `51e5`, `null` and numbers of more digits than JSON's readers store stay as they are, as they do with `terraform -var`.
 ///
 /// # Errors
 /// A sentence, if there is no name, or if a number inside a list or an object would be changed.

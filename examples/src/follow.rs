@@ -99,7 +99,7 @@ impl Follow {
         Ok(())
     }
 
-    /// The next news; `None` after [`FollowEvent::Ended`], or when the client was shut down.
+    /// The next event; `None` after [`FollowEvent::Ended`], or when the client was shut down.
     ///
     /// # Errors
     /// What trying again cannot fix, such as a token that has expired.

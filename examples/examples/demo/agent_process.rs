@@ -62,7 +62,7 @@ impl AgentProcess {
             .stdin(Stdio::null())
             .stdout(log_file.try_clone()?)
             .stderr(log_file)
-            // Ctrl-C is for the demo, which then stops the agent in good order.
+            // Ctrl-C is for the demo, which then stops the agent gracefully.
             .process_group(0)
             .kill_on_drop(true);
         let child =
@@ -76,7 +76,7 @@ impl AgentProcess {
         self.id
     }
 
-    /// Resolves if it ends by itself, which it should not, and says so.
+    /// Resolves with an error if it ends by itself.
     pub(crate) async fn ended(&mut self) -> Problem {
         match self.child.wait().await {
             Ok(status) => {
@@ -86,7 +86,7 @@ impl AgentProcess {
         }
     }
 
-    /// Stops it as Kubernetes does, and says how it went.
+    /// Stops it as Kubernetes does, and prints how it went.
     pub(crate) async fn stop(&mut self, plane: &ControlPlane) -> Result<String, Problem> {
         let status = self.terminate().await?;
         if !status.success() {

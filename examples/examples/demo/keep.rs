@@ -1,4 +1,4 @@
-//! `--keep`: the parts stay, for playing.
+//! `--keep`: everything keeps running, to try things out.
 
 use std::{env, path::PathBuf};
 
@@ -6,7 +6,7 @@ use tendril_examples::screen::{Screen, Tone};
 
 use crate::{Problem, agent_process::AgentProcess, control_plane::ControlPlane};
 
-/// Says what can be done now. Resolves only if the agent ends by itself.
+/// Prints what can be done now. Resolves only if the agent ends by itself.
 pub(crate) async fn wait(plane: &ControlPlane, agent: &mut AgentProcess, screen: &Screen) -> Problem {
     if let Err(error) = screen.line(advice(plane, screen)) {
         return error.into();

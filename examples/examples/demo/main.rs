@@ -38,13 +38,13 @@ use uuid::Uuid;
 
 use self::{agent_process::AgentProcess, control_plane::ControlPlane, portal::Portal, summary::Summary};
 
-/// A sentence that says what went wrong.
+/// What went wrong, as a sentence.
 type Problem = Box<dyn std::error::Error>;
 
 /// A deployment from the queue to the live log.
 #[derive(Parser)]
 struct Options {
-    /// Leave the stack and the agent running, and say how to queue more, until Ctrl-C.
+    /// Leave the stack and the agent running, and print how to queue more, until Ctrl-C.
     #[arg(long)]
     keep: bool,
     /// Serve the portal, a web application, beside the stack, and leave both running until Ctrl-C.
@@ -55,7 +55,7 @@ struct Options {
     vars: Vec<(String, Value)>,
 }
 
-/// How long the agent may take to say that it is there.
+/// How long the agent may take to come online.
 const ONLINE: Duration = Duration::from_secs(30);
 
 #[tokio::main]

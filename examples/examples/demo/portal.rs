@@ -17,7 +17,7 @@ use crate::{
 /// Good on this machine's stack alone, which ends with the demo.
 const PASSWORD: &str = "tendril-demo";
 
-/// How long the server may take to say where it is.
+/// How long the server may take to print its address.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A running portal; it ends with this value, or with the demo.

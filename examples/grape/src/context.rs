@@ -1,4 +1,4 @@
-//! What commands share: where answers go, who is asked, whom to ask.
+//! What commands share: the output, the project, and questions at the terminal.
 
 use std::io;
 
@@ -17,7 +17,7 @@ pub struct Context {
     pub out: Output,
     /// Where profiles and sessions are.
     pub dir: ConfigDir,
-    /// The profile asked for.
+    /// The requested profile.
     pub profile: Option<String>,
 }
 
@@ -42,7 +42,7 @@ impl Context {
     /// Asks a question at the terminal. Where there is none, `--yes` has to answer.
     ///
     /// # Errors
-    /// [`FailureKind::Usage`] where nobody can be asked; [`FailureKind::Interrupted`] for a no.
+    /// [`FailureKind::Usage`] where there is no terminal; [`FailureKind::Interrupted`] for a no.
     pub async fn confirm(&self, question: impl Into<String>, yes: bool) -> Result<()> {
         let question = question.into();
         if yes {
@@ -64,7 +64,7 @@ impl Context {
                 dialoguer::Confirm::new().with_prompt(question).default(false).interact()
             }
         };
-        if asked(ask).await? {
+        if prompt(ask).await? {
             Ok(())
         } else {
             Err(Failure::new(FailureKind::Interrupted, "Nothing was done."))
@@ -73,7 +73,7 @@ impl Context {
 }
 
 /// Asks on a thread of its own, so that Ctrl-C and the network are handled meanwhile.
-pub(crate) async fn asked<T: Send + 'static>(
+pub(crate) async fn prompt<T: Send + 'static>(
     ask: impl FnOnce() -> dialoguer::Result<T> + Send + 'static,
 ) -> Result<T> {
     let answer = tokio::task::spawn_blocking(ask).await;

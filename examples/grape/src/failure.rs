@@ -224,7 +224,7 @@ impl From<Error> for Failure {
         match error.kind() {
             ErrorKind::Connect { .. } | ErrorKind::ConnectionLost { .. } | ErrorKind::Timeout { .. } => {
                 Self::new(FailureKind::Unreachable, format!("{error:#}"))
-                    .next("Check the network and the project's URL: `grape whoami` says which it is.")
+                    .next("Check the network and the project's URL: `grape whoami` shows it.")
             }
             ErrorKind::Token { .. } => error.find_source::<Self>().cloned().unwrap_or_else(|| {
                 Self::new(FailureKind::NotSignedIn, error.to_string()).next("Sign in: `grape login`.")
@@ -242,23 +242,27 @@ fn refused(status: u16, code: &str, message: &str, hint: Option<&str>) -> Failur
     let text =
         if code.is_empty() { format!("HTTP {status}: {message}") } else { format!("{message} ({code})") };
     let failure = match (status, code) {
-        (401, _) => Failure::new(FailureKind::NotSignedIn, format!("The project refuses the access token: {text}"))
-            .next("Sign in again: `grape login`. In a script, give a fresh token in GRAPE_TOKEN."),
-        (_, "42501") => Failure::new(FailureKind::Refused, format!("You have no right to do that: {text}"))
-            .next("It belongs to somebody else, or this is not yours to change: `grape whoami` says who you are."),
-        (_, "TD008" | "PGRST116") => Failure::new(FailureKind::NotFound, text)
-            .next("`grape clusters` lists what is yours."),
-        (_, code) if code.starts_with("TD") => Failure::new(FailureKind::Refused, text),
-        (_, "PGRST202" | "PGRST205" | "42P01" | "42703") => {
-            Failure::new(FailureKind::Refused, format!("The project's database has no such table, column or function: {text}"))
-                .next("Apply the project's migrations: `supabase db push`.")
+        (401, _) => {
+            Failure::new(FailureKind::NotSignedIn, format!("The project refuses the access token: {text}"))
+                .next("Sign in again: `grape login`. In a script, give a fresh token in GRAPE_TOKEN.")
         }
+        (_, "42501") => Failure::new(FailureKind::Refused, format!("You have no right to do that: {text}"))
+            .next("It belongs to another user, or you may not change it: `grape whoami` shows who you are."),
+        (_, "TD008" | "PGRST116") => {
+            Failure::new(FailureKind::NotFound, text).next("`grape clusters` lists what is yours.")
+        }
+        (_, code) if code.starts_with("TD") => Failure::new(FailureKind::Refused, text),
+        (_, "PGRST202" | "PGRST205" | "42P01" | "42703") => Failure::new(
+            FailureKind::Refused,
+            format!("The project's database has no such table, column or function: {text}"),
+        )
+        .next("Apply the project's migrations: `supabase db push`."),
         (_, "23505") => Failure::new(FailureKind::Refused, text),
         (_, code) if code.starts_with("22") || code.starts_with("23") => {
             Failure::new(FailureKind::Refused, format!("The database refuses the value: {text}"))
         }
         (502..=504, _) => Failure::new(FailureKind::Unreachable, text)
-            .next("The project is not up, or paused: look at its dashboard."),
+            .next("The project is down or paused: check its dashboard."),
         _ => Failure::new(FailureKind::Unexpected, text),
     };
     match hint {

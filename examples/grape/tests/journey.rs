@@ -270,7 +270,7 @@ fn keys_are_rotated_promoted_and_taken_away() {
     world.json(&["cluster", "promote", "vineyard", "--unused"]);
     let shown = world.json(&["cluster", "show", "vineyard"]);
     assert_eq!(shown["keys"]["next"], Value::Null);
-    // Nobody can be asked here.
+    // There is no terminal for a prompt here.
     assert_eq!(world.fails(&["cluster", "revoke", "vineyard"]).0, 2);
     world.json(&["cluster", "revoke", "vineyard", "--forever", "--yes"]);
     assert!(text(&world.run(&["clusters"])).contains("REVOKED"));

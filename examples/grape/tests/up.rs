@@ -129,7 +129,7 @@ fn up_brings_a_cluster_online_and_down_takes_it_away() {
     assert_eq!((&lines[0]["step"], &lines[1]["state"]), (&"tools".into(), &"unchanged".into()));
     assert_eq!(lines.last().unwrap()["cluster"]["status"], "ONLINE");
 
-    // Down asks twice.
+    // Down prompts twice.
     assert_eq!(run(machine.grape(&["down", "prod"])).status.code(), Some(2));
     assert_eq!(run(machine.grape(&["down", "prod", "--yes"])).status.code(), Some(2));
     assert_eq!(run(machine.grape(&["down", "prod", "--yes", "--confirm", "other"])).status.code(), Some(130));
@@ -214,7 +214,7 @@ fn what_is_missing_on_this_machine_is_said_with_the_next_step() {
     fs::remove_file(machine.dir.join("current-context")).unwrap();
     fails(machine.grape(&["up", "third", "--skip-provision", "--yes"]), 9, "no current context");
     fs::write(machine.dir.join("current-context"), "vineyard\n").unwrap();
-    // A context that nobody named is asked about.
+    // A context that was not named needs a confirmation.
     fails(machine.grape(&["up", "fourth", "--skip-provision"]), 2, "no terminal to ask on");
     fails(machine.grape(&["up", "prod", "--skip-provision", "--chart", "/nowhere"]), 5, "no Helm chart");
     fails(machine.grape(&["up", "fifth", "--template", "nope"]), 5, "no template `nope`");
@@ -271,7 +271,7 @@ fn an_agent_that_does_not_come_is_explained_by_its_pod() {
         "Failed to pull image",
         "waiting to start",
         "describe pod tendril-agent-0",
-        "picks up where it stopped",
+        "continues where it stopped",
     ] {
         assert!(text(&output).contains(part), "no {part} in {}", text(&output));
     }
@@ -305,10 +305,11 @@ fn the_real_helm_renders_what_would_be_installed() {
     machine.must(machine.up());
     let calls = machine.calls();
     let call = calls.lines().find(|line| line.starts_with("helm upgrade")).unwrap();
-    let words: Vec<&str> = call.split_whitespace().collect();
-    assert_eq!(&words[1..4], ["upgrade", "--install", "tendril-agent"], "{call}");
+    let arguments: Vec<&str> = call.split_whitespace().collect();
+    assert_eq!(&arguments[1..4], ["upgrade", "--install", "tendril-agent"], "{call}");
     // The same release, chart and values; rendered instead of installed.
-    let rest: Vec<&str> = words[4..].iter().copied().take_while(|word| *word != "--kube-context").collect();
+    let rest: Vec<&str> =
+        arguments[4..].iter().copied().take_while(|argument| *argument != "--kube-context").collect();
     let mut template = Command::new(helm);
     template
         .args(["template", "tendril-agent"])

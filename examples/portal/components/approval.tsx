@@ -1,5 +1,5 @@
 "use client";
-// The decision about a plan. Exactly the plan that is shown is approved; who comes second is told.
+// The decision about a plan. Exactly the plan that is shown is approved; a second decision gets an error.
 
 import { useEffect, useRef, useState } from "react";
 import { actionOf, waitsForApproval } from "../contract/deployment.ts";
@@ -15,7 +15,7 @@ import { Ago } from "./time.tsx";
 
 const TOO_LATE: Problem = {
   kind: "too-late", retry: false,
-  title: "This plan does not wait any more.", advice: "It was decided in another window, or made anew. The page shows what holds now.",
+  title: "This plan does not wait any more.", advice: "It was decided in another window, or there is a new plan. The page shows the current state.",
 };
 
 interface Props {
@@ -49,11 +49,11 @@ export function Approval({ row, changes, attempt, onDone }: Props) {
     setBusy(what);
     setFound(null);
     mine.current = true;
-    const said = comment.trim();
+    const text = comment.trim();
     const change =
       what === "approve"
-        ? { approved_plan: row.plan_sha256, ...(said ? { approval_comment: said } : {}) }
-        : { cancel_requested_at: new Date().toISOString(), ...(said ? { cancel_comment: said } : {}) };
+        ? { approved_plan: row.plan_sha256, ...(text ? { approval_comment: text } : {}) }
+        : { cancel_requested_at: new Date().toISOString(), ...(text ? { cancel_comment: text } : {}) };
     // Only while it waits: a rejection that comes too late must not cancel an apply that somebody else has approved.
     const { data, error } = await client.from("deployments").update(change)
       .eq("id", row.id).eq("phase", "APPROVAL").eq("plan_sha256", row.plan_sha256!).is("approved_plan", null).is("cancel_requested_at", null)

@@ -2,7 +2,7 @@ import { label, type Label, type Tone } from "../contract/deployment.ts";
 import type { Action, Deployment, PlanSummary } from "../contract/rows.ts";
 import { counts } from "../contract/deployment.ts";
 
-/** A word with a dot; the dot moves while something is going on. */
+/** A label with a dot; the dot moves while something is going on. */
 export function Badge({ text, tone }: Label) {
   return (
     <span className={`badge tone-${tone}`}>
@@ -19,8 +19,8 @@ export const StatusBadge = ({ row }: { row: Pick<Deployment, "status" | "phase" 
 export function ClusterBadge({ status, revoked }: { status: string; revoked: boolean }) {
   if (revoked) return <Badge text="Revoked" tone="quiet" />;
   const tones: Record<string, Tone> = { ONLINE: "good", OFFLINE: "bad", PENDING: "wait" };
-  const words: Record<string, string> = { ONLINE: "Online", OFFLINE: "Offline", PENDING: "Waiting for agent" };
-  return <Badge text={words[status] ?? status} tone={tones[status] ?? "quiet"} />;
+  const labels: Record<string, string> = { ONLINE: "Online", OFFLINE: "Offline", PENDING: "Waiting for agent" };
+  return <Badge text={labels[status] ?? status} tone={tones[status] ?? "quiet"} />;
 }
 
 export const ActionTag = ({ action }: { action: Action }) => <span className={`tag tag-${action}`}>{action}</span>;

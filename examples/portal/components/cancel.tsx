@@ -10,7 +10,7 @@ import { ProblemNotice } from "./notice.tsx";
 
 export function CancelButton({ row, onDone }: { row: Deployment; onDone(row: Partial<Deployment> | null): void }) {
   const { client, fail } = usePortal();
-  const [asked, setAsked] = useState(false);
+  const [confirming, setConfirming] = useState(false);
   const [busy, setBusy] = useState(false);
   const [comment, setComment] = useState("");
   const [found, setFound] = useState<Problem | null>(null);
@@ -24,14 +24,14 @@ export function CancelButton({ row, onDone }: { row: Deployment; onDone(row: Par
       setFound(fail(error, "this deployment"));
       return;
     }
-    setAsked(false);
+    setConfirming(false);
     onDone(((data ?? []) as unknown as Deployment[])[0] ?? null);
   };
   return (
     <>
-      <button type="button" className="button bad-quiet" onClick={() => setAsked(true)}><Icon name="stop" /> Cancel</button>
-      {asked ? (
-        <Dialog title="Cancel this deployment?" onClose={() => setAsked(false)}>
+      <button type="button" className="button bad-quiet" onClick={() => setConfirming(true)}><Icon name="stop" /> Cancel</button>
+      {confirming ? (
+        <Dialog title="Cancel this deployment?" onClose={() => setConfirming(false)}>
           <form onSubmit={(event) => { event.preventDefault(); void cancel(); }}>
             {found ? <ProblemNotice problem={found} /> : null}
             <p>
@@ -41,7 +41,7 @@ export function CancelButton({ row, onDone }: { row: Deployment; onDone(row: Par
             </p>
             <label className="field"><span className="field-title">Comment</span><input value={comment} maxLength={2000} onChange={(event) => setComment(event.target.value)} autoComplete="off" /></label>
             <footer>
-              <button type="button" className="button" onClick={() => setAsked(false)}>Keep running</button>
+              <button type="button" className="button" onClick={() => setConfirming(false)}>Keep running</button>
               <button type="submit" className="button bad" disabled={busy}>{busy ? "Cancelling…" : "Cancel deployment"}</button>
             </footer>
           </form>

@@ -26,7 +26,7 @@ export function ClusterList() {
       {error ? <ProblemNotice problem={fail(error, "these clusters")} retry={read} /> : null}
       {rows === null ? (error ? null : <Skeleton />) : rows.length === 0 ? (
         <Empty title="No cluster yet" action={<button type="button" className="button primary" onClick={() => setAdding(true)}>Add your first cluster</button>}>
-          A cluster is a place where an agent runs Terraform. It needs no ingress: the agent asks for its work.
+          A cluster is a place where an agent runs Terraform. It needs no ingress: the agent fetches its work.
         </Empty>
       ) : (
         <div className="table-box">
@@ -57,7 +57,7 @@ function AddCluster({ onClose, onAdded }: { onClose(): void; onAdded(): void }) 
   const [busy, setBusy] = useState(false);
   const [found, setFound] = useState<Problem | null>(null);
   const [added, setAdded] = useState<{ id: string; name: string; key: string } | null>(null);
-  // Made once: the key can be asked for again where only that failed.
+  // Created once: the key can be requested again where only that failed.
   const [row, setRow] = useState<Pick<Cluster, "id" | "name"> | null>(null);
 
   const submit = async (event: FormEvent): Promise<void> => {
@@ -96,7 +96,7 @@ function AddCluster({ onClose, onAdded }: { onClose(): void; onAdded(): void }) 
         <label className="field">
           <span className="field-title">Name</span>
           <input name="name" required maxLength={100} value={name} onChange={(event) => setName(event.target.value)} placeholder="production" disabled={row !== null} />
-          <span className="field-hint">Where the agent runs, in your words.</span>
+          <span className="field-hint">A name for the place where the agent runs.</span>
         </label>
         <footer>
           <button type="button" className="button" onClick={onClose}>Cancel</button>

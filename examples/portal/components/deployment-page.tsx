@@ -46,29 +46,29 @@ function Body({ row, read, put }: { row: Deployment; read(): void; put(row: Depl
   const config = row.config_snapshot;
   const action = actionOf(config);
   const final = isFinal(row);
-  const asked = Number(search.get("attempt"));
-  const attempt = Number.isInteger(asked) && asked >= 1 && asked <= row.attempt ? asked : row.attempt;
+  const requested = Number(search.get("attempt"));
+  const attempt = Number.isInteger(requested) && requested >= 1 && requested <= row.attempt ? requested : row.attempt;
   const isCurrent = attempt === row.attempt;
   const log = useLog(row.id, attempt, isCurrent ? (final ? row.log_count : null) : null, isCurrent && row.status === "FAILED");
   const clusters = useWatch(spec.cluster(row.cluster_id), `cluster-${row.cluster_id}`);
   const cluster = clusters.rows?.[0];
   const stored = useWatch(spec.changes(row.id), `changes-${row.id}`);
-  const said = useSaid(row, attempt, log);
-  const changes = stored.rows?.some((change) => change.attempt === attempt) ? stored.rows : said;
-  const detailed = changes !== said;
+  const narrated = useNarration(row, attempt, log);
+  const changes = stored.rows?.some((change) => change.attempt === attempt) ? stored.rows : narrated;
+  const detailed = changes !== narrated;
 
   // The tab that fits the state: the plan that waits, or the log of the run or of its failure.
   const waits = waitsForApproval(row);
   const suggested: TabName = waits ? "plan" : row.status === "SUCCESS" && action === "plan" ? "plan" : "log";
   const [chosen, setChosen] = useState<TabName | null>(() => (location.hash.startsWith("#L") ? "log" : TABS.find((name) => name === search.get("tab")) ?? null));
-  const [kept, setKept] = useState<TabName>(suggested);
+  const [stable, setStable] = useState<TabName>(suggested);
   const wasWaiting = useRef(waits);
   useEffect(() => {
     // Only a plan that begins to wait or was decided moves the page; the end of a run does not.
-    if (wasWaiting.current !== waits) setKept(waits ? "plan" : "log");
+    if (wasWaiting.current !== waits) setStable(waits ? "plan" : "log");
     wasWaiting.current = waits;
   }, [waits]);
-  const tab = chosen ?? kept;
+  const tab = chosen ?? stable;
   const choose = (name: TabName): void => {
     setChosen(name);
     const next = new URLSearchParams(search);
@@ -146,15 +146,15 @@ function Body({ row, read, put }: { row: Deployment; read(): void; put(row: Depl
 }
 
 /** The changes as the log shows them, where the agent writes no rows of them. */
-function useSaid(row: Deployment, attempt: number, log: Log | null): Change[] {
-  const kept = useRef<{ log: Log["feed"] | null; generation: number; narration: Narration; rows: Change[] } | null>(null);
+function useNarration(row: Deployment, attempt: number, log: Log | null): Change[] {
+  const state = useRef<{ log: Log["feed"] | null; generation: number; narration: Narration; rows: Change[] } | null>(null);
   const feed = log?.feed ?? null;
   const generation = feed?.store.generation ?? 0;
-  if (!kept.current || kept.current.log !== feed || kept.current.generation !== generation) {
-    kept.current = { log: feed, generation, narration: new Narration(row.id, attempt), rows: [] };
+  if (!state.current || state.current.log !== feed || state.current.generation !== generation) {
+    state.current = { log: feed, generation, narration: new Narration(row.id, attempt), rows: [] };
   }
-  const { narration } = kept.current;
-  if (feed && narration.take(feed.store.length, (i) => feed.store.line(i))) kept.current.rows = narration.rows();
-  const rows = kept.current.rows;
+  const { narration } = state.current;
+  if (feed && narration.take(feed.store.length, (i) => feed.store.line(i))) state.current.rows = narration.rows();
+  const rows = state.current.rows;
   return useMemo(() => rows, [rows]);
 }

@@ -2,7 +2,7 @@
 import { useId, useLayoutEffect, useRef, type ReactNode } from "react";
 import { Icon } from "./icon.tsx";
 
-/** The browser's own modal dialog: it keeps the focus inside, and Escape closes it. */
+/** The browser's own modal dialog: the focus stays inside, and Escape closes it. */
 export function Dialog({ title, onClose, children, wide = false, sticky = false }: {
   title: string;
   onClose(): void;

@@ -1,5 +1,5 @@
 "use client";
-// A form out of fields: each widget says what it wants and what is wrong with it.
+// A form out of fields: each field shows what it expects and what is wrong with it.
 
 import { useId } from "react";
 import type { Draft, Drafts } from "../form/draft.ts";

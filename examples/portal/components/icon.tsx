@@ -1,4 +1,4 @@
-// Line icons of 16 units, drawn here: a page asks no other host for anything.
+// Line icons of 16 units, drawn here: a page requests nothing from other hosts.
 
 const PATHS = {
   deployments: "M8 1.8 13.4 4.9v6.2L8 14.2 2.6 11.1V4.9zM2.8 5 8 8l5.2-3M8 8v6",

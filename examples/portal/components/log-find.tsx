@@ -29,7 +29,7 @@ export function FindBar({ store, tick, loading, here, onFind, onClose }: Props) 
   const [, setSeen] = useState(0);
   const input = useRef<HTMLInputElement>(null);
   const compiled = useMemo(() => compile(query), [query]);
-  // A late chunk moves lines: the search starts anew.
+  // A late chunk moves lines: the search starts again.
   const generation = store.generation;
   const finder = useMemo(() => (compiled instanceof RegExp ? new Finder(compiled) : null), [compiled, generation]);
   const jumped = useRef<Finder | null>(null);

@@ -113,7 +113,7 @@ export function LogViewer({ log, deployment, attempt, began, result, finished, t
   useEffect(() => {
     const keys = (event: KeyboardEvent): void => {
       if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "f" || event.altKey || event.shiftKey) return;
-      // Asked twice, the browser's own find opens.
+      // The second time, the browser's own find opens.
       if ((event.target as HTMLElement).closest?.(".find")) return;
       event.preventDefault();
       setFinding(true);

@@ -45,7 +45,7 @@ export function NewDeployment() {
       <header className="head"><h1>{wanted.action === "destroy" ? "Destroy a stack" : "New deployment"}</h1></header>
       {found ? <ProblemNotice problem={found} /> : null}
       {earlier && !live.some((row) => row.id === earlier.cluster_id) ? (
-        <Notice tone="warn" title="The cluster of that deployment was revoked.">Choose another one. It has no state of this stack: everything is made anew there.</Notice>
+        <Notice tone="warn" title="The cluster of that deployment was revoked.">Choose another one. It has no state of this stack: everything is created again there.</Notice>
       ) : null}
       <Order key={earlier ? from : "new"} clusters={live} config={wanted} cluster={search.get("cluster") ?? earlier?.cluster_id ?? null} template={search.get("template")} />
     </>
@@ -100,7 +100,7 @@ function Order({ clusters, config, cluster: wantedCluster, template: wantedTempl
       stack,
       action: mode === "approval" ? "apply" : mode,
       variables: reading.values,
-      // What is destroyed is looked at first, too.
+      // A destroy is reviewed first, too.
       ...(mode === "approval" || mode === "destroy" ? { approval: true } : {}),
     };
     const { data, error } = await client.from("deployments").insert({ cluster_id: cluster, config_snapshot: snapshot }).select("id").single();
@@ -180,7 +180,7 @@ function Order({ clusters, config, cluster: wantedCluster, template: wantedTempl
 const MODES = [
   { mode: "approval", title: "Plan, then apply once approved", text: "You read the plan first; exactly that plan is applied." },
   { mode: "plan", title: "Plan only", text: "Shows what would change and changes nothing." },
-  { mode: "apply", title: "Apply at once", text: "No look at the plan in between." },
+  { mode: "apply", title: "Apply at once", text: "Without a review of the plan." },
   { mode: "destroy", title: "Destroy", text: "Removes everything of the stack, once you have approved the plan." },
 ] as const;
 

@@ -18,8 +18,8 @@ export function PlanTable({ rows, attempt, applying, isDone, detailed, warns }: 
   if (plan.changes.length === 0 && plan.drift.length === 0) {
     return isDone ? <Empty title="No changes">The resources are as the template wants them.</Empty> : <Empty title="No plan yet">It appears here as soon as Terraform has made it.</Empty>;
   }
-  const words = text.toLowerCase();
-  const shown = plan.changes.filter((row) => row.address.toLowerCase().includes(words));
+  const wanted = text.toLowerCase();
+  const shown = plan.changes.filter((row) => row.address.toLowerCase().includes(wanted));
   return (
     <div className="plan">
       {warns && plan.destructive > 0 ? <Notice tone="bad" title={plan.destructive === 1 ? "One resource is destroyed or replaced." : `${plan.destructive} resources are destroyed or replaced.`}>They are first in the list.</Notice> : null}

@@ -13,6 +13,6 @@ export const WithId = ({ children }: { children(id: string): ReactNode }) => (
 
 function Id({ children }: { children(id: string): ReactNode }) {
   const id = useSearchParams().get("id") ?? "";
-  // What is no id is an id that nobody has: the page says so without asking.
+  // What is no id cannot exist: the page shows that without a request.
   return children(UUID.test(id) ? id.toLowerCase() : "00000000-0000-0000-0000-000000000000");
 }

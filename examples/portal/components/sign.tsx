@@ -53,14 +53,14 @@ function SignForm({ kind }: { kind: SignKind }) {
     else if (!data.session) setMail(true);
   };
 
-  const words = kind === "in" ? { title: "Sign in to Tendril", button: "Sign in" } : { title: "Create your account", button: "Sign up" };
+  const labels = kind === "in" ? { title: "Sign in to Tendril", button: "Sign in" } : { title: "Create your account", button: "Sign up" };
   const suffix = search.get("next") ? `?next=${encodeURIComponent(next)}` : "";
   return (
     <main className="sign-page">
       <div className="sign-theme"><ThemeButton /></div>
       <div className="sign-card">
         <div className="brand"><Logo /> Tendril</div>
-        <h1>{words.title}</h1>
+        <h1>{labels.title}</h1>
         {portal.state === "broken" ? <Notice tone="bad" title="This portal is not configured.">{portal.reason}</Notice> : null}
         {portal.state === "ready" && portal.ended && !found ? <Notice tone="warn" title="Your session has ended.">Sign in again; you will come back to where you were.</Notice> : null}
         {mail ? <Notice tone="good" title="Look into your mailbox.">We sent a link to {email}. Follow it to finish.</Notice> : null}
@@ -78,7 +78,7 @@ function SignForm({ kind }: { kind: SignKind }) {
             />
             {kind === "up" ? <span className="field-hint">At least 8 characters.</span> : null}
           </label>
-          <button type="submit" className="button primary block" disabled={busy || portal.state !== "ready"}>{busy ? "One moment…" : words.button}</button>
+          <button type="submit" className="button primary block" disabled={busy || portal.state !== "ready"}>{busy ? "One moment…" : labels.button}</button>
         </form>
         <p className="sign-other">
           {kind === "in" ? <>New here? <Link href={`/sign-up/${suffix}`}>Create an account</Link></> : <>You have an account? <Link href={`/sign-in/${suffix}`}>Sign in</Link></>}

@@ -12,7 +12,7 @@ interface Step {
   state: "done" | "run" | "wait" | "bad" | "quiet";
 }
 
-/** Phases with their durations: from the row's times, and from where the log says that a step began. */
+/** Phases with their durations: from the row's times, and from the lines of the log that begin a step. */
 export function stepsOf(row: Deployment, log: Log | null): Step[] {
   const time = (text: string | null): number | null => (text === null ? null : Date.parse(text));
   const queued = time(row.created_at)!;

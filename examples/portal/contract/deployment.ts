@@ -12,7 +12,7 @@ export interface Label {
 export const isFinal = (row: Pick<Deployment, "status">): boolean =>
   row.status === "SUCCESS" || row.status === "FAILED" || row.status === "CANCELLED";
 
-/** Whether somebody has to look at the plan. */
+/** Whether the plan waits for a person. */
 export const waitsForApproval = (row: Pick<Deployment, "status" | "phase" | "approved_plan" | "plan_sha256" | "cancel_requested_at">): boolean =>
   row.status === "PROCESSING" && row.phase === "APPROVAL" && row.plan_sha256 !== null && row.approved_plan === null &&
   row.cancel_requested_at === null;
@@ -39,7 +39,7 @@ const PHASES: Record<string, string> = {
   UNKNOWN: "Agent silent",
 };
 
-/** The one label that says how a deployment is. A phase or status of a later contract is shown as it is. */
+/** The one label for a deployment's state. A phase or status of a later contract is shown as it is. */
 export function label(row: Pick<Deployment, "status" | "phase" | "approved_plan" | "plan_sha256" | "cancel_requested_at" | "error_code">): Label {
   switch (row.status) {
     case "QUEUED":
@@ -103,7 +103,7 @@ const ERRORS: Record<string, string> = {
   CONFIG_INVALID: "The request cannot be carried out as it is. Correct the values and run it again.",
   TEMPLATE_NOT_FOUND: "The agent does not have this template any more. Choose one that the cluster offers, or add it to the agent.",
   SOURCE_UNAVAILABLE: "The repository could not be reached. The same deployment may work later.",
-  SOURCE_INVALID: "The repository, or what was asked for in it, is not there. Correct the address, the ref or the path.",
+  SOURCE_INVALID: "The repository, or the requested part of it, does not exist. Correct the address, the ref or the path.",
   STATE_LOCKED: "Another process holds the lock of this state. Wait for it to end, then run again.",
   STATE_NOT_STORED: "The state of an earlier run is not stored in its backend yet. The stack is held until it is.",
   PLAN_CHANGED: "What would be applied is not what was planned. Plan again.",
@@ -112,7 +112,7 @@ const ERRORS: Record<string, string> = {
   CLUSTER_REVOKED: "The cluster was revoked while this deployment waited or ran.",
   POLICY_DENIED: "A policy of the agent's operator refused this run.",
   APPROVAL_EXPIRED: "Nobody approved the plan in time. Run it again for a fresh plan.",
-  INTERNAL: "The agent or its machine had a fault of its own. If it happens again, look at the agent's log.",
+  INTERNAL: "The agent or its machine had a fault of its own. If it happens again, check the agent's log.",
 };
 
 export const errorAdvice = (code: string | null): string | null => (code ? ERRORS[code] ?? null : null);

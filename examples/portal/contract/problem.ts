@@ -40,7 +40,7 @@ const CONSTRAINTS: Record<string, string> = {
   config_snapshot_approval_is_a_boolean: "Approval is either on or off.",
 };
 
-/** What an error means. `what` names the thing that was asked for, such as "this deployment". */
+/** What an error means. `what` names the thing that was requested, such as "this deployment". */
 export function problem(error: ServerError | null | undefined, what = "this"): Problem {
   const code = error?.code ?? "";
   const message = error?.message ?? "";
@@ -55,11 +55,11 @@ export function problem(error: ServerError | null | undefined, what = "this"): P
     case "TD001":
       return { kind: "too-late", title: "The agent's claim on this deployment is over.", advice: "Read the deployment again.", retry: false, code };
     case "TD002":
-      return { kind: "too-late", title: sentence(message), advice: hint || "The deployment has moved on meanwhile. Look at its status.", retry: false, code };
+      return { kind: "too-late", title: sentence(message), advice: hint || "The deployment has moved on meanwhile. Check its status.", retry: false, code };
     case "TD004":
       return { kind: "revoked", title: "This cluster was revoked.", advice: "Revocation is final. Add a new cluster and run the deployment there.", retry: false, code };
     case "TD005":
-      return { kind: "too-late", title: "This plan does not wait for approval any more.", advice: "Somebody else decided, or a new plan was made. The page shows what holds now.", retry: false, code };
+      return { kind: "too-late", title: "This plan does not wait for approval any more.", advice: "Another person decided, or there is a new plan. The page shows the current state.", retry: false, code };
     case "TD006":
     case "TD008":
       return { kind: "not-found", title: `There is no such ${what.replace(/^this /, "")} of yours.`, advice: "The link may be wrong, or it belongs to another account.", retry: false, code };

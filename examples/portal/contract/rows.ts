@@ -38,7 +38,7 @@ export interface PlanSummary {
   drift?: number;
 }
 
-/** What a template's resources cost, as infracost says. Amounts are decimal strings; null means unknown, not 0. */
+/** What a template's resources cost, according to infracost. Amounts are decimal strings; null means unknown, not 0. */
 export interface Cost {
   currency?: string;
   monthly?: string | null;

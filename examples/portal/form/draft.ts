@@ -97,7 +97,7 @@ function readNumber(text: string): Result {
   if (trimmed === "") return { value: undefined };
   const value = Number(trimmed);
   // Beyond this a browser rounds, and what is deployed is not what was typed.
-  if (Number.isInteger(value) && !Number.isSafeInteger(value)) return { fault: "Has more digits than a browser can keep." };
+  if (Number.isInteger(value) && !Number.isSafeInteger(value)) return { fault: "Has more digits than a browser can store." };
   return /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(trimmed) && Number.isFinite(value) ? { value } : { fault: "Must be a number." };
 }
 
@@ -114,7 +114,7 @@ function readList(field: Field, texts: string[]): Result {
   return { value: items.length === 0 && !field.required ? emptyOr(field, []) : items.map((text) => item(field.schema.items, text)) };
 }
 
-/** Nothing typed means the template's default, unless that is not empty: then nothing is what was asked for. */
+/** Nothing typed means the template's default, unless that is not empty: then nothing is what was entered. */
 const emptyOr = (field: Field, empty: Json): Json | undefined => {
   const standard = field.schema.default;
   return standard !== undefined && JSON.stringify(standard) !== JSON.stringify(empty) ? empty : undefined;

@@ -59,7 +59,7 @@ const isObject = (value: unknown): value is Record<string, unknown> =>
 export const kinds = (schema: Schema): Kind[] =>
   schema.type === undefined ? [] : Array.isArray(schema.type) ? schema.type : [schema.type];
 
-/** What a template's catalogue entry holds, or a sentence that says why no form can be made of it. */
+/** What a template's catalogue entry holds, or a sentence that explains why no form can be made of it. */
 export function readSchema(json: unknown): Schema | string {
   if (json === null || json === undefined) return { type: "object", properties: {} };
   if (!isObject(json)) return "The template's variables are not described by an object.";

@@ -1,5 +1,5 @@
 "use client";
-// What can be deployed on a cluster: what its agents say, or else the templates that came with this portal.
+// What can be deployed on a cluster: what its agents published, or else the templates that came with this portal.
 
 import { useEffect, useState } from "react";
 import type { Json } from "../contract/rows.ts";

@@ -14,6 +14,6 @@ export async function loadProject(): Promise<Project> {
 export const connect = (project: Project): SupabaseClient =>
   createClient(project.url, project.key, {
     auth: { persistSession: true, autoRefreshToken: true, detectSessionInUrl: true, storageKey: "tendril-session" },
-    // A worker keeps the heartbeat going where the browser slows hidden tabs down; the policy allows no blob: worker.
+    // A worker sends the heartbeat where the browser slows hidden tabs down; the policy allows no blob: worker.
     realtime: { heartbeatIntervalMs: 15_000, timeout: 10_000 },
   });

@@ -39,15 +39,15 @@ export function PortalProvider({ children }: { children: ReactNode }) {
         const client = connect(project);
         setConnected({ project, client });
         let signedIn = hadSession();
-        let asked = false;
+        let requested = false;
         subscription = client.auth.onAuthStateChange((event, next) => {
-          if (event === "SIGNED_OUT" || (event === "INITIAL_SESSION" && !next)) setEnded(noteEnded(!leaving() && ((signedIn && !asked) || hasEnded())));
+          if (event === "SIGNED_OUT" || (event === "INITIAL_SESSION" && !next)) setEnded(noteEnded(!leaving() && ((signedIn && !requested) || hasEnded())));
           if (next) {
             signedIn = true;
-            asked = false;
+            requested = false;
             setEnded(noteEnded(false));
           }
-          // A refresh gives a new object for the same person: pages need not start anew.
+          // A refresh gives a new object for the same person: pages need not start again.
           setSession((now) => (now && next && now.user.id === next.user.id ? now : next));
         }).data.subscription;
       },
@@ -69,7 +69,7 @@ export function PortalProvider({ children }: { children: ReactNode }) {
       void client.rpc("contract_version").then(({ data, error }) => {
         if (gone) return;
         if (!error) setContract(Number(data));
-        // Before contract 2 nobody says a version.
+        // Before contract 2 there is no version.
         else if (error.code === "PGRST202") setContract(1);
         else timer = setTimeout(ask, 2000);
       });
@@ -110,7 +110,7 @@ export function usePortal(): Portal & { contract: number } {
   return { ...state, contract: state.contract };
 }
 
-/** The sign-in page may be loaded anew, and has to know why it is shown. */
+/** The sign-in page may be reloaded, and has to know why it is shown. */
 const ENDED = "tendril-ended";
 const hasEnded = (): boolean => sessionStorage.getItem(ENDED) !== null;
 const noteEnded = (ended: boolean): boolean => {
@@ -118,7 +118,7 @@ const noteEnded = (ended: boolean): boolean => {
   else sessionStorage.removeItem(ENDED);
   return ended;
 };
-/** A sign-out that was asked for is no ended session. */
+/** A requested sign-out is no ended session. */
 const LEAVING = "tendril-leaving";
 const leaving = (): boolean => sessionStorage.getItem(LEAVING) !== null;
 export async function leave(client: SupabaseClient): Promise<void> {

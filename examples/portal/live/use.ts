@@ -7,7 +7,7 @@ import { Watch, type Watched, type WatchSpec } from "./watch.ts";
 
 const EMPTY: Watched<never> = { rows: null, error: null, connection: "connecting" };
 
-/** Rows that follow the database. A null spec watches nothing; `id` says when it is another one. */
+/** Rows that follow the database. A null spec watches nothing; a new `id` means that it is another one. */
 export function useWatch<T extends object>(spec: WatchSpec<T> | null, id: string): Watched<T> & { read(): void; put(row: T): void } {
   const { client, fail } = usePortal();
   const [state, setState] = useState<{ id: string; watched: Watched<T> }>({ id, watched: EMPTY });
@@ -45,8 +45,8 @@ export function useNow(seconds = 1): number {
 export function useRemembered<T extends string>(name: string, standard: T, allowed: readonly T[]): [T, (value: T) => void] {
   const key = `tendril-${name}`;
   const [value, setValue] = useState<T>(() => {
-    const kept = typeof localStorage === "undefined" ? null : localStorage.getItem(key);
-    return allowed.includes(kept as T) ? (kept as T) : standard;
+    const stored = typeof localStorage === "undefined" ? null : localStorage.getItem(key);
+    return allowed.includes(stored as T) ? (stored as T) : standard;
   });
   return [
     value,

@@ -105,7 +105,7 @@ export class Watch<T extends object> {
     });
   };
 
-  /** Puts in a row that this page has just written, before Realtime says so. */
+  /** Puts in a row that this page has just written, before Realtime delivers it. */
   put(row: T): void {
     this.push(this.spec.key(row), { ...this.rows.get(this.spec.key(row)), ...row });
   }

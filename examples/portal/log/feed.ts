@@ -1,4 +1,4 @@
-// Keeps a store complete while the log is written: list, subscribe, and re-read by seq. A cut of the connection loses nothing.
+// Completes a store while the log is written: list, subscribe, and re-read by seq. A cut of the connection loses nothing.
 
 import type { LogChunk } from "../contract/rows.ts";
 import { LogStore } from "./store.ts";
@@ -128,7 +128,7 @@ export class LogFeed {
     this.rest();
   }
 
-  /** When to read next without being asked. */
+  /** When to read next without an event. */
   private rest(): void {
     if (this.stopped || (this.final !== null && this.state.error === null)) return;
     const well = this.state.connection === "live" && this.state.error === null;

@@ -11,7 +11,7 @@ const LONGEST = 4096;
 /** How many matches are stored; more are only counted. */
 export const MOST_KEPT = 200_000;
 
-/** The expression to look for, or a sentence that says what is wrong with it. */
+/** The expression to look for, or a sentence that explains what is wrong with it. */
 export function compile(query: Query): RegExp | string | null {
   if (query.text === "") return null;
   const source = query.regex ? query.text : query.text.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&");

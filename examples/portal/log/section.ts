@@ -35,7 +35,7 @@ export function sectionAt(index: number, text: string, stream: Stream, time: num
   return index === 0 ? { kind: "prepare", title: "Prepare", first: 0, began: time } : null;
 }
 
-/** Lines that Terraform prints for each resource that it only looks at. */
+/** Lines that Terraform prints for each resource that it only reads. */
 const REFRESH = /: (Refreshing state\.\.\.|Refreshing\.\.\.|Refresh complete|Reading\.\.\.|Read complete after|Still reading\.\.\.)/;
 export const isRefresh = (text: string): boolean => REFRESH.test(text);
 

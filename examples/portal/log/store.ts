@@ -48,7 +48,7 @@ export class LogStore {
   private next = 1;
   /** Gaps that the reader knows: the server does not have them. */
   readonly holes: Hole[] = [];
-  /** Raised when lines that were there before have moved, so that views start anew. */
+  /** Raised when lines that were there before have moved, so that views start again. */
   generation = 0;
 
   get length(): number {

@@ -32,7 +32,7 @@ export const holeText = (gap: { from: number; to: number }): string => {
   return n === 1 ? "Lines are missing here: 1 chunk of the log was not stored" : `Lines are missing here: ${n} chunks of the log were not stored`;
 };
 
-/** A file name that says which log it is. */
+/** A file name that names the log. */
 export const fileName = (deployment: string, attempt: number): string => `deployment-${deployment.slice(0, 8)}-attempt-${attempt}.log`;
 
 /** `+12.4 s`, `+3:07`, `+1:02:03` since the beginning. */

@@ -1,5 +1,5 @@
 // What is on the screen, row by row: headers of phases, folded runs, holes, and lines. Rows have one height, so a row's place is
-// its number; a long line may take several. New lines extend the view; only a fold, a width or a late chunk makes it anew.
+// its number; a long line may take several. New lines extend the view; only a fold, a width or a late chunk rebuilds it.
 
 import { isRefresh, opensByItself, sectionAt, type Section } from "./section.ts";
 import type { Hole, LogStore } from "./store.ts";

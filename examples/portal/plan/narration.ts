@@ -1,4 +1,4 @@
-// A plan out of what Terraform says in the log, for agents that write no rows of changes yet: addresses, actions and progress.
+// A plan out of Terraform's output in the log, for agents that write no rows of changes yet: addresses, actions and progress.
 
 import type { Change, ChangeAction } from "../contract/rows.ts";
 
@@ -13,7 +13,7 @@ const seconds = (text: string | undefined): number | null => {
   return Number(hours ?? 0) * 3600 + Number(minutes ?? 0) * 60 + Number(rest ?? 0);
 };
 
-export interface SaidLine {
+export interface LogLine {
   text: string;
   time: number;
 }
@@ -31,9 +31,9 @@ export class Narration {
   }
 
   /** Reads the new lines; whether anything changed. */
-  take(length: number, line: (index: number) => SaidLine): boolean {
+  take(length: number, line: (index: number) => LogLine): boolean {
     let changed = false;
-    for (; this.read < length; this.read++) changed = this.say(line(this.read)) || changed;
+    for (; this.read < length; this.read++) changed = this.apply(line(this.read)) || changed;
     return changed;
   }
 
@@ -41,7 +41,7 @@ export class Narration {
     return [...this.found.values()];
   }
 
-  private say({ text, time }: SaidLine): boolean {
+  private apply({ text, time }: LogLine): boolean {
     const planned = PLANNED.exec(text);
     if (planned) {
       const [whole, address, action] = planned;
@@ -55,17 +55,17 @@ export class Narration {
       });
       return true;
     }
-    const said = PROGRESS.exec(text);
-    const row = said && this.found.get(said[1]!);
-    if (!said || !row) return false;
+    const match = PROGRESS.exec(text);
+    const row = match && this.found.get(match[1]!);
+    if (!match || !row) return false;
     const before = row.status;
-    const word = said[2]!;
+    const progress = match[2]!;
     let after: Change = row;
-    if (/errored$/.test(word)) after = { ...row, status: "FAILED", seconds: seconds(said[3]) };
+    if (/errored$/.test(progress)) after = { ...row, status: "FAILED", seconds: seconds(match[3]) };
     // The first half of a replacement is its destruction: only the creation ends it.
-    else if (/complete$/.test(word) && !(row.action === "replace" && word.startsWith("Destruction"))) after = { ...row, status: "DONE", seconds: seconds(said[3]) };
+    else if (/complete$/.test(progress) && !(row.action === "replace" && progress.startsWith("Destruction"))) after = { ...row, status: "DONE", seconds: seconds(match[3]) };
     else if (before === "PLANNED") after = { ...row, status: "RUNNING", started_at: new Date(time).toISOString() };
-    this.found.set(said[1]!, after);
+    this.found.set(match[1]!, after);
     return after !== row;
   }
 }

@@ -1,4 +1,4 @@
-// Serves the portal beside the demo's stack: gives the demo's user a password, then says where the portal is.
+// Serves the portal beside the demo's stack: gives the demo's user a password, then prints the portal's address.
 //
 //   SUPABASE_URL=… SUPABASE_PUBLISHABLE_KEY=… SUPABASE_SERVICE_ROLE_KEY=… DEMO_USER=<id> DEMO_PASSWORD=… node server/demo.mjs
 

@@ -16,7 +16,7 @@ pub struct Login {
     /// The address to sign in with.
     #[arg(long, env = "GRAPE_EMAIL")]
     pub email: Option<String>,
-    /// Read the password from stdin instead of asking for it.
+    /// Read the password from stdin instead of prompting for it.
     #[arg(long)]
     pub password_stdin: bool,
     /// Base URL of the portal, for `grape open`.
@@ -71,12 +71,12 @@ pub enum Cluster {
         #[arg(long)]
         no_key: bool,
     },
-    /// Say how a cluster and its keys are.
+    /// Show the state of a cluster and its keys.
     Show {
         /// Name or id.
         name: String,
     },
-    /// Make a next key beside the current one, and print it, this once; both work.
+    /// Create a second key, and print it, this once; both keys work.
     Rotate {
         /// Name or id.
         name: String,

@@ -63,7 +63,7 @@ pub struct Deploy {
     /// Which state it works on; deployments of one stack run one after the other.
     #[arg(long, short)]
     pub stack: Option<String>,
-    /// A variable; its type is what the template's schema says. May be repeated.
+    /// A variable; its type comes from the template's schema. May be repeated.
     #[arg(long = "var", value_name = "NAME=VALUE", value_parser = assignment)]
     pub vars: Vec<Assignment>,
     /// A file of variables, as JSON; `-` is stdin. May be repeated.

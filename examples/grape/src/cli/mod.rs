@@ -56,7 +56,7 @@ pub enum Command {
     Login(Login),
     /// End the session.
     Logout,
-    /// Say who is signed in, and where.
+    /// Show who is signed in, and to which project.
     Whoami,
     /// List profiles, or choose one.
     Profiles(Profiles),

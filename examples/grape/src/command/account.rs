@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     cli,
-    context::{Context, asked},
+    context::{Context, prompt},
     control_plane::project::{Identity, variable},
     failure::{Failure, FailureKind, Result},
     output::{
@@ -79,7 +79,7 @@ async fn ask(context: &Context, what: &'static str, flag: &str) -> Result<String
         return Err(Failure::new(FailureKind::Usage, format!("There is no terminal to ask on: {what}?"))
             .next(format!("Give it with {flag}. Without a password at all: GRAPE_TOKEN.")));
     }
-    asked(move || dialoguer::Input::<String>::new().with_prompt(what).interact_text()).await
+    prompt(move || dialoguer::Input::<String>::new().with_prompt(what).interact_text()).await
 }
 
 async fn ask_password(context: &Context) -> Result<Zeroizing<String>> {
@@ -87,7 +87,7 @@ async fn ask_password(context: &Context) -> Result<Zeroizing<String>> {
         return Err(Failure::new(FailureKind::Usage, "There is no terminal to ask for the password on.")
             .next("Write it to stdin, with --password-stdin. In CI a token will do instead: GRAPE_TOKEN."));
     }
-    let password = asked(|| dialoguer::Password::new().with_prompt("Password").interact()).await?;
+    let password = prompt(|| dialoguer::Password::new().with_prompt("Password").interact()).await?;
     Ok(Zeroizing::new(password))
 }
 

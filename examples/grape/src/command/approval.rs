@@ -29,7 +29,7 @@ pub(super) async fn plan(context: &Context, options: &cli::Plan) -> Result<()> {
     if row.plan_summary.is_none() && changes.as_ref().is_none_or(Vec::is_empty) {
         let failure = if row.is_finished() {
             let text = format!("Deployment {} ended ({}) without a plan.", row.id, row.status);
-            Failure::new(FailureKind::NotFound, text).next(format!("`grape logs {}` says why.", row.id))
+            Failure::new(FailureKind::NotFound, text).next(format!("`grape logs {}` shows why.", row.id))
         } else {
             let text = format!("Deployment {} has no plan yet: it is {}.", row.id, row.state());
             let next = format!("Wait for it: `grape wait {} --until approval`.", row.id);
@@ -134,7 +134,7 @@ pub(super) async fn approve(context: &Context, options: &cli::Approve) -> Result
             FailureKind::Refused,
             "Another plan waits by now than the one that you name with --plan.",
         )
-        .next(format!("Look at it: `grape plan {}`.", row.id)));
+        .next(format!("See the plan: `grape plan {}`.", row.id)));
     }
     if !options.yes && options.plan.is_none() {
         if context.out.can_ask() {
@@ -163,7 +163,7 @@ fn not_waiting(row: &Deployment) -> Failure {
     } else if row.cancel_requested_at.is_some() {
         (format!("Deployment {} is being cancelled.", row.id), None)
     } else if row.config_snapshot.get("approval") != Some(&true.into()) {
-        (format!("Deployment {} asks for no approval: it was made without --approval.", row.id), None)
+        (format!("Deployment {} needs no approval: it was created without --approval.", row.id), None)
     } else {
         let next = format!("Wait for its plan: `grape wait {} --until approval`.", row.id);
         (format!("Deployment {} has no plan to approve yet: it is {}.", row.id, row.state()), Some(next))
@@ -182,14 +182,14 @@ pub(super) async fn reject(context: &Context, options: &cli::Reject) -> Result<(
     if !row.waits_for_approval() {
         return Err(not_waiting(&row));
     }
-    // Where the database keeps no comments, a rejection is worth more than its reason.
+    // Where the database stores no comments, the rejection matters more than its reason.
     let comment = options.message.as_deref();
     let saved = comment.is_none() || project.has_stacks().await?;
     deployment::cancel(&project, row.id, comment.filter(|_| saved)).await?;
     if !saved {
         context
             .out
-            .note("The project's database keeps no comments (contract 3 does): the reason is not stored.");
+            .note("The project's database stores no comments (contract 3 does): the reason is not stored.");
     }
     if context.out.is_json() {
         return context
@@ -201,7 +201,7 @@ pub(super) async fn reject(context: &Context, options: &cli::Reject) -> Result<(
         .line(format_args!("Rejected: deployment {} ends as CANCELLED, and nothing is applied.", row.id))
 }
 
-/// Asks for a deployment to be cancelled.
+/// Requests the cancellation of a deployment.
 pub(super) async fn cancel(context: &Context, options: &cli::Cancel) -> Result<()> {
     let project = context.project()?;
     let row = deployment::find(&project, &options.id).await?;
@@ -219,6 +219,6 @@ pub(super) async fn cancel(context: &Context, options: &cli::Cancel) -> Result<(
     context.out.line(if now.status == "CANCELLED" {
         format!("Deployment {} is cancelled.", now.id)
     } else {
-        format!("Deployment {} was asked to stop; what Terraform does now ends in good order. `grape wait {}` waits for it.", now.id, now.id)
+        format!("A cancel of deployment {} is requested; Terraform stops gracefully. `grape wait {}` waits for it.", now.id, now.id)
     })
 }

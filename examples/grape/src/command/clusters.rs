@@ -60,7 +60,7 @@ async fn create(context: &Context, name: &str, no_key: bool) -> Result<()> {
             format!("You have a cluster `{name}` already ({}).", existing.id),
         )
         .next(format!(
-            "`grape cluster show {name}` says how it is; `grape cluster rotate {name}` makes another key."
+            "`grape cluster show {name}` shows its state; `grape cluster rotate {name}` creates another key."
         )));
     }
     let made = cluster::create(&project, name).await?;

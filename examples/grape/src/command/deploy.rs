@@ -25,7 +25,7 @@ use crate::{
     variable::{schema::Schema, values},
 };
 
-/// How long the log is quiet before a plan that waits is spoken of.
+/// How long the log is quiet before a plan that waits is announced.
 const QUIET: Duration = Duration::from_millis(800);
 
 /// Queues a deployment; unless detached, follows it.
@@ -130,7 +130,7 @@ fn snapshot(options: &cli::Deploy, variables: &Map<String, Value>) -> Value {
     snapshot
 }
 
-/// Follows a deployment and prints its log. Ctrl-C leaves it alone, and says so.
+/// Follows a deployment and prints its log. Ctrl-C leaves the deployment running, with a note.
 pub(super) async fn to_the_end(
     context: &Context,
     id: Uuid,
@@ -191,7 +191,7 @@ pub(super) async fn to_the_end(
     }
 }
 
-/// Says that a plan waits, and for what.
+/// Announces that a plan waits, and for what.
 fn print_what_waits(context: &Context, row: &Deployment) {
     let out = context.out;
     let summary = row.summary().unwrap_or_else(|| "a plan".to_owned());

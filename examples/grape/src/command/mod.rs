@@ -21,7 +21,7 @@ use crate::{
     up,
 };
 
-/// Runs a command, says what went wrong, and answers the exit code.
+/// Runs a command, prints what went wrong, and returns the exit code.
 pub async fn run(cli: Cli) -> ExitCode {
     let out = output(&cli.global);
     match dispatch(cli).await {

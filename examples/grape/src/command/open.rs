@@ -18,7 +18,7 @@ pub(super) async fn open(context: &Context, options: &cli::Open) -> Result<()> {
     let portal =
         variable("GRAPE_PORTAL_URL").or_else(|| project.profile.portal.clone()).ok_or_else(|| {
             Failure::new(FailureKind::Usage, "Where the portal is, is not known.").next(
-                "Say it once: `grape login --portal https://portal.example.com`, or set GRAPE_PORTAL_URL.",
+                "Set it once: `grape login --portal https://portal.example.com`, or set GRAPE_PORTAL_URL.",
             )
         })?;
     let address = format!("{}/deployment/?id={}", portal.trim_end_matches('/'), row.id);

@@ -77,7 +77,7 @@ impl Catalogue {
         }
         let names: Vec<_> = templates.iter().map(|template| template.name.as_str()).collect();
         Err(Failure::new(FailureKind::NotFound, format!("There is no template `{name}`."))
-            .next(format!("There are: {}. `grape templates` says what each does.", names.join(", "))))
+            .next(format!("There are: {}. `grape templates` describes each.", names.join(", "))))
     }
 }
 

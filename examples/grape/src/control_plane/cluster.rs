@@ -106,9 +106,9 @@ async fn last_seen(project: &Project) -> Result<Vec<Seen>> {
 ///
 /// # Errors
 /// [`FailureKind::NotFound`], and [`FailureKind::Usage`] where more than one could be meant.
-pub async fn find(project: &Project, asked: Option<&str>) -> Result<Cluster> {
+pub async fn find(project: &Project, requested: Option<&str>) -> Result<Cluster> {
     let clusters = list(project).await?;
-    let wanted = asked
+    let wanted = requested
         .map(str::to_owned)
         .or_else(|| variable("TENDRIL_CLUSTER"))
         .or_else(|| project.profile.cluster.clone());
@@ -127,7 +127,7 @@ fn choose(clusters: &[Cluster], wanted: Option<&str>) -> Result<Cluster> {
             1 => Ok(live.remove(0)),
             0 => Err(Failure::new(FailureKind::NotFound, "You have no cluster yet.")
                 .next("Make one: `grape up NAME --region REGION`, or its row and key alone: `grape cluster create NAME`.")),
-            _ => Err(Failure::new(FailureKind::Usage, "You have several clusters: say which.")
+            _ => Err(Failure::new(FailureKind::Usage, "You have several clusters: choose one.")
                 .next(format!("Add --cluster NAME, one of: {}.", names(&live)))),
         };
     };
@@ -145,7 +145,7 @@ fn choose(clusters: &[Cluster], wanted: Option<&str>) -> Result<Cluster> {
         1 => Ok(found.remove(0)),
         0 if clusters.is_empty() => {
             Err(Failure::new(FailureKind::NotFound, format!("You have no cluster `{wanted}`, and no other."))
-                .next(format!("Make it: `grape cluster create {wanted}`. `grape whoami` says who you are.")))
+                .next(format!("Make it: `grape cluster create {wanted}`. `grape whoami` shows who you are.")))
         }
         0 => Err(Failure::new(FailureKind::NotFound, format!("You have no cluster `{wanted}`."))
             .next(format!("You have: {}.", names(clusters)))),
@@ -203,7 +203,7 @@ impl KeyChange {
 /// Makes a key. It is answered this once.
 ///
 /// # Errors
-/// What the database says.
+/// Errors of the database.
 pub async fn new_key(project: &Project, cluster: Uuid, change: KeyChange) -> Result<Zeroizing<String>> {
     let answer =
         project.rest().rpc(change.function(), &json!({ "cluster_id": cluster })).value::<String>().await?;
@@ -213,7 +213,7 @@ pub async fn new_key(project: &Project, cluster: Uuid, change: KeyChange) -> Res
 /// Ends a rotation: the next key becomes the only one.
 ///
 /// # Errors
-/// What the database says: no next key, or one that was never used.
+/// Errors of the database: no next key, or one that was never used.
 pub async fn promote_key(project: &Project, cluster: Uuid, unused: bool) -> Result<()> {
     let arguments = json!({ "cluster_id": cluster, "unused": unused });
     let answer = project.rest().rpc("promote_cluster_key", &arguments).execute().await;
@@ -221,7 +221,7 @@ pub async fn promote_key(project: &Project, cluster: Uuid, unused: bool) -> Resu
         Err(error) if error.code() == "TD007" && error.to_string().contains("never used") => {
             let text = error.postgrest().map_or_else(String::new, |api| api.message.clone());
             Err(Failure::new(FailureKind::Refused, text)
-                .next("Give the new key to the agent first; `grape cluster show` says when it is used. To promote it all the same: --unused.")
+                .next("Give the new key to the agent first; `grape cluster show` shows when it is used. To promote it all the same: --unused.")
                 .caused_by(error))
         }
         other => Ok(other.map(drop)?),
@@ -231,7 +231,7 @@ pub async fn promote_key(project: &Project, cluster: Uuid, unused: bool) -> Resu
 /// Takes both keys away.
 ///
 /// # Errors
-/// What the database says.
+/// Errors of the database.
 pub async fn revoke_keys(project: &Project, cluster: Uuid) -> Result<()> {
     Ok(project
         .rest()
@@ -244,7 +244,7 @@ pub async fn revoke_keys(project: &Project, cluster: Uuid) -> Result<()> {
 /// Shuts the cluster's agents out at once and for ever.
 ///
 /// # Errors
-/// What the database says.
+/// Errors of the database.
 pub async fn revoke(project: &Project, cluster: Uuid) -> Result<()> {
     let revoked = json!({ "revoked_at": "now" });
     let update = project.rest().from("clusters").update(&revoked).eq("id", cluster).idempotent(true);
@@ -254,7 +254,7 @@ pub async fn revoke(project: &Project, cluster: Uuid) -> Result<()> {
 /// When the keys were made and used.
 ///
 /// # Errors
-/// What the database says.
+/// Errors of the database.
 pub async fn keys(project: &Project, cluster: Uuid) -> Result<Keys> {
     let answer: Value =
         project.rest().rpc("cluster_key_status", &json!({ "cluster_id": cluster })).value().await?;

@@ -40,7 +40,7 @@ pub struct Deployment {
     /// When the last attempt began, by the database's clock as all times here.
     #[serde(default)]
     pub claimed_at: Option<Timestamp>,
-    /// When somebody asked for it to be cancelled.
+    /// When its cancellation was requested.
     #[serde(default)]
     pub cancel_requested_at: Option<Timestamp>,
     /// When it was queued.
@@ -160,7 +160,7 @@ impl Deployment {
         Some(parts.join(", "))
     }
 
-    /// The code of its failure, where that says more than the status.
+    /// The code of its failure, where that is more specific than the status.
     pub fn reason(&self) -> Option<&str> {
         self.error_code.as_deref().filter(|code| *code != self.status)
     }
@@ -220,30 +220,30 @@ pub async fn newest(project: &Project, cluster: Option<Uuid>, limit: u64) -> Res
 ///
 /// # Errors
 /// [`FailureKind::NotFound`]; [`FailureKind::Usage`] for what is no id, or the beginning of several.
-pub async fn find(project: &Project, asked: &str) -> Result<Deployment> {
-    let (first, last) = id_range(asked)?;
+pub async fn find(project: &Project, requested: &str) -> Result<Deployment> {
+    let (first, last) = id_range(requested)?;
     let rows = project.rest().from("deployments").select(&columns(project, COLUMNS).await?);
     let mut found: Vec<Deployment> =
         rows.gte("id", first).lte("id", last).order(col("created_at").desc()).limit(3).rows().await?;
     match found.len() {
         1 => Ok(found.remove(0)),
-        0 => Err(Failure::new(FailureKind::NotFound, format!("You have no deployment `{asked}`."))
-            .next("`grape deployments` lists the newest; `grape whoami` says who you are.")),
-        _ => Err(Failure::new(FailureKind::Usage, format!("Several deployments begin with `{asked}`."))
+        0 => Err(Failure::new(FailureKind::NotFound, format!("You have no deployment `{requested}`."))
+            .next("`grape deployments` lists the newest; `grape whoami` shows who you are.")),
+        _ => Err(Failure::new(FailureKind::Usage, format!("Several deployments begin with `{requested}`."))
             .next("Give more digits of the id.")),
     }
 }
 
 /// The least and the greatest id that begin with these digits.
-fn id_range(asked: &str) -> Result<(Uuid, Uuid)> {
-    let digits: String = asked.trim().chars().filter(|c| *c != '-').collect();
+fn id_range(requested: &str) -> Result<(Uuid, Uuid)> {
+    let digits: String = requested.trim().chars().filter(|c| *c != '-').collect();
     let fits = digits.len() >= 4 && digits.len() <= 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
     let filled =
         |fill: char| Uuid::try_parse(&format!("{digits}{}", fill.to_string().repeat(32 - digits.len())));
     if fits && let (Ok(first), Ok(last)) = (filled('0'), filled('f')) {
         return Ok((first, last));
     }
-    Err(Failure::new(FailureKind::Usage, format!("`{asked}` is not the id of a deployment.")).next(
+    Err(Failure::new(FailureKind::Usage, format!("`{requested}` is not the id of a deployment.")).next(
         "An id looks like 083451eb-0da1-4298-9da9-a3bfccf34238; its first digits, four at least, will do.",
     ))
 }
@@ -251,7 +251,7 @@ fn id_range(asked: &str) -> Result<(Uuid, Uuid)> {
 /// Queues a deployment. The id is made by the caller, who can so listen before anything happens.
 ///
 /// # Errors
-/// What the database says.
+/// Errors of the database.
 pub async fn queue(project: &Project, id: Uuid, cluster: Uuid, snapshot: &Value) -> Result<()> {
     let row = json!({ "id": id, "cluster_id": cluster, "config_snapshot": snapshot });
     Ok(project.rest().from("deployments").insert(&row).execute().await.map(drop)?)
@@ -260,7 +260,7 @@ pub async fn queue(project: &Project, id: Uuid, cluster: Uuid, snapshot: &Value)
 /// Approves the plan with this digest.
 ///
 /// # Errors
-/// What the database says: another plan waits by now, or none.
+/// Errors of the database: another plan waits by now, or none.
 pub async fn approve(project: &Project, row: &Deployment, comment: Option<&str>) -> Result<()> {
     let mut change = json!({ "approved_plan": row.plan_sha256 });
     if let Some(comment) = comment {
@@ -271,17 +271,17 @@ pub async fn approve(project: &Project, row: &Deployment, comment: Option<&str>)
     match update.execute().await {
         Err(error) if error.code() == "TD005" => {
             Err(Failure::new(FailureKind::Refused, "That is not the plan that waits for approval any more.")
-                .next(format!("Look at it again: `grape plan {}`.", row.id))
+                .next(format!("Review it again: `grape plan {}`.", row.id))
                 .caused_by(error))
         }
         other => Ok(other.map(drop)?),
     }
 }
 
-/// Asks for a deployment to be cancelled. Harmless when it has ended.
+/// Requests the cancellation of a deployment. Harmless when it has ended.
 ///
 /// # Errors
-/// What the database says.
+/// Errors of the database.
 pub async fn cancel(project: &Project, id: Uuid, comment: Option<&str>) -> Result<()> {
     // Any time will do: the database sets its own.
     let mut change = json!({ "cancel_requested_at": "now" });
@@ -300,7 +300,7 @@ async fn comment_needs_contract(project: &Project) -> Result<()> {
     let contract = project.contract().await?;
     Err(Failure::new(
         FailureKind::Refused,
-        format!("The project's database has contract {contract}, which keeps no comments."),
+        format!("The project's database has contract {contract}, which stores no comments."),
     )
     .next("Leave out -m, or apply the project's newer migrations: `supabase db push`."))
 }

@@ -82,7 +82,7 @@ impl Follow {
         })
     }
 
-    /// The next news; `None` after [`FollowEvent::Ended`].
+    /// The next event; `None` after [`FollowEvent::Ended`].
     ///
     /// # Errors
     /// What a retry cannot fix, such as a session that has ended.

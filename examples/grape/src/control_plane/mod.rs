@@ -1,7 +1,7 @@
 //! Rows of the control plane as their owner sees them.
 //!
 //! ```text
-//! project     who is asked, as whom: URL, key, tokens, contract
+//! project     the project and the user: URL, key, tokens, contract
 //! cluster     where agents run, and the keys of a cluster
 //! catalogue   templates that a cluster can run
 //! deployment  a run: queued, looked up, approved, cancelled

@@ -121,7 +121,7 @@ impl AttributeChange {
     }
 }
 
-/// The changes of a deployment's last attempt; nothing where the database or the agent keeps none.
+/// The changes of a deployment's last attempt; nothing where the database or the agent stores none.
 ///
 /// # Errors
 /// What the project answers.

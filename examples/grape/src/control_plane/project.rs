@@ -32,7 +32,7 @@ pub enum Identity {
     Environment(Zeroizing<String>),
 }
 
-/// A project, asked as somebody.
+/// A project, as one of its users.
 #[derive(Debug)]
 pub struct Project {
     /// The client with the caller's tokens.
@@ -52,15 +52,15 @@ impl Project {
     ///
     /// # Errors
     /// [`FailureKind::NotSignedIn`] with what to do.
-    pub fn open(dir: &ConfigDir, asked: Option<&str>) -> Result<Self> {
+    pub fn open(dir: &ConfigDir, requested: Option<&str>) -> Result<Self> {
         let profiles = dir.profiles()?;
-        let name = profiles.name(asked);
+        let name = profiles.name(requested);
         let known = profiles.profiles.get(&name).cloned();
         if let Some(token) = variable("GRAPE_TOKEN") {
             return Self::from_environment(name, known, token.into());
         }
         let Some(profile) = known else {
-            return Err(match asked {
+            return Err(match requested {
                 Some(_) => Failure::new(FailureKind::NotFound, format!("There is no profile `{name}`."))
                     .next(format!("`grape profiles` lists them; `grape login --profile {name}` makes it.")),
                 None => Failure::new(FailureKind::NotSignedIn, "Nobody is signed in.")

@@ -43,7 +43,7 @@ pub struct Stack {
 const COLUMNS: &str = "cluster_id,state_key,template,stack,last_deployment_id,last_status,last_action,last_finished_at,\
                        resources,state_held_by,state_held_reason";
 
-/// How many deployments are looked at where the database has no stacks of its own.
+/// How many deployments are read where the database has no table of stacks.
 const LOOKBACK: u64 = 1000;
 
 /// The stacks of a cluster, or of all.
@@ -64,7 +64,7 @@ pub async fn list(project: &Project, cluster: Option<Uuid>) -> Result<Vec<Stack>
     Ok(project.all(request).await?)
 }
 
-/// What the newest deployments say, for databases before contract 3. Deployments without a stack's name are left out: each has
+/// The stacks of the newest deployments, for databases before contract 3. Deployments without a stack's name are left out: each has
 /// a state of its own.
 async fn from_deployments(project: &Project, cluster: Option<Uuid>) -> Result<Vec<Stack>> {
     let mut stacks = BTreeMap::new();

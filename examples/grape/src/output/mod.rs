@@ -44,7 +44,7 @@ impl Output {
         self.format == Format::Json
     }
 
-    /// Whether somebody can be asked: there is a terminal to ask on, and the answer is not for a program.
+    /// Whether a prompt is possible: there is a terminal, and the answer is not for a program.
     pub fn can_ask(&self) -> bool {
         !self.is_json() && io::stdin().is_terminal() && io::stderr().is_terminal()
     }
@@ -82,7 +82,7 @@ impl Output {
         }
     }
 
-    /// Says what went wrong and what to do, on stderr.
+    /// Prints what went wrong and what to do, on stderr.
     pub fn failure(&self, failure: &Failure) {
         if failure.is_shown() {
             return;

@@ -258,7 +258,7 @@ fn unexpected(error: serde_json::Error) -> Failure {
     .caused_by(error)
 }
 
-/// The cause at the end of the chain, which says most.
+/// The cause at the end of the chain, which is the most specific.
 fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut last = error;
     while let Some(source) = last.source() {

@@ -51,7 +51,7 @@ pub struct Session {
 
 impl Session {
     /// Whether the access token should be renewed at this time: a minute or a tenth of its life before its end, whichever is
-    /// more, and a few seconds earlier than the client library asks for another one.
+    /// more, and a few seconds earlier than the client library requests another one.
     pub fn is_stale(&self, now: SystemTime) -> bool {
         const AHEAD_OF_LIBRARY: u64 = 3;
         let life = self.expires_at.saturating_sub(self.received_at);

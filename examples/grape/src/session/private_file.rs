@@ -12,7 +12,7 @@ use tempfile::NamedTempFile;
 
 use crate::failure::{Failure, FailureKind, Result};
 
-/// A lock between processes; the kernel lets go of it also when its holder is killed.
+/// A lock between processes; the kernel releases it also when its holder is killed.
 #[derive(Debug)]
 pub struct FileLock {
     _file: File,

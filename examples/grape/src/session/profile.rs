@@ -46,7 +46,7 @@ pub struct Profiles {
 pub struct ConfigDir(PathBuf);
 
 impl ConfigDir {
-    /// `GRAPE_CONFIG_DIR`, or where the platform keeps configuration (`~/.config/grape` on Linux).
+    /// `GRAPE_CONFIG_DIR`, or where the platform stores configuration (`~/.config/grape` on Linux).
     ///
     /// # Errors
     /// When the user has no home directory.
@@ -55,7 +55,7 @@ impl ConfigDir {
             return Ok(Self(dir.into()));
         }
         let dirs = ProjectDirs::from("dev", "tendril", "grape").ok_or_else(|| {
-            Failure::new(FailureKind::Usage, "This user has no home directory to keep a session in.")
+            Failure::new(FailureKind::Usage, "This user has no home directory to store a session in.")
                 .next("Set GRAPE_CONFIG_DIR to a directory.")
         })?;
         Ok(Self(dirs.config_dir().to_owned()))
@@ -66,8 +66,8 @@ impl ConfigDir {
         Self(dir.into())
     }
 
-    /// Where `up` keeps what it makes, one directory for each cluster of each profile: beside the configuration where that has a
-    /// place of its own, otherwise where the platform keeps data (`~/.local/share/grape` on Linux).
+    /// Where `up` stores its files, one directory for each cluster of each profile: beside the configuration where that has a
+    /// place of its own, otherwise where the platform stores data (`~/.local/share/grape` on Linux).
     pub fn clusters(&self) -> PathBuf {
         let own = ProjectDirs::from("dev", "tendril", "grape").filter(|dirs| dirs.config_dir() == self.0);
         own.map_or_else(|| self.0.clone(), |dirs| dirs.data_dir().to_owned()).join("clusters")
@@ -87,7 +87,7 @@ impl ConfigDir {
         match fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).map_err(|error| {
                 Failure::new(FailureKind::Usage, format!("{} cannot be read: {error}", path.display()))
-                    .next("Mend it, or delete it and sign in again: `grape login`.")
+                    .next("Fix it, or delete it and sign in again: `grape login`.")
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Profiles::default()),
             Err(error) => Err(unreadable(&path, error)),
@@ -113,9 +113,9 @@ impl ConfigDir {
 }
 
 impl Profiles {
-    /// The name of the profile in use: the one asked for, the current one, or `default`.
-    pub fn name(&self, asked: Option<&str>) -> String {
-        asked.or(self.current.as_deref()).unwrap_or(DEFAULT).to_owned()
+    /// The name of the profile in use: the requested one, the current one, or `default`.
+    pub fn name(&self, requested: Option<&str>) -> String {
+        requested.or(self.current.as_deref()).unwrap_or(DEFAULT).to_owned()
     }
 }
 

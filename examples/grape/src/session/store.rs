@@ -33,7 +33,7 @@ impl SessionStore {
     /// The session, where there is one. What other users could read is closed to them first.
     ///
     /// # Errors
-    /// A file that cannot be read. One that holds no session counts as none: signing in writes it anew.
+    /// A file that cannot be read. One that holds no session counts as none: signing in writes it again.
     pub fn load(&self) -> Result<Option<Session>> {
         let text = match fs::read(&self.path) {
             Ok(text) => text,
@@ -87,7 +87,7 @@ impl SessionStore {
         }
     }
 
-    /// Waits until no other process renews this session, and keeps others waiting until it is dropped. Blocks the thread.
+    /// Waits until no other process renews this session, and lets others wait until it is dropped. Blocks the thread.
     ///
     /// # Errors
     /// A directory that cannot be written.

@@ -14,7 +14,7 @@ use crate::failure::{Failure, FailureKind, Result};
 /// Renews a session when its access token comes near its end, or was refused.
 ///
 /// A refresh token is good once. So whoever renews holds the lock of the file, reads the file again (another process may have
-/// renewed meanwhile), and writes the new session before it lets go.
+/// renewed meanwhile), and writes the new session before it releases the lock.
 #[derive(Debug, Clone)]
 pub struct SessionTokens(Arc<Inner>);
 
@@ -22,7 +22,7 @@ pub struct SessionTokens(Arc<Inner>);
 struct Inner {
     auth: Auth,
     store: SessionStore,
-    /// Read by every request; written after each renewal. Also keeps the renewals of this process apart.
+    /// Read by every request; written after each renewal. Also serializes the renewals of this process.
     session: tokio::sync::Mutex<Session>,
     /// The token that a server refused last.
     refused: Mutex<Option<AccessToken>>,

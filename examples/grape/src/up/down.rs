@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     cli,
-    context::{Context, asked},
+    context::{Context, prompt},
     control_plane::{cluster, project::Project, stack},
     failure::{Failure, FailureKind, Result},
 };
@@ -61,7 +61,7 @@ pub async fn down(context: &Context, options: &cli::Down) -> Result<()> {
     context.out.line(format_args!("Cluster {} is gone.", options.name))
 }
 
-/// Asks twice: whether, and then for the name.
+/// Prompts twice: for a yes, and then for the name.
 async fn questions(
     context: &Context,
     options: &cli::Down,
@@ -103,7 +103,7 @@ async fn questions(
         None if context.out.can_ask() => {
             context.out.note(&what);
             let prompt = format!("Write {name} to go on");
-            asked(move || {
+            prompt(move || {
                 dialoguer::Input::<String>::new().with_prompt(prompt).allow_empty(true).interact_text()
             })
             .await?
@@ -178,7 +178,7 @@ impl Down {
                         if workspace.declares("deletion_protection")
                             && values.get("deletion_protection") != Some(&false.into())
                         {
-                            step.says("deletion protection is switched off");
+                            step.note("deletion protection is switched off");
                             values.insert("deletion_protection".to_owned(), false.into());
                             workspace.set(&values)?;
                             workspace.apply(step, context, true).await?;
@@ -213,6 +213,6 @@ impl Down {
 
 async fn delete(kubernetes: &Kubernetes, step: &Step<'_>, what: &[&str]) -> Result<()> {
     let message: Vec<&str> = ["delete"].iter().chain(what).copied().chain(["--ignore-not-found"]).collect();
-    let gone = kubernetes.kubectl(&message).finish(|line| step.says(line)).await?;
+    let gone = kubernetes.kubectl(&message).finish(|line| step.note(line)).await?;
     if gone.ok() { Ok(()) } else { Err(kubernetes.failed(&format!("delete {}", what[0]), &gone)) }
 }

@@ -44,11 +44,11 @@ impl Chart {
         arguments
     }
 
-    /// Installs the chart, or upgrades it to what is asked for now.
+    /// Installs the chart, or upgrades it to the current options.
     pub(super) async fn install(&self, kubernetes: &Kubernetes, step: &Step<'_>) -> Result<Went> {
         recover(kubernetes, step).await?;
         let run = kubernetes.helm(&self.arguments(&kubernetes.release));
-        let installed = run.finish(|line| step.says(line)).await?;
+        let installed = run.finish(|line| step.note(line)).await?;
         if installed.ok() { Ok(Went::Done) } else { Err(failed("upgrade --install", &installed)) }
     }
 }
@@ -56,10 +56,11 @@ impl Chart {
 /// A Helm that was killed leaves its release in the middle of something, and the next one refuses to touch it.
 async fn recover(kubernetes: &Kubernetes, step: &Step<'_>) -> Result<()> {
     let release = kubernetes.release.clone();
-    let arguments = |message: &[&str]| message.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let arguments =
+        |message: &[&str]| message.iter().map(|argument| (*argument).to_owned()).collect::<Vec<_>>();
     let printed = kubernetes.helm(&arguments(&["status", &release, "--output", "json"])).quiet().await?;
     if !printed.ok() {
-        // No such release; or no such cluster, which the installation says better.
+        // No such release; or no such cluster, which the installation reports better.
         return Ok(());
     }
     let status: Value = serde_json::from_str(&printed.out).unwrap_or_default();
@@ -68,16 +69,16 @@ async fn recover(kubernetes: &Kubernetes, step: &Step<'_>) -> Result<()> {
         Some("pending-upgrade" | "pending-rollback") => arguments(&["rollback", &release]),
         _ => return Ok(()),
     };
-    step.says("an earlier helm was interrupted: its release is put in order");
-    let recovered = kubernetes.helm(&way).finish(|line| step.says(line)).await?;
+    step.note("an earlier helm was interrupted: its release is repaired");
+    let recovered = kubernetes.helm(&way).finish(|line| step.note(line)).await?;
     if recovered.ok() { Ok(()) } else { Err(failed(&way[0], &recovered)) }
 }
 
-/// Uninstalls the release; waits for running jobs to end in good order, as the chart's grace says.
+/// Uninstalls the release; waits for running jobs to end gracefully, within the chart's grace period.
 pub(super) async fn uninstall(kubernetes: &Kubernetes, step: &Step<'_>) -> Result<Went> {
     let message = ["uninstall", &kubernetes.release, "--ignore-not-found", "--wait", "--timeout", "30m"]
         .map(str::to_owned);
-    let gone = kubernetes.helm(&message).finish(|line| step.says(line)).await?;
+    let gone = kubernetes.helm(&message).finish(|line| step.note(line)).await?;
     match (gone.ok(), gone.out.contains("not found") || gone.tail.contains("not found")) {
         (true, false) => Ok(Went::Done),
         (_, true) => Ok(Went::Unchanged),
@@ -88,7 +89,7 @@ pub(super) async fn uninstall(kubernetes: &Kubernetes, step: &Step<'_>) -> Resul
 
 fn failed(command: &str, finished: &Finished) -> Failure {
     Failure::new(FailureKind::StepFailed, format!("helm {command} failed:\n{}", finished.tail.trim()))
-        .next("The chart says which value it does not take. Mend it, then repeat the command: it picks up where it stopped.")
+        .next("The chart's message names the value that it refuses. Fix it, then repeat the command: it continues where it stopped.")
 }
 
 #[cfg(test)]

@@ -148,7 +148,7 @@ fn reachable(schema: &Schema, values: &Map<String, Value>) -> Result<()> {
         return Ok(());
     }
     Err(Failure::new(FailureKind::InvalidVariable, "Nobody could reach the API of the Kubernetes cluster, this machine neither.").next(
-        "Say from where: --var 'public_access_cidrs=[\"203.0.113.7/32\"]' with the address that your network shows to the internet,\nor --var 'private_access_cidrs=[\"10.8.0.0/16\"]' with the range of your VPN.",
+        "Set the allowed addresses: --var 'public_access_cidrs=[\"203.0.113.7/32\"]' with the address that your network shows to the internet,\nor --var 'private_access_cidrs=[\"10.8.0.0/16\"]' with the range of your VPN.",
     ))
 }
 

@@ -69,14 +69,14 @@ impl Journal {
         match fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|error| {
                 Failure::new(FailureKind::Unexpected, format!("{} cannot be read: {error}", path.display()))
-                    .next("It says what `up` has made. Mend it, or name another directory with --state-dir.")
+                    .next("It records what `up` has created. Fix it, or name another directory with --state-dir.")
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Keeps it, whole or not at all.
+    /// Saves it, whole or not at all.
     pub(super) fn write(&self, record: &Record) -> Result<()> {
         let text = serde_json::to_vec_pretty(record).map_err(io::Error::from)?;
         write_private(&self.path(), &text).map_err(|error| {

@@ -16,7 +16,7 @@ use crate::{
     failure::{Failure, FailureKind, Result},
 };
 
-/// The label by which a Secret says of which cluster its key is.
+/// The label with the cluster of a Secret's key.
 const CLUSTER_LABEL: &str = "tendril.dev/cluster";
 
 /// How a Kubernetes cluster is reached, and where in it the agent is.
@@ -63,11 +63,11 @@ impl Kubernetes {
         }
     }
 
-    /// Makes the namespace, where it is not there. The first exchange with the cluster: it says whether it can be reached.
+    /// Makes the namespace, where it is not there. The first exchange with the cluster: it shows whether the cluster can be reached.
     pub(super) async fn namespace(&self, step: &Step<'_>) -> Result<bool> {
         let found = self
             .kubectl(&["get", "namespace", &self.namespace, "--output", "name"])
-            .finish(|line| step.says(line))
+            .finish(|line| step.note(line))
             .await?;
         if found.ok() {
             return Ok(false);
@@ -78,7 +78,7 @@ impl Kubernetes {
             return Err(self.unreachable(&found));
         }
         let made =
-            self.kubectl(&["create", "namespace", &self.namespace]).finish(|line| step.says(line)).await?;
+            self.kubectl(&["create", "namespace", &self.namespace]).finish(|line| step.note(line)).await?;
         // Two at once: the other one was quicker.
         if made.ok() || made.tail.contains("AlreadyExists") {
             Ok(true)
@@ -140,12 +140,12 @@ impl Kubernetes {
             .out
             .lines()
             .map(|line| line.split_whitespace().collect::<Vec<_>>())
-            .filter_map(|words| Some(format!("{} {}", words.first()?, words.get(2)?)))
+            .filter_map(|columns| Some(format!("{} {}", columns.first()?, columns.get(2)?)))
             .collect();
         Ok(if pods.is_empty() { "no pod yet".to_owned() } else { pods.join(", ") })
     }
 
-    /// What to look at when the agent does not come: events of the namespace, and the last lines of the pod.
+    /// What explains that the agent does not come online: events of the namespace, and the last lines of the pod.
     pub(super) async fn evidence(&self) -> String {
         let selector = format!("--selector=app.kubernetes.io/instance={}", self.release);
         let questions: [(&str, Vec<&str>); 3] = [

@@ -1,4 +1,4 @@
-//! From nothing to ONLINE, and back. Every step can be repeated: it looks at what is there and does what is missing.
+//! From nothing to ONLINE, and back. Every step can be repeated: it checks what exists and does what is missing.
 //!
 //! ```text
 //! provision    the Kubernetes cluster, made by templates
@@ -61,7 +61,7 @@ struct Up<'a> {
 /// Brings a cluster online.
 ///
 /// # Errors
-/// Of the step that failed, with what to look at. A repetition goes on from there.
+/// Of the step that failed, with what to check. A repetition continues from there.
 pub async fn up(context: &Context, options: &cli::Up) -> Result<()> {
     let project = context.project()?;
     // Before anything is made: is somebody signed in, and is that our database?
@@ -120,7 +120,7 @@ fn inspect_before(options: &cli::Up) -> Result<()> {
     Ok(())
 }
 
-/// What is known from before, with what is asked for now.
+/// What is known from before, with the current options.
 fn record(before: Option<Record>, options: &cli::Up, project: &Project) -> Result<Record> {
     let templates = if options.template.is_empty() {
         TEMPLATES.map(str::to_owned).into()
@@ -155,7 +155,7 @@ fn record(before: Option<Record>, options: &cli::Up, project: &Project) -> Resul
                 format!("{} was brought up with other templates: {made}.", options.name),
             )
             .next(
-                "Leave --template out, or put further ones behind these, or begin anew after `grape down`.",
+                "Leave --template out, or put further ones behind these, or start again after `grape down`.",
             ));
         }
         record.templates = templates;
@@ -211,7 +211,7 @@ impl Up<'_> {
         }
     }
 
-    /// Where to install. A context that nobody named is asked about.
+    /// Where to install. A context that was not named needs a confirmation.
     async fn kubernetes(&mut self) -> Result<Kubernetes> {
         let context = if let Some(context) = &self.record.context {
             context.clone()
@@ -235,5 +235,5 @@ impl Up<'_> {
 
 fn stopped() -> Failure {
     Failure::new(FailureKind::Interrupted, "Stopped.")
-        .next("Repeat the command: it picks up where it stopped.")
+        .next("Repeat the command: it continues where it stopped.")
 }

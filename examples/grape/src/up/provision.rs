@@ -67,7 +67,7 @@ impl Up<'_> {
         Err(terraform::credentials(&answer.tail).unwrap_or_else(|| {
             Failure::new(
                 FailureKind::NoCloudCredentials,
-                format!("AWS does not say who you are: {}", answer.tail.trim()),
+                format!("AWS does not accept the credentials: {}", answer.tail.trim()),
             )
             .next("`aws sts get-caller-identity` must answer. Sign in (`aws sso login`), or set AWS_PROFILE.")
         }))
@@ -95,7 +95,7 @@ impl Up<'_> {
                     "--kubeconfig",
                     &path,
                 ];
-                let made = Tool::aws().command(message).finish(|line| step.says(line)).await?;
+                let made = Tool::aws().command(message).finish(|line| step.note(line)).await?;
                 if made.ok() {
                     return Ok(Went::Done);
                 }

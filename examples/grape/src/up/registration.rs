@@ -18,7 +18,7 @@ use crate::{
     output::time::span,
 };
 
-/// How often the pods are looked at while the agent is waited for.
+/// How often the pods are checked while the agent is waited for.
 const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Up<'_> {
@@ -64,7 +64,7 @@ impl Up<'_> {
                     Some(_) => KeyChange::Rotate,
                 };
                 if change == KeyChange::Rotate {
-                    step.says("there was a key before: a next one is made beside it");
+                    step.note("there was a key before: a second one is created");
                     record.rotating = true;
                     journal.write(record)?;
                 }
@@ -97,12 +97,12 @@ impl Up<'_> {
                                     if error.retry() == Retry::Never {
                                         return Err(Failure::from(error));
                                     }
-                                    step.says(&error.to_string());
+                                    step.note(&error.to_string());
                                 }
                                 Ok(event) => if let Some(row) = event.applied()
                                     && row.status == "ONLINE" { return Ok(row) },
                             },
-                            _ = look.tick() => step.says(&kubernetes.pods().await?),
+                            _ = look.tick() => step.note(&kubernetes.pods().await?),
                             _ = interrupt.recv() => return Err(stopped()),
                         }
                     }
@@ -142,7 +142,7 @@ impl Up<'_> {
             self.record.rotating = false;
             self.journal.write(&self.record)?;
         } else {
-            self.context.out.note("The agent does not use the new key yet: `grape cluster show` says when, then `grape cluster promote`.");
+            self.context.out.note("The agent does not use the new key yet: `grape cluster show` shows when, then `grape cluster promote`.");
         }
         Ok(())
     }
@@ -152,6 +152,6 @@ fn advice(kubernetes: &Kubernetes) -> String {
     let place = format!("--context {} --namespace {}", kubernetes.context, kubernetes.namespace);
     let release = &kubernetes.release;
     format!(
-        "kubectl {place} describe pod {release}-0\nkubectl {place} logs {release}-0\nkubectl {place} exec {release}-0 -- env TENDRIL_HEALTH_ADDR= tendril-agent doctor\nThen repeat the command: it picks up where it stopped."
+        "kubectl {place} describe pod {release}-0\nkubectl {place} logs {release}-0\nkubectl {place} exec {release}-0 -- env TENDRIL_HEALTH_ADDR= tendril-agent doctor\nThen repeat the command: it continues where it stopped."
     )
 }

@@ -66,11 +66,11 @@ impl Steps {
             }
             None => ProgressBar::hidden(),
         };
-        self.tell(&name, "started", None, None);
+        self.emit(&name, "started", None, None);
         Step { steps: self, name, bar, began: Instant::now() }
     }
 
-    fn tell(&self, name: &str, state: &str, seconds: Option<f64>, failure: Option<&Failure>) {
+    fn emit(&self, name: &str, state: &str, seconds: Option<f64>, failure: Option<&Failure>) {
         if self.out.is_json() {
             let line = json!({ "type": "step", "step": name, "state": state, "seconds": seconds, "message": failure.map(ToString::to_string) });
             let _ = self.out.json_line(&line);
@@ -84,7 +84,7 @@ impl Steps {
 
 impl Step<'_> {
     /// What it does now.
-    pub(super) fn says(&self, text: &str) {
+    pub(super) fn note(&self, text: &str) {
         let text = text.trim();
         if !text.is_empty() {
             self.bar.set_message(printable(text));
@@ -127,7 +127,7 @@ impl Step<'_> {
             );
             self.bar.finish_with_message(line);
         }
-        self.steps.tell(&self.name, state, Some(took.as_secs_f64()), outcome.as_ref().err());
+        self.steps.emit(&self.name, state, Some(took.as_secs_f64()), outcome.as_ref().err());
         outcome
     }
 }

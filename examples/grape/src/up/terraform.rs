@@ -103,7 +103,7 @@ impl Workspace {
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
-    /// Plans; where something would change, asks and applies exactly that plan.
+    /// Plans; where something would change, prompts and applies exactly that plan.
     pub(super) async fn apply(&self, step: &Step<'_>, context: &Context, yes: bool) -> Result<Went> {
         self.init(step).await?;
         let plan = self
@@ -151,7 +151,7 @@ impl Workspace {
 
     /// Its outputs, without the sensitive ones.
     pub(super) async fn outputs(&self, step: &Step<'_>) -> Result<Map<String, Value>> {
-        step.says("outputs");
+        step.note("outputs");
         // In silence: sensitive ones are printed too.
         let printed = self.command(&["output", "-json", "-no-color"]).quiet().await?;
         if !printed.ok() {
@@ -177,7 +177,7 @@ impl Workspace {
     }
 
     async fn terraform(&self, step: &Step<'_>, arguments: &[&str]) -> Result<Finished> {
-        self.command(arguments).finish(|line| step.says(line)).await
+        self.command(arguments).finish(|line| step.note(line)).await
     }
 
     fn command(&self, arguments: &[&str]) -> Run {
@@ -196,7 +196,7 @@ impl Workspace {
                 FailureKind::Interrupted,
                 format!("{name} {command} of {} was interrupted.", self.template),
             )
-            .next("Repeat the command: it picks up where it stopped.");
+            .next("Repeat the command: it continues where it stopped.");
         }
         let locked = if tail.contains("Error acquiring the state lock") {
             "\nSomebody else works on this state, or died of it: its ID is above, and `terraform force-unlock ID` frees it."
@@ -210,7 +210,7 @@ impl Workspace {
     }
 }
 
-/// What AWS and its provider say without credentials, or with ones that are not accepted.
+/// Messages of AWS and its provider without credentials, or with ones that are not accepted.
 pub(super) fn credentials(text: &str) -> Option<Failure> {
     const SIGNS: [&str; 8] = [
         "No valid credential sources",

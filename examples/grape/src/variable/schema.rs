@@ -81,7 +81,7 @@ impl Kind {
         match self {
             Self::String => value.is_string(),
             Self::Number => value.is_number(),
-            // 2.0 is an integer, as JSON Schema says.
+            // 2.0 is an integer in JSON Schema.
             Self::Integer => {
                 value.is_i64() || value.is_u64() || value.as_f64().is_some_and(|number| number.fract() == 0.0)
             }

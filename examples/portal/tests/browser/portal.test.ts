@@ -14,7 +14,7 @@ after(async () => {
   await endAll();
 });
 
-test("no page broke its Content-Security-Policy, asked another host for anything, or threw", () => {
+test("no page broke its Content-Security-Policy, sent a request to another host, or threw", () => {
   assert.ok(visits.length >= 10);
   assert.deepEqual(visits.flatMap((visitor) => visitor.violations), []);
   assert.deepEqual(visits.flatMap((visitor) => visitor.strangers), []);

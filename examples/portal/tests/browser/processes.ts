@@ -37,7 +37,7 @@ export async function startStack(): Promise<Stack> {
   }
   const value = (name: string): string => {
     const found = values.get(name);
-    if (!found) throw new Error(`the local stack did not say its ${name}`);
+    if (!found) throw new Error(`the local stack did not print its ${name}`);
     return found;
   };
   return { url: value("API URL"), anonKey: value("anon key"), serviceKey: value("service_role key"), database: value("DB URL"), stop: () => end(child, "SIGTERM") };

@@ -42,10 +42,10 @@ export async function operator(name = "production"): Promise<Operator> {
 export async function waiting(of: Operator, stack: string): Promise<{ deployment: string; run: Run }> {
   const deployment = await queue(world, of.page, of.cluster, { template: "everything", stack, approval: true, variables: { region: "eu-central-1", zones: ["a", "b"], password: "never shown" } });
   const run = await of.agent.claim(deployment);
-  await run.say("agent", ["Attempt 1 on agent scripted with terraform 1.11.4.", "terraform init", "terraform plan"]);
+  await run.log("agent", ["Attempt 1 on agent scripted with terraform 1.11.4.", "terraform init", "terraform plan"]);
   await run.plan(summary, plan);
   await run.report({ cost, cost_status: "PARTIAL" });
-  await run.say("agent", ["The plan abab waits for approval."]);
+  await run.log("agent", ["The plan abab waits for approval."]);
   await run.report({ phase: "APPROVAL" });
   return { deployment, run };
 }

@@ -1,5 +1,5 @@
-// An agent that does what a test says, through the same functions and rights as a real one: it enrols with the cluster's key, claims,
-// reports and writes logs. With it a story stands still exactly where it is looked at.
+// An agent that a test controls, through the same functions and rights as a real one: it enrols with the cluster's key, claims,
+// reports and writes logs. With it a test can stop at any state.
 
 import { randomUUID } from "node:crypto";
 
@@ -80,7 +80,7 @@ export class Run {
   }
 
   /** Chunks of lines; a chunk may be left out, as if it was lost. */
-  async say(stream: "stdout" | "stderr" | "agent", chunks: string[], options: { skip?: number; ts?: string } = {}): Promise<void> {
+  async log(stream: "stdout" | "stderr" | "agent", chunks: string[], options: { skip?: number; ts?: string } = {}): Promise<void> {
     this.seq += options.skip ?? 0;
     const rows = chunks.map((text) => ({
       deployment_id: this.deployment, attempt: this.attempt, seq: ++this.seq, stream, log_chunk: text.endsWith("\n") ? text : `${text}\n`, ts: options.ts ?? new Date().toISOString(),

@@ -6,7 +6,7 @@ import { execFileSync } from "node:child_process";
 import { existsSync, readdirSync } from "node:fs";
 import path from "node:path";
 
-/** What the page holds of its session; a test asks the server with it as the page would. */
+/** What the page holds of its session; a test sends requests with it as the page would. */
 export const session = (page: Page): Promise<{ access_token: string; user: { id: string } }> =>
   page.evaluate(() => JSON.parse(localStorage.getItem("tendril-session")!) as { access_token: string; user: { id: string } });
 

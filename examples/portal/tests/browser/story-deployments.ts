@@ -49,8 +49,8 @@ test("from the sign-up to the outputs: cluster, agent, form, plan, approval, liv
     await page.getByText("looks right").waitFor();
     await page.getByRole("button", { name: "Open all phases" }).click().catch(() => undefined);
     const copied = await wholeText(page);
-    const said = copied.split("\n").flatMap((line) => /line (\d+) of 60/.exec(line)?.[1] ?? []).map(Number);
-    assert.deepEqual(said, Array.from({ length: 60 }, (_, i) => i + 1), "every line once and in order");
+    const numbers = copied.split("\n").flatMap((line) => /line (\d+) of 60/.exec(line)?.[1] ?? []).map(Number);
+    assert.deepEqual(numbers, Array.from({ length: 60 }, (_, i) => i + 1), "every line once and in order");
     await page.getByRole("tab", { name: /Outputs/ }).click();
     await page.getByText("Hello, portal!").waitFor();
     assert.equal(await page.getByText("fingerprint").count(), 0, "a sensitive output is not shown");
@@ -150,7 +150,7 @@ test("a plan is read resource by resource, approved, and followed through the ap
   assert.ok(!(await page.content()).includes("never shown"), "a secret is not shown again");
 });
 
-test("a plan is rejected with a comment; of two windows one decides and the other is told", async () => {
+test("a plan is rejected with a comment; of two windows one decides and the other shows that", async () => {
   const mine = await operator();
   const { page, visitor } = mine;
   const rejected = await waiting(mine, "a");
@@ -164,7 +164,7 @@ test("a plan is rejected with a comment; of two windows one decides and the othe
   const { deployment } = await waiting(mine, "b");
   const other = await visitor.context.newPage();
   const late = await visitor.context.newPage();
-  // This one hears nothing once it is open, as on a bad network, and its reader decides on what it shows.
+  // This one receives nothing once it is open, as on a bad network, and its reader decides on what it shows.
   await late.routeWebSocket(/realtime/, () => {});
   await Promise.all([page, other, late].map((each) => each.goto(`/deployment/?id=${deployment}`)));
   await Promise.all([page, other, late].map((each) => each.getByRole("button", { name: "Approve and apply" }).waitFor()));

@@ -18,16 +18,16 @@ const range = (from: number, to: number, text = "line"): string => Array.from({ 
 const scroller = (page: Page) => page.getByRole("log");
 const distance = (page: Page): Promise<number> => scroller(page).evaluate((element) => element.scrollHeight - element.clientHeight - element.scrollTop);
 
-test("the log follows its end, lets go at once, counts what is new, and resumes at the bottom", async () => {
+test("the log follows its end, stops at once on a scroll, counts what is new, and resumes at the bottom", async () => {
   const mine = await operator();
   const { page } = mine;
   const { run, path } = await started(mine, "follow");
-  await run.say("agent", ["terraform apply"]);
-  await run.say("stdout", [range(1, 200)]);
+  await run.log("agent", ["terraform apply"]);
+  await run.log("stdout", [range(1, 200)]);
   await page.goto(path);
   await waitForLines(page, 201);
   await page.locator(".text", { hasText: /^line 200$/ }).waitFor();
-  await run.say("stdout", [range(201, 260)]);
+  await run.log("stdout", [range(201, 260)]);
   await page.locator(".text", { hasText: /^line 260$/ }).waitFor();
   assert.ok((await distance(page)) <= 1, "it is at its end");
 
@@ -35,7 +35,7 @@ test("the log follows its end, lets go at once, counts what is new, and resumes 
   await page.mouse.wheel(0, -400);
   await page.getByRole("button", { name: "Follow" }).waitFor();
   const place = await scroller(page).evaluate((element) => element.scrollTop);
-  await run.say("stdout", [range(261, 290)]);
+  await run.log("stdout", [range(261, 290)]);
   await page.getByRole("button", { name: "30 new lines" }).waitFor();
   assert.equal(await scroller(page).evaluate((element) => element.scrollTop), place, "nothing moves under the reader");
   await page.getByRole("button", { name: "30 new lines" }).click();
@@ -44,7 +44,7 @@ test("the log follows its end, lets go at once, counts what is new, and resumes 
   await page.getByRole("button", { name: "Follow" }).waitFor();
   await page.mouse.wheel(0, 4000);
   await page.locator("[data-following=true]").waitFor();
-  await run.say("stdout", [range(291, 300)]);
+  await run.log("stdout", [range(291, 300)]);
   await page.locator(".text", { hasText: /^line 300$/ }).waitFor();
   await scroller(page).focus();
   await page.keyboard.press("PageUp");
@@ -56,10 +56,10 @@ test("find goes over the whole log; links open scrolled and marked; a range is c
   const mine = await operator();
   const { page } = mine;
   const { run, path } = await started(mine, "find");
-  await run.say("agent", ["Attempt 1 on agent scripted.", "terraform init"]);
-  await run.say("stdout", ["needle in init", range(1, 20)]);
-  await run.say("agent", ["terraform apply"]);
-  for (let i = 0; i < 20; i++) await run.say("stdout", [range(i * 150 + 1, (i + 1) * 150, "row"), `needle ${i}\n`]);
+  await run.log("agent", ["Attempt 1 on agent scripted.", "terraform init"]);
+  await run.log("stdout", ["needle in init", range(1, 20)]);
+  await run.log("agent", ["terraform apply"]);
+  for (let i = 0; i < 20; i++) await run.log("stdout", [range(i * 150 + 1, (i + 1) * 150, "row"), `needle ${i}\n`]);
   await run.end("SUCCESS", { plan_summary: { add: 1 } });
   await page.goto(path);
   await page.locator("[data-connection=ended]").waitFor();
@@ -116,12 +116,12 @@ test("phases and refreshes are folded, colours are colours, markup is text, gaps
   const mine = await operator();
   const { page } = mine;
   const { run, path } = await started(mine, "looks");
-  await run.say("agent", ["Attempt 1 on agent scripted."], { ts: "2026-01-01T10:00:00Z" });
-  await run.say("agent", ["terraform plan"], { ts: "2026-01-01T10:00:01Z" });
-  await run.say("stdout", [Array.from({ length: 30 }, (_, i) => `aws_x.y[${i}]: Refreshing state... [id=${i}]\n`).join("")], { ts: "2026-01-01T10:00:02Z" });
-  await run.say("agent", ["terraform apply"], { ts: "2026-01-01T10:03:00Z" });
-  await run.say("stdout", ["\x1b[1;31mred\x1b[0m <img src=x onerror=alert(1)> \x1b]0;title\x07plain"], { ts: "2026-01-01T10:03:01Z" });
-  await run.say("stderr", ["after the gap"], { skip: 3, ts: "2026-01-01T10:03:02Z" });
+  await run.log("agent", ["Attempt 1 on agent scripted."], { ts: "2026-01-01T10:00:00Z" });
+  await run.log("agent", ["terraform plan"], { ts: "2026-01-01T10:00:01Z" });
+  await run.log("stdout", [Array.from({ length: 30 }, (_, i) => `aws_x.y[${i}]: Refreshing state... [id=${i}]\n`).join("")], { ts: "2026-01-01T10:00:02Z" });
+  await run.log("agent", ["terraform apply"], { ts: "2026-01-01T10:03:00Z" });
+  await run.log("stdout", ["\x1b[1;31mred\x1b[0m <img src=x onerror=alert(1)> \x1b]0;title\x07plain"], { ts: "2026-01-01T10:03:01Z" });
+  await run.log("stderr", ["after the gap"], { skip: 3, ts: "2026-01-01T10:03:02Z" });
   await run.end("FAILED", { error_code: "TERRAFORM_FAILED", error_message: "boom" });
   await page.goto(`${path}&tab=log`);
   await page.getByText("Lines are missing here: 3 chunks of the log were not stored.").waitFor();
@@ -156,9 +156,9 @@ test("100,000 lines: read, scrolled, searched and still written to, without a fr
   const mine = await operator();
   const { page } = mine;
   const { run, path } = await started(mine, "flood");
-  await run.say("agent", ["terraform apply"]);
+  await run.log("agent", ["terraform apply"]);
   const per = 250;
-  for (let n = 0; n < 400; n += 40) await run.say("stdout", Array.from({ length: 40 }, (_, i) => range((n + i) * per + 1, (n + i + 1) * per, "terraform_data.flood: (local-exec): line")));
+  for (let n = 0; n < 400; n += 40) await run.log("stdout", Array.from({ length: 40 }, (_, i) => range((n + i) * per + 1, (n + i + 1) * per, "terraform_data.flood: (local-exec): line")));
   const began = Date.now();
   await page.goto(path);
   await waitForLines(page, 100_001, 60_000);
@@ -185,7 +185,7 @@ test("100,000 lines: read, scrolled, searched and still written to, without a fr
   await follow.click();
   const watching = page.evaluate(frames, { ms: 2500, step: 0 });
   for (let i = 0; i < 10; i++) {
-    await run.say("stdout", [range(100_001 + i * 500, 100_250 + i * 500), range(100_251 + i * 500, 100_500 + i * 500)]);
+    await run.log("stdout", [range(100_001 + i * 500, 100_250 + i * 500), range(100_251 + i * 500, 100_500 + i * 500)]);
   }
   const burst = await watching;
   await waitForLines(page, 105_001);
@@ -207,7 +207,7 @@ test("a line of 60,000 characters, nothing but escapes, and lines of Windows are
   const mine = await operator();
   const { page } = mine;
   const { run, path } = await started(mine, "strange");
-  await run.say("stdout", ["x".repeat(60_000), "\x1b[31m\x1b[0m\x1b[2K", "of Windows\r\nsecond\r", "10%\r100%", "﷽ 👩‍👩‍👧 日本語\ttab"]);
+  await run.log("stdout", ["x".repeat(60_000), "\x1b[31m\x1b[0m\x1b[2K", "of Windows\r\nsecond\r", "10%\r100%", "﷽ 👩‍👩‍👧 日本語\ttab"]);
   await run.end("SUCCESS", {});
   await page.goto(`${path}&tab=log`);
   await page.locator("[data-connection=ended]").waitFor();

@@ -1,4 +1,4 @@
-// Each page in both themes and on a phone: judged by axe, and photographed when asked for (PORTAL_SCREENSHOTS=1).
+// Each page in both themes and on a phone: judged by axe, and photographed on request (PORTAL_SCREENSHOTS=1).
 
 import assert from "node:assert/strict";
 import { mkdirSync, readFileSync } from "node:fs";
@@ -39,19 +39,19 @@ async function ended(mine: Operator): Promise<{ failed: string; done: string }> 
   const log = Array.from({ length: 40 }, (_, i) => `terraform_data.greeting: (local-exec): line ${i + 1} of 40`).join("\n");
   const done = await queue(world, mine.page, mine.cluster, { template: "hello", stack: "staging", variables: { name: "team" } });
   const good = await mine.agent.claim(done);
-  await good.say("agent", ["Attempt 1 on agent scripted with terraform 1.11.4.", "terraform init"]);
-  await good.say("stdout", ["Terraform has been successfully initialized!"]);
-  await good.say("agent", ["terraform plan"]);
-  await good.say("stdout", [Array.from({ length: 9 }, (_, i) => `aws_subnet.private[${i}]: Refreshing state... [id=subnet-0${i}]`).join("\n"), "\x1b[1mPlan:\x1b[0m 2 to add, 0 to change, 0 to destroy."]);
+  await good.log("agent", ["Attempt 1 on agent scripted with terraform 1.11.4.", "terraform init"]);
+  await good.log("stdout", ["Terraform has been successfully initialized!"]);
+  await good.log("agent", ["terraform plan"]);
+  await good.log("stdout", [Array.from({ length: 9 }, (_, i) => `aws_subnet.private[${i}]: Refreshing state... [id=subnet-0${i}]`).join("\n"), "\x1b[1mPlan:\x1b[0m 2 to add, 0 to change, 0 to destroy."]);
   await good.report({ phase: "APPLY", plan_summary: { add: 2 } });
-  await good.say("agent", ["terraform apply"]);
-  await good.say("stdout", ["terraform_data.greeting: Creating...", log, "\x1b[32mApply complete!\x1b[0m Resources: 2 added, 0 changed, 0 destroyed."]);
-  await good.say("stderr", ["\x1b[33mWarning:\x1b[0m a value for an undeclared variable"]);
+  await good.log("agent", ["terraform apply"]);
+  await good.log("stdout", ["terraform_data.greeting: Creating...", log, "\x1b[32mApply complete!\x1b[0m Resources: 2 added, 0 changed, 0 destroyed."]);
+  await good.log("stderr", ["\x1b[33mWarning:\x1b[0m a value for an undeclared variable"]);
   await good.end("SUCCESS", { outputs: { message: "Hello, team!", endpoints: ["a.example", "b.example"] } });
   const failed = await queue(world, mine.page, mine.cluster, { template: "hello", stack: "dev", variables: { name: "x" } });
   const bad = await mine.agent.claim(failed);
-  await bad.say("agent", ["Attempt 1 on agent scripted with terraform 1.11.4.", "terraform init", "terraform plan"]);
-  await bad.say("stdout", ["\x1b[31mError:\x1b[0m Invalid value for variable", "  with var.greeting, on main.tf:4"]);
+  await bad.log("agent", ["Attempt 1 on agent scripted with terraform 1.11.4.", "terraform init", "terraform plan"]);
+  await bad.log("stdout", ["\x1b[31mError:\x1b[0m Invalid value for variable", "  with var.greeting, on main.tf:4"]);
   await bad.end("FAILED", { error_code: "TERRAFORM_FAILED", error_message: "Invalid value for variable\n  on variables.tf line 6: The greeting must be 1 to 40 letters, spaces or apostrophes." });
   await queue(world, mine.page, mine.cluster, { template: "vpc", stack: "eu", variables: { name: "prod", region: "eu-central-1" } });
   return { failed, done };
@@ -97,9 +97,9 @@ test("no page has a serious fault of accessibility, in light and dark, on a desk
       const out = name.startsWith("sign-");
       await page.goto("/sign-in/");
       await page.evaluate(
-        ([kept, theme]) => {
+        ([session, theme]) => {
           localStorage.clear();
-          if (kept) localStorage.setItem("tendril-session", kept);
+          if (session) localStorage.setItem("tendril-session", session);
           if (theme === "light") localStorage.setItem("tendril-log-scheme", "light");
         },
         [out ? "" : signedIn.origins[0]!.localStorage.find((each) => each.name === "tendril-session")!.value, options.theme],

@@ -1,4 +1,4 @@
-// Who may see what, and what a person is told when something is in the way.
+// Who may see what, and the messages when something fails.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -9,9 +9,9 @@ import { signUp } from "./world.ts";
 test("two users see nothing of each other: no page, no table", async () => {
   const mine = await operator("private");
   const { deployment, run } = await waiting(mine, "prod");
-  const stranger = await open();
-  await signUp(stranger.page);
-  const { page } = stranger;
+  const other = await open();
+  await signUp(other.page);
+  const { page } = other;
   for (const [path, sentence] of [
     [`/deployment/?id=${deployment}`, "There is no such deployment."],
     [`/cluster/?id=${mine.cluster}`, "There is no such cluster."],
@@ -47,8 +47,8 @@ test("an expired session leads to the sign-in and back; a sign-out forgets every
   await page.getByRole("heading", { name: /production/ }).waitFor();
   // What a browser finds after a long holiday.
   await page.evaluate(() => {
-    const kept = JSON.parse(localStorage.getItem("tendril-session")!) as { expires_at: number; refresh_token: string };
-    localStorage.setItem("tendril-session", JSON.stringify({ ...kept, expires_at: 1, refresh_token: "spent" }));
+    const session = JSON.parse(localStorage.getItem("tendril-session")!) as { expires_at: number; refresh_token: string };
+    localStorage.setItem("tendril-session", JSON.stringify({ ...session, expires_at: 1, refresh_token: "spent" }));
   });
   await page.reload();
   await page.waitForURL("**/sign-in/?next=*");
@@ -71,17 +71,17 @@ test("an expired session leads to the sign-in and back; a sign-out forgets every
   await page.waitForURL("**/deployments/");
 });
 
-test("a browser that is offline says so, keeps what it shows, and catches up", async () => {
+test("a browser that is offline shows that, still shows its rows, and catches up", async () => {
   const mine = await operator();
   const { page, visitor } = mine;
   const deployment = await queue(world, page, mine.cluster, { template: "slow", stack: "offline", variables: { name: "x" } });
   const run = await mine.agent.claim(deployment);
-  await run.say("agent", ["terraform apply"]);
+  await run.log("agent", ["terraform apply"]);
   await page.goto(`/deployment/?id=${deployment}`);
   await waitForLines(page, 1);
   await visitor.context.setOffline(true);
   await page.getByText("You are offline.").waitFor();
-  await run.say("stdout", ["while away"]);
+  await run.log("stdout", ["while away"]);
   await run.end("SUCCESS", { plan_summary: { add: 0 } });
   assert.equal(await page.getByRole("heading", { name: /slow/ }).count(), 1, "what was shown is still there");
   await visitor.context.setOffline(false);
@@ -118,7 +118,7 @@ test("what is refused, unknown, revoked or gone is a sentence with a way on", as
   await confirm.click();
   await page.getByText("This cluster was revoked.").waitFor();
 
-  // The form was open before: the server has the last word.
+  // The form was open before: the server decides.
   if (await form.getByRole("button", { name: "Plan", exact: true }).isVisible()) {
     await form.getByRole("button", { name: "Plan", exact: true }).click({ timeout: 2000 }).catch(() => undefined);
   }
@@ -135,25 +135,25 @@ test("what is refused, unknown, revoked or gone is a sentence with a way on", as
   await page.getByText("There is no such page.").waitFor();
 });
 
-test("a socket that is cut in the middle of the log costs no line, and the page says so meanwhile", async () => {
+test("a socket that is cut in the middle of the log costs no line, and the page shows it meanwhile", async () => {
   const mine = await operator();
   const { page } = mine;
   const deployment = await queue(world, page, mine.cluster, { template: "slow", stack: "cut", variables: { name: "x" } });
   const run = await mine.agent.claim(deployment);
   await run.report({ phase: "APPLY" });
-  await run.say("agent", ["terraform apply"]);
+  await run.log("agent", ["terraform apply"]);
   await page.goto(`/deployment/?id=${deployment}`);
   await page.locator("[data-connection=live]").waitFor();
   let n = 0;
   const write = async (lines: number): Promise<void> => {
-    for (let i = 0; i < lines; i++) await run.say("stdout", [`row ${++n}`]);
+    for (let i = 0; i < lines; i++) await run.log("stdout", [`row ${++n}`]);
   };
   await write(20);
   await waitForLines(page, 21);
-  const mend = world.wire.cut();
+  const restore = world.wire.cut();
   await page.getByText("Live updates are interrupted.").waitFor();
   await write(30);
-  mend();
+  restore();
   await waitForLines(page, 51);
   await page.locator("[data-connection=live]").waitFor({ timeout: 40_000 });
   await write(10);
@@ -166,7 +166,7 @@ test("a socket that is cut in the middle of the log costs no line, and the page 
   assert.ok(!text.includes("missing"), "and no gap is left behind");
 });
 
-test("a state that is not stored holds its stack: the page says who has it, and how to go on", async () => {
+test("a state that is not stored holds its stack: the page shows who has it, and how to go on", async () => {
   const mine = await operator();
   const { page } = mine;
   const deployment = await queue(world, page, mine.cluster, { template: "hello", stack: "held", variables: { name: "x" } });

@@ -49,7 +49,7 @@ test("markup stays text", () => {
   assert.ok(hasEscapes(line) && !hasEscapes("tab\tand text"));
 });
 
-test("plain text is what the spans say, whatever comes", () => {
+test("plain text is the text of the spans, whatever comes", () => {
   const pool = ["\x1b[31m", "\x1b[0m", "a", "é", "\r", "\x1b", "[", "m", "\t", "\x1b[38;5;", "7", ";", "\x07", "😀"];
   let seed = 7;
   const next = (): number => (seed = (seed * 1103515245 + 12345) % 2147483648);

@@ -9,7 +9,7 @@ import * as rows from "../../contract/rows.ts";
 
 const base = { status: "PROCESSING" as const, phase: "APPROVAL", approved_plan: null, plan_sha256: "a".repeat(64), cancel_requested_at: null, error_code: null };
 
-test("a deployment's one label says what a person must know", () => {
+test("a deployment's one label has what a person must know", () => {
   assert.equal(label(base).text, "Needs approval");
   assert.equal(label({ ...base, approved_plan: base.plan_sha256 }).text, "Approved");
   assert.equal(label({ ...base, cancel_requested_at: "2026" }).text, "Cancelling");
@@ -49,7 +49,7 @@ test("the columns that the portal reads are those that a user may read", () => {
   assert.ok(!rows.DEPLOYMENT_LIST_COLUMNS.split(",").includes("outputs") && rows.DEPLOYMENT_LIST_COLUMNS.split(",").includes("cost_status"));
 });
 
-test("an ended session, a dead network and a stranger's row are told apart", () => {
+test("an ended session, a dead network and another user's row are distinguished", () => {
   assert.equal(problem({ code: "PGRST303", message: "JWT expired" }).kind, "session");
   assert.equal(problem({ message: "TypeError: Failed to fetch" }).kind, "offline");
   assert.equal(problem({ code: "42501", message: "new row violates row-level security policy" }).kind, "refused");

@@ -5,8 +5,8 @@ import { LogFeed, type LogSource } from "../../log/feed.ts";
 
 const chunk = (seq: number): LogChunk => ({ attempt: 1, seq, stream: "stdout", log_chunk: `line ${seq}\n`, ts: "2026-01-01T00:00:00Z" });
 const lines = (n: number): string[] => Array.from({ length: n }, (_, i) => `line ${i + 1}`);
-/** Until what was asked of the server is answered. */
-const settled = async (): Promise<void> => {
+/** Waits until the pending requests are answered. */
+const answered = async (): Promise<void> => {
   for (let i = 0; i < 20; i++) await Promise.resolve();
 };
 
@@ -38,10 +38,10 @@ test("what was written before, during and after the subscription is there once",
   const feed = new LogFeed(server, () => {});
   feed.start();
   server.write(1201);
-  await settled();
+  await answered();
   server.listener!.ready();
   server.write(1202);
-  await settled();
+  await answered();
   assert.deepEqual(feed.store.texts, lines(1202));
   assert.equal(feed.state.connection, "live");
   feed.stop();
@@ -53,13 +53,13 @@ test("a cut of the connection loses nothing, and leaves no gap behind", async ()
   feed.start();
   server.listener!.ready();
   server.write(1);
-  await settled();
+  await answered();
   server.listener!.down();
   assert.equal(feed.state.connection, "polling");
   for (let seq = 2; seq <= 9; seq++) server.write(seq, false);
   server.listener!.ready();
   server.write(10);
-  await settled();
+  await answered();
   assert.deepEqual(feed.store.texts, lines(10));
   assert.deepEqual(feed.store.holes, []);
   feed.stop();
@@ -71,10 +71,10 @@ test("while nothing is pushed the log is read again and again", async (t) => {
   const feed = new LogFeed(server, () => {});
   feed.start();
   server.listener!.down();
-  await settled();
+  await answered();
   server.write(1, false);
   t.mock.timers.tick(2000);
-  await settled();
+  await answered();
   assert.deepEqual(feed.store.texts, lines(1));
   feed.stop();
 });
@@ -85,50 +85,50 @@ test("a pushed chunk that was overtaken is read, and named only where the server
   const feed = new LogFeed(server, () => {});
   feed.start();
   server.listener!.ready();
-  await settled();
+  await answered();
   server.write(1);
   server.write(2, false);
   server.write(3);
   assert.deepEqual(feed.store.texts, lines(1), "nothing is shown behind a gap");
   t.mock.timers.tick(300);
-  await settled();
+  await answered();
   assert.deepEqual(feed.store.texts, lines(3));
   assert.deepEqual(feed.store.holes, []);
   server.write(5);
   t.mock.timers.tick(300);
-  await settled();
+  await answered();
   assert.deepEqual(feed.store.holes.map(({ from, to }) => [from, to]), [[4, 4]]);
   feed.stop();
 });
 
-test("the end is the end: all chunks are there or named, and nothing is asked any more", async (t) => {
+test("the end is the end: all chunks are there or named, and nothing is requested any more", async (t) => {
   t.mock.timers.enable({ apis: ["setTimeout", "Date"] });
   const server = new Server();
   for (const seq of [1, 2, 3]) server.chunks.push(chunk(seq));
   const feed = new LogFeed(server, () => {});
   feed.start();
   feed.finish(4);
-  await settled();
+  await answered();
   assert.equal(feed.state.connection, "ended");
   assert.deepEqual(feed.store.holes.map(({ from, to }) => [from, to]), [[4, 4]]);
-  const asked = server.lists;
+  const before = server.lists;
   t.mock.timers.tick(120_000);
-  await settled();
-  assert.equal(server.lists, asked);
+  await answered();
+  assert.equal(server.lists, before);
 });
 
-test("a read that fails is tried again, and says so meanwhile", async (t) => {
+test("a read that fails is tried again, and the feed shows it meanwhile", async (t) => {
   t.mock.timers.enable({ apis: ["setTimeout", "Date"] });
   const server = new Server();
   server.down = true;
   const feed = new LogFeed(server, () => {});
   feed.start();
-  await settled();
+  await answered();
   assert.ok(feed.state.error);
   server.down = false;
   server.write(1, false);
   t.mock.timers.tick(2000);
-  await settled();
+  await answered();
   assert.equal(feed.state.error, null);
   assert.deepEqual(feed.store.texts, lines(1));
   feed.stop();

@@ -38,7 +38,7 @@ test("the agent's further keywords have theirs, too", () => {
   assert.deepEqual(messages({ type: "number", multipleOf: 0.1 }, "0.7"), []);
   assert.deepEqual(messages({ type: "array", items: { type: "string" }, uniqueItems: true }, ["a", "a"]), ["x: Must not have the same item twice."]);
   assert.deepEqual(messages({ type: "object", additionalProperties: { type: "string" }, minProperties: 2 }, [["a", "1"]]), ["x: Must have at least 2 entries."]);
-  assert.deepEqual(messages({ type: "integer" }, "9007199254740993"), ["x: Has more digits than a browser can keep."]);
+  assert.deepEqual(messages({ type: "integer" }, "9007199254740993"), ["x: Has more digits than a browser can store."]);
   const formats: [string, string, string][] = [
     ["ipv4", "10.0.0.1", "10.0.0.256"], ["ipv6", "fe80::1", "fe80::1::2"], ["uuid", "32f96684-060d-4f2c-b801-156b64639fba", "32f96684"], ["uri", "https://a.example/b", "/b"],
     ["date", "2028-02-29", "2026-02-30"], ["date-time", "2026-01-31T12:00:00Z", "2026-01-31"], ["email", "a@b.example", "a@-b"], ["hostname", "a-1.example", "a_1.example"],
@@ -60,7 +60,7 @@ test("values have the types that the template wants", () => {
   assert.deepEqual(one({ type: "string" }, "007").values, { x: "007" });
 });
 
-test("what is optional and empty is left out; an empty list is said where the default is another", () => {
+test("what is optional and empty is left out; an empty list is sent where the default is another", () => {
   assert.deepEqual(one({ type: "string" }, "").values, {});
   assert.deepEqual(one({ type: "boolean" }, null).values, {});
   assert.deepEqual(one({ type: "array", items: { type: "string" } }, []).values, {});

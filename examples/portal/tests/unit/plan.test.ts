@@ -23,7 +23,7 @@ test("an action of a later contract is shown by its own name", () => {
   assert.deepEqual(planOf([change(1, "teleport" as ChangeAction), change(2, "create")], 1).changes.map((row) => row.position), [2, 1]);
 });
 
-test("a sensitive value is never shown, an unknown one says so, none is none", () => {
+test("a sensitive value is never shown, an unknown one is marked, none is none", () => {
   const sides = (attribute: AttributeChange): string[] => [sideOf(attribute, "before").kind, sideOf(attribute, "after").kind];
   assert.deepEqual(sides({ path: "p", before: "leak", after: "leak", sensitive: true }), ["masked", "masked"]);
   assert.deepEqual(sides({ path: "p", before: "a", unknown: true }), ["text", "unknown"]);
@@ -77,8 +77,8 @@ test("money is rounded on its digits; unknown is not nothing, and less than a ce
   assert.equal(amount("1", "JPY"), "JPY 1.00");
 });
 
-test("where no rows are written, the plan and its progress are read from what Terraform says", () => {
-  const said = [
+test("where no rows are written, the plan and its progress are read from Terraform's output", () => {
+  const lines = [
     "terraform_data.a: Drift detected (update)",
     "terraform_data.a: Plan to create", 'module.m.terraform_data.b["x: y"]: Plan to replace', "terraform_data.c: Plan to delete",
     "terraform_data.a: Creating...", "terraform_data.a: Creation complete after 1m4s [id=1]",
@@ -86,7 +86,7 @@ test("where no rows are written, the plan and its progress are read from what Te
     "terraform_data.c: Destroying... [id=3]", "terraform_data.c: Destruction errored after 2s",
   ];
   const narration = new Narration("d", 1);
-  assert.ok(narration.take(said.length, (i) => ({ text: said[i]!, time: 0 })));
+  assert.ok(narration.take(lines.length, (i) => ({ text: lines[i]!, time: 0 })));
   const rows = narration.rows();
   assert.deepEqual(rows.map((row) => [row.address, row.action, row.drift, row.status, row.seconds]), [
     ["terraform_data.a", "update", true, "PLANNED", null],
@@ -94,9 +94,9 @@ test("where no rows are written, the plan and its progress are read from what Te
     ['module.m.terraform_data.b["x: y"]', "replace", false, "RUNNING", null],
     ["terraform_data.c", "delete", false, "FAILED", 2],
   ]);
-  assert.ok(!narration.take(said.length, () => assert.fail("nothing is read twice")));
+  assert.ok(!narration.take(lines.length, () => assert.fail("nothing is read twice")));
 });
 
-test("an address says its type", () => {
+test("an address contains its type", () => {
   assert.deepEqual(["aws_vpc.main", 'module.a["x.y"].aws_subnet.b[0]', "data.aws_ami.c", "module.a.module.b.aws_vpc.c"].map(typeOf), ["aws_vpc", "aws_subnet", "aws_ami", "aws_vpc"]);
 });

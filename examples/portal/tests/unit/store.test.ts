@@ -66,7 +66,7 @@ test("a chunk has several lines, empty ones too, and a last one without a newlin
   assert.deepEqual(store.texts, ["a", "", "b", "c"]);
 });
 
-test("text has times where they are asked for, and a range is a range", () => {
+test("text has times where they are requested, and a range is a range", () => {
   const store = new LogStore();
   store.add([chunk(1, "a\nb\nc\n")]);
   assert.equal(toText(store, { timestamps: true, from: 1, to: 2 }), "2026-01-01T00:00:01.000Z b\n");

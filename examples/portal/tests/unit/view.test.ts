@@ -5,7 +5,7 @@ import { LogStore } from "../../log/store.ts";
 import { LogView } from "../../log/view.ts";
 
 let seq = 0;
-const say = (store: LogStore, stream: LogChunk["stream"], ...texts: string[]): void => {
+const write = (store: LogStore, stream: LogChunk["stream"], ...texts: string[]): void => {
   seq = store.wanted;
   store.add([{ attempt: 1, seq, stream, log_chunk: texts.map((text) => `${text}\n`).join(""), ts: `2026-01-01T00:00:${String(seq).padStart(2, "0")}Z` }]);
 };
@@ -19,13 +19,13 @@ const screen = (view: LogView, store: LogStore): string[] =>
 
 function run(): LogStore {
   const store = new LogStore();
-  say(store, "agent", "Attempt 1 on agent a with terraform 1.11.4.");
-  say(store, "agent", "terraform init");
-  say(store, "stdout", "Initializing...");
-  say(store, "agent", "terraform plan");
-  say(store, "stdout", "a: Refreshing state... [id=1]", "b: Refreshing state... [id=2]", "c: Reading...", "c: Read complete after 0s", "Plan: 1 to add");
-  say(store, "agent", "terraform apply");
-  say(store, "stdout", "a: Creating...");
+  write(store, "agent", "Attempt 1 on agent a with terraform 1.11.4.");
+  write(store, "agent", "terraform init");
+  write(store, "stdout", "Initializing...");
+  write(store, "agent", "terraform plan");
+  write(store, "stdout", "a: Refreshing state... [id=1]", "b: Refreshing state... [id=2]", "c: Reading...", "c: Read complete after 0s", "Plan: 1 to add");
+  write(store, "agent", "terraform apply");
+  write(store, "stdout", "a: Creating...");
   return store;
 }
 
@@ -40,7 +40,7 @@ test("lines that come one by one make the same screen as all at once", () => {
   const store = new LogStore();
   const view = new LogView(store);
   for (let i = 0; i < all.length; i++) {
-    say(store, all.stream(i), all.texts[i]!);
+    write(store, all.stream(i), all.texts[i]!);
     view.extend();
   }
   assert.deepEqual(screen(view, store), screen(new LogView(all), all));
@@ -48,9 +48,9 @@ test("lines that come one by one make the same screen as all at once", () => {
 
 test("of a failed run the last phase is open, and the others are folded but plan and apply", () => {
   const store = new LogStore();
-  say(store, "agent", "Attempt 1");
-  say(store, "agent", "terraform init");
-  say(store, "stdout", "Error: no such provider");
+  write(store, "agent", "Attempt 1");
+  write(store, "agent", "terraform init");
+  write(store, "stdout", "Error: no such provider");
   const view = new LogView(store, { columns: null, failed: true });
   assert.deepEqual(screen(view, store), ["[Prepare]", "[Initialize]", "terraform init", "Error: no such provider"]);
 });
@@ -70,14 +70,14 @@ test("what a reader folds stays folded while lines come", () => {
   const store = run();
   const view = new LogView(store);
   view.toggle(3);
-  say(store, "stdout", "more");
+  write(store, "stdout", "more");
   view.extend();
   assert.deepEqual(screen(view, store).slice(-1), ["[Apply]"]);
 });
 
 test("a long line takes as many rows as it needs, and each row finds its line", () => {
   const store = new LogStore();
-  say(store, "stdout", "x".repeat(25), "y");
+  write(store, "stdout", "x".repeat(25), "y");
   const view = new LogView(store, { columns: 10, failed: false });
   assert.deepEqual([...view.rows], [-1, 0, 0, 0, 1]);
   assert.deepEqual([...view.parts], [0, 0, 1, 2, 0]);
@@ -87,7 +87,7 @@ test("a long line takes as many rows as it needs, and each row finds its line", 
 
 test("each line's row is found among many marks and parts", () => {
   const store = new LogStore();
-  for (let i = 0; i < 60; i++) say(store, i % 7 === 0 ? "agent" : "stdout", i % 7 === 0 ? "terraform apply" : "z".repeat((i * 13) % 50));
+  for (let i = 0; i < 60; i++) write(store, i % 7 === 0 ? "agent" : "stdout", i % 7 === 0 ? "terraform apply" : "z".repeat((i * 13) % 50));
   const view = new LogView(store, { columns: 12, failed: false });
   view.foldAll(true);
   for (let line = 0; line < store.length; line++) {
@@ -99,7 +99,7 @@ test("each line's row is found among many marks and parts", () => {
 
 test("a hole has a row where its lines would be, at the end too", () => {
   const store = new LogStore();
-  say(store, "stdout", "one");
+  write(store, "stdout", "one");
   store.add([{ attempt: 1, seq: 3, stream: "stdout", log_chunk: "three\n", ts: "2026-01-01T00:00:00Z" }]);
   store.giveUp();
   const view = new LogView(store);
@@ -110,8 +110,8 @@ test("a hole has a row where its lines would be, at the end too", () => {
 
 test("100,000 lines are laid out within a frame or two", () => {
   const store = new LogStore();
-  say(store, "agent", "terraform apply");
-  for (let i = 0; i < 100; i++) say(store, "stdout", ...Array.from({ length: 1000 }, (_, n) => `line ${n}`));
+  write(store, "agent", "terraform apply");
+  for (let i = 0; i < 100; i++) write(store, "stdout", ...Array.from({ length: 1000 }, (_, n) => `line ${n}`));
   const began = performance.now();
   const view = new LogView(store);
   view.foldAll(true);

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::control_plane::{cluster::Cluster, deployment::Deployment};
 
-/// What a key asks for.
+/// The action of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
     Stay,
