@@ -49,10 +49,10 @@ series! {
     UPTIME = "uptime_seconds", Gauge, None, "Time since the start";
     HEARTBEAT_AGE = "heartbeat_age_seconds", Gauge, None, "Time since the control plane last answered a heartbeat; since the start, before the first";
     HEARTBEATS = "heartbeats_total", Counter, Some(("result", BEATS)), "Heartbeats, by result: refused ones were understood and denied, such as for a bad token";
-    JOBS_MOVED = "jobs_of_lost_agents_total", Counter, None, "Jobs of lost agents that this agent's heartbeats moved on";
+    JOBS_MOVED = "jobs_of_lost_agents_total", Counter, None, "Jobs of lost agents that this agent's heartbeats requeued or ended";
     INTAKE_LIVE = "intake_live", Gauge, None, "1 while jobs arrive as live events, 0 while they are found by polling";
     TOKENS_READ = "token_changes_total", Counter, None, "How often the token file held a new token or key";
-    EXCHANGES = "key_exchanges_total", Counter, Some(("result", BEATS)), "Exchanges of the API key for a machine token, by result: somebody has to fix what is refused";
+    EXCHANGES = "key_exchanges_total", Counter, Some(("result", BEATS)), "Exchanges of the API key for a machine token, by result: refused ones need a fix";
     TOKEN_LEFT = "token_left_seconds", Gauge, None, "Time until the machine token ends; 0 once it has, or where its end is not known";
     JOBS_QUEUED = "jobs_queued", Gauge, None, "Jobs of this cluster that wait, as this agent sees them";
     JOBS_CLAIMED = "jobs_claimed_total", Counter, None, "Jobs this agent claimed";
@@ -70,7 +70,7 @@ series! {
     FETCHES = "source_fetches_total", Counter, Some(("result", FETCHED)), "Templates from Git, by result; `cached` ones were in the mirror already";
     FETCH_SECONDS = "source_fetch_seconds", Histogram, None, "Time from a template's address in Git to its files";
     MIRRORS_RECREATED = "source_mirrors_recreated_total", Counter, None, "Mirrors of Git repositories that were broken or too large, and were created again";
-    LOCK_CONFLICTS = "state_lock_conflicts_total", Counter, None, "Jobs that failed because somebody else holds the state's lock";
+    LOCK_CONFLICTS = "state_lock_conflicts_total", Counter, None, "Jobs that failed because another owner holds the state's lock";
     LOCKS_REMOVED = "state_locks_removed_total", Counter, None, "State locks of own dead attempts that were removed";
     ERRORED_STATES = "errored_states", Gauge, None, "States that could not be written to their backend and are saved on the volume";
     ERRORED_STATES_STORED = "errored_states_stored_total", Counter, None, "Errored states that the backend took later";
