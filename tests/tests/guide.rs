@@ -101,7 +101,9 @@ fn settings_exist() {
         .collect();
     let function = here("supabase/functions/agent-token/settings.ts");
     // The variables that a hook is given.
-    let hooks = here("tendril-agent/src/execute/hooks.rs") + &here("tendril-agent/src/execute/stages.rs");
+    let hooks = ["hooks.rs", "stages/mod.rs", "stages/plan.rs"]
+        .map(|file| here(&format!("tendril-agent/src/execute/{file}")))
+        .concat();
     let mut wrong = Vec::new();
     let mut seen = 0;
     for (name, page) in pages() {
@@ -253,7 +255,8 @@ fn sentences_are_said_by_the_agent_or_the_database() {
             continue;
         }
         let cells: Vec<&str> = line.split(" | ").map(|cell| cell.trim_matches(['|', ' '])).collect();
-        let heading = cells.iter().position(|cell| *cell == "it says" || *cell == "`error_message` says");
+        let is_heading = |cell: &&str| matches!(*cell, "message" | "it says" | "`error_message` contains");
+        let heading = cells.iter().position(is_heading);
         if heading.is_some() {
             column = heading;
             continue;
