@@ -65,7 +65,7 @@ async fn main() -> ExitCode {
         report(size, &idle[idle.len() - 1], &mut measurements);
     }
     extrapolate(&idle, &mut measurements);
-    // A portal costs the local stack a look at each change, in the same thread that tells the agents.
+    // A portal costs the local stack an evaluation of each change, in the same thread that notifies the agents.
     for portal in portals {
         portal.shutdown().await;
     }
@@ -105,7 +105,7 @@ struct Fleet {
 }
 
 impl Fleet {
-    /// Starts agents until there are so many, and waits until they are told of jobs.
+    /// Starts agents until there are so many, and waits until they get broadcasts.
     async fn grow(&mut self, world: &World, size: usize, seen: &AtomicU64) {
         while self.agents.len() < size {
             let cluster = world.cluster_of(&self.owner).await;
@@ -116,7 +116,7 @@ impl Fleet {
             // The agents that run have a share of this thread too.
             tokio::task::yield_now().await;
         }
-        until_within(START, &format!("{size} agents are online and asked for broadcasts"), async || {
+        until_within(START, &format!("{size} agents are online and requested broadcasts"), async || {
             let ready = "select least((select count(*) from public.clusters where status = 'ONLINE'),
                 (select count(*) from tendril.broadcast_requests))";
             let ready: i64 = world.database.query_one(ready, &[]).await.expect("a count").get(0);

@@ -37,7 +37,7 @@ impl Executors {
         self.processes("execute")
     }
 
-    /// The process IDs of the parents that keep the exit codes of applies.
+    /// The process IDs of the parents that store the exit codes of applies.
     pub fn keepers(&self) -> Vec<Pid> {
         self.processes("keep-exit")
     }
@@ -177,7 +177,7 @@ impl AgentSetup {
         self
     }
 
-    /// The narrator instead of terraform: it prints what a [`Story`](crate::Story) says.
+    /// The narrator instead of terraform: it prints the lines of a [`Story`](crate::Story).
     #[must_use]
     pub fn narrator(self) -> Self {
         self.terraform(&fixtures("terraform-narrator"))

@@ -43,7 +43,7 @@ impl Cluster {
         self.as_owner("create_cluster_key").await
     }
 
-    /// What a function about the cluster's keys answers to its owner: `rotate_cluster_key`, `cluster_key_status`, …
+    /// The answer of a function about the cluster's keys to its owner: `rotate_cluster_key`, `cluster_key_status`, …
     pub async fn as_owner<T: serde::de::DeserializeOwned>(&self, function: &str) -> T {
         let rest = self.as_user().rest().clone();
         let answer = rest.rpc(function, &json!({"cluster_id": self.id})).value().await;

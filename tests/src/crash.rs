@@ -67,7 +67,7 @@ pub struct Crash {
     pub place: &'static str,
     /// Which time it comes there.
     pub time: u64,
-    /// Decides how much the program says, how fast, and in what portions.
+    /// Decides how much the program prints, how fast, and in what portions.
     pub seed: u64,
 }
 
@@ -191,7 +191,7 @@ impl Crash {
         }
         let last_life = setup.start();
         let row = await_end(world, &deployment, Path::new(&work_dir)).await;
-        // A process that is asked to end would first report its cluster OFFLINE.
+        // A process that gets SIGTERM would first report its cluster OFFLINE.
         last_life.signal(Signal::KILL);
         self.evaluate(world, deployment.id, row, &on_disk, stored.as_deref()).await
     }
@@ -222,17 +222,17 @@ impl Crash {
             }
         }
         if !self.truths().contains(&(row.status.as_str(), row.attempt)) {
-            return Err(format!("the truth is one of {:?}, and the row says {row:?}", self.truths()));
+            return Err(format!("the truth is one of {:?}, and the row has {row:?}", self.truths()));
         }
         let printed = (row.status.as_str(), row.attempt);
         if stored.is_some_and(|stored| printed != (stored, 1)) {
-            return Err(format!("{stored:?} was on disk, and the row says {row:?}"));
+            return Err(format!("{stored:?} was on disk, and the row has {row:?}"));
         }
         if stored.is_none() && printed == ("SUCCESS", 1) && !self.goes_on() {
-            return Err(format!("nobody knew of an end, and the row says {row:?}"));
+            return Err(format!("nobody knew of an end, and the row has {row:?}"));
         }
         if row.status == "FAILED" && row.error_code.as_deref() != Some("AGENT_LOST") {
-            return Err(format!("it was lost, and the row says {row:?}"));
+            return Err(format!("it was lost, and the row has {row:?}"));
         }
         if !self.is_about_dropping() && missing > 0 {
             return Err(format!("{missing} lines are reported missing"));

@@ -1,4 +1,4 @@
-//! A program that says very much: it waits at a gate, says so many numbered lines as fast as it is read, and notes how long
+//! A program that prints very much: it waits at a gate, prints so many numbered lines as fast as it is read, and records how long
 //! that took.
 
 use std::{fs, path::PathBuf, time::Duration};
@@ -37,7 +37,7 @@ impl Flood {
         Self { script }
     }
 
-    /// The command that says the lines.
+    /// The command that prints the lines.
     pub fn script(lines: u64) -> String {
         format!("awk 'BEGIN {{ for (n = 1; n <= {lines}; n++) printf \"%-87s line %d\\n\", \"...\", n }}'")
     }

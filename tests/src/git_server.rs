@@ -1,6 +1,6 @@
 //! A Git server on this machine: the real `git http-backend` behind HTTP with a login, and repositories to push into.
 //!
-//! It writes down what it was asked and how much it answered, and can be set to stop in the middle of an answer, or to send
+//! It records its requests and the size of its answers, and can be set to stop in the middle of an answer, or to send
 //! everybody elsewhere.
 
 use std::{
@@ -61,7 +61,7 @@ pub struct Seen {
     pub login: Option<String>,
     /// The status of the answer.
     pub status: u16,
-    /// Whether objects were asked for, and how many bytes the answer had.
+    /// Whether objects were requested, and how many bytes the answer had.
     pub pack: Option<usize>,
 }
 
@@ -107,7 +107,7 @@ impl GitServer {
         self.state().elsewhere = Some(to.to_owned());
     }
 
-    /// What it was asked since this was called last.
+    /// Its requests since the last call.
     pub fn seen(&self) -> Vec<Seen> {
         std::mem::take(&mut self.state().seen)
     }
@@ -137,7 +137,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An answer that is given without asking Git.
+    /// An answer that does not come from Git.
     fn refusal(&self, path: &str, login: Option<&str>) -> Option<Response<Body>> {
         let state = self.state();
         if let Some(to) = &state.elsewhere {

@@ -10,11 +10,11 @@
 //! git_server a Git server with a login, and repositories to push into
 //! kubernetes a stand-in for a Kubernetes cluster, whose pods are processes
 //! crash      a job whose agent is killed at a chosen place, and what became of it
-//! flood      a program that says very much, and how long it takes
+//! flood      a program that prints very much, and how long it takes
 //! policy     a policy that is taken away, and put back
 //! story      what a program that looks like terraform prints
 //! tap        what pgTAP prints
-//! measurement the table of a bench, and the bounds that a release keeps
+//! measurement the table of a bench, and the bounds of a release
 //! wiretap    what an agent sends, and when
 //! ```
 //!
@@ -24,7 +24,7 @@
     clippy::panic,
     clippy::unwrap_used,
     clippy::missing_panics_doc,
-    reason = "what cannot be set up fails the test that asked for it"
+    reason = "what cannot be set up fails the test that needs it"
 )]
 
 mod agent;

@@ -1,4 +1,4 @@
-//! The table that a bench prints, and the bounds that a release must keep.
+//! The table that a bench prints, and the bounds of a release.
 //!
 //! Each row has a value, and may have an aim (what the product promises on an idle machine) and a bound (what `--check` enforces
 //! also on a shared machine). Without `--check` a bench only prints.
@@ -51,7 +51,7 @@ impl Measurements {
         (!has("--test")).then(|| Self { check: has("--check"), missed: Vec::new() })
     }
 
-    /// Prints one row. `unit` follows the value; `note` says what the number means or which aim it has.
+    /// Prints one row. `unit` follows the value; `note` has the meaning of the number, or its aim.
     pub fn row(&mut self, what: &str, value: f64, decimals: usize, unit: &str, bound: Bound, note: &str) {
         let text = format!("{value:.decimals$} {unit}");
         let bound_text = bound.to_string();

@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::wait::within;
 
-/// A running program. Dropping it kills it; in a failing test it says what it printed.
+/// A running program. Dropping it kills it; in a failing test it shows what it printed.
 #[derive(Debug)]
 pub struct Program {
     name: String,

@@ -39,13 +39,13 @@ impl Project {
         }
     }
 
-    /// A local stack whose database has these migrations, whatever `STACK` says: what is asked about them is no question
+    /// A local stack whose database has these migrations, whatever `STACK` is: tests of them are no tests
     /// to a project that has its own.
     pub async fn with_migrations(dir: &Path) -> Self {
         Self::on(Stack::builder().migrations(dir)).await
     }
 
-    /// A local stack whose Edge Functions have this variable, whatever `STACK` says.
+    /// A local stack whose Edge Functions have this variable, whatever `STACK` is.
     pub async fn with_function_secret(name: &str, value: &str) -> Self {
         Self::on(Stack::builder().function_secret(name, value)).await
     }
@@ -79,7 +79,7 @@ impl Project {
         project
     }
 
-    /// The local stack, whose faults a test needs. On an external project it says that the test was skipped, and why.
+    /// The local stack, whose faults a test needs. On an external project it reports that the test was skipped, and why.
     pub fn stack(&self, why: &str) -> Option<&Stack> {
         if self.stack.is_none() {
             println!("skipped: {why}, which only the local stack can do");

@@ -51,8 +51,8 @@ impl Tap {
     }
 }
 
-fn is_result(line: &str, word: &str) -> bool {
-    line.strip_prefix(word).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+fn is_result(line: &str, result: &str) -> bool {
+    line.strip_prefix(result).is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A listener between an agent and its project: it passes everything on, and keeps what the agent sent and when.
+//! A listener between an agent and its project: it passes everything on, and records what the agent sent and when.
 
 use std::sync::{Arc, Mutex};
 

@@ -47,7 +47,7 @@ async fn run(database: &Client, file: &Path) -> (usize, Vec<String>) {
             });
             rows.extend(cells);
         }
-        // Rows before the error are lost with it: the error says where it is.
+        // Rows before the error are lost with it: the error shows where it is.
         Err(error) => {
             let shown =
                 error.as_db_error().map_or_else(|| error.to_string(), |error| describe(error, &script));

@@ -1,4 +1,4 @@
-//! The operations guide says what is so: every setting, metric, alert, chart value, function, sentence and proof that it names is
+//! The operations guide is true: every setting, metric, alert, chart value, function, sentence and proof that it names is
 //! looked up where it is made.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
@@ -72,7 +72,7 @@ fn words<'a>(page: &'a str, begin: &str, more: impl Fn(char) -> bool) -> BTreeSe
     starts.map(word).collect()
 }
 
-/// Everything that says sentences, as it says them.
+/// The sources of all messages, as they are printed.
 fn sayings() -> String {
     let mut sayings = String::new();
     for file in files("tendril-agent/src", ".rs").into_iter().chain(files("supabase/migrations", ".sql")) {

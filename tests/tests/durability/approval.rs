@@ -63,7 +63,7 @@ async fn plans_that_are_approved_together_are_applied_within_the_concurrency() {
     approve(&jobs[0], &plans[0]).await;
     jobs[0].says("at the gate").await;
     approve(&jobs[1], &plans[1]).await;
-    // A third job shows that the agent has looked at its queue since: it gets no place either.
+    // A third job shows that the agent has read its queue since: it is not started either.
     let third = cluster.queue(json!({"template": "count", "variables": {"lines": 2}})).await;
     fs::write(&gates[0].1, "").expect("the first gate opens");
     assert_eq!(jobs[0].ended().await.status, "SUCCESS");

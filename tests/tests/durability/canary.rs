@@ -54,7 +54,7 @@ fn canaries(tokens: [&str; 2]) -> Vec<String> {
     all
 }
 
-/// Everything that the server keeps of this cluster's jobs, but what the user gave it.
+/// Everything that the server stores of this cluster's jobs, but what the user gave it.
 async fn everything(world: &World) -> String {
     let mut all = String::new();
     for query in [
@@ -74,7 +74,7 @@ fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// A script that says the secrets in many forms; the second token once the file `go` is there.
+/// A script that prints the secrets in many forms; the second token once the file `go` is there.
 fn script(world: &World, tokens: [&str; 2], fails: bool) -> String {
     let mut script = String::new();
     for secret in [PASSWORD, CERTIFICATE, AWS, PROXY, CORPORATE, tokens[0]] {
@@ -143,7 +143,7 @@ fn script(world: &World, tokens: [&str; 2], fails: bool) -> String {
     script + &rest
 }
 
-/// An estimate that says secrets: in names, in types, in errors, and all of it on stderr too.
+/// An estimate that contains secrets: in names, in types, in errors, and all of it on stderr too.
 fn estimate(token: &str) -> String {
     let resource =
         |name: String| json!({"name": name, "resourceType": format!("a {AWS}"), "monthlyCost": "1"});

@@ -1,4 +1,4 @@
-//! A job that writes more than there is room for: it is stopped in good order, and says why; its log says what is missing.
+//! A job that writes more than there is room for: it is stopped gracefully, with the reason; its log shows what is missing.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
 use serde_json::json;
 use tendril_tests::{Flood, World};
 
-/// An apply that does this, and ends as politely as terraform once it is interrupted.
+/// An apply that does this, and ends as gracefully as terraform once it is interrupted.
 fn polite(world: &World, script: &str) -> serde_json::Value {
     let path = world.path("script");
     let wait = "while :; do sleep 0.02; done";

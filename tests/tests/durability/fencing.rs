@@ -53,7 +53,7 @@ async fn an_agent_that_was_stopped_past_its_lease_writes_nothing_and_ends_polite
     let row = deployment.ended().await;
     assert_eq!((row.status.as_str(), row.attempt), ("SUCCESS", 2), "{row:?}");
     assert_eq!(row.claimed_by.as_deref(), Some("agent B"));
-    // What A had to say late stands under its own attempt, and B's log is B's alone.
+    // A's late lines are under its own attempt, and B's log has only lines of B.
     let late = until("A's last line arrives", async || {
         let chunks = deployment.log().await.0;
         let late =

@@ -203,7 +203,7 @@ async fn a_cancel_reaches_an_apply_that_was_taken_over_and_interrupts_it_once() 
     let _second = setup.start();
     deployment.says("Terraform went on meanwhile").await;
     let ask = "update public.deployments set cancel_requested_at = now() where id = $1";
-    world.database.execute(ask, &[&deployment.id]).await.expect("the cancel is asked for");
+    world.database.execute(ask, &[&deployment.id]).await.expect("the cancel is requested");
     let row = deployment.ended().await;
     assert_eq!((row.status.as_str(), row.attempt), ("CANCELLED", 1), "{row:?}");
     assert_eq!(story.interrupts().len(), 1, "{:?}", story.interrupts());

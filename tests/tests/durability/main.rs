@@ -1,4 +1,4 @@
-//! What the agent promises when things break: no job twice, no line lost, the true status in the end, no secret told.
+//! What the agent promises when things break: no job twice, no line lost, the true status in the end, no secret shown.
 //! Real PostgreSQL, the agent's own program, and the local stack's faults.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 

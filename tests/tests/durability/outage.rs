@@ -67,7 +67,7 @@ async fn an_outage_in_mid_apply_holds_up_nothing_and_everything_arrives_in_order
     assert!(disturbed <= undisturbed.mul_f64(1.25), "{disturbed:?} with the outage, {undisturbed:?} without");
 }
 
-/// What ten minutes of a busy run say: five hundred lines a second, 30 MB.
+/// The output of ten minutes of a busy run: five hundred lines a second, 30 MB.
 const TEN_MINUTES: u64 = 300_000;
 
 /// No server at all: connections are refused, and the open socket is gone.

@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 use supabase_local::{RequestFault, Target};
 use tendril_tests::{AgentSetup, Deployment, Flood, Program, World, fixtures, until, until_within};
 
-/// An agent whose terraform says whatever a script says.
+/// An agent whose terraform prints the output of a script.
 fn babbling(setup: AgentSetup) -> AgentSetup {
     setup.terraform(&fixtures("terraform-babbler"))
 }
 
-/// A job that says this.
+/// A job with this output.
 fn babble(world: &World, script: &str) -> Value {
     let path = world.path("script");
     fs::write(&path, script).expect("a script");
@@ -104,7 +104,7 @@ async fn a_million_lines_at_full_speed_arrive_and_the_agent_stays_small() {
     assert_eq!(row.status, "SUCCESS", "{row:?}");
     let numbered = deployment.numbered().await;
     let missing = numbered.assert_of(lines);
-    println!("{lines} lines were said in {took:?}; {missing} did not fit the spool: {numbered:?}");
+    println!("{lines} lines were printed in {took:?}; {missing} did not fit the spool: {numbered:?}");
     // A million fit. Of more, what is left out is left out at one place.
     assert!(numbered.markers <= u64::from(lines > 1_000_000), "{numbered:?}");
     assert!(most_memory(&agent) <= 128, "{} MiB", most_memory(&agent));

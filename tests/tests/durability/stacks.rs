@@ -1,5 +1,5 @@
 //! A stack is one state: its deployments run one at a time and in the order in which they were queued, whichever agent claims
-//! them, and no agent works on a state that another one keeps elsewhere.
+//! them, and no agent works on a state that another one stores elsewhere.
 //!
 //! `TENDRIL_RACE=full` is 10 agents, 50 stacks and 20 deployments of each, as `make verify` and the nightly workflow run it;
 //! otherwise the race is smaller, for a machine that does other work too.
@@ -11,7 +11,7 @@ use serde_json::json;
 use supabase_local::{RequestFault, Target};
 use tendril_tests::{AgentSetup, Cluster, Program, World, until, until_none_are_left};
 
-/// A run of a stack, as the row says it.
+/// A run of a stack, as in its row.
 #[derive(Debug)]
 struct Ran {
     stack: String,
@@ -114,7 +114,7 @@ async fn a_second_agent_with_local_states_of_its_own_is_refused_and_makes_no_sec
 }
 
 /// Claims as three agents of contract 2 made them: any row that is QUEUED. Answers which of the stack's deployments run then, in the
-/// order of arrival, and what the refusals say.
+/// order of arrival, and the messages of refusals.
 async fn claimed_at_once(world: &World) -> (Vec<usize>, Vec<String>) {
     let cluster = world.cluster().await;
     let mut jobs = Vec::new();

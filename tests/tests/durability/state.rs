@@ -1,4 +1,4 @@
-//! The state is in its backend, or it is kept and said to be kept: whatever fails, and whoever is told to end meanwhile.
+//! The state is in its backend, or it is saved and reported: whatever fails, and whatever is stopped meanwhile.
 
 use std::{fs, path::PathBuf};
 
@@ -30,7 +30,7 @@ impl Bench {
         json!({"template": "count", "stack": "prod", "variables": {"lines": 2, "gate": gate}})
     }
 
-    /// Where the agent keeps what concerns the state.
+    /// The agent's directory of the state.
     fn state_dir(&self) -> PathBuf {
         PathBuf::from(self.setup.cli.state_dir.as_deref().expect("a directory")).join("count.prod")
     }
@@ -113,7 +113,7 @@ async fn a_drain_waits_for_state_that_is_being_stored() {
     let mut newer = bench.stored().await;
     let serial = newer["serial"].as_u64().expect("a serial") + 1;
     newer["serial"] = json!(serial);
-    // A state has a folder only while something of it must be kept.
+    // A state has a folder only while something of it must be saved.
     fs::create_dir_all(bench.state_dir()).expect("the state's folder");
     let saved = bench.state_dir().join("errored-earlier.1.tfstate");
     fs::write(&saved, newer.to_string()).expect("errored state");
@@ -162,7 +162,7 @@ async fn a_state_that_only_one_agent_has_is_stored_before_any_agent_plans_again(
     assert_eq!(stack.get::<_, Option<String>>(0).as_deref(), Some("first"));
     assert!(stack.get::<_, Option<String>>(1).expect("a reason").contains("could not write the state"));
 
-    // Another replica, which knows nothing of it, hears of the retry too.
+    // Another replica, which knows nothing of it, is notified of the retry too.
     let mut other = bench.world.agent(&bench.cluster).name("second");
     other.cli.state_dir = Some(bench.world.path("other-states").to_string_lossy().into_owned());
     other.cli.log_level = Some("debug".to_owned());

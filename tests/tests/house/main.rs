@@ -75,7 +75,7 @@ const REST_STANDS_ON: &[&str] = &[
     "telemetry",
 ];
 
-/// Names that say nothing about what is inside.
+/// Names that do not describe the contents.
 const EMPTY_NAMES: &[&str] = &["utils", "util", "common", "helpers", "helper", "manager", "types", "misc"];
 
 fn rank(order: &[&str], module: &str) -> Option<usize> {
@@ -128,9 +128,9 @@ fn rest_stands_on_values_only() {
 
 #[test]
 fn the_protocols_state_machine_knows_no_runtime() {
-    let mentions = |dir: &str, word: &str| {
+    let mentions = |dir: &str, name: &str| {
         for file in sources(dir) {
-            assert!(!code(&file).contains(word), "{} mentions {word}", file.display());
+            assert!(!code(&file).contains(name), "{} mentions {name}", file.display());
         }
     };
     mentions("tendril-realtime/src/session", "tokio");

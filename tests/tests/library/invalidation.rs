@@ -1,4 +1,4 @@
-//! A watch that follows broadcasts of a trigger instead of row changes: it misses no more, and asks no more than it must.
+//! A watch that follows broadcasts of a trigger instead of row changes: it misses no more, and reads no more than it must.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -249,7 +249,7 @@ async fn tables_schemas_and_functions_may_have_any_name() {
         assert_eq!(value.unwrap_or_else(|error| panic!("function {name}: {error}")), place, "{name}");
     }
     for bad in ["", "a\0b", "*"] {
-        // A table may be named `*`; a column may be too, but `PostgREST` has no way to say so.
+        // A table may be named `*`; a column may be too, but `PostgREST` has no syntax for it.
         assert!(rest.from("or").eq(bad, 1).rows::<Id>().await.is_err());
         assert!(client.watch::<Id>(Query::table("or").key([bad])).is_err());
     }

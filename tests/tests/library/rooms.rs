@@ -229,7 +229,7 @@ async fn what_was_sent_goes_out_before_the_channel_is_left() {
         drop(room);
         let room = timeout(TIMEOUT, async {
             loop {
-                // The topic is free as soon as the server has let go of it.
+                // The topic is free as soon as the server has released it.
                 if let Ok(room) = speaker.channel("room").join().await {
                     return room;
                 }

@@ -95,14 +95,14 @@ async fn a_key_that_the_server_does_not_take_is_a_final_error() {
 /// A source with moods: it fails, hangs and panics before it gives a token.
 struct Moody {
     stack: Arc<Stack>,
-    asked: AtomicU32,
+    requests: AtomicU32,
 }
 
 impl TokenSource for Moody {
     fn token(&self) -> TokenFuture<'_> {
-        let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+        let requests = self.requests.fetch_add(1, Ordering::Relaxed);
         Box::pin(async move {
-            match asked {
+            match requests {
                 // A file that is being rewritten.
                 0 => AccessToken::new(""),
                 1 => panic!("a bug in the source"),
@@ -116,7 +116,7 @@ impl TokenSource for Moody {
 async fn a_source_that_fails_for_a_while_is_asked_again_and_ends_nothing() {
     let (stack, database) = stack().await;
     let stack = Arc::new(stack);
-    let source = Moody { stack: Arc::clone(&stack), asked: AtomicU32::new(0) };
+    let source = Moody { stack: Arc::clone(&stack), requests: AtomicU32::new(0) };
     let client = Client::builder(stack.api_url(), stack.anon_key())
         .token_source(source)
         .reconnect_backoff(Duration::from_millis(20), Duration::from_millis(100))

@@ -155,5 +155,5 @@ async fn the_websocket_goes_through_the_proxy_that_the_environment_names() {
     assert!(child.wait().await.unwrap().success());
     assert!(seen.iter().any(|line| line.contains(r#""type":"insert""#)), "{seen:?}");
     let log = std::fs::read_to_string(&proxy.log).unwrap();
-    assert!(log.contains("CONNECT 127.0.0.1"), "the proxy was asked for a tunnel: {log}");
+    assert!(log.contains("CONNECT 127.0.0.1"), "the proxy was used for a tunnel: {log}");
 }

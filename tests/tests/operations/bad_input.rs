@@ -1,11 +1,11 @@
-//! What a user does wrong is refused at once, each mistake with a sentence of its own that says what to do; nothing changes.
+//! What a user does wrong is refused at once, each mistake with its own message that explains what to do; nothing changes.
 
 use serde_json::{Value, json};
 use tendril_realtime::Error;
 use tendril_tests::{Cluster, Deployment, World};
 
 /// Code, sentence and remedy of a refusal.
-fn said(error: &Error) -> (String, String, String) {
+fn parts(error: &Error) -> (String, String, String) {
     let api = error.postgrest().unwrap_or_else(|| panic!("{error}"));
     (api.code.clone(), api.message.clone(), api.hint.clone().unwrap_or_default())
 }
@@ -61,7 +61,7 @@ async fn each_wrong_limit_of_time_and_each_unknown_key_is_refused_with_its_own_s
         ),
         (order("approval_expires", json!("soon")), "and it is \"soon\"", "may wait for ever"),
     ] {
-        let (code, message, hint) = said(&queued(&cluster, config.clone()).await);
+        let (code, message, hint) = parts(&queued(&cluster, config.clone()).await);
         assert_eq!(code, "23514", "{config}: {message}");
         assert!(message.contains(sentence) && hint.contains(remedy), "{config}: {message} ({hint})");
     }
@@ -95,19 +95,19 @@ async fn an_approval_of_another_plan_and_one_that_comes_too_late_are_refused_wit
     let plan = "select plan_sha256 from public.deployments where id = $1";
     let plan: String = world.database.query_one(plan, &[&job.id]).await.expect("the row").get(0);
 
-    let (code, message, hint) = said(&changed(&job, json!({"approved_plan": "0".repeat(64)})).await);
+    let (code, message, hint) = parts(&changed(&job, json!({"approved_plan": "0".repeat(64)})).await);
     assert_eq!(code, "TD005");
     assert!(
         message.contains("that is not a plan") && hint.contains("approve the plan_sha256 that it shows"),
         "{message} ({hint})"
     );
-    let (code, message, hint) = said(&changed(&job, json!({"approval_comment": "fine"})).await);
+    let (code, message, hint) = parts(&changed(&job, json!({"approval_comment": "fine"})).await);
     assert_eq!(code, "TD005");
     assert!(
         message.contains("goes with its approval") && hint.contains("in the same update"),
         "{message} ({hint})"
     );
-    let (code, message, _) = said(&changed(&job, json!({"cancel_comment": "no"})).await);
+    let (code, message, _) = parts(&changed(&job, json!({"cancel_comment": "no"})).await);
     assert_eq!(code, "TD002");
     assert!(message.contains("goes with its cancel"), "{message}");
     // An agent approves nothing, and another cluster's user reaches no row.
@@ -134,7 +134,7 @@ async fn an_approval_of_another_plan_and_one_that_comes_too_late_are_refused_wit
     // After a cancel there is nothing to approve.
     let cancel = json!({"cancel_requested_at": "2026-01-01T00:00:00Z", "cancel_comment": "too dear"});
     job.as_user.from("deployments").update(&cancel).eq("id", job.id).execute().await.expect("it is rejected");
-    let (code, message, hint) = said(&changed(&job, json!({"approved_plan": plan})).await);
+    let (code, message, hint) = parts(&changed(&job, json!({"approved_plan": plan})).await);
     assert_eq!(code, "TD005", "{message}");
     assert!(
         hint.contains("Queue a new deployment") || hint.contains("Read the row again"),
@@ -151,7 +151,7 @@ async fn a_held_state_is_discarded_by_its_owner_alone_and_only_if_it_is_named_ag
     let discard = async |user: &Cluster, key: &str, confirm: Value| {
         let arguments = json!({"cluster_id": cluster.id, "state_key": key, "confirm": confirm});
         let rest = user.as_user().rest().clone();
-        said(&rest.rpc("discard_held_state", &arguments).value::<Value>().await.expect_err("it is refused"))
+        parts(&rest.rpc("discard_held_state", &arguments).value::<Value>().await.expect_err("it is refused"))
     };
     let (code, message, _) = discard(&cluster, "count.prod", json!("count.prod")).await;
     assert_eq!(code, "TD010", "nothing is held: {message}");

@@ -1,4 +1,4 @@
-//! A server that is busy says when to come again, and the agent keeps to it.
+//! A busy server sends `Retry-After`, and the agent waits for that long.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ async fn beats_claims_and_log_lines_come_again_when_a_busy_server_wished_it() {
     let times = |(method, part): (&str, &str)| -> Vec<Instant> {
         wiretap.requests(method, part).into_iter().filter(|at| *at > begun).collect()
     };
-    // More than one request repeats by itself: the agent's own pauses must keep to it too.
+    // More than one request repeats by itself: the agent's own pauses must respect it too.
     until("each came five times", async || {
         let counts = kinds.map(|kind| times(kind).len());
         if counts.iter().all(|count| *count >= 5) { Ok(()) } else { Err(format!("{counts:?}")) }

@@ -10,16 +10,22 @@ use tendril_tests::{Deployment, Row, World, until};
 const SOON: Duration = Duration::from_secs(3);
 
 pub(crate) async fn cancel(job: &Deployment) {
-    let asked = json!({"cancel_requested_at": "2026-01-01T00:00:00Z"});
-    job.as_user.from("deployments").update(&asked).eq("id", job.id).execute().await.expect("it is asked");
+    let cancel = json!({"cancel_requested_at": "2026-01-01T00:00:00Z"});
+    job.as_user
+        .from("deployments")
+        .update(&cancel)
+        .eq("id", job.id)
+        .execute()
+        .await
+        .expect("it is requested");
 }
 
 /// Cancels twice; answers the final row and how long it took.
 async fn cancel_twice(job: &Deployment) -> (Row, Duration) {
-    let asked = Instant::now();
+    let requested = Instant::now();
     cancel(job).await;
     cancel(job).await;
-    (job.ended().await, asked.elapsed())
+    (job.ended().await, requested.elapsed())
 }
 
 #[tokio::test]
@@ -65,7 +71,7 @@ async fn a_cancel_in_each_phase_is_seen_soon_and_ends_cancelled() {
             "{phase}: {row:?}"
         );
         let message = row.error_message.clone().expect("a message");
-        // What follows the apply says that there was one.
+        // What follows the apply reports that there was one.
         let applied = if phase == "output" { " The apply was complete before that." } else { "" };
         assert_eq!(
             message,
@@ -183,10 +189,10 @@ async fn a_plan_that_waits_is_approved_or_cancelled_by_its_user() {
     };
     let refused = approve(&jobs[1], &one).await.expect_err("another job's plan");
     assert_eq!(refused.postgrest().map(|api| api.code.as_str()), Some("TD005"), "{refused}");
-    let asked = Instant::now();
+    let requested = Instant::now();
     approve(&jobs[0], &one).await.expect("it is approved");
     jobs[0].becomes("goes on", |row| row.phase.as_deref() != Some("APPROVAL")).await;
-    assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
+    assert!(requested.elapsed() < SOON, "{:?}", requested.elapsed());
     assert_eq!(jobs[0].ended().await.status, "SUCCESS");
     let (row, took) = cancel_twice(&jobs[1]).await;
     assert_eq!((row.status.as_str(), took < SOON), ("CANCELLED", true), "{row:?} after {took:?}");

@@ -20,7 +20,7 @@ fn migrations(from: &Path, dir: &Path) {
     }
 }
 
-/// What the doctor says of the database.
+/// What the doctor prints about the database.
 async fn examined(setup: &AgentSetup) -> String {
     let mut doctor = setup.doctor();
     let ended = doctor.ended().await;
@@ -190,9 +190,9 @@ async fn an_agent_of_the_contract_before_works_with_this_database_and_keeps_the_
     let world = World::start().await;
     let cluster = world.cluster().await;
     let agent = ContractTwo { rest: cluster.as_agent().rest().clone(), cluster_id: cluster.id };
-    let heard = agent.beat(&[]).await;
-    assert_eq!(heard["claims"], json!([]));
-    assert!(heard["reaped"].is_u64() && heard["contract"] == 3, "{heard}");
+    let answer = agent.beat(&[]).await;
+    assert_eq!(answer["claims"], json!([]));
+    assert!(answer["reaped"].is_u64() && answer["contract"] == 3, "{answer}");
     assert_eq!(cluster.status().await, "ONLINE");
     let granted: Value =
         agent.rest.rpc("agent_wants_broadcasts", &json!({})).value().await.expect("broadcasts");

@@ -181,8 +181,8 @@ async fn whatever_goes_wrong_is_a_status_with_its_reason_and_the_job_goes_on() {
             assert_eq!(status(&row), expected, "{line} {deed}: {row:?}");
             assert!(reason(&row).contains(why), "{line} {deed}: {row:?}");
             let log = job.log().await.text();
-            let said = if expected == "PARTIAL" { "Estimated cost: " } else { "No cost estimate: " };
-            assert!(log.contains(said) && log.contains("Done in"), "{line} {deed}: {log}");
+            let line_of_cost = if expected == "PARTIAL" { "Estimated cost: " } else { "No cost estimate: " };
+            assert!(log.contains(line_of_cost) && log.contains("Done in"), "{line} {deed}: {log}");
             if deed == "by-use" {
                 assert_eq!(figures(&row)["monthly"], Value::Null, "null is not 0: {row:?}");
             }
@@ -200,7 +200,7 @@ async fn an_infracost_that_hangs_is_ended_and_holds_no_job_up_for_longer_than_it
         let row = job.becomes("leaves the estimate", |row| row.cost_status.is_some()).await;
         assert_eq!((status(&row), reason(&row)), ("UNAVAILABLE", "infracost took longer than 2s"), "{row:?}");
         let process = PathBuf::from(format!("/proc/{}", bench.noted("infracost.pid").trim()));
-        assert!(!process.exists(), "it is gone although it was deaf to interrupts");
+        assert!(!process.exists(), "it has ended although it ignored interrupts");
         assert_eq!(job.ended().await.status, "SUCCESS");
         let lasted = "select extract(epoch from finished_at - started_at)::float8 from public.deployments where id = $1";
         let lasted: f64 = bench.world.database.query_one(lasted, &[&job.id]).await.expect("the row").get(0);
@@ -219,7 +219,7 @@ async fn a_cancel_during_the_estimate_ends_the_job_promptly() {
             if bench.note("infracost.pid").exists() { Ok(()) } else { Err(format!("{:?}", job.row().await)) }
         })
         .await;
-        let asked = Instant::now();
+        let requested = Instant::now();
         let cancel = json!({"cancel_requested_at": "2026-01-01T00:00:00Z"});
         job.as_user
             .from("deployments")
@@ -227,9 +227,9 @@ async fn a_cancel_during_the_estimate_ends_the_job_promptly() {
             .eq("id", job.id)
             .execute()
             .await
-            .expect("it is asked");
+            .expect("it is requested");
         let row = job.ended().await;
-        let took = asked.elapsed();
+        let took = requested.elapsed();
         assert_eq!((row.status.as_str(), row.cost_status.as_deref()), ("CANCELLED", None), "{row:?}");
         assert_eq!(row.error_message.as_deref(), Some("Cancelled before init began."));
         assert!(took < Duration::from_secs(5), "{took:?}");

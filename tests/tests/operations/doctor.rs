@@ -1,4 +1,4 @@
-//! `tendril-agent doctor` names the cause of each seeded fault, and says how to fix it.
+//! `tendril-agent doctor` names the cause of each seeded fault, and how to fix it.
 
 use std::{fs, io::Write as _, net::TcpListener, path::Path, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::keys::changed;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// What the doctor says, and whether it is content.
+/// The doctor's output, and whether all is well.
 async fn examined(setup: &AgentSetup) -> (bool, String) {
     let mut doctor = setup.doctor();
     let code = doctor.ended().await.code();

@@ -1,4 +1,4 @@
-//! SIGTERM: within its grace the agent ends its jobs, one way or the other, and says good-bye.
+//! SIGTERM: within its grace the agent ends its jobs, one way or the other, and reports that it stops.
 
 use std::time::{Duration, Instant};
 
@@ -18,13 +18,13 @@ async fn a_drain_takes_nothing_more_and_is_not_ready_at_once() {
     let running = cluster.queue(json!({"template": "count", "variables": variables})).await;
     running.says("at the gate").await;
     agent.signal(Signal::TERM);
-    let asked = Instant::now();
+    let requested = Instant::now();
     until("it is not ready", async || match get(addr, "/readyz") {
         Some((503, why)) if why.contains("stopping") => Ok(()),
         seen => Err(format!("{seen:?}")),
     })
     .await;
-    assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
+    assert!(requested.elapsed() < Duration::from_secs(1), "{:?}", requested.elapsed());
     assert_eq!(get(addr, "/healthz").expect("an answer").0, 200, "a drain is no death");
     let late = cluster.queue(json!({"template": "count", "variables": {"lines": 2}})).await;
     std::fs::write(world.path("gate"), "").expect("the gate opens");
@@ -75,9 +75,9 @@ async fn a_job_that_does_not_fit_is_interrupted_and_its_end_stored_within_the_gr
     let job = cluster.queue(json!({"template": "ticket", "variables": variables})).await;
     until("apply begins", async || if gate.exists() { Ok(()) } else { Err("not yet".to_owned()) }).await;
     agent.signal(Signal::TERM);
-    let asked = Instant::now();
+    let requested = Instant::now();
     assert_eq!(agent.ended().await.code(), Some(0));
-    let took = asked.elapsed();
+    let took = requested.elapsed();
     // Two thirds of what the end does not need are the job's.
     assert!(took > grace / 4 && took < grace, "{took:?}");
     let row = job.row().await;

@@ -38,7 +38,7 @@ fn status(addr: SocketAddr) -> Option<Value> {
     serde_json::from_str(&get(addr, "/status")?.1).ok()
 }
 
-/// Waits until an agent is told of its jobs as they come, in this way.
+/// Waits until an agent gets its jobs as events, in this way.
 async fn told_by(addr: SocketAddr, way: &str) {
     until(&format!("the intake is live by {way}"), async || {
         let seen = status(addr).map(|status| status["intake"].clone()).unwrap_or_default();
@@ -113,7 +113,7 @@ async fn jobs_are_claimed_through_broadcasts_at_once() {
     assert_eq!(count, 1);
     let secrets = "select count(*) from realtime.messages where payload::text like '%ledger%'";
     let count: i64 = world.database.query_one(secrets, &[]).await.expect("the messages").get(0);
-    assert_eq!(count, 0, "no message says what a job runs");
+    assert_eq!(count, 0, "no message contains what a job runs");
     assert!(!agent.output().contains("WARN") && !agent.output().contains("ERROR"), "{}", agent.output());
 }
 
@@ -138,18 +138,18 @@ async fn a_cancel_and_an_approval_are_told_by_broadcasts() {
             .eq("id", job.id)
             .execute()
             .await
-            .expect("it is asked");
+            .expect("it is requested");
         Instant::now()
     };
     let query = "select plan_sha256 from public.deployments where id = $1";
     let plan: String = world.database.query_one(query, &[&jobs[0].id]).await.expect("the row").get(0);
-    let asked = ask(&jobs[0], json!({"approved_plan": plan})).await;
+    let requested = ask(&jobs[0], json!({"approved_plan": plan})).await;
     jobs[0].becomes("goes on", |row| row.phase.as_deref() != Some("APPROVAL")).await;
-    assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
+    assert!(requested.elapsed() < SOON, "{:?}", requested.elapsed());
     assert_eq!(jobs[0].ended().await.status, "SUCCESS");
-    let asked = ask(&jobs[1], json!({"cancel_requested_at": "2026-01-01T00:00:00Z"})).await;
+    let requested = ask(&jobs[1], json!({"cancel_requested_at": "2026-01-01T00:00:00Z"})).await;
     assert_eq!(jobs[1].ended().await.status, "CANCELLED");
-    assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
+    assert!(requested.elapsed() < SOON, "{:?}", requested.elapsed());
 }
 
 #[tokio::test]
@@ -187,7 +187,7 @@ async fn the_channel_of_a_cluster_is_for_its_agent_alone_and_only_to_hear() {
     }
     let channel = join(&cluster.as_agent()).await.expect("its agent is let in");
     let sent = channel.broadcast("deployment", &json!({"id": "x"})).await;
-    assert_eq!(sent.expect_err("it may not speak").code(), "Timeout");
+    assert_eq!(sent.expect_err("it may not send").code(), "Timeout");
 }
 
 #[tokio::test]
@@ -215,7 +215,7 @@ async fn where_the_database_tells_nothing_by_broadcast_the_agent_says_so_once_an
     assert_eq!(printed, 1, "{}", agent.output());
 }
 
-/// The name of what lets agents hear.
+/// The name of the policy that lets agents receive.
 const POLICY: &str = "An agent receives broadcasts of its cluster";
 
 /// An agent that finds its way by itself, with an idle heartbeat each 4 seconds.
@@ -229,7 +229,7 @@ async fn execute(world: &World, sql: &str) {
     world.database.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
 }
 
-/// A job that is told of, and not found by a poll.
+/// A job that is announced, and not found by a poll.
 async fn claimed_soon(world: &World, cluster: &Cluster, number: usize) {
     let job = cluster.queue(ticket(world, number)).await;
     assert_eq!(job.ended().await.status, "SUCCESS");
@@ -290,7 +290,7 @@ async fn when_broadcasts_end_row_changes_are_followed_and_when_they_return_broad
         "alter function realtime.send_of_another_version(jsonb, text, text, boolean) rename to send",
     )
     .await;
-    // The next heartbeat installs the policy, and says so.
+    // The next heartbeat installs the policy, and reports it.
     told_by(addr, "broadcast").await;
     unpublish(&world).await;
     claimed_soon(&world, &cluster, 3).await;
@@ -306,9 +306,9 @@ async fn a_job_that_no_broadcast_announced_is_found_by_the_next_heartbeat_and_en
     let (agent, addr) = by_itself(&world, &cluster);
     told_by(addr, "broadcast").await;
     // As where its insert fails, which it swallows.
-    let deaf = "create or replace function realtime.send(payload jsonb, event text, topic text, private boolean default true)
+    let silent = "create or replace function realtime.send(payload jsonb, event text, topic text, private boolean default true)
         returns void language plpgsql as $$ begin return; end $$";
-    execute(&world, deaf).await;
+    execute(&world, silent).await;
     let job = cluster.queue(ticket(&world, 1)).await;
     agent.says("a job was not announced").await;
     assert_eq!(job.ended().await.status, "SUCCESS");

@@ -83,7 +83,7 @@ pub(crate) fn changed(key: &str, place: usize) -> String {
     format!("{}{digit}{}", &key[..place], &key[place + 1..])
 }
 
-/// Starts the agent, which goes on without a token; answers what it says of the key, without the time.
+/// Starts the agent, which goes on without a token; returns what it logs about the key, without the time.
 async fn refused(setup: AgentSetup) -> String {
     let agent = setup.start();
     let message = agent.says("gets no machine token").await;
@@ -133,7 +133,7 @@ async fn a_run_outlives_its_exchanged_tokens_without_a_failed_request_or_a_new_c
     assert_undisturbed(addr, &agent);
     let now = metric(addr, "tendril_realtime_connections_total");
     assert!((now - connections).abs() < 0.5, "it connected again: {}", agent.output());
-    // The server subscribes anew for each token, in the same channel over the same connection; nothing else happens.
+    // The server subscribes again for each token, in the same channel over the same connection; nothing else happens.
     let gaps = counted(addr, "tendril_realtime_resyncs_total") - resyncs;
     assert!(gaps <= exchanges(addr, "ok") - before, "{gaps} gaps: {}", agent.output());
 }

@@ -1,4 +1,4 @@
-//! The agent's own log as JSON: every line says whose it is.
+//! The agent's own log as JSON: every line names its cluster and its job.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Asks an agent's health server, as an orchestrator does.
+//! Queries an agent's health server, as an orchestrator does.
 
 use std::{
     io::{Read, Write},

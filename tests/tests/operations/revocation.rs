@@ -1,5 +1,5 @@
-//! An agent that the control plane does not accept: what it has to say stays on its disk, it goes on as far as it can, and ends at
-//! once when it is asked to.
+//! An agent that the control plane does not accept: its results stay on its disk, it goes on as far as it can, and ends at once
+//! on SIGTERM.
 
 use std::{
     fs,
@@ -46,7 +46,7 @@ impl Bench {
         PathBuf::from(self.setup.cli.work_dir.as_deref().expect("a directory")).join(format!("{}.1", job.id))
     }
 
-    async fn kept(&self, job: &Deployment) -> serde_json::Value {
+    async fn result_on_disk(&self, job: &Deployment) -> serde_json::Value {
         let file = self.workspace(job).join("result.json");
         until("the result is on the disk", async || {
             let text = fs::read_to_string(&file).map_err(|error| error.to_string())?;
@@ -56,20 +56,20 @@ impl Bench {
     }
 
     async fn stops_at_once(&self, mut agent: Program) {
-        let asked = Instant::now();
+        let requested = Instant::now();
         agent.signal(Signal::TERM);
         assert_eq!(agent.ended().await.code(), Some(0), "{}", agent.output());
-        assert!(asked.elapsed() < AT_ONCE, "{:?}: {}", asked.elapsed(), agent.output());
+        assert!(requested.elapsed() < AT_ONCE, "{:?}: {}", requested.elapsed(), agent.output());
     }
 
-    /// The next life takes no job, keeps what there is, and is alive.
+    /// The next start takes no job, changes nothing on disk, and is alive.
     async fn lives_again(&self, job: &Deployment) {
         let agent = self.setup.start();
         agent.says("this cluster was revoked").await;
         readiness(self.addr, 503, "was revoked").await;
         assert_eq!(get(self.addr, "/healthz").map(|(status, _)| status), Some(200));
         self.stops_at_once(agent).await;
-        assert!(self.workspace(job).join("claim.json").exists(), "it is kept");
+        assert!(self.workspace(job).join("claim.json").exists(), "it stays");
     }
 }
 
@@ -88,12 +88,12 @@ async fn the_result_of_an_apply_whose_cluster_was_revoked_stays_on_the_disk() {
         "it still runs"
     );
     fs::write(&gate, "").expect("the gate opens");
-    let end = bench.kept(&job).await;
+    let end = bench.result_on_disk(&job).await;
     assert_eq!(end["status"], "SUCCESS", "{end}");
     assert_eq!(end["outputs"]["counted"], 50, "{end}");
     bench.stops_at_once(agent).await;
     bench.lives_again(&job).await;
-    assert_eq!(bench.kept(&job).await, end, "it is what it was");
+    assert_eq!(bench.result_on_disk(&job).await, end, "it is what it was");
 }
 
 #[tokio::test]

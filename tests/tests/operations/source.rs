@@ -10,7 +10,7 @@ use tendril_tests::{
 
 pub(crate) const TOKEN: &str = "canaryGitToken0123456789abcdefghijklmnop";
 
-/// A template that says which version it is.
+/// A template that prints its version.
 pub(crate) fn template(version: &str) -> String {
     format!(
         "variable \"name\" {{\n  type = string\n}}\n
@@ -39,7 +39,7 @@ impl Stage {
         let repository = server.repository("infra").await;
         repository.write("network/main.tf", template("one"));
         repository.write("network/template.json", MANIFEST);
-        // What nobody asked for.
+        // What was not requested.
         repository.write("much/noise", noise(600_000));
         Self { world, cluster, server, repository }
     }
@@ -129,7 +129,7 @@ async fn a_folder_is_run_at_a_branch_a_tag_or_a_commit_and_the_row_says_which() 
         assert_ran(&stage.run(stage.source(Some(reference))).await, &first, "one");
         let seen = stage.server.seen();
         assert!(packs(&seen).is_empty(), "{reference}: the mirror has it: {seen:?}");
-        assert_eq!(seen.is_empty(), reference == first, "a commit is not even asked for: {seen:?}");
+        assert_eq!(seen.is_empty(), reference == first, "a commit is not even looked up: {seen:?}");
     }
 
     repository.write("network/main.tf", template("two"));
@@ -293,7 +293,7 @@ async fn a_broken_mirror_is_made_anew() {
         fs::write(&pack, vec![7; usize::try_from(length).expect("a size")]).expect("it is broken");
     }
     assert_ran(&stage.run(stage.source(None)).await, &commit, "one");
-    assert!(agent.output().contains("made anew"), "{}", agent.output());
+    assert!(agent.output().contains("created again"), "{}", agent.output());
 }
 
 #[tokio::test]

@@ -67,7 +67,7 @@ async fn what_is_not_there_is_said_in_one_sentence_each() {
     let row = stage.cluster.queue(config).await.ended().await;
     assert_eq!(row.error_code.as_deref(), Some("CONFIG_INVALID"), "{row:?}");
     assert!(row.error_message.expect("a message").contains("variable \"name\": "));
-    assert!(row.template_commit.is_some(), "a job that failed says of which commit too");
+    assert!(row.template_commit.is_some(), "a job that failed has its commit too");
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn what_looks_like_an_option_a_file_or_a_program_is_refused_before_anythin
             "{value}: {printed}"
         );
     }
-    // These could be names; they are asked for as such, and are nothing else.
+    // These could be names; they are requested as such, and are nothing else.
     for path in [
         format!("--upload-pack={touch}"),
         "-u".to_owned(),
@@ -192,8 +192,14 @@ async fn a_cancel_ends_a_fetch_that_hangs() {
         stage.cluster.queue(json!({"source": stage.source(None), "variables": {"name": "world"}})).await;
     stage.server.stalled().await;
     assert_eq!(job.row().await.phase.as_deref(), Some("WORKSPACE"));
-    let asked = json!({"cancel_requested_at": "2026-01-01T00:00:00Z"});
-    job.as_user.from("deployments").update(&asked).eq("id", job.id).execute().await.expect("it is asked");
+    let cancel = json!({"cancel_requested_at": "2026-01-01T00:00:00Z"});
+    job.as_user
+        .from("deployments")
+        .update(&cancel)
+        .eq("id", job.id)
+        .execute()
+        .await
+        .expect("it is requested");
     let row = job.ended().await;
     assert_eq!(
         (row.status.as_str(), row.error_message.as_deref()),
@@ -201,7 +207,7 @@ async fn a_cancel_ends_a_fetch_that_hangs() {
     );
 }
 
-/// Everything that the server keeps of this cluster's jobs.
+/// Everything that the server stores of this cluster's jobs.
 async fn everything(world: &World) -> String {
     let mut all = String::new();
     for query in [

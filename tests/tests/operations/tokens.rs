@@ -50,7 +50,7 @@ async fn a_run_outlives_its_tokens_without_a_failed_request_or_a_new_join() {
     }
     let renewals = metric(addr, "tendril_agent_token_changes_total");
     assert!(renewals > 3.0, "{renewals}");
-    // The server subscribes anew for each token, in the same channel over the same connection; nothing else happens.
+    // The server subscribes again for each token, in the same channel over the same connection; nothing else happens.
     let connections_now = metric(addr, "tendril_realtime_connections_total");
     assert!((connections_now - connections).abs() < 0.5, "it connected again: {}", agent.output());
     let gaps = counted(addr, "tendril_realtime_resyncs_total") - resyncs;

@@ -12,7 +12,7 @@ async fn refusal(cluster: &Cluster, config: Value) -> (String, String) {
     log.assert_complete(&row);
     let message = row.error_message.expect("a message");
     let first = message.lines().next().expect("a sentence");
-    assert!(log.text().contains(first), "the log says it too: {}", log.text());
+    assert!(log.text().contains(first), "it is in the log too: {}", log.text());
     (row.error_code.expect("a code"), message)
 }
 

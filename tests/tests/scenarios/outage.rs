@@ -1,4 +1,4 @@
-//! Parts of the control plane are away: jobs are found, end, and keep their lines.
+//! Parts of the control plane are unavailable: jobs are found, end, and lose no line.
 
 use serde_json::{Value, json};
 use supabase_local::Cut;

@@ -1,4 +1,4 @@
-//! SIGTERM: the agent says good-bye.
+//! SIGTERM: the agent reports that it stops.
 
 use rustix::process::Signal;
 use serde_json::json;
