@@ -66,7 +66,7 @@ check-image: ## The Dockerfile, with hadolint
 	scripts/tool.sh hadolint
 	hadolint tendril-agent/Dockerfile
 
-check-features: ## Every combination of the library's features, with clippy
+check-features: ## Combinations of the library's features, with clippy
 	scripts/check-features.sh
 
 check-package: ## The library as crates.io gets it: files and size; ARGS=--test builds it and runs its tests

@@ -22,7 +22,7 @@ check|make check|functions, clients, templates, chart, workflows, image, package
 crash|make bench-crash ARGS='-- 5'|each fail point with 5 seeds: no line lost or doubled, the true status
 bench|make bench ARGS='-- --check'|latency, memory, log and outage ratios within their bounds
 peers|make bench-peers ARGS=--check|the library against its bounds and the other clients
-features|make check-features|every combination of the library's features
+features|make check-features|combinations of the library's features
 package|make check-package ARGS=--test|the crate as crates.io gets it, built and tested
 crate|make check-local-crate|the local stack in the tests of another package
 STEPS

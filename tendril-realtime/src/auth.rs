@@ -27,7 +27,7 @@ use crate::{
 pub struct Session {
     pub(crate) access_token: Option<AccessToken>,
     pub(crate) refresh_token: RefreshToken,
-    /// Seconds that the access token lives from now on, as the server said with it.
+    /// Seconds that the access token is valid from now on, as the server sent with it.
     pub(crate) expires_in: Option<u64>,
 }
 
@@ -103,7 +103,7 @@ pub struct SessionSource {
     pub(crate) store: Option<Store>,
 }
 
-/// Keeps a new session. What it fails with is only logged.
+/// Stores a new session. A failure is only logged.
 pub(crate) type Store = Arc<dyn Fn(Session) -> Stored + Send + Sync>;
 type Stored = Pin<Box<dyn Future<Output = Result<(), Box<dyn StdError + Send + Sync>>> + Send>>;
 

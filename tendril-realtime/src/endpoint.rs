@@ -12,13 +12,13 @@ use crate::{error::Error, secret::ApiKey};
 pub enum ProtocolVersion {
     /// Messages are JSON objects; no binary payloads.
     V1,
-    /// Messages are JSON arrays, broadcasts may be binary. What current servers and clients speak.
+    /// Messages are JSON arrays, broadcasts may be binary. What current servers and clients use.
     #[default]
     V2,
 }
 
 impl ProtocolVersion {
-    /// As the `vsn` query parameter says it.
+    /// Its value of the `vsn` query parameter.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::V1 => "1.0.0",
@@ -193,14 +193,14 @@ mod tests {
 
     #[test]
     fn what_is_no_project_url_is_refused_with_a_reason() {
-        for (text, word) in [
+        for (text, part) in [
             ("", "relative"),
             ("ref.supabase.co", "relative"),
             ("ftp://ref.supabase.co", "ftp"),
             ("https://user:secret@ref.supabase.co", "password"),
         ] {
             let error = Endpoint::parse(text).unwrap_err().to_string();
-            assert!(error.contains(word), "{text}: {error}");
+            assert!(error.contains(part), "{text}: {error}");
             assert!(!error.contains("secret"), "{error}");
         }
     }

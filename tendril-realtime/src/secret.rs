@@ -14,7 +14,7 @@ use crate::error::Error;
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKey(Zeroizing<String>);
 
-/// A JWT that says who the caller is: sent as `Authorization: Bearer` and in channel joins.
+/// A JWT that identifies the caller: sent as `Authorization: Bearer` and in channel joins.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AccessToken(Zeroizing<String>);
 
@@ -71,7 +71,7 @@ impl AccessToken {
         header_safe("access token", token.as_ref()).map(Self)
     }
 
-    /// When the token's `exp` claim says that it ends; `None` for a token without one, or that is no JWT.
+    /// When the token ends by its `exp` claim; `None` for a token without one, or that is no JWT.
     ///
     /// The signature is not checked: that is the server's part.
     pub fn expires_at(&self) -> Option<SystemTime> {

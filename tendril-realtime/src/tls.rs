@@ -10,7 +10,7 @@ use rustls::{
 
 use crate::error::{Error, ErrorKind};
 
-/// What a user may say about TLS.
+/// What a user may set for TLS.
 #[derive(Debug, Default)]
 pub(crate) struct TlsSettings {
     /// Authorities trusted beside the platform's.
@@ -43,7 +43,7 @@ impl TlsSettings {
         }
     }
 
-    /// Trusts the given certificates, and what the features say. Made once per client: reading the platform's store is slow
+    /// Trusts the given certificates, and those of the features. Made once per client: reading the platform's store is slow
     /// and blocks.
     pub(crate) fn client_config(self) -> Result<Arc<ClientConfig>, Error> {
         if let Some(error) = self.refused {

@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::error::Error;
 
-/// The trace that a request belongs to, in the words of [W3C Trace Context](https://www.w3.org/TR/trace-context/). Supabase's
+/// The trace that a request belongs to, in the terms of [W3C Trace Context](https://www.w3.org/TR/trace-context/). Supabase's
 /// gateway and Edge Functions write the trace id into their logs.
 ///
 /// [`ClientBuilder::trace_context`](crate::ClientBuilder::trace_context) attaches it to what goes over HTTP: REST, Edge
@@ -69,7 +69,7 @@ impl TraceContext {
         Ok(Self { traceparent, tracestate: None, baggage: None })
     }
 
-    /// Adds what the tracer's vendor says about the trace.
+    /// Adds the tracing vendor's data about the trace.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for what no header can carry.
@@ -78,7 +78,7 @@ impl TraceContext {
         Ok(self)
     }
 
-    /// Adds what the application says about the trace.
+    /// Adds the application's data about the trace.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for what no header can carry.
@@ -92,12 +92,12 @@ impl TraceContext {
         &self.traceparent
     }
 
-    /// What the tracer's vendor says about the trace.
+    /// The tracing vendor's data about the trace.
     pub fn tracestate(&self) -> Option<&str> {
         self.tracestate.as_deref()
     }
 
-    /// What the application says about the trace.
+    /// The application's data about the trace.
     pub fn baggage(&self) -> Option<&str> {
         self.baggage.as_deref()
     }

@@ -55,7 +55,7 @@ impl PostgresChanges {
         self
     }
 
-    /// Only rows that fulfil this. Conditions are on the new row; of a DELETE, on what the replica identity keeps.
+    /// Only rows that fulfil this. Conditions are on the new row; of a DELETE, on what the replica identity contains.
     ///
     /// Realtime joins conditions by AND only, and knows fewer operators than `PostgREST`: `eq`, `neq`, `gt`, `gte`, `lt`, `lte`, `in_list` with
     /// at most 100 values, `like`, `ilike`, `regex`, `iregex`, `is`, `is_distinct`, each of them under `!` too. Others are refused when the

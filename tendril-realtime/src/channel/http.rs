@@ -82,7 +82,7 @@ impl BroadcastApi {
         self.send_one(topic, event, Bytes::from(body), "application/json", private).await
     }
 
-    /// Sends raw bytes to one channel. Only subscribers that speak version 2 of the protocol receive them.
+    /// Sends raw bytes to one channel. Only subscribers that use version 2 of the protocol receive them.
     ///
     /// # Errors
     /// As [`send`](Self::send).

@@ -113,7 +113,7 @@ impl Channel {
         self.send(Payload::Json(message.to_string())).await
     }
 
-    /// Sends raw bytes. Only subscribers that speak version 2 of the protocol receive them.
+    /// Sends raw bytes. Only subscribers that use version 2 of the protocol receive them.
     ///
     /// # Errors
     /// As [`broadcast`](Self::broadcast).
@@ -134,7 +134,7 @@ impl Channel {
         self.handle.push(name::BROADCAST, payload, self.timeout, self.handle.traits().ack).await
     }
 
-    /// Says that we are here, with this state (a JSON object), now and again after each reconnect. The server counts each
+    /// Tracks this client's presence with this state (a JSON object), now and again after each reconnect. The server counts each
     /// call: more than 5 within 30 s close the channel.
     ///
     /// # Errors
@@ -147,7 +147,7 @@ impl Channel {
         self.handle.track(Some(state.to_string()), self.timeout).await
     }
 
-    /// Says that we are not here any more.
+    /// Ends this client's presence.
     ///
     /// # Errors
     /// As [`track`](Self::track).

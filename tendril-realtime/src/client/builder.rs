@@ -75,7 +75,7 @@ impl ClientBuilder {
     }
 
     /// Where access tokens come from; an [`AccessToken`](crate::AccessToken) is a source that never changes. Without one, the
-    /// API key says who we are.
+    /// API key identifies the client.
     #[doc(alias = "accessToken")]
     pub fn token_source(mut self, source: impl TokenSource) -> Self {
         self.tokens = Some(Tokens::new(Arc::new(source)));
@@ -96,7 +96,7 @@ impl ClientBuilder {
     }
 
     /// Attaches a [W3C trace context](TraceContext) to each request over HTTP and to each websocket upgrade: the closure gives
-    /// that of the current span, and is called on the task that sends. A request with a `traceparent` of its own keeps it.
+    /// that of the current span, and is called on the task that sends. A request with its own `traceparent` is not changed.
     ///
     /// ```
     /// # use tendril_realtime::{Client, TraceContext};
@@ -151,7 +151,7 @@ impl ClientBuilder {
         self
     }
 
-    /// How long a connection without channels is kept, for the next one. Default: 50 s.
+    /// How long a connection without channels stays open, for the next one. Default: 50 s.
     #[doc(alias = "disconnectOnEmptyChannelsAfterMs")]
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.settings.idle_disconnect = timeout;
@@ -208,7 +208,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Goes through no proxy, whatever the environment says.
+    /// Uses no proxy, whatever the environment contains.
     pub fn no_proxy(mut self) -> Self {
         self.network.proxy = ProxyChoice::None;
         self

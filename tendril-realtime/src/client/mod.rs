@@ -53,7 +53,7 @@ impl Client {
         ChannelBuilder::new(self.handle.clone(), name, self.subscribe_timeout, self.version)
     }
 
-    /// The channels that are held now: joined, or kept trying to join.
+    /// The channels that are held now: joined, or about to be joined.
     #[doc(alias = "getChannels")]
     pub fn channels(&self) -> Vec<Channel> {
         self.handle.channels().into_iter().map(Channel::new).collect()
@@ -116,14 +116,14 @@ impl Client {
         self.handle.counters().snapshot()
     }
 
-    /// Asks the token source now, and pushes a new token to all channels: for a change that the source knows of before
+    /// Calls the token source now, and pushes a new token to all channels: for a change that the source knows of before
     /// the old token's `exp`.
     #[doc(alias("setAuth", "set_auth"))]
     pub fn refresh_auth(&self) {
         self.handle.refresh_auth();
     }
 
-    /// Connects anew at once: for a network that changed, or a user who does not want to wait out a pause.
+    /// Reconnects at once: for a network that changed, or a user who does not want to wait out a pause.
     #[doc(alias = "connect")]
     pub fn reconnect_now(&self) {
         self.handle.reconnect_now();

@@ -5,7 +5,7 @@ use std::fmt;
 use super::literal::{is_plain_word, quoted};
 use crate::error::Error;
 
-/// Words that `PostgREST` reads as parameters of its own when a column has them as its name.
+/// Names that `PostgREST` reads as its own parameters when a column has them.
 const RESERVED: [&str; 9] =
     ["select", "columns", "on_conflict", "order", "limit", "offset", "and", "or", "not"];
 
@@ -112,7 +112,7 @@ impl Column {
         for table in &self.embedded {
             check_name("embedded table", table)?;
             if table == "not" {
-                // `PostgREST` drops the word from the path of a group.
+                // `PostgREST` drops the name from the path of a group.
                 return Err(Error::invalid("embedded table", "`not` needs an alias in `select`"));
             }
         }
@@ -144,7 +144,7 @@ pub(crate) fn check_name(what: &'static str, name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// A name as `PostgREST` reads it back: in double quotes unless it is a plain word that means nothing else.
+/// A name as `PostgREST` reads it back: in double quotes unless it is a plain name without another meaning.
 pub(crate) fn identifier(name: &str) -> String {
     if is_plain_word(name) && !RESERVED.contains(&name) { name.to_owned() } else { quoted(name) }
 }

@@ -53,13 +53,13 @@ pub(crate) enum Operator {
         kind: SearchKind,
         config: Option<String>,
     },
-    /// Whatever the caller says it is called.
+    /// Whatever name the caller gives.
     Named(String),
 }
 
 impl Operator {
-    /// The word that stands for it in a query.
-    pub(crate) fn word(&self) -> Cow<'_, str> {
+    /// Its name in a query.
+    pub(crate) fn name(&self) -> Cow<'_, str> {
         Cow::Borrowed(match self {
             Self::Eq => "eq",
             Self::Neq => "neq",
@@ -86,11 +86,11 @@ impl Operator {
             Self::RangeGte => "nxl",
             Self::RangeLte => "nxr",
             Self::RangeAdjacent => "adj",
-            Self::TextSearch { kind, config: None } => kind.word(),
+            Self::TextSearch { kind, config: None } => kind.name(),
             Self::TextSearch { kind, config: Some(config) } => {
-                return Cow::Owned(format!("{}({config})", kind.word()));
+                return Cow::Owned(format!("{}({config})", kind.name()));
             }
-            Self::Named(word) => word,
+            Self::Named(name) => name,
         })
     }
 }

@@ -156,7 +156,7 @@ impl From<Condition> for Filter {
     }
 }
 
-/// `(column, operator, value)`: any operator by its word in `PostgREST`, as [`Column::op`].
+/// `(column, operator, value)`: any operator by its name in `PostgREST`, as [`Column::op`].
 impl<C: Into<Column>, O: Into<String>, V: std::fmt::Display> From<(C, O, V)> for Filter {
     fn from((column, operator, value): (C, O, V)) -> Self {
         column.into().op(operator, value)

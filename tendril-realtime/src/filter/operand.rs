@@ -153,7 +153,7 @@ impl From<String> for TextSearch {
 }
 
 impl SearchKind {
-    pub(crate) fn word(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Tsquery => "fts",
             Self::Plain => "plfts",

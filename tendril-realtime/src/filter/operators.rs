@@ -189,7 +189,7 @@ impl Column {
         self.condition(Operator::TextSearch { kind, config }, Operand::Text(query))
     }
 
-    /// Any operator by the word that `PostgREST` has for it, such as `gt`, `not.eq`, `fts(english)` or `eq(any)`. The value goes out
+    /// Any operator by its name in `PostgREST`, such as `gt`, `not.eq`, `fts(english)` or `eq(any)`. The value goes out
     /// as it is.
     ///
     /// ```

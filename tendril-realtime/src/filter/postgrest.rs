@@ -23,7 +23,7 @@ fn parameters_of(expression: &Expression, parameters: &mut Vec<(String, String)>
                 (Operator::In, Operand::List(values)) => list(values),
                 (_, operand) => operand.to_text(),
             };
-            parameters.push((column.to_string(), format!("{}.{value}", word(condition))));
+            parameters.push((column.to_string(), format!("{}.{value}", name(condition))));
         }
         Expression::All(members) => {
             members.iter().try_for_each(|member| parameters_of(member, parameters))?;
@@ -76,7 +76,7 @@ fn member(expression: &Expression) -> String {
                 }
                 (_, operand) => quoted(&operand.to_text()),
             };
-            format!("{}.{}.{value}", column.local(), word(condition))
+            format!("{}.{}.{value}", column.local(), name(condition))
         }
         Expression::Not(inner) => format!("not.{}", member(inner)),
         Expression::All(members) => format!("and{}", in_parentheses(members)),
@@ -84,9 +84,9 @@ fn member(expression: &Expression) -> String {
     }
 }
 
-fn word(condition: &Condition) -> String {
+fn name(condition: &Condition) -> String {
     let not = if condition.negated { "not." } else { "" };
-    format!("{not}{}", condition.operator.word())
+    format!("{not}{}", condition.operator.name())
 }
 
 fn list(values: &[String]) -> String {

@@ -72,11 +72,11 @@ fn segment(condition: &Condition) -> Result<String, Error> {
         // Of an operator that the caller names, the caller knows how its value is written.
         (Operator::Named(_), Operand::Text(value)) => value.clone(),
         _ => {
-            return Err(Error::invalid("filter", format!("Realtime has no operator `{}`", operator.word())));
+            return Err(Error::invalid("filter", format!("Realtime has no operator `{}`", operator.name())));
         }
     };
     let not = if *negated { "not." } else { "" };
-    Ok(format!("{name}={not}{}.{value}", operator.word()))
+    Ok(format!("{name}={not}{}.{value}", operator.name()))
 }
 
 fn list(values: &[String]) -> Result<String, Error> {

@@ -69,7 +69,7 @@ impl Transport {
         Ok(Self { http, key, tokens, timeout, retries, trace: network.trace.clone() })
     }
 
-    /// Sends it, again where [`next`] says so.
+    /// Sends it, again where [`next`] decides so.
     pub(super) async fn send(&self, parts: Parts, timeout: Option<Duration>) -> Result<Response, Error> {
         let span = tracing::debug_span!(
             target: TARGET, REQUEST_SPAN, method = %parts.method, path = parts.url.path(), attempt = tracing::field::Empty
@@ -115,8 +115,8 @@ impl Transport {
                 }
                 Next::Pause(pause) => {
                     let drawn = backoff.next_pause();
-                    // The pause that a server asks for is kept to the second, and not by everybody in the same moment.
-                    let pause = pause.map(|asked| asked + drawn.min(Duration::from_secs(1)));
+                    // The pause that a server requests is respected to the second, and not by all clients at the same moment.
+                    let pause = pause.map(|requested| requested + drawn.min(Duration::from_secs(1)));
                     tokio::time::sleep(pause.unwrap_or(drawn)).await;
                 }
             }

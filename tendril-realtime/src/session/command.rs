@@ -15,14 +15,14 @@ use crate::{
 /// From the handles to the session.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Join this channel and keep it joined. `ready` is answered when everything flows, or when it never will.
+    /// Join this channel, again after each interruption. `ready` is answered when everything flows, or when it never will.
     Open { topic: TopicId, name: String, config: JoinConfig, subscribers: Vec<Subscriber>, ready: RequestId },
     /// Nobody wants the channel any more.
     Leave { topic: TopicId },
     /// This handle wants the channel no more, though its streams may still be held: they end, with `cause` if there is one.
-    /// `request` is answered when the server confirmed it, or when nobody has to be asked.
+    /// `request` is answered when the server confirmed it, or when no confirmation is needed.
     Release { topic: TopicId, request: Option<RequestId>, cause: Option<Error> },
-    /// Join the channel anew: a stream lost what only a new join brings.
+    /// Join the channel again: a stream lost what only a new join brings.
     Rejoin { topic: TopicId },
     /// Send this on the channel, as soon as it is joined. With a `request`, the server's reply is awaited.
     Push {
@@ -154,7 +154,7 @@ impl Session {
         }
     }
 
-    /// A handle lets go. The channel is left with the last one.
+    /// A handle is dropped. The channel is left with the last one.
     fn release(
         &mut self,
         handle: TopicId,

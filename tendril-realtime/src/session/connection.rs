@@ -44,7 +44,7 @@ impl Session {
                 continue;
             }
             if let PendingReply::Leave(_, request) = awaited {
-                // With the connection, the server let go of all its channels.
+                // With the connection, the server closed all its channels.
                 out.extend(request.map(|request| Action::Answer(request, Ok(Slice::from(String::new())))));
                 continue;
             }
@@ -56,7 +56,7 @@ impl Session {
         }
         for topic in self.topics.values_mut() {
             let not_before = match topic.phase {
-                // A refused join keeps its pause over a reconnect.
+                // The pause of a refused join outlasts a reconnect.
                 Phase::Waiting { not_before } => not_before.max(now),
                 Phase::Joining { .. } | Phase::Subscribing { .. } | Phase::Live { .. } => now,
             };
@@ -140,7 +140,7 @@ impl Session {
         }
     }
 
-    /// Tells everyone of a failure that will be tried again.
+    /// Notifies all streams of a failure that will be tried again.
     pub(crate) fn interrupt_all(&self, error: &Error, out: &mut Vec<Action>) {
         let interrupted = ChannelStatus::Interrupted(error.duplicate());
         for topic in self.topics.values() {
@@ -189,7 +189,7 @@ impl Session {
         let renewable = self.renewal != Renewal::Never;
         if retry == Retry::Never || (retry == Retry::RefreshToken && !renewable) {
             if let Some(topic) = self.topics.get_mut(&id) {
-                // The server let go of it already: no leave.
+                // The server closed it already: no leave.
                 topic.phase = Phase::Waiting { not_before: now };
             }
             self.end(id, &error.duplicate().into_final(), now, out);
@@ -200,7 +200,7 @@ impl Session {
         let pause = topic.backoff.next_pause();
         let not_before = match retry {
             Retry::After(least) => now + least + pause.min(least),
-            // A fresh token is the remedy; only a source that keeps giving refused ones needs pauses.
+            // A fresh token is the remedy; only a source that gives refused ones again and again needs pauses.
             Retry::RefreshToken if topic.backoff.attempt() <= 1 => now,
             _ => now + pause,
         };

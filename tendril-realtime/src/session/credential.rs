@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::{secret::AccessToken, token::renewal_margin};
 
-/// A token asked for this recently is good for a join; fetching again for each join of a wave would say the same.
+/// A token fetched this recently is good for a join; fetching again for each join of a wave would give the same one.
 const FRESH_FOR: Duration = Duration::from_secs(1);
 /// The shortest time between two questions for a renewal.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
@@ -15,7 +15,7 @@ const SHORTEST_LIFE: Duration = Duration::from_secs(2);
 /// Where the session stands with its token source.
 #[derive(Debug)]
 pub(super) struct Credential {
-    /// Whether there is a source at all; without one the API key speaks for us.
+    /// Whether there is a source at all; without one the API key is used.
     has_source: bool,
     can_refresh: bool,
     token: Option<AccessToken>,
@@ -65,14 +65,14 @@ impl Credential {
         self.refresh_at = life.filter(|_| self.can_refresh).map(|life| {
             let due = now + life.saturating_sub(renewal_margin(life));
             // A source that gives the same token again, or one that seems to be over already (a clock that is wrong), must
-            // not be asked in a loop.
+            // not be called in a loop.
             let timeout = if life < SHORTEST_LIFE { ASK_AGAIN } else { ASK_AGAIN.min(life / 2) };
             due.max(now + timeout)
         });
         changed
     }
 
-    /// The source failed; asked again by whoever needs it, at the earliest at `again`.
+    /// The source failed; it is called again when a token is needed, at the earliest at `again`.
     pub(super) fn on_failure(&mut self, again: Instant) {
         self.fetching = false;
         if self.refresh_at.is_some() {

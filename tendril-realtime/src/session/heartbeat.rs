@@ -32,7 +32,7 @@ impl Heartbeat {
         !self.is_open() && now >= self.next_beat
     }
 
-    /// A heartbeat went out. The server reads in order: a join sent before it may keep its answer back until `join_deadline`, a join
+    /// A heartbeat went out. The server reads in order: a join sent before it may delay its answer until `join_deadline`, a join
     /// sent after it may not.
     pub(super) fn on_sent(&mut self, reference: String, now: Instant, join_deadline: Option<Instant>) {
         let deadline = (now + self.timeout).max(join_deadline.unwrap_or(now));
@@ -57,7 +57,7 @@ impl Heartbeat {
         self.sent.as_ref().and_then(|pending| pending.deadline)
     }
 
-    /// When to look at this again.
+    /// When to check this again.
     pub(super) fn wake(&self) -> Instant {
         self.deadline().unwrap_or(self.next_beat)
     }

@@ -8,7 +8,7 @@ use super::{RequestId, TopicId};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum PendingReply {
     Join(TopicId),
-    /// The topic's full name; it may be joined again when the server has let go of it.
+    /// The topic's full name; it may be joined again when the server has closed it.
     Leave(String, Option<RequestId>),
     Push(RequestId, TopicId),
     /// All who wanted to be tracked since the last time.

@@ -1,4 +1,4 @@
-//! What we track of ourselves: kept over reconnects, sent as often as the server allows.
+//! This client's presence: it outlasts reconnects, and is sent as often as the server allows.
 
 use std::{
     collections::VecDeque,
@@ -11,14 +11,14 @@ use crate::{
     wire::{Outbound, Payload, event::name},
 };
 
-/// The server closes a channel at the sixth call within 30 s, whatever the calls say (§7.1). A second more than the server's, which counts when calls arrive.
+/// The server closes a channel at the sixth call within 30 s, whatever the calls contain (§7.1). A second more than the server's, which counts when calls arrive.
 const WINDOW: Duration = Duration::from_secs(31);
 const CALLS_PER_WINDOW: usize = 5;
 
 /// How we want to be seen.
 #[derive(Debug, Default, PartialEq, Eq)]
 enum Wanted {
-    /// Nobody ever asked.
+    /// Never tracked.
     #[default]
     Unsaid,
     /// With this state: JSON text of an object.

@@ -12,7 +12,7 @@ pub(crate) struct Settings {
     pub(crate) join_timeout: Duration,
     /// From an accepted join to rows that flow; a cold project takes seconds.
     pub(crate) subscribe_timeout: Duration,
-    /// Joins under way at once: a refused one makes the server deaf for 5 s.
+    /// Joins under way at once: after a refused one the server reads nothing for 5 s.
     pub(crate) joins_at_once: usize,
     /// Between two joins.
     pub(crate) join_spacing: Duration,
@@ -24,7 +24,7 @@ pub(crate) struct Settings {
     pub(crate) push_timeout: Duration,
     /// A connection or a channel that lived so long worked: the pauses before the next attempt start afresh.
     pub(crate) stable_after: Duration,
-    /// How long a connection without channels is kept.
+    /// How long a connection without channels stays open.
     pub(crate) idle_disconnect: Duration,
 }
 

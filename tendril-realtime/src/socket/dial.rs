@@ -50,7 +50,7 @@ pub(crate) struct Dialer {
 pub(crate) struct TcpTuning {
     /// Bytes read from the socket at once.
     pub(crate) read_buffer: usize,
-    /// Bytes of the chunks that messages are cut from. A message that is kept keeps its whole chunk in memory.
+    /// Bytes of the chunks that messages are cut from. A message that is held holds its whole chunk in memory.
     pub(crate) chunk: usize,
 }
 
@@ -154,13 +154,13 @@ impl Dialer {
     }
 }
 
-/// An open websocket, and what the server's clock said meanwhile.
+/// An open websocket, and the time of the server's clock.
 pub(crate) struct Opened {
     pub(crate) socket: Socket,
     pub(crate) server_time: Option<SystemTime>,
 }
 
-/// The server's words are in a JSON body `{"error":"…"}`; older servers and gateways have their own.
+/// The server's message is in a JSON body `{"error":"…"}`; older servers and gateways have other forms.
 fn refused(response: &Response<Option<Vec<u8>>>) -> Error {
     #[derive(serde::Deserialize)]
     struct Body {
@@ -170,16 +170,16 @@ fn refused(response: &Response<Option<Vec<u8>>>) -> Error {
     }
     let status = response.status();
     let body = response.body().as_deref().unwrap_or_default();
-    let said =
+    let given =
         serde_json::from_slice::<Body>(body).ok().and_then(|body| body.error.or(body.message).or(body.msg));
-    let message = said.unwrap_or_else(|| match status.as_u16() {
+    let message = given.unwrap_or_else(|| match status.as_u16() {
         300..=399 => match response.headers().get(LOCATION).and_then(|location| location.to_str().ok()) {
             // Without its query: it may repeat the key.
             Some(location) => {
                 let location = location.split('?').next().unwrap_or_default();
                 format!("it redirects to {location}, and a websocket follows no redirect: use that host and scheme in the URL")
             }
-            None => "it redirects, and a websocket follows no redirect: look at the URL's host and scheme".to_owned(),
+            None => "it redirects, and a websocket follows no redirect: check the URL's host and scheme".to_owned(),
         },
         403 if body.is_empty() => {
             "forbidden; an unsupported protocol version, or a key the server does not take".to_owned()
@@ -203,7 +203,7 @@ mod tests {
     use crate::error::Retry;
 
     #[test]
-    fn every_recorded_refusal_of_the_upgrade_is_told_in_the_servers_words() {
+    fn every_recorded_refusal_of_the_upgrade_has_the_servers_message() {
         let mut seen = Vec::new();
         for version in ["1.0.0", "2.0.0"] {
             let path = Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -46,7 +46,7 @@ pub(crate) enum Received {
 pub(crate) struct Closed {
     /// The close code, where there was a close frame.
     pub(crate) code: Option<u16>,
-    /// What the transport said, where it was no close frame.
+    /// The transport's error, where there was no close frame.
     pub(crate) detail: Option<String>,
 }
 
@@ -57,7 +57,7 @@ pub(crate) struct Socket {
     outbox: VecDeque<Message>,
     /// Bytes in the outbox.
     waiting: usize,
-    /// The outbox was fuller than [`CONGESTED`] when its fill was last asked for.
+    /// The outbox was fuller than [`CONGESTED`] when its fill was last checked.
     was_congested: bool,
     /// Something was handed to the stream and not flushed.
     unflushed: bool,
@@ -124,7 +124,7 @@ impl Socket {
                 }
             }
         }
-        // What the other side said before it went, its close code among it, was read first.
+        // What the other side sent before the end, its close code among it, was read first.
         if let (Err(error), false) = (written, self.ended) {
             self.ended = true;
             into.push(Received::Closed(closed_by(&error)));

@@ -18,7 +18,7 @@ use crate::{
     proxy::{Proxy, ProxyKind},
 };
 
-/// Asks the proxy at the other end of this connection for a tunnel to the target.
+/// Opens a tunnel to the target through the proxy at the other end of this connection.
 pub(super) async fn tunnel(
     proxy: &Proxy,
     tcp: TcpStream,

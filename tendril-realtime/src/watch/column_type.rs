@@ -1,4 +1,4 @@
-//! What a column's type says of its value in an event: whether it is the value that a read returns, and when two values are equal.
+//! What a column's type means for its value in an event: whether it is the value that a read returns, and when two values are equal.
 //!
 //! Realtime and `PostgREST` write most types alike, and some not: `tests/recorded/types.json` has 165 values of 65 types as real
 //! servers write them. Where they differ, or where nothing is known, the row is read again instead of being taken from the event.
@@ -95,7 +95,7 @@ impl ColumnType {
         }
     }
 
-    /// Whether a read returns this value in the same words.
+    /// Whether a read returns this value in the same spelling.
     pub(super) fn is_written_alike(self, value: &RawValue) -> bool {
         let json = value.get();
         match self {

@@ -3,7 +3,7 @@
 use super::{column_type::ColumnTypes, record::Record};
 use crate::filter::{Condition, Expression, Operand, Operator};
 
-/// What can be said of a row from its event alone.
+/// What is known of a row from its event alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FilterMatch {
     Match,

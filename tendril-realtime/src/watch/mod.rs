@@ -73,7 +73,7 @@ pub enum WatchEvent<T> {
     /// A row is not in the watch any more: deleted, hidden by a policy, or changed so that it does not fulfil the query. This
     /// is its last known state.
     Delete(T),
-    /// A row that is not of the type asked for.
+    /// A row that is not of the requested type.
     Undecodable {
         /// The row as it is, or as it was if it was deleted.
         json: String,

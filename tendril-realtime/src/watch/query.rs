@@ -55,7 +55,7 @@ enum Selection {
 }
 
 impl Query {
-    /// All rows of a table that the role may see. The table needs a primary key; unless [`key`](Self::key) says otherwise, it is
+    /// All rows of a table that the role may see. The table needs a primary key; unless [`key`](Self::key) is called, it is
     /// the column `id`.
     pub fn table(table: impl Into<String>) -> Self {
         Self {
@@ -185,7 +185,7 @@ impl Query {
         self
     }
 
-    /// How many rows one request of a list asks for. Default: 500. A server that gives fewer at once is asked more often.
+    /// How many rows one request of a list reads. Default: 500. A server that returns fewer at once gets more requests.
     pub fn page(mut self, rows: u64) -> Self {
         self.page = rows.max(1);
         self
@@ -280,7 +280,7 @@ impl Query {
         for by in &self.order {
             request = request.order(by.clone());
         }
-        // The key last: rows that are equal in the order asked for must not change places between two pages.
+        // The key last: rows that are equal in the requested order must not change places between two pages.
         for column in &self.key {
             request = request.order(col(column));
         }

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::column_type::ColumnTypes;
 use crate::filter::quoted;
 
-/// One row. Values stay text: numbers keep every digit.
+/// One row. Values stay text: numbers have all their digits.
 #[derive(Debug, Clone)]
 pub(super) struct Record {
     columns: BTreeMap<String, Box<RawValue>>,
@@ -80,7 +80,7 @@ impl Record {
             .all(|column| self.column(column).is_some_and(|value| types.of(column).is_written_alike(value)))
     }
 
-    /// Keeps only these columns: events bring all that the role may see.
+    /// Retains only these columns: events bring all that the role may see.
     pub(super) fn narrowed(mut self, columns: Option<&[&str]>) -> Self {
         if let Some(columns) = columns {
             self.columns.retain(|name, _| columns.contains(&name.as_str()));

@@ -51,7 +51,7 @@ pub struct SingleWatch<T> {
 }
 
 impl Client {
-    /// Watches one row: the first of the query, in its [order](Query::order). The first item says whether there is one.
+    /// Watches one row: the first of the query, in its [order](Query::order). The first item tells whether there is one.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a query that cannot work.
