@@ -2,7 +2,7 @@
 //!
 //! A channel's bindings become [`Subscription`]s once the database accepts them. Each committed transaction comes out
 //! of [`crate::replication`], waits until it is visible, is checked against filters and policies by the [`Oracle`],
-//! and ends as messages in the mailboxes of the sockets.
+//! and ends as messages in the mailboxes of the sockets of [`crate::realtime`], which alone uses this room.
 
 mod binding;
 mod dispatch;

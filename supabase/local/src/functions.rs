@@ -1,5 +1,5 @@
-//! Edge Functions: `supabase/functions/<name>/index.ts`, each run by Deno in a process of its own from its first request until
-//! the stack ends.
+//! Edge Functions: `supabase/functions/<name>/index.ts`, each run by Deno in its own process from its first request until the
+//! stack ends. Only [`crate::server`] calls them; they call the stack's own services over HTTP.
 
 mod deno;
 mod rules;

@@ -1,4 +1,4 @@
-//! What stands before the services on a hosted project: the API key check and the answers browsers need (CORS).
+//! The gateway of a hosted project: the API key check before the services, and the answers that browsers need (CORS).
 
 use std::sync::Arc;
 

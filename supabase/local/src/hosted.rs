@@ -1,4 +1,4 @@
-//! What a hosted project has and a development stack is spared: quotas, penalties, a limit of rows.
+//! What a hosted project has and a development stack has not: quotas, delays after errors, a limit of rows.
 
 use std::time::Duration;
 

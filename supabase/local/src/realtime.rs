@@ -1,11 +1,11 @@
 //! `/realtime/v1`: the server that Supabase clients talk to.
 //!
-//! [`handshake`] lets a socket in, [`socket`] is its task, [`frame`] and [`binary`] its languages; a joined topic is a
-//! [`channel`] made from a [`join`]; [`rooms`] carries broadcasts between sockets and knows who is present
+//! [`handshake`] accepts a socket, [`socket`] is its task, [`frame`] and [`binary`] its protocol versions; a joined topic is a
+//! [`channel`] made from a [`join`]; [`rooms`] sends broadcasts between sockets and knows who is present
 //! ([`presence`]); what a token may do on a private channel is checked in [`permission`]. Rows come from
 //! [`crate::changes`], broadcasts also over HTTP ([`http`]) and from the database ([`feed`], [`messages`]).
 //!
-//! One difference is known: a text frame that is no UTF-8 ends the socket, because the websocket library says so; the
+//! One difference is known: a text frame that is not UTF-8 ends the socket, because the websocket library refuses it; the
 //! real server ignores it.
 
 mod binary;

@@ -1,4 +1,4 @@
-//! Committed changes of the published tables, as a stream of whole transactions.
+//! Committed changes of the published tables, as a stream of whole transactions. [`crate::changes`] and [`crate::realtime`] read it.
 
 mod pgoutput;
 mod stream;

@@ -1,7 +1,8 @@
 //! PostgreSQL itself: found on this machine, prepared once as a Supabase database, copied and run.
 //!
-//! [`binaries`] and [`account`] say what runs and as whom, [`process`] runs it, [`bootstrap`], [`migrations`] and [`pg_cron`] are what
-//! goes into it, [`prepared`] is the directory that has all that, and [`server`] is the whole. [`existing`] uses one that is there.
+//! [`binaries`] finds the programs and [`account`] the user to run them as, [`process`] runs them, [`bootstrap`], [`migrations`] and
+//! [`pg_cron`] are the contents of the database, [`prepared`] is the data directory with them, and [`server`] is the whole.
+//! [`existing`] uses an existing server instead. [`crate::stack`] alone uses this room.
 
 mod account;
 mod binaries;

@@ -1,4 +1,4 @@
-//! `/rest/v1`: what PostgREST answers, answered from the same database.
+//! `/rest/v1`: the answers of PostgREST, from the stack's database.
 //!
 //! A request flows `request -> (auth, prefer, media, query) -> read | write | rpc -> plan, condition,
 //! mutation -> statement -> transaction -> response`; an error leaves at any point as `error::RestError`.
