@@ -2,7 +2,7 @@
 //!
 //! [`binaries`] finds the programs and [`account`] the user to run them as, [`process`] runs them, [`bootstrap`], [`migrations`] and
 //! [`pg_cron`] are the contents of the database, [`prepared`] is the data directory with them, and [`server`] is the whole.
-//! [`existing`] uses an existing server instead. [`crate::stack`] alone uses this room.
+//! [`existing`] uses an existing server instead. [`crate::stack`] starts it.
 
 mod account;
 mod binaries;
