@@ -24,10 +24,10 @@ pub(crate) const AUTHENTICATOR: &str = "authenticator";
 const POOL_SIZE: usize = 10;
 
 /// How long a request waits for one of them before it is answered 504, as PostgREST does.
-const POOL_PATIENCE: Duration = Duration::from_secs(10);
+const POOL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a server may take to answer a new connection.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Gives a session the settings that a login as the role would have.
 const ROLE_SETTINGS: &str = "
@@ -62,7 +62,7 @@ impl Database {
     pub(crate) fn local(port: u16, name: &str) -> Self {
         let mut login = Config::new();
         login.host("127.0.0.1").port(port).user(ADMIN).password("postgres").dbname(name);
-        login.application_name("supabase-local").connect_timeout(CONNECT_PATIENCE);
+        login.application_name("supabase-local").connect_timeout(CONNECT_TIMEOUT);
         Self { login, access: Access::Trusted, given: None }
     }
 
@@ -103,7 +103,7 @@ impl Database {
         login.ssl_mode(SslMode::Disable);
         login.application_name("supabase-local");
         if login.get_connect_timeout().is_none() {
-            login.connect_timeout(CONNECT_PATIENCE);
+            login.connect_timeout(CONNECT_TIMEOUT);
         }
         Ok(Self { login, access: Access::One, given: Some(text.to_owned()) })
     }
@@ -204,7 +204,7 @@ impl Database {
                 Box::pin(async move { become_role(client, AUTHENTICATOR).await.map_err(HookError::Backend) })
             }));
         }
-        pool.wait_timeout(Some(POOL_PATIENCE)).build().map_err(|error| {
+        pool.wait_timeout(Some(POOL_TIMEOUT)).build().map_err(|error| {
             let message = format!("cannot build the connection pool: {error}");
             StackError::with_source(ErrorKind::Database, message, error)
         })

@@ -412,7 +412,7 @@ fn a_renewed_token_is_a_possible_gap_for_rows_and_for_nothing_else() {
 }
 
 #[test]
-fn refused_joins_are_told_with_their_code_and_class() {
+fn refused_joins_are_reported_with_their_code_and_class() {
     for version in ["1.0.0", "2.0.0"] {
         let tokens = play(version, "auth_join_tokens");
         for code in ["InvalidJWTToken", "MalformedJWT", "JwtSignatureError"] {
@@ -436,7 +436,7 @@ fn acknowledgements_that_never_come_end_in_a_timeout_and_large_messages_in_their
 }
 
 #[test]
-fn a_binary_broadcast_is_heard_by_version_2_only() {
+fn a_binary_broadcast_reaches_version_2_only() {
     // Connections 1 and 2 speak the version of the transcript, connection 3 the other one.
     let two = play("2.0.0", "broadcast_binary");
     assert!(!lines_with(&two, &["1: bin broadcast", "bytes [00, ff, 10, de, ad, be, ef]"]).is_empty());

@@ -23,10 +23,10 @@ use crate::supervisor::{Ending, supervised};
 const LOOK: Duration = Duration::from_millis(5);
 
 /// How long a start may take; crash recovery of an existing directory is the slow case.
-const START_PATIENCE: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long a stop may take; the supervisor itself gets rougher after 5 s.
-const STOP_PATIENCE: Duration = Duration::from_secs(15);
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How often another free port is tried when somebody else was quicker.
 const PORT_TRIES: u32 = 8;
@@ -100,7 +100,7 @@ impl Postgres {
     }
 
     async fn wait_ready(&mut self, home: &Home) -> Result<()> {
-        let deadline = Instant::now() + START_PATIENCE;
+        let deadline = Instant::now() + START_TIMEOUT;
         while !is_ready(&home.data()) {
             let ended = match &mut self.supervisor {
                 Some(child) => !matches!(child.try_wait(), Ok(None)),
@@ -123,7 +123,7 @@ impl Postgres {
     pub(crate) async fn stop(mut self) -> Result<()> {
         let Some(mut supervisor) = self.supervisor.take() else { return Ok(()) };
         drop(supervisor.stdin.take());
-        let deadline = Instant::now() + STOP_PATIENCE;
+        let deadline = Instant::now() + STOP_TIMEOUT;
         while matches!(supervisor.try_wait(), Ok(None)) {
             if Instant::now() > deadline {
                 return Err(StackError::new(
@@ -131,7 +131,7 @@ impl Postgres {
                     format!(
                         "PostgreSQL on port {} did not stop in {} s; end it by hand",
                         self.port,
-                        STOP_PATIENCE.as_secs()
+                        STOP_TIMEOUT.as_secs()
                     ),
                 ));
             }
