@@ -1,6 +1,6 @@
 //! Whole attempts, with the installed terraform.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -9,6 +9,7 @@ use super::*;
 use crate::{
     control_plane::Leases,
     process::LocalRunner,
+    redaction::Redactor,
     testing::{self, ControlPlane},
 };
 

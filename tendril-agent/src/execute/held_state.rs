@@ -10,7 +10,7 @@ use crate::{
         Backoff,
         state_hold::{Hold, hold, release},
     },
-    execute::attempt::JobContext,
+    execute::context::JobContext,
     os::blocking,
     terraform::{pending_push, state::State},
 };

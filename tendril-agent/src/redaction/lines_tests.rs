@@ -5,6 +5,7 @@ use std::process::Command;
 use proptest::prelude::*;
 
 use super::*;
+use crate::redaction::MASK;
 
 fn redactor(secrets: &[&str]) -> Redactor {
     let redactor = Redactor::default();

@@ -120,6 +120,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::redaction::MASK;
 
     const SECRET: &str = "pa\"ss w/ord+1é";
 

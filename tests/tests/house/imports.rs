@@ -9,7 +9,7 @@ use std::{
 use tendril_tests::repository;
 
 /// The Rust files below a directory.
-pub fn sources(dir: &str) -> Vec<PathBuf> {
+pub(super) fn sources(dir: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut dirs = vec![repository(dir)];
     while let Some(dir) = dirs.pop() {
@@ -56,7 +56,7 @@ fn is_declared_for_tests(file: &Path) -> bool {
 }
 
 /// The path of a file inside its crate as modules: `rest/request.rs` is `rest`, `request`.
-pub fn modules(file: &Path, dir: &str) -> Vec<String> {
+pub(super) fn modules(file: &Path, dir: &str) -> Vec<String> {
     let inside = file.strip_prefix(repository(dir)).expect("a file of the crate").with_extension("");
     let mut parts: Vec<String> = inside.iter().map(|part| part.to_string_lossy().into_owned()).collect();
     if parts.last().is_some_and(|last| last == "mod") {
@@ -66,7 +66,7 @@ pub fn modules(file: &Path, dir: &str) -> Vec<String> {
 }
 
 /// A file without its comments and without its test module, which may reach everywhere.
-pub fn code(file: &Path) -> String {
+pub(super) fn code(file: &Path) -> String {
     let text = fs::read_to_string(file).expect("a source");
     let product = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
     product.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
@@ -74,7 +74,7 @@ pub fn code(file: &Path) -> String {
 
 /// The first module below the crate of every path that a file mentions: of `crate::wire::Change`, `use crate::{error::Error,
 /// wire}` and, in a file of `rest/`, `super::super::error`.
-pub fn mentioned(code: &str, place: &[String]) -> BTreeSet<String> {
+pub(super) fn mentioned(code: &str, place: &[String]) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (start, _) in code.match_indices("crate::") {
         found.extend(heads(&code[start + "crate::".len()..]));
@@ -97,7 +97,7 @@ pub fn mentioned(code: &str, place: &[String]) -> BTreeSet<String> {
 }
 
 /// The first names of a path, or of each path in a group: `{error::Error, wire::{A, B}}` gives `error` and `wire`.
-pub fn heads(path: &str) -> Vec<String> {
+pub(super) fn heads(path: &str) -> Vec<String> {
     let name = |text: &str| {
         text.trim_start().chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>()
     };

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tokio_postgres::Client as Database;
 
 /// Longer than events are taken for older than a list.
-pub const GRACE_PERIOD: Duration = Duration::from_millis(2_500);
+pub(super) const GRACE_PERIOD: Duration = Duration::from_millis(2_500);
 
 const PREPARE: &str = "
     create extension citext schema extensions; create extension hstore schema extensions;
@@ -26,7 +26,7 @@ const PREPARE: &str = "
     create collation public.any_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
     grant usage on schema t_types to service_role;";
 
-pub async fn stack(sql: &str, settings: Settings) -> (Stack, Database, Client) {
+pub(super) async fn stack(sql: &str, settings: Settings) -> (Stack, Database, Client) {
     let stack = Stack::builder().without_migrations().sql(PREPARE).sql(sql).rest(settings).start().await;
     let stack = stack.expect("the local stack starts");
     let database = tendril_tests::connect(&stack.admin_url()).await;
@@ -36,23 +36,23 @@ pub async fn stack(sql: &str, settings: Settings) -> (Stack, Database, Client) {
 }
 
 /// No poll helps: what is reported is reported because of an event.
-pub fn query(table: &str) -> Query {
+pub(super) fn query(table: &str) -> Query {
     let far = Duration::from_secs(3_000);
     Query::table(table).poll_interval(far).resync_interval(far)
 }
 
 /// A watch, and everything that it reported.
-pub struct Watched {
-    pub watch: Watch<Box<RawValue>>,
+pub(super) struct Watched {
+    pub(super) watch: Watch<Box<RawValue>>,
     key: &'static str,
-    pub rows: BTreeMap<String, String>,
+    pub(super) rows: BTreeMap<String, String>,
     /// Each report: `true` for a row, `false` for a deletion, with its JSON.
-    pub reports: Vec<(bool, String)>,
+    pub(super) reports: Vec<(bool, String)>,
 }
 
 impl Watched {
     /// Live, and past the time in which events may be older than the list.
-    pub async fn start(client: &Client, query: Query, key: &'static str) -> Self {
+    pub(super) async fn start(client: &Client, query: Query, key: &'static str) -> Self {
         let watch = client.watch(query).expect("a query");
         let mut watched = Self { watch, key, rows: BTreeMap::new(), reports: Vec::new() };
         while !watched.watch.is_live() {
@@ -62,7 +62,7 @@ impl Watched {
     }
 
     /// Reads until nothing came for this long.
-    pub async fn drain(&mut self, silence: Duration) {
+    pub(super) async fn drain(&mut self, silence: Duration) {
         while let Ok(event) = timeout(silence, self.watch.next()).await {
             match event.expect("a watch has no end") {
                 Ok(WatchEvent::InitApply(row) | WatchEvent::Apply(row)) => {
@@ -83,13 +83,13 @@ impl Watched {
 }
 
 /// A column's JSON.
-pub fn value(row: &RawValue, column: &str) -> String {
+pub(super) fn value(row: &RawValue, column: &str) -> String {
     let columns: BTreeMap<String, Box<RawValue>> = serde_json::from_str(row.get()).expect("an object");
     columns[column].get().to_owned()
 }
 
 /// The rows as a read returns them, by the JSON of this column, without white space between their parts.
-pub async fn read(
+pub(super) async fn read(
     client: &Client,
     table: &str,
     filter: Option<&Filter>,
@@ -104,7 +104,7 @@ pub async fn read(
 }
 
 /// With the columns in one order, each as it was written.
-pub fn normal(json: &str) -> String {
+pub(super) fn normal(json: &str) -> String {
     let columns: BTreeMap<String, Box<RawValue>> = serde_json::from_str(json).expect("an object");
     serde_json::to_string(&columns).expect("JSON")
 }

@@ -102,9 +102,9 @@ async fn questions(
         Some(answer) => answer.clone(),
         None if context.out.can_ask() => {
             context.out.note(&what);
-            let prompt = format!("Write {name} to go on");
+            let question = format!("Write {name} to go on");
             prompt(move || {
-                dialoguer::Input::<String>::new().with_prompt(prompt).allow_empty(true).interact_text()
+                dialoguer::Input::<String>::new().with_prompt(question).allow_empty(true).interact_text()
             })
             .await?
         }

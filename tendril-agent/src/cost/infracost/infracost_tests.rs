@@ -60,11 +60,11 @@ fn a_named_program_that_is_not_there_or_does_not_run_is_a_problem() {
     assert!(matches!(Found::detect(Some("off")), Ok(Found::Off)));
 }
 
-fn command(line: Line, key: Option<&str>) -> Result<(runner::Command, CostDir), String> {
+fn command(line: Line, key: Option<&str>) -> Result<(process::Command, CostDir), String> {
     let program = Program { path: "/bin/infracost".into(), version: "0.0.0".to_owned(), line };
     let workspace = Workspace::at(PathBuf::from("/srv/job.1"));
     let cost_dir = CostDir::new(&workspace, Path::new("/srv"));
-    let grace_period = runner::GracePeriod { graceful: VERSION_LIMIT, forced: VERSION_LIMIT };
+    let grace_period = GracePeriod { graceful: VERSION_LIMIT, forced: VERSION_LIMIT };
     let key = Key::from_values(key, None).unwrap();
     let infracost = Infracost { found: Found::Program(program.clone()), key };
     Ok((infracost.command(&program, workspace.module_dir(), &cost_dir, grace_period)?, cost_dir))

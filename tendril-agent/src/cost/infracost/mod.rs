@@ -22,7 +22,11 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use secrecy::ExposeSecret;
 
 use self::{cost_dir::CostDir, key::Key};
-use crate::{os::program::find, process::runner, terraform::environment};
+use crate::{
+    os::program::find,
+    process::{self, GracePeriod},
+    terraform::environment,
+};
 
 pub(crate) mod cost_dir;
 mod key;
@@ -238,11 +242,11 @@ impl Infracost {
         program: &Program,
         module: PathBuf,
         cost_dir: &CostDir,
-        grace_period: runner::GracePeriod,
-    ) -> Result<runner::Command, String> {
+        grace_period: GracePeriod,
+    ) -> Result<process::Command, String> {
         let mut env = self.access(program)?;
         cost_dir.finalize(program.line, &mut env);
-        Ok(runner::Command {
+        Ok(process::Command {
             program: program.path.clone(),
             args: arguments(program.line, &cost_dir.estimate()),
             dir: module,
