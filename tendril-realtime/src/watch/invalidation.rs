@@ -228,7 +228,7 @@ mod tests {
         invalidations.add(row(1), true, later);
         invalidations.add_new(row(2), true, later);
         assert_eq!(invalidations.take(later), [(row(2), 2)]);
-        assert_eq!(invalidations.due(), Some(now + SHORTEST_PAUSE), "the known one keeps its distance");
+        assert_eq!(invalidations.due(), Some(now + SHORTEST_PAUSE), "the known one waits for its pause");
         assert_eq!(invalidations.take(now + SHORTEST_PAUSE), [(row(1), 1)]);
     }
 
