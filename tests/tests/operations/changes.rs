@@ -60,7 +60,7 @@ async fn a_plan_is_shown_resource_by_resource_before_it_is_approved_and_followed
         if is_done { Ok(()) } else { Err(format!("{shown:?}")) }
     })
     .await;
-    until("the stack shows its resources", async || {
+    until("the stack says what it holds", async || {
         let stack = stack(&world).await;
         match stack.get::<_, Option<i32>>(0) {
             Some(1) => Ok(()),
