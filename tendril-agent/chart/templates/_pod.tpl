@@ -49,13 +49,13 @@ readinessProbe:
         path: TENDRIL_AGENT_TOKEN
 {{- end -}}
 
-{{- /* Of the pods in which Terraform runs: the volumes of Secrets that it may need. */ -}}
+{{- /* Of the pods in which Terraform runs: the volumes of Secrets that it may need. 288 is 0440, which readers of YAML take for 440 or 288. */ -}}
 {{- define "tendril-agent.workVolumes" -}}
 {{- if and .Values.infracost.enabled .Values.infracost.existingSecret }}
 - name: infracost
   secret:
     secretName: {{ .Values.infracost.existingSecret }}
-    defaultMode: 0440
+    defaultMode: 288
     items:
       - key: {{ .Values.infracost.secretKey }}
         path: key
@@ -64,7 +64,7 @@ readinessProbe:
 - name: git-token
   secret:
     secretName: {{ include "tendril-agent.secret" . }}
-    defaultMode: 0440
+    defaultMode: 288
     items:
       - key: TENDRIL_GIT_TOKEN
         path: TENDRIL_GIT_TOKEN

@@ -53,9 +53,11 @@ impl Namespace {
             {"stacks": ["*"], "serviceAccount": "tendril-run"},
         ]);
         fs::write(&map, rules.to_string()).expect("the map");
+        // The local stack's database speaks no TLS.
+        let database = format!("{}?sslmode=disable", world.project.database_url);
         let variables = [
             ("TENDRIL_STATE_BACKEND", "pg"),
-            ("PG_CONN_STR", world.project.database_url.as_str()),
+            ("PG_CONN_STR", database.as_str()),
             ("TENDRIL_INFRACOST", "off"),
         ];
         let env: Vec<Value> =
@@ -77,7 +79,7 @@ impl Namespace {
             .env("TENDRIL_SERVICE_ACCOUNT_MAP", text(&map))
             .env("TENDRIL_POD_TEMPLATE", text(&template))
             .env("TENDRIL_STATE_BACKEND", "pg")
-            .env("PG_CONN_STR", world.project.database_url.clone())
+            .env("PG_CONN_STR", database)
             .env("TENDRIL_INFRACOST", "off")
             .concurrency(10)
     }
