@@ -16,10 +16,10 @@ cargo package --package "$crate" --locked --offline --allow-dirty --no-verify --
 target=$(cargo metadata --format-version 1 --no-deps --offline | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 file=$target/package/$crate-$version.crate
 size=$(wc -c <"$file")
-[ "$size" -lt "$limit" ] || stop "$file is $size bytes, and crates.io takes $limit: look at \`include\` in $crate/Cargo.toml"
+[ "$size" -lt "$limit" ] || stop "$file is $size bytes, and crates.io takes $limit: see \`include\` in $crate/Cargo.toml"
 names=$(tar -tzf "$file")
 for wanted in README.md LICENSE-MIT LICENSE-APACHE src/lib.rs src/guarantees.md tests/recorded/2.0.0/broadcast_text.jsonl; do
-  grep -qx "$crate-$version/$wanted" <<<"$names" || stop "$wanted is not in the package: look at \`include\` in $crate/Cargo.toml"
+  grep -qx "$crate-$version/$wanted" <<<"$names" || stop "$wanted is not in the package: see \`include\` in $crate/Cargo.toml"
 done
 strays=$(grep -vE "^$crate-$version/(src/|tests/recorded/|README\.md|LICENSE-(MIT|APACHE)|Cargo\.(toml|toml\.orig|lock)|\.cargo_vcs_info\.json)" <<<"$names") || true
 [ -z "$strays" ] || stop "these files are of no use to whoever downloads it: $strays"

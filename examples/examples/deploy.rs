@@ -35,7 +35,7 @@ struct Options {
     /// Where it shall run: the id of a cluster.
     #[arg(long, env = "TENDRIL_CLUSTER")]
     cluster: Uuid,
-    /// A template that the cluster's agent carries.
+    /// A template in the folder of the cluster's agent.
     #[arg(long, default_value = "hello")]
     template: String,
     /// A variable of the template; JSON where that preserves what is written (`3`, `true`, `["a"]`), otherwise text. May be repeated.
@@ -90,7 +90,7 @@ async fn run(options: Options) -> Result<ExitCode, Box<dyn std::error::Error>> {
             event = follow.next() => event?,
             _ = interrupt.recv() => {
                 if asked_to_cancel {
-                    eprintln!("deploy: left; the deployment goes on without this program");
+                    eprintln!("deploy: left; the deployment continues without this program");
                     return Ok(ExitCode::from(LEFT));
                 }
                 asked_to_cancel = true;

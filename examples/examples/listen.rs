@@ -10,7 +10,7 @@
 //! | `{"type":"ready"}` | rows flow from now on |
 //! | `{"type":"insert","new":{…}}` and `update`, `delete` | a row changed; `errors` names what the server left out |
 //! | `{"type":"resync","reason":…}` | rows may have been missed before this line |
-//! | `{"type":"error","code":…,"message":…,"retry":…}` | with `"retry":true` it goes on by itself |
+//! | `{"type":"error","code":…,"message":…,"retry":…}` | with `"retry":true` the program continues by itself |
 
 use std::{
     io::{self, Write as _},
@@ -88,7 +88,7 @@ fn table(text: &str) -> Result<(String, String), String> {
 async fn main() -> ExitCode {
     match run(Options::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
-        // A reader that went away (`| head`) wants no more.
+        // A reader that has gone (`| head`) is no error.
         Err(End::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(End::Output(error)) => {
             eprintln!("cannot write: {error}");

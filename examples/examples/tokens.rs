@@ -4,7 +4,7 @@
 //! cargo run -p tendril-examples --example tokens -- token.jwt
 //! ```
 //!
-//! with `SUPABASE_URL` and `SUPABASE_ANON_KEY`. Rewrite the file with a newer token, and the channel goes on with it.
+//! with `SUPABASE_URL` and `SUPABASE_ANON_KEY`. Rewrite the file with a newer token, and the channel uses it.
 
 use std::{env, path::PathBuf};
 

@@ -2,7 +2,7 @@ import type { NextConfig } from "next";
 
 const config: NextConfig = {
   output: "export",
-  // A folder with an index.html per page: every static host knows what to do with it.
+  // A folder with an index.html per page: every static host serves it.
   trailingSlash: true,
   images: { unoptimized: true },
   reactStrictMode: true,

@@ -66,7 +66,7 @@ impl Deployment {
 /// What to run: the column `config_snapshot`.
 #[derive(Debug, Clone, Default)]
 pub struct Order {
-    /// A template that the agent carries.
+    /// A template in the agent's folder.
     pub template: String,
     /// `plan`, `apply` or `destroy`.
     pub action: String,
@@ -77,7 +77,7 @@ pub struct Order {
 }
 
 impl Order {
-    /// The order as the database wants it.
+    /// The order in the database's form.
     pub fn snapshot(&self) -> Value {
         let mut snapshot =
             json!({ "template": self.template, "action": self.action, "variables": self.variables });

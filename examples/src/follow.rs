@@ -49,7 +49,7 @@ pub struct Follow {
 /// How far the end is.
 #[derive(Debug)]
 enum End {
-    /// The deployment goes on.
+    /// The deployment is not at its end.
     Ahead,
     /// It ended with this row; its last chunks are waited for until then.
     Near(Box<Deployment>, Instant),
@@ -155,7 +155,7 @@ impl Follow {
     }
 }
 
-/// The row of an event that has one. Errors that pass are left to the watch, which goes on.
+/// The row of an event that has one. Errors that pass are left to the watch, which continues.
 fn applied<T>(event: Result<WatchEvent<T>, Error>) -> Result<Option<T>, Error> {
     match event {
         Ok(WatchEvent::InitApply(row) | WatchEvent::Apply(row)) => Ok(Some(row)),

@@ -1,4 +1,4 @@
-//! The READMEs show what the examples really say.
+//! The READMEs show what the examples really print.
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail")]
 
 use std::{fs, path::Path};

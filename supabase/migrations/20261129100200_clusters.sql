@@ -1,6 +1,6 @@
 -- A cluster is a place where one agent (or several replicas of it) runs.
 --
--- The row changes when something changes that a person wants to see. What changes with each heartbeat stands in
+-- The row changes when something that users see changes. What changes with each heartbeat is in
 -- public.agents, which is not published: see the view cluster_status.
 
 create table public.clusters (

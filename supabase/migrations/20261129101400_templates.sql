@@ -1,4 +1,4 @@
--- What the agents of a cluster can run: the templates that they carry, so that a portal offers what is really there.
+-- What the agents of a cluster can run: the templates in their folders, so that a portal offers what is really there.
 
 create table public.cluster_templates (
   cluster_id uuid not null references public.clusters (id) on delete cascade,

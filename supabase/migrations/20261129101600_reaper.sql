@@ -1,6 +1,6 @@
 -- What becomes of deployments that no agent continues: their agent fell silent, they waited too long, their cluster was revoked.
 --
--- Before apply began nothing was changed: the job is queued again, once. After it began nobody but the agent knows what
+-- Before apply began nothing was changed: the job is queued again, once. After it began only the agent can report what
 -- happened: the job shows phase UNKNOWN after a minute, ends as FAILED/AGENT_LOST with its long lease, and is never run
 -- again by itself. An agent that comes back with the same claim_token still replaces AGENT_LOST by the true result.
 
@@ -164,7 +164,7 @@ end
 $$;
 comment on function public.reap_lost_agents() is 'Ends or requeues the deployments of lost agents of all clusters, ends what waited too long, and marks silent clusters OFFLINE: {"reaped": n, "offline": n}. For service_role and pg_cron.';
 
--- Where there is no schedule, or while it is broken, any agent that lives notices the death of any other.
+-- Where there is no schedule, or while it is broken, the heartbeat of any running agent does the work for all clusters.
 create function tendril.reap_for_all() returns void
 language plpgsql set search_path = '' as $$
 begin

@@ -33,7 +33,7 @@ begin
 
   -- Before it lets a role into a private channel, Realtime looks as that role into the table of the messages. On a hosted
   -- project nobody but Supabase can grant the schema realtime, but the rights of `anon` can be handed on, and contain it.
-  -- They add nothing to an agent, which carries the publishable key: whoever has that is `anon`.
+  -- They add nothing to what an agent may do: it has the publishable key, and whoever has that is `anon`.
   if not exists (
     select from pg_catalog.pg_auth_members m where m.roleid = 'anon'::regrole and m.member = 'tendril_agent'::regrole
   ) then
@@ -146,7 +146,7 @@ grant execute on function public.install_broadcasts() to service_role;
 
 create trigger d_broadcast_queued after insert on public.deployments
   referencing new table as queued for each statement execute function tendril.broadcast_queued();
--- What an agent must know: also that a job ended, which frees its stack. Progress is its own doing.
+-- What an agent cannot know otherwise; also that a job ended, which frees its stack. Progress is not sent: the agent wrote it.
 create trigger d_broadcast_changed after update on public.deployments
   for each row when (
     old.status is distinct from new.status

@@ -101,7 +101,7 @@ end
 $$;
 comment on function tendril.own_live_cluster(uuid) is 'The caller''s cluster, locked. Errors: TD004 revoked, TD008 none.';
 
--- Writes which keys a cluster has, and forgets what was known of others. What is known of a key begins with its making.
+-- Writes which keys a cluster has, and deletes the records of its other keys. The record of a key begins when the key is made.
 create function tendril.set_cluster_keys(cluster_id uuid, current_hash text, next_hash text) returns void
 language sql set search_path = '' as $$
   update public.clusters c set api_key_hash = current_hash, api_key_hash_next = next_hash where c.id = set_cluster_keys.cluster_id;

@@ -1,6 +1,6 @@
--- What runs by the clock, where pg_cron can be had: the reaper each 15 s, pruning each hour. Without it call
+-- What runs on a schedule, where pg_cron is available: the reaper each 15 s, pruning each hour. Without it call
 -- reap_lost_agents() and prune() as service_role from elsewhere. reaper_status() returns whether that happens; agents and
--- `tendril-agent doctor` ask it.
+-- `tendril-agent doctor` call it.
 
 create function tendril.schedule() returns text
 language plpgsql set search_path = '' as $$

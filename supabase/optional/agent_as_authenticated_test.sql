@@ -5,8 +5,8 @@ create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
 select plan(31);
 
--- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` says who
--- speaks next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
+-- The stage: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` sets who
+-- acts next; `run` runs a statement as that role with that JWT; `try` does and answers its SQLSTATE or "rows: n"; `list`
 -- answers what a query shows. The assertions themselves run as the owner: a role under test needs no right on pgTAP.
 grant tendril_agent to current_user;
 create function pg_temp.id(short text) returns uuid language sql immutable as $$
@@ -76,7 +76,7 @@ select is(pg_temp.try($$insert into deployments (cluster_id, config_snapshot) va
 select is(pg_temp.try($$update clusters set name = 'x'$$), 'rows: 0', 'an agent does not change clusters');
 select is(pg_temp.try($$insert into clusters (name) values ('x')$$), '23503', 'an agent is no user, so it adds no cluster');
 select is(pg_temp.try($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('01') where id = pg_temp.id('d1') and status = 'QUEUED'$$), 'rows: 1', 'an agent claims');
-select is(pg_temp.try($$update deployments set cancel_requested_at = now() where id = pg_temp.id('d1')$$), '42501', 'an agent does not ask to cancel');
+select is(pg_temp.try($$update deployments set cancel_requested_at = now() where id = pg_temp.id('d1')$$), '42501', 'an agent does not request a cancel');
 select is(pg_temp.try($$insert into deployment_logs (deployment_id, attempt, seq, stream, log_chunk) values (pg_temp.id('d1'), 1, 1, 'stdout', 'x') on conflict (deployment_id, attempt, seq) do nothing$$), 'rows: 1', 'an agent appends logs');
 select is(pg_temp.try($$select agent_heartbeat('1', array[pg_temp.id('01')])$$), 'rows: 1', 'an agent has a heartbeat');
 call pg_temp.act_as_agent('c1', false);
@@ -115,15 +115,15 @@ begin
   return pg_temp.list(format('select extension from realtime.messages where id = any (%L::uuid[])', probes));
 end
 $$;
-select is(pg_temp.try('select agent_wants_broadcasts()'), 'rows: 1', 'an agent asks for broadcasts');
+select is(pg_temp.try('select agent_wants_broadcasts()'), 'rows: 1', 'an agent requests broadcasts');
 select is(pg_temp.receives('cluster:' || pg_temp.id('c1')), '(broadcast)', 'and receives those of its cluster');
 select is(pg_temp.receives('cluster:' || pg_temp.id('c2')), 'nothing', 'and of no other');
-select is(pg_temp.try($$insert into realtime.messages (topic, extension) values ('cluster:' || pg_temp.id('c1'), 'broadcast')$$), '42501', 'it does not speak there');
+select is(pg_temp.try($$insert into realtime.messages (topic, extension) values ('cluster:' || pg_temp.id('c1'), 'broadcast')$$), '42501', 'it does not send there');
 call pg_temp.act_as_agent('c1', false);
 select is(pg_temp.receives('cluster:' || pg_temp.id('c1')), 'nothing', 'a cluster_id without agent=true receives nothing');
 call pg_temp.act_as('alice');
 select is(pg_temp.receives('cluster:' || pg_temp.id('c1')), 'nothing', 'nor does a user');
-select is(pg_temp.try('select agent_wants_broadcasts()'), 'TD003', 'who has nothing to ask for');
+select is(pg_temp.try('select agent_wants_broadcasts()'), 'TD003', 'a user cannot request them');
 
 select * from finish();
 rollback;

@@ -145,7 +145,7 @@ call pg_temp.act_as('agent c1');
 select is(pg_temp.change('d2', $$status = 'PROCESSING', claim_token = pg_temp.id('01')$$), 'rows: 1', 'a job is claimed');
 select is(pg_temp.messages(), 'deployment c1 private {"id": "00000000-0000-4000-8000-0000000000d2", "status": "PROCESSING", "attempt": 1}', 'its other agents receive it');
 select is(pg_temp.change('d2', $$claim_token = pg_temp.id('01'), phase = 'APPROVAL', plan_sha256 = repeat('a', 64)$$), 'rows: 1', 'it makes progress');
-select is(pg_temp.try('select agent_heartbeat(''1'', array[pg_temp.id(''01'')])'), 'rows: 1', 'and lives');
+select is(pg_temp.try('select agent_heartbeat(''1'', array[pg_temp.id(''01'')])'), 'rows: 1', 'and keeps its heartbeat');
 select is(pg_temp.messages(), 'nothing', 'which its agent knows');
 call pg_temp.act_as('alice');
 select is(pg_temp.change('d2', $$approved_plan = repeat('a', 64)$$), 'rows: 1', 'its plan is approved');

@@ -5,7 +5,7 @@ create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
 select plan(95);
 
--- The stage: alice owns clusters c1 and c2, and c9 which is revoked; bob owns c3. `ask` answers
+-- The stage: alice owns clusters c1 and c2, and c9 which is revoked; bob owns c3. `call` answers
 -- the value of an expression for the current role, or its SQLSTATE.
 grant tendril_agent to current_user;
 create function pg_temp.id(short text) returns uuid language sql immutable as $$
@@ -23,7 +23,7 @@ begin
   ))::text, true);
 end
 $$;
-create function pg_temp.ask(expression text) returns text language plpgsql as $$
+create function pg_temp.call(expression text) returns text language plpgsql as $$
 declare
   answer text;
 begin
@@ -36,7 +36,7 @@ exception when others then
 end
 $$;
 create function pg_temp.key_of(function text, short text) returns text language sql as $$
-  select pg_temp.ask(format('public.%I(%L)', function, pg_temp.id(short)))
+  select pg_temp.call(format('public.%I(%L)', function, pg_temp.id(short)))
 $$;
 -- The exchange as the Edge Function calls it: what a key of that cluster is answered.
 create function pg_temp.exchange(short text, key text) returns text language plpgsql as $$
@@ -45,13 +45,13 @@ declare
   answer text;
 begin
   call pg_temp.act_as('service_role');
-  answer := pg_temp.ask(format('public.exchange_cluster_key(%L, %L) ->> ''result''', pg_temp.id(short), encode(sha256(convert_to(key, 'UTF8')), 'hex')));
+  answer := pg_temp.call(format('public.exchange_cluster_key(%L, %L) ->> ''result''', pg_temp.id(short), encode(sha256(convert_to(key, 'UTF8')), 'hex')));
   perform set_config('tests.role', before[1], true), set_config('tests.claims', before[2], true);
   return answer;
 end
 $$;
 create function pg_temp.status(short text, path text[]) returns text language sql as $$
-  select pg_temp.ask(format('public.cluster_key_status(%L) #>> %L', pg_temp.id(short), path))
+  select pg_temp.call(format('public.cluster_key_status(%L) #>> %L', pg_temp.id(short), path))
 $$;
 insert into auth.users (id, email) values (pg_temp.id('0a'), 'alice@tests.invalid'), (pg_temp.id('0b'), 'bob@tests.invalid');
 insert into clusters (id, user_id, name, revoked_at) values
@@ -92,7 +92,7 @@ select is(pg_temp.key_of('promote_cluster_key', 'c1'), 'TD007', 'without a next 
 select is(pg_temp.key_of('create_cluster_key', 'c3'), 'TD008', 'nobody makes a key of another''s cluster');
 select is(pg_temp.key_of('create_cluster_key', 'ff'), 'TD008', 'nor of none');
 select is(pg_temp.key_of('create_cluster_key', 'c9'), 'TD004', 'nor of a revoked one');
-select is(pg_temp.ask('public.create_cluster_key(null)'), 'TD008', 'nor of null');
+select is(pg_temp.call('public.create_cluster_key(null)'), 'TD008', 'nor of null');
 select isnt(pg_temp.status('c1', '{current,created_at}'), 'null', 'the owner sees when the key was made');
 select is(pg_temp.status('c1', '{current,last_used_at}'), 'null', 'and that it was not used yet');
 select is(pg_temp.status('c3', '{current}'), 'TD008', 'and nothing of another''s');
@@ -120,11 +120,11 @@ from unnest(array['tendril.cluster_keys', 'tendril.key_exchanges']) as t, unnest
 call pg_temp.act_as('agent c1');
 select is(pg_temp.key_of('create_cluster_key', 'c2'), '42501', 'an agent makes no key');
 select is(pg_temp.key_of('rotate_cluster_key', 'c1'), '42501', 'an agent does not rotate its own');
-select is(pg_temp.ask($$public.exchange_cluster_key(pg_temp.id('c1'), repeat('a', 64))$$), '42501', 'an agent cannot ask the exchange');
+select is(pg_temp.call($$public.exchange_cluster_key(pg_temp.id('c1'), repeat('a', 64))$$), '42501', 'an agent cannot call the exchange');
 call pg_temp.act_as('alice');
-select is(pg_temp.ask($$public.exchange_cluster_key(pg_temp.id('c1'), repeat('a', 64))$$), '42501', 'nor can a user');
+select is(pg_temp.call($$public.exchange_cluster_key(pg_temp.id('c1'), repeat('a', 64))$$), '42501', 'nor can a user');
 call pg_temp.act_as('anon');
-select is(pg_temp.ask($$public.exchange_cluster_key(pg_temp.id('c1'), repeat('a', 64))$$), '42501', 'nor can anybody');
+select is(pg_temp.call($$public.exchange_cluster_key(pg_temp.id('c1'), repeat('a', 64))$$), '42501', 'nor can anybody');
 select is(pg_temp.key_of('create_cluster_key', 'c1'), '42501', 'anon makes no key');
 
 -- The exchange.
@@ -135,9 +135,9 @@ select is(pg_temp.exchange('c1', 'tdl_wrong'), 'refused', 'a wrong key is refuse
 select is(pg_temp.exchange('c2', (select key from keys where name = 'first')), 'refused', 'so is the key of another cluster');
 select is(pg_temp.exchange('ff', (select key from keys where name = 'first')), 'refused', 'so is one of no cluster');
 call pg_temp.act_as('service_role');
-select is(pg_temp.ask(format('public.exchange_cluster_key(%L, %L)', pg_temp.id('c2'), h)), '{"result": "refused"}', 'so is what is no hash: ' || coalesce(h, 'null'))
+select is(pg_temp.call(format('public.exchange_cluster_key(%L, %L)', pg_temp.id('c2'), h)), '{"result": "refused"}', 'so is what is no hash: ' || coalesce(h, 'null'))
 from unnest(array[repeat('0', 64), '', 'x', repeat('A', 64), null]) as h;
-select is(pg_temp.ask($$public.exchange_cluster_key(null, repeat('a', 64))$$), '{"result": "refused"}', 'so is null');
+select is(pg_temp.call($$public.exchange_cluster_key(null, repeat('a', 64))$$), '{"result": "refused"}', 'so is null');
 
 -- Rotation.
 call pg_temp.act_as('alice');
@@ -148,13 +148,13 @@ select is(pg_temp.key_of('promote_cluster_key', 'c1'), 'TD007', 'a next key that
 select is(pg_temp.exchange('c1', (select key from keys where name = 'first')), 'granted', 'while there are two, the current key works');
 select is(pg_temp.exchange('c1', (select key from keys where name = 'second')), 'granted', 'and the next one');
 select isnt(pg_temp.status('c1', '{next,last_used_at}'), 'null', 'the owner sees that the next one is in use');
-select is(pg_temp.ask($$public.promote_cluster_key(pg_temp.id('c1'))$$), '', 'then it is promoted');
+select is(pg_temp.call($$public.promote_cluster_key(pg_temp.id('c1'))$$), '', 'then it is promoted');
 select is(pg_temp.exchange('c1', (select key from keys where name = 'second')), 'granted', 'it still works');
 select is(pg_temp.exchange('c1', (select key from keys where name = 'first')), 'refused', 'the old one does not');
 select is(pg_temp.status('c1', '{next}'), 'null', 'there is no next key again');
 select is((select count(*)::int from tendril.cluster_keys where cluster_id = pg_temp.id('c1')), 1, 'what was known of old keys is forgotten');
 select matches(pg_temp.key_of('rotate_cluster_key', 'c1'), '^tdl_', 'the next rotation begins');
-select is(pg_temp.ask($$public.promote_cluster_key(pg_temp.id('c1'), unused => true)$$), '', 'an unused key is promoted on explicit request');
+select is(pg_temp.call($$public.promote_cluster_key(pg_temp.id('c1'), unused => true)$$), '', 'an unused key is promoted on explicit request');
 
 -- A hash that the owner wrote.
 update clusters set api_key_hash = tendril.key_hash('by hand') where id = pg_temp.id('c2');
@@ -178,7 +178,7 @@ select is(pg_temp.exchange('c2', 'guess'), 'limited', 'the next has to wait');
 select is((select string_agg(distinct pg_temp.exchange('c2', 'busy'), ' ') from generate_series(1, 60)), 'granted', 'the right key is not locked out by wrong ones');
 select is(pg_temp.exchange('c2', 'busy'), 'limited', 'it has a limit of its own');
 call pg_temp.act_as('service_role');
-select is(pg_temp.ask(format($$(public.exchange_cluster_key(pg_temp.id('c2'), %L) ->> 'retry_after')::int between 1 and 60$$, tendril.key_hash('busy'))), 'true', 'and gets the time to wait');
+select is(pg_temp.call(format($$(public.exchange_cluster_key(pg_temp.id('c2'), %L) ->> 'retry_after')::int between 1 and 60$$, tendril.key_hash('busy'))), 'true', 'and gets the time to wait');
 select is((select string_agg(distinct pg_temp.exchange('ff', 'guess ' || n), ' ') from generate_series(1, 60) as n), 'refused', 'sixty keys of no cluster are refused');
 select is(pg_temp.exchange('ff', 'guess'), 'limited', 'and the next has to wait, too');
 update tendril.key_exchanges set started_at = started_at - interval '61 seconds';

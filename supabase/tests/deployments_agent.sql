@@ -79,7 +79,7 @@ select is(pg_temp.try('update deployments set claimed_at = now()'), '42501', 'cl
 select is(pg_temp.try($$update tendril.leases set last_heartbeat_at = 'infinity'$$), '42501', 'an agent cannot give itself a longer lease');
 select is(pg_temp.try('update deployments set started_at = now()'), '42501', 'started_at is the database''s');
 select is(pg_temp.try('update deployments set finished_at = now()'), '42501', 'finished_at is the database''s');
-select is(pg_temp.try('update deployments set cancel_requested_at = now()'), '42501', 'an agent cannot ask to cancel');
+select is(pg_temp.try('update deployments set cancel_requested_at = now()'), '42501', 'an agent cannot request a cancel');
 
 -- Claim.
 select is(pg_temp.try($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('01') where id = pg_temp.id('d2') and status = 'QUEUED'$$), 'rows: 0', 'a deployment of the owner''s other cluster cannot be claimed');

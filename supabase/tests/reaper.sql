@@ -129,7 +129,7 @@ call pg_temp.silence('d3', '61 seconds');
 call pg_temp.silence('d5', '601 seconds');
 select is(reap_lost_agents() ->> 'reaped', '2', 'two lost jobs that were to be cancelled');
 select is(pg_temp.state('d3'), 'CANCELLED CLAIMED 1 CANCELLED', 'before apply began: cancelled, not queued again');
-select is(pg_temp.state('d5'), 'FAILED DESTROY 1 AGENT_LOST', 'after: nobody knows, so it is not called cancelled');
+select is(pg_temp.state('d5'), 'FAILED DESTROY 1 AGENT_LOST', 'after: the outcome is unknown, so it is not called cancelled');
 
 -- An agent that comes back removes the message about its silence.
 call pg_temp.act_as('agent c1');
@@ -146,7 +146,7 @@ select is((select phase || coalesce(error_message, ' without a message') from de
 call pg_temp.act_as('service_role');
 call pg_temp.silence('d6', '61 seconds');
 select is(pg_temp.try($$update deployments set status = 'SUCCESS' where id = pg_temp.id('d6')$$), 'TD002', 'a lost job is not SUCCESS');
-select is(pg_temp.try($$update deployments set status = 'FAILED' where id = pg_temp.id('d7')$$), 'TD002', 'a job whose agent lives is not ended without its token');
+select is(pg_temp.try($$update deployments set status = 'FAILED' where id = pg_temp.id('d7')$$), 'TD002', 'a job whose agent is alive is not ended without its token');
 select is(pg_temp.try($$update deployments set phase = 'UNKNOWN' where id = pg_temp.id('d7')$$), 'TD002', 'nor is its phase set to UNKNOWN');
 select is(pg_temp.try($$update deployments set status = 'QUEUED' where id = pg_temp.id('d7')$$), 'TD002', 'nor queued again');
 call pg_temp.act_as('agent c1');
@@ -163,7 +163,7 @@ alter table deployments disable trigger b_enforce_state;
 update deployments set phase = 'APPROVAL' where id = pg_temp.id('d8');
 alter table deployments enable trigger b_enforce_state;
 call pg_temp.silence('d8', '601 seconds');
-select is(reap_lost_agents() ->> 'reaped', '3', 'the reaper knows what to do with them');
+select is(reap_lost_agents() ->> 'reaped', '3', 'the reaper ends them');
 select is(pg_temp.state('d8'), 'QUEUED 2', 'a plan that waits for approval is made again, however often its agent goes');
 call pg_temp.act_as('agent c1');
 call pg_temp.run($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('26') where id = pg_temp.id('d6')$$);

@@ -170,7 +170,7 @@ select is(pg_temp.go('d8', 'CANCELLED', '18'), 'rows: 1', 'its true end is welco
 -- A user's cancel.
 call pg_temp.run($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('16') where id = pg_temp.id('d6')$$);
 call pg_temp.act_as('alice');
-select is(pg_temp.try($$update deployments set cancel_requested_at = '2001-01-01' where id = pg_temp.id('d6')$$), 'rows: 1', 'a user asks to cancel a running job');
+select is(pg_temp.try($$update deployments set cancel_requested_at = '2001-01-01' where id = pg_temp.id('d6')$$), 'rows: 1', 'a user requests the cancel of a running job');
 select is(pg_temp.shows('d6', 'status, cancel_requested_at'), row('PROCESSING', now())::text, 'the agent ends it, the database sets the time of the request');
 call pg_temp.run($$update deployments set cancel_requested_at = null where id = pg_temp.id('d6')$$);
 select is(pg_temp.shows('d6', 'cancel_requested_at'), row(now())::text, 'it cannot be taken back');

@@ -92,7 +92,7 @@ select is(pg_temp.broken_rule('{"source": {"ref": "main"}}'), 'config_snapshot_n
 
 -- Who writes it.
 call pg_temp.act_as('alice');
-select is(pg_temp.try($$insert into deployments (cluster_id, config_snapshot, template_commit) values (pg_temp.id('c1'), '{"template": "x"}', repeat('a', 40))$$), '42501', 'a user does not say which commit');
+select is(pg_temp.try($$insert into deployments (cluster_id, config_snapshot, template_commit) values (pg_temp.id('c1'), '{"template": "x"}', repeat('a', 40))$$), '42501', 'a user does not set which commit');
 select is(pg_temp.try($$update deployments set template_commit = repeat('a', 40) where id = pg_temp.id('d1')$$), '42501', 'nor later');
 call pg_temp.act_as('agent c1');
 select is(pg_temp.try($$update deployments set template_commit = repeat('a', 40) where id = pg_temp.id('d1')$$), 'TD002', 'nor an agent before it claims');

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Fetches the programs that the image carries beside the agent, into a directory; what is not what it should be ends the build.
+# Fetches the programs that the image contains beside the agent, into a directory. A wrong checksum ends the build.
 # Versions and checksums are the Dockerfile's arguments.
 set -euo pipefail
 to=$1

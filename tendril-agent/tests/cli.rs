@@ -1,4 +1,4 @@
-//! The process seen from outside: what it says about its configuration, and how it exits.
+//! The process seen from outside: its messages about its configuration, and its exit codes.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -172,7 +172,7 @@ fn a_health_address_that_is_taken_ends_the_start() {
 }
 
 /// What it prints with this flag, on a machine whose programs are in this directory.
-fn says(flag: &str, programs: &Path) -> Vec<String> {
+fn version_lines(flag: &str, programs: &Path) -> Vec<String> {
     let output = Command::new(env!("CARGO_BIN_EXE_tendril-agent"))
         .arg(flag)
         .env_clear()
@@ -196,9 +196,9 @@ fn program(dir: &Path, name: &str, prints: &str) {
 fn the_long_version_names_every_program_and_the_short_one_is_a_line() {
     let dir = tempfile::tempdir().unwrap();
     let own = format!("tendril-agent {}", env!("CARGO_PKG_VERSION"));
-    assert_eq!(says("-V", dir.path()), [own.as_str()]);
+    assert_eq!(version_lines("-V", dir.path()), [own.as_str()]);
 
-    let lines = says("--version", dir.path());
+    let lines = version_lines("--version", dir.path());
     assert_eq!(lines[0], own);
     assert!(lines[1].strip_prefix("contract ").is_some_and(|n| n.parse::<u32>().is_ok()), "{lines:?}");
     let line = |lines: &[String], start: &str| lines.iter().find(|line| line.starts_with(start)).cloned();
@@ -209,11 +209,11 @@ fn the_long_version_names_every_program_and_the_short_one_is_a_line() {
     program(dir.path(), "tofu", r#"{"terraform_version": "1.10.6"}"#);
     program(dir.path(), "git", "git version 2.39.5");
     program(dir.path(), "infracost", "Infracost v0.10.45");
-    let lines = says("--version", dir.path());
+    let lines = version_lines("--version", dir.path());
     assert!(lines.contains(&"tofu 1.10.6".to_owned()), "{lines:?}");
     assert!(lines.contains(&"git 2.39.5".to_owned()), "{lines:?}");
     assert!(lines.contains(&"infracost 0.10.45".to_owned()), "{lines:?}");
 
     program(dir.path(), "git", "I am no git");
-    assert!(line(&says("--version", dir.path()), "git not found").is_some());
+    assert!(line(&version_lines("--version", dir.path()), "git not found").is_some());
 }

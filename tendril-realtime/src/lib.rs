@@ -1,4 +1,4 @@
-//! A Supabase Realtime and PostgREST client that says where rows may have been missed, and which errors are final.
+//! A Supabase Realtime and PostgREST client that reports where rows may have been missed, and which errors are final.
 //!
 //! ```no_run
 //! use tendril_realtime::{ChangeEvent, Client, PostgresChanges, StreamExt as _, col};

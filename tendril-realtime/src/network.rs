@@ -6,7 +6,7 @@ use rustls::ClientConfig;
 
 use crate::{error::Error, proxy::Proxies, tls::TlsSettings, trace::TraceSource};
 
-/// What a user may say about it.
+/// The settings that a user may make.
 #[derive(Debug, Default)]
 pub(crate) struct NetworkSettings {
     pub(crate) tls: TlsSettings,

@@ -50,7 +50,7 @@ enum Exception {
 }
 
 impl Proxies {
-    /// What the environment says.
+    /// The proxy of the environment's variables.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for what is set and not understood; it names the variable.

@@ -97,7 +97,7 @@ impl Project {
         connect(&self.database_url).await
     }
 
-    /// Applies what `supabase db push` would apply, and remembers it where that looks.
+    /// Applies what `supabase db push` would apply, and records it where that does.
     async fn migrate(&self) {
         let mut database = self.database().await;
         let prepare = "create schema if not exists supabase_migrations;
@@ -113,9 +113,9 @@ impl Project {
         for file in files {
             let stem = file.file_stem().expect("a name").to_string_lossy().into_owned();
             let (version, name) = stem.split_once('_').expect("a version and a name");
-            let remember = "insert into supabase_migrations.schema_migrations (version, name) values ($1, $2) on conflict do nothing";
+            let record = "insert into supabase_migrations.schema_migrations (version, name) values ($1, $2) on conflict do nothing";
             let transaction = database.transaction().await.expect("a transaction");
-            if transaction.execute(remember, &[&version, &name]).await.expect("the list of migrations") == 1 {
+            if transaction.execute(record, &[&version, &name]).await.expect("the list of migrations") == 1 {
                 let sql = fs::read_to_string(&file).expect("a migration");
                 transaction.batch_execute(&sql).await.unwrap_or_else(|error| panic!("{stem}.sql: {error:?}"));
             }
@@ -126,7 +126,7 @@ impl Project {
         let rest = tendril_realtime::Rest::builder(&self.url, &self.service_role_key)
             .build()
             .expect("the project's URL");
-        until("PostgREST knows the tables", async || {
+        until("PostgREST has loaded the tables", async || {
             rest.from("deployment_logs")
                 .select("id")
                 .limit(1)
@@ -139,7 +139,7 @@ impl Project {
 }
 
 /// Opens a connection whose task ends with it.
-/// A connection to a database, for as long as the client lives.
+/// A connection to a database, for as long as the client is held.
 pub async fn connect(url: &str) -> Client {
     let (client, connection) =
         tokio_postgres::connect(url, NoTls).await.unwrap_or_else(|error| panic!("no database: {error}"));

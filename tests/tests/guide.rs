@@ -78,7 +78,7 @@ fn sayings() -> String {
     for file in files("tendril-agent/src", ".rs").into_iter().chain(files("supabase/migrations", ".sql")) {
         sayings.push_str(&text(&file));
     }
-    // A string that goes on in the next line.
+    // A string that continues in the next line.
     let mut whole = String::new();
     let mut pieces = sayings.split("\\\n");
     whole.push_str(pieces.next().unwrap_or_default());
@@ -266,7 +266,7 @@ fn sentences_are_said_by_the_agent_or_the_database() {
             output += 1;
             for part in sentence.split('…').map(str::trim).filter(|part| part.len() >= 6) {
                 if !sayings.contains(part) {
-                    wrong.push(format!("{name}: nobody says \"{part}\" (of \"{sentence}\")"));
+                    wrong.push(format!("{name}: no code contains \"{part}\" (of \"{sentence}\")"));
                 }
             }
         }

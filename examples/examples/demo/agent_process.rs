@@ -1,4 +1,4 @@
-//! The agent as a customer runs it: a process of its own that knows a URL, a key and a token.
+//! The agent as a customer runs it: a process of its own, with a URL, a key and a token.
 
 use std::{
     env, fs,
@@ -52,7 +52,7 @@ impl AgentProcess {
             .env("TENDRIL_AGENT_NAME", "demo-agent")
             // One agent alone need not wait so that many do not start at once.
             .env("TENDRIL_STARTUP_JITTER", "0s")
-            // Whoever stops the demo does not want to wait for a deployment.
+            // Whoever stops the demo should not wait for a deployment.
             .env("TENDRIL_SHUTDOWN_GRACE", "1s")
             .env("NO_COLOR", "1")
             // What the caller may have set for another agent.

@@ -17,7 +17,7 @@ pub(crate) const CLUSTER: &str = "demo";
 /// The user's address.
 pub(crate) const EMAIL: &str = "demo@tendril.invalid";
 
-/// How long the tokens are good: as long as somebody may want to play.
+/// How long the tokens are valid: longer than anybody plays with the demo.
 pub(crate) const TOKENS: Duration = Duration::from_secs(12 * 3600);
 
 /// What the portal and the agent both talk to, and the user's way to it.

@@ -39,7 +39,7 @@ impl Context {
         Project::open(&self.dir, self.profile.as_deref())
     }
 
-    /// Asks a question at the terminal. Where there is none, `--yes` has to answer.
+    /// Asks a question at the terminal. Where there is none, `--yes` is required.
     ///
     /// # Errors
     /// [`FailureKind::Usage`] where there is no terminal; [`FailureKind::Interrupted`] for a no.

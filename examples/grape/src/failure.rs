@@ -104,7 +104,7 @@ impl FailureKind {
             Self::DeploymentCancelled => "the deployment ended as CANCELLED",
             Self::WaitsForApproval => "the plan waits for approval (with --until approval)",
             Self::TimedOut => "it did not happen in time (with --timeout)",
-            Self::Interrupted => "interrupted with Ctrl-C; what runs goes on",
+            Self::Interrupted => "interrupted with Ctrl-C; what runs continues",
         }
     }
 

@@ -91,7 +91,7 @@ fn every_mistake_has_its_sentence_and_its_exit_code() {
     must_fail(&world, &["approve", id, "--yes"], 6, "made without --approval", "");
     must_fail(&world, &["plan", id], 5, "no plan yet", "grape wait");
     must_fail(&world, &["open", id], 2, "Where the portal is, is not known", "--portal");
-    must_fail(&world, &["wait", id, "--timeout", "1s"], 23, "has not ended within", "goes on");
+    must_fail(&world, &["wait", id, "--timeout", "1s"], 23, "has not ended within", "continues");
     world.json(&["cancel", id]);
     must_fail(&world, &["cancel", id], 6, "ended already: CANCELLED", "");
     assert_eq!(world.run(&["wait", id]).status.code(), Some(21));
@@ -144,7 +144,7 @@ fn completions_and_manual_pages_are_made_without_a_project() {
     let dir = world.home.path().join("man");
     assert!(world.run(&["man", "--dir", dir.to_str().unwrap()]).status.success());
     assert!(dir.join("grape.1").is_file() && dir.join("grape-deploy.1").is_file());
-    // A reader that goes away is no failure.
+    // A reader that has gone is no failure.
     let mut command = std::process::Command::new("sh");
     command.args(["-c", "\"$0\" completions bash | head -n 1"]).arg(env!("CARGO_BIN_EXE_grape"));
     let piped = finish(command, b"");

@@ -111,7 +111,7 @@ fn ctrl_c_leaves_a_run_alone_and_its_log_is_whole_afterwards() {
     let mut logs = world.terminal(&["logs", "-f", &id, "--timestamps"]);
     logs.expect("line 3 of 60").unwrap();
     logs.send(ControlCode::EndOfText).unwrap();
-    logs.expect("goes on.").unwrap();
+    logs.expect("continues.").unwrap();
     assert_eq!(exit_code(logs), 130);
     assert_eq!(world.json(&["plan", &id])["deployment"]["cancel_requested_at"], Value::Null);
 

@@ -139,7 +139,7 @@ function Order({ clusters, config, cluster: wantedCluster, template: wantedTempl
             {templates === null ? <Skeleton rows={3} /> : <Templates templates={templates} name={name} onChoose={(next) => { setName(next); setDrafts(null); setTried(false); }} />}
             {gone ? <Notice tone="bad" title={`There is no template ${name} on this cluster any more.`}>Choose one of those above, or add it to the agent&apos;s templates.</Notice> : null}
             {tried && name === null ? <p className="field-fault" role="alert">Choose a template.</p> : null}
-            {templates !== null && !published ? <p className="field-hint">No agent of this cluster has published what it carries: these templates come with Tendril.</p> : null}
+            {templates !== null && !published ? <p className="field-hint">No agent of this cluster has published its templates: these come with Tendril.</p> : null}
             {typeof schema === "string" ? <Notice tone="bad" title={schema}>The agent&apos;s operator has to correct its template.json.</Notice> : null}
           </>
         )}

@@ -16,7 +16,7 @@ export function PlanTable({ rows, attempt, applying, isDone, detailed, warns }: 
   const plan = useMemo(() => planOf(rows, attempt), [rows, attempt]);
   const progress = useMemo(() => progressOf(plan.changes), [plan]);
   if (plan.changes.length === 0 && plan.drift.length === 0) {
-    return isDone ? <Empty title="No changes">The resources are as the template wants them.</Empty> : <Empty title="No plan yet">It appears here as soon as Terraform has made it.</Empty>;
+    return isDone ? <Empty title="No changes">The resources are as the template describes them.</Empty> : <Empty title="No plan yet">It appears here as soon as Terraform has made it.</Empty>;
   }
   const wanted = text.toLowerCase();
   const shown = plan.changes.filter((row) => row.address.toLowerCase().includes(wanted));

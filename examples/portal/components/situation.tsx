@@ -25,7 +25,7 @@ export function Situation({ row, cluster, onShowLog }: { row: Deployment; cluste
   if (isUnknown(row)) {
     return (
       <Notice tone="bad" title="The agent has fallen silent in the middle of the apply.">
-        Nobody knows what it has changed. If it does not come back, the deployment fails as lost in about ten minutes; nothing is repeated by itself. Look at agent {row.claimed_by} and its cluster.
+        What it has changed is unknown. If it does not come back, the deployment fails as lost in about ten minutes; nothing is repeated by itself. Look at agent {row.claimed_by} and its cluster.
       </Notice>
     );
   }

@@ -17,7 +17,7 @@ export const waitsForApproval = (row: Pick<Deployment, "status" | "phase" | "app
   row.status === "PROCESSING" && row.phase === "APPROVAL" && row.plan_sha256 !== null && row.approved_plan === null &&
   row.cancel_requested_at === null;
 
-/** The agent fell silent after apply began: nobody knows what the world looks like. */
+/** The agent fell silent after apply began: what it has changed is unknown. */
 export const isUnknown = (row: Pick<Deployment, "status" | "phase">): boolean =>
   row.status === "PROCESSING" && row.phase === "UNKNOWN";
 

@@ -101,7 +101,7 @@ function readNumber(text: string): Result {
   return /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(trimmed) && Number.isFinite(value) ? { value } : { fault: "Must be a number." };
 }
 
-/** An item of a list or a map, in the type that its schema wants. */
+/** An item of a list or a map, in the type of its schema. */
 function item(schema: Schema | undefined, text: string): Json {
   const allowed = schema ? kinds(schema) : [];
   if (allowed.includes("string") || allowed.length === 0) return text;
@@ -153,7 +153,7 @@ export function sourceFaults(source: { git: string; ref: string; path: string })
   if (!/^(https:\/\/|http:\/\/(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?\/)[^?#\s]+$/.test(source.git)) {
     found.push({ path: "source.git", message: "Must be an https:// address of a repository, without a query." });
   } else if (/^https?:\/\/[^/]*@/.test(source.git)) {
-    found.push({ path: "source.git", message: "Must not carry credentials: the agent has its own." });
+    found.push({ path: "source.git", message: "Must not contain credentials: the agent has its own." });
   }
   if (source.ref !== "" && !/^[A-Za-z0-9][A-Za-z0-9._/-]{0,254}$/.test(source.ref)) {
     found.push({ path: "source.ref", message: "Must be a branch, a tag or a full commit." });

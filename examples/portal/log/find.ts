@@ -1,4 +1,4 @@
-// Find over the whole log, a slice of time after the other, so that the page goes on moving.
+// Find over the whole log, a slice of time after the other, so that the page stays responsive.
 
 export interface Query {
   text: string;

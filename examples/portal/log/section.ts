@@ -22,7 +22,7 @@ const TITLES: Record<string, [SectionKind, string]> = {
   output: ["output", "Outputs"],
 };
 
-/** The section that begins with this line, or null where the one before goes on. */
+/** The section that begins with this line, or null where the one before continues. */
 export function sectionAt(index: number, text: string, stream: Stream, time: number): Section | null {
   if (stream === "agent") {
     const step = STEP.exec(text)?.[2];

@@ -25,7 +25,7 @@ export interface Hole extends Gap {
   before: number;
 }
 
-/** A chunk holds whole lines; a part of a very long one has no newline and goes on in the next chunk of its stream. */
+/** A chunk holds whole lines; a part of a very long one has no newline and continues in the next chunk of its stream. */
 const lines = (chunk: string): string[] => {
   const split = chunk.split("\n");
   if (split[split.length - 1] === "") split.pop();
@@ -46,7 +46,7 @@ export class LogStore {
   private readonly placed: LogChunk[] = [];
   private readonly present = new Set<number>();
   private next = 1;
-  /** Gaps that the reader knows: the server does not have them. */
+  /** Gaps that are known already: the server does not have them. */
   readonly holes: Hole[] = [];
   /** Raised when lines that were there before have moved, so that views start again. */
   generation = 0;

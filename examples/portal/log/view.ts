@@ -10,7 +10,7 @@ export type Mark =
   | { kind: "hole"; hole: Hole };
 
 export interface ViewOptions {
-  /** Columns after which a line goes on in the next row; null: never. */
+  /** Columns after which a line continues in the next row; null: never. */
   columns: number | null;
   /** Whether the deployment failed: then its last section is the one to read. */
   failed: boolean;

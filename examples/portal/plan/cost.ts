@@ -2,7 +2,7 @@
 
 const SYMBOLS: Record<string, string> = { USD: "$", EUR: "€", GBP: "£" };
 
-/** `42.1734` as `$42.17`; null where nobody knows. Rounded half up, on the digits. */
+/** `42.1734` as `$42.17`; null where it is unknown. Rounded half up, on the digits. */
 export function amount(text: string | null | undefined, currency = "USD"): string | null {
   const match = /^(-?)(\d+)(?:\.(\d+))?$/.exec(text ?? "");
   if (!match) return null;

@@ -6,7 +6,7 @@ import type { Settings } from './settings.ts'
 /** The answer of the database: `public.exchange_cluster_key`, `public.exchange_claim`. */
 export type Decision =
   | { result: 'granted'; cluster_id: string; deployment_id?: string }
-  /** A wrong key or claim, or no such cluster or deployment: the database does not tell which. */
+  /** A wrong key or claim, or no such cluster or deployment: the database does not return which. */
   | { result: 'refused' }
   /** The right key of a cluster that was revoked. */
   | { result: 'revoked' }

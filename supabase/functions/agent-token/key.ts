@@ -3,7 +3,7 @@
 const FORM = /^tdl_([0-9A-Za-z]{22})[0-9A-Za-z]{43}$/
 const DIGITS = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
 
-/** A key as the database knows it: never the key itself. */
+/** A key as the database stores it: never the key itself. */
 export interface ShownKey {
   /** The cluster that it names. */
   clusterId: string

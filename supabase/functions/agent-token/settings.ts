@@ -39,7 +39,7 @@ export class Settings {
     readonly secretKey: string,
     /** Signs tokens: a JSON Web Key (ES256), or the shared secret of an old project (HS256). */
     readonly signing: SigningKey | string,
-    /** Seconds that a token lives. */
+    /** How long a token is valid, in seconds. */
     readonly life: number,
     readonly role: AgentRole,
   ) {}

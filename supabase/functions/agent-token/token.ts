@@ -7,7 +7,7 @@ import type { AgentRole, Settings, SigningKey } from './settings.ts'
 export interface MachineToken {
   access_token: string
   token_type: 'bearer'
-  /** Seconds that it lives from now. */
+  /** How long it is valid from now, in seconds. */
   expires_in: number
   /** When it ends, in seconds since 1970. */
   expires_at: number
@@ -43,7 +43,7 @@ export class Signer {
       iss: this.issuer,
       aud: 'authenticated',
       role: this.role,
-      // What the policies of agents ask for where agents and users share a role.
+      // What the policies of agents require where agents and users share a role.
       ...(this.role === 'authenticated' ? { agent: true } : {}),
       sub: await agentId(clusterId),
       cluster_id: clusterId,

@@ -53,7 +53,7 @@ async fn main() {
     }
 }
 
-/// A socket that hears the inserts which a filter selects.
+/// A socket that receives the inserts which a filter selects.
 async fn listener(stack: &Stack, filter: Option<String>) -> Socket {
     let url = format!(
         "{}/realtime/v1/websocket?apikey={}&vsn=2.0.0",
@@ -169,7 +169,7 @@ async fn crowd(stack: &Stack) -> Row {
     }
 }
 
-/// This process's memory in MiB, where the system tells.
+/// This process's memory in MiB, where the system reports it.
 fn memory() -> i64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

@@ -116,7 +116,7 @@ async fn sign_out(State(auth): State<Arc<Auth>>, RawQuery(query): RawQuery, head
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// Begins a session, or goes on with one, and answers with its tokens.
+/// Begins a session, or continues one, and answers with its tokens.
 async fn open(auth: &Auth, user: User, session: Option<Uuid>) -> Answer {
     let session = Session::open(&auth.link, &user, session).await?;
     Ok(Json(session.to_json(&user, auth.keys.jwt())).into_response())

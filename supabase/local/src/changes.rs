@@ -108,7 +108,7 @@ impl Changes {
                     return;
                 }
             };
-            // The verdict goes out under the lock, before the dispatcher can know the channel.
+            // The verdict is sent under the lock, before the dispatcher can see the channel.
             let mut registry = changes.registry.lock();
             if registry.of_request(channel, request).is_none() {
                 return;
@@ -126,7 +126,7 @@ impl Changes {
         });
     }
 
-    /// Forgets a channel, also one whose request is still under way.
+    /// Removes a channel, also one whose request is still under way.
     pub(crate) fn unsubscribe(&self, channel: ChannelId) {
         self.registry.lock().remove(channel);
     }

@@ -96,7 +96,7 @@ impl Database {
         }
         if login.get_ssl_mode() == SslMode::Require {
             return Err(wrong(
-                "asks for TLS (sslmode=require), which this development stack does not support: use a server on this machine, or \
+                "requires TLS (sslmode=require), which this development stack does not support: use a server on this machine, or \
                  a tunnel to it with sslmode=disable",
             ));
         }

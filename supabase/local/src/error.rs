@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 
-/// An error of the stack: a kind to match on, a sentence that says how to fix it, and the cause.
+/// An error of the stack: a kind to match on, a sentence with the fix, and the cause.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct StackError {

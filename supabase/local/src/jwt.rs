@@ -80,7 +80,7 @@ impl JwtSecret {
         &self.secret
     }
 
-    /// A token that carries exactly these claims.
+    /// A token with exactly these claims.
     pub fn sign(&self, claims: &Value) -> String {
         let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
         let body = URL_SAFE_NO_PAD.encode(claims.to_string());
@@ -147,7 +147,7 @@ fn json_object(part: &str) -> Result<Map<String, Value>, JwtError> {
 pub struct Claims(Map<String, Value>);
 
 impl fmt::Debug for Claims {
-    /// Claims may carry personal data, so only the role is shown.
+    /// Claims may contain personal data, so only the role is shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Claims").field("role", &self.role()).finish_non_exhaustive()
     }

@@ -1,7 +1,7 @@
 //! `/realtime/v1`: the server that Supabase clients talk to.
 //!
 //! [`handshake`] accepts a socket, [`socket`] is its task, [`frame`] and [`binary`] its protocol versions; a joined topic is a
-//! [`channel`] made from a [`join`]; [`rooms`] sends broadcasts between sockets and knows who is present
+//! [`channel`] made from a [`join`]; [`rooms`] sends broadcasts between sockets and tracks who is present
 //! ([`presence`]); what a token may do on a private channel is checked in [`permission`]. Rows come from
 //! [`crate::changes`], broadcasts also over HTTP ([`http`]) and from the database ([`feed`], [`messages`]).
 //!

@@ -150,7 +150,7 @@ impl Stack {
         self.jwt_secret().sign(claims)
     }
 
-    /// While refused, the database is down: all connections to it end, and none is taken. Its server goes on.
+    /// While refused, the database is down: all connections to it end, and none is taken. Its server keeps running.
     ///
     /// # Errors
     /// If the server does not do that, and for an existing database, which is not this stack's to take down.

@@ -1,7 +1,7 @@
 //! Child processes that end with this one, however it ends.
 //!
 //! A child's parent is a small shell (`supervisor.sh`) that holds a pipe from this process. When the pipe closes, because it
-//! was asked to, because its end here was dropped or because this process was killed, the shell ends the child.
+//! was requested, because its end here was dropped or because this process was killed, the shell ends the child.
 
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;

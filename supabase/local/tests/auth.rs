@@ -8,7 +8,7 @@ use supabase_local::Stack;
 #[path = "realtime/http.rs"]
 mod http;
 
-use http::ask;
+use http::send;
 
 async fn stack() -> Stack {
     let sql = "create table public.notes (owner uuid default auth.uid(), body text); \
@@ -23,7 +23,7 @@ async fn call(stack: &Stack, method: &str, path: &str, bearer: Option<&str>, bod
     let bearer = bearer.map(|token| format!("Bearer {token}"));
     let mut headers = vec![("apikey", stack.anon_key()), ("Content-Type", "application/json")];
     headers.extend(bearer.as_deref().map(|bearer| ("Authorization", bearer)));
-    let answer = ask(stack, method, path, &headers, body.to_string().as_bytes()).await.expect("an answer");
+    let answer = send(stack, method, path, &headers, body.to_string().as_bytes()).await.expect("an answer");
     let media = answer.header("content-type").unwrap_or("application/json");
     assert!(media.starts_with("application/json"), "{media}");
     (answer.status, serde_json::from_str(&answer.body).unwrap_or_default())

@@ -52,7 +52,7 @@ fn builder(project: &TempDir) -> StackBuilder {
 }
 
 /// One request, written by hand so that exactly these headers go out: status, head, body.
-async fn ask(url: &str, request: &str, headers: &[(&str, &str)], body: &str) -> (u16, String, Value) {
+async fn send(url: &str, request: &str, headers: &[(&str, &str)], body: &str) -> (u16, String, Value) {
     let address = url.replace("http://", "");
     let mut socket = TcpStream::connect(&address).await.unwrap();
     let length = body.len();
@@ -89,7 +89,7 @@ async fn a_function_sees_the_request_and_what_a_project_gives_it_and_nothing_els
     let stack = builder(&project).start().await.unwrap();
     let headers = [("x-mine", "header")];
     let (status, head, seen) =
-        ask(&stack.api_url(), "PUT /functions/v1/mirror/a%20b?c=d", &headers, "text").await;
+        send(&stack.api_url(), "PUT /functions/v1/mirror/a%20b?c=d", &headers, "text").await;
     assert_eq!(status, 201);
     assert!(head.contains("x-answer: yes") && head.contains("access-control-allow-origin: *"), "{head}");
     assert_eq!((&seen["method"], &seen["path"]), (&json!("PUT"), &json!("/mirror/a%20b?c=d")));
@@ -101,7 +101,7 @@ async fn a_function_sees_the_request_and_what_a_project_gives_it_and_nothing_els
     let secret = json!({"default": stack.keys().secret()}).to_string();
     assert_eq!((&env["SUPABASE_SECRET_KEYS"], &env["MINE"]), (&json!(secret), &json!("a secret of mine")));
     assert_eq!(env["CARGO_MANIFEST_DIR"], Value::Null, "nothing of the stack's own environment");
-    let (_, _, again) = ask(&stack.api_url(), "GET /functions/v1/mirror", &[], "").await;
+    let (_, _, again) = send(&stack.api_url(), "GET /functions/v1/mirror", &[], "").await;
     assert_eq!(again["pid"], seen["pid"], "one process for all requests");
     stack.stop().await.unwrap();
     until_gone(&seen["pid"]).await;
@@ -116,7 +116,7 @@ async fn the_gateway_refuses_what_config_toml_says() {
     let anon = bearer(stack.anon_key());
     for good in [&user, &anon] {
         let (status, ..) =
-            ask(&stack.api_url(), "POST /functions/v1/guarded", &[("authorization", good)], "").await;
+            send(&stack.api_url(), "POST /functions/v1/guarded", &[("authorization", good)], "").await;
         assert_eq!(status, 201);
     }
     let foreign_secret = supabase_local::JwtSecret::new("another secret with at least thirty-two characters");
@@ -126,20 +126,20 @@ async fn the_gateway_refuses_what_config_toml_says() {
         bearer(&stack.mint(&json!({"role": "authenticated", "exp": 1_700_000_000}))),
     ] {
         let (status, _, body) =
-            ask(&stack.api_url(), "POST /functions/v1/guarded", &[("authorization", &wrong)], "").await;
+            send(&stack.api_url(), "POST /functions/v1/guarded", &[("authorization", &wrong)], "").await;
         assert_eq!((status, body), (401, json!({"code": 401, "message": "Invalid JWT"})));
     }
     let key = [("apikey", stack.anon_key())];
-    let (status, _, body) = ask(&stack.api_url(), "POST /functions/v1/guarded", &key, "").await;
+    let (status, _, body) = send(&stack.api_url(), "POST /functions/v1/guarded", &key, "").await;
     assert_eq!((status, body), (401, json!({"code": 401, "message": "Missing authorization header"})));
     for name in ["off", "none", "..%2Fmirror"] {
         let (status, _, body) =
-            ask(&stack.api_url(), &format!("POST /functions/v1/{name}"), &[("authorization", &anon)], "")
+            send(&stack.api_url(), &format!("POST /functions/v1/{name}"), &[("authorization", &anon)], "")
                 .await;
         assert_eq!((status, &body["code"]), (404, &json!("NOT_FOUND")), "{name}");
     }
     let (status, _, body) =
-        ask(&stack.api_url(), "POST /functions/v1/broken", &[("authorization", &anon)], "").await;
+        send(&stack.api_url(), "POST /functions/v1/broken", &[("authorization", &anon)], "").await;
     assert_eq!((status, &body["code"]), (503, &json!("BOOT_ERROR")));
     stack.stop().await.unwrap();
 }
@@ -148,13 +148,13 @@ async fn the_gateway_refuses_what_config_toml_says() {
 async fn a_function_that_ended_is_started_again_and_faults_strike_before_it() {
     let project = project();
     let stack = builder(&project).start().await.unwrap();
-    let (_, _, first) = ask(&stack.api_url(), "GET /functions/v1/mirror", &[], "").await;
-    let (status, _, body) = ask(&stack.api_url(), "GET /functions/v1/mirror/exit", &[], "").await;
+    let (_, _, first) = send(&stack.api_url(), "GET /functions/v1/mirror", &[], "").await;
+    let (status, _, body) = send(&stack.api_url(), "GET /functions/v1/mirror/exit", &[], "").await;
     assert_eq!((status, &body["code"]), (500, &json!("WORKER_ERROR")));
     until_gone(&first["pid"]).await;
     let deadline = Instant::now() + Duration::from_secs(15);
     let second = loop {
-        let (status, _, second) = ask(&stack.api_url(), "GET /functions/v1/mirror", &[], "").await;
+        let (status, _, second) = send(&stack.api_url(), "GET /functions/v1/mirror", &[], "").await;
         if status == 201 {
             break second;
         }
@@ -163,7 +163,7 @@ async fn a_function_that_ended_is_started_again_and_faults_strike_before_it() {
     assert_ne!(first["pid"], second["pid"]);
     let fault = RequestFault::Status { code: 429, retry_after: Some(Duration::from_secs(7)) };
     let limited = stack.faults().on_requests(fault, Target::all().path("/functions/v1/mirror"));
-    let (status, head, _) = ask(&stack.api_url(), "GET /functions/v1/mirror", &[], "").await;
+    let (status, head, _) = send(&stack.api_url(), "GET /functions/v1/mirror", &[], "").await;
     assert!(status == 429 && head.contains("retry-after: 7"), "{head}");
     assert_eq!(limited.struck(), 1);
     drop(stack);
@@ -174,7 +174,7 @@ async fn a_function_that_ended_is_started_again_and_faults_strike_before_it() {
 async fn the_projects_own_function_works_as_it_is_deployed() {
     let stack = Stack::builder().start().await.unwrap();
     let key = json!({"key": format!("tdl_{}", "0".repeat(65))}).to_string();
-    let (status, _, body) = ask(&stack.api_url(), "POST /functions/v1/agent-token", &[], &key).await;
+    let (status, _, body) = send(&stack.api_url(), "POST /functions/v1/agent-token", &[], &key).await;
     assert_eq!((status, &body["code"]), (401, &json!("invalid_key")), "{body}");
     stack.stop().await.unwrap();
 }
@@ -199,7 +199,7 @@ fn process(deno: Option<&str>) -> (Child, String, BufReader<ChildStdout>) {
 async fn a_killed_stack_leaves_no_function() {
     let (mut stack, url, _out) = process(None);
     let key = json!({"key": "x"}).to_string();
-    let (status, ..) = ask(&url, "POST /functions/v1/agent-token", &[], &key).await;
+    let (status, ..) = send(&url, "POST /functions/v1/agent-token", &[], &key).await;
     assert_eq!(status, 401);
     let mine = |pid: &str| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -224,7 +224,7 @@ async fn a_killed_stack_leaves_no_function() {
 #[tokio::test]
 async fn without_deno_it_says_how_to_get_it() {
     let (mut stack, url, _out) = process(Some("/nonexistent/deno"));
-    let (status, _, body) = ask(&url, "POST /functions/v1/agent-token", &[], "{}").await;
+    let (status, _, body) = send(&url, "POST /functions/v1/agent-token", &[], "{}").await;
     assert_eq!((status, &body["code"]), (503, &json!("NO_DENO")));
     assert!(body["message"].as_str().unwrap().contains("scripts/tool.sh deno"), "{body}");
     stack.kill().unwrap();

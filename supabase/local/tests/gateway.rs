@@ -17,7 +17,7 @@ async fn stack() -> Stack {
 }
 
 /// One request, written by hand so that exactly these headers go out; the whole answer as text.
-async fn ask(stack: &Stack, method: &str, path: &str, headers: &[(&str, &str)]) -> String {
+async fn send(stack: &Stack, method: &str, path: &str, headers: &[(&str, &str)]) -> String {
     let address = stack.api_url().replace("http://", "");
     let mut socket = TcpStream::connect(&address).await.unwrap();
     let mut request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
@@ -35,13 +35,13 @@ async fn ask(stack: &Stack, method: &str, path: &str, headers: &[(&str, &str)]) 
 async fn a_request_without_a_project_key_is_refused() {
     let stack = stack().await;
     let user = stack.mint_user("11111111-1111-4111-8111-111111111111");
-    let none = ask(&stack, "GET", "/rest/v1/t", &[]).await;
+    let none = send(&stack, "GET", "/rest/v1/t", &[]).await;
     assert!(
         none.starts_with("HTTP/1.1 401") && none.ends_with(r#"{"message":"No API key found in request","hint":"No `apikey` request header or url param was found."}"#),
         "{none}"
     );
     for wrong in ["nonsense", "sb_secret_other", user.as_str()] {
-        let refused = ask(&stack, "GET", "/rest/v1/t", &[("apikey", wrong)]).await;
+        let refused = send(&stack, "GET", "/rest/v1/t", &[("apikey", wrong)]).await;
         assert!(refused.starts_with("HTTP/1.1 401"), "{refused}");
     }
     stack.stop().await.unwrap();
@@ -60,12 +60,12 @@ async fn the_key_is_the_bearer_where_no_other_is_given() {
         &[("apikey", keys.anon()), ("Authorization", &bearer_service)],
     ];
     for headers in as_service {
-        let answer = ask(&stack, "GET", "/rest/v1/t", headers).await;
+        let answer = send(&stack, "GET", "/rest/v1/t", headers).await;
         assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(r#"[{"n":1}]"#), "{answer}");
     }
-    let anon = ask(&stack, "GET", "/rest/v1/t", &[("apikey", keys.publishable())]).await;
+    let anon = send(&stack, "GET", "/rest/v1/t", &[("apikey", keys.publishable())]).await;
     assert!(anon.contains("42501"), "{anon}");
-    let query = ask(&stack, "GET", &format!("/rest/v1/t?apikey={}", keys.service_role()), &[]).await;
+    let query = send(&stack, "GET", &format!("/rest/v1/t?apikey={}", keys.service_role()), &[]).await;
     assert!(!query.starts_with("HTTP/1.1 401"), "{query}");
     stack.stop().await.unwrap();
 }
@@ -78,11 +78,11 @@ async fn a_browser_may_ask_from_anywhere() {
         ("Access-Control-Request-Method", "POST"),
         ("Access-Control-Request-Headers", "apikey,x-mine"),
     ];
-    let preflight = ask(&stack, "OPTIONS", "/rest/v1/t", &question).await.to_lowercase();
+    let preflight = send(&stack, "OPTIONS", "/rest/v1/t", &question).await.to_lowercase();
     assert!(preflight.starts_with("http/1.1 200"), "{preflight}");
     assert!(preflight.contains("access-control-allow-origin: *"), "{preflight}");
     assert!(preflight.contains("access-control-allow-headers: apikey,x-mine"), "{preflight}");
-    let refusal = ask(&stack, "GET", "/rest/v1/t", &[("Origin", "http://a.example")]).await.to_lowercase();
+    let refusal = send(&stack, "GET", "/rest/v1/t", &[("Origin", "http://a.example")]).await.to_lowercase();
     assert!(refusal.contains("access-control-allow-origin: *"), "{refusal}");
     stack.stop().await.unwrap();
 }
@@ -92,8 +92,8 @@ async fn an_outage_of_rest_is_503_and_ends() {
     let stack = stack().await;
     let headers = [("apikey", stack.service_role_key())];
     stack.faults().refuse_rest(true);
-    assert!(ask(&stack, "GET", "/rest/v1/t", &headers).await.starts_with("HTTP/1.1 503"));
+    assert!(send(&stack, "GET", "/rest/v1/t", &headers).await.starts_with("HTTP/1.1 503"));
     stack.faults().refuse_rest(false);
-    assert!(ask(&stack, "GET", "/rest/v1/t", &headers).await.starts_with("HTTP/1.1 200"));
+    assert!(send(&stack, "GET", "/rest/v1/t", &headers).await.starts_with("HTTP/1.1 200"));
     stack.stop().await.unwrap();
 }

@@ -13,7 +13,7 @@ async fn the_projects_owner_schedules_jobs_and_they_run() {
     let (owner, connection) = tokio_postgres::connect(&stack.database_url(), NoTls).await.unwrap();
     tokio::spawn(connection);
     owner.batch_execute("create table public.runs (at timestamptz default now())").await.unwrap();
-    // Debian's 1.4 knows minutes only.
+    // Debian's 1.4 supports minutes only.
     let schedule = "select cron.schedule('note', '* * * * *', 'insert into public.runs default values')";
     owner.batch_execute(schedule).await.unwrap();
     let deadline = Instant::now() + Duration::from_secs(75);

@@ -50,7 +50,7 @@ impl Api {
         let headers = [("apikey", self.stack.anon_key()), ("content-type", "application/json")];
         let path = format!("/rest/v1/{path}");
         let answer =
-            http::ask(&self.stack, "POST", &path, &headers, body.to_string().as_bytes()).await.unwrap();
+            http::send(&self.stack, "POST", &path, &headers, body.to_string().as_bytes()).await.unwrap();
         (answer.status, answer.body)
     }
 

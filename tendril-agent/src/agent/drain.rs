@@ -10,7 +10,7 @@ use crate::{
     launch::kind::OnStop,
 };
 
-/// How long executors may take to end after they were told to give up.
+/// How long executors may take to end after they were sent a request to give up.
 const GIVE_UP: Duration = Duration::from_secs(2);
 
 impl Agent {

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::args::Cli;
 
-/// Says that the secrets are in the standard input.
+/// Set where the secrets are in the standard input.
 pub(crate) const MARK: &str = "TENDRIL_SECRETS_ON_STDIN";
 /// The variables that hold a secret, and the flags.
 pub(crate) const VARIABLES: [&str; 3] = ["TENDRIL_AGENT_TOKEN", "TENDRIL_GIT_TOKEN", "TENDRIL_INFRACOST_KEY"];

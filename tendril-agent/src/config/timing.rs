@@ -28,7 +28,7 @@ pub struct Timing {
     pub lock_timeout: Duration,
     /// How long the estimate of a job's cost may take, with everything around it.
     pub cost: Duration,
-    /// How long `terraform init` may take; zero: no limit. A deployment may ask for less, here and below.
+    /// How long `terraform init` may take; zero: no limit. A deployment may set less, here and below.
     pub init_timeout: Duration,
     /// How long `terraform plan` may take; zero: no limit.
     pub plan_timeout: Duration,
@@ -81,7 +81,7 @@ impl Timing {
         }
     }
 
-    /// What the command line says, over the defaults. What is wrong is added to the problems, in a sentence each.
+    /// The values of the command line, and defaults for the others. What is wrong is added to the problems, in a sentence each.
     pub(crate) fn read(cli: &Cli, problems: &mut Vec<String>) -> Self {
         let mut timing = Self::default();
         let settings = [
@@ -124,8 +124,7 @@ impl Timing {
         }
         if !seconds(1..=20).contains(&timing.heartbeat) {
             problems.push(
-                "--heartbeat / TENDRIL_HEARTBEAT must be from 1s to 20s: a job's lease lives for 60s"
-                    .to_owned(),
+                "--heartbeat / TENDRIL_HEARTBEAT must be from 1s to 20s: a job's lease lasts 60s".to_owned(),
             );
         }
         if !seconds(1..=90).contains(&timing.cost) {

@@ -56,7 +56,7 @@ struct Granted {
 
 impl BroadcastSubscription {
     /// Must be called inside a runtime.
-    pub(crate) fn ask(rest: Rest) -> Self {
+    pub(crate) fn request(rest: Rest) -> Self {
         let (sender, state) = watch::channel(SubscriptionState::Open);
         let wake = Arc::new(Notify::new());
         Self { state, task: tokio::spawn(keep_asking(rest, sender, Arc::clone(&wake))), wake }

@@ -78,7 +78,7 @@ pub(crate) async fn claim(rest: &Rest, id: Uuid, agent_name: &str, drain: &Drain
     }
 }
 
-/// Reads the row until an answer comes: only the database knows whether the PATCH was carried out.
+/// Reads the row until an answer comes: only the row shows whether the PATCH was executed.
 async fn reread(rest: &Rest, id: Uuid, claim_token: Uuid, lost: Error) -> Result<Claim, Error> {
     let give_up = Instant::now() + REREAD_LIMIT;
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));

@@ -69,7 +69,7 @@ async fn once_the_drain_has_begun_no_row_is_asked_for() {
 async fn a_claim_on_its_way_when_the_drain_begins_is_not_repeated_and_not_forgotten() {
     for won in [false, true] {
         let (plane, drain) = (ControlPlane::start().await, Drain::default());
-        // As busy as it is, the transport would ask again, and again.
+        // The transport would repeat the request, and again.
         let busy = || refusal(429, "").insert_header("retry-after", "1");
         plane.answer_next("deployments", busy());
         let rest = plane.repeating_rest();

@@ -1,7 +1,7 @@
 //! The version of the contract between agents and the database: which one this agent was built for, and what it means that
 //! the database holds another one.
 //!
-//! An agent works with the contract before its own and with the one after it: what it does not know in a row is left alone
+//! An agent works with the contract before its own and with the one after it: unknown values in a row are left alone
 //! ([`known`]), and a column that the database does not have is not written (`final_status`).
 
 use serde::{Deserialize as _, Deserializer, de::DeserializeOwned};
@@ -61,7 +61,7 @@ impl Compatibility {
     }
 }
 
-/// Reads a value of which a newer database may have more: what this agent does not know is none.
+/// Reads a value of which a newer database may have more: a value unknown to this agent becomes `None`.
 pub(crate) fn known<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,

@@ -1,4 +1,4 @@
-//! What the agent knows about itself: whether its loop runs, whether it can be given work, and what it is doing.
+//! The agent's own condition: whether its loop runs, whether it can be given work, and what it is doing.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -15,7 +15,7 @@ pub(crate) const PULSE: Duration = Duration::from_secs(5);
 /// How long it may fail to before it counts as wedged.
 const WEDGED: Duration = Duration::from_secs(20);
 
-/// What the agent knows about itself. Clones share it.
+/// The agent's own condition. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Health {
     state: Arc<Mutex<State>>,

@@ -88,7 +88,7 @@ struct Answer {
     /// Whether the database can send broadcasts. Of contract 3.
     #[serde(default)]
     broadcast: Option<bool>,
-    /// Who notices agents that die. Of contract 3.
+    /// Who notices agents that stop without a word. Of contract 3.
     #[serde(default)]
     reaper: Option<Reaper>,
 }

@@ -20,7 +20,7 @@ pub(crate) enum Hold {
     Held,
     /// The owner discarded this state: it must not be stored any more.
     Discarded,
-    /// The database knows no holds: it is of the contract before this agent's.
+    /// The database has no holds: it is of the contract before this agent's.
     Unknown,
 }
 
@@ -60,7 +60,7 @@ pub(crate) async fn release(rest: &Rest, state_key: &str, agent: &str) -> Result
     }
 }
 
-/// Whether the database lacks the function, or knows no such stack: a state of which it has no deployment any more.
+/// Whether the database lacks the function, or has no such stack: no deployment of this state is left in it.
 fn is_unknown(error: &Error) -> bool {
     error.postgrest().is_some_and(|api| api.code == "PGRST202" || api.code == "TD008")
 }

@@ -21,7 +21,7 @@ pub(crate) struct Counts {
     pub(crate) detected: u64,
     /// Their cost is in the total.
     pub(crate) priced: u64,
-    /// No price was found, or it depends on use that nobody knows.
+    /// No price was found, or it depends on use that cannot be known before.
     pub(crate) unpriced: u64,
     /// Of a type that infracost does not know.
     pub(crate) unsupported: u64,

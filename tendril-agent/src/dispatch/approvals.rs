@@ -115,7 +115,7 @@ impl Approvals {
         self.changed.notify_one();
         let [one, other] = stops;
         let place = async {
-            // The sender lives as long as the claim is held; without it no approval can come.
+            // The sender is there as long as the claim is held; without it no approval can come.
             let received =
                 approved.wait_for(|plan| plan.is_some() && plan != tried).await.map(|plan| plan.clone());
             let Ok(plan) = received else { return std::future::pending().await };

@@ -1,4 +1,4 @@
-//! Publishes the templates that this agent carries: at the start, and when they change, so that a portal offers what the cluster
+//! Publishes the templates in this agent's folder: at the start, and when they change, so that a portal offers what the cluster
 //! can really run.
 
 use std::{path::PathBuf, time::Duration};

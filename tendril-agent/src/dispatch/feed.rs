@@ -160,7 +160,7 @@ impl Feed {
     /// The next event. May be dropped and called again.
     pub(crate) async fn next(&mut self) -> QueueEvent {
         if self.intake != Intake::PostgresChanges && self.subscription.is_none() {
-            self.subscription = Some(BroadcastSubscription::ask(self.client.rest().clone()));
+            self.subscription = Some(BroadcastSubscription::request(self.client.rest().clone()));
             self.hold_until = (self.way == Way::Broadcast).then(|| Instant::now() + HOLD);
         }
         loop {
@@ -219,7 +219,7 @@ impl Feed {
         }
     }
 
-    /// Judges from time to time whether events come. `waiting`: how many jobs the queue knows of.
+    /// Judges from time to time whether events come. `waiting`: how many jobs are in the queue.
     pub(crate) fn observe(&mut self, waiting: usize) {
         let now = Instant::now();
         self.seek_unannounced(waiting, now);
@@ -242,7 +242,7 @@ impl Feed {
         }
     }
 
-    /// Heartbeats count jobs that wait, and the queue knows of none: after a moment the table is read.
+    /// Heartbeats count jobs that wait, and the queue has none: after a moment the table is read.
     fn seek_unannounced(&mut self, waiting: usize, now: Instant) {
         let report = *self.heartbeats.borrow();
         let is_missing = waiting == 0 && report.queued > 0 && self.watch.is_live();

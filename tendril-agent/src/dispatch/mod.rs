@@ -10,7 +10,7 @@
 //! scheduler    the jobs that run now, up to the concurrency
 //! supervisor   one claimed job: starts its executor, waits for its end
 //! approvals    plans that wait for a person's approval
-//! catalogue    publishes the templates that this agent carries
+//! catalogue    publishes the templates in this agent's folder
 //! disk_guard   how full the work directory is, and what is done about it
 //! shutdown     the end of the agent, in stages
 //! ```

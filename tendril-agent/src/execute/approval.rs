@@ -32,7 +32,7 @@ pub(crate) async fn approval_of(rest: &Rest, job: &Job, plan: &str, stop: &StopS
         let answer = tokio::select! {
             biased;
             () = stop.wait() => return Approval::Stopped,
-            answer = ask(rest, job, plan) => answer,
+            answer = poll(rest, job, plan) => answer,
         };
         let pause = match answer {
             Ok(Answer::Is(approval)) => return approval,
@@ -60,7 +60,7 @@ enum Answer {
     NotYet,
 }
 
-async fn ask(rest: &Rest, job: &Job, plan: &str) -> Result<Answer, Error> {
+async fn poll(rest: &Rest, job: &Job, plan: &str) -> Result<Answer, Error> {
     #[derive(Deserialize)]
     struct Row {
         #[serde(default, deserialize_with = "known")]

@@ -1,4 +1,4 @@
-//! Where a template comes from: a folder that the agent carries, or one in a Git repository.
+//! Where a template comes from: a folder of the agent, or one in a Git repository.
 //!
 //! Everything here is text that a user wrote and that becomes part of a command: what passes is an address, a reference and a
 //! path that Git cannot take for an option, a local file or a program to run.

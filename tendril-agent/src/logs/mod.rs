@@ -3,7 +3,7 @@
 //! `execute` opens it and `terraform` writes to it. It hides secrets with `redaction` and stores rows through `control_plane`.
 //!
 //! ```text
-//! writer   the thread that carries output through the stages
+//! writer   the thread that passes output through the stages
 //! lines    bytes to lines
 //! spool/   lines on disk, until they are stored
 //! upload   chunks from the spool to `deployment_logs`

@@ -210,7 +210,7 @@ enum ErrorClass {
 }
 
 /// What is not surely about the rows is not: lines can wait, and cannot be had again. A token that is not accepted (401, 403)
-/// may be replaced; a gateway that knows no such address (404) or a schema cache that is behind (`PGRST2…`) comes round.
+/// may be replaced; a gateway without such an address (404) or a schema cache that is behind (`PGRST2…`) recovers.
 fn classify(error: &Error) -> ErrorClass {
     if session::is_claim_over(error) {
         return ErrorClass::DeploymentDeleted;

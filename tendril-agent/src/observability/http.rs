@@ -1,5 +1,5 @@
 //! `/healthz`, `/readyz`, `/status` and `/metrics`, on a thread of their own: it answers also when the loop that runs the
-//! jobs does not, and says so.
+//! jobs does not, and answers so.
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -21,7 +21,7 @@ use super::status::Panel;
 #[derive(Debug)]
 pub(crate) struct Server {
     /// Where it listens.
-    #[cfg_attr(not(test), expect(dead_code, reason = "tests ask for the port that was free"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests read the port that was free"))]
     pub(crate) addr: SocketAddr,
     end: CancellationToken,
 }
@@ -167,7 +167,7 @@ mod tests {
         assert!(get(addr, "/readyz").await.starts_with("HTTP/1.1 200"));
         panel.health.heartbeat_failed("HTTP 401");
         assert!(get(addr, "/readyz").await.contains("the last heartbeat failed: HTTP 401"));
-        assert!(get(addr, "/healthz").await.starts_with("HTTP/1.1 200"), "it lives all the same");
+        assert!(get(addr, "/healthz").await.starts_with("HTTP/1.1 200"), "it is alive all the same");
         panel.health.draining();
         assert!(get(addr, "/readyz").await.contains("stopping"));
         assert!(get(addr, "/else").await.starts_with("HTTP/1.1 404"));

@@ -1,6 +1,6 @@
 //! What an operator sees of the agent: probes, metrics, status, and the agent's own log.
 //!
-//! It shows what `dispatch`, `execute` and `control_plane` know, and changes nothing.
+//! It shows the state of `dispatch`, `execute` and `control_plane`, and changes nothing.
 //!
 //! ```text
 //! http      `/healthz`, `/readyz`, `/status` and `/metrics`

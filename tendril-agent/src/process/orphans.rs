@@ -1,6 +1,6 @@
 //! Processes of an attempt that outlived whoever should have waited for them.
 //!
-//! Terraform and everything it starts carry the attempt's own `TF_DATA_DIR` in their environment, so that they are found
+//! Terraform and everything it starts have the attempt's own `TF_DATA_DIR` in their environment, so that they are found
 //! without a note that could be missing or stale: also when they left their process group, and also when the agent that
 //! started them is dead.
 

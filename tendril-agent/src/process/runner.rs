@@ -44,7 +44,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// How long others may still write into a pipe after its program and the program's group are gone.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
-/// Whether the program with this data directory goes on.
+/// Whether the program with this data directory still runs.
 pub(crate) type GoesOn = fn(&Path) -> bool;
 
 /// What to run.
@@ -60,7 +60,7 @@ pub(crate) struct Command {
     pub(crate) env: BTreeMap<OsString, OsString>,
     /// How long it may take to end early.
     pub(crate) grace_period: GracePeriod,
-    /// Of a program that stores the exit code of another one: whether that one goes on, by its data directory. If the keeper is
+    /// Of a program that stores the exit code of another one: whether that one still runs, by its data directory. If the keeper is
     /// killed, it is waited for.
     pub(crate) goes_on: Option<GoesOn>,
 }
@@ -117,7 +117,7 @@ impl fmt::Display for TerminationStage {
 }
 
 /// How far the escalation was recorded for the processes of an attempt: noted beside its data directory, so that a later run of
-/// the agent goes on from there.
+/// the agent continues from there.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct EscalationRecord {
     /// The stage that was reached.
@@ -255,7 +255,7 @@ async fn run(command: Command, sink: &dyn Sink, stop: &StopSignal) -> io::Result
     group.kill();
     let status = child.wait().await?;
     drop(own);
-    // Those that left the group, and those that nobody can find by what they carry with them.
+    // Those that left the group, and those that cannot be found by their environment.
     zombies::kill_strays().await;
     over.send_replace(Some(Instant::now() + DRAIN_LIMIT));
     if !drained {
@@ -271,7 +271,7 @@ struct Program {
     /// A child of this process has ended.
     ended: Signals,
     /// Of a program that stores the exit code of another one: the data directory of that one. If the keeper is killed, the
-    /// other one goes on, and is waited for.
+    /// other one still runs, and is waited for.
     goes_on: Option<(GoesOn, PathBuf)>,
 }
 
@@ -329,7 +329,7 @@ async fn escalation(
     child.ended().await.map(|()| TerminationStage::Killed)
 }
 
-/// Carries bytes until the stream's end. Once the program has ended: what was in the pipe then, however slow the sink is, and
+/// Copies bytes until the stream's end. Once the program has ended: what was in the pipe then, however slow the sink is, and
 /// for a moment what others write who hold it open; they are not waited for.
 pub(super) async fn pump(
     mut source: OwnedFd,

@@ -56,14 +56,14 @@ fn script(text: &str) -> Command {
 }
 
 /// Whether a process is there and no zombie.
-fn lives(pid: &str) -> bool {
+fn is_running(pid: &str) -> bool {
     let stat = fs::read_to_string(Path::new("/proc").join(pid.trim()).join("stat")).unwrap_or_default();
     stat.rsplit(')').next().is_some_and(|rest| !rest.trim().is_empty() && !rest.trim_start().starts_with('Z'))
 }
 
-async fn dies(pid: &str) {
+async fn until_ended(pid: &str) {
     let deadline = Instant::now() + Duration::from_secs(5);
-    while lives(pid) {
+    while is_running(pid) {
         assert!(Instant::now() < deadline, "process {pid} is still there");
         sleep(Duration::from_millis(5)).await;
     }
@@ -121,7 +121,7 @@ async fn one_interrupt_reaches_the_group_and_lets_the_leader_finish() {
     assert!(out.contains("saving"), "{out}");
     // What ignored the interrupt is gone with its group all the same.
     let provider = out.lines().find_map(|line| line.strip_prefix("provider ")).unwrap().to_owned();
-    dies(&provider).await;
+    until_ended(&provider).await;
 }
 
 #[tokio::test]
@@ -175,7 +175,7 @@ async fn haste_sends_a_second_interrupt_that_is_seen_as_one_of_its_own() {
     let (exit, ()) = tokio::join!(run, order);
     assert_eq!(exit.unwrap(), Exit { code: Some(1), stage: TerminationStage::InterruptedTwice });
     assert!(captured.stdout().contains("int 1\nint 2"), "{}", captured.stdout());
-    // A later run knows what was sent.
+    // A later run reads what was sent.
     assert_eq!(
         EscalationRecord::noted(&dir.path().join("data")).unwrap().stage,
         TerminationStage::InterruptedTwice
@@ -189,7 +189,7 @@ async fn an_orphan_that_holds_the_pipes_does_not_hold_the_job() {
         LocalRunner.run(script("sleep 600 & echo $!"), &captured, &StopSignal::default()).await.unwrap();
     assert_eq!(exit.code, Some(0));
     assert!(started.elapsed() < Duration::from_secs(60));
-    dies(&captured.stdout()).await;
+    until_ended(&captured.stdout()).await;
 }
 
 #[tokio::test]
@@ -200,7 +200,7 @@ async fn a_run_that_is_abandoned_leaves_no_process() {
         exit = run => panic!("it ended: {exit:?}"),
         () = captured.has("\n") => {}
     }
-    dies(&captured.stdout()).await;
+    until_ended(&captured.stdout()).await;
 }
 
 #[tokio::test]

@@ -221,7 +221,7 @@ impl RedactLines {
         self.since.map(|since| since + MAX_DELAY)
     }
 
-    /// The end of a program's output: nothing of it goes on in what another one writes.
+    /// The end of a program's output: nothing of it continues in what another one writes.
     pub(crate) fn end(&mut self, give: &mut impl FnMut(&str)) {
         self.give_all(give);
         self.tails.clear();
@@ -233,7 +233,7 @@ impl RedactLines {
     }
 }
 
-/// Goes on with a long secret; answers whether the whole line belongs to it.
+/// Continues a secret of several lines; returns whether the whole line belongs to it.
 fn follow(tail: &mut Tail, body: &[u8], places: &[(u64, usize)], hidden: &mut Vec<Range<usize>>) -> bool {
     let Some((set, these, seen)) = tail.run.take() else { return false };
     let (common, left) = set.squeezed.go_on(these, seen, body);

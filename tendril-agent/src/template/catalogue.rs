@@ -1,4 +1,4 @@
-//! The templates that an agent carries, as the control plane shows them.
+//! The templates of an agent's folder, as the control plane shows them.
 
 use std::{
     fs, io,

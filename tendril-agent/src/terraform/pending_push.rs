@@ -182,7 +182,7 @@ async fn push_one(
     }
 }
 
-/// A module with nothing but the backend, in a directory that goes away with the answer.
+/// A module with nothing but the backend, in a directory that is removed when the value is dropped.
 async fn initialised(
     settings: &TerraformSettings,
     runner: &dyn Runner,

@@ -75,7 +75,7 @@ impl Channel {
 
     /// Leaves the channel and awaits the server's confirmation. All clones of this handle are of no more use, and the streams
     /// that were made with it end, without an error. The name is free at once. A channel of the same name that was joined
-    /// separately goes on.
+    /// separately is still sent.
     ///
     /// # Errors
     /// [`Timeout`](crate::ErrorKind::Timeout) if the server does not answer; the channel is left all the same.

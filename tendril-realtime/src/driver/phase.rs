@@ -1,4 +1,4 @@
-//! What the user may know of the connection at any time.
+//! The condition of the connection, as users see it.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 
-/// Where the connection stands. Each variant says what may happen next.
+/// The condition of the connection. Each variant's text states what may happen next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Phase {
-    /// Nobody wants a channel, so nothing is connected. The first channel connects.
+    /// There is no channel, so nothing is connected. The first channel connects.
     Idle,
     /// A connection is being opened.
     Connecting {
@@ -43,7 +43,7 @@ pub struct Status {
     pub last_error: Option<Error>,
     /// Channels that are wanted.
     pub channels: usize,
-    /// Channels in which everything that was asked for flows.
+    /// Channels in which everything that was requested flows.
     pub subscribed_channels: usize,
     /// The last measured time of a heartbeat to the server and back.
     pub round_trip: Option<Duration>,

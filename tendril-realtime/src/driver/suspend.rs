@@ -1,4 +1,4 @@
-//! Tells a machine that was suspended: the wall clock went on, the monotonic one did not.
+//! Detects that the machine was suspended: the wall clock advanced, the monotonic one did not.
 
 use std::time::{Duration, Instant, SystemTime};
 

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{error::Error, secret::AccessToken, token::Tokens};
 
-/// A token, and how long it lives from now on.
+/// A token, and how long it is valid from now on.
 pub(super) type FetchedToken = Result<(AccessToken, Option<Duration>), Error>;
 
 type Fetch = Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send>>;
@@ -91,7 +91,7 @@ impl TokenFetch {
         })
     }
 
-    /// The last token, and how long it lives by what the server's clock says by now.
+    /// The last token, and how long it is still valid by the server's clock.
     pub(super) fn last(&self) -> Option<(AccessToken, Option<Duration>)> {
         self.last.clone().map(|token| {
             let life = self.life_of(&token);
@@ -104,7 +104,7 @@ impl TokenFetch {
         Some(end.duration_since(self.server_clock.now()).unwrap_or_default())
     }
 
-    /// Tells the source that a server refused this token.
+    /// Reports to the source that a server refused this token.
     pub(super) fn invalidate(&self, token: &AccessToken) {
         if let Some(tokens) = &self.tokens {
             tokens.invalidate(token);

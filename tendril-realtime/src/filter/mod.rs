@@ -42,7 +42,7 @@ use crate::error::Error;
 /// let filter = col("cluster_id").eq("c1").and(col("status").in_list(["QUEUED", "a,b"]).or(col("age").gt(5)));
 /// ```
 ///
-/// Row changes know less than REST: see [`PostgresChanges::filter`](crate::PostgresChanges::filter).
+/// Row changes have fewer operators than REST: see [`PostgresChanges::filter`](crate::PostgresChanges::filter).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Filter(Expression);

@@ -37,7 +37,7 @@ fn parameters_of(expression: &Expression, parameters: &mut Vec<(String, String)>
             let (name, members) = match group {
                 Expression::Any(members) => ("or", members),
                 Expression::All(members) => ("and", members),
-                // A negated comparison carries its own NOT.
+                // A negated comparison has its own NOT.
                 inner => return parameters_of(inner, parameters),
             };
             let not = if negated { "not." } else { "" };
@@ -70,7 +70,7 @@ fn member(expression: &Expression) -> String {
             let value = match (operator, operand) {
                 (Operator::In, Operand::List(values)) => list(values),
                 (Operator::Is, operand) => operand.to_text(),
-                // Of an operator that the caller names, the caller knows how its value is written.
+                // For an operator that the caller names, the caller writes the value in its syntax.
                 (Operator::Named(name), Operand::Text(text)) if matches!(name.as_str(), "in" | "is") => {
                     text.clone()
                 }

@@ -69,7 +69,7 @@ fn segment(condition: &Condition) -> Result<String, Error> {
         ) => value_text(value),
         (Operator::Is, Operand::Text(word)) if word != "not_null" => word.clone(),
         (Operator::In, Operand::List(values)) => list(values)?,
-        // Of an operator that the caller names, the caller knows how its value is written.
+        // For an operator that the caller names, the caller writes the value in its syntax.
         (Operator::Named(_), Operand::Text(value)) => value.clone(),
         _ => {
             return Err(Error::invalid("filter", format!("Realtime has no operator `{}`", operator.name())));

@@ -25,7 +25,7 @@ impl Rest {
     ///
     /// # Errors
     /// [`Postgrest`](crate::ErrorKind::Postgrest) for an answer other than 2xx, whoever gave it: the function, or the gateway before it, which
-    /// says 404 where no such function is deployed. Its code and message are those of a JSON body `{"code", "message"}`.
+    /// is 404 where no such function is deployed. Its code and message are those of a JSON body `{"code", "message"}`.
     pub async fn invoke<B: Serialize + ?Sized>(&self, function: &str, body: &B) -> Result<Response, Error> {
         let body = serde_json::to_vec(body).map_err(|error| Error::unserializable("body", &error))?;
         let address = format!("{}/{}", self.functions, path_segment("function", function)?);

@@ -1,4 +1,4 @@
-//! `PostgREST`: typed rows, typed errors, and retries that know what may be repeated.
+//! `PostgREST`: typed rows, typed errors, and retries of those requests that may be repeated.
 //!
 //! ```no_run
 //! # async fn run(client: tendril_realtime::Client) -> Result<(), tendril_realtime::Error> {
@@ -84,7 +84,7 @@ pub struct Rest {
 
 /// Who the caller is.
 pub(crate) enum Credential {
-    /// The API key says so.
+    /// By the API key.
     ApiKey,
     Tokens(Tokens),
     Session(SessionSource),
@@ -209,7 +209,7 @@ impl Rest {
 }
 
 impl RestBuilder {
-    /// Where access tokens come from; without one, the API key says who the caller is.
+    /// Where access tokens come from; without one, the API key identifies the caller.
     #[must_use]
     pub fn token_source(mut self, source: impl TokenSource) -> Self {
         self.credential = Credential::Tokens(Tokens::new(Arc::new(source)));

@@ -19,10 +19,10 @@ use crate::{
     token::{TokenFuture, TokenSource, renewal_margin},
 };
 
-/// Asked for a token just when it should be renewed, a source must not give the old one once more.
+/// A source that is called for a token just when it should be renewed must not return the old one once more.
 const EARLIER: Duration = Duration::from_secs(5);
 
-/// A session as a token source. [`Tokens`](crate::token::Tokens) asks it one at a time.
+/// A session as a token source. [`Tokens`](crate::token::Tokens) makes one call at a time.
 pub(crate) struct SessionTokens {
     rest: Rest,
     address: String,
@@ -138,7 +138,7 @@ impl SessionTokens {
     }
 }
 
-/// Whether the server says that this refresh token gets no session any more.
+/// Whether the server's answer means that this refresh token gets no session any more.
 fn has_ended(error: &PostgrestError) -> bool {
     matches!(error.status, 400 | 401 | 403 | 422)
 }

@@ -15,7 +15,7 @@ pub struct RetryPolicy {
     pub attempts: u32,
     /// The first pause is drawn from zero to twice this.
     pub first_pause: Duration,
-    /// No pause is longer, and a server that asks for a longer one (`Retry-After`) gets its error returned.
+    /// No pause is longer, and if the server sends a longer one (`Retry-After`) its error is returned.
     pub longest_pause: Duration,
 }
 
@@ -46,11 +46,11 @@ pub(super) enum Next {
 /// The one place that decides. `idempotent`: a second execution would do no harm.
 pub(super) fn next(error: &Error, idempotent: bool, longest: Duration) -> Next {
     let status = error.postgrest().map(|api| api.status);
-    // Whoever says it, and with whatever code: the token was not accepted, and nothing was executed.
+    // Whoever answers, and with whatever code: the token was not accepted, and nothing was executed.
     if status == Some(401) {
         return Next::FreshToken;
     }
-    // Answers that say that nothing was executed may be repeated whatever the request was.
+    // After an answer that means that nothing was executed, any request may be repeated.
     let not_executed = match error.kind() {
         ErrorKind::Connect { .. } => true,
         ErrorKind::Postgrest(api) => {

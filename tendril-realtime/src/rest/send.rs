@@ -1,4 +1,4 @@
-//! Sends a request, and reads its answer as what was asked for.
+//! Sends a request, and reads its answer as the type that was asked for.
 
 use std::sync::Arc;
 
@@ -48,7 +48,7 @@ impl QueryBuilder {
     #[doc(alias = "maybe_one")]
     pub async fn maybe_single<T: DeserializeOwned>(mut self) -> Result<Option<T>, Error> {
         if matches!(self.operation, Operation::Table(_, Action::Read { .. })) {
-            // Two rows say as much as a million.
+            // Two rows are enough to see that there is more than one.
             let limit = self.parameters.iter().find(|(name, _)| name == "limit");
             if limit.is_none_or(|(_, rows)| rows.parse::<u64>().is_ok_and(|rows| rows > 2)) {
                 self = self.limit(2);

@@ -57,7 +57,7 @@ impl Transport {
             // One rule for HTTP and for the websocket.
             .no_proxy()
             .proxy(network.http_proxy())
-            // A redirect would carry the key, a header of its own, to whatever it names.
+            // A redirect would send the key, a header of its own, to whatever it names.
             .redirect(Policy::none())
             .connect_timeout(Duration::from_secs(10))
             .tcp_nodelay(true)

@@ -1,4 +1,4 @@
-//! From the handles to the session: what users want of their channels.
+//! Commands from the handles to the session.
 
 use std::time::{Duration, Instant};
 
@@ -17,9 +17,9 @@ use crate::{
 pub(crate) enum Command {
     /// Join this channel, again after each interruption. `ready` is answered when everything flows, or when it never will.
     Open { topic: TopicId, name: String, config: JoinConfig, subscribers: Vec<Subscriber>, ready: RequestId },
-    /// Nobody wants the channel any more.
+    /// The channel is not needed any more.
     Leave { topic: TopicId },
-    /// This handle wants the channel no more, though its streams may still be held: they end, with `cause` if there is one.
+    /// This handle does not need the channel any more, though its streams may still be held: they end, with `cause` if there is one.
     /// `request` is answered when the server confirmed it, or when no confirmation is needed.
     Release { topic: TopicId, request: Option<RequestId>, cause: Option<Error> },
     /// Join the channel again: a stream lost what only a new join brings.
@@ -34,7 +34,7 @@ pub(crate) enum Command {
     },
     /// Track this presence payload, now and after each join; `None` stops it.
     Track { topic: TopicId, request: RequestId, payload: Option<String>, timeout: Duration },
-    /// Ask the token source now.
+    /// Call the token source now.
     RefreshToken,
 }
 
@@ -114,7 +114,7 @@ impl Session {
         self.idle_since = None;
     }
 
-    /// Another handle on a channel there is already. What it wants beyond that makes a new join, which the others receive as
+    /// Another handle on a channel there is already. What it subscribes to beyond that makes a new join, which the others receive as
     /// a possible gap.
     #[expect(clippy::too_many_arguments, reason = "the parts of one command")]
     fn share(

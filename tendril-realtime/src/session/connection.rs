@@ -23,7 +23,7 @@ impl Session {
         self.tick(now, out);
     }
 
-    /// The websocket is gone, and nobody knows why.
+    /// The websocket is gone, for no known reason.
     #[cfg(test)]
     pub(crate) fn on_closed(&mut self, now: Instant, out: &mut Vec<Action>) {
         let reason = "the connection ended".to_owned();
@@ -66,7 +66,7 @@ impl Session {
         }
     }
 
-    /// The token source answered [`Action::FetchToken`]; `life` is how long the token lives from now on.
+    /// The token source answered [`Action::FetchToken`]; `life` is how long the token is valid from now on.
     pub(crate) fn on_token(
         &mut self,
         answer: Result<(AccessToken, Option<Duration>), Error>,
@@ -154,7 +154,7 @@ impl Session {
     }
 
     /// Gives up this incarnation, leaves at the server, and tries again after a pause: a join that was answered too late
-    /// would otherwise leave a channel on the server that nobody here knows.
+    /// would otherwise leave a channel on the server that has no entry here.
     pub(super) fn abandon(&mut self, id: TopicId, error: &Error, now: Instant, out: &mut Vec<Action>) {
         let reference = self.fresh_ref();
         let leave_deadline = now + self.settings.join_timeout;

@@ -1,4 +1,4 @@
-//! The access token as the session knows it: what it is, when to ask for another, and when one was refused.
+//! The session's access token: its value, when to request another, and when one was refused.
 
 use std::time::{Duration, Instant};
 
@@ -56,7 +56,7 @@ impl Credential {
         !self.fetching && self.refresh_at.is_some_and(|at| now >= at)
     }
 
-    /// The source answered. `life` is how long the token lives from now on. Returns whether it is another token than before.
+    /// The source answered. `life` is how long the token is valid from now on. Returns whether it is another token than before.
     pub(super) fn on_token(&mut self, token: AccessToken, life: Option<Duration>, now: Instant) -> bool {
         self.fetching = false;
         self.fetched_at = Some(now);

@@ -15,7 +15,7 @@ use crate::{
 const WINDOW: Duration = Duration::from_secs(31);
 const CALLS_PER_WINDOW: usize = 5;
 
-/// How we want to be seen.
+/// The presence that this client tracks.
 #[derive(Debug, Default, PartialEq, Eq)]
 enum Wanted {
     /// Never tracked.
@@ -46,10 +46,10 @@ impl Tracking {
         self.waiting.push((request, deadline));
     }
 
-    /// A new incarnation knows nothing of us, and counts from zero.
+    /// A new incarnation has no presence of ours, and counts from zero.
     pub(super) fn on_joined(&mut self) {
         self.calls.clear();
-        // Nobody has to know that we are not there.
+        // An absence that was never a presence need not be sent.
         self.is_sent = !matches!(self.wanted, Wanted::Here(_)) && self.waiting.is_empty();
     }
 
@@ -172,6 +172,6 @@ mod tests {
         tracking.want(None, RequestId(2), now + WINDOW);
         assert!(tracking.take_due(now).unwrap().0.contains("untrack"));
         tracking.on_joined();
-        assert!(tracking.take_due(now).is_none(), "nobody has to know that we are not there");
+        assert!(tracking.take_due(now).is_none(), "nothing is sent for a presence that never was");
     }
 }

@@ -1,4 +1,4 @@
-//! One websocket: dial, queue, next, close. It knows frames of bytes and nothing of their meaning.
+//! One websocket: dial, queue, next, close. It handles frames of bytes, without their meaning.
 
 mod addresses;
 mod dial;

@@ -17,7 +17,7 @@ pub(super) fn fields_of<T: DeserializeOwned>() -> &'static [&'static str] {
     found
 }
 
-/// Notes what a struct asks for, and gives nothing.
+/// Records which fields a struct requests, and gives nothing.
 struct Probe<'a>(&'a mut &'static [&'static str]);
 
 impl<'de> Deserializer<'de> for Probe<'_> {

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::Subscription;
 use crate::{driver::Item, error::Error, session::Delivery};
 
-/// What a presence tracks, as JSON: for [`PresenceStream`]s that ask for no type of their own.
+/// What a presence tracks, as JSON: for [`PresenceStream`]s without a type of their own.
 pub type PresenceState = Map<String, Value>;
 
 /// One presence under a key: a tab, a device, a process.
@@ -51,7 +51,7 @@ pub enum PresenceEvent<T = PresenceState> {
     /// The channel was joined anew; a state follows.
     Reset,
     /// The reader was too slow and diffs were dropped: the state is what it was. The channel is joined anew, which brings a
-    /// whole state: [`Sync`](Self::Sync) says when it is there.
+    /// whole state: [`Sync`](Self::Sync) marks that it is complete.
     Lagged(u64),
     /// Someone tracks what is not of the type asked for. It is not part of the state.
     Undecodable {
@@ -64,7 +64,7 @@ pub enum PresenceEvent<T = PresenceState> {
     Interrupted(Error),
 }
 
-/// Presences of one channel. An `Err` item is the last one: it says why there will be no more.
+/// Presences of one channel. An `Err` item is the last one: it states why there will be no more.
 #[derive(Debug)]
 #[must_use = "streams do nothing unless polled"]
 pub struct PresenceStream<T = PresenceState> {

@@ -1,4 +1,4 @@
-//! What the server says about a channel.
+//! The server's `system` messages about a channel.
 
 use std::{
     pin::Pin,
@@ -35,7 +35,7 @@ pub enum SystemEvent {
     Lagged(u64),
 }
 
-/// The server's messages about one channel. An `Err` item is the last one: it says why the channel ended.
+/// The server's messages about one channel. An `Err` item is the last one: it states why the channel ended.
 #[derive(Debug)]
 #[must_use = "streams do nothing unless polled"]
 pub struct SystemStream {

@@ -127,7 +127,7 @@ impl ColumnType {
         matches!(self, Self::Bool | Self::Integer | Self::Uuid | Self::Text | Self::Alike)
     }
 
-    /// Whether the value of a column equals what a filter's text means; `None` where only the server knows.
+    /// Whether the value of a column equals what a filter's text means; `None` where only the server can decide.
     pub(super) fn equals(self, value: &RawValue, filter: &str) -> Option<bool> {
         if !self.is_written_alike(value) {
             return None;

@@ -111,7 +111,7 @@ impl Invalidations {
         }
     }
 
-    /// One read serves all invalidations of a target: it is as soon, and repeated as surely, as any of them asks for.
+    /// One read serves all invalidations of a target: it is as soon, and repeated as surely, as the strictest of them requires.
     fn put(&mut self, target: Target, refetch: Refetch) {
         let waiting = self.waiting.entry(target).or_insert(refetch);
         *waiting = Refetch {

@@ -8,7 +8,7 @@ use crate::filter::{Condition, Expression, Operand, Operator};
 pub(super) enum FilterMatch {
     Match,
     NoMatch,
-    /// Only the server knows.
+    /// Only the server can decide.
     Unknown,
 }
 

@@ -140,7 +140,7 @@ impl<T> Watch<T> {
         self.link.is_live()
     }
 
-    /// Reads the table again now: for those who know of a change, or of a gap, that the watch cannot know of.
+    /// Reads the table again now: for a change or a gap that the watch cannot notice.
     #[doc(alias = "refresh")]
     pub fn relist(&self) {
         self.link.relist.notify_one();

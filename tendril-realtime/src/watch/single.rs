@@ -51,7 +51,7 @@ pub struct SingleWatch<T> {
 }
 
 impl Client {
-    /// Watches one row: the first of the query, in its [order](Query::order). The first item tells whether there is one.
+    /// Watches one row: the first of the query, in its [order](Query::order). The first item is the row, or that there is none.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a query that cannot work.
@@ -79,7 +79,7 @@ impl<T> SingleWatch<T> {
         self.link.is_live()
     }
 
-    /// What the reader is to know of an event, if it changes the row.
+    /// The item for the reader, if the event changes the row.
     fn changed_row(&mut self, event: RawWatchEvent) -> Option<Result<Option<Box<str>>, Error>> {
         match event {
             RawWatchEvent::InitApply(key, json) | RawWatchEvent::Apply(key, json) => {

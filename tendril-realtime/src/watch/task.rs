@@ -54,7 +54,7 @@ pub(super) struct CachedRow {
 pub(super) struct Link {
     /// Whether changes are reported as they happen.
     pub(super) live: AtomicBool,
-    /// The holder wants the table to be read now.
+    /// The holder requests a read of the table now.
     pub(super) relist: Notify,
 }
 
@@ -72,7 +72,7 @@ pub(super) struct Watcher {
     link: Arc<Link>,
 }
 
-/// Everything that a running watch knows.
+/// The whole state of a running watch.
 pub(super) struct State {
     pub(super) client: Client,
     pub(super) query: Query,
@@ -260,7 +260,7 @@ impl State {
         Reading { at: Instant::now(), in_flight: self.feed.in_flight() }
     }
 
-    /// Whether all columns that the reader wants are there, as a read would return them. Large values that did not change are not
+    /// Whether all columns that the reader selects are there, as a read would return them. Large values that did not change are not
     /// there, and some types are written differently.
     fn is_whole(&self, record: &Record, types: &ColumnTypes) -> bool {
         if self.query.needs_server() {

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::secret::AccessToken;
 
-/// Which changes a binding wants.
+/// Which changes a binding receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 #[non_exhaustive]
 pub enum PostgresEvent {
@@ -37,7 +37,7 @@ pub(crate) struct Binding {
     pub(crate) select: Vec<String>,
 }
 
-/// Everything a channel asks for when it joins. Kept as it is over reconnects.
+/// Everything a channel requests when it joins. The same over reconnects.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct JoinConfig {
     pub(crate) private: bool,

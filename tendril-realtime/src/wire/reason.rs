@@ -32,7 +32,7 @@ pub(crate) fn failed_changes(topic: &str, message: &str) -> Error {
     }
 }
 
-/// What nearly always is the cause where the server does not know the parameters, with the statement that helps.
+/// What nearly always is the cause where the server refuses the parameters, with the statement that helps.
 fn publication_hint(message: &str) -> Option<String> {
     let parameters =
         message.split_once("Please check Realtime is enabled for the given connect parameters: [")?.1;
@@ -70,7 +70,7 @@ fn classify_join(reason: &str) -> (&str, Retry) {
     let code = reason.split_once(':').map_or("", |(code, _)| code);
     let code = if code.contains(' ') { "" } else { code };
     let retry = match code {
-        // Older servers and the docs say InvalidJWTExpiration.
+        // Older servers, and the docs, have InvalidJWTExpiration.
         "InvalidJWTToken" | "InvalidJWTExpiration" if reason.contains("has expired") => Retry::RefreshToken,
         "InvalidJWTToken" | "MalformedJWT" | "JwtSignatureError" => Retry::Never,
         // Signing keys may be rotating.
@@ -126,8 +126,8 @@ fn is_parameter_mistake(message: &str) -> bool {
     ];
     // SQLSTATE classes: connection, rollback, resources, operator intervention.
     let transient = ["ERROR 08", "ERROR 40", "ERROR 53", "ERROR 57"];
-    let says = |parts: &[&str]| parts.iter().any(|part| message.contains(part));
-    says(&mistaken) && !says(&transient)
+    let contains = |parts: &[&str]| parts.iter().any(|part| message.contains(part));
+    contains(&mistaken) && !contains(&transient)
 }
 
 #[cfg(test)]

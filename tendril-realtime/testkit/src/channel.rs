@@ -91,12 +91,12 @@ impl Joined {
 
     /// The ids of the bindings that a change is for.
     pub(crate) fn ids_for(&self, data: &Value) -> Vec<u64> {
-        self.bindings.iter().filter(|binding| binding.wants(data)).map(|binding| binding.id).collect()
+        self.bindings.iter().filter(|binding| binding.matches(data)).map(|binding| binding.id).collect()
     }
 }
 
 impl Binding {
-    fn wants(&self, data: &Value) -> bool {
+    fn matches(&self, data: &Value) -> bool {
         let names = |key: &str, of_change: &Value| match self.wanted[key].as_str() {
             None | Some("*") => true,
             Some(name) => of_change.as_str() == Some(name),
@@ -157,7 +157,7 @@ pub(crate) fn presence(entries: &Presences) -> Value {
     entries.iter().map(|(key, metas)| (key.clone(), entry(metas))).collect::<Map<_, _>>().into()
 }
 
-/// A topic as a path segment says it.
+/// A topic of a path segment.
 pub(crate) fn percent_decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

@@ -16,7 +16,7 @@ use crate::http::HttpAnswer;
 pub enum Point {
     /// A TCP connection was accepted and nothing was read from it.
     Accept,
-    /// A websocket upgrade was asked for.
+    /// A websocket upgrade was requested.
     Upgrade,
     /// A join of any channel.
     Join,
@@ -62,7 +62,7 @@ pub enum Answer {
     Duplicate,
 }
 
-/// The plan of one server. Faults strike in the order in which they were made, each as often as it says.
+/// The plan of one server. Faults strike in the order in which they were made, each as often as its count.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
     rules: Arc<Mutex<Vec<Fault>>>,
@@ -90,7 +90,7 @@ impl Faults {
         fault
     }
 
-    /// What the plan says here, if it says anything; counts as a strike.
+    /// The plan's fault for this place, if there is one; counts as a strike.
     pub(crate) fn strike(&self, is_here: impl Fn(&Point) -> bool) -> Option<Answer> {
         let rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
         let fault = rules.iter().find(|fault| is_here(&fault.point) && fault.take())?;
@@ -100,7 +100,7 @@ impl Faults {
 
 impl Fault {
     /// Strikes only so often from now on.
-    #[must_use = "it strikes from now on; the handle says how often it has"]
+    #[must_use = "it strikes from now on; the handle counts how often it has"]
     pub fn times(self, times: u64) -> Self {
         self.left.store(times, Ordering::SeqCst);
         self

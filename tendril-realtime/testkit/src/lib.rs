@@ -20,7 +20,7 @@
 //! server.insert("public", "todos", serde_json::json!({"id": 1}));
 //! assert!(matches!(todos.next().await, Some(Ok(ChangeEvent::Insert(todo))) if todo.id == 1));
 //!
-//! // The connection breaks: the client comes back and says that rows may have been missed.
+//! // The connection breaks: the client reconnects and reports that rows may have been missed.
 //! server.cut_connections();
 //! loop {
 //!     match todos.next().await {

@@ -101,7 +101,7 @@ impl FakeServer {
         self.shared.lock().handler = Some(Arc::new(handler));
     }
 
-    /// Sets the clock by which the server says the time, in seconds ahead of this machine's.
+    /// Sets the clock by which the server sends the time, in seconds ahead of this machine's.
     pub fn set_clock_ahead(&self, seconds: i64) {
         self.shared.lock().skew_seconds = seconds;
     }
@@ -111,17 +111,17 @@ impl FakeServer {
         self.change(&channel::change("INSERT", schema, table, Some(record), None))
     }
 
-    /// Tells the subscribers of this table that a row was updated; `old` is what the replica identity keeps.
+    /// Sends the subscribers of this table the update of a row; `old` holds the columns of the replica identity.
     pub fn update(&self, schema: &str, table: &str, record: Value, old: Value) -> usize {
         self.change(&channel::change("UPDATE", schema, table, Some(record), Some(old)))
     }
 
-    /// Tells the subscribers of this table that a row was deleted; `old` is what the replica identity keeps.
+    /// Sends the subscribers of this table the delete of a row; `old` holds the columns of the replica identity.
     pub fn delete(&self, schema: &str, table: &str, old: Value) -> usize {
         self.change(&channel::change("DELETE", schema, table, None, Some(old)))
     }
 
-    /// Tells the subscribers of a change whose `data` is given whole, for what [`insert`](Self::insert) and the like do not
+    /// Sends the subscribers a change whose `data` is given whole, for what [`insert`](Self::insert) and the like do not
     /// make: columns of other types, columns that are missing from the record, `errors`.
     pub fn change(&self, data: &Value) -> usize {
         let channels: Vec<Joined> = self.shared.lock().channels.clone();
@@ -175,12 +175,12 @@ impl FakeServer {
         joined.len()
     }
 
-    /// Sends this text frame on all connections, whatever it says.
+    /// Sends this text frame on all connections, whatever it contains.
     pub fn send_text(&self, text: &str) {
         self.shared.command_all(|| Command::Send(Message::text(text)));
     }
 
-    /// Sends this binary frame on all connections, whatever it says.
+    /// Sends this binary frame on all connections, whatever it contains.
     pub fn send_binary(&self, frame: &[u8]) {
         self.shared.command_all(|| Command::Send(Message::binary(frame.to_vec())));
     }
@@ -190,7 +190,7 @@ impl FakeServer {
         self.end_channel(topic, "phx_error", None);
     }
 
-    /// Ends a channel, for everyone on it, with a `system` error that says why.
+    /// Ends a channel, for everyone on it, with a `system` error that states why.
     pub fn end_channel_with(&self, topic: &str, message: &str) {
         self.end_channel(topic, "phx_close", Some(message));
     }

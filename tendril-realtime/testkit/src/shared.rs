@@ -38,7 +38,7 @@ pub(crate) struct State {
     pub(crate) channels: Vec<Joined>,
     presences: BTreeMap<String, Presences>,
     pub(crate) handler: Option<Handler>,
-    /// Added to the clock of this machine where the server says the time; negative if it is behind.
+    /// Added to the clock of this machine where the server sends the time; negative if it is behind.
     pub(crate) skew_seconds: i64,
 }
 
@@ -208,7 +208,7 @@ impl Shared {
         self.lock().presences.get(topic).map_or_else(|| json!({}), channel::presence)
     }
 
-    /// A device says what it tracks, or that it tracks nothing any more.
+    /// A device tracks a state, or nothing any more.
     pub(crate) fn track(&self, joined: &Joined, state: Option<Value>) {
         let (mut joins, mut leaves) = (Presences::new(), Presences::new());
         {

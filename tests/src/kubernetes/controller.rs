@@ -1,4 +1,4 @@
-//! The Job controller and the garbage collector: they look at what is stored, and do what is missing.
+//! The Job controller and the garbage collector: they read what is stored, and do what is missing.
 
 use std::{
     collections::HashMap,
@@ -21,7 +21,7 @@ const TICK: Duration = Duration::from_millis(50);
 /// Before the first repetition of a pod's creation that was refused; then twice as long each time.
 const FIRST_DELAY: Duration = Duration::from_millis(500);
 
-/// What the controller knows of a Job beside its object.
+/// The controller's state of a Job, beside its object.
 #[derive(Debug)]
 struct Known {
     since: Instant,

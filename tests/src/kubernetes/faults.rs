@@ -20,7 +20,7 @@ pub enum Fate {
     EvictedByApi,
     /// Somebody deletes the pod.
     Deleted,
-    /// Its node stops answering: the program goes on, and nobody hears of it.
+    /// Its node stops answering: the program continues, unseen.
     NodeGone,
     /// The node answers again, and what it had to do is done.
     NodeBack,

@@ -19,7 +19,7 @@ const PRICES: &str = "canaryInfracostKey0123456789";
 const PROXY: &str = "canaryProxyPassw0rd";
 /// A variable that was let in by its name.
 const CORPORATE: &str = "canaryCorporateLogin42";
-/// What an emergency state dump holds, and no redactor knows.
+/// What an emergency state dump holds, and no redactor was given.
 const STATE: &str = "canary-of-the-state";
 
 /// What must be found nowhere: parts that no mask could leave standing.

@@ -162,7 +162,7 @@ async fn a_state_that_only_one_agent_has_is_stored_before_any_agent_plans_again(
     assert_eq!(stack.get::<_, Option<String>>(0).as_deref(), Some("first"));
     assert!(stack.get::<_, Option<String>>(1).expect("a reason").contains("could not write the state"));
 
-    // Another replica, which knows nothing of it, is notified of the retry too.
+    // Another replica, which has nothing of it, is notified of the retry too.
     let mut other = bench.world.agent(&bench.cluster).name("second");
     other.cli.state_dir = Some(bench.world.path("other-states").to_string_lossy().into_owned());
     other.cli.log_level = Some("debug".to_owned());

@@ -1,4 +1,4 @@
-//! What a watch says of a whole run: the same steps as in the recordings, with real processes in the pods.
+//! The watch events of a whole run: the same steps as in the recordings, with real processes in the pods.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use crate::{http::client, recording::cases};
 
-/// Steps of a Job or pod that a watcher can tell apart, without what only differs in its timing.
+/// Steps of a Job or pod that a watcher can distinguish, without what only differs in its timing.
 fn steps<'a>(events: impl Iterator<Item = &'a Value>, kind: &str) -> Vec<String> {
     let mut steps: Vec<String> = Vec::new();
     for event in events.filter(|event| event["object"]["kind"] == kind) {

@@ -112,7 +112,7 @@ async fn with_a_database_of_a_later_contract_jobs_run_and_rows_of_an_unknown_sta
     assert_eq!(contract(addr).await["database"], 4);
     let live = paused().await;
 
-    // The job runs through several heartbeats that call its status and its phase by names that the agent does not know.
+    // The job runs through several heartbeats that call its status and its phase by names unknown to the agent.
     let variables = json!({"lines": 3, "gate": world.path("gate")});
     let job = cluster.queue(json!({"template": "count", "stack": "s", "variables": variables})).await;
     job.says("at the gate").await;
@@ -147,7 +147,7 @@ async fn with_a_database_of_a_later_contract_jobs_run_and_rows_of_an_unknown_sta
     assert!(!agent.output().contains("cannot be read"), "{}", agent.output());
 }
 
-/// An agent of contract 2, as its requests were: it names no backend, reads `config_snapshot` and no `state_key`, and knows no order.
+/// An agent of contract 2, as its requests were: it names no backend, reads `config_snapshot` and no `state_key`, and has no order.
 struct ContractTwo {
     rest: Rest,
     cluster_id: Uuid,

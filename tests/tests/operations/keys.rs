@@ -13,7 +13,7 @@ use tendril_tests::{AgentSetup, Cluster, Deployment, Program, World, until};
 
 use crate::probe::{comes_to_its_report, counted, free_address, get, metric};
 
-/// The function's setting, and how long an exchanged token lives here; 15 minutes in the field.
+/// The function's setting, and how long an exchanged token is valid here; 15 minutes in production.
 const LIFE: (&str, &str) = ("TENDRIL_TOKEN_LIFE", "12");
 
 /// A job that stops half way, at a gate.
@@ -83,7 +83,7 @@ pub(crate) fn changed(key: &str, place: usize) -> String {
     format!("{}{digit}{}", &key[..place], &key[place + 1..])
 }
 
-/// Starts the agent, which goes on without a token; returns what it logs about the key, without the time.
+/// Starts the agent, which continues without a token; returns what it logs about the key, without the time.
 async fn refused(setup: AgentSetup) -> String {
     let agent = setup.start();
     let message = agent.says("gets no machine token").await;
@@ -126,7 +126,7 @@ async fn a_run_outlives_its_exchanged_tokens_without_a_failed_request_or_a_new_c
     let job = at_the_gate(&world, &cluster).await;
     let connections = metric(addr, "tendril_realtime_connections_total");
     let (resyncs, before) = (counted(addr, "tendril_realtime_resyncs_total"), exchanges(addr, "ok"));
-    // Three lives of a token go by.
+    // Three validities of a token go by.
     exchanged(addr, "ok", before + 5.0).await;
     open_the_gate(&world);
     ends_well(&job).await;
@@ -200,7 +200,7 @@ async fn a_key_that_is_taken_away_ends_the_claims_and_not_the_running_job() {
     readiness(addr, 503, "the last heartbeat failed: no access token").await;
     open_the_gate(&world);
     comes_to_its_report(addr).await;
-    assert_eq!(job.row().await.status, "PROCESSING", "the control plane knows nothing of it");
+    assert_eq!(job.row().await.status, "PROCESSING", "the row is as it was");
     assert_eq!(late.row().await.status, "QUEUED", "who is revoked takes no job");
     assert!(agent.output().contains("give the agent the current key"), "{}", agent.output());
     replace(&file, &cluster.key().await);

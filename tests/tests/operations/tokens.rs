@@ -7,7 +7,7 @@ use tendril_tests::{Cluster, World, until};
 
 use crate::probe::{comes_to_its_report, counted, free_address, get, metric};
 
-/// How long a token lives here; a minute in the field.
+/// How long a token is valid here; 15 minutes in production.
 const LIFE: Duration = Duration::from_secs(12);
 /// How often the file is replaced, as a sidecar does.
 const ROUND: Duration = Duration::from_secs(4);
@@ -35,7 +35,7 @@ async fn a_run_outlives_its_tokens_without_a_failed_request_or_a_new_join() {
     job.says("at the gate").await;
     let connections = metric(addr, "tendril_realtime_connections_total");
     let resyncs = counted(addr, "tendril_realtime_resyncs_total");
-    // Three lives of a token go by.
+    // Three validities of a token go by.
     for _ in 0..9 {
         tokio::time::sleep(ROUND).await;
         replace(&file, &cluster);
@@ -73,7 +73,7 @@ async fn an_agent_that_is_refused_for_ever_is_not_ready_and_its_job_goes_on_to_t
     let variables = json!({"lines": 400, "gate": world.path("gate")});
     let job = cluster.queue(json!({"template": "count", "variables": variables})).await;
     job.says("at the gate").await;
-    // Signed by a key that the project does not know: 401.
+    // Signed by a key that is not the project's: 401.
     let stranger = supabase_local::JwtSecret::new("another secret with at least thirty-two characters");
     let hour = Duration::from_secs(3600);
     fs::write(&file, stranger.machine_token(&cluster.id.to_string(), hour)).expect("a bad token");
@@ -85,7 +85,7 @@ async fn an_agent_that_is_refused_for_ever_is_not_ready_and_its_job_goes_on_to_t
     assert!(metric(addr, r#"tendril_agent_heartbeats_total{result="refused"}"#) > 0.5, "{}", agent.output());
     fs::write(world.path("gate"), "").expect("the gate opens");
     comes_to_its_report(addr).await;
-    assert_eq!(job.row().await.status, "PROCESSING", "the control plane knows nothing of it");
+    assert_eq!(job.row().await.status, "PROCESSING", "the row is as it was");
     assert!(agent.output().contains("does not accept the machine token"), "{}", agent.output());
     fs::write(&file, cluster.machine_token()).expect("a good token");
     let row = job.ended().await;

@@ -50,7 +50,7 @@ async fn a_token_that_is_no_token_is_refused_at_the_start() {
     assert_eq!(cluster.status().await, "PENDING");
 }
 
-/// Starts the agent, which logs this, goes on, takes no job, and stops at once on SIGTERM.
+/// Starts the agent, which logs this, continues, takes no job, and stops at once on SIGTERM.
 async fn waits(setup: AgentSetup, cluster: &Cluster, part: &str) {
     let mut agent = setup.start();
     let message = agent.says(part).await;

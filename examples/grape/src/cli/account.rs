@@ -44,7 +44,7 @@ pub enum ProfileAction {
         #[arg(long, value_name = "NAME")]
         cluster: Option<String>,
     },
-    /// Sign out, and forget a profile.
+    /// Sign out, and delete the profile.
     Remove {
         /// Its name.
         #[arg(value_parser = checked_name)]

@@ -83,7 +83,7 @@ pub enum Command {
     Approve(Approve),
     /// Reject the plan of a deployment, which ends as CANCELLED.
     Reject(Reject),
-    /// Ask for a deployment to be cancelled.
+    /// Request the cancel of a deployment.
     Cancel(Cancel),
     /// Print the log of a deployment.
     Logs(Logs),
@@ -117,7 +117,7 @@ pub fn exit_codes() -> String {
     text
 }
 
-/// The command line as clap knows it, for completions and manual pages.
+/// The command line as clap's type, for completions and manual pages.
 pub fn command() -> clap::Command {
     Cli::command()
 }

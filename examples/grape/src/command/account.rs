@@ -165,7 +165,7 @@ pub(super) async fn whoami(context: &Context) -> Result<()> {
     fact("contract", contract.to_string())
 }
 
-/// Lists profiles, chooses one, or forgets one.
+/// Lists profiles, chooses one, or deletes one.
 pub(super) async fn profiles(context: &Context, options: cli::Profiles) -> Result<()> {
     let profiles = context.dir.profiles()?;
     let known = |name: &str| {

@@ -175,7 +175,7 @@ pub(super) async fn to_the_end(
                 }
             }
             Some(FollowEvent::Unreachable(message)) => {
-                context.out.note(format_args!("grape: {message}; following goes on."));
+                context.out.note(format_args!("grape: {message}; following continues."));
             }
             Some(FollowEvent::Ended(row)) => {
                 printer.end(&row)?;
@@ -215,7 +215,7 @@ pub(super) fn left(id: Uuid) -> Failure {
         // The terminal has printed ^C.
         eprintln!();
     }
-    Failure::new(FailureKind::Interrupted, format!("Left. Deployment {id} goes on."))
+    Failure::new(FailureKind::Interrupted, format!("Left. Deployment {id} continues."))
         .next(format!("`grape logs -f {id}` follows it again; `grape cancel {id}` ends it."))
 }
 

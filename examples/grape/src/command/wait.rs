@@ -56,7 +56,7 @@ pub(super) async fn wait(context: &Context, options: &cli::Wait) -> Result<()> {
     bar.finish_and_clear();
     let (row, waits) = outcome.map_err(|_| {
         let text = format!("Deployment {} has not ended within {}.", row.id, span(began.elapsed()));
-        Failure::new(FailureKind::TimedOut, text).next(format!("It goes on: `grape logs -f {}`.", row.id))
+        Failure::new(FailureKind::TimedOut, text).next(format!("It continues: `grape logs -f {}`.", row.id))
     })??;
     answer(context, &row)?;
     if !context.out.is_json() {

@@ -65,7 +65,7 @@ pub struct KeyState {
 pub struct Keys {
     /// The key in use.
     pub current: Option<KeyState>,
-    /// The next one, while a rotation goes on.
+    /// The next one, during a rotation.
     pub next: Option<KeyState>,
 }
 

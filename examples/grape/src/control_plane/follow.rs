@@ -38,7 +38,7 @@ pub enum FollowEvent {
     Logged(Chunk),
     /// It ended, and all of its log was delivered before. The last event.
     Ended(Box<Deployment>),
-    /// The project cannot be reached; following goes on.
+    /// The project cannot be reached; following continues.
     Unreachable(String),
 }
 
@@ -129,7 +129,7 @@ impl Follow {
         }
     }
 
-    /// The row of an event that has one. Errors that pass are left to the watch, which goes on.
+    /// The row of an event that has one. Errors that pass are left to the watch, which continues.
     fn applied<T>(&mut self, event: Result<WatchEvent<T>, Error>) -> Result<Option<T>> {
         match event {
             Ok(WatchEvent::Interrupted(error) | WatchEvent::Undecodable { error, .. }) | Err(error) => {

@@ -36,9 +36,9 @@ pub enum Tone {
     Good,
     /// It went wrong, or is removed.
     Bad,
-    /// It changes, or wants attention.
+    /// It changes, or needs attention.
     Attention,
-    /// It goes on.
+    /// It continues.
     Active,
 }
 

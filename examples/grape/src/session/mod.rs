@@ -35,7 +35,7 @@ pub struct User {
 /// A sign-in: an access token for about an hour, and a refresh token that is good once.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
-    /// The JWT that requests carry.
+    /// The JWT of requests.
     #[serde(with = "secret_text")]
     pub access_token: Zeroizing<String>,
     /// Gives the next session, once.

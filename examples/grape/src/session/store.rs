@@ -76,7 +76,7 @@ impl SessionStore {
         Ok(Reserved { file, path: self.path.clone() })
     }
 
-    /// Forgets the session.
+    /// Deletes the session.
     ///
     /// # Errors
     /// A directory that cannot be written.

@@ -1,4 +1,4 @@
-//! The way back: the agent, the Kubernetes cluster, the row. Each step is forgotten once it is done, so a repetition goes on.
+//! The way back: the agent, the Kubernetes cluster, the row. The record of each step is deleted once it is done, so a repetition continues.
 
 use futures_util::FutureExt as _;
 use serde_json::json;
@@ -22,7 +22,7 @@ use crate::{
 /// Takes away what `up` made.
 ///
 /// # Errors
-/// Of the step that failed. A repetition goes on from there.
+/// Of the step that failed. A repetition continues from there.
 pub async fn down(context: &Context, options: &cli::Down) -> Result<()> {
     let project = context.project()?;
     let journal = Journal::open(&context.dir, &project.name, &options.name, options.state_dir.as_deref())?;

@@ -1,4 +1,4 @@
-//! The options of `up`, stored beside Terraform's state, so that a repetition goes on with it and `down` knows what there is.
+//! The options of `up`, stored beside Terraform's state, so that a repetition continues with it and `down` finds what there is.
 
 use std::{
     fs, io,

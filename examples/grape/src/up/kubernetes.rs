@@ -201,6 +201,6 @@ impl Kubernetes {
             FailureKind::StepFailed,
             format!("kubectl {command} failed in context {}:\n{}", self.context, finished.tail.trim()),
         )
-        .next("Fix the cause, then repeat the command: it goes on where it stopped.")
+        .next("Fix the cause, then repeat the command: it continues where it stopped.")
     }
 }

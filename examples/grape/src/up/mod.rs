@@ -70,7 +70,7 @@ pub async fn up(context: &Context, options: &cli::Up) -> Result<()> {
     let journal = Journal::open(&context.dir, &project.name, &options.name, options.state_dir.as_deref())?;
     let record = record(journal.read()?, options, &project)?;
     if !options.skip_provision {
-        // A template or a variable that is none is no reason to remember it.
+        // An invalid template or variable is refused before anything is recorded.
         inputs::Inputs::read(options, &record, &record.templates)?;
     }
     journal.write(&record)?;

@@ -58,7 +58,7 @@ impl Up<'_> {
         Ok(())
     }
 
-    /// Whether AWS knows who we are.
+    /// Whether AWS accepts the credentials.
     async fn credentials(&self) -> Result<()> {
         let answer = Tool::aws().command(["sts", "get-caller-identity", "--output", "json"]).quiet().await?;
         if answer.ok() {

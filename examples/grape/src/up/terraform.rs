@@ -204,7 +204,7 @@ impl Workspace {
             ""
         };
         Failure::new(FailureKind::StepFailed, format!("{name} {command} of {} failed:\n{tail}", self.template)).next(format!(
-            "Its files and state are in {}. Fix the cause, then repeat the command: it goes on where it stopped.{locked}",
+            "Its files and state are in {}. Fix the cause, then repeat the command: it continues where it stopped.{locked}",
             self.dir.display()
         ))
     }

@@ -1,4 +1,4 @@
-// The log: what people ask of every log viewer.
+// The log: what people expect of every log viewer.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";

@@ -22,7 +22,7 @@ test("bright, 256 and true colours are read, with semicolons or colons", () => {
   assert.equal(palette(3), null);
 });
 
-test("a style goes on in the next line until it is reset", () => {
+test("a style continues in the next line until it is reset", () => {
   const first = spans("\x1b[33mwarning");
   assert.deepEqual(spans("still", first.end).spans, [{ text: "still", style: { foreground: 3 } }]);
   assert.deepEqual(spans("\x1b[mplain", first.end).spans, [{ text: "plain", style: {} }]);

@@ -9,7 +9,7 @@ import * as rows from "../../contract/rows.ts";
 
 const base = { status: "PROCESSING" as const, phase: "APPROVAL", approved_plan: null, plan_sha256: "a".repeat(64), cancel_requested_at: null, error_code: null };
 
-test("a deployment's one label has what a person must know", () => {
+test("a deployment's one label shows what a person must know", () => {
   assert.equal(label(base).text, "Needs approval");
   assert.equal(label({ ...base, approved_plan: base.plan_sha256 }).text, "Approved");
   assert.equal(label({ ...base, cancel_requested_at: "2026" }).text, "Cancelling");

@@ -35,7 +35,7 @@ test("lines that come later are searched, too", () => {
   assert.equal(finder.total, 2);
 });
 
-test("a search stops when its time is over, and goes on where it was", () => {
+test("a search stops when its time is over, and continues where it was", () => {
   const texts = Array.from({ length: 10_000 }, () => "x");
   const finder = new Finder(/x/gu);
   let now = 0;

@@ -50,7 +50,7 @@ test("the agent's further keywords have theirs, too", () => {
   assert.deepEqual(messages({ type: "string", format: "color" }, "any"), []);
 });
 
-test("values have the types that the template wants", () => {
+test("values have the types of the template's variables", () => {
   assert.deepEqual(one({ type: "integer" }, " 42 ").values, { x: 42 });
   assert.deepEqual(one({ type: "number" }, "-1.5e3").values, { x: -1500 });
   assert.deepEqual(one({ type: "integer", enum: [30, 90] }, "90").values, { x: 90 });

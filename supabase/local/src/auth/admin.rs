@@ -16,7 +16,7 @@ use super::user::{Change, User};
 use super::{Answer, Auth, object};
 use crate::gateway::{bearer, query_value};
 
-/// Users on a page where the request does not say.
+/// Users on a page where the request does not set it.
 const PAGE: i64 = 50;
 /// Most users on a page.
 const LARGEST_PAGE: i64 = 1000;

@@ -1,4 +1,4 @@
-//! What goes wrong, in the words that Supabase clients know.
+//! Errors, with the codes and messages that Supabase clients expect.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};

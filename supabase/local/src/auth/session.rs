@@ -11,7 +11,7 @@ use super::user::User;
 use crate::jwt::JwtSecret;
 use crate::link::Link;
 
-/// Seconds that an access token lives.
+/// How long an access token is valid, in seconds.
 const LIFE: i64 = 3600;
 
 /// An open session and the token that renews it next.
@@ -27,7 +27,7 @@ pub(super) struct Spent {
 }
 
 impl Session {
-    /// Begins a session of a user, or goes on with one.
+    /// Begins a session of a user, or continues one.
     pub(super) async fn open(link: &Link, user: &User, session: Option<Uuid>) -> Result<Self, AuthError> {
         let mut random = [0; 18];
         let no_luck = |_| AuthError::Internal("no random numbers".to_owned());

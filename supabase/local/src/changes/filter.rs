@@ -16,7 +16,7 @@ pub(crate) struct Filter {
     pub(crate) negated: bool,
 }
 
-/// The comparisons Realtime knows.
+/// The comparisons of Realtime.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Operator {
     Eq,

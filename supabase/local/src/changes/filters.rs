@@ -74,7 +74,7 @@ impl<'a> Filters<'a> {
         image: Option<&Image>,
     ) -> Vec<usize> {
         let Some(image) = image else { return Vec::new() };
-        // A key-only old row knows nothing of the other columns, not even whether they are null.
+        // A key-only old row has nothing of the other columns, not even whether they are null.
         let only_key = change.operation == Operation::Delete && change.relation.identity == Identity::Partial;
         let known = |column: usize| {
             image.values[column].as_deref().filter(|_| !only_key || table.columns[column].is_key)

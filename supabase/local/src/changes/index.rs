@@ -1,4 +1,4 @@
-//! Who wants what, by table: made anew when channels come or go, and not for each change.
+//! The subscriptions by table: made anew when channels come or go, and not for each change.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub(super) struct Index {
     tables: HashMap<u32, Interest>,
 }
 
-/// Who wants the rows of a table.
+/// The subscriptions to a table.
 #[derive(Debug, Default)]
 pub(super) struct Interest {
     /// Each role once.
@@ -82,7 +82,7 @@ impl Index {
         Self { subscribers, principals, tables }
     }
 
-    /// Who wants the rows of a table; `None` if nobody does.
+    /// The subscriptions to a table; `None` if there is none.
     pub(super) fn interest(&self, oid: u32) -> Option<&Interest> {
         self.tables.get(&oid)
     }

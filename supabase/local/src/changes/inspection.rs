@@ -48,7 +48,7 @@ struct Row {
 }
 
 impl<'a> Inspection<'a> {
-    /// Queries the database about the rows; `None` if no subscription wants them, or the table is gone.
+    /// Queries the database about the rows; `None` if no subscription matches, or the table is gone.
     pub(super) async fn of(
         oracle: &Oracle,
         changes: Vec<&'a RowChange>,
@@ -150,7 +150,7 @@ impl<'a> Inspection<'a> {
         notices
     }
 
-    /// The subscriptions that receive a change, as far as filters decide; of refused roles, all that want it. In the order of their
+    /// The subscriptions that receive a change, as far as filters decide; of refused roles, all that subscribe to it. In the order of their
     /// subscribers.
     fn members(&self, row: usize) -> Vec<Member> {
         let operation = self.changes[row].operation;

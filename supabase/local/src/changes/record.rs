@@ -16,7 +16,7 @@ const POSTGRES_EPOCH: i64 = 946_684_800;
 /// Values of a row that is too large are sent up to this many bytes of JSON.
 const SMALL_VALUE: usize = 64;
 
-/// Which columns of a change a message shows: those the role may select and the binding wants.
+/// Which columns of a change a message shows: those the role may select and the binding selects.
 #[derive(Debug, Clone)]
 pub(crate) struct View {
     /// Per column of the table.
@@ -47,7 +47,7 @@ pub(crate) struct Change<'a> {
     pub(crate) new: Option<&'a Image>,
     /// What `old_record` is made of, and whether it has all columns or only the key.
     pub(crate) old: Option<(&'a Image, OldColumns)>,
-    /// The row is larger than the server wants to send: only small values are left.
+    /// The row is larger than the server sends: only small values are left.
     pub(crate) too_large: bool,
 }
 
@@ -68,7 +68,7 @@ impl Change<'_> {
         self.assemble(record.as_deref(), &self.columns(view), errors, &at, old.as_deref())
     }
 
-    /// The message's data for somebody who may know that something changed, and nothing else.
+    /// The message's data for a subscriber who may learn that something changed, and nothing else.
     pub(crate) fn refusal(&self, error: &str) -> String {
         let old = (self.operation == Operation::Update).then_some("{}");
         self.assemble(Some("{}"), "[]", &format!("[{}]", quoted(error)), "null", old)

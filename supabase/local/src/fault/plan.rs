@@ -106,7 +106,7 @@ impl Plan {
     /// Returns once a rule is no longer there.
     pub(super) async fn lifted(&self, id: u64) {
         let gone = |plan: &Self| plan.rules().list.iter().all(|rule| rule.id != id);
-        // The sender lives in `self`, so waiting cannot fail.
+        // The sender is in `self`, so waiting cannot fail.
         let _ = self.changes().wait_for(|_| gone(self)).await;
     }
 

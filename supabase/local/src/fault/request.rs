@@ -45,7 +45,7 @@ pub enum RequestFault {
     Stall,
 }
 
-/// What the middleware needs to know.
+/// The middleware's state.
 pub(crate) type Struck = (Faults, Arc<ProjectKeys>);
 
 /// Lets the faults strike before and after a request is served.

@@ -73,9 +73,8 @@ impl Migrations {
             let file = format!("{}.sql", migration.stem);
             let transaction = owner.transaction().await?;
             transaction.batch_execute(&migration.sql).await.map_err(|error| sql_failure(&file, error))?;
-            let remember =
-                "insert into supabase_migrations.schema_migrations (version, name) values ($1, $2)";
-            transaction.execute(remember, &[&migration.version(), &migration.name()]).await?;
+            let record = "insert into supabase_migrations.schema_migrations (version, name) values ($1, $2)";
+            transaction.execute(record, &[&migration.version(), &migration.name()]).await?;
             transaction.commit().await?;
         }
         Ok(())

@@ -18,7 +18,7 @@ pub(crate) struct BinaryPush {
     pub(crate) broadcast: BinaryBroadcast,
 }
 
-/// What a binary broadcast carries to its receivers.
+/// What receivers get of a binary broadcast.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BinaryBroadcast {
     pub(crate) event: String,
@@ -80,7 +80,7 @@ impl BinaryBroadcast {
     }
 
     /// The text payload for a receiver of version 1.0.0; `None` for what is not marked as JSON. The mark is believed, as
-    /// the real server believes it, so a careless sender makes this invalid JSON.
+    /// the real server does not check it, so a careless sender makes this invalid JSON.
     pub(crate) fn to_text(&self) -> Option<String> {
         let payload = std::str::from_utf8(&self.payload).ok().filter(|_| self.json)?;
         let event = Value::from(self.event.as_str());

@@ -27,9 +27,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(300);
 pub(crate) struct Channel {
     pub(crate) id: ChannelId,
     pub(crate) topic: String,
-    /// As the join sent it; what `phx_close` and `system` carry.
+    /// As the join sent it; it is sent back in `phx_close` and `system`.
     pub(crate) join_ref: Value,
-    /// What replies carry: the join's own ref where it sent no `join_ref`.
+    /// The `join_ref` of replies: the join's own ref where it sent no `join_ref`.
     pub(crate) reply_ref: Value,
     pub(crate) join: Join,
     pub(crate) pass: Pass,

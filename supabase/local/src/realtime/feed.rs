@@ -50,7 +50,7 @@ impl Feed {
 
     /// Returns once every later insert will arrive.
     pub(crate) async fn wait_ready(&self) {
-        // The sender lives in `self`, so waiting cannot fail.
+        // The sender is in `self`, so waiting cannot fail.
         let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
     }
 }

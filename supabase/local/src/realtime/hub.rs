@@ -30,7 +30,7 @@ pub(crate) struct Realtime {
     pub(crate) stop: CancellationToken,
     pub(super) feed: Arc<Feed>,
     pub(super) rooms: Arc<Rooms>,
-    /// To ask about permissions and messages of the past.
+    /// For queries of permissions and of earlier messages.
     pub(super) link: Link,
     pub(super) users: Users,
     pub(super) joins: Rate,

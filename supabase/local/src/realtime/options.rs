@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Delays, timeouts and limits. The real server's delays punish clients that retry too fast, and its rates protect
-/// other projects; tests seldom want either, so they are off unless set. What a client can always run into is as the
+/// other projects; tests seldom need either, so they are off unless set. What a client can always run into is as the
 /// real server has it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -35,7 +35,7 @@ pub struct RealtimeOptions {
     /// Presence calls a second, all sockets together, on average. Default: no limit (hosted: 20 and more).
     pub max_presence_per_second: Option<u32>,
     /// How often the averages above are taken, over the last twelve of these. Default: 5 s, as the real server, which
-    /// therefore notices late and forgets slowly.
+    /// therefore notices changes late.
     pub rate_tick: Duration,
     /// Presence calls that one channel may make within [`RealtimeOptions::presence_window`]. Default: 5, as the real
     /// server.

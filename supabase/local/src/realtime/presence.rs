@@ -66,7 +66,7 @@ impl Presence {
         Some(diff(&entry.shown(), &before))
     }
 
-    /// Forgets a channel. The payload of `presence_diff`, if the channel was there.
+    /// Removes a channel. The payload of `presence_diff`, if the channel was there.
     pub(crate) fn untrack(&mut self, channel: ChannelId) -> Option<String> {
         let position = self.entries.iter().position(|entry| entry.channel == channel)?;
         Some(diff(&json!({}), &self.entries.remove(position).shown()))

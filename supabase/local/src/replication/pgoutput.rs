@@ -83,7 +83,7 @@ impl From<bytes::TryGetError> for Malformed {
     }
 }
 
-/// Remembers the relations of one replication session.
+/// Stores the relations of one replication session.
 #[derive(Debug, Default)]
 pub(crate) struct Decoder {
     relations: HashMap<u32, Arc<Relation>>,

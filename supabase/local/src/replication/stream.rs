@@ -1,6 +1,6 @@
 //! The replication session: a temporary slot, one transaction after the other, and a new session when one breaks.
 //!
-//! The slot lives as long as its connection, so nothing is left behind by a crash. The price is that changes made
+//! The slot exists as long as its connection, so nothing is left behind by a crash. The price is that changes made
 //! between two sessions are not seen; the real server loses them too.
 
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Cross-origin requests: any origin may ask.
+//! Cross-origin requests: any origin is allowed.
 
 use axum::response::Response;
 use http::header::{
@@ -37,7 +37,7 @@ pub(super) fn preflight(method: &Method, headers: &HeaderMap) -> Option<Response
     Some(response)
 }
 
-/// Adds what a browser wants to see on an answer to another origin's script.
+/// Adds the headers that a browser requires of an answer to another origin's script.
 pub(super) fn expose(response: &mut Response) {
     response.headers_mut().insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
     allow(response);

@@ -16,7 +16,7 @@ pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json;
 /// Names the server and the code on the way, for proxies and logs.
 pub(super) const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
-/// An answer that is an error. It never carries a secret: messages come from this file's callers and from
+/// An answer that is an error. It never contains a secret: messages come from this file's callers and from
 /// PostgreSQL.
 #[derive(Debug, Clone)]
 pub(super) struct RestError(Box<Refusal>);

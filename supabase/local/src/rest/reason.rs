@@ -23,7 +23,7 @@ pub(super) fn complete(response: &mut Response) {
     }
 }
 
-/// The usual words where ours are others; none for a number that PostgREST does not know.
+/// The usual words where ours are others; none for a number unknown to PostgREST.
 fn usual(status: StatusCode) -> Option<&'static str> {
     match status.as_u16() {
         203 => Some("Non-Authoritative Information"),

@@ -7,7 +7,7 @@ use super::reload::SchemaCache;
 use super::settings::Settings;
 use crate::jwt::JwtSecret;
 
-/// A server's connections, settings and what it knows of its database.
+/// A server's connections, its settings and the schema of its database.
 #[derive(Debug)]
 pub(super) struct Service {
     pub(super) pool: Pool,

@@ -247,7 +247,7 @@ pub(super) fn not_too_many(request: &Request, rows: i64) -> Result<(), RestError
         .details(format!("The query affects {rows} rows")))
 }
 
-/// The number of rows written, if the client wants it.
+/// The number of rows written, if the client requests it.
 fn counted(request: &Request, answer: &Answer) -> Option<i64> {
     request.prefer.count().map(|_| answer.rows)
 }

@@ -1,4 +1,4 @@
-//! A PostgreSQL that is not the stack's: made by hand, with passwords, and with whatever settings a test wants.
+//! A PostgreSQL that is not the stack's: made by hand, with passwords, and with the settings of the test.
 
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt as _;

@@ -11,7 +11,7 @@ mod unsuitable;
 
 use foreign::Foreign;
 use futures_util::{SinkExt as _, StreamExt as _};
-use http::ask;
+use http::send;
 use serde_json::{Value, json};
 use supabase_local::{Stack, StackError};
 use tokio_tungstenite::tungstenite::Message;
@@ -49,7 +49,7 @@ async fn rest(stack: &Stack, method: &str, path: &str, body: Value) -> (u16, Str
         ("Prefer", "return=representation"),
     ];
     let path = format!("/rest/v1/{path}");
-    let answer = ask(stack, method, &path, &headers, body.to_string().as_bytes()).await.unwrap();
+    let answer = send(stack, method, &path, &headers, body.to_string().as_bytes()).await.unwrap();
     (answer.status, answer.body)
 }
 
@@ -81,7 +81,7 @@ async fn works(stack: &Stack, body: &str) {
         rest(stack, "GET", &format!("notes?body=eq.{body}&select=body"), Value::Null).await;
     assert_eq!((status, answer), (200, json!([{"body": body}]).to_string()));
     // Nobody else sees it.
-    let anonymous = ask(stack, "GET", "/rest/v1/notes", &[("apikey", anon)], b"").await.unwrap();
+    let anonymous = send(stack, "GET", "/rest/v1/notes", &[("apikey", anon)], b"").await.unwrap();
     assert_eq!(anonymous.status, 401, "{}", anonymous.body);
     let (status, answer) = rest(stack, "DELETE", "notes", Value::Null).await;
     assert_eq!(status, 400, "{answer}");
@@ -91,7 +91,7 @@ async fn works(stack: &Stack, body: &str) {
 async fn signs_up(stack: &Stack, email: &str) {
     let headers = [("apikey", stack.anon_key()), ("Content-Type", "application/json")];
     let body = json!({"email": email, "password": "secret-enough"}).to_string();
-    let answer = ask(stack, "POST", "/auth/v1/signup", &headers, body.as_bytes()).await.unwrap();
+    let answer = send(stack, "POST", "/auth/v1/signup", &headers, body.as_bytes()).await.unwrap();
     let (status, text) = (answer.status, answer.body);
     assert_eq!(status, 200, "{text}");
     assert!(text.contains("access_token"), "{text}");

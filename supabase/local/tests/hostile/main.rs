@@ -70,7 +70,7 @@ async fn random_requests_do_no_harm() {
             let mut good = 0;
             for _ in 0..COUNT / 8 {
                 let request = requests::request(&mut random, &key, &token);
-                let answer = ask(&address, &request).await;
+                let answer = send(&address, &request).await;
                 assert!(!answer.contains(SECRET), "{}\nshows {answer}", String::from_utf8_lossy(&request));
                 good += usize::from(answer.starts_with("HTTP/1.1 2"));
             }
@@ -87,7 +87,7 @@ async fn random_requests_do_no_harm() {
     stack.stop().await.unwrap();
 }
 
-async fn ask(address: &str, request: &[u8]) -> String {
+async fn send(address: &str, request: &[u8]) -> String {
     let mut socket = TcpStream::connect(address).await.expect("somebody listens");
     // The server may close the connection before the end.
     let _ = socket.write_all(request).await;
@@ -190,7 +190,7 @@ async fn unharmed(stack: &Stack) {
     let request = format!(
         "GET /rest/v1/notes?body=eq.{SECRET} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\napikey: {key}\r\n\r\n"
     );
-    let seen = ask(&stack.api_url().replace("http://", ""), request.as_bytes()).await;
+    let seen = send(&stack.api_url().replace("http://", ""), request.as_bytes()).await;
     assert!(seen.contains(SECRET), "{seen}");
     let url = websocket(stack, "2.0.0").replace(stack.anon_key(), key);
     let (mut socket, _) = tokio_tungstenite::connect_async(url).await.unwrap();

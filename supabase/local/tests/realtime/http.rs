@@ -25,7 +25,7 @@ impl Answer {
 }
 
 /// Sends a request; none if the connection ends without an answer.
-pub(crate) async fn ask(
+pub(crate) async fn send(
     stack: &Stack,
     method: &str,
     path: &str,

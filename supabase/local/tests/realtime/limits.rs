@@ -7,7 +7,7 @@ use supabase_local::RealtimeOptions;
 use tokio::time::{Instant, sleep_until};
 
 use crate::client::{Client, End, websocket_url};
-use crate::http::ask;
+use crate::http::send;
 
 const TICK: Duration = Duration::from_millis(200);
 
@@ -47,7 +47,7 @@ async fn too_many_broadcasts_close_the_channel_that_hears_them() {
     assert_eq!(listener.receive_json().await, json!(["1", "1", "realtime:ev", "phx_close", {}]));
     let body = br#"{"messages":[{"topic":"ev","event":"r","payload":{}}]}"#;
     let headers = [("apikey", stack.anon_key()), ("Content-Type", "application/json")];
-    let answer = ask(&stack, "POST", "/realtime/v1/api/broadcast", &headers, body).await.unwrap();
+    let answer = send(&stack, "POST", "/realtime/v1/api/broadcast", &headers, body).await.unwrap();
     assert_eq!(
         (answer.status, answer.body.as_str()),
         (429, r#"{"message":"You have exceeded your rate limit"}"#)

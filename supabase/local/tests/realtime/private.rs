@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use supabase_local::Stack;
 
 use crate::client::{Client, admin};
-use crate::http::ask;
+use crate::http::send;
 
 const USER: &str = "11111111-1111-4111-8111-111111111111";
 
@@ -97,7 +97,7 @@ async fn policies_may_read_the_headers_of_a_request() {
     let path = "/realtime/v1/api/broadcast/team/events/e?private=true";
     for (team, status) in [("red", 202), ("blue", 403)] {
         let headers = [("apikey", stack.anon_key()), ("Content-Type", "application/json"), ("X-Team", team)];
-        assert_eq!(ask(&stack, "POST", path, &headers, b"{}").await.unwrap().status, status, "{team}");
+        assert_eq!(send(&stack, "POST", path, &headers, b"{}").await.unwrap().status, status, "{team}");
     }
     stack.stop().await.unwrap();
 }

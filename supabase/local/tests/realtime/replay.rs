@@ -14,7 +14,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::client::{Client, End, admin};
 use crate::freshness::{fresh, whole};
-use crate::http::{Answer, ask};
+use crate::http::{Answer, send};
 use crate::likeness::{bytes, frame, message, normal};
 
 /// Notes at which the playing of a recording ends.
@@ -243,7 +243,7 @@ impl<'a> Player<'a> {
             faults.cut_sockets(Cut::Close(1012));
         } else if note.starts_with("server is started again") {
             faults.close_port(false);
-            while ask(self.stack, "GET", "/healthcheck", &[], b"").await.is_none() {}
+            while send(self.stack, "GET", "/healthcheck", &[], b"").await.is_none() {}
         } else if note.starts_with("PostgreSQL is stopped") {
             self.stack.refuse_database(true).await.expect("the database goes down");
         } else if note.starts_with("PostgreSQL is started") {
@@ -302,7 +302,7 @@ impl<'a> Player<'a> {
             Some(hex) => bytes(hex),
             None => line["data"].as_str().unwrap_or_default().as_bytes().to_vec(),
         };
-        let answer = ask(self.stack, method, path, &headers, &body).await.expect("an answer");
+        let answer = send(self.stack, method, path, &headers, &body).await.expect("an answer");
         self.answers.insert(0, answer);
     }
 

@@ -6,18 +6,18 @@ use serde_json::json;
 use supabase_local::{RequestFault, Stack, Target};
 
 use crate::client::{Client, admin, websocket_url};
-use crate::http::{Answer, ask};
+use crate::http::{Answer, send};
 
 const ROWS: &str = "/rest/v1/full_rows";
 
 async fn insert(stack: &Stack, body: &str) -> Option<Answer> {
     let row = json!({"body": body}).to_string();
     let headers = [("apikey", stack.anon_key()), ("Content-Type", "application/json")];
-    ask(stack, "POST", ROWS, &headers, row.as_bytes()).await
+    send(stack, "POST", ROWS, &headers, row.as_bytes()).await
 }
 
 async fn read(stack: &Stack) -> Option<Answer> {
-    ask(stack, "GET", &format!("{ROWS}?select=body"), &[("apikey", stack.anon_key())], b"").await
+    send(stack, "GET", &format!("{ROWS}?select=body"), &[("apikey", stack.anon_key())], b"").await
 }
 
 async fn count(stack: &Stack) -> i64 {
@@ -99,7 +99,7 @@ async fn a_token_chooses_the_requests() {
     let status = async |user: &str| {
         let bearer = format!("Bearer {}", stack.mint_user(user));
         let headers = [("apikey", stack.anon_key()), ("Authorization", bearer.as_str())];
-        ask(&stack, "GET", ROWS, &headers, b"").await.unwrap().status
+        send(&stack, "GET", ROWS, &headers, b"").await.unwrap().status
     };
     assert_eq!(status("11111111-1111-4111-8111-111111111111").await, 500);
     assert_eq!(status("22222222-2222-4222-8222-222222222222").await, 200);
@@ -172,7 +172,7 @@ async fn a_wrong_clock_refuses_good_tokens() {
     let bearer = format!("Bearer {}", stack.mint_user("11111111-1111-4111-8111-111111111111"));
     let status = async || {
         let headers = [("apikey", stack.anon_key()), ("Authorization", bearer.as_str())];
-        ask(&stack, "GET", ROWS, &headers, b"").await.unwrap().status
+        send(&stack, "GET", ROWS, &headers, b"").await.unwrap().status
     };
     assert_eq!(status().await, 200);
     for wrong in [7200, -7200] {

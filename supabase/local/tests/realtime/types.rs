@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use supabase_local::Stack;
 
 use crate::client::{Client, admin, websocket_url};
-use crate::http::ask;
+use crate::http::send;
 
 /// Types that the recording made, and the extensions it had.
 const PREPARE: &str = "
@@ -129,7 +129,7 @@ async fn each_type_is_written_as_the_real_servers_write_it() {
         let id = ids.entry(number).or_default();
         *id += 1;
         let path = format!("/rest/v1/type_{number}?id=eq.{id}&select=id,v");
-        let answer = ask(&stack, "GET", &path, &[("apikey", stack.anon_key())], b"").await.unwrap();
+        let answer = send(&stack, "GET", &path, &[("apikey", stack.anon_key())], b"").await.unwrap();
         if answer.body != value.postgrest_row {
             writeln!(
                 differences,

@@ -70,7 +70,7 @@ async fn inserts_are_answered_while_others_are_given_up_and_the_schema_is_read_a
     let service = Arc::new(Service::with_pool(place.config("authenticator"), Settings::default(), 4).await);
     let until = Instant::now() + Duration::from_secs(5);
     let mut crowd = JoinSet::new();
-    // Clients that die in the middle of a request: while it waits for a connection, while it is in a transaction.
+    // Clients that are killed in the middle of a request: while it waits for a connection, while it is in a transaction.
     for client in 0..16_u64 {
         let service = Arc::clone(&service);
         crowd.spawn(async move {

@@ -1,6 +1,6 @@
 //! The API key of a cluster: `tdl_`, 22 digits of the cluster's id, 43 digits of secret; digits are base62.
 //!
-//! Only the database knows whether a key is good. What can be wrong with one that was copied by hand is reported here, before
+//! Only the database can check whether a key is good. What can be wrong with one that was copied by hand is reported here, before
 //! anything is sent.
 
 use std::fmt;

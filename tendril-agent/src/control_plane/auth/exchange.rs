@@ -59,7 +59,7 @@ pub(crate) enum Failure {
         "the Edge Function agent-token lacks a setting ({0:#}): set TENDRIL_SIGNING_KEY with `supabase secrets set`; the function's log names what is missing"
     )]
     Misconfigured(String),
-    /// The gateway wants a JWT before it lets anybody through.
+    /// The gateway requires a JWT of every request.
     #[error(
         "the project's gateway refused the call before the Edge Function agent-token saw it ({0:#}): deploy it with verify_jwt = false (supabase/config.toml), and check SUPABASE_PUBLISHABLE_KEY"
     )]
@@ -109,7 +109,7 @@ impl Failure {
         !matches!(self, Self::Limited { .. } | Self::Unavailable { .. } | Self::Unreachable(_))
     }
 
-    /// How long the server wants us to wait.
+    /// How long to wait before the next request, by the server's answer.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Limited { wait } | Self::Unavailable { wait, .. } => *wait,
@@ -168,7 +168,7 @@ impl Exchange {
     }
 
     /// Makes one request.
-    pub(super) async fn ask(&self, shown: &Exchangeable) -> Result<Granted, Failure> {
+    pub(super) async fn request(&self, shown: &Exchangeable) -> Result<Granted, Failure> {
         let version = env!("CARGO_PKG_VERSION");
         let body = match shown {
             Exchangeable::Key(key) => json!({"key": key.expose(), "version": version}),
@@ -186,7 +186,7 @@ impl Exchange {
         }
         let rest = Rest::builder(&self.project, self.key.expose_secret())
             .timeout(TIMEOUT)
-            // Pauses are the session's affair: it has an old token to work with meanwhile.
+            // Pauses are up to the session: it has an old token to work with meanwhile.
             .retries(RetryPolicy::NONE)
             .build()
             .map_err(|error| Failure::of(&error))?;

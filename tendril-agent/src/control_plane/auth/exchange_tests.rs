@@ -25,7 +25,7 @@ async fn exchanged(answer: ResponseTemplate) -> (Result<Granted, Failure>, MockS
     let server = MockServer::start().await;
     Mock::given(method("POST")).respond_with(answer).mount(&server).await;
     let exchange = Exchange::new(&server.uri(), &SecretString::from("sb_publishable_x"));
-    (exchange.ask(&key()).await, server)
+    (exchange.request(&key()).await, server)
 }
 
 async fn failure(status: u16, body: Value) -> Failure {
@@ -49,7 +49,7 @@ async fn a_good_key_is_shown_in_the_body_alone_and_gets_a_token() {
         .mount(&server)
         .await;
     let exchange = Exchange::new(&server.uri(), &SecretString::from("sb_publishable_x"));
-    let granted = exchange.ask(&key()).await.unwrap();
+    let granted = exchange.request(&key()).await.unwrap();
     // By the machine's clock it ended in 1970.
     assert_eq!((granted.life.as_secs(), granted.renew_after.as_secs()), (900, 630));
     let requests = server.received_requests().await.unwrap();
@@ -91,7 +91,7 @@ async fn a_server_that_names_a_time_is_waited_for_and_one_that_is_away_is_not_re
         assert_eq!(failure.retry_after(), Some(Duration::from_secs(37)), "{status}");
     }
     let exchange = Exchange::new("http://127.0.0.1:9", &SecretString::from("sb_publishable_x"));
-    let failure = exchange.ask(&key()).await.err().unwrap();
+    let failure = exchange.request(&key()).await.err().unwrap();
     assert!(matches!(failure, Failure::Unreachable(_)) && !failure.is_refusal(), "{failure}");
 }
 
@@ -102,23 +102,23 @@ async fn a_claim_is_exchanged_for_a_token_of_its_cluster_and_one_that_is_over_sa
         deployment_id: Uuid::from_u128(8),
         token: Uuid::from_u128(9),
     };
-    let ask = async |answer: ResponseTemplate| {
+    let exchange_with = async |answer: ResponseTemplate| {
         let server = MockServer::start().await;
         let body = json!({"deployment_id": claim.deployment_id, "claim_token": claim.token});
         let shown = Mock::given(method("POST")).and(body_partial_json(body)).respond_with(answer);
         shown.expect(1).mount(&server).await;
         Exchange::new(&server.uri(), &SecretString::from("sb_publishable_x"))
-            .ask(&Exchangeable::Claim(claim))
+            .request(&Exchangeable::Claim(claim))
             .await
     };
     let granted = |cluster| {
         ResponseTemplate::new(200).set_body_json(json!({"access_token": token(cluster), "expires_in": 900}))
     };
     assert_eq!(ask(granted(claim.cluster_id)).await.unwrap().life, Duration::from_secs(900));
-    let other = ask(granted(Uuid::nil())).await.err().unwrap();
+    let other = exchange_with(granted(Uuid::nil())).await.err().unwrap();
     assert!(matches!(other, Failure::Unusable(_)), "{other}");
     let over = ResponseTemplate::new(401).set_body_json(json!({"code": "invalid_claim", "message": "no"}));
-    let over = ask(over).await.err().unwrap();
+    let over = exchange_with(over).await.err().unwrap();
     assert_eq!(over, Failure::ClaimOver);
     assert!(over.is_refusal());
 }

@@ -32,7 +32,7 @@ pub(super) struct Holding {
     granted: Option<Instant>,
 }
 
-/// What to do for whoever wants a token.
+/// What to do when a token is requested.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Give this one.

@@ -84,7 +84,7 @@ impl Session {
         let session = Self {
             inner: Arc::new(Inner { credential, cluster_id, exchange, state, exchanging, hidden, health }),
         };
-        // No job may run before its log knows the secret; what is wrong with it is reported when it is used.
+        // No job may run before its log hides the secret; what is wrong with it is reported when it is used.
         let _read = session.inner.check(Instant::now());
         session
     }
@@ -205,9 +205,9 @@ impl Inner {
             state.key.clone().filter(|_| state.holding.is_due(sent))
         };
         let Some(key) = key else { return };
-        // Nobody knows what a gateway repeats of a request in its error page.
+        // The error page of a gateway may repeat anything of the request.
         let clean = |message: &str| self.hidden.redact(message).into_owned();
-        let outcome = self.exchange.ask(&key).await.map_err(|failure| failure.map_message(clean));
+        let outcome = self.exchange.request(&key).await.map_err(|failure| failure.map_message(clean));
         let now = Instant::now();
         let result = match &outcome {
             Ok(granted) => {
@@ -307,7 +307,7 @@ impl State {
 /// When a JWT ends by the machine's clock.
 fn end_of(claims: &MachineToken, now: Instant) -> Instant {
     let left = Duration::try_from(claims.expires_at.duration_since(Timestamp::now())).unwrap_or_default();
-    // What lives longer than a clock can count lives for a century.
+    // A validity longer than a clock can count is taken as a century.
     now.checked_add(left).unwrap_or(now + Duration::from_secs(100 * 365 * 24 * 3600))
 }
 

@@ -80,7 +80,7 @@ impl Fixture {
         last["plan_sha256"].as_str().unwrap().to_owned()
     }
 
-    /// Another executor goes on; the row has this.
+    /// Another executor continues with what the row has.
     async fn take_over(&self, row: Value) -> RunEnd {
         let mut shown = json!({"id": "x", "status": "PROCESSING", "config_snapshot": Self::job().config.parse().unwrap()});
         shown.as_object_mut().unwrap().extend(row.as_object().unwrap().clone());

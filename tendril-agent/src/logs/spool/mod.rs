@@ -311,7 +311,7 @@ impl LogSpool {
         self.progress.send_if_modified(|progress| std::mem::replace(&mut progress.cut, cuts) != cuts);
     }
 
-    /// Goes on in the next segment. Where the disk refuses one, this segment becomes larger.
+    /// Continues in the next segment. Where the disk refuses one, this segment becomes larger.
     fn turn_over(&mut self) {
         failpoint!("spool.sealed");
         match self.store.begin_next(self.written) {
@@ -322,7 +322,7 @@ impl LogSpool {
                 self.stamp = None;
             }
             Err(error) => {
-                tracing::error!(%error, "the log spool cannot begin a new file; it goes on in the old one");
+                tracing::error!(%error, "the log spool cannot begin a new file; it continues in the old one");
             }
         }
     }

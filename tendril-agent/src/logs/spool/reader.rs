@@ -196,7 +196,7 @@ impl SpoolReader {
         Chunk { seq: self.seq, stream: Stream::Agent, text, ts: Timestamp::now() }
     }
 
-    /// What a later run must know of a segment that was not digest: where its last whole record ends, and how many bytes
+    /// What a later run needs of a segment that was not flushed: where its last whole record ends, and how many bytes
     /// of each stream have no cut.
     pub(super) fn end(&mut self) -> io::Result<(u64, [usize; 3])> {
         while self.next_here()?.is_some() {}

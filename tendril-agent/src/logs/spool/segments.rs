@@ -212,7 +212,7 @@ impl SegmentStore {
         self.index().segments.last_key_value().is_none_or(|(last, _)| *last > number)
     }
 
-    /// The reader has come to the end of a segment; where it goes on is safe from being dropped from now on.
+    /// The reader has come to the end of a segment; the one where it continues is safe from being dropped from now on.
     pub(super) fn advance(&self, number: u64) -> After {
         let mut index = self.index();
         let (mut gap, mut next) = (Segment::default(), None);

@@ -161,7 +161,7 @@ fn what_is_stored_is_removed_and_the_numbers_go_on() {
     count(&mut spool, 10_001, 20_000);
     drop(spool);
 
-    // The later life knows where the numbers stand though the files are gone.
+    // The later run continues the numbers though the files are gone.
     let (spool, mut reader) = LogSpool::resume(&path, RULES).unwrap();
     spool.finish();
     let (rest, numbers) = read_all(&mut reader);
@@ -282,7 +282,7 @@ enum Step {
     Wait(u64),
     CutDue,
     Flush,
-    /// The process dies: what was not flushed is gone, and this many bytes of the file's end are torn off if they
+    /// The process is killed: what was not flushed is gone, and this many bytes of the file's end are torn off if they
     /// belong to its last record.
     Crash(u8),
 }

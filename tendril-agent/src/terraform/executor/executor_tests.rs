@@ -131,7 +131,7 @@ async fn a_query_about_a_lock_takes_none_or_is_known_to_have_taken_it() {
     state.clear_stale();
     assert_eq!(lock_query::owner(&state).await.unwrap().id.as_deref(), Some("abc-1"));
     assert_eq!((holds(), state.stale_owners().len()), (Some(foreign), 0));
-    // The lock is taken and cannot be given back: the next run knows that it is nobody's.
+    // The lock is taken and cannot be given back: the next run recognises that it is nobody's.
     server.stored(|stored| (stored.lock, stored.refuses_unlocks) = (None, true));
     assert_eq!(lock_query::owner(&state).await, None);
     assert_eq!(holds().unwrap()["Operation"], "OperationTypeInvalid");

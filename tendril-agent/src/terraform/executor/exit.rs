@@ -12,7 +12,7 @@ use crate::{
 
 impl TerraformExecutor<'_> {
     pub(super) fn check_exit(&self, step: Step, exit: Exit, findings: &Findings) -> Result<(), StageError> {
-        // Nobody knows the exit code if what keeps it was killed. Terraform's last message says how the apply ended.
+        // The exit code is lost if the process that stores it was killed. Terraform's last message shows how the apply ended.
         let is_complete = step == Step::Apply && exit.code.is_none() && findings.is_complete;
         let exit = if is_complete { Exit { code: Some(0), ..exit } } else { exit };
         if self.stop.requested().is_some() {

@@ -45,7 +45,7 @@ pub(crate) enum StageError {
     Failed(Failure),
     /// A stop was requested: at this step, after these stages.
     Stopped(Step, TerminationStage, Option<i32>),
-    /// The agent ends while the job waits for approval: its next run goes on waiting.
+    /// The agent ends while the job waits for approval: its next run continues to wait.
     Waiting,
 }
 

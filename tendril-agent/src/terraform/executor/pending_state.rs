@@ -12,7 +12,7 @@ use crate::{
 };
 
 impl TerraformExecutor<'_> {
-    /// A plan against an older state would make everything again that the newer one knows: nothing is planned before what
+    /// A plan against an older state would make everything again that is in the newer one: nothing is planned before what
     /// was pending is stored.
     pub(super) async fn push_pending(&self) -> Result<(), StageError> {
         let fault = |error: io::Error| Failure::internal("the state directory cannot be used", &error);

@@ -100,7 +100,7 @@ async fn state_is_kept_in_the_bucket_and_its_lock_given_back() {
     for (id, add) in [(1, 1), (2, 0)] {
         fixture.run_as(Uuid::from_u128(id), gate(0)).await;
         assert_eq!(fixture.end()["status"], "SUCCESS", "{}", fixture.plane.recorded(Recorded::log));
-        assert_eq!(fixture.end()["plan_summary"]["add"], add, "the second run knows what the first one made");
+        assert_eq!(fixture.end()["plan_summary"]["add"], add, "the second run finds what the first one made");
     }
     let (status, state) = s3.call("GET", STATE, "").await;
     assert!(status == 200 && state.contains("terraform_data"), "{status} {state}");

@@ -105,13 +105,13 @@ impl State {
         Ok(pending)
     }
 
-    /// Notes that the database knows that this agent holds the state: whoever stores it releases the stack.
+    /// Records that the state is marked as held in the database: whoever stores it releases the stack.
     pub(crate) fn mark_held(&self) -> io::Result<()> {
         private_dir(self.dir())?;
         private_file(&self.dir().join(HELD_FILE), b"")
     }
 
-    /// Whether the database knows that this agent holds the state.
+    /// Whether the state is marked as held by this agent in the database.
     pub(crate) fn is_marked_held(&self) -> bool {
         self.dir().join(HELD_FILE).exists()
     }
@@ -122,7 +122,7 @@ impl State {
     }
 }
 
-/// Whether a file records that the database knows of a state that is held here.
+/// Whether a file records that a state here is marked as held in the database.
 pub(crate) fn is_held_mark(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name == HELD_FILE)
 }

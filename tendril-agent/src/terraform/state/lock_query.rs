@@ -25,7 +25,7 @@ const TRIES: u32 = 3;
 /// The owner of the state's lock, where the backend is `http` and states it.
 ///
 /// Before the lock is requested, its ID is recorded beside the state: if this agent ends in between, or the server
-/// carries out what it never answered, a later run knows that the lock is nobody's.
+/// carries out what it never answered, a later run recognises the lock as nobody's.
 pub(crate) async fn owner(state: &State) -> Option<Lock> {
     if state.kind() != Kind::Http {
         return None;
@@ -46,7 +46,7 @@ pub(crate) async fn owner(state: &State) -> Option<Lock> {
     let mut uncertain = false;
     let mut found = None;
     for _ in 0..TRIES {
-        let answer = ask(&client, state, ("lock_address", "lock_method", "LOCK"), &ours).await;
+        let answer = send(&client, state, ("lock_address", "lock_method", "LOCK"), &ours).await;
         let status = answer.as_ref().map(Response::status);
         let lock: Option<Lock> = match (answer, status) {
             (Some(answer), Some(StatusCode::LOCKED | StatusCode::CONFLICT)) => answer.json().await.ok(),
@@ -81,7 +81,7 @@ pub(crate) async fn owner(state: &State) -> Option<Lock> {
 /// Gives our lock back; returns whether the server confirms it.
 async fn give_back(client: &Client, state: &State, ours: &Value) -> bool {
     for _ in 0..TRIES {
-        let answer = ask(client, state, ("unlock_address", "unlock_method", "UNLOCK"), ours).await;
+        let answer = send(client, state, ("unlock_address", "unlock_method", "UNLOCK"), ours).await;
         if answer.is_some_and(|answer| answer.status().is_success()) {
             return true;
         }
@@ -89,7 +89,7 @@ async fn give_back(client: &Client, state: &State, ours: &Value) -> bool {
     false
 }
 
-async fn ask(
+async fn send(
     client: &Client,
     state: &State,
     (address, method, usual): (&str, &str, &str),

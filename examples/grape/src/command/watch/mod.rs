@@ -47,7 +47,7 @@ struct Feed {
 }
 
 /// Something of them.
-#[allow(clippy::large_enum_variant, reason = "each lives for one turn of a loop")]
+#[allow(clippy::large_enum_variant, reason = "each is there for one turn of a loop")]
 enum FeedEvent {
     Cluster(WatchEvent<Cluster>),
     Deployment(WatchEvent<Deployment>),
@@ -197,7 +197,7 @@ async fn as_lines(context: &Context, mut feed: Feed) -> Result<()> {
                     ))?;
                 }
             }
-            FeedEvent::Failed(message) => out.note(format_args!("grape: {message}; watching goes on.")),
+            FeedEvent::Failed(message) => out.note(format_args!("grape: {message}; watching continues.")),
             FeedEvent::Cluster(_) | FeedEvent::Deployment(_) => {}
         }
     }

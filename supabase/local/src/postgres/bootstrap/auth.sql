@@ -1,4 +1,4 @@
--- The users of a project, and what policies ask about the caller.
+-- The users of a project, and the functions with which policies read the caller.
 
 create table auth.users (
     instance_id uuid,

@@ -23,7 +23,7 @@ grant select, insert, update on realtime.messages to postgres, anon, authenticat
 create publication supabase_realtime_messages_publication
     for table realtime.messages with (publish = 'insert');
 
--- What policies on realtime.messages ask: the channel, without `realtime:`.
+-- For policies on realtime.messages: the channel, without `realtime:`.
 create function realtime.topic() returns text language sql stable as $$
     select nullif(current_setting('realtime.topic', true), '')::text
 $$;
