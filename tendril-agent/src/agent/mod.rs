@@ -1,6 +1,6 @@
 //! The agent as a program: what starts, in which order, and how it ends.
 //!
-//! This file wires the rooms below it and starts their tasks. `main_loop` takes on jobs, `drain` ends them, `parts` and `launchers`
+//! This file wires the rooms below it and starts their tasks. `main_loop` takes on jobs, `drain` ends them, `wiring` and `launchers`
 //! make what the rooms need from the settings.
 
 mod background;
@@ -11,7 +11,7 @@ mod launchers;
 #[cfg(feature = "kubernetes")]
 mod leadership;
 mod main_loop;
-mod parts;
+mod wiring;
 mod work_dir;
 
 use std::{collections::BTreeSet, sync::Arc};

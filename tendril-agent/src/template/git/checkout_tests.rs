@@ -15,6 +15,7 @@ use super::*;
 use crate::{
     job::{Job, source::Source},
     process::{LocalRunner, StopReason, StopSignal},
+    template::git::{GitSettings, Written, root},
 };
 
 const TOKEN: &str = "ghs_TheTokenThatNobodyMaySee";
