@@ -1,8 +1,8 @@
 //! `tendril-agent execute`: one claimed attempt, in a process of its own session, to its end.
 //!
-//! It extends its lease, uploads its log and stores its result by itself, and does not end with its dispatcher. What it is
-//! asked for stands in `orders.json`, and SIGWINCH says that something was added. SIGTERM makes it end as the agent would:
-//! within `--shutdown-grace`, politely; a second and a third one hasten that.
+//! It extends its lease, uploads its log and stores its result by itself, and does not end with its dispatcher. The
+//! dispatcher's requests are in `orders.json`, and SIGWINCH signals a new one. SIGTERM ends it as it would the agent: within
+//! `--shutdown-grace`, with an interrupt first; a second and a third one shorten that.
 
 use std::{
     path::Path,
@@ -218,7 +218,7 @@ mod waiting_plan {
         },
     };
 
-    /// Lays out what the pod before this one kept.
+    /// Restores the plan that the pod before this one stored.
     pub(super) async fn restore(context: &JobContext, attempt: &AttemptFile) -> io::Result<()> {
         if attempt.start == Start::Approval {
             let workspace = context.settings.work_dir.join(attempt.id().to_string());
@@ -229,7 +229,7 @@ mod waiting_plan {
         Ok(())
     }
 
-    /// Keeps the plan where this is a pod; a plan that cannot be kept cannot wait for approval.
+    /// Stores the plan where this is a pod; a plan that cannot be stored cannot wait for approval.
     pub(super) async fn keep(context: &JobContext, attempt: &AttemptFile) -> RunEnd {
         let Some(store) = PlanStore::from_env(|name| std::env::var(name).ok()) else {
             return RunEnd::Waiting;
@@ -272,7 +272,7 @@ async fn follow_orders(entry: &Entry, stop: &StopSignal, give_up: &Notify) {
     }
 }
 
-/// Ends the run as SIGTERM to the agent would; for ever, if nobody says so.
+/// Ends the run as SIGTERM to the agent would; waits for ever, if there is no SIGTERM.
 async fn end_within_grace(config: &Config, shutdown: &Shutdown, stop: &StopSignal, give_up: &Notify) {
     shutdown.draining().await;
     let ShutdownPlan { finish, interrupt, kill, flush_deadline } =

@@ -10,16 +10,16 @@ use clap::Parser;
 /// What the process can do beside running.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Subcommand)]
 pub enum Task {
-    /// Tries everything that an agent needs, says what is wrong and how to fix it, and ends
+    /// Checks everything that an agent needs, prints what is wrong and how to fix it, and ends
     Doctor,
-    /// Runs one claimed attempt to its end: the agent starts itself so, people need not. Exit codes: 0 the result is stored · 10 the plan waits for approval · 11 the result is kept on disk · 2 the configuration or the attempt file must be fixed
+    /// Runs one claimed attempt to its end; for the agent's own use. Exit codes: 0 the result is stored · 10 the plan waits for approval · 11 the result is still on disk · 2 the configuration or the attempt file must be fixed
     #[command(hide = true)]
     Execute {
         /// The attempt file
         #[arg(long)]
         attempt: PathBuf,
     },
-    /// Runs a program and keeps its exit code: the agent starts itself so, people need not
+    /// Runs a program and stores its exit code in a file; for the agent's own use
     #[command(hide = true)]
     KeepExit {
         /// Where the exit code is stored
@@ -30,7 +30,7 @@ pub enum Task {
     },
 }
 
-/// What the process was started with, unread.
+/// The flags and variables of the process, as text.
 #[derive(Clone, Default, Parser)]
 #[command(
     name = "tendril-agent",
@@ -60,7 +60,7 @@ pub struct Cli {
     #[arg(long, value_name = "KEY", env = "SUPABASE_PUBLISHABLE_KEY", hide_env_values = true)]
     pub supabase_key: Option<String>,
 
-    /// The older name of the publishable key, used where that one is not set
+    /// The older name of the publishable key; used where the newer one is not set
     #[arg(long, value_name = "KEY", env = "SUPABASE_ANON_KEY", hide_env_values = true, hide = true)]
     pub supabase_anon_key: Option<String>,
 
@@ -76,11 +76,11 @@ pub struct Cli {
     #[arg(long, value_name = "DIR", env = "TENDRIL_TEMPLATES_DIR", default_value = "templates")]
     pub templates_dir: Option<String>,
 
-    /// What templates may be fetched from, comma separated: a host (`github.com`, or with a port), an owner (`github.com/acme/*`) or a repository. Nothing when not set
+    /// Where templates may be fetched from, comma separated: hosts (`github.com`, or with a port), owners (`github.com/acme/*`) or repositories. Nowhere when not set
     #[arg(long, value_name = "HOSTS", env = "TENDRIL_GIT_HOSTS")]
     pub git_hosts: Option<String>,
 
-    /// Token that may read the repositories there. Other users of the machine can read a flag: prefer the variable or the file
+    /// Token that may read these repositories. Other users of the machine can read a flag: prefer the variable or the file
     #[arg(long, value_name = "TOKEN", env = "TENDRIL_GIT_TOKEN", hide_env_values = true)]
     pub git_token: Option<String>,
 
@@ -88,7 +88,7 @@ pub struct Cli {
     #[arg(long, value_name = "FILE", env = "TENDRIL_GIT_TOKEN_FILE")]
     pub git_token_file: Option<String>,
 
-    /// Entries, as in --git-hosts, that the token is for; all of them when not set
+    /// Entries of --git-hosts to which the token is sent; all of them when not set
     #[arg(long, value_name = "HOSTS", env = "TENDRIL_GIT_TOKEN_FOR")]
     pub git_token_for: Option<String>,
 
@@ -100,15 +100,15 @@ pub struct Cli {
     #[arg(long, value_name = "TIME", env = "TENDRIL_GIT_TIMEOUT", default_value = "5m")]
     pub git_timeout: Option<String>,
 
-    /// Most that the mirror of one repository, and one template from it, may take on disk
+    /// The most disk space for the mirror of one repository, and for one template from it
     #[arg(long, value_name = "SIZE", env = "TENDRIL_GIT_LIMIT", default_value = "1GiB")]
     pub git_limit: Option<String>,
 
-    /// Directory for running jobs: workspaces and unsent log lines. Only one agent may use it
+    /// Directory of running jobs: workspaces, and log lines that are not uploaded yet. Only one agent may use it
     #[arg(long, value_name = "DIR", env = "TENDRIL_WORK_DIR", default_value = "/var/lib/tendril/work")]
     pub work_dir: Option<String>,
 
-    /// Directory for Terraform state of stacks without a remote backend. Keep it on a persistent volume
+    /// Directory of the Terraform state of stacks without a remote backend. It must be on a persistent volume
     #[arg(long, value_name = "DIR", env = "TENDRIL_STATE_DIR", default_value = "/var/lib/tendril/state")]
     pub state_dir: Option<String>,
 
@@ -142,7 +142,7 @@ pub struct Cli {
     #[arg(long, value_name = "IMAGE", env = "TENDRIL_RUN_IMAGE")]
     pub run_image: Option<String>,
 
-    /// When a node fetches it: `Always`, `IfNotPresent` or `Never`
+    /// When a node pulls that image: `Always`, `IfNotPresent` or `Never`
     #[cfg(feature = "kubernetes")]
     #[arg(long, value_name = "POLICY", env = "TENDRIL_RUN_IMAGE_PULL_POLICY")]
     pub run_image_pull_policy: Option<String>,
@@ -152,12 +152,12 @@ pub struct Cli {
     #[arg(long, value_name = "NAME", env = "TENDRIL_RUN_NAMESPACE")]
     pub run_namespace: Option<String>,
 
-    /// File that says which stacks have which service account, limits and nodes: a list of rules in YAML or JSON. A stack that none matches is refused
+    /// File with the rules by which a stack's runs get a service account, limits and nodes: a list in YAML or JSON. A stack that no rule matches is refused
     #[cfg(feature = "kubernetes")]
     #[arg(long, value_name = "FILE", env = "TENDRIL_SERVICE_ACCOUNT_MAP")]
     pub service_account_map: Option<String>,
 
-    /// File with what every pod of a run has beside that: a `PodTemplateSpec` in YAML or JSON whose container is `run`
+    /// File with what every pod of a run has in addition: a `PodTemplateSpec` in YAML or JSON whose container is `run`
     #[cfg(feature = "kubernetes")]
     #[arg(long, value_name = "FILE", env = "TENDRIL_POD_TEMPLATE")]
     pub pod_template: Option<String>,
@@ -186,7 +186,7 @@ pub struct Cli {
     #[arg(long, value_name = "WAY", env = "TENDRIL_INTAKE", default_value = "auto")]
     pub intake: Option<String>,
 
-    /// Most that one job's log may take on disk while it waits for the control plane; then its middle is dropped
+    /// The most disk space for one job's log while it waits for the control plane; beyond it the middle of the log is dropped
     #[arg(long, value_name = "SIZE", env = "TENDRIL_SPOOL_LIMIT", default_value = "256MiB")]
     pub spool_limit: Option<String>,
 
@@ -194,20 +194,20 @@ pub struct Cli {
     #[arg(long, value_name = "SIZE", env = "TENDRIL_WORK_LIMIT", default_value = "10GiB")]
     pub work_limit: Option<String>,
 
-    /// The first contact falls anywhere in this time after the start, so that many agents do not come at once
+    /// The first request is sent at a random moment of this time after the start, so that many agents do not start at once
     #[arg(long, value_name = "TIME", env = "TENDRIL_STARTUP_JITTER", default_value = "20s")]
     pub startup_jitter: Option<String>,
 
-    /// Time between two heartbeats (1s to 20s): a job's lease lives for 60s
+    /// Time between two heartbeats (1s to 20s): a job's lease lasts 60s
     #[arg(long, value_name = "TIME", env = "TENDRIL_HEARTBEAT", default_value = "15s")]
     pub heartbeat: Option<String>,
 
-    /// How long Terraform waits for a state that somebody else has locked
+    /// How long Terraform waits for a state that is locked
     #[arg(long, value_name = "TIME", env = "TENDRIL_LOCK_TIMEOUT", default_value = "2m")]
     pub lock_timeout: Option<String>,
 
-    /// The time from SIGTERM to the agent's end, such as `90s`, `10m`: for two thirds of it running jobs may go on, then
-    /// they are interrupted. A second SIGTERM interrupts them at once, a third cuts their time to stop short
+    /// The time from SIGTERM to the agent's end, such as `90s`, `10m`: for two thirds of it running jobs continue, then
+    /// they are interrupted. A second SIGTERM interrupts them at once, a third shortens the time that they get to stop
     #[arg(long, value_name = "TIME", env = "TENDRIL_SHUTDOWN_GRACE", default_value = "10m")]
     pub shutdown_grace: Option<String>,
 
@@ -219,7 +219,7 @@ pub struct Cli {
     #[arg(long, value_name = "TIME", env = "TENDRIL_APPLY_CANCEL_GRACE", default_value = "20m")]
     pub apply_cancel_grace: Option<String>,
 
-    /// The longest that `terraform init` may take; a deployment may ask for less (`config_snapshot.timeouts`). 0s: no limit
+    /// The longest that `terraform init` may take; a deployment may set less (`config_snapshot.timeouts`). 0s: no limit
     #[arg(long, value_name = "TIME", env = "TENDRIL_INIT_TIMEOUT", default_value = "30m")]
     pub init_timeout: Option<String>,
 
@@ -231,7 +231,7 @@ pub struct Cli {
     #[arg(long, value_name = "TIME", env = "TENDRIL_APPLY_TIMEOUT", default_value = "24h")]
     pub apply_timeout: Option<String>,
 
-    /// The longest that any of these may write nothing ("Still creating..." counts as nothing). 0s: no limit
+    /// The longest that any of these may have no output (lines such as "Still creating..." do not count). 0s: no limit
     #[arg(long, value_name = "TIME", env = "TENDRIL_SILENCE_TIMEOUT", default_value = "0s")]
     pub silence_timeout: Option<String>,
 

@@ -120,7 +120,7 @@ pub fn of_problems(problems: &ConfigProblems) -> Vec<Finding> {
     problems.sentences().iter().map(wrong).collect()
 }
 
-/// Tries everything. Must be called inside a runtime.
+/// Runs all checks. Must be called inside a runtime.
 pub async fn examine(config: &Config) -> Vec<Finding> {
     let mut findings = try_all(config).await;
     for finding in &mut findings {

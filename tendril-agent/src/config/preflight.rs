@@ -1,4 +1,4 @@
-//! What is tried on this machine before the first heartbeat: templates, directories, the terraform program.
+//! The checks on this machine before the first heartbeat: templates, directories, the terraform program.
 //!
 //! Each check answers with a sentence that says what to fix, so that a broken pod spec is found at start and not by the
 //! first job.

@@ -1,6 +1,6 @@
 //! `tendril-agent --version`: the agent's version, the contract's, and those of the programs that jobs would be run with.
 //!
-//! It calls the programs and nothing else, and never fails: its line says what is missing.
+//! It calls the programs and nothing else, and never fails: what is missing is in its line.
 
 use std::fmt;
 
