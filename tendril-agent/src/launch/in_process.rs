@@ -1,4 +1,4 @@
-//! Executors as tasks of this process: where the agent is a library in another program, or is told to run them so. They end
+//! Executors as tasks of this process: where the agent is a library in another program, or is configured so. They end
 //! with the process; what they leave is taken up by its next run.
 
 use std::{

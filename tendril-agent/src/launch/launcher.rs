@@ -1,4 +1,4 @@
-//! The trait that a place for executors implements, and what is said about them.
+//! The trait of the places where executors run, and its types.
 
 use std::{fmt, io, process::ExitCode};
 
@@ -15,8 +15,8 @@ use crate::{
 
 /// Runs executors somewhere: each takes one claimed attempt to its end, by itself.
 ///
-/// An executor does not end with its dispatcher. What it is given is an [`AttemptFile`]; what it answers is how it ended. It
-/// extends its lease, uploads its log and stores its result itself.
+/// An executor does not end with its dispatcher. Its input is an [`AttemptFile`], its result is an [`End`]. It
+/// extends its lease, uploads its log and stores the deployment's result itself.
 pub(crate) trait Launcher: fmt::Debug + Send + Sync {
     /// Starts the executor of an attempt. `token` is what is to be in the file that [`AttemptFile::token`] names, if it names
     /// a relative one.
@@ -29,17 +29,17 @@ pub(crate) trait Launcher: fmt::Debug + Send + Sync {
         token: Option<SecretString>,
     ) -> BoxFuture<'_, Result<Launched, LaunchError>>;
 
-    /// The executors that run, and those whose end nobody was told of: asked once, when a dispatcher starts.
+    /// The executors that run, and those whose end was not reported yet: called once, when a dispatcher starts.
     fn running(&self) -> BoxFuture<'_, Result<Vec<Executor>, LaunchError>>;
 
-    /// Asks an executor for something. One that has ended is no error.
+    /// Sends a request to an executor. One that has ended is no error.
     fn ask(&self, id: AttemptId, request: Request) -> BoxFuture<'_, Result<(), LaunchError>>;
 
-    /// Ends an executor at once, without a word. Its programs may go on.
+    /// Kills an executor. Its programs may still run.
     fn kill(&self, id: AttemptId) -> BoxFuture<'_, Result<(), LaunchError>>;
 
-    /// Removes what is kept of an executor that has ended: [`running`](Self::running) does not answer it any more, and its
-    /// attempt may be launched again. Asked once its end was acted upon.
+    /// Removes what is stored of an executor that has ended: [`running`](Self::running) does not return it any more, and its
+    /// attempt may be launched again. Called once its end was handled.
     fn forget(&self, id: AttemptId) -> BoxFuture<'_, Result<(), LaunchError>>;
 
     /// Whether executors end with this process, so that it must wait for them or have them stop.
@@ -92,11 +92,11 @@ impl fmt::Debug for Executor {
 pub(crate) enum End {
     /// The final status is stored, or was refused because the claim is somebody else's. Nothing is left of the attempt.
     Stored,
-    /// The plan waits for approval. The workspace is kept.
+    /// The plan waits for approval. The workspace is not removed.
     Waiting,
     /// The run is over, and its result is on disk because it could not be stored.
     Kept,
-    /// It ended in another way: a sentence says how.
+    /// It ended in another way, which the sentence describes.
     Died(String),
 }
 
@@ -107,7 +107,7 @@ impl End {
     /// |---|---|
     /// | 0 | the final status is stored |
     /// | 10 | the plan waits for approval |
-    /// | 11 | the result is kept on disk, and not stored |
+    /// | 11 | the result is on disk, and not stored in the database |
     /// | 2 | the configuration or the attempt file must be fixed |
     /// | another | it crashed |
     pub(crate) const fn code(&self) -> u8 {
@@ -140,24 +140,24 @@ impl From<End> for ExitCode {
     }
 }
 
-/// What an executor can be asked for while it runs.
+/// A request to an executor that runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Request {
-    /// End politely: the user asked to cancel. An executor that cannot be reached sees it with its next heartbeat.
+    /// Interrupt the run: the user cancelled. An executor that cannot be reached reads it with its next heartbeat.
     Cancel,
-    /// End politely: the disk is full.
+    /// Interrupt the run: the disk is full.
     DiskFull(DiskPressure),
-    /// End politely: the agent stops.
+    /// Interrupt the run: the agent stops.
     Stop,
-    /// Cut the time short in which the run may end politely.
+    /// Shorten the time in which an interrupted run may end.
     Force,
-    /// End now; what is not stored is kept on disk.
+    /// End now; what is not stored stays on disk.
     GiveUp,
 }
 
 impl Request {
-    /// What asks for the end for this reason; none where the executor knows it itself.
+    /// The request for an end for this reason; none where the executor notices the reason itself.
     pub(crate) const fn of(reason: StopReason) -> Option<Self> {
         match reason {
             StopReason::Cancelled => Some(Self::Cancel),
@@ -167,7 +167,7 @@ impl Request {
         }
     }
 
-    /// Passes it on to a run. [`Self::GiveUp`] is the business of whoever runs it.
+    /// Passes it on to a run. [`Self::GiveUp`] is handled by the caller.
     pub(crate) fn pass_on(self, stop: &StopSignal) {
         match self {
             Self::Cancel => stop.request(StopReason::Cancelled),
@@ -179,7 +179,7 @@ impl Request {
     }
 }
 
-/// Why an executor could not be started, found or asked.
+/// Why an executor could not be started, found or sent a request.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum LaunchError {
@@ -191,7 +191,7 @@ pub(crate) enum LaunchError {
         /// Why it failed.
         source: io::Error,
     },
-    /// Trying again cannot help: the sentence says what to fix.
+    /// Trying again cannot help: the sentence names what to fix.
     #[error("{0}")]
     Refused(String),
 }

@@ -31,7 +31,7 @@ pub(crate) struct AccountRule {
     /// Labels of the nodes that may take them.
     #[serde(default)]
     pub(crate) node_selector: BTreeMap<String, String>,
-    /// Taints of nodes that they bear.
+    /// Taints of nodes that they tolerate.
     #[serde(default)]
     pub(crate) tolerations: Vec<Toleration>,
 }
@@ -175,7 +175,7 @@ fn matches(pattern: &str, text: &str) -> bool {
     true
 }
 
-/// What the API takes as a name: at most 253 letters.
+/// What the API accepts as a name: at most 253 letters.
 pub(crate) fn is_dns_name(name: &str) -> bool {
     let is_inner = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
     name.len() <= 253

@@ -1,7 +1,7 @@
-//! What a plan that waits for approval needs to go on in another pod: the files of its workspace as one piece of bytes.
+//! What a plan that waits for approval needs to continue in another pod: the files of its workspace, packed into bytes.
 //!
-//! Without what can be had again: the providers, which `terraform init` installs as the lock file says, and what was uploaded.
-//! Whoever unpacks does not trust it. What is applied is checked by the digests that the approval names.
+//! Without what can be fetched again: the providers, which `terraform init` installs by the lock file, and what was uploaded.
+//! Its contents are not trusted. What is applied is checked by the digests that the approval names.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 /// Folders of the workspace that are left out.
 const LEFT_OUT: &[&str] = &["run/data/providers", "run/home", "run/source", "run/.infracost"];
-/// Of the list of files.
+/// The largest list of files.
 const LONGEST_LIST: u64 = 16 * 1024 * 1024;
 
 /// One file, or link.
