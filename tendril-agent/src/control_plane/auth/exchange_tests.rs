@@ -114,7 +114,7 @@ async fn a_claim_is_exchanged_for_a_token_of_its_cluster_and_one_that_is_over_sa
     let granted = |cluster| {
         ResponseTemplate::new(200).set_body_json(json!({"access_token": token(cluster), "expires_in": 900}))
     };
-    assert_eq!(ask(granted(claim.cluster_id)).await.unwrap().life, Duration::from_secs(900));
+    assert_eq!(exchange_with(granted(claim.cluster_id)).await.unwrap().life, Duration::from_secs(900));
     let other = exchange_with(granted(Uuid::nil())).await.err().unwrap();
     assert!(matches!(other, Failure::Unusable(_)), "{other}");
     let over = ResponseTemplate::new(401).set_body_json(json!({"code": "invalid_claim", "message": "no"}));
