@@ -1,7 +1,8 @@
 //! The plan as rows: a person approves what they see, and sees it being applied.
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
-use tendril_tests::{Deployment, World, fixtures, until};
+use tendril_tests::{AgentSetup, Deployment, World, fixtures, until};
 use tokio_postgres::Row;
 
 /// The rows of a deployment, as its user reads them.
@@ -82,6 +83,51 @@ async fn a_plan_is_shown_resource_by_resource_before_it_is_approved_and_followed
         other => Err(format!("{other:?}")),
     })
     .await;
+}
+
+/// The agent is killed while a change is applied; the next one takes over, and shows the change as done.
+async fn is_shown_as_done_after_a_kill(
+    world: &World,
+    setup: AgentSetup,
+    queue: impl AsyncFnOnce(Value) -> Deployment,
+) {
+    let agent = setup.start();
+    let gate = world.path("gate");
+    let job = queue(json!({"template": "count", "variables": {"lines": 2, "gate": gate}})).await;
+    let is = async |status: &str| {
+        until(status, async || {
+            let shown = changes(&job).await;
+            if shown.len() == 1 && shown[0]["status"] == status {
+                Ok(shown)
+            } else {
+                Err(format!("{shown:?}"))
+            }
+        })
+        .await
+    };
+    is("RUNNING").await;
+    agent.signal(Signal::KILL);
+    drop(agent);
+    let _agent = setup.start();
+    std::fs::write(gate, "").expect("the gate opens");
+    let row = job.ended().await;
+    assert_eq!((row.status.as_str(), row.attempt), ("SUCCESS", 1), "{row:?}");
+    assert!(is("DONE").await[0]["seconds"].is_number());
+}
+
+#[tokio::test]
+async fn a_change_that_ends_after_its_agent_was_killed_is_shown_as_done() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    is_shown_as_done_after_a_kill(&world, world.agent(&cluster), async |job| cluster.queue(job).await).await;
+}
+
+#[tokio::test]
+async fn a_change_that_ends_after_its_dispatcher_was_killed_is_shown_as_done() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let setup = world.agent(&cluster).in_executors();
+    is_shown_as_done_after_a_kill(&world, setup, async |job| cluster.queue(job).await).await;
 }
 
 #[tokio::test]
