@@ -285,22 +285,33 @@ fn handshake_retry(status: u16, message: &str) -> Retry {
     }
 }
 
-/// `serde_json` quotes the offending value (``invalid type: string "…"``); values may be secrets.
+/// `serde_json` quotes the offending value (``invalid type: string "…"``, ``unknown variant `…` ``); values may be secrets.
 fn without_values(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    let mut out = String::with_capacity(text.len());
-    let mut parts = text.split('"');
-    if let Some(first) = parts.next() {
-        out.push_str(first);
+    let names_a_value =
+        ["invalid type: ", "invalid value: ", "unknown variant "].iter().any(|start| text.starts_with(start));
+    if names_a_value
+        && let (Some(start), Some(end)) = (text.find(['"', '`']), text.rfind(", expected "))
+        && start < end
+    {
+        return format!("{}…{}", &text[..start], &text[end..]);
     }
-    let mut quoted = true;
-    for part in parts {
-        if quoted {
-            out.push('…');
-        } else {
-            out.push_str(part);
+    // Of other types' own messages: what stands in quotes, which may have quotes in it, escaped.
+    let mut out = String::with_capacity(text.len());
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    for c in text.chars() {
+        match c {
+            _ if is_escaped => is_escaped = false,
+            '\\' if is_quoted => is_escaped = true,
+            '"' => {
+                is_quoted = !is_quoted;
+                if is_quoted {
+                    out.push('…');
+                }
+            }
+            _ if is_quoted => {}
+            c => out.push(c),
         }
-        quoted = !quoted;
     }
     out
 }
@@ -365,5 +376,29 @@ impl fmt::Display for PostgrestError {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source.as_ref().map(|source| source.as_ref() as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_value_is_part_of_an_error_however_it_is_written() {
+        #[derive(serde::Deserialize)]
+        enum Level {
+            A,
+        }
+        let Level::A = serde_json::from_str(r#""A""#).unwrap();
+        for json in
+            [r#""se\"cret\", expected `x""#, r#""`, expected secret\\\" x""#, r#"["secret"]"#, "771234"]
+        {
+            for error in [serde_json::from_str::<bool>(json).err(), serde_json::from_str::<Level>(json).err()]
+            {
+                let text = Error::decode("a row", &error.unwrap()).to_string();
+                assert!(!text.contains("cret") && !text.contains("77"), "{json}: {text}");
+                assert!(text.contains("line 1"), "{text}");
+            }
+        }
     }
 }

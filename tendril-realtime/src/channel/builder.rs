@@ -230,7 +230,7 @@ impl ChannelBuilder {
             let _ = self.replay_limit.set(replay.limit.unwrap_or(REPLAYED_AT_MOST));
         }
         let ChannelParts { handle, ready } =
-            self.handle.open(self.name, self.config, self.version, self.subscribers);
+            self.handle.open(self.name, self.config, self.version, self.subscribers)?;
         let _ = self.opened.set(handle.clone());
         Ok((Channel::new(handle), ready))
     }
@@ -314,7 +314,7 @@ impl<T: DeserializeOwned> PostgresChangesBuilder<T> {
     /// the future resolves when rows flow, however long that takes, or when they never will.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) for what the server would misread.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for what the server would misread, and outside of a runtime.
     pub fn start(
         self,
     ) -> Result<(ChangeStream<T>, impl Future<Output = Result<(), Error>> + Send + use<T>), Error> {

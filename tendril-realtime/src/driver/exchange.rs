@@ -144,14 +144,19 @@ impl Driver {
         let mut bytes = 0;
         let frames = received.len() as u64;
         for item in received.drain(..) {
-            let message = match item {
+            // Then any frame changes when to look at the heartbeat again.
+            *stale |= self.session.is_heartbeat_open();
+            let taken = match item {
                 Received::Text(text) => {
                     bytes += text.as_str().len();
-                    wire::text::decode(&text)
+                    self.session.on_text(text, at, &mut self.actions)
                 }
                 Received::Binary(frame) => {
                     bytes += frame.len();
-                    wire::binary::decode(&frame)
+                    wire::binary::decode(&frame).map(|message| {
+                        self.session.on_message(message, at, &mut self.actions);
+                        false
+                    })
                 }
                 Received::Control => {
                     self.session.on_sign_of_life(at);
@@ -163,12 +168,8 @@ impl Driver {
                     continue;
                 }
             };
-            match message {
-                Ok(message) => {
-                    *stale |=
-                        !matches!(message.body, wire::Body::Change(_)) || self.session.is_heartbeat_open();
-                    self.session.on_message(message, at, &mut self.actions);
-                }
+            match taken {
+                Ok(is_change) => *stale |= !is_change,
                 Err(error) => {
                     self.inbox.counters.malformed_frames.add(1);
                     tracing::debug!(target: TARGET, %error, "a frame was passed over");
@@ -229,9 +230,7 @@ impl Driver {
         }
         let ends = matches!(delivery, Delivery::End(_) | Delivery::Finish);
         let put = mailbox.put(delivery);
-        if put.is_event {
-            self.inbox.counters.events_delivered.add(1);
-        }
+        self.delivered += u64::from(put.is_event);
         let dropped = put.dropped;
         if dropped > 0 {
             self.inbox.counters.events_dropped.add(dropped);
@@ -244,7 +243,12 @@ impl Driver {
         }
     }
 
+    /// Wakes each reader that got something, once.
     pub(super) fn wake_readers(&mut self) {
+        let delivered = std::mem::take(&mut self.delivered);
+        if delivered > 0 {
+            self.inbox.counters.events_delivered.add(delivered);
+        }
         for subscriber in self.touched.drain(..) {
             if let Some(mailbox) = self.mailboxes.get(&subscriber) {
                 mailbox.wake();

@@ -11,7 +11,7 @@ use futures_util::task::AtomicWaker;
 use crate::{
     error::Error,
     session::{Delivery, ResyncReason},
-    wire::BroadcastPayload,
+    wire::{BroadcastPayload, UserBroadcast},
 };
 
 /// How much a stream may fall behind.
@@ -238,12 +238,10 @@ fn detach(delivery: &mut Delivery) {
             *text = crate::wire::Slice::from(text.as_str().to_owned());
         }
         Delivery::System(text) => *text = crate::wire::Slice::from(text.as_str().to_owned()),
-        Delivery::Broadcast { payload: BroadcastPayload::Json(text), .. } => {
-            *text = crate::wire::Slice::from(text.as_str().to_owned());
-        }
-        Delivery::Broadcast { payload: BroadcastPayload::Binary(bytes), .. } => {
-            *bytes = bytes::Bytes::copy_from_slice(bytes);
-        }
+        Delivery::Broadcast(broadcast) => match &mut broadcast.payload {
+            BroadcastPayload::Json(text) => *text = crate::wire::Slice::from(text.as_str().to_owned()),
+            BroadcastPayload::Binary(bytes) => *bytes = bytes::Bytes::copy_from_slice(bytes),
+        },
         Delivery::Resync(_)
         | Delivery::PresenceReset
         | Delivery::TransientError(_)
@@ -260,12 +258,13 @@ fn weight(delivery: &Delivery) -> usize {
         | Delivery::PresenceState(text)
         | Delivery::PresenceDiff(text)
         | Delivery::System(text) => text.as_str().len(),
-        Delivery::Broadcast { event, metadata, payload } => {
-            let payload = match payload {
+        Delivery::Broadcast(broadcast) => {
+            let payload = match &broadcast.payload {
                 BroadcastPayload::Json(text) => text.as_str().len(),
                 BroadcastPayload::Binary(bytes) => bytes.len(),
             };
-            payload + event.len() + metadata.as_ref().map_or(0, String::len)
+            let names = broadcast.event.len() + broadcast.metadata.as_ref().map_or(0, String::len);
+            payload + names + size_of::<UserBroadcast>()
         }
         Delivery::Resync(_)
         | Delivery::PresenceReset
@@ -379,7 +378,7 @@ mod tests {
 
     #[test]
     fn large_events_are_bounded_by_bytes() {
-        let (sender, mut receiver) = mailbox(Capacity { events: 1000, bytes: 1500 });
+        let (sender, mut receiver) = mailbox(Capacity { events: 1000, bytes: 1000 });
         for _ in 0..100 {
             sender.put(Delivery::BroadcastText(Slice::from("x".repeat(400))));
         }

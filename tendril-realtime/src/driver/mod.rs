@@ -171,13 +171,17 @@ impl Handle {
     }
 
     /// Starts the task if it does not run yet: building a client does no I/O and needs no runtime.
-    fn start(&self) {
-        let take = |slot: &Mutex<Option<_>>| slot.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(setup) = take(&self.inner.setup) else { return };
-        let parts = self.inner.parts.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(inbox) = parts {
-            tokio::spawn(task::run(setup, inbox));
+    fn start(&self) -> Result<(), Error> {
+        let mut setup = self.inner.setup.lock().unwrap_or_else(PoisonError::into_inner);
+        if setup.is_none() {
+            return Ok(());
         }
+        let runtime = current_runtime()?;
+        let parts = self.inner.parts.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let (Some(setup), Some(inbox)) = (setup.take(), parts) {
+            runtime.spawn(task::run(setup, inbox));
+        }
+        Ok(())
     }
 
     /// Joins a channel and keeps it joined, filling these mailboxes. Does not wait.
@@ -187,8 +191,8 @@ impl Handle {
         config: JoinConfig,
         version: ProtocolVersion,
         senders: Vec<(Interest, Sender)>,
-    ) -> ChannelParts {
-        self.start();
+    ) -> Result<ChannelParts, Error> {
+        self.start()?;
         let topic = TopicId(self.next_id());
         let (mut mailboxes, mut subscribers) = (Vec::new(), Vec::new());
         for (interest, sender) in senders {
@@ -210,7 +214,7 @@ impl Handle {
         });
         let guard = Arc::new(ChannelGuard { topic, name, traits, status, handle: self.clone() });
         self.remember(&guard);
-        ChannelParts { handle: ChannelHandle(guard), ready }
+        Ok(ChannelParts { handle: ChannelHandle(guard), ready })
     }
 
     fn remember(&self, guard: &Arc<ChannelGuard>) {
@@ -377,6 +381,15 @@ impl std::fmt::Debug for ChannelGuard {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "ChannelGuard({:?}, {:?})", self.name, &*self.status.borrow())
     }
+}
+
+/// The runtime of whoever calls.
+///
+/// # Errors
+/// [`InvalidInput`](ErrorKind::InvalidInput) outside of a runtime.
+pub(crate) fn current_runtime() -> Result<tokio::runtime::Handle, Error> {
+    tokio::runtime::Handle::try_current()
+        .map_err(|_| Error::invalid("runtime", "this must be called within a tokio runtime"))
 }
 
 /// The answers that are waited for.

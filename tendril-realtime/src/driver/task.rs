@@ -1,7 +1,7 @@
 //! The life of the driver: connect, serve (see [`exchange`](super::exchange)), wait, again.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     future::pending,
     hash::{BuildHasher as _, RandomState},
     sync::Arc,
@@ -75,7 +75,7 @@ pub(super) struct Driver {
     pub(super) setup: Setup,
     pub(super) inbox: Inbox,
     pub(super) session: Session,
-    pub(super) mailboxes: HashMap<SubscriberId, mailbox::Sender>,
+    pub(super) mailboxes: BTreeMap<SubscriberId, mailbox::Sender>,
     pub(super) channels: HashMap<TopicId, watch::Sender<ChannelStatus>>,
     pub(super) answers: Answers,
     /// The session's actions, performed in order. Emptied after each message, its memory kept.
@@ -86,6 +86,8 @@ pub(super) struct Driver {
     pub(super) ending: Option<ShutdownSignal>,
     /// Mailboxes that got something since the last wake-up.
     pub(super) touched: Vec<SubscriberId>,
+    /// Events put into mailboxes since then.
+    pub(super) delivered: u64,
     pub(super) tokens: TokenFetch,
     /// A connection proved to work at some time: what is refused later is no mistake in the settings.
     pub(super) proved_once: bool,
@@ -116,13 +118,14 @@ pub(super) async fn run(setup: Setup, inbox: Inbox) {
         setup,
         inbox,
         session,
-        mailboxes: HashMap::new(),
+        mailboxes: BTreeMap::new(),
         channels: HashMap::new(),
         answers: HashMap::new(),
         actions: Vec::new(),
         outgoing: Vec::new(),
         ending: None,
         touched: Vec::new(),
+        delivered: 0,
         tokens,
         proved_once: false,
         proven_status: false,
@@ -375,7 +378,7 @@ impl Driver {
         for (_, answer) in self.answers.drain() {
             let _ = answer.send(Err(error.duplicate()));
         }
-        for (_, mailbox) in self.mailboxes.drain() {
+        for (_, mailbox) in std::mem::take(&mut self.mailboxes) {
             mailbox.put(Delivery::End(error.duplicate()));
         }
         for (_, channel) in self.channels.drain() {

@@ -67,6 +67,10 @@ fn parameter(name: String, json: &str) -> Result<(String, String), Error> {
         }
         _ => text_of(json),
     };
+    // `PostgREST` would take what stands before it for the whole.
+    if name.contains('\0') || value.contains('\0') {
+        return Err(invalid("PostgreSQL has no text with a NUL character"));
+    }
     let word = value.split(['.', '(']).next().unwrap_or_default();
     if word.len() < value.len() && OPERATORS.contains(&word) {
         return Err(invalid(format!(
@@ -111,6 +115,9 @@ mod tests {
             r#"{"a": "not.in.(1)"}"#,
             r#"{"a": "fts(english).x"}"#,
             r#"{"a": [[1]]}"#,
+            r#"{"a": "x\u0000y"}"#,
+            r#"{"a": ["x\u0000y"]}"#,
+            r#"{"a\u0000b": 1}"#,
             "[1]",
         ] {
             assert!(parameters(arguments).is_err(), "{arguments}");

@@ -310,7 +310,17 @@ async fn a_method_that_cannot_work_is_refused_when_the_request_is_sent() {
     let row = json!({"a": 1});
     for (call, what) in [
         (t().header("apikey", "x"), "a header of the client"),
+        (t().header("Transfer-Encoding", "chunked"), "a header of the connection"),
         (t().header("a b", "x"), "no name"),
+        (t().select("a\0b"), "a NUL character"),
+        (t().select_columns(["a\0b"]), "a NUL character"),
+        (t().order("a\0b"), "a NUL character"),
+        (t().eq("a", "x\0y"), "a NUL character"),
+        (t().in_list("a", ["x\0y"]), "a NUL character"),
+        (rest.from("a\0b"), "a NUL character"),
+        (rest.schema("a\0b").from("t"), "a NUL character"),
+        (rest.rpc("f\0g", &row), "a NUL character"),
+        (rest.rpc("f", &json!({"a": "x\0y"})).get(), "a NUL character"),
         (t().header("a", "x\ny"), "no value"),
         (t().range(5, 4), "no rows"),
         (t().get(), "no function"),

@@ -159,6 +159,10 @@ impl QueryBuilder {
     /// The columns to return, in `PostgREST`'s notation: `id,name:full_name,posts(title)`. A second call adds to the first. Needed
     /// with writes wherever the role may not read every column.
     pub fn select(mut self, columns: &str) -> Self {
+        if columns.contains('\0') {
+            // `PostgREST` would read what stands before it.
+            self.fail_with(Error::invalid("select", "it contains a NUL character"));
+        }
         self.select.push(columns.to_owned());
         self
     }
@@ -314,7 +318,7 @@ impl QueryBuilder {
     /// A header of your own, such as `traceparent` or `x-client-info`. Headers that the client sets itself are refused.
     #[doc(alias = "setHeader")]
     pub fn header(mut self, name: &str, value: &str) -> Self {
-        const OWN: [&str; 9] = [
+        const OWN: [&str; 10] = [
             "apikey",
             "authorization",
             "prefer",
@@ -323,6 +327,7 @@ impl QueryBuilder {
             "content-profile",
             "content-type",
             "content-length",
+            "transfer-encoding",
             "host",
         ];
         let parsed = (HeaderName::try_from(name), HeaderValue::try_from(value));

@@ -6,7 +6,7 @@ use super::{RequestId, SubscriberId, TopicId};
 use crate::{
     error::Error,
     secret::AccessToken,
-    wire::{BroadcastPayload, Change, Outbound, Slice},
+    wire::{Change, Outbound, Slice, UserBroadcast},
 };
 
 /// Why rows may have been missed.
@@ -104,7 +104,7 @@ pub(crate) enum Delivery {
     /// A text broadcast: `{"event","payload","meta"?}`.
     BroadcastText(Slice),
     /// A broadcast that came in binary framing.
-    Broadcast { event: String, metadata: Option<String>, payload: BroadcastPayload },
+    Broadcast(Box<UserBroadcast>),
     /// All presences of the channel.
     PresenceState(Slice),
     /// Presences that came and went.

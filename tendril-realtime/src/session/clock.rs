@@ -124,14 +124,20 @@ impl Session {
             self.abandon(id, &error, now, out);
         }
         for topic in self.topics.values_mut() {
-            while topic.queue.front().is_some_and(|push| push.deadline <= now) {
-                let waiting_for = "the channel to be joined";
-                let late = || Err(Error::new(ErrorKind::Timeout { waiting_for }));
-                out.extend(topic.queue.pop_front().map(|push| match push.request {
-                    Some(request) => Action::Answer(request, late()),
-                    None => Action::PushDropped,
-                }));
-            }
+            // Each message has a limit of its own: one that may wait for long holds up none behind it.
+            topic.queue.retain(|push| {
+                let is_late = push.deadline <= now;
+                if is_late {
+                    let waiting_for = "the channel to be joined";
+                    out.push(match push.request {
+                        Some(request) => {
+                            Action::Answer(request, Err(Error::new(ErrorKind::Timeout { waiting_for })))
+                        }
+                        None => Action::PushDropped,
+                    });
+                }
+                !is_late
+            });
         }
     }
 

@@ -6,25 +6,30 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{Command, Interest, Renewal, RequestId, Session, Settings, Subscriber, SubscriberId, TopicId};
+use super::{
+    Action, Command, Interest, Renewal, RequestId, Session, Settings, Subscriber, SubscriberId, TopicId,
+};
 use crate::wire::{
-    self, FrameError, Inbound, Utf8Bytes,
+    self, Utf8Bytes,
     join::{Binding, JoinConfig, PostgresEvent},
 };
 
 /// Any text frame.
 pub fn text_frame(text: &str) {
-    feed(wire::text::decode(&Utf8Bytes::from(text)));
+    feed(|session, now, out| session.on_text(Utf8Bytes::from(text), now, out).is_ok());
 }
 
 /// Any binary frame.
 pub fn binary_frame(frame: &[u8]) {
-    feed(wire::binary::decode(&Bytes::copy_from_slice(frame)));
+    feed(|session, now, out| {
+        wire::binary::decode(&Bytes::copy_from_slice(frame))
+            .map(|message| session.on_message(message, now, out))
+            .is_ok()
+    });
 }
 
 /// Plays it to a session with a channel that receives rows, broadcasts and presence and has a join under way.
-fn feed(message: Result<Inbound, FrameError>) {
-    let Ok(message) = message else { return };
+fn feed(receive: impl Fn(&mut Session, Instant, &mut Vec<Action>) -> bool) {
     let now = Instant::now();
     let mut out = Vec::new();
     let mut session = Session::new(Settings::default(), true, Renewal::BySource, now, 0);
@@ -43,9 +48,11 @@ fn feed(message: Result<Inbound, FrameError>) {
     let open =
         Command::Open { topic: TopicId(1), name: "t".to_owned(), config, subscribers, ready: RequestId(1) };
     session.on_command(open, now, &mut out);
-    session.on_message(message.clone(), now, &mut out);
+    if !receive(&mut session, now, &mut out) {
+        return;
+    }
     // Once more after the channel is joined, which the same message may have done.
-    session.on_message(message, now + Duration::from_secs(1), &mut out);
+    receive(&mut session, now + Duration::from_secs(1), &mut out);
     session.tick(now + Duration::from_secs(60), &mut out);
 }
 

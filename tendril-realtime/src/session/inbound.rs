@@ -10,10 +10,10 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Retry},
     wire::{
-        Body, Change, Event, Inbound, Slice,
+        Body, Event, FrameError, Inbound, Slice, Utf8Bytes,
         event::{Reply, System},
         join::Accepted,
-        reason,
+        reason, text,
     },
 };
 
@@ -32,8 +32,8 @@ fn is_stored(body: &Body) -> bool {
     match body {
         Body::Json(text) => serde_json::from_str::<Envelope<'_>>(text.as_str())
             .is_ok_and(|envelope| envelope.meta.is_some_and(|meta| has_id(meta.get()))),
-        Body::UserBroadcast { metadata, .. } => metadata.as_deref().is_some_and(has_id),
-        Body::Change(_) | Body::Opaque(_) => false,
+        Body::UserBroadcast(broadcast) => broadcast.metadata.as_deref().is_some_and(has_id),
+        Body::Change(..) | Body::Opaque(_) => false,
     }
 }
 
@@ -56,6 +56,29 @@ impl Session {
         }
     }
 
+    /// A text frame came in. Answers whether it was a row change in the server's own form, which needs neither refs nor a tick: most
+    /// frames are such.
+    pub(crate) fn on_text(
+        &mut self,
+        frame: Utf8Bytes,
+        now: Instant,
+        out: &mut Vec<Action>,
+    ) -> Result<bool, FrameError> {
+        let routed = match text::route(frame) {
+            Ok(routed) => routed,
+            Err(frame) => {
+                self.on_message(text::decode(&frame)?, now, out);
+                return Ok(false);
+            }
+        };
+        self.on_sign_of_life(now);
+        let topic = self.topic_named(routed.topic()).and_then(|id| self.topics.get_mut(&id));
+        if let Some(topic) = topic.filter(|topic| topic.is_current(routed.join_ref())) {
+            topic.deliver(&routed.ids, routed.change, out);
+        }
+        Ok(true)
+    }
+
     /// A message came in.
     pub(crate) fn on_message(&mut self, message: Inbound, now: Instant, out: &mut Vec<Action>) {
         if let Some(connection) = &mut self.connection
@@ -64,12 +87,12 @@ impl Session {
             connection.proved = true;
             out.push(Action::HeartbeatAnswered(round_trip));
         }
-        let id = self.names.get(message.topic.as_str()).copied();
+        let id = self.topic_named(message.topic.as_str());
         let Inbound { join_ref, reference, event, body, .. } = message;
-        // The hot path first: a row change needs neither refs nor a tick.
-        if let Body::Change(change) = body {
-            if let Some(id) = id {
-                self.change(id, join_ref.as_deref(), change, out);
+        if let Body::Change(ids, change) = body {
+            let topic = id.and_then(|id| self.topics.get_mut(&id));
+            if let Some(topic) = topic.filter(|topic| topic.is_current(join_ref.as_deref())) {
+                topic.deliver(&ids, change, out);
             }
             return;
         }
@@ -98,23 +121,12 @@ impl Session {
         self.tick(now, out);
     }
 
-    fn change(&mut self, id: TopicId, join_ref: Option<&str>, change: Change, out: &mut Vec<Action>) {
-        let Some(topic) = self.topics.get_mut(&id) else { return };
-        if !topic.is_current(join_ref) {
-            return;
+    /// The topic of this name. Most messages are for the same as the one before.
+    fn topic_named(&mut self, name: &str) -> Option<TopicId> {
+        if self.topics.get(&self.last_topic).is_none_or(|topic| topic.name != name) {
+            self.last_topic = *self.names.get(name)?;
         }
-        // Rows may flow before the subscription is announced; those after a gap still come after its mark.
-        if let Some(Delivery::Resync(reason)) = topic.take_gap() {
-            for subscriber in topic.change_subscribers() {
-                out.push(Action::Deliver(subscriber, Delivery::Resync(reason)));
-            }
-        }
-        let mut subscribers = topic.subscribers_of(&change.ids);
-        let Some(first) = subscribers.next() else { return };
-        for other in subscribers {
-            out.push(Action::Deliver(other, Delivery::Change(change.clone())));
-        }
-        out.push(Action::Deliver(first, Delivery::Change(change)));
+        Some(self.last_topic)
     }
 
     fn reply(&mut self, awaited: &PendingReply, payload: &Slice, now: Instant, out: &mut Vec<Action>) {
@@ -384,8 +396,8 @@ impl Session {
         if !topic.is_current(join_ref) {
             return;
         }
-        if let (Event::Broadcast, Some(replay), true) =
-            (event, &mut topic.config.broadcast.replay, is_stored(body))
+        if let (Event::Broadcast, Some(replay)) = (event, &mut topic.config.broadcast.replay)
+            && is_stored(body)
         {
             // The next join asks for what came after this, and a little before: clocks differ, and streams know what they got.
             replay.since = replay.since.max(heard_at.saturating_sub(REPLAY_OVERLAP_MS));
@@ -394,11 +406,7 @@ impl Session {
         for subscriber in topic.subscribers_to(|wanted| wanted == interest) {
             let delivery = match (event, body) {
                 (Event::Broadcast, Body::Json(text)) => Delivery::BroadcastText(text.clone()),
-                (Event::Broadcast, Body::UserBroadcast { event, metadata, payload }) => Delivery::Broadcast {
-                    event: event.clone(),
-                    metadata: metadata.clone(),
-                    payload: payload.clone(),
-                },
+                (Event::Broadcast, Body::UserBroadcast(broadcast)) => Delivery::Broadcast(broadcast.clone()),
                 (Event::PresenceState, Body::Json(text)) => Delivery::PresenceState(text.clone()),
                 (Event::PresenceDiff, Body::Json(text)) => Delivery::PresenceDiff(text.clone()),
                 _ => return,

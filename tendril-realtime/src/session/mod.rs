@@ -81,6 +81,8 @@ pub(crate) struct Session {
     /// In the order they were opened, which is the order of their joins.
     topics: BTreeMap<TopicId, Topic>,
     names: HashMap<String, TopicId>,
+    /// The topic of the last message.
+    last_topic: TopicId,
     /// Further handles on a topic of the same name.
     shared: HashMap<TopicId, TopicId>,
     /// Why the channels of handles ended that are still held.
@@ -111,6 +113,7 @@ impl Session {
             settings,
             topics: BTreeMap::new(),
             names: HashMap::new(),
+            last_topic: TopicId(0),
             shared: HashMap::new(),
             ended: HashMap::new(),
             pending: Pending::default(),

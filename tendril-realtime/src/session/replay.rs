@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::*;
 use crate::wire::{
-    self, BroadcastPayload, Payload, TOPIC_PREFIX,
+    self, BroadcastPayload, Payload, TOPIC_PREFIX, UserBroadcast,
     event::name,
     join::{Binding, BroadcastConfig, JoinConfig, PostgresEvent, PresenceConfig, Replay},
 };
@@ -85,12 +85,14 @@ impl Player {
             ("server", "text") => {
                 self.server_frames += 1;
                 let text = Utf8Bytes::from(line["data"].as_str().unwrap());
-                self.server(conn, wire::text::decode(&text), now);
+                self.server(conn, now, |session, out| session.on_text(text, now, out).map(drop));
             }
             ("server", "binary") => {
                 self.server_frames += 1;
                 let frame = bytes_of(line["hex"].as_str().unwrap());
-                self.server(conn, wire::binary::decode(&frame), now);
+                self.server(conn, now, |session, out| {
+                    wire::binary::decode(&frame).map(|message| session.on_message(message, now, out))
+                });
             }
             ("server", "close") => {
                 self.say(&format!("{conn}: closed {}", line["code"]));
@@ -207,16 +209,18 @@ impl Player {
         self.sessions.get(&conn)?.names.get(name).copied()
     }
 
-    fn server(&mut self, conn: u64, message: Result<wire::Inbound, wire::FrameError>, now: Instant) {
+    fn server(
+        &mut self,
+        conn: u64,
+        now: Instant,
+        receive: impl FnOnce(&mut Session, &mut Vec<Action>) -> Result<(), wire::FrameError>,
+    ) {
         let mut out = Vec::new();
-        match (message, self.sessions.get_mut(&conn)) {
-            (Ok(message), Some(session)) => session.on_message(message, now, &mut out),
-            (Err(error), Some(session)) => {
-                session.on_sign_of_life(now);
-                self.malformed += 1;
-                self.say(&format!("{conn}: passed over: {error}"));
-            }
-            (_, None) => panic!("a frame on a connection that was never opened"),
+        let session = self.sessions.get_mut(&conn).expect("a frame on a connection that was opened");
+        if let Err(error) = receive(session, &mut out) {
+            session.on_sign_of_life(now);
+            self.malformed += 1;
+            self.say(&format!("{conn}: passed over: {error}"));
         }
         self.note(conn, out);
     }
@@ -266,6 +270,7 @@ fn described(delivery: &Delivery) -> String {
     };
     match delivery {
         Delivery::Change(change) => {
+            let change = change.parts();
             let mut text = format!("{:?} {}.{}", change.kind().unwrap(), change.schema(), change.table());
             for (what, row) in [("new", change.record()), ("old", change.old_record())] {
                 if let Some(row) = row {
@@ -279,7 +284,8 @@ fn described(delivery: &Delivery) -> String {
         }
         Delivery::Resync(reason) => format!("RESYNC {reason:?}"),
         Delivery::BroadcastText(text) => format!("broadcast {}", short(text.as_str())),
-        Delivery::Broadcast { event, metadata, payload } => {
+        Delivery::Broadcast(broadcast) => {
+            let UserBroadcast { event, metadata, payload } = &**broadcast;
             let payload = match payload {
                 BroadcastPayload::Json(text) => format!("json {}", short(text.as_str())),
                 BroadcastPayload::Binary(bytes) => {

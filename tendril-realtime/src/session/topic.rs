@@ -12,7 +12,7 @@ use crate::{
     backoff::Backoff,
     error::Error,
     secret::AccessToken,
-    wire::{Payload, join::JoinConfig},
+    wire::{Change, Payload, join::JoinConfig},
 };
 
 /// What a subscriber of a topic wants to receive.
@@ -225,6 +225,22 @@ impl Topic {
             }
             Interest::Broadcast | Interest::Presence | Interest::System => None,
         })
+    }
+
+    /// A row change of the current incarnation, to those whose bindings it is for.
+    pub(super) fn deliver(&mut self, ids: &[u64], change: Change, out: &mut Vec<Action>) {
+        // Rows may flow before the subscription is announced; those after a gap still come after its mark.
+        if let Some(Delivery::Resync(reason)) = self.take_gap() {
+            for subscriber in self.change_subscribers() {
+                out.push(Action::Deliver(subscriber, Delivery::Resync(reason)));
+            }
+        }
+        let mut subscribers = self.subscribers_of(ids);
+        let Some(first) = subscribers.next() else { return };
+        for other in subscribers {
+            out.push(Action::Deliver(other, Delivery::Change(change.clone())));
+        }
+        out.push(Action::Deliver(first, Delivery::Change(change)));
     }
 
     /// Everyone who listens to row changes.

@@ -17,7 +17,7 @@ use crate::{
     driver::{Gauge, Item},
     error::Error,
     session::{Delivery, ResyncReason},
-    wire::{BroadcastPayload, Slice, change::ChangeKind},
+    wire::{BroadcastPayload, Slice, UserBroadcast, change::ChangeKind},
 };
 
 /// One broadcast, however it was framed.
@@ -218,7 +218,8 @@ impl BroadcastStream {
                 Some(message) => message,
                 None => return Some(Ok(BroadcastEvent::Malformed(text.as_str().to_owned()))),
             },
-            Delivery::Broadcast { event, metadata, payload } => {
+            Delivery::Broadcast(broadcast) => {
+                let UserBroadcast { event, metadata, payload } = *broadcast;
                 let meta = Meta::read(metadata.as_deref());
                 Broadcast { event, payload, id: meta.id, replayed: meta.replayed }
             }

@@ -13,14 +13,17 @@ use serde::de::DeserializeOwned;
 use super::{
     Subscription,
     fields::{Names, fields_of},
-    row::{RawRow, Row, Side},
-    typed,
+    outline::{Outlines, Values},
+    row::{RawRow, Row},
 };
 use crate::{
     driver::{Gauge, Item},
     error::Error,
     session::{Delivery, ResyncReason},
-    wire::{Change, change::ChangeKind},
+    wire::{
+        Change,
+        change::{ChangeKind, ChangeParts},
+    },
 };
 
 /// What a [`ChangeStream`] yields.
@@ -119,6 +122,8 @@ pub struct ChangeStream<T> {
     table: Option<String>,
     /// The fields that the type declares, where it is a struct that says so.
     fields: &'static [&'static str],
+    /// What its messages have in common.
+    outlines: Outlines,
     /// The end, which came with the last of many.
     end: Option<Error>,
     rows: PhantomData<fn() -> T>,
@@ -129,7 +134,8 @@ impl<T> ChangeStream<T> {
     where
         T: DeserializeOwned,
     {
-        Self { subscription, schema, table, fields: fields_of::<T>(), end: None, rows: PhantomData }
+        let outlines = Outlines::default();
+        Self { subscription, schema, table, fields: fields_of::<T>(), outlines, end: None, rows: PhantomData }
     }
 
     pub(crate) fn gauge(&self) -> Gauge {
@@ -138,7 +144,7 @@ impl<T> ChangeStream<T> {
 }
 
 impl<T: DeserializeOwned> ChangeStream<T> {
-    fn understand(&self, delivery: Delivery) -> Option<Result<ChangeEvent<T>, Error>> {
+    fn understand(&mut self, delivery: Delivery) -> Option<Result<ChangeEvent<T>, Error>> {
         match delivery {
             Delivery::Change(change) => self.read(change).map(Ok),
             Delivery::Resync(reason) => Some(Ok(ChangeEvent::Resync(reason))),
@@ -149,54 +155,46 @@ impl<T: DeserializeOwned> ChangeStream<T> {
     }
 
     /// `None` for a change of another table.
-    fn read(&self, change: Change) -> Option<ChangeEvent<T>> {
-        if change.is_taken_apart() {
-            return self.read_by_parts(change);
-        }
-        let is_struct = !self.fields.is_empty();
-        let Some(typed) = typed::read::<T>(change.payload(), is_struct) else {
-            return self.read_by_parts(change);
+    fn read(&mut self, change: Change) -> Option<ChangeEvent<T>> {
+        let payload = change.payload();
+        let Some(Values { kind, row, old }) = self.outlines.read(payload.as_str(), !self.fields.is_empty())
+        else {
+            return self.read_by_parts(&change);
         };
-        if !typed.is_of(self.schema.as_deref(), self.table.as_deref()) {
-            return None;
-        }
-        if !typed.is_sound() {
-            return self.read_by_parts(change);
-        }
-        match (typed.kind, typed.record) {
-            (Some(ChangeKind::Insert), Some(value)) => {
-                Some(ChangeEvent::Insert(Row::new(value, RawRow::new(change, Side::New))))
+        let old = payload.part_of(old);
+        let row = row.map(|(value, json)| (value, payload.part_of(Some(json))));
+        let payload = change.into_payload();
+        Some(match row {
+            None => ChangeEvent::Delete { old: RawRow::new(payload, old) },
+            Some((value, row)) if kind == ChangeKind::Update => {
+                let old = RawRow::new(payload.clone(), old);
+                ChangeEvent::Update { new: Row::new(value, RawRow::new(payload, row)), old }
             }
-            (Some(ChangeKind::Update), Some(value)) => {
-                let old = RawRow::new(change.clone(), Side::Old);
-                Some(ChangeEvent::Update { new: Row::new(value, RawRow::new(change, Side::New)), old })
-            }
-            (Some(ChangeKind::Delete), _) => {
-                Some(ChangeEvent::Delete { old: RawRow::new(change, Side::Old) })
-            }
-            _ => self.read_by_parts(change),
-        }
+            Some((value, row)) => ChangeEvent::Insert(Row::new(value, RawRow::new(payload, row))),
+        })
     }
 
-    /// A change that is not as most of them are.
-    fn read_by_parts(&self, change: Change) -> Option<ChangeEvent<T>> {
-        let Some(kind) = change.kind() else {
+    /// The first change of its kind, or one that is not as most of them are.
+    fn read_by_parts(&mut self, change: &Change) -> Option<ChangeEvent<T>> {
+        let payload = change.payload();
+        let parts = change.parts();
+        let Some(kind) = parts.kind() else {
             // Whatever it was, it was an event, and nobody knows which.
             return Some(ChangeEvent::Lagged(1));
         };
-        if !change.is_of(self.schema.as_deref(), self.table.as_deref()) {
+        if !parts.is_of(self.schema.as_deref(), self.table.as_deref()) {
             return None;
         }
-        let sides = |change: Change| (RawRow::new(change.clone(), Side::New), RawRow::new(change, Side::Old));
-        let errors = change.errors();
-        if !errors.is_empty() || self.lacks_a_field(kind, &change) {
-            let (new, old) = sides(change);
+        let new = RawRow::new(payload.clone(), payload.part_of(parts.record()));
+        let old = RawRow::new(payload.clone(), payload.part_of(parts.old_record()));
+        let errors = parts.errors();
+        if !errors.is_empty() || self.lacks_a_field(kind, &parts) {
             return Some(ChangeEvent::Incomplete { kind, new, old, errors });
         }
+        self.outlines.learn(payload.as_str(), &parts);
         if kind == ChangeKind::Delete {
-            return Some(ChangeEvent::Delete { old: RawRow::new(change, Side::Old) });
+            return Some(ChangeEvent::Delete { old });
         }
-        let (new, old) = sides(change);
         Some(match (new.read(), kind) {
             (Ok(value), ChangeKind::Insert) => ChangeEvent::Insert(Row::new(value, new)),
             (Ok(value), _) => ChangeEvent::Update { new: Row::new(value, new), old },
@@ -207,15 +205,15 @@ impl<T: DeserializeOwned> ChangeStream<T> {
 
     /// Whether an update leaves out a column that the type has a field for: read as the type, it would be an error, or worse,
     /// a null that the row does not have.
-    fn lacks_a_field(&self, kind: ChangeKind, change: &Change) -> bool {
+    fn lacks_a_field(&self, kind: ChangeKind, parts: &ChangeParts<'_>) -> bool {
         if kind != ChangeKind::Update || self.fields.is_empty() {
             return false;
         }
-        let Some(there) = change.record().and_then(Names::of_object) else { return false };
+        let Some(there) = parts.record().and_then(Names::of_object) else { return false };
         if self.fields.iter().all(|field| there.has(field)) {
             return false;
         }
-        let Some(columns) = change.columns().and_then(Names::of_columns) else { return false };
+        let Some(columns) = parts.columns().and_then(Names::of_columns) else { return false };
         self.fields.iter().any(|field| !there.has(field) && columns.has(field))
     }
 }
@@ -300,7 +298,7 @@ mod tests {
     use super::*;
     use crate::{
         driver::{Capacity, Sender, mailbox},
-        wire::{Body, Utf8Bytes, text},
+        wire::{Utf8Bytes, text},
     };
 
     #[derive(Debug, Deserialize, PartialEq)]
@@ -311,9 +309,12 @@ mod tests {
 
     const COLUMNS: &str = r#"[{"name":"id","type":"int8"},{"name":"done","type":"bool"}]"#;
 
+    /// As the server writes it.
     fn frame(kind: &str, record: &str, table: &str) -> Utf8Bytes {
+        let old = if kind == "INSERT" { "" } else { r#","old_record":{"id":1}"# };
+        let record = if kind == "DELETE" { String::new() } else { format!("\"record\":{record},") };
         Utf8Bytes::from(format!(
-            r#"[null,null,"realtime:jobs","postgres_changes",{{"data":{{"table":"{table}","type":"{kind}","record":{record},"old_record":{{"id":1}},"columns":{COLUMNS},"errors":null,"schema":"public","commit_timestamp":"2026-11-23T14:34:27.383Z"}},"ids":[7]}}]"#
+            r#"[null,null,"realtime:jobs","postgres_changes",{{"data":{{"table":"{table}","type":"{kind}",{record}"columns":{COLUMNS},"errors":null,"schema":"public","commit_timestamp":"2026-11-23T14:34:27.383Z"{old}}},"ids":[7]}}]"#
         ))
     }
 
@@ -324,7 +325,7 @@ mod tests {
     }
 
     fn put(sender: &Sender, frame: &Utf8Bytes) {
-        let Body::Change(change) = text::decode(frame).unwrap().body else { panic!("no change") };
+        let change = text::route(frame.clone()).expect("the server's form").change;
         sender.put(Delivery::Change(change));
     }
 

@@ -3,6 +3,7 @@
 pub(crate) mod broadcast;
 pub(crate) mod changes;
 mod fields;
+mod outline;
 pub(crate) mod presence;
 pub(crate) mod row;
 pub(crate) mod system;

@@ -6,7 +6,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::fields::Names;
-use crate::{error::Error, wire::Change};
+use crate::{
+    error::Error,
+    wire::{Part, Slice, change::ChangeParts},
+};
 
 /// A row of the table's type, with what came with it. Dereferences to the type.
 pub struct Row<T> {
@@ -18,14 +21,10 @@ pub struct Row<T> {
 /// update leaves out large values that did not change, and a change over 1 MiB keeps only small ones.
 #[derive(Clone)]
 pub struct RawRow {
-    change: Change,
-    side: Side,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
-    New,
-    Old,
+    /// The payload of the change.
+    payload: Slice,
+    /// Where the row lies in the payload's frame; empty if there is none.
+    row: Part,
 }
 
 impl<T> Row<T> {
@@ -53,17 +52,20 @@ impl<T> Deref for Row<T> {
 }
 
 impl RawRow {
-    pub(crate) fn new(change: Change, side: Side) -> Self {
-        Self { change, side }
+    pub(crate) fn new(payload: Slice, row: Part) -> Self {
+        Self { payload, row }
+    }
+
+    fn parts(&self) -> ChangeParts<'_> {
+        ChangeParts::of(self.payload.as_str())
     }
 
     /// The row's JSON text; `{}` where the server sent none.
     pub fn json(&self) -> &str {
-        let text = match self.side {
-            Side::New => self.change.record(),
-            Side::Old => self.change.old_record(),
-        };
-        text.unwrap_or("{}")
+        match self.payload.text(self.row) {
+            "" => "{}",
+            text => text,
+        }
     }
 
     /// Reads the row as a type whose missing columns have defaults, such as the key of a deleted row. The type may borrow from
@@ -113,22 +115,22 @@ impl RawRow {
 
     /// The table's schema.
     pub fn schema(&self) -> String {
-        self.change.schema()
+        self.parts().schema()
     }
 
     /// The table.
     pub fn table(&self) -> String {
-        self.change.table()
+        self.parts().table()
     }
 
     /// When the change was committed: ISO 8601, UTC, milliseconds. The same for all rows of a transaction.
     pub fn commit_timestamp(&self) -> Option<String> {
-        self.change.commit_timestamp()
+        self.parts().commit_timestamp()
     }
 
     /// The columns that this role may see, as JSON: `[{"name":"id","type":"int8"}, …]`.
     pub fn columns(&self) -> &str {
-        self.change.columns().unwrap_or("[]")
+        self.parts().columns().unwrap_or("[]")
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, StreamExt as _};
-use serde_json::value::RawValue;
+use serde::de::IgnoredAny;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
@@ -52,14 +52,14 @@ pub(super) enum FeedEvent {
 
 /// What is listened to.
 enum Source {
-    Changes(ChangeStream<Box<RawValue>>),
+    Changes(ChangeStream<IgnoredAny>),
     Broadcasts(BroadcastStream),
 }
 
 /// One event of it.
 #[expect(clippy::large_enum_variant, reason = "nearly all are changes, and moved once")]
 enum Event {
-    Change(ChangeEvent<Box<RawValue>>),
+    Change(ChangeEvent<IgnoredAny>),
     Broadcast(BroadcastEvent),
 }
 
@@ -210,7 +210,7 @@ impl Feed {
         }
     }
 
-    fn on_change(&mut self, event: ChangeEvent<Box<RawValue>>) -> FeedEvent {
+    fn on_change(&mut self, event: ChangeEvent<IgnoredAny>) -> FeedEvent {
         match event {
             ChangeEvent::Insert(row) => {
                 self.flows = true;

@@ -67,15 +67,16 @@ impl State {
         let missing = wanted.iter().map(|(key, _)| (key.clone(), None));
         let found: HashMap<Key, Option<Record>> =
             missing.chain(found.into_iter().map(|(key, record)| (key, Some(record)))).collect();
-        for (key, record) in found {
-            if let Some(record) = &record {
-                self.learn_columns(record);
+        // What is gone first: a row may have another key now.
+        for (key, _) in found.iter().filter(|(_, record)| record.is_none()) {
+            if self.delete(key).await? {
+                changed.insert(key.clone());
             }
-            let is_news = match record {
-                Some(record) => self.apply(key.clone(), record).await?,
-                None => self.delete(&key).await?,
-            };
-            if is_news {
+        }
+        for (key, record) in found {
+            let Some(record) = record else { continue };
+            self.learn_columns(&record);
+            if self.apply(key.clone(), record).await? {
                 changed.insert(key);
             }
         }
@@ -131,7 +132,10 @@ impl State {
         if first {
             self.emit(RawWatchEvent::Init).await?;
         }
-        let mut seen = HashSet::with_capacity(rows.len());
+        if !first {
+            // What is gone first: a row may have another key now.
+            is_news |= self.delete_all_but(&rows, is_sure).await?;
+        }
         for row in rows {
             let Some(record) = Record::parse(row.get()) else { continue };
             let Some(key) = record.key(&self.query.key) else {
@@ -145,7 +149,6 @@ impl State {
                 return Ok(None);
             };
             self.learn_columns(&record);
-            seen.insert(key.clone());
             if first {
                 let cached = self.cached(&record);
                 let json = cached.json.clone();
@@ -156,20 +159,36 @@ impl State {
                 is_news |= self.apply(key, record).await?;
             }
         }
-        let vanished: Vec<_> = self.rows.keys().filter(|key| !seen.contains(key)).cloned().collect();
-        if is_sure {
-            for key in vanished {
-                is_news |= self.delete(&key).await?;
-            }
-        } else {
-            // A row may have slipped from one page to the other while they were read: ask for it before it is reported deleted.
-            let vanished: Vec<_> = vanished.into_iter().map(|key| (key, 0)).collect();
-            self.read_rows(&vanished).await?;
-        }
         if first {
             self.emit(RawWatchEvent::InitDone).await?;
         }
         Ok(Some(is_news))
+    }
+
+    /// Reports those as deleted that are not among these rows. Answers whether there were any.
+    async fn delete_all_but(
+        &mut self,
+        rows: &[Box<RawValue>],
+        is_sure: bool,
+    ) -> Result<bool, ReceiverDropped> {
+        let mut there = HashSet::with_capacity(rows.len());
+        for record in rows.iter().filter_map(|row| Record::parse(row.get())) {
+            // Without the key of one of them nobody knows which is gone.
+            let Some(key) = record.key(&self.query.key) else { return Ok(false) };
+            there.insert(key);
+        }
+        let vanished: Vec<_> = self.rows.keys().filter(|key| !there.contains(key)).cloned().collect();
+        if !is_sure {
+            // A row may have slipped from one page to the other while they were read: ask for it before it is reported deleted.
+            let vanished: Vec<_> = vanished.into_iter().map(|key| (key, 0)).collect();
+            self.read_rows(&vanished).await?;
+            return Ok(false);
+        }
+        let mut is_news = false;
+        for key in vanished {
+            is_news |= self.delete(&key).await?;
+        }
+        Ok(is_news)
     }
 
     /// All rows, and whether one that is not among them is certainly not there.

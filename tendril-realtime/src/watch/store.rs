@@ -18,7 +18,7 @@ use super::{
     record::Key,
     task::Watcher,
 };
-use crate::{client::Client, error::Error, telemetry::TARGET};
+use crate::{client::Client, driver::current_runtime, error::Error, telemetry::TARGET};
 
 /// The rows of a query as they are now, kept up to date in the background. Clones share the rows; the last one to go ends
 /// the watch.
@@ -57,18 +57,19 @@ impl Client {
     /// warnings; the watch goes on after each. Must be called within a runtime.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a query that cannot work.
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a query that cannot work, and outside of a runtime.
     pub fn store<T: DeserializeOwned + Send + Sync + 'static>(
         &self,
         query: Query,
     ) -> Result<Store<T>, Error> {
         query.check()?;
+        let runtime = current_runtime()?;
         let rows: Rows<T> = Arc::default();
         let (version_sender, version) = watch::channel(0);
         let (event_sender, events) = mpsc::channel(super::AHEAD);
         let watcher = Watcher::new(self.clone(), query);
         let kept = Arc::clone(&rows);
-        let task = tokio::spawn(async move {
+        let task = runtime.spawn(async move {
             tokio::join!(watcher.run(event_sender), keep(kept, events, version_sender));
         });
         Ok(Store { rows, version, task: Arc::new(AbortOnDrop(task.abort_handle())) })

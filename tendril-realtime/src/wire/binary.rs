@@ -11,7 +11,7 @@
 use bytes::Bytes;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::{Body, BroadcastPayload, Event, FrameError, Inbound, Outbound, Payload, Slice};
+use super::{Body, BroadcastPayload, Event, FrameError, Inbound, Outbound, Payload, Slice, UserBroadcast};
 use crate::error::Error;
 
 const PUSH: u8 = 0;
@@ -55,7 +55,7 @@ pub(crate) fn decode(frame: &Bytes) -> Result<Inbound, FrameError> {
                 let text = Utf8Bytes::try_from(reader.rest()).map_err(|_| FrameError::NotUtf8)?;
                 BroadcastPayload::Json(Slice::whole(text))
             };
-            let body = Body::UserBroadcast { event, metadata, payload };
+            let body = Body::UserBroadcast(Box::new(UserBroadcast { event, metadata, payload }));
             Ok(inbound(None, None, topic, Event::Broadcast, body))
         }
         other => Err(FrameError::UnknownKind(other)),
@@ -152,11 +152,11 @@ mod tests {
         assert_eq!(message.topic.as_str(), "realtime:room");
         assert_eq!(
             message.body,
-            Body::UserBroadcast {
+            Body::UserBroadcast(Box::new(UserBroadcast {
                 event: "cursor".to_owned(),
                 metadata: None,
                 payload: BroadcastPayload::Json(Slice::from(r#"{"x":1}"#.to_owned())),
-            }
+            }))
         );
     }
 

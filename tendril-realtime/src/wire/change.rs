@@ -3,17 +3,15 @@
 //! The driver needs the `ids` and nothing else. What lies in `data` is read on the reader's task: in one pass as the user's type
 //! (see [`stream`](crate::stream)), or part by part, when somebody asks for a part.
 
-use std::sync::OnceLock;
-
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
-use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::{
-    ids::{Ids, Length},
+    Slice,
+    ids::Ids,
     name::{Name, is_name},
 };
 
@@ -30,199 +28,117 @@ pub enum ChangeKind {
     Delete,
 }
 
-/// A row change that still lies in the frame it came in.
-#[derive(Debug, Clone)]
-pub(crate) struct Change {
+/// A row change that still lies in the frame it came in: the JSON text of its payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Change(Slice);
+
+/// The parts of a change, borrowed from its payload.
+#[derive(Debug, Default)]
+pub(crate) struct ChangeParts<'a> {
     /// The bindings it is for, as the join reply numbered them; may repeat (OBSERVED 16).
-    pub(crate) ids: Ids,
-    frame: Utf8Bytes,
-    payload: Part,
-    /// Where its parts lie, once somebody asked.
-    parts: OnceLock<Parts>,
-    /// Where its columns lie, once somebody asked.
-    columns: OnceLock<Part>,
-}
-
-/// Where the parts of a change lie in its frame.
-#[derive(Debug, Clone, Copy, Default)]
-struct Parts {
-    kind: Option<ChangeKind>,
-    schema: Part,
-    table: Part,
-    commit_timestamp: Part,
-    record: Part,
-    old_record: Part,
-    errors: Part,
-}
-
-/// Where in the frame a piece of JSON lies; empty if it is not there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Part {
-    start: u32,
-    end: u32,
-}
-
-/// The same with borrowed pieces, as read from JSON.
-#[derive(Default)]
-pub(super) struct ChangeParts<'a> {
-    ids: Ids,
+    pub(super) ids: Ids,
     kind: Option<ChangeKind>,
     schema: Option<&'a RawValue>,
     table: Option<&'a RawValue>,
     commit_timestamp: Option<&'a RawValue>,
+    columns: Option<&'a RawValue>,
     record: Option<&'a RawValue>,
     old_record: Option<&'a RawValue>,
     errors: Option<&'a RawValue>,
 }
 
 impl Change {
-    /// A change of which only the bindings are known.
-    pub(super) fn routed(frame: &Utf8Bytes, payload: &str, ids: Ids) -> Option<Self> {
-        let payload = place(frame, payload)?;
-        Some(Self { ids, frame: frame.clone(), payload, parts: OnceLock::new(), columns: OnceLock::new() })
-    }
-
-    /// A change that had to be taken apart to find its bindings. `None` if it has no known type.
-    pub(super) fn taken_apart(frame: &Utf8Bytes, payload: &str, parts: ChangeParts<'_>) -> Option<Self> {
-        let places = Parts::within(frame, &parts)?;
-        places.kind?;
-        let mut change = Self::routed(frame, payload, parts.ids)?;
-        change.parts = OnceLock::from(places);
-        Some(change)
-    }
-
-    /// Whether somebody asked for its parts already.
-    pub(crate) fn is_taken_apart(&self) -> bool {
-        self.parts.get().is_some()
+    pub(crate) fn new(payload: Slice) -> Self {
+        Self(payload)
     }
 
     /// The JSON text of the payload.
-    pub(crate) fn payload(&self) -> &str {
-        self.text(self.payload).unwrap_or_default()
+    pub(crate) fn payload(&self) -> &Slice {
+        &self.0
     }
 
-    fn parts(&self) -> &Parts {
-        self.parts.get_or_init(|| {
-            let parts: Option<ChangeParts<'_>> = serde_json::from_str(self.payload()).ok();
-            parts.and_then(|parts| Parts::within(&self.frame, &parts)).unwrap_or_default()
-        })
+    pub(crate) fn into_payload(self) -> Slice {
+        self.0
     }
 
-    fn text(&self, part: Part) -> Option<&str> {
-        (part != Part::default())
-            .then(|| self.frame.as_str().get(part.start as usize..part.end as usize))
-            .flatten()
-    }
-
-    fn string(&self, part: Part) -> Option<String> {
-        serde_json::from_str(self.text(part)?).ok()
-    }
-
-    /// What happened to the row; `None` if the message makes no sense.
-    pub(crate) fn kind(&self) -> Option<ChangeKind> {
-        self.parts().kind
-    }
-
-    pub(crate) fn schema(&self) -> String {
-        self.string(self.parts().schema).unwrap_or_default()
-    }
-
-    pub(crate) fn table(&self) -> String {
-        self.string(self.parts().table).unwrap_or_default()
-    }
-
-    /// Whether the JSON text of `table` is exactly this name; without allocating where the name needs no escapes.
-    pub(crate) fn is_of(&self, schema: Option<&str>, table: Option<&str>) -> bool {
-        let same = |part: Part, name: Option<&str>| {
-            name.is_none_or(|name| self.text(part).is_some_and(|text| is_name(text, name)))
-        };
-        same(self.parts().schema, schema) && same(self.parts().table, table)
-    }
-
-    /// ISO 8601 in UTC with milliseconds; `None` in changes without data.
-    pub(crate) fn commit_timestamp(&self) -> Option<String> {
-        self.string(self.parts().commit_timestamp)
-    }
-
-    /// JSON array of `{"name","type"}`.
-    pub(crate) fn columns(&self) -> Option<&str> {
-        #[derive(Deserialize)]
-        struct Outer<'a> {
-            #[serde(borrow)]
-            data: Inner<'a>,
-        }
-        #[derive(Deserialize)]
-        struct Inner<'a> {
-            #[serde(borrow)]
-            columns: Option<&'a RawValue>,
-        }
-        let columns = self.columns.get_or_init(|| {
-            let outer: Option<Outer<'_>> = serde_json::from_str(self.payload()).ok();
-            let columns = outer.and_then(|outer| outer.data.columns);
-            columns.and_then(|columns| place(&self.frame, columns.get())).unwrap_or_default()
-        });
-        self.text(*columns)
-    }
-
-    /// The row as it is now, as JSON; absent in a DELETE.
-    pub(crate) fn record(&self) -> Option<&str> {
-        self.text(self.parts().record).filter(|text| *text != "null")
-    }
-
-    /// What the replica identity keeps of the row as it was; absent in an INSERT.
-    pub(crate) fn old_record(&self) -> Option<&str> {
-        self.text(self.parts().old_record).filter(|text| *text != "null")
-    }
-
-    /// `Error 400: …`, `Error 401: …`, `Error 413: …`; empty in a sound change.
-    pub(crate) fn errors(&self) -> Vec<String> {
-        match self.text(self.parts().errors) {
-            None | Some("null" | "[]") => Vec::new(),
-            Some(text) => serde_json::from_str(text).unwrap_or_else(|_| vec![text.to_owned()]),
-        }
+    /// Takes it apart. Without a kind if it makes no sense.
+    pub(crate) fn parts(&self) -> ChangeParts<'_> {
+        ChangeParts::of(self.0.as_str())
     }
 
     /// Gives it memory of its own, apart from the buffer that its frame was read into.
     pub(crate) fn detach(&mut self) {
-        self.frame = Utf8Bytes::from(self.frame.as_str().to_owned());
+        self.0 = Slice::from(self.0.as_str().to_owned());
     }
 
     /// Bytes of the frame this keeps in memory.
     pub(crate) fn weight(&self) -> usize {
-        self.frame.as_str().len()
+        self.0.frame_len()
     }
 }
 
-impl PartialEq for Change {
-    fn eq(&self, other: &Self) -> bool {
-        (&self.ids, self.payload()) == (&other.ids, other.payload())
+impl<'a> ChangeParts<'a> {
+    pub(crate) fn of(payload: &'a str) -> Self {
+        serde_json::from_str(payload).unwrap_or_default()
     }
-}
 
-impl Parts {
-    /// `None` if a piece does not lie in the frame.
-    fn within(frame: &Utf8Bytes, parts: &ChangeParts<'_>) -> Option<Self> {
-        let place = |raw: Option<&RawValue>| match raw {
-            None => Some(Part::default()),
-            Some(raw) => place(frame, raw.get()),
+    /// What happened to the row; `None` if the message makes no sense.
+    pub(crate) fn kind(&self) -> Option<ChangeKind> {
+        self.kind
+    }
+
+    pub(crate) fn schema(&self) -> String {
+        string(self.schema).unwrap_or_default()
+    }
+
+    pub(crate) fn table(&self) -> String {
+        string(self.table).unwrap_or_default()
+    }
+
+    /// Whether it is of the table that was asked for: the server matches names as patterns.
+    pub(crate) fn is_of(&self, schema: Option<&str>, table: Option<&str>) -> bool {
+        let same = |part: Option<&RawValue>, name: Option<&str>| {
+            name.is_none_or(|name| part.is_some_and(|part| is_name(part.get(), name)))
         };
-        Some(Self {
-            kind: parts.kind,
-            schema: place(parts.schema)?,
-            table: place(parts.table)?,
-            commit_timestamp: place(parts.commit_timestamp)?,
-            record: place(parts.record)?,
-            old_record: place(parts.old_record)?,
-            errors: place(parts.errors)?,
-        })
+        same(self.schema, schema) && same(self.table, table)
+    }
+
+    /// ISO 8601 in UTC with milliseconds; `None` in changes without data.
+    pub(crate) fn commit_timestamp(&self) -> Option<String> {
+        string(self.commit_timestamp)
+    }
+
+    /// The JSON text of the time, its quotes included.
+    pub(crate) fn commit_timestamp_json(&self) -> Option<&'a str> {
+        self.commit_timestamp.map(RawValue::get)
+    }
+
+    /// JSON array of `{"name","type"}`.
+    pub(crate) fn columns(&self) -> Option<&'a str> {
+        self.columns.map(RawValue::get)
+    }
+
+    /// The row as it is now, as JSON; absent in a DELETE.
+    pub(crate) fn record(&self) -> Option<&'a str> {
+        self.record.map(RawValue::get).filter(|text| *text != "null")
+    }
+
+    /// What the replica identity keeps of the row as it was; absent in an INSERT.
+    pub(crate) fn old_record(&self) -> Option<&'a str> {
+        self.old_record.map(RawValue::get).filter(|text| *text != "null")
+    }
+
+    /// `Error 400: …`, `Error 401: …`, `Error 413: …`; empty in a sound change.
+    pub(crate) fn errors(&self) -> Vec<String> {
+        match self.errors.map(RawValue::get) {
+            None | Some("null" | "[]") => Vec::new(),
+            Some(text) => serde_json::from_str(text).unwrap_or_else(|_| vec![text.to_owned()]),
+        }
     }
 }
 
-/// Where a piece of a frame's text lies in it.
-fn place(frame: &Utf8Bytes, text: &str) -> Option<Part> {
-    let start = (text.as_ptr() as usize).checked_sub(frame.as_str().as_ptr() as usize)?;
-    let end = start.checked_add(text.len()).filter(|end| *end <= frame.as_str().len())?;
-    Some(Part { start: u32::try_from(start).ok()?, end: u32::try_from(end).ok()? })
+fn string(json: Option<&RawValue>) -> Option<String> {
+    serde_json::from_str(json?.get()).ok()
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for ChangeParts<'a> {
@@ -276,10 +192,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Data<'a> {
                         "schema" => parts.schema = Some(map.next_value()?),
                         "table" => parts.table = Some(map.next_value()?),
                         "commit_timestamp" => parts.commit_timestamp = Some(map.next_value()?),
-                        // Their place is found when it is asked for.
-                        "columns" => {
-                            let _length: Length = map.next_value()?;
-                        }
+                        "columns" => parts.columns = Some(map.next_value()?),
                         "record" => parts.record = Some(map.next_value()?),
                         "old_record" => parts.old_record = Some(map.next_value()?),
                         "errors" => parts.errors = Some(map.next_value()?),

@@ -12,13 +12,11 @@ pub(crate) mod name;
 pub(crate) mod reason;
 pub(crate) mod text;
 
-use std::ops::Range;
-
 use bytes::Bytes;
 /// Text that was checked to be UTF-8 and shares its memory: what a text frame is made of.
 pub(crate) use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-pub(crate) use self::{change::Change, event::Event};
+pub(crate) use self::{change::Change, event::Event, ids::Ids};
 
 /// What the server's topics begin with; users speak of sub-topics, without it.
 pub(crate) const TOPIC_PREFIX: &str = "realtime:";
@@ -45,12 +43,20 @@ pub(crate) struct Inbound {
 pub(crate) enum Body {
     /// JSON text, not looked into.
     Json(Slice),
-    /// A row change, of which only the bindings are known.
-    Change(Change),
-    /// A user broadcast in binary framing (kind 4): its own event, metadata, and JSON or raw bytes.
-    UserBroadcast { event: String, metadata: Option<String>, payload: BroadcastPayload },
+    /// A row change, and the bindings that it is for.
+    Change(Ids, Change),
+    /// A user broadcast in binary framing (kind 4). Boxed: row changes are many more, and smaller.
+    UserBroadcast(Box<UserBroadcast>),
     /// A binary message of the generic Phoenix kinds; Realtime does not send them.
     Opaque(Bytes),
+}
+
+/// A broadcast with its own event, metadata, and JSON or raw bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UserBroadcast {
+    pub(crate) event: String,
+    pub(crate) metadata: Option<String>,
+    pub(crate) payload: BroadcastPayload,
 }
 
 /// What a broadcast carries.
@@ -66,35 +72,61 @@ pub(crate) enum BroadcastPayload {
 #[derive(Debug, Clone)]
 pub(crate) struct Slice {
     frame: Utf8Bytes,
-    range: Range<usize>,
+    part: Part,
+}
+
+/// Where a piece lies in its frame, in bytes. A frame has 16 MiB at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Part {
+    start: u32,
+    end: u32,
+}
+
+impl Part {
+    /// `None` if the piece does not lie in the frame.
+    fn of(frame: &Utf8Bytes, piece: &str) -> Option<Self> {
+        let start = (piece.as_ptr() as usize).checked_sub(frame.as_str().as_ptr() as usize)?;
+        let end = start.checked_add(piece.len()).filter(|end| *end <= frame.as_str().len())?;
+        Some(Self { start: u32::try_from(start).ok()?, end: u32::try_from(end).ok()? })
+    }
 }
 
 impl Slice {
-    /// `part` must lie within `frame`; otherwise it is copied.
-    pub(crate) fn of(frame: &Utf8Bytes, part: &str) -> Self {
-        let base = frame.as_str().as_ptr() as usize;
-        let start = (part.as_ptr() as usize).wrapping_sub(base);
-        match start.checked_add(part.len()) {
-            Some(end) if end <= frame.as_str().len() && frame.as_str().get(start..end) == Some(part) => {
-                Self { frame: frame.clone(), range: start..end }
-            }
-            _ => Self::from(part.to_owned()),
+    /// `piece` should lie within `frame`; otherwise it is copied.
+    pub(crate) fn of(frame: &Utf8Bytes, piece: &str) -> Self {
+        match Part::of(frame, piece) {
+            Some(part) => Self { frame: frame.clone(), part },
+            None => Self::from(piece.to_owned()),
         }
     }
 
-    /// A piece of a frame, which begins at this byte.
-    fn at(frame: &Utf8Bytes, start: usize, length: usize) -> Self {
-        Self { frame: frame.clone(), range: start..start + length }
+    pub(crate) fn at(frame: Utf8Bytes, part: Part) -> Self {
+        Self { frame, part }
     }
 
     /// All of a frame.
     pub(crate) fn whole(frame: Utf8Bytes) -> Self {
-        let range = 0..frame.as_str().len();
-        Self { frame, range }
+        let end = u32::try_from(frame.as_str().len()).unwrap_or(u32::MAX);
+        Self { frame, part: Part { start: 0, end } }
     }
 
     pub(crate) fn as_str(&self) -> &str {
-        self.frame.as_str().get(self.range.clone()).unwrap_or_default()
+        self.text(self.part)
+    }
+
+    /// Another piece of the same frame.
+    pub(crate) fn text(&self, part: Part) -> &str {
+        self.frame.as_str().get(part.start as usize..part.end as usize).unwrap_or_default()
+    }
+
+    /// Where a text lies that was borrowed from this piece; an empty part if there is none.
+    pub(crate) fn part_of(&self, text: Option<&str>) -> Part {
+        text.and_then(|text| Part::of(&self.frame, text)).unwrap_or_default()
+    }
+
+    /// Bytes of the frame.
+    pub(crate) fn frame_len(&self) -> usize {
+        self.frame.as_str().len()
     }
 }
 

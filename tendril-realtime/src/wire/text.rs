@@ -9,15 +9,35 @@ use serde::{
 use serde_json::value::RawValue;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use super::{Body, Change, Event, FrameError, Inbound, Outbound, Payload, Slice, ids::Ids, name::Name};
+use super::{
+    Body, Change, Event, FrameError, Inbound, Outbound, Part, Payload, Slice, change::ChangeParts, ids::Ids,
+    name::Name,
+};
 use crate::endpoint::ProtocolVersion;
+
+/// A row change of which the driver knows where it goes, and nothing else.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct RoutedChange {
+    /// Where the join ref lies in the change's frame, if it has one.
+    join_ref: Option<Part>,
+    topic: Part,
+    pub(crate) ids: Ids,
+    pub(crate) change: Change,
+}
+
+impl RoutedChange {
+    pub(crate) fn join_ref(&self) -> Option<&str> {
+        self.join_ref.map(|part| self.change.payload().text(part))
+    }
+
+    pub(crate) fn topic(&self) -> &str {
+        self.change.payload().text(self.topic)
+    }
+}
 
 /// Reads a text frame. Either version's shape is accepted, whatever was negotiated.
 pub(crate) fn decode(frame: &Utf8Bytes) -> Result<Inbound, FrameError> {
     let text = frame.as_str();
-    if let Some(change) = skim(frame) {
-        return Ok(change);
-    }
     let envelope = if text.trim_ascii_start().starts_with('[') {
         serde_json::from_str::<ArrayEnvelope<'_>>(text).map(|array| array.0)
     } else {
@@ -28,11 +48,11 @@ pub(crate) fn decode(frame: &Utf8Bytes) -> Result<Inbound, FrameError> {
     let body = match envelope.payload {
         PayloadParts::Json(raw) => Body::Json(Slice::of(frame, raw.get())),
         PayloadParts::Change(payload) => {
-            let change = serde_json::from_str(payload.get())
-                .ok()
-                .and_then(|parts| Change::taken_apart(frame, payload.get(), parts))
-                .ok_or_else(|| FrameError::Json("a row change without a known type".to_owned()))?;
-            Body::Change(change)
+            let parts = ChangeParts::of(payload.get());
+            if parts.kind().is_none() {
+                return Err(FrameError::Json("a row change without a known type".to_owned()));
+            }
+            Body::Change(parts.ids, Change::new(Slice::of(frame, payload.get())))
         }
     };
     Ok(Inbound {
@@ -45,23 +65,26 @@ pub(crate) fn decode(frame: &Utf8Bytes) -> Result<Inbound, FrameError> {
 }
 
 /// A row change in the form in which the server writes it, found by its two ends: `[null,null,"realtime:room",
-/// "postgres_changes",{…,"ids":[7]}]`. `None` for any other message, and for any other form of this one. Whether the JSON between
+/// "postgres_changes",{…,"ids":[7]}]`. Any other message, and any other form of this one, is given back. Whether the JSON between
 /// the ends is sound shows when the row is read.
-fn skim(frame: &Utf8Bytes) -> Option<Inbound> {
+pub(crate) fn route(frame: Utf8Bytes) -> Result<RoutedChange, Utf8Bytes> {
+    match ends_of_change(&frame) {
+        Some((join_ref, topic, ids, payload)) => {
+            Ok(RoutedChange { join_ref, topic, ids, change: Change::new(Slice::at(frame, payload)) })
+        }
+        None => Err(frame),
+    }
+}
+
+fn ends_of_change(frame: &Utf8Bytes) -> Option<(Option<Part>, Part, Ids, Part)> {
     let text = frame.as_str();
     let (join_ref, rest) = skim_reference(text.strip_prefix('[')?)?;
-    let (reference, rest) = skim_reference(rest)?;
+    let (_, rest) = skim_reference(rest)?;
     let (topic, rest) = skim_string(rest)?;
-    let start = text.len() - rest.len() - topic.len() - 2;
     let payload = rest.strip_prefix("\"postgres_changes\",")?.strip_suffix(']')?;
-    let change = Change::routed(frame, payload, Ids::at_end_of(payload)?)?;
-    Some(Inbound {
-        join_ref: join_ref.map(str::to_owned),
-        reference: reference.map(str::to_owned),
-        topic: Slice::at(frame, start, topic.len()),
-        event: Event::PostgresChanges,
-        body: Body::Change(change),
-    })
+    let ids = Ids::at_end_of(payload)?;
+    let place = |piece: &str| Part::of(frame, piece);
+    Some((join_ref.and_then(place), place(topic)?, ids, place(payload)?))
 }
 
 fn skim_reference(text: &str) -> Option<(Option<&str>, &str)> {
@@ -230,8 +253,9 @@ mod tests {
     #[test]
     fn a_row_change_is_taken_apart_where_it_lies() {
         let text = r#"[null,null,"realtime:x","postgres_changes",{"data":{"table":"events","type":"UPDATE","record":{"id":1},"old_record":{"id":1},"columns":[{"name":"id","type":"int8"}],"errors":null,"schema":"public","commit_timestamp":"2026-11-23T14:34:27.383Z"},"ids":[113767180,7]}]"#;
-        let Body::Change(change) = read(text).body else { panic!("no change") };
-        assert_eq!(*change.ids, [113_767_180, 7]);
+        let Body::Change(ids, change) = read(text).body else { panic!("no change") };
+        assert_eq!(*ids, [113_767_180, 7]);
+        let change = change.parts();
         assert_eq!(change.record(), Some(r#"{"id":1}"#));
         assert_eq!(change.old_record(), Some(r#"{"id":1}"#));
         assert_eq!((change.schema().as_str(), change.table().as_str()), ("public", "events"));
@@ -244,11 +268,8 @@ mod tests {
     fn a_change_is_routed_alike_whatever_its_form() {
         let data = r#"{"table":"t","type":"INSERT","record":{"id":1,"x":"},\"ids\":[9]}]"},"columns":[],"errors":null,"schema":"public"}"#;
         let quick = format!(r#"["4",null,"realtime:ü","postgres_changes",{{"data":{data},"ids":[7,8]}}]"#);
-        let read_quickly = skim(&Utf8Bytes::from(quick.as_str())).expect("the server's form");
-        assert_eq!(
-            (read_quickly.topic.as_str(), read_quickly.join_ref.as_deref()),
-            ("realtime:ü", Some("4"))
-        );
+        let quick = route(Utf8Bytes::from(quick.as_str())).expect("the server's form");
+        assert_eq!((quick.topic(), quick.join_ref()), ("realtime:ü", Some("4")));
         for other in [
             format!(r#" ["4",null,"realtime:ü","postgres_changes",{{"data":{data},"ids":[7,8]}}]"#),
             format!(r#"["4",null,"realtime:\u00fc","postgres_changes",{{"data":{data},"ids":[7,8]}}]"#),
@@ -256,17 +277,14 @@ mod tests {
             format!(r#"["4",null,"realtime:ü","postgres_changes",{{"ids":[7,8],"data":{data}}}]"#),
             format!(r#"["4", null,"realtime:ü","postgres_changes",{{"data":{data},"ids" : [7,8] }} ]"#),
         ] {
-            assert!(skim(&Utf8Bytes::from(other.as_str())).is_none(), "{other}");
-            let slowly = read(&other);
-            let (Body::Change(slow), Body::Change(quick)) = (&slowly.body, &read_quickly.body) else {
-                panic!("{other}")
-            };
-            assert_eq!((&slow.ids, slow.record()), (&quick.ids, quick.record()));
-            assert_eq!(
-                (slowly.topic, slowly.join_ref),
-                (read_quickly.topic.clone(), read_quickly.join_ref.clone())
-            );
-            assert_eq!((slow.kind(), slow.is_of(Some("public"), Some("t"))), (quick.kind(), true));
+            assert!(route(Utf8Bytes::from(other.as_str())).is_err(), "{other}");
+            let slow = read(&other);
+            assert_eq!((slow.topic.as_str(), slow.join_ref.as_deref()), (quick.topic(), quick.join_ref()));
+            let Body::Change(ids, change) = slow.body else { panic!("{other}") };
+            assert_eq!(ids, quick.ids);
+            let (slow, quick) = (change.parts(), quick.change.parts());
+            assert_eq!((slow.record(), slow.kind()), (quick.record(), quick.kind()));
+            assert!(slow.is_of(Some("public"), Some("t")) && quick.is_of(Some("public"), Some("t")));
         }
         // What only looks like the end of the server's form.
         for other in [
@@ -277,7 +295,7 @@ mod tests {
             r#"[null,null,"t","postgres_changes",{"ids":[]}]"#,
             r#"[null,null,"t\"","postgres_changes",{"ids":[7]}]"#,
         ] {
-            assert!(skim(&Utf8Bytes::from(other)).is_none(), "{other}");
+            assert!(route(Utf8Bytes::from(other)).is_err(), "{other}");
         }
     }
 

@@ -30,6 +30,26 @@ async fn a_message_without_acknowledgement_that_is_given_up_is_counted() {
 }
 
 #[tokio::test]
+async fn a_message_that_may_wait_for_long_holds_up_none_behind_it() {
+    let server = server().await;
+    let client = client(&server);
+    let room = client.channel("room").ack(true).join().await.unwrap();
+    server.stop().await;
+    crate::until("the loss is noticed", || !client.status().borrow().is_connected()).await;
+    let (patient, hasty) = (room.with_timeout(Duration::MAX), room.with_timeout(Duration::from_millis(50)));
+    let message = json!({});
+    let first_ended = in_time("the second message", async {
+        tokio::select! {
+            biased;
+            answer = patient.broadcast("m", &message) => format!("the first: {answer:?}"),
+            answer = hasty.broadcast("m", &message) => format!("the second: {answer:?}"),
+        }
+    })
+    .await;
+    assert!(first_ended.starts_with("the second: Err") && first_ended.contains("Timeout"), "{first_ended}");
+}
+
+#[tokio::test]
 async fn a_value_that_cannot_be_serialised_is_invalid_input_in_every_call() {
     struct Fails;
     impl serde::Serialize for Fails {

@@ -14,6 +14,7 @@ mod calls;
 mod ends;
 mod events;
 mod interface;
+mod misuse;
 mod networks;
 mod pauses;
 mod presence;

@@ -8,6 +8,7 @@
 
 mod gaps;
 mod invalidation;
+mod keys;
 mod names;
 mod postgrest;
 mod rooms;

@@ -4,8 +4,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use supabase_local::{Stack, rest::Settings};
 use tendril_realtime::{
-    Filter, Rest, TextSearch, col,
-    rest::{Count, QueryBuilder},
+    Filter, Rest, Retry, TextSearch, col,
+    rest::{Count, Explain, QueryBuilder},
 };
 
 const SCHEMA: &str = "
@@ -33,6 +33,7 @@ async fn stack() -> (Stack, Rest) {
     let settings = Settings {
         schemas: vec!["public".to_owned(), "billing".to_owned()],
         transaction_override: true,
+        plan_enabled: true,
         ..Settings::default()
     };
     let stack =
@@ -227,6 +228,72 @@ async fn an_answer_has_the_form_that_was_asked_for() {
     assert_eq!(several.code(), "PGRST116");
     let none = rest.from("books").eq("id", 77).single::<Id>().await.expect_err("no row");
     assert_eq!(none.code(), "PGRST116");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_plan_says_how_a_request_would_be_executed_and_executes_nothing_unless_it_is_to_be_measured() {
+    let (_stack, rest) = stack().await;
+    let books = || rest.from("books").select("id").gt("sold", 5).order("id");
+    let text = books().explain(Explain::default()).await.expect("a plan");
+    assert!(text.contains("Seq Scan on books") && text.contains("Filter: (sold > 5)"), "{text}");
+    let json = books().explain(Explain::default().json().verbose()).await.expect("a plan");
+    let plan: Value = serde_json::from_str(&json).expect("JSON");
+    assert!(plan[0]["Plan"]["Output"].is_array(), "{plan}");
+    let measured = books().explain(Explain::default().analyze().buffers().settings()).await.expect("a plan");
+    assert!(measured.contains("actual time") && measured.contains("Buffers: shared hit"), "{measured}");
+
+    let authors = || rest.from("authors").eq("id", 50).count(Count::Exact).head();
+    let insert = || rest.from("authors").insert(&json!({"id": 50, "name": "Y"}));
+    let plan = insert().explain(Explain::default()).await.expect("a plan");
+    assert!(plan.contains("Insert on authors"), "{plan}");
+    assert_eq!(authors().execute().await.expect("a count").count(), Some(0), "it was only explained");
+    insert().rollback().explain(Explain::default().analyze()).await.expect("a plan");
+    assert_eq!(authors().execute().await.expect("a count").count(), Some(0), "it was taken back");
+    let measured = insert().explain(Explain::default().analyze().wal()).await.expect("a plan");
+    assert!(measured.contains("WAL: records="), "{measured}");
+    assert_eq!(authors().execute().await.expect("a count").count(), Some(1));
+    let deleted =
+        rest.from("authors").delete().eq("id", 50).explain(Explain::default()).await.expect("a plan");
+    assert!(deleted.contains("Delete on authors"), "{deleted}");
+    let call =
+        rest.rpc("sold_over", &json!({"minimum": 5})).explain(Explain::default()).await.expect("a plan");
+    assert!(call.contains("books"), "{call}");
+
+    let error = books().explain(Explain::default().wal()).await.expect_err("only with `analyze`");
+    assert_eq!((error.code(), error.retry()), ("22023", Retry::Never));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_gives_no_plans_and_a_database_without_postgis_are_errors_that_say_so() {
+    let stack = Stack::builder().without_migrations().sql(SCHEMA).start().await.expect("a stack");
+    let rest = Rest::builder(stack.api_url(), stack.service_role_key()).build().expect("a handle");
+    let error = rest.from("books").explain(Explain::default()).await.expect_err("plans are off by default");
+    assert_eq!((error.code(), error.retry()), ("PGRST107", Retry::Never));
+    let error = rest.from("books").geojson::<Value>().await.expect_err("there is no PostGIS");
+    assert_eq!((error.code(), error.retry()), ("42883", Retry::Never));
+}
+
+/// The one function of `PostGIS` that `PostgREST` calls, for a column `place` that holds a geometry as JSON.
+const AS_GEOJSON: &str = "
+    create table public.sites (id int primary key, name text, place jsonb);
+    insert into public.sites values (1, 'Berlin', '{\"type\": \"Point\", \"coordinates\": [13.4, 52.5]}'), (2, 'nowhere', null);
+    create function public.st_asgeojson(record) returns text language plpgsql immutable as $$ begin
+        return json_build_object('type', 'Feature', 'geometry', to_json($1) -> 'place',
+            'properties', to_jsonb($1) - 'place')::text; end $$;
+    grant all on public.sites to service_role;";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_with_a_geometry_come_as_a_collection_of_features() {
+    let stack = Stack::builder().without_migrations().sql(AS_GEOJSON).start().await.expect("a stack");
+    let rest = Rest::builder(stack.api_url(), stack.service_role_key()).build().expect("a handle");
+    let features: Value = rest.from("sites").eq("id", 1).geojson().await.expect("features");
+    let berlin = json!({"type": "Feature", "geometry": {"type": "Point", "coordinates": [13.4, 52.5]},
+        "properties": {"id": 1, "name": "Berlin"}});
+    assert_eq!(features, json!({"type": "FeatureCollection", "features": [berlin]}));
+    let none: Value = rest.from("sites").eq("id", 9).geojson().await.expect("features");
+    assert_eq!(none, json!({"type": "FeatureCollection", "features": []}));
+    let written = rest.from("sites").insert(&json!({"id": 3, "name": "new"})).geojson::<Value>().await;
+    assert_eq!(written.expect("features")["features"][0]["properties"]["name"], "new");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -67,6 +67,33 @@ async fn tokens_of_six_seconds_are_renewed_without_a_rejoin() {
     assert!(minted.load(Ordering::Relaxed) >= 4, "renewed several times");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_of_one_second_cost_joins_at_a_measured_pace_and_end_nothing() {
+    let (stack, database) = stack().await;
+    let stack = Arc::new(stack);
+    let minted = Arc::new(AtomicU32::new(0));
+    let mint = Mint { stack: Arc::clone(&stack), life: Duration::from_secs(1), minted: Arc::clone(&minted) };
+    let client = Client::builder(stack.api_url(), stack.anon_key()).token_source(mint).build().unwrap();
+    let changes = PostgresChanges::on("public", "jobs");
+    let mut stream = client.channel("jobs").postgres_changes::<Job>(changes).subscribe().await.unwrap();
+    let (frames, tokens) = (client.stats().frames_sent, minted.load(Ordering::Relaxed));
+    let mut rows = 0;
+    for second in 0..12 {
+        insert(&database, second, second + 1).await;
+        let end = tokio::time::Instant::now() + Duration::from_secs(1);
+        while let Ok(event) = tokio::time::timeout_at(end, stream.next()).await {
+            let event = event.expect("the stream goes on").expect("no end");
+            rows += u32::from(event.row().is_some());
+        }
+    }
+    assert_eq!(client.stats().connections, 1);
+    let (frames, tokens) = (client.stats().frames_sent - frames, minted.load(Ordering::Relaxed) - tokens);
+    // Joins, leaves, tokens.
+    assert!(frames < 40, "{frames} frames in 12 s");
+    assert!(tokens < 30, "{tokens} tokens in 12 s");
+    assert!(rows > 0, "rows flow while a token is good");
+}
+
 #[tokio::test]
 async fn an_expired_token_that_nobody_can_renew_is_a_final_error_with_the_servers_code() {
     let (stack, _database) = stack().await;

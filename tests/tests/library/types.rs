@@ -94,7 +94,7 @@ async fn a_value_of_each_type_is_reported_once_and_as_a_read_returns_it() {
 }
 
 /// The servers write `jsonb` with other blanks between its parts.
-fn without_blanks(rows: &[String]) -> Vec<String> {
+pub(super) fn without_blanks(rows: &[String]) -> Vec<String> {
     rows.iter().map(|row| row.replace(": ", ":").replace(", ", ",")).collect()
 }
 

@@ -4,6 +4,7 @@ use http::header::{ACCEPT, HeaderValue};
 use http::{HeaderMap, StatusCode};
 
 use super::error::RestError;
+use super::explain::Explain;
 
 /// A form of the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,27 +19,40 @@ pub(super) enum Media {
     ObjectStripped,
     /// Comma-separated values.
     Csv,
+    /// A collection of features; made by PostGIS.
+    GeoJson,
 }
 
 impl Media {
-    /// The first acceptable form.
+    /// The first acceptable form, and what of its plan is wanted instead, if plans are given at all.
     ///
     /// # Errors
     /// PGRST107 if there is none.
-    pub(super) fn negotiate(headers: &HeaderMap) -> Result<Self, RestError> {
+    pub(super) fn negotiate(
+        headers: &HeaderMap,
+        plan_enabled: bool,
+    ) -> Result<(Self, Option<Explain>), RestError> {
         let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
         let ranges: Vec<&str> = values.flat_map(|value| value.split(',')).map(str::trim).collect();
         if ranges.is_empty() {
-            return Ok(Self::Json);
+            return Ok((Self::Json, None));
         }
-        let unavailable = || {
-            let message = format!("None of these media types are available: {}", ranges.join(", "));
-            RestError::new(StatusCode::NOT_ACCEPTABLE, "PGRST107", message)
+        let explain = |range: &str| Explain::of(&range.replace(' ', ""));
+        let form = |range: &&str| match explain(range) {
+            Some(explain) => plan_enabled.then_some((explain.media(), Some(explain))),
+            None => Self::of(range).map(|media| (media, None)),
         };
-        ranges.iter().find_map(|range| Self::of(range)).ok_or_else(unavailable)
+        ranges.iter().find_map(form).ok_or_else(|| {
+            let name = |range: &&str| {
+                explain(range).map_or_else(|| (*range).to_owned(), |explain| explain.media_type())
+            };
+            let names: Vec<_> = ranges.iter().map(name).collect();
+            let message = format!("None of these media types are available: {}", names.join(", "));
+            RestError::new(StatusCode::NOT_ACCEPTABLE, "PGRST107", message)
+        })
     }
 
-    fn of(range: &str) -> Option<Self> {
+    pub(super) fn of(range: &str) -> Option<Self> {
         let mut parts = range.split(';').map(str::trim);
         let name = parts.next().unwrap_or_default().to_ascii_lowercase();
         let stripped = parts.any(|part| part.eq_ignore_ascii_case("nulls=stripped"));
@@ -57,6 +71,7 @@ impl Media {
                 Some(Self::Object)
             }
             ("text/csv", _) => Some(Self::Csv),
+            ("application/geo+json", _) => Some(Self::GeoJson),
             _ => None,
         }
     }
@@ -71,6 +86,18 @@ impl Media {
         matches!(self, Self::JsonStripped | Self::ObjectStripped)
     }
 
+    /// Its name.
+    pub(super) fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::JsonStripped => "application/vnd.pgrst.array+json;nulls=stripped",
+            Self::Object => "application/vnd.pgrst.object+json",
+            Self::ObjectStripped => "application/vnd.pgrst.object+json;nulls=stripped",
+            Self::Csv => "text/csv",
+            Self::GeoJson => "application/geo+json",
+        }
+    }
+
     /// The value of `Content-Type`.
     pub(super) fn content_type(self) -> HeaderValue {
         HeaderValue::from_static(match self {
@@ -79,6 +106,7 @@ impl Media {
             Self::Object => "application/vnd.pgrst.object+json; charset=utf-8",
             Self::ObjectStripped => "application/vnd.pgrst.object+json;nulls=stripped; charset=utf-8",
             Self::Csv => "text/csv; charset=utf-8",
+            Self::GeoJson => "application/geo+json; charset=utf-8",
         })
     }
 }

@@ -9,6 +9,7 @@ mod catalog;
 mod condition;
 mod cors;
 mod error;
+mod explain;
 mod filter;
 mod grammar;
 mod hint;

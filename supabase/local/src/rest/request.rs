@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::auth::Identity;
 use super::error::RestError;
+use super::explain::Explain;
 use super::media::Media;
 use super::prefer::Prefer;
 use super::query::{Query, Range};
@@ -69,6 +70,8 @@ pub(super) struct Request {
     pub(super) prefer: Prefer,
     /// The form of the body that is wanted.
     pub(super) media: Media,
+    /// What of its plan is wanted instead.
+    explain: Option<Explain>,
     /// The page that `Range` and the query string ask for.
     pub(super) range: Range,
     /// All headers.
@@ -94,9 +97,9 @@ impl Request {
             range = range.and(header_range(&headers)?);
         }
         let prefer = Prefer::read(&headers, settings.transaction_override)?;
-        let media = Media::negotiate(&headers)?;
+        let (media, explain) = Media::negotiate(&headers, settings.plan_enabled)?;
         let (path, name) = (path.to_owned(), Name::new(schema, name));
-        Ok(Self { method, path, name, query, prefer, media, range, headers, body, identity })
+        Ok(Self { method, path, name, query, prefer, media, explain, range, headers, body, identity })
     }
 
     /// Whether only the headers of the answer are wanted.
@@ -127,6 +130,7 @@ impl Request {
             identified: self.identity.identified,
             settings,
             rollback: self.prefer.rollback(),
+            explain: self.explain.clone(),
         }
     }
 

@@ -73,11 +73,17 @@ impl Reply {
         self.header(LOCATION, &location)
     }
 
-    /// Adds what a function has set in `response.headers` and `response.status`.
+    /// Adds what a function has set in `response.headers` and `response.status`; a plan takes the place of everything.
     ///
     /// # Errors
     /// PGRST111 or PGRST112 if it has set something else.
     pub(super) fn overridden(mut self, answer: &Answer) -> Result<Self, RestError> {
+        if let Some((explain, plan)) = &answer.plan {
+            let mut reply = Self::new(StatusCode::OK);
+            reply.headers.extend(explain.content_type().map(|value| (CONTENT_TYPE, value)));
+            reply.body.clone_from(plan);
+            return Ok(reply);
+        }
         if let Some(headers) = &answer.headers {
             let wrong = || {
                 let message = "response.headers guc must be a JSON array composed of objects with a single key and a \

@@ -15,6 +15,8 @@ pub struct Settings {
     pub safe_update: bool,
     /// Whether `Prefer: tx=rollback` is obeyed. Supabase ignores it.
     pub transaction_override: bool,
+    /// Whether a client gets the plan of a request (`pgrst.db_plan_enabled`). Supabase refuses it until a project allows it.
+    pub plan_enabled: bool,
 }
 
 impl Default for Settings {
@@ -26,6 +28,7 @@ impl Default for Settings {
             max_rows: None,
             safe_update: true,
             transaction_override: false,
+            plan_enabled: false,
         }
     }
 }

@@ -87,6 +87,11 @@ impl Sql {
         self
     }
 
+    /// The same statement behind a text of our own.
+    pub(super) fn prefixed(&self, text: &str) -> Self {
+        Self { text: format!("{text}{}", self.text), values: self.values.clone() }
+    }
+
     /// The text, with `$1` and so on for the values.
     pub(super) fn text(&self) -> &str {
         &self.text

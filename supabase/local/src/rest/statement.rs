@@ -81,6 +81,11 @@ fn body(outcome: &Outcome<'_>) -> String {
              coalesce(string_agg(substring({row}::text, 2, length({row}::text) - 2), E'\\n'), '')"
         );
     }
+    if media == Media::GeoJson {
+        return format!(
+            "json_build_object('type', 'FeatureCollection', 'features', coalesce(json_agg(ST_AsGeoJSON({row})::json), '[]'))"
+        );
+    }
     let stripped =
         |json: &str| if media.is_stripped() { format!("json_strip_nulls({json})") } else { json.to_owned() };
     let many = format!("json_agg({row})");

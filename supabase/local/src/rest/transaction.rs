@@ -2,9 +2,11 @@
 //! possible.
 
 use deadpool_postgres::{Object, Pool};
+use postgres_types::{FromSql, Type};
 use tokio_postgres::{Client, Error, Row};
 
 use super::error::RestError;
+use super::explain::Explain;
 use super::sql::Sql;
 
 /// Who runs the transaction, and what it can read about the request with `current_setting`.
@@ -18,6 +20,8 @@ pub(super) struct Session {
     pub(super) settings: Vec<(String, String)>,
     /// Whether the transaction is undone at the end.
     pub(super) rollback: bool,
+    /// What of the statement's plan is wanted instead of its answer.
+    pub(super) explain: Option<Explain>,
 }
 
 /// What a statement built by [`super::statement`] gives.
@@ -37,6 +41,8 @@ pub(super) struct Answer {
     pub(super) inserted: i64,
     /// `column=eq.value` of the primary key of a new row.
     pub(super) location: Vec<String>,
+    /// The plan, and what of it was wanted; then there is nothing else.
+    pub(super) plan: Option<(Explain, String)>,
 }
 
 /// Checks an answer before the transaction is committed; an error rolls it back.
@@ -51,6 +57,9 @@ pub(super) async fn run(
     estimate: Option<&Sql>,
     verdict: Option<Verdict<'_>>,
 ) -> Result<Answer, RestError> {
+    if let Some(explain) = &session.explain {
+        return explained(pool, session, sql, explain).await;
+    }
     let client = pool.get().await.map_err(|error| RestError::from_pool(&error))?;
     let guard = Guard(Some(client));
     let Some(client) = guard.0.as_deref() else { return Err(RestError::no_schema()) };
@@ -91,6 +100,52 @@ pub(super) async fn run(
     answer
 }
 
+/// The plan of the statement, in a transaction that ends as the statement's would.
+async fn explained(
+    pool: &Pool,
+    session: &Session,
+    sql: &Sql,
+    explain: &Explain,
+) -> Result<Answer, RestError> {
+    let client = pool.get().await.map_err(|error| RestError::from_pool(&error))?;
+    let guard = Guard(Some(client));
+    let Some(client) = guard.0.as_deref() else { return Err(RestError::no_schema()) };
+    let failed = |error: Error| RestError::from_postgres(&error, session.identified);
+    client
+        .batch_execute(if session.read_only { "begin read only" } else { "begin" })
+        .await
+        .map_err(failed)?;
+    let plan = async {
+        query(client, &session.setup()).await?;
+        query(client, &explain.statement(sql)).await
+    }
+    .await;
+    let end = if plan.is_err() || session.rollback { "rollback" } else { "commit" };
+    client.batch_execute(end).await.map_err(failed)?;
+    let rows = plan.map_err(failed)?;
+    guard.keep();
+    // As text a plan has a row for each line, as JSON it is one row.
+    let mut text = String::new();
+    for row in &rows {
+        text.push_str(&row.try_get::<_, PlanText>(0).map_err(failed)?.0);
+        text.push('\n');
+    }
+    Ok(Answer { plan: Some((explain.clone(), text)), ..Answer::default() })
+}
+
+/// A line of a plan, or all of it as JSON, as the database writes it.
+struct PlanText(String);
+
+impl<'a> FromSql<'a> for PlanText {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(String::from_utf8(raw.to_vec())?))
+    }
+
+    fn accepts(kind: &Type) -> bool {
+        matches!(*kind, Type::TEXT | Type::JSON)
+    }
+}
+
 async fn query(client: &Client, sql: &Sql) -> Result<Vec<Row>, Error> {
     client.query_typed(sql.text(), &sql.typed_values()).await
 }
@@ -117,6 +172,7 @@ impl Answer {
             status: row.try_get(4)?,
             inserted: row.try_get::<_, Option<i64>>(5)?.unwrap_or_default(),
             location: row.try_get::<_, Option<Vec<String>>>(6)?.unwrap_or_default(),
+            plan: None,
         })
     }
 }

@@ -7,10 +7,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::super::*;
 use crate::{
     secret::AccessToken,
-    wire::{
-        self,
-        join::{Binding, JoinConfig, PostgresEvent},
-    },
+    wire::join::{Binding, JoinConfig, PostgresEvent},
 };
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
@@ -71,8 +68,7 @@ impl Bench {
     }
 
     pub(super) fn receive(&mut self, text: &str) {
-        let message = wire::text::decode(&Utf8Bytes::from(text)).unwrap();
-        self.session.on_message(message, self.now, &mut self.out);
+        self.session.on_text(Utf8Bytes::from(text), self.now, &mut self.out).unwrap();
     }
 
     /// Takes the messages sent since the last look: event, topic, ref.
