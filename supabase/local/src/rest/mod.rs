@@ -12,6 +12,7 @@ mod error;
 mod explain;
 mod filter;
 mod grammar;
+mod haskell;
 mod hint;
 mod media;
 mod mutation;
