@@ -1,8 +1,8 @@
-//! A task that ends with whoever holds it.
+//! A task that ends when its handle is dropped.
 
 use tokio::task::JoinHandle;
 
-/// A task that ends with whoever holds this.
+/// A task that ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Background(pub(super) JoinHandle<()>);
 

@@ -26,7 +26,7 @@ pub enum AgentError {
     #[cfg(feature = "kubernetes")]
     #[error("{0}")]
     Kubernetes(String),
-    /// Another agent has the Lease: it is at work now.
+    /// Another agent has the Lease: that one is active now.
     #[cfg(feature = "kubernetes")]
     #[error("the Lease is lost: another agent is at work, and this one starts again to wait for its turn")]
     LeadershipLost,

@@ -9,7 +9,7 @@ use crate::{
 };
 
 impl Agent {
-    /// Waits until this agent is the one that is at work, where a Lease decides that.
+    /// Waits until this agent is the active one, where a Lease decides that.
     pub(super) async fn lead(&self) -> Result<Option<Leadership>, AgentError> {
         let Some(settings) = &self.config.kubernetes else { return Ok(None) };
         let Some(lease) = settings.lease.clone() else { return Ok(None) };

@@ -33,7 +33,7 @@ pub(crate) struct ApprovalState {
 }
 
 impl ApprovalState {
-    /// Whether nobody can approve the plan any more.
+    /// Whether the plan cannot be approved any more.
     pub(crate) fn is_expired(&self) -> bool {
         self.approved_plan.is_none() && self.seconds_left.is_some_and(|left| left <= 0.0)
     }

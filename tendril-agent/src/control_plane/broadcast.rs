@@ -68,7 +68,7 @@ impl BroadcastSubscription {
         self.wake.notify_waiters();
     }
 
-    /// How it stands, once that is another than at the last call. May be dropped and called again.
+    /// The state, once it is another than at the last call. May be dropped and called again.
     pub(crate) async fn changed(&mut self) -> SubscriptionState {
         // The task has no end.
         let _ = self.state.changed().await;

@@ -1,4 +1,4 @@
-//! Wins a QUEUED row or learns that somebody else did: one conditional PATCH, and a second look where its answer was lost.
+//! Claims a QUEUED row, unless another agent was first: one conditional PATCH, and a read of the row where its answer was lost.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const COLUMNS: &str = "status,claim_token,attempt,config_snapshot";
 /// How long the row of an unanswered claim is read. After it the lease is over, and the row goes back to the queue by itself.
 const REREAD_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long a request that nobody waits for any more may still reach the database.
+/// How long an abandoned request may still reach the database.
 const ON_ITS_WAY: Duration = Duration::from_secs(5);
 
 /// What became of a claim.
@@ -28,7 +28,7 @@ const ON_ITS_WAY: Duration = Duration::from_secs(5);
 pub(crate) enum Claim {
     /// The row is ours.
     Won(Job),
-    /// Somebody else has it, or it is gone.
+    /// Another agent has it, or it is gone.
     Lost,
     /// It still waits, and is not next in its stack: another deployment of the stack is older or runs, or another agent holds
     /// the only copy of its state.

@@ -21,7 +21,7 @@ pub(crate) enum Compatibility {
     Same,
     /// The one before: all works, except what came since.
     Older(u32),
-    /// Older than that: nobody tried it.
+    /// Older than that: not tested.
     TooOld(u32),
     /// A later one: all works that this agent knows.
     Newer(u32),

@@ -51,7 +51,7 @@ pub(crate) struct State {
     pub(crate) refused: Option<String>,
     /// Whether the cluster was revoked, by the last answer.
     pub(crate) is_revoked: bool,
-    /// Whether nobody would notice the death of this agent if it were the only one.
+    /// Whether a death of this agent would go unnoticed if it were the only one.
     pub(crate) reaper_missing: bool,
     /// The way by which jobs are found, once that has begun.
     pub(crate) way: Option<&'static str>,
@@ -70,7 +70,7 @@ pub(crate) enum Readiness {
     Ready,
     /// The last heartbeat was not.
     HeartbeatFailed(String),
-    /// Another agent is at work, and this one takes over when it goes.
+    /// Another agent is active, and this one takes over when it ends.
     #[cfg(feature = "kubernetes")]
     StandingBy,
     /// The agent takes no more work.
@@ -78,7 +78,7 @@ pub(crate) enum Readiness {
 }
 
 impl Readiness {
-    /// Whether another agent is at work, and this one waits for it.
+    /// Whether another agent is active, and this one waits for its end.
     pub(crate) const fn is_standing_by(&self) -> bool {
         #[cfg(feature = "kubernetes")]
         let stands_by = matches!(self, Self::StandingBy);
@@ -165,7 +165,7 @@ impl Health {
         self.unless_draining(Readiness::HeartbeatFailed(why.to_owned()));
     }
 
-    /// How it stands with the machine token now.
+    /// The condition of the machine token now.
     pub(crate) fn access(&self, access: Access) {
         self.state().access = access;
     }
@@ -176,7 +176,7 @@ impl Health {
         state.access.is_refused || state.refused.is_some() || state.is_revoked
     }
 
-    /// Whether another agent is at work.
+    /// Whether another agent is active.
     #[cfg(feature = "kubernetes")]
     pub(crate) fn stands_by(&self, is_standing_by: bool) {
         self.unless_draining(if is_standing_by { Readiness::StandingBy } else { Readiness::Starting });
@@ -271,7 +271,7 @@ impl Health {
     }
 }
 
-/// How the agent stands with its machine token.
+/// The condition of the machine token.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Access {
     /// What it has the token by: `jwt` or `api_key`.
@@ -280,7 +280,7 @@ pub(crate) struct Access {
     pub(crate) ends: Option<Instant>,
     /// Why there is no newer one, where there should be.
     pub(crate) problem: Option<String>,
-    /// Whether somebody has to fix it: then the token is the last one.
+    /// Whether a person has to fix it: then there will be no newer token.
     pub(crate) is_refused: bool,
 }
 

@@ -1,5 +1,5 @@
-//! One RPC each 15 s while jobs run, each 60 s otherwise: the cluster is ONLINE, the leases go on, lost jobs are picked up, and each claim learns how it
-//! stands.
+//! One RPC each 15 s while jobs run, each 60 s otherwise: the cluster is ONLINE, the leases are extended, lost jobs are queued again, and the state of each claim is
+//! read.
 
 use std::{
     sync::{
@@ -293,7 +293,7 @@ impl Refusals {
     }
 }
 
-/// What to do where nobody notices the death of a cluster's only agent.
+/// What to do where the death of a cluster's only agent would go unnoticed.
 pub(crate) const NO_REAPER: &str = "no schedule calls reap_lost_agents(): if this agent dies and no other one lives, its jobs stay PROCESSING and its \
     cluster ONLINE for ever. Enable pg_cron in the database and run `select tendril.schedule();`, or call reap_lost_agents() each 15 s as service_role from elsewhere";
 

@@ -24,9 +24,9 @@ const EARLY: usize = 256;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Leases {
     held: Arc<Mutex<HashMap<Uuid, Held>>>,
-    /// Claims that nobody holds and whose jobs are cancelled: the cancel may overtake the answer to the claim.
+    /// Claims that are not held here and whose jobs are cancelled: the cancel may overtake the answer to the claim.
     early: Arc<Mutex<VecDeque<Uuid>>>,
-    /// Claims that nobody holds and whose plans are approved: the approval may overtake the end of the plan's executor.
+    /// Claims that are not held here and whose plans are approved: the approval may overtake the end of the plan's executor.
     early_approvals: Arc<Mutex<VecDeque<(Uuid, String)>>>,
     /// Set for each claim that is held from now on.
     begun: Arc<Notify>,
@@ -228,7 +228,7 @@ impl Drop for Lease {
             held.remove(&self.claim_token);
         }
         drop(held);
-        // An approval that came while a run ended is for whoever holds its claim next.
+        // An approval that came while a run ended is for the next holder of its claim.
         let approved = self.approved.borrow().clone();
         if let Some(plan) = approved {
             self.leases.pass_on(self.claim_token, plan);
@@ -243,7 +243,7 @@ impl ClaimState {
         match (self.mine, self.cancel_requested, self.status) {
             (true, true, _) | (false, _, Some(Status::Cancelled)) => Some(StopReason::Cancelled),
             (true, false, _) => None,
-            // It was given up as lost while we could not reach the database, and given to nobody: the true result is still accepted. But
+            // It was given up as lost while we could not reach the database, and not given to another agent: the true result is still accepted. But
             // what was given up before its apply began must not begin it: the user has read that nothing was changed.
             (false, _, Some(Status::Failed)) if apply_began => None,
             (false, _, _) => Some(StopReason::Fenced),

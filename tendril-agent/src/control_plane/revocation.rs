@@ -1,5 +1,5 @@
 //! Whether the cluster of this agent was revoked, or deleted. Both are final: nothing of this agent is stored any more, so that results
-//! and logs stay on disk, and nobody waits for the day on which they could be.
+//! and logs stay on disk, without further tries.
 
 use std::{io, time::Duration};
 

@@ -54,7 +54,7 @@ pub(crate) async fn release(rest: &Rest, state_key: &str, agent: &str) -> Result
     let request = rest.rpc("agent_release_state", &arguments).timeout(TIMEOUT).idempotent(true);
     match request.value::<bool>().await {
         Ok(_) => Ok(()),
-        // Nobody claims anything of a cluster that was revoked.
+        // Nothing is claimed of a cluster that was revoked.
         Err(error) if is_unknown(&error) || is_revoked(&error) => Ok(()),
         Err(error) => Err(error),
     }

@@ -129,7 +129,7 @@ impl Estimator<'_> {
                 cause = self.early_end(deadline) => {
                     late = cause == EarlyEnd::Deadline;
                     stop.request(StopReason::Cancelled);
-                    // The time limit of the whole stage ends this too, and whatever is left of the program then.
+                    // The time limit of the whole stage ends this too, and then what is left of the program.
                     running.await
                 }
             }

@@ -47,7 +47,7 @@ pub(crate) enum WaitEnd {
     Approved,
     /// The run is to stop, or the plan has expired. The permit is held until it has.
     Stopped(Option<OwnedSemaphorePermit>),
-    /// The agent ends, and the plan goes on waiting.
+    /// The agent ends, and the plan continues to wait.
     Closing,
 }
 

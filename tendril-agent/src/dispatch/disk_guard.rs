@@ -42,7 +42,7 @@ impl DiskGuard {
     /// cached providers that no run works with are thrown away, those first that no run used for longest. Where that is not
     /// enough, `throw_away`, called with how much is wanted, removes what else is cached to save a download. Answers the attempt that takes most, by the
     /// name of its directory, if there is too little room all the same; unless others filled the disk, so that the end of
-    /// jobs would help nobody.
+    /// jobs would not help.
     pub(crate) fn measure(
         &self,
         work_dir: &Path,
@@ -159,7 +159,7 @@ impl Space {
     }
 }
 
-/// Removes cached providers until that much is free; answers how much is. Nobody fills the directory meanwhile; while somebody
+/// Removes cached providers until that much is free; answers how much is. No run fills the directory meanwhile; while one
 /// does, nothing is removed.
 fn prune(plugins: &Path, work_dir: &Path, wanted: u64) -> io::Result<u64> {
     let Some(_lock) = file_lock::try_lock_provider_cache(plugins)? else { return Ok(0) };
@@ -237,7 +237,7 @@ mod tests {
         evaluate(500_000);
         assert!(!disk.is_full() && !oldest.exists() && newest.exists());
 
-        // Whoever is just about to link to one has the lock.
+        // A run that is about to link to one has the lock.
         let lock = file_lock::try_lock_provider_cache(&plugins).unwrap().unwrap();
         evaluate(100_000);
         assert!(disk.is_full() && newest.exists());

@@ -281,7 +281,7 @@ impl Feed {
             Some(false) if self.way == Way::Broadcast => {
                 self.no_broadcasts("the database cannot send them");
             }
-            // They were just installed: nobody need wait for the next request or attempt.
+            // They were just installed: there is no need to wait for the next request or attempt.
             Some(true)
                 if before == Some(false)
                     && self.is_granted

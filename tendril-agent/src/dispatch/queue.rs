@@ -192,7 +192,7 @@ impl Queue {
         }
     }
 
-    /// Takes the oldest row of a stack on which nobody works; of the first `choice` such stacks any one, so that agents that race
+    /// Takes the oldest row of a stack without a running job; of the first `choice` such stacks any one, so that agents that race
     /// for the same rows do not all run for the same one. Of each stack only the oldest row may be claimed.
     pub(crate) fn take(&mut self, choice: usize, is_busy: impl Fn(&str) -> bool) -> Option<Queued> {
         let now = Instant::now();

@@ -32,7 +32,7 @@ const WIDEST_CHOICE: usize = 512;
 /// How long a row is left alone after a claim that failed for another reason than a lost race.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Who is at work.
+/// Starts jobs, and has the list of those that run.
 pub(crate) struct Scheduler {
     supervisor: Supervisor,
     /// Jobs at the same time.
@@ -52,7 +52,7 @@ enum Outcome {
     Done(Uuid),
     /// Something that is no row of the queue has ended.
     Finalized,
-    /// Somebody else has it.
+    /// Another agent has it.
     Lost,
     /// The claim failed; the row still waits.
     Waits(Queued),
@@ -122,7 +122,7 @@ impl Scheduler {
         }
     }
 
-    /// Takes care of an attempt of a previous run; until then nobody else works on its state.
+    /// Takes care of an attempt of a previous run; until then no other job works on its state.
     pub(crate) fn resume_attempt(&mut self, orphan: OrphanedAttempt, lease: Option<Lease>) {
         metrics::counter!(telemetry::ORPHANED_ATTEMPTS).increment(1);
         let key = orphan.claim.state_key.clone().unwrap_or_default();
@@ -245,7 +245,7 @@ impl Scheduler {
         }
     }
 
-    /// Whether nobody is at work, or waits.
+    /// Whether no job runs or waits.
     pub(crate) fn is_idle(&self) -> bool {
         self.running.len() == self.recovering.len()
     }

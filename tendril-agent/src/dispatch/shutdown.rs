@@ -53,7 +53,7 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// An order that nobody has given yet.
+    /// A shutdown that was not requested yet.
     pub fn new() -> Self {
         Self::default()
     }

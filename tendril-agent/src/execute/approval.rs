@@ -17,9 +17,9 @@ use crate::{
 pub(crate) enum Approval {
     /// It may be applied.
     Approved,
-    /// Nobody has approved this plan. With the time until nobody can any more; none where it never expires.
+    /// This plan is not approved. With the time that is left for it; none where it never expires.
     Open(Option<Duration>),
-    /// Nobody has approved it in time.
+    /// It was not approved in time.
     Expired,
     /// The run is to stop.
     Stopped,

@@ -41,7 +41,7 @@ impl ChangeTracker {
         let rows = planned.rows;
         let work = async move {
             reporter.store(rows).await;
-            // Nobody may wait for it.
+            // The run must not wait for it.
             let _ = sender.send(());
             follow(reporter, progress, ended).await;
         };

@@ -198,7 +198,7 @@ impl Hooks<'_> {
         let mut set = |name: &str, value: OsString| drop(env.insert(name.into(), value));
         set("HOME", home.clone().into());
         set("TMPDIR", home.into());
-        // Whatever it leaves running is found by it.
+        // Processes that it leaves are found by it.
         set("TF_DATA_DIR", self.workspace.data_dir().into());
         set("TENDRIL_MODULE_DIR", self.workspace.module_dir().into());
         set("TENDRIL_HOOK", hook.name().into());

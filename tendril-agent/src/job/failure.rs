@@ -14,7 +14,7 @@ pub(crate) enum ErrorCode {
     AgentLost,
     /// The agent was stopped, and the job did not end within the grace period.
     AgentStopped,
-    /// Nobody approved the plan in the time that the deployment gives for it.
+    /// The plan was not approved in the time that the deployment gives for it.
     ApprovalExpired,
     /// The user cancelled.
     Cancelled,
@@ -48,7 +48,7 @@ pub(crate) enum ErrorCode {
 const MESSAGE_LIMIT: usize = 8 * 1024;
 /// How much of a longer one is stored from its beginning.
 const MESSAGE_HEAD: usize = 2 * 1024;
-/// What stands in the place of its middle.
+/// What replaces the middle.
 const MESSAGE_CUT: &str = "\n… (shortened: the log has all of it)\n";
 
 /// Why a job failed: the code and the message for its user.

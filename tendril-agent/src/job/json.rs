@@ -234,7 +234,7 @@ impl From<Value> for Json {
     }
 }
 
-/// `deployments.config_snapshot` as it came: whatever is in it, its row can be read.
+/// `deployments.config_snapshot` as it came: the row can be read whatever is in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ConfigSnapshot(Arc<str>);
 

@@ -136,7 +136,7 @@ proptest! {
 
     #[test]
     fn a_reference_that_passes_is_one_that_git_takes(text in "[a.l/@{}^~:+ #é-]{0,8}(\\.lock)?[/a.]{0,2}") {
-        // What begins with a dash would be an option, and a lone @ stands for HEAD.
+        // What begins with a dash would be an option, and a lone @ means HEAD.
         prop_assume!(!text.starts_with('-') && text != "@");
         let git = std::process::Command::new("git")
             .args(["check-ref-format", &format!("refs/heads/{text}")]).status().unwrap();

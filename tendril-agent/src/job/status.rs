@@ -1,4 +1,4 @@
-//! Where a deployment stands: its status and its phase.
+//! A deployment's status and phase.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! Bytes to lines. Whatever a program writes, what comes out is text that a database row can hold.
+//! Bytes to lines. The result is text that a database row can hold, whatever a program writes.
 
 use std::borrow::Cow;
 

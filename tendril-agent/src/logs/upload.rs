@@ -23,7 +23,7 @@ use crate::{
 
 /// Most text in one request. A busy run's megabytes go in few requests, and no gateway's body limit is near.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
-/// How often a note is sent that stands for a refused chunk.
+/// How often the note in place of a refused chunk is sent.
 const NOTE_TRIES: usize = 8;
 /// Most rows in one request.
 const BATCH_ROWS: usize = 500;
@@ -71,7 +71,7 @@ impl LogSink {
     pub(crate) async fn upload(mut self, mut reader: SpoolReader) -> io::Result<u64> {
         loop {
             let is_last = reader.more().await;
-            // What is cut until then goes with it.
+            // What is cut until then is sent with it.
             sleep_until(self.next_slot).await;
             let batch;
             (reader, batch) = next_batch(reader).await?;

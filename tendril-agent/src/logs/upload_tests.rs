@@ -71,7 +71,7 @@ async fn one_bad_chunk_is_replaced_by_a_note_and_the_others_arrive() {
 #[tokio::test]
 async fn what_is_not_surely_about_the_lines_costs_none() {
     let plane = ControlPlane::start().await;
-    // A gateway that is starting, a schema cache that is behind, a conflict of somebody else.
+    // A gateway that is starting, a schema cache that is behind, a conflict of another row.
     for (status, code) in [(404, ""), (404, "PGRST205"), (400, "PGRST204"), (409, "")] {
         plane.answer_next("deployment_logs", refusal(status, code));
     }

@@ -87,7 +87,7 @@ impl LogWriter {
     }
 
     async fn send(&self, entry: Entry) {
-        // The thread ends only after the last sender; if it died, the log is lost but the run goes on.
+        // The thread ends only after the last sender; if it died, the log is lost but the run continues.
         let _dead = self.queue.send(entry).await;
     }
 }

@@ -44,7 +44,7 @@ pub(crate) fn install(settings: &LogSettings) {
         .with_env_filter(filter)
         .with_ansi(io::stderr().is_terminal())
         .with_writer(Stderr { head, secrets: settings.secrets.clone() });
-    // Only a test harness can have installed one before, and its choice stands.
+    // Only a test harness can have installed one before, and that one stays.
     let _installed = match settings.format {
         LogFormat::Human => builder.with_target(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

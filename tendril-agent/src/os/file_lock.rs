@@ -29,12 +29,12 @@ pub(crate) async fn lock_provider_cache(dir: &Path) -> io::Result<FileLock> {
     wait(dir.join(".init.lock")).await
 }
 
-/// Takes that lock, unless it is somebody else's. Errors: the directory cannot be used.
+/// Takes that lock, unless another process has it. Errors: the directory cannot be used.
 pub(crate) fn try_lock_provider_cache(dir: &Path) -> io::Result<Option<FileLock>> {
     take(&dir.join(".init.lock"))
 }
 
-/// Waits for the lock that this file stands for. May be dropped while it waits. Errors: the file cannot be made.
+/// Waits for the lock of this file. May be dropped while it waits. Errors: the file cannot be made.
 pub(crate) async fn wait(file: PathBuf) -> io::Result<FileLock> {
     loop {
         match take(&file)? {
@@ -44,7 +44,7 @@ pub(crate) async fn wait(file: PathBuf) -> io::Result<FileLock> {
     }
 }
 
-/// Takes the lock, unless it is somebody else's. Errors: the file cannot be made or locked.
+/// Takes the lock, unless another process has it. Errors: the file cannot be made or locked.
 pub(crate) fn take(file: &Path) -> io::Result<Option<FileLock>> {
     let file = open(file)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {

@@ -1,7 +1,7 @@
-//! Directory trees that somebody else made: measured and removed without recursion, however deep and however wide they are.
+//! Directory trees of untrusted programs: measured and removed without recursion, however deep and however wide they are.
 //!
 //! Everything goes by descriptor, one at a time: a path of a deep file is longer than the kernel takes, and a template may
-//! change the tree meanwhile. Whoever moves a folder while it is walked ends the walk, and cannot lead it out of the tree.
+//! change the tree meanwhile. A folder that is moved while it is walked ends the walk, and cannot lead it out of the tree.
 
 use std::{
     ffi::{CStr, CString},
@@ -107,7 +107,7 @@ fn identity(stat: &Stat) -> Identity {
 /// read, counts nothing.
 pub(crate) fn usage(dir: &Path) -> u64 {
     let mut total = 0;
-    // What was counted until somebody moved a folder is a lower bound.
+    // What was counted until a folder was moved is a lower bound.
     let _moved = add_usage(dir, &mut total);
     total
 }

@@ -1,4 +1,4 @@
-//! What the end of the agent means for work that no lease covers: claims on their way, and background tasks of the agent.
+//! The end of work that no lease covers, when the agent stops: claims on their way, and background tasks of the agent.
 
 use tokio_util::{
     sync::CancellationToken,

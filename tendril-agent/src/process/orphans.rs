@@ -1,4 +1,4 @@
-//! Processes of an attempt that outlived whoever should have waited for them.
+//! Processes of an attempt that outlived the process that should have waited for them.
 //!
 //! Terraform and everything it starts have the attempt's own `TF_DATA_DIR` in their environment, so that they are found
 //! without a note that could be missing or stale: also when they left their process group, and also when the agent that
@@ -95,7 +95,7 @@ fn send(pids: &[Pid], signal: Signal) {
                 groups.insert(group.as_raw_nonzero());
             }
             Ok(_) => {
-                // Whoever is gone needs no signal; errors of sending mean nothing else.
+                // A process that is gone needs no signal; errors of sending mean nothing else.
                 let _gone = kill_process(*pid, signal);
             }
             Err(_) => {}

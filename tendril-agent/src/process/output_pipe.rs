@@ -1,6 +1,6 @@
 //! The pipe that a program's output goes through: large, and unbroken even if this process is killed.
 //!
-//! A program whose output nobody can read any more is killed by SIGPIPE at its next line: a Terraform in the middle of an
+//! A program whose output pipe has no reader any more is killed by SIGPIPE at its next line: a Terraform in the middle of an
 //! apply, with the state unsaved. So the program gets its end of the pipe open for reading as well. As long as it runs there
 //! is a reader, and when the agent was killed it continues: until the pipe is full, or a later run of the agent empties it.
 

@@ -34,8 +34,8 @@ use crate::process::{cancellation::StopSignal, output_pipe::output_pipe, stream:
 /// Bytes of one read from a pipe.
 const READ_SIZE: usize = 64 * 1024;
 /// A program that writes line by line is not read line by line: what it writes in this time after a read is gathered in its
-/// pipe, and read together. Nobody waits at the pipe meanwhile, so that its writes wake nobody, which would cost it more than
-/// they do. It never waits for that itself: the pipe holds far more, and a full read is followed by the next one at once.
+/// pipe, and read together. No reader waits at the pipe meanwhile, because waking one would cost the program more than
+/// its writes do. It never waits for that itself: the pipe holds far more, and a full read is followed by the next one at once.
 const GATHER: Duration = Duration::from_millis(5);
 /// The least time between two interrupts: of two that come at once, a program sees one.
 pub(crate) const BETWEEN_INTERRUPTS: Duration = Duration::from_secs(1);

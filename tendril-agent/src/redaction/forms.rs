@@ -113,7 +113,7 @@ enum Escape {
     Octal,
 }
 
-/// The text as it stands in a literal: controls by their letter, what is not ASCII by its number.
+/// The text as a literal has it: controls by their letter, what is not ASCII by its number.
 fn escaped(text: &str, how: Escape) -> String {
     let mut out = String::with_capacity(text.len());
     let mut units = [0; 2];

@@ -247,7 +247,7 @@ fn follow(tail: &mut Tail, body: &[u8], places: &[(u64, usize)], hidden: &mut Ve
 
 /// Where what a provisioner wrote begins in a line; 0, if it is none of a provisioner.
 fn body_of(line: &str) -> usize {
-    // An address is short, and a search in long lines would find what somebody printed.
+    // An address is short, and a search in long lines would find what a program printed.
     let head = line.as_bytes().get(..line.len().min(1024)).unwrap_or_default();
     let end = head.windows(PROVISIONER.len()).position(|part| part == PROVISIONER.as_bytes());
     end.map_or(0, |at| at + PROVISIONER.len())

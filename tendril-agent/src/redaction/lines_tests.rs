@@ -86,7 +86,7 @@ fn each_printer_of_a_shell_is_seen_through() {
                 ["", "terraform_data.a (local-exec): ", "module.b[\"x\"].null_resource.c: (local-exec): "]
                     .map(|prefix| shown_of(&text, secret, prefix));
             assert!(shown.iter().all(|out| out.contains(MASK)), "{script} with {secret:?}: {shown:?}");
-            // What stands before a line changes nothing.
+            // What is before a line changes nothing.
             assert!(shown.iter().all(|out| *out == shown[0]), "{script} with {secret:?}: {shown:?}");
             assert!(left(&shown[0], script) <= 6, "{script} with {secret:?}: {shown:?}");
         }

@@ -1,6 +1,6 @@
 //! Hides secrets in text, by value, in every form in which programs commonly print them.
 //!
-//! Every room that writes text for others uses it. It stands on no other room.
+//! Every room that writes text for others uses it. It depends on no other room.
 //!
 //! ```text
 //! redactor      the secrets of the agent, and of one job

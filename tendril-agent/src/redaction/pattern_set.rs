@@ -42,7 +42,7 @@ impl PatternSet {
     }
 }
 
-/// What must be hidden of a text that stands alone.
+/// What must be hidden of a text that is no part of a stream.
 pub(super) fn ranges_of(sets: &[Arc<PatternSet>], text: &str) -> Vec<Range<usize>> {
     let (squeezed, places) = squeeze_with_places(text.as_bytes());
     let mut ranges = Vec::new();

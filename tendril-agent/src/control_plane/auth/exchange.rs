@@ -104,7 +104,7 @@ struct Answer {
 }
 
 impl Failure {
-    /// Whether somebody has to fix something, so that trying again cannot help by itself.
+    /// Whether a person has to fix something, so that trying again cannot help by itself.
     pub(crate) fn is_refusal(&self) -> bool {
         !matches!(self, Self::Limited { .. } | Self::Unavailable { .. } | Self::Unreachable(_))
     }
@@ -133,7 +133,7 @@ impl Failure {
         }
     }
 
-    /// What the library's error stands for.
+    /// The failure for an error of the library.
     pub(super) fn of(error: &Error) -> Self {
         match error.kind() {
             ErrorKind::Postgrest(api) => Self::of_answer(api, error),

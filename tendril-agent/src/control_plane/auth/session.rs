@@ -52,7 +52,7 @@ struct Inner {
     cluster_id: Uuid,
     exchange: Exchange,
     state: Mutex<State>,
-    /// Whoever holds it makes the one exchange that all wait for.
+    /// Its holder makes the one exchange that all wait for.
     exchanging: tokio::sync::Mutex<()>,
     /// What no log may show: learns every secret that is read or exchanged.
     hidden: Redactor,
@@ -67,7 +67,7 @@ struct State {
     /// The key or claim to exchange; none while the credential is a JWT.
     key: Option<Exchangeable>,
     holding: Holding,
-    /// Why the file, as it is now, cannot be used. What was read before goes on.
+    /// Why the file, as it is now, cannot be used. What was read before stays in use.
     unread: Option<String>,
 }
 
@@ -137,12 +137,12 @@ impl Session {
     }
 }
 
-/// Whether a failure to get a token is one that somebody has to fix.
+/// Whether a failure to get a token is one that a person has to fix.
 pub(crate) fn is_refusal(error: &Error) -> bool {
     failure(error).is_some_and(Failure::is_refusal)
 }
 
-/// Whether the claim that an executor shows for its token is over: the deployment is somebody else's.
+/// Whether the claim that an executor shows for its token is over: the deployment has another holder.
 pub(crate) fn is_claim_over(error: &Error) -> bool {
     matches!(failure(error), Some(Failure::ClaimOver))
 }
@@ -177,7 +177,7 @@ impl Inner {
     fn read(&self, now: Instant) -> Result<Held, String> {
         let text = self.credential.read()?;
         let held = self.credential.held_in(&text);
-        // It is hidden even if it is of no use: somebody may fix it.
+        // It is hidden even if it is refused now: it may be accepted later.
         if let Ok(Held::Token(_, claims)) = &held {
             self.hidden.hide_until(text.expose_secret(), end_of(claims, now) + HIDDEN_AFTER);
         } else {
@@ -201,7 +201,7 @@ impl Inner {
         let sent = Instant::now();
         let key = {
             let state = self.state();
-            // Whoever had the exchanging before may have done it.
+            // The holder before may have done it.
             state.key.clone().filter(|_| state.holding.is_due(sent))
         };
         let Some(key) = key else { return };

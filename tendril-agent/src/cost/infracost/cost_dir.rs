@@ -54,7 +54,7 @@ impl CostDir {
         for dir in [self.own.join("home"), self.own.join("cache"), self.shared.clone()] {
             private_dir(&dir)?;
         }
-        // It is there before the program opens it: so nobody else may read it.
+        // It is there before the program opens it: so no other user may read it.
         private_file(&self.estimate(), b"")?;
         // Without them the prices are requested again.
         let _none_yet = fs::copy(self.shared.join(PRICES), self.own.join(PRICES));

@@ -45,7 +45,7 @@ impl Run<'_> {
     }
 }
 
-/// Nobody approved the plan in time.
+/// The plan was not approved in time.
 fn approval_expired(job: &Job) -> Failure {
     let seconds = job.config.parse().ok().and_then(|config| config.to_value().ok());
     let within = match seconds.as_ref().and_then(|config| config["approval_expires"].as_u64()) {

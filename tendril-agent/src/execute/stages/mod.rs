@@ -121,7 +121,7 @@ impl Run<'_> {
             loaded.map_err(|error| Failure::internal("the digests of the plan cannot be read", &error))?;
         self.check(&digest, &template).await?;
         self.results.changes = digest.changes;
-        // The earlier executor may have ended before the row had them: nobody could approve.
+        // The earlier executor may have ended before the row had them: the plan could not be approved.
         if !shown {
             if let Some(changes) = digest.changes {
                 self.board.plan(changes);

@@ -49,7 +49,7 @@ pub(crate) struct Schema {
     _others: Others,
 }
 
-/// A value that stands there, `null` too.
+/// A value that is there, `null` too.
 fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
     Json::deserialize(deserializer).map(Some)
 }

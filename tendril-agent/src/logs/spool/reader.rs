@@ -65,7 +65,7 @@ impl SpoolReader {
         }
     }
 
-    /// Of a spool that nobody writes.
+    /// Of a spool without a writer.
     #[cfg(test)]
     pub(crate) fn open(dir: &std::path::Path) -> io::Result<Self> {
         let (_, progress) = watch::channel(Progress { cut: 0, finished: true });
@@ -184,7 +184,7 @@ impl SpoolReader {
         Ok(())
     }
 
-    /// Stands where segments were dropped.
+    /// The note in place of dropped segments.
     fn marker(&self, lines: u64) -> Chunk {
         let limit = match self.store.limit() {
             bytes @ ..1_048_576 => format!("{} KiB", bytes / 1024),
@@ -203,7 +203,7 @@ impl SpoolReader {
         Ok((self.offset, [0, 1, 2].map(|stream| self.open[stream].text.len())))
     }
 
-    /// Begins in this segment, whatever came before.
+    /// Begins in this segment.
     pub(super) fn at(store: Arc<SegmentStore>, segment: u64) -> io::Result<Self> {
         let (_, progress) = watch::channel(Progress::default());
         let file = Some(reader(store.read(segment)?));

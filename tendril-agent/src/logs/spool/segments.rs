@@ -7,8 +7,8 @@
 //!     checkpoint-1-0      where the numbers begin: the first segment that is still needed, and the last number before it; empty
 //! ```
 //!
-//! What has to be known of a segment that is gone stands in names: a full disk can give nothing away before a block is
-//! written, but it can rename.
+//! What has to be known of a segment that is gone is in file names: on a full disk no block can be
+//! written, but a file can be renamed.
 
 use std::{
     collections::BTreeMap,
@@ -86,7 +86,7 @@ pub(super) enum After {
 }
 
 impl SegmentStore {
-    /// An empty one; whatever was in the directory is removed.
+    /// An empty one; what was in the directory is removed.
     pub(super) fn create(dir: &Path, limit: u64) -> io::Result<Self> {
         remove_dir(dir)?;
         fs::DirBuilder::new().mode(0o700).create(dir)?;
@@ -234,7 +234,7 @@ impl SegmentStore {
         let mut index = self.index();
         let (old, new) = (self.dir.join(index.checkpoint.name()), self.dir.join(checkpoint.name()));
         fs::rename(&old, &new).or_else(|_| File::create(&new).map(drop))?;
-        // Before the segments go whose numbers it stands for.
+        // Before the segments are removed whose numbers it replaces.
         sync_dir(&self.dir)?;
         index.checkpoint = checkpoint;
         failpoint!("sink.based");

@@ -202,7 +202,7 @@ fn a_crash_beside_a_gap_moves_no_number() {
     let (spool, mut reader) = LogSpool::resume(&path, SpoolRules { limit: 256 * 1024, ..RULES }).unwrap();
     spool.finish();
     let (after, _) = read_all(&mut reader);
-    // Whatever a reader had seen it sees again under the same number.
+    // What a reader has read it reads again under the same number.
     for (old, new) in before.iter().zip(&after) {
         assert_eq!(old.seq, new.seq);
         if old.stream != Stream::Agent {

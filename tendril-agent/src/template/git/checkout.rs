@@ -161,7 +161,7 @@ impl Console<'_> {
         };
         let mut args =
             vec!["ls-remote".to_owned(), "--quiet".to_owned(), "--".to_owned(), "origin".to_owned()];
-        // What an annotated tag points to stands behind its name.
+        // What an annotated tag points to is listed after its name.
         args.extend(names.iter().flat_map(|name| [name.clone(), format!("{name}^{{}}")]));
         let args = args.into_iter().map(Into::into).collect();
         let owner = workspace.data_dir();
@@ -205,7 +205,7 @@ impl Console<'_> {
             let args = ["init", "--quiet", "--bare", "--template=", "--", &dir];
             self.run(remote, call(args.map(str::to_owned).into(), mirror)).await?;
         }
-        // A reference is written once everything is there. One whose commit is gone breaks whatever Git does next.
+        // A reference is written once everything is there. One whose commit is gone breaks the next command of Git.
         let reference = format!("refs/tendril/{commit}");
         let listed = command(&["for-each-ref", "--format=%(objecttype) %(refname)", "refs/tendril"]);
         let listed = self.run(remote, listed).await?;

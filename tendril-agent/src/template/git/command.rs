@@ -117,7 +117,7 @@ pub(super) enum Missing {
 pub(super) struct Call<'a> {
     pub(super) args: Vec<OsString>,
     pub(super) missing: Missing,
-    /// Whoever owns this directory finds and ends what is left of the command (see `orphans`).
+    /// By this directory the processes that the command leaves are found and ended (see `orphans`).
     pub(super) owner: &'a Path,
     /// Variables of this command alone.
     pub(super) env: Vec<(&'static str, OsString)>,
@@ -177,7 +177,7 @@ impl Console<'_> {
             ("HOME", home.into()),
             ("XDG_CONFIG_HOME", home.into()),
             ("LC_ALL", "C".into()),
-            // The work directory may lie inside somebody's repository.
+            // The work directory may be inside of another repository.
             ("GIT_CEILING_DIRECTORIES", self.root.into()),
             ("GIT_CONFIG_NOSYSTEM", "1".into()),
             ("GIT_CONFIG_GLOBAL", "/dev/null".into()),

@@ -29,7 +29,7 @@ pub(crate) fn root(work_dir: &Path) -> PathBuf {
     work_dir.join("git")
 }
 
-/// Throws mirrors away that nobody uses now, those first that were used longest ago, until so much is freed. Blocks.
+/// Removes mirrors that are not in use, those first that were used longest ago, until so much is freed. Blocks.
 pub(crate) fn sweep(work_dir: &Path, wanted: u64) {
     let entries = fs::read_dir(root(work_dir)).into_iter().flatten().filter_map(Result::ok);
     let locks =
@@ -54,7 +54,7 @@ pub(crate) fn sweep(work_dir: &Path, wanted: u64) {
     }
 }
 
-/// The mirror of one repository, whatever its address looks like.
+/// The mirror of one repository; the spelling of its address does not matter.
 #[derive(Clone, Debug)]
 pub(super) struct Mirror {
     dir: PathBuf,

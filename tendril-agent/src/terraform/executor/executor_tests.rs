@@ -65,7 +65,7 @@ async fn the_lock_of_an_own_dead_attempt_is_removed() {
     assert_eq!(fixture.end()["status"], "SUCCESS", "{}", fixture.plane.recorded(testing::Recorded::log));
     assert_eq!(server.stored(|stored| stored.lock.clone()), None);
 
-    // The same lock again is nobody's that is known to be dead: the note was good for once.
+    // The same lock again has no holder that is known to be dead: the note was valid once.
     server.stored(|stored| stored.lock = Some(lock));
     fixture.run_as(Uuid::from_u128(8), gate(0)).await;
     assert_eq!(fixture.end()["error_code"], "STATE_LOCKED");
@@ -125,13 +125,13 @@ async fn a_query_about_a_lock_takes_none_or_is_known_to_have_taken_it() {
         assert_eq!(lock_query::owner(&state).await, None);
         assert_eq!(holds(), None);
     }
-    // Somebody holds it: nothing is taken, nothing noted.
+    // It is held: nothing is taken, nothing noted.
     let foreign = json!({"ID": "abc-1", "Operation": "OperationTypeApply", "Who": "ann@laptop"});
     server.stored(|stored| stored.lock = Some(foreign.clone()));
     state.clear_stale();
     assert_eq!(lock_query::owner(&state).await.unwrap().id.as_deref(), Some("abc-1"));
     assert_eq!((holds(), state.stale_owners().len()), (Some(foreign), 0));
-    // The lock is taken and cannot be given back: the next run recognises that it is nobody's.
+    // The lock is taken and cannot be given back: the next run recognises it as abandoned.
     server.stored(|stored| (stored.lock, stored.refuses_unlocks) = (None, true));
     assert_eq!(lock_query::owner(&state).await, None);
     assert_eq!(holds().unwrap()["Operation"], "OperationTypeInvalid");

@@ -39,7 +39,7 @@ pub(super) struct Stored {
     pub(super) writes: usize,
     /// Answers so many locks with 500 that it gives.
     pub(super) loses_answers: usize,
-    /// Answers with 500 whoever gives a lock back.
+    /// Answers with 500 to the release of a lock.
     pub(super) refuses_unlocks: bool,
     /// Takes no notice of this method from the moment on when the lock was given back so many times.
     pub(super) stalls: Option<(&'static str, usize)>,

@@ -14,7 +14,7 @@ const MANY: u128 = 200;
 const FEW: u128 = 40;
 const CANARY: &str = "canary-3f9b1c";
 
-/// Processes that have this directory in their environment, and children of this process that nobody waited for.
+/// Processes that have this directory in their environment, and children of this process that were not waited for.
 fn left(dir: &Path) -> Vec<String> {
     let (mark, me) = (dir.to_str().unwrap().as_bytes().to_vec(), getpid().as_raw_nonzero().to_string());
     let mut left = Vec::new();

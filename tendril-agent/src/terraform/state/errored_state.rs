@@ -105,7 +105,7 @@ impl State {
         Ok(pending)
     }
 
-    /// Records that the state is marked as held in the database: whoever stores it releases the stack.
+    /// Records that the state is marked as held in the database: the process that stores it releases the stack.
     pub(crate) fn mark_held(&self) -> io::Result<()> {
         private_dir(self.dir())?;
         private_file(&self.dir().join(HELD_FILE), b"")

@@ -25,7 +25,7 @@ const TRIES: u32 = 3;
 /// The owner of the state's lock, where the backend is `http` and states it.
 ///
 /// Before the lock is requested, its ID is recorded beside the state: if this agent ends in between, or the server
-/// carries out what it never answered, a later run recognises the lock as nobody's.
+/// carries out what it never answered, a later run recognises the lock as abandoned.
 pub(crate) async fn owner(state: &State) -> Option<Lock> {
     if state.kind() != Kind::Http {
         return None;
