@@ -4,7 +4,7 @@
 //! SUPABASE_JWT_SECRET=… cargo run -q -p tendril-examples --example machine_token -- --cluster $CLUSTER --days 30 > token
 //! ```
 //!
-//! Whoever has that secret can sign any role, so this is for the machine of whoever runs the project, never for the agent's.
+//! Whoever has that secret can sign any role, so this is for the machine of the project's operator, never for the agent's.
 
 use std::{process::ExitCode, time::Duration};
 

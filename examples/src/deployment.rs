@@ -15,7 +15,7 @@ pub const COLUMNS: &str =
 /// A row of `deployments`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Deployment {
-    /// Made by whoever queues it.
+    /// Made by the client that queues it.
     pub id: Uuid,
     /// `QUEUED`, `PROCESSING`, `SUCCESS`, `FAILED` or `CANCELLED`.
     pub status: String,

@@ -79,7 +79,7 @@ impl Screen {
     /// A line as it is.
     ///
     /// # Errors
-    /// If nobody reads on.
+    /// If the reader is gone.
     pub fn line(&self, text: impl fmt::Display) -> io::Result<()> {
         let mut out = io::stdout().lock();
         writeln!(out, "{text}")?;

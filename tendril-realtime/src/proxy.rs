@@ -217,7 +217,7 @@ impl Exception {
     }
 }
 
-/// Whether an address lies in a network. An IPv4 address written as IPv6 is what it stands for.
+/// Whether an address is in a network. An IPv4 address written as IPv6 counts as the IPv4 address.
 fn is_within(address: IpAddr, network: IpAddr, prefix: u8) -> bool {
     match (address.to_canonical(), network) {
         (IpAddr::V4(address), IpAddr::V4(network)) => {

@@ -223,7 +223,7 @@ async fn http_backend(
         .expect("git http-backend");
     let mut stdin = child.stdin.take().expect("its stdin");
     let body = body.clone();
-    // Where it answers before it has read everything, the rest is nobody's.
+    // Where it answers before it has read everything, the rest is read and dropped.
     let write = tokio::spawn(async move { stdin.write_all(&body).await });
     let output = child.wait_with_output().await.expect("its answer");
     drop(write.await);

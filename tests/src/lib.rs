@@ -18,7 +18,7 @@
 //! wiretap    what an agent sends, and when
 //! ```
 //!
-//! Everything ends with the value that stands for it, also when a test fails.
+//! Everything ends when its value is dropped, also when a test fails.
 #![allow(
     clippy::expect_used,
     clippy::panic,

@@ -14,7 +14,7 @@ type Sent = (Instant, usize, Vec<u8>);
 /// Listens in until it is dropped with the test's runtime.
 #[derive(Debug)]
 pub struct Wiretap {
-    /// The base URL for whoever is listened to.
+    /// The base URL for the client whose requests are recorded.
     pub url: String,
     sent: Arc<Mutex<Vec<Sent>>>,
 }

@@ -54,7 +54,7 @@ fn blocks(page: &str) -> Vec<(&str, &str)> {
     pieces.chunks(2).filter_map(|pair| pair.get(1)?.split_once('\n')).collect()
 }
 
-/// What stands in `backticks`, outside of blocks.
+/// What is in `backticks`, outside of blocks.
 fn spans(page: &str) -> Vec<&str> {
     let prose = page.split("```").step_by(2);
     prose.flat_map(|prose| prose.split('`').skip(1).step_by(2)).collect()

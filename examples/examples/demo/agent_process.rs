@@ -112,7 +112,7 @@ impl AgentProcess {
     }
 
     fn signal(&self, signal: Signal) {
-        // A child that was waited for has no id any more: nobody else's process is hit.
+        // A child that was waited for has no id any more: no other process is hit.
         let id = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         if let Some(id) = id {
             let _ = kill_process(id, signal);

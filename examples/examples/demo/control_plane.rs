@@ -91,7 +91,7 @@ impl ControlPlane {
     }
 }
 
-/// What the auth server does when somebody signs up.
+/// What the auth server does when a user signs up.
 async fn sign_up(stack: &Stack, user: Uuid) -> Result<(), Problem> {
     let (database, connection) = tokio_postgres::connect(&stack.database_url(), NoTls).await?;
     let connection = tokio::spawn(connection);

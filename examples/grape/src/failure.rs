@@ -9,11 +9,11 @@ use tendril_realtime::{Error, ErrorKind};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailureKind {
-    /// The server or this machine did what nobody expects.
+    /// The server or this machine did something unexpected.
     Unexpected,
     /// The command line is wrong, or lacks what it needs here.
     Usage,
-    /// Nobody is signed in, the password is wrong, or the session has ended.
+    /// There is no session, the password is wrong, or the session has ended.
     NotSignedIn,
     /// The project does not answer.
     Unreachable,

@@ -1,7 +1,7 @@
 //! `/auth/v1`: sign-up and sign-in with a password or anonymously, and the administration of users, as far as local
 //! development needs them.
 //!
-//! It stands on [`crate::keys`] and the database alone; no other service uses it.
+//! It depends on [`crate::keys`] and the database alone; no other service uses it.
 //!
 //! Users are rows of `auth.users`, confirmed at once because there is no mail. A sign-in is a row of
 //! `auth.sessions`; its tokens are signed with the project's secret and renewed by refresh tokens that are good once.

@@ -227,7 +227,7 @@ impl Database {
             .with_port(self.port())
     }
 
-    /// The name of a replication slot that nobody else has.
+    /// A unique name of a replication slot.
     pub(crate) fn slot(prefix: &str) -> String {
         let unique = Uuid::new_v4().simple().to_string();
         format!("{prefix}_{}", &unique[..16])

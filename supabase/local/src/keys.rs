@@ -2,10 +2,10 @@
 
 use crate::jwt::JwtSecret;
 
-/// Stands for the `anon` key, as a hosted project's publishable key does.
+/// Is exchanged for the `anon` key, as a hosted project's publishable key does.
 const PUBLISHABLE: &str = "sb_publishable_local_development";
 
-/// Stands for the `service_role` key, as a hosted project's secret key does.
+/// Is exchanged for the `service_role` key, as a hosted project's secret key does.
 const SECRET: &str = "sb_secret_local_development";
 
 /// The keys of one stack. Well known for the default secret: they open nothing but a local stack.
@@ -48,7 +48,7 @@ impl ProjectKeys {
         &self.jwt
     }
 
-    /// The JWT an opaque key stands for; any other text as it is.
+    /// The JWT for an opaque key; any other text as it is.
     pub(crate) fn swap<'a>(&'a self, key: &'a str) -> &'a str {
         match key {
             PUBLISHABLE => &self.anon,

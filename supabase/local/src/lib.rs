@@ -16,7 +16,7 @@
 //! Edge Functions are run by the real Deno, from their first request on: `scripts/tool.sh deno` installs it, `TENDRIL_DENO` names
 //! another one.
 //!
-//! It is no production server: it listens on the loopback address, trusts whoever connects there, and its default keys
+//! It is no production server: it listens on the loopback address, trusts every client that connects there, and its default keys
 //! are public. What it answers is held to recordings of the real servers.
 
 mod auth;

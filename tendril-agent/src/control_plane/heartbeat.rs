@@ -110,7 +110,7 @@ const fn first() -> u32 {
 }
 
 impl Heartbeat {
-    /// The first heartbeat proves the token. It is tried until it is accepted: what is refused now may be accepted once somebody has
+    /// The first heartbeat proves the token. It is tried until it is accepted: what is refused now may be accepted once a person has
     /// fixed it, and an agent that ended would leave what an earlier run of it left.
     pub(crate) async fn first(&self) {
         let mut schedule = HeartbeatSchedule::starting(self.period, self.spread);

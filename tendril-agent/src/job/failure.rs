@@ -61,7 +61,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// A failure with its sentence. Of one that is longer than 8 KiB the middle is left out: what happened stands at the
+    /// A failure with its sentence. Of one that is longer than 8 KiB the middle is left out: what happened is at the
     /// beginning, and the last output of a program at the end.
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         let mut message = message.into();

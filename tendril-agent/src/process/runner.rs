@@ -250,8 +250,8 @@ async fn run(command: Command, sink: &dyn Sink, stop: &StopSignal) -> io::Result
             }
         }
     };
-    // Whatever the program left running would hold the pipes, and outlive the job. Its group's number cannot be given to
-    // anybody else as long as the program is not waited for.
+    // Processes that the program left would hold the pipes, and outlive the job. Its group's number cannot be given to
+    // another one as long as the program is not waited for.
     group.kill();
     let status = child.wait().await?;
     drop(own);

@@ -22,7 +22,7 @@ use crate::{
 
 /// How long an acknowledgement is awaited: on a private channel without the right to write, none ever comes.
 const ACK_TIMEOUT: Duration = Duration::from_secs(10);
-/// `Duration::MAX` stands for "as long as it takes", and cannot be added to a time.
+/// `Duration::MAX` means "as long as it takes", and cannot be added to a time.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// A joined channel. It stays joined over reconnects, and is left when the last handle and the last stream of it are dropped, or

@@ -47,7 +47,7 @@ pub struct ClientBuilder {
 }
 
 const LONGEST_HEARTBEAT: Duration = Duration::from_secs(55);
-/// `Duration::MAX` stands for "as long as it takes", and cannot be added to a time.
+/// `Duration::MAX` means "as long as it takes", and cannot be added to a time.
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 impl ClientBuilder {

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// A client of one Supabase project. Cheap to clone; all clones share one websocket, opened with the first channel and closed
-/// when nobody wants one.
+/// when there is none.
 #[derive(Debug, Clone)]
 pub struct Client {
     handle: Handle,

@@ -1,4 +1,4 @@
-//! What becomes of the heartbeats, for whoever watches them.
+//! The results of the heartbeats, for their observers.
 
 use std::{
     fmt,

@@ -47,7 +47,7 @@ fn parameters_of(expression: &Expression, parameters: &mut Vec<(String, String)>
     Ok(())
 }
 
-/// Within a group, all columns are of one table: the group stands on that table.
+/// Within a group, all columns are of one table: the group is put on that table.
 fn common_prefix(group: &Expression) -> Result<String, Error> {
     let mut prefixes: Vec<String> =
         group.conditions().iter().map(|condition| condition.column.prefix()).collect();

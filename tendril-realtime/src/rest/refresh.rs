@@ -97,7 +97,7 @@ impl SessionTokens {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let body = Bytes::from(body.to_string());
-        // The server gives the same session again to whoever did not get its answer.
+        // The server sends the same session again to a client that did not get its answer.
         let parts = Parts { method: Method::POST, url, headers, body, idempotent: true };
         let answer = self.rest.send(parts).await.map_err(|error| {
             if error.postgrest().is_some_and(has_ended) {

@@ -192,7 +192,7 @@ impl Session {
             return;
         }
         topic.reset_backoff_if_stable(now, self.settings.stable_after);
-        // The first one at once; whoever needs it again and again waits longer and longer.
+        // The first one at once; each repetition waits longer.
         let pause = topic.backoff.next_pause();
         let not_before = if topic.backoff.attempt() <= 1 { now } else { now + pause };
         topic.interrupt(ResyncReason::Rejoined, not_before);
@@ -240,7 +240,7 @@ impl Session {
         }
     }
 
-    /// Takes a topic out of everything; whoever still waits on it learns why, or that it is closed.
+    /// Takes a topic out of everything; calls that still wait on it return the cause, or that it is closed.
     fn remove(
         &mut self,
         id: TopicId,

@@ -30,7 +30,7 @@ impl Session {
         self.on_lost(&Error::new(ErrorKind::ConnectionLost { code: None, reason }), now, out);
     }
 
-    /// The websocket is gone, whoever closed it. Everything wanted waits to be joined again.
+    /// The websocket is gone, by either side. Every channel in use waits to be joined again.
     pub(crate) fn on_lost(&mut self, error: &Error, now: Instant, out: &mut Vec<Action>) {
         self.connection = None;
         let interrupted = ChannelStatus::Interrupted(error.duplicate());

@@ -90,7 +90,7 @@ impl Tracking {
         self.waiting.drain(..).map(|(request, _)| request).collect()
     }
 
-    /// When the next call is allowed, where one is wanted; or when somebody's timeout ends.
+    /// When the next call is allowed, where one is pending; or when the timeout of a call ends.
     pub(super) fn wake(&self, is_joined: bool) -> Option<Instant> {
         let due =
             (is_joined && !self.is_sent && self.wanted != Wanted::Unsaid).then_some(()).and_then(|()| {

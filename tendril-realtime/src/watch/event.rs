@@ -1,4 +1,4 @@
-//! What goes from the watcher to whoever reads.
+//! The events of a watch.
 
 use serde::de::DeserializeOwned;
 

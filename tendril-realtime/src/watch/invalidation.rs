@@ -19,7 +19,7 @@ const LONGEST_COST: Duration = Duration::from_secs(30);
 /// and a read replica is behind. If the read after a broadcast shows no change, it is repeated: of a new row that was read at once
 /// after the second of these times and then after the first, of anything else after the first only.
 const REPEATED_AFTER: [Duration; 2] = [Duration::from_millis(500), Duration::from_millis(10)];
-/// So many rows that nobody knew of are read at once in a row, however long ago the last read was, and one more in each
+/// So many unknown rows are read at once in a row, however long ago the last read was, and one more in each
 /// [`PROMPT_INTERVAL`]: a new row must not wait because an old one was read a moment before.
 const PROMPT: u32 = 10;
 const PROMPT_INTERVAL: Duration = Duration::from_millis(50);

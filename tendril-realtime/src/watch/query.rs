@@ -154,8 +154,8 @@ impl Query {
     }
 
     /// Follows broadcasts instead of row changes: each one with this event on this private channel makes the watch read again
-    /// what it names. That is the row whose key stands in the payload (`{"id": 7}`), or in its `record` or `old_record`, as
-    /// `realtime.broadcast_changes` writes them; a payload without a key stands for the whole table. Broadcasts that come together
+    /// what it names. That is the row whose key is in the payload (`{"id": 7}`), or in its `record` or `old_record`, as
+    /// `realtime.broadcast_changes` writes them; a payload without a key means the whole table. Broadcasts that come together
     /// cost one request. Everything else stays as it is: the list at the beginning, after each gap, and from time to time.
     ///
     /// For a table with very many watchers: the server checks each row change against the policies once per watcher, one

@@ -1,4 +1,4 @@
-//! A row as a map from columns to their JSON text, comparable whoever wrote it.
+//! A row as a map from columns to their JSON text, comparable whether PostgREST or Realtime wrote it.
 
 use std::{
     collections::BTreeMap,

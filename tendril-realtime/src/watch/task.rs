@@ -116,7 +116,7 @@ impl Watcher {
             list_due: Instant::now(),
             backoff: Backoff::new(Duration::from_secs(1), Duration::from_secs(30)),
         };
-        // The reader is gone, or the client was shut down: either way nobody is left to report to.
+        // The reader is gone, or the client was shut down: either way there is no reader left.
         let Err(ReceiverDropped) = state.watch().await;
     }
 }

@@ -115,7 +115,7 @@ fn classify_end(message: &str) -> (&'static str, Retry) {
         .map_or(("ChannelShutdown", Retry::Backoff), |(_, code, retry)| (code, *retry))
 }
 
-/// Mistakes in the bindings are not retried by the server, and repeating them helps nobody. A database that fails for a while is another
+/// Mistakes in the bindings are not retried by the server, and a repetition cannot help. A database that fails for a while is another
 /// matter, even where it shows as an exception of the same statement.
 fn is_parameter_mistake(message: &str) -> bool {
     let mistaken = [

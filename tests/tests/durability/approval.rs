@@ -36,7 +36,7 @@ async fn an_approval_outlives_its_lease_while_its_agent_is_away() {
     let plan = shown(&world, &job).await;
     agent.signal(Signal::TERM);
     assert_eq!(agent.ended().await.code(), Some(0));
-    // The pod was away for longer than the lease, and nobody else looked meanwhile.
+    // The pod was away for longer than the lease, and no other agent ran meanwhile.
     let lapse =
         "update tendril.leases set last_heartbeat_at = now() - interval '1 hour' where deployment_id = $1";
     world.database.execute(lapse, &[&job.id]).await.expect("the lease lapses");

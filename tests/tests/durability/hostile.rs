@@ -112,7 +112,7 @@ async fn no_template_harms_more_than_its_own_run() {
     }
     let innocent = cluster.queue(json!({"template": "innocent", "stack": "s"})).await.ended().await;
     assert_eq!(innocent.status, "SUCCESS", "{innocent:?}");
-    // The same process from the first to the last, with nobody left below it.
+    // The same process from the first to the last, with no process left below it.
     assert!(Path::new(&format!("/proc/{}", agent.pid())).exists());
     until("nothing of an attack runs any more", async || {
         let all = std::process::Command::new("ps").args(["-eo", "args"]).output().expect("ps").stdout;

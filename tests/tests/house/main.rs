@@ -59,7 +59,7 @@ const AGENT_ORDER: &[&str] = &[
     "main",
 ];
 
-/// `rest` stands on values, and on nothing of the websocket.
+/// `rest` depends on values, and on nothing of the websocket.
 const REST_STANDS_ON: &[&str] = &[
     "error",
     "filter",

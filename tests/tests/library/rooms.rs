@@ -199,7 +199,7 @@ async fn more_states_than_the_server_allows_do_not_close_the_channel_and_the_las
     for number in 0..5 {
         room.track(&json!({"n": number})).await.unwrap();
     }
-    // The sixth within 30 s would close the channel: it waits, and whoever waits with it is answered with the last.
+    // The sixth within 30 s would close the channel: it waits, and the calls that wait with it get the answer of the last.
     let sixth = timeout(Duration::from_secs(2), room.track(&json!({"n": 5}))).await;
     assert!(sixth.is_err(), "it is held back");
     presence(&mut people, |stream, _| stream.state().get("me").is_some_and(|metas| metas[0].state["n"] == 4))

@@ -1,4 +1,4 @@
-//! A reader that does not read harms nobody but itself.
+//! A reader that does not read harms no other.
 
 use std::time::{Duration, Instant};
 

@@ -8,7 +8,7 @@ use std::{
 
 use tendril_tests::until;
 
-/// An address that nobody listens on now.
+/// A free address.
 pub(crate) fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
 }

@@ -182,7 +182,7 @@ async fn nothing_in_a_repository_can_run_or_fetch_anything_and_its_links_stay_in
     repository.run(&["commit", "--quiet", "--message", "traps"]).await;
     repository.run(&["push", "--quiet", "origin", "main"]).await;
     let commit = repository.run(&["rev-parse", "HEAD"]).await;
-    // Of whoever runs the agent, nothing is read either.
+    // Nothing of the agent's own user is read either.
     let home = stage.world.path("home");
     fs::create_dir_all(&home).expect("a home");
     let config = format!(
@@ -252,7 +252,7 @@ async fn an_agent_that_is_killed_in_the_middle_of_a_fetch_fetches_again_in_its_n
     let work = setup.cli.work_dir.clone().expect("a work directory");
     let mirror = fs::read_dir(Path::new(&work).join("git")).expect("mirrors").filter_map(Result::ok);
     let mirror = mirror.map(|entry| entry.path()).find(|path| path.join("HEAD").exists()).expect("a mirror");
-    // A lock that nobody will ever remove, and half a pack.
+    // A lock without an owner, and half a pack.
     fs::write(mirror.join("shallow.lock"), "").expect("a lock");
     fs::create_dir_all(mirror.join("objects/pack")).expect("a directory");
     fs::write(mirror.join("objects/pack/tmp_pack_half"), noise(1000)).expect("half a pack");

@@ -43,7 +43,7 @@ async fn listen_prints_inserts_updates_and_deletes_and_ends_with_sigint() {
     for version in ["2.0.0", "1.0.0"] {
         let mut listen = listen(&world, &cluster, &["--vsn", version]);
         any(&listen, "ready").await;
-        // One after the other: of a row that is gone the server shows nobody what it was.
+        // One after the other: of a row that is gone the server shows no values.
         let deployment = cluster.queue(idle()).await;
         let insert = any(&listen, "insert").await;
         assert_eq!(

@@ -22,7 +22,7 @@ const NEW_COLUMNS: &str = ",state_key,approval_comment,cancel_comment,approval_e
 /// A row of `deployments`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Deployment {
-    /// Made by whoever queues it.
+    /// Made by the client that queues it.
     pub id: Uuid,
     /// Where it runs.
     pub cluster_id: Uuid,
@@ -165,7 +165,7 @@ impl Deployment {
         self.error_code.as_deref().filter(|code| *code != self.status)
     }
 
-    /// The exit code that its end stands for.
+    /// The exit code for its end.
     ///
     /// # Errors
     /// For any end but success.

@@ -80,7 +80,7 @@ impl Change {
         rows.filter_map(|row| serde_json::from_value(row.clone()).ok()).collect()
     }
 
-    /// How many changes the marker row stands for.
+    /// How many changes the marker row replaces.
     pub fn omitted(&self) -> Option<u64> {
         (self.action == "truncated")
             .then(|| self.attributes.get("omitted").and_then(Value::as_u64).unwrap_or(0))

@@ -52,7 +52,7 @@ impl Output {
     /// One JSON document.
     ///
     /// # Errors
-    /// If nobody reads on.
+    /// If the reader is gone.
     pub fn json(&self, value: &impl Serialize) -> Result<()> {
         let text = serde_json::to_string_pretty(value).map_err(io::Error::from)?;
         line(text)
@@ -61,7 +61,7 @@ impl Output {
     /// One JSON object on one line.
     ///
     /// # Errors
-    /// If nobody reads on.
+    /// If the reader is gone.
     pub fn json_line(&self, value: &impl Serialize) -> Result<()> {
         let text = serde_json::to_string(value).map_err(io::Error::from)?;
         line(text)
@@ -70,7 +70,7 @@ impl Output {
     /// A line of the answer.
     ///
     /// # Errors
-    /// If nobody reads on.
+    /// If the reader is gone.
     pub fn line(&self, text: impl Display) -> Result<()> {
         line(text)
     }

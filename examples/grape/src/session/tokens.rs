@@ -13,7 +13,7 @@ use crate::failure::{Failure, FailureKind, Result};
 
 /// Renews a session when its access token comes near its end, or was refused.
 ///
-/// A refresh token is good once. So whoever renews holds the lock of the file, reads the file again (another process may have
+/// A refresh token is good once. So a process that renews holds the lock of the file, reads the file again (another process may have
 /// renewed meanwhile), and writes the new session before it releases the lock.
 #[derive(Debug, Clone)]
 pub struct SessionTokens(Arc<Inner>);

@@ -64,7 +64,7 @@ struct Up<'a> {
 /// Of the step that failed, with what to check. A repetition continues from there.
 pub async fn up(context: &Context, options: &cli::Up) -> Result<()> {
     let project = context.project()?;
-    // Before anything is made: is somebody signed in, and is that our database?
+    // Before anything is made: is there a session, and is that our database?
     project.contract().await?;
     inspect_before(options)?;
     let journal = Journal::open(&context.dir, &project.name, &options.name, options.state_dir.as_deref())?;
@@ -203,7 +203,7 @@ impl Up<'_> {
         Ok(cluster)
     }
 
-    /// Whether nobody pressed Ctrl-C meanwhile.
+    /// Whether Ctrl-C was not pressed meanwhile.
     fn go_on(&mut self) -> Result<()> {
         match self.interrupt.recv().now_or_never() {
             None => Ok(()),

@@ -92,7 +92,7 @@ impl Kind {
         }
     }
 
-    /// The value of this kind that a text stands for.
+    /// The value of this kind for a text.
     fn read(self, text: &str) -> Result<Value, String> {
         let wrong = || format!("must be {}", self.with_article());
         match self {
@@ -135,7 +135,7 @@ fn json_of(kind: Kind, text: &str, example: &str) -> Result<Value, String> {
 }
 
 impl Schema {
-    /// The value that a text on the command line stands for: by this schema's type, never by its spelling. Where text is among
+    /// The value for a text on the command line: by this schema's type, never by its spelling. Where text is among
     /// the types, it is text.
     ///
     /// # Errors

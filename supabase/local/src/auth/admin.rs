@@ -1,4 +1,4 @@
-//! `/auth/v1/admin/users`: users as an administrator sees them, who is whoever has the `service_role` key.
+//! `/auth/v1/admin/users`: users as an administrator sees them: a client with the `service_role` key.
 
 use std::sync::Arc;
 

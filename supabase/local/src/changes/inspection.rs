@@ -36,7 +36,7 @@ pub(super) struct Inspection<'a> {
     rows: Vec<Row>,
     /// Per change: the groups of subscriptions whose event and filters it passes, in their order.
     passing: Vec<Vec<usize>>,
-    /// Per principal, by number, and change: whether policies let the new row through. Without row level security: nobody is here.
+    /// Per principal, by number, and change: whether policies let the new row through. Without row level security it is empty.
     visible: HashMap<usize, Vec<bool>>,
 }
 

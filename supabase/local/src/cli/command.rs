@@ -25,7 +25,7 @@ const START: Duration = Duration::from_secs(120);
 /// How long a stop may take.
 const STOP: Duration = Duration::from_secs(30);
 
-/// What ends a command; shown to whoever typed it.
+/// An error that ends a command; shown to its user.
 type Failure = Box<dyn std::error::Error>;
 
 /// Runs a local Supabase-compatible stack on a real PostgreSQL, for development and tests. Not for production.
@@ -88,7 +88,7 @@ enum Output {
 /// Runs the command of the arguments.
 ///
 /// # Errors
-/// What went wrong, in a sentence for whoever typed it.
+/// What went wrong, in a sentence for the user.
 pub async fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command.unwrap_or(Command::Start(arguments.start)) {
         Command::Start(Start { detach: true, .. }) => detach(),

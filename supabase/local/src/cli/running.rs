@@ -33,7 +33,7 @@ pub(super) struct Running {
     pub(super) service_role_key: String,
     pub(super) publishable_key: String,
     pub(super) secret_key: String,
-    /// The directory of the data, and whether it goes with the stack; none if the database is somebody else's.
+    /// The directory of the data, and whether it is removed with the stack; none if the database is not the stack's.
     pub(super) data: Option<PathBuf>,
     pub(super) temporary: bool,
 }
@@ -71,7 +71,7 @@ impl Running {
                 Ok(running) if is_stack(running.pid) => found.push(running),
                 Ok(killed) => {
                     killed.clean_up();
-                    // Somebody else may have been quicker.
+                    // Another process may have been quicker.
                     let _ = fs::remove_file(entry.path());
                 }
                 // Being written, or of another version.

@@ -49,13 +49,13 @@ impl Target {
         self
     }
 
-    /// Whoever shows a token of this role. A frame has the tokens of its channel and of its socket; one of them must fit.
+    /// The senders with a token of this role. A frame has the tokens of its channel and of its socket; one of them must fit.
     #[must_use]
     pub fn role(self, role: impl Into<String>) -> Self {
         self.claim("role", role.into())
     }
 
-    /// Whoever shows a token with this claim, such as the `cluster_id` of an agent.
+    /// The senders with a token that has this claim, such as the `cluster_id` of an agent.
     #[must_use]
     pub fn claim(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.claims.push((name.into(), value.into()));

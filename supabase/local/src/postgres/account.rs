@@ -1,4 +1,4 @@
-//! The account PostgreSQL runs as. It refuses root, so root gives way to `postgres` or else `nobody`.
+//! The account PostgreSQL runs as. It refuses root, so root is replaced by `postgres` or else `nobody`.
 
 use std::fs;
 use std::io;

@@ -44,7 +44,7 @@ pub(crate) async fn provision(
     let prepared = cache.join(fingerprint(binaries, migrations, home.pg_cron));
     if !prepared.join("PG_VERSION").is_file() {
         let _lock = lock(cache.join("lock")).await?;
-        // Whoever held the lock before may have made it.
+        // The holder of the lock before may have made it.
         if !prepared.join("PG_VERSION").is_file() {
             remove_unused(&cache);
             prepare(binaries, account, migrations, &prepared, home.pg_cron).await?;
@@ -140,7 +140,7 @@ fn fingerprint(binaries: &Binaries, migrations: &Migrations, pg_cron: bool) -> S
     URL_SAFE_NO_PAD.encode(&hash.finish().as_ref()[..15])
 }
 
-/// The directory of prepared ones: private to this user, because whoever writes there decides what our servers run.
+/// The directory of prepared ones: private to this user, because our servers run what is in it.
 fn cache_dir() -> Result<PathBuf> {
     let uid = rustix::process::getuid().as_raw();
     let dir = std::env::temp_dir().join(format!("supabase-local-cache-{uid}"));

@@ -28,7 +28,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a stop may take; the supervisor itself gets rougher after 5 s.
 const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// How often another free port is tried when somebody else was quicker.
+/// How often another free port is tried when another process was quicker.
 const PORT_TRIES: u32 = 8;
 
 /// A running server. Dropping it begins the stop; [`Postgres::stop`] waits for it.

@@ -145,7 +145,7 @@ impl PostgresServer {
         Ok(())
     }
 
-    /// Stops the server and waits until it is gone, whoever else has a handle.
+    /// Stops the server and waits until it is gone, also if there are other handles.
     ///
     /// # Errors
     /// If it does not end.

@@ -15,7 +15,7 @@ pub struct RealtimeOptions {
     /// Before a channel that got a new token receives "Subscribed to PostgreSQL" again (the real server: about 2 s).
     /// Default: none.
     pub resubscribe_delay: Duration,
-    /// How often the changes of rows are delivered: those of one interval together, to whoever is subscribed at its end (the real
+    /// How often the changes of rows are delivered: those of one interval together, to the subscribers at its end (the real
     /// server: 100 ms). Default: zero, each at once.
     pub poll_interval: Duration,
     /// Serves Realtime alone, without a gateway before it, as a self-hosted server does: the paths are `/socket` and `/api`, and

@@ -143,7 +143,7 @@ impl<'a> Plan<'a> {
         self.range = range;
     }
 
-    /// Leaves the filters to somebody else: a write applies them itself.
+    /// Leaves the filters to the caller: a write applies them itself.
     pub(super) fn without_filters(mut self) -> Self {
         self.filters.clear();
         self

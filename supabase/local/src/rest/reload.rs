@@ -29,7 +29,7 @@ impl SchemaCache {
         Self { pool, schemas, current: RwLock::new(None) }
     }
 
-    /// The schema; reads it if nobody has.
+    /// The schema; reads it if that was not done yet.
     pub(super) async fn current(&self) -> Result<Arc<Schema>, RestError> {
         if let Some(schema) = &*self.current.read().await {
             return Ok(Arc::clone(schema));

@@ -1,4 +1,4 @@
-//! The writing half of a socket: a task of its own, so that a client that does not read holds up nobody.
+//! The writing half of a socket: a task of its own, so that a client that does not read holds up no other.
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::{SinkExt as _, stream::SplitSink};
