@@ -62,7 +62,7 @@ pub enum Command {
     Profiles(Profiles),
     /// Bring a cluster online: Kubernetes, key, agent.
     Up(Box<Up>),
-    /// Take away what `up` made.
+    /// Remove what `up` made.
     Down(Down),
     /// List clusters.
     Clusters,

@@ -73,7 +73,7 @@ pub struct Up {
     pub yes: bool,
 }
 
-/// Take away what `up` made.
+/// Remove what `up` made.
 #[derive(Debug, Args)]
 pub struct Down {
     /// Name of the cluster.

@@ -23,7 +23,7 @@ pub enum Format {
     /// Tables and sentences.
     #[default]
     Text,
-    /// One JSON document; one JSON object a line where a command continues (`logs -f`, `watch`, `deploy`).
+    /// One JSON document; one JSON object per line with `logs -f`, `watch`, `deploy` and `up`.
     Json,
 }
 
