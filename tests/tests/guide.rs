@@ -255,7 +255,8 @@ fn sentences_are_said_by_the_agent_or_the_database() {
             continue;
         }
         let cells: Vec<&str> = line.split(" | ").map(|cell| cell.trim_matches(['|', ' '])).collect();
-        let is_heading = |cell: &&str| matches!(*cell, "message" | "it says" | "`error_message` contains");
+        let is_heading =
+            |cell: &&str| matches!(*cell, "message" | "`error_message` contains" | "`error_message` says");
         let heading = cells.iter().position(is_heading);
         if heading.is_some() {
             column = heading;

@@ -72,6 +72,7 @@ const LOCAL_ROOMS: &[(&str, &[&str])] = &[
             "error",
             "hint",
             "sql",
+            "haskell",
             "parsec",
             "grammar",
             "select",

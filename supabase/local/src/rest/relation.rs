@@ -21,7 +21,7 @@ pub(super) fn find<'a>(
         .relationships
         .iter()
         .filter(|way| way.from == *parent && way.to.schema == parent.schema && means(way, &embed.target))
-        .filter(|way| embed.hint.as_ref().is_none_or(|hint| hinted(way, hint)))
+        .filter(|way| embed.hint.as_ref().is_none_or(|hint| matches_hint(way, hint)))
         .collect();
     match matches.as_slice() {
         [one] => Ok(one),
@@ -45,7 +45,7 @@ fn means(way: &Relationship, word: &str) -> bool {
 }
 
 /// Whether the hint after `!` selects this relationship: by foreign key, column or junction table.
-fn hinted(way: &Relationship, word: &str) -> bool {
+fn matches_hint(way: &Relationship, word: &str) -> bool {
     way.constraint == word
         || match &way.link {
             Link::ToOne { columns, .. } | Link::ToMany { columns } => {
