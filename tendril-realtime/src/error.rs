@@ -14,7 +14,7 @@ type Source = Box<dyn StdError + Send + Sync + 'static>;
 /// assert!(matches!(error.kind(), ErrorKind::InvalidInput { field: "url", .. }));
 /// ```
 ///
-/// `{error}` says what went wrong, and [`source`](std::error::Error::source) why; `{error:#}` says both in one line.
+/// `{error}` is what went wrong, and [`source`](std::error::Error::source) why; `{error:#}` is both in one line.
 ///
 /// Clones share one error: what ends a channel is the same for everyone who holds it.
 #[derive(Debug, Clone)]
@@ -94,7 +94,7 @@ pub enum ErrorKind {
         /// [`Retry::Never`] where there will be no token any more: the session has ended. What needs one ends with this error.
         retry: Retry,
     },
-    /// A row or a message is not of the type that was asked for. The stream goes on.
+    /// A row or a message is not of the type that was asked for. The stream continues.
     Decode {
         /// What was being read.
         what: &'static str,
@@ -117,9 +117,9 @@ pub struct PostgrestError {
     pub code: String,
     /// What happened.
     pub message: String,
-    /// More of it, where the server said so.
+    /// More of it, where the server sent it.
     pub details: Option<String>,
-    /// What may help, where the server said so.
+    /// What may help, where the server sent it.
     pub hint: Option<String>,
     /// The `Retry-After` header.
     pub retry_after: Option<Duration>,
@@ -252,7 +252,7 @@ impl PostgrestError {
         match (self.status, self.code.as_str()) {
             // PGRST303 is an expired or not yet valid token; PGRST301 one that will never be accepted.
             (401, "PGRST303") => Retry::RefreshToken,
-            // Older servers say it in words; the broadcast interface says nothing but "Unauthorized".
+            // Older servers write it as a sentence; the broadcast interface only as "Unauthorized".
             (401, code) if code.is_empty() || self.message.contains("expired") => Retry::RefreshToken,
             (408 | 429 | 502 | 503 | 504, _)
             | (500, "57014")
@@ -275,7 +275,7 @@ fn handshake_retry(status: u16, message: &str) -> Retry {
         401 if message.contains("JWT signer") => Retry::After(Duration::from_secs(30)),
         // Counters are 60 s averages; sooner keeps them tripped.
         429 => Retry::After(Duration::from_secs(30)),
-        // A paused project may come back; a gateway that just started knows no routes yet.
+        // A paused project may come back; a gateway that just started has no routes yet.
         404 => Retry::After(Duration::from_secs(60)),
         403 if message.contains("enant") => Retry::After(Duration::from_secs(60)),
         408 | 425 => Retry::Backoff,
@@ -296,7 +296,7 @@ fn without_values(error: &serde_json::Error) -> String {
     {
         return format!("{}…{}", &text[..start], &text[end..]);
     }
-    // Of other types' own messages: what stands in quotes, which may have quotes in it, escaped.
+    // Of other types' own messages: what is in quotes, which may have quotes in it, escaped.
     let mut out = String::with_capacity(text.len());
     let (mut is_quoted, mut is_escaped) = (false, false);
     for c in text.chars() {

@@ -1,4 +1,4 @@
-//! What to listen to, said before the join.
+//! What a channel subscribes to, chosen before the join.
 
 use std::{
     marker::PhantomData,
@@ -51,7 +51,7 @@ pub struct ChannelBuilder {
     capacity: Capacity,
     timeout: Duration,
     version: ProtocolVersion,
-    /// How many stored messages a join asks for; known to the streams when the channel is opened.
+    /// How many stored messages a join requests; known to the streams when the channel is opened.
     replay_limit: Arc<OnceLock<u8>>,
 }
 
@@ -101,9 +101,9 @@ impl ChannelBuilder {
         self
     }
 
-    /// Asks for stored messages since this time, 25 at most. Only private channels, and only messages that
-    /// came from the database. After a reconnect, what was missed meanwhile is asked for; messages received before are not
-    /// repeated, and [`BroadcastEvent::Truncated`](crate::BroadcastEvent::Truncated) says where there may have been more.
+    /// Requests stored messages since this time, 25 at most. Only private channels, and only messages that
+    /// came from the database. After a reconnect, what was missed meanwhile is requested; messages received before are not
+    /// repeated, and [`BroadcastEvent::Truncated`](crate::BroadcastEvent::Truncated) marks where there may have been more.
     pub fn replay(mut self, since: SystemTime, limit: Option<u8>) -> Self {
         let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
         let since = u64::try_from(since).unwrap_or(u64::MAX);
@@ -239,12 +239,12 @@ impl ChannelBuilder {
     /// [left](Channel::leave). Resolves when everything that was asked for really flows: the join is accepted, and row changes
     /// are announced.
     ///
-    /// A second join of a name that this client holds shares the channel. What it wants beyond the first (another table,
+    /// A second join of a name that this client holds shares the channel. What it subscribes to beyond the first (another table,
     /// presence) makes the client join anew, which the other streams receive as
     /// [`Resync`](crate::ChangeEvent::Resync); other settings are an error.
     ///
     /// # Errors
-    /// What the server says where trying again cannot help; [`Timeout`](ErrorKind::Timeout) after the client's subscribe
+    /// The server's error where trying again cannot help; [`Timeout`](ErrorKind::Timeout) after the client's subscribe
     /// timeout, with the last failure as its source. A join that failed, or whose future was dropped, has left the channel: its
     /// streams end with the error, and the name is free.
     ///
@@ -337,7 +337,7 @@ async fn flowing(ready: Ready, timeout: Duration, channel: Option<&Channel>) -> 
         Ok(Err(_)) => Err(Error::new(ErrorKind::Closed)),
         Err(_) => {
             let kind = ErrorKind::Timeout { waiting_for: "the channel to be joined and rows to flow" };
-            // Time ran out, but the attempts had reasons: the last one says more.
+            // Time ran out, but the attempts had reasons: the last one is more precise.
             Err(match channel.and_then(Channel::last_error) {
                 Some(cause) => Error::with_source(kind, cause),
                 None => Error::new(kind),

@@ -1,4 +1,4 @@
-//! One open connection: bytes to the session, and what the session wants to the wire and the mailboxes.
+//! One open connection: bytes go to the session, and the session's actions to the wire and the mailboxes.
 
 use std::time::{Duration, SystemTime};
 
@@ -107,7 +107,7 @@ impl Driver {
                 }
                 message = self.inbox.control.recv() => {
                     if let Some(exit) = self.handle(message) {
-                        // Leaves that were asked for go out before the close.
+                        // Leaves that were requested are sent before the close.
                         self.send_outgoing(socket);
                         return exit;
                     }
@@ -190,7 +190,7 @@ impl Driver {
         closed
     }
 
-    /// Performs what needs no socket; keeps the rest.
+    /// Performs the actions that need no socket; the others stay queued.
     pub(super) fn perform(&mut self) {
         let mut actions = std::mem::take(&mut self.actions);
         for action in actions.drain(..) {

@@ -57,7 +57,7 @@ struct State {
     /// Events in the queue that count against the capacity; marks do not.
     events: usize,
     bytes: usize,
-    /// How many of the newest events still lie in the frames they came in.
+    /// How many of the newest events still borrow the frames they came in.
     attached: usize,
     /// No more comes with the batch that brought those.
     batch_is_over: bool,
@@ -250,7 +250,7 @@ fn detach(delivery: &mut Delivery) {
     }
 }
 
-/// Bytes that a waiting event keeps in memory, its place in the queue among them.
+/// Bytes of memory that a waiting event occupies, its place in the queue among them.
 fn weight(delivery: &Delivery) -> usize {
     let own = match delivery {
         Delivery::Change(change) => change.weight(),
@@ -275,7 +275,7 @@ fn weight(delivery: &Delivery) -> usize {
     own + size_of::<Delivery>()
 }
 
-/// Tells how much waits in a mailbox.
+/// Counts what waits in a mailbox.
 #[derive(Debug, Clone)]
 pub(crate) struct Gauge(Arc<Shared>);
 

@@ -42,7 +42,7 @@ use crate::{
 /// Messages of users that wait for the driver.
 const PUSHES_AT_ONCE: usize = 256;
 
-/// Everything a driver needs to know before it starts.
+/// The settings of a driver.
 pub(crate) struct Setup {
     pub(crate) endpoint: Endpoint,
     pub(crate) key: ApiKey,
@@ -91,7 +91,7 @@ struct Inner {
     /// The driver has the strong end: the streams end with it.
     heartbeats: broadcast::WeakSender<Heartbeat>,
     next_id: AtomicU64,
-    /// The channels that somebody holds.
+    /// The channels that have a holder.
     channels: Mutex<Vec<Weak<ChannelGuard>>>,
 }
 
@@ -107,7 +107,7 @@ struct ChannelGuard {
     handle: Handle,
 }
 
-/// What calls on a channel need to know of how it was opened.
+/// How a channel was opened, for the calls on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ChannelTraits {
     pub(crate) private: bool,
@@ -205,7 +205,7 @@ impl Handle {
         let (status_sender, status) = watch::channel(ChannelStatus::Joining);
         let traits = ChannelTraits { private: config.private, ack: config.broadcast.ack, version };
         let command = Command::Open { topic, name: name.clone(), config, subscribers, ready: request };
-        // If the driver is gone, the dropped senders say so.
+        // If the driver is gone, the dropped senders show it.
         let _ = self.inner.control.send(Message::Command {
             command,
             mailboxes,
@@ -223,7 +223,7 @@ impl Handle {
         channels.push(Arc::downgrade(guard));
     }
 
-    /// The channels that somebody holds and that have not ended.
+    /// The channels that have a holder and have not ended.
     pub(crate) fn channels(&self) -> Vec<ChannelHandle> {
         let known: Vec<_> = self
             .inner
@@ -251,13 +251,13 @@ impl Handle {
         answered.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Closed)))
     }
 
-    /// Sends a command that nobody answers.
+    /// Sends a command without an answer.
     async fn send(&self, command: Command) -> Result<(), Error> {
         let message = Message::Command { command, mailboxes: Vec::new(), status: None, answer: None };
         self.inner.pushes.send(message).await.map_err(|_| Error::new(ErrorKind::Closed))
     }
 
-    /// Sends a command that nobody answers and that must not wait.
+    /// Sends a command without an answer, which must not wait.
     fn control(&self, command: Command) {
         let message = Message::Command { command, mailboxes: Vec::new(), status: None, answer: None };
         let _ = self.inner.control.send(message);
@@ -275,7 +275,7 @@ impl Handle {
     pub(crate) async fn shutdown(&self) {
         let never_started = self.inner.setup.lock().unwrap_or_else(PoisonError::into_inner).take().is_some();
         if never_started {
-            // Without its ends, every later message says that the client is closed.
+            // Without its ends, every later call returns that the client is closed.
             drop(self.inner.parts.lock().unwrap_or_else(PoisonError::into_inner).take());
             return;
         }
@@ -308,7 +308,7 @@ impl ChannelHandle {
         }
     }
 
-    /// Why it does not flow, for whoever waited for that in vain.
+    /// Why it does not flow, for those that waited for it.
     pub(crate) fn last_error(&self) -> Option<Error> {
         match &*self.0.status.borrow() {
             ChannelStatus::Interrupted(error) | ChannelStatus::Ended(error) => Some(error.duplicate()),
@@ -383,7 +383,7 @@ impl std::fmt::Debug for ChannelGuard {
     }
 }
 
-/// The runtime of whoever calls.
+/// The runtime of the caller.
 ///
 /// # Errors
 /// [`InvalidInput`](ErrorKind::InvalidInput) outside of a runtime.

@@ -40,9 +40,9 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    /// Reports to whoever watches the heartbeats.
+    /// Reports to the observers of the heartbeats.
     pub(super) fn heartbeat(&self, heartbeat: Heartbeat) {
-        // Nobody may be watching.
+        // There may be no observer.
         let _ = self.heartbeats.send(heartbeat);
     }
 }
@@ -53,9 +53,9 @@ pub(super) enum Exit {
     Lost(Closed),
     /// The peer answers no longer, or the machine was suspended: not worth a closing handshake.
     Dead(&'static str),
-    /// The user wants a new connection.
+    /// The user requested a new connection.
     Requested,
-    /// Nobody wants a channel.
+    /// No channel is in use.
     Unwanted,
     /// The user, or the last handle, is gone.
     Shutdown(Option<oneshot::Sender<()>>),
@@ -78,11 +78,11 @@ pub(super) struct Driver {
     pub(super) mailboxes: BTreeMap<SubscriberId, mailbox::Sender>,
     pub(super) channels: HashMap<TopicId, watch::Sender<ChannelStatus>>,
     pub(super) answers: Answers,
-    /// The session's actions, performed in order. Emptied after each message, its memory kept.
+    /// The session's actions, performed in order. Emptied after each message; its memory is used again.
     pub(super) actions: Vec<Action>,
     /// Those of them that need the socket.
     pub(super) outgoing: Vec<Outbound>,
-    /// Why the session wants this connection to end.
+    /// Why the session ends this connection.
     pub(super) ending: Option<ShutdownSignal>,
     /// Mailboxes that got something since the last wake-up.
     pub(super) touched: Vec<SubscriberId>,
@@ -213,7 +213,7 @@ impl Driver {
         }
     }
 
-    /// Asks for a token, then dials. Commands are served meanwhile.
+    /// Requests a token, then dials. Commands are served meanwhile.
     async fn connect(&mut self) -> Result<Result<Opened, Error>, Exit> {
         if self.tokens.has_source() {
             self.tokens.start();
@@ -262,7 +262,7 @@ impl Driver {
         }
     }
 
-    /// Lets the session run, and performs what it wants.
+    /// Lets the session run, and performs its actions.
     pub(super) fn step(&mut self, run: impl FnOnce(&mut Session, std::time::Instant, &mut Vec<Action>)) {
         run(&mut self.session, now(), &mut self.actions);
         self.perform();
@@ -317,7 +317,7 @@ impl Driver {
         pause.max(stay_away.unwrap_or_default())
     }
 
-    /// Why a connection is over, in an error's form; `None` if nobody has to know.
+    /// Why a connection is over, in an error's form; `None` if it need not be reported.
     pub(super) fn error_of(exit: &Exit) -> Option<Error> {
         let (code, reason) = match exit {
             Exit::Lost(closed) => (
@@ -352,7 +352,7 @@ impl Driver {
         Some(pause)
     }
 
-    /// Remembers why something ended, for the status.
+    /// Records why something ended, for the status.
     pub(super) fn record_error(&self, error: Error) {
         tracing::warn!(target: TARGET, error = format!("{error:#}"), "not connected");
         self.set_status(|status| status.last_error = Some(error));
@@ -395,7 +395,7 @@ impl Driver {
     }
 }
 
-/// A task that ends in another way than by its own end (a panic, a runtime that is shut down) says so to all who wait.
+/// A task that ends in another way than by its own end (a panic, a runtime that is shut down) is reported to all that wait.
 impl Drop for Driver {
     fn drop(&mut self) {
         if self.inbox.status.borrow().phase == Phase::Closed {

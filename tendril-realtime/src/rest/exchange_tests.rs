@@ -80,7 +80,7 @@ async fn a_redirect_is_an_error_that_names_its_target_and_carries_the_key_nowher
     assert_eq!(elsewhere.received_requests().await.unwrap().len(), 0);
 }
 
-/// Keeps its token until it learns that it was refused.
+/// Returns its token until that was reported as refused.
 #[derive(Default)]
 struct Caching {
     number: AtomicU32,

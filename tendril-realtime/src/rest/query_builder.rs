@@ -97,7 +97,7 @@ impl QueryBuilder {
         }
     }
 
-    /// Remembers the first thing that was wrong.
+    /// Records the first error.
     pub(super) fn fail_with(&mut self, error: Error) {
         self.error.get_or_insert(error);
     }
@@ -198,7 +198,7 @@ impl QueryBuilder {
         self.act(Action::Delete)
     }
 
-    /// Says that an update or a delete without a filter is meant: of every row that the role may change.
+    /// Confirms an update or a delete without a filter: of every row that the role may change.
     ///
     /// Hosted Supabase refuses such a request (`21000`, "requires a WHERE clause"). There, name a column that always has a value:
     /// `not_null("id")`.
@@ -239,7 +239,7 @@ impl QueryBuilder {
         self
     }
 
-    /// Makes the server refuse (`PGRST122`) preferences it does not know, instead of passing them over.
+    /// Makes the server refuse (`PGRST122`) unknown preferences, instead of ignoring them.
     pub fn strict(mut self) -> Self {
         self.preferences.strict = true;
         self
@@ -258,7 +258,7 @@ impl QueryBuilder {
         self
     }
 
-    /// Asks for the number of all matching rows: see [`Response::count`](super::Response::count).
+    /// Requests the number of all matching rows: see [`Response::count`](super::Response::count).
     pub fn count(mut self, how: Count) -> Self {
         self.preferences.count = Some(how);
         self
@@ -301,7 +301,7 @@ impl QueryBuilder {
         self
     }
 
-    /// Says that a repetition does no harm, so that failures with an unknown outcome are tried again too. Reads, deletes
+    /// Declares that a repetition does no harm, so that failures with an unknown outcome are tried again too. Reads, deletes
     /// and inserts that ignore duplicates are known to be so.
     pub fn idempotent(mut self, yes: bool) -> Self {
         self.idempotent = Some(yes);

@@ -32,7 +32,7 @@ pub enum ChannelStatus {
     Joining,
     /// The join is accepted; row changes or messages of the database are not announced yet.
     Subscribing,
-    /// Everything that was asked for flows.
+    /// Everything that was requested flows.
     #[doc(alias = "SUBSCRIBED")]
     Subscribed,
     /// Something failed, and is tried again by itself.
@@ -46,7 +46,7 @@ pub enum ChannelStatus {
 }
 
 impl ChannelStatus {
-    /// Whether everything that was asked for flows.
+    /// Whether everything that was requested flows.
     pub fn is_subscribed(&self) -> bool {
         matches!(self, Self::Subscribed)
     }
@@ -82,7 +82,7 @@ pub(crate) enum Action {
     Deliver(SubscriberId, Delivery),
     /// Answer a request.
     Answer(RequestId, Result<Slice, Error>),
-    /// Ask the token source; pass the answer to [`Session::on_token`](super::Session::on_token).
+    /// Call the token source; pass the answer to [`Session::on_token`](super::Session::on_token).
     FetchToken,
     /// Report to the token source that this token was refused.
     TokenRefused(AccessToken),

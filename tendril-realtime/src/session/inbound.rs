@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// Whether a broadcast is one of those that the database keeps: their envelope gives them an id.
+/// Whether a broadcast is one of those that the database stores: their envelope gives them an id.
 fn is_stored(body: &Body) -> bool {
     #[derive(serde::Deserialize)]
     struct Envelope<'a> {
@@ -37,7 +37,7 @@ fn is_stored(body: &Body) -> bool {
     }
 }
 
-/// Whether a reply says that the server does not know the channel.
+/// Whether a reply means that the server has no such channel.
 fn is_unmatched(payload: &Slice) -> bool {
     serde_json::from_str::<Reply<'_>>(payload.as_str())
         .is_ok_and(|reply| !reply.is_ok() && reply.reason() == UNMATCHED)
@@ -49,7 +49,7 @@ const UNMATCHED: &str = "unmatched topic";
 const REPLAY_OVERLAP_MS: u64 = 5_000;
 
 impl Session {
-    /// Something came in that is no message (a websocket ping, a frame that makes no sense): the peer lives.
+    /// Something came in that is no message (a websocket ping, a frame that makes no sense): the peer is alive.
     pub(crate) fn on_sign_of_life(&mut self, now: Instant) {
         if let Some(connection) = &mut self.connection {
             connection.heartbeat.on_inbound(None, now);
@@ -100,7 +100,7 @@ impl Session {
             (Event::Reply, _, Body::Json(payload)) => {
                 match (reference.and_then(|reference| self.pending.take(&reference)), id) {
                     (Some(awaited), _) => self.reply(&awaited, &payload, now, out),
-                    // The answer to a message that nobody waits for can still show that the channel is gone.
+                    // The answer to a message without a waiting call can still show that the channel is gone.
                     (None, Some(id)) if is_unmatched(&payload) => self.forgotten_by_server(id, now, out),
                     (None, _) => {}
                 }
@@ -224,7 +224,7 @@ impl Session {
         self.renew_joined(out);
     }
 
-    /// Everything that was asked for flows, for the first time or again.
+    /// Everything that was requested flows, for the first time or again.
     pub(super) fn live(&mut self, id: TopicId, now: Instant, out: &mut Vec<Action>) {
         if let Some(connection) = &mut self.connection {
             connection.proved = true;
@@ -266,7 +266,7 @@ impl Session {
         self.interrupted(id, &error, ResyncReason::Rejoined, now, out);
     }
 
-    /// A push was answered with "unmatched topic": the server does not know the channel any more.
+    /// A push was answered with "unmatched topic": the server does not have the channel any more.
     fn forgotten_by_server(&mut self, id: TopicId, now: Instant, out: &mut Vec<Action>) {
         let Some(topic) = self.topics.get(&id).filter(|topic| topic.is_joined()) else { return };
         let error = reason::refused_join(topic.sub_topic(), UNMATCHED);
@@ -318,13 +318,13 @@ impl Session {
                 }
                 self.arrived(id, |awaits| awaits.replication = false, now, out);
             }
-            // "Server requested disconnect" announces a close, which speaks for itself.
+            // "Server requested disconnect" announces a close, which is reported by itself.
             (_, true) => {}
         }
     }
 
-    /// The bindings are wrong, which disables them all and nothing else: whoever receives broadcasts or presence of the channel
-    /// goes on, and the next join leaves the bindings out.
+    /// The bindings are wrong, which disables them all and nothing else: subscribers to broadcasts or presence of the channel
+    /// are not affected, and the next join leaves the bindings out.
     fn end_changes(&mut self, id: TopicId, error: &Error, now: Instant, out: &mut Vec<Action>) {
         let Some(topic) = self.topics.get_mut(&id) else { return };
         let receives_rows = |subscriber: &Subscriber| matches!(subscriber.interest, Interest::Changes(_));
@@ -399,7 +399,7 @@ impl Session {
         if let (Event::Broadcast, Some(replay)) = (event, &mut topic.config.broadcast.replay)
             && is_stored(body)
         {
-            // The next join asks for what came after this, and a little before: clocks differ, and streams know what they got.
+            // The next join asks for what came after this, and a little before: clocks differ, and streams drop what they have received already.
             replay.since = replay.since.max(heard_at.saturating_sub(REPLAY_OVERLAP_MS));
         }
         let interest = if *event == Event::Broadcast { Interest::Broadcast } else { Interest::Presence };

@@ -1,11 +1,11 @@
 //! The protocol as a pure state machine: frames, commands, ticks and closes go in, [`Action`]s come out. Time is an argument.
 //!
-//! What is wanted (channels with their bindings, tokens, tracked presence) is kept apart from the connection and replayed,
+//! The subscriptions (channels with their bindings, tokens, tracked presence) are separate from the connection and replayed,
 //! paced, after each reconnect.
 //!
-//! One file per thing that happens: [`command`] (a user wants something), [`connection`] (a socket or a token came or went),
-//! [`inbound`] (the server said something), [`clock`] (time passed). [`topic`], [`pending`], [`heartbeat`] and [`credential`]
-//! are what the session remembers.
+//! One file per kind of input: [`command`] (a call of the user), [`connection`] (a socket or a token came or went),
+//! [`inbound`] (a message of the server), [`clock`] (time passed). [`topic`], [`pending`], [`heartbeat`] and [`credential`]
+//! are the session's state.
 
 mod action;
 mod clock;
@@ -94,7 +94,7 @@ pub(crate) struct Session {
     next_ref: u64,
     /// Since when nobody wants a channel.
     idle_since: Option<Instant>,
-    /// The server asked for a long pause.
+    /// The server requested a long pause.
     stay_away_until: Option<Instant>,
     /// One moment on both clocks: the instant, and the Unix time in milliseconds.
     epoch: (Instant, u64),
@@ -154,13 +154,13 @@ impl Session {
         self.connection.as_ref().is_some_and(|connection| connection.heartbeat.is_open())
     }
 
-    /// How many channels are wanted, and in how many of them everything flows.
+    /// How many channels are in use, and in how many of them everything flows.
     pub(crate) fn channels(&self) -> (usize, usize) {
         let live = self.topics.values().filter(|topic| matches!(topic.phase, Phase::Live { .. })).count();
         (self.topics.len(), live)
     }
 
-    /// What the server's clock says: a replay is asked for by its time.
+    /// The server's time: a replay is requested by it.
     pub(crate) fn set_clock(&mut self, now: Instant, unix_ms: u64) {
         self.epoch = (now, unix_ms);
     }

@@ -1,4 +1,4 @@
-//! One channel: what is wanted of it (kept over reconnects), and how far its current incarnation has come.
+//! One channel: what is subscribed to (the same over reconnects), and how far its current incarnation has come.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -15,7 +15,7 @@ use crate::{
     wire::{Change, Payload, join::JoinConfig},
 };
 
-/// What a subscriber of a topic wants to receive.
+/// What a subscriber of a topic receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Interest {
     /// Row changes of the binding at this place of the join's list.
@@ -35,7 +35,7 @@ pub(crate) struct Subscriber {
     pub(crate) interest: Interest,
 }
 
-/// How far the current incarnation has come. Each variant says what may happen next.
+/// How far the current incarnation has come. Each variant's text states what may happen next.
 #[derive(Debug)]
 pub(super) enum Phase {
     /// To be joined as soon as the connection is open, its turn has come, and this time is over.
@@ -44,7 +44,7 @@ pub(super) enum Phase {
     Joining { join_ref: String },
     /// The reply was ok, but the rows do not flow yet: the `system` message, or this deadline, comes next.
     Subscribing { join_ref: String, deadline: Instant, awaits: ReadyConditions },
-    /// Everything that was asked for flows.
+    /// Everything that was requested flows.
     Live { join_ref: String },
 }
 
@@ -85,7 +85,7 @@ pub(super) struct Topic {
     pub(super) phase: Phase,
     /// The ids that the last accepted join gave to the bindings, in their order.
     pub(super) binding_ids: Vec<u64>,
-    /// Asked to know when everything flows for the first time.
+    /// Waiting for everything to flow for the first time.
     pub(super) awaiting_ready: Vec<(RequestId, TopicId)>,
     /// Since when everything flows, without an interruption.
     live_since: Option<Instant>,
@@ -104,7 +104,7 @@ pub(super) struct Topic {
     pub(super) token: Option<AccessToken>,
     /// A token was pushed: the server will announce its new subscription.
     pub(super) token_pushed: bool,
-    /// Why the server said it would close this channel; the `phx_close` follows.
+    /// Why the server announced to close this channel; the `phx_close` follows.
     pub(super) ending: Option<Error>,
     /// Pauses between failed joins; start afresh after everything flowed for a while.
     pub(super) backoff: Backoff,
@@ -146,7 +146,7 @@ impl Topic {
         }
     }
 
-    /// Without the `realtime:` prefix, as the user knows it.
+    /// Without the `realtime:` prefix, as users write it.
     pub(super) fn sub_topic(&self) -> &str {
         self.name.strip_prefix(crate::wire::TOPIC_PREFIX).unwrap_or(&self.name)
     }
@@ -199,7 +199,7 @@ impl Topic {
         }
     }
 
-    /// Tells all who hold it.
+    /// Reports to all holders.
     pub(super) fn announce(&self, status: &ChannelStatus, out: &mut Vec<Action>) {
         out.extend(self.handles.keys().map(|handle| Action::Channel(*handle, status.clone())));
     }

@@ -54,7 +54,7 @@ pub enum BroadcastEvent {
     Message(Broadcast),
     /// Messages may have been missed before this point.
     Resync(ResyncReason),
-    /// As many stored messages came as one join may ask for: before the first of them, there may have been more.
+    /// As many stored messages came as one join may request: before the first of them, there may have been more.
     Truncated,
     /// The reader was too slow: so many messages were dropped before this point.
     Lagged(u64),
@@ -75,14 +75,14 @@ impl BroadcastEvent {
     }
 }
 
-/// Broadcasts of one channel. An `Err` item is the last one: it says why there will be no more.
+/// Broadcasts of one channel. An `Err` item is the last one: it states why there will be no more.
 #[derive(Debug)]
 #[must_use = "streams do nothing unless polled"]
 pub struct BroadcastStream {
     subscription: Subscription,
-    /// The event asked for; `None` for all.
+    /// The event to receive; `None` for all.
     event: Option<String>,
-    /// How many stored messages a join asks for; unset if it asks for none.
+    /// How many stored messages a join requests; unset if it requests none.
     replay_limit: Arc<OnceLock<u8>>,
     /// How many came since the last join.
     replayed: u8,
@@ -195,7 +195,7 @@ impl BroadcastStream {
         self.subscription.gauge()
     }
 
-    /// Whether this message was seen before; remembers it.
+    /// Whether this message was seen before; records it.
     fn is_repetition(&mut self, message: &Broadcast) -> bool {
         let (Some(limit), Some(id)) = (self.replay_limit.get(), &message.id) else { return false };
         if message.replayed {

@@ -28,7 +28,7 @@ use crate::{
 
 /// What a [`ChangeStream`] yields.
 ///
-/// Supabase Realtime delivers each change at most once and numbers nothing. So this type says where something may be
+/// Supabase Realtime delivers each change at most once and numbers nothing. So this type reports where something may be
 /// missing: after [`Resync`](Self::Resync) and [`Lagged`](Self::Lagged), read the table again; from that point on the stream
 /// is complete until the next of them.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub enum ChangeEvent<T> {
         /// The row as it is now. Large values that did not change are absent from it unless the table has
         /// `REPLICA IDENTITY FULL`.
         new: Row<T>,
-        /// What the table's replica identity keeps of it: the primary key, or all columns.
+        /// What the table's replica identity contains: the primary key, or all columns.
         old: RawRow,
     },
     /// A row was deleted. Row level security does not apply to deletes: every subscriber gets the key. On a table with row
@@ -63,7 +63,7 @@ pub enum ChangeEvent<T> {
         /// The server's texts.
         errors: Vec<String>,
     },
-    /// A change whose row is not of the type asked for. The stream goes on.
+    /// A change whose row is not of the type asked for. The stream continues.
     Undecodable {
         /// What happened to the row.
         kind: ChangeKind,
@@ -108,7 +108,7 @@ impl<T> ChangeEvent<T> {
 
 /// Row changes of one binding.
 ///
-/// An `Err` item is the last one: it says why there will be no more. Everything that passes is an event, so
+/// An `Err` item is the last one: it states why there will be no more. Everything that passes is an event, so
 /// `while let Some(event) = stream.next().await { match event? { … } }` runs until the end.
 ///
 /// # Cancel safety
@@ -120,7 +120,7 @@ pub struct ChangeStream<T> {
     /// The table asked for. The server matches names as patterns (`user_log` receives those of `userXlog` too).
     schema: Option<String>,
     table: Option<String>,
-    /// The fields that the type declares, where it is a struct that says so.
+    /// The fields that the type declares, where it is a struct that declares them.
     fields: &'static [&'static str],
     /// What its messages have in common.
     outlines: Outlines,
@@ -179,7 +179,7 @@ impl<T: DeserializeOwned> ChangeStream<T> {
         let payload = change.payload();
         let parts = change.parts();
         let Some(kind) = parts.kind() else {
-            // Whatever it was, it was an event, and nobody knows which.
+            // It was an event, and it is unknown which.
             return Some(ChangeEvent::Lagged(1));
         };
         if !parts.is_of(self.schema.as_deref(), self.table.as_deref()) {
@@ -401,7 +401,7 @@ mod tests {
             let borrowed: Borrowed<'_> = row.raw().read().unwrap();
             assert_eq!(borrowed.title, "long");
         });
-        // Its parts are found where they lie.
+        // Its parts are found in place.
         assert_eq!(counted.count_total, 0);
     }
 

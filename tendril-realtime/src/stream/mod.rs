@@ -16,7 +16,7 @@ use std::{
 
 use crate::driver::{ChannelHandle, Gauge, Item, Receiver};
 
-/// A mailbox and the share in the channel that keeps it filled. Made before the channel is opened, so that nothing is missed.
+/// A mailbox and the share in the channel that fills it. Made before the channel is opened, so that nothing is missed.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     receiver: Receiver,

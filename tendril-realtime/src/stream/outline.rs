@@ -1,7 +1,7 @@
 //! What the messages about one table have in common: read once, and then only compared.
 //!
 //! Between two changes of a table nothing but the row, the time and the bindings differ. The names, the list of columns and the errors, more
-//! than half of a usual message, are the same bytes. A message that has the bytes of one that was read is known to say the same.
+//! than half of a usual message, are the same bytes. A message with the bytes of one that was read has the same content there.
 
 use serde::{Deserialize, de::IgnoredAny};
 
@@ -11,7 +11,7 @@ use crate::wire::{
     ids::Length,
 };
 
-/// How many outlines a stream remembers: one for each table and kind of change.
+/// How many outlines a stream stores: one for each table and kind of change.
 const REMEMBERED: usize = 16;
 /// How many are made without one of them being of use.
 const TRIES: u8 = 16;
@@ -64,7 +64,7 @@ impl Outlines {
         values
     }
 
-    /// Remembers the outline of a message that was read, and had no errors.
+    /// Stores the outline of a message that was read, and had no errors.
     pub(super) fn learn(&mut self, payload: &str, parts: &ChangeParts<'_>) {
         if self.tries >= TRIES {
             return;

@@ -23,7 +23,7 @@ pub struct Row<T> {
 pub struct RawRow {
     /// The payload of the change.
     payload: Slice,
-    /// Where the row lies in the payload's frame; empty if there is none.
+    /// Where the row is in the payload's frame; empty if there is none.
     row: Part,
 }
 

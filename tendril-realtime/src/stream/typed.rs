@@ -1,4 +1,4 @@
-//! A row read as the user's type where it lies, without knowing before where it ends.
+//! A row read in place as the user's type, without a search for its end first.
 
 use std::{fmt, marker::PhantomData};
 
@@ -73,7 +73,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Counting<'_, D> {
         visitor.visit_newtype_struct(self)
     }
 
-    // A type that declares fields asks for nothing else: see `fields_of`.
+    // A type that declares fields reads nothing else: see `fields_of`.
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct seq
         tuple tuple_struct map enum identifier ignored_any

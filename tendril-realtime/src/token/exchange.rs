@@ -19,7 +19,7 @@ use crate::{
     telemetry::TARGET,
 };
 
-/// The longest a caller waits for the source. The fetch itself goes on: the next caller gets its result.
+/// The longest a caller waits for the source. The fetch itself continues: the next caller gets its result.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// The token source of one client, for the websocket and for REST alike: at most one fetch at a time, on a task of its own.
@@ -44,7 +44,7 @@ struct State {
 }
 
 impl State {
-    /// The fetch that runs, or that ended a short time ago and whose result nobody waited for.
+    /// The fetch that runs, or that ended a short time ago and whose result had no caller left.
     fn running(&self) -> Option<&Fetch> {
         let (fetch, ended) = self.fetch.as_ref()?;
         let is_old = ended.get().is_some_and(|ended| ended.elapsed() > LONGEST_WAIT);
@@ -70,7 +70,7 @@ impl Tokens {
             let fetched = async {
                 loop {
                     match fetch.await {
-                        // The source was asked before it was informed of the refusal.
+                        // The source was called before it was informed of the refusal.
                         Ok(token) if tokens.was_refused(&token, number) => {
                             (number, fetch) = tokens.join_or_start();
                         }
@@ -122,7 +122,7 @@ impl Tokens {
         self.lock().refused.as_ref().is_some_and(|(refused, at)| refused == token && number <= *at)
     }
 
-    /// A server refused this token. A source that panics harms nobody else.
+    /// A server refused this token. A source that panics harms no other.
     ///
     /// Of many requests with one token each is refused, some of them when there is a new token already: the source is informed of what it
     /// gave last, and once before it is asked again.
@@ -256,14 +256,14 @@ mod tests {
         tokens.invalidate(&AccessToken::new("t1").unwrap());
         let second = tokio::spawn(tokens.fetch());
         source.gate.add_permits(2);
-        // Who asked before gets the new one too.
+        // Earlier callers get the new one too.
         assert_eq!(first.await.unwrap().unwrap(), AccessToken::new("t2").unwrap());
         assert_eq!(second.await.unwrap().unwrap(), AccessToken::new("t2").unwrap());
     }
 
     #[tokio::test]
     async fn late_refusals_of_an_old_token_neither_reach_the_source_nor_cost_an_exchange() {
-        /// Keeps what it has until it is told that it was refused, whichever that is.
+        /// Returns the same token until that one, whichever it is, was reported as refused.
         struct Careless(Mutex<Option<AccessToken>>, AtomicU32);
         impl TokenSource for Careless {
             fn token(&self) -> TokenFuture<'_> {

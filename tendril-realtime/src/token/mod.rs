@@ -13,10 +13,10 @@ use crate::{
 /// What [`TokenSource::token`] returns; `Box::pin(async move { … })` makes one.
 pub type TokenFuture<'a> = Pin<Box<dyn Future<Output = Result<AccessToken, Error>> + Send + 'a>>;
 
-/// Gives the access token to use now. It is asked before each connect, each join, each REST request and shortly before a
-/// token's `exp`, so an implementation keeps what it has while that is good, and fetches otherwise.
+/// Gives the access token to use now. It is called before each connect, each join, each REST request and shortly before a
+/// token's `exp`, so an implementation returns the one it has while that is valid, and fetches otherwise.
 ///
-/// A client never asks twice at the same time: whoever needs a token while one is being fetched gets that one. A fetch runs
+/// A client never makes two calls at the same time: calls that need a token while one is being fetched get that one. A fetch runs
 /// on a task of its own and is never cut off, so a source may rotate a refresh token.
 ///
 /// An [`AccessToken`] is a source that never changes, and so is any closure that returns a future:
@@ -105,7 +105,7 @@ where
 }
 
 impl Error {
-    /// The error of a [`TokenSource`] that could not give a token now: it is asked again, after a growing pause. The source's
+    /// The error of a [`TokenSource`] that could not give a token now: it is called again, after a growing pause. The source's
     /// text is shown: it must hold no secret. [`find_source`](Self::find_source) gives the source back as its own type.
     pub fn token(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::of_token_source(source.into(), Retry::Backoff)

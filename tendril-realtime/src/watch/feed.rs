@@ -99,7 +99,7 @@ impl Feed {
             gauge: None,
         };
         if feed.subscribe().is_err() {
-            // The next attempt is made at once, and says why it fails.
+            // The next attempt is made at once, and reports why it fails.
             feed.again = again;
         }
         feed
@@ -182,7 +182,7 @@ impl Feed {
         Ok((Source::Changes(stream), gauge, ready.boxed()))
     }
 
-    /// Stored messages are not asked for: the list after each gap holds what they would announce, and is complete, which at most
+    /// Stored messages are not requested: the list after each gap holds what they would announce, and is complete, which at most
     /// 25 messages are not.
     fn follow_broadcasts(&self, topic: &str, event: &str) -> Result<(Source, Gauge, ReadyFuture), Error> {
         let mut channel = self.client.channel(topic).private(true).replication_ready(true);
@@ -201,7 +201,7 @@ impl Feed {
             }
             BroadcastEvent::Resync(_) => FeedEvent::Gap { shared: true },
             BroadcastEvent::Truncated | BroadcastEvent::Lagged(_) => FeedEvent::Gap { shared: false },
-            // A message nobody can read may have been about any row.
+            // An unreadable message may have been about any row.
             BroadcastEvent::Malformed(_) => FeedEvent::Broadcast(Target::Table),
             BroadcastEvent::Interrupted(error) => {
                 self.flows = false;

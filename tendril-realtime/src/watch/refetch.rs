@@ -86,7 +86,7 @@ impl State {
         Ok(())
     }
 
-    /// The rows with these keys. A server that gives fewer at once is asked for the others again.
+    /// The rows with these keys. The others are requested again from a server that gives fewer at once.
     async fn fetch_rows(&mut self, wanted: &[(Key, u8)]) -> Result<Vec<(Key, Record)>, Error> {
         let mut keys: Vec<&Key> = wanted.iter().map(|(key, _)| key).collect();
         let mut found = Vec::with_capacity(keys.len());
@@ -106,7 +106,7 @@ impl State {
             let before = keys.len();
             keys.retain(|key| !seen.contains(key));
             if keys.len() == before {
-                // The server writes these keys otherwise than they were asked for.
+                // The server writes these keys otherwise than the request did.
                 break;
             }
         }
@@ -173,13 +173,13 @@ impl State {
     ) -> Result<bool, ReceiverDropped> {
         let mut there = HashSet::with_capacity(rows.len());
         for record in rows.iter().filter_map(|row| Record::parse(row.get())) {
-            // Without the key of one of them nobody knows which is gone.
+            // Without the key of one of them it is unknown which is gone.
             let Some(key) = record.key(&self.query.key) else { return Ok(false) };
             there.insert(key);
         }
         let vanished: Vec<_> = self.rows.keys().filter(|key| !there.contains(key)).cloned().collect();
         if !is_sure {
-            // A row may have slipped from one page to the other while they were read: ask for it before it is reported deleted.
+            // A row may have slipped from one page to the other while they were read: request it before it is reported deleted.
             let vanished: Vec<_> = vanished.into_iter().map(|key| (key, 0)).collect();
             self.read_rows(&vanished).await?;
             return Ok(false);

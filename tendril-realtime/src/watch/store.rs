@@ -54,7 +54,7 @@ impl Drop for AbortOnDrop {
 
 impl Client {
     /// Keeps the rows of a query up to date in the background. Rows that are not of the type, and failures, are logged as
-    /// warnings; the watch goes on after each. Must be called within a runtime.
+    /// warnings; the watch continues after each. Must be called within a runtime.
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a query that cannot work, and outside of a runtime.

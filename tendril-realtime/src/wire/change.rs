@@ -1,7 +1,7 @@
 //! The payload of `postgres_changes`: `{"ids":[…],"data":{…}}`, in either order.
 //!
-//! The driver needs the `ids` and nothing else. What lies in `data` is read on the reader's task: in one pass as the user's type
-//! (see [`stream`](crate::stream)), or part by part, when somebody asks for a part.
+//! The driver needs the `ids` and nothing else. `data` is read on the reader's task: in one pass as the user's type
+//! (see [`stream`](crate::stream)), or part by part, when a part is requested.
 
 use serde::{
     Deserialize, Deserializer,
@@ -28,7 +28,7 @@ pub enum ChangeKind {
     Delete,
 }
 
-/// A row change that still lies in the frame it came in: the JSON text of its payload.
+/// A row change in the frame it came in: the JSON text of its payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Change(Slice);
 
@@ -71,7 +71,7 @@ impl Change {
         self.0 = Slice::from(self.0.as_str().to_owned());
     }
 
-    /// Bytes of the frame this keeps in memory.
+    /// Bytes of memory that the frame of this occupies.
     pub(crate) fn weight(&self) -> usize {
         self.0.frame_len()
     }
@@ -123,7 +123,7 @@ impl<'a> ChangeParts<'a> {
         self.record.map(RawValue::get).filter(|text| *text != "null")
     }
 
-    /// What the replica identity keeps of the row as it was; absent in an INSERT.
+    /// The columns of the replica identity, of the row as it was; absent in an INSERT.
     pub(crate) fn old_record(&self) -> Option<&'a str> {
         self.old_record.map(RawValue::get).filter(|text| *text != "null")
     }

@@ -18,10 +18,10 @@ pub(crate) use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 pub(crate) use self::{change::Change, event::Event, ids::Ids};
 
-/// What the server's topics begin with; users speak of sub-topics, without it.
+/// The beginning of the server's topics; names of channels are without it.
 pub(crate) const TOPIC_PREFIX: &str = "realtime:";
 
-/// The name of a channel as users speak of it; those who know the wire write the prefix too.
+/// The name of a channel without the prefix, which some users write too.
 pub(crate) fn channel_name(name: &str) -> &str {
     name.strip_prefix(TOPIC_PREFIX).unwrap_or(name)
 }
@@ -29,7 +29,7 @@ pub(crate) fn channel_name(name: &str) -> &str {
 /// One message from the server: the envelope taken apart, the payload left in place.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Inbound {
-    /// Which incarnation of the channel this is for. Version 1 never says; version 2 not always (OBSERVED 9).
+    /// Which incarnation of the channel this is for. Version 1 never has it; version 2 not always (OBSERVED 9).
     pub(crate) join_ref: Option<String>,
     /// Which message of ours this answers. Version 1 puts the join ref of `phx_close` and `phx_error` here.
     pub(crate) reference: Option<String>,
@@ -59,7 +59,7 @@ pub(crate) struct UserBroadcast {
     pub(crate) payload: BroadcastPayload,
 }
 
-/// What a broadcast carries.
+/// The payload of a broadcast.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum BroadcastPayload {
     /// JSON text.
@@ -75,7 +75,7 @@ pub(crate) struct Slice {
     part: Part,
 }
 
-/// Where a piece lies in its frame, in bytes. A frame has 16 MiB at most.
+/// The place of a piece in its frame, in bytes. A frame has 16 MiB at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Part {
     start: u32,
@@ -83,7 +83,7 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    /// `None` if the piece does not lie in the frame.
+    /// `None` if the piece is not in the frame.
     fn of(frame: &Utf8Bytes, piece: &str) -> Option<Self> {
         let start = (piece.as_ptr() as usize).checked_sub(frame.as_str().as_ptr() as usize)?;
         let end = start.checked_add(piece.len()).filter(|end| *end <= frame.as_str().len())?;
@@ -92,7 +92,7 @@ impl Part {
 }
 
 impl Slice {
-    /// `piece` should lie within `frame`; otherwise it is copied.
+    /// `piece` should be within `frame`; otherwise it is copied.
     pub(crate) fn of(frame: &Utf8Bytes, piece: &str) -> Self {
         match Part::of(frame, piece) {
             Some(part) => Self { frame: frame.clone(), part },
@@ -119,7 +119,7 @@ impl Slice {
         self.frame.as_str().get(part.start as usize..part.end as usize).unwrap_or_default()
     }
 
-    /// Where a text lies that was borrowed from this piece; an empty part if there is none.
+    /// The place of a text that was borrowed from this piece; an empty part if there is none.
     pub(crate) fn part_of(&self, text: Option<&str>) -> Part {
         text.and_then(|text| Part::of(&self.frame, text)).unwrap_or_default()
     }
@@ -159,7 +159,7 @@ pub(crate) struct Outbound {
 pub(crate) enum Payload {
     /// JSON text of an object.
     Json(String),
-    /// A broadcast of raw bytes; only version 2 can carry it.
+    /// A broadcast of raw bytes; only version 2 has these.
     BinaryBroadcast { event: String, bytes: Bytes },
 }
 
@@ -185,7 +185,7 @@ impl std::fmt::Debug for Payload {
     }
 }
 
-/// Why a frame was not understood. The connection goes on (OBSERVED 10, 29).
+/// Why a frame was not understood. The connection stays open (OBSERVED 10, 29).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FrameError {
     #[error("not the JSON of a message: {0}")]

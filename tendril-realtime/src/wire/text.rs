@@ -15,10 +15,10 @@ use super::{
 };
 use crate::endpoint::ProtocolVersion;
 
-/// A row change of which the driver knows where it goes, and nothing else.
+/// A row change of which the driver reads the destination, and nothing else.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct RoutedChange {
-    /// Where the join ref lies in the change's frame, if it has one.
+    /// The place of the join ref in the change's frame, if it has one.
     join_ref: Option<Part>,
     topic: Part,
     pub(crate) ids: Ids,
@@ -100,7 +100,7 @@ fn skim_string(text: &str) -> Option<(&str, &str)> {
     (!string.contains('\\')).then_some((string, rest.strip_prefix(',')?))
 }
 
-/// Writes a message as a text frame. `None` if this version's text cannot carry it (raw bytes).
+/// Writes a message as a text frame. `None` if this version has no text for it (raw bytes).
 pub(crate) fn encode(message: &Outbound, version: ProtocolVersion) -> Option<String> {
     let Payload::Json(payload) = &message.payload else { return None };
     let quoted = |text: &str| serde_json::Value::from(text).to_string();

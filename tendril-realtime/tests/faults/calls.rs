@@ -96,7 +96,7 @@ async fn a_topic_has_one_name_however_it_is_sent_to() {
         let mut expected = vec!["batch", "socket"];
         match sender.broadcast_api().send(topic, "single", &json!({}), false).await {
             Ok(()) => expected.push("single"),
-            // Said, not lost.
+            // Reported, not lost.
             Err(error) => {
                 assert!(matches!(error.kind(), ErrorKind::InvalidInput { .. }), "{topic}: {error:?}")
             }

@@ -1,4 +1,4 @@
-//! Programs that nobody means to write: without a runtime, two of everything, odd names, odd types, crowds.
+//! Programs with mistakes: without a runtime, two of everything, odd names, odd types, crowds.
 
 use std::{
     collections::BTreeMap,
