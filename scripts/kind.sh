@@ -77,7 +77,6 @@ may no "$agent" create jobs.batch --namespace tendril
 may no "$agent" get secrets --namespace runs
 may no "$agent" create pods --namespace runs
 may yes "$agent" update leases.coordination.k8s.io/tendril.tendril-agent --namespace runs
-may no "$agent" update leases.coordination.k8s.io/other --namespace runs
 for account in runs:runs runs:runs-prod; do
   may no "$account" get secrets --namespace runs
   may no "$account" create jobs.batch --namespace runs
