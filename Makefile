@@ -29,7 +29,7 @@ bench: setup ## Latency, throughput, memory; ARGS='-- --check' fails where a bou
 	cargo bench -p tendril-tests --bench deployment --bench log --bench fleet $(ARGS)
 	cargo bench -p supabase-local --bench stack
 
-bench-crash: setup ## The agent killed at each of its fail points with five seeds: the crash table
+bench-crash: setup ## Agent, dispatcher and executor killed at each fail point with five seeds: the crash table
 	cargo build -p tendril-agent --features failpoints --example failpoints
 	cargo bench -p tendril-tests --bench crash $(ARGS)
 

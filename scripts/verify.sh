@@ -17,9 +17,10 @@ steps() {
   cat <<'STEPS'
 lint|make lint|format, clippy, documentation, scripts
 test|TENDRIL_TEST_PROFILE=verify make test|all tests, none tried again
-race|TENDRIL_RACE=full cargo nextest run --workspace --profile verify claim:: stacks:: soak::|100 agents and 1,000 jobs, 50 stacks, 200 jobs in a row
+race|TENDRIL_RACE=full cargo nextest run --workspace --profile verify claim:: stacks:: soak:: executors::a_dispatcher_that_is_killed|100 agents and 1,000 jobs, 50 stacks, 200 jobs in a row, 50 kills in one apply of 60 s
+upgrade|scripts/test-upgrade.sh|the agent of the commit before is replaced in the middle of an apply
 check|make check|functions, clients, templates, chart, workflows, image, package
-crash|make bench-crash ARGS='-- 5'|each fail point with 5 seeds: no line lost or doubled, the true status
+crash|make bench-crash ARGS='-- 5'|each fail point of agent, dispatcher and executor with 5 seeds: no line lost or doubled, the true status
 bench|make bench ARGS='-- --check'|latency, memory, log and outage ratios within their bounds
 peers|make bench-peers ARGS=--check|the library against its bounds and the other clients
 features|make check-features|combinations of the library's features

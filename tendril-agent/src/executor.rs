@@ -32,10 +32,14 @@ use crate::{
     launch::{
         attempt_file::AttemptFile,
         launcher::{End, Request},
-        local::entry::Entry,
+        local::{
+            entry::Entry,
+            metrics::{Tally, Totals},
+        },
     },
     process::{
         Drain, LocalRunner, StopReason, StopSignal,
+        cgroup::Cgroup,
         zombies::{adopt_orphans, reap_orphans},
     },
 };
@@ -44,6 +48,8 @@ use crate::{
 const BAD_CONFIG: u8 = 2;
 /// How many threads may wait for the disk.
 const BLOCKING_THREADS: usize = 16;
+/// Between two looks whether something was counted.
+const METRICS: Duration = Duration::from_secs(2);
 
 /// Runs the attempt of this file; answers the process's exit code, which is that of [`End`].
 pub(crate) fn execute(cli: &Cli, attempt_file: &Path) -> ExitCode {
@@ -83,7 +89,16 @@ pub(crate) fn execute(cli: &Cli, attempt_file: &Path) -> ExitCode {
             None
         }
     };
-    let end = run(config, &attempt, &entry);
+    if let Some(group) = Cgroup::of(&attempt.id().to_string())
+        && let Err(error) = group.enter()
+    {
+        tracing::debug!(%error, "this run has no control group of its own");
+    }
+    let tally = Tally::install();
+    let end = run(config, &attempt, &entry, &tally);
+    if let Err(error) = entry.store_metrics(&tally.totals()) {
+        tracing::debug!(%error, "what the executor counted cannot be written");
+    }
     if let Err(error) = entry.store_end(&end) {
         tracing::debug!(%error, "how the executor ended cannot be written");
     }
@@ -94,7 +109,7 @@ pub(crate) fn execute(cli: &Cli, attempt_file: &Path) -> ExitCode {
     end.into()
 }
 
-fn run(config: Config, attempt: &AttemptFile, entry: &Entry) -> End {
+fn run(config: Config, attempt: &AttemptFile, entry: &Entry, tally: &Tally) -> End {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -104,13 +119,13 @@ fn run(config: Config, attempt: &AttemptFile, entry: &Entry) -> End {
         Ok(runtime) => runtime,
         Err(error) => return End::Died(format!("the executor's runtime cannot be started: {error}")),
     };
-    let end = runtime.block_on(run_attempt(config, attempt, entry));
+    let end = runtime.block_on(run_attempt(config, attempt, entry, tally));
     // A thread that still waits for the disk must not hold the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     end
 }
 
-async fn run_attempt(config: Config, attempt: &AttemptFile, entry: &Entry) -> End {
+async fn run_attempt(config: Config, attempt: &AttemptFile, entry: &Entry, tally: &Tally) -> End {
     let health = Health::default();
     config.secrets.hide(config.git.secrets());
     config.secrets.hide([attempt.claim_token.to_string()]);
@@ -169,6 +184,7 @@ async fn run_attempt(config: Config, attempt: &AttemptFile, entry: &Entry) -> En
                 }
             },
             follow_orders(entry, &stop, &give_up),
+            show_metrics(entry, tally),
             end_within_grace(&config, &shutdown, &stop, &give_up),
         )
     };
@@ -242,6 +258,23 @@ mod waiting_plan {
         let reporter = Reporter::new(context.rest.clone(), attempt.deployment_id, attempt.claim_token);
         let _written = reporter.finish(&end).await;
         RunEnd::Stored
+    }
+}
+
+/// Writes what was counted for the dispatcher, whenever it has changed, for ever.
+async fn show_metrics(entry: &Entry, tally: &Tally) {
+    let mut written = Totals::default();
+    loop {
+        sleep(METRICS).await;
+        let totals = tally.totals();
+        if totals == written {
+            continue;
+        }
+        match entry.store_metrics(&totals) {
+            Ok(()) => written = totals,
+            // Where the attempt file is mounted to be read only, nobody reads it.
+            Err(error) => tracing::debug!(%error, "what the executor counts cannot be written"),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use rustix::process::{DumpableBehavior, set_dumpable_behavior};
+use rustix::process::{DumpableBehavior, geteuid, set_dumpable_behavior};
 
 use crate::{
     agent::Agent,
@@ -55,6 +55,9 @@ pub fn run_program(cli: &Cli) -> ExitCode {
     // As it is now, whatever takes its place on the disk.
     config.keeper = Some("/proc/self/exe".into());
     config.install_log();
+    if geteuid().is_root() {
+        tracing::warn!("this agent runs as root, and so does every template: run it as a user of its own");
+    }
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -15,14 +15,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::Pid;
 use serde_json::json;
-use tendril_tests::{AgentSetup, Bound, Cluster, Deployment, Measurements, Program, Row, World, fixtures};
+use tendril_tests::{
+    AgentSetup, Bound, Cluster, Deployment, Executors, Measurements, Program, Row, Story, World, fixtures,
+};
 use tokio::time::{interval, sleep};
 
 /// Jobs whose way from insert to claim is timed.
 const JOBS: usize = 200;
 /// Between two of them: the queue is empty when a job comes.
 const INTERVAL: Duration = Duration::from_millis(100);
+/// Jobs whose way from claim to terraform is timed, with each launcher.
+const STARTS: usize = 50;
 /// How long an idle agent is watched.
 const IDLE: Duration = Duration::from_secs(20);
 /// Runs of each kind that are compared.
@@ -44,6 +49,10 @@ async fn main() -> ExitCode {
     claims(&world, world.agent(&cluster).by_broadcast(), &cluster, "by broadcast", table).await;
     let cluster = world.cluster().await;
     idle(&world, &cluster, table).await;
+    let cluster = world.cluster().await;
+    starts(&world, &cluster, table).await;
+    let cluster = world.cluster().await;
+    executor(&world, &cluster, table).await;
     let cluster = world.cluster().await;
     flood(&world, &cluster, table).await;
     drop(world);
@@ -87,23 +96,89 @@ async fn idle(world: &World, cluster: &Cluster, table: &mut Measurements) {
     let before = cpu(&agent);
     sleep(IDLE).await;
     let busy = cpu(&agent) - before;
-    table.row("idle agent: resident memory", resident(&agent), 1, "MiB", Bound::AtMost(15.0), "");
+    table.row(
+        "idle agent: resident memory",
+        resident(agent.pid()),
+        1,
+        "MiB",
+        Bound::AtMost(15.0),
+        "aim: <= 12",
+    );
     let share = busy / IDLE.as_secs_f64() * 100.0;
     let what = format!("idle agent: processor over {} s", IDLE.as_secs());
     table.row(&what, share, 2, "%", Bound::AtMost(0.5), "of one core");
 }
 
+/// From claim to the start of terraform: the executor's start, its workspace, and the variables.
+async fn starts(world: &World, cluster: &Cluster, table: &mut Measurements) {
+    let (program, notes) = (world.path("terraform-noted"), world.path("starts"));
+    // Without another process: bash knows the time.
+    let script = format!(
+        "#!/bin/bash\n[ \"$1\" != init ] || echo \"$TF_DATA_DIR $EPOCHREALTIME\" >>'{}'\nexec '{}' \"$@\"\n",
+        notes.display(),
+        fixtures("terraform-stand-in").display()
+    );
+    fs::write(&program, script).expect("a script");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a program");
+    for launcher in ["local", "in-process"] {
+        let agent = world.agent(cluster).terraform(&program).env("TENDRIL_LAUNCHER", launcher);
+        let agent = agent.name(launcher).start();
+        let ticket = |n: usize| json!({"template": "ticket", "stack": launcher, "variables": {"ledger": world.path("ledger"), "ticket": format!("{launcher}-{n}")}});
+        let mut times = Vec::new();
+        for n in 0..=STARTS {
+            let deployment = cluster.queue(ticket(n)).await;
+            succeeded(&deployment).await;
+            let query = "select extract(epoch from claimed_at)::float8 from public.deployments where id = $1";
+            let claimed: f64 =
+                world.database.query_one(query, &[&deployment.id]).await.expect("the time").get(0);
+            let noted = fs::read_to_string(&notes).expect("a start was noted");
+            let line = noted.lines().rev().find(|line| line.contains(&deployment.id.to_string()));
+            let (_, started) = line.and_then(|line| line.rsplit_once(' ')).expect("its start");
+            // The first one finds nothing in memory: it is not counted.
+            if n > 0 {
+                times.push((started.parse::<f64>().expect("a time") - claimed) * 1000.0);
+            }
+        }
+        drop(agent);
+        times.sort_by(f64::total_cmp);
+        let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
+        let bound = if launcher == "local" { Bound::AtMost(120.0) } else { Bound::None };
+        let what = format!("claimed -> terraform started, {STARTS} jobs, --launcher {launcher}: p50");
+        table.row(&what, at(50), 1, "ms", bound, if launcher == "local" { "aim: <= 60 ms" } else { "" });
+        table.row("  p95", at(95), 1, "ms", Bound::None, "");
+    }
+}
+
+/// Memory of what stands beside a terraform that applies.
+async fn executor(world: &World, cluster: &Cluster, table: &mut Measurements) {
+    let story = Story { lines: 5000, burst: 500, ..Story::with_gate(world, "apply") };
+    let setup = world.agent(cluster).narrator();
+    let executors = setup.executors();
+    let agent = setup.start();
+    let deployment = cluster.queue(story.config()).await;
+    deployment.says("at the gate").await;
+    let of = |pids: Vec<Pid>| resident(pids.first().expect("it runs").as_raw_nonzero().get().cast_unsigned());
+    let note = "after 5,000 lines, beside terraform; aim: <= 15";
+    table.row("executor: resident memory", of(executors.running()), 1, "MiB", Bound::AtMost(20.0), note);
+    let note = "the parent process that keeps the exit code of an apply";
+    table.row("  keeper", of(executors.keepers()), 1, "MiB", Bound::None, note);
+    table.row("  dispatcher meanwhile", resident(agent.pid()), 1, "MiB", Bound::None, "");
+    story.go_on();
+    succeeded(&deployment).await;
+}
+
 /// One run of very many lines: how fast they are stored, in how many requests, and whether Terraform had to wait.
 async fn flood(world: &World, cluster: &Cluster, table: &mut Measurements) {
     let stopwatch = Stopwatch::new(world, None);
-    let agent = world.agent(cluster).terraform(&stopwatch.program).start();
+    let setup = world.agent(cluster).terraform(&stopwatch.program);
+    let (agent, executors) = (setup.start(), setup.executors());
     cluster.online().await;
     let started = Instant::now();
     let deployment = cluster.queue(json!({"template": "count", "variables": {"lines": LINES}})).await;
-    let (row, mut most) = (loop_until_ended(&agent, &deployment)).await;
+    let (row, mut most) = loop_until_ended(&agent, &executors, &deployment).await;
     let took = started.elapsed().as_secs_f64();
     assert_eq!(row.status, "SUCCESS", "{row:?}");
-    most = most.max(resident(&agent));
+    most = most.max(resident(agent.pid()));
 
     // Each request is one transaction.
     let query =
@@ -122,7 +197,7 @@ async fn flood(world: &World, cluster: &Cluster, table: &mut Measurements) {
     table.row("  requests that store lines", per_second(requests - 1), 1, "/s", Bound::AtMost(2.1), &note);
     let note = format!("{chunks} in all");
     table.row("  rows (messages over Realtime)", per_second(chunks), 1, "/s", Bound::None, &note);
-    table.row("  agent: most resident memory", most, 1, "MiB", Bound::AtMost(128.0), "");
+    table.row("  dispatcher and executor: most resident memory", most, 1, "MiB", Bound::AtMost(128.0), "");
     compare(world, cluster, &stopwatch, "all share the cores", table).await;
 }
 
@@ -175,11 +250,13 @@ async fn compare(
     table.row("  under the agent against a file", under / alone, 2, "x", Bound::AtMost(1.15), note);
 }
 
-async fn loop_until_ended(agent: &Program, deployment: &Deployment) -> (Row, f64) {
+async fn loop_until_ended(agent: &Program, executors: &Executors, deployment: &Deployment) -> (Row, f64) {
     let mut most = 0.0_f64;
     loop {
         let row = deployment.row().await;
-        most = most.max(resident(agent));
+        let of_executors =
+            executors.running().into_iter().map(|pid| pid.as_raw_nonzero().get().cast_unsigned());
+        most = most.max(resident(agent.pid()) + of_executors.map(resident).sum::<f64>());
         if row.has_ended() {
             return (row, most);
         }
@@ -251,9 +328,10 @@ impl Stopwatch {
 }
 
 /// Resident memory in MiB.
-fn resident(program: &Program) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", program.pid())).expect("its status (Linux)");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+fn resident(pid: u32) -> f64 {
+    // An executor may have ended a moment ago.
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
     line.trim().trim_end_matches(" kB").parse::<f64>().expect("a number") / 1024.0
 }
 

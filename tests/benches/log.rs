@@ -143,7 +143,7 @@ async fn outage(world: &World, table: &mut Measurements) {
 /// Ten million lines as fast as they are read.
 async fn deluge(world: &World, table: &mut Measurements) {
     let cluster = world.cluster().await;
-    let agent = Flood::agent(world.agent(&cluster)).start();
+    let agent = Flood::agent(world.agent(&cluster)).in_process().start();
     cluster.online().await;
     let flood = Flood::new(world, "deluge", DELUGE);
     flood.begin();
@@ -179,7 +179,8 @@ async fn run(world: &World, script: &str) -> (Program, uuid::Uuid, f64) {
     let cluster = world.cluster().await;
     let path = world.path("script");
     fs::write(&path, script).expect("a script");
-    let agent = world.agent(&cluster).terraform(&fixtures("terraform-babbler")).start();
+    // The work for a line is the same in an executor; here it is one process that is measured.
+    let agent = world.agent(&cluster).terraform(&fixtures("terraform-babbler")).in_process().start();
     cluster.online().await;
     let started = Instant::now();
     let deployment = cluster.queue(json!({"template": "story", "variables": {"script": path}})).await;

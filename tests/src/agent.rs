@@ -28,7 +28,7 @@ pub struct AgentSetup {
 /// The executors in a work directory.
 #[derive(Debug)]
 pub struct Executors {
-    work_dir: PathBuf,
+    pub(crate) work_dir: PathBuf,
 }
 
 impl Executors {
@@ -54,6 +54,14 @@ impl Executors {
         pids.filter(of_this_dir).collect()
     }
 
+    /// Sends a signal to those that run.
+    pub fn signal(&self, signal: Signal) {
+        for pid in self.running() {
+            // Whoever is gone needs none.
+            let _gone = kill_process(pid, signal);
+        }
+    }
+
     /// Waits until there are so many; answers them.
     pub async fn are(&self, count: usize) -> Vec<Pid> {
         until("the executors are as many as expected", async || {
@@ -61,14 +69,6 @@ impl Executors {
             if running.len() == count { Ok(running) } else { Err(format!("{running:?}")) }
         })
         .await
-    }
-}
-
-impl Drop for Executors {
-    fn drop(&mut self) {
-        for pid in self.running() {
-            let _gone = kill_process(pid, Signal::KILL);
-        }
     }
 }
 
@@ -183,13 +183,13 @@ impl AgentSetup {
         self.terraform(&fixtures("terraform-narrator"))
     }
 
-    /// Jobs run in executors: processes of their own.
+    /// Jobs run inside the agent, and not in processes of their own.
     #[must_use]
-    pub fn in_executors(self) -> Self {
-        self.env("TENDRIL_LAUNCHER", "local")
+    pub fn in_process(self) -> Self {
+        self.env("TENDRIL_LAUNCHER", "in-process")
     }
 
-    /// The executors of this agent. Those that run are killed when this is dropped.
+    /// The executors of this agent.
     pub fn executors(&self) -> Executors {
         Executors { work_dir: self.cli.work_dir.clone().expect("a work directory").into() }
     }
@@ -200,31 +200,32 @@ impl AgentSetup {
         self.start_program(&program::agent())
     }
 
-    /// Starts a copy of the agent's program, at this path.
-    pub fn start_copy(&self, path: &Path) -> Program {
-        fs::copy(program::agent(), path).expect("a copy of the program");
+    /// Starts a copy of a program of the agent, at this path.
+    pub fn start_copy_of(&self, program: &Path, path: &Path) -> Program {
+        fs::copy(program, path).expect("a copy of the program");
         self.start_program(path)
     }
 
-    /// Starts the agent with its fail points, and kills it at one of them: the name, and which time it comes there.
+    /// Starts the agent with its fail points and jobs inside it, and kills it at one of them: the name, and which time it comes
+    /// there.
     pub fn start_to_die_at(&self, point: &str, time: u64) -> Program {
-        let mut doomed = self.clone();
+        let mut doomed = self.clone().in_process();
         doomed.env.push(("TENDRIL_FAILPOINT".to_owned(), format!("{point}:{time}")));
         doomed.start_program(&program::agent_with_failpoints())
     }
 
-    /// Starts the agent with its fail points and jobs in executors: the first executor that comes there for the so-many-th time
-    /// dies, and `once` is made.
+    /// Starts the agent with its fail points: the first of its processes that comes there for the so-many-th time dies, and
+    /// `once` is made.
     pub fn start_with_mortal_executors(&self, point: &str, time: u64, once: &Path) -> Program {
         let mortal = self
             .clone()
-            .in_executors()
             .env("TENDRIL_FAILPOINT", format!("{point}:{time}"))
             .env("TENDRIL_FAILPOINT_ONCE", once.to_string_lossy());
         mortal.start_program(&program::agent_with_failpoints())
     }
 
-    fn start_program(&self, program: &Path) -> Program {
+    /// Starts this program as the agent.
+    pub fn start_program(&self, program: &Path) -> Program {
         let mut command = program_without_environment(program);
         command.envs(self.variables()).envs(self.env.iter().map(|(name, value)| (name, value)));
         Program::start("tendril-agent", command)

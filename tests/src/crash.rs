@@ -1,21 +1,24 @@
-//! What becomes of a job whose agent is killed at a chosen place: played to its end, and evaluated.
+//! What becomes of a job whose agent or executor is killed at a chosen place: played to its end, and evaluated.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use rustix::process::Signal;
 use supabase_local::{Injection, RequestFault, Target};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use crate::{
     agent::AgentSetup,
     cluster::Cluster,
     deployment::{Deployment, Row},
-    program,
+    program::{self, Program},
     story::Story,
     wait::{TIMEOUT, until},
     world::World,
 };
+
+/// Between two looks whether a process has died.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Places, and which times the agent comes there. Together they are the crash table.
 pub const PLACES: &[(&str, &[u64])] = &[
@@ -60,9 +63,34 @@ pub const PLACES: &[(&str, &[u64])] = &[
     ("recovery.stored", &[1]),
 ];
 
+/// Where the job runs, and so what dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Launcher {
+    /// Inside the agent, without a parent process that keeps exit codes: everything dies.
+    InProcess,
+    /// In an executor. The one of the two processes dies that comes to the place: the dispatcher claims and recovers, the
+    /// executor does everything else.
+    Local,
+}
+
+impl Launcher {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::InProcess, Self::Local];
+
+    /// As `--launcher` takes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::InProcess => "in-process",
+            Self::Local => "local",
+        }
+    }
+}
+
 /// One crash: where, which time, and a seed for all that may differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Crash {
+    /// Where the job runs.
+    pub launcher: Launcher,
     /// The place's name.
     pub place: &'static str,
     /// Which time it comes there.
@@ -92,7 +120,12 @@ impl Crash {
     /// Every crash of the table, each with so many seeds.
     pub fn all(seeds: u64) -> Vec<Self> {
         let places = PLACES.iter().flat_map(|(place, times)| times.iter().map(move |time| (*place, *time)));
-        places.flat_map(|(place, time)| (0..seeds).map(move |seed| Self { place, time, seed })).collect()
+        let places = places.flat_map(|place| Launcher::ALL.map(|launcher| (place, launcher)));
+        places
+            .flat_map(|((place, time), launcher)| {
+                (0..seeds).map(move |seed| Self { launcher, place, time, seed })
+            })
+            .collect()
     }
 
     fn story(self) -> Story {
@@ -125,6 +158,23 @@ impl Crash {
         const LOST: (&str, i32) = ("FAILED", 1);
         const ENDED: (&str, i32) = ("SUCCESS", 1);
         let (place, time) = self.before().unwrap_or((self.place, self.time));
+        if self.launcher == Launcher::Local && self.before().is_none() {
+            return match (place, time) {
+                // It had left nothing, and is started again.
+                ("workspace.made", _) => &[ENDED],
+                ("claim.answered" | "claim.won" | "workspace.claimed" | "workspace.logging", _)
+                | ("step.begins" | "step.ended", 1 | 2)
+                | ("lock_owner.saved", 1)
+                | ("writer.line", 1 | 10) => &[AGAIN],
+                ("step.begins" | "step.ended" | "lock_owner.saved", _) | ("writer.line", 600..) => &[ENDED],
+                _ if ["approval.", "apply.", "final_status."].iter().any(|stage| place.starts_with(stage)) => {
+                    &[ENDED]
+                }
+                ("workspace.removing", _) => &[ENDED],
+                // Of the plan or of the apply, as it comes. No apply is lost.
+                _ => &[AGAIN, ENDED],
+            };
+        }
         match (place, time) {
             (
                 "claim.answered" | "claim.won" | "workspace.made" | "workspace.claimed" | "workspace.logging",
@@ -146,14 +196,15 @@ impl Crash {
 
     /// Whether it can end well in its first attempt though no end was on disk: the row had it, or it went on.
     fn goes_on(self) -> bool {
-        matches!(
+        let place = matches!(
             self.place,
             "approval.saved"
                 | "approval.shown"
                 | "final_status.stored"
                 | "workspace.removing"
                 | "final_status.removed"
-        )
+        );
+        place || self.launcher == Launcher::Local && self.before().is_none()
     }
 
     /// Where the first of two lives ends.
@@ -182,17 +233,25 @@ impl Crash {
         if let Some((place, time)) = self.before() {
             live_until(&setup, place, time).await?;
         }
-        live_until(&setup, self.place, self.time).await?;
         let work_dir = setup.cli.work_dir.clone().expect("a work directory");
-        let on_disk = spooled(Path::new(&work_dir), deployment.id);
-        let stored = stored_status(Path::new(&work_dir), deployment.id);
+        let work_dir = Path::new(&work_dir);
+        let (mut on_disk, mut stored, mut life) = (Vec::new(), None, None);
+        match self.launcher {
+            Launcher::InProcess => {
+                live_until(&setup, self.place, self.time).await?;
+                on_disk = spooled(work_dir, deployment.id);
+                stored = stored_status(work_dir, deployment.id);
+            }
+            // What an executor had on disk is taken up at once by the next one.
+            Launcher::Local => life = one_dies(&setup, &deployment, self.place, self.time, world).await?,
+        }
         if let Some(outage) = outage {
             outage.lift();
         }
-        let last_life = setup.start();
-        let row = await_end(world, &deployment, Path::new(&work_dir)).await;
+        let life = life.unwrap_or_else(|| setup.start());
+        let row = await_end(world, &deployment, work_dir).await;
         // A process that gets SIGTERM would first report its cluster OFFLINE.
-        last_life.signal(Signal::KILL);
+        life.signal(Signal::KILL);
         self.evaluate(world, deployment.id, row, &on_disk, stored.as_deref()).await
     }
 
@@ -282,6 +341,39 @@ async fn live_until(setup: &AgentSetup, place: &str, time: u64) -> Result<(), St
         Ok(status) => Err(format!("the agent ended with {status} instead: {}", doomed.output())),
         Err(_) => Err(format!("the agent never came to {place} the {time}. time")),
     }
+}
+
+/// Lives until the dispatcher or an executor dies at a place; answers the dispatcher, if it is the one that lives.
+async fn one_dies(
+    setup: &AgentSetup,
+    deployment: &Deployment,
+    place: &str,
+    time: u64,
+    world: &World,
+) -> Result<Option<Program>, String> {
+    let once = world.path(&format!("{}.once", deployment.id));
+    let mut agent = setup.start_with_mortal_executors(place, time, &once);
+    let died = async {
+        while !once.exists() {
+            approve_what_waits(world, deployment).await;
+            sleep(LOOK).await;
+        }
+    };
+    if timeout(TIMEOUT, died).await.is_err() {
+        return Err(format!(
+            "neither process came to {place} the {time}. time: {:?} {}",
+            deployment.row().await,
+            agent.output()
+        ));
+    }
+    let is_of_dispatcher = place.starts_with("claim.") || place.starts_with("recovery.");
+    if is_of_dispatcher {
+        let status = agent.ended().await;
+        if status.code().is_some() {
+            return Err(format!("the dispatcher ended with {status} instead: {}", agent.output()));
+        }
+    }
+    Ok((!is_of_dispatcher).then_some(agent))
 }
 
 /// The status that is on an agent's disk as the end of the first attempt.

@@ -5,11 +5,12 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 use uuid::Uuid;
 
 use crate::{
-    agent::AgentSetup,
+    agent::{AgentSetup, Executors},
     cluster::Cluster,
     program,
     project::{Project, connect},
@@ -92,6 +93,8 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        // They outlive their agents, and would try for ever to reach a stack that is gone.
+        Executors { work_dir: self.scratch.path().to_owned() }.signal(Signal::KILL);
         let users = std::mem::take(&mut *self.users.lock().unwrap());
         if self.project.is_external() && !users.is_empty() {
             let url = self.project.database_url.clone();

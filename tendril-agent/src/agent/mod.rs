@@ -34,7 +34,7 @@ use crate::{
     execute::{OrphanedAttempt, Registry, orphaned_attempts},
     launch::{attempt_file::AttemptId, kind::LauncherKind, local},
     os::blocking,
-    process::zombies::{adopt_orphans, reap_orphans},
+    process::zombies::{adopt_orphans, adopt_orphans_of_executors, reap_orphans},
     redaction::Redactor,
     template::remove_set_aside,
     terraform::pending_push,
@@ -108,7 +108,14 @@ impl Agent {
         // In the process of another program, children that the agent has not started are that program's business.
         let is_own_process = self.config.keeper.is_some() || rustix::process::getpid().is_init();
         let _reaper = is_own_process.then(|| {
-            if let Err(error) = adopt_orphans(self.launcher_kind() == LauncherKind::InProcess) {
+            let adopted = match self.launcher_kind() {
+                LauncherKind::InProcess => adopt_orphans(true),
+                LauncherKind::Local => adopt_orphans_of_executors(&self.config.work_dir),
+                // Its client starts programs for its credentials: they are nobody's strays.
+                #[cfg(feature = "kubernetes")]
+                LauncherKind::Kubernetes => adopt_orphans(false),
+            };
+            if let Err(error) = adopted {
                 tracing::warn!(%error, "processes that leave their job cannot be found by their descent");
             }
             Background(tokio::spawn(async {

@@ -53,6 +53,7 @@ impl Agent {
             session: self.session.clone(),
             health: self.health.clone(),
             terraform: self.config.terraform.known(),
+            infracost: self.config.infracost.found().clone(),
         }
     }
 

@@ -129,8 +129,8 @@ pub struct Cli {
     #[arg(long, value_name = "N", env = "TENDRIL_CONCURRENCY", default_value = "2")]
     pub concurrency: Option<String>,
 
-    /// Where jobs run: `in-process`, inside the agent; or `local`, as processes of their own that go on if the agent dies or is replaced
-    #[arg(long, value_name = "WHERE", env = "TENDRIL_LAUNCHER", default_value = "in-process")]
+    /// Where jobs run: `local`, as processes of their own that go on if the agent dies or is replaced; or `in-process`, inside the agent
+    #[arg(long, value_name = "WHERE", env = "TENDRIL_LAUNCHER", default_value = "local")]
     pub launcher: Option<String>,
 
     /// What SIGTERM does to running jobs: `drain` (see --shutdown-grace), or `detach`: they go on, and the next start takes them over

@@ -17,13 +17,14 @@ use crate::{
     config::settings::{Config, ConfigProblems},
     control_plane::{
         Health, NO_REAPER, advice,
-        auth::{Exchange, Session, session::failure},
+        auth::{Credential, Exchange, Session, session::failure},
         contract::{Compatibility, FIRST},
     },
     dispatch::{
         DiskGuard,
         intake::{self, INSTALL_BROADCASTS, Intake, NO_BROADCASTS},
     },
+    launch::kind::LauncherKind,
     process::LocalRunner,
     redaction::Redactor,
     template::{Template, names},
@@ -153,6 +154,7 @@ async fn try_all(config: &Config) -> Vec<Finding> {
         config.secrets.clone(),
         Health::default(),
     );
+    findings.push(isolation(config, session.has_key()));
     if session.has_key() {
         let token = session.current().await.map(drop).map_err(|error| key_problem(&error));
         findings.push(finding("API key", token.clone()));
@@ -262,6 +264,29 @@ async fn state_backend(config: &Config) -> Result<(), String> {
         let kind = config.state_backend.kind().name();
         format!("the {kind} backend cannot be used: look at TENDRIL_STATE_CONFIG, at the credentials in the agent's environment, and at the network. It says:\n{error}")
     })
+}
+
+/// What a template can reach beside its own run. It runs as the agent's user.
+fn isolation(config: &Config, has_key: bool) -> Finding {
+    let check = "isolation";
+    let user = rustix::process::geteuid();
+    if user.is_root() {
+        let warning = "the agent runs as root, and so does every template: each can read and change everything on this machine, other runs and the agent's key too. Run the agent as a user of its own (User= of systemd, runAsNonRoot of a pod)";
+        return Finding { check, problem: None, note: None, warning: Some(warning.to_owned()) };
+    }
+    let mut note =
+        format!("templates run as user {} and can read its files, those of other runs too", user.as_raw());
+    if let Credential::File(file) = &config.credential {
+        note = format!("{note}, and {}", file.display());
+    }
+    note.push_str(match (has_key, config.launcher) {
+        (true, LauncherKind::InProcess) => "",
+        (true, _) => "; a run has a token of its own deployment",
+        (false, _) => {
+            "; a run has the agent's own token, which reaches every deployment of the cluster: with an API key it has one of its own deployment"
+        }
+    });
+    Finding { check, problem: None, note: Some(note), warning: None }
 }
 
 async fn control_plane(rest: &Rest, config: &Config) -> Result<(), String> {

@@ -20,7 +20,10 @@ use crate::{
         StateStore,
         auth::{Credential, MachineToken},
     },
-    cost::{CostSettings, infracost::Infracost},
+    cost::{
+        CostSettings,
+        infracost::{Found, Infracost},
+    },
     dispatch::{ShutdownTiming, intake::Intake},
     execute::{
         ExecuteSettings,
@@ -181,7 +184,7 @@ impl Config {
             given(cli.work_limit.as_ref()).unwrap_or("10GiB"),
         ));
         let timing = Timing::read(cli, &mut reader.problems);
-        let infracost = reader.infracost(cli);
+        let infracost = reader.infracost(cli, attempt.and_then(AttemptFile::known_infracost));
         let allow_list = reader.take(AllowList::with_extra(given(cli.terraform_env.as_ref()).unwrap_or("")));
         let cli_config = given(cli.terraform_config.as_ref()).map(Path::new);
         let terraform = reader.take(match known {
@@ -405,13 +408,14 @@ impl Reader {
         read.map_err(|mut problems| self.problems.append(&mut problems)).ok()
     }
 
-    fn infracost(&mut self, cli: &Cli) -> Option<Infracost> {
-        let [program, key, key_file] = [&cli.infracost, &cli.infracost_key, &cli.infracost_key_file];
-        self.take(Infracost::from_values(
-            given(program.as_ref()),
-            given(key.as_ref()),
-            given(key_file.as_ref()),
-        ))
+    /// `known`: what the dispatcher found; asking a program for its version takes its time.
+    fn infracost(&mut self, cli: &Cli, known: Option<Found>) -> Option<Infracost> {
+        let [program, key, key_file] =
+            [&cli.infracost, &cli.infracost_key, &cli.infracost_key_file].map(|value| given(value.as_ref()));
+        self.take(match known {
+            Some(found) => Infracost::with(found, key, key_file),
+            None => Infracost::from_values(program, key, key_file),
+        })
     }
 
     fn git(&mut self, cli: &Cli) -> Option<GitSettings> {

@@ -55,6 +55,9 @@ pub(crate) struct FinalStatus {
     /// Which commit of a Git repository was run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) template_commit: Option<String>,
+    /// Whether the whole plan was applied, whatever came after that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) applied: bool,
     /// Known once the last chunk is stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) log_count: Option<u64>,
@@ -77,6 +80,7 @@ impl FinalStatus {
             cost_status: None,
             outputs: outputs.map(Json::Object),
             template_commit: None,
+            applied: false,
             log_count: None,
         }
     }

@@ -34,6 +34,7 @@ async fn what_no_text_can_hold_is_replaced() {
         cost_status: None,
         outputs: Some(json!({"a\0b": ["\0", {"c": "\0d"}]}).into()),
         template_commit: None,
+        applied: false,
         log_count: Some(1),
     };
     assert_eq!(reporter.finish(&end).await, Written::Stored);
@@ -63,13 +64,14 @@ async fn an_end_that_is_refused_for_its_content_is_stored_with_less_of_it() {
         cost_status: Some(CostStatus::Ok),
         outputs: Some(json!({"a": 1}).into()),
         template_commit: None,
+        applied: true,
         log_count: Some(1),
     };
     assert_eq!(reporter.finish(&end).await, Written::Stored);
     let stored = plane.recorded(|recorded| recorded.patches.clone());
     let wanted = json!({
         "claim_token": Uuid::from_u128(5), "status": "FAILED", "error_code": "TERRAFORM_FAILED",
-        "error_message": UNSTORABLE, "log_count": 1,
+        "error_message": UNSTORABLE, "applied": true, "log_count": 1,
     });
     assert_eq!(stored, [wanted]);
 }

@@ -17,7 +17,7 @@ use crate::{
     job::{ErrorCode, Failure, Fields, Job, JobResult, JobSpec, Phase},
     logs::{LogSink, LogSpool, LogWriter},
     os::{blocking, failpoint},
-    process::{StopReason, TerminationStage, orphans},
+    process::{StopReason, TerminationStage, cgroup, orphans},
     telemetry,
     template::Workspace,
     terraform::{ApplyProgress, Log, OutputReader, StageError, state::ErroredState},
@@ -144,6 +144,7 @@ impl JobContext {
         let status_of = |result: &JobResult| {
             let mut end = FinalStatus::new(result, changes, outputs.clone()).with_cost(cost.clone());
             end.template_commit.clone_from(&commit);
+            end.applied = applied;
             end.error_message = end.error_message.map(|message| log.redactor.redact(&message).into_owned());
             end
         };
@@ -176,6 +177,7 @@ impl JobContext {
         let cleared = blocking(move || {
             // Nothing may work in a directory that is being removed, or outlive its job.
             orphans::kill(&workspace.data_dir());
+            cgroup::kill_others();
             Ok(state.clear_run(&workspace))
         });
         cleared.await.unwrap_or_else(|error| {

@@ -15,7 +15,7 @@ use crate::{
     job::{ConfigSnapshot, ErrorCode, Failure, Job, JobResult, Phase, Status},
     logs::{LogSink, LogSpool},
     os::{blocking, failpoint},
-    process::{GracePeriod, Stream, TerminationStage, discard_output_of, keeper, orphans},
+    process::{GracePeriod, Stream, TerminationStage, cgroup::Cgroup, discard_output_of, keeper, orphans},
     telemetry,
     template::Workspace,
     terraform::{
@@ -219,6 +219,8 @@ struct Remains {
     ended: Option<TerminationStage>,
     /// What became of state that was not stored.
     errored: ErroredState,
+    /// Whether the apply is complete: its exit code says so.
+    applied: bool,
 }
 
 impl Remains {
@@ -240,10 +242,15 @@ impl Remains {
         let remains = blocking(move || {
             let ended = orphans::end(&workspace.data_dir(), grace_period);
             metrics::counter!(telemetry::ORPHANS_ENDED).increment(ended.is_some().into());
+            // Those that hide as well.
+            if let Some(Err(error)) = Cgroup::of(&workspace.name()).map(|group| group.end()) {
+                tracing::warn!(%error, "the control group of a run cannot be ended");
+            }
             if let Ok(owner) = LockOwner::of_previous_run(&workspace.lock_owner_file(), ended.is_some()) {
                 owner.mark_stale(&state)?;
             }
-            Ok(Self { ended, errored: state.clear_run(&workspace) })
+            let applied = keeper::stored_code(&workspace.exit_file()) == Some(0);
+            Ok(Self { ended, errored: state.clear_run(&workspace), applied })
         });
         let remains = remains.await;
         drop(drained);
@@ -280,11 +287,17 @@ fn lost_in_mid_run(claim: &ClaimRecord, remains: &Remains) -> Option<FinalStatus
             "{message} Its Terraform did not run any more when the agent was back: it ended without the agent, or was killed, or had not been started. The state shows how far it came, the log does not."
         );
     }
+    if remains.applied {
+        message = format!(
+            "Applied. The agent was killed again and again after that, in phase {}: outputs are missing.",
+            claim.phase.as_str()
+        );
+    }
     if let Some(explanation) = remains.errored.explanation() {
         message = format!("{message}\n{explanation}");
     }
     let result = JobResult::Failed(Failure::new(ErrorCode::AgentLost, message));
-    Some(FinalStatus::new(&result, None, None))
+    Some(FinalStatus { applied: remains.applied, ..FinalStatus::new(&result, None, None) })
 }
 
 /// Uploads what the database does not have yet of the log, and a line that explains why it ends here.

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::{
     control_plane::auth::{Claim, Credential},
+    cost::infracost::Found,
     execute::Start,
     job::{ConfigSnapshot, Job},
     os::files::private_file,
@@ -87,9 +88,17 @@ pub(crate) struct AttemptFile {
     /// The program that the dispatcher found, where the executor runs on the same machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) terraform: Option<KnownTerraform>,
+    /// What it found to estimate costs with: of use with `terraform` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) infracost: Option<Found>,
 }
 
 impl AttemptFile {
+    /// What the dispatcher found to estimate costs with, where the executor runs on the same machine.
+    pub(crate) fn known_infracost(&self) -> Option<Found> {
+        self.infracost.clone().filter(|_| self.terraform.is_some())
+    }
+
     pub(crate) const fn id(&self) -> AttemptId {
         AttemptId { deployment_id: self.deployment_id, attempt: self.attempt }
     }
@@ -205,6 +214,7 @@ mod tests {
             agent_name: "one".to_owned(),
             token: TokenFrom::File("token".into()),
             terraform: None,
+            infracost: None,
         }
     }
 

@@ -20,7 +20,7 @@ pub enum LauncherKind {
 impl LauncherKind {
     /// Reads `--launcher`.
     pub(crate) fn read(text: Option<&str>) -> Result<Self, String> {
-        match text.unwrap_or("in-process") {
+        match text.unwrap_or("local") {
             "local" => Ok(Self::Local),
             "in-process" => Ok(Self::InProcess),
             #[cfg(feature = "kubernetes")]
@@ -79,8 +79,8 @@ mod tests {
 
     #[test]
     fn what_is_no_launcher_and_what_does_not_go_together_is_refused() {
-        assert_eq!(LauncherKind::read(None), Ok(LauncherKind::InProcess));
-        assert_eq!(LauncherKind::read(Some("local")), Ok(LauncherKind::Local));
+        assert_eq!(LauncherKind::read(None), Ok(LauncherKind::Local));
+        assert_eq!(LauncherKind::read(Some("in-process")), Ok(LauncherKind::InProcess));
         assert!(LauncherKind::read(Some("docker")).unwrap_err().contains("\"docker\""));
         assert_eq!(OnStop::read(None, None), Ok(OnStop::Drain));
         #[cfg(feature = "kubernetes")]

@@ -10,6 +10,7 @@ use crate::{
         auth::{Credential, Session},
         contract::STACKS,
     },
+    cost::infracost::Found,
     execute::Start,
     job::Job,
     launch::attempt_file::{AttemptFile, FORMAT, TokenFrom},
@@ -31,6 +32,8 @@ pub(crate) struct Origin {
     pub(crate) health: Health,
     /// The program that this agent found.
     pub(crate) terraform: KnownTerraform,
+    /// What this agent found to estimate costs with.
+    pub(crate) infracost: Found,
 }
 
 impl Origin {
@@ -52,6 +55,7 @@ impl Origin {
             agent_name: self.agent_name.clone(),
             token,
             terraform: Some(self.terraform.clone()),
+            infracost: Some(self.infracost.clone()),
         };
         (attempt, beside)
     }

@@ -8,6 +8,9 @@
 //! `exit.lock` for as long as it lives, writes `exit.begun` before it starts the program, and `exit.json` last. If the agent dies, nothing happens to the program; a
 //! later run of the agent finds the keeper by its lock, reads on where the pipes are, and learns the exit code. A keeper
 //! without an agent stays until its pipes are empty, so that no line is lost.
+//!
+//! Orphans below the keeper become its children, and it kills them when the program has ended: however a process hides, it
+//! does not outlive the program, also where no agent lives that could look for it.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -39,6 +42,7 @@ use crate::{
         output_pipe::pipe_of,
         runner::{Command, EscalationRecord, Exit, GoesOn, GracePeriod, Sink, TerminationStage, pump},
         stream::Stream,
+        zombies::{self, adopt_orphans, kill_strays, reap_orphans},
     },
 };
 
@@ -46,6 +50,8 @@ use crate::{
 pub(crate) const SUBCOMMAND: &str = "keep-exit";
 /// Between two looks whether a keeper has ended, or whether its pipes are empty.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// Between two looks whether the program of a killed keeper has ended.
+const LOOK_AFTER: Duration = Duration::from_millis(500);
 /// How long a keeper may take from its start to its lock.
 const START: Duration = Duration::from_secs(5);
 /// The exit code of a program that cannot be started.
@@ -77,6 +83,9 @@ pub(crate) fn keep_exit(exit_file: &Path, program: &OsStr, args: &[OsString]) ->
         let lock = lock(exit_file)?;
         // Durable before the program begins: without it, the program never ran.
         private_file(&begun_file(exit_file), b"")?;
+        if let Err(error) = adopt_orphans(true) {
+            eprintln!("processes that leave {} cannot be found by their descent: {error}", program.display());
+        }
         let ran = runtime.block_on(run(program, args));
         let exit = match &ran {
             Ok(exit) => *exit,
@@ -84,6 +93,7 @@ pub(crate) fn keep_exit(exit_file: &Path, program: &OsStr, args: &[OsString]) ->
         };
         private_file(exit_file, &serde_json::to_vec(&exit)?)?;
         let exit = ran?;
+        runtime.block_on(kill_strays());
         // Whoever started this reads the rest. Where nobody does, it waits for a later run of the agent.
         while getppid() != agent && exit_file.exists() && !are_empty() {
             std::thread::sleep(POLL_INTERVAL);
@@ -140,7 +150,15 @@ async fn run(program: &OsStr, args: &[OsString]) -> io::Result<StoredExit> {
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()] {
         ignored.push(signal(kind)?);
     }
-    let status = tokio::process::Command::new(program).args(args).spawn()?.wait().await?;
+    let (mut child, _pid, _own) = zombies::spawn(tokio::process::Command::new(program).args(args))?;
+    let status = tokio::select! {
+        status = child.wait() => status?,
+        // Nobody waits for them here but at the end: without a signal handler they stay zombies until then.
+        Err(error) = reap_orphans() => {
+            eprintln!("orphans cannot be waited for: {error}");
+            child.wait().await?
+        }
+    };
     debug_assert!(status.code().is_some() || status.signal().is_some());
     Ok(StoredExit { code: status.code() })
 }
@@ -154,6 +172,12 @@ fn are_empty() -> bool {
 /// Whether a program was started with this exit file, and its end is known or will be.
 pub(crate) fn is_stored(exit_file: &Path) -> bool {
     exit_file.exists() || matches!(keeper_of(exit_file), Ok(Some(_)))
+}
+
+/// The exit code that a keeper has stored; none where it stored none, or a signal ended the program.
+pub(crate) fn stored_code(exit_file: &Path) -> Option<i32> {
+    let stored: StoredExit = serde_json::from_slice(&fs::read(exit_file).ok()?).ok()?;
+    stored.code
 }
 
 /// The keeper that lives; none, if there is none.
@@ -184,7 +208,8 @@ pub(crate) async fn adopt(
     let (over, is_over) = watch::channel(None);
     let mut stage =
         EscalationRecord::noted(data_dir).map_or(TerminationStage::Untouched, |noted| noted.stage);
-    if let Some(keeper) = found(exit_file, data_dir).await? {
+    let keeper = found(exit_file, data_dir).await?;
+    if let Some(keeper) = keeper {
         let pumps = async {
             tokio::join!(
                 read(keeper, 1, Stream::Stdout, sink, is_over.clone()),
@@ -192,7 +217,7 @@ pub(crate) async fn adopt(
             )
         };
         let end = async {
-            let ended = ended(exit_file);
+            let ended = ended(exit_file, data_dir);
             tokio::pin!(ended);
             let stopped = tokio::select! {
                 ended = &mut ended => return ended.map(|()| None),
@@ -217,8 +242,12 @@ pub(crate) async fn adopt(
             let StoredExit { code } = serde_json::from_slice(&stored)?;
             Ok(Some(Exit { code, stage }))
         }
-        // The keeper was killed with its program.
-        Err(error) if error.kind() == io::ErrorKind::NotFound && stage == TerminationStage::Killed => {
+        // The keeper was killed with its program; or before it, and all that the program wrote was read: its last message may say
+        // how it ended.
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                && (stage == TerminationStage::Killed || keeper.is_some()) =>
+        {
             Ok(Some(Exit { code: None, stage }))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -254,10 +283,18 @@ async fn found(exit_file: &Path, data_dir: &Path) -> io::Result<Option<Pid>> {
     }
 }
 
-/// Waits until the keeper has ended.
-async fn ended(exit_file: &Path) -> io::Result<()> {
+/// Waits until the keeper has ended; if it was killed, until its program has.
+async fn ended(exit_file: &Path, data_dir: &Path) -> io::Result<()> {
     while keeper_of(exit_file)?.is_some() {
         sleep(POLL_INTERVAL).await;
     }
+    while !exit_file.exists() && goes_on(data_dir).await? {
+        sleep(LOOK_AFTER).await;
+    }
     Ok(())
+}
+
+async fn goes_on(data_dir: &Path) -> io::Result<bool> {
+    let data_dir = data_dir.to_path_buf();
+    blocking(move || Ok(!orphans::of(&data_dir).is_empty())).await
 }

@@ -12,10 +12,12 @@
 //! drain          the end of the agent, for work that no lease covers
 //! keeper         a small parent process that stores an exit code
 //! orphans        processes of an attempt that outlived their parent
+//! cgroup         a control group for one attempt, where there can be one
 //! zombies        waits for orphaned processes that have ended
 //! ```
 
 mod cancellation;
+pub(crate) mod cgroup;
 mod drain;
 mod file_sink;
 pub(crate) mod keeper;

@@ -9,9 +9,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
     fs, io,
+    os::unix::ffi::OsStrExt as _,
+    path::{Path, PathBuf},
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -67,6 +70,8 @@ pub(crate) fn spawn(command: &mut Command) -> io::Result<(Child, Pid, Own)> {
 static KILLS_STRAYS: AtomicBool = AtomicBool::new(false);
 /// Whether orphans become children of this process.
 static ADOPTS: AtomicBool = AtomicBool::new(false);
+/// The work directory whose attempts run in processes of their own.
+static WORK_DIR: OnceLock<PathBuf> = OnceLock::new();
 
 /// From now on the orphans among this process's descendants become its children. `kills_strays`: whether they are killed when
 /// the programs that left them have ended. Errors: the kernel has no such thing.
@@ -79,20 +84,32 @@ pub(crate) fn adopt_orphans(kills_strays: bool) -> io::Result<()> {
     Ok(())
 }
 
+/// From now on the orphans of executors become children of this process. Those that belong to an attempt in this directory are left
+/// to whoever goes on with the attempt; all others are killed: they hid from an executor that was killed. Errors: the kernel has
+/// no such thing.
+pub(crate) fn adopt_orphans_of_executors(work_dir: &Path) -> io::Result<()> {
+    adopt_orphans(false)?;
+    let _once = WORK_DIR.set(work_dir.to_path_buf());
+    Ok(())
+}
+
 /// Kills the children of this process that nobody waits for, and all below them: the remaining processes of programs that have ended.
 /// While another program runs they may be its own, and are left until that has ended too.
 pub(crate) async fn kill_strays() {
-    if !KILLS_STRAYS.load(Ordering::Relaxed) {
-        return;
+    if KILLS_STRAYS.load(Ordering::Relaxed) {
+        kill_all(strays).await;
     }
+}
+
+async fn kill_all(find: impl Fn() -> Vec<Pid>) {
     for _ in 0..KILLS {
         // What starts children as fast as it is killed is stopped first.
         for signal in [Signal::STOP, Signal::KILL] {
-            let strays = strays();
-            if strays.is_empty() {
+            let found = find();
+            if found.is_empty() {
                 return;
             }
-            for pid in strays {
+            for pid in found {
                 // Whoever is gone needs no signal.
                 let _gone = kill_process(pid, signal);
             }
@@ -107,22 +124,50 @@ pub(crate) async fn kill_strays() {
 fn strays() -> Vec<Pid> {
     // Held meanwhile, so that no program is started.
     let own = own();
-    if !own.is_empty() {
+    if own.is_empty() { with_descendants(children()) } else { Vec::new() }
+}
+
+/// Orphans that became children of this process and belong to no attempt in this directory, and what is below them.
+fn unclaimed(work_dir: &Path) -> Vec<Pid> {
+    // Held meanwhile, so that no executor is started.
+    let own = own();
+    let orphans = children().into_iter().filter(|child| !own.contains(&child.pid));
+    let unclaimed: Vec<Stat> = orphans.filter(|orphan| !is_of_attempt(orphan.pid, work_dir)).collect();
+    if unclaimed.is_empty() { Vec::new() } else { with_descendants(unclaimed) }
+}
+
+/// Whether a process carries the data directory of an attempt in this directory, which is still there.
+fn is_of_attempt(pid: i32, work_dir: &Path) -> bool {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let data_dir = environment.split(|byte| *byte == 0).find_map(|line| line.strip_prefix(b"TF_DATA_DIR="));
+    data_dir.is_some_and(|dir| {
+        let dir = Path::new(OsStr::from_bytes(dir));
+        dir.starts_with(work_dir) && dir.exists()
+    })
+}
+
+/// The children of this process that run.
+fn children() -> Vec<Stat> {
+    let me = getpid().as_raw_nonzero().get();
+    processes().into_iter().filter(|stat| stat.parent == me && !stat.is_zombie).collect()
+}
+
+/// These processes, and all below them.
+fn with_descendants(roots: Vec<Stat>) -> Vec<Pid> {
+    if roots.is_empty() {
         return Vec::new();
     }
     let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
-    for Stat { pid, parent, is_zombie } in processes() {
-        if !is_zombie || parent != getpid().as_raw_nonzero().get() {
-            children.entry(parent).or_default().push(pid);
-        }
+    for Stat { pid, parent, .. } in processes() {
+        children.entry(parent).or_default().push(pid);
     }
-    let mut found = vec![getpid().as_raw_nonzero().get()];
+    let mut found: Vec<i32> = roots.into_iter().map(|root| root.pid).collect();
     let mut at = 0;
     while at < found.len() {
         found.extend(children.remove(&found[at]).unwrap_or_default());
         at += 1;
     }
-    found.into_iter().skip(1).filter_map(Pid::from_raw).collect()
+    found.into_iter().filter_map(Pid::from_raw).collect()
 }
 
 /// Waits for orphans for ever, if they become children of this process. Must be called inside a runtime. Errors: no signal handler.
@@ -133,6 +178,9 @@ pub(crate) async fn reap_orphans() -> io::Result<()> {
     let mut ended = signal(SignalKind::child())?;
     loop {
         reap();
+        if let Some(work_dir) = WORK_DIR.get() {
+            kill_all(|| unclaimed(work_dir)).await;
+        }
         // Whether a signal came or the time is over: it is looked again.
         let _either = timeout(ROUND, ended.recv()).await;
     }

@@ -7,6 +7,8 @@ use std::{
     time::Instant,
 };
 
+use tokio::task::spawn_blocking;
+
 use super::{
     forms::forms,
     pattern_set::{PatternSet, masked, ranges_of},
@@ -52,6 +54,18 @@ impl Redactor {
                 secrets.lasting = set;
                 return;
             }
+        }
+    }
+
+    /// Hides these values as [`hide`](Self::hide) does, on a thread of its own: when it answers, they are hidden.
+    pub(crate) async fn hide_large(&self, values: Vec<String>) {
+        let redactor = self.clone();
+        let hidden = spawn_blocking(move || redactor.hide(values)).await;
+        // What else is no answer comes from a runtime that ends: then nothing is shown any more.
+        if let Err(error) = hidden
+            && let Ok(panic) = error.try_into_panic()
+        {
+            std::panic::resume_unwind(panic);
         }
     }
 
@@ -117,6 +131,7 @@ mod tests {
         Engine as _,
         engine::general_purpose::{STANDARD, URL_SAFE},
     };
+    use futures_util::FutureExt as _;
     use proptest::prelude::*;
 
     use super::*;
@@ -128,6 +143,17 @@ mod tests {
         let redactor = Redactor::default();
         redactor.hide([secret.to_owned()]);
         redactor
+    }
+
+    #[tokio::test]
+    async fn a_large_secret_is_hidden_without_holding_the_thread_that_waits() {
+        let redactor = Redactor::default();
+        let secret = "0123456789abcdef".repeat(4096);
+        let mut hiding = std::pin::pin!(redactor.hide_large(vec![secret.clone()]));
+        // The first look only hands it over.
+        assert!(hiding.as_mut().now_or_never().is_none());
+        hiding.await;
+        assert!(!redactor.redact(&secret).contains("0123456789abcdef"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use futures_util::{StreamExt as _, stream};
 use tendril_tests::{
     World,
-    crash::{self, Crash},
+    crash::{self, Crash, Launcher},
 };
 
 /// One or two places of each stage, each with a seed of its own.
@@ -31,12 +31,22 @@ const SOME: &[(&str, u64)] = &[
 
 #[tokio::test]
 async fn an_agent_that_is_killed_anywhere_loses_and_doubles_no_line() {
+    play(Launcher::InProcess).await;
+}
+
+#[tokio::test]
+async fn a_dispatcher_or_executor_that_is_killed_anywhere_loses_and_doubles_no_line() {
+    play(Launcher::Local).await;
+}
+
+async fn play(launcher: Launcher) {
     crash::prepare();
     let world = World::start().await;
     if world.project.stack("leases are ended by hand, and log rows refused").is_none() {
         return;
     }
-    let crashes = SOME.iter().zip(1..).map(|((place, time), seed)| Crash { place, time: *time, seed });
+    let crashes =
+        SOME.iter().zip(1..).map(|((place, time), seed)| Crash { launcher, place, time: *time, seed });
     let play = async |crash: Crash| crash.play(&world).await.err().map(|why| format!("{crash:?}: {why}"));
     let broken: Vec<_> =
         stream::iter(crashes).map(play).buffer_unordered(4).filter_map(std::future::ready).collect().await;

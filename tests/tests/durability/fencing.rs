@@ -13,15 +13,18 @@ async fn an_agent_that_was_stopped_past_its_lease_writes_nothing_and_ends_polite
     let world = World::start().await;
     let cluster = world.cluster().await;
     let story = Story::with_gate(&world, "plan");
-    let old = world.agent(&cluster).narrator().name("agent A").start();
+    let setup = world.agent(&cluster).narrator().name("agent A");
+    let (old, executors) = (setup.start(), setup.executors());
     let deployment = cluster.queue(story.config()).await;
     deployment.says("at the gate").await;
     let stale: Uuid = deployment.row().await.claim_token.expect("a claim");
 
     old.signal(Signal::STOP);
+    executors.signal(Signal::STOP);
     expire_lease(&world, &deployment).await;
     let new = world.agent(&cluster).narrator().name("agent B").start();
     deployment.becomes("is handed on", |row| row.attempt == 2).await;
+    executors.signal(Signal::CONT);
     old.signal(Signal::CONT);
     old.says("the final status was refused").await;
 
@@ -76,10 +79,12 @@ async fn an_agent_that_was_given_up_before_its_apply_does_not_begin_it() {
     for (cancelled, status, code) in [(true, "CANCELLED", "CANCELLED"), (false, "FAILED", "AGENT_LOST")] {
         let cluster = world.cluster().await;
         let story = Story { gate: Some(("plan", world.path(status))), ..Story::default() };
-        let agent = world.agent(&cluster).narrator().start();
+        let setup = world.agent(&cluster).narrator();
+        let (agent, executors) = (setup.start(), setup.executors());
         let deployment = cluster.queue(story.config()).await;
         deployment.says("at the gate").await;
         agent.signal(Signal::STOP);
+        executors.signal(Signal::STOP);
         if cancelled {
             let ask = "update public.deployments set cancel_requested_at = now() where id = $1";
             world.database.execute(ask, &[&deployment.id]).await.expect("a cancel");
@@ -96,6 +101,7 @@ async fn an_agent_that_was_given_up_before_its_apply_does_not_begin_it() {
         expire_lease(&world, &deployment).await;
         assert_eq!(deployment.ended().await.status, status);
         story.go_on();
+        executors.signal(Signal::CONT);
         agent.signal(Signal::CONT);
         // It ends its run gracefully, or had ended it before it learned of it.
         agent.says("the final status").await;

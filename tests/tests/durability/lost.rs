@@ -4,7 +4,7 @@ use std::{fs, path::Path, time::Duration};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tendril_tests::{Deployment, Program, Story, World, until, until_within};
+use tendril_tests::{AgentSetup, Deployment, Program, Story, World, until, until_within};
 
 /// Lets time pass for a job whose agent is dead: its last sign of life was so long ago.
 async fn silent_for(world: &World, deployment: &Deployment, seconds: f64) {
@@ -13,9 +13,12 @@ async fn silent_for(world: &World, deployment: &Deployment, seconds: f64) {
     assert_eq!(shifted, 1, "it was running");
 }
 
-fn kill(agent: Program) {
+/// Kills an agent and its executors; the parent processes of applies live.
+fn lose(agent: Program, setup: &AgentSetup) {
+    // First: it would start another executor.
     agent.signal(Signal::KILL);
     drop(agent);
+    setup.executors().signal(Signal::KILL);
 }
 
 #[tokio::test]
@@ -25,11 +28,13 @@ async fn before_apply_a_lost_job_is_queued_again_once_and_then_ends_as_lost() {
     let story = Story::with_gate(&world, "plan");
     let deployment = cluster.queue(story.config()).await;
 
-    let first = world.agent(&cluster).narrator().name("agent A").start();
+    let a = world.agent(&cluster).narrator().name("agent A");
+    let first = a.start();
     deployment.says("at the gate").await;
-    kill(first);
+    lose(first, &a);
     // Silence that is shorter than the lease changes nothing, however many heartbeats others send.
-    let second = world.agent(&cluster).narrator().name("agent B").start();
+    let b = world.agent(&cluster).narrator().name("agent B");
+    let second = b.start();
     cluster.online().await;
     assert_eq!(deployment.row().await.attempt, 1);
     silent_for(&world, &deployment, 61.0).await;
@@ -41,7 +46,7 @@ async fn before_apply_a_lost_job_is_queued_again_once_and_then_ends_as_lost() {
     })
     .await;
 
-    kill(second);
+    lose(second, &b);
     let _third = world.agent(&cluster).narrator().name("agent C").start();
     silent_for(&world, &deployment, 61.0).await;
     let row = deployment.ended().await;
@@ -63,7 +68,7 @@ async fn after_apply_began_a_lost_job_is_unknown_then_lost_and_never_run_again()
     let setup = world.agent(&cluster).narrator().name("agent A");
     let first = setup.start();
     deployment.says("at the gate").await;
-    kill(first);
+    lose(first, &setup);
 
     let _second = world.agent(&cluster).narrator().name("agent B").start();
     silent_for(&world, &deployment, 61.0).await;
@@ -95,14 +100,17 @@ async fn an_agent_that_was_silent_during_apply_takes_its_phase_back() {
     let world = World::start().await;
     let cluster = world.cluster().await;
     let story = Story::with_gate(&world, "apply");
-    let agent = world.agent(&cluster).narrator().env("TENDRIL_HEARTBEAT", "1s").start();
+    let setup = world.agent(&cluster).narrator().env("TENDRIL_HEARTBEAT", "1s");
+    let (agent, executors) = (setup.start(), setup.executors());
     let deployment = cluster.queue(story.config()).await;
     deployment.says("at the gate").await;
     agent.signal(Signal::STOP);
+    executors.signal(Signal::STOP);
     silent_for(&world, &deployment, 61.0).await;
     world.database.execute("select public.reap_lost_agents()", &[]).await.expect("the reaper");
     let row = deployment.becomes("is UNKNOWN", |row| row.phase.as_deref() == Some("UNKNOWN")).await;
     assert!(row.error_message.is_some(), "{row:?}");
+    executors.signal(Signal::CONT);
     agent.signal(Signal::CONT);
     let row = deployment.becomes("is in its phase again", |row| row.phase.as_deref() == Some("APPLY")).await;
     assert_eq!((row.status.as_str(), row.error_message), ("PROCESSING", None));
@@ -121,7 +129,7 @@ async fn terraform_survives_the_kill_of_its_agent_and_stores_its_state() {
     let variables = json!({"lines": 2000, "gate": gate});
     let deployment = cluster.queue(json!({"template": "count", "stack": "s", "variables": variables})).await;
     deployment.says("at the gate").await;
-    kill(agent);
+    lose(agent, &setup);
     fs::write(gate, "").expect("the gate opens");
 
     let state_dir = setup.cli.state_dir.clone().expect("a directory");
@@ -170,8 +178,7 @@ async fn an_agent_that_is_killed_again_and_again_in_an_apply_costs_it_nothing() 
     for kill in 0..KILLS {
         // A moment that is another one each time, and may be that of the restart itself.
         tokio::time::sleep(Duration::from_millis(u64::from(kill * 397 % 1300))).await;
-        agent.signal(Signal::KILL);
-        drop(agent);
+        lose(agent, &setup);
         agent = setup.start();
     }
     story.go_on();
@@ -199,7 +206,7 @@ async fn a_cancel_reaches_an_apply_that_was_taken_over_and_interrupts_it_once() 
     let deployment = cluster.queue(story.config()).await;
     let first = setup.start();
     deployment.says("at the gate").await;
-    kill(first);
+    lose(first, &setup);
     let _second = setup.start();
     deployment.says("Terraform went on meanwhile").await;
     let ask = "update public.deployments set cancel_requested_at = now() where id = $1";
@@ -219,10 +226,11 @@ async fn a_dead_agent_is_noticed_within_150_seconds() {
     let cluster = world.cluster().await;
     let story = Story::with_gate(&world, "plan");
     let deployment = cluster.queue(story.config()).await;
-    let first = world.agent(&cluster).narrator().name("agent A").start();
+    let a = world.agent(&cluster).narrator().name("agent A");
+    let first = a.start();
     deployment.says("at the gate").await;
     let _second = world.agent(&cluster).narrator().name("agent B").start();
-    kill(first);
+    lose(first, &a);
     // The lease is 60 s, and an idle agent sends a heartbeat each 60 s, more or less.
     until_within(150, "the other agent claims it", async || {
         let row = deployment.row().await;
@@ -238,11 +246,12 @@ const REAPER: Duration = Duration::from_secs(15);
 async fn a_cluster_whose_only_agent_died_is_offline_within_150_seconds() {
     let world = World::start().await;
     let cluster = world.cluster().await;
-    let agent = world.agent(&cluster).start();
+    let setup = world.agent(&cluster);
+    let agent = setup.start();
     cluster.online().await;
     agent.says("the cluster is online").await;
     let died = std::time::Instant::now();
-    kill(agent);
+    lose(agent, &setup);
     let reap = async {
         loop {
             world.database.execute("select public.reap_lost_agents()", &[]).await.expect("the reaper runs");

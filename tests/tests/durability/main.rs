@@ -16,3 +16,5 @@ mod poison;
 mod result;
 mod stacks;
 mod state;
+mod strays;
+mod waiting_plans;

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use supabase_local::{RequestFault, Target};
 use tendril_tests::{AgentSetup, Deployment, Flood, Program, World, fixtures, until, until_within};
 
-/// An agent whose terraform prints the output of a script.
+/// An agent whose terraform prints the output of a script. Its jobs are inside it: what is measured is one process.
 fn babbling(setup: AgentSetup) -> AgentSetup {
-    setup.terraform(&fixtures("terraform-babbler"))
+    setup.terraform(&fixtures("terraform-babbler")).in_process()
 }
 
 /// A job with this output.
@@ -90,7 +90,7 @@ async fn a_million_lines_at_full_speed_arrive_and_the_agent_stays_small() {
         std::env::var("TENDRIL_FLOOD_LINES").map_or(1_000_000, |lines| lines.parse().expect("a number"));
     let world = World::start().await;
     let cluster = world.cluster().await;
-    let agent = Flood::agent(world.agent(&cluster)).start();
+    let agent = Flood::agent(world.agent(&cluster)).in_process().start();
     let flood = Flood::new(&world, "flood", lines);
     flood.begin();
     let deployment = cluster.queue(flood.config()).await;

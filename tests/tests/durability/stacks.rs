@@ -240,15 +240,19 @@ async fn whatever_is_lost_killed_or_stopped_each_stack_runs_its_deployments_once
             running[round].signal(Signal::KILL);
             // Until it is gone it has the work directory, and its next life would not start.
             running[round].ended().await;
+            setups[round].executors().signal(Signal::KILL);
             running[round] = setups[round].start();
         } else {
             running[round].signal(Signal::STOP);
+            let executors = setups[round].executors();
+            executors.signal(Signal::STOP);
             let stopped = left(&world, &cluster).await;
             until("the others go on", async || {
                 let left = left(&world, &cluster).await;
                 if left < stopped || left == 0 { Ok(()) } else { Err(left.to_string()) }
             })
             .await;
+            executors.signal(Signal::CONT);
             running[round].signal(Signal::CONT);
         }
     }

@@ -18,7 +18,8 @@ async fn beats_claims_and_log_lines_come_again_when_a_busy_server_wished_it() {
     let Some(stack) = world.project.stack("requests are answered 429") else { return };
     let cluster = world.cluster().await;
     let wiretap = Wiretap::before(&world.project.url).await;
-    let mut setup = world.agent(&cluster).narrator().concurrency(2).url(&wiretap.url);
+    // One process, so that the pauses between all its requests are seen.
+    let mut setup = world.agent(&cluster).narrator().in_process().concurrency(2).url(&wiretap.url);
     setup.cli.heartbeat = Some("1s".to_owned());
     let _agent = setup.start();
     let story = Story::with_gate(&world, "apply");

@@ -56,6 +56,9 @@ async fn status_and_metrics_follow_a_job() {
         if ended > 0.5 { Ok(()) } else { Err(ended.to_string()) }
     })
     .await;
+    // Its executor has counted it, and this process has added it once.
+    assert!((metric(addr, r#"tendril_agent_jobs_ended_total{status="SUCCESS"}"#) - 1.0).abs() < 0.1);
+    assert!((metric(addr, "tendril_agent_jobs_claimed_total") - 1.0).abs() < 0.1);
     assert!(metric(addr, r#"tendril_agent_step_seconds_count{step="apply"}"#) > 0.5);
     assert!(metric(addr, "tendril_agent_log_chunks_stored_total") > 0.5);
 }

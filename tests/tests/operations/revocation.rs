@@ -106,6 +106,7 @@ async fn an_apply_that_goes_on_without_its_agent_is_left_alone_when_its_cluster_
     job.says("at the gate").await;
     agent.signal(Signal::KILL);
     agent.ended().await;
+    bench.setup.executors().signal(Signal::KILL);
     bench.revoke().await;
     let again = bench.setup.start();
     readiness(bench.addr, 503, "was revoked").await;

@@ -248,6 +248,7 @@ async fn an_agent_that_is_killed_in_the_middle_of_a_fetch_fetches_again_in_its_n
     stage.server.stalled().await;
     first.signal(Signal::KILL);
     drop(first);
+    setup.executors().signal(Signal::KILL);
     stage.server.stall(false);
     let work = setup.cli.work_dir.clone().expect("a work directory");
     let mirror = fs::read_dir(Path::new(&work).join("git")).expect("mirrors").filter_map(Result::ok);

@@ -20,6 +20,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use secrecy::ExposeSecret;
+use serde::{Deserialize, Serialize};
 
 use self::{cost_dir::CostDir, key::Key};
 use crate::{
@@ -41,7 +42,8 @@ const INSTALL: &str = "install infracost 0.10 or 2.x, name it with --infracost /
 const GIVE_KEY: &str = "give it with TENDRIL_INFRACOST_KEY_FILE (--infracost-key-file) or TENDRIL_INFRACOST_KEY, or turn estimates off with TENDRIL_INFRACOST=off";
 
 /// Which of the two lines it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Line {
     /// 0.10.
     Zero,
@@ -107,7 +109,7 @@ impl Line {
 }
 
 /// The program, found and tried.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
     path: PathBuf,
     version: String,
@@ -132,7 +134,8 @@ impl fmt::Display for Program {
 }
 
 /// What is there to estimate costs with. As text: `infracost 0.10.45`, or why there is none.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Found {
     /// It is not wanted.
     Off,
@@ -198,7 +201,12 @@ impl Infracost {
         key: Option<&str>,
         key_file: Option<&str>,
     ) -> Result<Self, String> {
-        let infracost = Self { found: Found::detect(program)?, key: Key::from_values(key, key_file)? };
+        Self::with(Found::detect(program)?, key, key_file)
+    }
+
+    /// With what was found before. Errors: its key cannot be used.
+    pub(crate) fn with(found: Found, key: Option<&str>, key_file: Option<&str>) -> Result<Self, String> {
+        let infracost = Self { found, key: Key::from_values(key, key_file)? };
         if let (Found::Program(_), Some(key)) = (&infracost.found, &infracost.key) {
             key.read()?;
         }

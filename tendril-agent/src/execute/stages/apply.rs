@@ -24,7 +24,7 @@ impl Run<'_> {
         let state = self.context.state(&spec, self.job);
         self.results.commit = self.workspace.stored_commit().ok();
         // Its log must not show what the template marks as sensitive.
-        self.template(&spec)?;
+        self.template(&spec).await?;
         let workspace = self.workspace.clone();
         let digest = blocking(move || PlanDigest::load(&workspace)).await;
         self.results.changes = digest.ok().and_then(|digest| digest.changes);
@@ -44,7 +44,7 @@ impl Run<'_> {
         let spec = JobSpec::parse(&self.job.config)?;
         let state = self.context.state(&spec, self.job);
         self.results.commit = self.workspace.stored_commit().ok();
-        let template = self.template(&spec)?;
+        let template = self.template(&spec).await?;
         let workspace = self.workspace.clone();
         let loaded = blocking(move || PlanDigest::load(&workspace)).await;
         let digest =

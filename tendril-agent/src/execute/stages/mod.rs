@@ -114,7 +114,7 @@ impl Run<'_> {
                 stored.map_err(|error| Failure::internal("the template's commit cannot be read", &error))?,
             );
         }
-        let template = self.template(&spec)?;
+        let template = self.template(&spec).await?;
         let workspace = self.workspace.clone();
         let loaded = blocking(move || PlanDigest::load(&workspace)).await;
         let digest =

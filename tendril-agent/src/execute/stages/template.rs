@@ -47,7 +47,7 @@ impl Run<'_> {
         self.results.commit = Some(commit);
     }
 
-    pub(super) fn template(&self, spec: &JobSpec) -> Result<Template, Failure> {
+    pub(super) async fn template(&self, spec: &JobSpec) -> Result<Template, Failure> {
         let template = match &spec.source {
             Source::BuiltIn(name) => Template::built_in(&self.context.settings.templates_dir, name)?,
             Source::Git(source) => Template::open(self.workspace.source_dir()).map_err(|error| {
@@ -55,13 +55,13 @@ impl Run<'_> {
                 Failure::new(ErrorCode::SourceInvalid, text)
             })?,
         };
-        self.log.redactor.hide(template.sensitive_values(&spec.variables));
+        self.log.redactor.hide_large(template.sensitive_values(&spec.variables)).await;
         Ok(template)
     }
 
     /// Template, variables, backend.
     pub(super) async fn lay_out(&self, spec: &JobSpec, state: &State) -> Result<Template, StageError> {
-        let template = self.template(spec)?;
+        let template = self.template(spec).await?;
         template.check(&spec.variables)?;
         let (workspace, variables) = (self.workspace.clone(), spec.variables.clone());
         let (from, state) = (template.dir().to_path_buf(), state.clone());

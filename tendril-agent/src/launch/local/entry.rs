@@ -7,6 +7,8 @@
 //! orders.json     what it is asked for; SIGWINCH says that it changed    dispatcher
 //! executor.lock   locked for as long as it lives; its process ID and version  executor
 //! phase           the phase of its run, for `/status`               executor
+//! metrics.json    what it has counted, for `/metrics`               executor
+//! metrics.added   how much of that the dispatcher has added to its own    dispatcher
 //! end.json        how it ended, written last                        executor
 //! log             its own log                                       executor
 //! log.passed      how much of the log the dispatcher has passed on  dispatcher
@@ -17,6 +19,7 @@ use std::{
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use rustix::{
@@ -27,7 +30,10 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    launch::launcher::{End, Request},
+    launch::{
+        launcher::{End, Request},
+        local::metrics::Totals,
+    },
     os::files::{private_dir, private_file, remove_dir},
 };
 
@@ -106,6 +112,14 @@ impl Entry {
         self.dir.join("log")
     }
 
+    fn metrics_file(&self) -> PathBuf {
+        self.dir.join("metrics.json")
+    }
+
+    fn added_metrics_file(&self) -> PathBuf {
+        self.dir.join("metrics.added")
+    }
+
     /// Takes the lock for this process, an executor. None: another one has it.
     pub(crate) fn lock(&self) -> io::Result<Option<File>> {
         let mut open = OpenOptions::new();
@@ -171,13 +185,39 @@ impl Entry {
 
     /// Forgets what an earlier executor of the attempt left, so that another one can be started.
     pub(crate) fn clear(&self) -> io::Result<()> {
-        for file in [self.end_file(), self.orders_file()] {
+        let metrics = [self.metrics_file(), self.added_metrics_file()];
+        for file in [self.end_file(), self.orders_file()].into_iter().chain(metrics) {
             match fs::remove_file(file) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    /// Writes what the executor has counted. Not synced: after a power cut nobody's counters go on.
+    pub(crate) fn store_metrics(&self, totals: &Totals) -> io::Result<()> {
+        replace(&self.metrics_file(), &serde_json::to_vec(totals)?)
+    }
+
+    /// Adds what the executor has counted to the series of this process, if its file is not the one of that time; answers the
+    /// time of the file.
+    pub(crate) fn add_metrics(&self, known: Option<SystemTime>) -> io::Result<Option<SystemTime>> {
+        let file = self.metrics_file();
+        let modified = match fs::metadata(&file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(known),
+            metadata => metadata?.modified()?,
+        };
+        if known == Some(modified) {
+            return Ok(known);
+        }
+        let text = fs::read(&file)?;
+        let totals: Totals = serde_json::from_slice(&text)?;
+        let added = fs::read(self.added_metrics_file()).ok();
+        let added = added.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        replace(&self.added_metrics_file(), &text)?;
+        totals.since(&added).record();
+        Ok(Some(modified))
     }
 
     pub(crate) fn remove(&self) -> io::Result<()> {
@@ -218,9 +258,41 @@ impl Entry {
     }
 }
 
+/// Writes a file in one step, for this user only, and leaves it to the system when it reaches the disk.
+fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut open = OpenOptions::new();
+    open.write(true).create(true).truncate(true).mode(0o600).open(&new)?.write_all(content)?;
+    fs::rename(&new, path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::launch::local::metrics::Tally;
+
+    #[test]
+    fn what_an_executor_counts_is_added_once_by_whichever_dispatcher() {
+        let dir = tempfile::tempdir().unwrap();
+        let entry = Entry::at(dir.path().join("one"));
+        entry.create().unwrap();
+        let (executor, dispatcher) = (Tally::default(), Tally::default());
+        let count = || {
+            metrics::with_local_recorder(&executor, || metrics::counter!("tendril_x_total").increment(2));
+            entry.store_metrics(&executor.totals()).unwrap();
+        };
+        let add = |known| metrics::with_local_recorder(&dispatcher, || entry.add_metrics(known).unwrap());
+        assert_eq!(add(None), None);
+        count();
+        let known = add(None);
+        assert_eq!(dispatcher.totals(), executor.totals());
+        // Another dispatcher knows no time of the file.
+        add(None);
+        assert_eq!(dispatcher.totals(), executor.totals());
+        count();
+        assert_ne!(add(known), known);
+        assert_eq!(dispatcher.totals(), executor.totals());
+    }
 
     #[test]
     fn a_lock_says_who_lives_and_requests_are_not_lost() {

@@ -7,7 +7,7 @@ use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
     process::Stdio,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures_util::{FutureExt as _, future::BoxFuture};
@@ -23,14 +23,18 @@ use crate::{
         launcher::{End, Executor, LaunchError, Launched, Launcher, Request},
     },
     os::{blocking, files::private_file},
-    process::zombies::{self, Own},
+    process::{
+        cgroup::Cgroup,
+        zombies::{self, Own},
+    },
 };
 
 pub(crate) mod entry;
+pub(crate) mod metrics;
 
 /// The folder of the work directory with one directory for each executor.
 pub(crate) const EXECUTORS: &str = "executors";
-/// Between two looks at an executor's log, and at its lock where it is no child of this process.
+/// Between two looks at an executor's log and metrics, and at its lock where it is no child of this process.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Starts executors as processes.
@@ -179,14 +183,15 @@ fn adopted(
 
 /// Waits for an executor that is a child of this process.
 async fn child_ended(mut child: Child, own: Own, entry: Entry, place: RunningJob) -> End {
+    let mut look = Look::at(&entry);
     let status = loop {
         tokio::select! {
             status = child.wait() => break status,
-            () = sleep(LOOK) => pass_log_on(&entry, false).await,
+            () = sleep(LOOK) => look.again(false).await,
         }
     };
     drop((own, place));
-    pass_log_on(&entry, true).await;
+    look.again(true).await;
     let said = blocking(move || Ok(entry.end())).await.ok().flatten();
     said.unwrap_or_else(|| match status {
         Ok(status) => End::of_code(status.code()),
@@ -196,6 +201,7 @@ async fn child_ended(mut child: Child, own: Own, entry: Entry, place: RunningJob
 
 /// Waits for an executor that is nobody's child here.
 async fn stranger_ended(entry: Entry, place: RunningJob) -> End {
+    let mut look = Look::at(&entry);
     loop {
         let holder = match entry.holder() {
             Ok(holder) => holder,
@@ -204,18 +210,39 @@ async fn stranger_ended(entry: Entry, place: RunningJob) -> End {
         if holder.is_none() {
             break;
         }
-        pass_log_on(&entry, false).await;
+        look.again(false).await;
         sleep(LOOK).await;
     }
     drop(place);
-    pass_log_on(&entry, true).await;
+    look.again(true).await;
     entry.end().unwrap_or_else(|| End::Died("the executor ended without saying how".to_owned()))
 }
 
-async fn pass_log_on(entry: &Entry, is_over: bool) {
-    let entry = entry.clone();
-    if let Err(error) = blocking(move || entry.pass_log_on(is_over)).await {
-        tracing::debug!(%error, "an executor's log cannot be passed on");
+/// What this process has seen of an executor.
+struct Look {
+    entry: Entry,
+    /// The time of its metrics that were added.
+    metrics: Option<SystemTime>,
+}
+
+impl Look {
+    fn at(entry: &Entry) -> Self {
+        Self { entry: entry.clone(), metrics: None }
+    }
+
+    /// Passes on what the executor has logged meanwhile, and adds what it has counted.
+    async fn again(&mut self, is_over: bool) {
+        let (entry, known) = (self.entry.clone(), self.metrics);
+        let looked = blocking(move || {
+            if let Err(error) = entry.pass_log_on(is_over) {
+                tracing::debug!(%error, "an executor's log cannot be passed on");
+            }
+            entry.add_metrics(known)
+        });
+        match looked.await {
+            Ok(known) => self.metrics = known,
+            Err(error) => tracing::debug!(%error, "what an executor has counted cannot be added"),
+        }
     }
 }
 
@@ -269,7 +296,15 @@ impl Launcher for LocalLauncher {
 
     fn forget(&self, id: AttemptId) -> BoxFuture<'_, Result<(), LaunchError>> {
         let entry = self.entry(id);
-        let removed = blocking(move || entry.remove());
+        let removed = blocking(move || {
+            // One that died may have left an apply that goes on.
+            if matches!(entry.end(), Some(End::Stored | End::Waiting))
+                && let Some(Err(error)) = Cgroup::of(&id.to_string()).map(|group| group.end())
+            {
+                tracing::warn!(%error, "the control group of a run cannot be ended");
+            }
+            entry.remove()
+        });
         async move {
             removed.await.map_err(|source| LaunchError::Io {
                 context: format!(

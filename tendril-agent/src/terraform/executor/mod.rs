@@ -149,7 +149,7 @@ impl TerraformExecutor<'_> {
         let (public, sensitive) =
             read.map_err(|error| Failure::internal("the outputs cannot be read", &error))?;
         let strings = sensitive.iter().flat_map(Json::leaves).filter_map(Json::as_text).map(str::to_owned);
-        self.log.redactor.hide(strings);
+        self.log.redactor.hide_large(strings.collect()).await;
         Ok(public)
     }
 
