@@ -156,8 +156,14 @@ impl Scheduler {
 
     fn spawn_with(&mut self, supervisor: Supervisor, claim: ClaimRecord, next: Next, key: String) -> Id {
         let span = claim.job().span();
+        let (context, leave) = (supervisor.context.clone(), supervisor.leave.clone());
+        let state = (!key.is_empty()).then(|| context.settings.terraform.state(&key));
         let task = async move {
             supervisor.supervise(claim, next).await;
+            // What an earlier dispatcher left may have ended without one that stored its state.
+            if let Some(state) = state.filter(|_| !leave.is_ending()) {
+                context.push_held(&state).await;
+            }
             Outcome::Finalized
         };
         let id = self.running.spawn(task.instrument(span)).id();

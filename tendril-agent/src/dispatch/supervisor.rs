@@ -54,6 +54,13 @@ pub(crate) struct Leave {
     pub(crate) give_up: CancellationToken,
 }
 
+impl Leave {
+    /// Whether the dispatcher ends, and executors may go on.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.detach.is_cancelled() || self.give_up.is_cancelled()
+    }
+}
+
 /// What comes next for a deployment.
 pub(crate) enum Next {
     /// An executor is started. The permit, if there is one, is held until it has ended.

@@ -127,7 +127,10 @@ fn group_of_this_process() -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Stdio};
+    use std::{
+        io::Write as _,
+        process::{Command, Stdio},
+    };
 
     use super::*;
 
@@ -139,12 +142,18 @@ mod tests {
             return;
         };
         let mut child = Command::new("setsid")
-            .args(["sh", "-c", "sleep 600 & exec env -i sleep 600"])
-            .stdin(Stdio::null())
+            .args(["sh", "-c", "read go; sleep 600 & exec env -i sleep 600"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
             .spawn()
             .unwrap();
         fs::write(group.dir.join("cgroup.procs"), child.id().to_string()).unwrap();
-        assert!(!group.processes().is_empty());
+        child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+        let deadline = Instant::now() + GONE;
+        while group.processes().len() < 2 {
+            assert!(Instant::now() < deadline, "{:?}", group.processes());
+            std::thread::sleep(PAUSE);
+        }
         group.end().unwrap();
         assert!(!group.dir.exists());
         assert!(!child.wait().unwrap().success());

@@ -74,10 +74,16 @@ impl Transport {
         let span = tracing::debug_span!(
             target: TARGET, REQUEST_SPAN, method = %parts.method, path = parts.url.path(), attempt = tracing::field::Empty
         );
-        self.send_again(parts, timeout).instrument(span).await
+        self.send_again(parts, timeout, &span).instrument(span.clone()).await
     }
 
-    async fn send_again(&self, parts: Parts, timeout: Option<Duration>) -> Result<Response, Error> {
+    /// `span` is its own, and not the current one: where that is filtered out, the current span is the caller's.
+    async fn send_again(
+        &self,
+        parts: Parts,
+        timeout: Option<Duration>,
+        span: &tracing::Span,
+    ) -> Result<Response, Error> {
         let mut backoff = self.retries.backoff();
         let mut fresh_token_tried = false;
         let trace = self.trace.as_ref().and_then(TraceSource::current);
@@ -86,7 +92,7 @@ impl Transport {
                 Some(tokens) => Some(tokens.fetch().await?),
                 None => None,
             };
-            tracing::Span::current().record("attempt", backoff.attempt() + 1);
+            span.record("attempt", backoff.attempt() + 1);
             let error = match self
                 .attempt(&parts, token.as_ref(), trace.as_ref(), timeout.unwrap_or(self.timeout))
                 .await

@@ -262,6 +262,34 @@ async fn a_state_that_its_owner_discards_holds_nobody_up_and_is_not_stored_any_m
     bench.stop(again).await;
 }
 
+/// Its executor had no dispatcher when it ended, and the next one knows it as one that has ended.
+#[tokio::test]
+async fn a_state_that_an_executor_without_dispatcher_could_not_store_is_stored_by_the_next_start() {
+    let bench = Bench::start().await;
+    let mut agent = bench.setup.start();
+    let job = bench.cluster.queue(bench.order("gate")).await;
+    job.says("at the gate").await;
+    let schema = bench.schema().await;
+    let refuse = format!(
+        "create function {schema}.refuse() returns trigger language plpgsql as $$ begin raise 'no space'; end $$;
+         create trigger refuse before insert or update on {schema}.states for each row execute function {schema}.refuse()"
+    );
+    bench.world.database.batch_execute(&refuse).await.expect("a backend that refuses");
+    agent.signal(Signal::KILL);
+    agent.ended().await;
+    fs::write(bench.world.path("gate"), "").expect("the gate opens");
+    assert_eq!(job.ended().await.error_code.as_deref(), Some("STATE_NOT_STORED"));
+    bench.setup.executors().are(0).await;
+    let allow = format!("drop trigger refuse on {schema}.states");
+    bench.world.database.batch_execute(&allow).await.expect("a backend that takes it");
+
+    let again = bench.setup.start();
+    again.says("is taken over").await;
+    again.says("could not store is stored").await;
+    assert_eq!(bench.stored().await["resources"][0]["name"], "count");
+    bench.stop(again).await;
+}
+
 #[tokio::test]
 async fn a_state_that_is_not_stored_is_stored_also_after_its_cluster_was_revoked() {
     let bench = Bench::start().await;

@@ -17,7 +17,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -155,12 +155,20 @@ impl Entry {
         }
     }
 
-    /// Adds a request.
+    /// Adds a request: in its place on the disk, which may be full.
     pub(crate) fn order(&self, request: Request) -> io::Result<()> {
         let mut orders = self.orders()?;
         if !orders.requests.contains(&request) {
             orders.requests.push(request);
-            private_file(&self.orders_file(), &serde_json::to_vec(&orders)?)?;
+            let text = padded(&orders)?;
+            match OpenOptions::new().write(true).open(self.orders_file()) {
+                Ok(file) => file.write_all_at(&text, 0)?,
+                // Of a version that keeps no place for it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    private_file(&self.orders_file(), &text)?;
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -183,7 +191,7 @@ impl Entry {
         serde_json::from_slice(&fs::read(self.end_file()).ok()?).ok()
     }
 
-    /// Forgets what an earlier executor of the attempt left, so that another one can be started.
+    /// Forgets what an earlier executor of the attempt left, so that another one can be started, and makes a place for requests.
     pub(crate) fn clear(&self) -> io::Result<()> {
         let metrics = [self.metrics_file(), self.added_metrics_file()];
         for file in [self.end_file(), self.orders_file()].into_iter().chain(metrics) {
@@ -192,7 +200,7 @@ impl Entry {
                 _ => {}
             }
         }
-        Ok(())
+        replace(&self.orders_file(), &padded(&Orders::default())?)
     }
 
     /// Writes what the executor has counted. Not synced: after a power cut nobody's counters go on.
@@ -215,8 +223,11 @@ impl Entry {
         let totals: Totals = serde_json::from_slice(&text)?;
         let added = fs::read(self.added_metrics_file()).ok();
         let added = added.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
-        replace(&self.added_metrics_file(), &text)?;
         totals.since(&added).record();
+        // On a full disk a later process adds it again.
+        if let Err(error) = replace(&self.added_metrics_file(), &text) {
+            tracing::debug!(%error, "what was added of an executor's metrics cannot be noted");
+        }
         Ok(Some(modified))
     }
 
@@ -233,19 +244,20 @@ impl Entry {
     }
 
     /// Passes the new whole lines of the log on to this process's own standard error; once the executor has ended, all of it.
-    pub(crate) fn pass_log_on(&self, is_over: bool) -> io::Result<()> {
+    /// `passed` is how much this process has passed on; answers how much it has now.
+    pub(crate) fn pass_log_on(&self, passed: u64, is_over: bool) -> io::Result<u64> {
         use std::io::{Read as _, Seek as _, SeekFrom};
         /// Most that is passed on at once.
         const MOST: u64 = 1024 * 1024;
         let passed_file = self.dir.join("log.passed");
-        let passed: u64 =
-            fs::read_to_string(&passed_file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        let noted = fs::read_to_string(&passed_file).ok().and_then(|text| text.trim().parse().ok());
+        let passed = passed.max(noted.unwrap_or(0));
         let mut log = match File::open(self.log_file()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(passed),
             log => log?,
         };
         if log.metadata()?.len() <= passed {
-            return Ok(());
+            return Ok(passed);
         }
         log.seek(SeekFrom::Start(passed))?;
         let mut text = Vec::new();
@@ -254,8 +266,21 @@ impl Entry {
         let end = if is_over || whole == 0 && text.len() as u64 == MOST { text.len() } else { whole };
         // Whoever reads it may be gone.
         let _gone = io::stderr().lock().write_all(&text[..end]);
-        fs::write(passed_file, (passed + end as u64).to_string())
+        let passed = passed + end as u64;
+        // On a full disk a later process passes it on again.
+        if let Err(error) = fs::write(passed_file, passed.to_string()) {
+            tracing::debug!(%error, "how much of an executor's log was passed on cannot be noted");
+        }
+        Ok(passed)
     }
+}
+
+/// Requests, filled up with blanks to what all of them could take.
+fn padded(orders: &Orders) -> io::Result<Vec<u8>> {
+    const SIZE: usize = 4096;
+    let mut text = serde_json::to_vec(orders)?;
+    text.resize(SIZE.max(text.len()), b' ');
+    Ok(text)
 }
 
 /// Writes a file in one step, for this user only, and leaves it to the system when it reaches the disk.
@@ -300,6 +325,7 @@ mod tests {
         let entry = Entry::at(dir.path().join("one"));
         entry.create().unwrap();
         assert_eq!(entry.holder().unwrap(), None);
+        entry.clear().unwrap();
         let lock = entry.lock().unwrap().unwrap();
         let holder = entry.holder().unwrap().unwrap();
         assert_eq!((holder.pid(), holder.version.as_str()), (Some(getpid()), env!("CARGO_PKG_VERSION")));
@@ -310,6 +336,9 @@ mod tests {
             entry.order(request).unwrap();
         }
         assert_eq!(entry.orders().unwrap().requests(), [Request::Stop, Request::Cancel]);
+        // In its place: a full disk lets no file grow.
+        let size = fs::metadata(entry.orders_file()).unwrap().len();
+        assert!(size >= 4096, "{size}");
         entry.store_end(&End::Waiting).unwrap();
         assert_eq!(entry.end(), Some(End::Waiting));
         entry.clear().unwrap();

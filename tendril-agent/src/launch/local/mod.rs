@@ -223,24 +223,29 @@ struct Look {
     entry: Entry,
     /// The time of its metrics that were added.
     metrics: Option<SystemTime>,
+    /// How much of its log was passed on.
+    passed: u64,
 }
 
 impl Look {
     fn at(entry: &Entry) -> Self {
-        Self { entry: entry.clone(), metrics: None }
+        Self { entry: entry.clone(), metrics: None, passed: 0 }
     }
 
     /// Passes on what the executor has logged meanwhile, and adds what it has counted.
     async fn again(&mut self, is_over: bool) {
-        let (entry, known) = (self.entry.clone(), self.metrics);
-        let looked = blocking(move || {
-            if let Err(error) = entry.pass_log_on(is_over) {
-                tracing::debug!(%error, "an executor's log cannot be passed on");
-            }
-            entry.add_metrics(known)
-        });
-        match looked.await {
-            Ok(known) => self.metrics = known,
+        let Self { entry, metrics, passed } = Self { entry: self.entry.clone(), ..*self };
+        let looked = blocking(move || Ok((entry.pass_log_on(passed, is_over), entry.add_metrics(metrics))));
+        let (log, counted) = match looked.await {
+            Ok(looked) => looked,
+            Err(error) => return tracing::debug!(%error, "an executor cannot be looked at"),
+        };
+        match log {
+            Ok(passed) => self.passed = passed,
+            Err(error) => tracing::debug!(%error, "an executor's log cannot be passed on"),
+        }
+        match counted {
+            Ok(metrics) => self.metrics = metrics,
             Err(error) => tracing::debug!(%error, "what an executor has counted cannot be added"),
         }
     }
