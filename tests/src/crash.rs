@@ -167,7 +167,10 @@ impl Crash {
                 | ("lock_owner.saved", 1)
                 | ("writer.line", 1 | 10) => &[AGAIN],
                 ("step.begins" | "step.ended" | "lock_owner.saved", _) | ("writer.line", 600..) => &[ENDED],
-                _ if ["approval.", "apply.", "final_status."].iter().any(|stage| place.starts_with(stage)) => {
+                _ if ["approval.", "apply.", "final_status."]
+                    .iter()
+                    .any(|stage| place.starts_with(stage)) =>
+                {
                     &[ENDED]
                 }
                 ("workspace.removing", _) => &[ENDED],

@@ -13,7 +13,7 @@
 
 mod blocking;
 mod disk;
-mod failpoint;
+pub(crate) mod failpoint;
 pub(crate) mod file_lock;
 pub(crate) mod files;
 pub(crate) mod program;
