@@ -273,10 +273,13 @@ impl Launcher for LocalLauncher {
     fn ask(&self, id: AttemptId, request: Request) -> BoxFuture<'_, Result<(), LaunchError>> {
         let entry = self.entry(id);
         let asked = blocking(move || {
-            let Some(holder) = entry.holder()? else { return Ok(()) };
-            entry.order(request)?;
-            if let Some(pid) = holder.pid() {
-                // Its default is to do nothing: an executor that has no handler yet reads its orders when it has.
+            // Also to one that was started a moment ago: it reads its requests once it has its lock and a handler.
+            match entry.order(request) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                ordered => ordered?,
+            }
+            if let Some(pid) = entry.holder()?.and_then(|holder| holder.pid()) {
+                // Its default is to do nothing.
                 let _gone = kill_process(pid, Signal::WINCH);
             }
             Ok(())
