@@ -119,14 +119,15 @@ async fn is_shown_as_done_after_a_kill(
 async fn a_change_that_ends_after_its_agent_was_killed_is_shown_as_done() {
     let world = World::start().await;
     let cluster = world.cluster().await;
-    is_shown_as_done_after_a_kill(&world, world.agent(&cluster), async |job| cluster.queue(job).await).await;
+    let setup = world.agent(&cluster).in_process();
+    is_shown_as_done_after_a_kill(&world, setup, async |job| cluster.queue(job).await).await;
 }
 
 #[tokio::test]
 async fn a_change_that_ends_after_its_dispatcher_was_killed_is_shown_as_done() {
     let world = World::start().await;
     let cluster = world.cluster().await;
-    let setup = world.agent(&cluster).in_executors();
+    let setup = world.agent(&cluster);
     is_shown_as_done_after_a_kill(&world, setup, async |job| cluster.queue(job).await).await;
 }
 

@@ -201,16 +201,16 @@ impl Infracost {
         key: Option<&str>,
         key_file: Option<&str>,
     ) -> Result<Self, String> {
-        Self::with(Found::detect(program)?, key, key_file)
-    }
-
-    /// With what was found before. Errors: its key cannot be used.
-    pub(crate) fn with(found: Found, key: Option<&str>, key_file: Option<&str>) -> Result<Self, String> {
-        let infracost = Self { found, key: Key::from_values(key, key_file)? };
+        let infracost = Self::with(Found::detect(program)?, key, key_file)?;
         if let (Found::Program(_), Some(key)) = (&infracost.found, &infracost.key) {
             key.read()?;
         }
         Ok(infracost)
+    }
+
+    /// With what was found before. A key file that cannot be read now prevents an estimate, and not a run. Errors: two keys.
+    pub(crate) fn with(found: Found, key: Option<&str>, key_file: Option<&str>) -> Result<Self, String> {
+        Ok(Self { found, key: Key::from_values(key, key_file)? })
     }
 
     /// None at all.
