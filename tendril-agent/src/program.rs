@@ -56,7 +56,7 @@ pub fn run_program(cli: &Cli) -> ExitCode {
     config.keeper = Some("/proc/self/exe".into());
     config.install_log();
     if geteuid().is_root() {
-        tracing::warn!("this agent runs as root, and so does every template: run it as a user of its own");
+        tracing::info!("this agent runs as root, and so does every template: run it as a user of its own");
     }
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
