@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, fs};
 
 use serde_json::{Value, json};
-use tendril_tests::{GitServer, World};
+use tendril_tests::{GitServer, World, until};
 
 use crate::source::{MANIFEST, Stage, TOKEN, noise, template};
 
@@ -258,6 +258,12 @@ resource \"terraform_data\" \"spy\" {
         assert!(!all.contains(&basic) && !agent.output().contains(&basic));
     }
     let work = setup.cli.work_dir.clone().expect("a work directory");
+    // The variables of a job are in the attempt file of its executor, and go with it.
+    until("what the executor was given is removed", async || {
+        let left = fs::read_dir(format!("{work}/executors")).map(Iterator::count).unwrap_or_default();
+        if left == 0 { Ok(()) } else { Err(left.to_string()) }
+    })
+    .await;
     for file in crate::source::files(std::path::Path::new(&work)) {
         let content = fs::read(&file).unwrap_or_default();
         assert!(!String::from_utf8_lossy(&content).contains(TOKEN), "{}", file.display());
