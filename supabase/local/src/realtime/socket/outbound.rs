@@ -65,10 +65,10 @@ impl Socket {
     pub(super) fn send_room_message(&self, channel: &Channel, message: &RoomMessage) {
         match (message, self.version) {
             (RoomMessage::Presence(diff), _) => {
-                self.send(&channel.anonymous("presence_diff", diff.to_string()))
+                self.send(&channel.anonymous("presence_diff", diff.to_string()));
             }
             (RoomMessage::Text(payload), _) => {
-                self.send(&channel.anonymous("broadcast", payload.to_string()))
+                self.send(&channel.anonymous("broadcast", payload.to_string()));
             }
             (RoomMessage::Binary(message), Version::V2) => self.send_binary(channel, message),
             (RoomMessage::Binary(message), Version::V1) => {
