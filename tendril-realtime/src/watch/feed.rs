@@ -57,7 +57,6 @@ enum Source {
 }
 
 /// One event of it.
-#[expect(clippy::large_enum_variant, reason = "nearly all are changes, and moved once")]
 enum Event {
     Change(ChangeEvent<IgnoredAny>),
     Broadcast(BroadcastEvent),

@@ -1,10 +1,6 @@
-//! The form of a response body, chosen by `Accept`.
+//! The form of a response body.
 
-use http::header::{ACCEPT, HeaderValue};
-use http::{HeaderMap, StatusCode};
-
-use super::error::RestError;
-use super::explain::Explain;
+use http::header::HeaderValue;
 
 /// A form of the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,39 +15,12 @@ pub(super) enum Media {
     ObjectStripped,
     /// Comma-separated values.
     Csv,
-    /// A collection of features; made by PostGIS.
+    /// A collection of features, made by `PostGIS`.
     GeoJson,
 }
 
 impl Media {
-    /// The first acceptable form, and what of its plan is wanted instead, if plans are given at all.
-    ///
-    /// # Errors
-    /// PGRST107 if there is none.
-    pub(super) fn negotiate(
-        headers: &HeaderMap,
-        plan_enabled: bool,
-    ) -> Result<(Self, Option<Explain>), RestError> {
-        let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-        let ranges: Vec<&str> = values.flat_map(|value| value.split(',')).map(str::trim).collect();
-        if ranges.is_empty() {
-            return Ok((Self::Json, None));
-        }
-        let explain = |range: &str| Explain::of(&range.replace(' ', ""));
-        let form = |range: &&str| match explain(range) {
-            Some(explain) => plan_enabled.then_some((explain.media(), Some(explain))),
-            None => Self::of(range).map(|media| (media, None)),
-        };
-        ranges.iter().find_map(form).ok_or_else(|| {
-            let name = |range: &&str| {
-                explain(range).map_or_else(|| (*range).to_owned(), |explain| explain.media_type())
-            };
-            let names: Vec<_> = ranges.iter().map(name).collect();
-            let message = format!("None of these media types are available: {}", names.join(", "));
-            RestError::new(StatusCode::NOT_ACCEPTABLE, "PGRST107", message)
-        })
-    }
-
+    /// Reads a media range.
     pub(super) fn of(range: &str) -> Option<Self> {
         let mut parts = range.split(';').map(str::trim);
         let name = parts.next().unwrap_or_default().to_ascii_lowercase();

@@ -1,9 +1,10 @@
 //! `/rest/v1`: the answers of PostgREST, from the stack's database.
 //!
-//! A request flows `request -> (auth, prefer, media, query) -> read | write | rpc -> plan, condition,
+//! A request flows `request -> (auth, prefer, accept, query) -> read | write | rpc -> plan, condition,
 //! mutation -> statement -> transaction -> response`; an error leaves at any point as `error::RestError`.
 //! The schema of the database is known from `reload::SchemaCache`.
 
+mod accept;
 mod auth;
 mod catalog;
 mod condition;

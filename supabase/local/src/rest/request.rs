@@ -6,6 +6,7 @@ use http::{HeaderMap, Method, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value};
 
+use super::accept::negotiate;
 use super::auth::Identity;
 use super::error::RestError;
 use super::explain::Explain;
@@ -97,7 +98,7 @@ impl Request {
             range = range.and(header_range(&headers)?);
         }
         let prefer = Prefer::read(&headers, settings.transaction_override)?;
-        let (media, explain) = Media::negotiate(&headers, settings.plan_enabled)?;
+        let (media, explain) = negotiate(&headers, settings.plan_enabled)?;
         let (path, name) = (path.to_owned(), Name::new(schema, name));
         Ok(Self { method, path, name, query, prefer, media, explain, range, headers, body, identity })
     }
