@@ -83,6 +83,8 @@ const LOCAL_ROOMS: &[(&str, &[&str])] = &[
             "reload",
             "prefer",
             "media",
+            "explain",
+            "accept",
             "auth",
             "payload",
             "transaction",
