@@ -200,7 +200,7 @@ def documented(heading):
 
 
 def roles(case, values, resources, near, accounts):
-    """The Roles are what the agent asks for, and no more: of the dispatcher, and of runs that keep a plan."""
+    """The Roles are what the agent asks for, and no more: of the dispatcher, and of the account that keeps plans."""
     bound = {}
     for role in (resource for resource in resources if resource["kind"] == "Role"):
         expect(case, role["metadata"]["namespace"] == near, "a Role elsewhere")
@@ -217,14 +217,21 @@ def roles(case, values, resources, near, accounts):
     name = next(resource for resource in resources if resource["kind"] == "Deployment")["metadata"]["name"]
     given, subjects = bound.pop(name)
     wanted = rights("RIGHTS") | rights("LEASE_RIGHTS") | {("", "resourcequotas", "list")}
+    in_secrets = not values["runs"].get("planVolumeClaim")
+    if in_secrets:
+        wanted |= rights("PLAN_RIGHTS")
     expect(case, given == wanted, f"the Role has {given - wanted} too much and {wanted - given} too little")
-    explained = documented("What the agent may do")
+    explained = documented("What the agent may do") - (set() if in_secrets else rights("PLAN_RIGHTS"))
     expect(case, given == explained, f"docs/kubernetes.md explains {explained - given} too much and {given - explained} too little")
     expect(case, subjects == {(name, "tendril")}, f"the Role is for {subjects}")
-    if not values["runs"].get("planVolumeClaim"):
-        given, subjects = bound.pop(f"{name}-runs")
-        expect(case, given == documented("What runs may do"), f"runs may {given}, and docs/kubernetes.md says otherwise")
-        expect(case, subjects == {(account, near) for account in accounts}, f"runs are {subjects}")
+    if in_secrets:
+        plans = f"{name}-plans"
+        given, subjects = bound.pop(plans)
+        expect(case, given == documented("What runs may do"), f"plans may be kept by {given}, and docs/kubernetes.md says otherwise")
+        expect(case, subjects == {(plans, near)}, f"plans are kept by {subjects}")
+        expect(case, plans not in accounts, "a run has the account of plans")
+        tokens = [rule for role in resources if role["kind"] == "Role" for rule in role["rules"] if "serviceaccounts/token" in rule["resources"]]
+        expect(case, [rule["resourceNames"] for rule in tokens] == [[plans]], "tokens of other accounts can be made")
     expect(case, not bound, f"further Roles: {bound.keys()}")
 
 

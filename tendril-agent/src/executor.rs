@@ -20,6 +20,8 @@ use tokio::{
 };
 use tracing::Instrument as _;
 
+#[cfg(feature = "kubernetes")]
+use crate::launch::kubernetes::{ended_pods, surplus_pod};
 use crate::{
     config::{Cli, Config, handed_secrets},
     control_plane::{
@@ -126,6 +128,11 @@ fn run(config: Config, attempt: &AttemptFile, entry: &Entry, tally: &Tally) -> E
 }
 
 async fn run_attempt(config: Config, attempt: &AttemptFile, entry: &Entry, tally: &Tally) -> End {
+    #[cfg(feature = "kubernetes")]
+    if surplus_pod::is_surplus(attempt, |name| std::env::var(name).ok()) {
+        surplus_pod::wait_for_end().await;
+        return End::Stored;
+    }
     let health = Health::default();
     config.secrets.hide(config.git.secrets());
     config.secrets.hide([attempt.claim_token.to_string()]);
@@ -204,6 +211,10 @@ async fn run_attempt(config: Config, attempt: &AttemptFile, entry: &Entry, tally
 }
 
 async fn run_to_end(context: &JobContext, lease: &Lease, attempt: &AttemptFile) -> RunEnd {
+    #[cfg(feature = "kubernetes")]
+    if let Err(error) = ended_pods::note(context, attempt).await {
+        tracing::warn!(%error, "locks of pods that have ended are not recognised");
+    }
     #[cfg(feature = "kubernetes")]
     if let Err(error) = waiting_plan::restore(context, attempt).await {
         tracing::error!(%error, "the plan that waited for approval cannot be laid out");

@@ -8,7 +8,9 @@
 //! agent      an agent of a cluster: a process, or a task of this process
 //! program    a program beside the test, its output and its end
 //! git_server a Git server with a login, and repositories to push into
+//! state_server where Terraform stores states over HTTP, with locks that stay
 //! kubernetes a stand-in for a Kubernetes cluster, whose pods are processes
+//! pods       an agent whose runs are pods of that cluster
 //! crash      a job whose agent is killed at a chosen place, and what became of it
 //! flood      a program that prints very much, and how long it takes
 //! policy     a policy that is taken away, and put back
@@ -35,9 +37,11 @@ mod flood;
 mod git_server;
 pub mod kubernetes;
 mod measurement;
+pub mod pods;
 mod policy;
 pub mod program;
 mod project;
+mod state_server;
 mod story;
 pub mod tap;
 mod wait;
@@ -51,9 +55,11 @@ pub use self::{
     flood::Flood,
     git_server::{GitServer, Repository, Seen},
     measurement::{Bound, Measurements},
+    pods::Pods,
     policy::without_policy,
     program::Program,
     project::{Project, connect},
+    state_server::StateServer,
     story::Story,
     wait::{TIMEOUT, until, until_none_are_left, until_within, within},
     wiretap::Wiretap,

@@ -177,6 +177,8 @@
 - name: TENDRIL_PLAN_VOLUME_CLAIM
   value: {{ . | quote }}
 {{- end }}
+- name: TENDRIL_PLAN_ACCOUNT
+  value: {{ include "tendril-agent.planAccount" . | quote }}
 - name: TENDRIL_LEASE
   value: {{ include "tendril-agent.lease" . | quote }}
 {{- end -}}

@@ -18,6 +18,11 @@
 {{- if not .Values.runs.planVolumeClaim -}}true{{- end -}}
 {{- end -}}
 
+{{- /* The account with which a run makes that Secret: no account of runs has a right. */ -}}
+{{- define "tendril-agent.planAccount" -}}
+{{- include "tendril-agent.name" . -}}-plans
+{{- end -}}
+
 {{- define "tendril-agent.runSelector" -}}
 app.kubernetes.io/name: tendril-run
 app.kubernetes.io/instance: {{ .Release.Name | quote }}

@@ -69,11 +69,15 @@ pub(super) async fn find_executors(launcher: &dyn Launcher) -> Vec<Executor> {
     })
 }
 
-/// The executors in pods that an earlier dispatcher started.
+/// The executors in pods that an earlier dispatcher started. Asks until there is an answer: nobody else would notice their deaths.
 #[cfg(feature = "kubernetes")]
 pub(super) async fn find_pods(pods: Option<&dyn Launcher>) -> Vec<Executor> {
-    match pods {
-        Some(pods) => find_executors(pods).await,
-        None => Vec::new(),
+    let Some(pods) = pods else { return Vec::new() };
+    loop {
+        match pods.running().await {
+            Ok(executors) => return executors,
+            Err(error) => tracing::warn!(%error, "runs in pods cannot be taken over yet: trying again"),
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
     }
 }

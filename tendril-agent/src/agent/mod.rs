@@ -27,7 +27,7 @@ use self::{launchers::find_pods, leadership::lost};
 use crate::{
     config::Config,
     control_plane::{
-        ClaimRecord, Health, Leases,
+        ClaimRecord, Health, Heartbeat, Leases,
         auth::{Exchange, Session},
     },
     dispatch::{Approvals, DiskGuard, Scheduler, Shutdown},
@@ -136,6 +136,26 @@ impl Agent {
             () = shutdown.draining() => return Ok(()),
             never = self.pulse() => match never {},
         };
+        #[cfg(not(feature = "kubernetes"))]
+        self.take_over(&heartbeat, &shutdown).await?;
+        #[cfg(feature = "kubernetes")]
+        {
+            let ended = tokio::select! {
+                ended = self.take_over(&heartbeat, &shutdown) => ended,
+                () = lost(leadership.as_mut()) => return Err(AgentError::LeadershipLost),
+            };
+            // Also where it could not start: another one may.
+            if let Some(leadership) = leadership {
+                leadership.release().await;
+            }
+            ended?;
+        }
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    /// Takes over what an earlier run left, and works until a stop is requested and every job has ended.
+    async fn take_over(&self, heartbeat: &Heartbeat, shutdown: &Shutdown) -> Result<(), AgentError> {
         let (launcher, local) = (self.launcher(), self.local_launcher());
         #[cfg(feature = "kubernetes")]
         let (launcher, pods) = match self.pod_launcher().await? {
@@ -150,12 +170,7 @@ impl Agent {
         #[cfg(feature = "kubernetes")]
         let in_pods = tokio::select! {
             in_pods = find_pods(pods.as_deref()) => in_pods,
-            () = shutdown.draining() => {
-                if let Some(leadership) = leadership {
-                    leadership.release().await;
-                }
-                return Ok(());
-            }
+            () = shutdown.draining() => return Ok(()),
             never = self.pulse() => match never {},
         };
         let (mut orphaned_attempts, pushes) = self.find_orphaned().await;
@@ -189,19 +204,8 @@ impl Agent {
         for key in pushes {
             scheduler.push_errored_state(key);
         }
-        #[cfg(not(feature = "kubernetes"))]
-        self.serve(scheduler, &heartbeat, &shutdown).await?;
-        #[cfg(feature = "kubernetes")]
-        tokio::select! {
-            served = self.serve(scheduler, &heartbeat, &shutdown) => served?,
-            () = lost(leadership.as_mut()) => return Err(AgentError::LeadershipLost),
-        }
+        self.serve(scheduler, heartbeat, shutdown).await?;
         self.client.shutdown().await;
-        #[cfg(feature = "kubernetes")]
-        if let Some(leadership) = leadership {
-            leadership.release().await;
-        }
-        tracing::info!("stopped");
         Ok(())
     }
 

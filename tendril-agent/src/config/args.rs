@@ -177,6 +177,11 @@ pub struct Cli {
     #[arg(long, value_name = "NAME", env = "TENDRIL_PLAN_VOLUME_CLAIM")]
     pub plan_volume_claim: Option<String>,
 
+    /// Service account that may create Secrets and nothing else: runs whose plan waits for approval get a token of it that ends with their pod
+    #[cfg(feature = "kubernetes")]
+    #[arg(long, value_name = "NAME", env = "TENDRIL_PLAN_ACCOUNT", default_value = "tendril-plans")]
+    pub plan_account: Option<String>,
+
     /// Name of the Lease whose holder is at work, where several of these agents share a cluster
     #[cfg(feature = "kubernetes")]
     #[arg(long, value_name = "NAME", env = "TENDRIL_LEASE")]

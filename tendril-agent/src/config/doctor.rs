@@ -86,10 +86,10 @@ async fn kubernetes(settings: &KubernetesSettings) -> Vec<Finding> {
         Err(problem) => return vec![finding("kubernetes", Err(problem))],
     };
     let noted = |check, note| Finding { check, problem: None, note, warning: None };
-    let mut findings = vec![
-        noted("kubernetes", Some(server)),
-        finding("kubernetes rights", preflight::rights(&connection, settings.lease.is_some()).await),
-    ];
+    let mut rights =
+        finding("kubernetes rights", preflight::rights(&connection, settings.lease.is_some()).await);
+    rights.warning = preflight::plans(&connection, settings).await;
+    let mut findings = vec![noted("kubernetes", Some(server)), rights];
     let mut trial = finding("run's pod", preflight::trial(&connection, settings).await);
     trial.note = Some(format!(
         "image {}, service accounts {}",

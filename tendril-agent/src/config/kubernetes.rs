@@ -82,6 +82,10 @@ pub(crate) fn read(
     if let Some(other) = plan_volume_claim.as_deref().filter(|name| !is_dns_name(name)) {
         problems.push(format!("--plan-volume-claim / TENDRIL_PLAN_VOLUME_CLAIM is \"{other}\": write the name of a PersistentVolumeClaim, in lower case letters, digits and -"));
     }
+    let plan_account = given(cli.plan_account.as_ref()).unwrap_or("tendril-plans").to_owned();
+    if !is_dns_name(&plan_account) {
+        problems.push(format!("--plan-account / TENDRIL_PLAN_ACCOUNT is \"{plan_account}\": write the name of a service account, in lower case letters, digits and -"));
+    }
     let lease = given(cli.lease.as_ref()).map(str::to_owned);
     if let Some(other) = lease.as_deref().filter(|name| !is_dns_name(name)) {
         problems.push(format!("--lease / TENDRIL_LEASE is \"{other}\": write the name of a Lease, in lower case letters, digits and -"));
@@ -98,6 +102,8 @@ pub(crate) fn read(
             grace,
             deadline: deadline(timing).map(|deadline| deadline + start_deadline + grace),
             plan_volume_claim,
+            plan_account,
+            plan_deadline: plan_deadline(timing).map(|deadline| deadline + start_deadline),
             lease,
         })
     };
@@ -105,6 +111,12 @@ pub(crate) fn read(
         Some(settings) if problems.is_empty() => Ok(settings),
         _ => Err(problems),
     }
+}
+
+/// The longest that every stage until the plan may take; none, where one has no limit.
+fn plan_deadline(timing: &Timing) -> Option<Duration> {
+    let limits = timing.limits();
+    Some(limits.init? + limits.plan? + timing.git * 2 + timing.cost + timing.hook * 3)
 }
 
 /// The longest that every stage together may take; none, where one has no limit.

@@ -1,14 +1,18 @@
 //! What the dispatcher does for one claimed deployment: it starts an executor, waits for its end, and starts another one when
 //! the plan is approved, or when the executor died and the run can go on.
 
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{
+    ops::ControlFlow,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use futures_util::future::BoxFuture;
 use tokio::{sync::OwnedSemaphorePermit, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    control_plane::{ClaimRecord, FinalStatus, Lease, Leases, Reporter, revocation::revoked},
+    control_plane::{ClaimRecord, FinalStatus, Lease, Leases, Reporter, approval_state, revocation::revoked},
     dispatch::approvals::{Approvals, WaitEnd},
     execute::{JobContext, OrphanedAttempt, Start, claimed_job, orphaned_attempt},
     job::{Failure, Job, JobResult},
@@ -330,6 +334,15 @@ impl Supervisor {
         found.map(|orphan| orphan.claim)
     }
 
+    /// When the plan of a claim expires, as the database says; none, if it never does, or nobody answers: then the database ends it.
+    async fn expires_at(&self, claim: &ClaimRecord) -> Option<SystemTime> {
+        let state = approval_state(&self.context.rest, &claim.job()).await.ok().flatten()?;
+        if state.is_expired() {
+            return Some(SystemTime::now());
+        }
+        state.left().map(|left| SystemTime::now() + left)
+    }
+
     /// Waits for the approval of a plan.
     async fn wait(
         &self,
@@ -341,7 +354,11 @@ impl Supervisor {
         let lease = lease.unwrap_or_else(|| self.leases.hold(&claim.job()));
         let stops = [&watched.stop, &lease.stop];
         let approved = lease.approved.clone();
-        let expires_at = self.stored_claim(claim).await.and_then(|stored| stored.expires_at);
+        let expires_at = match self.stored_claim(claim).await {
+            Some(stored) => stored.expires_at,
+            // What waits elsewhere has nothing on this disk.
+            None => self.expires_at(claim).await,
+        };
         let permit = match self.approvals.wait(claim.claim_token, expires_at, approved, tried, stops).await {
             WaitEnd::Closing => return Next::Over,
             WaitEnd::Approved => None,

@@ -91,6 +91,12 @@ pub(crate) struct AttemptFile {
     /// What it found to estimate costs with: of use with `terraform` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) infracost: Option<Found>,
+    /// `metadata.uid` of the pod that runs it, where it is a pod: another one must not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pod_uid: Option<String>,
+    /// Pods of earlier runs of the same state that have ended: what they locked is nobody's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) ended_pods: Vec<String>,
 }
 
 impl AttemptFile {
@@ -185,6 +191,8 @@ impl fmt::Debug for AttemptFile {
             .field("agent_name", &self.agent_name)
             .field("token", &self.token)
             .field("terraform", &self.terraform)
+            .field("pod_uid", &self.pod_uid)
+            .field("ended_pods", &self.ended_pods)
             .finish_non_exhaustive()
     }
 }
@@ -215,6 +223,8 @@ mod tests {
             token: TokenFrom::File("token".into()),
             terraform: None,
             infracost: None,
+            pod_uid: None,
+            ended_pods: Vec::new(),
         }
     }
 

@@ -6,7 +6,7 @@
 //! launcher       the trait; how an executor ends, and how it is asked to
 //! in_process     executors as tasks of this process
 //! local/         executors as processes of this machine
-//! kubernetes/    executors as pods of Jobs; behind the feature `kubernetes`
+//! kubernetes/    executors as pods of Jobs; the feature `kubernetes`
 //! origin         makes attempt files: what all attempts of an agent have in common
 //! ```
 

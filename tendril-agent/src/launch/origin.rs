@@ -56,6 +56,8 @@ impl Origin {
             token,
             terraform: Some(self.terraform.clone()),
             infracost: Some(self.infracost.clone()),
+            pod_uid: None,
+            ended_pods: Vec::new(),
         };
         (attempt, beside)
     }

@@ -3,7 +3,7 @@
 //! Compiled in with the feature `failpoints` only. `TENDRIL_FAILPOINT=spool.flushed:3` ends the process with SIGKILL when
 //! it comes to that place for the third time: nothing is flushed, and the agent does not report that it stops.
 
-/// Every place, in the order in which a job reaches them.
+/// Every place, in the order in which a job reaches them; the last ones are those of a dispatcher whose runs are pods.
 #[cfg(feature = "failpoints")]
 const FAILPOINTS: &[&str] = &[
     "claim.answered",
@@ -45,6 +45,11 @@ const FAILPOINTS: &[&str] = &[
     "recovery.uploaded",
     "recovery.counted",
     "recovery.stored",
+    "lease.won",
+    "run.job_made",
+    "run.secret_made",
+    "run.ended",
+    "run.settled",
 ];
 
 /// A place of that name. Nothing without the feature.

@@ -14,6 +14,8 @@ pub const AGENT_ROLE: &[(&str, &str, &[&str])] = &[
     ("", "secrets", &["create"]),
     ("", "events", &["list"]),
     ("coordination.k8s.io", "leases", &["create", "get", "update"]),
+    // Of one account: a `:` stands before the name of the only object that is meant.
+    ("", "serviceaccounts/token:tendril-plans", &["create"]),
 ];
 
 /// The bearer tokens and rights of the cluster's users.
@@ -28,11 +30,13 @@ pub(super) struct User {
     pub(super) name: String,
     is_admin: bool,
     rights: BTreeSet<(String, String, String)>,
+    /// The pod that its token ends with: name and uid.
+    pub(super) pod: Option<(String, String)>,
 }
 
 impl User {
     fn anonymous() -> Self {
-        Self { name: "system:anonymous".to_owned(), is_admin: false, rights: BTreeSet::new() }
+        Self { name: "system:anonymous".to_owned(), is_admin: false, rights: BTreeSet::new(), pod: None }
     }
 
     /// The account's name without its namespace.
@@ -40,9 +44,18 @@ impl User {
         self.name.rsplit(':').next().unwrap_or_default()
     }
 
-    pub(super) fn may(&self, group: &str, resource: &str, verb: &str, namespace: Option<&str>) -> bool {
-        let right = (group.to_owned(), resource.to_owned(), verb.to_owned());
-        self.is_admin || (namespace == Some(NAMESPACE) && self.rights.contains(&right))
+    /// `name` is empty where none was asked for.
+    pub(super) fn may(
+        &self,
+        group: &str,
+        resource: &str,
+        verb: &str,
+        namespace: Option<&str>,
+        name: &str,
+    ) -> bool {
+        let has = |resource: String| self.rights.contains(&(group.to_owned(), resource, verb.to_owned()));
+        let is_here = namespace == Some(NAMESPACE);
+        self.is_admin || is_here && (has(resource.to_owned()) || has(format!("{resource}:{name}")))
     }
 
     /// Refuses what is not allowed. `name` is empty where none was asked for.
@@ -54,7 +67,7 @@ impl User {
         namespace: Option<&str>,
         name: &str,
     ) -> Result<(), Refusal> {
-        if self.may(group, resource, verb, namespace) {
+        if self.may(group, resource, verb, namespace, name) {
             return Ok(());
         }
         let place = match namespace {
@@ -67,7 +80,7 @@ impl User {
 
 impl Access {
     pub(super) fn admin(&self, token: &str) {
-        let user = User { name: "admin".to_owned(), is_admin: true, rights: BTreeSet::new() };
+        let user = User { name: "admin".to_owned(), is_admin: true, rights: BTreeSet::new(), pod: None };
         self.users().insert(token.to_owned(), user);
     }
 
@@ -77,8 +90,19 @@ impl Access {
             verbs.iter().map(|verb| ((*group).to_owned(), (*resource).to_owned(), (*verb).to_owned()))
         });
         let name = format!("system:serviceaccount:{NAMESPACE}:{account}");
-        let user = User { name, is_admin: false, rights: rights.collect() };
+        let user = User { name, is_admin: false, rights: rights.collect(), pod: None };
         self.users().insert(token.to_owned(), user);
+    }
+
+    /// One more token of an account that has one.
+    pub(super) fn token_of(&self, account: &str, token: &str, pod: Option<(String, String)>) {
+        let mut users = self.users();
+        let user = users.values().find(|user| user.account() == account && !user.is_admin).cloned();
+        let user = user.unwrap_or_else(|| User {
+            name: format!("system:serviceaccount:{NAMESPACE}:{account}"),
+            ..User::anonymous()
+        });
+        users.insert(token.to_owned(), User { pod, ..user });
     }
 
     /// Gives or takes a right of the account with this token.

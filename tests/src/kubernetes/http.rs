@@ -103,6 +103,11 @@ pub(super) async fn handle(
         Ok(user) => user,
         Err(refusal) => return refusal.into_response(),
     };
+    if let Some((pod, uid)) = &user.pod
+        && cluster.store.get(Kind::Pod, pod).is_none_or(|pod| pod["metadata"]["uid"] != uid.as_str())
+    {
+        return Refusal::unauthorized().into_response();
+    }
     cluster.note(&method, &uri, &user.name);
     let resource = Target::parse(uri.path()).map(|target| target.plural).unwrap_or_default();
     cluster.faults.pass(method.as_str(), resource).await;
@@ -117,11 +122,11 @@ pub(super) async fn handle(
     answer
 }
 
-struct Request<'a> {
-    cluster: &'a Arc<Cluster>,
+pub(super) struct Request<'a> {
+    pub(super) cluster: &'a Arc<Cluster>,
     method: &'a Method,
     query: &'a Query,
-    user: &'a User,
+    pub(super) user: &'a User,
     headers: &'a HeaderMap,
 }
 
@@ -396,82 +401,6 @@ impl Request<'_> {
             Refusal::bad_request(message)
         };
         text.map(|text| ([("content-type", "text/plain")], text).into_response()).ok_or_else(waits)
-    }
-
-    /// A token for a service account of the namespace.
-    fn token(&self, account: &str, body: &Bytes) -> Result<Response, Refusal> {
-        if !self.cluster.has_account(account) {
-            return Err(Refusal::missing("serviceaccounts", account));
-        }
-        let sent: Value = serde_json::from_slice(body).unwrap_or_default();
-        let seconds = sent["spec"]["expirationSeconds"].as_i64().unwrap_or(3600);
-        Ok((StatusCode::CREATED, Json(json!({
-            "kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
-            "metadata": {"name": account, "namespace": NAMESPACE, "creationTimestamp": clock::now()},
-            "spec": {"audiences": sent["spec"]["audiences"], "expirationSeconds": seconds, "boundObjectRef": null},
-            "status": {"token": "run-account", "expirationTimestamp": clock::in_seconds(seconds.unsigned_abs())},
-        })))
-        .into_response())
-    }
-
-    fn quotas(&self) -> Response {
-        let quota = self.cluster.faults.quota();
-        let mut hard = serde_json::Map::new();
-        let mut used = serde_json::Map::new();
-        for (name, limit, kind) in
-            [("count/jobs.batch", quota.jobs, Kind::Job), ("pods", quota.pods, Kind::Pod)]
-        {
-            if let Some(limit) = limit {
-                let (_, there) = self.cluster.store.list(kind, &Selector::default());
-                hard.insert(name.to_owned(), limit.to_string().into());
-                used.insert(name.to_owned(), there.len().to_string().into());
-            }
-        }
-        let items = if hard.is_empty() {
-            json!([])
-        } else {
-            json!([{
-                "metadata": {"name": "runs", "namespace": NAMESPACE},
-                "spec": {"hard": hard}, "status": {"hard": hard, "used": used},
-            }])
-        };
-        let version = self.cluster.store.version().to_string();
-        Json(json!({"kind": "ResourceQuotaList", "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": items}))
-            .into_response()
-    }
-
-    fn review_self(&self) -> Response {
-        let review = json!({
-            "kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1",
-            "metadata": {"creationTimestamp": clock::now()},
-            "status": {"userInfo": {
-                "username": self.user.name,
-                "groups": ["system:serviceaccounts", format!("system:serviceaccounts:{NAMESPACE}"), "system:authenticated"],
-            }},
-        });
-        (StatusCode::CREATED, Json(review)).into_response()
-    }
-
-    fn review_access(&self, body: &Bytes) -> Result<Response, Refusal> {
-        let sent: Value =
-            serde_json::from_slice(body).map_err(|error| Refusal::bad_request(error.to_string()))?;
-        let asked = &sent["spec"]["resourceAttributes"];
-        let text = |field: &str| asked[field].as_str().unwrap_or_default();
-        let mut resource = text("resource").to_owned();
-        if !text("subresource").is_empty() {
-            resource = format!("{resource}/{}", text("subresource"));
-        }
-        let allowed = self.user.may(text("group"), &resource, text("verb"), asked["namespace"].as_str());
-        let mut status = json!({"allowed": allowed});
-        if allowed {
-            let account = self.user.account();
-            status["reason"] = format!("RBAC: allowed by RoleBinding \"{account}/{NAMESPACE}\" of Role \"{account}\" to ServiceAccount \"{account}/{NAMESPACE}\"").into();
-        }
-        let review = json!({
-            "kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "metadata": {},
-            "spec": {"resourceAttributes": asked}, "status": status,
-        });
-        Ok((StatusCode::CREATED, Json(review)).into_response())
     }
 }
 

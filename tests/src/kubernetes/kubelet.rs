@@ -81,10 +81,16 @@ impl Kubelet {
                 return;
             }
         }
+        let mut told = None;
         let running = loop {
             match node.start(&self.cluster.store, &self.pod) {
                 Ok(running) => break running,
                 Err(NotStarted::Missing(why)) => self.waiting("CreateContainerConfigError", Some(&why)),
+                Err(NotStarted::NotMounted(why)) if told.as_ref() != Some(&why) => {
+                    self.cluster.event(&self.pod, Kind::Pod, "Warning", "FailedMount", &why);
+                    told = Some(why);
+                }
+                Err(NotStarted::NotMounted(_)) => {}
                 Err(NotStarted::StartError(why)) => {
                     let terminated = json!({"exitCode": 128, "reason": "StartError", "message": why, "startedAt": "1970-01-01T00:00:00Z", "finishedAt": clock::now()});
                     self.terminated(&terminated, None);

@@ -6,13 +6,14 @@
 //! ```text
 //! gate        the way to it, which can be cut
 //! http        requests          watch        watches
-//! access      who may do what   status       refusals
+//! access      who may do what   status       refusals               reviews    tokens, rights, quotas
 //! store       objects           selector     labels and fields     defaults   what is added and refused
 //! controller  Jobs, garbage     kubelet      pods                  node       images, processes
-//! faults      what goes wrong   clock        times
+//! faults      what goes wrong   clock        times                  by_hand    what people change
 //! ```
 
 mod access;
+mod by_hand;
 mod clock;
 mod controller;
 mod defaults;
@@ -21,6 +22,7 @@ mod gate;
 mod http;
 mod kubelet;
 mod node;
+mod reviews;
 mod selector;
 mod status;
 mod store;
@@ -58,6 +60,9 @@ pub const NAMESPACE: &str = store::NAMESPACE;
 /// Bearer token of the account `tendril-agent`, which has the [`AGENT_ROLE`].
 pub const AGENT_TOKEN: &str = "agent-account";
 
+/// Fail points of a dispatcher whose runs are pods.
+pub const PLACES: &[&str] = &["lease.won", "run.job_made", "run.secret_made", "run.ended", "run.settled"];
+
 /// A request that the server was asked.
 #[derive(Clone, Debug)]
 pub struct Asked {
@@ -94,7 +99,8 @@ pub struct ApiServer {
 }
 
 impl ApiServer {
-    /// Starts it, with the account `tendril-agent` and the service accounts `tendril-run` and `default`.
+    /// Starts it, with the account `tendril-agent` and the service accounts `tendril-run`, which may do
+    /// nothing, `tendril-plans`, which may create Secrets, and `default`.
     pub async fn start() -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let cluster = Arc::new(Cluster {
@@ -102,13 +108,13 @@ impl ApiServer {
             access: Access::default(),
             faults: Faults::default(),
             node: Node::new(dir.path().join("pods")),
-            accounts: Mutex::new(["default", "tendril-run"].map(str::to_owned).into()),
+            accounts: Mutex::new(["default", "tendril-plans", "tendril-run"].map(str::to_owned).into()),
             kubelets: Mutex::default(),
             logs: dir.path().join("pods"),
             asked: Mutex::default(),
         });
         cluster.access.account(AGENT_TOKEN, "tendril-agent", AGENT_ROLE);
-        cluster.access.account("run-account", "tendril-run", &[("", "secrets", &["create"])]);
+        cluster.access.account("plans-account", "tendril-plans", &[("", "secrets", &["create"])]);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let inner = listener.local_addr().expect("its address");
         let router = Router::new().fallback(http::handle).with_state(Arc::clone(&cluster));
@@ -245,6 +251,11 @@ impl ApiServer {
         self.cluster.store.list(Kind::Secret, &Selector::default()).1
     }
 
+    /// A Lease.
+    pub fn lease(&self, name: &str) -> Option<Arc<Value>> {
+        self.cluster.store.get(Kind::Lease, name)
+    }
+
     /// The pod of a Job.
     pub fn pod_of(&self, job: &str) -> Option<Arc<Value>> {
         self.pods().into_iter().find(|pod| pod["metadata"]["ownerReferences"][0]["name"] == job)
@@ -260,12 +271,6 @@ impl ApiServer {
     /// The directory that stands for the root of a pod's container.
     pub fn root_of(&self, pod: &Value) -> PathBuf {
         self.cluster.logs.join(pod["metadata"]["uid"].as_str().unwrap_or_default())
-    }
-
-    /// Removes a Job and leaves its pod, as `kubectl delete --cascade=orphan` does.
-    pub fn remove_job(&self, job: &str) {
-        self.cluster.orphan_pods(job);
-        self.cluster.store.remove(Kind::Job, job);
     }
 
     /// What was asked so far.

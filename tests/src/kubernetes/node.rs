@@ -44,8 +44,10 @@ pub(super) struct Container {
 /// Why a container does not start.
 #[derive(Debug)]
 pub(super) enum NotStarted {
-    /// A volume or variable names a Secret that is not there yet; the kubelet tries again.
+    /// A variable names a Secret that is not there yet; the kubelet tries again.
     Missing(String),
+    /// A volume names one: only an event says so.
+    NotMounted(String),
     /// Its program cannot be executed.
     StartError(String),
 }
@@ -100,8 +102,14 @@ impl Node {
             fs::create_dir_all(&place).map_err(failed)?;
             let volume =
                 spec["volumes"].as_array().into_iter().flatten().find(|volume| volume["name"] == *name);
-            for (file, bytes) in volume.map(|volume| files(store, volume)).transpose()?.into_iter().flatten()
-            {
+            let files =
+                volume.map(|volume| files(store, volume)).transpose().map_err(|missing| match missing {
+                    NotStarted::Missing(why) => {
+                        NotStarted::NotMounted(format!("MountVolume.SetUp failed for volume {name} : {why}"))
+                    }
+                    other => other,
+                })?;
+            for (file, bytes) in files.into_iter().flatten() {
                 fs::write(place.join(file), bytes).map_err(failed)?;
             }
             mounts.push((path.to_owned(), place));
@@ -129,6 +137,13 @@ impl Node {
         let (log, message) = (root.join("container.log"), root.join("termination-log"));
         let out = fs::File::create(&log).map_err(failed)?;
         let mut command = std::process::Command::new(program);
+        if rustix::process::geteuid().is_root() && is_program(program) {
+            // A container's host name is its pod's.
+            command = std::process::Command::new("unshare");
+            let rename = "printf %s \"$0\" >/proc/sys/kernel/hostname; exec \"$@\"";
+            let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+            command.args(["--uts", "--", "/bin/sh", "-c", rename, name, program]);
+        }
         command
             .args(args)
             .env_clear()
@@ -150,6 +165,15 @@ impl Node {
     fn images(&self) -> MutexGuard<'_, BTreeMap<String, Vec<String>>> {
         self.images.lock().expect("nobody panics while holding it")
     }
+}
+
+/// Whether there is such a program: otherwise its start must fail.
+fn is_program(program: &str) -> bool {
+    if program.contains('/') {
+        return Path::new(program).is_file();
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
 }
 
 /// The files of a volume.

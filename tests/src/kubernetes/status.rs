@@ -90,6 +90,12 @@ impl Refusal {
         Self::invalid_type(&format!("{options}.meta.k8s.io"), details, "", causes)
     }
 
+    /// As [`invalid`](Self::invalid), for a `TokenRequest`.
+    pub(super) fn invalid_token_request(causes: &[(String, &'static str, String)]) -> Self {
+        let details = json!({"group": "authentication.k8s.io", "kind": "TokenRequest"});
+        Self::invalid_type("TokenRequest.authentication.k8s.io", details, "", causes)
+    }
+
     fn invalid_type(
         shown: &str,
         mut details: Value,

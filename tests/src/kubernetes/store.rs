@@ -109,16 +109,21 @@ pub(super) struct Step {
 }
 
 impl Step {
-    /// What a watcher with this selector hears of it: an object that leaves the selector is deleted for it.
-    pub(super) fn seen_through(&self, selector: &Selector) -> Option<(&'static str, &Arc<Value>)> {
+    /// What a watcher with this selector hears of it: an object that leaves the selector is deleted for it, as it was before.
+    pub(super) fn seen_through(&self, selector: &Selector) -> Option<(&'static str, Arc<Value>)> {
         let (is, was) = (
             self.change != Change::Deleted && selector.matches(&self.object),
             self.before.as_ref().is_some_and(|before| selector.matches(before)),
         );
         match (was, is) {
-            (false, true) => Some(("ADDED", &self.object)),
-            (true, true) => Some(("MODIFIED", &self.object)),
-            (true, false) => Some(("DELETED", &self.object)),
+            (false, true) => Some(("ADDED", Arc::clone(&self.object))),
+            (true, true) => Some(("MODIFIED", Arc::clone(&self.object))),
+            (true, false) if self.change == Change::Deleted => Some(("DELETED", Arc::clone(&self.object))),
+            (true, false) => {
+                let mut before = self.before.as_deref().cloned().unwrap_or_default();
+                before["metadata"]["resourceVersion"] = self.version.to_string().into();
+                Some(("DELETED", Arc::new(before)))
+            }
             (false, false) => None,
         }
     }

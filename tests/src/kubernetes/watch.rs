@@ -130,7 +130,6 @@ impl Watching {
             let now = self.cluster.store.version();
             for step in self.cluster.store.since(self.version, self.kind) {
                 if let Some((change, object)) = step.seen_through(&self.selector) {
-                    let object = Arc::clone(object);
                     self.push(change, &object);
                 }
             }

@@ -31,7 +31,12 @@ fn the_agents_fail_points_are_listed_and_each_is_in_the_crash_table() {
         .filter(|name| !name.is_empty())
         .collect();
     assert_eq!(used, listed);
-    let played: BTreeSet<String> =
-        tendril_tests::crash::PLACES.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let of_pods = tendril_tests::kubernetes::PLACES.iter();
+    let played: BTreeSet<String> = tendril_tests::crash::PLACES
+        .iter()
+        .map(|(name, _)| name)
+        .chain(of_pods)
+        .map(|name| (*name).to_owned())
+        .collect();
     assert_eq!(played, listed);
 }

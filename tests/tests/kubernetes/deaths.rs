@@ -4,12 +4,10 @@ use std::fs;
 
 use serde_json::json;
 use tendril_tests::{
-    Deployment,
+    Deployment, Pods,
     kubernetes::{AGENT_TOKEN, Fate},
-    until,
+    until, until_none_are_left,
 };
-
-use crate::pods::Pods;
 
 async fn cancel(job: &Deployment) {
     job.as_user
@@ -231,19 +229,138 @@ async fn each_right_that_is_missing_is_named() {
 }
 
 #[tokio::test]
+async fn a_run_that_passes_its_deadline_says_so() {
+    let pods = Pods::start().await;
+    let _agent = pods.agent();
+    let (job, _gate) = pods.queue_gated("a").await;
+    job.says("at the gate").await;
+    assert!(
+        pods.api.edit_job(&Pods::job_name(&job, 1), |job| job["spec"]["activeDeadlineSeconds"] = 1.into())
+    );
+    let row = job.ended().await;
+    // It is asked to stop, has its grace, and says so itself; its Job says why.
+    assert_eq!(
+        (row.status.as_str(), row.error_code.as_deref()),
+        ("FAILED", Some("AGENT_STOPPED")),
+        "{row:?}"
+    );
+    job.log().await.assert_complete(&row);
+}
+
+#[tokio::test]
+async fn a_pod_that_is_killed_in_the_apply_is_lost_and_its_stack_can_be_planned_again() {
+    let pods = Pods::start().await;
+    let _agent = pods.agent();
+    let (job, _gate) = pods.queue_gated("a").await;
+    job.says("at the gate").await;
+    assert!(pods.api.fate(&Pods::job_name(&job, 1), Fate::Killed));
+    let row = job.ended().await;
+    assert_eq!(
+        (row.status.as_str(), row.error_code.as_deref(), row.attempt),
+        ("FAILED", Some("AGENT_LOST"), 1),
+        "{row:?}"
+    );
+    let message = row.error_message.expect("a sentence");
+    assert!(message.contains("SIGKILL") && message.contains("during the apply"), "{message}");
+    // What the state says: the resource was not stored, so the next run creates it.
+    let next =
+        pods.queue(json!({"template": "count", "stack": "a", "variables": {"lines": 2}})).await.ended().await;
+    assert_eq!(next.status, "SUCCESS", "{next:?}");
+    assert_eq!(next.plan_summary.expect("counts")["add"], 1);
+}
+
+#[tokio::test]
+async fn a_run_that_dies_with_its_node_in_the_apply_is_unknown_and_then_lost() {
+    let pods = Pods::start().await;
+    let agent = pods.agent();
+    let (job, _gate) = pods.queue_gated("a").await;
+    job.says("at the gate").await;
+    let name = Pods::job_name(&job, 1);
+    assert!(pods.api.fate(&name, Fate::NodeGone));
+    agent.says("the node of a run does not answer").await;
+    assert!(pods.api.fate(&name, Fate::Killed));
+    // A minute without a heartbeat, and nobody knows whether it runs on.
+    let silent = async |minutes: i32| {
+        let query = "update tendril.leases set last_heartbeat_at = now() - make_interval(mins => $2) where deployment_id = $1";
+        pods.world.database.execute(query, &[&job.id, &minutes]).await.expect("time passes");
+        pods.world.database.execute("select public.reap_lost_agents()", &[]).await.expect("the reaper");
+    };
+    until("nobody extends its lease", async || {
+        silent(2).await;
+        let row = job.row().await;
+        if row.phase.as_deref() == Some("UNKNOWN") { Ok(()) } else { Err(format!("{row:?}")) }
+    })
+    .await;
+    assert_eq!(job.row().await.status, "PROCESSING");
+    silent(60).await;
+    let row = job.ended().await;
+    assert_eq!(
+        (row.status.as_str(), row.error_code.as_deref(), row.attempt),
+        ("FAILED", Some("AGENT_LOST"), 1),
+        "{row:?}"
+    );
+    let next =
+        pods.queue(json!({"template": "count", "stack": "a", "variables": {"lines": 2}})).await.ended().await;
+    assert_eq!(next.status, "SUCCESS", "{next:?}");
+}
+
+#[tokio::test]
+async fn a_quota_of_pods_is_said_while_it_is_used_up() {
+    let pods = Pods::start().await;
+    pods.api.set_quota(None, Some(1));
+    let _agent = pods.agent();
+    let (first, gate) = pods.queue_gated("a").await;
+    first.says("at the gate").await;
+    let second = pods.queue(json!({"template": "count", "stack": "b", "variables": {"lines": 2}})).await;
+    pods.says(&second, "The namespace's quota is used up, so the run waits: exceeded quota: pods").await;
+    fs::write(gate, "").expect("the gate opens");
+    assert_eq!(first.ended().await.status, "SUCCESS");
+    let row = second.ended().await;
+    assert_eq!((row.status.as_str(), row.attempt, row.error_message), ("SUCCESS", 1, None));
+}
+
+#[tokio::test]
+async fn a_run_that_is_claimed_while_the_api_server_is_away_waits_for_it() {
+    let pods = Pods::start().await;
+    let _agent = pods.agent();
+    pods.cluster.online().await;
+    pods.api.go_away();
+    let job = pods.queue(json!({"template": "count", "stack": "a", "variables": {"lines": 2}})).await;
+    pods.says(&job, "The Kubernetes API does not answer, so the run waits").await;
+    let cancelled = pods.queue(json!({"template": "count", "stack": "b", "variables": {"lines": 2}})).await;
+    pods.says(&cancelled, "The Kubernetes API does not answer, so the run waits").await;
+    cancel(&cancelled).await;
+    assert_eq!(cancelled.ended().await.status, "CANCELLED");
+    pods.api.come_back().await;
+    let row = job.ended().await;
+    assert_eq!((row.status.as_str(), row.attempt, row.error_message), ("SUCCESS", 1, None));
+    assert_eq!(pods.api.jobs().len(), 1, "what was cancelled was not started");
+}
+
+#[tokio::test]
 async fn many_queued_runs_share_a_quota() {
+    const RUNS: usize = 200;
+    const QUOTA: usize = 10;
     let mut pods = Pods::start().await;
-    pods.api.set_quota(Some(5), None);
+    pods.api.set_quota(Some(QUOTA), None);
     // Terraform is not what this is about.
     let stand_in = tendril_tests::fixtures("terraform-stand-in").display().to_string();
     pods.env.push(("TENDRIL_TERRAFORM", stand_in));
     let _agent = pods.agent();
     let configs =
-        (0..40).map(|n| json!({"template": "count", "stack": format!("s{n}"), "variables": {"lines": 1}}));
+        (0..RUNS).map(|n| json!({"template": "count", "stack": format!("s{n}"), "variables": {"lines": 2}}));
     let jobs = pods.cluster.queue_all(configs).await;
+    let begun = std::time::Instant::now();
+    until_none_are_left("runs end", async || {
+        assert!(pods.api.jobs().len() <= QUOTA);
+        let query = "select count(*) from public.deployments where cluster_id = $1 and status in ('QUEUED', 'PROCESSING')";
+        let left: i64 = pods.world.database.query_one(query, &[&pods.cluster.id]).await.expect("a count").get(0);
+        if left == 0 { Ok(()) } else { Err(left) }
+    })
+    .await;
+    println!("{RUNS} runs, {QUOTA} at a time: {:.0} s", begun.elapsed().as_secs_f64());
     for job in &jobs {
-        let row = job.ended().await;
+        let row = job.row().await;
         assert_eq!((row.status.as_str(), row.attempt), ("SUCCESS", 1), "{row:?}");
     }
-    assert!(pods.api.jobs().len() <= 5);
 }

@@ -24,6 +24,7 @@ const RUNNER: &[(&str, &str, &[&str])] = &[
     ("", "pods/log", &["get"]),
     ("", "secrets", &["create", "get", "update", "patch", "delete"]),
     ("", "events", &["list", "watch"]),
+    ("", "serviceaccounts/token", &["create"]),
     ("coordination.k8s.io", "leases", &["create", "get", "update", "delete"]),
 ];
 
@@ -51,40 +52,43 @@ const MISSING: &[(&str, &str, &str)] = &[
 /// Cases that go on where another one ended.
 const AFTER: &[(&str, &str)] = &[("002", "001")];
 
-/// What the stand-in answers otherwise, and why that does no harm: (case, exchange, reason).
-const LEDGER: &[(&str, usize, &str)] = &[
-    ("003", 4, "of a name that is too long for a label the recorder's own labels are too long as well"),
-    ("004", 1, "the words of the server's JSON parser"),
-    ("004", 2, "the types of fields are the business of the client's library, which cannot send others"),
-    ("004", 3, "unknown fields are kept: the client's library cannot send any"),
-    ("004", 4, "as above: fieldValidation=Strict finds none"),
-    ("004", 5, "as above"),
-    ("011", 1, "the recorded namespace had a Job of an earlier case"),
-    ("017", 1, "the Job was made by the recorder's administrator, which was not recorded"),
-    ("017", 2, "as above"),
-    ("018", 3, "one namespace exists, and it is not being deleted"),
-    ("020", 2, "the Jobs were made by the recorder's administrator, which was not recorded"),
-    ("020", 3, "as above"),
-    ("020", 4, "as above"),
-    ("020", 6, "the number of the newest version is in the sentence"),
-    ("022", 1, "the Jobs were made by the recorder's administrator, which was not recorded"),
-    ("022", 2, "as above"),
-    ("022", 3, "a watch without resourceVersionMatch is taken: the agent lists, and then watches"),
-    ("024", 1, "the number of the oldest version is in the sentence"),
-    ("024", 5, "no new continue token: the agent lists from the beginning"),
-    ("025", 1, "the Jobs were made by the recorder's administrator, which was not recorded"),
-    ("037", 7, "the generated name of a pod"),
-    ("038", 6, "there are no disruption budgets, and the agent evicts nothing"),
-    ("038", 7, "as above"),
-    ("054", 7, "the generated name of a pod"),
-    ("054", 8, "as above"),
-    ("055", 9, "as above"),
-    ("058", 8, "as above"),
-    ("071", 7, "the Job was made by the recorder's administrator, which was not recorded"),
-    ("072", 5, "the Secret was changed by a PATCH before, which the agent never makes"),
-    ("074", 4, "tokens have no identity"),
-    ("076", 5, "the recorder's token of an account that is gone was still in the server's cache"),
-    ("076", 6, "as above"),
+/// Case, exchange, how the difference begins, and why it does no harm.
+type Excused = (&'static str, usize, &'static str, &'static str);
+
+/// What the stand-in answers otherwise.
+const LEDGER: &[Excused] = &[
+    ("003", 4, "?", "of a name that is too long for a label the recorder's own labels are too long as well"),
+    ("004", 1, "?", "the words of the server's JSON parser"),
+    ("004", 2, "?", "the types of fields are the business of the client's library, which cannot send others"),
+    ("004", 3, "?", "unknown fields are kept: the client's library cannot send any"),
+    ("004", 4, "?", "as above: fieldValidation=Strict finds none"),
+    ("004", 5, "?", "as above"),
+    ("011", 1, "?", "the recorded namespace had a Job of an earlier case"),
+    ("017", 1, "?", "the Job was made by the recorder's administrator, which was not recorded"),
+    ("017", 2, "?", "as above"),
+    ("018", 3, "?", "one namespace exists, and it is not being deleted"),
+    ("020", 2, "?", "the Jobs were made by the recorder's administrator, which was not recorded"),
+    ("020", 3, "?", "as above"),
+    ("020", 4, "?", "as above"),
+    ("020", 6, "?", "the number of the newest version is in the sentence"),
+    ("022", 1, "?", "the Jobs were made by the recorder's administrator, which was not recorded"),
+    ("022", 2, "?", "as above"),
+    ("022", 3, "?", "a watch without resourceVersionMatch is taken: the agent lists, and then watches"),
+    ("024", 1, "?", "the number of the oldest version is in the sentence"),
+    ("024", 5, "?", "no new continue token: the agent lists from the beginning"),
+    ("025", 1, "?", "the Jobs were made by the recorder's administrator, which was not recorded"),
+    ("037", 7, "?", "the generated name of a pod"),
+    ("038", 6, "?", "there are no disruption budgets, and the agent evicts nothing"),
+    ("038", 7, "?", "as above"),
+    ("054", 7, "?", "the generated name of a pod"),
+    ("054", 8, "?", "as above"),
+    ("055", 9, "?", "as above"),
+    ("058", 8, "?", "as above"),
+    ("071", 7, "?", "the Job was made by the recorder's administrator, which was not recorded"),
+    ("072", 5, "?", "the Secret was changed by a PATCH before, which the agent never makes"),
+    ("074", 4, "?", "tokens have no identity"),
+    ("076", 5, "?", "the recorder's token of an account that is gone was still in the server's cache"),
+    ("076", 6, "?", "as above"),
 ];
 
 /// What an answer says depends on the moment in which it was asked.
@@ -151,7 +155,12 @@ impl Names {
 fn is_made_up(field: &str) -> bool {
     matches!(
         field,
-        "uid" | "resourceVersion" | "continue" | "controller-uid" | "batch.kubernetes.io/controller-uid"
+        "uid"
+            | "resourceVersion"
+            | "continue"
+            | "token"
+            | "controller-uid"
+            | "batch.kubernetes.io/controller-uid"
     ) || field.ends_with("Time")
         || field.ends_with("Timestamp")
 }
@@ -226,15 +235,21 @@ impl Replay {
         (status, warning, response.text().await.expect("a body"))
     }
 
-    /// Plays an exchange; none, if the answers are alike.
-    async fn play(&mut self, exchange: &Exchange) -> Option<String> {
+    /// Plays an exchange; none, if the answers are alike. `expected` is how the difference begins that the ledger names: a read that
+    /// shows it need not wait for another one.
+    async fn play(&mut self, exchange: &Exchange, expected: Option<&str>) -> Option<String> {
         // A read may have to wait until what it is about has happened.
         let patience = if exchange.method == "GET" { Duration::from_secs(15) } else { Duration::ZERO };
         let begun = Instant::now();
         loop {
             let (status, warning, body) = self.ask(exchange).await;
             let different = self.compare(exchange, status, warning.as_deref(), &body);
-            if different.is_none() || begun.elapsed() >= patience {
+            let is_expected = match (&different, expected) {
+                (None, None) => true,
+                (Some(different), Some(expected)) => different.starts_with(expected),
+                _ => false,
+            };
+            if is_expected || begun.elapsed() >= patience {
                 return different;
             }
             sleep(Duration::from_millis(100)).await;
@@ -300,14 +315,14 @@ impl Replay {
 struct Tally {
     alike: usize,
     left_out: usize,
-    excused: Vec<&'static (&'static str, usize, &'static str)>,
+    excused: Vec<&'static Excused>,
     different: Vec<String>,
 }
 
 async fn replay(case: Case, before: Vec<Exchange>) -> Tally {
     let mut replay = Replay::start(&case.number).await;
     for exchange in &before {
-        replay.play(exchange).await;
+        replay.play(exchange, None).await;
     }
     let mut tally = Tally::default();
     for exchange in &case.exchanges {
@@ -317,16 +332,17 @@ async fn replay(case: Case, before: Vec<Exchange>) -> Tally {
             tally.left_out += 1;
             continue;
         }
-        let reason = LEDGER.iter().find(|(number, at, _)| *number == case.number && *at == exchange.number);
-        match (replay.play(exchange).await, reason) {
+        let reason = LEDGER.iter().find(|(number, at, ..)| *number == case.number && *at == exchange.number);
+        let expected = reason.map(|(_, _, difference, _)| *difference);
+        match (replay.play(exchange, expected).await, reason) {
             (None, None) => tally.alike += 1,
             (None, Some(_)) => {
                 tally
                     .different
                     .push(format!("{} {} is in the ledger, and alike", case.number, exchange.number));
             }
-            (Some(_), Some(reason)) => tally.excused.push(reason),
-            (Some(why), None) => tally.different.push(format!(
+            (Some(why), Some(reason)) if why.starts_with(reason.2) => tally.excused.push(reason),
+            (Some(why), _) => tally.different.push(format!(
                 "{} {}: {} {}\n    {}",
                 case.number,
                 exchange.number,
@@ -364,7 +380,7 @@ async fn the_stand_in_answers_as_the_real_server_did() {
         "{} of {asked} answers are alike; {} recorded requests are not made by the agent",
         all.alike, all.left_out
     );
-    for (case, exchange, why) in &all.excused {
+    for (case, exchange, _, why) in &all.excused {
         println!("  {case} {exchange}: {why}");
     }
     assert!(

@@ -4,9 +4,7 @@ use std::fs;
 
 use rustix::process::Signal;
 use serde_json::json;
-use tendril_tests::{kubernetes::AGENT_TOKEN, until};
-
-use crate::pods::Pods;
+use tendril_tests::{Pods, kubernetes::AGENT_TOKEN, until};
 
 #[tokio::test]
 async fn a_run_is_a_pod_with_the_account_of_its_stack_and_succeeds() {
@@ -51,9 +49,14 @@ async fn a_run_is_a_pod_with_the_account_of_its_stack_and_succeeds() {
     let secrets = pods.api.secrets();
     let secret = secrets
         .iter()
-        .find(|secret| secret["metadata"]["name"] == job["metadata"]["name"])
+        .find(|secret| secret["metadata"]["ownerReferences"][0]["uid"] == job["metadata"]["uid"])
         .expect("its Secret");
-    assert_eq!(secret["metadata"]["ownerReferences"][0]["uid"], job["metadata"]["uid"]);
+    let mounted = &spec["volumes"]
+        .as_array()
+        .expect("volumes")
+        .iter()
+        .find(|volume| volume["name"] == "tendril-attempt");
+    assert_eq!(mounted.expect("its volume")["secret"]["secretName"], secret["metadata"]["name"]);
 }
 
 #[tokio::test]
@@ -158,8 +161,11 @@ async fn a_plan_waits_for_approval_without_a_pod_and_goes_on_in_another() {
         })
         .await;
     assert_eq!(pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"], 10);
-    let plan = format!("{name}-plan");
-    let has_plan = || pods.api.secrets().iter().any(|secret| secret["metadata"]["name"] == plan.as_str());
+    let is_plan = |secret: &serde_json::Value| {
+        let secret = secret["metadata"]["name"].as_str().unwrap_or_default();
+        secret.starts_with(&name) && secret.ends_with("-plan")
+    };
+    let has_plan = || pods.api.secrets().iter().any(|secret| is_plan(secret));
     assert!(has_plan(), "the plan is kept");
     // A new dispatcher knows of it too.
     agent.signal(Signal::TERM);

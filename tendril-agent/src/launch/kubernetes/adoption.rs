@@ -1,11 +1,12 @@
 //! Runs of an earlier dispatcher, and what nobody needs any more.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::{
-    job::spec,
+    job,
     launch::{
         attempt_file::AttemptId,
         kubernetes::{
@@ -18,6 +19,9 @@ use crate::{
         launcher::{End, Executor, LaunchError},
     },
 };
+
+/// How long the removal of a Job that has ended may take.
+const GONE_WITHIN: Duration = Duration::from_secs(10);
 
 impl KubernetesLauncher {
     pub(super) async fn find(&self) -> Result<Vec<Executor>, LaunchError> {
@@ -44,7 +48,7 @@ impl KubernetesLauncher {
                 continue;
             }
             let (id, state_key) = (job.id, claim.state_key.clone());
-            let row = spec::Job {
+            let row = job::Job {
                 id: id.deployment_id,
                 attempt: id.attempt,
                 claim_token: token,
@@ -52,10 +56,9 @@ impl KubernetesLauncher {
                 state_key: state_key.clone(),
             };
             let lease = inner.leases.hold(&row);
-            if job.finished.is_none() && !self.has_run(&job) {
-                self.give_secret(&job, &row).await?;
-            }
-            found.push(self.executor(job, lease, token, state_key));
+            let needs_secret = job.finished.is_none() && !self.has_run(&job);
+            let handed = needs_secret.then(|| self.handed(&row, job.part));
+            found.push(self.executor(job, lease, token, state_key, handed));
         }
         Ok(found)
     }
@@ -67,14 +70,18 @@ impl KubernetesLauncher {
         seen.pod.as_ref().is_some_and(|pod| pod.is_running() || pod.terminated.is_some())
     }
 
-    /// Removes one Job that has ended; answers whether there was one.
+    /// Removes one Job that has ended, and waits until it is gone; answers whether there was one. One at a time: each makes room for one.
     pub(super) async fn remove_finished(&self) -> bool {
+        let _one = self.inner.making_room.lock().await;
         let jobs = self.inner.observer.jobs();
         let ended = jobs.iter().find(|job| job.finished.is_some() && !job.leaves && !self.waits(job));
-        match ended {
-            Some(job) => self.delete_job(job).await.is_ok(),
-            None => false,
+        let Some(job) = ended else { return false };
+        let mut seen = self.inner.observer.subscribe(&job.name);
+        if self.delete_job(job).await.is_err() {
+            return false;
         }
+        let gone = seen.wait_for(|seen| seen.is_gone);
+        timeout(GONE_WITHIN, gone).await.is_ok()
     }
 
     /// Whether a Job is that of a plan that waits, or waited, for its approval.
@@ -83,10 +90,13 @@ impl KubernetesLauncher {
         job.part == Part::First && verdict::end(job, pod.as_ref(), false) == Some(Ended::Said(End::Waiting))
     }
 
-    /// Removes the Jobs of plans that wait for nothing any more, and the plans with them.
+    /// Removes the Jobs that wait for nothing any more, and what they own: of plans that are decided, and of runs that have not begun and
+    /// whose claim is over.
     pub(super) async fn remove_decided(&self) -> Result<(), LaunchError> {
-        let waiting: Vec<JobView> =
-            self.inner.observer.jobs().into_iter().filter(|job| !job.leaves && self.waits(job)).collect();
+        let jobs = self.inner.observer.jobs().into_iter();
+        let waiting: Vec<JobView> = jobs
+            .filter(|job| !job.leaves && (self.waits(job) || job.finished.is_none() && !self.has_run(job)))
+            .collect();
         if waiting.is_empty() {
             return Ok(());
         }

@@ -5,7 +5,11 @@ use serde_json::json;
 use tendril_realtime::{Error, Rest};
 use uuid::Uuid;
 
-use crate::{job::ConfigSnapshot, launch::attempt_file::AttemptId};
+use crate::{
+    control_plane::contract::known,
+    job::{ConfigSnapshot, Phase},
+    launch::attempt_file::AttemptId,
+};
 
 /// Rows of one request: their ids are in its address.
 const AT_ONCE: usize = 50;
@@ -49,6 +53,27 @@ impl Claims {
             rows.extend(request.rows::<ClaimRow>().await?);
         }
         Ok(rows)
+    }
+
+    /// Whether a claim is that of a plan that is shown, and waits for its approval or has it. Where nobody answers, it is believed.
+    pub(crate) async fn awaits_approval(&self, id: AttemptId, claim_token: Uuid) -> bool {
+        #[derive(Deserialize)]
+        struct Row {
+            #[serde(default, deserialize_with = "known")]
+            phase: Option<Phase>,
+        }
+        let request = self
+            .rest
+            .from("deployments")
+            .select("phase")
+            .eq("id", id.deployment_id)
+            .eq("claim_token", claim_token)
+            .eq("status", "PROCESSING");
+        match request.rows::<Row>().await {
+            // One that is over, or another's, is not waited for: the supervisor finds that out.
+            Ok(rows) => rows.first().is_none_or(|row| row.phase == Some(Phase::Approval)),
+            Err(_) => true,
+        }
     }
 
     /// Says in a row why its run does not start; none, that it does. What cannot be said now is logged: the end of the run

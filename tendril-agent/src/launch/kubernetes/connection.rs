@@ -9,6 +9,8 @@ pub(crate) struct Connection {
     pub(crate) namespace: String,
     /// Where the API server is, for people.
     pub(crate) url: String,
+    /// Whose certificates it trusts, in DER. Empty: what the platform trusts.
+    pub(crate) authorities: Vec<Vec<u8>>,
 }
 
 impl Connection {
@@ -24,9 +26,15 @@ impl Connection {
         if let Some(namespace) = namespace {
             namespace.clone_into(&mut config.default_namespace);
         }
+        Self::of(config)
+    }
+
+    /// Connects as this says. Errors: a sentence.
+    pub(crate) fn of(config: Config) -> Result<Self, String> {
+        let authorities = config.root_cert.clone().unwrap_or_default();
         let (namespace, url) = (config.default_namespace.clone(), config.cluster_url.to_string());
         let client = Client::try_from(config)
             .map_err(|error| format!("the connection to the cluster {url} cannot be set up: {error}"))?;
-        Ok(Self { client, namespace, url })
+        Ok(Self { client, namespace, url, authorities })
     }
 }

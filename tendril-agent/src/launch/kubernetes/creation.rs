@@ -3,34 +3,40 @@
 use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::Job;
-use kube::{api::PostParams, core::Status};
+use kube::api::PostParams;
 use secrecy::{ExposeSecret, SecretString};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::{
     control_plane::Lease,
     execute::Start,
-    job::{JobResult, JobSpec, spec},
+    job::{self, JobResult, JobSpec},
     launch::{
         attempt_file::{AttemptFile, AttemptId},
         kubernetes::{
             election::answered,
-            launcher::{KubernetesLauncher, digest, failure, view},
-            manifest::{self, Part, Run},
+            launcher::{KubernetesLauncher, digest, failure, secret_suffix, view},
+            manifest::{self, ATTEMPT_FILE, PLAN_ACCESS_FILE, Part, Run, TOKEN_FILE},
             settle,
-            view::JobView,
+            verdict::Death,
+            view::{JobView, PodView},
+            waiting::{self, Waiting},
         },
         launcher::{End, Executor, LaunchError, Launched},
     },
+    os::failpoint,
 };
 
-/// Between two attempts to create a Job that a quota or a policy refuses now.
-const REFUSED: Duration = Duration::from_secs(10);
-/// The first of them: a run may have ended just now.
-const REFUSED_FIRST: Duration = Duration::from_secs(1);
-/// How long a refusal for want of a right is not believed.
-const BELIEVED_AFTER: Duration = Duration::from_secs(30);
+/// Between two attempts to make a Secret that nobody takes now: the first pause, and the longest.
+const FIRST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(10);
+
+/// What a run's Secret is made of.
+pub(super) struct Handed {
+    attempt: AttemptFile,
+    token: Option<SecretString>,
+}
 
 impl KubernetesLauncher {
     pub(super) async fn create(
@@ -38,40 +44,31 @@ impl KubernetesLauncher {
         mut attempt: AttemptFile,
         token: Option<SecretString>,
     ) -> Result<Launched, LaunchError> {
-        let inner = &self.inner;
         // The image has its own.
         attempt.terraform = None;
-        let id = attempt.id();
-        let lease = inner.leases.hold(&attempt.job());
+        let (id, claim_token, state_key) = (attempt.id(), attempt.claim_token, attempt.state_key.clone());
+        let job = attempt.job();
+        let lease = self.inner.leases.hold(&job);
         let part = match attempt.start {
             Start::Workspace => Part::First,
             Start::Approval | Start::Apply => Part::Approved,
         };
-        let job = attempt.job();
-        let claim = digest(job.claim_token);
-        let run = self.run(&job, part, &claim)?;
-        let manifest = manifest::job(&inner.settings, &run);
-        let Some((view, is_new)) = self.create_job(manifest, &claim, id, &lease, attempt.claim_token).await?
-        else {
+        let claim = digest(claim_token);
+        let manifest = manifest::job(&self.inner.settings, &self.run(&job, part, &claim)?);
+        let Some((view, is_new)) = self.create_job(manifest, &claim, id, &lease, claim_token).await? else {
             // Nothing was started, and nothing is to be.
             let ended = Box::pin(async { End::Stored });
-            let (claim_token, state_key) = (attempt.claim_token, attempt.state_key);
             return Ok(Launched::Started(Executor { id, claim_token, state_key, version: None, ended }));
         };
+        failpoint!("run.job_made");
         // Also where the Job was there: a dispatcher that died between the two left it without one.
-        if let Err(failed) = self.create_secret(&run, &view.uid, &attempt, token.as_ref()).await {
-            if matches!(failed, LaunchError::Refused(_)) && is_new {
-                // Without it the pod would wait for ever.
-                self.delete_job(&view).await?;
-            }
-            return Err(failed);
-        }
-        let executor = self.executor(view, lease, attempt.claim_token, attempt.state_key.clone());
+        let handed = Some(Handed { attempt, token });
+        let executor = self.executor(view, lease, claim_token, state_key, handed);
         Ok(if is_new { Launched::Started(executor) } else { Launched::Already(executor) })
     }
 
     /// What the manifests of a run are made of. Errors: a sentence for its user.
-    fn run<'a>(&'a self, job: &'a spec::Job, part: Part, claim: &'a str) -> Result<Run<'a>, LaunchError> {
+    fn run<'a>(&'a self, job: &'a job::Job, part: Part, claim: &'a str) -> Result<Run<'a>, LaunchError> {
         let settings = &self.inner.settings;
         let spec = JobSpec::parse(&job.config).map_err(|failure| LaunchError::Refused(failure.message))?;
         let rule = settings.accounts.rule(&spec.source.key(), spec.stack.as_deref());
@@ -84,31 +81,61 @@ impl KubernetesLauncher {
             rule: rule.map_err(LaunchError::Refused)?,
             deadline: settings.deadline,
             waits_for_approval: spec.approval && part == Part::First,
+            secret: secret_suffix(job.claim_token),
         })
     }
 
-    /// Gives a run the Secret that its dispatcher did not live to make. One that is there is not touched.
-    pub(super) async fn give_secret(&self, view: &JobView, job: &spec::Job) -> Result<(), LaunchError> {
-        let start = if view.part == Part::First { Start::Workspace } else { Start::Approval };
+    /// What the Secret of a run is made of that an earlier dispatcher may have left without one.
+    pub(super) fn handed(&self, job: &job::Job, part: Part) -> Handed {
+        let start = if part == Part::First { Start::Workspace } else { Start::Approval };
         let (mut attempt, token) = self.inner.origin.attempt(job, start);
         attempt.terraform = None;
-        let claim = digest(job.claim_token);
-        let run = self.run(job, view.part, &claim)?;
-        self.create_secret(&run, &view.uid, &attempt, token.as_ref()).await
+        Handed { attempt, token }
+    }
+
+    /// Makes the Secret of a run once it has a pod, which waits for it; one that is there is not touched. Tries until the cluster takes or
+    /// refuses it.
+    pub(super) async fn provide_secret(&self, view: &JobView, handed: Option<Handed>) -> Result<(), Death> {
+        let Some(Handed { mut attempt, token }) = handed else { return Ok(()) };
+        let pod = self.inner.observer.pod_of(&view.name).await;
+        attempt.pod_uid = Some(pod.uid.clone());
+        attempt.ended_pods = self.ended_pods(attempt.state_key.as_deref());
+        let mut pause = FIRST;
+        loop {
+            match self.create_secret(view, &pod, &attempt, token.as_ref()).await {
+                Ok(()) => break,
+                Err(LaunchError::Refused(why)) => return Err(Death::refused(why)),
+                Err(error @ LaunchError::Io { .. }) => {
+                    tracing::warn!(deployment = %view.id.deployment_id, %error, "the run's Secret is not there yet: trying again");
+                }
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST);
+        }
+        failpoint!("run.secret_made");
+        Ok(())
     }
 
     async fn create_secret(
         &self,
-        run: &Run<'_>,
-        job_uid: &str,
+        view: &JobView,
+        pod: &PodView,
         attempt: &AttemptFile,
         token: Option<&SecretString>,
     ) -> Result<(), LaunchError> {
-        let bytes = attempt.to_json().map_err(|source| LaunchError::Io {
-            context: "the attempt file cannot be written".to_owned(),
-            source,
-        })?;
-        let secret = manifest::secret(run, job_uid, bytes, token.map(ExposeSecret::expose_secret));
+        let unwritten =
+            |source| LaunchError::Io { context: "the attempt file cannot be written".to_owned(), source };
+        let (job, claim) = (attempt.job(), digest(attempt.claim_token));
+        let run = self.run(&job, view.part, &claim)?;
+        let mut files = vec![(ATTEMPT_FILE, attempt.to_json().map_err(unwritten)?)];
+        if let Some(token) = token {
+            files.push((TOKEN_FILE, token.expose_secret().as_bytes().to_vec()));
+        }
+        if run.keeps_plan_in_secret(&self.inner.settings) {
+            let access = self.plan_access(pod).await?;
+            files.push((PLAN_ACCESS_FILE, access.to_json().map_err(|error| unwritten(error.into()))?));
+        }
+        let secret = manifest::secret(&run, &view.uid, files);
         match answered(self.inner.secrets.create(&PostParams::default(), &secret)).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(()),
@@ -116,8 +143,8 @@ impl KubernetesLauncher {
         }
     }
 
-    /// Creates a Job, or finds the one of the same claim. Waits while a quota or a webhook refuses it for now, and says so in
-    /// the row; none, if the deployment is cancelled meanwhile.
+    /// Creates a Job, or finds the one of the same claim. Waits while the cluster does not take it for now, and says so in the row; none,
+    /// if the deployment is cancelled meanwhile.
     pub(super) async fn create_job(
         &self,
         job: Job,
@@ -128,47 +155,34 @@ impl KubernetesLauncher {
     ) -> Result<Option<(JobView, bool)>, LaunchError> {
         let inner = &self.inner;
         let name = job.metadata.name.clone().unwrap_or_default();
-        let (begun, mut pause, mut said) = (Instant::now(), REFUSED_FIRST, false);
+        let mut waiting = Waiting::new(self, id, claim_token, lease);
         loop {
-            match answered(inner.jobs.create(&PostParams::default(), &job)).await {
+            let error = match answered(inner.jobs.create(&PostParams::default(), &job)).await {
                 Ok(job) => {
                     let view = view(&job)?;
                     inner.observer.note(view.clone());
-                    if said {
-                        inner.claims.say(id, claim_token, None).await;
-                    }
+                    waiting.is_over().await;
                     return Ok(Some((view, true)));
                 }
                 Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => {
-                    if let Some(view) = self.mine(&name, claim, id).await? {
-                        return Ok(Some((view, false)));
+                    match self.mine(&name, claim, id).await {
+                        Ok(Some(view)) => {
+                            waiting.is_over().await;
+                            return Ok(Some((view, false)));
+                        }
+                        // It is gone by now, or going.
+                        Ok(None) | Err(LaunchError::Io { .. }) => kube::Error::Api(status),
+                        Err(refused) => return Err(refused),
                     }
                 }
-                Err(kube::Error::Api(status)) if is_passing(&status) => {
-                    // A quota on Jobs counts those that have ended too; they are kept for people, and room is worth more.
-                    if status.message.contains("jobs.batch") && self.remove_finished().await {
-                        continue;
-                    }
-                    inner.claims.say(id, claim_token, Some(&waits(&status))).await;
-                    said = true;
-                    pause = (pause * 2).min(REFUSED);
-                }
-                // A server that has just started refuses for some seconds what it allows otherwise.
-                Err(kube::Error::Api(status)) if status.code == 403 && begun.elapsed() < BELIEVED_AFTER => {
-                    pause = BELIEVED_AFTER / 5;
-                }
-                Err(error) => return Err(failure("the run's Job cannot be created", error)),
+                Err(error) => error,
+            };
+            // A quota on Jobs counts those that have ended too; they are kept for people, and room is worth more.
+            if waiting::is_full_of_jobs(&error) && self.remove_finished().await {
+                continue;
             }
-            tokio::select! {
-                () = sleep(pause) => {}
-                () = lease.stop.wait() => {
-                    self.cancelled(id, claim_token).await;
-                    return Ok(None);
-                }
-                () = self.asked_to_end(id) => {
-                    self.cancelled(id, claim_token).await;
-                    return Ok(None);
-                }
+            if !waiting.after("the run's Job cannot be created", error).await? {
+                return Ok(None);
             }
         }
     }
@@ -220,19 +234,4 @@ impl KubernetesLauncher {
         inner.observer.note(view.clone());
         Ok(Some(view))
     }
-}
-
-/// Whether a refusal passes by itself: other runs end, and then there is room; a webhook comes back.
-fn is_passing(status: &Status) -> bool {
-    status.message.contains("exceeded quota")
-        || (status.reason == "InternalError" && status.message.contains("webhook"))
-}
-
-/// The sentence of a refusal that passes.
-fn waits(status: &Status) -> String {
-    if status.message.contains("exceeded quota") {
-        let why = status.message.split_once("is forbidden: ").map_or(status.message.as_str(), |(_, why)| why);
-        return format!("The namespace's quota is used up, so the run waits: {why}.");
-    }
-    format!("The cluster's admission webhook does not answer, so the run waits: {}.", status.message)
 }

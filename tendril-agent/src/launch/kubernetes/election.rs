@@ -13,10 +13,12 @@ use k8s_openapi::{
 use kube::{Api, api::PostParams};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::os::failpoint;
+
 /// How long a Lease holds without being renewed.
 const HOLDS: Duration = Duration::from_secs(60);
-/// Between two renewals: 2.5 requests a minute.
-const RENEW_EVERY: Duration = Duration::from_secs(24);
+/// Between two renewals: two requests a minute.
+const RENEW_EVERY: Duration = Duration::from_secs(30);
 /// Between two looks of one that waits.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
 /// So long before the end of the Lease its holder stops by itself: nobody else can have it by then.
@@ -55,6 +57,7 @@ impl Election {
             match self.attempt(&mut last).await {
                 Ok(Standing::Holds(lease)) => {
                     tracing::info!(lease = self.name, identity = self.identity, "this dispatcher leads");
+                    failpoint!("lease.won");
                     return Leadership { election: self.clone(), lease: *lease, renewed: Instant::now() };
                 }
                 Ok(Standing::Waits(other)) if other != holder => {

@@ -11,6 +11,7 @@ use crate::{
     launch::{
         attempt_file::AttemptId,
         kubernetes::{
+            creation::Handed,
             election::answered,
             launcher::KubernetesLauncher,
             manifest::Part,
@@ -21,11 +22,12 @@ use crate::{
         },
         launcher::{End, Executor},
     },
+    os::failpoint,
 };
 
-/// How long nothing is wrong with a Job that has no pod yet.
+/// How long nothing is wrong with a run that has not started yet.
 const NO_POD_YET: Duration = Duration::from_secs(5);
-/// Between two looks at the events of a Job that has no pod.
+/// Between two looks at the events of a run that does not start, and of which nothing else says why.
 const LOOK_AT_EVENTS: Duration = Duration::from_secs(15);
 /// Between two looks at the row of a run whose node does not answer.
 const LOOK_AT_ROW: Duration = Duration::from_secs(20);
@@ -33,21 +35,29 @@ const LOOK_AT_ROW: Duration = Duration::from_secs(20);
 const LOOK_AT_GONE: Duration = Duration::from_secs(10);
 
 impl KubernetesLauncher {
+    /// The executor of a Job. `handed` is what its Secret is made of, where it may have none yet.
     pub(super) fn executor(
         &self,
         job: JobView,
         lease: Lease,
         claim_token: Uuid,
         state_key: Option<String>,
+        handed: Option<Handed>,
     ) -> Executor {
         let (id, part) = (job.id, job.part);
         let launcher = self.clone();
         let ended = async move {
-            let end = match launcher.follow(job, lease, claim_token).await {
+            let claims = &launcher.inner.claims;
+            let mut ended = launcher.follow(job, lease, claim_token, handed).await;
+            if ended == Some(Ended::Said(End::Waiting)) && !claims.awaits_approval(id, claim_token).await {
+                ended = Some(Ended::Died(Death::untrue_wait()));
+            }
+            failpoint!("run.ended");
+            let end = match ended {
                 Some(Ended::Said(end)) => end,
                 Some(Ended::Died(death)) => {
-                    let claims = &launcher.inner.claims;
                     settle::death(claims.rest(), claims, id, claim_token, &death).await;
+                    failpoint!("run.settled");
                     End::Stored
                 }
                 None => End::Stored,
@@ -66,32 +76,55 @@ impl KubernetesLauncher {
 
     /// Waits for the end of a run, says in its row what keeps it from starting, and gives it up if it does not start in time.
     /// None: it was cancelled before it began, and its row says so.
-    pub(super) async fn follow(&self, job: JobView, lease: Lease, claim_token: Uuid) -> Option<Ended> {
+    pub(super) async fn follow(
+        &self,
+        job: JobView,
+        lease: Lease,
+        claim_token: Uuid,
+        handed: Option<Handed>,
+    ) -> Option<Ended> {
         let inner = &self.inner;
         let id = job.id;
+        let mut has_secret = handed.is_none();
+        let secret = self.provide_secret(&job, handed);
+        tokio::pin!(secret);
         // Until its executor extends the claim by itself.
         let mut lease = Some(lease);
         let mut seen = inner.observer.subscribe(&job.name);
         let started = Instant::now();
         let deadline = started + inner.settings.start_deadline;
         let mut look = started + NO_POD_YET;
-        let mut events = Vec::new();
+        let mut events: Vec<String> = Vec::new();
+        let mut had_pod = false;
         let mut said: Option<String> = None;
         let mut warned_of_silence = false;
         loop {
             let now: Seen = seen.borrow_and_update().clone();
-            let view = now.job.clone().unwrap_or_else(|| job.clone());
+            let mut view = now.job.clone().unwrap_or_else(|| job.clone());
             let pod = now.pod.as_ref();
             let was_ended = self.known(id).was_ended;
-            if let Some(end) = verdict::end(&view, pod, was_ended) {
-                return Some(end);
+            let mut end = verdict::end(&view, pod, was_ended);
+            if end.is_none() && now.is_gone {
+                match self.look(&view).await {
+                    Looked::There(there) => {
+                        view = there;
+                        end = verdict::end(&view, pod, was_ended);
+                    }
+                    Looked::Gone => end = Some(verdict::end_of_gone(&view, pod, was_ended)),
+                    Looked::Unknown => {}
+                }
             }
-            if now.is_gone && self.is_gone(&view).await {
-                return Some(verdict::end_of_gone(&view, pod, was_ended));
+            if end.is_some() {
+                return end;
             }
             if pod.is_some_and(|pod| pod.is_silent) != warned_of_silence {
                 warned_of_silence = !warned_of_silence;
                 warn_of_silence(id, pod, warned_of_silence);
+            }
+            if pod.is_some() != had_pod {
+                // They were about the other object.
+                (had_pod, look) = (pod.is_some(), Instant::now() + NO_POD_YET);
+                events.clear();
             }
             let has_run = pod.is_some_and(|pod| pod.is_running() || pod.terminated.is_some());
             let hindrance = if has_run || was_ended { None } else { verdict::hindrance(&view, pod, &events) };
@@ -104,13 +137,21 @@ impl KubernetesLauncher {
             }
             let is_starting = !has_run && !was_ended;
             tokio::select! {
+                made = &mut secret, if !has_secret => match made {
+                    Ok(()) => has_secret = true,
+                    // Without it the pod would wait for ever.
+                    Err(death) => {
+                        self.remove(&view).await;
+                        return Some(Ended::Died(death));
+                    }
+                },
                 changed = seen.changed() => if changed.is_err() {
                     // The observer lives as long as this launcher.
                     std::future::pending::<()>().await;
                 },
-                () = sleep_until(look), if pod.is_none() && !now.is_gone && is_starting => {
+                () = sleep_until(look), if pod.is_none_or(PodView::is_created_silently) && !now.is_gone && is_starting => {
                     look = Instant::now() + LOOK_AT_EVENTS;
-                    events = self.failed_creates(&view).await;
+                    events = self.warnings(&view, pod).await;
                 }
                 () = sleep(LOOK_AT_GONE), if now.is_gone => {}
                 // Nobody sees its end there, and its result counts all the same.
@@ -153,19 +194,22 @@ impl KubernetesLauncher {
         }
     }
 
-    /// Whether a Job that the watch calls gone is: an object that leaves the selector is called so too.
-    pub(super) async fn is_gone(&self, view: &JobView) -> bool {
+    /// Looks at a Job that the watch calls gone: one that leaves the selector is called so too.
+    async fn look(&self, view: &JobView) -> Looked {
         match answered(self.inner.jobs.get_opt(&view.name)).await {
-            Ok(Some(job)) => job.metadata.uid.as_deref() != Some(view.uid.as_str()),
-            Ok(None) => true,
-            Err(_) => false,
+            Ok(Some(job)) if job.metadata.uid.as_deref() == Some(view.uid.as_str()) => {
+                Looked::There(view.clone().now(&job))
+            }
+            Ok(_) => Looked::Gone,
+            Err(_) => Looked::Unknown,
         }
     }
 
-    /// What the Job controller says of a pod that it cannot create.
-    pub(super) async fn failed_creates(&self, view: &JobView) -> Vec<String> {
-        let fields =
-            format!("involvedObject.name={},involvedObject.uid={},reason=FailedCreate", view.name, view.uid);
+    /// What the Job controller says of a pod that it cannot create, or the kubelet of one whose volumes it cannot mount: neither
+    /// object says it.
+    async fn warnings(&self, view: &JobView, pod: Option<&PodView>) -> Vec<String> {
+        let (name, uid) = pod.map_or((&view.name, &view.uid), |pod| (&pod.name, &pod.uid));
+        let fields = format!("involvedObject.name={name},involvedObject.uid={uid},type=Warning");
         match answered(self.inner.events.list(&ListParams::default().fields(&fields).limit(20))).await {
             Ok(events) => {
                 let mut events = events.items;
@@ -173,11 +217,19 @@ impl KubernetesLauncher {
                 events.into_iter().filter_map(|event| event.message).collect()
             }
             Err(error) => {
-                tracing::debug!(%error, "the events of a Job cannot be read");
+                tracing::debug!(%error, "the events of a run cannot be read");
                 Vec::new()
             }
         }
     }
+}
+
+/// What became of a Job that the watch calls gone.
+enum Looked {
+    There(JobView),
+    Gone,
+    /// Nobody answers.
+    Unknown,
 }
 
 /// Waits until a claim is to stop; for ever, if nobody holds it.

@@ -10,7 +10,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use k8s_openapi::api::{
     batch::v1::Job,
-    core::v1::{Event, Pod, Secret},
+    core::v1::{Event, Pod, Secret, ServiceAccount},
 };
 use kube::{
     Api,
@@ -59,6 +59,8 @@ pub(super) struct Inner {
     pub(super) jobs: Api<Job>,
     pub(super) secrets: Api<Secret>,
     pub(super) events: Api<Event>,
+    pub(super) accounts: Api<ServiceAccount>,
+    pub(super) connection: Connection,
     pub(super) observer: Observer,
     /// Makes attempt files for runs that an earlier dispatcher did not give theirs.
     pub(super) origin: Arc<Origin>,
@@ -69,6 +71,8 @@ pub(super) struct Inner {
     pub(super) runs: Mutex<HashMap<AttemptId, Known>>,
     /// Something of it changed.
     pub(super) asked: Notify,
+    /// Held by who removes a Job that has ended.
+    pub(super) making_room: tokio::sync::Mutex<()>,
 }
 
 /// What is known beside what is seen.
@@ -108,11 +112,14 @@ impl KubernetesLauncher {
             jobs,
             secrets: Api::namespaced(client.clone(), namespace),
             events: Api::namespaced(client.clone(), namespace),
+            accounts: Api::namespaced(client.clone(), namespace),
+            connection: connection.clone(),
             observer,
             claims,
             leases,
             runs: Mutex::default(),
             asked: Notify::new(),
+            making_room: tokio::sync::Mutex::default(),
         };
         let launcher = Self { inner: Arc::new(inner) };
         tokio::spawn(sweep(Arc::downgrade(&launcher.inner)));
@@ -280,6 +287,12 @@ pub(super) fn view(job: &Job) -> Result<JobView, LaunchError> {
 pub(super) fn digest(claim_token: Uuid) -> String {
     let digest = Sha256::digest(claim_token.as_bytes());
     digest.iter().take(16).fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+/// The end of the names of a run's Secrets. Nobody can make them before the agent who does not know the claim.
+pub(super) fn secret_suffix(claim_token: Uuid) -> String {
+    let digest = Sha256::new().chain_update("Secrets of ").chain_update(claim_token.as_bytes()).finalize();
+    digest.iter().take(8).fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// Refusals are final, all else may work the next time.

@@ -41,21 +41,28 @@ pub(crate) const PART: &str = "tendril.dev/part";
 /// SHA-256 of the claim, so that a Job of the same name can be told from this claim's.
 pub(crate) const CLAIM: &str = "tendril.dev/claim";
 /// The stack, for people.
-const STACK: &str = "tendril.dev/stack";
+pub(crate) const STACK: &str = "tendril.dev/stack";
 
 /// Where the Secret of the run is mounted.
 const ATTEMPT_DIR: &str = "/var/run/tendril";
 /// Names of its files.
 pub(crate) const ATTEMPT_FILE: &str = "attempt.json";
 pub(crate) const TOKEN_FILE: &str = "token";
+pub(crate) const PLAN_ACCESS_FILE: &str = "plan-access.json";
 /// The only place where a run can write, but for `/tmp`.
 const HOME: &str = "/var/lib/tendril";
 /// The user of the image.
 const USER: i64 = 65532;
 
+/// Variable of a run's container: the pod that it is in.
+pub(crate) const POD_UID_VARIABLE: &str = "TENDRIL_POD_UID";
+
 /// Variables of a run's container; the launcher sets them where a plan may wait.
 pub(crate) const STORE_VARIABLE: &str = "TENDRIL_PLAN_STORE";
 pub(crate) const JOB_UID_VARIABLE: &str = "TENDRIL_JOB_UID";
+/// Name of the Secret of its plan, and the file with which the run may create it.
+pub(crate) const PLAN_SECRET_VARIABLE: &str = "TENDRIL_PLAN_SECRET";
+pub(crate) const PLAN_ACCESS_VARIABLE: &str = "TENDRIL_PLAN_ACCESS";
 /// Where the plan of a run is mounted that goes on.
 pub(crate) const DIR_VARIABLE: &str = "TENDRIL_PLAN_DIR";
 /// The value that means a Secret; another one is a directory.
@@ -64,6 +71,13 @@ pub(crate) const IN_SECRET: &str = "secret";
 pub(crate) const PLAN_DIR: &str = "/var/run/tendril-plan";
 /// Its file there, and its key in the Secret.
 pub(crate) const PLAN_FILE: &str = "plan";
+
+impl Run<'_> {
+    /// Whether it keeps its plan in a Secret, which it has to be given the right for.
+    pub(crate) fn keeps_plan_in_secret(&self, settings: &KubernetesSettings) -> bool {
+        self.waits_for_approval && settings.plan_volume_claim.is_none()
+    }
+}
 
 /// Which part of a run a Job is: a plan that waits for approval ends its pod, and goes on in another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,9 +116,11 @@ pub(crate) struct Run<'a> {
     pub(crate) deadline: Option<Duration>,
     /// Its plan waits for approval: the Job stays until that is decided, and what the plan is kept in with it.
     pub(crate) waits_for_approval: bool,
+    /// End of the names of its Secrets, which nobody can guess.
+    pub(crate) secret: String,
 }
 
-/// Name of the Job of a run, and of its Secret: `tendril-<deployment>-<attempt>`, at most 63 letters. One attempt has one name,
+/// Name of the Job of a run: `tendril-<deployment>-<attempt>`, at most 63 letters. One attempt has one name,
 /// so that what is created twice is refused by the server.
 pub(crate) fn name(id: AttemptId, part: Part) -> String {
     let AttemptId { deployment_id, attempt } = id;
@@ -114,9 +130,14 @@ pub(crate) fn name(id: AttemptId, part: Part) -> String {
     }
 }
 
-/// Name of the Secret with the plan of a run that waits for approval.
-pub(crate) fn plan_name(id: AttemptId) -> String {
-    format!("{}-plan", name(id, Part::First))
+/// Name of the Secret that a run is given.
+fn secret_name(run: &Run<'_>) -> String {
+    format!("{}-{}", name(run.id, run.part), run.secret)
+}
+
+/// Name of the Secret with the plan of a run that waits for approval; both parts of the run have the same.
+pub(crate) fn plan_name(run: &Run<'_>) -> String {
+    format!("{}-{}-plan", name(run.id, Part::First), run.secret)
 }
 
 /// Labels by which an agent finds its runs.
@@ -170,21 +191,21 @@ pub(crate) fn job(settings: &KubernetesSettings, run: &Run<'_>) -> Job {
     }
 }
 
-/// The Secret of a run: what its executor is given. It goes with the Job.
-pub(crate) fn secret(run: &Run<'_>, job_uid: &str, attempt: Vec<u8>, token: Option<&str>) -> Secret {
-    let mut data = BTreeMap::from([(ATTEMPT_FILE.to_owned(), ByteString(attempt))]);
-    if let Some(token) = token {
-        data.insert(TOKEN_FILE.to_owned(), ByteString(token.as_bytes().to_vec()));
-    }
-    let name = name(run.id, run.part);
+/// The Secret of a run: the files that its executor is given. It goes with the Job.
+pub(crate) fn secret(
+    run: &Run<'_>,
+    job_uid: &str,
+    files: impl IntoIterator<Item = (&'static str, Vec<u8>)>,
+) -> Secret {
+    let data = files.into_iter().map(|(name, bytes)| (name.to_owned(), ByteString(bytes))).collect();
     Secret {
         metadata: ObjectMeta {
-            name: Some(name.clone()),
+            name: Some(secret_name(run)),
             labels: Some(labels(run)),
             owner_references: Some(vec![OwnerReference {
                 api_version: "batch/v1".to_owned(),
                 kind: "Job".to_owned(),
-                name,
+                name: name(run.id, run.part),
                 uid: job_uid.to_owned(),
                 ..OwnerReference::default()
             }]),
@@ -216,7 +237,7 @@ fn pod(settings: &KubernetesSettings, run: &Run<'_>, labels: &BTreeMap<String, S
     spec.node_selector.get_or_insert_default().extend(run.rule.node_selector.clone());
     spec.tolerations.get_or_insert_default().extend(run.rule.tolerations.iter().cloned());
     harden(spec.security_context.get_or_insert_default());
-    volumes(spec, &name(run.id, run.part));
+    volumes(spec, &secret_name(run));
     container(settings, run, spec);
     plan(settings, run, spec);
     remove_empty(spec);
@@ -289,6 +310,8 @@ fn container(settings: &KubernetesSettings, run: &Run<'_>, spec: &mut PodSpec) {
         env.retain(|there| there.name != name);
         env.push(EnvVar { name: name.to_owned(), value: Some(value), ..EnvVar::default() });
     }
+    env.retain(|there| there.name != POD_UID_VARIABLE);
+    env.push(of_field(POD_UID_VARIABLE, "metadata.uid"));
     let context = container.security_context.get_or_insert_with(SecurityContext::default);
     context.allow_privilege_escalation.get_or_insert(false);
     context.read_only_root_filesystem.get_or_insert(true);
@@ -356,7 +379,7 @@ fn plan(settings: &KubernetesSettings, run: &Run<'_>, spec: &mut PodSpec) {
         volumes.push(Volume {
             name: "tendril-plan".to_owned(),
             secret: Some(SecretVolumeSource {
-                secret_name: Some(plan_name(run.id)),
+                secret_name: Some(plan_name(run)),
                 default_mode: Some(0o440),
                 ..SecretVolumeSource::default()
             }),
@@ -366,21 +389,18 @@ fn plan(settings: &KubernetesSettings, run: &Run<'_>, spec: &mut PodSpec) {
         set(DIR_VARIABLE, PLAN_DIR);
     } else {
         set(STORE_VARIABLE, IN_SECRET);
+        set(PLAN_SECRET_VARIABLE, &plan_name(run));
+        set(PLAN_ACCESS_VARIABLE, &format!("{ATTEMPT_DIR}/{PLAN_ACCESS_FILE}"));
         // The Job's uid: what owns the Secret. Nothing else in the pod knows it.
-        env.push(EnvVar {
-            name: JOB_UID_VARIABLE.to_owned(),
-            value_from: Some(EnvVarSource {
-                field_ref: Some(ObjectFieldSelector {
-                    field_path: "metadata.labels['batch.kubernetes.io/controller-uid']".to_owned(),
-                    ..ObjectFieldSelector::default()
-                }),
-                ..EnvVarSource::default()
-            }),
-            ..EnvVar::default()
-        });
-        // Its account's token, which may create Secrets: without it nothing in the pod has one.
-        spec.automount_service_account_token = Some(true);
+        env.push(of_field(JOB_UID_VARIABLE, "metadata.labels['batch.kubernetes.io/controller-uid']"));
     }
+}
+
+/// A variable with the value of a field of the pod.
+fn of_field(name: &str, path: &str) -> EnvVar {
+    let field = ObjectFieldSelector { field_path: path.to_owned(), ..ObjectFieldSelector::default() };
+    let source = EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() };
+    EnvVar { name: name.to_owned(), value_from: Some(source), ..EnvVar::default() }
 }
 
 /// The rule first, then the template, then what is usual. A limit below a request lowers the request.

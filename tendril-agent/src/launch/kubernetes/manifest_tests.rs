@@ -15,6 +15,8 @@ fn settings() -> KubernetesSettings {
         grace: Duration::from_secs(1275),
         deadline: Some(Duration::from_secs(95_000)),
         plan_volume_claim: None,
+        plan_account: "tendril-plans".to_owned(),
+        plan_deadline: Some(Duration::from_secs(7200)),
         lease: None,
     }
 }
@@ -34,6 +36,7 @@ fn made(settings: &KubernetesSettings, part: Part, waits_for_approval: bool) -> 
         rule,
         deadline: settings.deadline,
         waits_for_approval,
+        secret: "89abcdef".to_owned(),
     };
     serde_json::to_value(job(settings, &run)).unwrap()
 }
@@ -97,11 +100,13 @@ fn a_plan_is_kept_in_a_secret_or_on_a_volume_and_mounted_into_the_pod_that_appli
     assert_eq!(plain["automountServiceAccountToken"], false, "no token where none is needed");
     assert!(!plain.to_string().contains("TENDRIL_PLAN_STORE"));
     let keeps = pod(&settings(), Part::First, true);
-    assert_eq!(keeps["automountServiceAccountToken"], true);
+    assert_eq!(keeps["automountServiceAccountToken"], false, "its account has no rights");
     assert!(keeps["containers"][0]["env"].to_string().contains("TENDRIL_JOB_UID"));
     let applies = pod(&settings(), Part::Approved, false);
     assert_eq!(applies["automountServiceAccountToken"], false);
-    assert!(applies["volumes"].to_string().contains(&plan_name(id())));
+    let plan = format!("{}-89abcdef-plan", name(id(), Part::First));
+    assert!(applies["volumes"].to_string().contains(&plan));
+    assert!(keeps["containers"][0]["env"].to_string().contains(&plan));
     let on_volume = KubernetesSettings { plan_volume_claim: Some("plans".to_owned()), ..settings() };
     for (part, waits) in [(Part::First, true), (Part::Approved, false)] {
         let pod = pod(&on_volume, part, waits);
@@ -138,9 +143,11 @@ fn the_secret_goes_with_the_job_and_holds_what_the_executor_is_given() {
         rule,
         deadline: None,
         waits_for_approval: false,
+        secret: "89abcdef".to_owned(),
     };
-    let secret = serde_json::to_value(secret(&run, "the-uid", b"{}".to_vec(), Some("jwt"))).unwrap();
-    assert_eq!(secret["metadata"]["name"], name(id(), Part::First));
+    let files = [(ATTEMPT_FILE, b"{}".to_vec()), (TOKEN_FILE, b"jwt".to_vec())];
+    let secret = serde_json::to_value(secret(&run, "the-uid", files)).unwrap();
+    assert_eq!(secret["metadata"]["name"], format!("{}-89abcdef", name(id(), Part::First)));
     assert_eq!(secret["metadata"]["ownerReferences"][0]["uid"], "the-uid");
     assert_eq!(secret["data"], json!({"attempt.json": "e30=", "token": "and0"}));
     assert_eq!(secret["immutable"], true);

@@ -8,17 +8,16 @@
 //! verdict       what that means, in sentences: pure
 //! claims        what the control plane knows of the runs            settle     what becomes of one whose executor died
 //! plan_store    where a plan waits between two pods         parcel        what is kept of it
-//! creation      the start of a run            following     what is said of it, and its end        adoption      runs of an earlier dispatcher
+//! plan_access   what a run needs to keep it
+//! creation      the start of a run            waiting       one that the cluster does not take now
+//! following     what is said of a run, and its end          adoption      runs of an earlier dispatcher
+//! ended_pods    what a dead pod leaves: its lock on the state
+//! surplus_pod   a second pod of a run: it does nothing
 //! launcher      all of it together          preflight     what `doctor` asks the cluster
 //! ```
 //!
-//! All of it is behind the feature `kubernetes`, which is off: no run has been a pod yet, and there is no chart and no guide for it.
-//! The scenarios are in `tests/tests/kubernetes`, on a stand-in for the API server (`tests/src/kubernetes`); they compile with the
-//! feature `kubernetes` of the tests' crate:
-//!
-//! ```text
-//! cargo nextest run --workspace --features tendril-tests/kubernetes -E 'binary(kubernetes)'
-//! ```
+//! Behind the feature `kubernetes`, which is on unless the program is built with `--no-default-features`. Its scenarios are in
+//! `tests/tests/kubernetes`, on a stand-in for the API server (`tests/src/kubernetes`) that is held to recordings of a real one.
 
 pub(crate) mod account_map;
 mod adoption;
@@ -26,14 +25,18 @@ pub(crate) mod claims;
 pub(crate) mod connection;
 mod creation;
 pub(crate) mod election;
+pub(crate) mod ended_pods;
 mod following;
 pub(crate) mod launcher;
 pub(crate) mod manifest;
 mod observer;
 mod parcel;
+pub(crate) mod plan_access;
 pub(crate) mod plan_store;
 pub(crate) mod preflight;
 pub(crate) mod settings;
 mod settle;
+pub(crate) mod surplus_pod;
 mod verdict;
 mod view;
+mod waiting;

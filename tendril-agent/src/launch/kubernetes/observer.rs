@@ -1,8 +1,8 @@
 //! What is known of the Jobs and pods of this cluster: two watches, and the last that was seen of each.
 //!
-//! A watch ends by itself within five minutes, and starts where it ended; both are begun anew with a list every ten minutes,
-//! because a server whose storage was restored from a backup says nothing to a watch from its future. That is less than
-//! two requests a minute.
+//! A watch ends by itself within five minutes, and starts where it ended; both are begun anew with a list every twenty minutes,
+//! because a server whose storage was restored from a backup says nothing to a watch from its future. With 500 Jobs that is
+//! one request a minute.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,7 +22,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     task::JoinHandle,
     time::{sleep, timeout},
 };
@@ -30,11 +30,11 @@ use tokio::{
 use crate::launch::kubernetes::view::{JobView, PodView};
 
 /// Between two lists.
-const LIST_EVERY: Duration = Duration::from_secs(600);
+const LIST_EVERY: Duration = Duration::from_secs(1200);
 /// Of one watch; the server's own limit is 295.
 const WATCH_SECONDS: u32 = 290;
 /// Objects per page of a list: what is read at once is small, however many there are.
-const PAGE: u32 = 50;
+const PAGE: u32 = 100;
 
 /// The last that was seen of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,6 +44,12 @@ pub(crate) struct Seen {
     pub(crate) pod: Option<PodView>,
     /// Whether the Job is gone, or left the selector.
     pub(crate) is_gone: bool,
+}
+
+impl Seen {
+    fn has_ended(&self) -> bool {
+        self.is_gone || self.job.as_ref().is_some_and(|job| job.finished.is_some())
+    }
 }
 
 /// Watches until it is dropped. Clones share it.
@@ -60,24 +66,34 @@ impl fmt::Debug for Observer {
     }
 }
 
-/// By name of the Job. Clones share them.
+/// What was seen. Clones share it.
 #[derive(Clone, Debug, Default)]
-struct Runs(Arc<Mutex<HashMap<String, watch::Sender<Seen>>>>);
+struct Runs {
+    /// By name of the Job.
+    seen: Arc<Mutex<HashMap<String, watch::Sender<Seen>>>>,
+    /// A Job has ended, or is gone.
+    freed: Arc<Notify>,
+}
 
 impl Runs {
     fn all(&self) -> MutexGuard<'_, HashMap<String, watch::Sender<Seen>>> {
         // Nothing that holds the lock can leave the map in halves.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn edit(&self, job: &str, edit: impl FnOnce(&mut Seen)) {
         let mut runs = self.all();
         let run = runs.entry(job.to_owned()).or_insert_with(|| watch::channel(Seen::default()).0);
+        let mut has_ended = false;
         run.send_if_modified(|seen| {
             let before = seen.clone();
             edit(seen);
+            has_ended = seen.has_ended() && !before.has_ended();
             *seen != before
         });
+        if has_ended {
+            self.freed.notify_one();
+        }
     }
 
     /// Nobody waits for it, and it is gone.
@@ -127,6 +143,17 @@ impl Observer {
         runs.entry(job.to_owned()).or_insert_with(|| watch::channel(Seen::default()).0).subscribe()
     }
 
+    /// Waits for the pod of a Job.
+    pub(crate) async fn pod_of(&self, job: &str) -> PodView {
+        let mut seen = self.subscribe(job);
+        let there = seen.wait_for(|seen| seen.pod.is_some()).await;
+        match there.ok().and_then(|seen| seen.pod.clone()) {
+            Some(pod) => pod,
+            // What is seen is kept for as long as somebody waits for it.
+            None => std::future::pending().await,
+        }
+    }
+
     /// A Job that was read or made by other means than the watch.
     pub(crate) fn note(&self, job: JobView) {
         let name = job.name.clone();
@@ -136,6 +163,24 @@ impl Observer {
                 seen.job = Some(job);
             }
         });
+    }
+
+    /// Waits until a Job has ended since the last time that somebody waited: one of those who wait is woken for each.
+    pub(crate) async fn freed(&self) {
+        self.runs.freed.notified().await;
+    }
+
+    /// The names of the pods of a stack whose containers are known to have ended, at most so many.
+    pub(crate) fn ended_pods(&self, stack: &str, most: usize) -> Vec<String> {
+        let runs = self.runs.all();
+        let seen = runs.values().map(|run| run.borrow());
+        let of_stack =
+            seen.filter(|seen| seen.job.as_ref().is_some_and(|job| job.stack.as_deref() == Some(stack)));
+        let ended = of_stack.filter_map(|seen| {
+            let pod = seen.pod.as_ref()?;
+            (pod.terminated.is_some() && !pod.is_silent).then(|| pod.name.clone())
+        });
+        ended.take(most).collect()
     }
 
     /// Every Job that is there.
@@ -200,7 +245,16 @@ impl Keep<Pod> for Pods {
     fn apply(&self, pod: &Pod) -> Option<String> {
         let pod = PodView::of(pod)?;
         let (name, job) = (pod.name.clone(), pod.job.clone());
-        self.0.edit(&job, |seen| seen.pod = Some(pod));
+        self.0.edit(&job, |seen| {
+            // A second pod of a run does nothing, and says nothing of the run.
+            let is_surplus = seen
+                .pod
+                .as_ref()
+                .is_some_and(|there| there.uid != pod.uid && there.terminated.is_none() && !there.leaves);
+            if !is_surplus {
+                seen.pod = Some(pod);
+            }
+        });
         Some(name)
     }
 
@@ -209,7 +263,11 @@ impl Keep<Pod> for Pods {
         if let Some(mut pod) = PodView::of(pod) {
             pod.leaves = true;
             let job = pod.job.clone();
-            self.0.edit(&job, |seen| seen.pod = Some(pod));
+            self.0.edit(&job, |seen| {
+                if seen.pod.as_ref().is_none_or(|there| there.uid == pod.uid) {
+                    seen.pod = Some(pod);
+                }
+            });
         }
     }
 

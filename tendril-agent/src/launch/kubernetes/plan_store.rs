@@ -1,11 +1,13 @@
 //! Where a plan that waits for approval is kept between two pods: a Secret that goes with the first Job, or a volume.
 //!
-//! The pod that made the plan may create Secrets and cannot read any; the kubelet mounts this one into the pod that applies.
+//! The pod that made the plan is given the right to create Secrets and can read none; the kubelet mounts this one into the pod that
+//! applies.
 
 use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use k8s_openapi::{
@@ -14,17 +16,19 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 use kube::{Api, api::PostParams};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     launch::{
         attempt_file::AttemptId,
         kubernetes::{
-            connection::Connection,
             election::answered,
             manifest::{
-                self, DIR_VARIABLE, IN_SECRET, JOB_UID_VARIABLE, MANAGED_BY, PLAN_FILE, Part, STORE_VARIABLE,
+                self, DIR_VARIABLE, IN_SECRET, JOB_UID_VARIABLE, MANAGED_BY, PLAN_ACCESS_VARIABLE, PLAN_FILE,
+                PLAN_SECRET_VARIABLE, Part, STORE_VARIABLE,
             },
             parcel,
+            plan_access::PlanAccess,
         },
     },
     os::blocking,
@@ -34,6 +38,10 @@ use crate::{
 /// Of the values of a Secret; the server refuses more.
 const LARGEST_SECRET: usize = 1024 * 1024;
 
+/// How long a server that does not answer is asked to keep a plan, and the pause between.
+const TRIED_FOR: Duration = Duration::from_secs(600);
+const PAUSE: Duration = Duration::from_secs(5);
+
 /// Where a plan is mounted: there, or where the environment says, for tests without mounts.
 pub(crate) fn dir(usual: &str) -> String {
     std::env::var(DIR_VARIABLE).unwrap_or_else(|_| usual.to_owned())
@@ -42,8 +50,8 @@ pub(crate) fn dir(usual: &str) -> String {
 /// Where plans are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PlanStore {
-    /// In a Secret that the Job with this uid owns.
-    Secret { job_uid: String },
+    /// In a Secret of this name that the Job with this uid owns; the file says how it may be created.
+    Secret { name: String, job_uid: String, access: PathBuf },
     /// In a directory: a volume that every run of this deployment has.
     Dir(PathBuf),
 }
@@ -52,7 +60,11 @@ impl PlanStore {
     /// What the environment of a run's container says; none outside of one.
     pub(crate) fn from_env(variable: impl Fn(&str) -> Option<String>) -> Option<Self> {
         match variable(STORE_VARIABLE)?.as_str() {
-            IN_SECRET => Some(Self::Secret { job_uid: variable(JOB_UID_VARIABLE)? }),
+            IN_SECRET => Some(Self::Secret {
+                name: variable(PLAN_SECRET_VARIABLE)?,
+                job_uid: variable(JOB_UID_VARIABLE)?,
+                access: variable(PLAN_ACCESS_VARIABLE)?.into(),
+            }),
             dir => Some(Self::Dir(dir.into())),
         }
     }
@@ -64,7 +76,9 @@ impl PlanStore {
             .await
             .map_err(|error| format!("The plan cannot be packed for its approval: {error}."))?;
         match self {
-            Self::Secret { job_uid } => keep_in_secret(id, job_uid, packed).await,
+            Self::Secret { name, job_uid, access } => {
+                keep_in_secret(id, name, job_uid, access.clone(), packed).await
+            }
             Self::Dir(dir) => {
                 let file = dir.join(PLAN_FILE);
                 blocking(move || write_whole(&file, &packed)).await.map_err(|error| {
@@ -75,19 +89,28 @@ impl PlanStore {
     }
 }
 
-async fn keep_in_secret(id: AttemptId, job_uid: &str, packed: Vec<u8>) -> Result<(), String> {
+async fn keep_in_secret(
+    id: AttemptId,
+    name: &str,
+    job_uid: &str,
+    access: PathBuf,
+    packed: Vec<u8>,
+) -> Result<(), String> {
     if packed.len() > LARGEST_SECRET {
         return Err(format!(
             "The plan and its template are {} KiB, and a Secret takes 1024 KiB, so the plan cannot wait for approval there. Give the agent a volume for plans (--plan-volume-claim), or make the template smaller.",
             packed.len() / 1024
         ));
     }
-    let connection =
-        Connection::open(None).await.map_err(|error| format!("The plan cannot be kept: {error}."))?;
+    let access =
+        blocking(move || Ok(PlanAccess::load(&access))).await.unwrap_or_else(|error| Err(error.to_string()));
+    let connection = access
+        .and_then(PlanAccess::connect)
+        .map_err(|error| format!("The plan cannot be kept until it is approved: {error}."))?;
     let owner = manifest::name(id, Part::First);
     let secret = Secret {
         metadata: ObjectMeta {
-            name: Some(manifest::plan_name(id)),
+            name: Some(name.to_owned()),
             labels: Some([(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())].into()),
             owner_references: Some(vec![OwnerReference {
                 api_version: "batch/v1".to_owned(),
@@ -103,15 +126,34 @@ async fn keep_in_secret(id: AttemptId, job_uid: &str, packed: Vec<u8>) -> Result
         ..Secret::default()
     };
     let secrets: Api<Secret> = Api::namespaced(connection.client, &connection.namespace);
-    match answered(secrets.create(&PostParams::default(), &secret)).await {
+    let begun = Instant::now();
+    let kept = loop {
+        match answered(secrets.create(&PostParams::default(), &secret)).await {
+            // The lease is extended meanwhile: nothing is lost but time.
+            Err(error) if passes(&error) && begun.elapsed() < TRIED_FOR => {
+                tracing::warn!(%error, "the plan is not kept yet: trying again");
+                sleep(PAUSE).await;
+            }
+            kept => break kept,
+        }
+    };
+    match kept {
         Ok(_) => Ok(()),
         // An answer was lost; or somebody else made it, and its digest is another.
         Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(()),
         Err(kube::Error::Api(status)) => Err(format!(
-            "The plan cannot be kept in a Secret until it is approved: {}. The run's service account needs the right to create secrets, and no other.",
+            "The plan cannot be kept in a Secret until it is approved: {}. The service account of --plan-account needs the right to create secrets, and no other.",
             status.message
         )),
         Err(error) => Err(format!("The plan cannot be kept in a Secret until it is approved: {error}.")),
+    }
+}
+
+/// Whether the server is away, or has no time.
+fn passes(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.code == 429 || status.code >= 500,
+        _ => true,
     }
 }
 

@@ -35,6 +35,9 @@ pub(crate) const RIGHTS: &[(&str, &str, &str)] = &[
     ("", "events", "list"),
 ];
 
+/// And where plans that wait for approval are in Secrets: of the account that makes them, and of no other.
+pub(crate) const PLAN_RIGHTS: &[(&str, &str, &str)] = &[("", "serviceaccounts/token", "create")];
+
 /// And where a Lease decides which dispatcher is at work.
 pub(crate) const LEASE_RIGHTS: &[(&str, &str, &str)] = &[
     ("coordination.k8s.io", "leases", "create"),
@@ -59,7 +62,7 @@ pub(crate) async fn rights(connection: &Connection, with_lease: bool) -> Result<
     let mut missing = Vec::new();
     let wanted = RIGHTS.iter().chain(if with_lease { LEASE_RIGHTS } else { &[] });
     for (group, resource, verb) in wanted {
-        let allowed = may(connection, group, resource, verb)
+        let allowed = may(connection, group, resource, verb, None)
             .await
             .map_err(|error| format!("whether {verb} {resource} is allowed cannot be asked: {error}"))?;
         if !allowed {
@@ -77,7 +80,34 @@ pub(crate) async fn rights(connection: &Connection, with_lease: bool) -> Result<
     ))
 }
 
-async fn may(connection: &Connection, group: &str, resource: &str, verb: &str) -> Result<bool, kube::Error> {
+/// What runs whose plan waits for approval would lack; none, if nothing.
+pub(crate) async fn plans(connection: &Connection, settings: &KubernetesSettings) -> Option<String> {
+    if settings.plan_volume_claim.is_some() {
+        return None;
+    }
+    let account = &settings.plan_account;
+    for (group, resource, verb) in PLAN_RIGHTS {
+        if !may(connection, group, resource, verb, Some(account)).await.unwrap_or(true) {
+            return Some(format!(
+                "deployments that wait for approval would fail: the Role of the agent's service account in namespace {} lacks {verb} {resource} for {account}. Add it, as the chart's Role has it, or give the agent a volume for plans (--plan-volume-claim)",
+                connection.namespace
+            ));
+        }
+    }
+    None
+}
+
+async fn may(
+    connection: &Connection,
+    group: &str,
+    resource: &str,
+    verb: &str,
+    name: Option<&str>,
+) -> Result<bool, kube::Error> {
+    let (resource, subresource) = match resource.split_once('/') {
+        Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
+        None => (resource, None),
+    };
     let reviews: Api<SelfSubjectAccessReview> = Api::all(connection.client.clone());
     let review = SelfSubjectAccessReview {
         spec: SelfSubjectAccessReviewSpec {
@@ -85,7 +115,9 @@ async fn may(connection: &Connection, group: &str, resource: &str, verb: &str) -
                 namespace: Some(connection.namespace.clone()),
                 group: Some(group.to_owned()),
                 resource: Some(resource.to_owned()),
+                subresource,
                 verb: Some(verb.to_owned()),
+                name: name.map(str::to_owned),
                 ..ResourceAttributes::default()
             }),
             ..SelfSubjectAccessReviewSpec::default()
@@ -110,6 +142,7 @@ pub(crate) async fn trial(connection: &Connection, settings: &KubernetesSettings
             rule,
             deadline: settings.deadline,
             waits_for_approval: false,
+            secret: "doctor".to_owned(),
         };
         let job = manifest::job(settings, &run);
         if let Err(why) = judged(connection, &job).await
@@ -159,7 +192,7 @@ async fn judged(connection: &Connection, job: &k8s_openapi::api::batch::v1::Job)
 
 /// What the namespace's quotas leave, where the agent may read them.
 pub(crate) async fn quotas(connection: &Connection) -> Option<String> {
-    if !may(connection, "", "resourcequotas", "list").await.unwrap_or(false) {
+    if !may(connection, "", "resourcequotas", "list", None).await.unwrap_or(false) {
         return None;
     }
     let quotas: Api<ResourceQuota> = Api::namespaced(connection.client.clone(), &connection.namespace);

@@ -35,6 +35,10 @@ pub(crate) struct KubernetesSettings {
     pub(crate) deadline: Option<Duration>,
     /// A claim that every node can mount, for plans that wait for approval; none: a Secret for each.
     pub(crate) plan_volume_claim: Option<String>,
+    /// The account that makes those Secrets.
+    pub(crate) plan_account: String,
+    /// The longest that a run may take until its plan is kept; none, if a stage has no limit.
+    pub(crate) plan_deadline: Option<Duration>,
     /// The Lease whose holder is at work; none: this agent is the only one.
     pub(crate) lease: Option<String>,
 }

@@ -39,7 +39,7 @@ pub(crate) async fn death(rest: &Rest, claims: &Claims, id: AttemptId, claim_tok
     let failure = match (is_applying, death.repeats_as) {
         (true, code) if death.is_certain => {
             let text = format!(
-                "{} This was during the apply: what it changed last may be missing in the state, and the state may be locked. Plan again, and compare.",
+                "{} This was during the apply: what it changed last may be missing in the state. Plan again, and compare. A lock that it left on the state is removed by the next run of its stack.",
                 death.sentence
             );
             Failure::new(code.unwrap_or(ErrorCode::AgentLost), text)

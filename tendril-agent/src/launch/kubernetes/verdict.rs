@@ -13,8 +13,9 @@ use crate::{
     },
 };
 
-/// Why the pod of a run does not start; none, while there is nothing to say. `events` are the messages of the Job's
-/// `FailedCreate` events, the newest last: of a pod that is not even created nothing else tells.
+/// Why the pod of a run does not start; none, while there is nothing to say. `events` are the messages of the warnings about the Job,
+/// where it has no pod, or about its pod, the newest last: of a pod that is not even created, or waits for its volumes, nothing else
+/// tells.
 pub(crate) fn hindrance(job: &JobView, pod: Option<&PodView>, events: &[String]) -> Option<String> {
     if job.finished.is_some() {
         return None;
@@ -26,7 +27,10 @@ pub(crate) fn hindrance(job: &JobView, pod: Option<&PodView>, events: &[String])
     let Cause { reason, message } = pod.waiting.as_ref()?;
     let said = sentence(message);
     match reason.as_str() {
-        "ContainerCreating" | "PodInitializing" | "" => None,
+        "ContainerCreating" => {
+            events.last().map(|event| format!("The run's container is not created yet: {}", sentence(event)))
+        }
+        "PodInitializing" | "" => None,
         "ErrImagePull"
         | "ImagePullBackOff"
         | "ErrImageNeverPull"
@@ -69,6 +73,19 @@ impl Death {
     /// It would end in the same way again.
     fn fatal(sentence: impl Into<String>, code: ErrorCode) -> Self {
         Self { sentence: sentence.into(), repeats_as: Some(code), is_certain: true }
+    }
+
+    /// Its executor says that its plan waits for approval, and its row does not say so.
+    pub(crate) fn untrue_wait() -> Self {
+        Self::lost(
+            "The executor ended as if its plan waited for approval (exit code 10), and none is shown.",
+            true,
+        )
+    }
+
+    /// What it needs cannot be made.
+    pub(crate) fn refused(sentence: impl Into<String>) -> Self {
+        Self::fatal(sentence, ErrorCode::Internal)
     }
 
     /// Its pod did not start in time.
@@ -259,10 +276,11 @@ pub(super) fn capital(text: &str) -> String {
     letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
-/// With one full stop, at most 1 KiB long.
-fn sentence(message: &str) -> String {
+/// With one full stop, at most 1 KiB long. What a webhook or an image says is anybody's text: it has no control characters.
+pub(super) fn sentence(message: &str) -> String {
     const LONGEST: usize = 1024;
-    let text = message.trim().trim_end_matches('.');
+    let text: String = message.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+    let text = text.trim().trim_end_matches('.');
     if text.is_empty() {
         return "no reason was given.".to_owned();
     }
@@ -274,7 +292,8 @@ fn sentence(message: &str) -> String {
 /// Of what a program printed last, the last line that says something, at most 300 letters.
 fn last_line(message: &str) -> String {
     let line = message.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-    line.chars().take(300).collect()
+    // Whoever runs in the pod can have written it.
+    line.chars().filter(|letter| !letter.is_control()).take(300).collect()
 }
 
 #[cfg(test)]

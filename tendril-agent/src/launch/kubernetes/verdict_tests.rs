@@ -205,3 +205,9 @@ fn an_executor_that_says_how_it_ended_is_believed() {
     terminated.exit_code = 0;
     assert_eq!(end(&recorded.job(), recorded.pod().as_ref(), false), Some(Ended::Said(End::Stored)));
 }
+
+#[test]
+fn what_a_program_or_a_webhook_says_has_no_control_characters() {
+    assert_eq!(sentence("a\0b\u{1b}[31mc\n"), "a b [31mc.");
+    assert_eq!(last_line("one\n two\0\u{1b}[1m \n\n"), "two[1m");
+}

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::launch::{
     attempt_file::AttemptId,
     kubernetes::{
-        manifest::{ATTEMPT, CLAIM, DEPLOYMENT, PART, Part},
+        manifest::{ATTEMPT, CLAIM, DEPLOYMENT, PART, Part, STACK},
         settings::CONTAINER,
     },
 };
@@ -26,6 +26,8 @@ pub(crate) struct JobView {
     pub(crate) part: Part,
     /// Digest of its claim.
     pub(crate) claim: Option<String>,
+    /// The state that it works on.
+    pub(crate) stack: Option<String>,
     /// `activeDeadlineSeconds`.
     pub(crate) deadline: Option<i64>,
     /// Whether it is being deleted.
@@ -54,6 +56,7 @@ pub(crate) enum Finished {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PodView {
     pub(crate) name: String,
+    pub(crate) uid: String,
     /// Name of its Job.
     pub(crate) job: String,
     pub(crate) node: Option<String>,
@@ -94,6 +97,24 @@ impl JobView {
     /// None, if its labels are not those of a run.
     pub(crate) fn of(job: &Job) -> Option<Self> {
         let metadata = &job.metadata;
+        let annotation = |name: &str| metadata.annotations.as_ref()?.get(name).cloned();
+        let identity = Self {
+            name: metadata.name.clone()?,
+            uid: metadata.uid.clone()?,
+            id: id(metadata)?,
+            part: Part::parse(label(metadata, PART)?)?,
+            claim: annotation(CLAIM),
+            stack: annotation(STACK),
+            deadline: job.spec.as_ref().and_then(|spec| spec.active_deadline_seconds),
+            leaves: false,
+            failing: None,
+            finished: None,
+        };
+        Some(identity.now(job))
+    }
+
+    /// The same Job, as it is now. Whose it is, is what was read first: labels and annotations can be changed by hand.
+    pub(crate) fn now(self, job: &Job) -> Self {
         let status = job.status.as_ref();
         let condition = |kind: &str| {
             let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
@@ -105,17 +126,12 @@ impl JobView {
         } else {
             condition("Failed").map(Finished::Failed)
         };
-        Some(Self {
-            name: metadata.name.clone()?,
-            uid: metadata.uid.clone()?,
-            id: id(metadata)?,
-            part: Part::parse(label(metadata, PART)?)?,
-            claim: metadata.annotations.as_ref().and_then(|all| all.get(CLAIM)).cloned(),
-            deadline: job.spec.as_ref().and_then(|spec| spec.active_deadline_seconds),
-            leaves: metadata.deletion_timestamp.is_some(),
+        Self {
+            leaves: job.metadata.deletion_timestamp.is_some(),
             failing: condition("FailureTarget"),
             finished,
-        })
+            ..self
+        }
     }
 }
 
@@ -149,6 +165,7 @@ impl PodView {
         let is_ready_container = container.is_some_and(|container| container.ready);
         Some(Self {
             name: metadata.name.clone()?,
+            uid: metadata.uid.clone().unwrap_or_default(),
             job: job.to_owned(),
             node: spec.and_then(|spec| spec.node_name.clone()),
             image: run.and_then(|run| run.image.clone()).unwrap_or_default(),
@@ -172,6 +189,11 @@ impl PodView {
             leaves: metadata.deletion_timestamp.is_some(),
             phase,
         })
+    }
+
+    /// Whether its container is being created, for which only events say why it takes long.
+    pub(crate) fn is_created_silently(&self) -> bool {
+        self.waiting.as_ref().is_some_and(|waiting| waiting.reason == "ContainerCreating")
     }
 
     /// Whether its container runs.

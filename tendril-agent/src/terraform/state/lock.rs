@@ -56,6 +56,11 @@ impl Lock {
         })
     }
 
+    /// The host of `who`.
+    pub(crate) fn host(&self) -> Option<&str> {
+        self.who.as_deref()?.rsplit_once('@').map(|(_, host)| host)
+    }
+
     /// Why the run cannot go on, and what to do: for the deployment's user.
     pub(crate) fn explain(&self, state: &State, ours: &str, now: Timestamp) -> String {
         let who = self.who.as_deref().unwrap_or("an unknown owner");
@@ -66,12 +71,15 @@ impl Lock {
             self.created.map_or_else(String::new, |then| format!(", since {then:.0} ({})", age(then, now)));
         let version =
             self.version.as_ref().map_or_else(String::new, |version| format!(", with version {version}"));
-        let whose = match &self.who {
-            Some(who) if who == ours => {
-                "It was taken on this agent's own host, but by no attempt of this agent that is known to be dead: it may be in use, and was not removed."
+        let whose = match (&self.who, self.host().and_then(run_of_pod)) {
+            (_, Some((pod, deployment, attempt))) => format!(
+                "It was taken by the pod {pod}, which ran attempt {attempt} of deployment {deployment}. Whether that pod has ended is not known here, so the lock was not removed: if the cluster has no such pod any more, nobody uses it."
+            ),
+            (Some(who), _) if who == ours => {
+                "It was taken on this agent's own host, but by no attempt of this agent that is known to be dead: it may be in use, and was not removed.".to_owned()
             }
-            Some(_) => "It is not this agent's lock, and was not removed.",
-            None => "The backend does not show whose it is: it was not removed.",
+            (Some(_), _) => "It is not this agent's lock, and was not removed.".to_owned(),
+            (None, _) => "The backend does not show whose it is: it was not removed.".to_owned(),
         };
         let (key, kind) = (state.key(), state.kind());
         format!(
@@ -91,6 +99,17 @@ impl Lock {
             state.by_hand(&command)
         )
     }
+}
+
+/// A host that is the pod of a run, `tendril-<deployment>-<attempt>-…`: its name, deployment and attempt.
+fn run_of_pod(host: &str) -> Option<(&str, &str, &str)> {
+    const UUID: usize = 36;
+    let rest = host.strip_prefix("tendril-")?;
+    let (deployment, rest) = (rest.get(..UUID)?, rest.get(UUID..)?.strip_prefix('-')?);
+    let (attempt, _) = rest.split_once('-')?;
+    uuid::Uuid::parse_str(deployment).ok()?;
+    attempt.parse::<u32>().ok()?;
+    Some((host, deployment, attempt))
 }
 
 /// As Go prints a time: `2026-11-23 17:19:23.666824349 +0000 UTC`.
@@ -145,6 +164,25 @@ mod tests {
             assert!(text.contains(part), "{part} is missing in:\n{text}");
         }
         assert!(lock.explain(&state("s3"), "nonroot@agent-0", now()).contains("this agent's own host"));
+    }
+
+    #[test]
+    fn the_pod_of_a_run_is_named_with_its_deployment() {
+        let who = "tendril@tendril-0b6c7f6e-0000-4000-8000-000000000001-2-x7k2p".to_owned();
+        let lock = Lock { who: Some(who), ..Lock::read(S3, Kind::S3).unwrap() };
+        let text = lock.explain(&state("s3"), "tendril@another", now());
+        for part in [
+            "the pod tendril-0b6c7f6e-0000-4000-8000-000000000001-2-x7k2p",
+            "attempt 2 of deployment 0b6c7f6e-0000-4000-8000-000000000001",
+            "terraform force-unlock",
+        ] {
+            assert!(text.contains(part), "{part} is missing in:\n{text}");
+        }
+        for other in
+            ["tendril-agent-0", "tendril-x-2-y", "laptop", "tendril-0b6c7f6e-0000-4000-8000-000000000001"]
+        {
+            assert_eq!(run_of_pod(other), None, "{other}");
+        }
     }
 
     #[test]

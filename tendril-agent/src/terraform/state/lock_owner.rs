@@ -44,6 +44,9 @@ pub(crate) struct LockOwner {
     /// The lock's ID, where it was chosen before; then nothing else counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) lock_id: Option<String>,
+    /// The pod that took it and has ended; then its host counts, and nothing else: no other pod ever has that name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pod: Option<String>,
     /// When the step began.
     pub(crate) began_at: Timestamp,
     /// When it could take the lock at the latest.
@@ -68,6 +71,7 @@ impl LockOwner {
             who: who(),
             operation: operation.to_owned(),
             lock_id: None,
+            pod: None,
             began_at,
             locks_until: began_at.saturating_add(grace_period + MARGIN).unwrap_or(Timestamp::MAX),
         }
@@ -77,6 +81,13 @@ impl LockOwner {
     pub(crate) fn of_query(id: Uuid, state: &State) -> Self {
         let lock_id = Some(id.to_string());
         Self { lock_id, ..Self::new(id, 0, state, "OperationTypeInvalid", Duration::ZERO) }
+    }
+
+    /// Of whatever step of a pod that has ended.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) fn of_ended_pod(state: &State, pod: &str) -> Self {
+        let id = Uuid::new_v4();
+        Self { pod: Some(pod.to_owned()), ..Self::new(id, 0, state, "", Duration::ZERO) }
     }
 
     /// Saves it, while the step runs.
@@ -110,6 +121,9 @@ impl LockOwner {
     fn made(&self, lock: &Lock) -> bool {
         if self.lock_id.is_some() {
             return lock.id == self.lock_id;
+        }
+        if let Some(pod) = &self.pod {
+            return lock.host() == Some(host_of(pod));
         }
         lock.who.as_deref() == Some(self.who.as_str())
             && lock.operation.as_deref() == Some(self.operation.as_str())
@@ -205,6 +219,12 @@ impl State {
         };
         entries.map(|entry| entry.path()).filter(is_note).collect()
     }
+}
+
+/// The host name of a pod: the kubelet cuts its name at 63 letters.
+fn host_of(pod: &str) -> &str {
+    const LONGEST: usize = 63;
+    pod.get(..LONGEST).map_or(pod, |cut| cut.trim_end_matches(['-', '.']))
 }
 
 /// `user@host` as Terraform finds them: the name of this process's user in `/etc/passwd`, and the host's name.
@@ -325,6 +345,21 @@ mod tests {
                 prop_assert_eq!(unknown.of_stale(&[stale.clone()]), None);
             }
         }
+    }
+
+    #[cfg(feature = "kubernetes")]
+    #[test]
+    fn a_lock_of_a_pod_that_has_ended_is_recognised_by_its_host_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateBackend::local().of(dir.path(), "k");
+        let pod = "tendril-0b6c7f6e-0000-4000-8000-000000000001-1-x7k2p";
+        LockOwner::of_ended_pod(&state, pod).mark_stale(&state).unwrap();
+        let mut lock = lock_of(&owner(&state));
+        assert_eq!(lock.of_stale(&state.stale_owners()), None, "of another host");
+        lock.who = Some(format!("tendril@{pod}"));
+        assert_eq!(lock.of_stale(&state.stale_owners()), Some("the-id"));
+        lock.who = Some(format!("tendril@{pod}-2"));
+        assert_eq!(lock.of_stale(&state.stale_owners()), None, "of another pod");
     }
 
     #[test]

@@ -1,0 +1,100 @@
+//! A state server over HTTP, as Terraform's backend `http` wants it: with locks that stay until somebody gives them back.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::State,
+    http::{Method, StatusCode, Uri},
+    response::{IntoResponse as _, Response},
+};
+use serde_json::Value;
+use tokio::{net::TcpListener, task::JoinHandle};
+
+/// One state.
+#[derive(Debug, Default)]
+struct Stored {
+    state: Option<Bytes>,
+    lock: Option<Value>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct States(Arc<Mutex<BTreeMap<String, Stored>>>);
+
+/// A server that runs until it is dropped.
+#[derive(Debug)]
+pub struct StateServer {
+    url: String,
+    states: States,
+    serving: JoinHandle<()>,
+}
+
+impl StateServer {
+    /// Starts it on a free port.
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("its address"));
+        let states = States::default();
+        let router = Router::new().fallback(handle).with_state(states.clone());
+        let serving = tokio::spawn(async move { axum::serve(listener, router).await.expect("a server") });
+        Self { url, states, serving }
+    }
+
+    /// `TENDRIL_STATE_CONFIG` for it.
+    pub fn config(&self) -> String {
+        serde_json::json!({"address": format!("{}/{{key}}", self.url), "retry_max": 0}).to_string()
+    }
+
+    /// The lock on a state.
+    pub fn lock(&self, key: &str) -> Option<Value> {
+        self.states.all().get(&format!("/{key}"))?.lock.clone()
+    }
+
+    /// Puts a lock on a state.
+    pub fn set_lock(&self, key: &str, lock: Value) {
+        self.states.all().entry(format!("/{key}")).or_default().lock = Some(lock);
+    }
+}
+
+impl Drop for StateServer {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl States {
+    fn all(&self) -> MutexGuard<'_, BTreeMap<String, Stored>> {
+        self.0.lock().expect("nobody panics while holding it")
+    }
+}
+
+async fn handle(State(states): State<States>, method: Method, uri: Uri, body: Bytes) -> Response {
+    let mut states = states.all();
+    let stored = states.entry(uri.path().to_owned()).or_default();
+    match method.as_str() {
+        "GET" => match &stored.state {
+            Some(state) => state.clone().into_response(),
+            None => StatusCode::NOT_FOUND.into_response(),
+        },
+        "POST" => {
+            stored.state = Some(body);
+            StatusCode::OK.into_response()
+        }
+        "LOCK" => {
+            if let Some(lock) = &stored.lock {
+                return (StatusCode::LOCKED, Json(lock)).into_response();
+            }
+            stored.lock = serde_json::from_slice(&body).ok();
+            StatusCode::OK.into_response()
+        }
+        "UNLOCK" => {
+            stored.lock = None;
+            StatusCode::OK.into_response()
+        }
+        _ => StatusCode::METHOD_NOT_ALLOWED.into_response(),
+    }
+}

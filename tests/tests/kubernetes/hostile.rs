@@ -1,0 +1,262 @@
+//! People and programs of the cluster that do what nobody expects: the row says what is true all the same.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use tendril_tests::{
+    Pods,
+    kubernetes::{ApiServer, NAMESPACE},
+    until,
+};
+
+use crate::http::client;
+
+fn count(stack: &str) -> Value {
+    json!({"template": "count", "stack": stack, "variables": {"lines": 2}})
+}
+
+async fn delete(api: &ApiServer, path: &str, options: &Value) {
+    api.add_admin("stranger");
+    let url = format!("{}{path}", api.url());
+    let answer = client().delete(url).bearer_auth("stranger").json(options).send().await.expect("an answer");
+    assert!(answer.status().is_success(), "{}", answer.text().await.unwrap_or_default());
+}
+
+#[tokio::test]
+async fn names_of_stacks_are_no_names_of_objects() {
+    let mut pods = Pods::start().await;
+    pods.api.add_service_account("runs-long");
+    let longest = "X".repeat(63);
+    pods.rules = json!([
+        {"stacks": [longest], "serviceAccount": "runs-long"},
+        {"stacks": ["*"], "serviceAccount": "tendril-run"},
+    ]);
+    let _agent = pods.agent();
+    for name in [longest.as_str(), "0_-.", "a.b", "A.B", "null", "tendril-run"] {
+        let job = pods.queue(count(name)).await;
+        let row = job.ended().await;
+        assert_eq!((row.status.as_str(), row.attempt), ("SUCCESS", 1), "{name}: {row:?}");
+        let made = pods.job(&Pods::job_name(&job, 1)).expect("its Job");
+        assert_eq!(made["metadata"]["annotations"]["tendril.dev/stack"], format!("count.{name}"));
+        let account = if name == longest { "runs-long" } else { "tendril-run" };
+        assert_eq!(made["spec"]["template"]["spec"]["serviceAccountName"], account, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_job_whose_labels_are_changed_by_hand_ends_as_ever() {
+    let pods = Pods::start().await;
+    let _agent = pods.agent();
+    let (job, gate) = pods.queue_gated("a").await;
+    job.says("at the gate").await;
+    let name = Pods::job_name(&job, 1);
+    assert!(pods.api.edit_job(&name, |job| {
+        job["metadata"]["labels"] = json!({"somebody": "else"});
+        job["metadata"]["annotations"] = Value::Null;
+    }));
+    fs::write(gate, "").expect("the gate opens");
+    let row = job.ended().await;
+    assert_eq!((row.status.as_str(), row.attempt), ("SUCCESS", 1), "{row:?}");
+    // Its dispatcher has noticed too: the stack is free, and what was in its way is not run again.
+    let next = pods.queue(count("a")).await.ended().await;
+    assert_eq!(next.status, "SUCCESS", "{next:?}");
+}
+
+#[tokio::test]
+async fn a_job_whose_labels_name_another_deployment_is_not_taken_for_it() {
+    let pods = Pods::start().await;
+    let agent = pods.agent();
+    let (job, gate) = pods.queue_gated("a").await;
+    let (other, other_gate) = pods.queue_gated("b").await;
+    job.says("at the gate").await;
+    other.says("at the gate").await;
+    drop(agent);
+    // The Job of the one says that it is the other's.
+    let id = other.id.to_string();
+    assert!(pods.api.edit_job(&Pods::job_name(&job, 1), |job| {
+        job["metadata"]["labels"]["tendril.dev/deployment"] = id.clone().into();
+    }));
+    let _next = pods.agent();
+    fs::write(gate, "").expect("the gate opens");
+    fs::write(other_gate, "").expect("the gate opens");
+    for job in [job, other] {
+        let row = job.ended().await;
+        assert_eq!((row.status.as_str(), row.attempt), ("SUCCESS", 1), "{row:?}");
+        job.log().await.assert_complete(&row);
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_a_stranger_deletes_is_interrupted_in_good_order() {
+    let pods = Pods::start().await;
+    let _agent = pods.agent();
+    let (job, _gate) = pods.queue_gated("a").await;
+    job.says("at the gate").await;
+    let path = format!("/apis/batch/v1/namespaces/{NAMESPACE}/jobs/{}", Pods::job_name(&job, 1));
+    delete(&pods.api, &path, &json!({"propagationPolicy": "Background"})).await;
+    let row = job.ended().await;
+    // Its executor had its grace: the state is stored, and it said so itself.
+    assert_eq!(
+        (row.status.as_str(), row.error_code.as_deref()),
+        ("FAILED", Some("AGENT_STOPPED")),
+        "{row:?}"
+    );
+    job.log().await.assert_complete(&row);
+    assert_eq!(pods.queue(count("a")).await.ended().await.status, "SUCCESS");
+}
+
+#[tokio::test]
+async fn a_job_that_a_stranger_deletes_without_its_pod_goes_on_to_its_end() {
+    let pods = Pods::start().await;
+    let agent = pods.agent();
+    let (job, gate) = pods.queue_gated("a").await;
+    job.says("at the gate").await;
+    let path = format!("/apis/batch/v1/namespaces/{NAMESPACE}/jobs/{}", Pods::job_name(&job, 1));
+    delete(&pods.api, &path, &json!({"propagationPolicy": "Orphan"})).await;
+    agent.says("deleted by somebody else").await;
+    fs::write(gate, "").expect("the gate opens");
+    let row = job.ended().await;
+    job.log().await.assert_complete(&row);
+    assert_eq!((row.status.as_str(), row.attempt, row.error_message), ("SUCCESS", 1, None));
+}
+
+#[tokio::test]
+async fn a_secret_that_is_removed_before_the_pod_has_it_is_named() {
+    let mut pods = Pods::start().await;
+    // Its volumes are mounted once the image is there, and by then the Secret is gone.
+    pods.agent_env = vec![
+        ("TENDRIL_POD_START_DEADLINE", "20s".to_owned()),
+        ("TENDRIL_RUN_IMAGE", "localhost/later:1".to_owned()),
+    ];
+    let _agent = pods.agent();
+    let job = pods.queue(count("a")).await;
+    let secret = until("the Secret is there", async || {
+        let secrets = pods.api.secrets();
+        secrets
+            .first()
+            .map(|secret| secret["metadata"]["name"].as_str().unwrap_or_default().to_owned())
+            .ok_or("none".to_owned())
+    })
+    .await;
+    assert!(pods.api.remove_secret(&secret));
+    pods.api.add_image("localhost/later:1", &["/bin/true"]);
+    pods.says(&job, &format!("secret \"{secret}\" not found")).await;
+    let row = job.ended().await;
+    assert_eq!(row.status, "FAILED", "{row:?}");
+    let message = row.error_message.expect("a sentence");
+    assert!(message.contains("did not start within 20s") && message.contains(&secret), "{message}");
+}
+
+#[tokio::test]
+async fn a_job_that_somebody_made_before_is_refused_and_not_run() {
+    let pods = Pods::start().await;
+    let first = pods.agent();
+    let job = pods.queue(count("a")).await;
+    assert_eq!(job.ended().await.status, "SUCCESS");
+    drop(first);
+    // What the next deployment's Job will be called, with a claim that is not its own.
+    let made = pods.job(&Pods::job_name(&job, 1)).expect("its Job");
+    let next = pods.queue(count("a")).await;
+    pods.api.set_controller_down(true);
+    pods.api.add_admin("stranger");
+    let mut forged: Value =
+        serde_json::from_str(&made.to_string().replace(&job.id.to_string(), &next.id.to_string()))
+            .expect("JSON");
+    forged["metadata"]["uid"] = Value::Null;
+    forged["status"] = Value::Null;
+    let url = format!("{}/apis/batch/v1/namespaces/{NAMESPACE}/jobs", pods.api.url());
+    let answer = client().post(url).bearer_auth("stranger").json(&forged).send().await.expect("an answer");
+    assert_eq!(answer.status(), 201, "{}", answer.text().await.unwrap_or_default());
+    let _agent = pods.agent();
+    let row = next.ended().await;
+    assert_eq!(row.status, "FAILED", "{row:?}");
+    let message = row.error_message.expect("a sentence");
+    assert!(message.contains("is there already, and of another claim"), "{message}");
+    assert_eq!(pods.api.secrets().len(), 1, "it is given nothing");
+}
+
+#[tokio::test]
+async fn a_pod_that_claims_to_wait_for_approval_is_not_believed() {
+    let pods = Pods::start().await;
+    // Whatever it is given, this image ends as an executor does whose plan waits.
+    pods.api.add_image(tendril_tests::pods::IMAGE, &["/bin/sh", "-c", "exit 10"]);
+    let _agent = pods.agent();
+    let job = pods.queue(count("a")).await;
+    pods.says(&job, "none is shown").await;
+    // Nobody extends its claim: it is queued again, once.
+    tendril_tests::crash::expire_lease(&pods.world, &job).await;
+    let row = job.ended().await;
+    assert_eq!((row.status.as_str(), row.attempt), ("FAILED", 2), "{row:?}");
+}
+
+/// Two dispatchers without a Lease, as after a mistake: the database decides who has which run.
+#[tokio::test]
+async fn two_dispatchers_at_once_run_nothing_twice() {
+    let mut pods = Pods::start().await;
+    let stand_in = tendril_tests::fixtures("terraform-stand-in").display().to_string();
+    pods.env.push(("TENDRIL_TERRAFORM", stand_in));
+    let first = pods.setup().name("first").start();
+    let second = pods.setup().name("second").start();
+    let configs = (0..20).map(|n| count(&format!("s{n}")));
+    let jobs = pods.cluster.queue_all(configs).await;
+    let mut by = std::collections::BTreeSet::new();
+    for job in &jobs {
+        let row = job.ended().await;
+        assert_eq!((row.status.as_str(), row.attempt), ("SUCCESS", 1), "{row:?}");
+        by.extend(row.claimed_by);
+    }
+    assert_eq!(pods.api.jobs().len(), jobs.len(), "one Job for each");
+    assert_eq!(pods.api.pods().len(), jobs.len(), "and one pod");
+    assert!(!by.is_empty() && !first.output().contains("panicked") && !second.output().contains("panicked"));
+}
+
+/// A second pod of the same Job, as Kubernetes may start one after a failure of its own: it does nothing.
+#[tokio::test]
+async fn a_second_pod_of_a_run_does_nothing() {
+    let pods = Pods::start().await;
+    let _agent = pods.agent();
+    let (job, gate) = pods.queue_gated("a").await;
+    job.says("at the gate").await;
+    let name = Pods::job_name(&job, 1);
+    let twin = pods.api.start_twin(&name).expect("a second pod");
+    until("the second pod says why it does nothing", async || {
+        let pod = pods.api.pods().into_iter().find(|pod| pod["metadata"]["name"] == twin.as_str());
+        let log = pod.map(|pod| pods.api.log_of(&pod)).unwrap_or_default();
+        if log.contains("belongs to another pod of its Job") { Ok(()) } else { Err(log) }
+    })
+    .await;
+    fs::write(gate, "").expect("the gate opens");
+    let row = job.ended().await;
+    assert_eq!((row.status.as_str(), row.attempt), ("SUCCESS", 1), "{row:?}");
+    let log = job.log().await;
+    log.assert_complete(&row);
+    assert_eq!(log.counted(), [1, 2, 3, 4]);
+}
+
+/// The times in a Lease and in the objects are the cluster's: a clock that is wrong by hours changes nothing.
+#[tokio::test]
+async fn clocks_that_differ_change_nothing() {
+    let mut pods = Pods::start().await;
+    pods.agent_env = vec![("TENDRIL_LEASE", "tendril".to_owned())];
+    // Of a dispatcher whose clock is far ahead, and which is alive.
+    pods.api.put_lease("tendril", "ahead", "2099-01-01T00:00:00.000000Z", 60);
+    let waits = pods.setup().name("waits").start();
+    waits.says("another dispatcher leads").await;
+    // Nobody renews it: it ends a minute after it was seen first, whatever its times say.
+    tendril_tests::until_within(150, "the Lease passes on", async || {
+        if waits.output().contains("this dispatcher leads") { Ok(()) } else { Err(waits.output()) }
+    })
+    .await;
+    let (job, gate) = pods.queue_gated("a").await;
+    job.says("at the gate").await;
+    let pod = pods.api.pod_of(&Pods::job_name(&job, 1)).expect("its pod");
+    assert!(
+        pods.api.edit_pod(&pod, |pod| pod["metadata"]["creationTimestamp"] = "2001-01-01T00:00:00Z".into())
+    );
+    assert!(pods.api.edit_job(&Pods::job_name(&job, 1), |job| {
+        job["status"]["startTime"] = "2001-01-01T00:00:00Z".into();
+    }));
+    fs::write(gate, "").expect("the gate opens");
+    let row = job.ended().await;
+    assert_eq!((row.status.as_str(), row.attempt), ("SUCCESS", 1), "{row:?}");
+}
