@@ -5,8 +5,7 @@
 
 use std::process::ExitCode;
 
-use serde_json::json;
-use tendril_tests::{Bound, Measurements, Pods, fixtures};
+use tendril_tests::{Bound, Measurements, Pods};
 
 /// Runs whose way from claim to Job is timed, one after the other.
 const RUNS: usize = 60;
@@ -18,13 +17,12 @@ async fn main() -> ExitCode {
     let Some(mut measurements) = Measurements::from_args() else { return ExitCode::SUCCESS };
     let table = &mut measurements;
     let mut pods = Pods::start().await;
-    pods.env.push(("TENDRIL_TERRAFORM", fixtures("terraform-stand-in").display().to_string()));
+    pods.stand_in();
     let agent = pods.agent();
     pods.cluster.online().await;
     let mut took = Vec::new();
     for n in 0..RUNS {
-        let config = json!({"template": "count", "stack": format!("s{n}"), "variables": {"lines": 2}});
-        let job = pods.queue(config).await;
+        let job = pods.queue(pods.ticket(&format!("s{n}"))).await;
         assert_eq!(job.ended().await.status, "SUCCESS");
         took.push(pods.claim_to_job(&job).await);
     }

@@ -100,6 +100,16 @@ impl Pods {
         self.setup().start()
     }
 
+    /// Runs have the stand-in instead of Terraform, which takes no time: for what [`ticket`](Self::ticket) describes.
+    pub fn stand_in(&mut self) {
+        self.env.push(("TENDRIL_TERRAFORM", fixtures("terraform-stand-in").display().to_string()));
+    }
+
+    /// A deployment of a stack for the stand-in.
+    pub fn ticket(&self, stack: &str) -> Value {
+        json!({"template": "ticket", "stack": stack, "variables": {"ledger": self.world.path("ledger"), "ticket": stack}})
+    }
+
     /// Queues a deployment.
     pub async fn queue(&self, config: Value) -> Deployment {
         self.cluster.queue(config).await
@@ -177,9 +187,9 @@ impl Pods {
 
     /// Has an agent watch so many Jobs as it makes them, each with a pod and without anybody who runs them, for a minute.
     pub async fn watch_many(&mut self, count: usize) -> IdleCost {
-        self.env.push(("TENDRIL_TERRAFORM", fixtures("terraform-stand-in").display().to_string()));
+        self.stand_in();
         let mut first = self.agent();
-        let run = self.queue(json!({"template": "count", "stack": "a", "variables": {"lines": 2}})).await;
+        let run = self.queue(self.ticket("a")).await;
         assert_eq!(run.ended().await.status, "SUCCESS");
         first.signal(Signal::TERM);
         first.ended().await;

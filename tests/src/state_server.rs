@@ -51,13 +51,18 @@ impl StateServer {
 
     /// The lock on a state.
     pub fn lock(&self, key: &str) -> Option<Value> {
-        self.states.all().get(&format!("/{key}"))?.lock.clone()
+        self.states.all().get(&path(key))?.lock.clone()
     }
 
     /// Puts a lock on a state.
     pub fn set_lock(&self, key: &str, lock: Value) {
-        self.states.all().entry(format!("/{key}")).or_default().lock = Some(lock);
+        self.states.all().entry(path(key)).or_default().lock = Some(lock);
     }
+}
+
+/// Where the agent keeps a state on a server.
+fn path(key: &str) -> String {
+    format!("/tendril-{key}")
 }
 
 impl Drop for StateServer {

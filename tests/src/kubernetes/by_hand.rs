@@ -75,11 +75,6 @@ impl ApiServer {
             .is_some()
     }
 
-    /// Removes a Secret.
-    pub fn remove_secret(&self, name: &str) -> bool {
-        self.cluster.store.remove(Kind::Secret, name).is_some()
-    }
-
     /// Removes a Job and leaves its pod, as `kubectl delete --cascade=orphan` does.
     pub fn remove_job(&self, job: &str) {
         self.cluster.orphan_pods(job);

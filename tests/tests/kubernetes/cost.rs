@@ -1,20 +1,17 @@
 //! What the dispatcher costs: from the claim to the Job, and requests while nothing happens. `benches/pods.rs` measures the same in a release
 //! build, and its memory.
 
-use serde_json::json;
-use tendril_tests::{Pods, fixtures};
+use tendril_tests::Pods;
 
 #[tokio::test]
 async fn from_the_claim_to_the_job_it_is_a_moment() {
     let mut pods = Pods::start().await;
-    pods.env.push(("TENDRIL_TERRAFORM", fixtures("terraform-stand-in").display().to_string()));
+    pods.stand_in();
     let _agent = pods.agent();
     pods.cluster.online().await;
     let mut took = Vec::new();
     for n in 0..15 {
-        let job = pods
-            .queue(json!({"template": "count", "stack": format!("s{n}"), "variables": {"lines": 2}}))
-            .await;
+        let job = pods.queue(pods.ticket(&format!("s{n}"))).await;
         assert_eq!(job.ended().await.status, "SUCCESS");
         took.push(pods.claim_to_job(&job).await);
     }

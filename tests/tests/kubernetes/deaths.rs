@@ -344,11 +344,9 @@ async fn many_queued_runs_share_a_quota() {
     let mut pods = Pods::start().await;
     pods.api.set_quota(Some(QUOTA), None);
     // Terraform is not what this is about.
-    let stand_in = tendril_tests::fixtures("terraform-stand-in").display().to_string();
-    pods.env.push(("TENDRIL_TERRAFORM", stand_in));
+    pods.stand_in();
     let _agent = pods.agent();
-    let configs =
-        (0..RUNS).map(|n| json!({"template": "count", "stack": format!("s{n}"), "variables": {"lines": 2}}));
+    let configs: Vec<_> = (0..RUNS).map(|n| pods.ticket(&format!("s{n}"))).collect();
     let jobs = pods.cluster.queue_all(configs).await;
     let begun = std::time::Instant::now();
     until_none_are_left("runs end", async || {
