@@ -1,6 +1,12 @@
 //! What becomes of a job whose agent or executor is killed at a chosen place: played to its end, and evaluated.
 
-use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use rustix::process::Signal;
 use supabase_local::{Injection, RequestFault, Target};
@@ -17,6 +23,8 @@ use crate::{
     world::World,
 };
 
+/// How long a run's directory has been gone when its lease is ended by hand: no real lease ends in the same moment.
+const LET_GO: Duration = Duration::from_secs(1);
 /// Between two looks whether a process has died.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -427,13 +435,17 @@ fn spooled(work_dir: &Path, deployment: Uuid) -> Vec<(i32, u64)> {
 /// ends now instead of in a minute.
 async fn await_end(world: &World, deployment: &Deployment, work_dir: &Path, is_queued_again: bool) -> Row {
     let first = work_dir.join(format!("{}.1", deployment.id));
+    let gone_since = Cell::new(None::<Instant>);
     let row = until("the job ends", async || {
         let row = deployment.row().await;
         if row.has_ended() {
             return Ok(row);
         }
         approve_what_waits(world, deployment).await;
-        if is_queued_again && row.attempt == 1 && row.status == "PROCESSING" && !first.exists() {
+        gone_since.set((!first.exists()).then(|| gone_since.get().unwrap_or_else(Instant::now)));
+        // By then the dispatcher has let go of the run, and takes it as a new one.
+        let is_let_go = gone_since.get().is_some_and(|since| since.elapsed() > LET_GO);
+        if is_queued_again && row.attempt == 1 && row.status == "PROCESSING" && is_let_go {
             expire_lease(world, deployment).await;
         }
         Err(format!("{row:?}"))
