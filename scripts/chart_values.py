@@ -55,6 +55,8 @@ CASES = {
         "terminationGracePeriodSeconds": 3600,
         "shutdown": {"grace": 3000},
         "terraformConfig": "/etc/terraform/config.tfrc",
+        "terraformDir": "/opt/terraform",
+        "registryTokens": {"existingSecret": "registries", "hosts": ["app.terraform.io", "xn--bcher-kva.example"]},
         "keda": {"enabled": True, "prometheusAddress": "http://prometheus:9090", "authenticationRef": "prometheus"},
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
         "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
@@ -172,6 +174,9 @@ REFUSED = {
     "an estimate that holds up jobs": (FROM_SECRET | {"timing": {"costTimeout": "5m"}}, 'timing.costTimeout is "5m"'),
     "a time that is none for a hook": (FROM_SECRET | {"hooks": {"timeout": "soon"}}, 'hooks.timeout is "soon"'),
     "hooks beside nothing": (FROM_SECRET | {"hooks": {"dir": "hooks"}}, 'hooks.dir is "hooks"'),
+    "versions beside nothing": (FROM_SECRET | {"terraformDir": "versions"}, 'terraformDir is "versions"'),
+    "a registry that is none": (FROM_SECRET | {"registryTokens": {"existingSecret": "s", "hosts": ["https://a"]}}, 'registryTokens.hosts holds "https://a"'),
+    "registries without a Secret": (FROM_SECRET | {"registryTokens": {"hosts": ["a.example"]}}, "needs registryTokens.existingSecret"),
     "a configuration beside nothing": (FROM_SECRET | {"terraformConfig": "config.tfrc"}, 'terraformConfig is "config.tfrc"'),
     "a grace that is too short for the agent's": (
         FROM_SECRET | {"shutdown": {"grace": 900}, "terminationGracePeriodSeconds": 959},

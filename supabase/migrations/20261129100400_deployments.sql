@@ -20,6 +20,7 @@ create table public.deployments (
   started_at timestamptz,
   finished_at timestamptz,
   template_commit text,
+  terraform_version text,
   plan_summary jsonb,
   plan_sha256 text,
   approval_expires_at timestamptz,
@@ -52,6 +53,7 @@ create table public.deployments (
   ),
   -- 40 hexadecimal digits, or 64 where a repository counts in SHA-256.
   constraint deployments_template_commit_is_one check (template_commit ~ '^([0-9a-f]{40}|[0-9a-f]{64})$'),
+  constraint deployments_terraform_version_is_one check (terraform_version ~ '^(terraform|tofu) [0-9]+\.[0-9]+\.[0-9]+[0-9A-Za-z.+-]{0,60}$'),
   constraint deployments_plan_sha256_is_one check (plan_sha256 ~ '^[0-9a-f]{64}$'),
   constraint deployments_approval_is_of_the_plan check (approved_plan is null or approved_plan = plan_sha256),
 
@@ -81,6 +83,7 @@ comment on column public.deployments.cancel_comment is 'The user''s reason. Set 
 comment on column public.deployments.started_at is 'When the current attempt began, by the database clock.';
 comment on column public.deployments.finished_at is 'When the job reached its final status, by the database clock.';
 comment on column public.deployments.template_commit is 'Commit of the Git repository in config_snapshot.source that is run, written by the agent; null for templates that the agent carries.';
+comment on column public.deployments.terraform_version is 'The program that runs it, such as "terraform 1.11.4", written by the agent.';
 comment on column public.deployments.plan_summary is 'Counts of the plan: {"add", "change", "remove", "import", "move", "forget", "drift"}.';
 comment on column public.deployments.plan_sha256 is 'SHA-256 of the saved plan, written by the agent. What is applied has this digest.';
 comment on column public.deployments.approval_expires_at is 'When a plan that nobody approved ends as APPROVAL_EXPIRED: config_snapshot.approval_expires. Null: never.';
@@ -116,7 +119,7 @@ alter table public.deployments enable row level security;
 
 -- Users: everything but the claim token, which would let them write as the agent.
 grant select (id, cluster_id, config_snapshot, state_key, queue_order, status, phase, attempt, claimed_by, claimed_at, queue_expires_at,
-              cancel_requested_at, cancelled_by, cancel_comment, created_at, started_at, finished_at, template_commit, plan_summary,
+              cancel_requested_at, cancelled_by, cancel_comment, created_at, started_at, finished_at, template_commit, terraform_version, plan_summary,
               plan_sha256, approval_expires_at, approved_plan, approved_at, approved_by, approval_comment, applied, cost,
               cost_status, outputs, log_count, error_code, error_message),
       insert (id, cluster_id, config_snapshot, status),
@@ -126,10 +129,10 @@ grant select (id, cluster_id, config_snapshot, state_key, queue_order, status, p
 -- Agents: results and progress; never what to run, never the clock columns, which the trigger writes.
 grant select (id, cluster_id, config_snapshot, state_key, queue_order, status, phase, attempt, claim_token, claimed_by, claimed_at,
               queue_expires_at, cancel_requested_at, cancelled_by, cancel_comment, created_at, started_at, finished_at,
-              template_commit, plan_summary, plan_sha256, approval_expires_at, approved_plan, approved_at, approved_by,
+              template_commit, terraform_version, plan_summary, plan_sha256, approval_expires_at, approved_plan, approved_at, approved_by,
               approval_comment, applied, cost, cost_status, outputs, log_count, error_code, error_message),
-      update (status, phase, claim_token, claimed_by, template_commit, plan_summary, plan_sha256, applied, cost, cost_status,
-              outputs, log_count, error_code, error_message)
+      update (status, phase, claim_token, claimed_by, template_commit, terraform_version, plan_summary, plan_sha256, applied, cost,
+              cost_status, outputs, log_count, error_code, error_message)
   on public.deployments to tendril_agent;
 
 grant select, insert, update, delete on public.deployments to service_role;

@@ -73,6 +73,28 @@ end
 $$;
 comment on function tendril.check_timeouts(jsonb) is 'Refuses wrong timeouts and approval_expires of a config_snapshot, each with a sentence (23514).';
 
+-- A version, or constraints as in required_version, perhaps behind the program's name.
+create function tendril.is_version_request(value jsonb) returns boolean
+language sql immutable parallel safe set search_path = '' as $$
+  select coalesce(jsonb_typeof(value) = 'string' and char_length(value #>> '{}') <= 200
+    and value #>> '{}' ~ '^ *((terraform|tofu|opentofu) )? *(=|!=|>=|<=|~>|>|<)? *v?[0-9]+(\.[0-9]+){0,2}([-+][0-9A-Za-z.+-]+)? *(, *(=|!=|>=|<=|~>|>|<)? *v?[0-9]+(\.[0-9]+){0,2}([-+][0-9A-Za-z.+-]+)? *)*$', false)
+$$;
+comment on function tendril.is_version_request(jsonb) is 'Whether this is a version such as "1.11.4", constraints such as "~> 1.11" or ">= 1.9, < 2.0", or one of them behind "terraform " or "tofu ".';
+
+create function tendril.check_terraform_version(config jsonb) returns void
+language plpgsql set search_path = '' as $$
+declare
+  version constant jsonb := nullif(config -> 'terraform_version', 'null');
+begin
+  if version is not null and not tendril.is_version_request(version) then
+    perform tendril.refuse_config('config_snapshot_terraform_version_is_one',
+      format('config_snapshot.terraform_version must be a version or constraints, and it is %s', left(version::text, 100)),
+      'Write for example "1.11.4", "~> 1.11", ">= 1.9, < 2.0" or "tofu 1.9.1".');
+  end if;
+end
+$$;
+comment on function tendril.check_terraform_version(jsonb) is 'Refuses a wrong terraform_version of a config_snapshot with a sentence (23514).';
+
 -- Percent-encoded letters, digits, -, ., _ and ~ are those characters (RFC 3986).
 create function tendril.decode_unreserved(path text) returns text
 language plpgsql immutable strict set search_path = '' as $$
@@ -177,6 +199,7 @@ language plpgsql set search_path = '' as $$
 begin
   if jsonb_typeof(new.config_snapshot) = 'object' then
     perform tendril.check_timeouts(new.config_snapshot);
+    perform tendril.check_terraform_version(new.config_snapshot);
     new.state_key := coalesce(tendril.state_key(new.config_snapshot, new.id), new.id::text);
     new.queue_expires_at := now() + tendril.seconds_of(new.config_snapshot, 'timeouts', 'queue');
   else
@@ -188,14 +211,14 @@ $$;
 comment on function tendril.prepare_deployment() is 'Computes what is derived from config_snapshot: state_key and queue_expires_at.';
 
 revoke all on function
-  tendril.is_seconds(jsonb), tendril.refuse_config(text, text, text), tendril.check_timeouts(jsonb), tendril.decode_unreserved(text),
-  tendril.plain_path(text), tendril.repository_name(text), tendril.source_key(jsonb), tendril.state_key(jsonb, uuid),
+  tendril.is_seconds(jsonb), tendril.refuse_config(text, text, text), tendril.check_timeouts(jsonb),
+  tendril.is_version_request(jsonb), tendril.check_terraform_version(jsonb), tendril.decode_unreserved(text), tendril.plain_path(text), tendril.repository_name(text), tendril.source_key(jsonb), tendril.state_key(jsonb, uuid),
   tendril.seconds_of(jsonb, text[]), tendril.prepare_deployment()
   from public, anon, authenticated, service_role, tendril_agent;
 -- Triggers run with the rights of whoever writes the row.
 grant execute on function
-  tendril.is_seconds(jsonb), tendril.refuse_config(text, text, text), tendril.check_timeouts(jsonb), tendril.decode_unreserved(text),
-  tendril.plain_path(text), tendril.repository_name(text), tendril.source_key(jsonb), tendril.state_key(jsonb, uuid),
+  tendril.is_seconds(jsonb), tendril.refuse_config(text, text, text), tendril.check_timeouts(jsonb),
+  tendril.is_version_request(jsonb), tendril.check_terraform_version(jsonb), tendril.decode_unreserved(text), tendril.plain_path(text), tendril.repository_name(text), tendril.source_key(jsonb), tendril.state_key(jsonb, uuid),
   tendril.seconds_of(jsonb, text[])
   to authenticated, service_role, tendril_agent;
 

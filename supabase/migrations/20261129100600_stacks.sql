@@ -15,6 +15,7 @@ create table public.stacks (
   resources integer,
   backend text,
   backend_fingerprint text,
+  terraform_version text,
   state_held_by text,
   state_held_since timestamptz,
   state_held_reason text,
@@ -37,6 +38,7 @@ comment on column public.stacks.last_success_id is 'The last apply or destroy th
 comment on column public.stacks.resources is 'How many resources the state holds, as of the last report.';
 comment on column public.stacks.backend is 'Where the state is stored: local, s3, pg, …';
 comment on column public.stacks.backend_fingerprint is 'Digest of the backend''s settings; agents with another one work on another state.';
+comment on column public.stacks.terraform_version is 'The program that wrote the state last, as in deployments.terraform_version. An older version of it is refused by the agent.';
 comment on column public.stacks.state_held_by is 'The agent that has the only copy of a newer state, because the backend did not take it. Until it is stored or discarded no other agent claims.';
 
 revoke all on table public.stacks from public, anon, authenticated, service_role, tendril_agent;
@@ -100,6 +102,17 @@ begin
 end
 $$;
 comment on function tendril.follow_stack() is 'Keeps what the stack says of its last deployment.';
+
+-- From the beginning of an apply on the state may be of this version.
+create function tendril.note_stack_version() returns trigger
+language plpgsql security definer set search_path = '' as $$
+begin
+  update public.stacks s set terraform_version = new.terraform_version, updated_at = now()
+  where s.cluster_id = new.cluster_id and s.state_key = new.state_key and s.terraform_version is distinct from new.terraform_version;
+  return null;
+end
+$$;
+comment on function tendril.note_stack_version() is 'Keeps which program writes the state of a stack.';
 
 create function tendril.hold_state(cluster_id uuid, state_key text, agent text, reason text) returns public.stacks
 language sql set search_path = '' as $$
@@ -253,7 +266,7 @@ $$;
 comment on function public.agent_stack_applied(uuid, uuid, integer, text, text) is 'The plan was applied (deployments.applied, and its changes are DONE): what the state of a deployment''s stack holds now: number of resources, backend and the fingerprint of its settings. Errors: TD001 not the claim.';
 
 revoke all on function
-  tendril.add_stack(public.deployments), tendril.add_stacks_of_queued(), tendril.follow_stack(),
+  tendril.add_stack(public.deployments), tendril.add_stacks_of_queued(), tendril.follow_stack(), tendril.note_stack_version(),
   tendril.hold_state(uuid, text, text, text), public.agent_hold_state(text, text, text, timestamptz), public.agent_release_state(text, text),
   public.discard_held_state(uuid, text, text), public.agent_stack_applied(uuid, uuid, integer, text, text)
   from public, anon, authenticated, service_role, tendril_agent;
@@ -270,3 +283,6 @@ create trigger c_follow_stack after update of status on public.deployments
     old.status is distinct from new.status and (old.status <> 'QUEUED' or new.status = 'PROCESSING')
     or old.error_code is distinct from new.error_code and new.status = 'FAILED'
   ) execute function tendril.follow_stack();
+create trigger c_note_stack_version after update of phase on public.deployments
+  for each row when (new.status = 'PROCESSING' and new.phase in ('APPLY', 'DESTROY') and new.phase is distinct from old.phase and new.terraform_version is not null)
+  execute function tendril.note_stack_version();

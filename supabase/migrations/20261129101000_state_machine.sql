@@ -59,6 +59,7 @@ begin
   deployment.started_at := null;
   deployment.phase := null;
   deployment.template_commit := null;
+  deployment.terraform_version := null;
   deployment.plan_summary := null;
   deployment.plan_sha256 := null;
   deployment.approval_expires_at := null;

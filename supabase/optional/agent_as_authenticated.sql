@@ -29,7 +29,7 @@ grant execute on function tendril.is_agent() to service_role, tendril_agent;
 grant execute on function tendril.is_agent(), tendril.agent_cluster_id() to authenticated;
 
 grant select (claim_token),
-      update (status, phase, claim_token, claimed_by, template_commit, plan_summary, plan_sha256, applied, cost, cost_status,
+      update (status, phase, claim_token, claimed_by, template_commit, terraform_version, plan_summary, plan_sha256, applied, cost, cost_status,
               outputs, log_count, error_code, error_message)
   on public.deployments to authenticated;
 grant insert (deployment_id, attempt, seq, stream, log_chunk, ts) on public.deployment_logs to authenticated;

@@ -22,16 +22,16 @@ select is(pg_temp.columns('clusters', 'anon', p), 'none', 'clusters: anon has no
 
 -- deployments
 select is(pg_temp.columns('deployments', 'authenticated', 'SELECT'),
-  'id cluster_id config_snapshot state_key queue_order status phase attempt claimed_by claimed_at queue_expires_at cancel_requested_at cancelled_by cancel_comment created_at started_at finished_at template_commit plan_summary plan_sha256 approval_expires_at approved_plan approved_at approved_by approval_comment applied cost cost_status outputs log_count error_code error_message',
+  'id cluster_id config_snapshot state_key queue_order status phase attempt claimed_by claimed_at queue_expires_at cancel_requested_at cancelled_by cancel_comment created_at started_at finished_at template_commit terraform_version plan_summary plan_sha256 approval_expires_at approved_plan approved_at approved_by approval_comment applied cost cost_status outputs log_count error_code error_message',
   'deployments: a user reads everything but the claim token');
 select is(pg_temp.columns('deployments', 'authenticated', 'INSERT'), 'id cluster_id config_snapshot status', 'deployments: what a user inserts');
 select is(pg_temp.columns('deployments', 'authenticated', 'UPDATE'), 'cancel_requested_at cancel_comment approved_plan approval_comment', 'deployments: what a user updates');
 select is(pg_temp.columns('deployments', 'tendril_agent', 'SELECT'),
-  'id cluster_id config_snapshot state_key queue_order status phase attempt claim_token claimed_by claimed_at queue_expires_at cancel_requested_at cancelled_by cancel_comment created_at started_at finished_at template_commit plan_summary plan_sha256 approval_expires_at approved_plan approved_at approved_by approval_comment applied cost cost_status outputs log_count error_code error_message',
+  'id cluster_id config_snapshot state_key queue_order status phase attempt claim_token claimed_by claimed_at queue_expires_at cancel_requested_at cancelled_by cancel_comment created_at started_at finished_at template_commit terraform_version plan_summary plan_sha256 approval_expires_at approved_plan approved_at approved_by approval_comment applied cost cost_status outputs log_count error_code error_message',
   'deployments: an agent reads all');
 select is(pg_temp.columns('deployments', 'tendril_agent', 'INSERT'), 'none', 'deployments: an agent inserts nothing');
 select is(pg_temp.columns('deployments', 'tendril_agent', 'UPDATE'),
-  'status phase claim_token claimed_by template_commit plan_summary plan_sha256 applied cost cost_status outputs log_count error_code error_message', 'deployments: what an agent updates');
+  'status phase claim_token claimed_by template_commit terraform_version plan_summary plan_sha256 applied cost cost_status outputs log_count error_code error_message', 'deployments: what an agent updates');
 select is(pg_temp.columns('deployments', 'anon', p), 'none', 'deployments: anon has no ' || p) from unnest(array['SELECT', 'INSERT', 'UPDATE']) as p;
 
 -- deployment_logs

@@ -67,9 +67,10 @@ pub use self::{
     },
     cost::infracost,
     dispatch::{Shutdown, intake::Intake},
+    job::Product,
     launch::kind::{LauncherKind, OnStop},
     observability::logging::LogFormat,
     program::run_program,
     template::git::GitSettings,
-    terraform::{Product, Terraform, environment::AllowList},
+    terraform::{Terraform, environment::AllowList},
 };

@@ -42,6 +42,8 @@ pub struct Row {
     pub cost_status: Option<String>,
     /// Commit of the Git repository that was run.
     pub template_commit: Option<String>,
+    /// The program that ran it, such as `terraform 1.11.4`.
+    pub terraform_version: Option<String>,
     /// Chunks of the last attempt.
     pub log_count: i64,
     /// Why it failed, for programs.

@@ -39,7 +39,7 @@ export function Configuration({ row }: { row: Deployment }) {
     return read && typeof read === "object" ? read : null;
   }, [templates, config.template]);
   const facts: [string, string | undefined | null][] = [
-    ["Template", config.template], ["Repository", config.source?.git], ["Ref", config.source?.ref], ["Folder", config.source?.path], ["Commit", row.template_commit],
+    ["Template", config.template], ["Repository", config.source?.git], ["Ref", config.source?.ref], ["Folder", config.source?.path], ["Commit", row.template_commit], ["Program", row.terraform_version],
     ["Stack", stackName(config)], ["Action", actionOf(config)], ["Approval", config.approval ? "required" : "not required"], ["State", row.state_key], ["Plan", row.plan_sha256], ["Deployment", row.id],
   ];
   const variables = Object.entries(hideSecrets(config.variables ?? {}, schema));

@@ -75,6 +75,8 @@ export interface Deployment {
   error_code: string | null;
   error_message: string | null;
   template_commit: string | null;
+  /** The program that runs it, such as `terraform 1.11.4`. */
+  terraform_version: string | null;
   /** Which state it works on. */
   state_key: string;
   /** Order of arrival. */
@@ -203,7 +205,7 @@ export const CLUSTER_COLUMNS = "id,name,status,agent_version,revoked_at,created_
 export const DEPLOYMENT_COLUMNS =
   "id,cluster_id,config_snapshot,status,phase,attempt,claimed_by,claimed_at,cancel_requested_at,created_at,started_at," +
   "finished_at,plan_summary,plan_sha256,approved_plan,approved_at,cost,cost_status,outputs,log_count,error_code," +
-  "error_message,template_commit,state_key,queue_expires_at,approval_expires_at,approved_by,approval_comment,cancel_comment,cancelled_by,applied,queue_order";
+  "error_message,template_commit,terraform_version,state_key,queue_expires_at,approval_expires_at,approved_by,approval_comment,cancel_comment,cancelled_by,applied,queue_order";
 /** A list needs no outputs and no cost, which may be large. */
 export const DEPLOYMENT_LIST_COLUMNS = DEPLOYMENT_COLUMNS.replace(",outputs", "").replace(",cost,", ",");
 

@@ -116,6 +116,19 @@ rule here fails with a sentence that says what to do, and none shows a value tha
 {{- fail (printf "hooks.dir is %q: write the whole path of a directory that extraVolumeMounts brings." .) -}}
 {{- end -}}
 {{- end -}}
+{{- with .Values.terraformDir -}}
+{{- if not (hasPrefix "/" .) -}}
+{{- fail (printf "terraformDir is %q: write the whole path of a directory that extraVolumeMounts brings." .) -}}
+{{- end -}}
+{{- end -}}
+{{- range .Values.registryTokens.hosts -}}
+{{- if not (regexMatch "^[a-z0-9][a-z0-9.-]*[a-z0-9]$" .) -}}
+{{- fail (printf "registryTokens.hosts holds %q: write names of hosts as the keys of the Secret, such as app.terraform.io." .) -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.registryTokens.hosts (not .Values.registryTokens.existingSecret) -}}
+{{- fail "registryTokens.hosts needs registryTokens.existingSecret: a Secret with a token for each of them, under the name of the host." -}}
+{{- end -}}
 {{- with .Values.terraformConfig -}}
 {{- if not (hasPrefix "/" .) -}}
 {{- fail (printf "terraformConfig is %q: write the whole path of a file that extraVolumeMounts brings." .) -}}

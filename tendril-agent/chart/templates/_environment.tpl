@@ -127,11 +127,23 @@
 - name: TENDRIL_TERRAFORM_CONFIG
   value: {{ . | quote }}
 {{- end }}
+{{- with .Values.terraformDir }}
+- name: TENDRIL_TERRAFORM_DIR
+  value: {{ . | quote }}
+{{- end }}
+{{- with .Values.registryTokens.hosts }}
+- name: TENDRIL_TERRAFORM_TOKEN_FILE
+  value: {{ include "tendril-agent.registryTokenFiles" . | quote }}
+{{- end }}
+{{- end -}}
+
+{{- define "tendril-agent.registryTokenFiles" -}}
+{{- range $place, $host := . }}{{ if $place }},{{ end }}{{ $host }}=/etc/tendril-registries/{{ $host }}{{ end -}}
 {{- end -}}
 
 {{- /* What the pods of runs need, and the agent's own has no use for. */ -}}
 {{- define "tendril-agent.runsAlone" -}}
-{{- list "TENDRIL_INFRACOST" "TENDRIL_INFRACOST_KEY_FILE" "TENDRIL_SPOOL_LIMIT" "TENDRIL_HOOK_DIR" "TENDRIL_GIT_HOSTS" "TENDRIL_GIT_TOKEN_FOR" "TENDRIL_GIT_TOKEN_FILE" "TENDRIL_GIT_LIMIT" "TENDRIL_GIT_USER" "TENDRIL_TERRAFORM_ENV" "TENDRIL_TERRAFORM_CONFIG" "AWS_REGION" | toJson -}}
+{{- list "TENDRIL_INFRACOST" "TENDRIL_INFRACOST_KEY_FILE" "TENDRIL_SPOOL_LIMIT" "TENDRIL_HOOK_DIR" "TENDRIL_GIT_HOSTS" "TENDRIL_GIT_TOKEN_FOR" "TENDRIL_GIT_TOKEN_FILE" "TENDRIL_GIT_LIMIT" "TENDRIL_GIT_USER" "TENDRIL_TERRAFORM_ENV" "TENDRIL_TERRAFORM_CONFIG" "TENDRIL_TERRAFORM_DIR" "TENDRIL_TERRAFORM_TOKEN_FILE" "AWS_REGION" | toJson -}}
 {{- end -}}
 
 {{- /* What runs get from the agent, or have no use for: the key above all. */ -}}

@@ -69,6 +69,17 @@ readinessProbe:
       - key: TENDRIL_GIT_TOKEN
         path: TENDRIL_GIT_TOKEN
 {{- end }}
+{{- with .Values.registryTokens.hosts }}
+- name: registry-tokens
+  secret:
+    secretName: {{ $.Values.registryTokens.existingSecret }}
+    defaultMode: 288
+    items:
+      {{- range . }}
+      - key: {{ . | quote }}
+        path: {{ . | quote }}
+      {{- end }}
+{{- end }}
 {{- end -}}
 
 {{- define "tendril-agent.workMounts" -}}
@@ -80,6 +91,11 @@ readinessProbe:
 {{- if .Values.git.token }}
 - name: git-token
   mountPath: /etc/tendril-git
+  readOnly: true
+{{- end }}
+{{- if .Values.registryTokens.hosts }}
+- name: registry-tokens
+  mountPath: /etc/tendril-registries
   readOnly: true
 {{- end }}
 {{- end -}}

@@ -103,7 +103,7 @@
 {{- end -}}
 {{- end -}}
 {{- range .Values.runs.extraVolumes -}}
-{{- if has .name (list "tendril-attempt" "tendril-plan" "git-token" "infracost") -}}
+{{- if has .name (list "tendril-attempt" "tendril-plan" "git-token" "infracost" "registry-tokens") -}}
 {{- fail (printf "runs.extraVolumes: %s is a volume of the agent's: take another name." .name) -}}
 {{- end -}}
 {{- end -}}

@@ -252,6 +252,10 @@ pub struct Cli {
     #[arg(long, value_name = "PROGRAM", env = "TENDRIL_TERRAFORM")]
     pub terraform: Option<String>,
 
+    /// Directory of further versions, as `1.11.4/terraform` or `terraform_1.11.4` (or `tofu`): for deployments that ask for one (`config_snapshot.terraform_version`), and templates whose `required_version` the program above does not fit
+    #[arg(long, value_name = "DIR", env = "TENDRIL_TERRAFORM_DIR")]
+    pub terraform_dir: Option<String>,
+
     /// Terraform CLI configuration (mirrors, credentials helpers) that every run uses
     #[arg(long, value_name = "FILE", env = "TENDRIL_TERRAFORM_CONFIG")]
     pub terraform_config: Option<String>,
@@ -259,6 +263,10 @@ pub struct Cli {
     /// Further environment variables that Terraform may see, comma separated; `NAME_*` stands for a prefix. What is in them is hidden in logs, but for `NAME:shown`
     #[arg(long, value_name = "NAMES", env = "TENDRIL_TERRAFORM_ENV")]
     pub terraform_env: Option<String>,
+
+    /// Files with tokens for private registries, as `HOST=FILE`, comma separated; read again for every run. `terraform init` alone gets them
+    #[arg(long, value_name = "HOST=FILE", env = "TENDRIL_TERRAFORM_TOKEN_FILE")]
+    pub terraform_token_file: Option<String>,
 
     /// Program that estimates costs: a path, or a name on PATH; `off` for none [default: `infracost`, if there is one]
     #[arg(long, value_name = "PROGRAM", env = "TENDRIL_INFRACOST")]

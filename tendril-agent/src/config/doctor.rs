@@ -3,8 +3,9 @@
 //! It changes nothing in the control plane and claims nothing, so that it can be run beside a working agent. An API key is
 //! exchanged, which the control plane remembers as its last use.
 
-use std::{fmt, fs, io, time::Duration};
+use std::{fmt, fs, io, path::Path, time::Duration};
 
+use rustix::fs::{Access, access};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -28,7 +29,7 @@ use crate::{
     process::LocalRunner,
     redaction::Redactor,
     template::{Template, names},
-    terraform::{pending_push, state::Kind},
+    terraform::{credentials, pending_push, state::Kind},
 };
 
 /// How long one question to the control plane may take.
@@ -137,9 +138,12 @@ async fn try_all(config: &Config) -> Vec<Finding> {
         finding("disk", disk(config)),
         finding("health address", health_address(config)),
         finding("terraform", terraform(config)),
-        cost_estimates(config),
-        finding("state backend", state_backend(config).await),
     ];
+    if config.terraform_dir.path().is_some() {
+        findings.push(terraform_versions(config).await);
+    }
+    findings.extend(registries(config));
+    findings.extend([cost_estimates(config), finding("state backend", state_backend(config).await)]);
     if config.git.is_on() {
         findings.push(finding("git", config.git.examine()));
     }
@@ -237,6 +241,65 @@ fn terraform(config: &Config) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// Has every program of the directory of versions say its version.
+async fn terraform_versions(config: &Config) -> Finding {
+    let check = "terraform versions";
+    let dir = &config.terraform_dir;
+    let candidates = match dir.candidates() {
+        Ok(candidates) => candidates,
+        Err(error) => return finding(check, Err(dir.unreadable(&error))),
+    };
+    let (mut usable, mut broken, mut replaceable) = (Vec::new(), Vec::new(), Vec::new());
+    for candidate in &candidates {
+        match dir.verify(candidate).await {
+            Ok(known) => usable.push(format!("{} {}", candidate.product.name(), known.version)),
+            Err(why) => broken.push(format!("{}: {why}", candidate.path.display())),
+        }
+        replaceable.extend(is_replaceable(&candidate.path).then(|| candidate.path.display().to_string()));
+    }
+    let problem = (!broken.is_empty()).then(|| {
+        format!(
+            "programs that cannot be run, which deployments may ask for: fix or remove them\n{}",
+            broken.join("\n")
+        )
+    });
+    let warning = (!replaceable.is_empty()).then(|| {
+        format!(
+            "the user of this agent, as which templates run, may replace programs that other runs use: have another user own {}",
+            replaceable.join(", ")
+        )
+    });
+    Finding { check, problem, note: Some(usable.join(", ")), warning }
+}
+
+/// Whether this user, who is not root, could put another program in the place of this one.
+fn is_replaceable(program: &Path) -> bool {
+    let writable = |path: &Path| access(path, Access::WRITE_OK).is_ok();
+    let Ok(real) = program.canonicalize() else { return false };
+    let dirs = [program.parent(), real.parent()];
+    !rustix::process::geteuid().is_root() && (writable(&real) || dirs.into_iter().flatten().any(writable))
+}
+
+/// The tokens of private registries, and who can read them.
+fn registries(config: &Config) -> Option<Finding> {
+    let (check, terraform) = ("registry tokens", &config.terraform);
+    let (tokens, file) = (terraform.registry_tokens(), terraform.cli_config());
+    let exposed = file.filter(|file| !credentials(file).is_empty());
+    if tokens.hosts().is_empty() && exposed.is_none() {
+        return None;
+    }
+    let warning = exposed.map(|file| {
+        format!(
+            "{} holds credentials, and every command of a run can read it, those of templates too: move them to --terraform-token-file, which terraform init alone gets",
+            file.display()
+        )
+    });
+    let note = (!tokens.hosts().is_empty()).then(|| tokens.hosts().join(", "));
+    let problems = tokens.problems();
+    let problem = (!problems.is_empty()).then(|| problems.join("\n"));
+    Some(Finding { check, problem, note, warning })
 }
 
 /// An agent without them is well.

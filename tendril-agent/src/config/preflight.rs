@@ -3,19 +3,13 @@
 //! Each check answers with a sentence that says what to fix, so that a broken pod spec is found at start and not by the
 //! first job.
 
-use std::{
-    env, fs, io,
-    os::unix::fs::DirBuilderExt,
-    path::Path,
-    process::{Command, Stdio},
-};
-
-use serde::Deserialize;
+use std::{fs, io, os::unix::fs::DirBuilderExt, path::Path, thread};
 
 use crate::{
+    job::Product,
     os::program::find,
     template::is_template,
-    terraform::{Product, Terraform},
+    terraform::{KnownTerraform, PROBE_LIMIT, Terraform, TerraformDir, Verified, version_of},
 };
 
 /// There is a directory, and at least one template in it.
@@ -48,15 +42,20 @@ pub(crate) fn writable(flag: &str, dir: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Finds the program and asks for its version.
-pub(crate) fn terraform(program: Option<&str>, cli_config: Option<&Path>) -> Result<Terraform, String> {
+/// Finds the program and asks for its version. Where none is named and none is on PATH, it is the newest of the directory of
+/// versions.
+pub(crate) fn terraform(
+    program: Option<&str>,
+    dir: &TerraformDir,
+    cli_config: Option<&Path>,
+) -> Result<Terraform, String> {
     let fix = "install terraform or tofu, or name the program with --terraform / TENDRIL_TERRAFORM";
     let path = match program {
-        Some(name) => find(name)
-            .ok_or_else(|| format!("\"{name}\" is not an executable program on this machine: {fix}"))?,
-        None => find("terraform")
-            .or_else(|| find("tofu"))
-            .ok_or_else(|| format!("neither terraform nor tofu is on PATH: {fix}"))?,
+        Some(name) => Some(
+            find(name)
+                .ok_or_else(|| format!("\"{name}\" is not an executable program on this machine: {fix}"))?,
+        ),
+        None => find("terraform").or_else(|| find("tofu")),
     };
     if let Some(file) = cli_config {
         fs::File::open(file).map_err(|error| {
@@ -66,34 +65,61 @@ pub(crate) fn terraform(program: Option<&str>, cli_config: Option<&Path>) -> Res
             )
         })?;
     }
-    let (product, version) =
-        version_of(&path).map_err(|why| format!("{} does not run ({why}): {fix}", path.display()))?;
-    Ok(Terraform::new(path, product, version, cli_config.map(Path::to_path_buf)))
-}
-
-/// The part of `version -json` that is read. Both products name the field after terraform.
-#[derive(Deserialize)]
-struct Version {
-    terraform_version: String,
-}
-
-fn version_of(path: &Path) -> Result<(Product, String), String> {
-    let output = Command::new(path)
-        .args(["version", "-json"])
-        .env_clear()
-        .envs(env::var_os("PATH").map(|path| ("PATH", path)))
-        .env("HOME", "/nonexistent")
-        .env("CHECKPOINT_DISABLE", "1")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| error.to_string())?;
-    if !output.status.success() {
-        return Err(format!("\"version -json\" ended with {}", output.status));
-    }
-    let version: Version = serde_json::from_slice(&output.stdout)
-        .map_err(|_| "\"version -json\" did not answer with a version".to_owned())?;
+    let cli_config = cli_config.map(Path::to_path_buf);
+    let Some(path) = path else {
+        let known = newest(dir)?.ok_or_else(|| format!("neither terraform nor tofu is on PATH: {fix}"))?;
+        return Ok(Terraform::new(known.program, known.product, known.version, cli_config));
+    };
+    let version = finished(version_of(&path, PROBE_LIMIT))
+        .map_err(|why| format!("{} does not run ({why}): {fix}", path.display()))?;
     let is_tofu = path.file_name().is_some_and(|name| name.to_string_lossy().contains("tofu"));
-    Ok((if is_tofu { Product::OpenTofu } else { Product::Terraform }, version.terraform_version))
+    let product = if is_tofu { Product::OpenTofu } else { Product::Terraform };
+    Ok(Terraform::new(path, product, version, cli_config))
+}
+
+/// The directory of versions can be read, and holds programs.
+pub(crate) fn terraform_dir(dir: &TerraformDir) -> Result<(), String> {
+    let Some(path) = dir.path() else { return Ok(()) };
+    let candidates = dir.candidates().map_err(|error| dir.unreadable(&error))?;
+    if candidates.is_empty() {
+        return Err(format!(
+            "--terraform-dir / TENDRIL_TERRAFORM_DIR {} holds no program: put them there as 1.11.4/terraform or terraform_1.11.4",
+            path.display()
+        ));
+    }
+    Ok(())
+}
+
+/// The newest release that runs; Terraform before OpenTofu.
+pub(crate) fn newest(dir: &TerraformDir) -> Result<Option<KnownTerraform>, String> {
+    let candidates = dir.candidates().map_err(|error| dir.unreadable(&error))?;
+    finished(async {
+        for product in Product::ALL {
+            for candidate in candidates.iter().filter(|candidate| candidate.product == product) {
+                if candidate.version.has_prerelease() {
+                    continue;
+                }
+                match dir.verify(candidate).await {
+                    Ok(Verified { program, version }) => {
+                        return Ok(Some(KnownTerraform { program, product, version }));
+                    }
+                    Err(why) => {
+                        tracing::warn!(program = %candidate.path.display(), why, "a version of Terraform is left out");
+                    }
+                }
+            }
+        }
+        Ok(None)
+    })
+}
+
+/// Waits for something that needs a runtime, from wherever it is called: perhaps inside of one.
+fn finished<T: Send>(work: impl Future<Output = Result<T, String>> + Send) -> Result<T, String> {
+    let run = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.map_err(|error| format!("no runtime can be started: {error}"))?.block_on(work)
+    };
+    thread::scope(|scope| scope.spawn(run).join().unwrap_or_else(|_| Err("the check broke off".to_owned())))
 }
 
 #[cfg(test)]
@@ -131,14 +157,18 @@ mod tests {
         let path = dir.path().join("terraform");
         fs::write(&path, "#!/bin/sh\nexit 3\n").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        let problem = terraform(path.to_str(), None).unwrap_err();
+        let problem = terraform(path.to_str(), &TerraformDir::default(), None).unwrap_err();
         assert!(problem.contains("ended with exit status: 3"), "{problem}");
-        assert!(terraform(Some("no-such-terraform"), None).unwrap_err().contains("no-such-terraform"));
+        assert!(
+            terraform(Some("no-such-terraform"), &TerraformDir::default(), None)
+                .unwrap_err()
+                .contains("no-such-terraform")
+        );
     }
 
     #[test]
     fn the_installed_terraform_answers_its_version() {
-        let found = terraform(None, None).unwrap();
+        let found = terraform(None, &TerraformDir::default(), None).unwrap();
         assert!(found.version().starts_with(|c: char| c.is_ascii_digit()), "{found:?}");
     }
 }

@@ -40,7 +40,10 @@ use crate::{
     },
     redaction::Redactor,
     template::git::{GitSettings, Written},
-    terraform::{StepTiming, Terraform, TerraformSettings, environment::AllowList, state::StateBackend},
+    terraform::{
+        RegistryTokens, StepTiming, Terraform, TerraformDir, TerraformSettings, environment::AllowList,
+        state::StateBackend,
+    },
 };
 
 /// Everything an agent needs to know; made once, never changed.
@@ -81,6 +84,8 @@ pub struct Config {
     pub work_limit: u64,
     /// The program that was found and answered `version`.
     pub terraform: Terraform,
+    /// Further versions, for runs that ask for one.
+    pub(crate) terraform_dir: TerraformDir,
     /// What estimates costs.
     pub infracost: Infracost,
     /// Address of the health server, if one is wanted.
@@ -187,13 +192,18 @@ impl Config {
         let infracost = reader.infracost(cli, attempt.and_then(AttemptFile::known_infracost));
         let allow_list = reader.take(AllowList::with_extra(given(cli.terraform_env.as_ref()).unwrap_or("")));
         let cli_config = given(cli.terraform_config.as_ref()).map(Path::new);
+        let terraform_dir = reader.terraform_dir(cli);
+        if known.is_none() {
+            reader.take(preflight::terraform_dir(&terraform_dir));
+        }
         let terraform = reader.take(match known {
             Some(known) => {
                 let cli_config = cli_config.map(Path::to_path_buf);
                 Ok(Terraform::new(known.program, known.product, known.version, cli_config))
             }
-            None => preflight::terraform(given(cli.terraform.as_ref()), cli_config),
+            None => preflight::terraform(given(cli.terraform.as_ref()), &terraform_dir, cli_config),
         });
+        let registry_tokens = reader.registry_tokens(cli, attempt.is_none());
         let state_backend = reader
             .take(StateBackend::read(given(cli.state_backend.as_ref()), given(cli.state_config.as_ref())));
         let plugin_cache = work_dir.as_deref().and_then(|dir| reader.take(plugin_cache(cli, dir)));
@@ -224,7 +234,9 @@ impl Config {
                 work_limit: work_limit?,
                 terraform: terraform?
                     .allowing(allow_list?.for_backend(state_backend.as_ref()?.kind().environment()))
+                    .with_registry_tokens(registry_tokens?)
                     .caching(plugin_cache?),
+                terraform_dir,
                 infracost: infracost?,
                 state_backend: state_backend?,
                 health_addr: health_addr?,
@@ -286,6 +298,7 @@ impl Config {
         let limits = self.timing.limits();
         TerraformSettings {
             program: self.terraform.clone(),
+            dir: self.terraform_dir.clone(),
             keeper: self.keeper.clone(),
             timing: StepTiming { lock_timeout, plan_cancel_grace, apply_cancel_grace, kill_grace, limits },
             backend: self.state_backend.clone(),
@@ -350,6 +363,7 @@ impl fmt::Debug for Config {
             .field("spool_limit", &self.spool_limit)
             .field("work_limit", &self.work_limit)
             .field("terraform", &self.terraform)
+            .field("terraform_dir", &self.terraform_dir.path())
             .field("infracost", &self.infracost)
             .field("health_addr", &self.health_addr)
             .field("log_format", &self.log_format)
@@ -406,6 +420,23 @@ impl Reader {
         }
         let read = kubernetes::read(cli, timing, state.map(StateBackend::kind));
         read.map_err(|mut problems| self.problems.append(&mut problems)).ok()
+    }
+
+    fn terraform_dir(&mut self, cli: &Cli) -> TerraformDir {
+        let Some(dir) = given(cli.terraform_dir.as_ref()) else { return TerraformDir::default() };
+        let absolute = std::path::absolute(dir)
+            .map_err(|error| format!("--terraform-dir {dir}: cannot be made absolute ({error})"));
+        self.take(absolute).map(TerraformDir::at).unwrap_or_default()
+    }
+
+    /// The files are tried at the start of the agent. A run that cannot read one ends with that reason.
+    fn registry_tokens(&mut self, cli: &Cli, tries: bool) -> Option<RegistryTokens> {
+        let read = RegistryTokens::read(given(cli.terraform_token_file.as_ref()).unwrap_or_default());
+        let read = read.map_err(|mut problems| self.problems.append(&mut problems)).ok();
+        if let Some(tokens) = read.as_ref().filter(|_| tries) {
+            self.problems.append(&mut tokens.problems());
+        }
+        read
     }
 
     /// `known`: what the dispatcher found; asking a program for its version takes its time.

@@ -10,6 +10,7 @@ use crate::{
     cost::infracost::Found,
     os::program::find,
     template::git::git_version,
+    terraform::TerraformDir,
 };
 
 /// This agent and its programs. Shown as a line each.
@@ -20,7 +21,9 @@ impl Versions {
     /// Looks for the programs as a start with these settings would.
     pub fn find(cli: &Cli) -> Self {
         let named = |value: &Option<String>| value.clone().filter(|text| !text.trim().is_empty());
-        let terraform = preflight::terraform(named(&cli.terraform).as_deref().map(str::trim), None);
+        let dir =
+            named(&cli.terraform_dir).map(|dir| TerraformDir::at(dir.trim().into())).unwrap_or_default();
+        let terraform = preflight::terraform(named(&cli.terraform).as_deref().map(str::trim), &dir, None);
         let terraform = match terraform {
             Ok(found) => (found.name(), found.version().to_owned()),
             Err(problem) => ("terraform", problem),

@@ -79,9 +79,22 @@ impl ChangeReporter {
     }
 
     async fn call(&self, function: &str, changes: &[Value]) -> Result<(), Error> {
+        let changes: Vec<Value> = changes.iter().map(without_nul).collect();
         let arguments =
             json!({"deployment_id": self.deployment_id, "claim_token": self.claim_token, "changes": changes});
         self.rest.rpc(function, &arguments).timeout(TIMEOUT).idempotent(true).execute().await.map(drop)
+    }
+}
+
+/// The same with what a database can hold in the place of NUL: one of them would have all rows refused.
+fn without_nul(value: &Value) -> Value {
+    match value {
+        Value::String(text) => Value::String(text.replace('\0', "\u{fffd}")),
+        Value::Array(items) => items.iter().map(without_nul).collect(),
+        Value::Object(fields) => {
+            fields.iter().map(|(name, field)| (name.replace('\0', "\u{fffd}"), without_nul(field))).collect()
+        }
+        other => other.clone(),
     }
 }
 
@@ -96,5 +109,18 @@ fn is_final(error: &Error) -> bool {
         }
         ErrorKind::InvalidInput { .. } => true,
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_nul_is_left_in_names_and_texts() {
+        let change =
+            json!({"address": "a[\"\0\"]", "attributes": [{"path\0": "\0x", "n": 1.10}, null, true]});
+        let expected = json!({"address": "a[\"\u{fffd}\"]", "attributes": [{"path\u{fffd}": "\u{fffd}x", "n": 1.10}, null, true]});
+        assert_eq!(without_nul(&change), expected);
     }
 }

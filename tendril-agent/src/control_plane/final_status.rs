@@ -58,6 +58,9 @@ pub(crate) struct FinalStatus {
     /// Whether the whole plan was applied, whatever came after that.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) applied: bool,
+    /// The program that ran it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) terraform_version: Option<String>,
     /// Known once the last chunk is stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) log_count: Option<u64>,
@@ -81,6 +84,7 @@ impl FinalStatus {
             outputs: outputs.map(Json::Object),
             template_commit: None,
             applied: false,
+            terraform_version: None,
             log_count: None,
         }
     }
@@ -281,6 +285,11 @@ impl ProgressBoard {
     /// The saved plan has this SHA-256: what a person may approve.
     pub(crate) fn digest(&self, plan: &str) {
         self.want("plan_sha256", json!(plan));
+    }
+
+    /// The program that runs it, such as `terraform 1.11.4`.
+    pub(crate) fn terraform(&self, title: &str) {
+        self.want("terraform_version", json!(title));
     }
 
     /// The template is of this commit.

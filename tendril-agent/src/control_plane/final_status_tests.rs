@@ -35,6 +35,7 @@ async fn what_no_text_can_hold_is_replaced() {
         outputs: Some(json!({"a\0b": ["\0", {"c": "\0d"}]}).into()),
         template_commit: None,
         applied: false,
+        terraform_version: None,
         log_count: Some(1),
     };
     assert_eq!(reporter.finish(&end).await, Written::Stored);
@@ -65,6 +66,7 @@ async fn an_end_that_is_refused_for_its_content_is_stored_with_less_of_it() {
         outputs: Some(json!({"a": 1}).into()),
         template_commit: None,
         applied: true,
+        terraform_version: None,
         log_count: Some(1),
     };
     assert_eq!(reporter.finish(&end).await, Written::Stored);

@@ -16,6 +16,7 @@
 //! approval       whether a plan is approved
 //! changes        the planned changes as rows
 //! final_status   progress while a job runs, and its final status
+//! stack          which program wrote a stack's state
 //! state_hold     reports to the database that only this agent has a stack's newest state
 //! revocation     what follows when the cluster was revoked
 //! ```
@@ -32,6 +33,7 @@ mod health;
 mod heartbeat;
 mod lease;
 pub(crate) mod revocation;
+mod stack;
 pub(crate) mod state_hold;
 
 pub use self::health::Health;
@@ -45,4 +47,5 @@ pub(crate) use self::{
     health::{HeartbeatReport, PULSE, Readiness},
     heartbeat::{Heartbeat, NO_REAPER, StateStore, advice},
     lease::{Lease, Leases},
+    stack::stack_version,
 };

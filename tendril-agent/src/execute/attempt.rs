@@ -114,6 +114,7 @@ impl JobContext {
             board: &board,
             place: &place,
             stop,
+            terraform: self.settings.terraform.clone(),
             results: RunOutput::default(),
             changes: None,
         };
@@ -136,7 +137,7 @@ impl JobContext {
         if let Some(changes) = run.changes.take() {
             changes.finish().await;
         }
-        let RunOutput { estimate, changes, outputs, commit, applied } = run.results;
+        let RunOutput { estimate, changes, outputs, commit, program, applied } = run.results;
         let outputs: Option<Fields> = outputs.map(|outputs| {
             outputs.into_iter().map(|(name, value)| (name, value.redacted(&log.redactor))).collect()
         });
@@ -145,6 +146,7 @@ impl JobContext {
             let mut end = FinalStatus::new(result, changes, outputs.clone()).with_cost(cost.clone());
             end.template_commit.clone_from(&commit);
             end.applied = applied;
+            end.terraform_version.clone_from(&program);
             end.error_message = end.error_message.map(|message| log.redactor.redact(&message).into_owned());
             end
         };

@@ -7,6 +7,7 @@
 //! context      what every job of an agent needs
 //! attempt      opens the workspace and the log, runs the stages, stores the result
 //! stages/      source, workspace, cost, init, plan, approval, apply, outputs
+//! version      which Terraform a run has
 //! approval     whether the plan is approved
 //! changes      the planned changes as rows, and how far they get
 //! hooks        programs of the operator at fixed places of a run
@@ -25,6 +26,7 @@ mod recovery;
 mod registry;
 mod settings;
 mod stages;
+mod version;
 
 pub(crate) use self::{
     attempt::{RunEnd, Start},

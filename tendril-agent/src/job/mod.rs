@@ -5,6 +5,7 @@
 //! source       where its template comes from
 //! variables/   the JSON Schema of a template's variables
 //! timeouts     how long its steps may take
+//! version      versions of Terraform, and what is asked for
 //! status       its status and its phase
 //! result       how it ended, and what its row has about plan and cost
 //! failure      why it failed: code and message
@@ -19,7 +20,9 @@ mod spec;
 mod status;
 mod timeouts;
 mod variables;
+mod version;
 
+pub use self::version::Product;
 pub(crate) use self::{
     failure::{ErrorCode, Failure},
     json::{ConfigSnapshot, Fields, Json, NotReadable},
@@ -28,4 +31,5 @@ pub(crate) use self::{
     status::{Phase, Status},
     timeouts::Timeouts,
     variables::Schema,
+    version::{Constraints, Version, VersionRequest},
 };

@@ -10,6 +10,7 @@ use crate::job::{
     source::Source,
     timeouts::Timeouts,
     variables::kind_of,
+    version::VersionRequest,
 };
 
 /// A deployment that this agent holds: the claim was won.
@@ -74,6 +75,8 @@ pub(crate) struct JobSpec {
     pub(crate) variables: Fields,
     /// How long its steps may take.
     pub(crate) timeouts: Timeouts,
+    /// Which Terraform it wants; none: what its template requires, and the agent has.
+    pub(crate) terraform_version: Option<VersionRequest>,
 }
 
 impl JobSpec {
@@ -96,11 +99,11 @@ impl JobSpec {
         }
         for key in object.keys() {
             match key.as_str() {
-                "template" | "source" | "stack" | "action" | "approval" | "timeouts" | "approval_expires" => {
-                }
+                "template" | "source" | "stack" | "action" | "approval" | "timeouts" | "approval_expires"
+                | "terraform_version" => {}
                 other => {
                     return Err(invalid(format!(
-                        "config_snapshot has the unknown field \"{other}\": it may have template or source, stack, action, approval, approval_expires, timeouts and variables"
+                        "config_snapshot has the unknown field \"{other}\": it may have template or source, stack, action, approval, approval_expires, terraform_version, timeouts and variables"
                     )));
                 }
             }
@@ -147,6 +150,14 @@ impl JobSpec {
             }
         };
         let timeouts = Timeouts::parse(object.get("timeouts")).map_err(invalid)?;
+        let read_version = |text: &str| {
+            VersionRequest::parse(text).ok_or_else(|| {
+                invalid(format!(
+                    "config_snapshot.terraform_version {text:?} is no version: write one such as \"1.11.4\", constraints such as \"~> 1.11\" or \">= 1.9, < 2.0\", or one of them behind \"tofu \""
+                ))
+            })
+        };
+        let terraform_version = text("terraform_version")?.map(read_version).transpose()?;
         let variables = match variables {
             Json::Null => Fields::new(),
             Json::Object(variables) => variables,
@@ -168,7 +179,7 @@ impl JobSpec {
                 )));
             }
         }
-        Ok(Self { source, stack, action, approval, variables, timeouts })
+        Ok(Self { source, stack, action, approval, variables, timeouts, terraform_version })
     }
 }
 
@@ -220,6 +231,15 @@ mod tests {
             (json!({"template": "a", "variables": [1]}), "config_snapshot.variables must be an object"),
             (json!({"template": "a", "approval": "yes"}), "config_snapshot.approval must be true or false"),
             (json!({"template": "a", "varibles": {}}), "unknown field \"varibles\""),
+            (
+                json!({"template": "a", "terraform_version": 1.11}),
+                "terraform_version must be a string, and it is a number",
+            ),
+            (
+                json!({"template": "a", "terraform_version": "latest"}),
+                "terraform_version \"latest\" is no version",
+            ),
+            (json!({"template": "a", "terraform_version": "../1.9.0"}), "is no version"),
         ] {
             let failure = JobSpec::parse(&config.into()).unwrap_err();
             assert_eq!(failure.code, ErrorCode::ConfigInvalid);

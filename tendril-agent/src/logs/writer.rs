@@ -43,9 +43,9 @@ enum Entry {
 /// Reads the output of a program: what a person should see of each line, and what the agent must know of it.
 pub(crate) trait Interpreter: Send {
     /// Whether this plain text can be skipped: no line of it has anything that the agent must know.
-    fn may_pass(&self, text: &str) -> bool;
+    fn may_pass(&self, stream: Stream, text: &str) -> bool;
     /// Reads one line. Answers the readable lines, joined by `\n`.
-    fn read<'a>(&mut self, line: &'a str) -> Cow<'a, str>;
+    fn read<'a>(&mut self, stream: Stream, line: &'a str) -> Cow<'a, str>;
     /// Reads a fragment of a line that is too long to be read as a whole. Answers what a person should see of it.
     fn read_fragment<'a>(&mut self, stream: Stream, fragment: &'a str, goes_on: bool)
     -> Option<Cow<'a, str>>;
@@ -259,7 +259,7 @@ impl LogWorker {
         let now = Instant::now();
         let is_json = text.starts_with('{') || text.contains("\n{");
         let passes = !is_json
-            && self.interpreter.may_pass(text)
+            && self.interpreter.may_pass(stream, text)
             && self.shown(stream).is_idle()
             && self.redactor.is_clean(text);
         for line in text.split_terminator('\n') {
@@ -274,7 +274,7 @@ impl LogWorker {
 
     fn line(&mut self, stream: Stream, line: &str, now: Instant) {
         failpoint!("writer.line");
-        let text = self.interpreter.read(line);
+        let text = self.interpreter.read(stream, line);
         self.append_text(stream, &text, now);
     }
 

@@ -12,6 +12,8 @@ use std::{
 
 use serde_json::Value;
 
+use crate::template::hcl::{self, Token, is_of_word};
+
 /// Largest file that is looked into.
 const FILE_LIMIT: u64 = 4 * 1024 * 1024;
 /// How deep modules are looked for, and in how many files.
@@ -48,7 +50,7 @@ impl Declared {
                 }
                 Ok(text) => {
                     declared.add_words(&text);
-                    declared.names.extend(Scanner::new(&text).sensitive_variables());
+                    declared.names.extend(sensitive_variables(&text));
                 }
                 Err(_) => declared.all = true,
             }
@@ -107,7 +109,7 @@ impl Declared {
     }
 }
 
-fn read(path: &Path) -> io::Result<String> {
+pub(super) fn read(path: &Path) -> io::Result<String> {
     // Whoever reads a pipe waits for its other end.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is no file"));
@@ -120,7 +122,7 @@ fn read(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn one_or_more(value: &Value) -> &[Value] {
+pub(super) fn one_or_more(value: &Value) -> &[Value] {
     value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice)
 }
 
@@ -128,158 +130,16 @@ fn is_set(value: &Value) -> bool {
     !matches!(value, Value::Null | Value::Bool(false)) && value != "false"
 }
 
-/// A word, a string or a sign of the language.
-#[derive(Debug, PartialEq, Eq)]
-enum Token<'a> {
-    Word(&'a str),
-    /// What is between the quotes.
-    Text(&'a str),
-    Sign(char),
-    Newline,
-}
-
-/// Cuts a file into tokens: comments, strings with `${…}` inside them, heredocs and blocks are distinguished.
-struct Scanner<'a> {
-    rest: &'a str,
-}
-
-impl<'a> Scanner<'a> {
-    fn new(text: &'a str) -> Self {
-        Self { rest: text.strip_prefix('\u{feff}').unwrap_or(text) }
-    }
-
-    /// The names of all blocks `variable "name" { … }` with a mark that is not `false`.
-    fn sensitive_variables(mut self) -> BTreeSet<String> {
-        let (mut found, mut depth) = (BTreeSet::new(), 0_usize);
-        // The words and strings since the line began: a block's head.
-        let mut head = Vec::new();
-        let mut variable = None;
-        while let Some(token) = self.next_token() {
-            match token {
-                Token::Sign('{' | '[' | '(') => {
-                    if depth == 0 {
-                        variable = match head.as_slice() {
-                            [Token::Word("variable"), Token::Word(name) | Token::Text(name)] => Some(*name),
-                            _ => None,
-                        };
-                    }
-                    depth += 1;
-                    head.clear();
-                }
-                Token::Sign('}' | ']' | ')') => {
-                    depth = depth.saturating_sub(1);
-                    head.clear();
-                }
-                Token::Newline => head.clear(),
-                Token::Sign('=') if depth == 1 => {
-                    let marks = matches!(head.as_slice(), [Token::Word(word)] if MARKS.contains(word));
-                    if let Some(name) = variable.filter(|_| marks)
-                        && !matches!(self.peek(), Some(Token::Word("false") | Token::Text("false")))
-                    {
-                        found.insert(name.to_owned());
-                    }
-                    head.clear();
-                }
-                token if head.len() < 3 => head.push(token),
-                _ => {}
-            }
+/// The names of all blocks `variable "name" { … }` with a mark that is not `false`.
+fn sensitive_variables(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    hcl::arguments(text, |block, argument, value| {
+        let [Token::Word("variable"), Token::Word(name) | Token::Text(name)] = block else { return };
+        if MARKS.contains(&argument) && !matches!(value, Some(Token::Word("false") | Token::Text("false"))) {
+            found.insert((*name).to_owned());
         }
-        found
-    }
-
-    fn peek(&self) -> Option<Token<'a>> {
-        Self { rest: self.rest }.next_token()
-    }
-
-    fn next_token(&mut self) -> Option<Token<'a>> {
-        loop {
-            self.rest = self.rest.trim_start_matches([' ', '\t', '\r']);
-            let first = self.rest.chars().next()?;
-            if first == '#' || self.rest.starts_with("//") {
-                self.skip(self.rest.find('\n').unwrap_or(self.rest.len()));
-            } else if self.rest.starts_with("/*") {
-                self.skip(self.rest.find("*/").map_or(self.rest.len(), |at| at + 2));
-            } else if self.rest.starts_with("<<") && self.skip_heredoc() {
-                return Some(Token::Sign('"'));
-            } else if first == '"' {
-                let length = text_length(&self.rest[1..]);
-                let text = &self.rest[1..=length];
-                self.skip((length + 2).min(self.rest.len()));
-                return Some(Token::Text(text));
-            } else if is_of_word(first) {
-                let length = self.rest.find(|c| !is_of_word(c)).unwrap_or(self.rest.len());
-                let word = &self.rest[..length];
-                self.skip(length);
-                return Some(Token::Word(word));
-            } else {
-                self.skip(first.len_utf8());
-                return Some(if first == '\n' { Token::Newline } else { Token::Sign(first) });
-            }
-        }
-    }
-
-    fn skip(&mut self, bytes: usize) {
-        self.rest = &self.rest[bytes..];
-    }
-
-    /// Skips `<<NAME` or `<<-NAME` to the end of the line that is nothing but the name. Answers whether it was one.
-    fn skip_heredoc(&mut self) -> bool {
-        let head = self.rest.strip_prefix("<<").unwrap_or_default();
-        let head = head.strip_prefix('-').unwrap_or(head);
-        let name = &head[..head.find(|c| !is_of_word(c)).unwrap_or(head.len())];
-        let after = head[name.len()..].trim_start_matches([' ', '\t', '\r']);
-        let Some(body) = after.strip_prefix('\n').filter(|_| !name.is_empty()) else { return false };
-        let mut length = 0;
-        for line in body.split_inclusive('\n') {
-            if line.trim() == name {
-                // Its newline ends the argument as well.
-                self.rest = &body[length + line.trim_end().len()..];
-                return true;
-            }
-            length += line.len();
-        }
-        self.rest = "";
-        true
-    }
-}
-
-fn is_of_word(c: char) -> bool {
-    c.is_alphanumeric() || c == '_' || c == '-'
-}
-
-/// Length of a string up to its closing quote; quotes inside `${…}` and `%{…}` are not its own.
-fn text_length(text: &str) -> usize {
-    let bytes = text.as_bytes();
-    // Where we are: in a string, or within so many braces of a template in one; a stack, since a file may nest them a million deep.
-    let mut inside = vec![None];
-    let mut at = 0;
-    while let Some(place) = inside.last_mut().filter(|_| at < bytes.len()) {
-        let pair = bytes.get(at + 1) == Some(&b'{');
-        match (place, bytes[at]) {
-            (None, b'"') => {
-                inside.pop();
-                if inside.is_empty() {
-                    return at;
-                }
-            }
-            (None, b'\\') => at += 1,
-            // `$${` is no beginning of anything.
-            (None, mark @ (b'$' | b'%')) if bytes[at + 1..].starts_with(&[mark, b'{']) => at += 2,
-            (None, b'$' | b'%') if pair => {
-                inside.push(Some(1_usize));
-                at += 1;
-            }
-            (Some(_), b'"') => inside.push(None),
-            (Some(braces), b'{') => *braces += 1,
-            (Some(1), b'}') => {
-                inside.pop();
-            }
-            (Some(braces), b'}') => *braces -= 1,
-            _ => {}
-        }
-        at += 1;
-    }
-    text.len()
+    });
+    found
 }
 
 #[cfg(test)]
@@ -289,7 +149,7 @@ mod tests {
     use super::*;
 
     fn sensitive(text: &str) -> Vec<String> {
-        Scanner::new(text).sensitive_variables().into_iter().collect()
+        sensitive_variables(text).into_iter().collect()
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //! ```text
 //! definition   a template: Terraform files and `template.json`
 //! declared     which variables the files themselves mark as sensitive
+//! root_module  which files the program reads, and which versions of it they require
+//! hcl          the tokens of Terraform's language
 //! catalogue    the templates that this agent carries
 //! git/         templates from a Git repository
 //! workspace    the private directory of one attempt
@@ -14,10 +16,13 @@ mod catalogue;
 mod declared;
 mod definition;
 pub(crate) mod git;
+pub(crate) mod hcl;
+mod root_module;
 mod workspace;
 
 pub(crate) use self::{
     catalogue::{CatalogueEntry, catalogue},
     definition::{Template, is_template, names},
+    root_module::RootModule,
     workspace::{BACKEND_FILE, Workspace, remove_set_aside},
 };

@@ -10,6 +10,7 @@
 //!     log/          every line that was read and not uploaded    (log_spool)
 //!     result.json   the final status, until it is stored         (report)
 //!     commit        which commit of a Git repository it runs     (run)
+//!     terraform.json  which Terraform it is run with             (run)
 //!     run/          removed as soon as the run is over
 //!         module/   the template's files, variables, backend; Terraform runs here
 //!         data/     TF_DATA_DIR and the saved plan
@@ -105,6 +106,11 @@ impl Workspace {
         self.root.join("run/data")
     }
 
+    /// What Terraform prints of the outputs, until it is read.
+    pub(crate) fn outputs_file(&self) -> PathBuf {
+        self.data_dir().join("outputs.json")
+    }
+
     /// The saved plan.
     pub(crate) fn plan_file(&self) -> PathBuf {
         self.data_dir().join("tfplan")
@@ -150,6 +156,11 @@ impl Workspace {
     /// The id of the commit that a previous run stored.
     pub(crate) fn stored_commit(&self) -> io::Result<String> {
         fs::read_to_string(self.root.join("commit"))
+    }
+
+    /// Which Terraform the attempt is run with.
+    pub(crate) fn program_file(&self) -> PathBuf {
+        self.root.join("terraform.json")
     }
 
     /// Lays out the template's files and the variables.
@@ -270,6 +281,8 @@ enum CopyError {
     LfsPointer(PathBuf),
     /// Terraform would let it replace what the agent generates.
     Overrides(PathBuf),
+    /// A folder has the name of a file that the agent generates.
+    Reserved(PathBuf),
     Io(io::Error),
 }
 
@@ -316,6 +329,13 @@ impl CopyError {
                 ErrorCode::ConfigInvalid,
                 format!(
                     "the template's file {} would replace the backend that the agent generates in {BACKEND_FILE}: ask its owner to give it a name that sorts before that one",
+                    path.display()
+                ),
+            ),
+            Self::Reserved(path) => Failure::new(
+                ErrorCode::ConfigInvalid,
+                format!(
+                    "the template's folder {} has the name of a file that the agent generates: ask its owner to give it another one",
                     path.display()
                 ),
             ),
@@ -373,6 +393,9 @@ impl<'a> Copy<'a> {
             }
             let target = to.map(|to| to.join(&name));
             if meta.is_dir() {
+                if depth == 0 && is_generated(&text) {
+                    return Err(CopyError::Reserved(self.below(&entry.path())));
+                }
                 // A link to a folder above itself would be copied for ever.
                 if from.starts_with(&source) {
                     return Err(CopyError::Escape(self.below(&entry.path())));
@@ -402,6 +425,11 @@ impl<'a> Copy<'a> {
     fn below(&self, path: &Path) -> PathBuf {
         path.strip_prefix(self.template).unwrap_or(path).to_path_buf()
     }
+}
+
+/// Whether the agent writes a file of this name into the module, or one beside it while it writes.
+fn is_generated(name: &str) -> bool {
+    [VARIABLES_FILE, BACKEND_FILE].iter().any(|file| name.strip_suffix(".new").unwrap_or(name) == *file)
 }
 
 /// Whether Terraform would read this file after the agent's own, and let it win.

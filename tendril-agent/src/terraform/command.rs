@@ -9,25 +9,14 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use crate::{
-    job::{Action, Fields, Json},
+    job::{Action, Product},
     process::{Command, GracePeriod},
     template::Workspace,
 };
 
-use super::{environment::AllowList, step_timing::StepTiming};
-
-/// Which of the two programs it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Product {
-    /// `terraform`.
-    Terraform,
-    /// `tofu`.
-    OpenTofu,
-}
+use super::{cli_config, environment::AllowList, registry_token::RegistryTokens, step_timing::StepTiming};
 
 /// A program that was found, and its version, so that an executor on the same machine need not run it again for that.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +35,7 @@ pub struct Terraform {
     cli_config: Option<PathBuf>,
     plugin_cache: Option<PathBuf>,
     allow_list: AllowList,
+    registry_tokens: RegistryTokens,
 }
 
 /// One command of a run.
@@ -95,8 +85,15 @@ impl Terraform {
         version: String,
         cli_config: Option<PathBuf>,
     ) -> Self {
-        let allow_list = AllowList::default();
-        Self { program, product, version, cli_config, plugin_cache: None, allow_list }
+        Self {
+            program,
+            product,
+            version,
+            cli_config,
+            plugin_cache: None,
+            allow_list: AllowList::default(),
+            registry_tokens: RegistryTokens::default(),
+        }
     }
 
     /// The same program with a provider cache in this directory, which must exist.
@@ -109,6 +106,28 @@ impl Terraform {
     pub(crate) fn allowing(mut self, allow_list: AllowList) -> Self {
         self.allow_list = allow_list;
         self
+    }
+
+    /// The same program with tokens for private registries.
+    pub(crate) fn with_registry_tokens(mut self, tokens: RegistryTokens) -> Self {
+        self.registry_tokens = tokens;
+        self
+    }
+
+    /// The tokens for private registries.
+    pub(crate) const fn registry_tokens(&self) -> &RegistryTokens {
+        &self.registry_tokens
+    }
+
+    /// The CLI configuration of every run, if there is one.
+    pub(crate) fn cli_config(&self) -> Option<&Path> {
+        self.cli_config.as_deref()
+    }
+
+    /// Another program with the same settings.
+    pub(crate) fn with_program(&self, known: KnownTerraform) -> Self {
+        let KnownTerraform { program, product, version } = known;
+        Self { program, product, version, ..self.clone() }
     }
 
     /// Where it stores downloaded providers.
@@ -127,12 +146,19 @@ impl Terraform {
         KnownTerraform { program, product, version }
     }
 
+    /// Which of the two it is.
+    pub(crate) const fn product(&self) -> Product {
+        self.product
+    }
+
+    /// Its name and version, such as `terraform 1.11.4`.
+    pub(crate) fn title(&self) -> String {
+        format!("{} {}", self.name(), self.version)
+    }
+
     /// Its name, as its users write it.
     pub const fn name(&self) -> &'static str {
-        match self.product {
-            Product::Terraform => "terraform",
-            Product::OpenTofu => "tofu",
-        }
+        self.product.name()
     }
 
     /// The command of one step. It waits for a state lock that another run holds for as long as `timing` allows.
@@ -214,7 +240,16 @@ impl Terraform {
 
     /// Values that Terraform can see and no log may show.
     pub(crate) fn secrets(&self) -> Vec<String> {
-        self.allow_list.secrets_in(&self.allow_list.inherited())
+        let mut secrets = self.allow_list.secrets_in(&self.allow_list.inherited());
+        secrets.extend(self.registry_secrets());
+        secrets
+    }
+
+    /// The tokens of registries as they are now: those of the setting, and those in the CLI configuration.
+    pub(crate) fn registry_secrets(&self) -> Vec<String> {
+        let mut secrets = self.registry_tokens.secrets();
+        secrets.extend(self.cli_config.iter().flat_map(|file| cli_config::credentials(file)));
+        secrets
     }
 }
 
@@ -274,32 +309,6 @@ pub(crate) fn grace_period(step: Step, timing: &StepTiming) -> GracePeriod {
     GracePeriod { graceful, forced: timing.kill_grace }
 }
 
-/// One entry of `output -json`.
-#[derive(Deserialize)]
-struct Output {
-    sensitive: bool,
-    value: Box<RawValue>,
-}
-
-/// What is shown in the place of an output that is nested too deeply for a row.
-const TOO_DEEP: &str = "(an output that is nested too deeply to be stored)";
-
-/// The outputs that are not sensitive, and the values of those that are. One that cannot be stored does not lose the others.
-pub(crate) fn read_outputs(stdout: &[u8]) -> Result<(Fields, Vec<Json>), serde_json::Error> {
-    let all: BTreeMap<String, Output> = serde_json::from_slice(stdout)?;
-    let (mut public, mut sensitive) = (Fields::new(), Vec::new());
-    for (name, output) in all {
-        let value = Json::parse(output.value.get());
-        if output.sensitive {
-            // As text it is hidden where it stands as it is.
-            sensitive.push(value.unwrap_or_else(|_| Json::String(output.value.get().to_owned())));
-        } else {
-            public.insert(name, value.unwrap_or_else(|_| Json::String(TOO_DEEP.to_owned())));
-        }
-    }
-    Ok((public, sensitive))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -332,27 +341,5 @@ mod tests {
         assert!(Step::Plan.succeeded(Some(2)));
         assert!(!Step::Apply.succeeded(Some(2)));
         assert!(!Step::Plan.succeeded(None));
-    }
-
-    #[test]
-    fn sensitive_outputs_are_kept_apart() {
-        let (public, sensitive) = read_outputs(
-            br#"{"a":{"sensitive":false,"type":"string","value":"x"},"b":{"sensitive":true,"type":"string","value":"y"}}"#,
-        )
-        .unwrap();
-        assert_eq!(Json::Object(public).to_string(), r#"{"a":"x"}"#);
-        assert_eq!(sensitive, [Json::String("y".to_owned())]);
-    }
-
-    #[test]
-    fn an_odd_output_does_not_lose_the_others_or_a_digit() {
-        let deep = format!("{}{}", "[".repeat(500), "]".repeat(500));
-        let text = format!(
-            r#"{{"n":{{"sensitive":false,"value":1e400}},"ok":{{"sensitive":false,"value":"fine"}},"deep":{{"sensitive":false,"value":{deep}}},"big":{{"sensitive":false,"value":12345678901234567890123}}}}"#
-        );
-        let (public, _) = read_outputs(text.as_bytes()).unwrap();
-        let expected =
-            format!(r#"{{"big":12345678901234567890123,"deep":"{TOO_DEEP}","n":1e400,"ok":"fine"}}"#);
-        assert_eq!(Json::Object(public).to_string(), expected);
     }
 }

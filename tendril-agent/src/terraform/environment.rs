@@ -46,6 +46,9 @@ const ALLOWED: &[&str] = &[
 /// Names that no list can let in: the agent's own credentials, and what would change how Terraform is driven.
 const REFUSED: &[&str] = &["TENDRIL_*", "SUPABASE_*", "INFRACOST_*", "TF_*", "HOME", "TMPDIR"];
 
+/// What may be let in by name all the same: values of variables, and tokens of registries.
+const NAMEABLE: &[&str] = &["TF_VAR_", "TF_TOKEN_"];
+
 /// What marks a name of the list whose value is no secret.
 const SHOWN: &str = ":shown";
 /// A name in an address that is at least this long, and has no password, is taken for a token.
@@ -63,7 +66,8 @@ pub struct AllowList {
 }
 
 impl AllowList {
-    /// The built-in list and these names, separated by commas. `TF_VAR_…` may be named, one by one or as `TF_VAR_*`.
+    /// The built-in list and these names, separated by commas. `TF_VAR_…` and `TF_TOKEN_…` may be named, one by one or as
+    /// `TF_VAR_*`.
     /// What is in them is hidden, but for `NAME:shown`.
     pub(crate) fn with_extra(names: &str) -> Result<Self, String> {
         let names: Vec<&str> = names.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
@@ -84,7 +88,7 @@ impl AllowList {
                 && REFUSED.iter().any(|refused| refused.trim_end_matches('*').starts_with(stem));
             if covers || is_refused(stem) {
                 return Err(format!(
-                    "--terraform-env / TENDRIL_TERRAFORM_ENV holds \"{name}\": the agent's own variables, INFRACOST_* and TF_* are never given to Terraform; take it out"
+                    "--terraform-env / TENDRIL_TERRAFORM_ENV holds \"{name}\": the agent's own variables, INFRACOST_* and TF_* (but for TF_VAR_… and TF_TOKEN_…) are never given to Terraform; take it out"
                 ));
             }
         }
@@ -130,7 +134,8 @@ fn fits(pattern: &str, name: &str) -> bool {
 }
 
 fn is_refused(name: &str) -> bool {
-    !name.starts_with("TF_VAR_") && REFUSED.iter().any(|pattern| fits(pattern, name))
+    !NAMEABLE.iter().any(|prefix| name.starts_with(prefix))
+        && REFUSED.iter().any(|pattern| fits(pattern, name))
 }
 
 impl AllowList {
@@ -243,7 +248,12 @@ mod tests {
         ] {
             assert!(AllowList::with_extra(names).is_err(), "{names}");
         }
-        AllowList::with_extra("TF_VAR_region").unwrap();
+        for names in ["TF_VAR_region", "TF_VAR_*", "TF_TOKEN_app_terraform_io", "TF_TOKEN_*"] {
+            AllowList::with_extra(names).unwrap();
+        }
+        for names in ["TF_T*", "TF_TOKEN*", "TF_VA*", "TF_TOKENS"] {
+            assert!(AllowList::with_extra(names).is_err(), "{names}");
+        }
     }
 
     #[test]
@@ -288,6 +298,16 @@ mod tests {
         assert_eq!(secrets("CORP_*, CORP_REGION:shown", &vars), ["s1-s1", "inline"]);
         assert!(AllowList::with_extra("TF_LOG:shown").is_err());
         assert!(AllowList::with_extra("CORP_REGION:show").is_err());
+    }
+
+    #[test]
+    fn tokens_of_registries_are_let_in_by_name_alone_and_are_secrets() {
+        let vars = || [pair("TF_TOKEN_app_terraform_io", "t0ken-1"), pair("TF_TOKEN_b_example", "t0ken-2")];
+        assert!(AllowList::with_extra("").unwrap().select(vars()).is_empty());
+        let list = AllowList::with_extra("TF_TOKEN_b_example").unwrap();
+        let inherited = list.select(vars());
+        assert_eq!(list.secrets_in(&inherited), ["t0ken-2"]);
+        assert_eq!(inherited.len(), 1);
     }
 
     #[test]

@@ -193,11 +193,11 @@ impl OutputReader {
 }
 
 impl Interpreter for OutputReader {
-    fn may_pass(&self, text: &str) -> bool {
-        self.plain_errors.may_pass(text)
+    fn may_pass(&self, stream: Stream, text: &str) -> bool {
+        self.plain_errors.may_pass(stream, text)
     }
 
-    fn read<'a>(&mut self, line: &'a str) -> Cow<'a, str> {
+    fn read<'a>(&mut self, stream: Stream, line: &'a str) -> Cow<'a, str> {
         self.progress.read(line);
         let message = read(line);
         match message.event {
@@ -211,7 +211,7 @@ impl Interpreter for OutputReader {
             }
             Some(MessageEvent::Error(error)) => self.errors.push(error),
             Some(MessageEvent::Applied) => self.findings.applied += 1,
-            None => self.plain_errors.read(&message.text),
+            None => self.plain_errors.read(stream, &message.text),
         }
         message.text
     }
@@ -268,8 +268,8 @@ impl Interpreter for OutputReader {
 pub(crate) struct PlainErrors {
     /// The blocks so far.
     blocks: Vec<String>,
-    /// Whether the last block goes on.
-    open: bool,
+    /// The stream in which the last block goes on: what the other one has meanwhile is not part of it.
+    open: Option<Stream>,
 }
 
 /// The longest plain error that is stored.
@@ -281,23 +281,24 @@ const PREAMBLE: &str = "encountered problems during initiali";
 
 impl PlainErrors {
     /// Whether this plain text can be passed over: nothing in it begins an error, or belongs to one.
-    pub(crate) fn may_pass(&self, text: &str) -> bool {
-        !self.open && !text.contains("Error: ")
+    pub(crate) fn may_pass(&self, stream: Stream, text: &str) -> bool {
+        self.open != Some(stream) && !text.contains("Error: ")
     }
 
     /// Reads one more line of plain text.
-    pub(crate) fn read(&mut self, line: &str) {
+    pub(crate) fn read(&mut self, stream: Stream, line: &str) {
         // A box is drawn around the text where colours are on; `╷` and `╵` open and close it.
         let line = line.trim_start_matches(['│', '╷']).trim();
         if let Some(summary) = line.strip_prefix("Error: ") {
-            self.open = self.blocks.len() < MOST_ERRORS;
-            if self.open {
+            self.open = (self.blocks.len() < MOST_ERRORS).then_some(stream);
+            if self.open.is_some() {
                 self.blocks.push(summary.to_owned());
             }
+        } else if self.open != Some(stream) {
+            // Of another stream, or of no error.
         } else if line.starts_with('╵') || line.starts_with("Warning: ") {
-            self.open = false;
-        } else if self.open
-            && let Some(block) = self.blocks.last_mut()
+            self.open = None;
+        } else if let Some(block) = self.blocks.last_mut()
             && block.len() + line.len() < BLOCK_LIMIT
         {
             block.push('\n');
@@ -340,7 +341,7 @@ mod tests {
             let mut reader = OutputReader::collecting(ApplyProgress::default());
             let summary =
                 CHANGES.replace("\"operation\":\"plan\"", &format!("\"operation\":\"{operation}\""));
-            let _text = reader.read(&summary);
+            let _text = reader.read(Stream::Stdout, &summary);
             let findings = reader.take_findings();
             assert_eq!(
                 (findings.is_complete, findings.changes.is_some()),
@@ -403,16 +404,32 @@ mod tests {
             "Error: Second",
             "x",
         ] {
-            errors.read(line);
+            errors.read(Stream::Stderr, line);
         }
         assert_eq!(errors.into_errors(), ["No such provider\n\nIt is not\nthere.", "Second\nx"]);
+    }
+
+    #[test]
+    fn what_the_other_stream_has_meanwhile_is_not_part_of_an_error() {
+        let mut errors = PlainErrors::default();
+        for (stream, line) in [
+            (Stream::Stderr, "Error: No such provider"),
+            (Stream::Stdout, "Initializing the backend..."),
+            (Stream::Stderr, "It is not there."),
+            (Stream::Stdout, "Warning: old"),
+            (Stream::Stderr, "Nowhere."),
+        ] {
+            errors.read(stream, line);
+        }
+        assert!(errors.may_pass(Stream::Stdout, "Done.") && !errors.may_pass(Stream::Stderr, "More."));
+        assert_eq!(errors.into_errors(), ["No such provider\nIt is not there.\nNowhere."]);
     }
 
     #[test]
     fn a_boxed_error_is_collected_without_its_box() {
         let mut errors = PlainErrors::default();
         for line in ["╷", "│ Error: Bad flag", "│ ", "│ flag provided", "╵", "For more help"] {
-            errors.read(line);
+            errors.read(Stream::Stderr, line);
         }
         assert_eq!(errors.into_errors(), ["Bad flag\n\nflag provided"]);
     }
@@ -421,10 +438,10 @@ mod tests {
     fn what_only_announces_errors_is_none() {
         let mut errors = PlainErrors::default();
         let text = "Error: Terraform encountered problems during initialisation, including problems\nwith the configuration, described below.\n\nThe Terraform configuration must be valid.\n\n\nError: Unclosed configuration block\n\n  on main.tf line 4:\n   4: foo {\n";
-        text.lines().for_each(|line| errors.read(line));
+        text.lines().for_each(|line| errors.read(Stream::Stderr, line));
         assert_eq!(errors.into_errors(), ["Unclosed configuration block\n\non main.tf line 4:\n4: foo {"]);
         let mut alone = PlainErrors::default();
-        alone.read("Error: Terraform encountered problems during initialisation");
+        alone.read(Stream::Stderr, "Error: Terraform encountered problems during initialisation");
         assert_eq!(alone.into_errors().len(), 1);
     }
 

@@ -8,6 +8,12 @@
 //! command          the commands, their arguments, and what their exit codes mean
 //! environment      the variables that Terraform gets
 //! executor/        runs the steps of one attempt
+//! installed        the directory of further versions
+//! choice           which of them a run has
+//! probe            which version a program is
+//! registry_token   tokens of private registries
+//! cli_config       the credentials in Terraform's own configuration
+//! outputs          what an apply put out
 //! step_timing      how long steps may take
 //! step_clock       stops a step that takes too long
 //! messages         Terraform's JSON lines, read
@@ -21,28 +27,39 @@
 //! ```
 
 mod apply_progress;
+mod choice;
+mod cli_config;
 mod command;
 pub(crate) mod environment;
 mod executor;
+mod installed;
 mod long_message;
 mod messages;
+mod outputs;
 pub(crate) mod pending_push;
 mod plan_changes;
 mod plan_digest;
+mod probe;
 pub(crate) mod provider_cache;
+mod registry_token;
 mod settings;
 pub(crate) mod state;
 mod step_clock;
 mod step_timing;
 
-pub use self::command::{Product, Terraform};
+pub use self::command::Terraform;
 pub(crate) use self::{
     apply_progress::ApplyProgress,
+    choice::Choice,
+    cli_config::credentials,
     command::{KnownTerraform, Step},
     executor::{Log, StageError, TerraformExecutor},
+    installed::{TerraformDir, Verified},
     messages::OutputReader,
     plan_changes::PlannedChanges,
     plan_digest::PlanDigest,
+    probe::{PROBE_LIMIT, version_of},
+    registry_token::RegistryTokens,
     settings::TerraformSettings,
     step_timing::StepTiming,
 };

@@ -261,7 +261,7 @@ impl Push<'_> {
             if self.stop.requested().is_some() {
                 return Ok(Stored::Stopped(exit));
             }
-            let Some(lock) = Lock::read(&message, self.state.kind()) else {
+            let Some(lock) = Lock::read_printed(&message, self.state.kind()) else {
                 return Ok(Stored::Refused(message));
             };
             let lock = lock_query::owner(self.state).await.unwrap_or(lock);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::terraform::{
     command::Terraform,
+    installed::TerraformDir,
     state::backend::{State, StateBackend},
     step_timing::StepTiming,
 };
@@ -13,6 +14,8 @@ use crate::terraform::{
 pub(crate) struct TerraformSettings {
     /// The program that was found and answered `version`.
     pub(crate) program: Terraform,
+    /// Further versions, for runs that ask for one.
+    pub(crate) dir: TerraformDir,
     /// The program that stores exit codes, if there is one.
     pub(crate) keeper: Option<PathBuf>,
     pub(crate) timing: StepTiming,

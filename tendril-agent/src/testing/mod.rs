@@ -20,7 +20,7 @@ use crate::{
     cost::infracost::Infracost,
     observability::logging::LogFormat,
     template::git::GitSettings,
-    terraform::state::StateBackend,
+    terraform::{TerraformDir, state::StateBackend},
 };
 
 /// See the module.
@@ -193,7 +193,10 @@ pub(crate) fn config(dir: &Path) -> Config {
         spool_limit: u64::MAX,
         work_limit: u64::MAX,
         state_backend: StateBackend::local(),
-        terraform: preflight::terraform(None, None).unwrap().caching(under("plugins")),
+        terraform: preflight::terraform(None, &TerraformDir::default(), None)
+            .unwrap()
+            .caching(under("plugins")),
+        terraform_dir: TerraformDir::default(),
         infracost: Infracost::missing(),
         health_addr: None,
         log_format: LogFormat::Human,

@@ -25,6 +25,10 @@ impl Run<'_> {
         self.results.commit = self.workspace.stored_commit().ok();
         // Its log must not show what the template marks as sensitive.
         self.template(&spec).await?;
+        if let Err(failure) = self.same_program().await {
+            // Any version reads the outputs of what is applied.
+            tracing::warn!(failure = failure.message, "an apply goes on with another program");
+        }
         let workspace = self.workspace.clone();
         let digest = blocking(move || PlanDigest::load(&workspace)).await;
         self.results.changes = digest.ok().and_then(|digest| digest.changes);
@@ -38,10 +42,11 @@ impl Run<'_> {
 
     /// Applies a plan whose apply an earlier executor entered, and did not begin.
     async fn begin_apply(&mut self) -> Result<(), StageError> {
-        let name = self.context.settings.terraform.program.name();
+        let spec = JobSpec::parse(&self.job.config)?;
+        self.same_program().await?;
+        let name = self.terraform.program.name();
         let text = format!("The agent was restarted before it had started {name} apply: it is started now.");
         self.log.writer.annotate(text).await;
-        let spec = JobSpec::parse(&self.job.config)?;
         let state = self.context.state(&spec, self.job);
         self.results.commit = self.workspace.stored_commit().ok();
         let template = self.template(&spec).await?;
@@ -78,7 +83,7 @@ impl Run<'_> {
     /// The whole plan is applied.
     fn report_applied(&self) {
         if let Some(changes) = &self.changes {
-            let settings = &self.context.settings.terraform;
+            let settings = &self.terraform;
             let variable = |name: &str| std::env::var(name).ok();
             let fingerprint = settings.backend.fingerprint(&settings.state_dir, variable).ok();
             changes.applied(settings.backend.kind().name(), fingerprint);

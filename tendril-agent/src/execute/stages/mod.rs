@@ -5,8 +5,6 @@ mod approval;
 mod plan;
 mod template;
 
-use std::sync::Arc;
-
 use crate::{
     control_plane::{ClaimRecord, ProgressBoard},
     cost::Estimate,
@@ -20,7 +18,7 @@ use crate::{
     os::blocking,
     process::StopSignal,
     template::Workspace,
-    terraform::{Log, PlanDigest, StageError, Step, TerraformExecutor, state::State},
+    terraform::{Log, PlanDigest, StageError, Step, TerraformExecutor, TerraformSettings, state::State},
 };
 
 /// What a run produced beside its result.
@@ -31,6 +29,8 @@ pub(crate) struct RunOutput {
     pub(crate) outputs: Option<Fields>,
     /// Of a template from Git.
     pub(crate) commit: Option<String>,
+    /// The program that runs it.
+    pub(crate) program: Option<String>,
     /// Whether the apply is complete.
     pub(crate) applied: bool,
 }
@@ -44,6 +44,8 @@ pub(crate) struct Run<'a> {
     pub(crate) board: &'a ProgressBoard,
     pub(crate) place: &'a RunningJob,
     pub(crate) stop: &'a StopSignal,
+    /// With the program of this run, once it is chosen.
+    pub(crate) terraform: TerraformSettings,
     pub(crate) results: RunOutput,
     /// The planned changes, once there are any.
     pub(crate) changes: Option<ChangeTracker>,
@@ -52,21 +54,16 @@ pub(crate) struct Run<'a> {
 impl Run<'_> {
     /// From the first stage to the last.
     pub(crate) async fn begin(&mut self) -> Result<(), StageError> {
-        let settings = Arc::clone(&self.context.settings);
-        let greeting = format!(
-            "Attempt {} on agent {} with {} {}.",
-            self.job.attempt,
-            settings.agent_name,
-            settings.terraform.program.name(),
-            settings.terraform.program.version()
-        );
-        self.log.writer.annotate(greeting).await;
-        let spec = JobSpec::parse(&self.job.config)?;
+        let spec = JobSpec::parse(&self.job.config);
+        self.greet(spec.as_ref().ok()).await;
+        let spec = spec?;
         let state = self.context.state(&spec, self.job);
         if let Source::Git(source) = &spec.source {
             self.fetch(source).await?;
         }
         let template = self.lay_out(&spec, &state).await?;
+        self.choose_program(&spec).await?;
+        self.check_state_version(&state).await?;
         self.cost(&spec).await;
         let executor = self.executor(&spec, &state);
         executor.go_on(Step::Init)?;
@@ -100,6 +97,16 @@ impl Run<'_> {
         }
     }
 
+    /// The first line of the log.
+    async fn greet(&self, spec: Option<&JobSpec>) {
+        let program = match spec {
+            Some(spec) if !self.has_one_program(spec) => String::new(),
+            _ => format!(" with {}", self.terraform.program.title()),
+        };
+        let (attempt, agent) = (self.job.attempt, &self.context.settings.agent_name);
+        self.log.writer.annotate(format!("Attempt {attempt} on agent {agent}{program}.")).await;
+    }
+
     /// From the approval on, with the plan that an earlier executor made.
     pub(crate) async fn resume(&mut self) -> Result<(), StageError> {
         let shown = ClaimRecord::load(&self.workspace.claim_file()).is_ok_and(|record| record.waits);
@@ -115,6 +122,7 @@ impl Run<'_> {
             );
         }
         let template = self.template(&spec).await?;
+        self.same_program().await?;
         let workspace = self.workspace.clone();
         let loaded = blocking(move || PlanDigest::load(&workspace)).await;
         let digest =
@@ -146,7 +154,7 @@ impl Run<'_> {
 
     fn executor<'b>(&'b self, spec: &'b JobSpec, state: &'b State) -> TerraformExecutor<'b> {
         TerraformExecutor {
-            settings: &self.context.settings.terraform,
+            settings: &self.terraform,
             runner: &*self.context.runner,
             job: self.job,
             spec,
@@ -191,7 +199,7 @@ impl Run<'_> {
 
     async fn save(&self, record: ClaimRecord) -> Result<(), StageError> {
         // The mark is made by the keeper process, which stores the exit code.
-        let marks_begin = self.context.settings.terraform.keeper.is_some();
+        let marks_begin = self.terraform.keeper.is_some();
         let record = ClaimRecord { marks_begin, ..record };
         let file = self.workspace.claim_file();
         let stored = blocking(move || record.save(&file)).await;

@@ -1,6 +1,6 @@
 //! Approval: the wait, the decision, the restart in between, and everything that must not be applied.
 
-use std::{fs, path::PathBuf, time::SystemTime};
+use std::{fs, path::PathBuf, sync::Arc, time::SystemTime};
 
 use serde_json::{Value, json};
 use uuid::Uuid;

@@ -11,7 +11,12 @@ use uuid::Uuid;
 
 use super::fixture::{Fixture, StateServer, gate};
 use crate::{
-    config::preflight, execute::Start, job::Job, process::orphans, terraform::state::lock_query, testing,
+    config::preflight,
+    execute::Start,
+    job::Job,
+    process::orphans,
+    terraform::{TerraformDir, state::lock_query},
+    testing,
 };
 
 #[tokio::test]
@@ -146,7 +151,9 @@ async fn eight_jobs_on_a_cold_provider_cache_fill_it_once() {
     let mut fixture = Fixture::new().await;
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/terraform-with-a-touchy-cache");
     let cache = fixture.dir.path().join("plugins");
-    fixture.config.terraform = preflight::terraform(program.to_str(), None).unwrap().caching(cache.clone());
+    fixture.config.terraform = preflight::terraform(program.to_str(), &TerraformDir::default(), None)
+        .unwrap()
+        .caching(cache.clone());
     let context = fixture.context();
     let job = async |number: u128| {
         let (id, claim_token) = (Uuid::from_u128(number), Uuid::from_u128(number + 100));
@@ -248,7 +255,8 @@ async fn each_time_limit_ends_a_step_gracefully_and_is_named() {
                 .replace("\"$SLOW\" = init", if timeouts.get("init").is_some() { "1 = 1" } else { "1 = 2" });
             fs::write(&program, script).unwrap();
             fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-            fixture.config.terraform = preflight::terraform(program.to_str(), None).unwrap();
+            fixture.config.terraform =
+                preflight::terraform(program.to_str(), &TerraformDir::default(), None).unwrap();
         }
         let begun = Instant::now();
         fixture.run(json!({"template": "gate", "stack": "s", "variables": {"seconds": 600}, "timeouts": timeouts})).await;

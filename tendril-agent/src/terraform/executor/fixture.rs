@@ -17,7 +17,7 @@ use crate::{
     execute::{JobContext, Start},
     job::Job,
     process::LocalRunner,
-    terraform::state::backend::StateBackend,
+    terraform::{TerraformDir, state::backend::StateBackend},
     testing::{self, ControlPlane},
 };
 
@@ -145,7 +145,8 @@ impl Fixture {
     pub(super) async fn with_providers() -> Self {
         let mut fixture = Self::new().await;
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/terraform-with-providers");
-        fixture.config.terraform = preflight::terraform(program.to_str(), None).unwrap();
+        fixture.config.terraform =
+            preflight::terraform(program.to_str(), &TerraformDir::default(), None).unwrap();
         fs::create_dir(fixture.scratch()).unwrap();
         fixture
     }

@@ -6,23 +6,25 @@ mod pending_state;
 mod saved_plan;
 
 use std::{
-    io,
+    fs, io,
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
+use secrecy::ExposeSecret as _;
 
 use crate::{
     job::{ErrorCode, Failure, Fields, Findings, Job, JobSpec, Json},
-    logs::{LogWriter, StdoutCapture},
+    logs::LogWriter,
     os::{blocking, failpoint, file_lock},
-    process::{Command, Exit, Runner, Sink, StopSignal, TerminationStage, keeper},
+    process::{Command, Exit, FileSink, Runner, Sink, StopSignal, TerminationStage, keeper},
     redaction::Redactor,
     telemetry,
     template::Workspace,
     terraform::{
         apply_progress::ApplyProgress,
-        command::{Step, read_outputs},
+        command::Step,
+        outputs::Outputs,
         pending_push::StderrTail,
         provider_cache,
         settings::TerraformSettings,
@@ -142,12 +144,19 @@ impl TerraformExecutor<'_> {
 
     /// The outputs that may be shown. Their values never pass through the log.
     pub(crate) async fn outputs(&self) -> Result<Fields, StageError> {
-        let capture = StdoutCapture::new(self.log.writer.clone());
-        let (exit, findings) = self.carry_out(Step::Output, &capture, Duration::ZERO).await?;
+        let fault = |error: io::Error| Failure::internal("the outputs cannot be read", &error);
+        let file = self.workspace.outputs_file();
+        let sink = FileSink::create(&file).map_err(fault)?.passing(&self.log.writer);
+        let (exit, findings) = self.carry_out(Step::Output, &sink, Duration::ZERO).await?;
         self.check_exit(Step::Output, exit, &findings)?;
-        let read = capture.into_captured().and_then(|retained| Ok(read_outputs(&retained)?));
-        let (public, sensitive) =
-            read.map_err(|error| Failure::internal("the outputs cannot be read", &error))?;
+        sink.finish().map_err(fault)?;
+        let read = blocking(move || {
+            let outputs = Outputs::read(fs::File::open(&file)?)?;
+            // They hold secrets, and nobody needs the file any more.
+            fs::remove_file(&file)?;
+            Ok(outputs)
+        });
+        let Outputs { public, sensitive, .. } = read.await.map_err(fault)?;
         let strings = sensitive.iter().flat_map(Json::leaves).filter_map(Json::as_text).map(str::to_owned);
         self.log.redactor.hide_large(strings.collect()).await;
         Ok(public)
@@ -204,7 +213,10 @@ impl TerraformExecutor<'_> {
         self.go_on(step)?;
         let _timed = Timed { step, since: Instant::now() };
         let timing = StepTiming { lock_timeout: grace_period, ..self.settings.timing };
-        let command = self.settings.program.command(step, self.spec.action, self.workspace, &timing);
+        let mut command = self.settings.program.command(step, self.spec.action, self.workspace, &timing);
+        if let (Step::Init, Ok(command)) = (step, &mut command) {
+            self.give_registry_tokens(command)?;
+        }
         let command = command.map(|command| match &self.settings.keeper {
             Some(program) if step == Step::Apply => {
                 // Of an earlier try.
@@ -226,6 +238,17 @@ impl TerraformExecutor<'_> {
             ran = self.carry_out_command(step, command, sink, grace_period) => ran,
             never = clock.watch(step.name(), limit, limits.silence, self.stop) => match never {},
         }
+    }
+
+    /// Lets a command that runs nothing of the template fetch from private registries.
+    fn give_registry_tokens(&self, command: &mut Command) -> Result<(), Failure> {
+        let program = &self.settings.program;
+        // They may have been replaced since the agent started.
+        self.log.redactor.hide(program.registry_secrets());
+        let tokens = program.registry_tokens().environment();
+        let tokens = tokens.map_err(|problem| Failure::new(ErrorCode::Internal, problem))?;
+        command.env.extend(tokens.into_iter().map(|(name, token)| (name, token.expose_secret().into())));
+        Ok(())
     }
 
     async fn carry_out_command(

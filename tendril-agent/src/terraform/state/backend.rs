@@ -261,6 +261,11 @@ impl State {
         self.settings.get(name).and_then(Value::as_str)
     }
 
+    /// The file of a local state.
+    pub(crate) fn local_file(&self) -> Option<PathBuf> {
+        self.setting("path").filter(|_| self.kind == Kind::Local).map(PathBuf::from)
+    }
+
     /// Writes the backend block into a module. Errors: the disk.
     pub(crate) fn lay_out(&self, module_dir: &Path) -> io::Result<()> {
         // A remote state has no folder here unless something must be stored beside it.

@@ -5,6 +5,9 @@ use serde::Deserialize;
 
 use super::backend::{Kind, State};
 
+/// How Terraform's error begins.
+const SUMMARY: &str = "Error acquiring the state lock";
+
 /// What is known about a lock; every field may be unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -27,12 +30,13 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// Reads Terraform's error, if it is one about the lock.
+    /// Reads Terraform's error, if it is one about the lock that it wanted itself: what a template's own programs print of locks
+    /// is in the detail of another error.
     ///
     /// The backends `http` and `pg` show under "Lock Info" the lock that was requested, and not the one that is held (seen
     /// in Terraform 1.11): of those, only the ID in the message itself is taken.
     pub(crate) fn read(error: &str, kind: Kind) -> Option<Self> {
-        if !error.contains("the state lock") {
+        if !error.starts_with(SUMMARY) || !is_held(error, kind) {
             return None;
         }
         let field = |name: &str| {
@@ -59,6 +63,12 @@ impl Lock {
     /// The host of `who`.
     pub(crate) fn host(&self) -> Option<&str> {
         self.who.as_deref()?.rsplit_once('@').map(|(_, host)| host)
+    }
+
+    /// Reads what a command about the state itself prints for people. No program of a template prints there.
+    pub(crate) fn read_printed(text: &str, kind: Kind) -> Option<Self> {
+        let at = text.find(&format!("Error: {SUMMARY}"))?;
+        Self::read(&text[at + "Error: ".len()..], kind)
     }
 
     /// Why the run cannot go on, and what to do: for the deployment's user.
@@ -112,6 +122,21 @@ fn run_of_pod(host: &str) -> Option<(&str, &str, &str)> {
     Some((host, deployment, attempt))
 }
 
+/// Whether somebody has the lock. Terraform calls every failure to take one so: a backend that is away, a missing right, a state
+/// that it cannot read.
+fn is_held(error: &str, kind: Kind) -> bool {
+    // A command that writes for people breaks lines anywhere.
+    let said = error.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
+    let says = |parts: &[&str]| parts.iter().any(|part| said.contains(part));
+    match kind {
+        // These show the lock that was asked for, whatever the error is.
+        Kind::Pg | Kind::Http => says(&["already locked"]),
+        Kind::Local => says(&["lock info:", "temporarily unavailable"]),
+        Kind::S3 => says(&["lock info:", "preconditionfailed", "conditionalcheckfailed"]),
+        Kind::Kubernetes => says(&["lock info:", "already locked"]),
+    }
+}
+
 /// As Go prints a time: `2026-11-23 17:19:23.666824349 +0000 UTC`.
 fn time(text: &str) -> Option<Timestamp> {
     let civil: DateTime = text.strip_suffix(" +0000 UTC")?.parse().ok()?;
@@ -140,6 +165,8 @@ mod tests {
 
     const S3: &str = "Error acquiring the state lock\nError message: operation error S3: PutObject, PreconditionFailed\nLock Info:\n  ID:        f1f03eb4-31d9-3097-f0e0-7c643bda5952\n  Path:      b/tendril/k.tfstate\n  Operation: OperationTypeApply\n  Who:       nonroot@agent-0\n  Version:   1.11.4\n  Created:   2026-11-23 17:19:23.666824349 +0000 UTC\n  Info:      \n\n\nTerraform acquires a state lock to protect the state from being written";
     const HTTP: &str = "Error acquiring the state lock\nError message: HTTP remote state already locked: ID=abc-1\nLock Info:\n  ID:        f1f03eb4\n  Who:       root@me\n  Created:   2026-11-23 17:19:23.666824349 +0000 UTC\n";
+
+    const PG: &str = "Error acquiring the state lock\nError message: Workspace is already locked: default\nLock Info:\n  ID:        f1f03eb4\n";
 
     fn now() -> Timestamp {
         "2026-11-23T20:19:24Z".parse().unwrap()
@@ -190,7 +217,7 @@ mod tests {
         let lock = Lock::read(HTTP, Kind::Http).unwrap();
         assert_eq!(lock, Lock { id: Some("abc-1".to_owned()), ..Lock::default() });
         assert!(lock.explain(&state("http"), "root@me", now()).contains("terraform force-unlock abc-1"));
-        let lock = Lock::read(HTTP, Kind::Pg).unwrap();
+        let lock = Lock::read(PG, Kind::Pg).unwrap();
         assert_eq!(lock, Lock::default());
         let text = lock.explain(&state("pg"), "root@me", now());
         assert!(text.contains("goes away with the process") && !text.contains("force-unlock"), "{text}");
@@ -199,5 +226,34 @@ mod tests {
     #[test]
     fn another_error_is_not_about_the_lock() {
         assert_eq!(Lock::read("Invalid reference\n  ID: 3", Kind::S3), None);
+        let of_a_template = format!(
+            "local-exec provisioner error\nError running command 'x': exit status 1. Output: Error: {S3}"
+        );
+        assert_eq!(Lock::read(&of_a_template, Kind::S3), None);
+        let printed = Lock::read_printed(&format!("Warning: old\n\nError: {HTTP}"), Kind::Http).unwrap();
+        assert_eq!(printed.id.as_deref(), Some("abc-1"));
+        assert_eq!(Lock::read_printed("Error: Invalid reference", Kind::Http), None);
+    }
+
+    #[test]
+    fn a_lock_that_cannot_be_taken_is_not_taken_for_a_held_one() {
+        for (kind, message) in [
+            (
+                Kind::Local,
+                "Unsupported state file format: The state file uses format\nversion 5, which is not supported by Terraform 1.11.4.",
+            ),
+            (Kind::Local, "open /state/k/terraform.tfstate: permission denied"),
+            (
+                Kind::S3,
+                "operation error S3: PutObject, https response error StatusCode: 403, api error AccessDenied: no",
+            ),
+            (Kind::Http, "Unexpected HTTP response code 500"),
+            (Kind::Pg, "pq: permission denied for function\nLock Info:\n  ID:        f1f03eb4"),
+        ] {
+            let error = format!(
+                "Error acquiring the state lock\nError message: {message}\n\nTerraform acquires a state lock to protect"
+            );
+            assert_eq!(Lock::read(&error, kind), None, "{error}");
+        }
     }
 }
