@@ -328,7 +328,6 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::super::query::Query;
-    use super::*;
 
     /// Column and details of the refusal of a query string.
     fn refusal(query: &str) -> (usize, String) {
