@@ -206,10 +206,11 @@ impl AgentSetup {
         self.start_program(path)
     }
 
-    /// Starts the agent with its fail points and jobs inside it, and kills it at one of them: the name, and which time it comes
-    /// there.
+    /// Starts the agent with its fail points and jobs inside it, unless they have another launcher, and kills it at one of them: the
+    /// name, and which time it comes there.
     pub fn start_to_die_at(&self, point: &str, time: u64) -> Program {
-        let mut doomed = self.clone().in_process();
+        let has_launcher = self.env.iter().any(|(name, _)| name == "TENDRIL_LAUNCHER");
+        let mut doomed = if has_launcher { self.clone() } else { self.clone().in_process() };
         doomed.env.push(("TENDRIL_FAILPOINT".to_owned(), format!("{point}:{time}")));
         doomed.start_program(&program::agent_with_failpoints())
     }

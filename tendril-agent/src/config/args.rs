@@ -129,7 +129,7 @@ pub struct Cli {
     #[arg(long, value_name = "N", env = "TENDRIL_CONCURRENCY", default_value = "2")]
     pub concurrency: Option<String>,
 
-    /// Where jobs run: `local`, as processes of their own that go on if the agent dies or is replaced; or `in-process`, inside the agent
+    /// Where jobs run: `local`, as processes of their own that go on if the agent dies or is replaced; `in-process`, inside the agent; or `kubernetes`, each in a pod of a Job
     #[arg(long, value_name = "WHERE", env = "TENDRIL_LAUNCHER", default_value = "local")]
     pub launcher: Option<String>,
 
