@@ -31,6 +31,8 @@ const NO_POD_YET: Duration = Duration::from_secs(5);
 const LOOK_AT_EVENTS: Duration = Duration::from_secs(15);
 /// Between two looks at the row of a run whose node does not answer.
 const LOOK_AT_ROW: Duration = Duration::from_secs(20);
+/// How long after the end of a Job its pod may take to say how it ended.
+const EXIT_CODE_WITHIN: Duration = Duration::from_secs(15);
 /// Between two looks at a Job that a watch calls gone and that is there all the same.
 const LOOK_AT_GONE: Duration = Duration::from_secs(10);
 
@@ -96,6 +98,7 @@ impl KubernetesLauncher {
         let mut look = started + NO_POD_YET;
         let mut events: Vec<String> = Vec::new();
         let mut had_pod = false;
+        let mut failed_since = None;
         let mut said: Option<String> = None;
         let mut warned_of_silence = false;
         loop {
@@ -114,8 +117,18 @@ impl KubernetesLauncher {
                     Looked::Unknown => {}
                 }
             }
-            if end.is_some() {
-                return end;
+            if let Some(end) = end {
+                // The watches of Jobs and of pods are not in step: the exit code may be on its way.
+                let since = *failed_since.get_or_insert_with(Instant::now);
+                let is_open = matches!(end, Ended::Died(_)) && pod.is_none_or(|pod| pod.terminated.is_none());
+                if !is_open || since.elapsed() >= EXIT_CODE_WITHIN {
+                    return Some(end);
+                }
+                tokio::select! {
+                    _ = seen.changed() => {}
+                    () = sleep_until(since + EXIT_CODE_WITHIN) => {}
+                }
+                continue;
             }
             if pod.is_some_and(|pod| pod.is_silent) != warned_of_silence {
                 warned_of_silence = !warned_of_silence;
