@@ -265,6 +265,10 @@ REFUSED = {
         pods(serviceAccountMap=[RULES[1], {"stacks": ["*"], "serviceAccount": "tendril-agent"}]),
         "rule 2: tendril-agent is the agent's own service account",
     ),
+    "the account of plans": (
+        pods(serviceAccountMap=[{"stacks": ["*"], "serviceAccount": "tendril-agent-plans"}]),
+        "tendril-agent-plans is the service account with which plans are stored",
+    ),
     "a resource that is none": (pods(resources={"limits": {"ram": "1Gi"}}), "runs.resources: limits.ram is no resource"),
     "a quantity that is none": (
         pods(serviceAccountMap=[RULES[1] | {"resources": {"requests": {"memory": "1 GB"}}}]),

@@ -181,7 +181,7 @@ def always_in_pods(case, values, resources):
         selected = budget["spec"]["selector"]["matchLabels"].items() - {("app.kubernetes.io/name", "tendril-run")}
         expect(case, selected <= template["metadata"]["labels"].items() and budget["metadata"]["namespace"] == near, "the budget is for other pods")
     if values.get("rbac", {}).get("create", True):
-        roles(case, values, resources, near, named)
+        roles(case, values, resources, near, named, mine["TENDRIL_LEASE"])
     else:
         expect(case, not {"Role", "RoleBinding"} & by_kind.keys(), "Roles, although nobody wants them")
 
@@ -199,8 +199,8 @@ def documented(heading):
     return {(group.replace('""', ""), resource, verb) for group, resource, verb in re.findall(r"^\| `(\S+)` \| `(\S+)` \| `(\S+)` \|", part, re.M)}
 
 
-def roles(case, values, resources, near, accounts):
-    """The Roles are what the agent asks for, and no more: of the dispatcher, and of the account that keeps plans."""
+def roles(case, values, resources, near, accounts, lease):
+    """The Roles are what the agent asks for, and no more: of the dispatcher, and of the account that stores plans. Runs have none."""
     bound = {}
     for role in (resource for resource in resources if resource["kind"] == "Role"):
         expect(case, role["metadata"]["namespace"] == near, "a Role elsewhere")
@@ -216,22 +216,23 @@ def roles(case, values, resources, near, accounts):
         bound[role["metadata"]["name"]] = (given, {(subject["name"], subject["namespace"]) for subject in binding["subjects"]})
     name = next(resource for resource in resources if resource["kind"] == "Deployment")["metadata"]["name"]
     given, subjects = bound.pop(name)
-    wanted = rights("RIGHTS") | rights("LEASE_RIGHTS") | {("", "resourcequotas", "list")}
+    # Quotas are for doctor alone, and are in none of its lists.
+    wanted = rights("RIGHTS") | rights("LEASE_RIGHTS") | rights("PLAN_RIGHTS") | {("", "resourcequotas", "list")}
+    explained = documented("What the agent may do")
+    expect(case, wanted == explained, f"docs/kubernetes.md explains {explained - wanted} too much and {wanted - explained} too little")
     in_secrets = not values["runs"].get("planVolumeClaim")
-    if in_secrets:
-        wanted |= rights("PLAN_RIGHTS")
+    if not in_secrets:
+        wanted -= rights("PLAN_RIGHTS")
     expect(case, given == wanted, f"the Role has {given - wanted} too much and {wanted - given} too little")
-    explained = documented("What the agent may do") - (set() if in_secrets else rights("PLAN_RIGHTS"))
-    expect(case, given == explained, f"docs/kubernetes.md explains {explained - given} too much and {given - explained} too little")
+    # What can be limited to one object is: a token of any other account would be that account's rights.
+    for rule in next(resource for resource in resources if resource["kind"] == "Role" and resource["metadata"]["name"] == name)["rules"]:
+        named = {"serviceaccounts/token": [f"{name}-plans"], "leases": None if rule["verbs"] == ["create"] else [lease]}.get(rule["resources"][0])
+        expect(case, rule.get("resourceNames") == named, f"the Role is for {rule.get('resourceNames')}, not {named}")
     expect(case, subjects == {(name, "tendril")}, f"the Role is for {subjects}")
     if in_secrets:
-        plans = f"{name}-plans"
-        given, subjects = bound.pop(plans)
-        expect(case, given == documented("What runs may do"), f"plans may be kept by {given}, and docs/kubernetes.md says otherwise")
-        expect(case, subjects == {(plans, near)}, f"plans are kept by {subjects}")
-        expect(case, plans not in accounts, "a run has the account of plans")
-        tokens = [rule for role in resources if role["kind"] == "Role" for rule in role["rules"] if "serviceaccounts/token" in rule["resources"]]
-        expect(case, [rule["resourceNames"] for rule in tokens] == [[plans]], "tokens of other accounts can be made")
+        given, subjects = bound.pop(f"{name}-plans")
+        expect(case, given == documented("What runs may do"), f"plans are stored with {given}, and docs/kubernetes.md says otherwise")
+        expect(case, subjects == {(f"{name}-plans", near)} and not accounts & {f"{name}-plans"}, f"plans are stored by {subjects}")
     expect(case, not bound, f"further Roles: {bound.keys()}")
 
 
@@ -294,11 +295,11 @@ def settings():
     """Each setting of the agent can be reached: its variable is one that the chart sets, given everything."""
     known = set(re.findall(r'env = "(\w+)"', (CHART.parent / "src" / "config" / "args.rs").read_text())) - NO_VALUE
     here = {"TENDRIL_AGENT_TOKEN_FILE"}
-    for case in ("everything", "everything in pods"):
+    for case in ("everything", "three rules", "everything in pods"):
         resources = render(CASES[case])
-        pods = [resource["spec"]["template"] for resource in resources if resource["kind"] in ("StatefulSet", "Deployment")]
-        pods += [run_files(resources)[1]] if case == "everything in pods" else []
-        here |= {variable["name"] for pod in pods for variable in pod["spec"]["containers"][0]["env"]}
+        agents = [resource["spec"]["template"] for resource in resources if resource["kind"] in ("StatefulSet", "Deployment")]
+        agents += [run_files(resources)[1]] if case != "everything" else []
+        here |= {variable["name"] for pod in agents for variable in pod["spec"]["containers"][0]["env"]}
     # A Secret reaches the agent as a variable or as a file.
     here |= {name.removesuffix("_FILE") for name in here if name.endswith("_FILE")} & known
     expect("settings", known <= here, f"the chart has no value for {', '.join(sorted(known - here))}")

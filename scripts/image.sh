@@ -42,7 +42,7 @@ with_buildah() {
   fi
 
   say "building the agent ($profile)"
-  cargo build --quiet --locked --package tendril-agent --features kubernetes --bin tendril-agent --profile "${profile/debug/dev}"
+  cargo build --quiet --locked --package tendril-agent --bin tendril-agent --profile "${profile/debug/dev}"
   install "${CARGO_TARGET_DIR:-target}/$profile/tendril-agent" "$place/agent/usr/local/bin/"
   install "$(command -v terraform || command -v tofu)" "$place/programs/programs/"
   say "building $tag"

@@ -77,10 +77,15 @@ may no "$agent" create jobs.batch --namespace tendril
 may no "$agent" get secrets --namespace runs
 may no "$agent" create pods --namespace runs
 may yes "$agent" update leases.coordination.k8s.io/tendril.tendril-agent --namespace runs
-for account in runs:runs runs:runs-prod; do
+may no "$agent" update leases.coordination.k8s.io/other --namespace runs
+may yes "$agent" create serviceaccounts/tendril-agent-plans --subresource token --namespace runs
+may no "$agent" create serviceaccounts/runs-prod --subresource token --namespace runs
+may yes runs:tendril-agent-plans create secrets --namespace runs
+for account in runs:runs runs:runs-prod runs:tendril-agent-plans; do
   may no "$account" get secrets --namespace runs
   may no "$account" create jobs.batch --namespace runs
 done
+may no runs:runs create secrets --namespace runs
 helm uninstall tendril-agent --namespace tendril --wait
 
 say 'the tests'

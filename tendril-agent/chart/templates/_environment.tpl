@@ -188,9 +188,10 @@
 {{- with .Values.runs.planVolumeClaim }}
 - name: TENDRIL_PLAN_VOLUME_CLAIM
   value: {{ . | quote }}
-{{- end }}
+{{- else }}
 - name: TENDRIL_PLAN_ACCOUNT
-  value: {{ include "tendril-agent.planAccount" . | quote }}
+  value: {{ include "tendril-agent.planAccount" . }}
+{{- end }}
 - name: TENDRIL_LEASE
   value: {{ include "tendril-agent.lease" . | quote }}
 {{- end -}}

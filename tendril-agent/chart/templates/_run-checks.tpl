@@ -47,6 +47,7 @@
 {{- fail "launcher kubernetes needs runs.serviceAccountMap, which says which stacks have which service account: for instance [{stacks: [prod], serviceAccount: runs-prod}, {stacks: [\"*\"], serviceAccount: runs}]." -}}
 {{- end -}}
 {{- $own := include "tendril-agent.serviceAccount" . -}}
+{{- $plans := include "tendril-agent.planAccount" . -}}
 {{- $isNear := eq (include "tendril-agent.runNamespace" .) .Release.Namespace -}}
 {{- range $index, $rule := $map -}}
 {{- $where := printf "runs.serviceAccountMap, rule %d" (add1 $index) -}}
@@ -55,6 +56,9 @@
 {{- end -}}
 {{- if and $isNear (eq $rule.serviceAccount $own) -}}
 {{- fail (printf "%s: %s is the agent's own service account, with which a run could start pods: name another one." $where $own) -}}
+{{- end -}}
+{{- if eq $rule.serviceAccount $plans -}}
+{{- fail (printf "%s: %s is the service account with which plans are stored: name another one." $where $plans) -}}
 {{- end -}}
 {{- include "tendril-agent.checkQuantities" (list $where ($rule.resources | default dict)) -}}
 {{- end -}}
@@ -111,7 +115,7 @@
 
 {{- define "tendril-agent.checkRunEnvironment" -}}
 {{- $set := dict -}}
-{{- range concat (include "tendril-agent.dispatcherAlone" . | fromJsonArray) (list "HOME" "TMPDIR" "TENDRIL_PLAN_STORE" "TENDRIL_PLAN_DIR" "TENDRIL_JOB_UID") -}}
+{{- range concat (include "tendril-agent.dispatcherAlone" . | fromJsonArray) (list "HOME" "TMPDIR" "TENDRIL_PLAN_STORE" "TENDRIL_PLAN_DIR" "TENDRIL_PLAN_SECRET" "TENDRIL_PLAN_ACCESS" "TENDRIL_JOB_UID" "TENDRIL_POD_UID") -}}
 {{- $_ := set $set . "the agent gives each run its own" -}}
 {{- end -}}
 {{- range include "tendril-agent.runEnvironment" . | fromYamlArray -}}

@@ -18,9 +18,9 @@
 {{- if not .Values.runs.planVolumeClaim -}}true{{- end -}}
 {{- end -}}
 
-{{- /* The account with which a run makes that Secret: no account of runs has a right. */ -}}
+{{- /* The service account that may create those Secrets. No pod has it; a run gets a token of it that ends with its pod. */ -}}
 {{- define "tendril-agent.planAccount" -}}
-{{- include "tendril-agent.name" . -}}-plans
+{{- include "tendril-agent.name" . }}-plans
 {{- end -}}
 
 {{- define "tendril-agent.runSelector" -}}
