@@ -88,7 +88,7 @@ async fn kubernetes(settings: &KubernetesSettings) -> Vec<Finding> {
     };
     let noted = |check, note| Finding { check, problem: None, note, warning: None };
     let mut rights =
-        finding("kubernetes rights", preflight::rights(&connection, settings.lease.is_some()).await);
+        finding("kubernetes rights", preflight::rights(&connection, settings.lease.as_deref()).await);
     rights.warning = preflight::plans(&connection, settings).await;
     let mut findings = vec![noted("kubernetes", Some(server)), rights];
     let mut trial = finding("run's pod", preflight::trial(&connection, settings).await);
@@ -143,7 +143,7 @@ async fn try_all(config: &Config) -> Vec<Finding> {
         findings.push(terraform_versions(config).await);
     }
     findings.extend(registries(config));
-    findings.extend([cost_estimates(config), finding("state backend", state_backend(config).await)]);
+    findings.extend([cost_estimates(config), state_backend(config).await]);
     if config.git.is_on() {
         findings.push(finding("git", config.git.examine()));
     }
@@ -313,7 +313,17 @@ fn cost_estimates(config: &Config) -> Finding {
     }
 }
 
-async fn state_backend(config: &Config) -> Result<(), String> {
+async fn state_backend(config: &Config) -> Finding {
+    let check = "state backend";
+    #[cfg(feature = "kubernetes")]
+    if config.kubernetes.is_some() {
+        let note = "not tried here: runs reach it, with the rights of their own service accounts".to_owned();
+        return Finding { check, problem: None, note: Some(note), warning: None };
+    }
+    finding(check, try_backend(config).await)
+}
+
+async fn try_backend(config: &Config) -> Result<(), String> {
     let state = config.terraform_settings().state(STATE_KEY);
     let tried = pending_push::try_backend(&config.terraform_settings(), &LocalRunner, &state).await;
     // The local one leaves its directory.

@@ -231,8 +231,21 @@ async fn doctor_names_each_right_that_is_missing() {
         "ok    kubernetes: Kubernetes v1.36.2, namespace tendril",
         "ok    kubernetes rights",
         "ok    run's pod: image localhost/tendril-agent:test, service accounts tendril-run",
+        "ok    state backend: not tried here: runs reach it",
     ] {
         assert!(well.output().contains(said), "{said}: {}", well.output());
+    }
+    // As the chart's Role has it: of one Lease only.
+    for verb in ["get", "update"] {
+        pods.api.deny(AGENT_TOKEN, ("coordination.k8s.io", "leases", verb));
+        pods.api.allow(AGENT_TOKEN, ("coordination.k8s.io", "leases:mine", verb));
+    }
+    for (lease, expected) in
+        [("mine", "ok    kubernetes rights"), ("other", "lacks get leases (coordination.k8s.io), update")]
+    {
+        let mut doctor = pods.setup().env("TENDRIL_LEASE", lease.to_owned()).doctor();
+        doctor.ended().await;
+        assert!(doctor.output().contains(expected), "{lease}: {}", doctor.output());
     }
     pods.api.deny(AGENT_TOKEN, ("batch", "jobs", "watch"));
     pods.api.deny(AGENT_TOKEN, ("", "events", "list"));

@@ -57,12 +57,14 @@ pub(crate) async fn server(connection: &Connection) -> Result<String, String> {
     }
 }
 
-/// Whether the agent may do what it does. Errors: what is missing, as it stands in a Role.
-pub(crate) async fn rights(connection: &Connection, with_lease: bool) -> Result<(), String> {
+/// Whether the agent may do what it does, with this Lease if there is one. Errors: what is missing, as it stands in a Role.
+pub(crate) async fn rights(connection: &Connection, lease: Option<&str>) -> Result<(), String> {
     let mut missing = Vec::new();
-    let wanted = RIGHTS.iter().chain(if with_lease { LEASE_RIGHTS } else { &[] });
-    for (group, resource, verb) in wanted {
-        let allowed = may(connection, group, resource, verb, None)
+    // A Role can limit every right on the Lease to its name but that to create it.
+    let of_lease = LEASE_RIGHTS.iter().map(|right| (right, lease.filter(|_| right.2 != "create")));
+    let wanted = RIGHTS.iter().map(|right| (right, None)).chain(of_lease.filter(|_| lease.is_some()));
+    for ((group, resource, verb), name) in wanted {
+        let allowed = may(connection, group, resource, verb, name)
             .await
             .map_err(|error| format!("whether {verb} {resource} is allowed cannot be asked: {error}"))?;
         if !allowed {
