@@ -179,8 +179,8 @@ impl Pods {
         let query = "select extract(epoch from claimed_at)::float8 from public.deployments where id = $1";
         let claimed: f64 = self.world.database.query_one(query, &[&job.id]).await.expect("the row").get(0);
         let asked = self.api.asked().into_iter();
-        let posts = asked.filter(|asked| asked.method == "POST" && asked.path.contains("/jobs"));
-        let at = posts.last().expect("it was created").at.duration_since(UNIX_EPOCH).expect("a time");
+        let mut posts = asked.filter(|asked| asked.method == "POST" && asked.path.contains("/jobs"));
+        let at = posts.next_back().expect("it was created").at.duration_since(UNIX_EPOCH).expect("a time");
         assert!(self.job(&Self::job_name(job, 1)).is_some(), "that was its Job");
         (at.as_secs_f64() - claimed) * 1000.0
     }

@@ -164,18 +164,8 @@ impl Config {
             None => credential.as_ref().and_then(|credential| reader.take(credential.cluster_id())),
         };
         let known = attempt.and_then(|attempt| attempt.terraform.clone());
-        let templates_dir = reader.directory("--templates-dir", cli.templates_dir.as_ref());
-        let work_dir = reader.directory("--work-dir", cli.work_dir.as_ref());
-        let state_dir = reader.directory("--state-dir", cli.state_dir.as_ref());
-        // The dispatcher has looked.
-        if let Some(dir) = templates_dir.as_ref().filter(|_| known.is_none()) {
-            reader.take(preflight::templates(dir));
-        }
-        for (flag, dir) in [("--work-dir", &work_dir), ("--state-dir", &state_dir)] {
-            if let Some(dir) = dir.as_ref().filter(|_| known.is_none()) {
-                reader.take(preflight::writable(flag, dir));
-            }
-        }
+        // What the dispatcher has examined, its executors need not.
+        let [templates_dir, work_dir, state_dir] = reader.directories(cli, known.is_none());
         let git = reader.git(cli);
         let hook_dir = given(cli.hook_dir.as_ref()).map(PathBuf::from);
         if let Some(dir) = &hook_dir {
@@ -389,6 +379,23 @@ struct Reader {
 impl Reader {
     fn take<T>(&mut self, value: Result<T, String>) -> Option<T> {
         value.map_err(|problem| self.problems.push(problem)).ok()
+    }
+
+    /// Where templates, jobs and states are.
+    fn directories(&mut self, cli: &Cli, are_examined: bool) -> [Option<PathBuf>; 3] {
+        let templates = self.directory("--templates-dir", cli.templates_dir.as_ref());
+        let [work, state] =
+            [("--work-dir", &cli.work_dir), ("--state-dir", &cli.state_dir)].map(|(flag, dir)| {
+                let dir = self.directory(flag, dir.as_ref());
+                if let Some(dir) = dir.as_ref().filter(|_| are_examined) {
+                    self.take(preflight::writable(flag, dir));
+                }
+                dir
+            });
+        if let Some(dir) = templates.as_ref().filter(|_| are_examined) {
+            self.take(preflight::templates(dir));
+        }
+        [templates, work, state]
     }
 
     fn directory(&mut self, flag: &str, value: Option<&String>) -> Option<PathBuf> {

@@ -68,7 +68,8 @@ fn files(dir: &Path, product: Product) -> Vec<PathBuf> {
         match (twin(".tf", ".tofu"), twin(".tf.json", ".tofu.json")) {
             (Some(twin), _) | (_, Some(twin)) => product == Product::Terraform || !names.contains(&twin),
             (None, None) => {
-                product == Product::OpenTofu && (name.ends_with(".tofu") || name.ends_with(".tofu.json"))
+                let is_tofu = [".tofu", ".tofu.json"].iter().any(|ending| name.ends_with(ending));
+                product == Product::OpenTofu && is_tofu
             }
         }
     };

@@ -1,5 +1,7 @@
 //! Which program a run has: what its deployment and its template ask for, out of what the agent has.
 
+use std::iter;
+
 use crate::{
     job::{Constraints, Product, Version, VersionRequest},
     terraform::{
@@ -89,8 +91,11 @@ impl TerraformDir {
             Some(dir) => format!("put the version into {} (--terraform-dir), or ask for one that is there", dir.display()),
             None => "give it a directory of versions (--terraform-dir / TENDRIL_TERRAFORM_DIR), or ask for this one".to_owned(),
         };
-        let left_out: String = left_out.iter().map(|why| format!("\nNot used: {why}")).collect();
-        format!("{wanted}, and this agent has {}{more}: {remedy}{left_out}", all.join(", "))
+        let sentence = format!("{wanted}, and this agent has {}{more}: {remedy}", all.join(", "));
+        iter::once(sentence)
+            .chain(left_out.iter().map(|why| format!("Not used: {why}")))
+            .collect::<Vec<_>>()
+            .join("\n")
     }
 }
 

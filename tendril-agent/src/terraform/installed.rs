@@ -110,13 +110,12 @@ impl TerraformDir {
         let meta = fs::metadata(&path).map_err(unusable)?;
         let identity = (path.clone(), meta.dev(), meta.ino(), meta.size(), meta.ctime(), meta.ctime_nsec());
         let known = self.tried.lock().unwrap_or_else(PoisonError::into_inner).get(&identity).cloned();
-        let said = match known {
-            Some(said) => said,
-            None => {
-                let said = version_of(&path, PROBE_LIMIT).await;
-                self.tried.lock().unwrap_or_else(PoisonError::into_inner).insert(identity, said.clone());
-                said
-            }
+        let said = if let Some(said) = known {
+            said
+        } else {
+            let said = version_of(&path, PROBE_LIMIT).await;
+            self.tried.lock().unwrap_or_else(PoisonError::into_inner).insert(identity, said.clone());
+            said
         }?;
         if Version::parse(&said).as_ref() == Some(&candidate.version) {
             return Ok(Verified { program: path, version: said });

@@ -110,7 +110,7 @@ impl KubernetesLauncher {
             if end.is_none() && now.is_gone {
                 match self.look(&view).await {
                     Looked::There(there) => {
-                        view = there;
+                        view = *there;
                         end = verdict::end(&view, pod, was_ended);
                     }
                     Looked::Gone => end = Some(verdict::end_of_gone(&view, pod, was_ended)),
@@ -211,7 +211,7 @@ impl KubernetesLauncher {
     async fn look(&self, view: &JobView) -> Looked {
         match answered(self.inner.jobs.get_opt(&view.name)).await {
             Ok(Some(job)) if job.metadata.uid.as_deref() == Some(view.uid.as_str()) => {
-                Looked::There(view.clone().now(&job))
+                Looked::There(Box::new(view.clone().now(&job)))
             }
             Ok(_) => Looked::Gone,
             Err(_) => Looked::Unknown,
@@ -239,7 +239,7 @@ impl KubernetesLauncher {
 
 /// What became of a Job that the watch calls gone.
 enum Looked {
-    There(JobView),
+    There(Box<JobView>),
     Gone,
     /// Nobody answers.
     Unknown,

@@ -104,9 +104,9 @@ fn a_plan_is_kept_in_a_secret_or_on_a_volume_and_mounted_into_the_pod_that_appli
     assert!(keeps["containers"][0]["env"].to_string().contains("TENDRIL_JOB_UID"));
     let applies = pod(&settings(), Part::Approved, false);
     assert_eq!(applies["automountServiceAccountToken"], false);
-    let plan = format!("{}-89abcdef-plan", name(id(), Part::First));
-    assert!(applies["volumes"].to_string().contains(&plan));
-    assert!(keeps["containers"][0]["env"].to_string().contains(&plan));
+    let secret = format!("{}-89abcdef-plan", name(id(), Part::First));
+    assert!(applies["volumes"].to_string().contains(&secret));
+    assert!(keeps["containers"][0]["env"].to_string().contains(&secret));
     let on_volume = KubernetesSettings { plan_volume_claim: Some("plans".to_owned()), ..settings() };
     for (part, waits) in [(Part::First, true), (Part::Approved, false)] {
         let pod = pod(&on_volume, part, waits);

@@ -101,7 +101,9 @@ impl Totals {
             for (series, values) in &self.distributions {
                 if let Some(key) = series.key() {
                     let histogram = recorder.register_histogram(&key, &METADATA);
-                    values.iter().for_each(|value| histogram.record(*value));
+                    for value in values {
+                        histogram.record(*value);
+                    }
                 }
             }
         });
@@ -163,7 +165,9 @@ mod tests {
         metrics::with_local_recorder(tally, || {
             metrics::counter!("tendril_agent_jobs_ended_total", "status" => "SUCCESS").increment(ended);
             metrics::gauge!("tendril_agent_ready").set(1.0);
-            took.iter().for_each(|took| metrics::histogram!("tendril_agent_job_seconds").record(*took));
+            for took in took {
+                metrics::histogram!("tendril_agent_job_seconds").record(*took);
+            }
         });
     }
 
