@@ -132,8 +132,8 @@ async fn starts(world: &World, cluster: &Cluster, table: &mut Measurements) {
             let query = "select extract(epoch from claimed_at)::float8 from public.deployments where id = $1";
             let claimed: f64 =
                 world.database.query_one(query, &[&deployment.id]).await.expect("the time").get(0);
-            let noted = fs::read_to_string(&notes).expect("a start was noted");
-            let line = noted.lines().rev().find(|line| line.contains(&deployment.id.to_string()));
+            let lines = fs::read_to_string(&notes).expect("a start was noted");
+            let line = lines.lines().rev().find(|line| line.contains(&deployment.id.to_string()));
             let (_, started) = line.and_then(|line| line.rsplit_once(' ')).expect("its start");
             // The first one finds nothing in memory: it is not counted.
             if n > 0 {

@@ -83,7 +83,11 @@ output "secret" {
             ..fails(
                 "half-secret-output",
                 |dir| {
-                    write(dir, "main.tf", "output \"x\" { value = { a = sensitive(\"canaryNested777\") } }\n")
+                    write(
+                        dir,
+                        "main.tf",
+                        "output \"x\" { value = { a = sensitive(\"canaryNested777\") } }\n",
+                    );
                 },
                 "TERRAFORM_FAILED",
                 "sensitive",
@@ -99,15 +103,15 @@ output "secret" {
                     dir,
                     "main.tf",
                     "locals { line = join(\"\", [for n in range(1000) : \"0123456789\"]) }\noutput \"big\" { value = join(\"\", [for n in range(1000) : local.line]) }\noutput \"bigger\" { value = join(\"\", concat([for n in range(1000) : local.line], [for n in range(1000) : local.line])) }\noutput \"small\" { value = \"fine\" }\n",
-                )
+                );
             })
         },
         Odd {
             holds: |row, _| assert_eq!(outputs(row).as_object().map(serde_json::Map::len), Some(3000)),
             ..runs("three-thousand-outputs", |dir| {
-                let text: String =
+                let outputs: Vec<_> =
                     (0..3000).map(|n| format!("output \"o{n}\" {{ value = {n} }}\n")).collect();
-                write(dir, "main.tf", text);
+                write(dir, "main.tf", outputs.concat());
             })
         },
         runs("modules-in-modules", |dir| {
@@ -153,7 +157,7 @@ output "secret" {
                 format!(
                     "terraform {{\n  cloud {{\n    organization = \"acme\"\n    workspaces {{ name = \"prod\" }}\n  }}\n}}\n{PLAIN}"
                 ),
-            )
+            );
         }),
         Odd {
             says: "Warning: Check block assertion failed",
@@ -162,7 +166,7 @@ output "secret" {
                     row.plan_summary.as_ref().map(|plan| plan["add"].clone()),
                     Some(json!(1)),
                     "{row:?}"
-                )
+                );
             },
             ..runs("newer-blocks", |dir| {
                 write(
@@ -171,7 +175,7 @@ output "secret" {
                     format!(
                         "{PLAIN}moved {{\n  from = terraform_data.old\n  to = terraform_data.a\n}}\nremoved {{\n  from = terraform_data.gone\n  lifecycle {{ destroy = false }}\n}}\ncheck \"never\" {{\n  assert {{\n    condition = terraform_data.a.input == 2\n    error_message = \"it does not hold\"\n  }}\n}}\n"
                     ),
-                )
+                );
             })
         },
         fails(
@@ -181,14 +185,14 @@ output "secret" {
                     dir,
                     "main.tf",
                     format!("{PLAIN}import {{\n  to = terraform_data.b\n  id = \"x\"\n}}\n"),
-                )
+                );
             },
             "TERRAFORM_FAILED",
             "main.tf:",
         ),
         Odd {
             holds: |_, log| {
-                assert!(!log.contains('\u{0}') && log.contains("terraform_data.ünïcödé"), "{log}")
+                assert!(!log.contains('\u{0}') && log.contains("terraform_data.ünïcödé"), "{log}");
             },
             ..runs("odd-names", |dir| {
                 write(
@@ -289,7 +293,7 @@ output "secret" {
             "has no file that terraform reads",
         ),
         runs("a-byte-order-mark", |dir| {
-            write(dir, "main.tf", format!("\u{feff}{}", PLAIN.replace('\n', "\r\n")))
+            write(dir, "main.tf", format!("\u{feff}{}", PLAIN.replace('\n', "\r\n")));
         }),
         fails(
             "another-encoding",
@@ -304,7 +308,7 @@ output "secret" {
                     dir,
                     "main.tf",
                     "locals {\n  a = local.b\n  b = local.a\n}\noutput \"a\" { value = local.a }\n",
-                )
+                );
             },
             "TERRAFORM_FAILED",
             "Cycle: ",
@@ -337,7 +341,7 @@ output "secret" {
                         dir,
                         "main.tf",
                         "variable \"pin\" {\n  type = string\n  sensitive = true\n  validation {\n    condition = length(var.pin) > 99\n    error_message = \"too short\"\n  }\n}\nresource \"terraform_data\" \"a\" {\n  input = nonsensitive(var.pin)\n  lifecycle {\n    precondition {\n      condition = var.pin == \"\"\n      error_message = \"it is ${nonsensitive(var.pin)}\"\n    }\n  }\n}\n",
-                    )
+                    );
                 },
                 "TERRAFORM_FAILED",
                 "too short",
@@ -350,7 +354,7 @@ output "secret" {
                     dir,
                     "main.tf",
                     "resource \"terraform_data\" \"a\" {\n  provisioner \"local-exec\" { command = \"echo 'Error: Error acquiring the state lock\\n\\nError message: already locked: ID=abc-1\\nLock Info:\\n  ID:        abc-1\\n  Who:       root@here' >&2; exit 1\" }\n}\n",
-                )
+                );
             },
             "TERRAFORM_FAILED",
             "local-exec provisioner error",
@@ -362,7 +366,7 @@ output "secret" {
                     row.plan_summary.as_ref().map(|plan| plan["add"].clone()),
                     Some(json!(6000)),
                     "{row:?}"
-                )
+                );
             },
             config: json!({"action": "plan"}),
             ..runs("six-thousand-changes", |dir| {
@@ -370,7 +374,7 @@ output "secret" {
                     dir,
                     "main.tf",
                     "resource \"terraform_data\" \"a\" {\n  count = 6000\n  input = { n = count.index, text = \"x\" }\n}\n",
-                )
+                );
             })
         },
         Odd {
@@ -382,7 +386,7 @@ output "secret" {
                         dir,
                         "main.tf",
                         "locals { never = false }\nresource \"terraform_data\" \"a\" {\n  count = 300\n  lifecycle {\n    precondition {\n      condition = local.never\n      error_message = \"too many\"\n    }\n  }\n}\n",
-                    )
+                    );
                 },
                 "TERRAFORM_FAILED",
                 "more errors in the log",

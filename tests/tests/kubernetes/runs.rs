@@ -44,8 +44,8 @@ async fn a_run_is_a_pod_with_the_account_of_its_stack_and_succeeds() {
         &pods.job(&Pods::job_name(&dev, 1)).expect("a Job")["spec"]["template"]["spec"]["serviceAccountName"];
     assert_eq!(account, "tendril-run");
     // What it said is in its pod too.
-    let pod = pods.api.pod_of(&Pods::job_name(&prod, 1)).expect("its pod is kept");
-    assert_eq!(pod["status"]["phase"], "Succeeded");
+    let of_prod = pods.api.pod_of(&Pods::job_name(&prod, 1)).expect("its pod is kept");
+    assert_eq!(of_prod["status"]["phase"], "Succeeded");
     let secrets = pods.api.secrets();
     let secret = secrets
         .iter()

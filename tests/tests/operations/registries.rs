@@ -136,7 +136,7 @@ async fn a_module_is_fetched_with_the_token_from_a_file_which_nothing_of_the_tem
         assert!(log.contains("(local-exec): 0\n") && log.contains("it is [hidden]"), "{log}");
         assert_eq!(log.matches("hook sees 0").count(), 3, "{log}");
         let shown = stage.was_shown();
-        assert!(shown.len() >= 2 && shown.iter().all(|token| token.is_some()), "{shown:?}");
+        assert!(shown.len() >= 2 && shown.iter().all(std::option::Option::is_some), "{shown:?}");
     }
     // Another token takes its place without a restart.
     fs::write(stage.world.path("token"), "canaryOfYesterday\n").expect("another token");

@@ -218,10 +218,10 @@ async fn a_state_that_a_newer_version_wrote_is_refused_by_a_sentence() {
 
     // What a local state says itself counts too, also in a format that Terraform would call a locked state.
     let file = PathBuf::from(setup.cli.state_dir.expect("a directory")).join("plain.b/terraform.tfstate");
-    let mut state: Value = serde_json::from_slice(&fs::read(&file).expect("the state")).expect("a state");
-    state["version"] = 5.into();
-    state["terraform_version"] = "9.1.0".into();
-    fs::write(&file, state.to_string()).expect("a newer state");
+    let mut newer: Value = serde_json::from_slice(&fs::read(&file).expect("the state")).expect("a state");
+    newer["version"] = 5.into();
+    newer["terraform_version"] = "9.1.0".into();
+    fs::write(&file, newer.to_string()).expect("a newer state");
     let (row, _) = stage.run("plain", "b", Value::Null).await;
     refused(&row, "The state plain.b was written by terraform 9.1.0");
 }
