@@ -1,6 +1,6 @@
 //! The control plane: a local stack with one user and one cluster.
 
-use std::{net::TcpListener, time::Duration};
+use std::{net::TcpListener, path::Path, time::Duration};
 
 use serde::Deserialize;
 use serde_json::json;
@@ -37,7 +37,15 @@ impl ControlPlane {
     /// Starts a stack on the ports of the Supabase CLI where they are free and `usual_ports` are wanted, otherwise on any.
     pub(crate) async fn start(usual_ports: bool) -> Result<Self, Problem> {
         let port = |usual| if usual_ports && is_free(usual) { usual } else { 0 };
-        let stack = Stack::builder().port(port(54321)).database_port(port(54322)).start().await?;
+        // The demo may be started anywhere: the project is Tendril's, and not one that is in the working directory.
+        let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("../supabase");
+        let stack = Stack::builder()
+            .migrations(project.join("migrations"))
+            .functions(project.join("functions"))
+            .port(port(54321))
+            .database_port(port(54322))
+            .start()
+            .await?;
         let user_id = Uuid::new_v4();
         sign_up(&stack, user_id).await?;
         let user_token = stack.jwt_secret().user_token(&user_id.to_string(), TOKENS);

@@ -88,7 +88,7 @@ fn every_mistake_has_its_sentence_and_its_exit_code() {
 
     let queued = world.json(&["deploy", "hello", "--cluster", "a", "--detach", "--var", "name=x"]);
     let id = queued["id"].as_str().unwrap();
-    must_fail(&world, &["approve", id, "--yes"], 6, "made without --approval", "");
+    must_fail(&world, &["approve", id, "--yes"], 6, "created without --approval", "");
     must_fail(&world, &["plan", id], 5, "no plan yet", "grape wait");
     must_fail(&world, &["open", id], 2, "Where the portal is, is not known", "--portal");
     must_fail(&world, &["wait", id, "--timeout", "1s"], 23, "has not ended within", "continues");

@@ -80,7 +80,7 @@ impl Agent {
                 }
                 ended = scheduler.next_finished() => match ended {
                     // Known here before the database announces it.
-                    Ended::Job(id) => queue.remove(id),
+                    Ended::Job(id) => queue.ended(id),
                     Ended::Waits(row) => queue.put(row),
                     Ended::OutOfTurn(row) => queue.defer(row),
                     Ended::Other => {}

@@ -184,6 +184,13 @@ impl Queue {
         }
     }
 
+    /// A run of this agent has ended. The row may wait again already: that it was queued once more can arrive before this.
+    pub(crate) fn ended(&mut self, id: Uuid) {
+        if let Some(key) = self.running.remove(&id) {
+            self.stack_changed(&key);
+        }
+    }
+
     /// A row is run: its stack is busy until it ends.
     pub(crate) fn runs(&mut self, row: Running) {
         if self.running.get(&row.id) != Some(&row.state_key) {
@@ -358,6 +365,20 @@ mod tests {
         assert_eq!(queue.take(5, |_| false), None);
         queue.remove(Uuid::from_u128(1));
         assert_eq!(queue.take(5, |_| false).unwrap().id, Uuid::from_u128(2));
+    }
+
+    #[test]
+    fn a_row_that_is_queued_again_before_the_end_of_its_run_is_known_is_offered() {
+        let mut queue = Queue::default();
+        queue.runs(running(1, "a"));
+        queue.put(stored(1, 1, "a"));
+        queue.ended(Uuid::from_u128(1));
+        assert_eq!(queue.take(1, |_| false).map(|row| row.id), Some(Uuid::from_u128(1)));
+        queue.runs(running(2, "b"));
+        queue.put(stored(3, 3, "b"));
+        assert_eq!(queue.take(1, |_| false), None);
+        queue.ended(Uuid::from_u128(2));
+        assert_eq!(queue.take(1, |_| false).map(|row| row.id), Some(Uuid::from_u128(3)));
     }
 
     #[tokio::test(start_paused = true)]

@@ -49,7 +49,7 @@ const FAILPOINTS: &[&str] = &[
     "run.job_made",
     "run.secret_made",
     "run.ended",
-    "run.settled",
+    "run.concluded",
 ];
 
 /// A place of that name. Nothing without the feature.

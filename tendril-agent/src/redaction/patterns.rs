@@ -126,7 +126,9 @@ impl Patterns {
                 continue;
             }
             let Agreement { whole, common, .. } = self.agreement(&text[at..]);
-            if at + common == text.len() && common > whole {
+            // Also where a whole one ends with the text, as the first line of a secret of several lines does.
+            let may_go_on = || common > whole || !self.longer_than(&text[at..]).is_empty();
+            if at + common == text.len() && may_go_on() {
                 found.open.get_or_insert(at);
             }
             let reach = if common >= PARTIAL { common } else { whole };
@@ -177,6 +179,15 @@ mod tests {
         let patterns = patterns(&["abcdefgh"]);
         for (text, open) in
             [("x", None), ("xa", Some(1)), ("xabc", Some(1)), ("xabcdefg", Some(1)), ("xabcdefgh", None)]
+        {
+            assert_eq!(patterns.search(text.as_bytes()).open, open, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_whole_pattern_at_the_end_of_a_text_is_open_while_a_longer_one_begins_with_it() {
+        let patterns = patterns(&["abcd", "abcdefgh"]);
+        for (text, open) in [("xabcd", Some(1)), ("abcdabcd", Some(4)), ("xabcdefgh", None), ("xabcdx", None)]
         {
             assert_eq!(patterns.search(text.as_bytes()).open, open, "{text}");
         }

@@ -61,7 +61,7 @@ pub const NAMESPACE: &str = store::NAMESPACE;
 pub const AGENT_TOKEN: &str = "agent-account";
 
 /// Fail points of a dispatcher whose runs are pods.
-pub const PLACES: &[&str] = &["lease.won", "run.job_made", "run.secret_made", "run.ended", "run.settled"];
+pub const PLACES: &[&str] = &["lease.won", "run.job_made", "run.secret_made", "run.ended", "run.concluded"];
 
 /// A request that the server was asked.
 #[derive(Clone, Debug)]

@@ -60,7 +60,7 @@ async fn a_dispatcher_that_dies_at_any_place_costs_a_run_nothing() {
 async fn a_dispatcher_that_dies_while_it_writes_that_a_run_died_costs_nothing() {
     prepare();
     let pods = Pods::start().await;
-    for place in ["run.ended", "run.settled"] {
+    for place in ["run.ended", "run.concluded"] {
         let mut doomed = pods.setup().start_to_die_at(place, 1);
         let (job, _gate) = pods.queue_gated(place).await;
         job.says("at the gate").await;

@@ -30,7 +30,7 @@ async fn a_server_that_cannot_replicate_is_named_with_its_settings() {
 #[tokio::test]
 async fn who_is_no_superuser_cannot_make_a_supabase_database() {
     let foreign = Foreign::start(&[]).await;
-    foreign.sql("postgres", "create role app login createdb createrole password 'pa ss/part'").await;
+    foreign.sql("postgres", "create role app login createdb createrole password 'pa ss/word'").await;
     let text = refused(&foreign, "app", "postgres").await.to_string();
     for parts in ["user app is no superuser", "anon, authenticated, service_role, authenticator, postgres"] {
         assert!(text.contains(parts), "{parts} in {text}");

@@ -59,7 +59,7 @@ impl KubernetesLauncher {
                 Some(Ended::Said(end)) => end,
                 Some(Ended::Died(death)) => {
                     settle::death(claims.rest(), claims, id, claim_token, &death).await;
-                    failpoint!("run.settled");
+                    failpoint!("run.concluded");
                     End::Stored
                 }
                 None => End::Stored,
