@@ -16,12 +16,13 @@ async fn a_run_is_a_pod_with_the_account_of_its_stack_and_succeeds() {
     ]);
     let _agent = pods.agent();
     let prod = pods.queue(json!({"template": "count", "stack": "prod-eu", "variables": {"lines": 3}})).await;
-    let dev = pods.queue(json!({"template": "count", "stack": "dev", "variables": {"lines": 2}})).await;
     let other = pods.queue(json!({"template": "count", "stack": "else", "variables": {"lines": 2}})).await;
     let row = prod.ended().await;
     assert_eq!((row.status.as_str(), row.attempt), ("SUCCESS", 1), "{row:?}");
     assert_eq!(row.outputs.as_ref().expect("outputs")["counted"], json!(3));
     prod.log().await.assert_complete(&row);
+    // Not beside the first one: two that make the tables of an empty database at once fail in Terraform's backend.
+    let dev = pods.queue(json!({"template": "count", "stack": "dev", "variables": {"lines": 2}})).await;
     assert_eq!(dev.ended().await.status, "SUCCESS");
     let refused = other.ended().await;
     assert_eq!(refused.status, "FAILED", "{refused:?}");
