@@ -114,7 +114,7 @@ impl Node {
             }
             mounts.push((path.to_owned(), place));
         }
-        // The longest first: /work/plans is not below /work.
+        // The longest first: /data/plans is not below /data.
         mounts.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
         let placed = |text: &str| {
             mounts.iter().find(|(path, _)| text == path || text.starts_with(&format!("{path}/"))).map_or_else(
