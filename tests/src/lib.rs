@@ -17,6 +17,8 @@
 //! story      what a program that looks like terraform prints
 //! tap        what pgTAP prints
 //! measurement the table of a bench, and the bounds of a release
+//! usage      memory, threads and descriptors of a process
+//! waiting    very many plans that wait for approval
 //! wiretap    what an agent sends, and when
 //! ```
 //!
@@ -44,7 +46,9 @@ mod project;
 mod state_server;
 mod story;
 pub mod tap;
+mod usage;
 mod wait;
+mod waiting;
 mod wiretap;
 mod world;
 
@@ -61,7 +65,8 @@ pub use self::{
     project::{Project, connect},
     state_server::StateServer,
     story::Story,
+    usage::Usage,
     wait::{TIMEOUT, until, until_none_are_left, until_within, within},
     wiretap::Wiretap,
-    world::{World, fixtures, repository},
+    world::{World, fixtures, repository, terraform_that_begins_together},
 };

@@ -15,6 +15,9 @@ use axum::{
 use serde_json::Value;
 use tokio::{net::TcpListener, task::JoinHandle};
 
+/// Below it is the lock of each state, which can be read there.
+const LOCKS: &str = "/locks";
+
 /// One state.
 #[derive(Debug, Default)]
 struct Stored {
@@ -46,7 +49,9 @@ impl StateServer {
 
     /// `TENDRIL_STATE_CONFIG` for it.
     pub fn config(&self) -> String {
-        serde_json::json!({"address": format!("{}/{{key}}", self.url), "retry_max": 0}).to_string()
+        let (states, locks) = (format!("{}/{{key}}", self.url), format!("{}{LOCKS}/{{key}}", self.url));
+        serde_json::json!({"address": states, "lock_address": locks, "unlock_address": locks, "retry_max": 0})
+            .to_string()
     }
 
     /// The lock on a state.
@@ -79,8 +84,13 @@ impl States {
 
 async fn handle(State(states): State<States>, method: Method, uri: Uri, body: Bytes) -> Response {
     let mut states = states.all();
-    let stored = states.entry(uri.path().to_owned()).or_default();
+    let of_lock = uri.path().strip_prefix(LOCKS);
+    let stored = states.entry(of_lock.unwrap_or(uri.path()).to_owned()).or_default();
     match method.as_str() {
+        "GET" if of_lock.is_some() => match &stored.lock {
+            Some(lock) => Json(lock).into_response(),
+            None => StatusCode::NOT_FOUND.into_response(),
+        },
         "GET" => match &stored.state {
             Some(state) => state.clone().into_response(),
             None => StatusCode::NOT_FOUND.into_response(),

@@ -1,6 +1,8 @@
 //! One world per test: a project, and a directory for everything that is made.
 
 use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
@@ -114,6 +116,22 @@ fn remove(url: &str, users: &[Uuid]) {
         let database = connect(url).await;
         database.execute("delete from auth.users where id = any($1)", &[&users]).await.unwrap();
     });
+}
+
+/// A terraform whose first so many `init` begin in one moment, wherever they run; in this directory.
+pub fn terraform_that_begins_together(dir: &Path, count: usize) -> PathBuf {
+    let (program, inits) = (dir.join("terraform-together"), dir.join("inits"));
+    fs::create_dir(&inits).expect("a directory");
+    let (inits, gate) = (inits.display(), dir.join("all-inits"));
+    let gate = gate.display();
+    // The last one opens the gate; nobody waits for more than ten seconds.
+    let script = format!(
+        "#!/bin/sh\nif [ \"$1\" = init ] && ! [ -e '{gate}' ]; then\n  mktemp '{inits}'/XXXXXX >&2\n  turn=0\n  until [ -e '{gate}' ] || [ $turn = 1000 ]; do\n    \
+         [ \"$(ls '{inits}' | wc -l)\" -lt {count} ] || : >'{gate}'\n    turn=$((turn + 1))\n    sleep 0.01\n  done\nfi\nexec terraform \"$@\"\n"
+    );
+    fs::write(&program, script).expect("a script");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a program");
+    program
 }
 
 /// A path in this repository.

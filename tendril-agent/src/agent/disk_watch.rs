@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use tokio::{task::spawn_blocking, time::sleep};
 
-use crate::{agent::Agent, control_plane::PULSE, template::git, terraform::pending_push};
+use crate::{agent::Agent, control_plane::PULSE, template::git, terraform::state::state_dirs};
 
 /// Between two measurements. A program can write a good deal in that time, and space is reserved for it.
 const MEASURE_AFTER: Duration = Duration::from_secs(1);
@@ -18,8 +18,7 @@ impl Agent {
                 let (disk, config) = (disk.clone(), Arc::clone(&config));
                 let plugins = config.terraform.plugin_cache().map(Path::to_path_buf);
                 let measure = move || {
-                    let settings = config.terraform_settings();
-                    disk.look_for_errored_states(|| pending_push::places(&settings));
+                    disk.look_for_errored_states(|| state_dirs::pass(&config.state_dir));
                     let mirrors = |wanted| git::sweep(&config.work_dir, wanted);
                     disk.measure(&config.work_dir, plugins.as_deref(), config.work_limit, mirrors)
                 };

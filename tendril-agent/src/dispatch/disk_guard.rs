@@ -24,8 +24,10 @@ use crate::{
 /// Below this much free space (or a fifth of a small file system) cached providers go: one takes up to a gigabyte and more.
 const ROOM: u64 = 2 * 1024 * 1024 * 1024;
 
-/// Between two looks for states that could not be stored.
+/// Between two looks for states that could not be stored, at least.
 const LOOK_AFTER: Duration = Duration::from_secs(15);
+/// How many times as long as a look takes it is until the next one, at least: many states do not keep the disk busy.
+const REST: u32 = 50;
 
 /// What was measured last. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +35,7 @@ pub(crate) struct DiskGuard {
     used: Arc<AtomicU64>,
     /// The most there is to have, until it was measured.
     full: Arc<AtomicU64>,
-    /// When it was last looked for states that could not be stored, and where they are.
+    /// When it is looked again for states that could not be stored, and where they are.
     errored_states: Arc<Mutex<(Option<Instant>, Vec<PathBuf>)>>,
 }
 
@@ -110,10 +112,12 @@ impl DiskGuard {
 
     /// Looks where states are that could not be written to their backend, now and then: it goes through a folder per state.
     pub(crate) fn look_for_errored_states(&self, look: impl FnOnce() -> Vec<PathBuf>) {
-        let is_due = |looked: Option<Instant>| looked.is_none_or(|looked| looked.elapsed() >= LOOK_AFTER);
-        if is_due(self.errored_states().0) {
+        let due = self.errored_states().0;
+        if due.is_none_or(|due| due <= Instant::now()) {
+            let began = Instant::now();
             let found = look();
-            *self.errored_states() = (Some(Instant::now()), found);
+            let next = Instant::now() + LOOK_AFTER.max(began.elapsed() * REST);
+            *self.errored_states() = (Some(next), found);
         }
     }
 

@@ -9,6 +9,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use tempfile::TempDir;
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::{
@@ -23,6 +24,7 @@ use crate::{
         settings::TerraformSettings,
         state::{
             backend::State,
+            creation_race::{self, CreationRace},
             errored_state::{ErroredState, is_errored_state, is_held_mark},
             lock::Lock,
             lock_owner::{LockOwner, during},
@@ -61,12 +63,6 @@ fn beside(state_dir: &Path, wanted: impl Fn(&Path) -> bool) -> Vec<String> {
     };
     let dirs = entries.filter(|entry| holds_state(&entry.path()));
     dirs.filter_map(|entry| entry.file_name().into_string().ok()).collect()
-}
-
-/// Where states are that could not be written to their backend.
-pub(crate) fn places(settings: &TerraformSettings) -> Vec<PathBuf> {
-    let of = |key: String| settings.state(&key).pending().unwrap_or_default();
-    saved(&settings.state_dir).into_iter().flat_map(of).collect()
 }
 
 /// The pushes of a previous run that were cut off, with the keys of their states. What had not begun to push is removed.
@@ -199,8 +195,20 @@ async fn initialised(
         Some(dir) => Some(file_lock::lock_provider_cache(dir).await?),
         None => None,
     };
-    let init = settings.program.command(Step::Init, Action::Apply, &workspace, &settings.timing)?;
-    let (exit, message) = run(runner, init, stop).await?;
+    let mut next_try = 2;
+    let (exit, message) = loop {
+        let init = settings.program.command(Step::Init, Action::Apply, &workspace, &settings.timing)?;
+        let (exit, message) = run(runner, init, stop).await?;
+        let failed = exit.code != Some(0) && stop.requested().is_none() && next_try <= creation_race::TRIES;
+        if !failed || CreationRace::read(&message, state.kind()).is_none() {
+            break (exit, message);
+        }
+        tokio::select! {
+            () = sleep(creation_race::pause(next_try)) => {}
+            () = stop.wait() => {}
+        }
+        next_try += 1;
+    };
     drop(lock);
     if exit.code == Some(0) { Ok((place, workspace)) } else { Err(io::Error::other(message)) }
 }
@@ -264,7 +272,7 @@ impl Push<'_> {
             let Some(lock) = Lock::read_printed(&message, self.state.kind()) else {
                 return Ok(Stored::Refused(message));
             };
-            let lock = lock_query::owner(self.state).await.unwrap_or(lock);
+            let lock = lock_query::described(self.state, lock).await;
             if let Some(id) = lock.of_stale(&dead) {
                 tracing::warn!(state = self.state.key(), lock = id, "the lock of a dead attempt is removed");
                 let unlock = self.settings.program.unlock(id, self.workspace, &self.settings.timing)?;

@@ -1,9 +1,7 @@
 //! Plans that wait for approval: they have no process, and cost next to nothing.
 
-use std::fs;
-
 use serde_json::json;
-use tendril_tests::{Story, World, until};
+use tendril_tests::{Story, Usage, World, until};
 
 use crate::executors::{approve, kill, shown};
 
@@ -47,35 +45,7 @@ async fn two_thousand_plans_wait_and_cost_next_to_nothing() {
     let idle = Usage::of(agent.pid());
     kill(agent);
 
-    let config = json!({"template": "story", "approval": true, "variables": {}});
-    let jobs = cluster.queue_all(std::iter::repeat_n(config, PLANS)).await;
-    let rest = "update public.deployments set status = 'PROCESSING', phase = 'APPROVAL', attempt = 1, claim_token = gen_random_uuid(), claimed_by = 'scenario',
-        claimed_at = now(), started_at = now(), plan_sha256 = repeat('a', 64) where cluster_id = $1";
-    world
-        .database
-        .batch_execute("alter table public.deployments disable trigger user")
-        .await
-        .expect("no triggers");
-    let moved = world.database.execute(rest, &[&cluster.id]).await.expect("they wait");
-    world
-        .database
-        .batch_execute("alter table public.deployments enable trigger user")
-        .await
-        .expect("triggers again");
-    assert_eq!(usize::try_from(moved).expect("a count"), jobs.len());
-    let leases = "insert into tendril.leases (deployment_id, cluster_id) select id, cluster_id from public.deployments where cluster_id = $1 on conflict do nothing";
-    world.database.execute(leases, &[&cluster.id]).await.expect("their leases");
-    let work_dir = setup.cli.work_dir.clone().expect("a directory");
-    let query = "select id, claim_token, state_key from public.deployments where cluster_id = $1";
-    for row in world.database.query(query, &[&cluster.id]).await.expect("rows") {
-        let (id, claim_token, state_key): (uuid::Uuid, uuid::Uuid, String) =
-            (row.get(0), row.get(1), row.get(2));
-        let dir = std::path::Path::new(&work_dir).join(format!("{id}.1"));
-        fs::create_dir(&dir).expect("a directory");
-        let claim = json!({"deployment_id": id, "attempt": 1, "claim_token": claim_token, "phase": "APPROVAL", "state_key": state_key, "waits": true});
-        fs::write(dir.join("claim.json"), claim.to_string()).expect("a claim");
-    }
-
+    world.plans_that_wait(&cluster, &setup, PLANS).await;
     let agent = setup.start();
     cluster.online().await;
     // A job that comes now is run as ever.
@@ -90,25 +60,5 @@ async fn two_thousand_plans_wait_and_cost_next_to_nothing() {
     .await;
     // Each is a row that the feed holds and an entry: a few kilobytes, in a build without optimisation. A process would take a thousand times that.
     assert!(waiting.kib <= idle.kib + 20 * PLANS as u64, "{idle:?} {waiting:?}");
-    let open = "select count(*) from public.deployments where cluster_id = $1 and status = 'PROCESSING' and phase = 'APPROVAL'";
-    let open: i64 = world.database.query_one(open, &[&cluster.id]).await.expect("a count").get(0);
-    assert_eq!(usize::try_from(open).expect("a count"), PLANS, "each waits still");
-}
-
-/// What a process takes.
-#[derive(Debug)]
-struct Usage {
-    kib: u64,
-    threads: u64,
-}
-
-impl Usage {
-    fn of(pid: u32) -> Self {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("the field");
-            line.trim().trim_end_matches(" kB").parse().expect("a number")
-        };
-        Self { kib: field("VmRSS:"), threads: field("Threads:") }
-    }
+    assert_eq!(world.plans_waiting(&cluster).await, PLANS, "each waits still");
 }

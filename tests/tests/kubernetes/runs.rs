@@ -4,7 +4,7 @@ use std::fs;
 
 use rustix::process::Signal;
 use serde_json::json;
-use tendril_tests::{Pods, kubernetes::AGENT_TOKEN, until};
+use tendril_tests::{Pods, kubernetes::AGENT_TOKEN, terraform_that_begins_together, until};
 
 #[tokio::test]
 async fn a_run_is_a_pod_with_the_account_of_its_stack_and_succeeds() {
@@ -17,12 +17,12 @@ async fn a_run_is_a_pod_with_the_account_of_its_stack_and_succeeds() {
     let _agent = pods.agent();
     let prod = pods.queue(json!({"template": "count", "stack": "prod-eu", "variables": {"lines": 3}})).await;
     let other = pods.queue(json!({"template": "count", "stack": "else", "variables": {"lines": 2}})).await;
+    // Beside the first one, in a database that has no tables of Terraform yet.
+    let dev = pods.queue(json!({"template": "count", "stack": "dev", "variables": {"lines": 2}})).await;
     let row = prod.ended().await;
     assert_eq!((row.status.as_str(), row.attempt), ("SUCCESS", 1), "{row:?}");
     assert_eq!(row.outputs.as_ref().expect("outputs")["counted"], json!(3));
     prod.log().await.assert_complete(&row);
-    // Not beside the first one: two that make the tables of an empty database at once fail in Terraform's backend.
-    let dev = pods.queue(json!({"template": "count", "stack": "dev", "variables": {"lines": 2}})).await;
     assert_eq!(dev.ended().await.status, "SUCCESS");
     let refused = other.ended().await;
     assert_eq!(refused.status, "FAILED", "{refused:?}");
@@ -265,4 +265,19 @@ async fn doctor_names_each_right_that_is_missing() {
     let mut revoked = pods.setup().doctor();
     revoked.ended().await;
     assert!(revoked.output().contains("does not accept the credentials (401)"), "{}", revoked.output());
+}
+
+#[tokio::test]
+async fn six_first_runs_in_one_moment_share_an_empty_state_database() {
+    let mut pods = Pods::start().await;
+    // Not in /tmp: each pod has its own.
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let terraform = terraform_that_begins_together(dir.path(), 6);
+    pods.env.push(("TENDRIL_TERRAFORM", terraform.display().to_string()));
+    let _agent = pods.agent();
+    let config = |n| json!({"template": "count", "stack": format!("s{n}"), "variables": {"lines": 2}});
+    for job in pods.cluster.queue_all((0..6).map(config)).await {
+        let row = job.ended().await;
+        assert_eq!(row.status, "SUCCESS", "{row:?}");
+    }
 }

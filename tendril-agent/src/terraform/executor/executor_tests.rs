@@ -15,7 +15,10 @@ use crate::{
     execute::Start,
     job::Job,
     process::orphans,
-    terraform::{TerraformDir, state::lock_query},
+    terraform::{
+        TerraformDir,
+        state::{lock::Lock, lock_query},
+    },
     testing,
 };
 
@@ -119,31 +122,64 @@ async fn a_step_that_fails_gracefully_leaves_no_note_behind() {
 }
 
 #[tokio::test]
-async fn a_query_about_a_lock_takes_none_or_is_known_to_have_taken_it() {
+async fn a_query_about_a_lock_never_fails_a_terraform_that_does_not_wait_for_locks() {
     let server = StateServer::start().await;
-    let fixture = Fixture::with_state(&server).await;
-    let state = fixture.config.state_backend.of(&fixture.config.state_dir, "gate.s");
-    let holds = || server.stored(|stored| stored.lock.clone());
-    // Free; then the answer to the lock is lost: it is given back all the same.
-    for lost in [0, 1] {
-        server.stored(|stored| stored.loses_answers = lost);
-        assert_eq!(lock_query::owner(&state).await, None);
-        assert_eq!(holds(), None);
+    for describes_locks in [true, false] {
+        let mut fixture = Fixture::with_state(&server).await;
+        if !describes_locks {
+            fixture.config.state_backend = server.backend_with(&json!({}));
+        }
+        fixture.config.timing.lock_timeout = Duration::ZERO;
+        let state = fixture.config.state_backend.of(&fixture.config.state_dir, "gate.s");
+        let reported = Lock { id: Some("abc-1".to_owned()), ..Lock::default() };
+        let mut queries = 0;
+        let query = async {
+            loop {
+                let lock = lock_query::described(&state, reported.clone()).await;
+                assert_eq!(lock, reported, "the lock of another owner is not this one");
+                queries += 1;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let plans = async {
+            for number in 1..=2 {
+                fixture.run_as(Uuid::from_u128(number), gate(0)).await;
+                assert_eq!(fixture.end()["status"], "SUCCESS", "{}", fixture.message());
+            }
+        };
+        tokio::select! {
+            () = plans => {}
+            () = query => {}
+        }
+        assert!(queries > 0);
+        let foreign = json!({"ID": "abc-1", "Operation": "OperationTypeApply", "Who": "ann@laptop", "Created": "2026-01-02T03:04:05Z"});
+        server.stored(|stored| stored.lock = Some(foreign.clone()));
+        let lock = lock_query::described(&state, reported.clone()).await;
+        assert_eq!(lock.who.as_deref(), describes_locks.then_some("ann@laptop"));
+        assert_eq!(server.stored(|stored| stored.lock.take()), Some(foreign), "it is still there");
     }
-    // It is held: nothing is taken, nothing noted.
-    let foreign = json!({"ID": "abc-1", "Operation": "OperationTypeApply", "Who": "ann@laptop"});
-    server.stored(|stored| stored.lock = Some(foreign.clone()));
-    state.clear_stale();
-    assert_eq!(lock_query::owner(&state).await.unwrap().id.as_deref(), Some("abc-1"));
-    assert_eq!((holds(), state.stale_owners().len()), (Some(foreign), 0));
-    // The lock is taken and cannot be given back: the next run recognises it as abandoned.
-    server.stored(|stored| (stored.lock, stored.refuses_unlocks) = (None, true));
-    assert_eq!(lock_query::owner(&state).await, None);
-    assert_eq!(holds().unwrap()["Operation"], "OperationTypeInvalid");
-    server.stored(|stored| stored.refuses_unlocks = false);
-    fixture.run(gate(0)).await;
-    assert_eq!(fixture.end()["status"], "SUCCESS", "{}", fixture.message());
-    assert_eq!((holds(), state.stale_owners().len()), (None, 0));
+}
+
+#[tokio::test]
+async fn where_a_lock_cannot_be_read_the_message_names_the_dead_attempt_that_may_have_left_it() {
+    let server = StateServer::start().await;
+    let mut fixture = Fixture::with_state(&server).await;
+    fixture.config.state_backend = server.backend_with(&json!({}));
+    let kill = async {
+        fixture.prints("(local-exec): started").await;
+        orphans::kill(&fixture.data_dir());
+    };
+    tokio::join!(fixture.run(gate(600)), kill);
+    let lock = server.stored(|stored| stored.lock.clone()).expect("terraform left its lock");
+    fixture.run_as(Uuid::from_u128(7), gate(0)).await;
+    assert_eq!(fixture.end()["error_code"], "STATE_LOCKED");
+    for part in [
+        format!("A step of attempt 1 of deployment {} that began at", Uuid::from_u128(1)),
+        format!("terraform force-unlock {}", lock["ID"].as_str().expect("its ID")),
+    ] {
+        assert!(fixture.message().contains(&part), "{part} is missing in:\n{}", fixture.message());
+    }
+    assert_eq!(server.stored(|stored| stored.lock.clone()), Some(lock), "it is still there");
 }
 
 #[tokio::test]

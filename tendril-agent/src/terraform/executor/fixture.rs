@@ -21,6 +21,9 @@ use crate::{
     testing::{self, ControlPlane},
 };
 
+/// Below it is the lock of each state, which can be read there.
+const LOCKS: &str = "/locks";
+
 /// A state server as terraform's `http` backend expects it.
 pub(super) struct StateServer {
     server: MockServer,
@@ -37,10 +40,6 @@ pub(super) struct Stored {
     pub(super) stalls_writes: bool,
     /// How many writes there were.
     pub(super) writes: usize,
-    /// Answers so many locks with 500 that it gives.
-    pub(super) loses_answers: usize,
-    /// Answers with 500 to the release of a lock.
-    pub(super) refuses_unlocks: bool,
     /// Takes no notice of this method from the moment on when the lock was given back so many times.
     pub(super) stalls: Option<(&'static str, usize)>,
     unlocked: usize,
@@ -65,6 +64,10 @@ impl Respond for Responder {
             return ResponseTemplate::new(200).set_delay(Duration::from_secs(600));
         }
         match method {
+            "GET" if request.url.path().starts_with(LOCKS) => match &stored.lock {
+                Some(lock) => ResponseTemplate::new(200).set_body_json(lock),
+                None => ResponseTemplate::new(404),
+            },
             "GET" => match &stored.state {
                 Some(state) => ResponseTemplate::new(200).set_body_bytes(state.clone()),
                 None => ResponseTemplate::new(404),
@@ -83,13 +86,8 @@ impl Respond for Responder {
                     return ResponseTemplate::new(423).set_body_json(lock);
                 }
                 stored.lock = serde_json::from_slice(&request.body).ok();
-                if stored.loses_answers > 0 {
-                    stored.loses_answers -= 1;
-                    return ResponseTemplate::new(500);
-                }
                 ResponseTemplate::new(200)
             }
-            "UNLOCK" if stored.refuses_unlocks => ResponseTemplate::new(500),
             "UNLOCK" => {
                 stored.unlocked += 1;
                 stored.lock = None;
@@ -112,8 +110,15 @@ impl StateServer {
     }
 
     fn backend(&self) -> StateBackend {
-        let settings = json!({"address": self.server.uri(), "retry_max": 0}).to_string();
-        StateBackend::read(Some("http"), Some(&settings)).unwrap()
+        let locks = format!("{}{LOCKS}", self.server.uri());
+        self.backend_with(&json!({"lock_address": locks, "unlock_address": locks}))
+    }
+
+    /// With these settings of locks: by default they are taken and given back where the state is.
+    pub(super) fn backend_with(&self, locks: &Value) -> StateBackend {
+        let mut settings = locks.clone();
+        (settings["address"], settings["retry_max"]) = (json!(self.server.uri()), json!(0));
+        StateBackend::read(Some("http"), Some(&settings.to_string())).unwrap()
     }
 
     pub(super) fn stored<T>(&self, change: impl FnOnce(&mut Stored) -> T) -> T {

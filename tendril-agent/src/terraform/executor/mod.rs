@@ -12,6 +12,7 @@ use std::{
 
 use jiff::Timestamp;
 use secrecy::ExposeSecret as _;
+use tokio::time::sleep;
 
 use crate::{
     job::{ErrorCode, Failure, Fields, Findings, Job, JobSpec, Json},
@@ -30,8 +31,9 @@ use crate::{
         settings::TerraformSettings,
         state::{
             backend::State,
+            creation_race::{self, CreationRace},
             lock::Lock,
-            lock_owner::{LockOwner, during, who},
+            lock_owner::{LockOwner, during, suspects, who},
             lock_query,
             state_dump::StateDumpFilter,
         },
@@ -91,7 +93,7 @@ impl TerraformExecutor<'_> {
             },
             None => None,
         };
-        let (exit, findings) = self.carry_out(Step::Init, &self.log.writer, Duration::ZERO).await?;
+        let (exit, findings) = self.initialise().await?;
         if lock.is_some() {
             let data_dir = self.workspace.data_dir();
             let mark = move || {
@@ -107,10 +109,34 @@ impl TerraformExecutor<'_> {
         self.push_pending().await
     }
 
+    /// Again, where another run created the same objects of a state database in the same moment.
+    async fn initialise(&self) -> Result<(Exit, Findings), StageError> {
+        let mut next_try = 2;
+        loop {
+            let (exit, findings) = self.carry_out(Step::Init, &self.log.writer, Duration::ZERO).await?;
+            let failed = !Step::Init.succeeded(exit.code) && self.stop.requested().is_none();
+            let error = findings.error.as_deref().filter(|_| failed && next_try <= creation_race::TRIES);
+            let race = error.and_then(|error| CreationRace::read(error, self.state.kind()));
+            let Some(race) = race else { return Ok((exit, findings)) };
+            self.annotate(format!(
+                "Another run created {} of the state database in the same moment: {} init is run again.",
+                race.what(),
+                self.settings.program.name()
+            ))
+            .await;
+            tokio::select! {
+                () = sleep(creation_race::pause(next_try)) => {}
+                () = self.stop.wait() => {}
+            }
+            next_try += 1;
+        }
+    }
+
     /// A step that takes the state's lock: plan or apply. A lock that a dead attempt of ours left is removed.
     pub(crate) async fn locking_step(&self, step: Step) -> Result<Findings, StageError> {
         self.announce(step).await;
-        let mut dead = self.state.stale_owners();
+        let stale = self.state.stale_owners();
+        let mut dead = stale.clone();
         loop {
             // What a dead attempt left is not waited for.
             let grace_period =
@@ -124,7 +150,7 @@ impl TerraformExecutor<'_> {
                 self.state.clear_stale();
                 return Ok(findings);
             };
-            let lock = lock_query::owner(self.state).await.unwrap_or(lock);
+            let lock = lock_query::described(self.state, lock).await;
             if let Some(id) = lock.of_stale(&dead) {
                 self.annotate(format!(
                     "The state is still locked by a dead attempt of this agent (lock {id}): it is unlocked."
@@ -135,7 +161,7 @@ impl TerraformExecutor<'_> {
                 self.state.clear_stale();
             } else if dead.is_empty() {
                 metrics::counter!(telemetry::LOCK_CONFLICTS).increment(1);
-                let text = lock.explain(self.state, &who(), Timestamp::now());
+                let text = lock.explain(self.state, &who(), &suspects(&stale), Timestamp::now());
                 return Err(Failure::new(ErrorCode::StateLocked, text).into());
             }
             dead.clear();

@@ -7,6 +7,7 @@
 use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use serde_json::{Map, Value, json};
@@ -271,6 +272,8 @@ impl State {
         // A remote state has no folder here unless something must be stored beside it.
         if self.kind == Kind::Local {
             private_dir(&self.dir)?;
+            // It is in use from now on, also if it was there.
+            fs::File::open(&self.dir)?.set_modified(SystemTime::now())?;
         }
         private_file(&module_dir.join(BACKEND_FILE), self.block().to_string().as_bytes())
     }

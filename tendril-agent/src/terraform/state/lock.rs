@@ -46,8 +46,9 @@ impl Lock {
         Some(match kind {
             Kind::Pg => Self::default(),
             Kind::Http => {
+                let words = words(error);
                 let id =
-                    error.split("already locked: ID=").nth(1).and_then(|rest| rest.split_whitespace().next());
+                    words.split("already locked: ID=").nth(1).and_then(|rest| rest.split_whitespace().next());
                 Self { id: id.map(str::to_owned), ..Self::default() }
             }
             Kind::Local | Kind::S3 | Kind::Kubernetes => Self {
@@ -71,8 +72,9 @@ impl Lock {
         Self::read(&text[at + "Error: ".len()..], kind)
     }
 
-    /// Why the run cannot go on, and what to do: for the deployment's user.
-    pub(crate) fn explain(&self, state: &State, ours: &str, now: Timestamp) -> String {
+    /// Why the run cannot go on, and what to do: for the deployment's user. `suspects` is a sentence about who may have left
+    /// a lock whose owner is unknown, or empty.
+    pub(crate) fn explain(&self, state: &State, ours: &str, suspects: &str, now: Timestamp) -> String {
         let who = self.who.as_deref().unwrap_or("an unknown owner");
         let operation = self.operation.as_deref().map_or_else(String::new, |operation| {
             format!(", for {}", operation.trim_start_matches("OperationType").to_lowercase())
@@ -89,7 +91,7 @@ impl Lock {
                 "It was taken on this agent's own host, but by no attempt of this agent that is known to be dead: it may be in use, and was not removed.".to_owned()
             }
             (Some(_), _) => "It is not this agent's lock, and was not removed.".to_owned(),
-            (None, _) => "The backend does not show whose it is: it was not removed.".to_owned(),
+            (None, _) => format!("The backend does not show whose it is: it was not removed.{suspects}"),
         };
         let (key, kind) = (state.key(), state.kind());
         format!(
@@ -125,8 +127,7 @@ fn run_of_pod(host: &str) -> Option<(&str, &str, &str)> {
 /// Whether somebody has the lock. Terraform calls every failure to take one so: a backend that is away, a missing right, a state
 /// that it cannot read.
 fn is_held(error: &str, kind: Kind) -> bool {
-    // A command that writes for people breaks lines anywhere.
-    let said = error.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
+    let said = words(error).to_lowercase();
     let says = |parts: &[&str]| parts.iter().any(|part| said.contains(part));
     match kind {
         // These show the lock that was asked for, whatever the error is.
@@ -135,6 +136,11 @@ fn is_held(error: &str, kind: Kind) -> bool {
         Kind::S3 => says(&["lock info:", "preconditionfailed", "conditionalcheckfailed"]),
         Kind::Kubernetes => says(&["lock info:", "already locked"]),
     }
+}
+
+/// In one line: a command that writes for people breaks lines anywhere.
+pub(super) fn words(error: &str) -> String {
+    error.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// As Go prints a time: `2026-11-23 17:19:23.666824349 +0000 UTC`.
@@ -181,7 +187,7 @@ mod tests {
     fn the_holder_is_read_and_explained_with_the_exact_command() {
         let lock = Lock::read(S3, Kind::S3).unwrap();
         assert_eq!(lock.who.as_deref(), Some("nonroot@agent-0"));
-        let text = lock.explain(&state("s3"), "nonroot@agent-1", now());
+        let text = lock.explain(&state("s3"), "nonroot@agent-1", "", now());
         for part in [
             "The state k (s3) is locked by nonroot@agent-0, for apply, since 2026-11-23T17:19:23Z (3 hours ago), with version 1.11.4.",
             "It is not this agent's lock",
@@ -190,14 +196,14 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is missing in:\n{text}");
         }
-        assert!(lock.explain(&state("s3"), "nonroot@agent-0", now()).contains("this agent's own host"));
+        assert!(lock.explain(&state("s3"), "nonroot@agent-0", "", now()).contains("this agent's own host"));
     }
 
     #[test]
     fn the_pod_of_a_run_is_named_with_its_deployment() {
         let who = "tendril@tendril-0b6c7f6e-0000-4000-8000-000000000001-2-x7k2p".to_owned();
         let lock = Lock { who: Some(who), ..Lock::read(S3, Kind::S3).unwrap() };
-        let text = lock.explain(&state("s3"), "tendril@another", now());
+        let text = lock.explain(&state("s3"), "tendril@another", "", now());
         for part in [
             "the pod tendril-0b6c7f6e-0000-4000-8000-000000000001-2-x7k2p",
             "attempt 2 of deployment 0b6c7f6e-0000-4000-8000-000000000001",
@@ -216,10 +222,16 @@ mod tests {
     fn what_an_http_or_pg_backend_shows_as_the_holder_is_not_believed() {
         let lock = Lock::read(HTTP, Kind::Http).unwrap();
         assert_eq!(lock, Lock { id: Some("abc-1".to_owned()), ..Lock::default() });
-        assert!(lock.explain(&state("http"), "root@me", now()).contains("terraform force-unlock abc-1"));
+        assert!(lock.explain(&state("http"), "root@me", "", now()).contains("terraform force-unlock abc-1"));
+        let broken = HTTP.replace("already locked: ", "already locked:\n");
+        assert_eq!(
+            Lock::read(&broken, Kind::Http).unwrap().id.as_deref(),
+            Some("abc-1"),
+            "by its line's end"
+        );
         let lock = Lock::read(PG, Kind::Pg).unwrap();
         assert_eq!(lock, Lock::default());
-        let text = lock.explain(&state("pg"), "root@me", now());
+        let text = lock.explain(&state("pg"), "root@me", "", now());
         assert!(text.contains("goes away with the process") && !text.contains("force-unlock"), "{text}");
     }
 

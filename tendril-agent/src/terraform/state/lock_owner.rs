@@ -41,9 +41,6 @@ pub(crate) struct LockOwner {
     pub(crate) who: String,
     /// `OperationTypePlan`, `OperationTypeApply` or `state-push`.
     pub(crate) operation: String,
-    /// The lock's ID, where it was chosen before; then nothing else counts.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) lock_id: Option<String>,
     /// The pod that took it and has ended; then its host counts, and nothing else: no other pod ever has that name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) pod: Option<String>,
@@ -70,17 +67,10 @@ impl LockOwner {
             state_key: state.key().to_owned(),
             who: who(),
             operation: operation.to_owned(),
-            lock_id: None,
             pod: None,
             began_at,
             locks_until: began_at.saturating_add(grace_period + MARGIN).unwrap_or(Timestamp::MAX),
         }
-    }
-
-    /// Of a query about the lock, which may take it under this ID.
-    pub(crate) fn of_query(id: Uuid, state: &State) -> Self {
-        let lock_id = Some(id.to_string());
-        Self { lock_id, ..Self::new(id, 0, state, "OperationTypeInvalid", Duration::ZERO) }
     }
 
     /// Of whatever step of a pod that has ended.
@@ -119,9 +109,6 @@ impl LockOwner {
 
     /// Whether this step, which is dead, took this lock.
     fn made(&self, lock: &Lock) -> bool {
-        if self.lock_id.is_some() {
-            return lock.id == self.lock_id;
-        }
         if let Some(pod) = &self.pod {
             return lock.host() == Some(host_of(pod));
         }
@@ -136,6 +123,27 @@ impl LockOwner {
         self.locks_until = self.locks_until.min(Timestamp::now());
         private_dir(state.dir())?;
         self.save(&state.note_of(self.deployment_id, self.attempt))
+    }
+}
+
+/// A sentence about the newest of dead steps, each of which may have left a lock: for somebody who has to decide whether one is still used. Empty,
+/// where there is none.
+pub(crate) fn suspects(stale: &[LockOwner]) -> String {
+    let Some(last) = stale.iter().max_by_key(|owner| owner.began_at) else { return String::new() };
+    let LockOwner { deployment_id, attempt, began_at, .. } = last;
+    match &last.pod {
+        Some(pod) => {
+            format!(" The pod {pod} of this agent worked on this state, has ended, and may have left it.")
+        }
+        // A state that was stored outside of any run.
+        None if *attempt == 0 => {
+            format!(
+                " A command of this agent that began at {began_at:.0} ended abruptly and may have left it."
+            )
+        }
+        None => format!(
+            " A step of attempt {attempt} of deployment {deployment_id} that began at {began_at:.0} on this agent ended abruptly and may have left it."
+        ),
     }
 }
 
@@ -200,25 +208,20 @@ impl State {
         self.tidy();
     }
 
-    /// The query with this ID took no lock, or gave it back.
-    pub(crate) fn forget_query(&self, id: Uuid) -> io::Result<()> {
-        fs::remove_file(self.note_of(id, 0))?;
-        self.tidy();
-        Ok(())
-    }
-
     fn note_of(&self, id: Uuid, attempt: i32) -> PathBuf {
         self.dir().join(format!("dead-{id}.{attempt}.json"))
     }
 
     fn notes(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(self.dir()).into_iter().flatten().filter_map(Result::ok);
-        let is_note = |path: &PathBuf| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with("dead-") && name.ends_with(".json")
-        };
-        entries.map(|entry| entry.path()).filter(is_note).collect()
+        entries.map(|entry| entry.path()).filter(|path| is_note(path)).collect()
     }
+}
+
+/// Whether a file is about a dead step.
+pub(super) fn is_note(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with("dead-") && name.ends_with(".json")
 }
 
 /// The host name of a pod: the kubelet cuts its name at 63 letters.

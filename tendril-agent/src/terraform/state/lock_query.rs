@@ -1,110 +1,73 @@
-//! Queries a state server over HTTP for the owner of a lock: Terraform does not show it.
+//! Reads who holds a lock from a state server over HTTP: Terraform shows the lock that it asked for, and of the one that is held its ID alone.
 //!
-//! The query is an attempt to take the lock: a server that refuses it answers with the owner. If it is free after all, it
-//! is given back at once.
+//! The protocol has no request that only asks: an attempt to take the lock would answer it, and would take the lock of whoever wants it at
+//! that moment. So only a server whose locks have an address of their own is asked, with the `GET` that changes nothing; many answer it with the lock.
 
 use std::{env, sync::Arc, time::Duration};
 
-use reqwest::{Client, Method, Response, StatusCode};
-use serde_json::{Value, json};
-use uuid::Uuid;
+use reqwest::{Client, StatusCode};
 
 use super::{
     backend::{Kind, State},
     lock::Lock,
-    lock_owner::{LockOwner, who},
 };
-use crate::os::blocking;
 
-/// How long one query may take.
+/// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a query is repeated while there is no clear answer. A repeated request for a lock of the same ID takes none that it has
-/// not taken already.
+/// How often it is tried, while there is no answer.
 const TRIES: u32 = 3;
+/// The longest description that is read.
+const LONGEST: usize = 64 * 1024;
 
-/// The owner of the state's lock, where the backend is `http` and states it.
-///
-/// Before the lock is requested, its ID is recorded beside the state: if this agent ends in between, or the server
-/// carries out what it never answered, a later run recognises the lock as abandoned.
-pub(crate) async fn owner(state: &State) -> Option<Lock> {
+/// The lock that is held, as its server describes it; as Terraform reported it, where the server does not, or where the description is of another lock.
+pub(crate) async fn described(state: &State, reported: Lock) -> Lock {
+    let (Some(address), Some(id)) = (address(state), reported.id.as_deref()) else { return reported };
+    match read(address).await {
+        Some(lock) if lock.id.as_deref() == Some(id) => lock,
+        _ => reported,
+    }
+}
+
+/// Where the lock can be read: not where the state is, for that is what a `GET` reads there.
+fn address(state: &State) -> Option<&str> {
     if state.kind() != Kind::Http {
         return None;
     }
+    let locks_by_get =
+        |name: &str| state.setting(name).is_some_and(|method| method.eq_ignore_ascii_case("GET"));
+    let address = state.setting("lock_address")?;
+    let is_own = state.setting("address") != Some(address) && !locks_by_get("lock_method");
+    // Where the lock is given back at the address at which it is taken, the method alone tells them apart.
+    (is_own && !locks_by_get("unlock_method")).then_some(address)
+}
+
+async fn read(address: &str) -> Option<Lock> {
     let client = client()?;
-    let id = Uuid::new_v4();
-    let ours = json!({
-        "ID": id, "Operation": "OperationTypeInvalid", "Info": "tendril-agent queries the lock's owner",
-        "Who": who(), "Version": env!("CARGO_PKG_VERSION"), "Created": jiff::Timestamp::now(), "Path": "",
-    });
-    let (query, place) = (LockOwner::of_query(id, state), state.clone());
-    let noted = blocking(move || query.mark_stale(&place)).await;
-    noted
-        .inspect_err(
-            |error| tracing::warn!(%error, "the lock's owner is not queried: the query cannot be recorded"),
-        )
-        .ok()?;
-    let mut uncertain = false;
-    let mut found = None;
     for _ in 0..TRIES {
-        let answer = send(&client, state, ("lock_address", "lock_method", "LOCK"), &ours).await;
-        let status = answer.as_ref().map(Response::status);
-        let lock: Option<Lock> = match (answer, status) {
-            (Some(answer), Some(StatusCode::LOCKED | StatusCode::CONFLICT)) => answer.json().await.ok(),
-            _ => None,
+        let request = client.get(address).timeout(TIMEOUT).header("accept", "application/json");
+        let request = match env::var("TF_HTTP_USERNAME") {
+            Ok(user) => request.basic_auth(user, env::var("TF_HTTP_PASSWORD").ok()),
+            Err(_) => request,
         };
-        let is_ours = |lock: &Lock| lock.id.as_deref() == Some(id.to_string().as_str());
-        match (status, lock) {
-            // An earlier try was carried out after all.
-            (Some(StatusCode::LOCKED | StatusCode::CONFLICT), Some(lock)) if is_ours(&lock) => {}
-            (Some(StatusCode::LOCKED | StatusCode::CONFLICT), lock) => {
-                found = lock;
-                break;
-            }
-            (Some(status), _) if status.is_success() => {}
-            (Some(status), _) if status.is_client_error() => break,
-            _ => {
-                uncertain = true;
-                continue;
-            }
-        }
-        // The lock was free, and is ours now.
-        uncertain |= !give_back(&client, state, &ours).await;
-        break;
-    }
-    // What is uncertain stays noted: nothing else can have a lock of this ID.
-    if !uncertain && let Err(error) = state.forget_query(id) {
-        tracing::warn!(%error, "the note of a lock query cannot be removed");
-    }
-    found
-}
-
-/// Gives our lock back; returns whether the server confirms it.
-async fn give_back(client: &Client, state: &State, ours: &Value) -> bool {
-    for _ in 0..TRIES {
-        let answer = send(client, state, ("unlock_address", "unlock_method", "UNLOCK"), ours).await;
-        if answer.is_some_and(|answer| answer.status().is_success()) {
-            return true;
+        match request.send().await {
+            Ok(answer) if answer.status() == StatusCode::OK => return lock_in(answer).await,
+            Ok(answer) if !answer.status().is_server_error() => return None,
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "the state server does not show who holds the lock"),
         }
     }
-    false
+    None
 }
 
-async fn send(
-    client: &Client,
-    state: &State,
-    (address, method, usual): (&str, &str, &str),
-    lock: &Value,
-) -> Option<Response> {
-    let method = Method::from_bytes(state.setting(method).unwrap_or(usual).as_bytes()).ok()?;
-    let request = client.request(method, state.setting(address)?).timeout(TIMEOUT);
-    let request = match env::var("TF_HTTP_USERNAME") {
-        Ok(user) => request.basic_auth(user, env::var("TF_HTTP_PASSWORD").ok()),
-        Err(_) => request,
-    };
-    let answer = request.header("content-type", "application/json").body(lock.to_string()).send().await;
-    answer
-        .inspect_err(|error| tracing::debug!(%error, "the state server does not show who holds the lock"))
-        .ok()
+async fn lock_in(mut answer: reqwest::Response) -> Option<Lock> {
+    let mut text = Vec::new();
+    while let Some(part) = answer.chunk().await.ok()? {
+        text.extend_from_slice(&part);
+        if text.len() > LONGEST {
+            return None;
+        }
+    }
+    serde_json::from_slice(&text).ok()
 }
 
 /// As the control plane's client does TLS: what the platform trusts, with `ring`.
@@ -115,4 +78,34 @@ fn client() -> Option<Client> {
         rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
     let tls = tls.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth();
     Client::builder().tls_backend_preconfigured(tls).build().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::terraform::state::backend::StateBackend;
+
+    fn state(kind: &str, settings: &Value) -> State {
+        StateBackend::read(Some(kind), Some(&settings.to_string())).unwrap().of(Path::new("/state"), "k")
+    }
+
+    #[test]
+    fn only_a_lock_with_an_address_of_its_own_is_asked_for() {
+        let (states, locks) = ("https://s.example/state/{key}", "https://s.example/lock/{key}");
+        let asked = |settings: Value| address(&state("http", &settings)).map(str::to_owned);
+        assert_eq!(
+            asked(json!({"address": states, "lock_address": locks, "unlock_address": locks})).as_deref(),
+            Some("https://s.example/lock/tendril-k")
+        );
+        assert_eq!(asked(json!({"address": states})), None);
+        assert_eq!(asked(json!({"address": states, "lock_address": states})), None);
+        for method in ["lock_method", "unlock_method"] {
+            assert_eq!(asked(json!({"address": states, "lock_address": locks, method: "get"})), None);
+        }
+        assert_eq!(address(&state("s3", &json!({"bucket": "b"}))), None);
+    }
 }
