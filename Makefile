@@ -26,7 +26,7 @@ test: setup ## All tests
 
 bench: setup ## Latency, throughput, memory; ARGS='-- --check' fails where a bound is missed
 	cargo build --release -p tendril-agent --bins
-	cargo bench -p tendril-tests --bench deployment --bench log --bench fleet --bench pods $(ARGS)
+	cargo bench -p tendril-tests --bench deployment --bench log --bench fleet --bench pods --bench waiting $(ARGS)
 	cargo bench -p supabase-local --bench stack
 
 bench-crash: setup ## Agent, dispatcher and executor killed at each fail point with five seeds: the crash table

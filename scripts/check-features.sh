@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# tendril-realtime with combinations of its features, and the crates that it depends on without `rest`.
+# tendril-realtime with combinations of its features, and the crates that it depends on without `rest`; the agent without its launcher of pods.
 #
 # Eight combinations, in which each two features occur on and off together in all four ways (an orthogonal array), so that a conflict of two
 # shows. All 128 would take an hour for the same answer.
@@ -8,6 +8,13 @@ cd "$(dirname "$0")/.."
 readonly crate=tendril-realtime
 
 lint() { cargo clippy --package "$crate" --no-default-features --quiet "$@" -- -D warnings; }
+
+# An agent that starts no pods needs no client of the Kubernetes API.
+if cargo tree --package tendril-agent --no-default-features --edges normal --prefix none | grep -E '^(kube|kube-[a-z]+|k8s-openapi) '; then
+  echo 'tendril-agent without its feature "kubernetes" depends on a client of the Kubernetes API' >&2
+  exit 1
+fi
+cargo clippy --package tendril-agent --no-default-features --all-targets --quiet -- -D warnings
 
 # The websocket alone has no HTTP client.
 if cargo tree --package "$crate" --no-default-features --edges normal --prefix none | grep -E '^(reqwest|postgrest) '; then
