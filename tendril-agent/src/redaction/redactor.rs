@@ -218,7 +218,8 @@ mod tests {
     proptest! {
         #[test]
         fn no_registered_value_survives(secret in "[^\\[\\] a-z]{4,20}", text in "[a-z ]{0,20}") {
-            prop_assume!(!MASK.contains(&secret));
+            // The newline at the end of a file is no part of the secret in it, and what is left must not be too short to hide.
+            prop_assume!(!MASK.contains(&secret) && secret.trim_end_matches('\n').len() >= 4);
             let redactor = redactor(&secret);
             let line = format!("{text}{secret}{text}");
             // Quotes at its ends may be left: they are of no use without what stood between them.
