@@ -2,7 +2,7 @@
 # Runs all tests; arguments go to the runner. cargo-nextest when it is here (it does not run documentation's examples,
 # so they follow), cargo test otherwise.
 #
-#   TENDRIL_TEST_THREADS    how many tests run at a time; most wait for other programs, so 3 for each core unless set
+#   TENDRIL_TEST_THREADS    how many tests run at a time; most wait for other programs, so 5 for each core unless set
 #   TENDRIL_TEST_PROFILE    profile of .config/nextest.toml; `external` where STACK is external, else `default`
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,7 +14,7 @@ if cargo nextest --version >/dev/null 2>&1; then
   report=${CARGO_TARGET_DIR:-target}/nextest/$profile/junit.xml
   rm -f "$report"
   code=0
-  threads=${TENDRIL_TEST_THREADS:-$((3 * $(getconf _NPROCESSORS_ONLN)))}
+  threads=${TENDRIL_TEST_THREADS:-$((5 * $(getconf _NPROCESSORS_ONLN)))}
   # With its fail points, which some tests need, the agent is another program. It is built first, with the features of
   # dependencies that the tests have, so that no test waits for it.
   [ $# -gt 0 ] || cargo build --quiet --workspace --features tendril-agent/failpoints --example failpoints
