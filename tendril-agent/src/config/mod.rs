@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! args             the command line
+//! reader           the values of flags, one by one, and what is wrong with them
 //! settings         from `Cli` to `Config`: read, validated, tried on this machine
 //! timing           intervals and grace periods
 //! kubernetes       how runs become pods
@@ -19,6 +20,7 @@ pub(crate) mod handed_secrets;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
 pub(crate) mod preflight;
+mod reader;
 mod settings;
 mod timing;
 mod versions;
