@@ -32,12 +32,8 @@ use crate::{
     dispatch::{Shutdown, ShutdownPlan},
     execute::{JobContext, Registry, RunEnd},
     launch::{
-        attempt_file::AttemptFile,
-        launcher::{End, Request},
-        local::{
-            entry::Entry,
-            metrics::{Tally, Totals},
-        },
+        AttemptFile, End, Request,
+        local::{Entry, Tally, Totals},
     },
     process::{
         Drain, LocalRunner, StopReason, StopSignal,
@@ -237,11 +233,8 @@ mod waiting_plan {
         execute::{JobContext, RunEnd, Start},
         job::{ErrorCode, Failure, JobResult},
         launch::{
-            attempt_file::AttemptFile,
-            kubernetes::{
-                manifest::PLAN_DIR,
-                plan_store::{self, PlanStore},
-            },
+            AttemptFile,
+            kubernetes::{PLAN_DIR, PlanStore, plan_store},
         },
     };
 

@@ -68,7 +68,7 @@ pub use self::{
     cost::infracost,
     dispatch::{Shutdown, intake::Intake},
     job::Product,
-    launch::kind::{LauncherKind, OnStop},
+    launch::{LauncherKind, OnStop},
     observability::logging::LogFormat,
     program::run_program,
     template::git::GitSettings,

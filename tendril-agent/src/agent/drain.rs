@@ -7,7 +7,7 @@ use tokio::time::{sleep, timeout};
 use crate::{
     agent::Agent,
     dispatch::{Scheduler, Shutdown, ShutdownPlan},
-    launch::kind::OnStop,
+    launch::OnStop,
 };
 
 /// How long executors may take to end after they were sent a request to give up.

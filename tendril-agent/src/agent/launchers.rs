@@ -6,16 +6,14 @@ use crate::{
     agent::Agent,
     config::handed_secrets,
     launch::{
-        in_process::InProcessLauncher,
-        kind::LauncherKind,
-        launcher::{Executor, Launcher},
+        Executor, InProcessLauncher, Launcher, LauncherKind,
         local::{ExecutorCommand, LocalLauncher},
     },
 };
 #[cfg(feature = "kubernetes")]
 use crate::{
     agent::error::AgentError,
-    launch::kubernetes::{claims::Claims, connection::Connection, launcher::KubernetesLauncher},
+    launch::kubernetes::{Claims, Connection, KubernetesLauncher},
 };
 
 impl Agent {

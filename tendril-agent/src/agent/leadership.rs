@@ -2,10 +2,7 @@
 
 use crate::{
     agent::{Agent, error::AgentError},
-    launch::kubernetes::{
-        connection::Connection,
-        election::{Election, Leadership},
-    },
+    launch::kubernetes::{Connection, Election, Leadership},
 };
 
 impl Agent {

@@ -32,7 +32,7 @@ use crate::{
     },
     dispatch::{Approvals, DiskGuard, Scheduler, Shutdown},
     execute::{OrphanedAttempt, Registry, orphaned_attempts},
-    launch::{attempt_file::AttemptId, kind::LauncherKind, local},
+    launch::{AttemptId, LauncherKind, local},
     os::blocking,
     process::zombies::{adopt_orphans, adopt_orphans_of_executors, reap_orphans},
     redaction::Redactor,

@@ -7,7 +7,7 @@ use crate::{
     control_plane::{Heartbeat, contract::CONTRACT},
     dispatch::{Leave, Supervisor},
     execute::JobContext,
-    launch::{launcher::Launcher, origin::Origin},
+    launch::{Launcher, Origin},
     observability::{
         Panel,
         http::{self, Server},

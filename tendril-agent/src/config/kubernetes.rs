@@ -4,10 +4,7 @@ use std::{path::Path, time::Duration};
 
 use crate::{
     config::{args::Cli, timing::Timing},
-    launch::kubernetes::{
-        account_map::{AccountMap, is_dns_name},
-        settings::{self, KubernetesSettings},
-    },
+    launch::kubernetes::{AccountMap, KubernetesSettings, is_dns_name, settings},
     terraform::state::Kind,
 };
 

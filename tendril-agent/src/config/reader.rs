@@ -14,13 +14,13 @@ use super::{kubernetes, timing::Timing};
 use crate::{
     control_plane::auth::MachineToken,
     cost::infracost::{Found, Infracost},
-    launch::kind::{LauncherKind, OnStop},
+    launch::{LauncherKind, OnStop},
     observability::logging::LogFormat,
     template::git::{GitSettings, Written},
     terraform::{RegistryTokens, TerraformDir},
 };
 #[cfg(feature = "kubernetes")]
-use crate::{launch::kubernetes::settings::KubernetesSettings, terraform::state::StateBackend};
+use crate::{launch::kubernetes::KubernetesSettings, terraform::state::StateBackend};
 
 /// Collects problems while values are read, so that the last one is found as surely as the first.
 pub(super) struct Reader {

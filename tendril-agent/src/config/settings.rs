@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 pub(crate) use super::timing::Timing;
 #[cfg(feature = "kubernetes")]
-use crate::launch::kubernetes::settings::KubernetesSettings;
+use crate::launch::kubernetes::KubernetesSettings;
 use crate::{
     config::{
         args::Cli,
@@ -31,10 +31,7 @@ use crate::{
         ExecuteSettings,
         hooks::{self, HookSettings},
     },
-    launch::{
-        attempt_file::AttemptFile,
-        kind::{LauncherKind, OnStop},
-    },
+    launch::{AttemptFile, LauncherKind, OnStop},
     logs::SpoolRules,
     observability::{
         Facts,

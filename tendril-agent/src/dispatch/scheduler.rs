@@ -21,7 +21,7 @@ use crate::{
     },
     execute::{OrphanedAttempt, Start},
     job::{ConfigSnapshot, Job, Phase},
-    launch::launcher::{Executor, Launcher},
+    launch::{Executor, Launcher},
     os::failpoint,
     process::StopReason,
     telemetry,

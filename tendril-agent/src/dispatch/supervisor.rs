@@ -16,11 +16,7 @@ use crate::{
     dispatch::approvals::{Approvals, WaitEnd},
     execute::{JobContext, OrphanedAttempt, Start, claimed_job, orphaned_attempt},
     job::{Failure, Job, JobResult},
-    launch::{
-        attempt_file::AttemptId,
-        launcher::{End, Executor, LaunchError, Launched, Launcher, Request},
-        origin::Origin,
-    },
+    launch::{AttemptId, End, Executor, LaunchError, Launched, Launcher, Origin, Request},
     os::blocking,
 };
 

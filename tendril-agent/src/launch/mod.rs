@@ -1,8 +1,9 @@
-//! Where claimed attempts run: a [`launcher::Launcher`] starts an executor for each, finds those that run already, and says how
+//! Where claimed attempts run: a [`Launcher`] starts an executor for each, finds those that run already, and says how
 //! each ended.
 //!
 //! ```text
 //! attempt_file   what an executor is given: `attempt.json`
+//! kind           which launcher, and what SIGTERM does to its executors
 //! launcher       the trait; how an executor ends, and how it is asked to
 //! in_process     executors as tasks of this process
 //! local/         executors as processes of this machine
@@ -10,11 +11,19 @@
 //! origin         makes attempt files: what all attempts of an agent have in common
 //! ```
 
-pub(crate) mod attempt_file;
-pub(crate) mod in_process;
-pub(crate) mod kind;
+mod attempt_file;
+mod in_process;
+mod kind;
 #[cfg(feature = "kubernetes")]
 pub(crate) mod kubernetes;
-pub(crate) mod launcher;
+mod launcher;
 pub(crate) mod local;
-pub(crate) mod origin;
+mod origin;
+
+pub use self::kind::{LauncherKind, OnStop};
+pub(crate) use self::{
+    attempt_file::{AttemptFile, AttemptId},
+    in_process::InProcessLauncher,
+    launcher::{End, Executor, LaunchError, Launched, Launcher, Request},
+    origin::Origin,
+};

@@ -207,8 +207,8 @@ pub(crate) fn config(dir: &Path) -> Config {
             ..Timing::default()
         },
         keeper: None,
-        launcher: crate::launch::kind::LauncherKind::InProcess,
-        on_stop: crate::launch::kind::OnStop::Drain,
+        launcher: crate::launch::LauncherKind::InProcess,
+        on_stop: crate::launch::OnStop::Drain,
         handed_secrets: std::sync::Arc::default(),
         secrets: crate::redaction::Redactor::default(),
     }

@@ -1,7 +1,7 @@
 //! What the launcher needs of the cluster that its pods run in.
 
 use super::finding::Finding;
-use crate::launch::kubernetes::{connection::Connection, preflight, settings::KubernetesSettings};
+use crate::launch::kubernetes::{Connection, KubernetesSettings, preflight};
 
 /// What the launcher needs of the cluster: the server, the rights, and that it would take the Job of each rule.
 pub(super) async fn examine(settings: &KubernetesSettings) -> Vec<Finding> {

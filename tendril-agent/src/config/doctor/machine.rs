@@ -5,7 +5,7 @@ use crate::{
     config::settings::Config,
     control_plane::auth::Credential,
     dispatch::DiskGuard,
-    launch::kind::LauncherKind,
+    launch::LauncherKind,
     template::{Template, names},
     terraform::pending_push,
 };

@@ -19,16 +19,16 @@
 //! Behind the feature `kubernetes`, which is on unless the program is built with `--no-default-features`. Its scenarios are in
 //! `tests/tests/kubernetes`, on a stand-in for the API server (`tests/src/kubernetes`) that is held to recordings of a real one.
 
-pub(crate) mod account_map;
+mod account_map;
 mod adoption;
-pub(crate) mod claims;
-pub(crate) mod connection;
+mod claims;
+mod connection;
 mod creation;
-pub(crate) mod election;
+mod election;
 pub(crate) mod ended_pods;
 mod following;
-pub(crate) mod launcher;
-pub(crate) mod manifest;
+mod launcher;
+mod manifest;
 mod observer;
 mod parcel;
 pub(crate) mod plan_access;
@@ -40,3 +40,14 @@ pub(crate) mod surplus_pod;
 mod verdict;
 mod view;
 mod waiting;
+
+pub(crate) use self::{
+    account_map::{AccountMap, is_dns_name},
+    claims::Claims,
+    connection::Connection,
+    election::{Election, Leadership},
+    launcher::KubernetesLauncher,
+    manifest::PLAN_DIR,
+    plan_store::PlanStore,
+    settings::KubernetesSettings,
+};
