@@ -1,20 +1,11 @@
-//! What the agent reports about a job: progress while it runs, and its final status.
+//! The final status of a job, and who writes to its row.
 
-use std::{
-    io,
-    path::Path,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{io, path::Path, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tendril_realtime::{Error, ErrorKind, PostgrestError, Rest};
-use tokio::{
-    sync::{Notify, watch},
-    time::sleep,
-};
-use tracing::Instrument as _;
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::{
@@ -22,19 +13,17 @@ use crate::{
         auth::session,
         backoff::Backoff,
         contract::known,
-        lease::Lease,
         revocation::{is_revoked, revoked},
     },
-    job::{Changes, ConfigSnapshot, CostStatus, ErrorCode, Fields, Job, JobResult, Json, Phase, Status},
-    os::{failpoint, files::private_file},
-    process::{StopReason, StopSignal},
+    job::{Changes, CostStatus, ErrorCode, Fields, JobResult, Json, Phase, Status},
+    os::files::private_file,
 };
 
 /// The deployment and the claim that all writes carry.
 #[derive(Clone, Debug)]
 pub(crate) struct Reporter {
     rest: Rest,
-    id: Uuid,
+    pub(super) id: Uuid,
     claim_token: Uuid,
 }
 
@@ -146,7 +135,7 @@ impl Reporter {
 
     /// One PATCH with the claim, without what a database of an earlier contract has no column for. Errors: it may be tried
     /// again.
-    async fn write(&self, mut body: Fields) -> Result<Written, Error> {
+    pub(super) async fn write(&self, mut body: Fields) -> Result<Written, Error> {
         body.insert("claim_token".to_owned(), Json::of(&self.claim_token));
         body = body.into_iter().map(|(name, value)| (name, value.without_nul())).collect();
         loop {
@@ -198,7 +187,7 @@ impl Reporter {
 }
 
 /// Whether the database refuses what is written, and not that or when it is written.
-fn is_about_content(error: &Error) -> bool {
+pub(super) fn is_about_content(error: &Error) -> bool {
     error.postgrest().is_some_and(|api| {
         let sqlstate = api.code.len() == 5 && (api.code.starts_with("22") || api.code.starts_with("23"));
         api.status == 413 || sqlstate || api.code == "PGRST102"
@@ -210,7 +199,7 @@ const UNSTORABLE: &str = "What happened cannot be stored here: see the log.";
 
 /// Makes a body smaller that is refused for its content: the least important of what it has goes. None: nothing is left to
 /// leave out, and the status itself is never left out.
-fn leave_out(fields: &mut Fields) -> Option<&'static str> {
+pub(super) fn leave_out(fields: &mut Fields) -> Option<&'static str> {
     for field in ["outputs", "cost", "plan_summary"] {
         if fields.remove(field).is_some_and(|value| value != Json::Null) {
             if field == "cost" {
@@ -236,215 +225,6 @@ fn missing_column(api: &PostgrestError, fields: &mut Fields) -> Option<Json> {
         return None;
     }
     fields.remove(column)
-}
-
-/// Writes the progress of the job to its row, without making the job wait, except where it must.
-#[derive(Debug)]
-pub(crate) struct ProgressBoard {
-    wanted: watch::Sender<Wanted>,
-    /// The last version that the row has.
-    stored: watch::Receiver<u64>,
-    stop: StopSignal,
-}
-
-/// What the row should contain.
-#[derive(Clone, Debug, Default)]
-struct Wanted {
-    version: u64,
-    fields: Fields,
-}
-
-impl ProgressBoard {
-    /// Starts to report. Must be called inside a runtime; ends by itself when the board is dropped.
-    pub(crate) fn start(reporter: Reporter, lease: &Lease) -> Self {
-        let stop = lease.stop.clone();
-        let (wanted, requested) = watch::channel(Wanted::default());
-        let (acknowledge, stored) = watch::channel(0);
-        let reports =
-            report(reporter, requested, acknowledge, stop.clone(), Arc::clone(&lease.phase_mismatch));
-        tokio::spawn(reports.in_current_span());
-        Self { wanted, stored, stop }
-    }
-
-    /// The job entered a phase.
-    pub(crate) fn phase(&self, phase: Phase) {
-        self.want("phase", json!(phase));
-    }
-
-    /// The cost is estimated, or it is known why it cannot be.
-    pub(crate) fn cost(&self, status: CostStatus, cost: &Value) {
-        self.want("cost", cost.clone());
-        self.want("cost_status", json!(status));
-    }
-
-    /// The plan is made.
-    pub(crate) fn plan(&self, changes: Changes) {
-        self.want("plan_summary", json!(changes));
-    }
-
-    /// The saved plan has this SHA-256: what a person may approve.
-    pub(crate) fn digest(&self, plan: &str) {
-        self.want("plan_sha256", json!(plan));
-    }
-
-    /// The program that runs it, such as `terraform 1.11.4`.
-    pub(crate) fn terraform(&self, title: &str) {
-        self.want("terraform_version", json!(title));
-    }
-
-    /// The template is of this commit.
-    pub(crate) fn commit(&self, commit: &str) {
-        self.want("template_commit", json!(commit));
-    }
-
-    /// Waits until the row has all of it, or a stop is requested. After `phase(Apply)` this must come first: a row
-    /// that does not show that the apply began would be run again if this agent died.
-    pub(crate) async fn flushed(&self) {
-        let version = self.wanted.borrow().version;
-        let mut stored = self.stored.clone();
-        tokio::select! {
-            _ = stored.wait_for(|stored| *stored >= version) => {}
-            () = self.stop.wait() => {}
-        }
-    }
-
-    fn want(&self, field: &str, value: Value) {
-        self.wanted.send_modify(|wanted| {
-            wanted.version += 1;
-            wanted.fields.insert(field.to_owned(), value.into());
-        });
-    }
-}
-
-async fn report(
-    reporter: Reporter,
-    mut requested: watch::Receiver<Wanted>,
-    acknowledge: watch::Sender<u64>,
-    stop: StopSignal,
-    phase_mismatch: Arc<Notify>,
-) {
-    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
-    // Whether the row shows that the apply began.
-    let mut is_applying = false;
-    loop {
-        tokio::select! {
-            changed = requested.changed() => if changed.is_err() { return },
-            // All of it is written again.
-            () = phase_mismatch.notified() => {}
-        }
-        let mut left_out = Vec::new();
-        loop {
-            let wanted = requested.borrow_and_update().clone();
-            let mut body = wanted.fields;
-            for field in &left_out {
-                body.remove(*field);
-            }
-            match reporter.write(body.clone()).await {
-                Ok(Written::Stored) => {
-                    is_applying |= changes_the_world(&body);
-                    backoff.reset();
-                    acknowledge.send_replace(wanted.version);
-                    failpoint!("progress.stored");
-                    break;
-                }
-                Ok(Written::Revoked) => {
-                    // An apply that runs goes on; one that has not begun must not begin any more.
-                    if !is_applying {
-                        tracing::warn!(deployment = %reporter.id, "the cluster was revoked: the run is ended before its apply");
-                        stop.request(StopReason::Fenced);
-                    }
-                    return;
-                }
-                Ok(Written::Refused(why)) => {
-                    tracing::warn!(deployment = %reporter.id, why, "the claim is lost: the run is ended gracefully");
-                    stop.request(StopReason::Fenced);
-                    return;
-                }
-                Err(error)
-                    if is_about_content(&error)
-                        && let Some(field) = leave_out(&mut body) =>
-                {
-                    tracing::error!(error = %format_args!("{error:#}"), field, "progress is refused for its content: it is sent without that");
-                    left_out.push(field);
-                }
-                Err(error) => {
-                    tracing::debug!(error = %format_args!("{error:#}"), "progress is not stored yet");
-                    sleep(backoff.after(&error)).await;
-                    // The board may be dropped while the control plane is away; the final status has everything.
-                    if requested.has_changed().is_err() {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Whether this makes the row show that the apply began.
-fn changes_the_world(body: &Fields) -> bool {
-    let phase = body.get("phase").and_then(|phase| serde_json::from_value(phase.to_value().ok()?).ok());
-    phase.is_some_and(Phase::changes_the_world)
-}
-
-/// What a later run must know about a claim.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ClaimRecord {
-    pub(crate) deployment_id: Uuid,
-    pub(crate) attempt: i32,
-    pub(crate) claim_token: Uuid,
-    /// How far it got.
-    pub(crate) phase: Phase,
-    /// The state that it works on; none where `config_snapshot` names none that can be.
-    #[serde(default)]
-    pub(crate) state_key: Option<String>,
-    /// Whether the row shows the plan, so that nothing is to be done before somebody approves it.
-    #[serde(default)]
-    pub(crate) waits: bool,
-    /// Until when somebody may, by this machine's clock; none: for ever.
-    #[serde(default)]
-    pub(crate) expires_at: Option<SystemTime>,
-    /// Whether its apply leaves a mark before it begins: without the mark it did not begin.
-    #[serde(default)]
-    pub(crate) marks_begin: bool,
-}
-
-impl ClaimRecord {
-    /// Of a job that enters a phase.
-    pub(crate) fn new(job: &Job, phase: Phase) -> Self {
-        let Job { id, attempt, claim_token, .. } = *job;
-        let state_key = job.state_key();
-        Self {
-            deployment_id: id,
-            attempt,
-            claim_token,
-            phase,
-            state_key,
-            waits: false,
-            expires_at: None,
-            marks_begin: false,
-        }
-    }
-
-    /// The job of this claim, without its configuration.
-    pub(crate) fn job(&self) -> Job {
-        Job {
-            id: self.deployment_id,
-            attempt: self.attempt,
-            claim_token: self.claim_token,
-            config: ConfigSnapshot::default(),
-            state_key: self.state_key.clone(),
-        }
-    }
-
-    /// Saves it on disk.
-    pub(crate) fn save(&self, path: &Path) -> io::Result<()> {
-        private_file(path, &serde_json::to_vec(self)?)
-    }
-
-    /// What a previous run stored.
-    pub(crate) fn load(path: &Path) -> io::Result<Self> {
-        Ok(serde_json::from_slice(&std::fs::read(path)?)?)
-    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,9 @@
 //! broadcast      the request for broadcasts of deployments
 //! approval       whether a plan is approved
 //! changes        the planned changes as rows
-//! final_status   progress while a job runs, and its final status
+//! claim_record   what a later run must know about a claim
+//! final_status   the end of a job, and who writes to its row
+//! progress       what the row shows while the job runs
 //! stack          which program wrote a stack's state
 //! state_hold     reports to the database that only this agent has a stack's newest state
 //! revocation     what follows when the cluster was revoked
@@ -27,11 +29,13 @@ mod backoff;
 mod broadcast;
 mod changes;
 mod claim;
+mod claim_record;
 pub(crate) mod contract;
 mod final_status;
 mod health;
 mod heartbeat;
 mod lease;
+mod progress;
 pub(crate) mod revocation;
 mod stack;
 pub(crate) mod state_hold;
@@ -43,9 +47,11 @@ pub(crate) use self::{
     broadcast::{BroadcastSubscription, SubscriptionState},
     changes::{AppliedState, ChangeReporter},
     claim::{Claim, claim},
-    final_status::{ClaimRecord, FinalStatus, ProgressBoard, Reporter, Written},
+    claim_record::ClaimRecord,
+    final_status::{FinalStatus, Reporter, Written},
     health::{HeartbeatReport, PULSE, Readiness},
     heartbeat::{Heartbeat, NO_REAPER, StateStore, advice},
     lease::{Lease, Leases},
+    progress::ProgressBoard,
     stack::stack_version,
 };

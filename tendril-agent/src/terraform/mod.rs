@@ -17,6 +17,7 @@
 //! step_timing      how long steps may take
 //! step_clock       stops a step that takes too long
 //! messages         Terraform's JSON lines, read
+//! plain_errors     errors that it writes as plain text
 //! long_message     a message that is too long to be read as a whole
 //! plan_changes     the saved plan as rows
 //! plan_digest      what was planned is what is applied
@@ -37,6 +38,7 @@ mod long_message;
 mod messages;
 mod outputs;
 pub(crate) mod pending_push;
+mod plain_errors;
 mod plan_changes;
 mod plan_digest;
 mod probe;
