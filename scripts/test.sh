@@ -18,10 +18,20 @@ if cargo nextest --version >/dev/null 2>&1; then
   # With its fail points, which some tests need, the agent is another program. It is built first, with the features of
   # dependencies that the tests have, so that no test waits for it.
   [ $# -gt 0 ] || cargo build --quiet --workspace --features tendril-agent/failpoints --example failpoints
+  # The portal is built meanwhile: many tests wait for other programs, and leave the cores idle.
+  if [ $# -eq 0 ] && [ "$profile" != external ]; then
+    mkdir -p "${report%/*}"
+    nice scripts/build-portal.sh >"${report%/*}/portal.log" 2>&1 &
+    portal=$!
+  fi
   cargo nextest run --workspace --profile "$profile" --test-threads "$threads" "$@" || code=$?
   # Which tests were flaky, and how often; which were skipped, and why.
   if [ -f "$report" ] && command -v python3 >/dev/null; then
     scripts/test-report.py "$report"
+  fi
+  if [ -n "${portal:-}" ] && ! wait "$portal"; then
+    cat "${report%/*}/portal.log" >&2
+    exit 1
   fi
   [ "$code" -eq 0 ] || exit "$code"
   [ $# -gt 0 ] || cargo test --workspace --doc --quiet
