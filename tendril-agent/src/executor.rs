@@ -7,7 +7,10 @@
 use std::{
     path::Path,
     process::ExitCode,
-    sync::{Arc, atomic::AtomicU32},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -21,7 +24,7 @@ use tokio::{
 use tracing::Instrument as _;
 
 #[cfg(feature = "kubernetes")]
-use crate::launch::kubernetes::{ended_pods, surplus_pod};
+use crate::launch::kubernetes::{StateStore, ended_pods, state_handover, surplus_pod};
 use crate::{
     config::{Cli, Config, handed_secrets},
     control_plane::{
@@ -30,7 +33,7 @@ use crate::{
         contract::CONTRACT,
     },
     dispatch::{Shutdown, ShutdownPlan},
-    execute::{JobContext, Registry, RunEnd},
+    execute::{ExecuteSettings, JobContext, Registry, RunEnd},
     launch::{
         AttemptFile, End, Request,
         local::{Entry, Tally, Totals},
@@ -151,6 +154,18 @@ async fn run_attempt(config: Config, attempt: &AttemptFile, entry: &Entry, tally
     if let Err(error) = adopt_orphans(true) {
         tracing::warn!(%error, "processes that leave their job cannot be found by their descent");
     }
+    let context = JobContext {
+        settings: Arc::new(settings(&config)),
+        rest: client.rest().clone(),
+        runner: Arc::new(LocalRunner),
+        registry: Registry::writing(entry.phase_file()),
+        secrets: config.secrets.clone(),
+        drain: Drain::default(),
+    };
+    #[cfg(feature = "kubernetes")]
+    if attempt.stores_state {
+        return state_handover::push(&context, attempt).await;
+    }
     let leases = Leases::default();
     let job = attempt.job();
     let span = job.span();
@@ -165,14 +180,7 @@ async fn run_attempt(config: Config, attempt: &AttemptFile, entry: &Entry, tally
         period: config.timing.heartbeat,
         spread: Duration::ZERO,
     };
-    let context = JobContext {
-        settings: Arc::new(config.execute_settings()),
-        rest: client.rest().clone(),
-        runner: Arc::new(LocalRunner),
-        registry: Registry::writing(entry.phase_file()),
-        secrets: config.secrets.clone(),
-        drain: Drain::default(),
-    };
+    let hands_over = AtomicBool::new(false);
     let (stop, give_up, shutdown) = (lease.stop.clone(), Notify::new(), Shutdown::new());
     if let Err(error) = shutdown.on_signals() {
         return End::Died(format!("signals cannot be handled: {error}"));
@@ -192,21 +200,36 @@ async fn run_attempt(config: Config, attempt: &AttemptFile, entry: &Entry, tally
         )
     };
     let end = tokio::select! {
-        end = run_to_end(&context, &lease, attempt).instrument(span.clone()) => match end {
-            RunEnd::Stored => End::Stored,
-            RunEnd::Waiting => End::Waiting,
-        },
-        () = give_up.notified() => {
+        end = run_to_end(&context, &lease, attempt, &hands_over).instrument(span.clone()) => end,
+        () = give_up.notified() => { if hands_over.load(Ordering::Relaxed) {
+            tracing::error!(parent: &span, "the time of this pod is over: the state that its backend did not take is lost with it");
+            End::StateLost
+        } else {
             tracing::warn!(parent: &span, "the result is not stored yet; it is kept on disk");
             End::Kept
-        }
+        } }
         _never = beside.instrument(span.clone()) => End::Died("what the executor does beside its run broke off".to_owned()),
     };
     client.shutdown().await;
     end
 }
 
-async fn run_to_end(context: &JobContext, lease: &Lease, attempt: &AttemptFile) -> RunEnd {
+/// What an attempt is run with here.
+fn settings(config: &Config) -> ExecuteSettings {
+    #[cfg(feature = "kubernetes")]
+    let is_pod = StateStore::from_env(|name| std::env::var(name).ok()).is_some();
+    #[cfg(not(feature = "kubernetes"))]
+    let is_pod = false;
+    ExecuteSettings { is_pod, ..config.execute_settings() }
+}
+
+/// `hands_over` is set once all that is left to do is to get a state out of this pod.
+async fn run_to_end(
+    context: &JobContext,
+    lease: &Lease,
+    attempt: &AttemptFile,
+    hands_over: &AtomicBool,
+) -> End {
     #[cfg(feature = "kubernetes")]
     if let Err(error) = ended_pods::note(context, attempt).await {
         tracing::warn!(%error, "locks of pods that have ended are not recognised");
@@ -217,10 +240,24 @@ async fn run_to_end(context: &JobContext, lease: &Lease, attempt: &AttemptFile) 
     }
     let end = context.run(attempt.job(), lease, attempt.start).await;
     #[cfg(feature = "kubernetes")]
-    if end == RunEnd::Waiting {
-        return waiting_plan::keep(context, attempt).await;
+    let end = match end {
+        RunEnd::Waiting => waiting_plan::keep(context, attempt).await,
+        RunEnd::Stored => end,
+    };
+    #[cfg(feature = "kubernetes")]
+    if end == RunEnd::Stored
+        && let Some(mut store) = StateStore::from_env(|name| std::env::var(name).ok())
+        && let Some(file) = state_handover::left(context, attempt).await
+    {
+        hands_over.store(true, Ordering::Relaxed);
+        return state_handover::hand_over(context, attempt, &mut store, file).await;
     }
-    end
+    #[cfg(not(feature = "kubernetes"))]
+    let _never = hands_over;
+    match end {
+        RunEnd::Stored => End::Stored,
+        RunEnd::Waiting => End::Waiting,
+    }
 }
 
 /// A plan that waits for approval outlives its pod.

@@ -73,6 +73,7 @@ series! {
     LOCK_CONFLICTS = "state_lock_conflicts_total", Counter, None, "Jobs that failed because another owner holds the state's lock";
     LOCKS_REMOVED = "state_locks_removed_total", Counter, None, "State locks of own dead attempts that were removed";
     ERRORED_STATES = "errored_states", Gauge, None, "States that could not be written to their backend and are saved on the volume";
+    KEPT_STATES = "kept_states", Gauge, None, "States that runs in pods could not write to their backend and that are kept in the cluster until they are stored";
     ERRORED_STATES_STORED = "errored_states_stored_total", Counter, None, "Errored states that the backend took later";
     ERRORED_STATES_REFUSED = "errored_states_refused_total", Counter, None, "Errored states that the backend refused again";
     ORPHANED_ATTEMPTS = "orphaned_attempts_total", Counter, None, "Attempts of previous runs that were found at the start";

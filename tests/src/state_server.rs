@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use axum::{
@@ -26,7 +29,7 @@ struct Stored {
 }
 
 #[derive(Clone, Debug, Default)]
-struct States(Arc<Mutex<BTreeMap<String, Stored>>>);
+struct States(Arc<Mutex<BTreeMap<String, Stored>>>, Arc<AtomicBool>);
 
 /// A server that runs until it is dropped.
 #[derive(Debug)]
@@ -52,6 +55,16 @@ impl StateServer {
         let (states, locks) = (format!("{}/{{key}}", self.url), format!("{}{LOCKS}/{{key}}", self.url));
         serde_json::json!({"address": states, "lock_address": locks, "unlock_address": locks, "retry_max": 0})
             .to_string()
+    }
+
+    /// Whether it refuses what it is to store: 503. What it has can be read.
+    pub fn refuse(&self, refuses: bool) {
+        self.states.1.store(refuses, Ordering::Relaxed);
+    }
+
+    /// A state that it has.
+    pub fn state(&self, key: &str) -> Option<Value> {
+        serde_json::from_slice(self.states.all().get(&path(key))?.state.as_ref()?).ok()
     }
 
     /// The lock on a state.
@@ -83,6 +96,9 @@ impl States {
 }
 
 async fn handle(State(states): State<States>, method: Method, uri: Uri, body: Bytes) -> Response {
+    if method == Method::POST && states.1.load(Ordering::Relaxed) {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
     let mut states = states.all();
     let of_lock = uri.path().strip_prefix(LOCKS);
     let stored = states.entry(of_lock.unwrap_or(uri.path()).to_owned()).or_default();

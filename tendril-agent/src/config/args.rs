@@ -172,12 +172,12 @@ pub struct Cli {
     #[arg(long, value_name = "TIME", env = "TENDRIL_KEEP_FINISHED_RUNS", default_value = "1h")]
     pub keep_finished_runs: Option<String>,
 
-    /// `PersistentVolumeClaim` (`ReadWriteMany`) for plans that wait for approval [default: a Secret for each, of at most 1 MiB]
+    /// `PersistentVolumeClaim` (`ReadWriteMany`) for plans that wait for approval, and states that their backend does not take [default: Secrets]
     #[cfg(feature = "kubernetes")]
     #[arg(long, value_name = "NAME", env = "TENDRIL_PLAN_VOLUME_CLAIM")]
     pub plan_volume_claim: Option<String>,
 
-    /// Service account that may create Secrets and nothing else: runs whose plan waits for approval get a token of it that ends with their pod
+    /// Service account that may create Secrets and nothing else: runs that have to store a plan or a state get a token of it that ends with their pod
     #[cfg(feature = "kubernetes")]
     #[arg(long, value_name = "NAME", env = "TENDRIL_PLAN_ACCOUNT", default_value = "tendril-plans")]
     pub plan_account: Option<String>,

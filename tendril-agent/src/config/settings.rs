@@ -277,6 +277,7 @@ impl Config {
                 time_limit: self.timing.cost,
                 work_dir: self.work_dir.clone(),
             },
+            is_pod: false,
         }
     }
 

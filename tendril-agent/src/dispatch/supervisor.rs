@@ -203,7 +203,7 @@ impl Supervisor {
             }
         };
         match end {
-            End::Stored => {
+            End::Stored | End::StateKept | End::StateStored | End::StateLost => {
                 self.forget(id).await;
                 Next::Over
             }

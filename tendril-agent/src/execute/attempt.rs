@@ -155,7 +155,7 @@ impl JobContext {
         // The status must be on disk before the workspace is removed.
         save(&status_of(&result), workspace).await;
         let pending = self.clear(job, workspace).await;
-        let result = with_errored_state(result, &pending);
+        let result = with_errored_state(result, &pending, self.settings.is_pod);
         let took = started.elapsed().as_secs_f64();
         metrics::histogram!(telemetry::JOB_SECONDS).record(took);
         log.writer
@@ -257,8 +257,8 @@ struct Opened {
 
 /// Adds where the only copy of the newest state is. However the run ended, no other agent may plan against an older one: the row
 /// gets `STATE_NOT_STORED`, and the database holds the stack for this agent.
-fn with_errored_state(result: JobResult, errored: &ErroredState) -> JobResult {
-    let Some(explanation) = errored.explanation() else { return result };
+fn with_errored_state(result: JobResult, errored: &ErroredState, is_pod: bool) -> JobResult {
+    let Some(explanation) = errored.explanation(is_pod) else { return result };
     // First, so that it is not what is cut off of a long message.
     let text = match result {
         JobResult::Cancelled(how) => format!("{explanation}\n{how}"),

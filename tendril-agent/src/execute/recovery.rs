@@ -261,7 +261,7 @@ impl Remains {
 /// The end that a run had decided on, when a state is found that its workspace had the only copy of.
 fn with_errored_state(end: FinalStatus, errored: &ErroredState) -> FinalStatus {
     let Some(explanation) =
-        errored.explanation().filter(|_| end.error_code != Some(ErrorCode::StateNotStored))
+        errored.explanation(false).filter(|_| end.error_code != Some(ErrorCode::StateNotStored))
     else {
         return end;
     };
@@ -293,7 +293,7 @@ fn lost_in_mid_run(claim: &ClaimRecord, remains: &Remains) -> Option<FinalStatus
             claim.phase.as_str()
         );
     }
-    if let Some(explanation) = remains.errored.explanation() {
+    if let Some(explanation) = remains.errored.explanation(false) {
         message = format!("{message}\n{explanation}");
     }
     let result = JobResult::Failed(Failure::new(ErrorCode::AgentLost, message));

@@ -26,4 +26,6 @@ pub(crate) struct ExecuteSettings {
     pub(crate) hooks: HookSettings,
     pub(crate) terraform: TerraformSettings,
     pub(crate) cost: CostSettings,
+    /// Whether the state directory goes with the pod of this run.
+    pub(crate) is_pod: bool,
 }

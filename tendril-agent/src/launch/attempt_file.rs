@@ -21,8 +21,10 @@ use crate::{
     terraform::KnownTerraform,
 };
 
-/// The format that this program writes, and the newest that it reads.
+/// The format of a run.
 pub(crate) const FORMAT: u32 = 1;
+/// The format of what stores a state that a run left, and the newest that this program reads.
+pub(crate) const FORMAT_OF_PUSH: u32 = 2;
 
 /// One attempt, by the name of its directory: `<deployment>.<attempt>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,6 +99,9 @@ pub(crate) struct AttemptFile {
     /// Pods of earlier runs of the same state that have ended: what they locked is nobody's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) ended_pods: Vec<String>,
+    /// It is no run: it stores the state that this attempt left ([`FORMAT_OF_PUSH`]).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) stores_state: bool,
 }
 
 impl AttemptFile {
@@ -151,9 +156,9 @@ impl AttemptFile {
         }
         let text = std::fs::read(path)?;
         let Head { format, version } = serde_json::from_slice(&text)?;
-        if format > FORMAT {
+        if format > FORMAT_OF_PUSH {
             return Err(io::Error::other(format!(
-                "it is of format {format}, written by tendril-agent {version}, and this is tendril-agent {} with format {FORMAT}: run the same version of both",
+                "it is of format {format}, written by tendril-agent {version}, and this is tendril-agent {} with format {FORMAT_OF_PUSH}: run the same version of both",
                 env!("CARGO_PKG_VERSION")
             )));
         }
@@ -225,6 +230,7 @@ mod tests {
             infracost: None,
             pod_uid: None,
             ended_pods: Vec::new(),
+            stores_state: false,
         }
     }
 
@@ -258,7 +264,7 @@ mod tests {
         value["of_a_later_version"] = serde_json::json!({"x": 1});
         std::fs::write(&path, value.to_string()).unwrap();
         AttemptFile::load(&path).unwrap();
-        value["format"] = serde_json::json!(FORMAT + 1);
+        value["format"] = serde_json::json!(FORMAT_OF_PUSH + 1);
         value["start"] = serde_json::json!("elsewhere");
         std::fs::write(&path, value.to_string()).unwrap();
         let refused = AttemptFile::load(&path).unwrap_err().to_string();

@@ -96,6 +96,12 @@ pub(crate) enum End {
     Waiting,
     /// The run is over, and its result is on disk because it could not be stored.
     Kept,
+    /// The final status is stored, and the state that its backend did not take is kept elsewhere.
+    StateKept,
+    /// The final status is stored, and the backend has taken that state since.
+    StateStored,
+    /// The final status is stored, and that state is lost.
+    StateLost,
     /// It ended in another way, which the sentence describes.
     Died(String),
 }
@@ -108,6 +114,9 @@ impl End {
     /// | 0 | the final status is stored |
     /// | 10 | the plan waits for approval |
     /// | 11 | the result is on disk, and not stored in the database |
+    /// | 12 | the final status is stored, and the state that its backend did not take is kept elsewhere |
+    /// | 13 | the final status is stored, and the backend has taken that state since |
+    /// | 14 | the final status is stored, and that state is lost |
     /// | 2 | the configuration or the attempt file must be fixed |
     /// | another | it crashed |
     pub(crate) const fn code(&self) -> u8 {
@@ -115,6 +124,9 @@ impl End {
             Self::Stored => 0,
             Self::Waiting => 10,
             Self::Kept => 11,
+            Self::StateKept => 12,
+            Self::StateStored => 13,
+            Self::StateLost => 14,
             Self::Died(_) => 1,
         }
     }
@@ -125,6 +137,9 @@ impl End {
             Some(0) => Self::Stored,
             Some(10) => Self::Waiting,
             Some(11) => Self::Kept,
+            Some(12) => Self::StateKept,
+            Some(13) => Self::StateStored,
+            Some(14) => Self::StateLost,
             Some(2) => Self::Died(
                 "the executor refused its configuration or its attempt file (exit code 2)".to_owned(),
             ),
@@ -202,7 +217,7 @@ mod tests {
 
     #[test]
     fn an_end_is_its_exit_code() {
-        for end in [End::Stored, End::Waiting, End::Kept] {
+        for end in [End::Stored, End::Waiting, End::Kept, End::StateKept, End::StateStored, End::StateLost] {
             assert_eq!(End::of_code(Some(end.code().into())), end);
         }
         assert!(matches!(End::of_code(Some(101)), End::Died(how) if how.contains("101")));

@@ -58,6 +58,7 @@ impl Origin {
             infracost: Some(self.infracost.clone()),
             pod_uid: None,
             ended_pods: Vec::new(),
+            stores_state: false,
         };
         (attempt, beside)
     }

@@ -77,6 +77,12 @@ fn collect_garbage(cluster: &Arc<Cluster>, jobs: &[Arc<Value>], pods: &[Arc<Valu
     for pod in pods.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null() && is_gone(pod)) {
         cluster.delete_pod(&name_of(pod));
     }
+    for job in jobs.iter().filter(|job| job["metadata"]["deletionTimestamp"].is_null() && is_gone(job)) {
+        let name = name_of(job);
+        cluster
+            .store
+            .edit(Kind::Job, &name, |job| job["metadata"]["deletionTimestamp"] = clock::now().into());
+    }
     let (_, secrets) = cluster.store.list(Kind::Secret, &Selector::default());
     for secret in secrets.iter().filter(|secret| is_gone(secret)) {
         cluster.store.remove(Kind::Secret, &name_of(secret));

@@ -133,6 +133,9 @@ impl Kubelet {
                 ended = running.child.wait(), if pending_end.is_none() => {
                     pending_end = Some(ended.map_or(255, exit_code));
                 }
+                () = sleep(RETRY), if pending_end.is_none() => {
+                    self.cluster.node.refresh(&self.cluster.store, &self.pod);
+                }
                 () = kill => {
                     running.kill();
                     kill_at = None;

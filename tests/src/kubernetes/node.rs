@@ -98,10 +98,17 @@ impl Node {
         let mut mounts = Vec::new();
         for mount in container["volumeMounts"].as_array().into_iter().flatten() {
             let (name, path) = (&mount["name"], mount["mountPath"].as_str().unwrap_or_default());
-            let place = root.join(path.trim_start_matches('/'));
-            fs::create_dir_all(&place).map_err(failed)?;
             let volume =
                 spec["volumes"].as_array().into_iter().flatten().find(|volume| volume["name"] == *name);
+            let place = match volume.and_then(|volume| volume["persistentVolumeClaim"]["claimName"].as_str())
+            {
+                // What is on a volume is there for every pod.
+                Some(claim) => {
+                    self.dir.join("volumes").join(claim).join(mount["subPath"].as_str().unwrap_or_default())
+                }
+                None => root.join(path.trim_start_matches('/')),
+            };
+            fs::create_dir_all(&place).map_err(failed)?;
             let files =
                 volume.map(|volume| files(store, volume)).transpose().map_err(|missing| match missing {
                     NotStarted::Missing(why) => {
@@ -160,6 +167,25 @@ impl Node {
         }
         let child = Command::from(command).kill_on_drop(true).spawn().map_err(failed)?;
         Ok(Container { child, log, message, root })
+    }
+
+    /// Writes the files of Secrets that a pod need not have, and that were made since it started.
+    pub(super) fn refresh(&self, store: &Store, pod: &Value) {
+        let root = self.dir.join(pod["metadata"]["uid"].as_str().unwrap_or_default());
+        let spec = &pod["spec"];
+        let volumes = spec["volumes"].as_array().into_iter().flatten();
+        for volume in volumes.filter(|volume| volume["secret"]["optional"] == true) {
+            let mounts = spec["containers"][0]["volumeMounts"].as_array().into_iter().flatten();
+            for mount in mounts.filter(|mount| mount["name"] == volume["name"]) {
+                let place =
+                    root.join(mount["mountPath"].as_str().unwrap_or_default().trim_start_matches('/'));
+                for (file, bytes) in files(store, volume).unwrap_or_default() {
+                    // Whole or not at all, as the kubelet does it.
+                    let part = place.join(format!(".{file}"));
+                    let _gone = fs::write(&part, bytes).and_then(|()| fs::rename(&part, place.join(file)));
+                }
+            }
+        }
     }
 
     fn images(&self) -> MutexGuard<'_, BTreeMap<String, Vec<String>>> {

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tendril_tests::{Pods, StateServer, kubernetes::Fate};
 
 /// With states on a server whose locks stay.
-async fn with_states(states: &StateServer) -> Pods {
+pub(crate) async fn with_states(states: &StateServer) -> Pods {
     let mut pods = Pods::start().await;
     let config = states.config();
     for (name, value) in &mut pods.env {

@@ -13,3 +13,4 @@ mod real_cluster;
 mod recorded;
 mod recording;
 mod runs;
+mod states;

@@ -12,7 +12,7 @@ use crate::{
         kubernetes::{
             claims::ClaimRow,
             launcher::{KubernetesLauncher, digest},
-            manifest::Part,
+            names::Part,
             verdict::{self, Ended},
             view::JobView,
         },
@@ -33,7 +33,7 @@ impl KubernetesLauncher {
         let approved: HashSet<AttemptId> =
             jobs.iter().filter(|job| job.part == Part::Approved).map(|job| job.id).collect();
         let mut found = Vec::new();
-        for job in jobs {
+        for job in jobs.into_iter().filter(|job| job.part.is_run()) {
             let claim = claims.iter().find(|claim| {
                 claim.id == job.id.deployment_id
                     && claim.attempt == job.id.attempt
@@ -74,7 +74,9 @@ impl KubernetesLauncher {
     pub(super) async fn remove_finished(&self) -> bool {
         let _one = self.inner.making_room.lock().await;
         let jobs = self.inner.observer.jobs();
-        let ended = jobs.iter().find(|job| job.finished.is_some() && !job.leaves && !self.waits(job));
+        let ended = jobs
+            .iter()
+            .find(|job| job.part.is_run() && job.finished.is_some() && !job.leaves && !self.waits(job));
         let Some(job) = ended else { return false };
         let mut seen = self.inner.observer.subscribe(&job.name);
         if self.delete_job(job).await.is_err() {
@@ -95,7 +97,11 @@ impl KubernetesLauncher {
     pub(super) async fn remove_decided(&self) -> Result<(), LaunchError> {
         let jobs = self.inner.observer.jobs().into_iter();
         let waiting: Vec<JobView> = jobs
-            .filter(|job| !job.leaves && (self.waits(job) || job.finished.is_none() && !self.has_run(job)))
+            .filter(|job| {
+                job.part.is_run()
+                    && !job.leaves
+                    && (self.waits(job) || job.finished.is_none() && !self.has_run(job))
+            })
             .collect();
         if waiting.is_empty() {
             return Ok(());

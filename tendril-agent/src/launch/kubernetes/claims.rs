@@ -6,9 +6,9 @@ use tendril_realtime::{Error, Rest};
 use uuid::Uuid;
 
 use crate::{
-    control_plane::contract::known,
+    control_plane::{contract::known, state_hold},
     job::{ConfigSnapshot, Phase},
-    launch::attempt_file::AttemptId,
+    launch::{attempt_file::AttemptId, kubernetes::view::JobView},
 };
 
 /// Rows of one request: their ids are in its address.
@@ -29,6 +29,21 @@ pub(crate) struct ClaimRow {
     #[serde(default)]
     pub(crate) state_key: Option<String>,
     pub(crate) config_snapshot: ConfigSnapshot,
+}
+
+/// A stack whose newest state is in no backend.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct HeldStack {
+    pub(crate) state_key: String,
+    /// The agent that is said to have it.
+    pub(crate) state_held_by: String,
+}
+
+impl HeldStack {
+    /// Whether a Job works on it.
+    pub(crate) fn is_of(&self, job: &JobView) -> bool {
+        job.stack.as_deref() == Some(&self.state_key)
+    }
 }
 
 impl Claims {
@@ -53,6 +68,28 @@ impl Claims {
             rows.extend(request.rows::<ClaimRow>().await?);
         }
         Ok(rows)
+    }
+
+    /// The stacks of this cluster whose newest states are in no backend.
+    pub(crate) async fn held(&self) -> Result<Vec<HeldStack>, Error> {
+        let request = self.rest.from("stacks").select("state_key,state_held_by").not_null("state_held_by");
+        request.rows().await
+    }
+
+    /// Who has the newest state of a stack; none, if that is in its backend.
+    pub(crate) async fn holder_of(&self, state_key: &str) -> Result<Option<String>, Error> {
+        let request = self
+            .rest
+            .from("stacks")
+            .select("state_key,state_held_by")
+            .eq("state_key", state_key)
+            .not_null("state_held_by");
+        Ok(request.rows::<HeldStack>().await?.into_iter().next().map(|stack| stack.state_held_by))
+    }
+
+    /// The state of a stack is in its backend.
+    pub(crate) async fn release(&self, stack: &HeldStack) -> Result<(), Error> {
+        state_hold::release(&self.rest, &stack.state_key, &stack.state_held_by).await
     }
 
     /// Whether a claim is that of a plan that is shown, and waits for its approval or has it. Where nobody answers, it is believed.

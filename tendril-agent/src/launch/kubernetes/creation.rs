@@ -17,7 +17,8 @@ use crate::{
         kubernetes::{
             election::answered,
             launcher::{KubernetesLauncher, digest, failure, secret_suffix, view},
-            manifest::{self, ATTEMPT_FILE, PLAN_ACCESS_FILE, Part, Run, TOKEN_FILE},
+            manifest::{self, Run},
+            names::{ATTEMPT_FILE, PLAN_ACCESS_FILE, Part, TOKEN_FILE},
             settle,
             verdict::Death,
             view::{JobView, PodView},
@@ -55,7 +56,10 @@ impl KubernetesLauncher {
         };
         let claim = digest(claim_token);
         let manifest = manifest::job(&self.inner.settings, &self.run(&job, part, &claim)?);
-        let Some((view, is_new)) = self.create_job(manifest, &claim, id, &lease, claim_token).await? else {
+        let may_start = part != Part::First || self.has_its_state(&job, &lease).await;
+        let made =
+            if may_start { self.create_job(manifest, &claim, id, &lease, claim_token).await? } else { None };
+        let Some((view, is_new)) = made else {
             // Nothing was started, and nothing is to be.
             let ended = Box::pin(async { End::Stored });
             return Ok(Launched::Started(Executor { id, claim_token, state_key, version: None, ended }));
@@ -132,7 +136,7 @@ impl KubernetesLauncher {
             files.push((TOKEN_FILE, token.expose_secret().as_bytes().to_vec()));
         }
         if run.keeps_plan_in_secret(&self.inner.settings) {
-            let access = self.plan_access(pod).await?;
+            let access = self.plan_access(pod, None).await?;
             files.push((PLAN_ACCESS_FILE, access.to_json().map_err(|error| unwritten(error.into()))?));
         }
         let secret = manifest::secret(&run, &view.uid, files);

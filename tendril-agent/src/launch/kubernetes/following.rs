@@ -14,7 +14,7 @@ use crate::{
             creation::Handed,
             election::answered,
             launcher::KubernetesLauncher,
-            manifest::Part,
+            names::Part,
             observer::Seen,
             settle,
             verdict::{self, Death, Ended},
@@ -56,6 +56,10 @@ impl KubernetesLauncher {
             }
             failpoint!("run.ended");
             let end = match ended {
+                Some(Ended::Said(End::StateKept | End::StateStored | End::StateLost)) => {
+                    launcher.inner.tries.wake();
+                    End::Stored
+                }
                 Some(Ended::Said(end)) => end,
                 Some(Ended::Died(death)) => {
                     settle::death(claims.rest(), claims, id, claim_token, &death).await;

@@ -29,9 +29,11 @@ use crate::{
             claims::Claims,
             connection::Connection,
             election::answered,
-            manifest::{self, Part},
+            manifest,
+            names::{self, Part},
             observer::{Observer, Seen},
             settings::KubernetesSettings,
+            tries::Tries,
             verdict,
             view::{JobView, PodView},
         },
@@ -45,6 +47,9 @@ const HEARS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Between two looks for plans that wait for nothing any more.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
+
+/// Between two looks whether a state is held.
+const LOOK_AFTER_STATES: Duration = Duration::from_secs(5);
 
 /// Runs executors as Jobs. Clones share everything.
 #[derive(Clone)]
@@ -73,10 +78,13 @@ pub(super) struct Inner {
     pub(super) asked: Notify,
     /// Held by who removes a Job that has ended.
     pub(super) making_room: tokio::sync::Mutex<()>,
+    /// When states that were kept are tried to be stored.
+    pub(super) tries: Tries,
 }
 
 /// What is known beside what is seen.
 #[derive(Clone, Copy, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Known {
     /// This dispatcher had it ended.
     pub(super) was_ended: bool,
@@ -84,6 +92,8 @@ pub(super) struct Known {
     pub(super) is_cancelled: bool,
     /// Its end was acted upon.
     pub(super) is_forgotten: bool,
+    /// It was given what it needs to keep its state.
+    pub(super) may_keep: bool,
 }
 
 impl fmt::Debug for KubernetesLauncher {
@@ -120,14 +130,16 @@ impl KubernetesLauncher {
             runs: Mutex::default(),
             asked: Notify::new(),
             making_room: tokio::sync::Mutex::default(),
+            tries: Tries::default(),
         };
         let launcher = Self { inner: Arc::new(inner) };
         tokio::spawn(sweep(Arc::downgrade(&launcher.inner)));
+        tokio::spawn(keep_states(Arc::downgrade(&launcher.inner)));
         launcher
     }
 
     pub(super) async fn delete(&self, id: AttemptId, part: Part) -> Result<(), LaunchError> {
-        let name = manifest::name(id, part);
+        let name = names::name(id, part);
         let seen = self.inner.observer.subscribe(&name);
         let view = seen.borrow().job.clone();
         match view {
@@ -155,7 +167,7 @@ impl KubernetesLauncher {
     /// The Jobs of an attempt that have not ended.
     fn unfinished(&self, id: AttemptId) -> Vec<JobView> {
         let jobs = self.inner.observer.jobs().into_iter();
-        jobs.filter(|job| job.id == id && job.finished.is_none()).collect()
+        jobs.filter(|job| job.id == id && job.part.is_run() && job.finished.is_none()).collect()
     }
 
     pub(super) async fn end(&self, id: AttemptId) -> Result<(), LaunchError> {
@@ -271,6 +283,22 @@ async fn sweep(inner: Weak<Inner>) {
         if let Err(error) = launcher.remove_decided().await {
             tracing::debug!(%error, "plans that wait for nothing any more are removed later");
         }
+    }
+}
+
+/// Looks after states that are held, for as long as there is a launcher.
+async fn keep_states(inner: Weak<Inner>) {
+    let Some(observer) = inner.upgrade().map(|inner| inner.observer.clone()) else { return };
+    observer.synced().await;
+    drop(observer);
+    loop {
+        let Some(inner) = inner.upgrade() else { return };
+        let launcher = KubernetesLauncher { inner };
+        if let Err(error) = launcher.look_after_states().await {
+            tracing::warn!(%error, "states that are held are looked after later");
+        }
+        let waits = async { launcher.inner.tries.woken().await };
+        let _late = tokio::time::timeout(LOOK_AFTER_STATES, waits).await;
     }
 }
 

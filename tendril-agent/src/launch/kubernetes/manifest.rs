@@ -7,97 +7,35 @@ use k8s_openapi::{
     api::{
         batch::v1::{Job, JobSpec},
         core::v1::{
-            Capabilities, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, ObjectFieldSelector,
-            PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec, PodTemplateSpec,
-            ResourceRequirements, SeccompProfile, Secret, SecretVolumeSource, SecurityContext, Volume,
-            VolumeMount,
+            Capabilities, Container, EmptyDirVolumeSource, EnvVar, PersistentVolumeClaimVolumeSource,
+            PodSpec, PodTemplateSpec, Secret, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
         },
     },
-    apimachinery::pkg::{
-        api::resource::Quantity,
-        apis::meta::v1::{ObjectMeta, OwnerReference},
-    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
+use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::launch::{
     attempt_file::AttemptId,
     kubernetes::{
         account_map::AccountRule,
+        names::{
+            ATTEMPT, ATTEMPT_DIR, ATTEMPT_FILE, ATTEMPT_VOLUME, CLAIM, CLUSTER, DEPLOYMENT, DIR_VARIABLE,
+            HOME, IN_SECRET, JOB_UID_VARIABLE, KEPT_VOLUME, LATE_DIR, LATE_VOLUME, MANAGED_BY, PART,
+            PLAN_ACCESS_FILE, PLAN_ACCESS_VARIABLE, PLAN_DIR, PLAN_SECRET_VARIABLE, POD_UID_VARIABLE, Part,
+            STACK, STATE_ACCESS_VARIABLE, STATE_DIR, STATE_SECRET_VARIABLE, STATE_STORE_VARIABLE,
+            STORE_VARIABLE, name,
+        },
+        pod_defaults::{harden, of_field, remove_empty, resources},
         settings::{CONTAINER, KubernetesSettings},
     },
 };
-
-/// Every object of this launcher has it.
-pub(crate) const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "tendril-agent");
-/// The cluster of the deployment, as the control plane names it: agents of several clusters may share a namespace.
-pub(crate) const CLUSTER: &str = "tendril.dev/cluster";
-/// `deployments.id`.
-pub(crate) const DEPLOYMENT: &str = "tendril.dev/deployment";
-/// `deployments.attempt`.
-pub(crate) const ATTEMPT: &str = "tendril.dev/attempt";
-/// Part of a run: before the approval, or after it.
-pub(crate) const PART: &str = "tendril.dev/part";
-/// SHA-256 of the claim, so that a Job of the same name can be told from this claim's.
-pub(crate) const CLAIM: &str = "tendril.dev/claim";
-/// The stack, for people.
-pub(crate) const STACK: &str = "tendril.dev/stack";
-
-/// Where the Secret of the run is mounted.
-const ATTEMPT_DIR: &str = "/var/run/tendril";
-/// Names of its files.
-pub(crate) const ATTEMPT_FILE: &str = "attempt.json";
-pub(crate) const TOKEN_FILE: &str = "token";
-pub(crate) const PLAN_ACCESS_FILE: &str = "plan-access.json";
-/// The only place where a run can write, but for `/tmp`.
-const HOME: &str = "/var/lib/tendril";
-/// The user of the image.
-const USER: i64 = 65532;
-
-/// Variable of a run's container: the pod that it is in.
-pub(crate) const POD_UID_VARIABLE: &str = "TENDRIL_POD_UID";
-
-/// Variables of a run's container; the launcher sets them where a plan may wait.
-pub(crate) const STORE_VARIABLE: &str = "TENDRIL_PLAN_STORE";
-pub(crate) const JOB_UID_VARIABLE: &str = "TENDRIL_JOB_UID";
-/// Name of the Secret of its plan, and the file with which the run may create it.
-pub(crate) const PLAN_SECRET_VARIABLE: &str = "TENDRIL_PLAN_SECRET";
-pub(crate) const PLAN_ACCESS_VARIABLE: &str = "TENDRIL_PLAN_ACCESS";
-/// Where the plan of a run is mounted that goes on.
-pub(crate) const DIR_VARIABLE: &str = "TENDRIL_PLAN_DIR";
-/// The value that means a Secret; another one is a directory.
-pub(crate) const IN_SECRET: &str = "secret";
-/// Where the plan is mounted that goes on.
-pub(crate) const PLAN_DIR: &str = "/var/run/tendril-plan";
-/// Its file there, and its key in the Secret.
-pub(crate) const PLAN_FILE: &str = "plan";
 
 impl Run<'_> {
     /// Whether it keeps its plan in a Secret, which it has to be given the right for.
     pub(crate) fn keeps_plan_in_secret(&self, settings: &KubernetesSettings) -> bool {
         self.waits_for_approval && settings.plan_volume_claim.is_none()
-    }
-}
-
-/// Which part of a run a Job is: a plan that waits for approval ends its pod, and goes on in another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
-    /// From the beginning, to the end or the approval.
-    First,
-    /// From the approval to the end.
-    Approved,
-}
-
-impl Part {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::First => "first",
-            Self::Approved => "approved",
-        }
-    }
-
-    pub(crate) fn parse(name: &str) -> Option<Self> {
-        [Self::First, Self::Approved].into_iter().find(|part| part.name() == name)
     }
 }
 
@@ -120,16 +58,6 @@ pub(crate) struct Run<'a> {
     pub(crate) secret: String,
 }
 
-/// Name of the Job of a run: `tendril-<deployment>-<attempt>`, at most 63 letters. One attempt has one name,
-/// so that what is created twice is refused by the server.
-pub(crate) fn name(id: AttemptId, part: Part) -> String {
-    let AttemptId { deployment_id, attempt } = id;
-    match part {
-        Part::First => format!("tendril-{deployment_id}-{attempt}"),
-        Part::Approved => format!("tendril-{deployment_id}-{attempt}-go"),
-    }
-}
-
 /// Name of the Secret that a run is given.
 fn secret_name(run: &Run<'_>) -> String {
     format!("{}-{}", name(run.id, run.part), run.secret)
@@ -138,6 +66,22 @@ fn secret_name(run: &Run<'_>) -> String {
 /// Name of the Secret with the plan of a run that waits for approval; both parts of the run have the same.
 pub(crate) fn plan_name(run: &Run<'_>) -> String {
     format!("{}-{}-plan", name(run.id, Part::First), run.secret)
+}
+
+/// Name of the Secret with which a run may keep a state that its backend does not take. It is made when it is needed.
+fn late_name(run: &Run<'_>) -> String {
+    format!("{}-{}-late", name(run.id, run.part), run.secret)
+}
+
+/// What the names of the Secrets of such a state begin with.
+fn state_name(run: &Run<'_>) -> String {
+    format!("{}-{}-state", name(run.id, Part::First), run.secret)
+}
+
+/// The folder of the volume for what is kept of a stack's state: no name of a stack is a path.
+fn state_folder(run: &Run<'_>) -> String {
+    let digest = Sha256::new().chain_update(run.cluster_id).chain_update(run.stack).finalize();
+    digest.iter().take(16).fold("state-".to_owned(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// Labels by which an agent finds its runs.
@@ -240,20 +184,9 @@ fn pod(settings: &KubernetesSettings, run: &Run<'_>, labels: &BTreeMap<String, S
     volumes(spec, &secret_name(run));
     container(settings, run, spec);
     plan(settings, run, spec);
+    state(settings, run, spec);
     remove_empty(spec);
     template
-}
-
-/// The profile `restricted`, where the template does not say otherwise.
-fn harden(context: &mut PodSecurityContext) {
-    context.run_as_non_root.get_or_insert(true);
-    context.run_as_user.get_or_insert(USER);
-    context.run_as_group.get_or_insert(USER);
-    context.fs_group.get_or_insert(USER);
-    context.seccomp_profile.get_or_insert_with(|| SeccompProfile {
-        type_: "RuntimeDefault".to_owned(),
-        ..SeccompProfile::default()
-    });
 }
 
 fn volumes(spec: &mut PodSpec, secret: &str) {
@@ -263,7 +196,7 @@ fn volumes(spec: &mut PodSpec, secret: &str) {
         ..Volume::default()
     };
     let attempt = Volume {
-        name: "tendril-attempt".to_owned(),
+        name: ATTEMPT_VOLUME.to_owned(),
         secret: Some(SecretVolumeSource {
             secret_name: Some(secret.to_owned()),
             // 0440: the group is the pod's.
@@ -322,11 +255,9 @@ fn container(settings: &KubernetesSettings, run: &Run<'_>, spec: &mut PodSpec) {
     // The end of its log is its message where it ends badly: readable without the right to read logs.
     container.termination_message_policy = Some("FallbackToLogsOnError".to_owned());
     let mounts = container.volume_mounts.get_or_insert_default();
-    for (name, path, is_read_only) in [
-        ("tendril-attempt", ATTEMPT_DIR, true),
-        ("tendril-home", HOME, false),
-        ("tendril-tmp", "/tmp", false),
-    ] {
+    for (name, path, is_read_only) in
+        [(ATTEMPT_VOLUME, ATTEMPT_DIR, true), ("tendril-home", HOME, false), ("tendril-tmp", "/tmp", false)]
+    {
         mounts.retain(|there| there.mount_path != path);
         mounts.push(VolumeMount {
             name: name.to_owned(),
@@ -335,7 +266,7 @@ fn container(settings: &KubernetesSettings, run: &Run<'_>, spec: &mut PodSpec) {
             ..VolumeMount::default()
         });
     }
-    resources(run, container.resources.get_or_insert_default());
+    resources(run.rule, container.resources.get_or_insert_default());
 }
 
 /// What a run needs to keep its plan until it is approved, or to go on with it.
@@ -363,21 +294,14 @@ fn plan(settings: &KubernetesSettings, run: &Run<'_>, spec: &mut PodSpec) {
         return;
     }
     if let Some(claim) = &settings.plan_volume_claim {
-        volumes.push(Volume {
-            name: "tendril-plan".to_owned(),
-            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-                claim_name: claim.clone(),
-                ..PersistentVolumeClaimVolumeSource::default()
-            }),
-            ..Volume::default()
-        });
+        volumes.push(claimed(claim));
         // Its own folder of the volume, and no other run's.
-        mount("tendril-plan", PLAN_DIR, Some(name(run.id, Part::First)));
+        mount(KEPT_VOLUME, PLAN_DIR, Some(name(run.id, Part::First)));
         set(STORE_VARIABLE, PLAN_DIR);
         set(DIR_VARIABLE, PLAN_DIR);
     } else if goes_on {
         volumes.push(Volume {
-            name: "tendril-plan".to_owned(),
+            name: KEPT_VOLUME.to_owned(),
             secret: Some(SecretVolumeSource {
                 secret_name: Some(plan_name(run)),
                 default_mode: Some(0o440),
@@ -385,7 +309,7 @@ fn plan(settings: &KubernetesSettings, run: &Run<'_>, spec: &mut PodSpec) {
             }),
             ..Volume::default()
         });
-        mount("tendril-plan", PLAN_DIR, None);
+        mount(KEPT_VOLUME, PLAN_DIR, None);
         set(DIR_VARIABLE, PLAN_DIR);
     } else {
         set(STORE_VARIABLE, IN_SECRET);
@@ -396,43 +320,62 @@ fn plan(settings: &KubernetesSettings, run: &Run<'_>, spec: &mut PodSpec) {
     }
 }
 
-/// A variable with the value of a field of the pod.
-fn of_field(name: &str, path: &str) -> EnvVar {
-    let field = ObjectFieldSelector { field_path: path.to_owned(), ..ObjectFieldSelector::default() };
-    let source = EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() };
-    EnvVar { name: name.to_owned(), value_from: Some(source), ..EnvVar::default() }
-}
-
-/// The rule first, then the template, then what is usual. A limit below a request lowers the request.
-fn resources(run: &Run<'_>, resources: &mut ResourceRequirements) {
-    let (requests, limits) = KubernetesSettings::usual_resources();
-    let fill = |there: &mut Option<BTreeMap<String, Quantity>>,
-                rule: &BTreeMap<String, Quantity>,
-                usual: BTreeMap<String, Quantity>| {
-        let all = there.get_or_insert_default();
-        for (name, amount) in usual {
-            all.entry(name).or_insert(amount);
-        }
-        all.extend(rule.clone());
+/// What a run needs to keep a state that its backend does not take: a folder of the volume, or a place for the right to create Secrets.
+/// It gets that right when it asks, after its template has ended.
+fn state(settings: &KubernetesSettings, run: &Run<'_>, spec: &mut PodSpec) {
+    let volumes = spec.volumes.get_or_insert_default();
+    let Some(container) = spec.containers.iter_mut().find(|container| container.name == CONTAINER) else {
+        return;
     };
-    fill(&mut resources.requests, &run.rule.resources.requests, requests);
-    fill(&mut resources.limits, &run.rule.resources.limits, limits);
-    let limits = resources.limits.clone().unwrap_or_default();
-    for (name, request) in resources.requests.iter_mut().flatten() {
-        if let Some(limit) = limits.get(name)
-            && super::account_map::amount(request) > super::account_map::amount(limit)
-        {
-            request.clone_from(limit);
+    let (env, mounts) =
+        (container.env.get_or_insert_default(), container.volume_mounts.get_or_insert_default());
+    let mut set = |name: &str, value: String| {
+        env.retain(|there| there.name != name);
+        env.push(EnvVar { name: name.to_owned(), value: Some(value), ..EnvVar::default() });
+    };
+    if let Some(claim) = &settings.plan_volume_claim {
+        if !volumes.iter().any(|volume| volume.name == KEPT_VOLUME) {
+            volumes.push(claimed(claim));
         }
+        set(STATE_STORE_VARIABLE, STATE_DIR.to_owned());
+        mounts.push(VolumeMount {
+            name: KEPT_VOLUME.to_owned(),
+            mount_path: STATE_DIR.to_owned(),
+            sub_path: Some(state_folder(run)),
+            ..VolumeMount::default()
+        });
+        return;
     }
+    set(STATE_STORE_VARIABLE, IN_SECRET.to_owned());
+    set(STATE_SECRET_VARIABLE, state_name(run));
+    set(STATE_ACCESS_VARIABLE, format!("{LATE_DIR}/{PLAN_ACCESS_FILE}"));
+    volumes.push(Volume {
+        name: LATE_VOLUME.to_owned(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(late_name(run)),
+            default_mode: Some(0o440),
+            optional: Some(true),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    });
+    mounts.push(VolumeMount {
+        name: LATE_VOLUME.to_owned(),
+        mount_path: LATE_DIR.to_owned(),
+        read_only: Some(true),
+        ..VolumeMount::default()
+    });
 }
 
-fn remove_empty(spec: &mut PodSpec) {
-    if spec.node_selector.as_ref().is_some_and(BTreeMap::is_empty) {
-        spec.node_selector = None;
-    }
-    if spec.tolerations.as_ref().is_some_and(Vec::is_empty) {
-        spec.tolerations = None;
+/// The volume of plans and states.
+fn claimed(claim: &str) -> Volume {
+    Volume {
+        name: KEPT_VOLUME.to_owned(),
+        persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+            claim_name: claim.to_owned(),
+            ..PersistentVolumeClaimVolumeSource::default()
+        }),
+        ..Volume::default()
     }
 }
 

@@ -1,7 +1,12 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::launch::kubernetes::account_map::AccountMap;
+use crate::launch::kubernetes::{
+    account_map::AccountMap,
+    held_manifest::{self, Keeping},
+    names::TOKEN_FILE,
+    view::JobView,
+};
 
 fn settings() -> KubernetesSettings {
     KubernetesSettings {
@@ -111,8 +116,57 @@ fn a_plan_is_kept_in_a_secret_or_on_a_volume_and_mounted_into_the_pod_that_appli
     for (part, waits) in [(Part::First, true), (Part::Approved, false)] {
         let pod = pod(&on_volume, part, waits);
         assert_eq!(pod["automountServiceAccountToken"], false);
-        let mount = pod["containers"][0]["volumeMounts"].as_array().unwrap().last().unwrap().clone();
-        assert_eq!(mount["subPath"], name(id(), Part::First), "its own folder");
+        let mounts = pod["containers"][0]["volumeMounts"].as_array().unwrap().clone();
+        let folder =
+            |path: &str| mounts.iter().find(|mount| mount["mountPath"] == path).unwrap()["subPath"].clone();
+        assert_eq!(folder(PLAN_DIR), name(id(), Part::First), "its own folder");
+        assert!(folder(STATE_DIR).as_str().unwrap().starts_with("state-"), "one for each stack");
+        assert_eq!(pod["volumes"].to_string().matches("\"plans\"").count(), 1, "it is mounted once");
+    }
+}
+
+#[test]
+fn what_stores_a_state_is_the_run_again_without_what_only_a_run_has() {
+    let volume = KubernetesSettings { plan_volume_claim: Some("plans".to_owned()), ..settings() };
+    for (settings, waits) in [(settings(), false), (settings(), true), (volume, true)] {
+        let mut run: Job = serde_json::from_value(made(&settings, Part::First, waits)).unwrap();
+        (run.metadata.uid, run.metadata.resource_version) = (Some("run".to_owned()), Some("1".to_owned()));
+        let keeping = Keeping::of(&run).unwrap();
+        let holder = held_manifest::holder(&run, &JobView::of(&run).unwrap(), &keeping);
+        let mut there = holder.clone();
+        there.metadata.uid = Some("holder".to_owned());
+        let view = JobView::of(&there).unwrap();
+        assert_eq!((view.part, view.stack.as_deref()), (Part::State, Some("hello.prod")));
+        assert_eq!(serde_json::to_value(&holder).unwrap()["spec"]["suspend"], true);
+        let push = serde_json::to_value(held_manifest::push(&there, &view, 3)).unwrap();
+        assert_eq!(push["metadata"]["name"], format!("{}-3", name(id(), Part::Push)));
+        assert_eq!(push["metadata"]["ownerReferences"][0]["uid"], "holder", "it goes with it");
+        assert_eq!(push["metadata"]["labels"]["tendril.dev/part"], "push");
+        assert!(push["spec"]["suspend"].is_null());
+        let (spec, of_run) = (&push["spec"]["template"]["spec"], made(&settings, Part::First, waits));
+        let of_run = &of_run["spec"]["template"]["spec"];
+        for field in ["serviceAccountName", "securityContext", "automountServiceAccountToken"] {
+            assert_eq!(spec[field], of_run[field], "{field}");
+        }
+        for field in ["image", "args", "resources", "securityContext"] {
+            assert_eq!(spec["containers"][0][field], of_run["containers"][0][field], "{field}");
+        }
+        let text = spec.to_string();
+        for gone in
+            ["late", "TENDRIL_PLAN", "TENDRIL_STATE_SECRET", "TENDRIL_STATE_ACCESS", "TENDRIL_JOB_UID"]
+        {
+            assert!(!text.contains(gone), "{gone}: {text}");
+        }
+        let volumes: Vec<&Value> =
+            spec["volumes"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
+        for mount in spec["containers"][0]["volumeMounts"].as_array().unwrap() {
+            assert!(volumes.contains(&&mount["name"]), "{mount} has its volume");
+        }
+        assert_eq!(
+            text.matches("/var/run/tendril-state").count(),
+            2,
+            "where the state is, and that it is there"
+        );
     }
 }
 

@@ -11,6 +11,11 @@
 //! plan_access   what a run needs to keep it
 //! creation      the start of a run            waiting       one that the cluster does not take now
 //! following     what is said of a run, and its end          adoption      runs of an earlier dispatcher
+//! names         what its objects are called  pod_defaults  what a run's pod has where nothing else is said
+//! state_store   where a state goes that its backend does not take       state_parts   how it is cut
+//! state_handover  the pod that has it, and the pod that stores it       held_manifest their Jobs: pure
+//! held_states   what the dispatcher does for them                       state_guard   nothing is planned before
+//! tries         when it is tried again
 //! ended_pods    what a dead pod leaves: its lock on the state
 //! surplus_pod   a second pod of a run: it does nothing
 //! launcher      all of it together          preflight     what `doctor` asks the cluster
@@ -27,16 +32,25 @@ mod creation;
 mod election;
 pub(crate) mod ended_pods;
 mod following;
+mod held_manifest;
+mod held_states;
 mod launcher;
 mod manifest;
+mod names;
 mod observer;
 mod parcel;
 pub(crate) mod plan_access;
 pub(crate) mod plan_store;
+mod pod_defaults;
 pub(crate) mod preflight;
 pub(crate) mod settings;
 mod settle;
+mod state_guard;
+pub(crate) mod state_handover;
+mod state_parts;
+mod state_store;
 pub(crate) mod surplus_pod;
+mod tries;
 mod verdict;
 mod view;
 mod waiting;
@@ -47,7 +61,8 @@ pub(crate) use self::{
     connection::Connection,
     election::{Election, Leadership},
     launcher::KubernetesLauncher,
-    manifest::PLAN_DIR,
+    names::PLAN_DIR,
     plan_store::PlanStore,
     settings::KubernetesSettings,
+    state_store::StateStore,
 };

@@ -2,25 +2,35 @@
 //!
 //! The accounts of runs have no rights in the cluster. The token is made for one pod, and ends with it.
 
-use std::{fmt, fs, path::Path, time::Duration};
+use std::{collections::BTreeMap, fmt, fs, path::Path, time::Duration};
 
 use crate::launch::{
     kubernetes::{
         connection::Connection,
         election::answered,
         launcher::{KubernetesLauncher, failure},
+        names::MANAGED_BY,
         view::PodView,
     },
     launcher::LaunchError,
 };
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use k8s_openapi::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use k8s_openapi::{
+    ByteString,
+    api::{
+        authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec},
+        core::v1::Secret,
+    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+};
 use kube::{Config, api::PostParams};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 /// The shortest time that the server takes.
 const SHORTEST: Duration = Duration::from_secs(600);
+/// To keep a state: the API server may be away in between.
+const FOR_A_STATE: Duration = Duration::from_secs(6 * 3600);
 /// Of a run without a limit.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
@@ -32,6 +42,43 @@ pub(crate) struct PlanAccess {
     /// Certificates in DER, Base64. Empty: what the platform trusts.
     authorities: Vec<String>,
     token: String,
+    /// What owns the Secrets that it is for, where the run does not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) owner: Option<Owner>,
+}
+
+/// A Job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Owner {
+    pub(crate) name: String,
+    pub(crate) uid: String,
+}
+
+impl Owner {
+    /// A Secret that goes with it.
+    pub(crate) fn secret(&self, name: String, file: &str, bytes: Vec<u8>) -> Secret {
+        Secret {
+            metadata: ObjectMeta {
+                name: Some(name),
+                labels: Some([(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())].into()),
+                owner_references: Some(vec![self.reference()]),
+                ..ObjectMeta::default()
+            },
+            immutable: Some(true),
+            data: Some(BTreeMap::from([(file.to_owned(), ByteString(bytes))])),
+            ..Secret::default()
+        }
+    }
+
+    pub(crate) fn reference(&self) -> OwnerReference {
+        OwnerReference {
+            api_version: "batch/v1".to_owned(),
+            kind: "Job".to_owned(),
+            name: self.name.clone(),
+            uid: self.uid.clone(),
+            ..OwnerReference::default()
+        }
+    }
 }
 
 impl fmt::Debug for PlanAccess {
@@ -66,10 +113,17 @@ impl PlanAccess {
 }
 
 impl KubernetesLauncher {
-    /// What the run in this pod may keep its plan with.
-    pub(super) async fn plan_access(&self, pod: &PodView) -> Result<PlanAccess, LaunchError> {
+    /// What the run in this pod may keep its plan with, or with an owner its state.
+    pub(super) async fn plan_access(
+        &self,
+        pod: &PodView,
+        owner: Option<Owner>,
+    ) -> Result<PlanAccess, LaunchError> {
         let inner = &self.inner;
-        let lives = inner.settings.plan_deadline.unwrap_or(LONGEST).clamp(SHORTEST, LONGEST);
+        let lives = match &owner {
+            Some(_) => FOR_A_STATE,
+            None => inner.settings.plan_deadline.unwrap_or(LONGEST).clamp(SHORTEST, LONGEST),
+        };
         let request = TokenRequest {
             spec: Some(TokenRequestSpec {
                 expiration_seconds: i64::try_from(lives.as_secs()).ok(),
@@ -87,7 +141,7 @@ impl KubernetesLauncher {
         let made = inner.accounts.create_token_request(account, &params, &request);
         let made = answered(made).await.map_err(|error| {
             let context = format!(
-                "a token of the service account {account}, with which the run keeps its plan until it is approved, cannot be made"
+                "a token of the service account {account}, with which the run keeps its plan or state in a Secret, cannot be made"
             );
             failure(&context, error)
         })?;
@@ -97,6 +151,7 @@ impl KubernetesLauncher {
             namespace: inner.connection.namespace.clone(),
             authorities: inner.connection.authorities.iter().map(|der| BASE64_STANDARD.encode(der)).collect(),
             token,
+            owner,
         })
     }
 }

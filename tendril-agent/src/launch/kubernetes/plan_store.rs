@@ -4,17 +4,12 @@
 //! applies.
 
 use std::{
-    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use k8s_openapi::{
-    ByteString,
-    api::core::v1::Secret,
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
-};
+use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, api::PostParams};
 use tokio::time::{Instant, sleep};
 
@@ -23,12 +18,12 @@ use crate::{
         attempt_file::AttemptId,
         kubernetes::{
             election::answered,
-            manifest::{
-                self, DIR_VARIABLE, IN_SECRET, JOB_UID_VARIABLE, MANAGED_BY, PLAN_ACCESS_VARIABLE, PLAN_FILE,
+            names::{
+                self, DIR_VARIABLE, IN_SECRET, JOB_UID_VARIABLE, PLAN_ACCESS_VARIABLE, PLAN_FILE,
                 PLAN_SECRET_VARIABLE, Part, STORE_VARIABLE,
             },
             parcel,
-            plan_access::PlanAccess,
+            plan_access::{Owner, PlanAccess},
         },
     },
     os::blocking,
@@ -107,24 +102,8 @@ async fn keep_in_secret(
     let connection = access
         .and_then(PlanAccess::connect)
         .map_err(|error| format!("The plan cannot be kept until it is approved: {error}."))?;
-    let owner = manifest::name(id, Part::First);
-    let secret = Secret {
-        metadata: ObjectMeta {
-            name: Some(name.to_owned()),
-            labels: Some([(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())].into()),
-            owner_references: Some(vec![OwnerReference {
-                api_version: "batch/v1".to_owned(),
-                kind: "Job".to_owned(),
-                name: owner,
-                uid: job_uid.to_owned(),
-                ..OwnerReference::default()
-            }]),
-            ..ObjectMeta::default()
-        },
-        immutable: Some(true),
-        data: Some(BTreeMap::from([(PLAN_FILE.to_owned(), ByteString(packed))])),
-        ..Secret::default()
-    };
+    let owner = Owner { name: names::name(id, Part::First), uid: job_uid.to_owned() };
+    let secret = owner.secret(name.to_owned(), PLAN_FILE, packed);
     let secrets: Api<Secret> = Api::namespaced(connection.client, &connection.namespace);
     let begun = Instant::now();
     let kept = loop {

@@ -17,7 +17,8 @@ use crate::launch::{
     kubernetes::{
         connection::Connection,
         election::answered,
-        manifest::{self, Part, Run},
+        manifest::{self, Run},
+        names::Part,
         settings::KubernetesSettings,
     },
 };

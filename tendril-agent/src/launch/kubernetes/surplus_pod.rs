@@ -5,7 +5,7 @@
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::launch::{attempt_file::AttemptFile, kubernetes::manifest::POD_UID_VARIABLE};
+use crate::launch::{attempt_file::AttemptFile, kubernetes::names::POD_UID_VARIABLE};
 
 /// Whether what this pod is given is for another one.
 pub(crate) fn is_surplus(attempt: &AttemptFile, variable: impl Fn(&str) -> Option<String>) -> bool {

@@ -290,7 +290,7 @@ pub(super) fn sentence(message: &str) -> String {
 }
 
 /// Of what a program printed last, the last line that says something, at most 300 letters.
-fn last_line(message: &str) -> String {
+pub(super) fn last_line(message: &str) -> String {
     let line = message.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
     // Whoever runs in the pod can have written it.
     line.chars().filter(|letter| !letter.is_control()).take(300).collect()

@@ -8,7 +8,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::*;
-use crate::launch::kubernetes::manifest::{ATTEMPT, DEPLOYMENT, PART};
+use crate::launch::kubernetes::names::{ATTEMPT, DEPLOYMENT, PART};
 
 /// What the watches of a recorded case said, in order.
 struct Recorded {

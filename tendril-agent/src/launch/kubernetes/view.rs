@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::launch::{
     attempt_file::AttemptId,
     kubernetes::{
-        manifest::{ATTEMPT, CLAIM, DEPLOYMENT, PART, Part, STACK},
+        names::{ATTEMPT, CLAIM, DEPLOYMENT, PART, Part, STACK},
         settings::CONTAINER,
     },
 };
@@ -30,6 +30,8 @@ pub(crate) struct JobView {
     pub(crate) stack: Option<String>,
     /// `activeDeadlineSeconds`.
     pub(crate) deadline: Option<i64>,
+    /// When it was made, in seconds since 1970.
+    pub(crate) created: i64,
     /// Whether it is being deleted.
     pub(crate) leaves: bool,
     /// Why it is failing, while its pod may still run.
@@ -106,6 +108,7 @@ impl JobView {
             claim: annotation(CLAIM),
             stack: annotation(STACK),
             deadline: job.spec.as_ref().and_then(|spec| spec.active_deadline_seconds),
+            created: metadata.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
             leaves: false,
             failing: None,
             finished: None,

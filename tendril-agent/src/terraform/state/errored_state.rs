@@ -28,10 +28,15 @@ pub(crate) enum ErroredState {
 }
 
 impl ErroredState {
-    /// Where the only copy of the newest state is, and what happens to it: for the deployment's user.
-    pub(crate) fn explanation(&self) -> Option<String> {
+    /// Where the only copy of the newest state is, and what happens to it: for the deployment's user. `in_pod`: on a disk that goes with
+    /// the run's pod.
+    pub(crate) fn explanation(&self, in_pod: bool) -> Option<String> {
         match self {
             Self::Nothing => None,
+            _ if in_pod => Some(
+                "Terraform could not write the state to its backend. The run's pod has it, and ends once the state is kept in the cluster or stored. It is stored as soon as the backend takes it, and nothing is planned for this stack before."
+                    .to_owned(),
+            ),
             Self::Saved(place) => Some(format!(
                 "Terraform could not write the state to its backend. It is saved in {} on the agent's volume, and stored before the next run of this state.",
                 place.display()
