@@ -4,19 +4,19 @@
 //! program of its own where executors are processes or pods.
 //!
 //! ```text
-//! context      what every job of an agent needs
-//! attempt      opens the workspace and the log, runs the stages, stores the result
-//! stages/      source, workspace, cost, init, plan, approval, apply, outputs
-//! version      which Terraform a run has
-//! approval     whether the plan is approved
-//! changes      the planned changes as rows, and how far they get
-//! hooks        programs of the operator at fixed places of a run
-//! held_state   a state of which this agent has the only copy
-//! recovery     what a previous run of this agent left behind
-//! registry     which jobs run now, for `/status`
+//! context          what every job of an agent needs
+//! attempt          opens the workspace and the log, runs the stages, stores the result
+//! stages/          source, workspace, cost, init, plan, approval, apply, outputs
+//! version          which Terraform a run has
+//! approval_check   whether the plan is approved
+//! changes          the planned changes as rows, and how far they get
+//! hooks            programs of the operator at fixed places of a run
+//! held_state       a state of which this agent has the only copy
+//! recovery         what a previous run of this agent left behind
+//! registry         which jobs run now, for `/status`
 //! ```
 
-mod approval;
+mod approval_check;
 mod attempt;
 mod changes;
 mod context;

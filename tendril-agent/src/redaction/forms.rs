@@ -1,7 +1,7 @@
 //! The forms in which a program may print a secret: as it is, line by line, as a literal of a language, in base64, in hexadecimal
 //! digits, in a URL.
 //!
-//! Forms that differ in blanks, quotes and backslashes only are one (see [`super::squeeze`]): the quoting of shells needs none of
+//! Forms that differ in blanks, quotes and backslashes only are one (see [`super::normalize`]): the quoting of shells needs none of
 //! its own, nor do strings in strings.
 
 use std::fmt::Write as _;

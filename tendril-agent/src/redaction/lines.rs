@@ -11,10 +11,10 @@ use std::{
 };
 
 use super::{
+    normalize::normalize_with_places,
     pattern_set::{PatternSet, masked, ranges_of},
     patterns::PARTIAL,
     redactor::Redactor,
-    squeeze::squeeze_with_places,
 };
 
 /// How long a line waits for the next one.
@@ -55,7 +55,7 @@ struct Held {
 /// What a secret may have begun with.
 #[derive(Default)]
 struct Tail {
-    /// The end of what was read, squeezed.
+    /// The end of what was read, normalized.
     text: Vec<u8>,
     /// Of which line each byte is, and at which place of it.
     places: Vec<(u64, usize)>,
@@ -87,7 +87,7 @@ impl RedactLines {
             .iter()
             .position(|(known, _)| known == key)
             .map_or_else(Tail::default, |at| self.tails.remove(at).1);
-        let (body, places) = squeeze_with_places(&line.as_bytes()[body_at..]);
+        let (body, places) = normalize_with_places(&line.as_bytes()[body_at..]);
         if body.is_empty() {
             self.keep_tail(key, tail);
         } else {
@@ -122,7 +122,7 @@ impl RedactLines {
         let mut open: Option<usize> = None;
         let mut run = None;
         for set in sets {
-            let found = set.squeezed.search(&tail.text);
+            let found = set.normalized.search(&tail.text);
             for range in found.ranges {
                 for part in tail.places[range].chunk_by(|one, next| one.0 == next.0) {
                     let (line, stretch) = (part[0].0, part[0].1..part[part.len() - 1].1 + 1);
@@ -137,7 +137,7 @@ impl RedactLines {
                 open = Some(open.map_or(at, |known| known.min(at)));
                 let seen = tail.text.len() - at;
                 if seen >= PARTIAL {
-                    run = Some((Arc::clone(set), set.squeezed.longer_than(&tail.text[at..]), seen));
+                    run = Some((Arc::clone(set), set.normalized.longer_than(&tail.text[at..]), seen));
                 }
             }
         }
@@ -236,7 +236,7 @@ impl RedactLines {
 /// Continues a secret of several lines; returns whether the whole line belongs to it.
 fn follow(tail: &mut Tail, body: &[u8], places: &[(u64, usize)], hidden: &mut Vec<Range<usize>>) -> bool {
     let Some((set, these, seen)) = tail.run.take() else { return false };
-    let (common, left) = set.squeezed.go_on(these, seen, body);
+    let (common, left) = set.normalized.go_on(these, seen, body);
     hidden.extend(common.checked_sub(1).map(|last| places[0].1..places[last].1 + 1));
     if common < body.len() || left.is_empty() {
         return false;

@@ -67,7 +67,7 @@ fn shown_of(text: &str, secret: &str, prefix: &str) -> String {
 
 /// How much of a text is left, beside masks and what the program prints around a value.
 fn left(out: &str, script: &str) -> usize {
-    let count = |text: &str| super::super::squeeze::squeeze(text.as_bytes()).len();
+    let count = |text: &str| super::super::normalize::normalize(text.as_bytes()).len();
     count(&out.replace(MASK, "")).saturating_sub(count(&printed(script, "")))
 }
 
@@ -178,7 +178,7 @@ proptest! {
         let cuts = ["fold", "sed"].iter().any(|tool| PRINTERS[printer].contains(tool));
         prop_assume!(secret.is_ascii() || !cuts);
         // What is mostly quotes and blanks has no spelling of its own to be known by.
-        prop_assume!(super::super::squeeze::squeeze(secret.as_bytes()).len() >= 10);
+        prop_assume!(super::super::normalize::normalize(secret.as_bytes()).len() >= 10);
         let out = shown_of(&printed(PRINTERS[printer], &secret), &secret, "x (local-exec): ");
         prop_assert!(left(&out, PRINTERS[printer]) <= 8, "{}: {secret:?}: {out}", PRINTERS[printer]);
     }

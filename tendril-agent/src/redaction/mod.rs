@@ -8,14 +8,14 @@
 //! forms         the forms in which a program may print a secret
 //! patterns      the search for all of them at once
 //! pattern_set   the patterns of some secrets, and a text without them
-//! squeeze       a text without blanks, quotes and line ends
+//! normalize     a text without blanks, quotes and line ends
 //! ```
 
 mod forms;
 mod lines;
+mod normalize;
 mod pattern_set;
 mod patterns;
 mod redactor;
-mod squeeze;
 
 pub(crate) use self::{lines::RedactLines, pattern_set::MASK, redactor::Redactor};

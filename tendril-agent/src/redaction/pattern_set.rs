@@ -3,20 +3,20 @@
 use std::{borrow::Cow, ops::Range, sync::Arc};
 
 use super::{
+    normalize::{normalize, normalize_with_places},
     patterns::{HEAD, Patterns},
-    squeeze::{squeeze, squeeze_with_places},
 };
 
 /// What is put in the place of a secret.
 pub(crate) const MASK: &str = "[hidden]";
 /// What is shorter without blanks and quotes is looked for as it is: other text with blanks in it could spell it.
-const SHORTEST_SQUEEZED: usize = 6;
+const SHORTEST_NORMALIZED: usize = 6;
 
 /// Patterns of some secrets; never changed.
 #[derive(Default)]
 pub(super) struct PatternSet {
     /// Looked for in the text without blanks and quotes.
-    pub(super) squeezed: Patterns,
+    pub(super) normalized: Patterns,
     /// Looked for in the text as it is.
     pub(super) exact: Patterns,
 }
@@ -24,30 +24,30 @@ pub(super) struct PatternSet {
 impl PatternSet {
     /// These forms, and those of another set.
     pub(super) fn new(forms: &[String], other: &Self) -> Self {
-        let mut squeezed = other.squeezed.texts().to_vec();
+        let mut normalized = other.normalized.texts().to_vec();
         let mut exact = other.exact.texts().to_vec();
         for form in forms {
-            let short = squeeze(form.as_bytes());
-            if short.len() >= SHORTEST_SQUEEZED {
-                squeezed.push(short.into());
+            let short = normalize(form.as_bytes());
+            if short.len() >= SHORTEST_NORMALIZED {
+                normalized.push(short.into());
             } else if form.len() >= HEAD {
                 exact.push(form.as_bytes().into());
             }
         }
-        Self { squeezed: Patterns::new(squeezed), exact: Patterns::new(exact) }
+        Self { normalized: Patterns::new(normalized), exact: Patterns::new(exact) }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.squeezed.is_empty() && self.exact.is_empty()
+        self.normalized.is_empty() && self.exact.is_empty()
     }
 }
 
 /// What must be hidden of a text that is no part of a stream.
 pub(super) fn ranges_of(sets: &[Arc<PatternSet>], text: &str) -> Vec<Range<usize>> {
-    let (squeezed, places) = squeeze_with_places(text.as_bytes());
+    let (normalized, places) = normalize_with_places(text.as_bytes());
     let mut ranges = Vec::new();
     for set in sets {
-        let found = set.squeezed.search(&squeezed).ranges;
+        let found = set.normalized.search(&normalized).ranges;
         ranges.extend(found.into_iter().map(|range| places[range.start]..places[range.end - 1] + 1));
         ranges.extend(set.exact.search(text.as_bytes()).ranges);
     }

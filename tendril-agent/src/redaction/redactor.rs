@@ -11,8 +11,8 @@ use tokio::task::spawn_blocking;
 
 use super::{
     forms::forms,
+    normalize::normalize,
     pattern_set::{PatternSet, masked, ranges_of},
-    squeeze::squeeze,
 };
 
 /// What must not be shown: of the agent, or of one of its jobs. Clones share it.
@@ -100,9 +100,9 @@ impl Redactor {
         if sets.is_empty() {
             return true;
         }
-        let squeezed = squeeze(text.as_bytes());
+        let normalized = normalize(text.as_bytes());
         sets.iter().all(|set| {
-            let found = set.squeezed.search(&squeezed);
+            let found = set.normalized.search(&normalized);
             found.ranges.is_empty()
                 && found.open.is_none()
                 && set.exact.search(text.as_bytes()).ranges.is_empty()
@@ -223,7 +223,7 @@ mod tests {
             let redactor = redactor(&secret);
             let line = format!("{text}{secret}{text}");
             // Quotes at its ends may be left: they are of no use without what stood between them.
-            let out = squeeze(redactor.redact(&line).replace(MASK, "").as_bytes());
+            let out = normalize(redactor.redact(&line).replace(MASK, "").as_bytes());
             prop_assert!(out.len() <= 2 * text.len());
         }
     }

@@ -9,7 +9,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::declared::Declared;
+use super::declared_variables::Declared;
 use crate::job::{ErrorCode, Failure, Fields, Json, Schema};
 
 /// Largest `template.json`, in bytes.

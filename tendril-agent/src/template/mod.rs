@@ -3,17 +3,17 @@
 //! `execute` lays out a workspace with it. It runs the program `git` through `process`.
 //!
 //! ```text
-//! definition   a template: Terraform files and `template.json`
-//! declared     which variables the files themselves mark as sensitive
-//! root_module  which files the program reads, and which versions of it they require
-//! hcl          the tokens of Terraform's language
-//! catalogue    the templates that this agent carries
-//! git/         templates from a Git repository
-//! workspace    the private directory of one attempt
+//! definition           a template: Terraform files and `template.json`
+//! declared_variables   which variables the files themselves mark as sensitive
+//! root_module          which files the program reads, and which versions of it they require
+//! hcl                  the tokens of Terraform's language
+//! catalogue            the templates that this agent carries
+//! git/                 templates from a Git repository
+//! workspace            the private directory of one attempt
 //! ```
 
 mod catalogue;
-mod declared;
+mod declared_variables;
 mod definition;
 pub(crate) mod git;
 pub(crate) mod hcl;

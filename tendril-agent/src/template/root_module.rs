@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{
     job::{Constraints, Product},
     template::{
-        declared::{one_or_more, read},
+        declared_variables::{one_or_more, read},
         hcl::{self, Token},
         workspace::BACKEND_FILE,
     },

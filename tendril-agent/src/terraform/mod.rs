@@ -9,13 +9,13 @@
 //! environment      the variables that Terraform gets
 //! executor/        runs the steps of one attempt
 //! installed        the directory of further versions
-//! choice           which of them a run has
+//! version_choice   which of them a run has
 //! probe            which version a program is
 //! registry_token   tokens of private registries
 //! cli_config       the credentials in Terraform's own configuration
 //! outputs          what an apply put out
 //! step_timing      how long steps may take
-//! step_clock       stops a step that takes too long
+//! step_timeout     stops a step that takes too long
 //! messages         Terraform's JSON lines, read
 //! plain_errors     errors that it writes as plain text
 //! long_message     a message that is too long to be read as a whole
@@ -28,7 +28,6 @@
 //! ```
 
 mod apply_progress;
-mod choice;
 mod cli_config;
 mod command;
 pub(crate) mod environment;
@@ -46,13 +45,13 @@ pub(crate) mod provider_cache;
 mod registry_token;
 mod settings;
 pub(crate) mod state;
-mod step_clock;
+mod step_timeout;
 mod step_timing;
+mod version_choice;
 
 pub use self::command::Terraform;
 pub(crate) use self::{
     apply_progress::ApplyProgress,
-    choice::Choice,
     cli_config::credentials,
     command::{KnownTerraform, Step},
     executor::{Log, StageError, TerraformExecutor},
@@ -64,4 +63,5 @@ pub(crate) use self::{
     registry_token::RegistryTokens,
     settings::TerraformSettings,
     step_timing::StepTiming,
+    version_choice::Choice,
 };

@@ -4,13 +4,13 @@
 //! exchanged, which the control plane remembers as its last use.
 //!
 //! ```text
-//! examination      all checks, in their order
-//! finding          what one check found
-//! machine          templates, disk, health address, isolation
-//! terraform        programs, registries, state backend, cost estimates
-//! kubernetes       the cluster that runs become pods in
-//! control_plane    the database, its contract, other agents
-//! realtime         live changes
+//! examination     all checks, in their order
+//! finding         what one check found
+//! machine         templates, disk, health address, isolation
+//! terraform       programs, registries, state backend, cost estimates
+//! kubernetes      the cluster that runs become pods in
+//! control_plane   the database, its contract, other agents
+//! realtime        live changes
 //! ```
 
 mod control_plane;

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use crate::{
     control_plane::ClaimRecord,
     execute::{
-        approval::{Approval, approval_of},
+        approval_check::{Approval, approval_of},
         stages::Run,
     },
     job::{ErrorCode, Failure, Job, Phase},

@@ -37,7 +37,7 @@ use crate::{
             lock_query,
             state_dump::StateDumpFilter,
         },
-        step_clock::StepClock,
+        step_timeout::StepTimeout,
         step_timing::StepTiming,
     },
 };
@@ -258,7 +258,7 @@ impl TerraformExecutor<'_> {
             Step::Apply => limits.apply,
             Step::Output => None,
         };
-        let clock = StepClock::start(sink);
+        let clock = StepTimeout::start(sink);
         let sink: &dyn Sink = &clock;
         tokio::select! {
             ran = self.carry_out_command(step, command, sink, grace_period) => ran,

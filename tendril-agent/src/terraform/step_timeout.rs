@@ -15,12 +15,12 @@ use crate::process::{Expired, Sink, StopReason, StopSignal, Stream};
 const STILL_WAITING: &[u8] = b"\"type\":\"apply_progress\"";
 
 /// Passes on what a step writes, and sees when it wrote last.
-pub(crate) struct StepClock<'a> {
+pub(crate) struct StepTimeout<'a> {
     sink: &'a dyn Sink,
     last: Mutex<Instant>,
 }
 
-impl<'a> StepClock<'a> {
+impl<'a> StepTimeout<'a> {
     /// Of a step that begins now.
     pub(crate) fn start(sink: &'a dyn Sink) -> Self {
         Self { sink, last: Mutex::new(Instant::now()) }
@@ -53,7 +53,7 @@ impl<'a> StepClock<'a> {
     }
 }
 
-impl Sink for StepClock<'_> {
+impl Sink for StepTimeout<'_> {
     fn write(&self, stream: Stream, bytes: Vec<u8>) -> BoxFuture<'_, ()> {
         if is_output(&bytes) {
             *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();

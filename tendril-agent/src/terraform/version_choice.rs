@@ -142,5 +142,5 @@ impl Wanted<'_> {
 }
 
 #[cfg(test)]
-#[path = "choice_tests.rs"]
+#[path = "version_choice_tests.rs"]
 mod tests;

@@ -10,12 +10,12 @@ pub(super) const fn is_dropped(byte: u8) -> bool {
 }
 
 /// The view of a text.
-pub(super) fn squeeze(text: &[u8]) -> Vec<u8> {
+pub(super) fn normalize(text: &[u8]) -> Vec<u8> {
     text.iter().copied().filter(|byte| !is_dropped(*byte)).collect()
 }
 
 /// The view of a text, and at which byte of the text each byte of the view is.
-pub(super) fn squeeze_with_places(text: &[u8]) -> (Vec<u8>, Vec<usize>) {
+pub(super) fn normalize_with_places(text: &[u8]) -> (Vec<u8>, Vec<usize>) {
     text.iter()
         .copied()
         .enumerate()
