@@ -156,13 +156,14 @@ impl Scheduler {
 
     fn spawn_with(&mut self, supervisor: Supervisor, claim: ClaimRecord, next: Next, key: String) -> Id {
         let span = claim.job().span();
-        let (context, leave) = (supervisor.context.clone(), supervisor.leave.clone());
-        let state = (!key.is_empty()).then(|| context.settings.terraform.state(&key));
         let task = async move {
+            let key = claim.state_key.clone().unwrap_or_default();
             supervisor.supervise(claim, next).await;
             // What an earlier dispatcher left may have ended without one that stored its state.
-            if let Some(state) = state.filter(|_| !leave.is_ending()) {
-                context.push_held(&state).await;
+            if !key.is_empty() && !supervisor.leave.is_ending() {
+                let context = &supervisor.context;
+                // Boxed: what waits for weeks must be small.
+                Box::pin(context.push_held(&context.settings.terraform.state(&key))).await;
             }
             Outcome::Finalized
         };

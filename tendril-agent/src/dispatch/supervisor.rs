@@ -353,13 +353,18 @@ impl Supervisor {
         let expires_at = match self.stored_claim(claim).await {
             Some(stored) => stored.expires_at,
             // What waits elsewhere has nothing on this disk.
-            None => self.expires_at(claim).await,
+            None => Box::pin(self.expires_at(claim)).await,
         };
         let permit = match self.approvals.wait(claim.claim_token, expires_at, approved, tried, stops).await {
             WaitEnd::Closing => return Next::Over,
             WaitEnd::Approved => None,
             WaitEnd::Stopped(permit) => permit,
         };
+        Box::pin(self.waited(claim, lease, permit)).await
+    }
+
+    /// What comes next for a plan that waits no longer.
+    async fn waited(&self, claim: &ClaimRecord, lease: Lease, permit: Option<OwnedSemaphorePermit>) -> Next {
         let ControlFlow::Continue(job) = self.claimed_job(claim).await else { return Next::Over };
         if let Some(job) = job {
             return Next::Launch(job, Start::Approval, permit);
