@@ -284,6 +284,18 @@ impl Supervisor {
         if waits {
             return Next::Wait(lease);
         }
+        // Boxed: an agent with thousands of waiting plans looks at all of them when it starts.
+        Box::pin(self.resume(orphan, goes_on_at, lease, lives)).await
+    }
+
+    /// Goes on with an attempt that does not wait, or ends it.
+    async fn resume(
+        &self,
+        orphan: OrphanedAttempt,
+        goes_on_at: Option<Start>,
+        lease: Option<Lease>,
+        lives: Option<bool>,
+    ) -> Next {
         if let Some(start) = goes_on_at.filter(|_| lives != Some(false)) {
             let permit = match (lives, start) {
                 (None, Start::Approval) => match self.approvals.few().await {
