@@ -3,7 +3,12 @@
 use std::io::{self, IsTerminal, Write};
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    fmt::MakeWriter,
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 use uuid::Uuid;
 
 use crate::{redaction::Redactor, telemetry};
@@ -34,20 +39,20 @@ pub(crate) fn install(settings: &LogSettings) {
     // The Kubernetes client logs every failed request as an error; its caller reports what it means. Named in the filter, it
     // is logged.
     let quiet = if cfg!(feature = "kubernetes") { "kube_client=off," } else { "" };
-    let filter = EnvFilter::try_new(format!("{quiet}{}", settings.filter))
-        .unwrap_or_else(|_| EnvFilter::new(format!("{quiet}info")));
+    let filter = format!("{quiet}{}", settings.filter).parse::<Targets>();
+    let filter = filter.unwrap_or_else(|_| Targets::new().with_default(LevelFilter::INFO));
     let head = match settings.format {
         LogFormat::Human => String::new(),
         LogFormat::Json => format!("{{\"cluster\":\"{}\",", settings.cluster_id),
     };
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(LevelFilter::TRACE)
         .with_ansi(io::stderr().is_terminal())
         .with_writer(Stderr { head, secrets: settings.secrets.clone() });
     // Only a test harness can have installed one before, and that one stays.
     let _installed = match settings.format {
-        LogFormat::Human => builder.with_target(false).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Human => builder.with_target(false).finish().with(filter).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).finish().with(filter).try_init(),
     };
 }
 
