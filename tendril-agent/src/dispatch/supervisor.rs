@@ -320,7 +320,8 @@ impl Supervisor {
         // Before the apply it is given up: the database puts the job back into the queue once nobody holds it.
         drop(lease);
         let key = orphan.claim.state_key.clone();
-        orphan.finalize(&self.context.settings, &self.context.rest).await;
+        let JobContext { settings, rest, secrets, .. } = &self.context;
+        orphan.finalize(settings, rest, secrets).await;
         if let Some(key) = key {
             self.context.push_held(&self.context.settings.terraform.state(&key)).await;
         }

@@ -17,7 +17,7 @@ use crate::{
     job::{ErrorCode, Failure, Fields, Job, JobResult, JobSpec, Phase},
     logs::{LogSink, LogSpool, LogWriter},
     os::{blocking, failpoint},
-    process::{StopReason, TerminationStage, cgroup, orphans},
+    process::{Journal, StopReason, TerminationStage, cgroup, orphans},
     telemetry,
     template::Workspace,
     terraform::{ApplyProgress, Log, OutputReader, StageError, state::ErroredState},
@@ -55,41 +55,44 @@ impl JobContext {
     async fn open_workspace(&self, job: &Job) -> io::Result<Opened> {
         let rules = self.settings.spool;
         let (work_dir, made) = (self.settings.work_dir.clone(), job.clone());
-        let (workspace, spool, reader) = blocking(move || {
+        let (workspace, journal, spool, reader) = blocking(move || {
             let workspace = Workspace::create(&work_dir, &made)?;
             failpoint!("workspace.made");
             ClaimRecord::new(&made, Phase::Claimed).save(&workspace.claim_file())?;
             failpoint!("workspace.claimed");
+            let journal = Journal::create(&workspace.journal_dir())?;
             let (spool, reader) = LogSpool::create(&workspace.log_dir(), rules)?;
             failpoint!("workspace.logging");
-            Ok((workspace, spool, reader))
+            Ok((workspace, journal, spool, reader))
         })
         .await?;
         let sink = LogSink::new(self.rest.clone(), job.id, job.attempt, rules.flush_after);
         let upload = tokio::spawn(sink.upload(reader).in_current_span());
-        Ok(Opened { workspace, log: self.log(spool), upload })
+        Ok(Opened { workspace, log: self.log(spool, journal), upload })
     }
 
     /// Starts the log of an attempt that a previous run left.
     async fn reopen_workspace(&self, job: &Job) -> io::Result<Opened> {
         let rules = self.settings.spool;
         let workspace = Workspace::at(self.settings.work_dir.join(job.attempt_name()));
-        let log_dir = workspace.log_dir();
+        let (log_dir, journal_dir) = (workspace.log_dir(), workspace.journal_dir());
         let (spool, mut reader) = blocking(move || LogSpool::resume(&log_dir, rules)).await?;
+        let journal = Journal::resume(&journal_dir, spool.offsets());
         let mut sink = LogSink::new(self.rest.clone(), job.id, job.attempt, rules.flush_after);
         let upload = async move {
             reader.skip_to(sink.last_stored().await)?;
             sink.upload(reader).await
         };
         let upload = tokio::spawn(upload.in_current_span());
-        Ok(Opened { workspace, log: self.log(spool), upload })
+        Ok(Opened { workspace, log: self.log(spool, journal), upload })
     }
 
-    fn log(&self, spool: LogSpool) -> Log {
+    fn log(&self, spool: LogSpool, journal: Journal) -> Log {
         let redactor = self.secrets.child();
         let progress = ApplyProgress::default();
         let reader = OutputReader::collecting(progress.clone());
-        Log { writer: LogWriter::start(spool, redactor.clone(), reader), redactor, progress }
+        let writer = LogWriter::start(spool, Some(journal), redactor.clone(), reader);
+        Log { writer, redactor, progress }
     }
 
     /// Runs the job, closes its log, and saves its final status on disk; none, if it waits for approval and the agent ends.

@@ -11,7 +11,7 @@ use crate::{
         state_hold::{Hold, hold, release},
     },
     execute::context::JobContext,
-    os::blocking,
+    os::{blocking, files::rename_durably},
     terraform::{pending_push, state::State},
 };
 
@@ -53,7 +53,7 @@ impl JobContext {
                         state = state.key(), file = %aside.display(),
                         "the owner discarded a state that could not be stored: it is set aside and not stored any more"
                     );
-                    if let Err(error) = fs::rename(&file, &aside) {
+                    if let Err(error) = rename_durably(&file, &aside) {
                         tracing::error!(%error, file = %file.display(), "a discarded state cannot be set aside");
                     }
                 }

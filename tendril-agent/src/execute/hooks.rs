@@ -28,7 +28,7 @@ use tokio::time::sleep;
 use crate::{
     job::{Action, ErrorCode, Failure, Job, JobSpec},
     os::text::without_torn_line,
-    process::{Command, GracePeriod, Runner, Sink, StopReason, StopSignal, Stream},
+    process::{Command, GracePeriod, Runner, Sink, StopReason, StopSignal, Stream, StreamJournal},
     template::Workspace,
     terraform::{Log, environment::inherited},
 };
@@ -52,6 +52,11 @@ pub(crate) enum Hook {
 
 impl Hook {
     const ALL: [Self; 5] = [Self::PreInit, Self::PrePlan, Self::PostPlan, Self::PostApply, Self::OnFailure];
+
+    /// Whether an executor that takes over the run runs it again, from its first line on.
+    const fn runs_again(self) -> bool {
+        matches!(self, Self::PostApply | Self::OnFailure)
+    }
 
     /// The name of its file.
     const fn name(self) -> &'static str {
@@ -161,7 +166,8 @@ impl Hooks<'_> {
             grace_period: GRACE,
             goes_on: None,
         };
-        let (own, output) = (StopSignal::default(), Output { log: self.log, tail: Tail::default() });
+        let output = Output { log: self.log, tail: Tail::default(), is_journaled: !hook.runs_again() };
+        let own = StopSignal::default();
         let mut running = self.runner.run(command, &output, &own);
         let exit = tokio::select! {
             exit = &mut running => exit,
@@ -225,12 +231,23 @@ impl Hooks<'_> {
 struct Output<'a> {
     log: &'a Log,
     tail: Tail,
+    /// Whether what it wrote is read again by an executor that takes over the run.
+    is_journaled: bool,
 }
 
 impl Sink for Output<'_> {
     fn write(&self, stream: Stream, bytes: Vec<u8>) -> BoxFuture<'_, ()> {
         self.tail.push(&bytes);
         self.log.writer.write(stream, bytes)
+    }
+
+    fn write_journaled(&self, stream: Stream, bytes: Vec<u8>, end: u64) -> BoxFuture<'_, ()> {
+        self.tail.push(&bytes);
+        self.log.writer.write_journaled(stream, bytes, end)
+    }
+
+    fn journal(&self, stream: Stream) -> Option<&StreamJournal> {
+        self.log.writer.journal(stream).filter(|_| self.is_journaled)
     }
 }
 

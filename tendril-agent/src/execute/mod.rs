@@ -13,6 +13,7 @@
 //! hooks            programs of the operator at fixed places of a run
 //! held_state       a state of which this agent has the only copy
 //! recovery         what a previous run of this agent left behind
+//! salvage          what a lost run's programs wrote that is not in its log
 //! registry         which jobs run now, for `/status`
 //! ```
 
@@ -24,6 +25,7 @@ mod held_state;
 pub(crate) mod hooks;
 mod recovery;
 mod registry;
+mod salvage;
 mod settings;
 mod stages;
 mod version;

@@ -11,15 +11,16 @@ use crate::{
     control_plane::{
         Backoff, ClaimRecord, FinalStatus, Lease, Leases, Reporter, Written, revocation::is_revoked,
     },
-    execute::{attempt::Start, settings::ExecuteSettings},
+    execute::{attempt::Start, salvage::Leftover, settings::ExecuteSettings},
     job::{ConfigSnapshot, ErrorCode, Failure, Job, JobResult, Phase, Status},
-    logs::{LogSink, LogSpool},
+    logs::{LogSink, LogSpool, LogWriter},
     os::{blocking, failpoint},
-    process::{GracePeriod, Stream, TerminationStage, cgroup::Cgroup, discard_output_of, keeper, orphans},
+    process::{GracePeriod, TerminationStage, cgroup::Cgroup, discard_output_of, keeper, orphans},
+    redaction::Redactor,
     telemetry,
     template::Workspace,
     terraform::{
-        StepTiming,
+        OutputReader, StepTiming,
         state::{ErroredState, LockOwner},
     },
 };
@@ -137,7 +138,7 @@ impl OrphanedAttempt {
     /// Removes what is left of a run whose row is nobody's concern any more.
     pub(crate) async fn discard(self, settings: &ExecuteSettings) {
         let workspace = self.workspace.clone();
-        let cleared = Remains::clear(settings, &self.workspace, &self.claim).await;
+        let cleared = Remains::clear_unread(settings, &self.workspace, &self.claim).await;
         let removed = match cleared {
             Ok(_) => blocking(move || workspace.remove()).await,
             Err(error) => Err(error),
@@ -164,9 +165,10 @@ impl OrphanedAttempt {
     }
 
     /// Ends what still runs, uploads and reports. Errors are logged; what is left stays for the next run.
-    pub(crate) async fn finalize(self, settings: &ExecuteSettings, rest: &Rest) {
+    /// `secrets`: what no log of this agent may show.
+    pub(crate) async fn finalize(self, settings: &ExecuteSettings, rest: &Rest, secrets: &Redactor) {
         let workspace = format!("{:?}", self.workspace);
-        match self.finalize_all(settings, rest).await {
+        match self.finalize_all(settings, rest, secrets).await {
             Ok(()) => tracing::info!(workspace, "a previous run's attempt is finalized"),
             Err(error) => {
                 tracing::error!(workspace, error = %format_args!("{error:#}"), "a previous run's attempt cannot be finalized; it stays for the next start");
@@ -174,16 +176,31 @@ impl OrphanedAttempt {
         }
     }
 
-    async fn finalize_all(self, settings: &ExecuteSettings, rest: &Rest) -> io::Result<()> {
+    async fn finalize_all(
+        self,
+        settings: &ExecuteSettings,
+        rest: &Rest,
+        secrets: &Redactor,
+    ) -> io::Result<()> {
         failpoint!("recovery.found");
         let Self { workspace, claim } = self;
         let saved = FinalStatus::load(&workspace.result_file()).ok();
-        let remains = Remains::clear(settings, &workspace, &claim).await?;
+        let (of, at, known) = (settings.clone(), workspace.clone(), secrets.clone());
+        let leftover = blocking(move || Ok(Leftover::of(&of, &known, &at))).await?;
+        let remains = match &leftover {
+            Some(leftover) => {
+                let survivors = leftover.read_on(settings, &workspace).await?;
+                let remains = Remains::clear(settings, &workspace, &claim).await;
+                survivors.ended().await;
+                remains?
+            }
+            None => Remains::clear_unread(settings, &workspace, &claim).await?,
+        };
         failpoint!("recovery.cleared");
         let saved = saved.map(|end| with_errored_state(end, &remains.errored));
         let mut end = saved.or_else(|| lost_in_mid_run(&claim, &remains));
         if end.as_ref().is_none_or(|end| end.log_count.is_none()) {
-            let chunks = upload(settings, rest, &workspace, &claim, end.is_some()).await?;
+            let chunks = upload(settings, rest, &workspace, &claim, leftover, end.is_some()).await?;
             failpoint!("recovery.uploaded");
             if let Some(end) = &mut end {
                 end.log_count = Some(chunks);
@@ -234,10 +251,6 @@ impl Remains {
         let graceful = if claim.phase.changes_the_world() { apply_cancel_grace } else { plan_cancel_grace };
         let grace_period = GracePeriod { graceful, forced: kill_grace };
         let state = settings.terraform.state(claim.state_key.as_deref().unwrap_or_default());
-        let data_dir = workspace.data_dir();
-        // Nobody reads its output any more, but it must be able to write it.
-        let drained: JoinSet<()> =
-            blocking(move || Ok(orphans::of(&data_dir))).await?.into_iter().map(discard_output_of).collect();
         let workspace = workspace.clone();
         let remains = blocking(move || {
             let ended = orphans::end(&workspace.data_dir(), grace_period);
@@ -252,7 +265,19 @@ impl Remains {
             let applied = keeper::stored_code(&workspace.exit_file()) == Some(0);
             Ok(Self { ended, errored: state.clear_run(&workspace), applied })
         });
-        let remains = remains.await;
+        remains.await
+    }
+
+    /// The same of processes whose output nobody reads any more. They must be able to write it.
+    async fn clear_unread(
+        settings: &ExecuteSettings,
+        workspace: &Workspace,
+        claim: &ClaimRecord,
+    ) -> io::Result<Self> {
+        let data_dir = workspace.data_dir();
+        let drained: JoinSet<()> =
+            blocking(move || Ok(orphans::of(&data_dir))).await?.into_iter().map(discard_output_of).collect();
+        let remains = Self::clear(settings, workspace, claim).await;
         drop(drained);
         remains
     }
@@ -306,29 +331,33 @@ async fn upload(
     rest: &Rest,
     workspace: &Workspace,
     claim: &ClaimRecord,
+    leftover: Option<Leftover>,
     ended: bool,
 ) -> io::Result<u64> {
-    let rules = settings.spool;
-    let log_dir = workspace.log_dir();
-    let resumed = blocking(move || LogSpool::resume(&log_dir, rules)).await;
-    let (mut spool, mut reader) = match resumed {
+    let (rules, log_dir) = (settings.spool, workspace.log_dir());
+    let opened = match leftover {
+        Some(leftover) => leftover.add(settings, workspace).await,
+        None => blocking(move || LogSpool::salvage(&log_dir, rules)).await.map(|(spool, reader)| {
+            (LogWriter::start(spool, None, Redactor::default(), OutputReader::default()), reader)
+        }),
+    };
+    let (log, mut reader) = match opened {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        resumed => resumed?,
+        opened => opened?,
     };
     failpoint!("recovery.resumed");
     let mut sink = LogSink::new(rest.clone(), claim.deployment_id, claim.attempt, rules.flush_after);
-    let now = std::time::Instant::now();
     if !reader.skip_to(sink.last_stored().await)? {
         let annotation = "The machine went down before the last lines had reached its disk: up to half a second of them may be missing here.";
-        spool.append(Stream::Agent, annotation, now);
+        log.annotate(annotation).await;
     }
-    let annotation = if ended {
+    log.annotate(if ended {
         "The agent was restarted here; what it had read before is above."
     } else {
         "The agent was killed here, before anything was changed; the job goes back to the queue."
-    };
-    spool.append(Stream::Agent, annotation, now);
-    spool.finish();
+    })
+    .await;
+    drop(log);
     sink.upload(reader).await
 }
 

@@ -48,6 +48,11 @@ impl LinePipe {
         self.rest.is_empty()
     }
 
+    /// How many bytes of a line it holds that has not ended.
+    pub(crate) fn open(&self) -> usize {
+        self.rest.len()
+    }
+
     /// Gives what is left of a stream that ended without a line end.
     pub(crate) fn finish(&mut self, mut each: impl FnMut(Fragment<'_>)) {
         if !self.rest.is_empty() {

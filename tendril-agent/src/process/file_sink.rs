@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::future::BoxFuture;
 
-use crate::process::{runner::Sink, stream::Stream};
+use crate::process::{journal::StreamJournal, sink::Sink, stream::Stream};
 
 /// Writes a program's stdout into a file that only this user may read.
 pub(crate) struct FileSink<'a> {
@@ -54,5 +54,16 @@ impl Sink for FileSink<'_> {
             return rest.write(stream, bytes);
         }
         Box::pin(std::future::ready(()))
+    }
+
+    fn write_journaled(&self, stream: Stream, bytes: Vec<u8>, end: u64) -> BoxFuture<'_, ()> {
+        match self.rest.filter(|_| stream != Stream::Stdout) {
+            Some(rest) => rest.write_journaled(stream, bytes, end),
+            None => self.write(stream, bytes),
+        }
+    }
+
+    fn journal(&self, stream: Stream) -> Option<&StreamJournal> {
+        self.rest.filter(|_| stream != Stream::Stdout)?.journal(stream)
     }
 }

@@ -6,8 +6,8 @@
 //!
 //! The keeper is in the program's process group, has the same pipes as its output, and waits. It holds a lock on
 //! `exit.lock` for as long as it lives, writes `exit.begun` before it starts the program, and `exit.json` last. If the agent dies, nothing happens to the program; a
-//! later run of the agent finds the keeper by its lock, reads on where the pipes are, and learns the exit code. A keeper
-//! without an agent stays until its pipes are empty, so that no line is lost.
+//! later run of the agent finds the keeper by its lock, reads on where the pipes are, and learns the exit code. The keeper
+//! stays until its pipes are empty, so that no line is lost: what was read from them is in the attempt's journal.
 //!
 //! Orphans below the keeper become its children, and it kills them when the program has ended: however a process hides, it
 //! does not outlive the program, also where no agent lives that could look for it.
@@ -35,12 +35,17 @@ use tokio::{
 };
 
 use crate::{
-    os::{blocking, files::private_file},
+    os::{
+        blocking,
+        files::{private_file, remove_durably},
+    },
     process::{
         cancellation::StopSignal,
         orphans,
         output_pipe::pipe_of,
-        runner::{Command, EscalationRecord, Exit, GoesOn, GracePeriod, Sink, TerminationStage, pump},
+        pump::{deliver_rest, pump},
+        runner::{Command, EscalationRecord, Exit, GoesOn, GracePeriod, TerminationStage},
+        sink::Sink,
         stream::Stream,
         zombies::{self, adopt_orphans, kill_strays, reap_orphans},
     },
@@ -50,6 +55,10 @@ use crate::{
 pub(crate) const SUBCOMMAND: &str = "keep-exit";
 /// Between two looks whether a keeper has ended, or whether its pipes are empty.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// The same in the first moment after the program's end, when its agent is about to read the rest.
+const SHORT_POLL: Duration = Duration::from_millis(1);
+/// How long an agent that lives may take to read the rest of a program's output.
+const READ_LIMIT: Duration = Duration::from_secs(30);
 /// Between two looks whether the program of a killed keeper has ended.
 const LOOK_AFTER: Duration = Duration::from_millis(500);
 /// How long a keeper may take from its start to its lock.
@@ -94,9 +103,12 @@ pub(crate) fn keep_exit(exit_file: &Path, program: &OsStr, args: &[OsString]) ->
         private_file(exit_file, &serde_json::to_vec(&exit)?)?;
         let exit = ran?;
         runtime.block_on(kill_strays());
-        // Whoever started this reads the rest. Where nobody does, it waits for a later run of the agent.
-        while getppid() != agent && exit_file.exists() && !are_empty() {
-            std::thread::sleep(POLL_INTERVAL);
+        // A pipe that nobody holds is gone with what is in it. Whoever started this reads the rest; where nobody does, it waits
+        // for a later run of the agent.
+        let ended = Instant::now();
+        let is_awaited = || getppid() != agent || ended.elapsed() < READ_LIMIT;
+        while is_awaited() && exit_file.exists() && !are_empty() {
+            std::thread::sleep(if ended.elapsed() < POLL_INTERVAL { SHORT_POLL } else { POLL_INTERVAL });
         }
         drop(lock);
         Ok(exit)
@@ -134,8 +146,9 @@ fn begun_file(exit_file: &Path) -> PathBuf {
 
 /// Removes what an earlier program with this exit file left.
 pub(crate) fn begin(exit_file: &Path) {
-    for file in [exit_file.to_path_buf(), begun_file(exit_file)] {
-        let _none = fs::remove_file(file);
+    // After a power cut it would be taken for the end of the program that begins now.
+    if let Err(error) = remove_durably([exit_file, &begun_file(exit_file)]) {
+        tracing::warn!(%error, "the exit code of an earlier try cannot be removed");
     }
 }
 
@@ -236,6 +249,8 @@ pub(crate) async fn adopt(
         };
         let (_, stopped) = tokio::join!(pumps, end);
         stage = stopped?.unwrap_or(stage);
+    } else {
+        tokio::join!(deliver_rest(Stream::Stdout, sink), deliver_rest(Stream::Stderr, sink));
     }
     match fs::read(exit_file) {
         Ok(stored) => {
@@ -264,8 +279,9 @@ async fn read(
     is_over: watch::Receiver<Option<Instant>>,
 ) {
     let pipe = pipe_of(pid, descriptor).and_then(|pipe| pipe.into_nonblocking_fd().ok());
-    if let Some(pipe) = pipe {
-        pump(pipe, stream, sink, is_over).await;
+    match pipe {
+        Some(pipe) => pump(pipe, stream, sink, is_over).await,
+        None => deliver_rest(stream, sink).await,
     }
 }
 

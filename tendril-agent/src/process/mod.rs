@@ -4,8 +4,11 @@
 //!
 //! ```text
 //! runner         runs a program in a process group of its own: output, end, termination in stages
+//! sink           where output goes
 //! stream         the streams that a program writes
 //! output_pipe    the pipe that output goes through
+//! pump           bytes from that pipe to where they are wanted
+//! journal        output on disk, until what was made of it is
 //! file_sink      output into a file
 //! cancellation   the signal to stop one job
 //! time_limit     a limit of time that was reached
@@ -13,6 +16,7 @@
 //! keeper         a small parent process that stores an exit code
 //! orphans        processes of an attempt that outlived their parent
 //! cgroup         a control group for one attempt, where there can be one
+//! survivors      output of programs that outlived their agent
 //! zombies        waits for orphaned processes that have ended
 //! ```
 
@@ -20,11 +24,15 @@ mod cancellation;
 pub(crate) mod cgroup;
 mod drain;
 mod file_sink;
+mod journal;
 pub(crate) mod keeper;
 pub(crate) mod orphans;
 mod output_pipe;
+mod pump;
 mod runner;
+mod sink;
 mod stream;
+mod survivors;
 mod time_limit;
 pub(crate) mod zombies;
 
@@ -32,8 +40,12 @@ pub(crate) use self::{
     cancellation::{StopReason, StopSignal},
     drain::Drain,
     file_sink::FileSink,
+    journal::{Journal, StreamJournal},
     output_pipe::discard_output_of,
-    runner::{Command, Exit, GracePeriod, LocalRunner, Runner, Sink, TerminationStage},
+    pump::deliver_rest,
+    runner::{Command, Exit, GracePeriod, LocalRunner, Runner, TerminationStage},
+    sink::Sink,
     stream::Stream,
+    survivors::Survivors,
     time_limit::Expired,
 };

@@ -8,7 +8,6 @@ use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
     fmt, fs, io,
-    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::{Duration, Instant, SystemTime},
@@ -16,27 +15,20 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use rustix::{
-    buffer::spare_capacity,
-    io::{Errno, ioctl_fionread, read},
+    io::Errno,
     process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid},
 };
 use tokio::{
-    net::unix::pipe::Receiver,
     process::Child,
     signal::unix::{Signal as Signals, SignalKind, signal},
     sync::watch,
-    task::yield_now,
-    time::{sleep, sleep_until, timeout},
+    time::{sleep, timeout},
 };
 
-use crate::process::{cancellation::StopSignal, output_pipe::output_pipe, stream::Stream, zombies};
+use crate::process::{
+    cancellation::StopSignal, output_pipe::output_pipe, pump::pump, sink::Sink, stream::Stream, zombies,
+};
 
-/// Bytes of one read from a pipe.
-const READ_SIZE: usize = 64 * 1024;
-/// A program that writes line by line is not read line by line: what it writes in this time after a read is gathered in its
-/// pipe, and read together. No reader waits at the pipe meanwhile, because waking one would cost the program more than
-/// its writes do. It never waits for that itself: the pipe holds far more, and a full read is followed by the next one at once.
-const GATHER: Duration = Duration::from_millis(5);
 /// The least time between two interrupts: of two that come at once, a program sees one.
 pub(crate) const BETWEEN_INTERRUPTS: Duration = Duration::from_secs(1);
 /// Between two checks whether a program has ended, where no signal reports it.
@@ -171,12 +163,6 @@ impl Exit {
     pub(crate) fn was_abrupt(self) -> bool {
         self.stage >= TerminationStage::InterruptedTwice || self.code != Some(1)
     }
-}
-
-/// Takes what a program writes. A sink that is full makes the program wait.
-pub(crate) trait Sink: Send + Sync {
-    /// The next bytes of a stream, never none.
-    fn write(&self, stream: Stream, bytes: Vec<u8>) -> BoxFuture<'_, ()>;
 }
 
 /// Runs programs: here, as children of this process. A runner elsewhere (a Kubernetes job) would implement it too.
@@ -327,67 +313,6 @@ async fn escalation(
     }
     group.signal(Signal::KILL);
     child.ended().await.map(|()| TerminationStage::Killed)
-}
-
-/// Copies bytes until the stream's end. Once the program has ended: what was in the pipe then, however slow the sink is, and
-/// for a moment what others write who hold it open; they are not waited for.
-pub(super) async fn pump(
-    mut source: OwnedFd,
-    stream: Stream,
-    sink: &dyn Sink,
-    mut ended: watch::Receiver<Option<Instant>>,
-) {
-    // Bytes that were in the pipe when the program had ended, and are not read yet.
-    let mut owed: Option<u64> = None;
-    // Grows to what the program really writes, so that idle pipes cost little.
-    let mut buffer = Vec::with_capacity(4096);
-    loop {
-        let deadline = *ended.borrow_and_update();
-        if let Some(deadline) = deadline {
-            let owed = *owed.get_or_insert_with(|| ioctl_fionread(&source).unwrap_or(0));
-            if owed == 0 && Instant::now() >= deadline {
-                tracing::warn!(
-                    "a process that left its group still holds the program's output; it is not waited for"
-                );
-                return;
-            }
-        }
-        match read(&source, spare_capacity(&mut buffer)) {
-            Ok(0) => return,
-            Ok(read) => {
-                owed = owed.map(|owed| owed.saturating_sub(read as u64));
-                let is_full = read == buffer.capacity();
-                let next = if is_full { READ_SIZE } else { 4096 };
-                sink.write(stream, std::mem::replace(&mut buffer, Vec::with_capacity(next))).await;
-                if is_full || deadline.is_some() {
-                    yield_now().await;
-                } else {
-                    sleep(GATHER).await;
-                }
-            }
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) => {
-                // Nothing is left of what was there.
-                owed = owed.map(|_| 0);
-                let Ok(pipe) = Receiver::from_owned_fd(source) else { return };
-                let over = async {
-                    match deadline {
-                        Some(deadline) => sleep_until(deadline.into()).await,
-                        // It cannot be closed before the program was waited for.
-                        None => drop(ended.changed().await),
-                    }
-                };
-                tokio::select! {
-                    biased;
-                    ready = pipe.readable() => if ready.is_err() { return },
-                    () = over => {}
-                }
-                let Ok(descriptor) = pipe.into_nonblocking_fd() else { return };
-                source = descriptor;
-            }
-            Err(_) => return,
-        }
-    }
 }
 
 /// The program's process group; killed when dropped, so that an abandoned run leaves nothing behind.

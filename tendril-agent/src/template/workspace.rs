@@ -8,6 +8,7 @@
 //!     exit.json     how the apply ended                          (keeper)
 //!     claim.json    which claim this is, and how far it got      (recovery)
 //!     log/          every line that was read and not uploaded    (log_spool)
+//!     journal/      what programs wrote, until its lines are there   (process)
 //!     result.json   the final status, until it is stored         (report)
 //!     commit        which commit of a Git repository it runs     (run)
 //!     terraform.json  which Terraform it is run with             (run)
@@ -28,7 +29,7 @@ use crate::{
     job::{ErrorCode, Failure, Fields, Job},
     os::{
         failpoint,
-        files::{private_dir, private_file, remove_dir, sync_dir},
+        files::{durable_dir, private_dir, private_file, remove_dir, remove_durably},
     },
 };
 
@@ -62,7 +63,7 @@ impl Workspace {
     /// The directory of this job's attempt, made.
     pub(crate) fn create(work_dir: &Path, job: &Job) -> io::Result<Self> {
         let root = work_dir.join(job.attempt_name());
-        private_dir(&root)?;
+        durable_dir(&root)?;
         Ok(Self { root })
     }
 
@@ -79,6 +80,11 @@ impl Workspace {
     /// Every line that was read and not uploaded.
     pub(crate) fn log_dir(&self) -> PathBuf {
         self.root.join("log")
+    }
+
+    /// What programs wrote, until its lines are in the log.
+    pub(crate) fn journal_dir(&self) -> PathBuf {
+        self.root.join("journal")
     }
 
     /// The final status, until it is stored.
@@ -220,10 +226,7 @@ impl Workspace {
             return Err(io::Error::other(format!("the only copy of a state is in {place}")));
         }
         // First what marks it as an attempt that is not finished: a later run must not take a half for a whole one.
-        match fs::remove_file(self.claim_file()) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => sync_dir(&self.root)?,
-        }
+        remove_durably([&self.claim_file()])?;
         failpoint!("workspace.removing");
         self.remove_or_set_aside(&self.root)
     }

@@ -253,6 +253,14 @@ impl Interpreter for OutputReader {
         }
     }
 
+    fn is_plain_inside(&self, stream: Stream) -> bool {
+        matches!(self.long[usize::from(stream == Stream::Stderr)], Some(LongLine::Text))
+    }
+
+    fn begin_inside(&mut self, stream: Stream) {
+        self.long[usize::from(stream == Stream::Stderr)] = Some(LongLine::Text);
+    }
+
     fn take_findings(&mut self) -> Findings {
         let plain = std::mem::take(&mut self.plain_errors).into_errors();
         let mut errors = std::mem::take(&mut self.errors);

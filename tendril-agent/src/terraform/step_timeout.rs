@@ -9,7 +9,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use tokio::time::{Instant, sleep_until};
 
-use crate::process::{Expired, Sink, StopReason, StopSignal, Stream};
+use crate::process::{Expired, Sink, StopReason, StopSignal, Stream, StreamJournal};
 
 /// A part of each line by which Terraform only shows that it still waits.
 const STILL_WAITING: &[u8] = b"\"type\":\"apply_progress\"";
@@ -48,6 +48,12 @@ impl<'a> StepTimeout<'a> {
         }
     }
 
+    fn see(&self, bytes: &[u8]) {
+        if is_output(bytes) {
+            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        }
+    }
+
     fn last(&self) -> Instant {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -55,10 +61,17 @@ impl<'a> StepTimeout<'a> {
 
 impl Sink for StepTimeout<'_> {
     fn write(&self, stream: Stream, bytes: Vec<u8>) -> BoxFuture<'_, ()> {
-        if is_output(&bytes) {
-            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-        }
+        self.see(&bytes);
         self.sink.write(stream, bytes)
+    }
+
+    fn write_journaled(&self, stream: Stream, bytes: Vec<u8>, end: u64) -> BoxFuture<'_, ()> {
+        self.see(&bytes);
+        self.sink.write_journaled(stream, bytes, end)
+    }
+
+    fn journal(&self, stream: Stream) -> Option<&StreamJournal> {
+        self.sink.journal(stream)
     }
 }
 

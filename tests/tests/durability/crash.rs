@@ -13,6 +13,7 @@ const SOME: &[(&str, u64)] = &[
     ("step.ended", 2),
     ("lock_owner.saved", 2),
     ("approval.saved", 1),
+    ("journal.taken", 6),
     ("writer.took", 4),
     ("writer.line", 600),
     ("spool.flushing", 8),

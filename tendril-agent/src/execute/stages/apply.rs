@@ -50,6 +50,7 @@ impl Run<'_> {
         let state = self.context.state(&spec, self.job);
         self.results.commit = self.workspace.stored_commit().ok();
         let template = self.template(&spec).await?;
+        self.log.writer.catch_up().await;
         let workspace = self.workspace.clone();
         let loaded = blocking(move || PlanDigest::load(&workspace)).await;
         let digest =

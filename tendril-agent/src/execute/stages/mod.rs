@@ -122,6 +122,7 @@ impl Run<'_> {
             );
         }
         let template = self.template(&spec).await?;
+        self.log.writer.catch_up().await;
         self.same_program().await?;
         let workspace = self.workspace.clone();
         let loaded = blocking(move || PlanDigest::load(&workspace)).await;

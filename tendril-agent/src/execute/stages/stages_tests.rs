@@ -225,7 +225,9 @@ async fn an_apply_that_may_have_begun_is_not_begun_again() {
         }
         let orphan = orphaned_attempts(&fixture.config.execute_settings()).pop().unwrap();
         assert_eq!(orphan.goes_on_at(), None);
-        orphan.finalize(&fixture.config.execute_settings(), &fixture.plane.rest()).await;
+        orphan
+            .finalize(&fixture.config.execute_settings(), &fixture.plane.rest(), &Redactor::default())
+            .await;
         assert_eq!(fixture.end()["error_code"], "AGENT_LOST");
         assert!(!fixture.applied());
     }

@@ -1,6 +1,6 @@
 //! What a plan that waits for approval needs to continue in another pod: the files of its workspace, packed into bytes.
 //!
-//! Without what can be fetched again: the providers, which `terraform init` installs by the lock file, and what was uploaded.
+//! Without what can be fetched again: the providers, which `terraform init` installs by the lock file, and what was uploaded or is in the log.
 //! Its contents are not trusted. What is applied is checked by the digests that the approval names.
 
 use std::{
@@ -13,7 +13,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 /// Folders of the workspace that are left out.
-const LEFT_OUT: &[&str] = &["run/data/providers", "run/home", "run/source", "run/.infracost"];
+const LEFT_OUT: &[&str] = &["journal", "run/data/providers", "run/home", "run/source", "run/.infracost"];
 /// The largest list of files.
 const LONGEST_LIST: u64 = 16 * 1024 * 1024;
 

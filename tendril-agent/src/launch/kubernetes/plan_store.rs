@@ -26,7 +26,10 @@ use crate::{
             plan_access::{Owner, PlanAccess},
         },
     },
-    os::blocking,
+    os::{
+        blocking,
+        files::{rename_durably, sync_file},
+    },
     template::Workspace,
 };
 
@@ -140,8 +143,8 @@ fn passes(error: &kube::Error) -> bool {
 fn write_whole(file: &Path, bytes: &[u8]) -> io::Result<()> {
     let part = file.with_extension("part");
     fs::write(&part, bytes)?;
-    fs::File::open(&part)?.sync_all()?;
-    fs::rename(part, file)
+    sync_file(&fs::File::open(&part)?)?;
+    rename_durably(&part, file)
 }
 
 /// Lays out the workspace of an approved plan, where this pod has one and it is not laid out yet.

@@ -34,7 +34,7 @@ use crate::{
         launcher::{End, Request},
         local::metrics::Totals,
     },
-    os::files::{private_dir, private_file, remove_dir},
+    os::files::{durable_dir, private_file, remove_dir, remove_durably},
 };
 
 /// An executor's directory.
@@ -81,7 +81,7 @@ impl Entry {
     }
 
     pub(crate) fn create(&self) -> io::Result<()> {
-        private_dir(&self.dir)
+        durable_dir(&self.dir)
     }
 
     pub(crate) fn attempt_file(&self) -> PathBuf {
@@ -193,13 +193,12 @@ impl Entry {
 
     /// Forgets what an earlier executor of the attempt left, so that another one can be started, and makes a place for requests.
     pub(crate) fn clear(&self) -> io::Result<()> {
-        let metrics = [self.metrics_file(), self.added_metrics_file()];
-        for file in [self.end_file(), self.orders_file()].into_iter().chain(metrics) {
-            match fs::remove_file(file) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
+        remove_durably([
+            &self.end_file(),
+            &self.orders_file(),
+            &self.metrics_file(),
+            &self.added_metrics_file(),
+        ])?;
         replace(&self.orders_file(), &padded(&Orders::default())?)
     }
 
@@ -317,6 +316,22 @@ mod tests {
         count();
         assert_ne!(add(known), known);
         assert_eq!(dispatcher.totals(), executor.totals());
+    }
+
+    #[test]
+    fn how_an_executor_ended_survives_a_power_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let entry = Entry::at(dir.path().join("executors/one"));
+        entry.create().unwrap();
+        // Of an earlier executor of the attempt.
+        entry.store_end(&End::Kept).unwrap();
+        entry.clear().unwrap();
+        private_file(&entry.attempt_file(), b"{}").unwrap();
+        entry.store_end(&End::Waiting).unwrap();
+        let mut lost = crate::os::files::power_cut::lost(dir.path());
+        // Nobody is there any more who could do what is asked for.
+        lost.remove(&entry.orders_file());
+        assert_eq!(lost, std::collections::BTreeMap::new());
     }
 
     #[test]

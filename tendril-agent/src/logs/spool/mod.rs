@@ -6,7 +6,11 @@
 //! t1732379999123        (when the lines that follow were read, in milliseconds since 1970)
 //! oa line of stdout     (o stdout, e stderr, a agent)
 //! co                    (a chunk: all lines of stdout since its last cut)
+//! p4096:17 0:0          (how far the lines cover what programs wrote to stdout and stderr: `position`)
 //! ```
+//!
+//! What is written at once ends with such a position. After a crash, records behind the last one are dropped: their lines are
+//! read again from the journal.
 //!
 //! A cut is on disk before its chunk is uploaded, and chunks are numbered by their order. A later run of the agent
 //! therefore cuts the rest differently but never an uploaded chunk, and `seq` stays 1..N without gap or double. What was
@@ -21,19 +25,24 @@ use std::{
 };
 
 use jiff::Timestamp;
-use serde::Serialize;
 use tokio::sync::watch;
 
-use self::segments::{Segment, SegmentStore};
+use self::{
+    position::{Position, Positions, index},
+    record::{Behind, Mark as _, STREAMS, SpoolEnd, record},
+    segments::{Segment, SegmentStore},
+};
 use crate::{
     os::{failpoint, text::char_floor},
     process::Stream,
 };
 
+pub(crate) mod position;
 mod reader;
+mod record;
 mod segments;
 
-pub(crate) use self::reader::SpoolReader;
+pub(crate) use self::{reader::SpoolReader, record::Chunk};
 
 /// Most text in one chunk, in bytes. The database takes 64 KiB.
 pub(crate) const CHUNK_LIMIT: usize = 16 * 1024;
@@ -41,42 +50,6 @@ pub(crate) const CHUNK_LIMIT: usize = 16 * 1024;
 const BUFFER_LIMIT: usize = 256 * 1024;
 /// What a power cut may take: lines are forced to the disk this often.
 const SYNC_AFTER: Duration = Duration::from_millis(500);
-
-const STREAMS: [Stream; 3] = [Stream::Stdout, Stream::Stderr, Stream::Agent];
-
-/// The letter of a stream at the beginning of a record.
-trait Mark: Sized {
-    fn mark(self) -> u8;
-    fn of_mark(mark: u8) -> Option<Self>;
-}
-
-impl Mark for Stream {
-    fn mark(self) -> u8 {
-        match self {
-            Self::Stdout => b'o',
-            Self::Stderr => b'e',
-            Self::Agent => b'a',
-        }
-    }
-
-    fn of_mark(mark: u8) -> Option<Self> {
-        STREAMS.into_iter().find(|stream| stream.mark() == mark)
-    }
-}
-
-/// Some lines of one stream: a row of `deployment_logs`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Chunk {
-    /// 1..N over all streams of the attempt.
-    pub(crate) seq: u64,
-    /// Whose lines.
-    pub(crate) stream: Stream,
-    /// The lines, each with its `\n`.
-    #[serde(rename = "log_chunk")]
-    pub(crate) text: String,
-    /// When the first line was read.
-    pub(crate) ts: Timestamp,
-}
 
 /// How far the spool is, for its reader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,6 +89,10 @@ pub(crate) struct LogSpool {
     buffer: Vec<u8>,
     /// Lines in `buffer`.
     buffered: u64,
+    /// How far the lines up to here cover what programs wrote.
+    positions: Positions,
+    /// The same of what is in the file.
+    stored: Positions,
     /// Lines that could not be written because the disk refused them.
     lost: u64,
     open: [OpenChunk; 3],
@@ -142,14 +119,33 @@ struct OpenChunk {
 impl LogSpool {
     /// A new spool, and its reader.
     pub(crate) fn create(dir: &Path, rules: SpoolRules) -> io::Result<(Self, SpoolReader)> {
-        Self::over(Arc::new(SegmentStore::create(dir, rules.limit)?), Segment::default(), rules)
+        let store = Arc::new(SegmentStore::create(dir, rules.limit)?);
+        Self::over(store, Segment::default(), Some(<[Position; 2]>::default()), rules)
     }
 
-    /// The spool of a previous run: a torn last record is dropped, what was not cut is cut now, and it can be added to.
+    /// The spool of a previous run, for one who reads the rest of its journal: records behind the last position are dropped, what
+    /// was not cut is cut now, and it can be added to.
     pub(crate) fn resume(dir: &Path, rules: SpoolRules) -> io::Result<(Self, SpoolReader)> {
+        Self::reopen(dir, rules, Behind::Dropped)
+    }
+
+    /// The same for one who does not: only a torn last record is dropped.
+    pub(crate) fn salvage(dir: &Path, rules: SpoolRules) -> io::Result<(Self, SpoolReader)> {
+        Self::reopen(dir, rules, Behind::Kept)
+    }
+
+    /// How far the spool in a directory covers what programs wrote, if it is known.
+    pub(crate) fn positions_in(dir: &Path, rules: SpoolRules) -> io::Result<Positions> {
         let store = Arc::new(SegmentStore::open(dir, rules.limit)?);
-        let (bytes, open) = SpoolReader::at(Arc::clone(&store), store.last())?.end()?;
-        let (mut spool, reader) = Self::over(store, Segment { bytes, ..Segment::default() }, rules)?;
+        Ok(SpoolReader::at(Arc::clone(&store), store.last())?.end(Behind::Dropped)?.positions)
+    }
+
+    fn reopen(dir: &Path, rules: SpoolRules, behind: Behind) -> io::Result<(Self, SpoolReader)> {
+        let store = Arc::new(SegmentStore::open(dir, rules.limit)?);
+        let SpoolEnd { bytes, open, positions } =
+            SpoolReader::at(Arc::clone(&store), store.last())?.end(behind)?;
+        let written = Segment { bytes, ..Segment::default() };
+        let (mut spool, reader) = Self::over(store, written, positions, rules)?;
         let now = Instant::now();
         for (stream, bytes) in STREAMS.into_iter().zip(open) {
             if bytes > 0 {
@@ -164,19 +160,24 @@ impl LogSpool {
     fn over(
         store: Arc<SegmentStore>,
         written: Segment,
+        positions: Positions,
         rules: SpoolRules,
     ) -> io::Result<(Self, SpoolReader)> {
         let (progress, receiver) = watch::channel(Progress::default());
         let mut file = store.append_to(store.last())?;
         file.set_len(written.bytes)?;
         file.seek(SeekFrom::End(0))?;
+        store.grown(written.bytes);
         let reader = SpoolReader::new(Arc::clone(&store), receiver);
         let spool = Self {
             store,
             file,
             written,
-            buffer: Vec::new(),
+            // A file begins with one, and so is known to have them.
+            buffer: record(positions),
             buffered: 0,
+            positions,
+            stored: positions,
             lost: 0,
             open: [OpenChunk::default(); 3],
             stamp: None,
@@ -197,8 +198,37 @@ impl LogSpool {
             self.append_part(stream, part, now);
             rest = after;
             if rest.is_empty() {
-                return;
+                break;
             }
+        }
+    }
+
+    /// Writes what was added to the file, if it is much.
+    pub(crate) fn flush_much(&mut self) {
+        if self.buffer.len() >= BUFFER_LIMIT {
+            self.flush();
+        }
+    }
+
+    /// How far the lines cover what programs wrote, with those that are not in the file yet.
+    pub(crate) const fn positions(&self) -> Positions {
+        self.positions
+    }
+
+    /// From where on stdout and stderr are read again, if it is known.
+    pub(crate) fn offsets(&self) -> [Option<u64>; 2] {
+        [0, 1].map(|of| self.positions.map(|positions| positions[of].offset))
+    }
+
+    /// How far what is in the file covers it.
+    pub(crate) const fn stored(&self) -> Positions {
+        self.stored
+    }
+
+    /// A stream is to be read again from here on.
+    pub(crate) fn cover(&mut self, stream: Stream, position: Position) {
+        if let Some(of) = index(stream) {
+            self.positions.get_or_insert_default()[of] = position;
         }
     }
 
@@ -221,9 +251,6 @@ impl LogSpool {
         self.buffer.extend_from_slice(line.as_bytes());
         self.buffer.push(b'\n');
         self.buffered += 1;
-        if self.buffer.len() >= BUFFER_LIMIT {
-            self.flush();
-        }
     }
 
     /// Stamps the time at which the next line was read, unless the last stamp has it already.
@@ -293,6 +320,7 @@ impl LogSpool {
             // A segment holds whole chunks, so that it can go without its neighbours.
             self.cut_all(Instant::now());
         }
+        self.buffer.extend(record(self.positions));
         failpoint!("spool.flushing");
         if let Err(error) = self.file.write_all(&self.buffer) {
             self.refused(&error);
@@ -303,6 +331,8 @@ impl LogSpool {
         self.written.lines += std::mem::take(&mut self.buffered);
         self.buffer.clear();
         self.lost = 0;
+        self.stored = self.positions;
+        self.store.grown(self.written.bytes);
         self.unsynced_since.get_or_insert_with(Instant::now);
         if is_full {
             self.turn_over();
@@ -314,11 +344,12 @@ impl LogSpool {
     /// Continues in the next segment. Where the disk refuses one, this segment becomes larger.
     fn turn_over(&mut self) {
         failpoint!("spool.sealed");
-        match self.store.begin_next(self.written) {
+        let first = record(self.positions);
+        match self.store.begin_next(self.written, &first) {
             Ok(next) => {
                 self.unsynced.push(std::mem::replace(&mut self.file, next));
                 self.unsynced.extend(self.store.directory());
-                self.written = Segment::default();
+                self.written = Segment { bytes: first.len() as u64, ..Segment::default() };
                 self.stamp = None;
             }
             Err(error) => {
@@ -353,7 +384,7 @@ impl LogSpool {
             .flatten()
             .copied()
             .collect();
-        self.buffer.clear();
+        self.buffer = if whole == 0 { record(self.positions) } else { Vec::new() };
         self.stamp = None;
         self.stamp(Instant::now());
         let lost = self.lost;
@@ -366,6 +397,9 @@ impl LogSpool {
     /// Nothing will follow: cuts and writes the rest, and notifies the reader.
     pub(crate) fn finish(mut self) {
         self.cut_all(Instant::now());
+        if self.stored != self.positions && self.buffer.is_empty() {
+            self.buffer = record(self.positions);
+        }
         self.flush();
         let _best_effort = self.file.sync_data();
         self.progress.send_modify(|progress| progress.finished = true);
@@ -382,3 +416,7 @@ impl OpenChunk {
 #[cfg(test)]
 #[path = "spool_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "power_cut_tests.rs"]
+mod power_cut_tests;

@@ -11,7 +11,8 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::{
-    CHUNK_LIMIT, Chunk, Mark as _, Progress, Stream,
+    CHUNK_LIMIT, Progress, Stream,
+    record::{Behind, Chunk, Record, SpoolEnd},
     segments::{After, SegmentStore},
 };
 
@@ -26,6 +27,10 @@ pub(crate) struct SpoolReader {
     file: Option<BufReader<File>>,
     /// End of the last whole record that was read, in this segment.
     offset: u64,
+    /// Where what its writer has written ends. What is behind that may be torn off again.
+    written: u64,
+    /// The last positions that were read in this segment, where their record ends, and what had no cut there.
+    covered: Option<SpoolEnd>,
     open: [Collected; 3],
     /// When the lines that are read now were written.
     time: Timestamp,
@@ -56,6 +61,8 @@ impl SpoolReader {
             segment: checkpoint.segment - 1,
             file: None,
             offset: 0,
+            written: 0,
+            covered: None,
             open: Default::default(),
             time: Timestamp::default(),
             seq: checkpoint.seq,
@@ -149,8 +156,13 @@ impl SpoolReader {
         loop {
             let Some(file) = &mut self.file else { return Ok(None) };
             record.clear();
+            if self.offset >= self.written {
+                self.written = self.store.written(self.segment);
+                // What was read ahead may have been torn off since.
+                file.seek(SeekFrom::Start(self.offset))?;
+            }
             // Never more than one record is held, however much of it a broken file has.
-            let limit = 2 * CHUNK_LIMIT as u64;
+            let limit = (2 * CHUNK_LIMIT as u64).min(self.written.saturating_sub(self.offset));
             let read = file.by_ref().take(limit).read_until(b'\n', &mut record)?;
             if record.last() != Some(&b'\n') {
                 // The writer is in the middle of it; the next call reads it again, whole.
@@ -170,6 +182,9 @@ impl SpoolReader {
                     self.seq += 1;
                     return Ok(Some(Chunk { seq: self.seq, stream, text, ts }));
                 }
+                Some(Record::Covered(positions)) => {
+                    self.covered = Some(SpoolEnd { bytes: self.offset, open: self.open_bytes(), positions });
+                }
                 None => tracing::warn!("the log spool holds a record that cannot be read; it is left out"),
             }
         }
@@ -180,7 +195,8 @@ impl SpoolReader {
             self.passed.push_back((self.segment, self.seq));
         }
         self.file = Some(reader(self.store.read(next)?));
-        (self.segment, self.offset, self.open) = (next, 0, Default::default());
+        (self.segment, self.offset, self.written, self.open) = (next, 0, 0, Default::default());
+        self.covered = None;
         Ok(())
     }
 
@@ -196,11 +212,22 @@ impl SpoolReader {
         Chunk { seq: self.seq, stream: Stream::Agent, text, ts: Timestamp::now() }
     }
 
-    /// What a later run needs of a segment that was not flushed: where its last whole record ends, and how many bytes
-    /// of each stream have no cut.
-    pub(super) fn end(&mut self) -> io::Result<(u64, [usize; 3])> {
+    /// What a later run needs of the last segment.
+    pub(super) fn end(&mut self, behind: Behind) -> io::Result<SpoolEnd> {
         while self.next_here()?.is_some() {}
-        Ok((self.offset, [0, 1, 2].map(|stream| self.open[stream].text.len())))
+        let whole = SpoolEnd { bytes: self.offset, open: self.open_bytes(), positions: None };
+        Ok(match (self.covered, behind) {
+            (Some(covered), Behind::Dropped) => covered,
+            // What is behind the last position is not read again, and so is not known to be covered by it.
+            (Some(covered), Behind::Kept) if covered.bytes == whole.bytes => covered,
+            // Of a version that wrote none, or of an attempt that has just begun.
+            (None, _) if self.segment == 1 => SpoolEnd { positions: Some(Default::default()), ..whole },
+            _ => whole,
+        })
+    }
+
+    fn open_bytes(&self) -> [usize; 3] {
+        [0, 1, 2].map(|stream| self.open[stream].text.len())
     }
 
     /// Begins in this segment.
@@ -209,7 +236,21 @@ impl SpoolReader {
         let file = Some(reader(store.read(segment)?));
         let (open, passed, time) = (Default::default(), VecDeque::new(), Timestamp::default());
         let (at_end, received) = (false, 0);
-        Ok(Self { store, progress, segment, file, offset: 0, open, time, seq: 0, at_end, received, passed })
+        Ok(Self {
+            store,
+            progress,
+            segment,
+            file,
+            offset: 0,
+            written: 0,
+            covered: None,
+            open,
+            time,
+            seq: 0,
+            at_end,
+            received,
+            passed,
+        })
     }
 }
 
@@ -220,25 +261,6 @@ impl Collected {
         }
         self.text.push_str(line);
         self.text.push('\n');
-    }
-}
-
-/// A line of the file.
-enum Record<'a> {
-    Time(Timestamp),
-    Line(Stream, &'a str),
-    Cut(Stream),
-}
-
-impl<'a> Record<'a> {
-    fn parse(record: &'a [u8]) -> Option<Self> {
-        let (mark, rest) = record.split_first()?;
-        let text = std::str::from_utf8(rest).ok()?;
-        match mark {
-            b't' => Timestamp::from_millisecond(text.parse().ok()?).ok().map(Self::Time),
-            b'c' => Stream::of_mark(*rest.first()?).map(Self::Cut),
-            mark => Some(Self::Line(Stream::of_mark(*mark)?, text)),
-        }
     }
 }
 

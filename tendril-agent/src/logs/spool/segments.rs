@@ -13,16 +13,16 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
-    io::{self, BufRead, BufReader},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    io::{self, BufRead, BufReader, Write as _},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::Mark as _;
+use super::record::Mark as _;
 use crate::os::{
     failpoint,
-    files::{remove_dir, sync_dir},
+    files::{durable_dir, remove_dir, rename_durably, sync_dir},
 };
 use crate::process::Stream;
 
@@ -44,6 +44,8 @@ pub(super) struct SegmentStore {
 struct SegmentIndex {
     /// By number; the last one grows.
     segments: BTreeMap<u64, Segment>,
+    /// How much of that one is written; none, if it has no writer.
+    grown: Option<u64>,
     /// Where the reader is.
     reading: u64,
     checkpoint: Checkpoint,
@@ -89,15 +91,14 @@ impl SegmentStore {
     /// An empty one; what was in the directory is removed.
     pub(super) fn create(dir: &Path, limit: u64) -> io::Result<Self> {
         remove_dir(dir)?;
-        fs::DirBuilder::new().mode(0o700).create(dir)?;
+        durable_dir(dir)?;
         let checkpoint = Checkpoint::default();
         File::create(dir.join(checkpoint.name()))?;
         // Names too must outlive a power cut: without the checkpoint numbers would be given twice.
         OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(dir.join("1"))?;
         sync_dir(dir)?;
-        dir.parent().map_or(Ok(()), sync_dir)?;
         let segments = BTreeMap::from([(1, Segment::default())]);
-        let index = SegmentIndex { segments, reading: checkpoint.segment, checkpoint, unnumbered: false };
+        let index = SegmentIndex { segments, reading: checkpoint.segment, checkpoint, ..Default::default() };
         Ok(Self { dir: dir.to_owned(), limit, index: Mutex::new(index) })
     }
 
@@ -125,7 +126,8 @@ impl SegmentStore {
             store.append_to(next)?;
             segments.insert(next, Segment::default());
         }
-        *store.index() = SegmentIndex { segments, reading: checkpoint.segment, checkpoint, unnumbered: true };
+        let reading = checkpoint.segment;
+        *store.index() = SegmentIndex { segments, grown: None, reading, checkpoint, unnumbered: true };
         Ok(store)
     }
 
@@ -161,11 +163,18 @@ impl SegmentStore {
 
     /// The growing segment is full, and this is what it holds; the next one is begun. Where that is too much, segments
     /// in the middle are dropped: the beginning of a log and its end matter most.
-    pub(super) fn begin_next(&self, full: Segment) -> io::Result<File> {
+    ///
+    /// It begins with this record, before anybody can need it: the segments before it may be gone then.
+    pub(super) fn begin_next(&self, full: Segment, first: &[u8]) -> io::Result<File> {
         let mut index = self.index();
         let number = index.segments.last_key_value().map_or(0, |(number, _)| *number);
-        let file = self.append_to(number + 1)?;
+        let mut file = self.append_to(number + 1)?;
+        if let Err(error) = file.set_len(0).and_then(|()| file.write_all(first)) {
+            let _best_effort = fs::remove_file(self.path(number + 1));
+            return Err(error);
+        }
         failpoint!("spool.begun");
+        index.grown = Some(first.len() as u64);
         if let Some(segment) = index.segments.get_mut(&number) {
             *segment = full;
         }
@@ -207,6 +216,18 @@ impl SegmentStore {
         self.index().checkpoint
     }
 
+    /// So much of the growing segment is written.
+    pub(super) fn grown(&self, bytes: u64) {
+        self.index().grown = Some(bytes);
+    }
+
+    /// How much of a segment is written, and stays.
+    pub(super) fn written(&self, number: u64) -> u64 {
+        let index = self.index();
+        let grows = index.segments.last_key_value().is_none_or(|(last, _)| *last <= number);
+        index.grown.filter(|_| grows).unwrap_or(u64::MAX)
+    }
+
     /// Whether nothing more is written to it.
     pub(super) fn is_full(&self, number: u64) -> bool {
         self.index().segments.last_key_value().is_none_or(|(last, _)| *last > number)
@@ -233,9 +254,9 @@ impl SegmentStore {
         let checkpoint = Checkpoint { segment: number + 1, seq };
         let mut index = self.index();
         let (old, new) = (self.dir.join(index.checkpoint.name()), self.dir.join(checkpoint.name()));
-        fs::rename(&old, &new).or_else(|_| File::create(&new).map(drop))?;
-        // Before the segments are removed whose numbers it replaces.
-        sync_dir(&self.dir)?;
+        // On the disk before the segments are removed whose numbers it replaces.
+        rename_durably(&old, &new)
+            .or_else(|_| File::create(&new).map(drop).and_then(|()| sync_dir(&self.dir)))?;
         index.checkpoint = checkpoint;
         failpoint!("sink.based");
         while let Some(entry) = index.segments.first_entry().filter(|entry| *entry.key() <= number) {

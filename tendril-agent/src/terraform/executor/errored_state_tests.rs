@@ -9,6 +9,7 @@ use super::fixture::{Fixture, StateServer, gate};
 use crate::{
     execute::orphaned_attempts,
     process::{Drain, LocalRunner},
+    redaction::Redactor,
     terraform::pending_push,
     testing,
 };
@@ -137,7 +138,9 @@ async fn state_that_can_be_kept_nowhere_else_stays_in_its_workspace_until_it_is_
     // The next run finds it, and has nowhere to put it either.
     let finalize = async || {
         for orphan in orphaned_attempts(&fixture.config.execute_settings()) {
-            orphan.finalize(&fixture.config.execute_settings(), &fixture.plane.rest()).await;
+            orphan
+                .finalize(&fixture.config.execute_settings(), &fixture.plane.rest(), &Redactor::default())
+                .await;
         }
     };
     finalize().await;

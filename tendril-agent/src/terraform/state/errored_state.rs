@@ -9,7 +9,7 @@ use std::{
 
 use super::backend::State;
 use crate::{
-    os::files::{private_dir, private_file, sync_dir},
+    os::files::{durable_dir, private_file, rename_durably, sync_file},
     template::Workspace,
 };
 
@@ -65,15 +65,17 @@ impl State {
     }
 
     fn take_in(&self, file: &Path, place: &Path) -> io::Result<()> {
-        private_dir(self.dir())?;
+        durable_dir(self.dir())?;
         fs::set_permissions(file, fs::Permissions::from_mode(0o600))?;
+        // Terraform leaves it to the system when it reaches the disk.
+        sync_file(&fs::File::open(file)?)?;
         // A move needs no room; only where the state directory is another volume it has to be a copy.
-        match fs::rename(file, place) {
+        match rename_durably(file, place) {
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
                 private_file(place, &fs::read(file)?)?;
                 fs::remove_file(file)
             }
-            moved => moved.and_then(|()| sync_dir(self.dir())),
+            moved => moved,
         }
     }
 
@@ -112,7 +114,7 @@ impl State {
 
     /// Records that the state is marked as held in the database: the process that stores it releases the stack.
     pub(crate) fn mark_held(&self) -> io::Result<()> {
-        private_dir(self.dir())?;
+        durable_dir(self.dir())?;
         private_file(&self.dir().join(HELD_FILE), b"")
     }
 

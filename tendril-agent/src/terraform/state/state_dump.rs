@@ -14,9 +14,9 @@ use super::backend::State;
 use crate::{
     os::{
         blocking,
-        files::{private_dir, private_file},
+        files::{durable_dir, private_file},
     },
-    process::{Sink, Stream},
+    process::{Sink, Stream, StreamJournal},
     template::Workspace,
 };
 
@@ -137,6 +137,15 @@ impl<'a> StateDumpFilter<'a> {
         .await
     }
 
+    async fn listen(&self, stream: Stream, bytes: &[u8]) {
+        if stream == Stream::Stdout {
+            let dumps = self.parser().listen(bytes);
+            for dump in dumps {
+                self.save(&dump).await;
+            }
+        }
+    }
+
     async fn save(&self, dump: &[u8]) {
         let Some(dump) = state_in(dump) else {
             tracing::error!("a state that Terraform printed was cut off and cannot be saved");
@@ -158,14 +167,20 @@ impl<'a> StateDumpFilter<'a> {
 impl Sink for StateDumpFilter<'_> {
     fn write(&self, stream: Stream, bytes: Vec<u8>) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            if stream == Stream::Stdout {
-                let dumps = self.parser().listen(&bytes);
-                for dump in dumps {
-                    self.save(&dump).await;
-                }
-            }
+            self.listen(stream, &bytes).await;
             self.log.write(stream, bytes).await;
         })
+    }
+
+    fn write_journaled(&self, stream: Stream, bytes: Vec<u8>, end: u64) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.listen(stream, &bytes).await;
+            self.log.write_journaled(stream, bytes, end).await;
+        })
+    }
+
+    fn journal(&self, stream: Stream) -> Option<&StreamJournal> {
+        self.log.journal(stream)
     }
 }
 
@@ -185,7 +200,7 @@ fn save(state: &State, workspace: &Workspace, dump: &[u8]) -> io::Result<()> {
     // Before it printed the state, Terraform gave up writing this file.
     workspace.drop_torn_state();
     let place = state.errored_state_path(&workspace.name());
-    let beside = private_dir(state.dir()).and_then(|()| private_file(&place, dump));
+    let beside = durable_dir(state.dir()).and_then(|()| private_file(&place, dump));
     beside.or_else(|error| {
         tracing::error!(place = %place.display(), %error, "a state cannot be saved in the state directory");
         private_file(&workspace.dumped_state(), dump)
