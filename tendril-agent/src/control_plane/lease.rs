@@ -7,12 +7,11 @@ use std::{
 
 use serde::Deserialize;
 use tokio::sync::{Notify, watch};
-use tracing::Span;
 use uuid::Uuid;
 
 use crate::{
     control_plane::contract::known,
-    job::{Job, Phase, Status},
+    job::{Job, Phase, Status, job_span},
     os::DiskPressure,
     process::{StopReason, StopSignal},
 };
@@ -40,7 +39,8 @@ struct Held {
     stop: StopSignal,
     phase_mismatch: Arc<Notify>,
     approved: watch::Sender<Option<String>>,
-    span: Span,
+    /// For lines of the log. A span for each claim would live for as long as a plan waits.
+    job: (Uuid, i32),
 }
 
 /// One held claim; given back when dropped.
@@ -85,7 +85,7 @@ impl Leases {
             stop: StopSignal::default(),
             phase_mismatch: Arc::default(),
             approved: watch::Sender::new(None),
-            span: job.span(),
+            job: (job.id, job.attempt),
         };
         self.held().insert(job.claim_token, held.clone());
         self.begun.notify_one();
@@ -118,7 +118,7 @@ impl Leases {
             let Some(held) = self.held().get(&claim.claim_token).cloned() else { continue };
             if let Some(reason) = claim.stop_reason() {
                 if reason == StopReason::Fenced && held.stop.requested().is_none() {
-                    let _job = held.span.enter();
+                    let _job = job_span(held.job.0, held.job.1).entered();
                     tracing::warn!(
                         deployment_claim = %claim.claim_token, status = ?claim.status,
                         "the control plane does not count this claim as ours any more: its run is ended gracefully"

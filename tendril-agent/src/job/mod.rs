@@ -27,7 +27,7 @@ pub(crate) use self::{
     failure::{ErrorCode, Failure},
     json::{ConfigSnapshot, Fields, Json, NotReadable},
     result::{Changes, CostStatus, Findings, JobResult, PlanDetails},
-    spec::{Action, Job, JobSpec, state_key},
+    spec::{Action, Job, JobSpec, job_span, state_key},
     status::{Phase, Status},
     timeouts::Timeouts,
     variables::Schema,

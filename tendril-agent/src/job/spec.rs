@@ -28,6 +28,11 @@ pub(crate) struct Job {
     pub(crate) state_key: Option<String>,
 }
 
+/// See [`Job::span`].
+pub(crate) fn job_span(id: Uuid, attempt: i32) -> Span {
+    tracing::error_span!("job", deployment = %id, attempt)
+}
+
 impl Job {
     /// The name of this attempt, and of its directory.
     pub(crate) fn attempt_name(&self) -> String {
@@ -36,7 +41,7 @@ impl Job {
 
     /// What every line of the agent's own log is marked with that this job causes, whatever the log's level.
     pub(crate) fn span(&self) -> Span {
-        tracing::error_span!("job", deployment = %self.id, attempt = self.attempt)
+        job_span(self.id, self.attempt)
     }
 
     /// The state that it works on; none where `config_snapshot` names none that can be.

@@ -8,6 +8,8 @@ use std::{collections::BTreeMap, path::Path};
 use k8s_openapi::{api::core::v1::Toleration, apimachinery::pkg::api::resource::Quantity};
 use serde::Deserialize;
 
+use crate::launch::kubernetes::yaml;
+
 /// The rules, in the order of the file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct AccountMap {
@@ -76,10 +78,10 @@ impl AccountMap {
 
     /// Reads the text of the file.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let rules: Vec<AccountRule> = serde_saphyr::from_str(text).map_err(|error| {
-            let first = error.to_string();
-            let first = first.lines().next().unwrap_or_default().to_owned();
-            format!("it must be a list of rules such as `- {{stacks: [\"prod\"], serviceAccount: runs-prod}}` ({first})")
+        let rules: Vec<AccountRule> = yaml::read(text).map_err(|why| {
+            format!(
+                "it must be a list of rules such as `- {{stacks: [\"prod\"], serviceAccount: runs-prod}}` ({why})"
+            )
         })?;
         if rules.is_empty() {
             return Err("it has no rule, so every deployment would be refused: write at least one".to_owned());

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! settings      how runs become pods        account_map   which stacks have which service account and limits
+//! yaml          files with the types of Kubernetes in them
 //! manifest      the Job and the Secret of a run: pure
 //! connection    the way to the API server   election      which of several dispatchers is at work
 //! observer      two watches, and what was seen last of each run     view   a Job and a pod in a few words
@@ -54,6 +55,7 @@ mod tries;
 mod verdict;
 mod view;
 mod waiting;
+mod yaml;
 
 pub(crate) use self::{
     account_map::{AccountMap, is_dns_name},
