@@ -80,8 +80,8 @@ async fn measure(
         before.map_or(Bound::None, |before| Bound::AtMost(of(&before) + bound))
     };
     let name = format!("{what}: idle, resident memory");
-    table.row(&name, usage.mebibytes(), 1, "MiB", more(8.0, Usage::mebibytes), "");
-    table.row("  threads", f64::from(usage.threads), 0, "", more(1.0, |usage| f64::from(usage.threads)), "");
+    table.row(&name, usage.mebibytes(), 1, "MiB", more(20.0, Usage::mebibytes), "");
+    table.row("  threads", f64::from(usage.threads), 0, "", more(4.0, |usage| f64::from(usage.threads)), "");
     let descriptors = |usage: &Usage| f64::from(usage.descriptors);
     table.row("  descriptors", descriptors(&usage), 0, "", more(4.0, descriptors), "");
     table.row("  from the start to the claim of a job", until_claimed, 2, "s", Bound::AtMost(5.0), "");
