@@ -102,7 +102,7 @@ async fn idle(world: &World, cluster: &Cluster, table: &mut Measurements) {
         resident(agent.pid()),
         1,
         "MiB",
-        Bound::AtMost(15.0),
+        Bound::AtMost(12.5),
         "aim: <= 12",
     );
     let share = busy / IDLE.as_secs_f64() * 100.0;
@@ -160,7 +160,7 @@ async fn executor(world: &World, cluster: &Cluster, table: &mut Measurements) {
     deployment.says("at the gate").await;
     let of = |pids: Vec<Pid>| resident(pids.first().expect("it runs").as_raw_nonzero().get().cast_unsigned());
     let note = "after 5,000 lines, beside terraform; aim: <= 15";
-    table.row("executor: resident memory", of(executors.running()), 1, "MiB", Bound::AtMost(20.0), note);
+    table.row("executor: resident memory", of(executors.running()), 1, "MiB", Bound::AtMost(15.0), note);
     let note = "the parent process that keeps the exit code of an apply";
     table.row("  keeper", of(executors.keepers()), 1, "MiB", Bound::None, note);
     table.row("  dispatcher meanwhile", resident(agent.pid()), 1, "MiB", Bound::None, "");
