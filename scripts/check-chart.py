@@ -23,7 +23,14 @@ VERSIONS = ("1.29", "1.33", "1.37")
 # Described by their operators, not by Kubernetes.
 CUSTOM = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "ScaledObject"}
 # Settings of the agent that have no value here: a pod's image and volume fix them, or a newer name stands for them.
-NO_VALUE = {"TENDRIL_ON_STOP", "SUPABASE_ANON_KEY", "TENDRIL_TERRAFORM", "TENDRIL_PLUGIN_CACHE_DIR", "TENDRIL_INFRACOST"}
+NO_VALUE = {
+    "TENDRIL_ON_STOP",
+    "SUPABASE_ANON_KEY",
+    "TENDRIL_TERRAFORM",
+    "TENDRIL_PLUGIN_CACHE_DIR",
+    "TENDRIL_INFRACOST",
+    "TENDRIL_SLOT_UID_BASE",
+}
 
 problems = []
 

@@ -41,6 +41,7 @@ use crate::{
     process::{
         Drain, LocalRunner, StopReason, StopSignal,
         cgroup::Cgroup,
+        run_user::OWN_PROGRAM,
         zombies::{adopt_orphans, reap_orphans},
     },
 };
@@ -75,7 +76,7 @@ pub(crate) fn execute(cli: &Cli, attempt_file: &Path) -> ExitCode {
             return ExitCode::from(BAD_CONFIG);
         }
     };
-    config.keeper = Some("/proc/self/exe".into());
+    config.keeper = Some(OWN_PROGRAM.into());
     config.install_log();
     let entry = Entry::of(attempt_file);
     let lock = match entry.lock() {

@@ -2,18 +2,22 @@
 
 use std::process::ExitCode;
 
-use rustix::process::{DumpableBehavior, geteuid, set_dumpable_behavior};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::{
     agent::Agent,
     config::{
         Cli, Config, Task, Versions,
         doctor::{self, Finding},
-        handed_secrets,
+        handed_secrets, isolation,
     },
     dispatch::Shutdown,
     executor,
-    process::keeper::keep_exit,
+    process::{
+        keeper::keep_exit,
+        run_as::{Identity, run_as, try_user},
+        run_user::OWN_PROGRAM,
+    },
 };
 
 /// The configuration must be fixed.
@@ -34,6 +38,12 @@ pub fn run_program(cli: &Cli) -> ExitCode {
     match &cli.command {
         Some(Task::Doctor) => return examine(cli),
         Some(Task::Execute { attempt }) => return executor::execute(cli, attempt),
+        Some(Task::RunAs { uid, groups, tmp, private_places, tries, command }) => {
+            let identity = Identity { uid: *uid, groups, tmp: tmp.as_deref(), private_places };
+            // The parser wants at least one.
+            let Some((program, args)) = command.split_first() else { return ExitCode::from(BAD_CONFIG) };
+            return if *tries { try_user(&identity, command) } else { run_as(&identity, program, args) };
+        }
         Some(Task::KeepExit { exit_file, command }) => {
             // The parser wants at least one.
             let Some((program, args)) = command.split_first() else { return ExitCode::from(BAD_CONFIG) };
@@ -53,10 +63,14 @@ pub fn run_program(cli: &Cli) -> ExitCode {
         }
     };
     // As it is now, whatever takes its place on the disk.
-    config.keeper = Some("/proc/self/exe".into());
+    config.keeper = Some(OWN_PROGRAM.into());
+    if let Err(problems) = config.find_slot_users() {
+        eprintln!("{problems}");
+        return ExitCode::from(BAD_CONFIG);
+    }
     config.install_log();
-    if geteuid().is_root() {
-        tracing::info!("this agent runs as root, and so does every template: run it as a user of its own");
+    if let Some(sentence) = isolation::of_root(&config) {
+        tracing::info!("{sentence}");
     }
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,
@@ -69,7 +83,11 @@ pub fn run_program(cli: &Cli) -> ExitCode {
 
 /// Prints the result of every check; the exit code shows whether all is well.
 fn examine(cli: &Cli) -> ExitCode {
-    let findings = match Config::from_cli(cli) {
+    let examined = Config::from_cli(cli).and_then(|mut config| {
+        config.keeper = Some(OWN_PROGRAM.into());
+        config.find_slot_users().map(|()| config)
+    });
+    let findings = match examined {
         Err(problems) => doctor::of_problems(&problems),
         Ok(config) => match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime.block_on(doctor::examine(&config)),

@@ -32,6 +32,11 @@ pub struct Executors {
 }
 
 impl Executors {
+    /// Of agents whose work directory is this one.
+    pub fn in_work_dir(work_dir: &Path) -> Self {
+        Self { work_dir: work_dir.to_owned() }
+    }
+
     /// The process IDs of those that run.
     pub fn running(&self) -> Vec<Pid> {
         self.processes("execute")
@@ -95,6 +100,8 @@ impl AgentSetup {
             agent_name: Some("scenario".to_owned()),
             // One agent is no crowd.
             startup_jitter: Some("0s".to_owned()),
+            // Templates write into the test's own directories.
+            slot_uid_base: Some("off".to_owned()),
             ..Cli::default()
         };
         Self { cli, env: Vec::new() }
@@ -154,6 +161,16 @@ impl AgentSetup {
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.cli.agent_name = Some(name.into());
+        self
+    }
+
+    /// Runs have users of their own, with a range of IDs that no other test has, and with private shared places: this directory, in
+    /// which the work directory and the states are, must not be below one of those.
+    #[must_use]
+    pub fn with_users_of_runs(mut self, dir: &Path) -> Self {
+        self.cli.slot_uid_base = Some((200_000 + std::process::id() % 50_000 * 20_000).to_string());
+        self.cli.work_dir = text(&dir.join("work"));
+        self.cli.state_dir = text(&dir.join("state"));
         self
     }
 
@@ -266,6 +283,7 @@ impl AgentSetup {
             ("TENDRIL_SPOOL_LIMIT", &cli.spool_limit),
             ("TENDRIL_STARTUP_JITTER", &cli.startup_jitter),
             ("TENDRIL_HEARTBEAT", &cli.heartbeat),
+            ("TENDRIL_SLOT_UID_BASE", &cli.slot_uid_base),
         ]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value.as_deref()?)))

@@ -27,6 +27,8 @@ pub struct World {
     pub database: Arc<tokio_postgres::Client>,
     /// Removed at the end.
     scratch: TempDir,
+    /// Further scratch directories.
+    opened: Mutex<Vec<PathBuf>>,
     /// Users to remove from a project that outlives the test.
     users: Mutex<Vec<Uuid>>,
 }
@@ -55,7 +57,13 @@ impl World {
     async fn of(project: Project) -> Self {
         let database = Arc::new(project.database().await);
         let scratch = tempfile::tempdir().expect("a scratch directory");
-        Self { project: Arc::new(project), database, scratch, users: Mutex::default() }
+        Self {
+            project: Arc::new(project),
+            database,
+            scratch,
+            opened: Mutex::default(),
+            users: Mutex::default(),
+        }
     }
 
     /// A new user with a new cluster.
@@ -87,6 +95,15 @@ impl World {
         AgentSetup::new(&self.project, &dir, &states, cluster.machine_token())
     }
 
+    /// A directory of its own, removed at the end, that is not below a place of all users and that everybody may enter.
+    pub fn open_scratch(&self) -> TempDir {
+        let target = std::env::current_exe().expect("this program's path");
+        let dir = tempfile::tempdir_in(target.parent().expect("a directory")).expect("a scratch directory");
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).expect("permissions");
+        self.opened.lock().unwrap().push(dir.path().to_owned());
+        dir
+    }
+
     /// A path in the scratch directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.scratch.path().join(name)
@@ -96,7 +113,9 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         // They outlive their agents, and would try for ever to reach a stack that is gone.
-        Executors { work_dir: self.scratch.path().to_owned() }.signal(Signal::KILL);
+        for dir in self.opened.lock().unwrap().iter().map(PathBuf::as_path).chain([self.scratch.path()]) {
+            Executors { work_dir: dir.to_owned() }.signal(Signal::KILL);
+        }
         let users = std::mem::take(&mut *self.users.lock().unwrap());
         if self.project.is_external() && !users.is_empty() {
             let url = self.project.database_url.clone();

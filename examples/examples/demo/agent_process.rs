@@ -50,6 +50,8 @@ impl AgentProcess {
             .env("TENDRIL_WORK_DIR", home.path().join("work"))
             .env("TENDRIL_STATE_DIR", home.path().join("state"))
             .env("TENDRIL_AGENT_NAME", "demo-agent")
+            // Its templates are those of this repository, and its programs may lie where no other user may enter.
+            .env("TENDRIL_SLOT_UID_BASE", "off")
             // One agent alone need not wait so that many do not start at once.
             .env("TENDRIL_STARTUP_JITTER", "0s")
             // Whoever stops the demo should not wait for a deployment.

@@ -54,6 +54,7 @@ impl Agent {
             health: self.health.clone(),
             terraform: self.config.terraform.known(),
             infracost: self.config.infracost.found().clone(),
+            slot_users: self.config.slot_users.clone(),
         }
     }
 

@@ -4,12 +4,12 @@ use std::{fs::File, path::Path};
 
 use rustix::fs::{FlockOperation, flock};
 
-use crate::agent::error::AgentError;
+use crate::{agent::error::AgentError, os::files::open_lock};
 
 /// Locks the work directory: a second agent there would take running jobs for orphaned attempts.
 pub(super) fn lock(work_dir: &Path) -> Result<File, AgentError> {
     let dir = work_dir.display().to_string();
-    let file = match File::create(work_dir.join(".lock")) {
+    let file = match open_lock(&work_dir.join(".lock")) {
         Ok(file) => file,
         Err(source) => return Err(AgentError::WorkDir { dir, source }),
     };

@@ -19,6 +19,28 @@ pub enum Task {
         #[arg(long)]
         attempt: PathBuf,
     },
+    /// Becomes the user of one run, and then a program; for the agent's own use
+    #[command(hide = true)]
+    RunAs {
+        /// ID of the user, and of its own group
+        #[arg(long)]
+        uid: u32,
+        /// Another group
+        #[arg(long = "group")]
+        groups: Vec<u32>,
+        /// What the program finds at the private places
+        #[arg(long)]
+        tmp: Option<PathBuf>,
+        /// A directory of all users that is private to the run
+        #[arg(long = "private")]
+        private_places: Vec<PathBuf>,
+        /// Start nothing: print which of these paths the user cannot reach
+        #[arg(long)]
+        tries: bool,
+        /// The program and its arguments
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
     /// Runs a program and stores its exit code in a file; for the agent's own use
     #[command(hide = true)]
     KeepExit {
@@ -132,6 +154,10 @@ pub struct Cli {
     /// Where jobs run: `local`, as processes of their own that go on if the agent dies or is replaced; `in-process`, inside the agent; or `kubernetes`, each in a pod of a Job
     #[arg(long, value_name = "WHERE", env = "TENDRIL_LAUNCHER", default_value = "local")]
     pub launcher: Option<String>,
+
+    /// Where the agent is root, each run's programs have a user of their own: the first of these IDs, which no user of the machine may have, or `off` for root [default: 70000, where the agent is root]
+    #[arg(long, value_name = "ID", env = "TENDRIL_SLOT_UID_BASE")]
+    pub slot_uid_base: Option<String>,
 
     /// What SIGTERM does to running jobs: `drain` (see --shutdown-grace), or `detach`: they go on, and the next start takes them over
     #[arg(long, value_name = "WHAT", env = "TENDRIL_ON_STOP", default_value = "drain")]

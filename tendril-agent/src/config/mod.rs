@@ -9,7 +9,11 @@
 //! timing           intervals and grace periods
 //! kubernetes       how runs become pods
 //! handed_secrets   secrets taken out of the environment and the arguments
+//! slot_users       the users of runs, where the agent is root
+//! slot_uids        which IDs they have
+//! uid_range        which agent of the machine has which of them
 //! preflight        what is tried before the first heartbeat
+//! isolation        what a template can reach beside its own run
 //! doctor           `tendril-agent doctor`
 //! versions         `tendril-agent --version`
 //! ```
@@ -17,12 +21,16 @@
 mod args;
 pub mod doctor;
 pub(crate) mod handed_secrets;
+pub(crate) mod isolation;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
 pub(crate) mod preflight;
 mod reader;
 mod settings;
+pub(crate) mod slot_uids;
+pub(crate) mod slot_users;
 mod timing;
+mod uid_range;
 mod versions;
 
 pub use self::{

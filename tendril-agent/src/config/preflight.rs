@@ -34,7 +34,8 @@ pub(crate) fn writable(flag: &str, dir: &Path) -> Result<(), String> {
     let fix = format!("give {flag} a directory that user {} may write", rustix::process::geteuid().as_raw());
     fs::DirBuilder::new()
         .recursive(true)
-        .mode(0o700)
+        // Runs with users of their own pass through.
+        .mode(if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 })
         .create(dir)
         .map_err(|error| format!("{flag} {shown} cannot be created ({error}): {fix}"))?;
     let probe = tempfile::Builder::new().prefix(".probe-").tempfile_in(dir);

@@ -23,6 +23,7 @@ use crate::{
             Reader, agent_name, concurrency, given, health_addr, log_format, plugin_cache, size, spool_limit,
             supabase_key, supabase_url,
         },
+        slot_uids::SlotUids,
     },
     control_plane::{StateStore, auth::Credential},
     cost::{CostSettings, infracost::Infracost},
@@ -37,6 +38,7 @@ use crate::{
         Facts,
         logging::{self, LogFormat, LogSettings},
     },
+    process::SlotUsers,
     redaction::Redactor,
     template::git::GitSettings,
     terraform::{
@@ -97,6 +99,10 @@ pub struct Config {
     /// The agent's own program: with it, the end of an apply is known to a later run of the agent if this one dies. None in
     /// a process that is another program.
     pub keeper: Option<PathBuf>,
+    /// The users of runs, where they have users of their own.
+    pub(crate) slot_users: Option<SlotUsers>,
+    /// What is configured of them.
+    pub(crate) slot_uids: SlotUids,
     /// Where jobs run. In a process that is another program (`keeper` is none) they run inside it.
     pub launcher: LauncherKind,
     /// What becomes of running jobs when the agent is told to stop.
@@ -109,7 +115,7 @@ pub struct Config {
 
 /// All that is wrong with a configuration. Each entry says what and how to fix it; none holds a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub struct ConfigProblems(Vec<String>);
+pub struct ConfigProblems(pub(super) Vec<String>);
 
 impl ConfigProblems {
     /// The sentences, one per problem.
@@ -199,6 +205,7 @@ impl Config {
         let health_addr = reader.take(health_addr(cli));
         let log_format = reader.take(log_format(cli));
         let (launcher, on_stop) = reader.launcher(cli);
+        let slot_uids = reader.take(SlotUids::read(given(cli.slot_uid_base.as_ref())));
         #[cfg(feature = "kubernetes")]
         let kubernetes = reader.kubernetes(cli, launcher, &timing, state_backend.as_ref());
 
@@ -232,6 +239,8 @@ impl Config {
                 log_filter: given(cli.log_level.as_ref()).unwrap_or("info").to_owned(),
                 timing,
                 keeper: None,
+                slot_users: attempt.and_then(|attempt| attempt.slot_users.clone()),
+                slot_uids: slot_uids?,
                 launcher: launcher?,
                 on_stop: on_stop?,
                 handed_secrets: Arc::new(HandedSecrets::of_executors(cli)),
@@ -293,6 +302,7 @@ impl Config {
             backend: self.state_backend.clone(),
             state_dir: self.state_dir.clone(),
             work_dir: self.work_dir.clone(),
+            slot_users: self.slot_users.clone(),
         }
     }
 
@@ -359,6 +369,8 @@ impl fmt::Debug for Config {
             .field("log_filter", &self.log_filter)
             .field("timing", &self.timing)
             .field("keeper", &self.keeper)
+            .field("slot_users", &self.slot_users)
+            .field("slot_uids", &self.slot_uids)
             .field("launcher", &self.launcher)
             .field("on_stop", &self.on_stop)
             .field("handed_secrets", &"[hidden]")

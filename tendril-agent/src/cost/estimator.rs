@@ -6,8 +6,7 @@
 //! unavailable. It never holds one up for longer than its time limit.
 
 use std::{
-    fs, io,
-    path::Path,
+    io,
     time::{Duration, Instant},
 };
 
@@ -108,7 +107,7 @@ impl Estimator<'_> {
         let read = blocking(move || {
             cost_dir.keep_prices();
             match line {
-                Line::Zero => Ok(breakdown::read(&small_file(&cost_dir.estimate())?)?),
+                Line::Zero => Ok(breakdown::read(&cost_dir.read_estimate(LARGEST)?)?),
                 Line::Two => Ok(scan::read(&printed)?),
             }
         });
@@ -168,13 +167,4 @@ enum EarlyEnd {
 
 fn too_long(limit: Duration) -> String {
     format!("infracost took longer than {limit:?}")
-}
-
-/// The content of a file that is not too large.
-fn small_file(path: &Path) -> io::Result<Vec<u8>> {
-    match fs::metadata(path)?.len() {
-        0 => Err(io::Error::other("it is empty")),
-        length if length > LARGEST => Err(io::Error::other(format!("it is larger than {LARGEST} bytes"))),
-        _ => fs::read(path),
-    }
 }

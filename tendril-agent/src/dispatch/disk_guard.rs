@@ -283,7 +283,7 @@ mod tests {
         let used = cache(&plugins, "2.0.0", 200_000, 9);
         let other = cache(&plugins, "3.0.0", 200_000, 1);
         let run = run_with(dir.path(), &used);
-        provider_cache::mark_used(&run.data_dir());
+        provider_cache::mark_used(&plugins, &run.data_dir());
         fs::remove_dir_all(run.data_dir()).unwrap();
         DiskGuard::default().evaluate(dir.path(), Some(&plugins), 350_000, || PLENTY, |_| {});
         assert!(used.exists() && !other.exists());

@@ -55,8 +55,10 @@ impl JobContext {
     async fn open_workspace(&self, job: &Job) -> io::Result<Opened> {
         let rules = self.settings.spool;
         let (work_dir, made) = (self.settings.work_dir.clone(), job.clone());
+        let users = self.settings.terraform.slot_users.clone();
         let (workspace, journal, spool, reader) = blocking(move || {
             let workspace = Workspace::create(&work_dir, &made)?;
+            users.map_or(Ok(()), |users| workspace.assign_user(&users))?;
             failpoint!("workspace.made");
             ClaimRecord::new(&made, Phase::Claimed).save(&workspace.claim_file())?;
             failpoint!("workspace.claimed");
@@ -183,6 +185,7 @@ impl JobContext {
             // Nothing may work in a directory that is being removed, or outlive its job.
             orphans::kill(&workspace.data_dir());
             cgroup::kill_others();
+            workspace.sweep();
             Ok(state.clear_run(&workspace))
         });
         cleared.await.unwrap_or_else(|error| {

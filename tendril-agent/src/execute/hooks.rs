@@ -27,7 +27,7 @@ use tokio::time::sleep;
 
 use crate::{
     job::{Action, ErrorCode, Failure, Job, JobSpec},
-    os::text::without_torn_line,
+    os::{blocking, text::without_torn_line},
     process::{Command, GracePeriod, Runner, Sink, StopReason, StopSignal, Stream, StreamJournal},
     template::Workspace,
     terraform::{Log, environment::inherited},
@@ -158,14 +158,15 @@ impl Hooks<'_> {
         let Some(program) = self.settings.program(hook) else { return Ok(()) };
         self.log.writer.annotate(format!("hook {}", hook.name())).await;
         let env = self.environment(hook, spec, more);
-        let command = Command {
-            program,
-            args: Vec::new(),
-            dir: self.workspace.home_dir(),
-            env,
-            grace_period: GRACE,
-            goes_on: None,
-        };
+        let dir = self.workspace.hook_dir();
+        let command = Command { program, args: Vec::new(), dir, env, grace_period: GRACE, goes_on: None };
+        let workspace = self.workspace.clone();
+        let confined = blocking(move || {
+            workspace.make_hook_dir()?;
+            workspace.confine(command, false)
+        });
+        let command =
+            confined.await.map_err(|error| format!("the agent's work directory cannot be used ({error})"))?;
         let output = Output { log: self.log, tail: Tail::default(), is_journaled: !hook.runs_again() };
         let own = StopSignal::default();
         let mut running = self.runner.run(command, &output, &own);
@@ -200,7 +201,7 @@ impl Hooks<'_> {
         more: &[(&str, OsString)],
     ) -> BTreeMap<OsString, OsString> {
         let mut env = inherited(ENVIRONMENT);
-        let home = self.workspace.home_dir();
+        let home = self.workspace.hook_dir();
         let mut set = |name: &str, value: OsString| drop(env.insert(name.into(), value));
         set("HOME", home.clone().into());
         set("TMPDIR", home.into());

@@ -262,6 +262,7 @@ impl Remains {
             if let Ok(owner) = LockOwner::of_previous_run(&workspace.lock_owner_file(), ended.is_some()) {
                 owner.mark_stale(&state)?;
             }
+            workspace.sweep();
             let applied = keeper::stored_code(&workspace.exit_file()) == Some(0);
             Ok(Self { ended, errored: state.clear_run(&workspace), applied })
         });

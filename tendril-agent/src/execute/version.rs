@@ -9,7 +9,7 @@ use crate::{
     control_plane::stack_version,
     execute::stages::Run,
     job::{Action, ErrorCode, Failure, JobSpec, Product, Version, source::Source},
-    os::{blocking, files::private_file},
+    os::{blocking, files::private_file, untrusted::open_file},
     template::RootModule,
     terraform::{Choice, KnownTerraform, state::State},
 };
@@ -143,6 +143,11 @@ async fn local_state_version(state: &State) -> Option<Version> {
         terraform_version: String,
     }
     let file = state.local_file()?;
-    let read = blocking(move || Ok(serde_json::from_slice::<Head>(&fs::read(file)?)?)).await;
+    let read = blocking(move || {
+        // An earlier run wrote it, and nothing but its beginning is of interest.
+        let state = io::BufReader::new(open_file(&file, None)?);
+        Ok(serde_json::from_reader::<_, Head>(state)?)
+    })
+    .await;
     Version::parse(&read.ok()?.terraform_version)
 }

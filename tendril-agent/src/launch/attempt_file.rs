@@ -18,6 +18,7 @@ use crate::{
     execute::Start,
     job::{ConfigSnapshot, Job},
     os::files::private_file,
+    process::SlotUsers,
     terraform::KnownTerraform,
 };
 
@@ -93,6 +94,9 @@ pub(crate) struct AttemptFile {
     /// What it found to estimate costs with: of use with `terraform` only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) infracost: Option<Found>,
+    /// The users of runs, where they have users of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) slot_users: Option<SlotUsers>,
     /// `metadata.uid` of the pod that runs it, where it is a pod: another one must not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) pod_uid: Option<String>,
@@ -228,6 +232,7 @@ mod tests {
             token: TokenFrom::File("token".into()),
             terraform: None,
             infracost: None,
+            slot_users: None,
             pod_uid: None,
             ended_pods: Vec::new(),
             stores_state: false,

@@ -14,6 +14,7 @@ use crate::{
     execute::Start,
     job::Job,
     launch::attempt_file::{AttemptFile, FORMAT, TokenFrom},
+    process::SlotUsers,
     terraform::KnownTerraform,
 };
 
@@ -34,6 +35,8 @@ pub(crate) struct Origin {
     pub(crate) terraform: KnownTerraform,
     /// What this agent found to estimate costs with.
     pub(crate) infracost: Found,
+    /// The users of runs on this machine, where they have users of their own.
+    pub(crate) slot_users: Option<SlotUsers>,
 }
 
 impl Origin {
@@ -56,6 +59,7 @@ impl Origin {
             token,
             terraform: Some(self.terraform.clone()),
             infracost: Some(self.infracost.clone()),
+            slot_users: self.slot_users.clone(),
             pod_uid: None,
             ended_pods: Vec::new(),
             stores_state: false,

@@ -14,7 +14,7 @@ use rustix::{
 };
 use tokio::time::sleep;
 
-use crate::os::files::private_dir;
+use crate::os::files::{open_lock, private_dir};
 
 /// Between two looks whether the other one is done.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -58,7 +58,7 @@ fn open(file: &Path) -> io::Result<File> {
     if let Some(dir) = file.parent() {
         private_dir(dir)?;
     }
-    File::create(file)
+    open_lock(file)
 }
 
 #[cfg(test)]

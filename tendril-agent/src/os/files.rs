@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
@@ -43,14 +43,27 @@ pub(crate) fn remove_durably<const N: usize>(files: [&Path; N]) -> io::Result<()
     dir.map_or(Ok(()), sync_dir)
 }
 
+/// Opens a file to lock it. Only this user may open it: whoever can read a file can hold its lock.
+pub(crate) fn open_lock(path: &Path) -> io::Result<fs::File> {
+    let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(file)
+}
+
 /// Writes a file that only this user may read, in one step: a reader sees the old or the new content, never a part.
 pub(crate) fn private_file(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".new");
     let new = path.with_file_name(name);
     let write = || {
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        // What is there may be a link, or a pipe that nobody reads.
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
         io::Write::write_all(&mut file, content)?;
         sync_file(&file)?;
         fs::rename(&new, path)

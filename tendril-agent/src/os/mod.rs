@@ -3,6 +3,9 @@
 //! ```text
 //! files       private files and directories, made durable
 //! walk        directory trees that others made, measured and removed without recursion
+//! ownership   who owns a directory tree
+//! tree_digest the digest of a tree that others may have changed
+//! untrusted   files that others may have made
 //! file_lock   locks between processes
 //! disk        a disk that is too full
 //! blocking    work that waits for the disk, on a thread of its own
@@ -16,8 +19,11 @@ mod disk;
 pub(crate) mod failpoint;
 pub(crate) mod file_lock;
 pub(crate) mod files;
+pub(crate) mod ownership;
 pub(crate) mod program;
 pub(crate) mod text;
+pub(crate) mod tree_digest;
+pub(crate) mod untrusted;
 mod walk;
 
 pub(crate) use self::{

@@ -14,7 +14,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Write as _},
     os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
@@ -37,7 +37,7 @@ use tokio::{
 use crate::{
     os::{
         blocking,
-        files::{private_file, remove_durably},
+        files::{open_lock, private_file, remove_durably},
     },
     process::{
         cancellation::StopSignal,
@@ -129,7 +129,7 @@ pub(crate) fn keep_exit(exit_file: &Path, program: &OsStr, args: &[OsString]) ->
 
 /// Takes the lock that shows that the keeper lives, and writes its process ID there.
 fn lock(exit_file: &Path) -> io::Result<File> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(lock_file(exit_file))?;
+    let mut file = open_lock(&lock_file(exit_file))?;
     flock(&file, FlockOperation::NonBlockingLockExclusive)?;
     file.set_len(0)?;
     write!(file, "{}", getpid().as_raw_nonzero())?;

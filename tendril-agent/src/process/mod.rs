@@ -16,6 +16,9 @@
 //! keeper         a small parent process that stores an exit code
 //! orphans        processes of an attempt that outlived their parent
 //! cgroup         a control group for one attempt, where there can be one
+//! run_user       the user of one run, where the agent is root
+//! process_owner  whose a process is
+//! run_as         becomes that user
 //! survivors      output of programs that outlived their agent
 //! zombies        waits for orphaned processes that have ended
 //! ```
@@ -28,7 +31,10 @@ mod journal;
 pub(crate) mod keeper;
 pub(crate) mod orphans;
 mod output_pipe;
+mod process_owner;
 mod pump;
+pub(crate) mod run_as;
+pub(crate) mod run_user;
 mod runner;
 mod sink;
 mod stream;
@@ -43,6 +49,7 @@ pub(crate) use self::{
     journal::{Journal, StreamJournal},
     output_pipe::discard_output_of,
     pump::deliver_rest,
+    run_user::{RunUser, SlotUsers},
     runner::{Command, Exit, GracePeriod, LocalRunner, Runner, TerminationStage},
     sink::Sink,
     stream::Stream,

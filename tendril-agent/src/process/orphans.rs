@@ -2,7 +2,7 @@
 //!
 //! Terraform and everything it starts have the attempt's own `TF_DATA_DIR` in their environment, so that they are found
 //! without a note that could be missing or stale: also when they left their process group, and also when the agent that
-//! started them is dead.
+//! started them is dead. Where a run has a user of its own, every process of that user is one of them.
 
 use std::{
     collections::BTreeSet,
@@ -14,7 +14,10 @@ use std::{
 
 use rustix::process::{Pid, Signal, getpgid, getpgrp, kill_process, kill_process_group};
 
-use crate::process::runner::{BETWEEN_INTERRUPTS, EscalationRecord, GracePeriod, TerminationStage};
+use crate::process::{
+    process_owner,
+    runner::{BETWEEN_INTERRUPTS, EscalationRecord, GracePeriod, TerminationStage},
+};
 
 /// Between two looks whether they have ended.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -25,7 +28,12 @@ pub(crate) fn of(data_dir: &Path) -> Vec<Pid> {
     mark.extend_from_slice(data_dir.as_os_str().as_bytes());
     let entries = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().and_then(Pid::from_raw));
+    // Also what has cleaned its environment, and what this process may not read it of.
+    let user = process_owner::of_data_dir(data_dir);
     pids.filter(|pid| {
+        if user.is_some_and(|user| process_owner::is_users(*pid, user)) {
+            return true;
+        }
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         environment.split(|byte| *byte == 0).any(|variable| variable == mark)
     })
@@ -74,12 +82,15 @@ pub(crate) fn end(data_dir: &Path, grace_period: GracePeriod) -> Option<Terminat
 /// Ends them at once: of an attempt whose leader has ended already.
 pub(crate) fn kill(data_dir: &Path) {
     // They may start others until they are dead; a few rounds find those too.
-    for _ in 0..20 {
-        let left = of(data_dir);
-        if left.is_empty() {
-            return;
+    for _ in 0..100 {
+        // What starts children as fast as it is killed is stopped first.
+        for signal in [Signal::STOP, Signal::KILL] {
+            let left = of(data_dir);
+            if left.is_empty() {
+                return;
+            }
+            send(&left, signal);
         }
-        send(&left, Signal::KILL);
         std::thread::sleep(PAUSE);
     }
     tracing::error!(data_dir = %data_dir.display(), "processes of an ended attempt cannot be killed");

@@ -11,7 +11,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     fs, io,
-    os::unix::ffi::OsStrExt as _,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
@@ -27,7 +27,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::telemetry;
+use crate::{process::process_owner, telemetry};
 
 /// Several zombies can hide behind one signal: now and then it is looked without one.
 const ROUND: Duration = Duration::from_secs(5);
@@ -138,12 +138,24 @@ fn unclaimed(work_dir: &Path) -> Vec<Pid> {
 
 /// Whether a process carries the data directory of an attempt in this directory, which is still there.
 fn is_of_attempt(pid: i32, work_dir: &Path) -> bool {
-    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let environment = match fs::read(format!("/proc/{pid}/environ")) {
+        // It is another user's, and this process may not trace it: its user shows whose it is.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return has_user_of(pid, work_dir),
+        environment => environment.unwrap_or_default(),
+    };
     let data_dir = environment.split(|byte| *byte == 0).find_map(|line| line.strip_prefix(b"TF_DATA_DIR="));
     data_dir.is_some_and(|dir| {
         let dir = Path::new(OsStr::from_bytes(dir));
         dir.starts_with(work_dir) && dir.exists()
     })
+}
+
+/// Whether a process belongs to the user of an attempt in this directory.
+fn has_user_of(pid: i32, work_dir: &Path) -> bool {
+    let Ok(owner) = fs::metadata(format!("/proc/{pid}")).map(|metadata| metadata.uid()) else { return false };
+    let attempts = fs::read_dir(work_dir).into_iter().flatten().filter_map(Result::ok);
+    let of_attempt = |attempt: fs::DirEntry| process_owner::of_data_dir(&attempt.path().join("run/data"));
+    attempts.filter_map(of_attempt).any(|user| user == owner)
 }
 
 /// The children of this process that run.

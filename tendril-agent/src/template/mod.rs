@@ -9,20 +9,27 @@
 //! hcl                  the tokens of Terraform's language
 //! catalogue            the templates that this agent carries
 //! git/                 templates from a Git repository
+//! copy                 the copy of a template into a workspace
+//! generated            the names of the files that the agent generates
+//! slots                which run has which user, where the agent is root
 //! workspace            the private directory of one attempt
 //! ```
 
 mod catalogue;
+mod copy;
 mod declared_variables;
 mod definition;
+mod generated;
 pub(crate) mod git;
 pub(crate) mod hcl;
 mod root_module;
+mod slots;
 mod workspace;
 
 pub(crate) use self::{
     catalogue::{CatalogueEntry, catalogue},
     definition::{Template, is_template, names},
+    generated::BACKEND_FILE,
     root_module::RootModule,
-    workspace::{BACKEND_FILE, Workspace, remove_set_aside},
+    workspace::{Workspace, remove_set_aside},
 };

@@ -13,8 +13,8 @@ use crate::{
     job::{Constraints, Product},
     template::{
         declared_variables::{one_or_more, read},
+        generated::BACKEND_FILE,
         hcl::{self, Token},
-        workspace::BACKEND_FILE,
     },
 };
 

@@ -12,45 +12,44 @@
 //!     result.json   the final status, until it is stored         (report)
 //!     commit        which commit of a Git repository it runs     (run)
 //!     terraform.json  which Terraform it is run with             (run)
+//!     user.json     the user that the template's programs run as, where that is another one
 //!     run/          removed as soon as the run is over
 //!         module/   the template's files, variables, backend; Terraform runs here
 //!         data/     TF_DATA_DIR and the saved plan
 //!         home/     HOME and TMPDIR of Terraform
+//!         tmp/      what the run's user finds at /tmp
+//!         hook/     HOME and TMPDIR of a hook
 //!         source/   the template's files as they came from Git   (git)
 //!         .infracost/   where costs are estimated                (infracost)
 //! ```
+//!
+//! Where the run has a user of its own, `module`, `data`, `home`, `tmp`, `hook` and `.infracost` are that user's, and nothing else is:
+//! it may enter the two directories above them, and can neither list nor change them. So none of these directories can be
+//! replaced by a link; what is inside them is opened as a file of a stranger ([`untrusted`](crate::os::untrusted)).
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
 use crate::{
-    job::{ErrorCode, Failure, Fields, Job},
+    job::{Failure, Fields, Job},
     os::{
         failpoint,
         files::{durable_dir, private_dir, private_file, remove_dir, remove_durably},
+        ownership::{give_tree, let_pass, let_read},
+        untrusted::{is_filled_file, open_own_file},
     },
+    process::{Command, RunUser, SlotUsers},
+    template::{copy, generated::VARIABLES_FILE, slots},
 };
 
-/// Name of the generated variables file. Terraform gets it by `-var-file`, which wins over every file of the template.
-const VARIABLES_FILE: &str = "zz_tendril.auto.tfvars.json";
-/// Name of the generated backend file; an override file replaces a backend block of the template.
-pub(crate) const BACKEND_FILE: &str = "zz_tendril_override.tf.json";
 /// State that Terraform could not write to its backend.
 const ERRORED_STATE: &str = "errored.tfstate";
 
 /// Folder of the work directory for what cannot be removed.
 const SET_ASIDE: &str = "set-aside";
-/// How deep the folders of a template may lie.
-const DEEPEST: usize = 64;
-/// How many files and folders a template may have, and how many bytes: links inside it are followed, and a few of them can stand for
-/// more than any disk holds.
-const MOST_ENTRIES: usize = 20_000;
-const MOST_BYTES: u64 = 1024 * 1024 * 1024;
-/// How a file begins that stands for one that Git LFS stores elsewhere, and how long it is at most.
-const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
-const LFS_LONGEST: u64 = 1024;
 
 /// One attempt's directory.
 #[derive(Clone, Debug)]
@@ -70,6 +69,82 @@ impl Workspace {
     /// A directory of a previous run.
     pub(crate) const fn at(root: PathBuf) -> Self {
         Self { root }
+    }
+
+    /// Gives the attempt a user of its own. Errors: there is none left, or the disk.
+    pub(crate) fn assign_user(&self, users: &SlotUsers) -> io::Result<()> {
+        let work_dir = self.root.parent().unwrap_or(&self.root);
+        let user = slots::take(users, work_dir, &self.name())?;
+        private_file(&self.user_file(), &serde_json::to_vec(&user)?)
+    }
+
+    fn user_file(&self) -> PathBuf {
+        self.root.join("user.json")
+    }
+
+    /// The user that the template's programs run as; none, if it is that of this process.
+    pub(crate) fn user(&self) -> io::Result<Option<RunUser>> {
+        match fs::read(self.user_file()) {
+            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Its ID.
+    pub(crate) fn owner(&self) -> io::Result<Option<u32>> {
+        Ok(self.user()?.map(|user| user.uid))
+    }
+
+    /// The command as one of the run's user. `fills_cache`: it may add to the provider cache.
+    pub(crate) fn confine(&self, command: Command, fills_cache: bool) -> io::Result<Command> {
+        Ok(match self.user()? {
+            Some(user) => user.confine(command, &self.tmp_dir(), fills_cache),
+            None => command,
+        })
+    }
+
+    /// Gives the run's user what it works on. Nothing of the template may run yet.
+    pub(crate) fn hand_over(&self) -> io::Result<()> {
+        let Some(user) = self.user()? else { return Ok(()) };
+        private_dir(&self.tmp_dir())?;
+        for passage in [self.root.clone(), self.root.join("run")] {
+            let_pass(&passage, user.uid)?;
+        }
+        let given = [self.module_dir(), self.data_dir(), self.home_dir(), self.tmp_dir()];
+        given.iter().try_for_each(|dir| give_tree(dir, user.uid))
+    }
+
+    /// Removes what the run's user left at places of all users. No process of it may run any more.
+    pub(crate) fn sweep(&self) {
+        match self.user() {
+            Ok(user) => drop(user.map(|user| user.sweep())),
+            Err(error) => tracing::warn!(%error, "which user a run had cannot be read"),
+        }
+    }
+
+    /// A file of the agent that the run's user may read: a copy, where that is another one.
+    pub(crate) fn readable_copy(&self, file: &Path) -> io::Result<PathBuf> {
+        let Some(user) = self.owner()? else { return Ok(file.to_path_buf()) };
+        let place = self.root.join("run").join(file.file_name().unwrap_or_default());
+        let mut from = open_own_file(file)?;
+        private_file(&place, b"")?;
+        io::copy(&mut from, &mut File::options().write(true).open(&place)?)?;
+        let_read(&place, user)?;
+        Ok(place)
+    }
+
+    /// Lets the run's user read a file that only this process may change.
+    pub(crate) fn let_user_read(&self, file: &Path) -> io::Result<()> {
+        self.owner()?.map_or(Ok(()), |user| let_read(file, user))
+    }
+
+    /// Makes a directory for a hook, in which nothing of the template is.
+    pub(crate) fn make_hook_dir(&self) -> io::Result<()> {
+        let dir = self.hook_dir();
+        remove_dir(&dir)?;
+        private_dir(&dir)?;
+        self.owner()?.map_or(Ok(()), |user| give_tree(&dir, user))
     }
 
     /// Which claim this is.
@@ -114,7 +189,17 @@ impl Workspace {
 
     /// What Terraform prints of the outputs, until it is read.
     pub(crate) fn outputs_file(&self) -> PathBuf {
-        self.data_dir().join("outputs.json")
+        self.root.join("run/outputs.json")
+    }
+
+    /// The saved plan as JSON, for a hook.
+    pub(crate) fn plan_json_file(&self) -> PathBuf {
+        self.root.join("run/plan.json")
+    }
+
+    /// Terraform's own configuration, where none is given.
+    pub(crate) fn cli_config_file(&self) -> PathBuf {
+        self.root.join("run/terraform.rc")
     }
 
     /// The saved plan.
@@ -149,6 +234,16 @@ impl Workspace {
         self.root.join("run/home")
     }
 
+    /// What the run's user finds at `/tmp`.
+    fn tmp_dir(&self) -> PathBuf {
+        self.root.join("run/tmp")
+    }
+
+    /// `HOME` and `TMPDIR` of a hook.
+    pub(crate) fn hook_dir(&self) -> PathBuf {
+        self.root.join("run/hook")
+    }
+
     /// The template's files as they came from Git.
     pub(crate) fn source_dir(&self) -> PathBuf {
         self.root.join("run/source")
@@ -173,10 +268,7 @@ impl Workspace {
     pub(crate) fn lay_out(&self, template_dir: &Path, variables: &Fields) -> Result<(), Failure> {
         let fault = |source: io::Error| Failure::internal("the workspace cannot be prepared", &source);
         self.make_dirs().map_err(fault)?;
-        let inside = template_dir.canonicalize().map_err(fault)?;
-        // Checked as a whole before anything is copied: what is refused must not fill the disk first.
-        Copy::of(&inside).folder(&inside, None, 0).map_err(CopyError::into_failure)?;
-        Copy::of(&inside).folder(&inside, Some(&self.module_dir()), 0).map_err(CopyError::into_failure)?;
+        copy::copy(template_dir, &self.module_dir())?;
         let variables = serde_json::to_vec(variables).map_err(|error| fault(error.into()))?;
         private_file(&self.variables_file(), &variables).map_err(fault)
     }
@@ -198,9 +290,11 @@ impl Workspace {
 
     /// State of this attempt that is in no backend yet, and not beside it either.
     pub(crate) fn errored_state(&self) -> Option<PathBuf> {
-        let holds_state =
-            |file: &PathBuf| fs::symlink_metadata(file).is_ok_and(|meta| meta.is_file() && meta.len() > 0);
-        [self.dumped_state(), self.module_dir().join(ERRORED_STATE)].into_iter().find(holds_state)
+        if is_filled_file(&self.dumped_state(), None) {
+            return Some(self.dumped_state());
+        }
+        let written = self.module_dir().join(ERRORED_STATE);
+        is_filled_file(&written, self.owner().ok()?).then_some(written)
     }
 
     /// Removes the file that Terraform could not write its state to.
@@ -261,191 +355,6 @@ pub(crate) fn remove_set_aside(work_dir: &Path) {
     }
     // Not empty, or not there.
     let _kept = fs::remove_dir(&aside);
-}
-
-/// Refuses a template that could not be copied, before any of its files is read.
-pub(crate) fn inspect(template_dir: &Path) -> Result<(), Failure> {
-    let walk = |dir: PathBuf| Copy::of(&dir).folder(&dir, None, 0);
-    template_dir.canonicalize().map_err(CopyError::from).and_then(walk).map_err(CopyError::into_failure)
-}
-
-/// Why a template cannot be copied.
-#[derive(Debug)]
-enum CopyError {
-    /// A link leads out of the template.
-    Escape(PathBuf),
-    /// A socket, a pipe or a device.
-    Special(PathBuf),
-    /// Folders that lie too deep.
-    Deep(PathBuf),
-    /// More files, folders or bytes than a template may have.
-    Large(PathBuf),
-    /// What Git LFS leaves in the place of a file.
-    LfsPointer(PathBuf),
-    /// Terraform would let it replace what the agent generates.
-    Overrides(PathBuf),
-    /// A folder has the name of a file that the agent generates.
-    Reserved(PathBuf),
-    Io(io::Error),
-}
-
-impl CopyError {
-    fn into_failure(self) -> Failure {
-        match self {
-            Self::Escape(path) => Failure::new(
-                ErrorCode::ConfigInvalid,
-                format!(
-                    "the template's file {} is a link that leads out of the template, or to nothing: ask its owner to replace it",
-                    path.display()
-                ),
-            ),
-            Self::Special(path) => Failure::new(
-                ErrorCode::ConfigInvalid,
-                format!(
-                    "the template's {} is neither a file nor a folder: ask its owner to remove it",
-                    path.display()
-                ),
-            ),
-            Self::Deep(path) => Failure::new(
-                ErrorCode::ConfigInvalid,
-                format!(
-                    "the template's folders lie deeper than {DEEPEST} levels below {}…: ask its owner to remove them",
-                    path.iter().take(4).collect::<PathBuf>().display()
-                ),
-            ),
-            Self::Large(path) => Failure::new(
-                ErrorCode::ConfigInvalid,
-                format!(
-                    "the template has more than {MOST_ENTRIES} files and folders, or more than {} MiB, with what its links lead to ({} is one too many): ask its owner to make it smaller",
-                    MOST_BYTES / (1024 * 1024),
-                    path.iter().take(8).collect::<PathBuf>().display()
-                ),
-            ),
-            Self::LfsPointer(path) => Failure::new(
-                ErrorCode::SourceInvalid,
-                format!(
-                    "the template's file {} is stored in Git LFS, and only its pointer is in the repository: files of Git LFS are not fetched. Store the file in Git itself, or fetch it from the template",
-                    path.display()
-                ),
-            ),
-            Self::Overrides(path) => Failure::new(
-                ErrorCode::ConfigInvalid,
-                format!(
-                    "the template's file {} would replace the backend that the agent generates in {BACKEND_FILE}: ask its owner to give it a name that sorts before that one",
-                    path.display()
-                ),
-            ),
-            Self::Reserved(path) => Failure::new(
-                ErrorCode::ConfigInvalid,
-                format!(
-                    "the template's folder {} has the name of a file that the agent generates: ask its owner to give it another one",
-                    path.display()
-                ),
-            ),
-            Self::Io(source) => Failure::internal("the workspace cannot be prepared", &source),
-        }
-    }
-}
-
-impl From<io::Error> for CopyError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-/// Copies a template, or only looks whether it could be copied.
-struct Copy<'a> {
-    template: &'a Path,
-    entries: usize,
-    bytes: u64,
-}
-
-impl<'a> Copy<'a> {
-    const fn of(template: &'a Path) -> Self {
-        Self { template, entries: 0, bytes: 0 }
-    }
-
-    /// Copies what a folder holds. Links inside the template are followed. Left out: what an earlier run of Terraform or infracost
-    /// in the template's own folder left there, and the bookkeeping folders of a mounted `ConfigMap`.
-    fn folder(&mut self, from: &Path, to: Option<&Path>, depth: usize) -> Result<(), CopyError> {
-        if depth > DEEPEST {
-            return Err(CopyError::Deep(self.below(from)));
-        }
-        for entry in fs::read_dir(from)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let text = name.to_string_lossy();
-            if matches!(&*text, ".terraform" | ".infracost" | ".git")
-                || text.starts_with("..")
-                || text.contains(".tfstate")
-            {
-                continue;
-            }
-            let source = entry.path().canonicalize().map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => CopyError::Escape(self.below(&entry.path())),
-                _ => error.into(),
-            })?;
-            if !source.starts_with(self.template) {
-                return Err(CopyError::Escape(self.below(&entry.path())));
-            }
-            let meta = fs::metadata(&source)?;
-            self.entries += 1;
-            self.bytes += if meta.is_file() { meta.len() } else { 0 };
-            if self.entries > MOST_ENTRIES || self.bytes > MOST_BYTES {
-                return Err(CopyError::Large(self.below(&entry.path())));
-            }
-            let target = to.map(|to| to.join(&name));
-            if meta.is_dir() {
-                if depth == 0 && is_generated(&text) {
-                    return Err(CopyError::Reserved(self.below(&entry.path())));
-                }
-                // A link to a folder above itself would be copied for ever.
-                if from.starts_with(&source) {
-                    return Err(CopyError::Escape(self.below(&entry.path())));
-                }
-                if let Some(target) = &target {
-                    private_dir(target)?;
-                }
-                self.folder(&source, target.as_deref(), depth + 1)?;
-            } else if meta.is_file() {
-                if depth == 0 && overrides_backend(&text) {
-                    return Err(CopyError::Overrides(self.below(&entry.path())));
-                }
-                if is_lfs_pointer(&source)? {
-                    return Err(CopyError::LfsPointer(self.below(&entry.path())));
-                }
-                if let Some(target) = &target {
-                    fs::copy(&source, target)?;
-                }
-            } else {
-                return Err(CopyError::Special(self.below(&entry.path())));
-            }
-        }
-        Ok(())
-    }
-
-    /// As the template's owner names it.
-    fn below(&self, path: &Path) -> PathBuf {
-        path.strip_prefix(self.template).unwrap_or(path).to_path_buf()
-    }
-}
-
-/// Whether the agent writes a file of this name into the module, or one beside it while it writes.
-fn is_generated(name: &str) -> bool {
-    [VARIABLES_FILE, BACKEND_FILE].iter().any(|file| name.strip_suffix(".new").unwrap_or(name) == *file)
-}
-
-/// Whether Terraform would read this file after the agent's own, and let it win.
-fn overrides_backend(name: &str) -> bool {
-    let stem = [".tf", ".tf.json", ".tofu", ".tofu.json"].iter().find_map(|end| name.strip_suffix(end));
-    stem.is_some_and(|stem| stem == "override" || stem.ends_with("_override")) && name > BACKEND_FILE
-}
-
-fn is_lfs_pointer(file: &Path) -> io::Result<bool> {
-    if fs::metadata(file)?.len() > LFS_LONGEST {
-        return Ok(false);
-    }
-    Ok(fs::read(file)?.starts_with(LFS_POINTER))
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::*;
+use crate::job::ErrorCode;
+use crate::template::copy::{MOST_BYTES, inspect};
 use crate::terraform::state::StateBackend;
 use crate::terraform::state::{ErroredState, State};
 

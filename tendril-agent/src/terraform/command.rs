@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     fs, io,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -170,7 +171,8 @@ impl Terraform {
         timing: &StepTiming,
     ) -> io::Result<Command> {
         let args = arguments(step, action, workspace, timing.lock_timeout);
-        self.with_arguments(args, workspace, grace_period(step, timing))
+        let command = self.plain(args, workspace, grace_period(step, timing))?;
+        workspace.confine(command, step == Step::Init && self.plugin_cache.is_some())
     }
 
     /// Removes the state lock of this ID.
@@ -205,6 +207,16 @@ impl Terraform {
         workspace: &Workspace,
         grace_period: GracePeriod,
     ) -> io::Result<Command> {
+        workspace.confine(self.plain(args, workspace, grace_period)?, false)
+    }
+
+    /// As a command of this process's user.
+    fn plain(
+        &self,
+        args: Vec<OsString>,
+        workspace: &Workspace,
+        grace_period: GracePeriod,
+    ) -> io::Result<Command> {
         let env = self.environment(workspace)?;
         Ok(Command {
             program: self.program.clone(),
@@ -221,7 +233,7 @@ impl Terraform {
         let home = workspace.home_dir();
         let cli_config = match &self.cli_config {
             Some(file) => file.clone(),
-            None => own_cli_config(&home)?,
+            None => own_cli_config(workspace.cli_config_file())?,
         };
         let mut env = self.allow_list.inherited();
         let set: [(&str, OsString); 7] = [
@@ -254,10 +266,11 @@ impl Terraform {
 }
 
 /// Terraform warns on every command where the file is missing, and reads the user's own where the variable is.
-fn own_cli_config(home: &Path) -> io::Result<PathBuf> {
-    let file = home.join("terraform.rc");
+fn own_cli_config(file: PathBuf) -> io::Result<PathBuf> {
     if !file.exists() {
         fs::write(&file, "disable_checkpoint = true\n")?;
+        // The run's user reads it.
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644))?;
     }
     Ok(file)
 }
@@ -274,7 +287,7 @@ fn arguments(step: Step, action: Action, workspace: &Workspace, grace_period: Du
     match step {
         Step::Init => {
             push("-input=false");
-            if workspace.module_dir().join(".terraform.lock.hcl").exists() {
+            if fs::symlink_metadata(workspace.module_dir().join(".terraform.lock.hcl")).is_ok() {
                 push("-lockfile=readonly");
             }
         }

@@ -15,12 +15,13 @@ use uuid::Uuid;
 use crate::{
     control_plane::ClaimRecord,
     job::Action,
-    os::{blocking, file_lock, files::private_dir},
+    os::{blocking, files::private_dir},
     process::{Command, Drain, Exit, GracePeriod, Runner, Sink, StopSignal, Stream, orphans},
     telemetry,
     template::Workspace,
     terraform::{
         command::Step,
+        provider_cache::Filling,
         settings::TerraformSettings,
         state::{
             backend::State,
@@ -189,28 +190,47 @@ async fn initialised(
     let place = tempfile::Builder::new().prefix(prefix).tempdir_in(&settings.work_dir)?;
     private_dir(place.path())?;
     let workspace = Workspace::at(place.path().to_path_buf());
+    if let Some(users) = &settings.slot_users {
+        workspace.assign_user(users)?;
+    }
     workspace.make_dirs()?;
     state.lay_out(&workspace.module_dir())?;
-    let lock = match settings.program.plugin_cache() {
-        Some(dir) => Some(file_lock::lock_provider_cache(dir).await?),
+    workspace.hand_over()?;
+    let filling = match settings.program.plugin_cache() {
+        Some(dir) => Some(Filling::begin(dir, &workspace).await?),
         None => None,
     };
+    state.give_to(&workspace)?;
+    let ran = initialise(settings, runner, state, &workspace, stop).await;
+    if let Some(filling) = filling {
+        filling.end(workspace.data_dir()).await?;
+    }
+    let (exit, message) = ran?;
+    if exit.code == Some(0) { Ok((place, workspace)) } else { Err(io::Error::other(message)) }
+}
+
+/// `terraform init`, again where the first runs of several new states disturbed each other.
+async fn initialise(
+    settings: &TerraformSettings,
+    runner: &dyn Runner,
+    state: &State,
+    workspace: &Workspace,
+    stop: &StopSignal,
+) -> io::Result<(Exit, String)> {
     let mut next_try = 2;
-    let (exit, message) = loop {
-        let init = settings.program.command(Step::Init, Action::Apply, &workspace, &settings.timing)?;
+    loop {
+        let init = settings.program.command(Step::Init, Action::Apply, workspace, &settings.timing)?;
         let (exit, message) = run(runner, init, stop).await?;
         let failed = exit.code != Some(0) && stop.requested().is_none() && next_try <= creation_race::TRIES;
         if !failed || CreationRace::read(&message, state.kind()).is_none() {
-            break (exit, message);
+            return Ok((exit, message));
         }
         tokio::select! {
             () = sleep(creation_race::pause(next_try)) => {}
             () = stop.wait() => {}
         }
         next_try += 1;
-    };
-    drop(lock);
-    if exit.code == Some(0) { Ok((place, workspace)) } else { Err(io::Error::other(message)) }
+    }
 }
 
 async fn run(runner: &dyn Runner, command: Command, stop: &StopSignal) -> io::Result<(Exit, String)> {
@@ -246,13 +266,16 @@ pub(crate) struct Push<'a> {
 impl Push<'_> {
     /// Stores a file, and removes it then. A lock that a dead attempt of ours left is removed. Errors: it could not be tried.
     pub(crate) async fn store(&self, file: &Path) -> io::Result<Stored> {
+        let (from, workspace) = (file.to_path_buf(), self.workspace.clone());
+        let pushed = blocking(move || workspace.readable_copy(&from)).await?;
         let mut dead = self.state.stale_owners();
         loop {
             // What a dead attempt left is not waited for.
             let grace_period =
                 if dead.is_empty() { self.settings.timing.lock_timeout } else { Duration::ZERO };
             let timing = StepTiming { lock_timeout: grace_period, ..self.settings.timing };
-            let command = self.settings.program.push(file, self.workspace, &timing)?;
+            self.state.give_to(self.workspace)?;
+            let command = self.settings.program.push(&pushed, self.workspace, &timing)?;
             let owner = LockOwner::new(self.id, self.attempt, self.state, OPERATION, grace_period);
             let pushing = run(self.runner, command, self.stop);
             let left = |ran: &io::Result<(Exit, String)>| {

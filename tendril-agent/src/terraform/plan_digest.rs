@@ -1,7 +1,8 @@
 //! What was planned is what is applied: the digests of the saved plan and of everything it was made from.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -10,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     job::{Changes, ErrorCode, Failure},
-    os::files::private_file,
+    os::{files::private_file, tree_digest::TreeDigest, untrusted},
     template::Workspace,
 };
 
@@ -32,8 +33,8 @@ impl PlanDigest {
     /// Of the plan that was just saved. Errors: the disk.
     pub(crate) fn of(workspace: &Workspace, template_dir: &Path) -> io::Result<Self> {
         Ok(Self {
-            plan: format!("{:x}", Sha256::digest(fs::read(workspace.plan_file())?)),
-            module: tree(&workspace.module_dir())?,
+            plan: plan(workspace)?,
+            module: TreeDigest::of(&workspace.module_dir())?,
             template: tree(template_dir)?,
             changes: None,
         })
@@ -78,7 +79,21 @@ impl PlanDigest {
     }
 }
 
-/// The digest of every file below a directory, with its place.
+/// Largest plan that is read, in bytes.
+const LARGEST_PLAN: u64 = 1024 * 1024 * 1024;
+
+/// The digest of the saved plan, which belongs to whoever ran Terraform.
+fn plan(workspace: &Workspace) -> io::Result<String> {
+    let file = untrusted::open_file(&workspace.plan_file(), workspace.owner()?)?;
+    if file.metadata()?.len() > LARGEST_PLAN {
+        return Err(io::Error::other("it is larger than 1 GiB"));
+    }
+    let mut whole = Sha256::new();
+    io::copy(&mut file.take(LARGEST_PLAN), &mut whole)?;
+    Ok(format!("{:x}", whole.finalize()))
+}
+
+/// The digest of every file below a directory of the agent's, with its place. Links inside are followed.
 fn tree(dir: &Path) -> io::Result<String> {
     let mut files = Vec::new();
     collect(dir, Path::new(""), 0, &mut files)?;

@@ -2,11 +2,14 @@
 
 use std::path::PathBuf;
 
-use crate::terraform::{
-    command::Terraform,
-    installed::TerraformDir,
-    state::backend::{State, StateBackend},
-    step_timing::StepTiming,
+use crate::{
+    process::SlotUsers,
+    terraform::{
+        command::Terraform,
+        installed::TerraformDir,
+        state::backend::{State, StateBackend},
+        step_timing::StepTiming,
+    },
 };
 
 /// The settings of this room; made by `config`.
@@ -25,6 +28,8 @@ pub(crate) struct TerraformSettings {
     pub(crate) state_dir: PathBuf,
     /// One folder per attempt.
     pub(crate) work_dir: PathBuf,
+    /// The users of runs, where they have users of their own.
+    pub(crate) slot_users: Option<SlotUsers>,
 }
 
 impl TerraformSettings {

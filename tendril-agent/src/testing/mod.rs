@@ -207,6 +207,8 @@ pub(crate) fn config(dir: &Path) -> Config {
             ..Timing::default()
         },
         keeper: None,
+        slot_users: None,
+        slot_uids: crate::config::slot_uids::SlotUids::Off,
         launcher: crate::launch::LauncherKind::InProcess,
         on_stop: crate::launch::OnStop::Drain,
         handed_secrets: std::sync::Arc::default(),

@@ -74,8 +74,10 @@ impl Attack {
     }
 }
 
-fn agent(world: &World, cluster: &tendril_tests::Cluster, templates: &Path) -> AgentSetup {
-    world.agent(cluster).templates(templates).concurrency(4)
+/// Where the tests are root's, runs have users of their own.
+fn agent(world: &World, cluster: &tendril_tests::Cluster, templates: &Path, dir: &Path) -> AgentSetup {
+    let agent = world.agent(cluster).templates(templates).concurrency(4);
+    if rustix::process::geteuid().is_root() { agent.with_users_of_runs(dir) } else { agent }
 }
 
 #[tokio::test]
@@ -90,7 +92,8 @@ async fn no_template_harms_more_than_its_own_run() {
     fs::create_dir_all(templates.join("innocent")).expect("a folder");
     fs::write(templates.join("innocent/main.tf"), "resource \"terraform_data\" \"a\" { input = 1 }\n")
         .expect("a template");
-    let agent = agent(&world, &cluster, &templates).start();
+    let dir = world.open_scratch();
+    let agent = agent(&world, &cluster, &templates, dir.path()).start();
     let mut queued = Vec::new();
     for attack in &attacks {
         // What never ends by itself has a limit.

@@ -19,3 +19,4 @@ mod stacks;
 mod state;
 mod strays;
 mod waiting_plans;
+mod walls;

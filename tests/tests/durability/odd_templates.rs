@@ -413,7 +413,9 @@ async fn whatever_a_template_holds_its_run_ends_with_the_reason_and_the_agent_go
         (template.lay_out)(&dir);
     }
     write(&templates, "innocent/main.tf", PLAIN);
-    let setup = world.agent(&cluster).templates(&templates).concurrency(3);
+    let (setup, dir) = (world.agent(&cluster).templates(&templates).concurrency(3), world.open_scratch());
+    let is_root = rustix::process::geteuid().is_root();
+    let setup = if is_root { setup.with_users_of_runs(dir.path()) } else { setup };
     let agent = setup.start();
     let configs = odd.iter().map(|template| {
         let mut config = template.config.clone();

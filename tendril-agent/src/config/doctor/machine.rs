@@ -2,10 +2,8 @@
 
 use super::finding::Finding;
 use crate::{
-    config::settings::Config,
-    control_plane::auth::Credential,
+    config::{isolation::Reach, settings::Config},
     dispatch::DiskGuard,
-    launch::LauncherKind,
     template::{Template, names},
     terraform::pending_push,
 };
@@ -52,25 +50,8 @@ pub(super) fn health_address(config: &Config) -> Result<(), String> {
     })
 }
 
-/// What a template can reach beside its own run. It runs as the agent's user.
+/// What a template can reach beside its own run.
 pub(super) fn isolation(config: &Config, has_key: bool) -> Finding {
-    let check = "isolation";
-    let user = rustix::process::geteuid();
-    if user.is_root() {
-        let warning = "the agent runs as root, and so does every template: each can read and change everything on this machine, other runs and the agent's key too. Run the agent as a user of its own (User= of systemd, runAsNonRoot of a pod)";
-        return Finding { check, problem: None, note: None, warning: Some(warning.to_owned()) };
-    }
-    let mut note =
-        format!("templates run as user {} and can read its files, those of other runs too", user.as_raw());
-    if let Credential::File(file) = &config.credential {
-        note = format!("{note}, and {}", file.display());
-    }
-    note.push_str(match (has_key, config.launcher) {
-        (true, LauncherKind::InProcess) => "",
-        (true, _) => "; a run has a token of its own deployment",
-        (false, _) => {
-            "; a run has the agent's own token, which reaches every deployment of the cluster: with an API key it has one of its own deployment"
-        }
-    });
-    Finding { check, problem: None, note: Some(note), warning: None }
+    let Reach { note, warning } = Reach::of(config, has_key);
+    Finding { check: "isolation", problem: None, note, warning }
 }

@@ -5,7 +5,7 @@
 //!     estimate.json             0600, what 0.10 writes
 //!     pricing.gob               prices that 0.10 found; it looks for a `.infracost` above the module
 //!     home/  cache/             HOME and TMPDIR; results that 2.x caches
-//! <work dir>/infracost/         shared by all attempts
+//! <work dir>/infracost/         shared by all attempts that have the agent's user; others have this in their own directory
 //!     pricing.gob               for the next estimate: replaced in one step, so that a reader sees a whole one
 //!     plugins/                  what 2.x downloads; one estimate at a time, because two would write into one file
 //! ```
@@ -22,7 +22,10 @@ use crate::{
     os::{
         file_lock::{self, FileLock},
         files::{private_dir, private_file, remove_dir},
+        ownership::give_tree,
+        untrusted::read_file,
     },
+    process::Command,
     template::Workspace,
 };
 
@@ -36,12 +39,27 @@ pub(crate) struct CostDir {
     /// Marks the processes of the attempt, so that none outlives it.
     data: PathBuf,
     shared: PathBuf,
+    workspace: Workspace,
 }
 
 impl CostDir {
-    /// Of one attempt.
+    /// Of one attempt. One with a user of its own shares nothing: another run must not use what it could have changed.
     pub(crate) fn new(workspace: &Workspace, work_dir: &Path) -> Self {
-        Self { own: workspace.cost_dir(), data: workspace.data_dir(), shared: work_dir.join("infracost") }
+        let own = workspace.cost_dir();
+        let is_apart = !matches!(workspace.user(), Ok(None));
+        let shared = if is_apart { own.clone() } else { work_dir.join("infracost") };
+        Self { own, data: workspace.data_dir(), shared, workspace: workspace.clone() }
+    }
+
+    /// The command as one of the run's user.
+    pub(super) fn confine(&self, command: Command) -> io::Result<Command> {
+        self.workspace.confine(command, false)
+    }
+
+    /// What 0.10 has written.
+    pub(crate) fn read_estimate(&self, most: u64) -> io::Result<Vec<u8>> {
+        let estimate = read_file(&self.estimate(), self.workspace.owner()?, most)?;
+        if estimate.is_empty() { Err(io::Error::other("it is empty")) } else { Ok(estimate) }
     }
 
     /// Where 0.10 writes what it found.
@@ -56,9 +74,11 @@ impl CostDir {
         }
         // It is there before the program opens it: so no other user may read it.
         private_file(&self.estimate(), b"")?;
-        // Without them the prices are requested again.
-        let _none_yet = fs::copy(self.shared.join(PRICES), self.own.join(PRICES));
-        Ok(())
+        if self.shared != self.own {
+            // Without them the prices are requested again.
+            let _none_yet = fs::copy(self.shared.join(PRICES), self.own.join(PRICES));
+        }
+        self.workspace.owner()?.map_or(Ok(()), |user| give_tree(&self.own, user))
     }
 
     /// Waits for the lock, where two estimates at a time would disturb each other. May be dropped while it waits.
@@ -71,8 +91,10 @@ impl CostDir {
 
     /// Leaves the prices that were found to the next estimate.
     pub(crate) fn keep_prices(&self) {
-        // What is not stored is requested again.
-        let _none = fs::rename(self.own.join(PRICES), self.shared.join(PRICES));
+        if self.shared != self.own {
+            // What is not stored is requested again.
+            let _none = fs::rename(self.own.join(PRICES), self.shared.join(PRICES));
+        }
     }
 
     /// Removes everything of this attempt.

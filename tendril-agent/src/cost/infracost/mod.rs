@@ -122,6 +122,11 @@ impl Program {
         &self.version
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(crate) const fn line(&self) -> Line {
         self.line
     }
@@ -254,14 +259,17 @@ impl Infracost {
     ) -> Result<process::Command, String> {
         let mut env = self.access(program)?;
         cost_dir.finalize(program.line, &mut env);
-        Ok(process::Command {
+        let command = process::Command {
             program: program.path.clone(),
             args: arguments(program.line, &cost_dir.estimate()),
             dir: module,
             env,
             grace_period,
             goes_on: None,
-        })
+        };
+        cost_dir
+            .confine(command)
+            .map_err(|error| format!("the agent's work directory cannot be used ({error})"))
     }
 
     /// What the program inherits, and its key.

@@ -88,8 +88,11 @@ impl Run<'_> {
         if !self.hooks().has(Hook::PostPlan) {
             return Ok(());
         }
-        let file = self.workspace.data_dir().join("plan.json");
+        let file = self.workspace.plan_json_file();
         self.executor(spec, state).show_plan(&file).await?;
+        let (workspace, readable) = (self.workspace.clone(), file.clone());
+        let shared = blocking(move || workspace.let_user_read(&readable)).await;
+        shared.map_err(|error| Failure::internal("the plan cannot be written as JSON", &error))?;
         Ok(self.hooks().ask(Hook::PostPlan, spec, &[("TENDRIL_PLAN_JSON", file.into())]).await?)
     }
 }

@@ -69,6 +69,8 @@ impl Run<'_> {
             let laid_out = workspace.lay_out(&from, &variables);
             // Last: a template's own file of that name must not win.
             laid_out.is_ok().then(|| state.lay_out(&workspace.module_dir())).transpose()?;
+            // From here on it is the run's user that works there.
+            laid_out.is_ok().then(|| workspace.hand_over()).transpose()?;
             Ok(laid_out)
         })
         .await;

@@ -47,6 +47,7 @@ impl KubernetesLauncher {
     ) -> Result<Launched, LaunchError> {
         // The image has its own.
         attempt.terraform = None;
+        attempt.slot_users = None;
         let (id, claim_token, state_key) = (attempt.id(), attempt.claim_token, attempt.state_key.clone());
         let job = attempt.job();
         let lease = self.inner.leases.hold(&job);
@@ -94,6 +95,7 @@ impl KubernetesLauncher {
         let start = if part == Part::First { Start::Workspace } else { Start::Approval };
         let (mut attempt, token) = self.inner.origin.attempt(job, start);
         attempt.terraform = None;
+        attempt.slot_users = None;
         Handed { attempt, token }
     }
 

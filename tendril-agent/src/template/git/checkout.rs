@@ -15,13 +15,14 @@ use crate::{
     redaction::Redactor,
     telemetry,
     template::{
+        copy,
         definition::is_template,
         git::{
             command::{Call, Console, Missing, Remote},
             fault::Fault,
             mirror::Mirror,
         },
-        workspace::{self, Workspace},
+        workspace::Workspace,
     },
 };
 
@@ -60,7 +61,7 @@ impl Console<'_> {
         metrics::counter!(telemetry::FETCHES, "result" => result).increment(1);
         let checkout = tried.map_err(|fault| fault.explain(source))?;
         let dir = workspace.source_dir();
-        let looked = blocking(move || Ok((workspace::inspect(&dir), is_template(&dir)))).await;
+        let looked = blocking(move || Ok((copy::inspect(&dir), is_template(&dir)))).await;
         let (inspected, has_files) = looked.map_err(|error| Fault::DiskGuard(error).explain(source))?;
         inspected?;
         if has_files { Ok(checkout) } else { Err(Fault::NoTemplate.explain(source)) }

@@ -17,7 +17,7 @@ use tokio::time::sleep;
 use crate::{
     job::{ErrorCode, Failure, Fields, Findings, Job, JobSpec, Json},
     logs::LogWriter,
-    os::{blocking, failpoint, file_lock},
+    os::{blocking, failpoint},
     process::{Command, Exit, FileSink, Runner, Sink, StopSignal, TerminationStage, keeper},
     redaction::Redactor,
     telemetry,
@@ -27,7 +27,7 @@ use crate::{
         command::Step,
         outputs::Outputs,
         pending_push::StderrTail,
-        provider_cache,
+        provider_cache::Filling,
         settings::TerraformSettings,
         state::{
             backend::State,
@@ -84,27 +84,20 @@ impl TerraformExecutor<'_> {
     /// Backend, modules and providers; then state that an earlier run could not store is stored.
     pub(crate) async fn init(&self) -> Result<(), StageError> {
         self.announce(Step::Init).await;
-        let lock = match self.settings.program.plugin_cache() {
+        let fault =
+            |error: io::Error| Failure::internal("the directory for providers cannot be used", &error);
+        let filling = match self.settings.program.plugin_cache() {
             Some(dir) => tokio::select! {
-                lock = file_lock::lock_provider_cache(dir) => Some(lock.map_err(|error| {
-                    Failure::internal("the directory for providers cannot be used", &error)
-                })?),
+                filling = Filling::begin(dir, self.workspace) => Some(filling.map_err(fault)?),
                 () = self.stop.wait() => None,
             },
             None => None,
         };
-        let (exit, findings) = self.initialise().await?;
-        if lock.is_some() {
-            let data_dir = self.workspace.data_dir();
-            let mark = move || {
-                provider_cache::mark_used(&data_dir);
-                Ok(())
-            };
-            let marked = blocking(mark).await;
-            marked
-                .map_err(|error| Failure::internal("the directory for providers cannot be used", &error))?;
+        let ran = self.initialise().await;
+        if let Some(filling) = filling {
+            filling.end(self.workspace.data_dir()).await.map_err(fault)?;
         }
-        drop(lock);
+        let (exit, findings) = ran?;
         self.check_exit(Step::Init, exit, &findings)?;
         self.push_pending().await
     }
@@ -328,6 +321,9 @@ impl TerraformExecutor<'_> {
         let name = self.settings.program.name();
         let ran = match command {
             Ok(command) => {
+                self.state
+                    .give_to(self.workspace)
+                    .map_err(|error| Failure::internal("the state directory cannot be used", &error))?;
                 failpoint!("step.begins");
                 self.runner.run(command, sink, self.stop).await
             }

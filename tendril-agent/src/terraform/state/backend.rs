@@ -14,9 +14,16 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    os::files::{private_dir, private_file},
-    template::BACKEND_FILE,
+    os::{
+        files::{private_dir, private_file},
+        ownership::{close_dir, give_file, share_dir},
+    },
+    template::{BACKEND_FILE, Workspace},
 };
+
+/// What Terraform writes into the folder of a local state.
+const STATE_FILES: [&str; 3] =
+    ["terraform.tfstate", "terraform.tfstate.backup", ".terraform.tfstate.lock.info"];
 
 /// What is put in the place of the state key in `address` and its kin.
 const KEY: &str = "{key}";
@@ -276,6 +283,25 @@ impl State {
             fs::File::open(&self.dir)?.set_modified(SystemTime::now())?;
         }
         private_file(&module_dir.join(BACKEND_FILE), self.block().to_string().as_bytes())
+    }
+
+    /// Lets the user of a run work on a local state: it may add files to the folder, and owns the state's own. What the agent stores
+    /// there it can neither read nor remove.
+    pub(crate) fn give_to(&self, workspace: &Workspace) -> io::Result<()> {
+        let (Kind::Local, Some(user)) = (self.kind, workspace.user()?) else { return Ok(()) };
+        private_dir(&self.dir)?;
+        share_dir(&self.dir, user.uid)?;
+        STATE_FILES.iter().try_for_each(|name| give_file(&self.dir.join(name), user.uid))
+    }
+
+    /// The run is over: nobody but the agent reaches a local state.
+    pub(crate) fn close(&self) {
+        if self.kind == Kind::Local
+            && self.dir.exists()
+            && let Err(error) = close_dir(&self.dir)
+        {
+            tracing::error!(dir = %self.dir.display(), %error, "the folder of a state cannot be closed to the user of its last run");
+        }
     }
 
     /// Removes the folder of a state that holds nothing any more.

@@ -2,14 +2,20 @@
 //! beside where the state belongs, and where that cannot be done it stays where it is.
 
 use std::{
-    fs, io,
-    os::unix::fs::PermissionsExt,
+    fs::{self, File},
+    io,
+    os::unix::fs::{PermissionsExt, fchown},
     path::{Path, PathBuf},
 };
 
+use rustix::process::{getegid, geteuid};
+
 use super::backend::State;
 use crate::{
-    os::files::{durable_dir, private_file, rename_durably, sync_file},
+    os::{
+        files::{durable_dir, private_file, rename_durably, sync_dir, sync_file},
+        untrusted::{open_file, open_own_file},
+    },
     template::Workspace,
 };
 
@@ -66,13 +72,16 @@ impl State {
 
     fn take_in(&self, file: &Path, place: &Path) -> io::Result<()> {
         durable_dir(self.dir())?;
-        fs::set_permissions(file, fs::Permissions::from_mode(0o600))?;
+        let opened = open_file(file, None)?;
+        // Whoever wrote it: from here on it is the agent's.
+        fchown(&opened, Some(geteuid().as_raw()), Some(getegid().as_raw()))?;
+        opened.set_permissions(fs::Permissions::from_mode(0o600))?;
         // Terraform leaves it to the system when it reaches the disk.
-        sync_file(&fs::File::open(file)?)?;
+        sync_file(&opened)?;
         // A move needs no room; only where the state directory is another volume it has to be a copy.
         match rename_durably(file, place) {
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                private_file(place, &fs::read(file)?)?;
+                copy_whole(opened, place)?;
                 fs::remove_file(file)
             }
             moved => moved,
@@ -87,7 +96,7 @@ impl State {
             Some(file) => self.errored(&name, &file),
             // A state that was printed is there already.
             None => Some(self.errored_state_path(&name))
-                .filter(|place| place.exists())
+                .filter(|place| open_own_file(place).is_ok())
                 .map_or(ErroredState::Nothing, ErroredState::Saved),
         };
         if let ErroredState::Unmovable(place, error) = &errored {
@@ -95,6 +104,7 @@ impl State {
         } else if let Err(error) = workspace.remove_run() {
             tracing::error!(?workspace, %error, "what Terraform worked on cannot be removed");
         }
+        self.close();
         self.tidy();
         errored
     }
@@ -107,7 +117,8 @@ impl State {
         };
         let paths = entries.map(|entry| Ok(entry?.path()));
         let mut pending = paths.collect::<io::Result<Vec<_>>>()?;
-        pending.retain(|path| is_errored_state(path));
+        // A run may add files to the folder of a local state.
+        pending.retain(|path| is_errored_state(path) && open_own_file(path).is_ok());
         pending.sort();
         Ok(pending)
     }
@@ -127,6 +138,19 @@ impl State {
     pub(crate) fn unmark_held(&self) -> io::Result<()> {
         fs::remove_file(self.dir().join(HELD_FILE))
     }
+}
+
+/// Copies a file to another volume, in one step for whoever looks there.
+fn copy_whole(mut from: File, place: &Path) -> io::Result<()> {
+    let part = place.with_extension("part");
+    private_file(&part, b"")?;
+    let mut to = File::options().write(true).open(&part)?;
+    let copied =
+        io::copy(&mut from, &mut to).and_then(|_| to.sync_all()).and_then(|()| fs::rename(&part, place));
+    if copied.is_err() {
+        let _half = fs::remove_file(&part);
+    }
+    copied.and_then(|()| place.parent().map_or(Ok(()), sync_dir))
 }
 
 /// Whether a file records that a state here is marked as held in the database.

@@ -14,6 +14,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use std::io::Read as _;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
@@ -23,8 +25,11 @@ use super::{backend::State, lock::Lock};
 use crate::os::{
     blocking, failpoint,
     files::{private_dir, private_file},
+    untrusted::open_own_file,
 };
 
+/// Most of a note that is read, in bytes.
+const LARGEST_NOTE: u64 = 64 * 1024;
 /// How much later than its step's beginning a lock can be taken, beside the time that Terraform is allowed to wait for one.
 const MARGIN: SignedDuration = SignedDuration::from_secs(60);
 /// How much later than the last sign of its agent's life a dead step can have taken a lock.
@@ -92,7 +97,8 @@ impl LockOwner {
 
     /// What was stored beside a state.
     fn load(path: &Path) -> io::Result<Self> {
-        Ok(serde_json::from_slice(&fs::read(path)?)?)
+        let note = open_own_file(path)?.take(LARGEST_NOTE);
+        Ok(serde_json::from_reader(io::BufReader::new(note))?)
     }
 
     /// What a previous run stored: of a step that is dead. It could take a lock until its agent was seen alive for the last
