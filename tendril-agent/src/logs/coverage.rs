@@ -47,7 +47,7 @@ impl Coverage {
             taken: offset,
             rest_end,
             known: if rest_end > offset { lines } else { 0 },
-            from: Mark { offset, made: 0, at: if rest_end > offset { at } else { Place::Line } },
+            from: Mark { offset, made: 0, at },
             ..Self::default()
         }
     }
