@@ -8,6 +8,7 @@
 --   PROCESSING -> QUEUED FAILED CANCELLED, phase UNKNOWN     the reaper: no token, but only after the agent fell silent
 --   PROCESSING -> FAILED                     the reaper: nobody approved its plan in time
 --   FAILED/AGENT_LOST -> SUCCESS FAILED CANCELLED            the late, true result: the claim's token
+--   FAILED/AGENT_STOPPED -> FAILED                           why it was stopped, which the run itself cannot know: the claim's token
 --
 -- Errors: TD001 the claim token is absent or stale; TD002 the change is not legal.
 
@@ -204,6 +205,12 @@ begin
         new.error_code := null;
         new.error_message := null;
       end if;
+    elsif holds_claim and wanted = 'FAILED' and old.status = 'FAILED' and old.error_code = 'AGENT_STOPPED'
+        and new.error_code in ('AGENT_STOPPED', 'TIMED_OUT', 'DISK_FULL') and new.error_message is not null then
+      -- A run in a pod is asked to stop, and does not learn by whom. Nothing else of its end changes.
+      new := old;
+      new.error_code := asked.error_code;
+      new.error_message := asked.error_message;
     elsif wanted <> old.status then
       perform tendril.refuse_transition(old, wanted, 'It is finished. Queue a new deployment.');
     elsif holds_claim or new is not distinct from old then

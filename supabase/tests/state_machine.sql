@@ -3,7 +3,7 @@ begin;
 create schema if not exists extensions;
 create extension if not exists pgtap with schema extensions;
 set local search_path = public, extensions;
-select plan(83);
+select plan(89);
 
 -- Fixtures: alice owns clusters c1, c2 and the revoked c9; bob owns c3. Each cluster has an agent. `act_as` sets the role and
 -- the JWT of what follows; `run` runs a statement as that role; `try` returns its SQLSTATE or "rows: n"; `list` returns the rows
@@ -63,7 +63,7 @@ insert into clusters (id, user_id, name, revoked_at) values
 
 -- One deployment per status, made through the legal path; d4 is FAILED by its agent, d5 by the reaper (AGENT_LOST).
 insert into deployments (id, cluster_id, config_snapshot)
-select pg_temp.id('d' || n), pg_temp.id('c1'), '{"template": "hello"}' from generate_series(0, 9) as n;
+select pg_temp.id('d' || n), pg_temp.id('c1'), '{"template": "hello"}' from unnest(string_to_array('0123456789a', null)) as n;
 call pg_temp.act_as('agent c1');
 call pg_temp.run($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('1' || right(id::text, 1)) where id between pg_temp.id('d1') and pg_temp.id('d5')$$);
 call pg_temp.run($$update deployments set status = 'SUCCESS', claim_token = pg_temp.id('12'), log_count = 5 where id = pg_temp.id('d2')$$);
@@ -157,6 +157,16 @@ select is(pg_temp.go('d5', 'PROCESSING', '15'), 'TD002', 'nor does the job go on
 select is(pg_temp.go('d5', 'SUCCESS', '15'), 'rows: 1', 'AGENT_LOST -> SUCCESS with the claim''s token');
 select is(pg_temp.shows('d5', 'status, error_code, error_message'), '(SUCCESS,,)', 'the error is gone');
 select is(pg_temp.go('d5', 'FAILED', '15'), 'TD002', 'and that is final');
+
+-- Why a run was asked to stop is known later.
+call pg_temp.run($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('1a') where id = pg_temp.id('da')$$);
+call pg_temp.run($$update deployments set status = 'FAILED', error_code = 'AGENT_STOPPED', error_message = 'stopped', log_count = 3, claim_token = pg_temp.id('1a') where id = pg_temp.id('da')$$);
+select is(pg_temp.try($$update deployments set error_code = 'TIMED_OUT', error_message = 'late', claim_token = pg_temp.id('99') where id = pg_temp.id('da')$$), 'TD001', 'another token does not say why');
+select is(pg_temp.try($$update deployments set status = 'FAILED', error_code = 'TERRAFORM_FAILED', error_message = 'else', claim_token = pg_temp.id('1a') where id = pg_temp.id('da')$$), 'rows: 1', 'what is no reason for a stop');
+select is(pg_temp.shows('da', 'error_code, error_message'), '(AGENT_STOPPED,stopped)', 'changes nothing');
+select is(pg_temp.try($$update deployments set status = 'FAILED', error_code = 'TIMED_OUT', error_message = 'deadline', log_count = 9, claim_token = pg_temp.id('1a') where id = pg_temp.id('da')$$), 'rows: 1', 'its own token does');
+select is(pg_temp.shows('da', 'status, error_code, error_message, log_count'), '(FAILED,TIMED_OUT,deadline,3)', 'and nothing else changes');
+select is(pg_temp.try($$update deployments set status = 'FAILED', error_code = 'DISK_FULL', error_message = 'again', claim_token = pg_temp.id('1a') where id = pg_temp.id('da')$$), 'rows: 1', 'said twice it changes nothing');
 
 -- What was ended before its apply began does not begin it.
 call pg_temp.run($$update deployments set status = 'PROCESSING', claim_token = pg_temp.id('18') where id = pg_temp.id('d8')$$);

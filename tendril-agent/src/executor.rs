@@ -24,7 +24,7 @@ use tokio::{
 use tracing::Instrument as _;
 
 #[cfg(feature = "kubernetes")]
-use crate::launch::kubernetes::{StateStore, ended_pods, state_handover, surplus_pod};
+use crate::launch::kubernetes::{StateStore, end_message, ended_pods, state_handover, surplus_pod};
 use crate::{
     config::{Cli, Config, handed_secrets},
     control_plane::{
@@ -98,6 +98,8 @@ pub(crate) fn execute(cli: &Cli, attempt_file: &Path) -> ExitCode {
     }
     let tally = Tally::install();
     let end = run(config, &attempt, &entry, &tally);
+    #[cfg(feature = "kubernetes")]
+    end_message::write(&end, &tally.totals());
     if let Err(error) = entry.store_metrics(&tally.totals()) {
         tracing::debug!(%error, "what the executor counted cannot be written");
     }

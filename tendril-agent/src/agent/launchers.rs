@@ -49,6 +49,11 @@ impl Agent {
         let connection =
             Connection::open(settings.namespace.as_deref()).await.map_err(AgentError::Kubernetes)?;
         tracing::info!(namespace = connection.namespace, "runs are pods");
+        if !self.session.has_key() {
+            tracing::warn!(
+                "the agent has a machine token (a JWT) and no API key: each run gets that token, which reaches every deployment of the cluster"
+            );
+        }
         Ok(Some(Arc::new(KubernetesLauncher::start(
             &connection,
             settings.clone(),

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard},
+    time::Duration,
 };
 
 use tokio::sync::watch;
@@ -49,6 +50,14 @@ struct State {
     webhook: Option<String>,
     /// The next answers, by method and resource: the request is carried out and its answer is lost.
     lost_answers: BTreeMap<(String, String), usize>,
+    /// What is answered to the next requests: status, seconds to wait, and how many; only to those whose query has this.
+    refused: Option<(u16, u64, usize, &'static str)>,
+    /// Before each answer.
+    delay: Duration,
+    /// Every watch ends after so long, whatever it asked for.
+    watch_ends: Option<Duration>,
+    /// Watches have no bookmarks.
+    has_no_bookmarks: bool,
     /// The controller manager is away: Jobs are stored, and nothing comes of them.
     is_controller_down: bool,
 }
@@ -89,6 +98,40 @@ impl Faults {
         let Some(left) = state.lost_answers.get_mut(&key).filter(|left| **left > 0) else { return false };
         *left -= 1;
         true
+    }
+
+    pub(super) fn refuse(&self, status: u16, retry_after: u64, count: usize, query: &'static str) {
+        self.state().refused = Some((status, retry_after, count, query));
+    }
+
+    /// What this request is refused with, if it is: status, and seconds to wait.
+    pub(super) fn refuses(&self, query: &str) -> Option<(u16, u64)> {
+        let mut state = self.state();
+        let (status, retry_after, left, wanted) = state.refused.as_mut()?;
+        if *left == 0 || !query.contains(*wanted) {
+            return None;
+        }
+        *left -= 1;
+        Some((*status, *retry_after))
+    }
+
+    pub(super) fn set_delay(&self, delay: Duration) {
+        self.state().delay = delay;
+    }
+
+    pub(super) fn delay(&self) -> Duration {
+        self.state().delay
+    }
+
+    pub(super) fn set_watches(&self, end_after: Option<Duration>, has_no_bookmarks: bool) {
+        let mut state = self.state();
+        (state.watch_ends, state.has_no_bookmarks) = (end_after, has_no_bookmarks);
+    }
+
+    /// How long a watch lasts at most, and whether it has no bookmarks.
+    pub(super) fn watches(&self) -> (Option<Duration>, bool) {
+        let state = self.state();
+        (state.watch_ends, state.has_no_bookmarks)
     }
 
     pub(super) fn hold(&self, method: &str, resource: &str) {

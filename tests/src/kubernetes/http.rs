@@ -97,7 +97,8 @@ pub(super) async fn handle(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let query = Query::parse(query.as_deref().unwrap_or_default());
+    let text = query.unwrap_or_default();
+    let query = Query::parse(&text);
     let header = headers.get("authorization").and_then(|value| value.to_str().ok());
     let user = match cluster.access.identify(header) {
         Ok(user) => user,
@@ -109,6 +110,17 @@ pub(super) async fn handle(
         return Refusal::unauthorized().into_response();
     }
     cluster.note(&method, &uri, &user.name);
+    tokio::time::sleep(cluster.faults.delay()).await;
+    if let Some((status, retry_after)) = cluster.faults.refuses(&text) {
+        // As recorded: priority and fairness speak plain text.
+        let refusal = match status {
+            429 => (StatusCode::TOO_MANY_REQUESTS, "Too many requests, please try again later.\n\n")
+                .into_response(),
+            410 => Refusal::expired("The provided continue parameter is too old").into_response(),
+            _ => Refusal::webhook_down("etcdserver: leader changed").into_response(),
+        };
+        return ([("retry-after", retry_after.to_string())], refusal).into_response();
+    }
     let resource = Target::parse(uri.path()).map(|target| target.plural).unwrap_or_default();
     cluster.faults.pass(method.as_str(), resource).await;
     let request =

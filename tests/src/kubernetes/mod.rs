@@ -33,7 +33,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use axum::{
@@ -192,6 +192,31 @@ impl ApiServer {
     /// Forgets every resource version: watches from before are answered 410.
     pub fn forget_versions(&self) {
         self.cluster.store.forget();
+    }
+
+    /// Connections are silent, old ones and new ones, until [`come_back`](Self::come_back): what a firewall does that forgets them.
+    pub fn go_silent(&self) {
+        self.gate.stall();
+    }
+
+    /// Connections that are open now are silent for ever; new ones are not.
+    pub fn strand(&self) {
+        self.gate.strand();
+    }
+
+    /// Refuses the next requests with this status and `Retry-After`; only those whose query has this text.
+    pub fn refuse(&self, status: u16, retry_after: u64, count: usize, query: &'static str) {
+        self.cluster.faults.refuse(status, retry_after, count, query);
+    }
+
+    /// Takes so long for each answer.
+    pub fn set_delay(&self, delay: Duration) {
+        self.cluster.faults.set_delay(delay);
+    }
+
+    /// Ends every watch after so long, and gives none a bookmark.
+    pub fn set_watches(&self, end_after: Option<Duration>, has_no_bookmarks: bool) {
+        self.cluster.faults.set_watches(end_after, has_no_bookmarks);
     }
 
     /// A quota on Jobs and one on pods; none lifts them.

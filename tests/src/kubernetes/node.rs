@@ -121,6 +121,7 @@ impl Node {
             }
             mounts.push((path.to_owned(), place));
         }
+        mounts.push(("/dev/termination-log".to_owned(), root.join("termination-log")));
         // The longest first: /data/plans is not below /data.
         mounts.sort_by_key(|(path, _)| std::cmp::Reverse(path.len()));
         let placed = |text: &str| {

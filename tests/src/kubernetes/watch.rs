@@ -37,8 +37,10 @@ pub(super) fn answer(
         return Err(Refusal::bad_version(asked));
     }
     let version = version.unwrap_or(0);
-    let wants_bookmarks = query.is_true("allowWatchBookmarks");
+    let (longest, has_no_bookmarks) = cluster.faults.watches();
+    let wants_bookmarks = query.is_true("allowWatchBookmarks") && !has_no_bookmarks;
     let time = query.get("timeoutSeconds").parse().map_or(USUAL_TIME, Duration::from_secs);
+    let time = longest.map_or(time, |longest| time.min(longest));
     let mut watching = Watching {
         cluster: Arc::clone(cluster),
         kind,

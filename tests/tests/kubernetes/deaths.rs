@@ -56,11 +56,16 @@ async fn an_evicted_apply_stores_its_state_within_its_grace() {
     let (job, _gate) = pods.queue_gated("a").await;
     job.says("at the gate").await;
     assert!(pods.api.fate(&Pods::job_name(&job, 1), Fate::EvictedByApi));
-    let row = job.ended().await;
-    // It was asked to stop, interrupted its apply, and wrote so itself.
+    // It was asked to stop, interrupted its apply, and wrote so itself; why, its dispatcher knows.
+    let row =
+        pods.says(&job, "The run's pod was evicted through the API, as the drain of a node does it.").await;
     assert_eq!(
         (row.status.as_str(), row.error_code.as_deref()),
         ("FAILED", Some("AGENT_STOPPED")),
+        "{row:?}"
+    );
+    assert!(
+        row.error_message.as_deref().is_some_and(|how| how.contains("It was stopped during apply")),
         "{row:?}"
     );
     job.log().await.assert_complete(&row);
@@ -237,13 +242,9 @@ async fn a_run_that_passes_its_deadline_says_so() {
     assert!(
         pods.api.edit_job(&Pods::job_name(&job, 1), |job| job["spec"]["activeDeadlineSeconds"] = 1.into())
     );
-    let row = job.ended().await;
     // It is asked to stop, has its grace, and says so itself; its Job says why.
-    assert_eq!(
-        (row.status.as_str(), row.error_code.as_deref()),
-        ("FAILED", Some("AGENT_STOPPED")),
-        "{row:?}"
-    );
+    let row = pods.says(&job, "The run passed the deadline of 1 s of its Job").await;
+    assert_eq!((row.status.as_str(), row.error_code.as_deref()), ("FAILED", Some("TIMED_OUT")), "{row:?}");
     job.log().await.assert_complete(&row);
 }
 

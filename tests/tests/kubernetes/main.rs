@@ -8,6 +8,7 @@ mod hostile;
 mod http;
 mod lifecycle;
 mod locks;
+mod outages;
 mod plans;
 mod real_cluster;
 mod recorded;

@@ -281,3 +281,48 @@ async fn six_first_runs_in_one_moment_share_an_empty_state_database() {
         assert_eq!(row.status, "SUCCESS", "{row:?}");
     }
 }
+
+/// A JWT cannot be exchanged: a run gets it as it is, from wherever the agent has it.
+#[tokio::test]
+async fn a_machine_token_in_a_file_reaches_the_run() {
+    let pods = Pods::start().await;
+    let file = pods.world.path("token");
+    fs::write(&file, format!("{}\n", pods.cluster.machine_token())).expect("a file");
+    let agent = pods.setup().token_file(&file).start();
+    let job = pods.queue(json!({"template": "count", "stack": "a", "variables": {"lines": 2}})).await;
+    let row = job.ended().await;
+    assert_eq!((row.status.as_str(), row.attempt), ("SUCCESS", 1), "{row:?}");
+    agent.says("each run gets that token").await;
+    let mut doctor = pods.setup().token_file(&file).doctor();
+    doctor.ended().await;
+    assert!(
+        doctor.output().contains("run's token: the agent has a machine token (a JWT) and no API key"),
+        "{}",
+        doctor.output()
+    );
+}
+
+/// Nothing scrapes a run: what it counted is in the status of its pod.
+#[tokio::test]
+async fn what_a_run_counts_is_in_the_metrics_of_the_dispatcher() {
+    let pods = Pods::start().await;
+    let addr = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port");
+    let _agent = pods.setup().env("TENDRIL_HEALTH_ADDR", addr.to_string()).start();
+    let job = pods.queue(json!({"template": "count", "stack": "a", "variables": {"lines": 2}})).await;
+    assert_eq!(job.ended().await.status, "SUCCESS");
+    let counted = [
+        "tendril_agent_jobs_ended_total{status=\"SUCCESS\"} 1",
+        "tendril_agent_step_seconds_count{step=\"apply\"} 1",
+    ];
+    tendril_tests::until("the dispatcher has added it", async || {
+        let answer =
+            crate::http::client().get(format!("http://{addr}/metrics")).send().await.expect("an answer");
+        let text = answer.text().await.expect("metrics");
+        let lacks = counted.iter().find(|line| !text.lines().any(|there| there == **line));
+        lacks.map_or(Ok(()), |line| Err(format!("{line} is not in\n{text}")))
+    })
+    .await;
+    let pod = pods.api.pod_of(&Pods::job_name(&job, 1)).expect("its pod");
+    let message = pod["status"]["containerStatuses"][0]["state"]["terminated"]["message"].to_string();
+    assert!(message.contains("tendril_agent_steps") || message.contains("step_seconds"), "{message}");
+}

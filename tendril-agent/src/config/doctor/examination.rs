@@ -57,6 +57,10 @@ async fn try_all(config: &Config) -> Vec<Finding> {
         Health::default(),
     );
     findings.push(machine::isolation(config, session.has_key()));
+    #[cfg(feature = "kubernetes")]
+    if config.kubernetes.is_some() && !session.has_key() {
+        findings.push(kubernetes::machine_token());
+    }
     if session.has_key() {
         let token = session.current().await.map(drop).map_err(|error| control_plane::key_problem(&error));
         findings.push(Finding::new("API key", token.clone()));

@@ -38,3 +38,9 @@ pub(super) async fn examine(settings: &KubernetesSettings) -> Vec<Finding> {
     }
     findings
 }
+
+/// What it means that the agent has a machine token and no API key.
+pub(super) fn machine_token() -> Finding {
+    let warning = "the agent has a machine token (a JWT) and no API key: each run, and each template in it, gets that token, which reaches every deployment of the cluster, and a run that outlives the token cannot report its end. Give the agent an API key (tdl_…), which is exchanged for a token of each run";
+    Finding { warning: Some(warning.to_owned()), ..Finding::new("run's token", Ok(())) }
+}

@@ -1,6 +1,12 @@
 //! The way to the API server.
 
+use std::time::Duration;
+
 use kube::{Client, Config};
+
+/// How long an open connection may be silent: a watch has a bookmark each minute. One whose other end is gone without a word would be believed
+/// for ever.
+const SILENT_FOR: Duration = Duration::from_secs(100);
 
 /// A client and the namespace of the runs.
 #[derive(Clone)]
@@ -30,8 +36,9 @@ impl Connection {
     }
 
     /// Connects as this says. Errors: a sentence.
-    pub(crate) fn of(config: Config) -> Result<Self, String> {
+    pub(crate) fn of(mut config: Config) -> Result<Self, String> {
         let authorities = config.root_cert.clone().unwrap_or_default();
+        config.read_timeout.get_or_insert(SILENT_FOR);
         let (namespace, url) = (config.default_namespace.clone(), config.cluster_url.to_string());
         let client = Client::try_from(config)
             .map_err(|error| format!("the connection to the cluster {url} cannot be set up: {error}"))?;

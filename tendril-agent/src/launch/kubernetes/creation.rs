@@ -13,7 +13,7 @@ use crate::{
     execute::Start,
     job::{self, JobResult, JobSpec},
     launch::{
-        attempt_file::{AttemptFile, AttemptId},
+        attempt_file::{AttemptFile, AttemptId, TokenFrom},
         kubernetes::{
             election::answered,
             launcher::{KubernetesLauncher, digest, failure, secret_suffix, view},
@@ -131,10 +131,20 @@ impl KubernetesLauncher {
     ) -> Result<(), LaunchError> {
         let unwritten =
             |source| LaunchError::Io { context: "the attempt file cannot be written".to_owned(), source };
+        let (mut attempt, mut token) = (attempt.clone(), token.cloned());
+        if let (TokenFrom::File(file), None) = (&attempt.token, &token) {
+            // The file is in the dispatcher's pod, and what it holds now goes with the run.
+            let text = tokio::fs::read_to_string(file).await.map_err(|source| LaunchError::Io {
+                context: format!("the machine token cannot be read from {}", file.display()),
+                source,
+            })?;
+            token = Some(SecretString::from(text.trim()));
+            attempt.token = TokenFrom::File(TOKEN_FILE.into());
+        }
         let (job, claim) = (attempt.job(), digest(attempt.claim_token));
         let run = self.run(&job, view.part, &claim)?;
         let mut files = vec![(ATTEMPT_FILE, attempt.to_json().map_err(unwritten)?)];
-        if let Some(token) = token {
+        if let Some(token) = &token {
             files.push((TOKEN_FILE, token.expose_secret().as_bytes().to_vec()));
         }
         if run.keeps_plan_in_secret(&self.inner.settings) {

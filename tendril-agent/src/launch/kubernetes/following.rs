@@ -13,6 +13,7 @@ use crate::{
         kubernetes::{
             creation::Handed,
             election::answered,
+            end_message,
             launcher::KubernetesLauncher,
             names::Part,
             observer::Seen,
@@ -50,11 +51,24 @@ impl KubernetesLauncher {
         let launcher = self.clone();
         let ended = async move {
             let claims = &launcher.inner.claims;
+            // What is seen of it is kept for as long as somebody may look.
+            let seen = launcher.inner.observer.subscribe(&job.name);
             let mut ended = launcher.follow(job, lease, claim_token, handed).await;
             if ended == Some(Ended::Said(End::Waiting)) && !claims.awaits_approval(id, claim_token).await {
                 ended = Some(Ended::Died(Death::untrue_wait()));
             }
             failpoint!("run.ended");
+            if matches!(ended, Some(Ended::Said(_))) {
+                let Seen { job, pod, is_gone } = seen.borrow().clone();
+                if let Some(ended) = pod.as_ref().and_then(|pod| pod.terminated.as_ref()) {
+                    end_message::record(&ended.message);
+                }
+                if let (Some(job), Some(pod)) = (job, pod)
+                    && let Some(why) = verdict::stopped_by(&job, &pod, is_gone, launcher.known(id).was_ended)
+                {
+                    settle::amend(claims.rest(), id, claim_token, &why).await;
+                }
+            }
             let end = match ended {
                 Some(Ended::Said(End::StateKept | End::StateStored | End::StateLost)) => {
                     launcher.inner.tries.wake();
@@ -63,6 +77,8 @@ impl KubernetesLauncher {
                 Some(Ended::Said(end)) => end,
                 Some(Ended::Died(death)) => {
                     settle::death(claims.rest(), claims, id, claim_token, &death).await;
+                    // Of one that had its grace, and stored its end where nobody saw it.
+                    settle::amend(claims.rest(), id, claim_token, &death).await;
                     failpoint!("run.concluded");
                     End::Stored
                 }

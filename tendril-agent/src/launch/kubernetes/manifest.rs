@@ -22,10 +22,10 @@ use crate::launch::{
         account_map::AccountRule,
         names::{
             ATTEMPT, ATTEMPT_DIR, ATTEMPT_FILE, ATTEMPT_VOLUME, CLAIM, CLUSTER, DEPLOYMENT, DIR_VARIABLE,
-            HOME, IN_SECRET, JOB_UID_VARIABLE, KEPT_VOLUME, LATE_DIR, LATE_VOLUME, MANAGED_BY, PART,
-            PLAN_ACCESS_FILE, PLAN_ACCESS_VARIABLE, PLAN_DIR, PLAN_SECRET_VARIABLE, POD_UID_VARIABLE, Part,
-            STACK, STATE_ACCESS_VARIABLE, STATE_DIR, STATE_SECRET_VARIABLE, STATE_STORE_VARIABLE,
-            STORE_VARIABLE, name,
+            END_MESSAGE, END_MESSAGE_VARIABLE, HOME, IN_SECRET, JOB_UID_VARIABLE, KEPT_VOLUME, LATE_DIR,
+            LATE_VOLUME, MANAGED_BY, PART, PLAN_ACCESS_FILE, PLAN_ACCESS_VARIABLE, PLAN_DIR,
+            PLAN_SECRET_VARIABLE, POD_UID_VARIABLE, Part, STACK, STATE_ACCESS_VARIABLE, STATE_DIR,
+            STATE_SECRET_VARIABLE, STATE_STORE_VARIABLE, STORE_VARIABLE, name,
         },
         pod_defaults::{harden, of_field, remove_empty, resources},
         settings::{CONTAINER, KubernetesSettings},
@@ -236,6 +236,7 @@ fn container(settings: &KubernetesSettings, run: &Run<'_>, spec: &mut PodSpec) {
         ("TENDRIL_STATE_DIR", format!("{HOME}/state")),
         // It ends by itself before the kubelet ends it.
         ("TENDRIL_SHUTDOWN_GRACE", format!("{}s", settings.grace.as_secs().saturating_sub(30))),
+        (END_MESSAGE_VARIABLE, END_MESSAGE.to_owned()),
         ("HOME", HOME.to_owned()),
         ("TMPDIR", "/tmp".to_owned()),
     ];

@@ -17,6 +17,7 @@
 //! state_handover  the pod that has it, and the pod that stores it       held_manifest their Jobs: pure
 //! held_states   what the dispatcher does for them                       state_guard   nothing is planned before
 //! tries         when it is tried again
+//! end_message   what a run counted
 //! ended_pods    what a dead pod leaves: its lock on the state
 //! surplus_pod   a second pod of a run: it does nothing
 //! launcher      all of it together          preflight     what `doctor` asks the cluster
@@ -31,6 +32,7 @@ mod claims;
 mod connection;
 mod creation;
 mod election;
+pub(crate) mod end_message;
 pub(crate) mod ended_pods;
 mod following;
 mod held_manifest;

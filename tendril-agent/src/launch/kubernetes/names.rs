@@ -28,6 +28,10 @@ pub(crate) const PLAN_ACCESS_FILE: &str = "plan-access.json";
 /// The only place where a run can write, but for `/tmp`.
 pub(crate) const HOME: &str = "/var/lib/tendril";
 
+/// Variable of a run's container: the file of what the pod's status shows of its end, and that file.
+pub(crate) const END_MESSAGE_VARIABLE: &str = "TENDRIL_END_MESSAGE";
+pub(crate) const END_MESSAGE: &str = "/dev/termination-log";
+
 /// Variable of a run's container: the pod that it is in.
 pub(crate) const POD_UID_VARIABLE: &str = "TENDRIL_POD_UID";
 

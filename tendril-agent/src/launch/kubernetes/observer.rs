@@ -17,7 +17,8 @@ use kube::{
     Api, Resource,
     runtime::{
         WatchStreamExt as _,
-        watcher::{self, Event, watcher},
+        utils::Backoff,
+        watcher::{self, DefaultBackoff, Event, watcher},
     },
 };
 use serde::de::DeserializeOwned;
@@ -33,6 +34,8 @@ use crate::launch::kubernetes::view::{JobView, PodView};
 const LIST_EVERY: Duration = Duration::from_secs(1200);
 /// Of one watch; the server's own limit is 295.
 const WATCH_SECONDS: u32 = 290;
+/// The longest pause after a server that did not answer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Objects per page of a list: what is read at once is small, however many there are.
 const PAGE: u32 = 100;
 
@@ -94,6 +97,11 @@ impl Runs {
         if has_ended {
             self.freed.notify_one();
         }
+    }
+
+    /// Whether somebody waits for what becomes of a Job.
+    fn is_watched(&self, job: &str) -> bool {
+        self.all().get(job).is_some_and(|run| run.receiver_count() > 0)
     }
 
     /// Nobody waits for it, and it is gone.
@@ -243,8 +251,11 @@ struct Pods(Runs);
 
 impl Keep<Pod> for Pods {
     fn apply(&self, pod: &Pod) -> Option<String> {
-        let pod = PodView::of(pod)?;
+        let mut pod = PodView::of(pod)?;
         let (name, job) = (pod.name.clone(), pod.job.clone());
+        if !self.0.is_watched(&job) {
+            pod.forget_message();
+        }
         self.0.edit(&job, |seen| {
             // A second pod of a run does nothing, and says nothing of the run.
             let is_surplus = seen
@@ -287,7 +298,7 @@ async fn follow<K, S>(
     S: Keep<K>,
 {
     loop {
-        let mut events = watcher(api.clone(), config.clone()).default_backoff().boxed();
+        let mut events = watcher(api.clone(), config.clone()).backoff(ShortBackoff::default()).boxed();
         let mut listed = HashSet::new();
         let mut complained = false;
         let watched = async {
@@ -332,5 +343,23 @@ async fn follow<K, S>(
             // The stream never ends by itself; should it do so, not in a tight loop.
             sleep(Duration::from_secs(1)).await;
         }
+    }
+}
+
+/// Between two tries: as the library's own, and shorter at its longest, so that the end of a run is known soon after an outage.
+#[derive(Default)]
+struct ShortBackoff(DefaultBackoff);
+
+impl Iterator for ShortBackoff {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next().map(|pause| pause.min(LONGEST_PAUSE))
+    }
+}
+
+impl Backoff for ShortBackoff {
+    fn reset(&mut self) {
+        self.0.reset();
     }
 }

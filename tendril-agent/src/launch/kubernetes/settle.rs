@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::json;
 use tendril_realtime::Rest;
 use tokio::time::sleep;
 use uuid::Uuid;
@@ -60,6 +61,45 @@ pub(crate) async fn death(rest: &Rest, claims: &Claims, id: AttemptId, claim_tok
         }
     };
     finish(rest, id, claim_token, &JobResult::Failed(failure)).await;
+}
+
+/// Adds to the end of a run why it was asked to stop. Nothing depends on it: what cannot be written is not written.
+pub(crate) async fn amend(rest: &Rest, id: AttemptId, claim_token: Uuid, why: &Death) {
+    #[derive(Deserialize)]
+    struct Ended {
+        error_message: Option<String>,
+    }
+    let of_claim = |error: &tendril_realtime::Error| {
+        tracing::debug!(deployment = %id.deployment_id, error = %format_args!("{error:#}"), "why a run was stopped cannot be written");
+    };
+    let request = rest
+        .from("deployments")
+        .select("error_message")
+        .eq("id", id.deployment_id)
+        .eq("claim_token", claim_token)
+        .eq("status", "FAILED")
+        .eq("error_code", "AGENT_STOPPED");
+    let said = match request.rows::<Ended>().await {
+        Ok(rows) => rows.into_iter().next().and_then(|row| row.error_message),
+        Err(error) => return of_claim(&error),
+    };
+    let Some(said) = said.filter(|said| !said.starts_with(&why.sentence)) else { return };
+    tracing::warn!(deployment = %id.deployment_id, attempt = id.attempt, "{}", why.sentence);
+    let said = said.replacen("The agent was shut down", "It was stopped", 1);
+    let code = why.repeats_as.unwrap_or(ErrorCode::AgentStopped);
+    let failure = Failure::new(code, format!("{} {said}", why.sentence));
+    let request = rest
+        .from("deployments")
+        .update(&json!({
+            "status": "FAILED", "error_code": failure.code, "error_message": failure.message, "claim_token": claim_token,
+        }))
+        .eq("id", id.deployment_id)
+        .eq("status", "FAILED")
+        .eq("error_code", "AGENT_STOPPED")
+        .idempotent(true);
+    if let Err(error) = request.execute().await {
+        of_claim(&error);
+    }
 }
 
 /// Stores the end of a run that has no executor.

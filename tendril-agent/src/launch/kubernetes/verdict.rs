@@ -119,6 +119,30 @@ pub(crate) fn end_of_gone(job: &JobView, pod: Option<&PodView>, was_asked: bool)
     }
 }
 
+/// Why a run was asked to stop that ended by itself then: it cannot know. None, if nothing shows that it was, or this agent asked.
+pub(crate) fn stopped_by(job: &JobView, pod: &PodView, is_gone: bool, was_asked: bool) -> Option<Death> {
+    let why = match &job.finished {
+        Some(Finished::Complete) => return None,
+        Some(Finished::Failed(why)) => Some(why),
+        None => job.failing.as_ref(),
+    };
+    if let Some(evicted) = pod.cause.as_ref().filter(|cause| cause.reason == "Evicted") {
+        return Some(evicted_by_kubelet(evicted));
+    }
+    if why.is_some_and(|why| why.reason == "DeadlineExceeded") {
+        return Some(past_deadline(job));
+    }
+    if let Some(disruption) = &pod.disruption {
+        return Some(Death::lost(disrupted(pod, disruption), true));
+    }
+    if was_asked {
+        return None;
+    }
+    let what = if is_gone || job.leaves { "Job" } else { "pod" };
+    (pod.leaves || is_gone || job.leaves)
+        .then(|| Death::lost(format!("The run's {what} was deleted by somebody else than the agent."), true))
+}
+
 fn failed(job: &JobView, pod: Option<&PodView>, why: &Cause, was_asked: bool) -> Ended {
     let Some(pod) = pod else {
         return Ended::Died(match why.reason.as_str() {

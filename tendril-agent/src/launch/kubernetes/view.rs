@@ -199,6 +199,13 @@ impl PodView {
         self.waiting.as_ref().is_some_and(|waiting| waiting.reason == "ContainerCreating")
     }
 
+    /// Of one that ended well: hundreds of them are kept, and nobody asks any more.
+    pub(crate) fn forget_message(&mut self) {
+        if let Some(ended) = self.terminated.as_mut().filter(|ended| ended.code == 0) {
+            ended.message = String::new();
+        }
+    }
+
     /// Whether its container runs.
     pub(crate) fn is_running(&self) -> bool {
         self.phase == "Running" && self.terminated.is_none() && self.waiting.is_none()

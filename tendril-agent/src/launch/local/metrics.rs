@@ -89,6 +89,12 @@ impl Totals {
         }
     }
 
+    /// Without how they are distributed.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) fn counters_only(&self) -> Self {
+        Self { counters: self.counters.clone(), distributions: Vec::new() }
+    }
+
     /// Adds them to the series of this process.
     pub(crate) fn record(&self) {
         const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
