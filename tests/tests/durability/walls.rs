@@ -31,10 +31,11 @@ const fn fails(name: &'static str, script: &'static str, says: &'static str) -> 
 }
 
 /// What every attack knows: where the agent keeps its things, which processes are the agent's, and words to say whether it got in.
-/// A thing that it must not reach prints `BREACH`.
+/// A thing that it must not reach prints `BREACH`. A file of a process that has just ended can be opened and has nothing in it: what
+/// counts is a byte.
 const PRELUDE: &str = r#"
 breach() { echo "BRE""ACH: $*"; }
-reads() { for f in "$@"; do head -c 1 "$f" >/dev/null 2>&1 && breach "read $f"; done; }
+reads() { for f in "$@"; do [ "$(head -c 1 "$f" 2>/dev/null | wc -c)" = 0 ] || breach "read $f"; done; }
 writes() { for f in "$@"; do ( : >>"$f" ) 2>/dev/null && breach "wrote $f"; done; }
 mine=$(cd ../..; pwd)
 work=$(cd ../../..; pwd)
