@@ -7,6 +7,7 @@ use std::{
     convert::Infallible,
     ffi::OsString,
     fs, io,
+    os::fd::AsFd as _,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, ExitCode},
@@ -115,7 +116,8 @@ fn make_private(identity: &Identity<'_>) -> io::Result<()> {
 }
 
 fn give_output(uid: Uid, gid: Gid) -> io::Result<()> {
-    for output in [rustix::stdio::stdout(), rustix::stdio::stderr()] {
+    let (stdout, stderr) = (io::stdout(), io::stderr());
+    for output in [stdout.as_fd(), stderr.as_fd()] {
         if FileType::from_raw_mode(fstat(output)?.st_mode) == FileType::Fifo {
             fchown(output, Some(uid), Some(gid))?;
         }
