@@ -50,18 +50,15 @@ impl Target {
     async fn start(what: &str) -> Self {
         let pods = Pods::start().await;
         let real = (env::var_os("TENDRIL_TEST_KUBECONFIG"), env::var("TENDRIL_TEST_IMAGE"));
-        let (kubeconfig, namespace, image, is_real) = match real {
-            (Some(kubeconfig), Ok(image)) => {
-                (kubeconfig.into(), format!("tendril-test-{}", Uuid::new_v4().simple()), image, true)
-            }
-            _ => {
-                println!(
-                    "skipped: {what}, on a real cluster: TENDRIL_TEST_KUBECONFIG and TENDRIL_TEST_IMAGE name none"
-                );
-                pods.api.add_admin("admin");
-                pods.api.add_service_account("runs-prod");
-                (pods.api.kubeconfig("admin"), kubernetes::NAMESPACE.to_owned(), IMAGE.to_owned(), false)
-            }
+        let (kubeconfig, namespace, image, is_real) = if let (Some(kubeconfig), Ok(image)) = real {
+            (kubeconfig.into(), format!("tendril-test-{}", Uuid::new_v4().simple()), image, true)
+        } else {
+            println!(
+                "skipped: {what}, on a real cluster: TENDRIL_TEST_KUBECONFIG and TENDRIL_TEST_IMAGE name none"
+            );
+            pods.api.add_admin("admin");
+            pods.api.add_service_account("runs-prod");
+            (pods.api.kubeconfig("admin"), kubernetes::NAMESPACE.to_owned(), IMAGE.to_owned(), false)
         };
         let client = connect(&kubeconfig).await;
         let rules = json!([
