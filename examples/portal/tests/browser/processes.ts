@@ -65,6 +65,8 @@ export function startAgent(options: { url: string; anonKey: string; key: string;
       TENDRIL_WORK_DIR: path.join(home, "work"),
       TENDRIL_STATE_DIR: path.join(home, "state"),
       TENDRIL_AGENT_NAME: options.name,
+      // Its directory is root's alone where the tests are root's, and users of runs do not reach it.
+      TENDRIL_SLOT_UID_BASE: "off",
       TENDRIL_START_SPREAD: "0s",
       TENDRIL_SHUTDOWN_GRACE: "1s",
       NO_COLOR: "1",
