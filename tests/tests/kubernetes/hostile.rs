@@ -94,9 +94,9 @@ async fn a_job_that_a_stranger_deletes_is_interrupted_in_good_order() {
     job.says("at the gate").await;
     let path = format!("/apis/batch/v1/namespaces/{NAMESPACE}/jobs/{}", Pods::job_name(&job, 1));
     delete(&pods.api, &path, &json!({"propagationPolicy": "Background"})).await;
-    pods.says(&job, "The run's Job was deleted by somebody else than the agent").await;
-    // Its executor has its grace: the state is stored, and it ends the row itself.
-    let row = job.ended().await;
+    // Its executor has its grace: the state is stored, and it ends the row itself. The dispatcher adds why it was asked to stop.
+    job.ended().await;
+    let row = pods.says(&job, "The run's Job was deleted by somebody else than the agent").await;
     assert_eq!(
         (row.status.as_str(), row.error_code.as_deref()),
         ("FAILED", Some("AGENT_STOPPED")),

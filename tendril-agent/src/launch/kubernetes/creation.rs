@@ -19,7 +19,7 @@ use crate::{
             launcher::{KubernetesLauncher, digest, failure, secret_suffix, view},
             manifest::{self, Run},
             names::{ATTEMPT_FILE, PLAN_ACCESS_FILE, Part, TOKEN_FILE},
-            settle,
+            outcome,
             verdict::Death,
             view::{JobView, PodView},
             waiting::{self, Waiting},
@@ -206,7 +206,7 @@ impl KubernetesLauncher {
     /// Stores that a run was cancelled before it had an executor.
     pub(super) async fn cancelled(&self, id: AttemptId, claim_token: Uuid) {
         let result = JobResult::Cancelled("Cancelled before its pod had started.".to_owned());
-        settle::finish(self.inner.claims.rest(), id, claim_token, &result).await;
+        outcome::finish(self.inner.claims.rest(), id, claim_token, &result).await;
     }
 
     /// Waits until this run is to end.

@@ -17,7 +17,7 @@ use crate::{
             launcher::KubernetesLauncher,
             names::Part,
             observer::Seen,
-            settle,
+            outcome,
             verdict::{self, Death, Ended},
             view::{JobView, PodView},
         },
@@ -66,7 +66,7 @@ impl KubernetesLauncher {
                 if let (Some(job), Some(pod)) = (job, pod)
                     && let Some(why) = verdict::stopped_by(&job, &pod, is_gone, launcher.known(id).was_ended)
                 {
-                    settle::amend(claims.rest(), id, claim_token, &why).await;
+                    outcome::amend(claims.rest(), id, claim_token, &why).await;
                 }
             }
             let end = match ended {
@@ -76,10 +76,13 @@ impl KubernetesLauncher {
                 }
                 Some(Ended::Said(end)) => end,
                 Some(Ended::Died(death)) => {
-                    settle::death(claims.rest(), claims, id, claim_token, &death).await;
-                    // Of one that had its grace, and stored its end where nobody saw it.
-                    settle::amend(claims.rest(), id, claim_token, &death).await;
+                    outcome::death(claims.rest(), claims, id, claim_token, &death).await;
                     failpoint!("run.concluded");
+                    // Its executor may have its grace yet, and then stores its end where nobody sees it.
+                    let (rest, grace) = (claims.rest().clone(), launcher.inner.settings.grace);
+                    tokio::spawn(async move {
+                        outcome::amend_within(&rest, id, claim_token, &death, grace).await;
+                    });
                     End::Stored
                 }
                 None => End::Stored,

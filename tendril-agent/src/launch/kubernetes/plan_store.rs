@@ -22,8 +22,8 @@ use crate::{
                 self, DIR_VARIABLE, IN_SECRET, JOB_UID_VARIABLE, PLAN_ACCESS_VARIABLE, PLAN_FILE,
                 PLAN_SECRET_VARIABLE, Part, STORE_VARIABLE,
             },
-            parcel,
             plan_access::{Owner, PlanAccess},
+            plan_archive,
         },
     },
     os::{
@@ -70,7 +70,7 @@ impl PlanStore {
     /// Keeps what the plan of this attempt needs. Errors: a sentence for the deployment's user.
     pub(crate) async fn keep(&self, id: AttemptId, workspace: &Path) -> Result<(), String> {
         let root = workspace.to_path_buf();
-        let packed = blocking(move || parcel::pack(&root))
+        let packed = blocking(move || plan_archive::pack(&root))
             .await
             .map_err(|error| format!("The plan cannot be packed for its approval: {error}."))?;
         match self {
@@ -162,7 +162,7 @@ pub(crate) async fn restore(plan_dir: &Path, workspace: PathBuf) -> io::Result<b
         if let Some(parent) = workspace.parent() {
             fs::create_dir_all(parent)?;
         }
-        parcel::unpack(&packed, &workspace)?;
+        plan_archive::unpack(&packed, &workspace)?;
         // What was left out, empty; and that Terraform has to install its providers.
         let workspace = Workspace::at(workspace);
         fs::create_dir_all(workspace.home_dir())?;

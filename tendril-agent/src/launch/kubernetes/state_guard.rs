@@ -13,7 +13,7 @@ use crate::{
             held_states::pushes_of,
             launcher::KubernetesLauncher,
             names::Part,
-            settle,
+            outcome,
             verdict::last_line,
             view::{Finished, JobView},
         },
@@ -106,7 +106,7 @@ impl KubernetesLauncher {
     async fn not_stored(&self, id: AttemptId, job: &Job, sentence: &str) {
         tracing::error!(deployment = %id.deployment_id, attempt = id.attempt, "{sentence}");
         let result = JobResult::Failed(Failure::new(ErrorCode::StateNotStored, sentence));
-        settle::finish(self.inner.claims.rest(), id, job.claim_token, &result).await;
+        outcome::finish(self.inner.claims.rest(), id, job.claim_token, &result).await;
     }
 
     /// Whether it is not known yet what became of the state that a run could not store.

@@ -87,10 +87,8 @@ pub(crate) async fn push(context: &JobContext, attempt: &AttemptFile) -> End {
             tracing::error!("no state was kept: that of the run is lost with its pod");
             return End::StateLost;
         }
-        Err(error) => {
-            tracing::error!(%error, "the state that was kept cannot be read");
-            return End::StateLost;
-        }
+        // A disk or a mount may be well the next time: nothing that may hold the state is removed.
+        Err(error) => return End::Died(format!("the state that was kept cannot be read: {error}")),
     };
     let state = context.settings.terraform.state(attempt.state_key.as_deref().unwrap_or_default());
     if let Err(error) = lay_out(&state, attempt, kept).await {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::json;
 use tendril_realtime::Rest;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::{
@@ -22,6 +22,8 @@ use crate::{
 
 /// A deployment is queued again once; the database counts.
 const ATTEMPTS: i32 = 2;
+/// Between two looks whether a run that nobody sees has ended.
+const LOOK_AT_END: Duration = Duration::from_secs(3);
 
 /// Where a run was.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -61,6 +63,24 @@ pub(crate) async fn death(rest: &Rest, claims: &Claims, id: AttemptId, claim_tok
         }
     };
     finish(rest, id, claim_token, &JobResult::Failed(failure)).await;
+}
+
+/// Waits for the end of a run that may go on where nobody sees it, and adds why it was asked to stop.
+pub(crate) async fn amend_within(
+    rest: &Rest,
+    id: AttemptId,
+    claim_token: Uuid,
+    why: &Death,
+    within: Duration,
+) {
+    let deadline = Instant::now() + within;
+    while running(rest, id, claim_token).await.is_some() {
+        if Instant::now() >= deadline {
+            return;
+        }
+        sleep(LOOK_AT_END).await;
+    }
+    amend(rest, id, claim_token, why).await;
 }
 
 /// Adds to the end of a run why it was asked to stop. Nothing depends on it: what cannot be written is not written.
