@@ -70,7 +70,12 @@ pub fn run_program(cli: &Cli) -> ExitCode {
     }
     config.install_log();
     if let Some(sentence) = isolation::of_root(&config) {
-        tracing::info!("{sentence}");
+        // Root that was not chosen is a warning.
+        if config.no_slot_users.is_some() {
+            tracing::warn!("{sentence}");
+        } else {
+            tracing::info!("{sentence}");
+        }
     }
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,

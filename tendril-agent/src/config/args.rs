@@ -155,7 +155,7 @@ pub struct Cli {
     #[arg(long, value_name = "WHERE", env = "TENDRIL_LAUNCHER", default_value = "local")]
     pub launcher: Option<String>,
 
-    /// Where the agent is root, each run's programs have a user of their own: the first of these IDs, which no user of the machine may have, or `off` for root [default: 70000, where the agent is root]
+    /// Where the agent is root, each run's programs have a user of their own: the first of these IDs, which no user of the machine may have, or `off` for root. With an ID the agent does not start where such users cannot be had; without it, it warns and runs templates as root [default: 70000, where the agent is root]
     #[arg(long, value_name = "ID", env = "TENDRIL_SLOT_UID_BASE")]
     pub slot_uid_base: Option<String>,
 

@@ -32,7 +32,7 @@ impl Reach {
         }
         let user = rustix::process::geteuid();
         if user.is_root() {
-            return Self { note: None, warning: Some(ROOT.to_owned()) };
+            return Self { note: None, warning: Some(as_root(config)) };
         }
         let mut note = format!(
             "templates run as user {} and can read its files, those of other runs too",
@@ -57,7 +57,14 @@ pub(crate) fn of_root(config: &Config) -> Option<String> {
     if let Some(users) = &config.slot_users {
         return Some(of_slot_users(users));
     }
-    rustix::process::geteuid().is_root().then(|| ROOT.to_owned())
+    rustix::process::geteuid().is_root().then(|| as_root(config))
+}
+
+fn as_root(config: &Config) -> String {
+    match &config.no_slot_users {
+        Some(why) => format!("{ROOT}. Runs have no users of their own: {why}"),
+        None => ROOT.to_owned(),
+    }
 }
 
 fn of_slot_users(users: &SlotUsers) -> String {

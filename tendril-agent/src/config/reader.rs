@@ -17,7 +17,7 @@ use crate::{
     launch::{LauncherKind, OnStop},
     observability::logging::LogFormat,
     template::git::{GitSettings, Written},
-    terraform::{RegistryTokens, TerraformDir},
+    terraform::{KnownTerraform, RegistryTokens, Terraform, TerraformDir},
 };
 #[cfg(feature = "kubernetes")]
 use crate::{launch::kubernetes::KubernetesSettings, terraform::state::StateBackend};
@@ -85,6 +85,21 @@ impl Reader {
         let absolute = std::path::absolute(dir)
             .map_err(|error| format!("--terraform-dir {dir}: cannot be made absolute ({error})"));
         self.take(absolute).map(TerraformDir::at).unwrap_or_default()
+    }
+
+    /// `known`: what the dispatcher found; its executors need not look again.
+    pub(super) fn terraform(
+        &mut self,
+        cli: &Cli,
+        known: Option<KnownTerraform>,
+        dir: &TerraformDir,
+    ) -> Option<Terraform> {
+        let cli_config = given(cli.terraform_config.as_ref()).map(Path::new);
+        if let Some(KnownTerraform { program, product, version }) = known {
+            return Some(Terraform::new(program, product, version, cli_config.map(Path::to_path_buf)));
+        }
+        self.take(preflight::terraform_dir(dir));
+        self.take(preflight::terraform(given(cli.terraform.as_ref()), dir, cli_config))
     }
 
     /// The files are tried at the start of the agent. A run that cannot read one ends with that reason.

@@ -1,11 +1,6 @@
 //! From [`Cli`] to [`Config`]: read, validated, and tried on this machine, with every problem in one message.
 
-use std::{
-    fmt,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use url::Url;
@@ -18,7 +13,6 @@ use crate::{
     config::{
         args::Cli,
         handed_secrets::HandedSecrets,
-        preflight,
         reader::{
             Reader, agent_name, concurrency, given, health_addr, log_format, plugin_cache, size, spool_limit,
             supabase_key, supabase_url,
@@ -101,6 +95,8 @@ pub struct Config {
     pub keeper: Option<PathBuf>,
     /// The users of runs, where they have users of their own.
     pub(crate) slot_users: Option<SlotUsers>,
+    /// Why they have none, where the agent is root and nothing is configured.
+    pub(crate) no_slot_users: Option<String>,
     /// What is configured of them.
     pub(crate) slot_uids: SlotUids,
     /// Where jobs run. In a process that is another program (`keeper` is none) they run inside it.
@@ -185,18 +181,8 @@ impl Config {
         let timing = Timing::read(cli, &mut reader.problems);
         let infracost = reader.infracost(cli, attempt.and_then(AttemptFile::known_infracost));
         let allow_list = reader.take(AllowList::with_extra(given(cli.terraform_env.as_ref()).unwrap_or("")));
-        let cli_config = given(cli.terraform_config.as_ref()).map(Path::new);
         let terraform_dir = reader.terraform_dir(cli);
-        if known.is_none() {
-            reader.take(preflight::terraform_dir(&terraform_dir));
-        }
-        let terraform = reader.take(match known {
-            Some(known) => {
-                let cli_config = cli_config.map(Path::to_path_buf);
-                Ok(Terraform::new(known.program, known.product, known.version, cli_config))
-            }
-            None => preflight::terraform(given(cli.terraform.as_ref()), &terraform_dir, cli_config),
-        });
+        let terraform = reader.terraform(cli, known, &terraform_dir);
         let registry_tokens = reader.registry_tokens(cli, attempt.is_none());
         let state_backend = reader
             .take(StateBackend::read(given(cli.state_backend.as_ref()), given(cli.state_config.as_ref())));
@@ -240,6 +226,7 @@ impl Config {
                 timing,
                 keeper: None,
                 slot_users: attempt.and_then(|attempt| attempt.slot_users.clone()),
+                no_slot_users: None,
                 slot_uids: slot_uids?,
                 launcher: launcher?,
                 on_stop: on_stop?,
@@ -370,6 +357,7 @@ impl fmt::Debug for Config {
             .field("timing", &self.timing)
             .field("keeper", &self.keeper)
             .field("slot_users", &self.slot_users)
+            .field("no_slot_users", &self.no_slot_users)
             .field("slot_uids", &self.slot_uids)
             .field("launcher", &self.launcher)
             .field("on_stop", &self.on_stop)

@@ -26,14 +26,29 @@ use crate::{
         SlotUsers,
         run_user::{MOST, OWN_PROGRAM, SHARED_PLACES, SUBCOMMAND, USUAL_BASES},
     },
+    template::SLOTS,
     terraform::state::Kind,
 };
 
 impl Config {
-    /// Finds out which users runs have, and tries one. Only in a process of the agent's own program. Errors: sentences that say
-    /// what to fix; root is never used instead of a user that cannot be had.
+    /// Finds out which users runs have, and tries one. Only in a process of the agent's own program.
+    ///
+    /// Without `--slot-uid-base`, runs are root's where users cannot be had or do not reach what they need, and the agent's log and
+    /// `doctor` say why. Errors: the same, where IDs are configured: root is never used instead of them.
     pub(crate) fn find_slot_users(&mut self) -> Result<(), ConfigProblems> {
-        self.slot_users = self.try_slot_users().map_err(ConfigProblems)?;
+        let problems = match self.try_slot_users() {
+            Ok(users) => {
+                self.slot_users = users;
+                return Ok(());
+            }
+            Err(problems) if self.slot_uids != SlotUids::Usual => return Err(ConfigProblems(problems)),
+            Err(problems) => problems,
+        };
+        self.no_slot_users = Some(problems.join(". "));
+        // A run of an earlier start may have one.
+        if !self.work_dir.join(SLOTS).exists() {
+            uid_range::release(&self.work_dir);
+        }
         Ok(())
     }
 
@@ -80,7 +95,7 @@ impl Config {
         };
         let (users, unreachable) = tried.map_err(|why| {
             vec![format!(
-                "the agent is root, and no run can have a user of its own: {why}. Name IDs that this container or user namespace has (/proc/self/uid_map) with {SETTING}, let root change users (the capabilities SETUID, SETGID, CHOWN, FOWNER, DAC_OVERRIDE and KILL), run the agent as a user of its own, or write {SETTING} off: then every template is root"
+                "the agent is root, and no run can have a user of its own: {why}. Name IDs that this container or user namespace has (/proc/self/uid_map) with {SETTING}, let root change users (the capabilities SETUID, SETGID, CHOWN, FOWNER, DAC_OVERRIDE and KILL), run the agent as a user of its own, or write {SETTING} off to accept that every template is root"
             )]
         })?;
         if unreachable.is_empty() {
@@ -88,7 +103,7 @@ impl Config {
         }
         let sentence = |path: &String| {
             format!(
-                "the users of runs ({} and up) cannot reach {path}: let others enter the directories above it (chmod o+x) and read it (chmod o+r, programs o+rx), or move it; {SETTING} off runs every template as root",
+                "the users of runs ({} and up) cannot reach {path}: let others enter the directories above it (chmod o+x) and read it (chmod o+r, programs o+rx), or move it; {SETTING} off accepts that every template is root",
                 base + 1
             )
         };

@@ -26,8 +26,10 @@ pub(super) fn claim(bases: &[u32], work_dir: &Path) -> Result<u32, String> {
 fn claim_in(dir: &Path, bases: &[u32], work_dir: &Path) -> Result<u32, String> {
     let first = bases.first().copied().unwrap_or_default();
     let Ok(_lock) = lock(dir) else { return Ok(first) };
-    let others: Vec<(u32, PathBuf)> =
-        claims(dir).into_iter().filter(|(_, of)| of != work_dir && of.exists()).collect();
+    for (base, _) in claims(dir).into_iter().filter(|(_, of)| !of.exists()) {
+        let _removed = fs::remove_file(dir.join(base.to_string()));
+    }
+    let others: Vec<(u32, PathBuf)> = claims(dir).into_iter().filter(|(_, of)| of != work_dir).collect();
     let holder = |base: u32| others.iter().find(|(other, _)| other.abs_diff(base) <= MOST);
     // The one that it had before, where it still may have it.
     let own = claims(dir).into_iter().find(|(base, of)| of == work_dir && bases.contains(base));
@@ -40,6 +42,19 @@ fn claim_in(dir: &Path, bases: &[u32], work_dir: &Path) -> Result<u32, String> {
         format!("that this agent uses the IDs from {base} cannot be written down ({error})")
     })?;
     Ok(base)
+}
+
+/// Gives back what this work directory has.
+pub(super) fn release(work_dir: &Path) {
+    release_in(Path::new(CLAIMS), work_dir);
+}
+
+fn release_in(dir: &Path, work_dir: &Path) {
+    let Ok(_lock) = lock(dir) else { return };
+    for (base, _) in claims(dir).into_iter().filter(|(_, of)| of == work_dir) {
+        // It is free in any case once the directory is gone.
+        let _removed = fs::remove_file(dir.join(base.to_string()));
+    }
 }
 
 fn lock(dir: &Path) -> io::Result<File> {
@@ -80,6 +95,9 @@ mod tests {
         let refused = claim(&bases, &three).unwrap_err();
         assert!(refused.contains(&one.display().to_string()), "{refused}");
         assert!(claim(&[72_000], &three).is_err(), "ranges do not overlap");
+        release_in(&claims, &two);
+        assert_eq!(claim(&[75_000], &three), Ok(75_000), "it was given back");
+        release_in(&claims, &three);
         fs::remove_dir(&one).unwrap();
         assert_eq!(claim(&bases, &three), Ok(70_000));
     }

@@ -31,5 +31,6 @@ pub(crate) use self::{
     definition::{Template, is_template, names},
     generated::BACKEND_FILE,
     root_module::RootModule,
+    slots::SLOTS,
     workspace::{Workspace, remove_set_aside},
 };

@@ -12,10 +12,13 @@ use crate::{
     process::{RunUser, SlotUsers, run_user::MOST},
 };
 
+/// The folder of the work directory with them.
+pub(crate) const SLOTS: &str = "slots";
+
 /// The user of an attempt: of the first slot that is free, or the one that it has already. Blocks while another attempt gets
 /// its own. Errors: the disk, or all are taken.
 pub(super) fn take(users: &SlotUsers, work_dir: &Path, attempt: &str) -> io::Result<RunUser> {
-    let dir = work_dir.join("slots");
+    let dir = work_dir.join(SLOTS);
     private_dir(&dir)?;
     let lock = open_lock(&dir.join("lock"))?;
     flock(&lock, FlockOperation::LockExclusive)?;

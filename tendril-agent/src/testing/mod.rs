@@ -208,6 +208,7 @@ pub(crate) fn config(dir: &Path) -> Config {
         },
         keeper: None,
         slot_users: None,
+        no_slot_users: None,
         slot_uids: crate::config::slot_uids::SlotUids::Off,
         launcher: crate::launch::LauncherKind::InProcess,
         on_stop: crate::launch::OnStop::Drain,

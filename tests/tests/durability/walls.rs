@@ -284,8 +284,38 @@ async fn without_the_rights_to_mount_and_to_trace_a_run_has_a_user_all_the_same(
     .await;
 }
 
+/// A folder that nobody but root can enter.
+fn closed_dir(dir: &Path) {
+    fs::create_dir(dir).expect("a folder");
+    fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("permissions");
+}
+
 #[tokio::test]
-async fn users_that_cannot_be_had_or_reach_nothing_are_refused_and_root_is_not_used_instead() {
+async fn where_no_ids_are_configured_and_users_reach_nothing_runs_are_roots_and_the_agent_says_why() {
+    if !geteuid().is_root() {
+        println!("skipped: only root can give runs users of their own");
+        return;
+    }
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let (templates, closed) = (world.path("templates"), world.path("closed"));
+    closed_dir(&closed);
+    template(&templates, "says-its-user", "echo \"runs as $(id -u)\"");
+    let mut setup = world.agent(&cluster).templates(&templates);
+    setup.cli.slot_uid_base = None;
+    setup.cli.work_dir = closed.join("work").to_str().map(str::to_owned);
+    let agent = setup.start();
+    let warning = agent.says("and so does every template").await;
+    assert!(warning.contains("cannot reach") && warning.contains("chmod o+x"), "{warning}");
+    let job =
+        cluster.queue(json!({"template": "says-its-user", "stack": "s", "variables": {"env": {}}})).await;
+    job.says("runs as 0").await;
+    assert_eq!(job.ended().await.status, "SUCCESS");
+}
+
+#[tokio::test]
+async fn users_that_are_configured_and_cannot_be_had_or_reach_nothing_are_refused_and_root_is_not_used_instead()
+ {
     if !geteuid().is_root() {
         println!("skipped: only root can give runs users of their own");
         return;
@@ -302,9 +332,7 @@ async fn users_that_cannot_be_had_or_reach_nothing_are_refused_and_root_is_not_u
     assert!(said.contains("no run can have a user of its own"), "{said}");
     let (mut hidden, base) = (setup.clone(), setup.cli.slot_uid_base.as_deref().expect("a range"));
     hidden.cli.slot_uid_base = Some((base.parse::<u32>().expect("a number") + 5000).to_string());
-    fs::create_dir(dir.path().join("closed")).expect("a folder");
-    fs::set_permissions(dir.path().join("closed"), std::os::unix::fs::PermissionsExt::from_mode(0o700))
-        .expect("permissions");
+    closed_dir(&dir.path().join("closed"));
     hidden.cli.work_dir = dir.path().join("closed/work").to_str().map(str::to_owned);
     let said = refusal(&hidden, &tendril_tests::program::agent()).await;
     assert!(said.contains("cannot reach") && said.contains("closed/work"), "{said}");
