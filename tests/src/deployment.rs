@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tendril_realtime::Rest;
 use uuid::Uuid;
 
@@ -96,6 +96,28 @@ impl Deployment {
     /// Waits for the final status.
     pub async fn ended(&self) -> Row {
         self.becomes("ends", Row::has_ended).await
+    }
+
+    /// Waits until its plan is shown, and waits for approval; answers the plan's digest.
+    pub async fn plan(&self) -> String {
+        self.becomes("shows its plan", |row| row.phase.as_deref() == Some("APPROVAL")).await;
+        let query = "select plan_sha256 from public.deployments where id = $1";
+        self.database.query_one(query, &[&self.id]).await.expect("the row").get(0)
+    }
+
+    /// Its owner approves the plan with this digest.
+    pub async fn approve(&self, plan: &str) {
+        self.update(&json!({"approved_plan": plan})).await;
+    }
+
+    /// Its owner asks to cancel it.
+    pub async fn cancel(&self) {
+        self.update(&json!({"cancel_requested_at": "now"})).await;
+    }
+
+    async fn update(&self, change: &Value) {
+        let request = self.as_user.from("deployments").update(change).eq("id", self.id);
+        request.execute().await.unwrap_or_else(|error| panic!("{change}: {error}"));
     }
 
     /// The log as its owner reads it.

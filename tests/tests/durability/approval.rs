@@ -4,25 +4,7 @@ use std::fs;
 
 use rustix::process::Signal;
 use serde_json::json;
-use tendril_tests::{Deployment, Story, World};
-
-/// Waits until the plan is shown; answers its digest.
-async fn shown(world: &World, job: &Deployment) -> String {
-    job.becomes("shows its plan", |row| row.phase.as_deref() == Some("APPROVAL")).await;
-    let query = "select plan_sha256 from public.deployments where id = $1";
-    world.database.query_one(query, &[&job.id]).await.expect("the row").get(0)
-}
-
-async fn approve(job: &Deployment, plan: &str) {
-    let approval = json!({"approved_plan": plan});
-    job.as_user
-        .from("deployments")
-        .update(&approval)
-        .eq("id", job.id)
-        .execute()
-        .await
-        .expect("it is approved");
-}
+use tendril_tests::{Story, World};
 
 #[tokio::test]
 async fn an_approval_outlives_its_lease_while_its_agent_is_away() {
@@ -33,7 +15,7 @@ async fn an_approval_outlives_its_lease_while_its_agent_is_away() {
     let job = cluster
         .queue(json!({"template": "count", "stack": "a", "approval": true, "variables": {"lines": 2}}))
         .await;
-    let plan = shown(&world, &job).await;
+    let plan = job.plan().await;
     agent.signal(Signal::TERM);
     assert_eq!(agent.ended().await.code(), Some(0));
     // The pod was away for longer than the lease, and no other agent ran meanwhile.
@@ -43,7 +25,7 @@ async fn an_approval_outlives_its_lease_while_its_agent_is_away() {
 
     let _agent = setup.start();
     cluster.online().await;
-    approve(&job, &plan).await;
+    job.approve(&plan).await;
     let row = job.ended().await;
     assert_eq!((row.status.as_str(), row.attempt), ("SUCCESS", 1), "{row:?}");
     job.log().await.assert_complete(&row);
@@ -59,10 +41,10 @@ async fn plans_that_are_approved_together_are_applied_within_the_concurrency() {
         json!({"template": "count", "stack": stack, "approval": true, "variables": {"lines": 2, "gate": gate}})
     });
     let jobs = cluster.queue_all(orders).await;
-    let plans = [shown(&world, &jobs[0]).await, shown(&world, &jobs[1]).await];
-    approve(&jobs[0], &plans[0]).await;
+    let plans = [jobs[0].plan().await, jobs[1].plan().await];
+    jobs[0].approve(&plans[0]).await;
     jobs[0].says("at the gate").await;
-    approve(&jobs[1], &plans[1]).await;
+    jobs[1].approve(&plans[1]).await;
     // A third job shows that the agent has read its queue since: it is not started either.
     let third = cluster.queue(json!({"template": "count", "variables": {"lines": 2}})).await;
     fs::write(&gates[0].1, "").expect("the first gate opens");
@@ -118,9 +100,9 @@ async fn many_plans_that_wait_hold_up_nothing() {
     let jobs = cluster.queue_all(orders).await;
     let mut plans = Vec::new();
     for job in &jobs {
-        plans.push(shown(&world, job).await);
+        plans.push(job.plan().await);
     }
-    approve(&jobs[19], &plans[19]).await;
+    jobs[19].approve(&plans[19]).await;
     let row = jobs[19].ended().await;
     assert_eq!(row.status, "SUCCESS", "{row:?}");
     let ask = "update public.deployments set cancel_requested_at = now() where id = $1";

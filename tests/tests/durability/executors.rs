@@ -32,18 +32,6 @@ pub(crate) async fn assert_untouched(deployment: &Deployment, story: &Story) {
     assert_eq!(log.counted(), (1..=story.lines).collect::<Vec<_>>());
 }
 
-pub(crate) async fn shown(world: &World, job: &Deployment) -> String {
-    job.becomes("shows its plan", |row| row.phase.as_deref() == Some("APPROVAL")).await;
-    let query = "select plan_sha256 from public.deployments where id = $1";
-    world.database.query_one(query, &[&job.id]).await.expect("the row").get(0)
-}
-
-pub(crate) async fn approve(job: &Deployment, plan: &str) {
-    let approval = json!({"approved_plan": plan});
-    let request = job.as_user.from("deployments").update(&approval).eq("id", job.id);
-    request.execute().await.expect("it is approved");
-}
-
 #[tokio::test]
 async fn a_dispatcher_that_is_killed_again_and_again_costs_an_apply_nothing() {
     let world = World::start().await;
@@ -183,8 +171,8 @@ async fn an_executor_that_dies_at_any_place_of_an_apply_costs_it_nothing() {
         config["approval"] = place.starts_with("approval.").into();
         let deployment = cluster.queue(config).await;
         if place.starts_with("approval.") {
-            let plan = shown(&world, &deployment).await;
-            approve(&deployment, &plan).await;
+            let plan = deployment.plan().await;
+            deployment.approve(&plan).await;
         }
         let row = deployment.ended().await;
         until(&format!("an executor dies at {place} {time}"), async || {

@@ -3,7 +3,7 @@
 use serde_json::json;
 use tendril_tests::{Story, Usage, World, until};
 
-use crate::executors::{approve, kill, shown};
+use crate::executors::kill;
 
 #[tokio::test]
 async fn a_plan_waits_without_a_process_and_its_approval_is_kept_through_a_restart() {
@@ -16,14 +16,14 @@ async fn a_plan_waits_without_a_process_and_its_approval_is_kept_through_a_resta
         |stack| json!({"template": "count", "stack": stack, "approval": true, "variables": {"lines": 2}}),
     );
     let jobs = cluster.queue_all(orders).await;
-    let plans = [shown(&world, &jobs[0]).await, shown(&world, &jobs[1]).await];
+    let plans = [jobs[0].plan().await, jobs[1].plan().await];
     executors.are(0).await;
-    approve(&jobs[0], &plans[0]).await;
+    jobs[0].approve(&plans[0]).await;
     let row = jobs[0].ended().await;
     assert_eq!((row.status.as_str(), row.attempt), ("SUCCESS", 1), "{row:?}");
     jobs[0].log().await.assert_complete(&row);
     kill(agent);
-    approve(&jobs[1], &plans[1]).await;
+    jobs[1].approve(&plans[1]).await;
     let _again = setup.start();
     let row = jobs[1].ended().await;
     assert_eq!((row.status.as_str(), row.attempt), ("SUCCESS", 1), "{row:?}");

@@ -4,20 +4,10 @@ use std::fs;
 
 use serde_json::json;
 use tendril_tests::{
-    Deployment, Pods,
+    Pods,
     kubernetes::{AGENT_TOKEN, Fate},
     until, until_none_are_left,
 };
-
-async fn cancel(job: &Deployment) {
-    job.as_user
-        .from("deployments")
-        .update(&json!({"cancel_requested_at": "now"}))
-        .eq("id", job.id)
-        .execute()
-        .await
-        .expect("it is asked to cancel");
-}
 
 #[tokio::test]
 async fn out_of_memory_says_the_limit() {
@@ -102,7 +92,7 @@ async fn a_run_that_no_node_can_take_says_which_resource_and_can_be_cancelled() 
     let _agent = pods.agent();
     let job = pods.queue(json!({"template": "count", "stack": "a", "variables": {"lines": 2}})).await;
     pods.says(&job, "which requests memory 500Gi: 1 Insufficient memory").await;
-    cancel(&job).await;
+    job.cancel().await;
     let row = job.ended().await;
     assert_eq!((row.status.as_str(), row.attempt), ("CANCELLED", 1), "{row:?}");
     until("its Job is removed", async || {
@@ -330,7 +320,7 @@ async fn a_run_that_is_claimed_while_the_api_server_is_away_waits_for_it() {
     pods.says(&job, "The Kubernetes API does not answer, so the run waits").await;
     let cancelled = pods.queue(json!({"template": "count", "stack": "b", "variables": {"lines": 2}})).await;
     pods.says(&cancelled, "The Kubernetes API does not answer, so the run waits").await;
-    cancel(&cancelled).await;
+    cancelled.cancel().await;
     assert_eq!(cancelled.ended().await.status, "CANCELLED");
     pods.api.come_back().await;
     let row = job.ended().await;

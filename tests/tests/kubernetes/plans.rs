@@ -19,18 +19,12 @@ fn plan(more: &Value) -> Value {
 
 /// Waits until a plan is shown and its pod has ended; answers the plan's digest.
 async fn waits(pods: &Pods, job: &Deployment) -> String {
-    job.becomes("shows its plan", |row| row.phase.as_deref() == Some("APPROVAL")).await;
+    let digest = job.plan().await;
     pods.pod(&Pods::job_name(job, 1), "has ended", |pod| {
         pod["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 10
     })
     .await;
-    let query = "select plan_sha256 from public.deployments where id = $1";
-    pods.world.database.query_one(query, &[&job.id]).await.expect("the row").get(0)
-}
-
-async fn approve(job: &Deployment, digest: &str) {
-    let request = job.as_user.from("deployments").update(&json!({"approved_plan": digest})).eq("id", job.id);
-    request.execute().await.expect("it is approved");
+    digest
 }
 
 /// The Job of the part before the approval goes with its plan.
@@ -74,7 +68,7 @@ async fn runs_have_no_rights_and_what_keeps_a_plan_ends_with_its_pod() {
     {
         assert_eq!(ask(method, path).await, 403, "{method} {path}");
     }
-    approve(&job, &digest).await;
+    job.approve(&digest).await;
     assert_eq!(job.ended().await.status, "SUCCESS");
     is_tidy(&pods, &job).await;
     // Its pod is gone with its Job, and the token with the pod.
@@ -168,7 +162,7 @@ async fn a_plan_is_kept_while_the_api_server_is_away_and_back() {
     .await;
     pods.api.come_back().await;
     let digest = waits(&pods, &job).await;
-    approve(&job, &digest).await;
+    job.approve(&digest).await;
     let row = job.ended().await;
     assert_eq!((row.status.as_str(), row.attempt), ("SUCCESS", 1), "{row:?}");
     is_tidy(&pods, &job).await;
@@ -180,14 +174,7 @@ async fn a_plan_that_is_cancelled_while_it_waits_is_over() {
     let _agent = pods.agent();
     let job = pods.queue(plan(&json!({}))).await;
     waits(&pods, &job).await;
-    let cancel = json!({"cancel_requested_at": "now"});
-    job.as_user
-        .from("deployments")
-        .update(&cancel)
-        .eq("id", job.id)
-        .execute()
-        .await
-        .expect("it is asked to cancel");
+    job.cancel().await;
     let row = job.ended().await;
     assert_eq!((row.status.as_str(), row.attempt), ("CANCELLED", 1), "{row:?}");
     is_tidy(&pods, &job).await;
@@ -220,7 +207,7 @@ async fn a_plan_that_was_exchanged_is_not_applied() {
         let archive = bytes.windows(4).position(|four| four == b"PK\x03\x04").expect("a saved plan");
         bytes[archive + 100] ^= 1;
     }));
-    approve(&job, &digest).await;
+    job.approve(&digest).await;
     let row = job.ended().await;
     assert_eq!((row.status.as_str(), row.attempt), ("FAILED", 1), "{row:?}");
     assert!(row.outputs.is_none(), "nothing was applied: {row:?}");

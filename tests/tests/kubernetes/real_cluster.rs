@@ -260,14 +260,7 @@ async fn a_pod_that_no_node_takes_says_why_and_can_be_cancelled() {
     let _agent = target.agent().start();
     let job = target.queue("nowhere", json!({})).await;
     row_says(&job, "No node can take the run's pod").await;
-    let cancel = json!({"cancel_requested_at": "now"});
-    job.as_user
-        .from("deployments")
-        .update(&cancel)
-        .eq("id", job.id)
-        .execute()
-        .await
-        .expect("it is cancelled");
+    job.cancel().await;
     let row = job.ended().await;
     assert_eq!(row.status, "CANCELLED", "{row:?}");
     until("its Job is removed", async || {
@@ -298,7 +291,7 @@ async fn a_plan_waits_without_a_pod_and_is_applied_in_another() {
     let target = Target::start("a plan that waits for its approval").await;
     let _agent = target.agent().start();
     let job = target.queue("a", json!({"approval": true})).await;
-    job.becomes("shows its plan", |row| row.phase.as_deref() == Some("APPROVAL")).await;
+    let digest = job.plan().await;
     until("its pod has ended", async || {
         let phases = target.pods().await.into_iter();
         let phases: Vec<_> = phases.filter_map(|pod| pod.status?.phase).collect();
@@ -309,16 +302,7 @@ async fn a_plan_waits_without_a_pod_and_is_applied_in_another() {
         }
     })
     .await;
-    let query = "select plan_sha256 from public.deployments where id = $1";
-    let digest: String = target.world().database.query_one(query, &[&job.id]).await.expect("the row").get(0);
-    let approval = json!({"approved_plan": digest});
-    job.as_user
-        .from("deployments")
-        .update(&approval)
-        .eq("id", job.id)
-        .execute()
-        .await
-        .expect("it is approved");
+    job.approve(&digest).await;
     let row = job.ended().await;
     assert_eq!((row.status.as_str(), row.attempt), ("SUCCESS", 1), "{row:?}");
     job.log().await.assert_complete(&row);

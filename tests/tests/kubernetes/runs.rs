@@ -66,13 +66,7 @@ async fn a_cancel_reaches_a_run_through_the_control_plane() {
     let _agent = pods.agent();
     let (job, _gate) = pods.queue_gated("a").await;
     job.says("at the gate").await;
-    job.as_user
-        .from("deployments")
-        .update(&json!({"cancel_requested_at": "now"}))
-        .eq("id", job.id)
-        .execute()
-        .await
-        .expect("it is asked to cancel");
+    job.cancel().await;
     let row = job.ended().await;
     assert_eq!(row.status, "CANCELLED", "{row:?}");
     assert!(row.error_message.as_deref().is_some_and(|how| how.contains("during apply")), "{row:?}");
@@ -173,16 +167,7 @@ async fn a_plan_waits_for_approval_without_a_pod_and_goes_on_in_another() {
     agent.ended().await;
     let _next = pods.agent();
     pods.cluster.online().await;
-    let query = "select plan_sha256 from public.deployments where id = $1";
-    let digest: String = pods.world.database.query_one(query, &[&job.id]).await.expect("the row").get(0);
-    let approval = json!({"approved_plan": digest});
-    job.as_user
-        .from("deployments")
-        .update(&approval)
-        .eq("id", job.id)
-        .execute()
-        .await
-        .expect("it is approved");
+    job.approve(&job.plan().await).await;
     let row = job.ended().await;
     assert_eq!((row.status.as_str(), row.attempt), ("SUCCESS", 1), "{row:?}");
     job.log().await.assert_complete(&row);

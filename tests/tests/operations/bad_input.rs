@@ -91,9 +91,7 @@ async fn an_approval_of_another_plan_and_one_that_comes_too_late_are_refused_wit
     let _agent = world.agent(&cluster).start();
     let order = json!({"template": "count", "stack": "a", "approval": true, "approval_expires": 600, "variables": {"lines": 2}});
     let job = cluster.queue(order).await;
-    job.becomes("rests in APPROVAL", |row| row.phase.as_deref() == Some("APPROVAL")).await;
-    let plan = "select plan_sha256 from public.deployments where id = $1";
-    let plan: String = world.database.query_one(plan, &[&job.id]).await.expect("the row").get(0);
+    let plan = job.plan().await;
 
     let (code, message, hint) = parts(&changed(&job, json!({"approved_plan": "0".repeat(64)})).await);
     assert_eq!(code, "TD005");

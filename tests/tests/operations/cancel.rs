@@ -176,13 +176,8 @@ async fn a_plan_that_waits_is_approved_or_cancelled_by_its_user() {
     let _agent = world.agent(&cluster).concurrency(1).start();
     let snapshot = |stack: &str| json!({"template": "count", "stack": stack, "approval": true, "variables": {"lines": 2}});
     let jobs = cluster.queue_all([snapshot("one"), snapshot("two")]).await;
-    let plan_of = async |job: &Deployment| {
-        job.becomes("rests in APPROVAL", |row| row.phase.as_deref() == Some("APPROVAL")).await;
-        let query = "select plan_sha256 from public.deployments where id = $1";
-        world.database.query_one(query, &[&job.id]).await.expect("the row").get::<_, String>(0)
-    };
     // Both rest although only one job may run at a time: who waits has no place.
-    let (one, _) = (plan_of(&jobs[0]).await, plan_of(&jobs[1]).await);
+    let (one, _) = (jobs[0].plan().await, jobs[1].plan().await);
     let approve = async |job: &Deployment, plan: &str| {
         let approval = json!({"approved_plan": plan});
         job.as_user.from("deployments").update(&approval).eq("id", job.id).execute().await

@@ -141,8 +141,7 @@ async fn a_cancel_and_an_approval_are_told_by_broadcasts() {
             .expect("it is requested");
         Instant::now()
     };
-    let query = "select plan_sha256 from public.deployments where id = $1";
-    let plan: String = world.database.query_one(query, &[&jobs[0].id]).await.expect("the row").get(0);
+    let plan = jobs[0].plan().await;
     let requested = ask(&jobs[0], json!({"approved_plan": plan})).await;
     jobs[0].becomes("goes on", |row| row.phase.as_deref() != Some("APPROVAL")).await;
     assert!(requested.elapsed() < SOON, "{:?}", requested.elapsed());

@@ -315,15 +315,7 @@ async fn a_plan_that_was_approved_after_a_restart_is_of_the_commit_that_was_show
     stage.server.seen();
     let _second = setup.start();
     stage.cluster.online().await;
-    let digest = "select plan_sha256 from public.deployments where id = $1";
-    let digest: String = stage.world.database.query_one(digest, &[&job.id]).await.expect("the row").get(0);
-    job.as_user
-        .from("deployments")
-        .update(&json!({"approved_plan": digest}))
-        .eq("id", job.id)
-        .execute()
-        .await
-        .expect("it is approved");
+    job.approve(&job.plan().await).await;
     assert_ran(&job.ended().await, &first, "one");
     assert!(stage.server.seen().is_empty(), "nothing is fetched again");
 }

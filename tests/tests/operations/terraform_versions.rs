@@ -238,16 +238,7 @@ async fn a_plan_is_applied_with_the_version_that_made_it_or_not_at_all() {
         let job = stage.cluster.queue(config).await;
         job.becomes("shows its plan", |row| row.phase.as_deref() == Some("APPROVAL")).await;
         before();
-        let query = "select plan_sha256 from public.deployments where id = $1";
-        let plan: String = stage.world.database.query_one(query, &[&job.id]).await.expect("the row").get(0);
-        let approval = json!({"approved_plan": plan});
-        job.as_user
-            .from("deployments")
-            .update(&approval)
-            .eq("id", job.id)
-            .execute()
-            .await
-            .expect("it is approved");
+        job.approve(&job.plan().await).await;
         job.ended().await
     };
     let row = approved("a", &|| stage.version("1.9.9/terraform", "1.9.9")).await;

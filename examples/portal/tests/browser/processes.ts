@@ -1,7 +1,7 @@
 // The programs that a story in the browser needs: the local stack, agents, the portal's server. Each ends with the test.
 
 import { spawn, type ChildProcess } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { createInterface } from "node:readline";
@@ -77,9 +77,23 @@ export function startAgent(options: { url: string; anonKey: string; key: string;
   running.add(child);
   const gone = (signal: NodeJS.Signals) => async (): Promise<void> => {
     await end(child, signal);
+    // What runs a job does not end with an agent that is killed.
+    killAll(home);
     rmSync(home, { recursive: true, force: true, maxRetries: 5 });
   };
   return { log: () => readFileSync(log, "utf8"), kill: gone("SIGKILL"), stop: gone("SIGTERM") };
+}
+
+/** Kills every process that has this in its command line. */
+function killAll(part: string): void {
+  const pids = existsSync("/proc") ? readdirSync("/proc").filter((name) => /^\d+$/.test(name)) : [];
+  for (const pid of pids) {
+    try {
+      if (readFileSync(`/proc/${pid}/cmdline`, "utf8").includes(part)) process.kill(Number(pid), "SIGKILL");
+    } catch {
+      // It has ended meanwhile.
+    }
+  }
 }
 
 async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
