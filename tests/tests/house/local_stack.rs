@@ -41,6 +41,7 @@ const LOCAL_ROOMS: &[(&str, &[&str])] = &[
             "bootstrap",
             "migrations",
             "process",
+            "cache",
             "prepared",
             "server",
             "existing",

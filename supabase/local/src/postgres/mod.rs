@@ -1,12 +1,13 @@
 //! PostgreSQL itself: found on this machine, prepared once as a Supabase database, copied and run.
 //!
 //! [`binaries`] finds the programs and [`account`] the user to run them as, [`process`] runs them, [`bootstrap`], [`migrations`] and
-//! [`pg_cron`] are the contents of the database, [`prepared`] is the data directory with them, and [`server`] is the whole.
-//! [`existing`] uses an existing server instead. [`crate::stack`] starts it.
+//! [`pg_cron`] are the contents of the database, [`prepared`] is the data directory with them, [`cache`] stores it for the next
+//! start, and [`server`] is the whole. [`existing`] uses an existing server instead. [`crate::stack`] starts it.
 
 mod account;
 mod binaries;
 mod bootstrap;
+mod cache;
 mod existing;
 mod migrations;
 mod pg_cron;

@@ -4,34 +4,28 @@
 //! test. So the finished directory is stored under the temporary directory, named by a hash of all that went into it,
 //! made by one process under a file lock and moved into place in one step.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest;
-use rustix::fs::{FlockOperation, flock};
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 
 use super::account::Account;
 use super::binaries::Binaries;
 use super::bootstrap;
+use super::cache::Cache;
 use super::migrations::Migrations;
 use super::pg_cron;
 use super::process::{Home, Postgres, unwritable};
 use crate::database::{ADMIN, Database, OWNER};
 use crate::error::{ErrorKind, Result, StackError, sql_failure};
-
-/// Prepared directories that are stored, 30 MB each: as many as a developer switches between.
-const MAX_PREPARED: usize = 5;
-
-/// A directory used within this time may be in the middle of being copied.
-const IN_USE: Duration = Duration::from_secs(300);
 
 /// Fills `home` with a copy of the prepared data directory, making that first if this is the first time.
 pub(crate) async fn provision(
@@ -40,22 +34,23 @@ pub(crate) async fn provision(
     migrations: &Migrations,
     home: &Home,
 ) -> Result<()> {
-    let cache = cache_dir()?;
-    let prepared = cache.join(fingerprint(binaries, migrations, home.pg_cron));
-    if !prepared.join("PG_VERSION").is_file() {
-        let _lock = lock(cache.join("lock")).await?;
-        // The holder of the lock before may have made it.
-        if !prepared.join("PG_VERSION").is_file() {
-            remove_unused(&cache);
-            prepare(binaries, account, migrations, &prepared, home.pg_cron).await?;
+    let cache = Cache::open()?;
+    let name = fingerprint(binaries, migrations, home.pg_cron);
+    let prepared = loop {
+        if let Some(prepared) = cache.get(&name)? {
+            break prepared;
         }
-    }
+        let locked = cache.clone();
+        let _lock = blocking(move || locked.lock()).await?;
+        // The holder of the lock before may have made it.
+        if cache.get(&name)?.is_none() {
+            cache.remove_unused(SystemTime::now());
+            prepare(binaries, account, migrations, &cache.path(&name), home.pg_cron).await?;
+        }
+    };
     let target = home.data();
-    blocking(move || {
-        touch(&prepared);
-        copy_tree(&prepared, &target, account).map_err(|error| unwritable(&target, error))
-    })
-    .await
+    blocking(move || copy_tree(&prepared.path, &target, account).map_err(|error| unwritable(&target, error)))
+        .await
 }
 
 /// Makes the directory elsewhere and moves it to `prepared`.
@@ -138,61 +133,6 @@ fn fingerprint(binaries: &Binaries, migrations: &Migrations, pg_cron: bool) -> S
         add(text);
     }
     URL_SAFE_NO_PAD.encode(&hash.finish().as_ref()[..15])
-}
-
-/// The directory of prepared ones: private to this user, because our servers run what is in it.
-fn cache_dir() -> Result<PathBuf> {
-    let uid = rustix::process::getuid().as_raw();
-    let dir = std::env::temp_dir().join(format!("supabase-local-cache-{uid}"));
-    if let Err(error) = DirBuilder::new().mode(0o700).recursive(true).create(&dir) {
-        return Err(unwritable(&dir, error));
-    }
-    let owner = fs::symlink_metadata(&dir).map_err(|error| unwritable(&dir, error))?;
-    if owner.uid() == uid && owner.is_dir() {
-        return Ok(dir);
-    }
-    Err(StackError::new(
-        ErrorKind::DataDirUnwritable,
-        format!(
-            "{} belongs to somebody else: remove it, or set TMPDIR to a directory of your own",
-            dir.display()
-        ),
-    ))
-}
-
-/// Waits for the lock; it is released when the file is dropped, also by a crash.
-async fn lock(path: PathBuf) -> Result<File> {
-    blocking(move || {
-        let open = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
-        let file = open.map_err(|error| unwritable(&path, error))?;
-        flock(&file, FlockOperation::LockExclusive).map_err(|error| unwritable(&path, error.into()))?;
-        Ok(file)
-    })
-    .await
-}
-
-/// Marks a directory as in use now.
-fn touch(dir: &Path) {
-    // Without the mark it is at worst made again one day.
-    let _ = File::open(dir).and_then(|dir| dir.set_modified(SystemTime::now()));
-}
-
-/// Removes prepared directories beyond the newest few, and none that may be in use.
-fn remove_unused(cache: &Path) {
-    let mut prepared: Vec<(SystemTime, PathBuf)> = fs::read_dir(cache)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| entry.path().is_dir())
-        .filter_map(|entry| Some((entry.metadata().and_then(|meta| meta.modified()).ok()?, entry.path())))
-        .collect();
-    prepared.sort_unstable_by(|a, b| b.cmp(a));
-    for (used, dir) in prepared.into_iter().skip(MAX_PREPARED) {
-        if used.elapsed().is_ok_and(|age| age > IN_USE) {
-            // A directory that cannot be removed only takes space.
-            let _ = fs::remove_dir_all(dir);
-        }
-    }
 }
 
 /// Copies a directory tree and gives it to the server's account.
