@@ -49,8 +49,7 @@ async fn main() -> ExitCode {
     claims(&world, world.agent(&cluster).by_broadcast(), &cluster, "by broadcast", table).await;
     let cluster = world.cluster().await;
     idle(&world, &cluster, table).await;
-    let cluster = world.cluster().await;
-    starts(&world, &cluster, table).await;
+    starts(&world, table).await;
     let cluster = world.cluster().await;
     executor(&world, &cluster, table).await;
     let cluster = world.cluster().await;
@@ -111,8 +110,14 @@ async fn idle(world: &World, cluster: &Cluster, table: &mut Measurements) {
 }
 
 /// From claim to the start of terraform: the executor's start, its workspace, and the variables.
-async fn starts(world: &World, cluster: &Cluster, table: &mut Measurements) {
-    let (program, notes) = (world.path("terraform-noted"), world.path("starts"));
+async fn starts(world: &World, table: &mut Measurements) {
+    // Runs with users of their own write here too.
+    let open = world.open_scratch();
+    let [program, notes, ledger] = ["terraform-noted", "starts", "ledger"].map(|name| open.path().join(name));
+    for file in [&notes, &ledger] {
+        fs::write(file, "").expect("a file");
+        fs::set_permissions(file, fs::Permissions::from_mode(0o666)).expect("a file for everybody");
+    }
     // Without another process: bash knows the time.
     let script = format!(
         "#!/bin/bash\n[ \"$1\" != init ] || echo \"$TF_DATA_DIR $EPOCHREALTIME\" >>'{}'\nexec '{}' \"$@\"\n",
@@ -121,10 +126,17 @@ async fn starts(world: &World, cluster: &Cluster, table: &mut Measurements) {
     );
     fs::write(&program, script).expect("a script");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("a program");
-    for launcher in ["local", "in-process"] {
-        let agent = world.agent(cluster).terraform(&program).env("TENDRIL_LAUNCHER", launcher);
-        let agent = agent.name(launcher).start();
-        let ticket = |n: usize| json!({"template": "ticket", "stack": launcher, "variables": {"ledger": world.path("ledger"), "ticket": format!("{launcher}-{n}")}});
+    for (launcher, users) in [("local", false), ("local", true), ("in-process", false)] {
+        if users && !rustix::process::geteuid().is_root() {
+            continue;
+        }
+        // A cluster of its own: agents of one cluster keep local states in one place, and runs with users need another place.
+        let cluster = world.cluster().await;
+        let agent = world.agent(&cluster).terraform(&program).env("TENDRIL_LAUNCHER", launcher);
+        let agent = if users { agent.with_users_of_runs(open.path()) } else { agent };
+        let name = format!("{launcher}{}", if users { ", users of runs" } else { "" });
+        let agent = agent.name(&name).start();
+        let ticket = |n: usize| json!({"template": "ticket", "stack": format!("{launcher}-{users}"), "variables": {"ledger": ledger, "ticket": format!("{launcher}-{users}-{n}")}});
         let mut times = Vec::new();
         for n in 0..=STARTS {
             let deployment = cluster.queue(ticket(n)).await;
@@ -144,7 +156,7 @@ async fn starts(world: &World, cluster: &Cluster, table: &mut Measurements) {
         times.sort_by(f64::total_cmp);
         let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
         let bound = if launcher == "local" { Bound::AtMost(120.0) } else { Bound::None };
-        let what = format!("claimed -> terraform started, {STARTS} jobs, --launcher {launcher}: p50");
+        let what = format!("claimed -> terraform started, {STARTS} jobs, --launcher {name}: p50");
         table.row(&what, at(50), 1, "ms", bound, if launcher == "local" { "aim: <= 60 ms" } else { "" });
         table.row("  p95", at(95), 1, "ms", Bound::None, "");
     }
