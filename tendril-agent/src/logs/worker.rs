@@ -27,7 +27,7 @@ use crate::{
     },
     os::failpoint,
     process::{Journal, Stream, StreamJournal},
-    redaction::{RedactLines, Redactor},
+    redaction::{PROVISIONER, RedactLines, Redactor},
 };
 
 /// Entries that may wait: with 64 KiB each at most 2 MiB per job.
@@ -307,19 +307,29 @@ impl LogWorker {
     fn lines(&mut self, stream: Stream, text: &str) {
         let now = Instant::now();
         let is_json = text.starts_with('{') || text.contains("\n{");
-        let passes = !is_json
-            && self.interpreter.may_pass(stream, text)
-            && self.shown(stream).is_idle()
-            && self.redactor.is_clean(text);
-        for line in text.split_terminator('\n') {
-            if passes {
+        // A secret that is split over lines of a provisioner has the prefix of each line in it.
+        let may_pass = !is_json && !text.contains(PROVISIONER) && self.interpreter.may_pass(stream, text);
+        let mut rest = text;
+        if may_pass {
+            // First what a secret of the lines before may reach into.
+            while !self.shown(stream).is_idle()
+                && let Some((line, after)) = rest.split_once('\n')
+            {
+                self.line(stream, line, now);
+                rest = after;
+            }
+            let clean = if self.shown(stream).is_idle() { self.redactor.clean_lines(rest) } else { 0 };
+            let (passes, after) = rest.split_at(clean);
+            for line in passes.split_terminator('\n') {
                 failpoint!("writer.line");
                 let (_, mut given) = self.on_the_way(stream, now);
                 given.covered.made();
                 given.give(line);
-            } else {
-                self.line(stream, line, now);
             }
+            rest = after;
+        }
+        for line in rest.split_terminator('\n') {
+            self.line(stream, line, now);
         }
     }
 

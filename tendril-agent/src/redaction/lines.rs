@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     normalize::normalize_with_places,
-    pattern_set::{PatternSet, masked, ranges_of},
+    pattern_set::{PatternSet, first_secret, masked, ranges_of},
     patterns::PARTIAL,
     redactor::Redactor,
 };
@@ -27,7 +27,7 @@ const MOST_BYTES: usize = 512 * 1024;
 /// How many provisioners are followed at the same time.
 const MOST_TAILS: usize = 64;
 /// What Terraform puts between the address of a provisioner and each of its lines.
-const PROVISIONER: &str = "-exec): ";
+pub(crate) const PROVISIONER: &str = "-exec): ";
 
 /// The lines of one stream.
 #[derive(Debug, Default)]
@@ -77,6 +77,11 @@ impl RedactLines {
             self.give_all(&mut give);
             give(line);
             return;
+        }
+        // Most lines are such.
+        if self.is_idle() && first_secret(&sets, line).is_none() {
+            self.first += 1;
+            return give(line);
         }
         let number = self.first + self.held.len() as u64;
         let body_at = body_of(line);

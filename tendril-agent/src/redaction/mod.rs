@@ -18,4 +18,8 @@ mod pattern_set;
 mod patterns;
 mod redactor;
 
-pub(crate) use self::{lines::RedactLines, pattern_set::MASK, redactor::Redactor};
+pub(crate) use self::{
+    lines::{PROVISIONER, RedactLines},
+    pattern_set::MASK,
+    redactor::Redactor,
+};

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, ops::Range, sync::Arc};
 
 use super::{
-    normalize::{normalize, normalize_with_places},
+    normalize::{is_dropped, normalize, normalize_with_places},
     patterns::{HEAD, Patterns},
 };
 
@@ -52,6 +52,25 @@ pub(super) fn ranges_of(sets: &[Arc<PatternSet>], text: &str) -> Vec<Range<usize
         ranges.extend(set.exact.search(text.as_bytes()).ranges);
     }
     ranges
+}
+
+/// Where the first thing begins that must be hidden, or that may be the beginning of a secret which goes on in the next text.
+pub(super) fn first_secret(sets: &[Arc<PatternSet>], text: &str) -> Option<usize> {
+    if sets.is_empty() {
+        return None;
+    }
+    let normalized = normalize(text.as_bytes());
+    let (mut first, mut exact) = (None::<usize>, None::<usize>);
+    for set in sets {
+        let found = set.normalized.search(&normalized);
+        let begins = found.ranges.first().map(|range| range.start);
+        first = [first, begins, found.open].into_iter().flatten().min();
+        let begins = set.exact.search(text.as_bytes()).ranges.first().map(|range| range.start);
+        exact = [exact, begins].into_iter().flatten().min();
+    }
+    let kept = || text.bytes().enumerate().filter(|(_, byte)| !is_dropped(*byte)).map(|(at, _)| at);
+    let first = first.and_then(|place| kept().nth(place));
+    first.into_iter().chain(exact).min()
 }
 
 /// A text with these ranges hidden, each stretch of each line by one mask.

@@ -15,7 +15,7 @@ pub(super) const PARTIAL: usize = 48;
 pub(super) struct Patterns {
     /// Sorted, each once.
     texts: Vec<Arc<[u8]>>,
-    /// A bit for each hash of the first bytes of a pattern.
+    /// Two bits for each pattern, by hashes of its first bytes: of other texts one in a thousand passes.
     heads: Vec<u64>,
 }
 
@@ -43,11 +43,12 @@ impl Patterns {
         let mut texts: Vec<Arc<[u8]>> = texts.into_iter().filter(|text| text.len() >= HEAD).collect();
         texts.sort_unstable();
         texts.dedup();
-        let bits = (texts.len() * 16).next_power_of_two().clamp(1 << 10, 1 << 20);
+        let bits = (texts.len() * 64).next_power_of_two().clamp(1 << 12, 1 << 22);
         let mut patterns = Self { heads: vec![0; bits / 64], texts };
         for at in 0..patterns.texts.len() {
-            let bit = patterns.bit_of(&patterns.texts[at]);
-            patterns.heads[bit / 64] |= 1 << (bit % 64);
+            for bit in patterns.bits_of(&patterns.texts[at]) {
+                patterns.heads[bit / 64] |= 1 << (bit % 64);
+            }
         }
         patterns
     }
@@ -60,16 +61,16 @@ impl Patterns {
         self.texts.is_empty()
     }
 
-    fn bit_of(&self, text: &[u8]) -> usize {
+    fn bits_of(&self, text: &[u8]) -> [usize; 2] {
         let head = text.first_chunk::<HEAD>().map_or(0, |head| u32::from_le_bytes(*head));
-        let hash = head.wrapping_mul(0x9E37_79B1);
         // The upper bits of a product depend on all bits of its factors.
-        (hash >> 12) as usize & (self.heads.len() * 64 - 1)
+        let hash = u64::from(head).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let last = self.heads.len() * 64 - 1;
+        [(hash >> 42) as usize & last, (hash >> 20) as usize & last]
     }
 
     fn may_begin(&self, text: &[u8]) -> bool {
-        let bit = self.bit_of(text);
-        self.heads[bit / 64] & (1 << (bit % 64)) != 0
+        self.bits_of(text).into_iter().all(|bit| self.heads[bit / 64] & (1 << (bit % 64)) != 0)
     }
 
     /// How far a text agrees with them, from its beginning.

@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use super::{
     forms::forms,
     normalize::normalize,
-    pattern_set::{PatternSet, masked, ranges_of},
+    pattern_set::{PatternSet, first_secret, masked, ranges_of},
 };
 
 /// What must not be shown: of the agent, or of one of its jobs. Clones share it.
@@ -94,18 +94,12 @@ impl Redactor {
         if sets.is_empty() { Cow::Borrowed(text) } else { masked(text, ranges_of(&sets, text)) }
     }
 
-    /// Whether there is nothing to hide in a text, nor in any part of it, and its end begins no secret.
-    pub(crate) fn is_clean(&self, text: &str) -> bool {
-        let sets = self.sets();
-        if sets.is_empty() {
-            return true;
-        }
-        let normalized = normalize(text.as_bytes());
-        sets.iter().all(|set| {
-            let found = set.normalized.search(&normalized);
-            found.ranges.is_empty()
-                && found.open.is_none()
-                && set.exact.search(text.as_bytes()).ranges.is_empty()
+    /// How many bytes of a text, from its beginning, are lines that have nothing to hide, and whose end begins no secret.
+    pub(crate) fn clean_lines(&self, text: &str) -> usize {
+        let first = first_secret(&self.sets(), text);
+        let after_line = |end: usize| end + 1;
+        first.map_or(text.len(), |first| {
+            text.as_bytes()[..first].iter().rposition(|byte| *byte == b'\n').map_or(0, after_line)
         })
     }
 
@@ -182,6 +176,26 @@ mod tests {
         let redactor = redactor("-----BEGIN KEY-----\nMIIEvQIBADAN\nBgkqhkiG9w0B\n-----END KEY-----\n");
         assert_eq!(redactor.redact("  MIIEvQIBADAN"), "  [hidden]");
         assert_eq!(redactor.redact("a BgkqhkiG9w0B b"), "a [hidden] b");
+    }
+
+    #[test]
+    fn lines_are_clean_up_to_the_one_in_which_a_secret_begins() {
+        let horse = redactor("correct-horse");
+        for (text, clean) in [
+            ("one\ntwo\n", "one\ntwo\n"),
+            ("one\ntwo correct-horse\nthree\n", "one\n"),
+            ("one\nétwo corr\nect-horse\n", "one\n"),
+            ("one\ntwo corr\n", "one\n"),
+            ("one\ntwo c\no\nr\n", "one\n"),
+            ("correct-horse\none\n", ""),
+            ("corr\none\ntwo c", "corr\none\n"),
+        ] {
+            assert_eq!(&text[..horse.clean_lines(text)], clean, "{text:?}");
+        }
+        // It is too short to be looked for without its blanks.
+        let exact = redactor("a b c");
+        assert_eq!(exact.clean_lines("one\ntwo a b c\n"), 4);
+        assert_eq!(Redactor::default().clean_lines("one"), 3);
     }
 
     #[test]
