@@ -13,6 +13,7 @@ use supabase_local::{Injection, RequestFault, Target};
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
+use self::evidence::{spooled, stored_status};
 use crate::{
     agent::AgentSetup,
     cluster::Cluster,
@@ -22,6 +23,8 @@ use crate::{
     wait::{TIMEOUT, until},
     world::World,
 };
+
+mod evidence;
 
 /// How long a run's directory has been gone when its lease is ended by hand: no real lease ends in the same moment.
 const LET_GO: Duration = Duration::from_secs(1);
@@ -396,36 +399,6 @@ async fn one_dies(
         }
     }
     Ok((!is_of_dispatcher).then_some(agent))
-}
-
-/// The status that is on an agent's disk as the end of the first attempt.
-fn stored_status(work_dir: &Path, deployment: Uuid) -> Option<String> {
-    let end = fs::read(work_dir.join(format!("{deployment}.1/result.json"))).ok()?;
-    let end: serde_json::Value = serde_json::from_slice(&end).ok()?;
-    end["status"].as_str().map(str::to_owned)
-}
-
-/// The lines of the story that are on an agent's disk, with their attempts.
-fn spooled(work_dir: &Path, deployment: Uuid) -> Vec<(i32, u64)> {
-    let mut found = Vec::new();
-    for attempt in 1..=2 {
-        let log = work_dir.join(format!("{deployment}.{attempt}/log"));
-        for entry in fs::read_dir(log).into_iter().flatten().flatten() {
-            // A dropped segment is emptied a moment after it was named so.
-            if entry.file_name().to_string_lossy().contains(".gap-") {
-                continue;
-            }
-            let text = fs::read(entry.path()).unwrap_or_default();
-            let text = String::from_utf8_lossy(&text);
-            // A record without its end was never written.
-            let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-            let records = whole.lines().filter(|record| record.starts_with('o'));
-            found.extend(
-                records.filter_map(|record| Some((attempt, record.rsplit_once("line ")?.1.parse().ok()?))),
-            );
-        }
-    }
-    found
 }
 
 /// Waits for the job's end and for the last life to have nothing left to tidy. Where only the end of the lease helps, it

@@ -11,7 +11,6 @@ use tokio::task::spawn_blocking;
 
 use super::{
     forms::forms,
-    normalize::normalize,
     pattern_set::{PatternSet, first_secret, masked, ranges_of},
 };
 
@@ -129,7 +128,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::redaction::MASK;
+    use crate::redaction::{MASK, normalize::normalize};
 
     const SECRET: &str = "pa\"ss w/ord+1é";
 

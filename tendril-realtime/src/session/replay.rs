@@ -6,7 +6,6 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
     fs,
     path::Path,
     time::{Duration, Instant},
@@ -16,12 +15,15 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
+use self::description::described;
 use super::*;
 use crate::wire::{
-    self, BroadcastPayload, Payload, TOPIC_PREFIX, UserBroadcast,
+    self, Payload, TOPIC_PREFIX,
     event::name,
     join::{Binding, BroadcastConfig, JoinConfig, PostgresEvent, PresenceConfig, Replay},
 };
+
+mod description;
 
 /// One transcript, and what became of it.
 struct Player {
@@ -257,52 +259,6 @@ impl Player {
             };
             self.say(&format!("{conn}: {line}"));
         }
-    }
-}
-
-fn described(delivery: &Delivery) -> String {
-    let short = |text: &str| {
-        let mut short: String = text.chars().take(160).collect();
-        if short.len() < text.len() {
-            let _ = write!(short, "… ({} bytes)", text.len());
-        }
-        short
-    };
-    match delivery {
-        Delivery::Change(change) => {
-            let change = change.parts();
-            let mut text = format!("{:?} {}.{}", change.kind().unwrap(), change.schema(), change.table());
-            for (what, row) in [("new", change.record()), ("old", change.old_record())] {
-                if let Some(row) = row {
-                    let _ = write!(text, " {what} {}", short(row));
-                }
-            }
-            if !change.errors().is_empty() {
-                let _ = write!(text, " errors {:?}", change.errors());
-            }
-            text
-        }
-        Delivery::Resync(reason) => format!("RESYNC {reason:?}"),
-        Delivery::BroadcastText(text) => format!("broadcast {}", short(text.as_str())),
-        Delivery::Broadcast(broadcast) => {
-            let UserBroadcast { event, metadata, payload } = &**broadcast;
-            let payload = match payload {
-                BroadcastPayload::Json(text) => format!("json {}", short(text.as_str())),
-                BroadcastPayload::Binary(bytes) => {
-                    format!("bytes {}", short(&format!("{:02x?}", bytes.as_ref())))
-                }
-            };
-            format!("broadcast `{event}` {} {payload}", metadata.as_deref().unwrap_or("-"))
-        }
-        Delivery::PresenceState(text) => format!("presence state {}", short(text.as_str())),
-        Delivery::PresenceDiff(text) => format!("presence diff {}", short(text.as_str())),
-        Delivery::PresenceReset => "presence reset".to_owned(),
-        Delivery::TransientError(error) => {
-            format!("INTERRUPTED {}: {error} [{:?}]", error.code(), error.retry())
-        }
-        Delivery::System(_) => "system".to_owned(),
-        Delivery::Finish => "finish".to_owned(),
-        Delivery::End(error) => format!("END {}: {error}", error.code()),
     }
 }
 
