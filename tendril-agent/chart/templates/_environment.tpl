@@ -194,4 +194,8 @@
 {{- end }}
 - name: TENDRIL_LEASE
   value: {{ include "tendril-agent.lease" . | quote }}
+- name: TENDRIL_LEASE_DURATION
+  value: {{ .Values.dispatcher.leaseDuration }}
+- name: TENDRIL_LEASE_RENEW_DEADLINE
+  value: {{ .Values.dispatcher.leaseRenewDeadline }}
 {{- end -}}

@@ -4,10 +4,14 @@
 {{- include "tendril-agent.checkLauncher" . -}}
 {{- include "tendril-agent.checkAccounts" . -}}
 {{- include "tendril-agent.checkRunValues" . -}}
+{{- include "tendril-agent.checkLease" . -}}
 {{- include "tendril-agent.checkRunEnvironment" . -}}
 {{- else -}}
 {{- if .Values.runs.serviceAccountMap -}}
 {{- fail (printf "runs.serviceAccountMap is for launcher kubernetes, and launcher is %q: set launcher to kubernetes, or leave it out." .Values.launcher) -}}
+{{- end -}}
+{{- if .Values.admissionPolicy.enabled -}}
+{{- fail (printf "admissionPolicy.enabled is for launcher kubernetes, and launcher is %q: an agent without pods of its own creates nothing in the cluster. Leave it out." .Values.launcher) -}}
 {{- end -}}
 {{- if gt (int .Values.concurrency) 64 -}}
 {{- fail (printf "concurrency is %d: one agent runs at most 64 jobs. Add replicas, or set launcher to kubernetes, which takes 1000." (int .Values.concurrency)) -}}
@@ -110,6 +114,20 @@
 {{- if has .name (list "tendril-attempt" "tendril-plan" "git-token" "infracost" "registry-tokens") -}}
 {{- fail (printf "runs.extraVolumes: %s is a volume of the agent's: take another name." .name) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "tendril-agent.checkLease" -}}
+{{- range $name := list "leaseDuration" "leaseRenewDeadline" -}}
+{{- $time := get $.Values.dispatcher $name -}}
+{{- if not (regexMatch "^[1-9][0-9]{1,4}s$" $time) -}}
+{{- fail (printf "dispatcher.%s is %q: write a time of at least 10s in seconds, such as 60s." $name $time) -}}
+{{- end -}}
+{{- end -}}
+{{- $duration := .Values.dispatcher.leaseDuration -}}
+{{- $deadline := .Values.dispatcher.leaseRenewDeadline -}}
+{{- if ge (trimSuffix "s" $deadline | int) (trimSuffix "s" $duration | int) -}}
+{{- fail (printf "dispatcher.leaseRenewDeadline is %s and dispatcher.leaseDuration %s: it must be less, or two agents would be at work at once." $deadline $duration) -}}
 {{- end -}}
 {{- end -}}
 

@@ -213,6 +213,16 @@ pub struct Cli {
     #[arg(long, value_name = "NAME", env = "TENDRIL_LEASE")]
     pub lease: Option<String>,
 
+    /// How long that Lease holds without being renewed: so long nothing is claimed after the holder has died
+    #[cfg(feature = "kubernetes")]
+    #[arg(long, value_name = "TIME", env = "TENDRIL_LEASE_DURATION", default_value = "60s")]
+    pub lease_duration: Option<String>,
+
+    /// How long the holder works on without having renewed it; less than --lease-duration [default: five sixths of it]
+    #[cfg(feature = "kubernetes")]
+    #[arg(long, value_name = "TIME", env = "TENDRIL_LEASE_RENEW_DEADLINE")]
+    pub lease_renew_deadline: Option<String>,
+
     /// How jobs are found: `auto` (broadcasts, or row changes where there are none), `broadcast`, or `postgres_changes`
     #[arg(long, value_name = "WAY", env = "TENDRIL_INTAKE", default_value = "auto")]
     pub intake: Option<String>,

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use crate::{
     config::{args::Cli, timing::Timing},
-    launch::kubernetes::{AccountMap, KubernetesSettings, is_dns_name, settings},
+    launch::kubernetes::{AccountMap, KubernetesSettings, is_dns_name, settings, settings::LeaseSettings},
     terraform::state::Kind,
 };
 
@@ -58,14 +58,7 @@ pub(crate) fn read(
         );
     }
     let mut time = |name: &str, value: Option<&String>, usual: u64| {
-        let Some(text) = given(value) else { return Duration::from_secs(usual) };
-        let read = text.parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
-        if let Some(time) = read.filter(|time| *time >= Duration::from_secs(10)) {
-            return time;
-        }
-        problems
-            .push(format!("{name} is \"{text}\": write a time of at least 10s, such as 90s, 10m or 1h30m"));
-        Duration::from_secs(usual)
+        at_least_ten_seconds(name, value, &mut problems).unwrap_or(Duration::from_secs(usual))
     };
     let start_deadline =
         time("--pod-start-deadline / TENDRIL_POD_START_DEADLINE", cli.pod_start_deadline.as_ref(), 600);
@@ -83,10 +76,7 @@ pub(crate) fn read(
     if !is_dns_name(&plan_account) {
         problems.push(format!("--plan-account / TENDRIL_PLAN_ACCOUNT is \"{plan_account}\": write the name of a service account, in lower case letters, digits and -"));
     }
-    let lease = given(cli.lease.as_ref()).map(str::to_owned);
-    if let Some(other) = lease.as_deref().filter(|name| !is_dns_name(name)) {
-        problems.push(format!("--lease / TENDRIL_LEASE is \"{other}\": write the name of a Lease, in lower case letters, digits and -"));
-    }
+    let lease = lease(cli, &mut problems);
     let settings = || {
         Some(KubernetesSettings {
             namespace,
@@ -110,6 +100,49 @@ pub(crate) fn read(
     }
 }
 
+/// The Lease and its times; none, where nothing names one.
+fn lease(cli: &Cli, problems: &mut Vec<String>) -> Option<LeaseSettings> {
+    let duration = at_least_ten_seconds(
+        "--lease-duration / TENDRIL_LEASE_DURATION",
+        cli.lease_duration.as_ref(),
+        problems,
+    );
+    let renew_deadline = at_least_ten_seconds(
+        "--lease-renew-deadline / TENDRIL_LEASE_RENEW_DEADLINE",
+        cli.lease_renew_deadline.as_ref(),
+        problems,
+    );
+    // A Lease counts whole seconds.
+    let duration = Duration::from_secs(duration.map_or(60, |duration| duration.as_secs()));
+    let renew_deadline = renew_deadline.unwrap_or(duration * 5 / 6);
+    if renew_deadline >= duration {
+        problems.push(format!(
+            "--lease-renew-deadline / TENDRIL_LEASE_RENEW_DEADLINE is {renew_deadline:?}, and --lease-duration / TENDRIL_LEASE_DURATION {duration:?}: it must be less, or two agents would be at work at once"
+        ));
+    }
+    let name = given(cli.lease.as_ref())?.to_owned();
+    if !is_dns_name(&name) {
+        problems.push(format!("--lease / TENDRIL_LEASE is \"{name}\": write the name of a Lease, in lower case letters, digits and -"));
+    }
+    Some(LeaseSettings { name, duration, renew_deadline })
+}
+
+/// A time of the command line; none, where none is given, or a wrong one.
+fn at_least_ten_seconds(
+    name: &str,
+    value: Option<&String>,
+    problems: &mut Vec<String>,
+) -> Option<Duration> {
+    let text = given(value)?;
+    let read = text.parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
+    let time = read.filter(|time| *time >= Duration::from_secs(10));
+    if time.is_none() {
+        problems
+            .push(format!("{name} is \"{text}\": write a time of at least 10s, such as 90s, 10m or 1h30m"));
+    }
+    time
+}
+
 /// The longest that every stage until the plan may take; none, where one has no limit.
 fn plan_deadline(timing: &Timing) -> Option<Duration> {
     let limits = timing.limits();
@@ -126,4 +159,44 @@ fn deadline(timing: &Timing) -> Option<Duration> {
 
 fn given(value: Option<&String>) -> Option<&str> {
     value.map(|text| text.trim()).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(duration: Option<&str>, renew_deadline: Option<&str>) -> (Option<LeaseSettings>, Vec<String>) {
+        let cli = Cli {
+            lease: Some("tendril".to_owned()),
+            lease_duration: duration.map(str::to_owned),
+            lease_renew_deadline: renew_deadline.map(str::to_owned),
+            ..Cli::default()
+        };
+        let mut problems = Vec::new();
+        (lease(&cli, &mut problems), problems)
+    }
+
+    #[test]
+    fn the_holder_of_a_lease_stops_before_another_one_may_have_it() {
+        for (duration, renew_deadline, seconds) in [
+            (None, None, (60, 50)),
+            (Some("30s"), None, (30, 25)),
+            (Some("2m"), Some("15s"), (120, 15)),
+            (Some("10.9s"), None, (10, 8)),
+        ] {
+            let (lease, problems) = read(duration, renew_deadline);
+            let lease = lease.unwrap();
+            assert_eq!((lease.duration.as_secs(), lease.renew_deadline.as_secs()), seconds);
+            assert_eq!(problems, [""; 0]);
+        }
+        for (duration, renew_deadline, said) in [
+            (None, Some("60s"), "is 60s, and --lease-duration / TENDRIL_LEASE_DURATION 60s: it must be less"),
+            (Some("20s"), Some("30s"), "it must be less, or two agents would be at work at once"),
+            (Some("5s"), None, "--lease-duration / TENDRIL_LEASE_DURATION is \"5s\": write a time of at least 10s"),
+            (None, Some("soon"), "TENDRIL_LEASE_RENEW_DEADLINE is \"soon\": write a time of at least 10s"),
+        ] {
+            let (_, problems) = read(duration, renew_deadline);
+            assert!(problems.iter().any(|problem| problem.contains(said)), "{said}: {problems:?}");
+        }
+    }
 }

@@ -11,18 +11,10 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::{Api, api::PostParams};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::os::failpoint;
+use crate::{launch::kubernetes::settings::LeaseSettings, os::failpoint};
 
-/// How long a Lease holds without being renewed.
-const HOLDS: Duration = Duration::from_secs(60);
-/// Between two renewals: two requests a minute.
-const RENEW_EVERY: Duration = Duration::from_secs(30);
-/// Between two looks of one that waits.
-const LOOK_EVERY: Duration = Duration::from_secs(15);
-/// So long before the end of the Lease its holder stops by itself: nobody else can have it by then.
-const MARGIN: Duration = Duration::from_secs(10);
 /// Of one request.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -30,7 +22,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug)]
 pub(crate) struct Election {
     leases: Api<Lease>,
-    name: String,
+    settings: LeaseSettings,
     /// Different for each process: the name of its pod.
     identity: String,
 }
@@ -45,37 +37,40 @@ pub(crate) struct Leadership {
 }
 
 impl Election {
-    pub(crate) fn new(leases: Api<Lease>, name: String, identity: String) -> Self {
-        Self { leases, name, identity }
+    pub(crate) fn new(leases: Api<Lease>, settings: LeaseSettings, identity: String) -> Self {
+        Self { leases, settings, identity }
     }
 
     /// Waits until the Lease is held. What is not allowed or cannot be reached is logged, and tried again.
     pub(crate) async fn win(&self) -> Leadership {
         let mut last: Option<(String, Instant)> = None;
         let mut holder = String::new();
+        let name = &self.settings.name;
         loop {
+            // It holds from the server's write on, which is later than this.
+            let asked = Instant::now();
             match self.attempt(&mut last).await {
                 Ok(Standing::Holds(lease)) => {
-                    tracing::info!(lease = self.name, identity = self.identity, "this dispatcher leads");
+                    tracing::info!(lease = name, identity = self.identity, "this dispatcher leads");
                     failpoint!("lease.won");
-                    return Leadership { election: self.clone(), lease: *lease, renewed: Instant::now() };
+                    return Leadership { election: self.clone(), lease: *lease, renewed: asked };
                 }
                 Ok(Standing::Waits(other)) if other != holder => {
-                    tracing::info!(lease = self.name, holder = other, "another dispatcher leads: waiting");
+                    tracing::info!(lease = name, holder = other, "another dispatcher leads: waiting");
                     holder = other;
                 }
                 Ok(Standing::Waits(_)) => {}
-                Err(error) => tracing::warn!(lease = self.name, %error, "the Lease cannot be had now"),
+                Err(error) => tracing::warn!(lease = name, %error, "the Lease cannot be had now"),
             }
-            sleep(LOOK_EVERY).await;
+            sleep(self.settings.look_every()).await;
         }
     }
 
     /// Tries to take the Lease. `last` is its version that was seen last, and since when.
     async fn attempt(&self, last: &mut Option<(String, Instant)>) -> Result<Standing, kube::Error> {
-        let Some(lease) = answered(self.leases.get_opt(&self.name)).await? else {
+        let Some(lease) = answered(self.leases.get_opt(&self.settings.name)).await? else {
             let lease = Lease {
-                metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
+                metadata: ObjectMeta { name: Some(self.settings.name.clone()), ..ObjectMeta::default() },
                 spec: Some(self.spec(None)),
             };
             return match answered(self.leases.create(&PostParams::default(), &lease)).await {
@@ -92,12 +87,12 @@ impl Election {
             _ => last.insert((version, Instant::now())).1,
         };
         let holds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-        let is_free = holder.is_empty() || since.elapsed() >= holds.map_or(HOLDS, Duration::from_secs);
+        let is_free = holder.is_empty() || since.elapsed() >= holds.map_or(self.settings.duration, Duration::from_secs);
         if holder != self.identity && !is_free {
             return Ok(Standing::Waits(holder));
         }
         let lease = Lease { spec: Some(self.spec(lease.spec.as_ref())), ..lease };
-        match answered(self.leases.replace(&self.name, &PostParams::default(), &lease)).await {
+        match answered(self.leases.replace(&self.settings.name, &PostParams::default(), &lease)).await {
             Ok(lease) => Ok(Standing::Holds(Box::new(lease))),
             // Somebody was faster.
             Err(error) if is_conflict(&error) => Ok(Standing::Waits(String::new())),
@@ -112,7 +107,7 @@ impl Election {
         let transitions = before.and_then(|spec| spec.lease_transitions).unwrap_or(0);
         LeaseSpec {
             holder_identity: Some(self.identity.clone()),
-            lease_duration_seconds: i32::try_from(HOLDS.as_secs()).ok(),
+            lease_duration_seconds: i32::try_from(self.settings.duration.as_secs()).ok(),
             acquire_time: Some(acquired.unwrap_or_else(|| now.clone())),
             renew_time: Some(now),
             lease_transitions: Some(transitions + i32::from(before.is_some() && !was_mine)),
@@ -131,23 +126,34 @@ impl Leadership {
     /// Renews the Lease for as long as that works; returns when it is lost, or will be before it can be renewed.
     pub(crate) async fn keep(&mut self) {
         loop {
-            sleep(RENEW_EVERY).await;
-            while let Err(why) = self.renew().await {
-                if let Lost::Taken(holder) = why {
+            sleep(self.election.settings.renew_every()).await;
+            // Also where the process was stopped meanwhile: the clock went on.
+            let ends = self.renewed + self.election.settings.renew_deadline;
+            let renewed = async {
+                loop {
+                    match self.renew().await {
+                        Ok(()) => return None,
+                        Err(Lost::Taken(holder)) => return Some(holder),
+                        Err(Lost::Unknown(_)) => sleep(self.election.settings.retry_every()).await,
+                    }
+                }
+            };
+            match timeout_at(ends, renewed).await {
+                Ok(None) => {}
+                Ok(Some(holder)) => {
                     tracing::error!(holder, "another dispatcher has the Lease");
                     return;
                 }
-                if self.renewed.elapsed() + MARGIN >= HOLDS {
+                Err(_) => {
                     tracing::error!("the Lease cannot be renewed in time");
                     return;
                 }
-                sleep(Duration::from_secs(3)).await;
             }
         }
     }
 
     async fn renew(&mut self) -> Result<(), Lost> {
-        let Election { leases, name, identity } = &self.election;
+        let Election { leases, settings: LeaseSettings { name, .. }, identity } = &self.election;
         let spec = self.election.spec(self.lease.spec.as_ref());
         let lease = Lease { spec: Some(spec), ..self.lease.clone() };
         let asked = Instant::now();
@@ -178,7 +184,7 @@ impl Leadership {
 
     /// Gives the Lease back, so that the next one need not wait for its end.
     pub(crate) async fn release(self) {
-        let Election { leases, name, .. } = &self.election;
+        let Election { leases, settings: LeaseSettings { name, .. }, .. } = &self.election;
         let mut lease = self.lease;
         if let Some(spec) = &mut lease.spec {
             spec.holder_identity = Some(String::new());

@@ -40,7 +40,34 @@ pub(crate) struct KubernetesSettings {
     /// The longest that a run may take until its plan is kept; none, if a stage has no limit.
     pub(crate) plan_deadline: Option<Duration>,
     /// The Lease whose holder is at work; none: this agent is the only one.
-    pub(crate) lease: Option<String>,
+    pub(crate) lease: Option<LeaseSettings>,
+}
+
+/// The Lease by which one of several dispatchers is at work.
+#[derive(Clone, Debug)]
+pub(crate) struct LeaseSettings {
+    pub(crate) name: String,
+    /// How long it holds without being renewed.
+    pub(crate) duration: Duration,
+    /// How long its holder works without having renewed it: less than that, so that nobody else has it by then.
+    pub(crate) renew_deadline: Duration,
+}
+
+impl LeaseSettings {
+    /// Between two renewals: with a minute, two requests a minute.
+    pub(crate) fn renew_every(&self) -> Duration {
+        self.renew_deadline * 3 / 5
+    }
+
+    /// Between two tries of a renewal that failed.
+    pub(crate) fn retry_every(&self) -> Duration {
+        (self.renew_deadline / 10).min(Duration::from_secs(3))
+    }
+
+    /// Between two looks of one that waits.
+    pub(crate) fn look_every(&self) -> Duration {
+        self.duration / 4
+    }
 }
 
 impl KubernetesSettings {
