@@ -150,6 +150,23 @@ impl Pods {
         self.pod(job, "runs", |pod| pod["status"]["phase"] == "Running").await
     }
 
+    /// Nobody extends the lease of a run for so many minutes, and the database looks.
+    pub async fn silent_for(&self, deployment: &Deployment, minutes: i32) {
+        let query = "update tendril.leases set last_heartbeat_at = now() - make_interval(mins => $2) where deployment_id = $1";
+        self.world.database.execute(query, &[&deployment.id, &minutes]).await.expect("time passes");
+        self.world.database.execute("select public.reap_lost_agents()", &[]).await.expect("the reaper");
+    }
+
+    /// A run in its apply is not heard of for so long that the database says `UNKNOWN`.
+    pub async fn fall_silent(&self, deployment: &Deployment) {
+        until("nobody extends its lease", async || {
+            self.silent_for(deployment, 2).await;
+            let row = deployment.row().await;
+            if row.phase.as_deref() == Some("UNKNOWN") { Ok(()) } else { Err(format!("{row:?}")) }
+        })
+        .await;
+    }
+
     /// Waits until a row says why its run does not start.
     pub async fn says(&self, deployment: &Deployment, part: &str) -> Row {
         deployment

@@ -4,7 +4,8 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
 use super::{
-    ApiServer,
+    ApiServer, clock,
+    departure::Namespace,
     store::{Kind, name_of},
 };
 
@@ -73,6 +74,33 @@ impl ApiServer {
             .store
             .edit(Kind::Secret, &name_of(plan), |secret| secret["data"]["plan"] = text.into())
             .is_some()
+    }
+
+    /// Deletes the namespace, as `kubectl delete namespace` does: nothing new is taken, and everything goes.
+    pub fn delete_namespace(&self) {
+        self.cluster.faults.set_namespace(Namespace::Leaves);
+    }
+
+    /// Removes the object of a pod, as the cluster does for a node that was removed. Its program runs on.
+    pub fn collect_pod(&self, pod: &Value) {
+        self.cluster.store.edit(Kind::Pod, &name_of(pod), |pod| {
+            pod["metadata"]["deletionTimestamp"] = clock::now().into();
+            pod["metadata"]["deletionGracePeriodSeconds"] = 0.into();
+        });
+        self.cluster.store.remove(Kind::Pod, &name_of(pod));
+    }
+
+    /// Removes Secrets that belong to a Job; answers how many.
+    pub fn remove_secrets_of(&self, job: &str) -> usize {
+        let of_job = |secret: &Value| secret["metadata"]["ownerReferences"][0]["name"] == job;
+        let secrets = self.secrets();
+        let found = secrets.iter().filter(|secret| of_job(secret));
+        found.filter_map(|secret| self.cluster.store.remove(Kind::Secret, &name_of(secret))).count()
+    }
+
+    /// Removes a Job that has ended, and its pod, as `ttlSecondsAfterFinished` does.
+    pub fn expire_job(&self, job: &str) {
+        self.cluster.store.remove(Kind::Job, job);
     }
 
     /// Removes a Job and leaves its pod, as `kubectl delete --cascade=orphan` does.

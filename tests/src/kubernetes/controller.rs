@@ -56,6 +56,7 @@ pub(super) async fn run(cluster: Weak<Cluster>) {
                     Reconciler { cluster: &cluster, job, pod: of_job, known }.run();
                 }
                 collect_garbage(&cluster, &jobs, &pods);
+                cluster.empty_namespace();
             }
         }
         tokio::select! {
@@ -105,7 +106,7 @@ impl Reconciler<'_> {
                     self.cluster.delete_pod(&name_of(pod));
                 }
                 Some(_) => {}
-                None => drop(self.cluster.store.remove(Kind::Job, &name)),
+                None => self.cluster.let_go(Kind::Job, &name),
             }
             return;
         }
@@ -113,7 +114,7 @@ impl Reconciler<'_> {
             let finished = *self.known.finished.get_or_insert_with(Instant::now);
             let ttl = self.job["spec"]["ttlSecondsAfterFinished"].as_u64().map(Duration::from_secs);
             if ttl.is_some_and(|ttl| finished.elapsed() >= ttl) {
-                self.cluster.store.remove(Kind::Job, &name);
+                self.cluster.let_go(Kind::Job, &name);
             }
             return;
         }
@@ -186,9 +187,8 @@ impl Reconciler<'_> {
                     "BackoffLimitExceeded",
                     "Job has reached the specified backoff limit",
                 );
-                if !leaves {
-                    self.failed();
-                }
+                // Also of a pod that somebody's finalizer keeps: it does not run any more.
+                self.failed();
             }
             _ if leaves => {
                 self.untrack(&name);

@@ -8,6 +8,8 @@ use std::{
 
 use tokio::sync::watch;
 
+use super::departure::Namespace;
+
 /// How the container of a pod ends, whatever its program does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -21,7 +23,9 @@ pub enum Fate {
     EvictedByApi,
     /// Somebody deletes the pod.
     Deleted,
-    /// Its node stops answering: the program continues, unseen.
+    /// Its node stops answering, and no other one could take the pod: nothing is deleted.
+    NodeSilent,
+    /// Its node stops answering, and the pod is given up: the program continues, unseen.
     NodeGone,
     /// The node answers again, and what it had to do is done.
     NodeBack,
@@ -60,9 +64,18 @@ struct State {
     has_no_bookmarks: bool,
     /// The controller manager is away: Jobs are stored, and nothing comes of them.
     is_controller_down: bool,
+    namespace: Namespace,
 }
 
 impl Faults {
+    pub(super) fn namespace(&self) -> Namespace {
+        self.state().namespace
+    }
+
+    pub(super) fn set_namespace(&self, namespace: Namespace) {
+        self.state().namespace = namespace;
+    }
+
     pub(super) fn quota(&self) -> Quota {
         self.state().quota
     }

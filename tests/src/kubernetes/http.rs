@@ -9,18 +9,21 @@ use axum::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
-use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use super::{
     Cluster,
     access::User,
     clock, defaults,
+    departure::Namespace,
     selector::Selector,
     status::Refusal,
     store::{Kind, NAMESPACE, name_of, stamped},
     watch,
 };
+
+/// A namespace that is always being deleted.
+const LEAVING: &str = "leaving";
 
 /// A query string, decoded.
 #[derive(Debug)]
@@ -137,7 +140,7 @@ pub(super) async fn handle(
 pub(super) struct Request<'a> {
     pub(super) cluster: &'a Arc<Cluster>,
     method: &'a Method,
-    query: &'a Query,
+    pub(super) query: &'a Query,
     pub(super) user: &'a User,
     headers: &'a HeaderMap,
 }
@@ -165,8 +168,19 @@ impl Request<'_> {
             _ => return Err(Refusal::no_such_path()),
         };
         self.user.check(target.group, &target.resource(), verb, target.namespace, target.name)?;
-        if let Some(other) = target.namespace.filter(|namespace| *namespace != NAMESPACE) {
-            return Err(Refusal::missing("namespaces", other));
+        let creates = Kind::of(target.group, target.plural).filter(|_| verb == "create");
+        match (target.namespace, self.cluster.faults.namespace(), creates) {
+            (Some(LEAVING), _, Some(kind)) => {
+                return Err(Refusal::namespace_leaves(kind, &name_in(body), LEAVING));
+            }
+            (Some(NAMESPACE), Namespace::Leaves, Some(kind)) => {
+                return Err(Refusal::namespace_leaves(kind, &name_in(body), NAMESPACE));
+            }
+            (Some(NAMESPACE), Namespace::Gone, Some(_)) => {
+                return Err(Refusal::missing("namespaces", NAMESPACE));
+            }
+            (Some(NAMESPACE) | None, ..) => {}
+            (Some(other), ..) => return Err(Refusal::missing("namespaces", other)),
         }
         match (target.plural, target.sub) {
             ("namespaces", "") => return Ok(Json(namespace()).into_response()),
@@ -251,74 +265,6 @@ impl Request<'_> {
         Ok(())
     }
 
-    fn list(&self, kind: Kind) -> Result<Response, Refusal> {
-        let store = &self.cluster.store;
-        let selector =
-            Selector::parse(kind, self.query.get("labelSelector"), self.query.get("fieldSelector"))?;
-        let (asked, matching) = (self.query.get("resourceVersion"), self.query.get("resourceVersionMatch"));
-        self.check_list_options(asked, matching)?;
-        let asked = if asked.is_empty() {
-            0
-        } else {
-            asked.parse::<u64>().map_err(|_| Refusal::bad_version(asked))?
-        };
-        if asked > store.version() {
-            return Err(Refusal::from_the_future(asked, store.version()));
-        }
-        if matching == "Exact" && asked < store.oldest() {
-            return Err(Refusal::expired("The resourceVersion for the provided list is too old."));
-        }
-        let (mut version, mut objects) = store.list(kind, &selector);
-        if let Some(token) = Some(self.query.get("continue")).filter(|token| !token.is_empty()) {
-            let start;
-            (version, start) = read_continue(token)?;
-            if version < store.oldest() {
-                return Err(Refusal::expired(
-                    "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
-                ));
-            }
-            objects.retain(|object| name_of(object) >= start);
-        }
-        let mut metadata = json!({"resourceVersion": version.to_string()});
-        let limit = self.query.get("limit").parse().unwrap_or(usize::MAX);
-        if asked == 0 && self.query.get("resourceVersion") == "0" {
-            // Served from memory: never in pieces.
-        } else if objects.len() > limit && limit > 0 {
-            objects.truncate(limit);
-            let last = objects.last().map(|object| name_of(object)).unwrap_or_default();
-            metadata["continue"] = write_continue(version, &format!("/{last}\u{0}")).into();
-        }
-        let items: Vec<Value> = objects.iter().map(|object| Value::clone(object)).map(without_type).collect();
-        let list = json!({
-            "kind": format!("{}List", kind.name()), "apiVersion": kind.api_version(),
-            "metadata": metadata, "items": items,
-        });
-        Ok(Json(list).into_response())
-    }
-
-    fn check_list_options(&self, asked: &str, matching: &str) -> Result<(), Refusal> {
-        let mut causes = Vec::new();
-        let mut forbid = |field: &str, message: &str| {
-            causes.push((field.to_owned(), "FieldValueForbidden", format!("Forbidden: {message}")));
-        };
-        if !matching.is_empty() && asked.is_empty() {
-            forbid(
-                "resourceVersionMatch",
-                "resourceVersionMatch is forbidden unless resourceVersion is provided",
-            );
-        }
-        if matching == "Exact" && asked == "0" {
-            forbid(
-                "resourceVersionMatch",
-                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-            );
-        }
-        if self.query.is_true("sendInitialEvents") {
-            forbid("sendInitialEvents", "sendInitialEvents is forbidden for list");
-        }
-        if causes.is_empty() { Ok(()) } else { Err(Refusal::invalid_options("ListOptions", &causes)) }
-    }
-
     fn update(&self, kind: Kind, name: &str, body: &Bytes) -> Result<Response, Refusal> {
         let mut sent: Value =
             serde_json::from_slice(body).map_err(|error| Refusal::bad_request(error.to_string()))?;
@@ -380,14 +326,16 @@ impl Request<'_> {
                     if metadata["deletionTimestamp"].is_null() {
                         metadata["deletionTimestamp"] = clock::now().into();
                         metadata["deletionGracePeriodSeconds"] = 0.into();
-                        metadata["finalizers"] = json!([finalizer]);
+                        let mut finalizers = metadata["finalizers"].as_array().cloned().unwrap_or_default();
+                        finalizers.push(finalizer.into());
+                        metadata["finalizers"] = finalizers.into();
                         metadata["generation"] = (metadata["generation"].as_i64().unwrap_or(1) + 1).into();
                     }
                 });
                 let mut response = Json(leaving.map(|job| Value::clone(&job))).into_response();
                 if finalizer == "orphan" {
                     self.cluster.orphan_pods(name);
-                    store.remove(kind, name);
+                    self.cluster.let_go(kind, name);
                 }
                 if policy.is_empty() {
                     let warning = "299 - \"child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning\"";
@@ -395,7 +343,7 @@ impl Request<'_> {
                 }
                 return Ok(response);
             }
-            _ => drop(store.remove(kind, name)),
+            _ => self.cluster.let_go(kind, name),
         }
         let mut details = json!({"name": name, "kind": kind.plural(), "uid": there["metadata"]["uid"]});
         if !kind.group().is_empty() {
@@ -414,6 +362,10 @@ impl Request<'_> {
         };
         text.map(|text| ([("content-type", "text/plain")], text).into_response()).ok_or_else(waits)
     }
+}
+
+fn name_in(body: &Bytes) -> String {
+    serde_json::from_slice(body).map(|object: Value| name_of(&object)).unwrap_or_default()
 }
 
 fn version() -> Value {
@@ -437,28 +389,4 @@ fn namespace() -> Value {
 #[expect(clippy::needless_pass_by_value, reason = "callers make it in place")]
 fn success(details: Value) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
-}
-
-/// The items of a list carry no type.
-fn without_type(mut object: Value) -> Value {
-    if let Some(fields) = object.as_object_mut() {
-        fields.remove("kind");
-        fields.remove("apiVersion");
-    }
-    object
-}
-
-fn write_continue(version: u64, start: &str) -> String {
-    // As the server writes it, with Go's escape of the NUL.
-    let start = start.replace('\u{0}', "\\u0000");
-    BASE64_URL_SAFE_NO_PAD
-        .encode(format!("{{\"v\":\"meta.k8s.io/v1\",\"rv\":{version},\"start\":\"{start}\"}}"))
-}
-
-fn read_continue(token: &str) -> Result<(u64, String), Refusal> {
-    let invalid = || Refusal::bad_request("continue key is not valid");
-    let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|_| invalid())?;
-    let token: Value = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
-    let start = token["start"].as_str().unwrap_or_default().trim_start_matches('/').to_owned();
-    Ok((token["rv"].as_u64().ok_or_else(invalid)?, start))
 }

@@ -81,6 +81,9 @@ impl Kubelet {
                 return;
             }
         }
+        if pulls > 0 {
+            self.waiting("ContainerCreating", None);
+        }
         let mut told = None;
         let running = loop {
             match node.start(&self.cluster.store, &self.pod) {
@@ -159,21 +162,24 @@ impl Kubelet {
                         kill_at = Some(Instant::now() + Duration::from_secs(2));
                     }
                     Order::Fate(Fate::EvictedByApi) => {
-                        let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI", "message": "Eviction API: evicting"});
-                        self.status(|status| set_condition(status, condition));
+                        self.disrupted("EvictionByEvictionAPI", "Eviction API: evicting");
                         self.cluster.delete_pod(&self.name);
                     }
                     Order::Fate(Fate::Deleted) => self.cluster.delete_pod(&self.name),
-                    Order::Fate(Fate::NodeGone) => {
+                    Order::Fate(fate @ (Fate::NodeGone | Fate::NodeSilent)) => {
                         is_node_gone = true;
-                        self.status(|status| ready(status, false, Some("NodeNotReady")));
-                        let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager", "message": "Taint manager: deleting due to NoExecute taint"});
-                        self.status(|status| set_condition(status, condition));
-                        self.cluster.delete_pod(&self.name);
+                        self.status(|status| set_condition(status, json!({"type": "Ready", "status": "False"})));
+                        if fate == Fate::NodeGone {
+                            self.disrupted("DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint");
+                            self.cluster.delete_pod(&self.name);
+                        }
                     }
                     Order::Fate(Fate::NodeBack) => {
                         is_node_gone = false;
-                        if is_deleted {
+                        if !is_deleted && pending_end.is_none() {
+                            self.status(|status| ready(status, true, None));
+                        }
+                        if is_deleted || self.cluster.store.get(Kind::Pod, &self.name).is_none() {
                             running.terminate();
                             kill_at = Some(Instant::now() + Duration::from_secs(grace));
                         }
@@ -196,7 +202,7 @@ impl Kubelet {
                 );
                 self.terminated(&terminated, evicted);
                 if is_deleted {
-                    self.cluster.store.remove(Kind::Pod, &self.name);
+                    self.cluster.let_go(Kind::Pod, &self.name);
                 }
                 return;
             }
@@ -234,7 +240,7 @@ impl Kubelet {
     fn gone(&self, message: Option<&str>) {
         let terminated = json!({"exitCode": 137, "reason": "ContainerStatusUnknown", "message": message, "startedAt": null, "finishedAt": null});
         self.terminated(&terminated, None);
-        self.cluster.store.remove(Kind::Pod, &self.name);
+        self.cluster.let_go(Kind::Pod, &self.name);
     }
 
     /// Waits; whether the pod was deleted meanwhile.
@@ -245,7 +251,10 @@ impl Kubelet {
                 () = sleep_until(end) => return false,
                 order = orders.recv() => match order {
                     Some(Order::Delete) => return true,
-                    Some(Order::Fate(Fate::Deleted | Fate::NodeGone | Fate::EvictedByApi)) => {
+                    Some(Order::Fate(fate @ (Fate::Deleted | Fate::NodeGone | Fate::EvictedByApi))) => {
+                        if fate == Fate::EvictedByApi {
+                            self.disrupted("EvictionByEvictionAPI", "Eviction API: evicting");
+                        }
                         self.cluster.delete_pod(&self.name);
                     }
                     Some(Order::Fate(_)) => {}
@@ -256,6 +265,12 @@ impl Kubelet {
                 },
             }
         }
+    }
+
+    fn disrupted(&self, reason: &str, message: &str) {
+        let condition =
+            json!({"type": "DisruptionTarget", "status": "True", "reason": reason, "message": message});
+        self.status(|status| set_condition(status, condition));
     }
 
     fn waiting(&self, reason: &str, message: Option<&str>) {

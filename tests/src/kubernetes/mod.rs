@@ -7,6 +7,7 @@
 //! gate        the way to it, which can be cut
 //! http        requests          watch        watches
 //! access      who may do what   status       refusals               reviews    tokens, rights, quotas
+//! list        lists             departure    how objects go
 //! store       objects           selector     labels and fields     defaults   what is added and refused
 //! controller  Jobs, garbage     kubelet      pods                  node       images, processes
 //! faults      what goes wrong   clock        times                  by_hand    what people change
@@ -17,10 +18,12 @@ mod by_hand;
 mod clock;
 mod controller;
 mod defaults;
+mod departure;
 mod faults;
 mod gate;
 mod http;
 mod kubelet;
+mod list;
 mod node;
 mod reviews;
 mod selector;
@@ -349,40 +352,8 @@ impl Cluster {
         kubelets.get(pod).is_some_and(|kubelet| kubelet.send(order).is_ok())
     }
 
-    /// Deletes a pod: its program has its grace, and then the object goes.
-    fn delete_pod(&self, name: &str) {
-        let mut is_new = false;
-        self.store.edit(Kind::Pod, name, |pod| {
-            let grace = pod["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap_or(30);
-            let metadata = &mut pod["metadata"];
-            if metadata["deletionTimestamp"].is_null() {
-                metadata["deletionTimestamp"] = clock::in_seconds(grace).into();
-                metadata["deletionGracePeriodSeconds"] = grace.into();
-                is_new = true;
-            }
-        });
-        if is_new && !self.order(name, Order::Delete) {
-            // Its container has ended already.
-            self.store.remove(Kind::Pod, name);
-        }
-    }
-
     fn evict(&self, pod: &str) {
         self.order(pod, Order::Fate(Fate::EvictedByApi));
-    }
-
-    /// Takes the owner from the pods of a Job.
-    fn orphan_pods(&self, job: &str) {
-        for pod in self.store.list(Kind::Pod, &Selector::default()).1 {
-            if pod["metadata"]["ownerReferences"][0]["name"] == job {
-                self.store.edit(Kind::Pod, &name_of(&pod), |pod| {
-                    if let Some(metadata) = pod["metadata"].as_object_mut() {
-                        metadata.remove("ownerReferences");
-                        metadata.remove("finalizers");
-                    }
-                });
-            }
-        }
     }
 
     async fn log_of(&self, pod: &str) -> Option<Vec<u8>> {

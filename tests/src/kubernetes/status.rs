@@ -147,6 +147,21 @@ impl Refusal {
         Self::new(403, "Forbidden", message).with_details(details)
     }
 
+    /// The namespace is being deleted.
+    pub(super) fn namespace_leaves(kind: Kind, name: &str, namespace: &str) -> Self {
+        let mut details = details(name, kind);
+        details["causes"] = json!([{
+            "reason": "NamespaceTerminating",
+            "message": format!("namespace {namespace} is being terminated"),
+            "field": "metadata.namespace",
+        }]);
+        let message = format!(
+            "{} \"{name}\" is forbidden: unable to create new content in namespace {namespace} because it is being terminated",
+            kind.qualified()
+        );
+        Self::new(403, "Forbidden", message).with_details(details)
+    }
+
     /// What an admission plugin of the server forbids, such as a quota.
     pub(super) fn forbidden(kind: Kind, name: &str, why: &str) -> Self {
         Self::new(403, "Forbidden", format!("{} \"{name}\" is forbidden: {why}", kind.qualified()))

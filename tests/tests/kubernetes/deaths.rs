@@ -271,25 +271,18 @@ async fn a_run_that_dies_with_its_node_in_the_apply_is_unknown_and_then_lost() {
     agent.says("the node of a run does not answer").await;
     assert!(pods.api.fate(&name, Fate::Killed));
     // A minute without a heartbeat, and nobody knows whether it runs on.
-    let silent = async |minutes: i32| {
-        let query = "update tendril.leases set last_heartbeat_at = now() - make_interval(mins => $2) where deployment_id = $1";
-        pods.world.database.execute(query, &[&job.id, &minutes]).await.expect("time passes");
-        pods.world.database.execute("select public.reap_lost_agents()", &[]).await.expect("the reaper");
-    };
-    until("nobody extends its lease", async || {
-        silent(2).await;
-        let row = job.row().await;
-        if row.phase.as_deref() == Some("UNKNOWN") { Ok(()) } else { Err(format!("{row:?}")) }
-    })
-    .await;
+    pods.fall_silent(&job).await;
+    pods.says(&job, "The node localhost does not answer").await;
     assert_eq!(job.row().await.status, "PROCESSING");
-    silent(60).await;
+    pods.silent_for(&job, 60).await;
     let row = job.ended().await;
     assert_eq!(
         (row.status.as_str(), row.error_code.as_deref(), row.attempt),
         ("FAILED", Some("AGENT_LOST"), 1),
         "{row:?}"
     );
+    let message = row.error_message.expect("a sentence");
+    assert_eq!(message.matches("The node localhost does not answer").count(), 1, "{message}");
     let next =
         pods.queue(json!({"template": "count", "stack": "a", "variables": {"lines": 2}})).await.ended().await;
     assert_eq!(next.status, "SUCCESS", "{next:?}");

@@ -15,7 +15,7 @@ fn count(stack: &str) -> Value {
     json!({"template": "count", "stack": stack, "variables": {"lines": 2}})
 }
 
-async fn delete(api: &ApiServer, path: &str, options: &Value) {
+pub(crate) async fn delete(api: &ApiServer, path: &str, options: &Value) {
     api.add_admin("stranger");
     let url = format!("{}{path}", api.url());
     let answer = client().delete(url).bearer_auth("stranger").json(options).send().await.expect("an answer");

@@ -4,6 +4,7 @@
 mod cost;
 mod crashes;
 mod deaths;
+mod departures;
 mod hostile;
 mod http;
 mod lifecycle;

@@ -59,14 +59,15 @@ impl KubernetesLauncher {
             }
             failpoint!("run.ended");
             if matches!(ended, Some(Ended::Said(_))) {
-                let Seen { job, pod, is_gone } = seen.borrow().clone();
+                let Seen { job, pod, is_gone, went_unseen } = seen.borrow().clone();
+                let is_gone = is_gone && !went_unseen;
                 if let Some(ended) = pod.as_ref().and_then(|pod| pod.terminated.as_ref()) {
                     end_message::record(&ended.message);
                 }
                 if let (Some(job), Some(pod)) = (job, pod)
                     && let Some(why) = verdict::stopped_by(&job, &pod, is_gone, launcher.known(id).was_ended)
                 {
-                    outcome::amend(claims.rest(), id, claim_token, &why).await;
+                    outcome::amend(claims.rest(), id, claim_token, &launcher.named(id, why)).await;
                 }
             }
             let end = match ended {
@@ -76,12 +77,13 @@ impl KubernetesLauncher {
                 }
                 Some(Ended::Said(end)) => end,
                 Some(Ended::Died(death)) => {
+                    let death = launcher.named(id, death);
                     outcome::death(claims.rest(), claims, id, claim_token, &death).await;
                     failpoint!("run.concluded");
                     // Its executor may have its grace yet, and then stores its end where nobody sees it.
-                    let (rest, grace) = (claims.rest().clone(), launcher.inner.settings.grace);
+                    let (claims, grace) = (claims.clone(), launcher.inner.settings.grace);
                     tokio::spawn(async move {
-                        outcome::amend_within(&rest, id, claim_token, &death, grace).await;
+                        outcome::amend_within(&claims, id, claim_token, &death, grace).await;
                     });
                     End::Stored
                 }
@@ -124,11 +126,18 @@ impl KubernetesLauncher {
         let mut failed_since = None;
         let mut said: Option<String> = None;
         let mut warned_of_silence = false;
+        let mut has_left = false;
         loop {
             let now: Seen = seen.borrow_and_update().clone();
             let mut view = now.job.clone().unwrap_or_else(|| job.clone());
             let pod = now.pod.as_ref();
             let was_ended = self.known(id).was_ended;
+            if !has_left && !was_ended && (view.leaves || now.is_gone) {
+                // At once: the right to ask goes with the namespace.
+                has_left = true;
+                let namespace_leaves = self.namespace_leaves().await;
+                self.edit(id, |known| known.namespace_leaves = namespace_leaves);
+            }
             let mut end = verdict::end(&view, pod, was_ended);
             if end.is_none() && now.is_gone {
                 match self.look(&view).await {
@@ -136,7 +145,7 @@ impl KubernetesLauncher {
                         view = *there;
                         end = verdict::end(&view, pod, was_ended);
                     }
-                    Looked::Gone => end = Some(verdict::end_of_gone(&view, pod, was_ended)),
+                    Looked::Gone => end = Some(verdict::end_of_gone(&view, pod, was_ended, now.went_unseen)),
                     Looked::Unknown => {}
                 }
             }
@@ -192,7 +201,8 @@ impl KubernetesLauncher {
                 () = sleep(LOOK_AT_GONE), if now.is_gone => {}
                 // Nobody sees its end there, and its result counts all the same.
                 () = sleep(LOOK_AT_ROW), if warned_of_silence => {
-                    if self.is_over(id, claim_token).await {
+                    let why = pod.map(verdict::silence).unwrap_or_default();
+                    if outcome::is_over_in_silence(&inner.claims, id, claim_token, &why).await {
                         return Some(Ended::Said(End::Stored));
                     }
                 }
@@ -222,11 +232,12 @@ impl KubernetesLauncher {
         }
     }
 
-    /// Whether the row says that a run is over, or another's.
-    async fn is_over(&self, id: AttemptId, claim_token: Uuid) -> bool {
-        match self.inner.claims.of(&[id.deployment_id]).await {
-            Ok(rows) => !rows.iter().any(|row| row.claim_token == Some(claim_token)),
-            Err(_) => false,
+    /// A death by deletion, named for what was deleted.
+    fn named(&self, id: AttemptId, death: Death) -> Death {
+        if self.known(id).namespace_leaves {
+            death.with_its_namespace(&self.inner.connection.namespace)
+        } else {
+            death
         }
     }
 

@@ -94,6 +94,8 @@ pub(super) struct Known {
     pub(super) is_forgotten: bool,
     /// It was given what it needs to keep its state.
     pub(super) may_keep: bool,
+    /// Its Job goes with the whole namespace.
+    pub(super) namespace_leaves: bool,
 }
 
 impl fmt::Debug for KubernetesLauncher {

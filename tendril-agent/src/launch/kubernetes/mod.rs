@@ -24,6 +24,7 @@
 //! end_message      what a run counted
 //! claims           what the control plane knows of the runs
 //! outcome          what is written of a run whose executor died or was stopped
+//! namespace        whether it is being deleted
 //! ended_pods       what a dead pod leaves: its lock on the state
 //!
 //! plan_store       where a plan waits between two pods
@@ -56,6 +57,7 @@ mod held_states;
 mod launcher;
 mod manifest;
 mod names;
+mod namespace;
 mod observer;
 mod outcome;
 pub(crate) mod plan_access;

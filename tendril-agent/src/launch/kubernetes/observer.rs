@@ -47,6 +47,8 @@ pub(crate) struct Seen {
     pub(crate) pod: Option<PodView>,
     /// Whether the Job is gone, or left the selector.
     pub(crate) is_gone: bool,
+    /// Whether it went between two lists: what is known of it is older than its end.
+    pub(crate) went_unseen: bool,
 }
 
 impl Seen {
@@ -166,7 +168,7 @@ impl Observer {
     pub(crate) fn note(&self, job: JobView) {
         let name = job.name.clone();
         self.runs.edit(&name, |seen| {
-            seen.is_gone = false;
+            (seen.is_gone, seen.went_unseen) = (false, false);
             if seen.job.is_none() {
                 seen.job = Some(job);
             }
@@ -215,7 +217,7 @@ impl Keep<Job> for Jobs {
         let job = JobView::of(job)?;
         let name = job.name.clone();
         self.0.edit(&name, |seen| {
-            seen.is_gone = false;
+            (seen.is_gone, seen.went_unseen) = (false, false);
             seen.job = Some(job);
         });
         Some(name)
@@ -241,7 +243,10 @@ impl Keep<Job> for Jobs {
             runs.iter().filter(is_gone).map(|(name, _)| name.clone()).collect()
         };
         for name in gone {
-            self.0.edit(&name, |seen| seen.is_gone = true);
+            self.0.edit(&name, |seen| {
+                seen.went_unseen |= !seen.is_gone;
+                seen.is_gone = true;
+            });
         }
         self.0.forget_gone();
     }
@@ -272,7 +277,7 @@ impl Keep<Pod> for Pods {
     /// The last event has the exit code.
     fn delete(&self, pod: &Pod) {
         if let Some(mut pod) = PodView::of(pod) {
-            pod.leaves = true;
+            (pod.leaves, pod.is_gone) = (true, true);
             let job = pod.job.clone();
             self.0.edit(&job, |seen| {
                 if seen.pod.as_ref().is_none_or(|there| there.uid == pod.uid) {
@@ -283,7 +288,14 @@ impl Keep<Pod> for Pods {
     }
 
     /// A pod that is gone is remembered as it was seen last.
-    fn only(&self, _listed: &HashSet<String>) {}
+    fn only(&self, listed: &HashSet<String>) {
+        for run in self.0.all().values() {
+            run.send_if_modified(|seen| {
+                let gone = seen.pod.as_mut().filter(|pod| !pod.is_gone && !listed.contains(&pod.name));
+                gone.map(|pod| pod.is_gone = true).is_some()
+            });
+        }
+    }
 }
 
 async fn follow<K, S>(

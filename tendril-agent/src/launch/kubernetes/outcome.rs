@@ -24,14 +24,19 @@ use crate::{
 const ATTEMPTS: i32 = 2;
 /// Between two looks whether a run that nobody sees has ended.
 const LOOK_AT_END: Duration = Duration::from_secs(3);
+/// And once it is clear that this takes long.
+const LOOK_LATER: Duration = Duration::from_secs(15);
+/// How long the database may take to give up a run in its apply that nobody hears of, and somewhat more.
+const GIVEN_UP_WITHIN: Duration = Duration::from_secs(13 * 60);
 
 /// Where a run was.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 struct Row {
     #[serde(default, deserialize_with = "known")]
     status: Option<Status>,
     #[serde(default, deserialize_with = "known")]
     phase: Option<Phase>,
+    error_message: Option<String>,
 }
 
 /// Writes what the death of a run's executor means.
@@ -65,22 +70,49 @@ pub(crate) async fn death(rest: &Rest, claims: &Claims, id: AttemptId, claim_tok
     finish(rest, id, claim_token, &JobResult::Failed(failure)).await;
 }
 
-/// Waits for the end of a run that may go on where nobody sees it, and adds why it was asked to stop.
+/// Waits for the end of a run that may go on where nobody sees it, and adds why it was asked to stop, or is not heard of.
 pub(crate) async fn amend_within(
-    rest: &Rest,
+    claims: &Claims,
     id: AttemptId,
     claim_token: Uuid,
     why: &Death,
-    within: Duration,
+    grace: Duration,
 ) {
-    let deadline = Instant::now() + within;
-    while running(rest, id, claim_token).await.is_some() {
-        if Instant::now() >= deadline {
+    let begun = Instant::now();
+    while let Some(row) = running(claims.rest(), id, claim_token).await {
+        explain_silence(claims, id, claim_token, &row, &why.sentence).await;
+        if begun.elapsed() >= grace.max(GIVEN_UP_WITHIN) {
             return;
         }
-        sleep(LOOK_AT_END).await;
+        sleep(if begun.elapsed() < Duration::from_secs(60) { LOOK_AT_END } else { LOOK_LATER }).await;
     }
-    amend(rest, id, claim_token, why).await;
+    amend(claims.rest(), id, claim_token, why).await;
+}
+
+/// Whether the row of a run that nobody sees is over, or another's. If it is not, and the database found that nobody extends its lease,
+/// the row says why.
+pub(crate) async fn is_over_in_silence(
+    claims: &Claims,
+    id: AttemptId,
+    claim_token: Uuid,
+    why: &str,
+) -> bool {
+    match row(claims.rest(), id, claim_token).await {
+        Ok(Some(row)) => {
+            explain_silence(claims, id, claim_token, &row, why).await;
+            false
+        }
+        Ok(None) => true,
+        Err(_) => false,
+    }
+}
+
+/// What the database says of a run that it does not hear of is that its agent is silent. The cause goes before that, once.
+async fn explain_silence(claims: &Claims, id: AttemptId, claim_token: Uuid, row: &Row, why: &str) {
+    let said = row.error_message.as_deref().unwrap_or_default();
+    if row.phase == Some(Phase::Unknown) && !said.starts_with(why) {
+        claims.say(id, claim_token, Some(format!("{why} {said}").trim_end())).await;
+    }
 }
 
 /// Adds to the end of a run why it was asked to stop. Nothing depends on it: what cannot be written is not written.
@@ -132,17 +164,23 @@ pub(crate) async fn finish(rest: &Rest, id: AttemptId, claim_token: Uuid, result
 async fn running(rest: &Rest, id: AttemptId, claim_token: Uuid) -> Option<Row> {
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
     loop {
-        let request = rest
-            .from("deployments")
-            .select("status,phase")
-            .eq("id", id.deployment_id)
-            .eq("claim_token", claim_token);
-        match request.rows::<Row>().await {
-            Ok(rows) => return rows.into_iter().find(|row| row.status == Some(Status::Processing)),
+        match row(rest, id, claim_token).await {
+            Ok(row) => return row,
             Err(error) => {
                 tracing::debug!(error = %format_args!("{error:#}"), "a run's row cannot be read yet");
                 sleep(backoff.after(&error)).await;
             }
         }
     }
+}
+
+/// The same, asked once.
+async fn row(rest: &Rest, id: AttemptId, claim_token: Uuid) -> Result<Option<Row>, tendril_realtime::Error> {
+    let request = rest
+        .from("deployments")
+        .select("status,phase,error_message")
+        .eq("id", id.deployment_id)
+        .eq("claim_token", claim_token);
+    let rows = request.rows::<Row>().await?;
+    Ok(rows.into_iter().find(|row| row.status == Some(Status::Processing)))
 }

@@ -62,17 +62,36 @@ pub(crate) struct Death {
     pub(crate) repeats_as: Option<ErrorCode>,
     /// Whether its container is known to have ended. On a node that does not answer it may run on.
     pub(crate) is_certain: bool,
+    /// Whether all that is known is that its object was deleted.
+    pub(crate) is_deletion: bool,
 }
 
 impl Death {
     /// It may go well the next time.
     fn lost(sentence: impl Into<String>, is_certain: bool) -> Self {
-        Self { sentence: sentence.into(), repeats_as: None, is_certain }
+        Self { sentence: sentence.into(), repeats_as: None, is_certain, is_deletion: false }
+    }
+
+    /// Its Job or pod was deleted, and not by this agent.
+    fn deleted(what: &str, is_certain: bool) -> Self {
+        let sentence = format!("The run's {what} was deleted by somebody else than the agent.");
+        Self { is_deletion: true, ..Self::lost(sentence, is_certain) }
+    }
+
+    /// The same, where the namespace is deleted with everything in it.
+    pub(crate) fn with_its_namespace(self, namespace: &str) -> Self {
+        if !self.is_deletion {
+            return self;
+        }
+        let sentence = format!(
+            "The namespace {namespace} is being deleted, and everything in it: the run's Job and pod too."
+        );
+        Self { sentence, ..self }
     }
 
     /// It would end in the same way again.
     fn fatal(sentence: impl Into<String>, code: ErrorCode) -> Self {
-        Self { sentence: sentence.into(), repeats_as: Some(code), is_certain: true }
+        Self { repeats_as: Some(code), ..Self::lost(sentence, true) }
     }
 
     /// Its executor says that its plan waits for approval, and its row does not say so.
@@ -101,25 +120,47 @@ pub(crate) fn end(job: &JobView, pod: Option<&PodView>, was_asked: bool) -> Opti
     match &job.finished {
         Some(Finished::Complete) => Some(Ended::Said(End::Stored)),
         Some(Finished::Failed(why)) => Some(failed(job, pod, why, was_asked)),
-        // `FailureTarget`: as long as the container is not known to have ended it stores its state.
-        None => None,
+        // `FailureTarget`: as long as the container is not known to have ended it stores its state. A Job that is being deleted
+        // gets no condition any more, and somebody's finalizer may keep it for ever.
+        None => {
+            let has_ended = pod.is_none_or(|pod| pod.terminated.is_some() || pod.is_gone);
+            (job.leaves && has_ended).then(|| end_of_gone(job, pod, was_asked, false))
+        }
     }
 }
 
-/// How a run ended whose Job is gone.
-pub(crate) fn end_of_gone(job: &JobView, pod: Option<&PodView>, was_asked: bool) -> Ended {
+/// How a run ended whose Job is gone, or all but gone. `went_unseen` says whether it went while nobody watched.
+pub(crate) fn end_of_gone(
+    job: &JobView,
+    pod: Option<&PodView>,
+    was_asked: bool,
+    went_unseen: bool,
+) -> Ended {
     let cause = job.failing.clone().unwrap_or_default();
     match pod.and_then(|pod| pod.terminated.as_ref()) {
         Some(_) => failed(job, pod, &cause, was_asked),
         None if was_asked => Ended::Died(Death::lost("The run's Job was deleted by the agent.", false)),
-        None => Ended::Died(Death::lost(
-            "The run's Job was deleted by somebody else than the agent, and its pod with it.",
+        // It may have ended before, in any way, and was removed as every Job that has ended.
+        None if went_unseen && !job.leaves => Ended::Died(Death::lost(
+            "The run's Job went while the Kubernetes API did not answer: it was deleted, or removed after its end (--keep-finished-runs).",
             false,
         )),
+        None => Ended::Died(match pod.and_then(|pod| pod.disruption.as_ref().map(|why| disrupted(pod, why))) {
+            Some(disrupted) => Death::lost(disrupted, false),
+            None => Death::deleted("Job", false),
+        }),
     }
 }
 
+/// Why nobody sees a run whose node does not answer.
+pub(crate) fn silence(pod: &PodView) -> String {
+    let node = pod.node.as_deref().unwrap_or("of the run");
+    let gave_up = pod.disruption.as_ref().map(|why| disrupted(pod, why));
+    gave_up.unwrap_or_else(|| format!("The node {node} does not answer."))
+}
+
 /// Why a run was asked to stop that ended by itself then: it cannot know. None, if nothing shows that it was, or this agent asked.
+/// `is_gone`: whether the Job is, and was seen to go.
 pub(crate) fn stopped_by(job: &JobView, pod: &PodView, is_gone: bool, was_asked: bool) -> Option<Death> {
     let why = match &job.finished {
         Some(Finished::Complete) => return None,
@@ -139,8 +180,7 @@ pub(crate) fn stopped_by(job: &JobView, pod: &PodView, is_gone: bool, was_asked:
         return None;
     }
     let what = if is_gone || job.leaves { "Job" } else { "pod" };
-    (pod.leaves || is_gone || job.leaves)
-        .then(|| Death::lost(format!("The run's {what} was deleted by somebody else than the agent."), true))
+    (pod.leaves || is_gone || job.leaves).then(|| Death::deleted(what, true))
 }
 
 fn failed(job: &JobView, pod: Option<&PodView>, why: &Cause, was_asked: bool) -> Ended {
@@ -178,7 +218,7 @@ fn failed(job: &JobView, pod: Option<&PodView>, why: &Cause, was_asked: bool) ->
     } else if was_asked {
         Death::lost("The run's pod was ended by the agent.", is_certain)
     } else if pod.leaves {
-        Death::lost("The run's pod was deleted by somebody else than the agent.", is_certain)
+        Death::deleted(if job.leaves { "Job" } else { "pod" }, is_certain)
     } else if let Some(terminated) = terminated {
         ended_badly(terminated)
     } else {

@@ -90,7 +90,7 @@ fn each_recorded_end_has_its_sentence() {
     ] {
         let recorded = recorded(case);
         let ended = end(&recorded.job(), recorded.pod().as_ref(), false);
-        let Some(Ended::Died(Death { sentence, repeats_as, is_certain })) = ended else {
+        let Some(Ended::Died(Death { sentence, repeats_as, is_certain, .. })) = ended else {
             panic!("{case}: {ended:?}");
         };
         assert_eq!(repeats_as, code, "{case}");
@@ -189,8 +189,8 @@ fn who_ended_it_makes_a_difference() {
     let deleted = recorded("041");
     let (job, pod) = (deleted.job(), deleted.pod());
     let pod = pod.as_ref();
-    let Ended::Died(by_us) = end_of_gone(&job, pod, true) else { panic!("it died") };
-    let Ended::Died(by_others) = end_of_gone(&job, pod, false) else { panic!("it died") };
+    let Ended::Died(by_us) = end_of_gone(&job, pod, true, false) else { panic!("it died") };
+    let Ended::Died(by_others) = end_of_gone(&job, pod, false, false) else { panic!("it died") };
     assert_eq!(by_us.sentence, "The run's pod was ended by the agent.");
     assert!(by_others.sentence.contains("somebody else"), "{by_others:?}");
 }

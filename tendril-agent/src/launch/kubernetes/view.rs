@@ -83,6 +83,8 @@ pub(crate) struct PodView {
     pub(crate) is_silent: bool,
     /// Somebody deleted it.
     pub(crate) leaves: bool,
+    /// Its object is gone: what is kept of it is what was seen last.
+    pub(crate) is_gone: bool,
 }
 
 /// How a container ended.
@@ -190,6 +192,7 @@ impl PodView {
             // The node controller changes the pod's condition and leaves the container's status as it was.
             is_silent: phase == "Running" && is_ready_container && condition("Ready", "False").is_some(),
             leaves: metadata.deletion_timestamp.is_some(),
+            is_gone: false,
             phase,
         })
     }

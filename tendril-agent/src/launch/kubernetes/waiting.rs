@@ -12,6 +12,7 @@ use crate::{
         attempt_file::AttemptId,
         kubernetes::{
             launcher::{KubernetesLauncher, failure},
+            namespace::is_leaving,
             verdict::{capital, sentence},
         },
         launcher::LaunchError,
@@ -52,7 +53,7 @@ impl<'a> Waiting<'a> {
     pub(super) async fn after(&mut self, context: &str, error: kube::Error) -> Result<bool, LaunchError> {
         let waited = self.begun.elapsed();
         let passes = passing(&error);
-        let is_new_refusal = is_forbidden(&error) && waited < BELIEVED_AFTER;
+        let is_new_refusal = is_forbidden(&error) && !stays(&error) && waited < BELIEVED_AFTER;
         if passes.is_none() && !is_new_refusal {
             return Err(failure(context, error));
         }
@@ -148,6 +149,11 @@ fn passing(error: &kube::Error) -> Option<Passing> {
 pub(super) fn is_full_of_jobs(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status)
         if status.message.contains("exceeded quota") && status.message.contains("jobs.batch"))
+}
+
+/// Whether a refusal is one that no server takes back.
+fn stays(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if is_leaving(status))
 }
 
 fn is_forbidden(error: &kube::Error) -> bool {
