@@ -130,9 +130,8 @@ fn job(job: &mut Value, name: &str, causes: &mut Vec<Cause>) {
     ] {
         labels[label] = value.into();
     }
-    if is_subdomain(name) && name.len() > LONGEST_LABEL {
-        long_label(causes, "metadata.labels", name);
-        long_label(causes, "spec.template.labels", name);
+    for value in labels.as_object().into_iter().flat_map(serde_json::Map::values) {
+        long_label(causes, "spec.template.labels", value.as_str().unwrap_or_default());
     }
     let pod = &mut spec["template"]["spec"];
     if !matches!(pod["restartPolicy"].as_str(), Some("OnFailure" | "Never")) {

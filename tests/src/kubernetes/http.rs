@@ -6,7 +6,7 @@ use axum::{
     Json,
     body::{Body, Bytes},
     extract::{RawQuery, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header::WARNING},
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
@@ -16,6 +16,7 @@ use super::{
     access::User,
     clock, defaults,
     departure::Namespace,
+    fields,
     selector::Selector,
     status::Refusal,
     store::{Kind, NAMESPACE, name_of, stamped},
@@ -224,13 +225,13 @@ impl Request<'_> {
                 kind.name()
             ))
         })?;
+        let mut warnings = self.validate_fields(kind, &mut object)?;
         defaults::admit(kind, &mut object)?;
         let name = name_of(&object);
-        let mut warning = None;
         if kind == Kind::Job {
             self.admit_job(&name)?;
-            warning = defaults::pod_security(&object["spec"]["template"]["spec"])
-                .map(|violation| format!("299 - \"would {}\"", violation.replace('"', "\\\"")));
+            let violation = defaults::pod_security(&object["spec"]["template"]["spec"]);
+            warnings.extend(violation.map(|violation| format!("would {violation}")));
         }
         let created = if self.query.get("dryRun") == "All" {
             stamped(kind, object)
@@ -238,10 +239,30 @@ impl Request<'_> {
             Value::clone(&*self.cluster.store.create(kind, object)?)
         };
         let mut response = (StatusCode::CREATED, Json(created)).into_response();
-        if let Some(warning) = warning.and_then(|text| HeaderValue::from_str(&text).ok()) {
-            response.headers_mut().insert("warning", warning);
+        for warning in warnings {
+            let text = format!("299 - \"{}\"", warning.replace('"', "\\\""));
+            response.headers_mut().extend(HeaderValue::from_str(&text).ok().map(|text| (WARNING, text)));
         }
         Ok(response)
+    }
+
+    /// Takes away the fields that nobody knows; warns of them, or refuses them, as the request wants it.
+    fn validate_fields(&self, kind: Kind, object: &mut Value) -> Result<Vec<String>, Refusal> {
+        let unknown = fields::prune(kind, object)?;
+        let warnings: Vec<String> =
+            unknown.iter().map(|field| format!("unknown field \"{field}\"")).collect();
+        match self.query.get("fieldValidation") {
+            "Ignore" => Ok(Vec::new()),
+            "Strict" if !warnings.is_empty() => {
+                let kind = kind.name();
+                let why = format!(
+                    "{kind} in version \"v1\" cannot be handled as a {kind}: strict decoding error: {}",
+                    warnings.join(", ")
+                );
+                Err(Refusal::bad_request(why))
+            }
+            _ => Ok(warnings),
+        }
     }
 
     /// The admission plugins, in the order in which they are asked: the quota is the last one.

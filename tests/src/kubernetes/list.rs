@@ -34,13 +34,15 @@ impl Request<'_> {
         }
         let (mut version, mut objects) = store.list(kind, &selector);
         if let Some(token) = Some(self.query.get("continue")).filter(|token| !token.is_empty()) {
-            let start;
-            (version, start) = read_continue(token)?;
-            if version < store.oldest() {
-                return Err(Refusal::expired(
+            let (since, start) = read_continue(token)?;
+            if since < store.oldest() {
+                return Err(Refusal::expired_page(
                     "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+                    // As recorded: a version that is none.
+                    write_continue("-1", &start),
                 ));
             }
+            version = version.min(since);
             objects.retain(|object| name_of(object) >= start);
         }
         let mut metadata = json!({"resourceVersion": version.to_string()});
@@ -50,7 +52,7 @@ impl Request<'_> {
         } else if objects.len() > limit && limit > 0 {
             objects.truncate(limit);
             let last = objects.last().map(|object| name_of(object)).unwrap_or_default();
-            metadata["continue"] = write_continue(version, &format!("/{last}\u{0}")).into();
+            metadata["continue"] = write_continue(&version.to_string(), &format!("/{last}\u{0}")).into();
         }
         let items: Vec<Value> = objects.iter().map(|object| Value::clone(object)).map(without_type).collect();
         let list = json!({
@@ -93,7 +95,7 @@ fn without_type(mut object: Value) -> Value {
     object
 }
 
-fn write_continue(version: u64, start: &str) -> String {
+fn write_continue(version: &str, start: &str) -> String {
     // As the server writes it, with Go's escape of the NUL.
     let start = start.replace('\u{0}', "\\u0000");
     BASE64_URL_SAFE_NO_PAD
@@ -105,5 +107,10 @@ fn read_continue(token: &str) -> Result<(u64, String), Refusal> {
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|_| invalid())?;
     let token: Value = serde_json::from_slice(&bytes).map_err(|_| invalid())?;
     let start = token["start"].as_str().unwrap_or_default().trim_start_matches('/').to_owned();
-    Ok((token["rv"].as_u64().ok_or_else(invalid)?, start))
+    let version = match token["rv"].as_i64() {
+        // What an answer to an expired page has: the list as it is now.
+        Some(-1) => u64::MAX,
+        version => version.and_then(|version| u64::try_from(version).ok()).ok_or_else(invalid)?,
+    };
+    Ok((version, start))
 }

@@ -7,7 +7,7 @@
 //! gate        the way to it, which can be cut
 //! http        requests          watch        watches
 //! access      who may do what   status       refusals               reviews    tokens, rights, quotas
-//! list        lists             departure    how objects go
+//! list        lists             departure    how objects go         fields     which there are
 //! store       objects           selector     labels and fields     defaults   what is added and refused
 //! controller  Jobs, garbage     kubelet      pods                  node       images, processes
 //! faults      what goes wrong   clock        times                  by_hand    what people change
@@ -20,6 +20,7 @@ mod controller;
 mod defaults;
 mod departure;
 mod faults;
+mod fields;
 mod gate;
 mod http;
 mod kubelet;
@@ -299,6 +300,15 @@ impl ApiServer {
     /// The directory that stands for the root of a pod's container.
     pub fn root_of(&self, pod: &Value) -> PathBuf {
         self.cluster.logs.join(pod["metadata"]["uid"].as_str().unwrap_or_default())
+    }
+
+    /// Stores an object as it is, without admission: what somebody made who is not asked about here.
+    pub fn seed(&self, object: &Value) {
+        let group =
+            object["apiVersion"].as_str().unwrap_or_default().split_once('/').map_or("", |(group, _)| group);
+        let kind =
+            Kind::of_type(group, object["kind"].as_str().unwrap_or_default()).expect("a kind that is kept");
+        self.cluster.store.seed(kind, object.clone());
     }
 
     /// What was asked so far.

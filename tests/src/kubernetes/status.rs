@@ -16,13 +16,15 @@ pub(super) struct Refusal {
     reason: &'static str,
     message: String,
     details: Option<Value>,
+    /// A token with which a list can be continued all the same.
+    go_on: Option<String>,
     /// Seconds, in the header `Retry-After`.
     retry_after: Option<u32>,
 }
 
 impl Refusal {
     fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None, retry_after: None }
+        Self { code, reason, message: message.into(), details: None, go_on: None, retry_after: None }
     }
 
     fn with_details(mut self, details: Value) -> Self {
@@ -104,6 +106,9 @@ impl Refusal {
     ) -> Self {
         let sentences: Vec<String> =
             causes.iter().map(|(field, _, message)| format!("{field}: {message}")).collect();
+        // As recorded: what is said twice stands in the message once.
+        let mut sentences = sentences;
+        sentences.dedup();
         let all =
             if sentences.len() == 1 { sentences.concat() } else { format!("[{}]", sentences.join(", ")) };
         let list = causes
@@ -189,6 +194,11 @@ impl Refusal {
         Self::new(410, "Expired", message)
     }
 
+    /// The same, with a token for the rest of the list as it is now.
+    pub(super) fn expired_page(message: impl Into<String>, go_on: String) -> Self {
+        Self { go_on: Some(go_on), ..Self::expired(message) }
+    }
+
     /// A list at a version that does not exist yet.
     pub(super) fn from_the_future(asked: u64, current: u64) -> Self {
         let details = json!({
@@ -217,6 +227,9 @@ impl Refusal {
         });
         if let Some(details) = &self.details {
             status["details"] = details.clone();
+        }
+        if let Some(token) = &self.go_on {
+            status["metadata"]["continue"] = token.clone().into();
         }
         if self.reason.is_empty() {
             status.as_object_mut().expect("an object").remove("reason");

@@ -31,6 +31,12 @@ impl Kind {
             .find(|kind| kind.group() == group && kind.plural() == plural)
     }
 
+    pub(super) fn of_type(group: &str, name: &str) -> Option<Self> {
+        [Self::Job, Self::Pod, Self::Secret, Self::Lease, Self::Event]
+            .into_iter()
+            .find(|kind| kind.group() == group && kind.name() == name)
+    }
+
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Job => "Job",
@@ -199,6 +205,11 @@ impl Store {
             return Err(Refusal::already_exists(kind, &name, leaves));
         }
         Ok(self.put(&mut state, kind, Change::Added, None, object))
+    }
+
+    /// Stores an object with everything that is in it.
+    pub(super) fn seed(&self, kind: Kind, object: Value) {
+        self.put(&mut self.state(), kind, Change::Added, None, object);
     }
 
     /// Changes an object; none, if it is not there or `edit` wants it as it is.

@@ -37,6 +37,11 @@ pub(super) fn answer(
         return Err(Refusal::bad_version(asked));
     }
     let version = version.unwrap_or(0);
+    if query.is_true("sendInitialEvents") && query.get("resourceVersionMatch") != "NotOlderThan" {
+        let why = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+        let causes = [("resourceVersionMatch".to_owned(), "FieldValueForbidden", why.to_owned())];
+        return Err(Refusal::invalid_options("ListOptions", &causes));
+    }
     let (longest, has_no_bookmarks) = cluster.faults.watches();
     let wants_bookmarks = query.is_true("allowWatchBookmarks") && !has_no_bookmarks;
     let time = query.get("timeoutSeconds").parse().map_or(USUAL_TIME, Duration::from_secs);

@@ -7,6 +7,7 @@ mod deaths;
 mod departures;
 mod hostile;
 mod http;
+mod ledger;
 mod lifecycle;
 mod locks;
 mod outages;

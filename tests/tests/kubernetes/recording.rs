@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tendril_tests::repository;
 
 /// One case: a file.
@@ -33,6 +33,57 @@ pub(crate) struct Exchange {
     pub(crate) lines: Vec<Value>,
     /// Whether the server ended the stream.
     pub(crate) is_whole: bool,
+}
+
+impl Case {
+    /// The Jobs that were there before, which no recorded request made: of these cases the answers show them.
+    pub(crate) fn made_before(&self) -> Vec<Value> {
+        let named = |name: &str, uid: &Value| json!({"kind": "Job", "apiVersion": "batch/v1", "metadata": {"name": name, "namespace": "tendril", "uid": uid, "labels": {}}, "spec": {"suspend": true}, "status": {}});
+        let answers =
+            self.exchanges.iter().filter_map(|exchange| serde_json::from_str::<Value>(&exchange.body).ok());
+        let mut made: BTreeMap<String, Value> = BTreeMap::new();
+        match self.number.as_str() {
+            // Another case's, which the quota counts.
+            "011" => return vec![named("run-before", &"00000000-0000-4000-8000-000000000011".into())],
+            // It is there until it is deleted, and the answer to that names it.
+            "017" | "071" => {
+                let deleted = answers
+                    .filter(|answer| answer["status"] == "Success" && answer["details"]["kind"] == "jobs");
+                let made = deleted.filter(|answer| self.posted(&answer["details"]["name"]).is_none());
+                return made
+                    .map(|answer| {
+                        named(
+                            answer["details"]["name"].as_str().unwrap_or_default(),
+                            &answer["details"]["uid"],
+                        )
+                    })
+                    .collect();
+            }
+            "020" | "022" | "025" => {
+                let listed =
+                    answers.flat_map(|answer| answer["items"].as_array().cloned().unwrap_or_default());
+                let lines = self.exchanges.iter().flat_map(|exchange| &exchange.lines);
+                let watched = lines.filter(|line| line["type"] == "ADDED").map(|line| line["object"].clone());
+                for mut job in listed.chain(watched) {
+                    (job["kind"], job["apiVersion"]) = ("Job".into(), "batch/v1".into());
+                    made.entry(job["metadata"]["name"].as_str().unwrap_or_default().to_owned())
+                        .or_insert(job);
+                }
+            }
+            _ => {}
+        }
+        made.into_values().collect()
+    }
+
+    /// The request that made an object of this name.
+    fn posted(&self, name: &Value) -> Option<&Exchange> {
+        let made = |exchange: &&Exchange| {
+            exchange.method == "POST"
+                && serde_json::from_str::<Value>(&exchange.request)
+                    .is_ok_and(|object| object["metadata"]["name"] == *name)
+        };
+        self.exchanges.iter().find(made)
+    }
 }
 
 /// Every case, in the order of their numbers.
