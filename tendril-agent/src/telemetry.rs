@@ -39,6 +39,21 @@ const STEPS: &[&str] = &["init", "plan", "apply", "output"];
 const STAGES: &[&str] = &["interrupted", "interrupted_twice", "killed"];
 const ESTIMATES: &[&str] = &["OK", "PARTIAL", "UNAVAILABLE"];
 const FETCHED: &[&str] = &["fetched", "cached", "failed", "stopped"];
+const DEATHS: &[&str] = &[
+    "memory",
+    "disk",
+    "eviction",
+    "preemption",
+    "node",
+    "deadline",
+    "deleted",
+    "killed",
+    "not_started",
+    "refused",
+    "exit",
+    "agent",
+    "unknown",
+];
 const BEATS: &[&str] = &["ok", "failed", "refused"];
 
 series! {
@@ -61,6 +76,7 @@ series! {
     JOBS_RUNNING = "jobs_running", Gauge, None, "Jobs running now";
     JOBS_WAITING = "jobs_waiting_for_approval", Gauge, None, "Jobs whose plan waits for approval";
     JOBS_ENDED = "jobs_ended_total", Counter, Some(("status", STATUSES)), "Jobs ended, by status";
+    RUN_DEATHS = "run_deaths_total", Counter, Some(("cause", DEATHS)), "Runs in pods that died, or were ended from outside, by cause";
     JOB_SECONDS = "job_seconds", Histogram, None, "Time from a job's first stage to its last";
     STEP_SECONDS = "step_seconds", Histogram, Some(("step", STEPS)), "Run time of Terraform, by step";
     STEPS_FAILED = "steps_failed_total", Counter, Some(("step", STEPS)), "Steps that ended in an error of Terraform, by step";

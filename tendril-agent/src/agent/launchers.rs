@@ -60,6 +60,7 @@ impl Agent {
             Arc::new(self.origin()),
             Claims::new(self.client.rest().clone()),
             self.leases.clone(),
+            self.predecessor.get().copied(),
         ))))
     }
 }

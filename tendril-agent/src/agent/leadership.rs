@@ -19,6 +19,9 @@ impl Agent {
         );
         self.health.stands_by(true);
         let leadership = election.win().await;
+        if let Some(predecessor) = leadership.predecessor() {
+            let _is_first = self.predecessor.set(predecessor);
+        }
         self.health.stands_by(false);
         Ok(Some(leadership))
     }

@@ -14,6 +14,8 @@ mod main_loop;
 mod wiring;
 mod work_dir;
 
+#[cfg(feature = "kubernetes")]
+use std::sync::OnceLock;
 use std::{collections::BTreeSet, sync::Arc};
 
 use secrecy::ExposeSecret;
@@ -55,6 +57,9 @@ pub struct Agent {
     registry: Registry,
     disk: DiskGuard,
     secrets: Redactor,
+    /// When the dispatcher before this one was at work last, in seconds since 1970.
+    #[cfg(feature = "kubernetes")]
+    predecessor: OnceLock<i64>,
 }
 
 impl Agent {
@@ -89,6 +94,8 @@ impl Agent {
             registry: Registry::default(),
             disk: DiskGuard::default(),
             secrets,
+            #[cfg(feature = "kubernetes")]
+            predecessor: OnceLock::new(),
         })
     }
 
@@ -140,13 +147,20 @@ impl Agent {
         self.take_over(&heartbeat, &shutdown).await?;
         #[cfg(feature = "kubernetes")]
         {
-            let ended = tokio::select! {
-                ended = self.take_over(&heartbeat, &shutdown) => ended,
-                () = lost(leadership.as_mut()) => return Err(AgentError::LeadershipLost),
+            let mut stopped = None;
+            let work = self.take_over(&heartbeat, &shutdown);
+            tokio::pin!(work);
+            let ended = loop {
+                tokio::select! {
+                    ended = &mut work => break ended,
+                    () = lost(leadership.as_mut()) => return Err(AgentError::LeadershipLost),
+                    // From then on runs end unseen.
+                    () = shutdown.draining(), if stopped.is_none() => stopped = Some(std::time::SystemTime::now()),
+                }
             };
             // Also where it could not start: another one may.
             if let Some(leadership) = leadership {
-                leadership.release().await;
+                leadership.release(stopped).await;
             }
             ended?;
         }

@@ -128,11 +128,7 @@ fn lease(cli: &Cli, problems: &mut Vec<String>) -> Option<LeaseSettings> {
 }
 
 /// A time of the command line; none, where none is given, or a wrong one.
-fn at_least_ten_seconds(
-    name: &str,
-    value: Option<&String>,
-    problems: &mut Vec<String>,
-) -> Option<Duration> {
+fn at_least_ten_seconds(name: &str, value: Option<&String>, problems: &mut Vec<String>) -> Option<Duration> {
     let text = given(value)?;
     let read = text.parse::<jiff::SignedDuration>().ok().and_then(|span| Duration::try_from(span).ok());
     let time = read.filter(|time| *time >= Duration::from_secs(10));
@@ -192,7 +188,11 @@ mod tests {
         for (duration, renew_deadline, said) in [
             (None, Some("60s"), "is 60s, and --lease-duration / TENDRIL_LEASE_DURATION 60s: it must be less"),
             (Some("20s"), Some("30s"), "it must be less, or two agents would be at work at once"),
-            (Some("5s"), None, "--lease-duration / TENDRIL_LEASE_DURATION is \"5s\": write a time of at least 10s"),
+            (
+                Some("5s"),
+                None,
+                "--lease-duration / TENDRIL_LEASE_DURATION is \"5s\": write a time of at least 10s",
+            ),
             (None, Some("soon"), "TENDRIL_LEASE_RENEW_DEADLINE is \"soon\": write a time of at least 10s"),
         ] {
             let (_, problems) = read(duration, renew_deadline);

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Cluster, clock, defaults,
+    departure::TRACKING,
     kubelet::set_condition,
     selector::Selector,
     store::{Kind, NAMESPACE, name_of, stamped},
@@ -164,7 +165,7 @@ impl Reconciler<'_> {
         let leaves = pod["metadata"]["deletionTimestamp"].is_string();
         let ready = i32::from(phase == "Running" && !leaves);
         match phase {
-            "Succeeded" => {
+            "Succeeded" if !self.has_condition("FailureTarget") => {
                 self.untrack(&name);
                 self.condition(
                     "SuccessCriteriaMet",
@@ -179,8 +180,11 @@ impl Reconciler<'_> {
                     remove(status, "active");
                 });
                 self.event("Normal", "Completed", "Job completed");
+                if leaves {
+                    self.cluster.let_go(Kind::Pod, &name);
+                }
             }
-            "Failed" => {
+            "Succeeded" | "Failed" => {
                 self.untrack(&name);
                 self.condition(
                     "FailureTarget",
@@ -189,7 +193,16 @@ impl Reconciler<'_> {
                 );
                 // Also of a pod that somebody's finalizer keeps: it does not run any more.
                 self.failed();
+                if leaves {
+                    self.cluster.let_go(Kind::Pod, &name);
+                }
             }
+            // It counts when it has ended.
+            _ if leaves && self.job["spec"]["podReplacementPolicy"] == "Failed" => self.status(|status| {
+                status["terminating"] = 1.into();
+                status["ready"] = 0.into();
+                remove(status, "active");
+            }),
             _ if leaves => {
                 self.untrack(&name);
                 self.condition(
@@ -301,8 +314,13 @@ impl Reconciler<'_> {
 
     fn untrack(&self, pod: &str) {
         self.cluster.store.edit(Kind::Pod, pod, |pod| {
-            if let Some(metadata) = pod["metadata"].as_object_mut() {
-                metadata.remove("finalizers");
+            let Some(metadata) = pod["metadata"].as_object_mut() else { return };
+            let mut left = metadata.remove("finalizers").unwrap_or_default();
+            if let Some(finalizers) = left.as_array_mut() {
+                finalizers.retain(|finalizer| finalizer != TRACKING);
+                if !finalizers.is_empty() {
+                    metadata.insert("finalizers".to_owned(), left);
+                }
             }
         });
     }

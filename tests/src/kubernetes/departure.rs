@@ -10,7 +10,8 @@ use super::{
 };
 
 /// Finalizers that the cluster's own controllers set and take away.
-const OWN: &[&str] = &["foregroundDeletion", "orphan", "batch.kubernetes.io/job-tracking"];
+const OWN: &[&str] = &["foregroundDeletion", "orphan", TRACKING];
+pub(super) const TRACKING: &str = "batch.kubernetes.io/job-tracking";
 
 /// What becomes of the namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +38,22 @@ impl Cluster {
         });
         if is_new && !self.order(name, Order::Delete) {
             // Its container has ended already.
+            self.let_go(Kind::Pod, name);
+        }
+    }
+
+    /// Removes a pod that has ended, once its Job has counted it.
+    pub(super) fn let_pod_go(&self, name: &str) {
+        let pod = self.store.get(Kind::Pod, name);
+        let is_tracked = |pod: &Value| {
+            let owner = pod["metadata"]["ownerReferences"][0]["name"].as_str().unwrap_or_default();
+            let finalizers = pod["metadata"]["finalizers"].as_array();
+            // A Job that is being deleted, or is gone, counts nothing any more.
+            let counts = |job: &Value| job["metadata"]["deletionTimestamp"].is_null();
+            finalizers.is_some_and(|all| all.iter().any(|one| one == TRACKING))
+                && self.store.get(Kind::Job, owner).is_some_and(|job| counts(&job))
+        };
+        if !pod.is_some_and(|pod| is_tracked(&pod)) {
             self.let_go(Kind::Pod, name);
         }
     }

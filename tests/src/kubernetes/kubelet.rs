@@ -202,7 +202,7 @@ impl Kubelet {
                 );
                 self.terminated(&terminated, evicted);
                 if is_deleted {
-                    self.cluster.let_go(Kind::Pod, &self.name);
+                    self.cluster.let_pod_go(&self.name);
                 }
                 return;
             }
@@ -240,7 +240,7 @@ impl Kubelet {
     fn gone(&self, message: Option<&str>) {
         let terminated = json!({"exitCode": 137, "reason": "ContainerStatusUnknown", "message": message, "startedAt": null, "finishedAt": null});
         self.terminated(&terminated, None);
-        self.cluster.let_go(Kind::Pod, &self.name);
+        self.cluster.let_pod_go(&self.name);
     }
 
     /// Waits; whether the pod was deleted meanwhile.

@@ -11,8 +11,9 @@ use tendril_tests::{
     until_within,
 };
 
-/// A Lease lasts for a minute, and who waits for it looks every 15 seconds.
-const LEASE_PASSES_ON: u64 = 150;
+/// How long a Lease lasts here; who waits for it looks four times in that time.
+const LEASE: (&str, &str) = ("TENDRIL_LEASE_DURATION", "15s");
+const LEASE_PASSES_ON: u64 = 60;
 
 fn count(stack: &str) -> Value {
     json!({"template": "count", "stack": stack, "variables": {"lines": 2}})
@@ -79,7 +80,7 @@ async fn a_dispatcher_that_dies_while_it_writes_that_a_run_died_costs_nothing() 
 async fn a_dispatcher_that_dies_with_the_lease_is_followed_by_the_one_that_waits() {
     prepare();
     let mut pods = Pods::start().await;
-    pods.agent_env = vec![("TENDRIL_LEASE", "tendril".to_owned())];
+    pods.agent_env = vec![("TENDRIL_LEASE", "tendril".to_owned()), (LEASE.0, LEASE.1.to_owned())];
     let mut doomed = pods.setup().name("first").start_to_die_at("lease.won", 1);
     assert_eq!(doomed.ended().await.code(), None, "{}", doomed.output());
     let second = pods.setup().name("second").start();
@@ -95,7 +96,7 @@ async fn a_dispatcher_that_dies_with_the_lease_is_followed_by_the_one_that_waits
 #[tokio::test]
 async fn of_two_dispatchers_the_one_at_work_is_killed_and_its_run_counts_for_the_other() {
     let mut pods = Pods::start().await;
-    pods.agent_env = vec![("TENDRIL_LEASE", "tendril".to_owned())];
+    pods.agent_env = vec![("TENDRIL_LEASE", "tendril".to_owned()), (LEASE.0, LEASE.1.to_owned())];
     let mut first = pods.setup().name("first").start();
     first.says("this dispatcher leads").await;
     let second = pods.setup().name("second").start();
@@ -121,7 +122,7 @@ async fn of_two_dispatchers_the_one_at_work_is_killed_and_its_run_counts_for_the
 #[tokio::test]
 async fn a_dispatcher_that_is_stopped_before_it_has_found_its_runs_gives_the_lease_back() {
     let mut pods = Pods::start().await;
-    pods.agent_env = vec![("TENDRIL_LEASE", "tendril".to_owned())];
+    pods.agent_env = vec![("TENDRIL_LEASE", "tendril".to_owned()), (LEASE.0, LEASE.1.to_owned())];
     pods.api.deny(AGENT_TOKEN, ("batch", "jobs", "list"));
     let mut first = pods.setup().name("first").start();
     first.says("cannot list resource").await;

@@ -5,13 +5,13 @@ use std::fs;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tendril_tests::{
-    Deployment, Pods,
+    Deployment, Pods, StateServer,
     crash::expire_lease,
     kubernetes::{Fate, NAMESPACE},
     until,
 };
 
-use crate::hostile::delete;
+use crate::{hostile::delete, locks::with_states};
 
 fn count(stack: &str) -> Value {
     json!({"template": "count", "stack": stack, "variables": {"lines": 2}})
@@ -95,7 +95,11 @@ async fn a_deleted_pod_that_a_finalizer_keeps_ends_its_run_and_frees_its_stack()
     assert!(pods.api.fate(&name, Fate::Deleted));
     job.ended().await;
     let row = pods.says(&job, "The run's pod was deleted by somebody else than the agent").await;
-    assert_eq!((row.status.as_str(), row.error_code.as_deref()), ("FAILED", Some("AGENT_STOPPED")), "{row:?}");
+    assert_eq!(
+        (row.status.as_str(), row.error_code.as_deref()),
+        ("FAILED", Some("AGENT_STOPPED")),
+        "{row:?}"
+    );
     assert_eq!(times(&row, "deleted by somebody else"), 1, "{row:?}");
     assert!(pods.api.pod_of(&name).is_some(), "it stays");
     assert_eq!(pods.queue(count("a")).await.ended().await.status, "SUCCESS");
@@ -103,7 +107,8 @@ async fn a_deleted_pod_that_a_finalizer_keeps_ends_its_run_and_frees_its_stack()
 
 #[tokio::test]
 async fn a_job_that_was_removed_before_its_end_was_seen_changes_no_row() {
-    let pods = Pods::start().await;
+    let states = StateServer::start().await;
+    let pods = with_states(&states).await;
     let agent = pods.agent();
     let (well, gate) = pods.queue_gated("well").await;
     let (stopped, _gate) = pods.queue_gated("stopped").await;
@@ -130,7 +135,11 @@ async fn a_job_that_was_removed_before_its_end_was_seen_changes_no_row() {
     agent.says("the Kubernetes API answers again").await;
     let unseen = "The run's Job went while the Kubernetes API did not answer";
     let row = pods.says(&stopped, unseen).await;
-    assert_eq!((row.error_code.as_deref(), times(&row, "somebody else")), (Some("AGENT_STOPPED"), 0), "{row:?}");
+    assert_eq!(
+        (row.error_code.as_deref(), times(&row, "somebody else")),
+        (Some("AGENT_STOPPED"), 0),
+        "{row:?}"
+    );
     // Nobody knows whether this one runs on.
     pods.says(&killed, unseen).await;
     pods.fall_silent(&killed).await;
@@ -147,9 +156,10 @@ async fn a_job_that_was_removed_before_its_end_was_seen_changes_no_row() {
 
 #[tokio::test]
 async fn a_dispatcher_that_was_halted_beyond_its_lease_stops_and_runs_nothing_twice() {
-    let mut pods = Pods::start().await;
-    pods.agent_env =
-        vec![("TENDRIL_LEASE", "tendril".to_owned()), ("TENDRIL_LEASE_DURATION", "10s".to_owned())];
+    let states = StateServer::start().await;
+    let mut pods = with_states(&states).await;
+    pods.agent_env.push(("TENDRIL_LEASE", "tendril".to_owned()));
+    pods.agent_env.push(("TENDRIL_LEASE_DURATION", "15s".to_owned()));
     let mut first = pods.setup().name("first").start();
     first.says("this dispatcher leads").await;
     let second = pods.setup().name("second").start();
@@ -167,7 +177,11 @@ async fn a_dispatcher_that_was_halted_beyond_its_lease_stops_and_runs_nothing_tw
     assert_ne!(end.code(), Some(0), "it does not work on: {}", first.output());
     fs::write(gate, "").expect("the gate opens");
     let row = job.ended().await;
-    assert_eq!((row.status.as_str(), row.attempt, row.error_message.as_deref()), ("SUCCESS", 1, None), "{row:?}");
+    assert_eq!(
+        (row.status.as_str(), row.attempt, row.error_message.as_deref()),
+        ("SUCCESS", 1, None),
+        "{row:?}"
+    );
     job.log().await.assert_complete(&row);
     let row = pods.queue(count("a")).await.ended().await;
     assert_eq!((row.status.as_str(), row.claimed_by.as_deref()), ("SUCCESS", Some("second")), "{row:?}");
@@ -179,7 +193,7 @@ async fn a_secret_that_is_removed_before_the_pod_starts_is_named() {
     let mut pods = Pods::start().await;
     pods.agent_env = vec![
         ("TENDRIL_RUN_IMAGE", "localhost/later:1".to_owned()),
-        ("TENDRIL_POD_START_DEADLINE", "30s".to_owned()),
+        ("TENDRIL_POD_START_DEADLINE", "40s".to_owned()),
     ];
     let _agent = pods.agent();
     let job = pods.queue(count("a")).await;
@@ -194,7 +208,7 @@ async fn a_secret_that_is_removed_before_the_pod_starts_is_named() {
     pods.says(&job, &missing).await;
     let row = job.ended().await;
     assert_eq!((row.status.as_str(), row.attempt, times(&row, &missing)), ("FAILED", 1, 1), "{row:?}");
-    assert_eq!(times(&row, "did not start within 30s"), 1, "{row:?}");
+    assert_eq!(times(&row, "did not start within 40s"), 1, "{row:?}");
 }
 
 #[tokio::test]
@@ -213,7 +227,11 @@ async fn a_pod_that_is_evicted_before_it_starts_is_named_and_run_again() {
     // Nobody holds its claim: it is queued again.
     expire_lease(&pods.world, &job).await;
     let row = job.ended().await;
-    assert_eq!((row.status.as_str(), row.attempt, row.error_message.as_deref()), ("SUCCESS", 2, None), "{row:?}");
+    assert_eq!(
+        (row.status.as_str(), row.attempt, row.error_message.as_deref()),
+        ("SUCCESS", 2, None),
+        "{row:?}"
+    );
 }
 
 #[tokio::test]
@@ -231,7 +249,11 @@ async fn a_node_that_answers_again_has_not_ended_its_run() {
     assert_eq!((row.status.as_str(), row.error_message.as_deref()), ("PROCESSING", None), "{row:?}");
     fs::write(gate, "").expect("the gate opens");
     let row = job.ended().await;
-    assert_eq!((row.status.as_str(), row.attempt, row.error_message.as_deref()), ("SUCCESS", 1, None), "{row:?}");
+    assert_eq!(
+        (row.status.as_str(), row.attempt, row.error_message.as_deref()),
+        ("SUCCESS", 1, None),
+        "{row:?}"
+    );
     job.log().await.assert_complete(&row);
 }
 
@@ -273,7 +295,11 @@ async fn a_run_whose_pod_was_removed_with_its_node_counts_when_it_ends_there() {
     assert_eq!((row.status.as_str(), times(&row, said)), ("PROCESSING", 1), "{row:?}");
     fs::write(gate, "").expect("the gate opens");
     let row = job.ended().await;
-    assert_eq!((row.status.as_str(), row.attempt, row.error_message.as_deref()), ("SUCCESS", 1, None), "{row:?}");
+    assert_eq!(
+        (row.status.as_str(), row.attempt, row.error_message.as_deref()),
+        ("SUCCESS", 1, None),
+        "{row:?}"
+    );
     job.log().await.assert_complete(&row);
     assert_eq!(pods.queue(count("a")).await.ended().await.status, "SUCCESS");
 }

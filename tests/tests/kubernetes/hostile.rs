@@ -228,13 +228,14 @@ async fn a_second_pod_of_a_run_does_nothing() {
 #[tokio::test]
 async fn clocks_that_differ_change_nothing() {
     let mut pods = Pods::start().await;
-    pods.agent_env = vec![("TENDRIL_LEASE", "tendril".to_owned())];
+    pods.agent_env =
+        vec![("TENDRIL_LEASE", "tendril".to_owned()), ("TENDRIL_LEASE_DURATION", "15s".to_owned())];
     // Of a dispatcher whose clock is far ahead, and which is alive.
-    pods.api.put_lease("tendril", "ahead", "2099-01-01T00:00:00.000000Z", 60);
+    pods.api.put_lease("tendril", "ahead", "2099-01-01T00:00:00.000000Z", 15);
     let waits = pods.setup().name("waits").start();
     waits.says("another dispatcher leads").await;
-    // Nobody renews it: it ends a minute after it was seen first, whatever its times say.
-    tendril_tests::until_within(150, "the Lease passes on", async || {
+    // Nobody renews it: it ends 15 seconds after it was seen first, whatever its times say.
+    tendril_tests::until_within(60, "the Lease passes on", async || {
         if waits.output().contains("this dispatcher leads") { Ok(()) } else { Err(waits.output()) }
     })
     .await;

@@ -10,6 +10,7 @@ mod http;
 mod ledger;
 mod lifecycle;
 mod locks;
+mod metrics;
 mod outages;
 mod plans;
 mod real_cluster;

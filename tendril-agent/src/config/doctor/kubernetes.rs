@@ -14,8 +14,10 @@ pub(super) async fn examine(settings: &KubernetesSettings) -> Vec<Finding> {
         // What depends on it would only say the same again.
         Err(problem) => return vec![Finding::new("kubernetes", Err(problem))],
     };
-    let mut rights =
-        Finding::new("kubernetes rights", preflight::rights(&connection, settings.lease.as_ref().map(|lease| lease.name.as_str())).await);
+    let mut rights = Finding::new(
+        "kubernetes rights",
+        preflight::rights(&connection, settings.lease.as_ref().map(|lease| lease.name.as_str())).await,
+    );
     rights.warning = preflight::plans(&connection, settings).await;
     let mut findings = vec![Finding::noted("kubernetes", Some(server)), rights];
     let mut trial = Finding::new("run's pod", preflight::trial(&connection, settings).await);

@@ -32,7 +32,7 @@ impl KubernetesLauncher {
         let claims = self.claims_of(&ids).await?;
         let approved: HashSet<AttemptId> =
             jobs.iter().filter(|job| job.part == Part::Approved).map(|job| job.id).collect();
-        let mut found = Vec::new();
+        let (mut found, mut adopted) = (Vec::new(), HashSet::new());
         for job in jobs.into_iter().filter(|job| job.part.is_run()) {
             let claim = claims.iter().find(|claim| {
                 claim.id == job.id.deployment_id
@@ -56,10 +56,12 @@ impl KubernetesLauncher {
                 state_key: state_key.clone(),
             };
             let lease = inner.leases.hold(&row);
+            adopted.insert(job.name.clone());
             let needs_secret = job.finished.is_none() && !self.has_run(&job);
             let handed = needs_secret.then(|| self.handed(&row, job.part));
             found.push(self.executor(job, lease, token, state_key, handed));
         }
+        self.catch_up(&adopted).await?;
         Ok(found)
     }
 

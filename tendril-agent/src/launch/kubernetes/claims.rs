@@ -70,6 +70,22 @@ impl Claims {
         Ok(rows)
     }
 
+    /// The claims of those deployments that ended because their run was asked to stop, by whom they could not know.
+    pub(crate) async fn stopped(&self, ids: &[Uuid]) -> Result<Vec<ClaimRow>, Error> {
+        let mut rows = Vec::new();
+        for ids in ids.chunks(AT_ONCE) {
+            let request = self
+                .rest
+                .from("deployments")
+                .select("id,attempt,claim_token,state_key,config_snapshot")
+                .eq("status", "FAILED")
+                .eq("error_code", "AGENT_STOPPED")
+                .in_list("id", ids);
+            rows.extend(request.rows::<ClaimRow>().await?);
+        }
+        Ok(rows)
+    }
+
     /// The stacks of this cluster whose newest states are in no backend.
     pub(crate) async fn held(&self) -> Result<Vec<HeldStack>, Error> {
         let request = self.rest.from("stacks").select("state_key,state_held_by").not_null("state_held_by");

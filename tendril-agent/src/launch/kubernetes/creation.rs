@@ -15,12 +15,12 @@ use crate::{
     launch::{
         attempt_file::{AttemptFile, AttemptId, TokenFrom},
         kubernetes::{
+            death::Death,
             election::answered,
             launcher::{KubernetesLauncher, digest, failure, secret_suffix, view},
             manifest::{self, Run},
             names::{ATTEMPT_FILE, PLAN_ACCESS_FILE, Part, TOKEN_FILE},
             outcome,
-            verdict::Death,
             view::{JobView, PodView},
             waiting::{self, Waiting},
         },

@@ -3,7 +3,7 @@
 //! The others wait. Whether a Lease has expired is judged by the time since its last change was seen here, so that clocks
 //! need not agree.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -11,7 +11,7 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use kube::{Api, api::PostParams};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use crate::{launch::kubernetes::settings::LeaseSettings, os::failpoint};
 
@@ -34,6 +34,8 @@ pub(crate) struct Leadership {
     lease: Lease,
     /// When it was renewed last.
     renewed: Instant,
+    /// When the holder before this one renewed it last, or gave it back, in seconds since 1970.
+    predecessor: Option<i64>,
 }
 
 impl Election {
@@ -50,10 +52,10 @@ impl Election {
             // It holds from the server's write on, which is later than this.
             let asked = Instant::now();
             match self.attempt(&mut last).await {
-                Ok(Standing::Holds(lease)) => {
+                Ok(Standing::Holds(lease, predecessor)) => {
                     tracing::info!(lease = name, identity = self.identity, "this dispatcher leads");
                     failpoint!("lease.won");
-                    return Leadership { election: self.clone(), lease: *lease, renewed: asked };
+                    return Leadership { election: self.clone(), lease: *lease, renewed: asked, predecessor };
                 }
                 Ok(Standing::Waits(other)) if other != holder => {
                     tracing::info!(lease = name, holder = other, "another dispatcher leads: waiting");
@@ -74,7 +76,7 @@ impl Election {
                 spec: Some(self.spec(None)),
             };
             return match answered(self.leases.create(&PostParams::default(), &lease)).await {
-                Ok(lease) => Ok(Standing::Holds(Box::new(lease))),
+                Ok(lease) => Ok(Standing::Holds(Box::new(lease), None)),
                 Err(error) if is_conflict(&error) => Ok(Standing::Waits(String::new())),
                 Err(error) => Err(error),
             };
@@ -87,13 +89,17 @@ impl Election {
             _ => last.insert((version, Instant::now())).1,
         };
         let holds = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
-        let is_free = holder.is_empty() || since.elapsed() >= holds.map_or(self.settings.duration, Duration::from_secs);
+        let is_free =
+            holder.is_empty() || since.elapsed() >= holds.map_or(self.settings.duration, Duration::from_secs);
         if holder != self.identity && !is_free {
             return Ok(Standing::Waits(holder));
         }
         let lease = Lease { spec: Some(self.spec(lease.spec.as_ref())), ..lease };
         match answered(self.leases.replace(&self.settings.name, &PostParams::default(), &lease)).await {
-            Ok(lease) => Ok(Standing::Holds(Box::new(lease))),
+            Ok(lease) => {
+                let before = spec.renew_time.map(|time| time.0.as_second());
+                Ok(Standing::Holds(Box::new(lease), before))
+            }
             // Somebody was faster.
             Err(error) if is_conflict(&error) => Ok(Standing::Waits(String::new())),
             Err(error) => Err(error),
@@ -117,7 +123,8 @@ impl Election {
 }
 
 enum Standing {
-    Holds(Box<Lease>),
+    /// And when its holder before renewed it last.
+    Holds(Box<Lease>, Option<i64>),
     /// Who has it.
     Waits(String),
 }
@@ -126,7 +133,7 @@ impl Leadership {
     /// Renews the Lease for as long as that works; returns when it is lost, or will be before it can be renewed.
     pub(crate) async fn keep(&mut self) {
         loop {
-            sleep(self.election.settings.renew_every()).await;
+            sleep_until(self.renewed + self.election.settings.renew_every()).await;
             // Also where the process was stopped meanwhile: the clock went on.
             let ends = self.renewed + self.election.settings.renew_deadline;
             let renewed = async {
@@ -182,13 +189,19 @@ impl Leadership {
         }
     }
 
-    /// Gives the Lease back, so that the next one need not wait for its end.
-    pub(crate) async fn release(self) {
+    /// When the dispatcher before this one was at work last, in seconds since 1970.
+    pub(crate) fn predecessor(&self) -> Option<i64> {
+        self.predecessor
+    }
+
+    /// Gives the Lease back, so that the next one need not wait for its end. It says when this one stopped to look after runs.
+    pub(crate) async fn release(self, stopped: Option<SystemTime>) {
         let Election { leases, settings: LeaseSettings { name, .. }, .. } = &self.election;
         let mut lease = self.lease;
         if let Some(spec) = &mut lease.spec {
             spec.holder_identity = Some(String::new());
-            spec.renew_time = Some(now());
+            let stopped = stopped.and_then(|stopped| Timestamp::try_from(stopped).ok());
+            spec.renew_time = Some(stopped.map_or_else(now, MicroTime));
             spec.lease_duration_seconds = Some(1);
         }
         if let Err(error) = answered(leases.replace(name, &PostParams::default(), &lease)).await {

@@ -12,13 +12,14 @@ use crate::{
         attempt_file::AttemptId,
         kubernetes::{
             creation::Handed,
+            death::Death,
             election::answered,
             end_message,
             launcher::KubernetesLauncher,
             names::Part,
             observer::Seen,
             outcome,
-            verdict::{self, Death, Ended},
+            verdict::{self, Ended},
             view::{JobView, PodView},
         },
         launcher::{End, Executor},
@@ -49,10 +50,17 @@ impl KubernetesLauncher {
     ) -> Executor {
         let (id, part) = (job.id, job.part);
         let launcher = self.clone();
+        // What is seen of it is kept for as long as somebody may look.
+        let seen = launcher.inner.observer.subscribe(&job.name);
+        // An earlier dispatcher has seen that, and counted it.
+        let was_over = seen
+            .borrow()
+            .pod
+            .as_ref()
+            .and_then(|pod| pod.terminated.as_ref())
+            .is_some_and(|ended| !ended.is_after(launcher.inner.since));
         let ended = async move {
             let claims = &launcher.inner.claims;
-            // What is seen of it is kept for as long as somebody may look.
-            let seen = launcher.inner.observer.subscribe(&job.name);
             let mut ended = launcher.follow(job, lease, claim_token, handed).await;
             if ended == Some(Ended::Said(End::Waiting)) && !claims.awaits_approval(id, claim_token).await {
                 ended = Some(Ended::Died(Death::untrue_wait()));
@@ -61,13 +69,18 @@ impl KubernetesLauncher {
             if matches!(ended, Some(Ended::Said(_))) {
                 let Seen { job, pod, is_gone, went_unseen } = seen.borrow().clone();
                 let is_gone = is_gone && !went_unseen;
-                if let Some(ended) = pod.as_ref().and_then(|pod| pod.terminated.as_ref()) {
+                if let Some(ended) =
+                    pod.as_ref().and_then(|pod| pod.terminated.as_ref()).filter(|_| !was_over)
+                {
                     end_message::record(&ended.message);
                 }
                 if let (Some(job), Some(pod)) = (job, pod)
                     && let Some(why) = verdict::stopped_by(&job, &pod, is_gone, launcher.known(id).was_ended)
                 {
-                    outcome::amend(claims.rest(), id, claim_token, &launcher.named(id, why)).await;
+                    let why = launcher.named(id, why);
+                    if outcome::amend(claims.rest(), id, claim_token, &why).await {
+                        why.count();
+                    }
                 }
             }
             let end = match ended {
@@ -78,12 +91,15 @@ impl KubernetesLauncher {
                 Some(Ended::Said(end)) => end,
                 Some(Ended::Died(death)) => {
                     let death = launcher.named(id, death);
-                    outcome::death(claims.rest(), claims, id, claim_token, &death).await;
+                    let is_counted = outcome::death(claims.rest(), claims, id, claim_token, &death).await;
                     failpoint!("run.concluded");
                     // Its executor may have its grace yet, and then stores its end where nobody sees it.
                     let (claims, grace) = (claims.clone(), launcher.inner.settings.grace);
                     tokio::spawn(async move {
-                        outcome::amend_within(&claims, id, claim_token, &death, grace).await;
+                        if outcome::amend_within(&claims, id, claim_token, &death, grace).await && !is_counted
+                        {
+                            death.count();
+                        }
                     });
                     End::Stored
                 }
@@ -133,10 +149,8 @@ impl KubernetesLauncher {
             let pod = now.pod.as_ref();
             let was_ended = self.known(id).was_ended;
             if !has_left && !was_ended && (view.leaves || now.is_gone) {
-                // At once: the right to ask goes with the namespace.
                 has_left = true;
-                let namespace_leaves = self.namespace_leaves().await;
-                self.edit(id, |known| known.namespace_leaves = namespace_leaves);
+                self.note_namespace(id).await;
             }
             let mut end = verdict::end(&view, pod, was_ended);
             if end.is_none() && now.is_gone {
@@ -206,12 +220,7 @@ impl KubernetesLauncher {
                         return Some(Ended::Said(End::Stored));
                     }
                 }
-                () = stopped(lease.as_ref()), if is_starting => {
-                    self.remove(&view).await;
-                    self.cancelled(id, claim_token).await;
-                    return None;
-                }
-                () = self.asked_to_end(id), if is_starting => {
+                () = self.told_to_end(id, lease.as_ref()), if is_starting => {
                     self.remove(&view).await;
                     self.cancelled(id, claim_token).await;
                     return None;
@@ -224,12 +233,26 @@ impl KubernetesLauncher {
         }
     }
 
+    /// Waits until a run is to end, as its lease or this agent says.
+    async fn told_to_end(&self, id: AttemptId, lease: Option<&Lease>) {
+        tokio::select! {
+            () = stopped(lease) => {}
+            () = self.asked_to_end(id) => {}
+        }
+    }
+
     /// Removes a run that has not started.
     pub(super) async fn remove(&self, view: &JobView) {
         self.edit(view.id, |known| known.was_ended = true);
         if let Err(error) = self.delete_job(view).await {
             tracing::warn!(deployment = %view.id.deployment_id, %error, "a run that does not start cannot be removed; it finds its claim over");
         }
+    }
+
+    /// Looks whether the Job of a run goes with its namespace: at once, as the right to ask goes too.
+    async fn note_namespace(&self, id: AttemptId) {
+        let namespace_leaves = self.namespace_leaves().await;
+        self.edit(id, |known| known.namespace_leaves = namespace_leaves);
     }
 
     /// A death by deletion, named for what was deleted.

@@ -67,6 +67,8 @@ pub(super) struct Inner {
     pub(super) accounts: Api<ServiceAccount>,
     pub(super) connection: Connection,
     pub(super) observer: Observer,
+    /// When the dispatcher before this one was at work last, in seconds since 1970, where a Lease says it.
+    pub(super) since: Option<i64>,
     /// Makes attempt files for runs that an earlier dispatcher did not give theirs.
     pub(super) origin: Arc<Origin>,
     pub(super) claims: Claims,
@@ -112,11 +114,12 @@ impl KubernetesLauncher {
         origin: Arc<Origin>,
         claims: Claims,
         leases: Leases,
+        since: Option<i64>,
     ) -> Self {
         let (client, namespace, cluster_id) = (&connection.client, &connection.namespace, origin.cluster_id);
         let jobs: Api<Job> = Api::namespaced(client.clone(), namespace);
         let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-        let observer = Observer::start(jobs.clone(), pods, &manifest::selector(cluster_id));
+        let observer = Observer::start(jobs.clone(), pods, &manifest::selector(cluster_id), since);
         let inner = Inner {
             settings,
             cluster_id,
@@ -127,6 +130,7 @@ impl KubernetesLauncher {
             accounts: Api::namespaced(client.clone(), namespace),
             connection: connection.clone(),
             observer,
+            since,
             claims,
             leases,
             runs: Mutex::default(),

@@ -15,10 +15,12 @@
 //! creation         the start of a run
 //! waiting          a run that the cluster does not take now
 //! adoption         runs of an earlier dispatcher
+//! late_ends        ends that no dispatcher saw
 //! surplus_pod      a second pod of a run: it does nothing
 //!
 //! observer         two watches, and what was seen last of each run
 //! view             a Job and a pod in a few words
+//! death            what ended a run, in a sentence and in a word
 //! verdict          what that means, in sentences: pure
 //! following        what is said of a run, and its end
 //! end_message      what a run counted
@@ -48,12 +50,14 @@ mod adoption;
 mod claims;
 mod connection;
 mod creation;
+mod death;
 mod election;
 pub(crate) mod end_message;
 pub(crate) mod ended_pods;
 mod following;
 mod held_manifest;
 mod held_states;
+mod late_ends;
 mod launcher;
 mod manifest;
 mod names;

@@ -97,6 +97,16 @@ impl Part {
     }
 }
 
+/// Which attempt a Job of this name runs; none, if it is no run.
+pub(crate) fn attempt_of(job: &str) -> Option<AttemptId> {
+    let rest = job.strip_prefix("tendril-")?;
+    let (deployment, rest) = rest.split_at_checked(36)?;
+    let attempt = rest.strip_prefix('-')?;
+    let attempt = attempt.strip_suffix("-go").unwrap_or(attempt);
+    let deployment_id = deployment.parse().ok()?;
+    Some(AttemptId { deployment_id, attempt: attempt.parse().ok()? })
+}
+
 /// Name of the Job of a run: `tendril-<deployment>-<attempt>`, at most 63 letters. One attempt has one name,
 /// so that what is created twice is refused by the server.
 pub(crate) fn name(id: AttemptId, part: Part) -> String {

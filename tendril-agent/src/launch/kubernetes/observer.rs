@@ -108,7 +108,11 @@ impl Runs {
 
     /// Nobody waits for it, and it is gone.
     fn forget_gone(&self) {
-        self.all().retain(|_, run| run.receiver_count() > 0 || !run.borrow().is_gone);
+        let is_gone = |seen: &Seen| match &seen.job {
+            Some(_) => seen.is_gone,
+            None => seen.pod.as_ref().is_some_and(|pod| pod.is_gone),
+        };
+        self.all().retain(|_, run| run.receiver_count() > 0 || !is_gone(&run.borrow()));
     }
 }
 
@@ -122,7 +126,8 @@ impl Drop for Task {
 
 impl Observer {
     /// Begins to watch. Must be called inside a runtime.
-    pub(crate) fn start(jobs: Api<Job>, pods: Api<Pod>, selector: &str) -> Self {
+    /// Of what ended after `since` everything is kept: nobody else has seen it.
+    pub(crate) fn start(jobs: Api<Job>, pods: Api<Pod>, selector: &str, since: Option<i64>) -> Self {
         let runs = Runs::default();
         let (is_synced, synced) = watch::channel([false; 2]);
         let is_synced = Arc::new(is_synced);
@@ -136,7 +141,14 @@ impl Observer {
                 0,
                 Arc::clone(&is_synced),
             ))),
-            Task(tokio::spawn(follow(pods, config, "pods", Pods(runs.clone()), 1, is_synced))),
+            Task(tokio::spawn(follow(
+                pods,
+                config,
+                "pods",
+                Pods { runs: runs.clone(), since },
+                1,
+                is_synced,
+            ))),
         ];
         Self { runs, synced, _tasks: Arc::new(tasks) }
     }
@@ -191,6 +203,11 @@ impl Observer {
             (pod.terminated.is_some() && !pod.is_silent).then(|| pod.name.clone())
         });
         ended.take(most).collect()
+    }
+
+    /// Everything that was seen, by name of the Job: of some only the pod is there.
+    pub(crate) fn all(&self) -> Vec<(String, Seen)> {
+        self.runs.all().iter().map(|(name, run)| (name.clone(), run.borrow().clone())).collect()
     }
 
     /// Every Job that is there.
@@ -252,16 +269,20 @@ impl Keep<Job> for Jobs {
     }
 }
 
-struct Pods(Runs);
+struct Pods {
+    runs: Runs,
+    since: Option<i64>,
+}
 
 impl Keep<Pod> for Pods {
     fn apply(&self, pod: &Pod) -> Option<String> {
         let mut pod = PodView::of(pod)?;
         let (name, job) = (pod.name.clone(), pod.job.clone());
-        if !self.0.is_watched(&job) {
+        let is_unseen = pod.terminated.as_ref().is_some_and(|ended| ended.is_after(self.since));
+        if !self.runs.is_watched(&job) && !is_unseen {
             pod.forget_message();
         }
-        self.0.edit(&job, |seen| {
+        self.runs.edit(&job, |seen| {
             // A second pod of a run does nothing, and says nothing of the run.
             let is_surplus = seen
                 .pod
@@ -279,17 +300,18 @@ impl Keep<Pod> for Pods {
         if let Some(mut pod) = PodView::of(pod) {
             (pod.leaves, pod.is_gone) = (true, true);
             let job = pod.job.clone();
-            self.0.edit(&job, |seen| {
+            self.runs.edit(&job, |seen| {
                 if seen.pod.as_ref().is_none_or(|there| there.uid == pod.uid) {
                     seen.pod = Some(pod);
                 }
             });
         }
+        self.runs.forget_gone();
     }
 
     /// A pod that is gone is remembered as it was seen last.
     fn only(&self, listed: &HashSet<String>) {
-        for run in self.0.all().values() {
+        for run in self.runs.all().values() {
             run.send_if_modified(|seen| {
                 let gone = seen.pod.as_mut().filter(|pod| !pod.is_gone && !listed.contains(&pod.name));
                 gone.map(|pod| pod.is_gone = true).is_some()

@@ -12,16 +12,19 @@ use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::{
-    control_plane::{Backoff, FinalStatus, Reporter, contract::known},
+    control_plane::{Backoff, FinalStatus, Reporter, Written, contract::known},
     job::{ErrorCode, Failure, JobResult, Phase, Status},
     launch::{
         attempt_file::AttemptId,
-        kubernetes::{claims::Claims, verdict::Death},
+        kubernetes::{claims::Claims, death::Death},
     },
+    telemetry,
 };
 
 /// A deployment is queued again once; the database counts.
 const ATTEMPTS: i32 = 2;
+/// What an executor begins with that was asked to stop, and cannot know why.
+const UNEXPLAINED: &str = "The agent was shut down";
 /// Between two looks whether a run that nobody sees has ended.
 const LOOK_AT_END: Duration = Duration::from_secs(3);
 /// And once it is clear that this takes long.
@@ -39,10 +42,20 @@ struct Row {
     error_message: Option<String>,
 }
 
-/// Writes what the death of a run's executor means.
-pub(crate) async fn death(rest: &Rest, claims: &Claims, id: AttemptId, claim_token: Uuid, death: &Death) {
+/// Writes what the death of a run's executor means; answers whether it was counted, now or by an earlier dispatcher.
+pub(crate) async fn death(
+    rest: &Rest,
+    claims: &Claims,
+    id: AttemptId,
+    claim_token: Uuid,
+    death: &Death,
+) -> bool {
     tracing::error!(deployment = %id.deployment_id, attempt = id.attempt, "{}", death.sentence);
-    let Some(Row { phase, .. }) = running(rest, id, claim_token).await else { return };
+    let Some(Row { phase, error_message, .. }) = running(rest, id, claim_token).await else { return false };
+    // An earlier dispatcher may have said, and counted, it already.
+    if !error_message.is_some_and(|said| said.starts_with(&death.sentence)) {
+        death.count();
+    }
     let is_applying = phase.is_some_and(Phase::changes_the_world);
     let failure = match (is_applying, death.repeats_as) {
         (true, code) if death.is_certain => {
@@ -55,7 +68,7 @@ pub(crate) async fn death(rest: &Rest, claims: &Claims, id: AttemptId, claim_tok
         // It may run on where nobody sees it. The database says UNKNOWN once its lease is over, and takes its late result.
         (true, _) => {
             claims.say(id, claim_token, Some(&death.sentence)).await;
-            return;
+            return true;
         }
         (false, Some(code)) => Failure::new(code, death.sentence.clone()),
         (false, None) if id.attempt >= ATTEMPTS => {
@@ -64,39 +77,36 @@ pub(crate) async fn death(rest: &Rest, claims: &Claims, id: AttemptId, claim_tok
         // Once its lease is over the database queues it again.
         (false, None) => {
             claims.say(id, claim_token, Some(&death.sentence)).await;
-            return;
+            return true;
         }
     };
     finish(rest, id, claim_token, &JobResult::Failed(failure)).await;
+    true
 }
 
-/// Waits for the end of a run that may go on where nobody sees it, and adds why it was asked to stop, or is not heard of.
+/// Waits for the end of a run that may go on where nobody sees it, and adds why it was asked to stop, or is not heard of; answers whether
+/// it added that to its end.
 pub(crate) async fn amend_within(
     claims: &Claims,
     id: AttemptId,
     claim_token: Uuid,
     why: &Death,
     grace: Duration,
-) {
+) -> bool {
     let begun = Instant::now();
     while let Some(row) = running(claims.rest(), id, claim_token).await {
         explain_silence(claims, id, claim_token, &row, &why.sentence).await;
         if begun.elapsed() >= grace.max(GIVEN_UP_WITHIN) {
-            return;
+            return false;
         }
         sleep(if begun.elapsed() < Duration::from_secs(60) { LOOK_AT_END } else { LOOK_LATER }).await;
     }
-    amend(claims.rest(), id, claim_token, why).await;
+    amend(claims.rest(), id, claim_token, why).await
 }
 
 /// Whether the row of a run that nobody sees is over, or another's. If it is not, and the database found that nobody extends its lease,
 /// the row says why.
-pub(crate) async fn is_over_in_silence(
-    claims: &Claims,
-    id: AttemptId,
-    claim_token: Uuid,
-    why: &str,
-) -> bool {
+pub(crate) async fn is_over_in_silence(claims: &Claims, id: AttemptId, claim_token: Uuid, why: &str) -> bool {
     match row(claims.rest(), id, claim_token).await {
         Ok(Some(row)) => {
             explain_silence(claims, id, claim_token, &row, why).await;
@@ -115,8 +125,9 @@ async fn explain_silence(claims: &Claims, id: AttemptId, claim_token: Uuid, row:
     }
 }
 
-/// Adds to the end of a run why it was asked to stop. Nothing depends on it: what cannot be written is not written.
-pub(crate) async fn amend(rest: &Rest, id: AttemptId, claim_token: Uuid, why: &Death) {
+/// Adds to the end of a run why it was asked to stop, once; answers whether it did. Nothing depends on it: what cannot be written is not
+/// written.
+pub(crate) async fn amend(rest: &Rest, id: AttemptId, claim_token: Uuid, why: &Death) -> bool {
     #[derive(Deserialize)]
     struct Ended {
         error_message: Option<String>,
@@ -133,11 +144,15 @@ pub(crate) async fn amend(rest: &Rest, id: AttemptId, claim_token: Uuid, why: &D
         .eq("error_code", "AGENT_STOPPED");
     let said = match request.rows::<Ended>().await {
         Ok(rows) => rows.into_iter().next().and_then(|row| row.error_message),
-        Err(error) => return of_claim(&error),
+        Err(error) => {
+            of_claim(&error);
+            return false;
+        }
     };
-    let Some(said) = said.filter(|said| !said.starts_with(&why.sentence)) else { return };
+    // Once: another dispatcher may have seen more of it.
+    let Some(said) = said.filter(|said| said.starts_with(UNEXPLAINED)) else { return false };
     tracing::warn!(deployment = %id.deployment_id, attempt = id.attempt, "{}", why.sentence);
-    let said = said.replacen("The agent was shut down", "It was stopped", 1);
+    let said = said.replacen(UNEXPLAINED, "It was stopped", 1);
     let code = why.repeats_as.unwrap_or(ErrorCode::AgentStopped);
     let failure = Failure::new(code, format!("{} {said}", why.sentence));
     let request = rest
@@ -149,15 +164,22 @@ pub(crate) async fn amend(rest: &Rest, id: AttemptId, claim_token: Uuid, why: &D
         .eq("status", "FAILED")
         .eq("error_code", "AGENT_STOPPED")
         .idempotent(true);
-    if let Err(error) = request.execute().await {
-        of_claim(&error);
+    match request.execute().await {
+        Ok(_) => true,
+        Err(error) => {
+            of_claim(&error);
+            false
+        }
     }
 }
 
 /// Stores the end of a run that has no executor.
 pub(crate) async fn finish(rest: &Rest, id: AttemptId, claim_token: Uuid, result: &JobResult) {
     let end = FinalStatus::new(result, None, None);
-    let _written = Reporter::new(rest.clone(), id.deployment_id, claim_token).finish(&end).await;
+    let written = Reporter::new(rest.clone(), id.deployment_id, claim_token).finish(&end).await;
+    if written == Written::Stored {
+        metrics::counter!(telemetry::JOBS_ENDED, "status" => end.status.as_str()).increment(1);
+    }
 }
 
 /// The row of a run; none, if it is over, or another's.

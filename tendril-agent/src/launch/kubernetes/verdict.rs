@@ -3,12 +3,13 @@
 //! Pure: the recordings of a real cluster are its test. Reasons come first, exit codes second; `FailureTarget` is why a Job is
 //! failing and not that it has failed, and what a log says counts for nothing.
 
-use std::time::Duration;
-
 use crate::{
     job::ErrorCode,
     launch::{
-        kubernetes::view::{Cause, Finished, JobView, PodView, Terminated},
+        kubernetes::{
+            death::{Death, DeathCause},
+            view::{Cause, Finished, JobView, PodView, Terminated},
+        },
         launcher::End,
     },
 };
@@ -53,67 +54,6 @@ pub(crate) enum Ended {
     Died(Death),
 }
 
-/// The death of an executor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Death {
-    /// What happened and what to do.
-    pub(crate) sentence: String,
-    /// The error code, where another attempt would end in the same way; none where it may go well.
-    pub(crate) repeats_as: Option<ErrorCode>,
-    /// Whether its container is known to have ended. On a node that does not answer it may run on.
-    pub(crate) is_certain: bool,
-    /// Whether all that is known is that its object was deleted.
-    pub(crate) is_deletion: bool,
-}
-
-impl Death {
-    /// It may go well the next time.
-    fn lost(sentence: impl Into<String>, is_certain: bool) -> Self {
-        Self { sentence: sentence.into(), repeats_as: None, is_certain, is_deletion: false }
-    }
-
-    /// Its Job or pod was deleted, and not by this agent.
-    fn deleted(what: &str, is_certain: bool) -> Self {
-        let sentence = format!("The run's {what} was deleted by somebody else than the agent.");
-        Self { is_deletion: true, ..Self::lost(sentence, is_certain) }
-    }
-
-    /// The same, where the namespace is deleted with everything in it.
-    pub(crate) fn with_its_namespace(self, namespace: &str) -> Self {
-        if !self.is_deletion {
-            return self;
-        }
-        let sentence = format!(
-            "The namespace {namespace} is being deleted, and everything in it: the run's Job and pod too."
-        );
-        Self { sentence, ..self }
-    }
-
-    /// It would end in the same way again.
-    fn fatal(sentence: impl Into<String>, code: ErrorCode) -> Self {
-        Self { repeats_as: Some(code), ..Self::lost(sentence, true) }
-    }
-
-    /// Its executor says that its plan waits for approval, and its row does not say so.
-    pub(crate) fn untrue_wait() -> Self {
-        Self::lost(
-            "The executor ended as if its plan waited for approval (exit code 10), and none is shown.",
-            true,
-        )
-    }
-
-    /// What it needs cannot be made.
-    pub(crate) fn refused(sentence: impl Into<String>) -> Self {
-        Self::fatal(sentence, ErrorCode::Internal)
-    }
-
-    /// Its pod did not start in time.
-    pub(crate) fn not_started(limit: Duration, why: Option<&str>) -> Self {
-        let why = why.unwrap_or("Nothing says why.");
-        Self::fatal(format!("The run's pod did not start within {limit:?}. {why}"), ErrorCode::Internal)
-    }
-}
-
 /// How a run ended; none, while it has not. `pod` is as it was seen last: one that was ended from outside is gone by then.
 /// `was_asked` says whether this agent had it ended.
 pub(crate) fn end(job: &JobView, pod: Option<&PodView>, was_asked: bool) -> Option<Ended> {
@@ -130,32 +70,30 @@ pub(crate) fn end(job: &JobView, pod: Option<&PodView>, was_asked: bool) -> Opti
 }
 
 /// How a run ended whose Job is gone, or all but gone. `went_unseen` says whether it went while nobody watched.
-pub(crate) fn end_of_gone(
-    job: &JobView,
-    pod: Option<&PodView>,
-    was_asked: bool,
-    went_unseen: bool,
-) -> Ended {
+pub(crate) fn end_of_gone(job: &JobView, pod: Option<&PodView>, was_asked: bool, went_unseen: bool) -> Ended {
     let cause = job.failing.clone().unwrap_or_default();
     match pod.and_then(|pod| pod.terminated.as_ref()) {
         Some(_) => failed(job, pod, &cause, was_asked),
-        None if was_asked => Ended::Died(Death::lost("The run's Job was deleted by the agent.", false)),
+        None if was_asked => {
+            Ended::Died(Death::lost(DeathCause::Agent, "The run's Job was deleted by the agent.", false))
+        }
         // It may have ended before, in any way, and was removed as every Job that has ended.
         None if went_unseen && !job.leaves => Ended::Died(Death::lost(
+            DeathCause::Unknown,
             "The run's Job went while the Kubernetes API did not answer: it was deleted, or removed after its end (--keep-finished-runs).",
             false,
         )),
-        None => Ended::Died(match pod.and_then(|pod| pod.disruption.as_ref().map(|why| disrupted(pod, why))) {
-            Some(disrupted) => Death::lost(disrupted, false),
-            None => Death::deleted("Job", false),
-        }),
+        None => {
+            let disrupted = pod.and_then(|pod| disruption(pod, false));
+            Ended::Died(disrupted.unwrap_or_else(|| Death::deleted("Job", false)))
+        }
     }
 }
 
 /// Why nobody sees a run whose node does not answer.
 pub(crate) fn silence(pod: &PodView) -> String {
     let node = pod.node.as_deref().unwrap_or("of the run");
-    let gave_up = pod.disruption.as_ref().map(|why| disrupted(pod, why));
+    let gave_up = disruption(pod, false).map(|death| death.sentence);
     gave_up.unwrap_or_else(|| format!("The node {node} does not answer."))
 }
 
@@ -163,7 +101,8 @@ pub(crate) fn silence(pod: &PodView) -> String {
 /// `is_gone`: whether the Job is, and was seen to go.
 pub(crate) fn stopped_by(job: &JobView, pod: &PodView, is_gone: bool, was_asked: bool) -> Option<Death> {
     let why = match &job.finished {
-        Some(Finished::Complete) => return None,
+        // A pod that was deleted, and whose executor ended well then, counts as one that has ended well.
+        Some(Finished::Complete) => None,
         Some(Finished::Failed(why)) => Some(why),
         None => job.failing.as_ref(),
     };
@@ -173,22 +112,40 @@ pub(crate) fn stopped_by(job: &JobView, pod: &PodView, is_gone: bool, was_asked:
     if why.is_some_and(|why| why.reason == "DeadlineExceeded") {
         return Some(past_deadline(job));
     }
-    if let Some(disruption) = &pod.disruption {
-        return Some(Death::lost(disrupted(pod, disruption), true));
+    if let Some(disrupted) = disruption(pod, true) {
+        return Some(disrupted);
     }
     if was_asked {
         return None;
     }
-    let what = if is_gone || job.leaves { "Job" } else { "pod" };
-    (pod.leaves || is_gone || job.leaves).then(|| Death::deleted(what, true))
+    // What goes after it has ended was not stopped by that.
+    let job_went = (is_gone || job.leaves) && job.finished.is_none();
+    let what = if job_went { "Job" } else { "pod" };
+    (pod.leaves || job_went).then(|| Death::deleted(what, true))
+}
+
+/// The same, of a run whose pod nobody saw and that is gone: the Job alone says little.
+pub(crate) fn stopped_unseen(job: &JobView) -> Option<Death> {
+    match job.finished.as_ref()? {
+        Finished::Failed(why) if why.reason == "DeadlineExceeded" => Some(past_deadline(job)),
+        _ => Some(Death::lost(
+            DeathCause::Unknown,
+            "The run's pod was deleted while no agent watched it: its node was drained, or somebody deleted it.",
+            true,
+        )),
+    }
 }
 
 fn failed(job: &JobView, pod: Option<&PodView>, why: &Cause, was_asked: bool) -> Ended {
     let Some(pod) = pod else {
         return Ended::Died(match why.reason.as_str() {
             "DeadlineExceeded" => past_deadline(job),
-            _ if was_asked => Death::lost("The run's pod was ended by the agent.", true),
-            _ => Death::lost(format!("The run's pod was never seen: its Job failed ({}).", both(why)), false),
+            _ if was_asked => Death::lost(DeathCause::Agent, "The run's pod was ended by the agent.", true),
+            _ => Death::lost(
+                DeathCause::Unknown,
+                format!("The run's pod was never seen: its Job failed ({}).", both(why)),
+                false,
+            ),
         });
     };
     let terminated = pod.terminated.as_ref();
@@ -198,6 +155,7 @@ fn failed(job: &JobView, pod: Option<&PodView>, why: &Cause, was_asked: bool) ->
             // What it kept is gone with its pod.
             End::Kept => {
                 return Ended::Died(Death::lost(
+                    DeathCause::Exit,
                     "The run ended, and the control plane did not answer until its pod had to end: its result is lost.",
                     true,
                 ));
@@ -213,16 +171,16 @@ fn failed(job: &JobView, pod: Option<&PodView>, why: &Cause, was_asked: bool) ->
         evicted_by_kubelet(evicted)
     } else if why.reason == "DeadlineExceeded" {
         past_deadline(job)
-    } else if let Some(disruption) = &pod.disruption {
-        Death::lost(disrupted(pod, disruption), is_certain)
+    } else if let Some(disrupted) = disruption(pod, is_certain) {
+        disrupted
     } else if was_asked {
-        Death::lost("The run's pod was ended by the agent.", is_certain)
+        Death::lost(DeathCause::Agent, "The run's pod was ended by the agent.", is_certain)
     } else if pod.leaves {
         Death::deleted(if job.leaves { "Job" } else { "pod" }, is_certain)
     } else if let Some(terminated) = terminated {
         ended_badly(terminated)
     } else {
-        Death::lost(format!("The run's pod failed ({}).", both(why)), false)
+        Death::lost(DeathCause::Unknown, format!("The run's pod failed ({}).", both(why)), false)
     })
 }
 
@@ -261,6 +219,7 @@ fn unschedulable(pod: &PodView, why: &str) -> String {
 fn out_of_memory(pod: &PodView) -> Death {
     let limit = pod.memory_limit.as_deref().unwrap_or("that of its node");
     Death::fatal(
+        DeathCause::Memory,
         format!(
             "The run needed more memory than its limit, {limit}, and was killed (OOMKilled). Raise resources.limits.memory of its rule in --service-account-map."
         ),
@@ -274,32 +233,47 @@ fn evicted_by_kubelet(evicted: &Cause) -> Death {
     let is_own_limit = ["exceeds the total limit", "exceeds the limit", "exceeded its", "Usage of EmptyDir"]
         .iter()
         .any(|words| evicted.message.contains(words));
-    if is_own_limit { Death::fatal(text, ErrorCode::DiskFull) } else { Death::lost(text, true) }
+    if is_own_limit {
+        Death::fatal(DeathCause::Disk, text, ErrorCode::DiskFull)
+    } else {
+        Death::lost(DeathCause::Eviction, text, true)
+    }
 }
 
 fn past_deadline(job: &JobView) -> Death {
     let limit = job.deadline.map_or_else(String::new, |seconds| format!(" of {seconds} s"));
     Death::fatal(
+        DeathCause::Deadline,
         format!("The run passed the deadline{limit} of its Job (activeDeadlineSeconds) and was ended."),
         ErrorCode::TimedOut,
     )
 }
 
-fn disrupted(pod: &PodView, disruption: &Cause) -> String {
-    match disruption.reason.as_str() {
+/// Who ended a pod from outside, where its conditions say that.
+fn disruption(pod: &PodView, is_certain: bool) -> Option<Death> {
+    let why = pod.disruption.as_ref()?;
+    let (cause, sentence) = match why.reason.as_str() {
         "DeletionByTaintManager" => {
             let node = pod.node.as_deref().unwrap_or("of the run");
-            format!("The node {node} does not answer, and the run's pod was given up with it.")
+            (
+                DeathCause::Node,
+                format!("The node {node} does not answer, and the run's pod was given up with it."),
+            )
         }
-        "EvictionByEvictionAPI" => {
-            "The run's pod was evicted through the API, as the drain of a node does it.".to_owned()
+        "EvictionByEvictionAPI" => (
+            DeathCause::Eviction,
+            "The run's pod was evicted through the API, as the drain of a node does it.".to_owned(),
+        ),
+        "PreemptionByScheduler" => (
+            DeathCause::Preemption,
+            "The run's pod was preempted: a pod of a higher priority needed its place.".to_owned(),
+        ),
+        "TerminationByKubelet" => {
+            (DeathCause::Node, format!("The node ended the run's pod: {}", sentence(&why.message)))
         }
-        "PreemptionByScheduler" => {
-            "The run's pod was preempted: a pod of a higher priority needed its place.".to_owned()
-        }
-        "TerminationByKubelet" => format!("The node ended the run's pod: {}", sentence(&disruption.message)),
-        _ => format!("The run's pod was ended from outside ({}).", both(disruption)),
-    }
+        _ => (DeathCause::Unknown, format!("The run's pod was ended from outside ({}).", both(why))),
+    };
+    Some(Death::lost(cause, sentence, is_certain))
 }
 
 fn ended_badly(terminated: &Terminated) -> Death {
@@ -307,23 +281,36 @@ fn ended_badly(terminated: &Terminated) -> Death {
     let said = if said.is_empty() { String::new() } else { format!(" It said: {said}") };
     match (terminated.reason.as_str(), terminated.code) {
         ("StartError" | "ContainerCannotRun", _) => Death::fatal(
+            DeathCause::Exit,
             format!("The program of the run's image cannot be started: {}", sentence(&terminated.message)),
             ErrorCode::Internal,
         ),
         ("ContainerStatusUnknown", _) => {
-            Death::lost("The run's container is gone, and its exit code unknown.", false)
+            Death::lost(DeathCause::Unknown, "The run's container is gone, and its exit code unknown.", false)
         }
-        (_, 137) => Death::lost(format!("The executor was killed (SIGKILL, exit code 137).{said}"), true),
-        (_, 143) => Death::lost(format!("The executor was ended by SIGTERM (exit code 143).{said}"), true),
+        (_, 137) => Death::lost(
+            DeathCause::Killed,
+            format!("The executor was killed (SIGKILL, exit code 137).{said}"),
+            true,
+        ),
+        (_, 143) => Death::lost(
+            DeathCause::Killed,
+            format!("The executor was ended by SIGTERM (exit code 143).{said}"),
+            true,
+        ),
         (_, code) if code > 128 => Death::lost(
+            DeathCause::Killed,
             format!("The executor was ended by signal {} (exit code {code}).{said}", code - 128),
             true,
         ),
         (_, 2) => Death::fatal(
+            DeathCause::Exit,
             format!("The executor refused its configuration or its attempt file (exit code 2).{said}"),
             ErrorCode::Internal,
         ),
-        (_, code) => Death::lost(format!("The executor ended with exit code {code}.{said}"), true),
+        (_, code) => {
+            Death::lost(DeathCause::Exit, format!("The executor ended with exit code {code}.{said}"), true)
+        }
     }
 }
 

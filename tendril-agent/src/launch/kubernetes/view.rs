@@ -95,6 +95,15 @@ pub(crate) struct Terminated {
     pub(crate) reason: String,
     /// What the program or the kubelet said.
     pub(crate) message: String,
+    /// When, in seconds since 1970.
+    pub(crate) at: Option<i64>,
+}
+
+impl Terminated {
+    /// Whether it ended later than that, in seconds since 1970; false, where either is not known.
+    pub(crate) fn is_after(&self, since: Option<i64>) -> bool {
+        since.zip(self.at).is_some_and(|(since, at)| at > since)
+    }
 }
 
 impl JobView {
@@ -221,6 +230,7 @@ fn terminated(container: &ContainerStatus) -> Option<Terminated> {
         code: ended.exit_code,
         reason: ended.reason.clone().unwrap_or_default(),
         message: ended.message.clone().unwrap_or_default(),
+        at: ended.finished_at.as_ref().map(|time| time.0.as_second()),
     })
 }
 
