@@ -117,7 +117,10 @@ impl Agent {
         let _reaper = is_own_process.then(|| {
             let adopted = match self.launcher_kind() {
                 LauncherKind::InProcess => adopt_orphans(true),
-                LauncherKind::Local => adopt_orphans_of_executors(&self.config.work_dir),
+                LauncherKind::Local => adopt_orphans_of_executors(
+                    &self.config.work_dir,
+                    self.config.work_dir.join(local::EXECUTORS),
+                ),
                 // Its client starts programs for its credentials: they are nobody's strays.
                 #[cfg(feature = "kubernetes")]
                 LauncherKind::Kubernetes => adopt_orphans(false),

@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -18,6 +18,10 @@ use crate::os::files::{open_lock, private_dir};
 
 /// Between two looks whether the other one is done.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// How long looks at a lock may follow one another, and between two tries to take it meanwhile.
+const LOOKS: Duration = Duration::from_millis(500);
+const LOOK_OVER: Duration = Duration::from_millis(1);
 
 /// The lock; it ends when this is dropped, or the process ends.
 #[derive(Debug)]
@@ -54,6 +58,29 @@ pub(crate) fn take(file: &Path) -> io::Result<Option<FileLock>> {
     }
 }
 
+/// Takes the lock of a file by which others see whether this process lives; answers whether it could. Whoever looks holds it for
+/// a moment, and is no reason to think that another process has it.
+pub(crate) fn take_watched(file: &File) -> io::Result<bool> {
+    let deadline = Instant::now() + LOOKS;
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(true),
+            Err(Errno::WOULDBLOCK) if Instant::now() >= deadline => return Ok(false),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => std::thread::sleep(LOOK_OVER),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Whether another process has such a lock.
+pub(crate) fn is_taken(file: &File) -> io::Result<bool> {
+    match flock(file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(false),
+        Err(Errno::WOULDBLOCK) => Ok(true),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn open(file: &Path) -> io::Result<File> {
     if let Some(dir) = file.parent() {
         private_dir(dir)?;
@@ -66,6 +93,28 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+
+    #[test]
+    fn those_who_look_whether_a_process_lives_do_not_keep_it_from_beginning() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let open = || open_lock(&path).unwrap();
+        drop(open());
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    let _looked = is_taken(&File::open(&path).unwrap()).unwrap();
+                }
+            });
+            let all = (0..200).all(|_| take_watched(&open()).unwrap());
+            over.store(true, Ordering::Relaxed);
+            assert!(all);
+        });
+        let held = open();
+        assert!(take_watched(&held).unwrap() && is_taken(&open()).unwrap());
+        assert!(!take_watched(&open()).unwrap(), "another process has it");
+    }
 
     #[tokio::test]
     async fn eight_jobs_take_their_turns_one_by_one() {

@@ -6,6 +6,8 @@ use std::{
     path::Path,
 };
 
+use rustix::fs::OFlags;
+
 pub(crate) use super::walk::{remove_dir, usage};
 
 /// Makes a directory that only this user may enter.
@@ -45,7 +47,14 @@ pub(crate) fn remove_durably<const N: usize>(files: [&Path; N]) -> io::Result<()
 
 /// Opens a file to lock it. Only this user may open it: whoever can read a file can hold its lock.
 pub(crate) fn open_lock(path: &Path) -> io::Result<fs::File> {
-    let file = fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    // What is there may be a link that somebody put into a directory of several users.
+    let mut open = fs::OpenOptions::new();
+    open.write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    let file = open.open(path)?;
     if file.metadata()?.permissions().mode() & 0o077 != 0 {
         file.set_permissions(fs::Permissions::from_mode(0o600))?;
     }

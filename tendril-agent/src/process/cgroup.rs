@@ -12,7 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, getpid, kill_process};
+use rustix::process::{Pid, Signal, getpid};
+
+use crate::process::process_table::Process;
 
 /// What the names of groups begin with.
 const PREFIX: &str = "tendril-run-";
@@ -32,7 +34,7 @@ pub(crate) struct Cgroup {
 impl Cgroup {
     /// The group of this attempt; none where there are no groups of version 2.
     pub(crate) fn of(attempt: &str) -> Option<Self> {
-        let parent = group_of_this_process()?;
+        let parent = group_of("self")?;
         let name = format!("{PREFIX}{attempt}");
         // An executor is in its own already.
         let is_in_it = parent.file_name().is_some_and(|own| own.to_str() == Some(&name));
@@ -74,6 +76,11 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Whether a process is in it, or in a group inside it.
+    fn holds(&self, pid: Pid) -> bool {
+        group_of(&pid.as_raw_nonzero().to_string()).is_some_and(|group| group.starts_with(&self.dir))
+    }
+
     fn processes(&self) -> Vec<Pid> {
         let text = fs::read_to_string(self.dir.join("cgroup.procs")).unwrap_or_default();
         text.lines().filter_map(|line| Pid::from_raw(line.trim().parse().ok()?)).collect()
@@ -93,9 +100,8 @@ pub(crate) fn kill_others() {
             tracing::error!(group = %own.dir.display(), "processes in the control group of this run cannot be killed");
             return;
         }
-        for pid in others {
-            // Whoever is gone needs no signal.
-            let _gone = kill_process(pid, Signal::KILL);
+        for process in others.into_iter().filter_map(Process::with_id) {
+            process.signal(Signal::KILL, |now| own.holds(now.pid));
         }
         std::thread::sleep(PAUSE);
     }
@@ -112,9 +118,9 @@ fn remove_tree(dir: &Path) -> io::Result<()> {
     fs::remove_dir(dir)
 }
 
-/// The directory of the group of version 2 that this process is in.
-fn group_of_this_process() -> Option<PathBuf> {
-    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+/// The directory of the group of version 2 that a process is in.
+fn group_of(process: &str) -> Option<PathBuf> {
+    let groups = fs::read_to_string(format!("/proc/{process}/cgroup")).ok()?;
     let path = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
     let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
     let mount = mounts.lines().find_map(|line| {

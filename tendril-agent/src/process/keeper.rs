@@ -23,8 +23,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{FlockOperation, flock},
-    io::{Errno, ioctl_fionread},
+    io::ioctl_fionread,
     process::{Pid, Signal, getpid, getppid, kill_process},
 };
 use serde::{Deserialize, Serialize};
@@ -37,12 +36,14 @@ use tokio::{
 use crate::{
     os::{
         blocking,
+        file_lock::{is_taken, take_watched},
         files::{open_lock, private_file, remove_durably},
     },
     process::{
         cancellation::StopSignal,
         orphans,
         output_pipe::pipe_of,
+        process_table::Process,
         pump::{deliver_rest, pump},
         runner::{Command, EscalationRecord, Exit, GoesOn, GracePeriod, TerminationStage},
         sink::Sink,
@@ -130,7 +131,9 @@ pub(crate) fn keep_exit(exit_file: &Path, program: &OsStr, args: &[OsString]) ->
 /// Takes the lock that shows that the keeper lives, and writes its process ID there.
 fn lock(exit_file: &Path) -> io::Result<File> {
     let mut file = open_lock(&lock_file(exit_file))?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    if !take_watched(&file)? {
+        return Err(io::Error::other("another process stores its exit code"));
+    }
     file.set_len(0)?;
     write!(file, "{}", getpid().as_raw_nonzero())?;
     Ok(file)
@@ -194,17 +197,19 @@ pub(crate) fn stored_code(exit_file: &Path) -> Option<i32> {
 }
 
 /// The keeper that lives; none, if there is none.
-fn keeper_of(exit_file: &Path) -> io::Result<Option<Pid>> {
+fn keeper_of(exit_file: &Path) -> io::Result<Option<Process>> {
     let path = lock_file(exit_file);
     let file = match File::open(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
-    match flock(&file, FlockOperation::NonBlockingLockShared) {
-        Ok(()) => Ok(None),
-        Err(Errno::WOULDBLOCK) => Ok(fs::read_to_string(&path)?.trim().parse().ok().and_then(Pid::from_raw)),
-        Err(error) => Err(error.into()),
+    if !is_taken(&file)? {
+        return Ok(None);
     }
+    let pid = fs::read_to_string(&path)?.trim().parse().ok().and_then(Pid::from_raw);
+    // Its ID is its own for as long as it has the lock.
+    let keeper = pid.and_then(Process::with_id);
+    Ok(keeper.filter(|_| is_taken(&file).unwrap_or(true)))
 }
 
 /// Takes over a program that a previous run of the agent started: its output from where nobody has read it, and its end.
@@ -272,13 +277,13 @@ pub(crate) async fn adopt(
 
 /// Reads on where nobody has read the output of a process.
 async fn read(
-    pid: Pid,
+    process: Process,
     descriptor: u8,
     stream: Stream,
     sink: &dyn Sink,
     is_over: watch::Receiver<Option<Instant>>,
 ) {
-    let pipe = pipe_of(pid, descriptor).and_then(|pipe| pipe.into_nonblocking_fd().ok());
+    let pipe = pipe_of(&process, descriptor).and_then(|pipe| pipe.into_nonblocking_fd().ok());
     match pipe {
         Some(pipe) => pump(pipe, stream, sink, is_over).await,
         None => deliver_rest(stream, sink).await,
@@ -286,7 +291,7 @@ async fn read(
 }
 
 /// The keeper, if it lives. One that has just been started is waited for.
-async fn found(exit_file: &Path, data_dir: &Path) -> io::Result<Option<Pid>> {
+async fn found(exit_file: &Path, data_dir: &Path) -> io::Result<Option<Process>> {
     let deadline = Instant::now() + START;
     loop {
         if let Some(keeper) = keeper_of(exit_file)? {

@@ -17,6 +17,7 @@
 //! orphans        processes of an attempt that outlived their parent
 //! cgroup         a control group for one attempt, where there can be one
 //! run_user       the user of one run, where the agent is root
+//! process_table  the processes of this machine, and signals that reach the one that was found
 //! process_owner  whose a process is
 //! run_as         becomes that user
 //! survivors      output of programs that outlived their agent
@@ -32,6 +33,7 @@ pub(crate) mod keeper;
 pub(crate) mod orphans;
 mod output_pipe;
 mod process_owner;
+mod process_table;
 mod pump;
 pub(crate) mod run_as;
 pub(crate) mod run_user;
@@ -48,6 +50,7 @@ pub(crate) use self::{
     file_sink::FileSink,
     journal::{Journal, StreamJournal},
     output_pipe::discard_output_of,
+    process_table::Process,
     pump::deliver_rest,
     run_user::{RunUser, SlotUsers},
     runner::{Command, Exit, GracePeriod, LocalRunner, Runner, TerminationStage},

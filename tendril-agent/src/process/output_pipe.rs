@@ -7,12 +7,17 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    os::fd::{AsRawFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::OpenOptionsExt as _,
+    },
     process::Stdio,
 };
 
-use rustix::{io::ioctl_fionbio, pipe::fcntl_setpipe_size, process::Pid};
+use rustix::{fs::OFlags, io::ioctl_fionbio, pipe::fcntl_setpipe_size};
 use tokio::{io::AsyncReadExt, net::unix::pipe::Receiver};
+
+use crate::process::process_table::Process;
 
 /// What a pipe shall hold, in bytes: the most that Linux grants to everybody.
 const CAPACITY: usize = 1024 * 1024;
@@ -32,9 +37,9 @@ pub(crate) fn output_pipe() -> io::Result<(OwnedFd, Stdio)> {
 
 /// Reads what a program that survived its agent writes, and throws it away, until it is gone: with a full pipe it could not
 /// end. Must be called inside a runtime.
-pub(crate) async fn discard_output_of(pid: Pid) {
+pub(crate) async fn discard_output_of(process: Process) {
     let drain = async |descriptor: u8| {
-        let Some(mut pipe) = pipe_of(pid, descriptor) else { return };
+        let Some(mut pipe) = pipe_of(&process, descriptor) else { return };
         let mut buffer = vec![0; 64 * 1024];
         while pipe.read(&mut buffer).await.is_ok_and(|read| read > 0) {}
     };
@@ -43,26 +48,40 @@ pub(crate) async fn discard_output_of(pid: Pid) {
 
 /// Another reading end of the pipe that this process has as its output, if it is one of [`output_pipe`]. Others must be left
 /// alone: what a provider writes is read by Terraform.
-pub(super) fn pipe_of(pid: Pid, descriptor: u8) -> Option<Receiver> {
+pub(super) fn pipe_of(process: &Process, descriptor: u8) -> Option<Receiver> {
     const ACCESS: u32 = 0o3;
     const READ_AND_WRITE: u32 = 0o2;
-    let process = format!("/proc/{}", pid.as_raw_nonzero());
-    let info = fs::read_to_string(format!("{process}/fdinfo/{descriptor}")).ok()?;
+    let place = format!("/proc/{}", process.pid.as_raw_nonzero());
+    let info = fs::read_to_string(format!("{place}/fdinfo/{descriptor}")).ok()?;
     let flags = info.lines().find_map(|line| line.strip_prefix("flags:"))?;
     let flags = u32::from_str_radix(flags.trim(), 8).ok()?;
-    let file = (flags & ACCESS == READ_AND_WRITE)
-        .then(|| OpenOptions::new().read(true).open(format!("{process}/fd/{descriptor}")))?;
-    // It is refused unless it is a pipe.
-    Receiver::from_file(file.ok()?).ok()
+    if flags & ACCESS != READ_AND_WRITE {
+        return None;
+    }
+    // No named pipe, no device, nothing on a file system of the program's own: opening those can wait for ever.
+    let link = fs::read_link(format!("{place}/fd/{descriptor}")).ok()?;
+    if !link.as_os_str().as_encoded_bytes().starts_with(b"pipe:[") {
+        return None;
+    }
+    let mut open = OpenOptions::new();
+    open.read(true).custom_flags((OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed());
+    let file = open.open(format!("{place}/fd/{descriptor}")).ok()?;
+    // It is refused unless it is a pipe, and of the process that was found.
+    process.is_running().then(|| Receiver::from_file(file).ok())?
 }
 
 #[cfg(test)]
 mod tests {
     use std::{path::Path, process::Command, time::Duration};
 
+    use rustix::process::Pid;
     use tokio::time::timeout;
 
     use super::*;
+
+    fn process(child: &std::process::Child) -> Process {
+        Process::with_id(Pid::from_child(child)).unwrap()
+    }
 
     /// A program that prints so many KiB, and then creates a file.
     fn start(kib: u32, done: &Path, out: Stdio) -> std::process::Child {
@@ -91,8 +110,7 @@ mod tests {
         let (reader, out) = output_pipe().unwrap();
         drop(reader);
         let child = start(4096, &dir.path().join("done"), out);
-        let pid = Pid::from_child(&child);
-        let freed = discard_output_of(pid);
+        let freed = discard_output_of(process(&child));
         assert!(tokio::join!(ended(child), freed).0);
         assert!(dir.path().join("done").exists());
     }
@@ -106,8 +124,8 @@ mod tests {
         let mut child = program.spawn().unwrap();
         drop(program);
         // Its input is a pipe too, and not of this kind.
-        assert!(pipe_of(Pid::from_child(&child), 0).is_none());
-        assert!(pipe_of(Pid::from_child(&child), 1).is_some());
+        assert!(pipe_of(&process(&child), 0).is_none());
+        assert!(pipe_of(&process(&child), 1).is_some());
         drop(child.stdin.take());
         let mut message = String::new();
         timeout(Duration::from_secs(20), reader.read_to_string(&mut message)).await.unwrap().unwrap();

@@ -11,10 +11,21 @@ pub(super) fn of_data_dir(data_dir: &Path) -> Option<u32> {
     (own.is_root() && owner != own.as_raw()).then_some(owner)
 }
 
-/// Whether a process runs, and is this user's in any respect.
-pub(super) fn is_users(pid: Pid, uid: u32) -> bool {
+/// Every user that a process is in any respect; none, if it is gone.
+pub(super) fn users_of(pid: Pid) -> Vec<u32> {
     let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap_or_default();
-    let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-    let is_zombie = field("State:").trim_start().starts_with('Z');
-    !is_zombie && field("Uid:").split_whitespace().any(|id| id.parse() == Ok(uid))
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
+    ids.split_ascii_whitespace().filter_map(|id| id.parse().ok()).collect()
+}
+
+/// The environment with which a process was started, as far as it has left it; none, if this process may not read it.
+pub(super) fn environment_of(pid: Pid) -> Option<Vec<u8>> {
+    let place = format!("/proc/{}", pid.as_raw_nonzero());
+    let environment = fs::read(format!("{place}/environ")).ok()?;
+    if !environment.is_empty() {
+        return Some(environment);
+    }
+    // Its first thread may have ended.
+    let threads = fs::read_dir(format!("{place}/task")).ok()?.filter_map(Result::ok);
+    threads.filter_map(|thread| fs::read(thread.path().join("environ")).ok()).find(|read| !read.is_empty())
 }

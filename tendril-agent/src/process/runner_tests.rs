@@ -248,28 +248,49 @@ async fn a_process_that_writes_for_ever_does_not_hold_the_job() {
     let _left = std::process::Command::new("kill").args(["-9", &pid]).status();
 }
 
-#[tokio::test]
-async fn whatever_hides_from_its_job_is_found_by_its_descent() {
+/// Runs a script whose processes hide; none of them may be left.
+async fn leaves_nothing(text: &str) {
     zombies::adopt_orphans(true).unwrap();
     let captured = Captured::default();
+    let exit = LocalRunner.run(script(text), &captured, &StopSignal::default()).await.unwrap();
+    assert_eq!(exit.code, Some(0), "{}", captured.stderr());
+    let me = std::process::id().to_string();
+    let children = std::process::Command::new("ps")
+        .args(["--no-headers", "--ppid", &me, "-o", "stat,nlwp,args"])
+        .output()
+        .unwrap();
+    let children = String::from_utf8_lossy(&children.stdout).into_owned();
+    let has_ended = |line: &str| line.split_whitespace().take(2).eq(["Z", "1"]);
+    let left: Vec<&str> =
+        children.lines().filter(|line| !has_ended(line) && !line.contains("ps --no-headers")).collect();
+    assert_eq!(left, [""; 0]);
+}
+
+#[tokio::test]
+async fn whatever_hides_from_its_job_is_found_by_its_descent() {
     // A session of its own, nothing in its environment, no open file, another directory, another name, a parent that is gone;
     // and one that makes new ones as fast as it can.
     let hidden = "env -i /usr/bin/setsid /bin/bash -c 'cd /; echo $$ >&3; exec 3>&- >/dev/null 2>&1 </dev/null; (trap \"\" INT TERM HUP; exec -a kworker sleep 600)' 3>&1 &";
     let bomb = "env -i /usr/bin/setsid /bin/bash -c 'f() { (sleep 0.01; f) & }; f; f; f; sleep 600' >/dev/null 2>&1 &";
-    let exit = LocalRunner
-        .run(script(&format!("{hidden} {bomb} sleep 0.5; echo done")), &captured, &StopSignal::default())
-        .await
-        .unwrap();
-    assert_eq!(exit.code, Some(0));
-    let me = std::process::id().to_string();
-    let children = std::process::Command::new("ps")
-        .args(["--no-headers", "--ppid", &me, "-o", "stat,args"])
-        .output()
-        .unwrap();
-    let children = String::from_utf8_lossy(&children.stdout).into_owned();
-    let left: Vec<&str> =
-        children.lines().filter(|line| !line.starts_with('Z') && !line.contains("ps --no-headers")).collect();
-    assert_eq!(left, [""; 0]);
+    leaves_nothing(&format!("{hidden} {bomb} sleep 0.5; echo done")).await;
+}
+
+#[tokio::test]
+async fn a_process_that_is_always_another_one_is_found_by_its_descent() {
+    // Each starts the next one and ends.
+    let next = "import os\nwhile True:\n  if os.fork(): os._exit(0)";
+    let text = format!("env -i /usr/bin/setsid python3 -c '{next}' >/dev/null 2>&1 & sleep 0.3");
+    leaves_nothing(&text).await;
+}
+
+#[tokio::test]
+async fn a_process_whose_first_thread_has_ended_is_found_by_its_descent() {
+    // It looks like a zombie.
+    let thread = "import ctypes,threading,time\nthreading.Thread(target=time.sleep,args=(600,)).start()\nctypes.CDLL(None).pthread_exit(0)";
+    let text = format!(
+        "env -i /usr/bin/setsid python3 -c '{thread}' >/dev/null 2>&1 & until grep -q '^State:.Z' /proc/$!/status; do sleep 0.02; done"
+    );
+    leaves_nothing(&text).await;
 }
 
 #[test]

@@ -6,12 +6,12 @@ use std::{
 };
 
 use futures_util::future::{BoxFuture, ready};
-use rustix::process::Pid;
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::process::{
     journal::{Journal, StreamJournal},
     output_pipe::pipe_of,
+    process_table::Process,
     pump::pump,
     sink::Sink,
     stream::Stream,
@@ -42,12 +42,12 @@ impl Sink for JournalOnly {
 
 impl Survivors {
     /// Begins to read what these processes write: with a full pipe they could not end. Must be called inside a runtime.
-    pub(crate) fn of(pids: Vec<Pid>, journal: &Arc<Journal>) -> Self {
+    pub(crate) fn of(processes: Vec<Process>, journal: &Arc<Journal>) -> Self {
         let (over, is_over) = watch::channel(None);
         let mut pumps = JoinSet::new();
-        for pid in pids {
+        for process in processes {
             for (descriptor, stream) in [(1, Stream::Stdout), (2, Stream::Stderr)] {
-                let pipe = pipe_of(pid, descriptor).and_then(|pipe| pipe.into_nonblocking_fd().ok());
+                let pipe = pipe_of(&process, descriptor).and_then(|pipe| pipe.into_nonblocking_fd().ok());
                 let (sink, is_over) = (JournalOnly(Arc::clone(journal)), is_over.clone());
                 if let Some(pipe) = pipe {
                     pumps.spawn(async move { pump(pipe, stream, &sink, is_over).await });

@@ -11,7 +11,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     fs, io,
-    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
@@ -20,14 +20,26 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid};
+use rustix::{
+    io::Errno,
+    process::{
+        Pid, Signal, WaitId, WaitIdOptions, WaitOptions, geteuid, getpid, set_child_subreaper, waitid,
+        waitpid,
+    },
+};
 use tokio::{
     process::{Child, Command},
     signal::unix::{SignalKind, signal},
     time::{sleep, timeout},
 };
 
-use crate::{process::process_owner, telemetry};
+use crate::{
+    process::{
+        process_owner::{self, environment_of, users_of},
+        process_table::Process,
+    },
+    telemetry,
+};
 
 /// Several zombies can hide behind one signal: now and then it is looked without one.
 const ROUND: Duration = Duration::from_secs(5);
@@ -70,8 +82,24 @@ pub(crate) fn spawn(command: &mut Command) -> io::Result<(Child, Pid, Own)> {
 static KILLS_STRAYS: AtomicBool = AtomicBool::new(false);
 /// Whether orphans become children of this process.
 static ADOPTS: AtomicBool = AtomicBool::new(false);
-/// The work directory whose attempts run in processes of their own.
-static WORK_DIR: OnceLock<PathBuf> = OnceLock::new();
+/// The attempts that run in processes of their own.
+static ATTEMPTS: OnceLock<Attempts> = OnceLock::new();
+
+/// Where attempts are.
+struct Attempts {
+    /// Each has a directory here.
+    work_dir: PathBuf,
+    /// Each that has an executor has an entry here, until nobody goes on with it.
+    executors: PathBuf,
+}
+
+impl Attempts {
+    /// Whether this is the data directory of one that somebody goes on with. Its directory may have been removed.
+    fn have(&self, data_dir: &Path) -> bool {
+        let Ok(below) = data_dir.strip_prefix(&self.work_dir) else { return false };
+        data_dir.exists() || below.iter().next().is_some_and(|name| self.executors.join(name).exists())
+    }
+}
 
 /// From now on the orphans among this process's descendants become its children. `kills_strays`: whether they are killed when
 /// the programs that left them have ended. Errors: the kernel has no such thing.
@@ -87,99 +115,144 @@ pub(crate) fn adopt_orphans(kills_strays: bool) -> io::Result<()> {
 /// From now on the orphans of executors become children of this process. Those that belong to an attempt in this directory are left
 /// to whoever goes on with the attempt; all others are killed: they hid from an executor that was killed. Errors: the kernel has
 /// no such thing.
-pub(crate) fn adopt_orphans_of_executors(work_dir: &Path) -> io::Result<()> {
+pub(crate) fn adopt_orphans_of_executors(work_dir: &Path, executors: PathBuf) -> io::Result<()> {
     adopt_orphans(false)?;
-    let _once = WORK_DIR.set(work_dir.to_path_buf());
+    let _once = ATTEMPTS.set(Attempts { work_dir: work_dir.to_path_buf(), executors });
     Ok(())
 }
 
 /// Kills the children of this process that nobody waits for, and all below them: the remaining processes of programs that have ended.
 /// While another program runs they may be its own, and are left until that has ended too.
 pub(crate) async fn kill_strays() {
-    if KILLS_STRAYS.load(Ordering::Relaxed) {
-        kill_all(strays).await;
+    if !KILLS_STRAYS.load(Ordering::Relaxed) {
+        return;
     }
-}
-
-async fn kill_all(find: impl Fn() -> Vec<Pid>) {
     for _ in 0..KILLS {
+        reap();
+        // Nothing is between two parents for the kernel: what has no child has no descendant.
+        if !own().is_empty() || is_childless() {
+            return;
+        }
         // What starts children as fast as it is killed is stopped first.
         for signal in [Signal::STOP, Signal::KILL] {
-            let found = find();
-            if found.is_empty() {
-                return;
-            }
-            for pid in found {
-                // Whoever is gone needs no signal.
-                let _gone = kill_process(pid, signal);
-            }
+            send(&strays(), signal, |_| own().is_empty());
         }
         reap();
+        if is_childless() {
+            return;
+        }
         sleep(PAUSE).await;
     }
     tracing::error!("processes that remain of a program cannot be killed");
 }
 
+/// Kills the orphans of executors that nobody goes on with. An empty look is followed by another one: what starts a process and ends
+/// during the look hides both.
+async fn kill_unclaimed(attempts: &Attempts) {
+    if is_childless() {
+        return;
+    }
+    let me = getpid().as_raw_nonzero().get();
+    let is_unclaimed = |process: &Process| is_orphan(process.pid) && !is_of_attempt(process.pid, attempts);
+    let mut empty_looks = 0;
+    for _ in 0..KILLS {
+        for signal in [Signal::STOP, Signal::KILL] {
+            let found = unclaimed(attempts);
+            empty_looks = if found.is_empty() { empty_looks + 1 } else { 0 };
+            if empty_looks == 2 {
+                return;
+            }
+            // Below one that is unclaimed everything is.
+            send(&found, signal, |now| now.parent != me || is_unclaimed(now));
+        }
+        reap();
+        if empty_looks == 0 {
+            sleep(PAUSE).await;
+        }
+    }
+    tracing::error!("processes that hid from an executor cannot be killed");
+}
+
+/// Signals processes that are where they were found, or lost their parent and are children of this process since. Those that somebody
+/// waits for are left.
+fn send(found: &[Process], signal: Signal, is_it: impl Fn(&Process) -> bool) {
+    let me = getpid().as_raw_nonzero().get();
+    for process in found {
+        process.signal(signal, |now| {
+            let is_there = now.parent == process.parent || now.parent == me && is_orphan(now.pid);
+            is_there && is_it(now)
+        });
+    }
+}
+
+/// Whether nobody in this process waits for this child.
+fn is_orphan(pid: Pid) -> bool {
+    !own().contains(&pid.as_raw_nonzero().get())
+}
+
+/// Whether this process has no child at all, not even one that has ended.
+fn is_childless() -> bool {
+    let any = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    matches!(waitid(WaitId::All, any), Err(Errno::CHILD))
+}
+
 /// Descendants of this process that run and that nobody waits for; none while somebody waits for one.
-fn strays() -> Vec<Pid> {
+fn strays() -> Vec<Process> {
     // Held meanwhile, so that no program is started.
     let own = own();
     if own.is_empty() { with_descendants(children()) } else { Vec::new() }
 }
 
 /// Orphans that became children of this process and belong to no attempt in this directory, and what is below them.
-fn unclaimed(work_dir: &Path) -> Vec<Pid> {
+fn unclaimed(attempts: &Attempts) -> Vec<Process> {
     // Held meanwhile, so that no executor is started.
     let own = own();
-    let orphans = children().into_iter().filter(|child| !own.contains(&child.pid));
-    let unclaimed: Vec<Stat> = orphans.filter(|orphan| !is_of_attempt(orphan.pid, work_dir)).collect();
+    let orphans = children().into_iter().filter(|child| !own.contains(&child.pid.as_raw_nonzero().get()));
+    let unclaimed: Vec<Process> = orphans.filter(|orphan| !is_of_attempt(orphan.pid, attempts)).collect();
     if unclaimed.is_empty() { Vec::new() } else { with_descendants(unclaimed) }
 }
 
-/// Whether a process carries the data directory of an attempt in this directory, which is still there.
-fn is_of_attempt(pid: i32, work_dir: &Path) -> bool {
-    let environment = match fs::read(format!("/proc/{pid}/environ")) {
-        // It is another user's, and this process may not trace it: its user shows whose it is.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return has_user_of(pid, work_dir),
-        environment => environment.unwrap_or_default(),
-    };
+/// Whether a process carries the data directory of an attempt that somebody goes on with.
+fn is_of_attempt(pid: Pid, attempts: &Attempts) -> bool {
+    let users = users_of(pid);
+    // It is another user's: what it carries is what it likes, and its user shows whose it is.
+    if users.iter().any(|user| *user != geteuid().as_raw()) {
+        return has_user_of_attempt(&users, &attempts.work_dir);
+    }
+    let environment = environment_of(pid).unwrap_or_default();
     let data_dir = environment.split(|byte| *byte == 0).find_map(|line| line.strip_prefix(b"TF_DATA_DIR="));
-    data_dir.is_some_and(|dir| {
-        let dir = Path::new(OsStr::from_bytes(dir));
-        dir.starts_with(work_dir) && dir.exists()
-    })
+    data_dir.is_some_and(|dir| attempts.have(Path::new(OsStr::from_bytes(dir))))
 }
 
-/// Whether a process belongs to the user of an attempt in this directory.
-fn has_user_of(pid: i32, work_dir: &Path) -> bool {
-    let Ok(owner) = fs::metadata(format!("/proc/{pid}")).map(|metadata| metadata.uid()) else { return false };
+/// Whether one of these users is that of an attempt in this directory.
+fn has_user_of_attempt(users: &[u32], work_dir: &Path) -> bool {
     let attempts = fs::read_dir(work_dir).into_iter().flatten().filter_map(Result::ok);
     let of_attempt = |attempt: fs::DirEntry| process_owner::of_data_dir(&attempt.path().join("run/data"));
-    attempts.filter_map(of_attempt).any(|user| user == owner)
+    attempts.filter_map(of_attempt).any(|user| users.contains(&user))
 }
 
 /// The children of this process that run.
-fn children() -> Vec<Stat> {
+fn children() -> Vec<Process> {
     let me = getpid().as_raw_nonzero().get();
-    processes().into_iter().filter(|stat| stat.parent == me && !stat.is_zombie).collect()
+    Process::all().filter(|process| process.parent == me && !process.is_zombie).collect()
 }
 
 /// These processes, and all below them.
-fn with_descendants(roots: Vec<Stat>) -> Vec<Pid> {
+fn with_descendants(roots: Vec<Process>) -> Vec<Process> {
     if roots.is_empty() {
         return Vec::new();
     }
-    let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
-    for Stat { pid, parent, .. } in processes() {
-        children.entry(parent).or_default().push(pid);
+    let mut children: BTreeMap<i32, Vec<Process>> = BTreeMap::new();
+    for process in Process::all() {
+        children.entry(process.parent).or_default().push(process);
     }
-    let mut found: Vec<i32> = roots.into_iter().map(|root| root.pid).collect();
+    let mut found = roots;
     let mut at = 0;
     while at < found.len() {
-        found.extend(children.remove(&found[at]).unwrap_or_default());
+        found.extend(children.remove(&found[at].pid.as_raw_nonzero().get()).unwrap_or_default());
         at += 1;
     }
-    found.into_iter().filter_map(Pid::from_raw).collect()
+    found
 }
 
 /// Waits for orphans for ever, if they become children of this process. Must be called inside a runtime. Errors: no signal handler.
@@ -190,8 +263,8 @@ pub(crate) async fn reap_orphans() -> io::Result<()> {
     let mut ended = signal(SignalKind::child())?;
     loop {
         reap();
-        if let Some(work_dir) = WORK_DIR.get() {
-            kill_all(|| unclaimed(work_dir)).await;
+        if let Some(attempts) = ATTEMPTS.get() {
+            kill_unclaimed(attempts).await;
         }
         // Whether a signal came or the time is over: it is looked again.
         let _either = timeout(ROUND, ended.recv()).await;
@@ -200,6 +273,9 @@ pub(crate) async fn reap_orphans() -> io::Result<()> {
 
 /// Waits for every child that has ended and is nobody's.
 fn reap() {
+    if is_childless() {
+        return;
+    }
     for pid in zombies() {
         let own = own();
         if !own.contains(&pid.as_raw_nonzero().get())
@@ -213,29 +289,8 @@ fn reap() {
 /// The children of this process that have ended.
 fn zombies() -> Vec<Pid> {
     let me = getpid().as_raw_nonzero().get();
-    let ended = processes().into_iter().filter(|stat| stat.is_zombie && stat.parent == me);
-    ended.filter_map(|stat| Pid::from_raw(stat.pid)).collect()
-}
-
-/// What is read of a process.
-struct Stat {
-    pid: i32,
-    parent: i32,
-    is_zombie: bool,
-}
-
-fn processes() -> Vec<Stat> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let stat = |pid: i32| {
-        let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
-        // The name stands in brackets and can hold anything; after it come the state and the parent.
-        let text = String::from_utf8_lossy(&text).into_owned();
-        let mut fields = text.rsplit(") ").next()?.split(' ');
-        let is_zombie = fields.next()? == "Z";
-        Some(Stat { pid, parent: fields.next()?.parse().ok()?, is_zombie })
-    };
-    pids.filter_map(stat).collect()
+    let ended = Process::all().filter(|process| process.is_zombie && process.parent == me);
+    ended.map(|process| process.pid).collect()
 }
 
 #[cfg(test)]

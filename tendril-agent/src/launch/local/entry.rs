@@ -22,11 +22,7 @@ use std::{
     time::SystemTime,
 };
 
-use rustix::{
-    fs::{FlockOperation, flock},
-    io::Errno,
-    process::{Pid, getpid},
-};
+use rustix::process::{Pid, getpid};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -34,7 +30,10 @@ use crate::{
         launcher::{End, Request},
         local::metrics::Totals,
     },
-    os::files::{durable_dir, private_file, remove_dir, remove_durably},
+    os::{
+        file_lock::{is_taken, take_watched},
+        files::{durable_dir, private_file, remove_dir, remove_durably},
+    },
 };
 
 /// An executor's directory.
@@ -84,6 +83,10 @@ impl Entry {
         durable_dir(&self.dir)
     }
 
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     pub(crate) fn attempt_file(&self) -> PathBuf {
         self.dir.join("attempt.json")
     }
@@ -125,10 +128,8 @@ impl Entry {
         let mut open = OpenOptions::new();
         let mut file =
             open.read(true).write(true).create(true).truncate(false).mode(0o600).open(self.lock_file())?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Ok(None),
-            Err(error) => return Err(error.into()),
+        if !take_watched(&file)? {
+            return Ok(None);
         }
         let holder =
             Holder { pid: getpid().as_raw_nonzero().get(), version: env!("CARGO_PKG_VERSION").to_owned() };
@@ -144,15 +145,12 @@ impl Entry {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
         };
-        match flock(&file, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => Ok(None),
-            // It may hold the lock and not have written who it is.
-            Err(Errno::WOULDBLOCK) => {
-                let unknown = Holder { pid: 0, version: String::new() };
-                Ok(Some(serde_json::from_slice(&fs::read(&path)?).unwrap_or(unknown)))
-            }
-            Err(error) => Err(error.into()),
+        if !is_taken(&file)? {
+            return Ok(None);
         }
+        // It may hold the lock and not have written who it is.
+        let unknown = Holder { pid: 0, version: String::new() };
+        Ok(Some(serde_json::from_slice(&fs::read(&path)?).unwrap_or(unknown)))
     }
 
     /// Adds a request: in its place on the disk, which may be full.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, future::BoxFuture};
-use rustix::process::{Signal, kill_process};
+use rustix::process::Signal;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::{process::Child, time::sleep};
 
@@ -24,6 +24,7 @@ use crate::{
     },
     os::{blocking, files::private_file},
     process::{
+        Process,
         cgroup::Cgroup,
         zombies::{self, Own},
     },
@@ -161,6 +162,16 @@ pub(crate) fn is_alive(work_dir: &Path, id: AttemptId) -> bool {
     entry.holder().map_or(true, |holder| holder.is_some())
 }
 
+/// Signals the executor that lives, if one does.
+fn signal(entry: &Entry, signal: Signal) -> io::Result<()> {
+    let Some(holder) = entry.holder()? else { return Ok(()) };
+    if let Some(process) = holder.pid().and_then(Process::with_id) {
+        // Its ID is its own for as long as it has the lock.
+        process.signal(signal, |_| matches!(entry.holder(), Ok(Some(now)) if now == holder));
+    }
+    Ok(())
+}
+
 /// An executor that another dispatcher started.
 fn adopted(entry: Entry, attempt: &AttemptFile, holder: Option<&Holder>, place: RunningJob) -> Executor {
     let version = holder.map(|holder| holder.version.clone()).filter(|version| !version.is_empty());
@@ -270,11 +281,8 @@ impl Launcher for LocalLauncher {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
                 ordered => ordered?,
             }
-            if let Some(pid) = entry.holder()?.and_then(|holder| holder.pid()) {
-                // Its default is to do nothing.
-                let _gone = kill_process(pid, Signal::WINCH);
-            }
-            Ok(())
+            // Its default is to do nothing.
+            signal(&entry, Signal::WINCH)
         });
         async move {
             asked.await.map_err(|source| LaunchError::Io {
@@ -286,12 +294,14 @@ impl Launcher for LocalLauncher {
     }
 
     fn kill(&self, id: AttemptId) -> BoxFuture<'_, Result<(), LaunchError>> {
-        if let Ok(Some(holder)) = self.entry(id).holder()
-            && let Some(pid) = holder.pid()
-        {
-            let _gone = kill_process(pid, Signal::KILL);
+        let killed = signal(&self.entry(id), Signal::KILL);
+        async move {
+            killed.map_err(|source| LaunchError::Io {
+                context: format!("the executor of deployment {} cannot be killed", id.deployment_id),
+                source,
+            })
         }
-        async { Ok(()) }.boxed()
+        .boxed()
     }
 
     fn forget(&self, id: AttemptId) -> BoxFuture<'_, Result<(), LaunchError>> {

@@ -12,6 +12,6 @@ mod metrics;
 
 pub(crate) use self::{
     entry::Entry,
-    launcher::{ExecutorCommand, LocalLauncher, is_alive},
+    launcher::{EXECUTORS, ExecutorCommand, LocalLauncher, is_alive},
     metrics::{Tally, Totals},
 };
