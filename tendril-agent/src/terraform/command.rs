@@ -194,6 +194,17 @@ impl Terraform {
         self.with_arguments(args, workspace, grace_period(Step::Init, timing))
     }
 
+    /// Deletes a workspace of the state with all that is in it.
+    pub(crate) fn delete_workspace(
+        &self,
+        name: &str,
+        workspace: &Workspace,
+        timing: &StepTiming,
+    ) -> io::Result<Command> {
+        let args = ["workspace", "delete", "-force", "-no-color", name].map(OsString::from);
+        self.with_arguments(args.into(), workspace, grace_period(Step::Init, timing))
+    }
+
     /// Shows the saved plan, as JSON.
     pub(crate) fn show_plan(&self, workspace: &Workspace, timing: &StepTiming) -> io::Result<Command> {
         let mut args = ["show", "-json", "-no-color"].map(OsString::from).to_vec();

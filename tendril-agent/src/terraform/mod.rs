@@ -24,10 +24,12 @@
 //! apply_progress   how far each change got
 //! provider_cache   downloaded providers
 //! pending_push     state that Terraform could not write, stored later
+//! backend_trial    whether states can be stored, for `doctor`
 //! state/           backend, lock, lock owner, errored state
 //! ```
 
 mod apply_progress;
+pub(crate) mod backend_trial;
 mod cli_config;
 mod command;
 pub(crate) mod environment;

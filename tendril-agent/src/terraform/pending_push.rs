@@ -40,8 +40,6 @@ const OPERATION: &str = "state-push";
 
 /// What the directories begin with in which state is stored. What a previous run left there may hold a lock.
 const PUSH: &str = "push-";
-/// What the directories begin with in which a backend is tried.
-const TRIAL: &str = "trial-";
 
 /// The keys of the states of which something is saved beside the backend, or was being stored when a previous run ended.
 pub(crate) fn keys(settings: &TerraformSettings) -> BTreeSet<String> {
@@ -145,15 +143,6 @@ pub(crate) async fn push(settings: &TerraformSettings, runner: &dyn Runner, stat
     }
 }
 
-/// Tries whether a state can be reached: `terraform init` with nothing but the backend.
-pub(crate) async fn try_backend(
-    settings: &TerraformSettings,
-    runner: &dyn Runner,
-    state: &State,
-) -> io::Result<()> {
-    initialised(settings, runner, state, TRIAL, &StopSignal::default()).await.map(drop)
-}
-
 async fn push_one(
     settings: &TerraformSettings,
     runner: &dyn Runner,
@@ -161,7 +150,7 @@ async fn push_one(
     file: &Path,
     stop: &StopSignal,
 ) -> io::Result<()> {
-    let (place, workspace) = initialised(settings, runner, state, PUSH, stop).await?;
+    let (place, workspace) = initialised(settings, runner, state, PUSH, stop, None).await?;
     let at = workspace.clone();
     let push = Push { settings, runner, state, workspace: &at, stop, id: Uuid::new_v4(), attempt: 0 };
     // Whoever is cut off here leaves it to the next run, which learns from it of the lock.
@@ -179,13 +168,15 @@ async fn push_one(
     }
 }
 
-/// A module with nothing but the backend, in a directory that is removed when the value is dropped.
-async fn initialised(
+/// A module with nothing but the backend, in a directory that is removed when the value is dropped. `variable`: a further variable of
+/// its `terraform init`.
+pub(super) async fn initialised(
     settings: &TerraformSettings,
     runner: &dyn Runner,
     state: &State,
     prefix: &str,
     stop: &StopSignal,
+    variable: Option<(&str, &str)>,
 ) -> io::Result<(TempDir, Workspace)> {
     let place = tempfile::Builder::new().prefix(prefix).tempdir_in(&settings.work_dir)?;
     private_dir(place.path())?;
@@ -201,7 +192,7 @@ async fn initialised(
         None => None,
     };
     state.give_to(&workspace)?;
-    let ran = initialise(settings, runner, state, &workspace, stop).await;
+    let ran = initialise(settings, runner, state, &workspace, stop, variable).await;
     if let Some(filling) = filling {
         filling.end(workspace.data_dir()).await?;
     }
@@ -216,10 +207,12 @@ async fn initialise(
     state: &State,
     workspace: &Workspace,
     stop: &StopSignal,
+    variable: Option<(&str, &str)>,
 ) -> io::Result<(Exit, String)> {
     let mut next_try = 2;
     loop {
-        let init = settings.program.command(Step::Init, Action::Apply, workspace, &settings.timing)?;
+        let mut init = settings.program.command(Step::Init, Action::Apply, workspace, &settings.timing)?;
+        init.env.extend(variable.map(|(name, value)| (name.into(), value.into())));
         let (exit, message) = run(runner, init, stop).await?;
         let failed = exit.code != Some(0) && stop.requested().is_none() && next_try <= creation_race::TRIES;
         if !failed || CreationRace::read(&message, state.kind()).is_none() {
@@ -233,7 +226,11 @@ async fn initialise(
     }
 }
 
-async fn run(runner: &dyn Runner, command: Command, stop: &StopSignal) -> io::Result<(Exit, String)> {
+pub(super) async fn run(
+    runner: &dyn Runner,
+    command: Command,
+    stop: &StopSignal,
+) -> io::Result<(Exit, String)> {
     let quote = StderrTail::default();
     let exit = runner.run(command, &quote, stop).await?;
     Ok((exit, quote.into_text()))

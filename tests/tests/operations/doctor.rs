@@ -4,7 +4,11 @@ use std::{fs, io::Write as _, net::TcpListener, path::Path, time::Duration};
 
 use serde_json::json;
 use supabase_local::JwtSecret;
-use tendril_tests::{AgentSetup, World, fixtures, program, without_policy};
+use tendril_tests::{
+    AgentSetup, World, fixtures,
+    kubernetes::{ApiServer, NAMESPACE},
+    program, without_policy,
+};
 use uuid::Uuid;
 
 use crate::keys::changed;
@@ -248,4 +252,76 @@ async fn policies_that_broadcasts_need_and_that_are_missing_are_named_by_the_doc
     assert!(printed.contains("select tendril.install_broadcasts();"), "{printed}");
     let (well, printed) = examined(&setup).await;
     assert!(well, "{printed}");
+}
+
+/// The schemas and sequences of the database.
+async fn objects(world: &World) -> Vec<String> {
+    let query = "select nspname::text from pg_namespace where nspname not like 'pg\\_temp%' and nspname not like 'pg\\_toast%' union select relname::text from pg_class where relkind = 'S' order by 1";
+    let rows = world.database.query(query, &[]).await.expect("the schemas");
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+async fn the_doctor_tries_a_state_database_and_leaves_nothing_in_it() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let url = format!("{}?sslmode=disable", world.project.database_url);
+    let on = |url: &str| world.agent(&cluster).env("TENDRIL_STATE_BACKEND", "pg").env("PG_CONN_STR", url);
+    let before = objects(&world).await;
+    let setup = on(&url);
+    let (well, printed) = examined(&setup).await;
+    assert!(well && printed.lines().any(|line| line == "ok    state backend"), "{printed}");
+    assert_eq!(objects(&world).await, before);
+    let left = |dir: &Option<String>| {
+        let dir = dir.as_deref().expect("a directory");
+        let names = fs::read_dir(dir).into_iter().flatten().map(|entry| entry.expect("an entry").file_name());
+        names.map(|name| name.to_string_lossy().into_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(left(&setup.cli.state_dir), [""; 0]);
+    assert!(!left(&setup.cli.work_dir).iter().any(|name| name.starts_with("trial-")));
+    // Whoever may not make a schema is told so.
+    world
+        .database
+        .batch_execute("create role doctors_patient login password 'patient'")
+        .await
+        .expect("a role");
+    let address = url.split_once('@').expect("a user").1;
+    let (well, printed) = examined(&on(&format!("postgres://doctors_patient:patient@{address}"))).await;
+    world.database.batch_execute("drop role doctors_patient").await.expect("it owns nothing");
+    assert!(!well && printed.contains("permission denied for database"), "{printed}");
+    assert_eq!(objects(&world).await, before);
+}
+
+#[tokio::test]
+async fn the_doctor_tries_states_in_secrets_and_leaves_none() {
+    let world = World::start().await;
+    let (cluster, api) = (world.cluster().await, ApiServer::start().await);
+    let role: &[(&str, &str, &[&str])] = &[
+        ("", "secrets", &["list", "get", "create", "update", "delete"]),
+        ("coordination.k8s.io", "leases", &["get", "create", "update", "delete"]),
+    ];
+    api.add_account("states", "states", role);
+    let settings = json!({"namespace": NAMESPACE, "config_path": api.kubeconfig("states")});
+    let setup = world
+        .agent(&cluster)
+        .env("TENDRIL_STATE_BACKEND", "kubernetes")
+        .env("TENDRIL_STATE_CONFIG", settings.to_string());
+    let (well, printed) = examined(&setup).await;
+    assert!(well && printed.lines().any(|line| line == "ok    state backend"), "{printed}");
+    let made = api.asked().iter().filter(|asked| asked.method == "POST").count();
+    assert!(made >= 2, "a Secret and a Lease were made: {:?}", api.asked());
+    assert_eq!(api.secrets().len(), 0, "{:?}", api.secrets());
+    let leases =
+        api.asked().iter().filter(|asked| asked.method == "DELETE" && asked.path.contains("leases")).count();
+    assert_eq!(leases, 1, "{:?}", api.asked());
+    // Terraform needs no right to delete, and the trial does.
+    api.deny("states", ("", "secrets", "delete"));
+    let (well, printed) = examined(&setup).await;
+    assert!(well && printed.contains("WARN  state backend: the backend works"), "{printed}");
+    assert!(printed.contains("delete the Secret tfstate-trial-tendril-"), "{printed}");
+    // The next one removes it.
+    api.allow("states", ("", "secrets", "delete"));
+    let (well, printed) = examined(&setup).await;
+    assert!(well && !printed.contains("the backend works"), "{printed}");
+    assert_eq!(api.secrets().len(), 0, "{:?}", api.secrets());
 }

@@ -8,7 +8,7 @@ use super::finding::Finding;
 use crate::{
     config::settings::Config,
     process::LocalRunner,
-    terraform::{credentials, pending_push, state::Kind},
+    terraform::{backend_trial, credentials, state::Kind},
 };
 
 /// The state key that the backend is tried with; no template has this name.
@@ -105,12 +105,15 @@ pub(super) async fn state_backend(config: &Config) -> Finding {
         let note = "not tried here: runs reach it, with the rights of their own service accounts".to_owned();
         return Finding { check, problem: None, note: Some(note), warning: None };
     }
-    Finding::new(check, try_backend(config).await)
+    match try_backend(config).await {
+        Ok(warning) => Finding { check, problem: None, note: None, warning },
+        Err(problem) => Finding::new(check, Err(problem)),
+    }
 }
 
-async fn try_backend(config: &Config) -> Result<(), String> {
+async fn try_backend(config: &Config) -> Result<Option<String>, String> {
     let state = config.terraform_settings().state(STATE_KEY);
-    let tried = pending_push::try_backend(&config.terraform_settings(), &LocalRunner, &state).await;
+    let tried = backend_trial::try_backend(&config.terraform_settings(), &LocalRunner, &state).await;
     // The local one leaves its directory.
     let removed = fs::remove_dir(state.dir());
     if let Err(error) = removed.as_ref()

@@ -28,6 +28,9 @@ const STATE_FILES: [&str; 3] =
 /// What is put in the place of the state key in `address` and its kin.
 const KEY: &str = "{key}";
 
+/// The schema of a trial: names that begin so are PostgreSQL's own, and it creates none.
+pub(crate) const TRIAL_SCHEMA: &str = "pg_tendril_trial";
+
 /// The backends that the agent can generate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -267,6 +270,20 @@ impl State {
     /// A setting of the backend, as Terraform gets it.
     pub(crate) fn setting(&self, name: &str) -> Option<&str> {
         self.settings.get(name).and_then(Value::as_str)
+    }
+
+    /// The same for a trial that must leave nothing.
+    pub(crate) fn on_trial(&self) -> Self {
+        let mut trial = self.clone();
+        if self.kind == Kind::Pg {
+            let settings = [
+                ("schema_name", json!(TRIAL_SCHEMA)),
+                ("skip_table_creation", json!(true)),
+                ("skip_index_creation", json!(true)),
+            ];
+            trial.settings.extend(settings.map(|(name, value)| (name.to_owned(), value)));
+        }
+        trial
     }
 
     /// The file of a local state.
