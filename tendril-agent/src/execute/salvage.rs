@@ -1,17 +1,20 @@
 //! What the programs of a lost run wrote and nobody had put into its log: read, redacted and added before the log ends.
 
-use std::{fs, io, path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc};
 
 use crate::{
     execute::settings::ExecuteSettings,
     job::Fields,
     logs::{LogSpool, LogWriter, SpoolReader},
-    os::blocking,
+    os::{blocking, untrusted::read_file},
     process::{Journal, Survivors, orphans},
     redaction::Redactor,
     template::{Template, Workspace},
     terraform::OutputReader,
 };
+
+/// The largest file of variables that is read, in bytes: the database takes less.
+const LARGEST_VARIABLES: u64 = 16 * 1024 * 1024;
 
 /// What of a lost run's output was not put into its log.
 pub(super) struct Leftover {
@@ -68,9 +71,11 @@ impl Leftover {
 
 /// The values that the template marks as sensitive. Before it is laid out there are none in any output.
 fn sensitive_values(workspace: &Workspace) -> io::Result<Vec<String>> {
-    let variables: Fields = match fs::read(workspace.variables_file()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        variables => serde_json::from_slice(&variables?)?,
-    };
-    Ok(Template::open(workspace.module_dir())?.sensitive_values(&variables))
+    // Its programs may still run, and put there what they like.
+    let variables: Fields =
+        match read_file(&workspace.variables_file(), workspace.owner()?, LARGEST_VARIABLES) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            variables => serde_json::from_slice(&variables?)?,
+        };
+    Ok(Template::open_used(workspace.module_dir())?.sensitive_values(&variables))
 }

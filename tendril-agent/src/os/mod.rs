@@ -24,7 +24,7 @@ pub(crate) mod program;
 pub(crate) mod text;
 pub(crate) mod tree_digest;
 pub(crate) mod untrusted;
-mod walk;
+pub(crate) mod walk;
 
 pub(crate) use self::{
     blocking::blocking,

@@ -51,11 +51,12 @@ pub(crate) fn open_own_file(path: &Path) -> io::Result<File> {
     if is_own { Ok(file) } else { Err(refused(path, "it belongs to another user")) }
 }
 
-/// Whether there is such a file, and something in it.
-pub(crate) fn is_filled_file(path: &Path, owner: Option<u32>) -> bool {
+/// Whether there is such a file, and something in it, at most so many bytes.
+pub(crate) fn is_filled_file(path: &Path, owner: Option<u32>, most: u64) -> bool {
     let is_owned = |metadata: &fs::Metadata| owner.is_none_or(|owner| owner == metadata.uid());
-    fs::symlink_metadata(path)
-        .is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0 && is_owned(&metadata))
+    fs::symlink_metadata(path).is_ok_and(|metadata| {
+        metadata.is_file() && (1..=most).contains(&metadata.len()) && is_owned(&metadata)
+    })
 }
 
 fn refused(path: &Path, why: &str) -> io::Error {
@@ -79,7 +80,8 @@ mod tests {
         fs::create_dir(path("folder")).unwrap();
         assert!(Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
         assert_eq!(read_file(&path("file"), Some(own), 7).unwrap(), b"content");
-        assert!(is_filled_file(&path("file"), Some(own)) && !is_filled_file(&path("file"), Some(own + 1)));
+        assert!(is_filled_file(&path("file"), Some(own), 7));
+        assert!(!is_filled_file(&path("file"), Some(own + 1), 7) && !is_filled_file(&path("file"), None, 6));
         for (name, owner, most) in [
             ("link", None, 100),
             ("dangling", None, 100),
@@ -90,7 +92,7 @@ mod tests {
             ("none", None, 100),
         ] {
             assert!(read_file(&path(name), owner, most).is_err(), "{name}");
-            assert!(name == "file" || !is_filled_file(&path(name), None), "{name}");
+            assert!(name == "file" || !is_filled_file(&path(name), None, 7), "{name}");
         }
     }
 

@@ -4,10 +4,13 @@
 //! change the tree meanwhile. A folder that is moved while it is walked ends the walk, and cannot lead it out of the tree.
 
 use std::{
-    ffi::{CStr, CString},
+    ffi::{CStr, CString, OsStr},
     io,
-    os::fd::{AsFd, OwnedFd},
-    path::Path,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::{Path, PathBuf},
 };
 
 use rustix::{
@@ -134,6 +137,44 @@ fn add_usage(dir: &Path, total: &mut u64) -> io::Result<()> {
             None => {}
         }
     }
+}
+
+/// Hands out what lies so many levels below a directory, links too, and enters none. Errors: there are more than `most` entries on
+/// the way; or the directory is missing, or is a link.
+pub(crate) fn entries_at(
+    dir: &Path,
+    depth: u32,
+    most: usize,
+    mut each: impl FnMut(PathBuf),
+) -> io::Result<()> {
+    let folder = openat(CWD, dir, FOLDER, Mode::empty())?;
+    let mut left = most;
+    enter_to(&folder, dir, depth, &mut left, &mut each)
+}
+
+/// As deep as it was asked for, so that few descriptors are open however wide the tree is.
+fn enter_to(
+    folder: &OwnedFd,
+    path: &Path,
+    depth: u32,
+    left: &mut usize,
+    each: &mut impl FnMut(PathBuf),
+) -> io::Result<()> {
+    for entry in Dir::read_from(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        *left = left.checked_sub(1).ok_or_else(|| io::Error::other("there are too many entries"))?;
+        let below = path.join(OsStr::from_bytes(name.to_bytes()));
+        if depth <= 1 {
+            each(below);
+        } else if let Ok(opened) = openat(folder, name, FOLDER, Mode::empty()) {
+            enter_to(&opened, &below, depth - 1, left, each)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes a directory with everything in it, if it is there; also one whose folders a program has made unwritable. Errors:
@@ -324,5 +365,25 @@ mod tests {
         writer.join().unwrap();
         remove_dir(&root).unwrap();
         assert!(!root.exists());
+    }
+
+    #[test]
+    fn links_on_the_way_are_not_entered_and_there_is_an_end() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("tree/a/b")).unwrap();
+        std::os::unix::fs::symlink("/", dir.path().join("tree/root")).unwrap();
+        std::os::unix::fs::symlink("/", dir.path().join("tree/a/linked")).unwrap();
+        std::os::unix::fs::symlink("tree", dir.path().join("link")).unwrap();
+        let found = |name: &str, most: usize| {
+            let mut found = Vec::new();
+            entries_at(&dir.path().join(name), 2, most, |path| found.push(path)).map(|()| {
+                found.sort();
+                found
+            })
+        };
+        let expected = ["b", "linked"].map(|name| dir.path().join("tree/a").join(name));
+        assert_eq!(found("tree", 9).unwrap(), expected);
+        assert!(found("link", 9).is_err(), "it is a link itself");
+        assert!(found("tree", 3).is_err(), "there is more");
     }
 }

@@ -12,7 +12,10 @@ use std::{
 
 use serde_json::Value;
 
-use crate::template::hcl::{self, Token, is_of_word};
+use crate::{
+    os::untrusted::read_file,
+    template::hcl::{self, Token, is_of_word},
+};
 
 /// Largest file that is looked into.
 const FILE_LIMIT: u64 = 4 * 1024 * 1024;
@@ -21,6 +24,9 @@ const DEEPEST_MODULE: u32 = 6;
 const MOST_FILES: u32 = 2000;
 /// Arguments of a `variable` that exclude its value from what is shown or stored.
 const MARKS: [&str; 2] = ["sensitive", "ephemeral"];
+
+/// Reads a file of a template.
+pub(super) type ReadFile = fn(&Path) -> io::Result<String>;
 
 /// The variables of a template whose values must not be shown.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -34,7 +40,7 @@ pub(super) struct Declared {
 
 impl Declared {
     /// Looks into every file that Terraform, or OpenTofu, would read in this folder.
-    pub(super) fn in_folder(dir: &Path) -> Self {
+    pub(super) fn in_folder(dir: &Path, read: ReadFile) -> Self {
         let mut declared = Self::default();
         let Ok(entries) = fs::read_dir(dir) else { return Self { all: true, ..Self::default() } };
         for path in entries.filter_map(Result::ok).map(|entry| entry.path()) {
@@ -55,12 +61,12 @@ impl Declared {
                 Err(_) => declared.all = true,
             }
         }
-        declared.add_modules(dir);
+        declared.add_modules(dir, read);
         declared
     }
 
     /// The words of the modules in the folders below; of what cannot be read none is known.
-    fn add_modules(&mut self, dir: &Path) {
+    fn add_modules(&mut self, dir: &Path, read: ReadFile) {
         let mut dirs = vec![(dir.to_path_buf(), 0)];
         let mut files = 0;
         while let Some((dir, depth)) = dirs.pop() {
@@ -120,6 +126,11 @@ pub(super) fn read(path: &Path) -> io::Result<String> {
         return Err(io::Error::other("it is too large"));
     }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The same where programs of the template have run.
+pub(super) fn read_used(path: &Path) -> io::Result<String> {
+    Ok(String::from_utf8_lossy(&read_file(path, None, FILE_LIMIT)?).into_owned())
 }
 
 pub(super) fn one_or_more(value: &Value) -> &[Value] {
@@ -211,11 +222,11 @@ mod tests {
         write("c.tf.json", r#"{"variable": {"c": {"sensitive": true}, "x": {"sensitive": false}, "y": {}}}"#);
         write("d.tf.json", r#"{"variable": [{"d": [{"sensitive": "true"}]}]}"#);
         write("notes.md", "variable \"x\" { sensitive = true }");
-        let declared = Declared::in_folder(dir.path());
+        let declared = Declared::in_folder(dir.path(), read);
         assert_eq!(declared.names, ["a", "b", "c", "d"].map(str::to_owned).into());
         assert!(!declared.hides("x"));
         write("e.tf.json", "{");
-        assert!(Declared::in_folder(dir.path()).hides("x"));
+        assert!(Declared::in_folder(dir.path(), read).hides("x"));
     }
 
     #[test]

@@ -9,8 +9,11 @@ use std::{
 
 use serde::Deserialize;
 
-use super::declared_variables::Declared;
-use crate::job::{ErrorCode, Failure, Fields, Json, Schema};
+use super::declared_variables::{Declared, ReadFile, read, read_used};
+use crate::{
+    job::{ErrorCode, Failure, Fields, Json, Schema},
+    os::untrusted::read_file,
+};
 
 /// Largest `template.json`, in bytes.
 const MANIFEST_LIMIT: u64 = 1024 * 1024;
@@ -22,6 +25,8 @@ pub(crate) struct Template {
     dir: PathBuf,
     /// Its `template.json`, if it has one.
     manifest: Option<Manifest>,
+    /// How its files are read.
+    read: ReadFile,
 }
 
 /// `template.json`, as far as the agent reads it.
@@ -50,18 +55,33 @@ impl Template {
 
     /// Reads the `template.json` of a template in this folder. Errors: it cannot be read, or is none.
     pub(crate) fn open(dir: PathBuf) -> io::Result<Self> {
-        let file = match fs::File::open(dir.join("template.json")) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self { dir, manifest: None }),
-            opened => opened?,
+        let manifest = fs::File::open(dir.join("template.json")).and_then(|file| {
+            if file.metadata()?.len() > MANIFEST_LIMIT {
+                return Err(io::Error::other("it is larger than 1 MiB"));
+            }
+            let mut bytes = Vec::new();
+            file.take(MANIFEST_LIMIT).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        });
+        Self::with(dir, manifest, read)
+    }
+
+    /// The same of a folder in which programs of the template have run: a file may be a link, a pipe or a device by now.
+    pub(crate) fn open_used(dir: PathBuf) -> io::Result<Self> {
+        let manifest = read_file(&dir.join("template.json"), None, MANIFEST_LIMIT);
+        Self::with(dir, manifest, read_used)
+    }
+
+    fn with(dir: PathBuf, manifest: io::Result<Vec<u8>>, read: ReadFile) -> io::Result<Self> {
+        let manifest = match manifest {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            bytes => {
+                let bytes = bytes?;
+                // Some editors begin a file with a byte order mark.
+                Some(serde_json::from_slice(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes))?)
+            }
         };
-        if file.metadata()?.len() > MANIFEST_LIMIT {
-            return Err(io::Error::other("it is larger than 1 MiB"));
-        }
-        let mut bytes = Vec::new();
-        file.take(MANIFEST_LIMIT).read_to_end(&mut bytes)?;
-        // Some editors begin a file with a byte order mark.
-        let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-        Ok(Self { dir, manifest: Some(serde_json::from_slice(text)?) })
+        Ok(Self { dir, manifest, read })
     }
 
     /// The folder to copy.
@@ -87,7 +107,7 @@ impl Template {
     /// The values of the variables that the template marks `sensitive`, here or in its own files, as they would appear in a
     /// log. The names in such a value are values too, but for those that the template itself writes: the attributes of an object.
     pub(crate) fn sensitive_values(&self, variables: &Fields) -> Vec<String> {
-        let declared = Declared::in_folder(&self.dir);
+        let declared = Declared::in_folder(&self.dir, self.read);
         let schema = |name: &str| self.manifest.as_ref()?.variables.property(name);
         let is_sensitive =
             |name: &str| declared.hides(name) || schema(name).is_some_and(Schema::is_sensitive);

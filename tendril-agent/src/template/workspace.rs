@@ -48,6 +48,9 @@ use crate::{
 /// State that Terraform could not write to its backend.
 const ERRORED_STATE: &str = "errored.tfstate";
 
+/// A larger file is no state: whoever stores one reads all of it into memory. A template can make one that takes no room.
+const LARGEST_STATE: u64 = 512 * 1024 * 1024;
+
 /// Folder of the work directory for what cannot be removed.
 const SET_ASIDE: &str = "set-aside";
 
@@ -69,6 +72,11 @@ impl Workspace {
     /// A directory of a previous run.
     pub(crate) const fn at(root: PathBuf) -> Self {
         Self { root }
+    }
+
+    /// Where everything of the attempt is.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.root
     }
 
     /// Gives the attempt a user of its own. Errors: there is none left, or the disk.
@@ -290,11 +298,18 @@ impl Workspace {
 
     /// State of this attempt that is in no backend yet, and not beside it either.
     pub(crate) fn errored_state(&self) -> Option<PathBuf> {
-        if is_filled_file(&self.dumped_state(), None) {
+        if is_filled_file(&self.dumped_state(), None, u64::MAX) {
             return Some(self.dumped_state());
         }
         let written = self.module_dir().join(ERRORED_STATE);
-        is_filled_file(&written, self.owner().ok()?).then_some(written)
+        is_filled_file(&written, self.owner().ok()?, LARGEST_STATE).then_some(written)
+    }
+
+    /// What is in the place of such a state and is none: a link, a pipe, another user's file, or too large.
+    pub(crate) fn refused_state(&self) -> Option<PathBuf> {
+        let place = self.module_dir().join(ERRORED_STATE);
+        let is_there = fs::symlink_metadata(&place).is_ok_and(|metadata| metadata.len() > 0);
+        (is_there && self.errored_state().is_none()).then_some(place)
     }
 
     /// Removes the file that Terraform could not write its state to.

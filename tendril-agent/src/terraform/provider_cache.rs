@@ -13,12 +13,16 @@ use crate::{
         blocking,
         file_lock::{self, FileLock},
         ownership::{Foreign, seal_tree},
+        walk::entries_at,
     },
     template::Workspace,
 };
 
 /// How deep a version lies: `<host>/<namespace>/<name>/<version>/<platform>`.
 const DEPTH: u32 = 5;
+
+/// More than this is no directory of providers.
+const MOST_ENTRIES: usize = 20_000;
 
 /// The right to fill the cache.
 ///
@@ -86,10 +90,12 @@ pub(crate) fn mark_used(dir: &Path, data_dir: &Path) {
     }
 }
 
+/// What lies so deep in a directory. A run can have made it: no link on the way is followed, and there is an end.
 fn below(dir: &Path, depth: u32) -> Vec<PathBuf> {
-    let entries = fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path());
-    match depth {
-        1 => entries.filter(|path| path.is_dir()).collect(),
-        _ => entries.flat_map(|path| below(&path, depth - 1)).collect(),
+    let mut found = Vec::new();
+    if let Err(error) = entries_at(dir, depth, MOST_ENTRIES, |path| found.push(path)) {
+        tracing::debug!(dir = %dir.display(), %error, "not all providers of a directory are seen");
     }
+    found.retain(|path| path.is_dir());
+    found
 }

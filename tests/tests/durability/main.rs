@@ -15,6 +15,7 @@ mod odd_templates;
 mod outage;
 mod poison;
 mod result;
+mod run_users;
 mod stacks;
 mod state;
 mod strays;

@@ -92,6 +92,9 @@ impl State {
     /// it belongs first; where that cannot be done, nothing is removed.
     pub(crate) fn clear_run(&self, workspace: &Workspace) -> ErroredState {
         let name = workspace.name();
+        if let Some(place) = workspace.refused_state() {
+            tracing::error!(place = %place.display(), "what a run left in the place of a state that its backend refused is no state: it is removed");
+        }
         let errored = match workspace.errored_state() {
             Some(file) => self.errored(&name, &file),
             // A state that was printed is there already.
