@@ -33,7 +33,7 @@ use crate::{
         contract::CONTRACT,
     },
     dispatch::{Shutdown, ShutdownPlan},
-    execute::{ExecuteSettings, JobContext, Registry, RunEnd},
+    execute::{ExecuteSettings, JobContext, Registry, RunEnd, removed},
     launch::{
         AttemptFile, End, Request,
         local::{Entry, Tally, Totals},
@@ -44,6 +44,7 @@ use crate::{
         run_user::OWN_PROGRAM,
         zombies::{adopt_orphans, reap_orphans},
     },
+    terraform::StepTiming,
 };
 
 /// The configuration or the attempt file must be fixed.
@@ -52,6 +53,8 @@ const BAD_CONFIG: u8 = 2;
 const BLOCKING_THREADS: usize = 16;
 /// Between two looks whether something was counted.
 const METRICS: Duration = Duration::from_secs(2);
+/// After so long a silence the database gives up a run whose apply had begun.
+const LONGEST_LEASE: Duration = Duration::from_secs(600);
 
 /// Runs the attempt of this file; answers the process's exit code, which is that of [`End`].
 pub(crate) fn execute(cli: &Cli, attempt_file: &Path) -> ExitCode {
@@ -200,6 +203,7 @@ async fn run_attempt(config: Config, attempt: &AttemptFile, entry: &Entry, tally
             follow_orders(entry, &stop, &give_up),
             show_metrics(entry, tally),
             end_within_grace(&config, &shutdown, &stop, &give_up),
+            end_without_directory(&config, entry, &stop, &give_up),
         )
     };
     let end = tokio::select! {
@@ -347,6 +351,18 @@ async fn follow_orders(entry: &Entry, stop: &StopSignal, give_up: &Notify) {
             return std::future::pending().await;
         }
     }
+}
+
+/// Ends the run when the executor's own directory is removed: nobody can ask it for anything any more, and another one may be started. What
+/// cannot be stored then is stored nowhere; after the longest lease the database has given the run up.
+async fn end_without_directory(config: &Config, entry: &Entry, stop: &StopSignal, give_up: &Notify) {
+    removed(entry.dir()).await;
+    tracing::error!("the directory of this executor was removed: its run is ended gracefully");
+    stop.request(StopReason::DirectoryRemoved);
+    let StepTiming { apply_cancel_grace, kill_grace, .. } = config.terraform_settings().timing;
+    sleep(apply_cancel_grace + kill_grace + LONGEST_LEASE).await;
+    give_up.notify_one();
+    std::future::pending::<()>().await;
 }
 
 /// Ends the run as SIGTERM to the agent would; waits for ever, if there is no SIGTERM.

@@ -14,10 +14,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     control_plane::{ClaimRecord, FinalStatus, Lease, Leases, Reporter, approval_state, revocation::revoked},
     dispatch::approvals::{Approvals, WaitEnd},
-    execute::{JobContext, OrphanedAttempt, Start, claimed_job, orphaned_attempt},
-    job::{Failure, Job, JobResult},
+    execute::{JobContext, OrphanedAttempt, Start, claimed_job, claimed_row, orphaned_attempt},
+    job::{ErrorCode, Failure, Job, JobResult, Phase},
     launch::{AttemptId, End, Executor, LaunchError, Launched, Launcher, Origin, Request},
     os::blocking,
+    process::{GracePeriod, TerminationStage, orphans},
+    template::Workspace,
+    terraform::StepTiming,
 };
 
 /// How often an attempt is tried again whose executor died.
@@ -240,26 +243,46 @@ impl Supervisor {
         }
         let work_dir = self.context.settings.work_dir.clone();
         let found = blocking(move || Ok(orphaned_attempt(&work_dir, &id.to_string()))).await.ok().flatten();
-        self.forget(id).await;
         if let Some(orphan) = found {
+            self.forget(id).await;
             let lives = *deaths <= LIVES;
             if how.is_some() && lives {
                 self.pause(*deaths).await;
             }
             return self.recover(orphan, Some(lease), Some(lives)).await;
         }
-        // It died before it had made its directory, or after it had removed it. Only the row knows.
-        let Some(job) = claimed_job(&self.context.rest, claim).await else { return Next::Over };
-        if *deaths <= LIVES {
+        // It died before it had made its directory, or after it had removed it; or somebody else removed it. Only the row knows.
+        let ended = self.end_without_directory(&claim.job()).await;
+        self.forget(id).await;
+        let Some((job, phase)) = claimed_row(&self.context.rest, claim).await else { return Next::Over };
+        let how = how.unwrap_or_default();
+        let failure = if phase.is_none_or(Phase::changes_the_world) {
+            let ended =
+                ended.map(|stage| format!(" Its Terraform was still running: {stage}.")).unwrap_or_default();
+            Failure::new(
+                ErrorCode::AgentLost,
+                format!(
+                    "The executor of this run died, and the run's directory in the agent's work directory was removed or cannot be read.{ended} Resources may have been changed, and the state may still be locked: check both before you queue it again."
+                ),
+            )
+        } else if *deaths <= LIVES {
             self.pause(*deaths).await;
             return Next::Launch(job, Start::Workspace, None);
-        }
-        let how = how.unwrap_or_default();
-        let failure =
-            Failure::internal("the executor of this run died again and again", &std::io::Error::other(how));
+        } else {
+            Failure::internal("the executor of this run died again and again", &std::io::Error::other(how))
+        };
         let end = FinalStatus::new(&JobResult::Failed(failure), None, None);
         let _written = Reporter::new(self.context.rest.clone(), job.id, job.claim_token).finish(&end).await;
         Next::Over
+    }
+
+    /// Ends the programs of a run of which nothing is left but them.
+    async fn end_without_directory(&self, job: &Job) -> Option<TerminationStage> {
+        let settings = &self.context.settings;
+        let StepTiming { apply_cancel_grace, kill_grace, .. } = settings.terraform.timing;
+        let grace_period = GracePeriod { graceful: apply_cancel_grace, forced: kill_grace };
+        let data_dir = Workspace::at(settings.work_dir.join(job.attempt_name())).data_dir();
+        blocking(move || Ok(orphans::end(&data_dir, grace_period))).await.ok().flatten()
     }
 
     async fn pause(&self, deaths: u32) {

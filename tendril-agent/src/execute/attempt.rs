@@ -12,6 +12,7 @@ use crate::{
     },
     execute::{
         context::JobContext,
+        directory_watch::stop_without,
         stages::{Run, RunOutput},
     },
     job::{ErrorCode, Failure, Fields, Job, JobResult, JobSpec, Phase},
@@ -123,10 +124,16 @@ impl JobContext {
             results: RunOutput::default(),
             changes: None,
         };
-        let outcome = match start {
-            Start::Workspace => run.begin().await,
-            Start::Approval => run.resume().await,
-            Start::Apply => run.adopt().await,
+        let stages = async {
+            match start {
+                Start::Workspace => run.begin().await,
+                Start::Approval => run.resume().await,
+                Start::Apply => run.adopt().await,
+            }
+        };
+        let outcome = tokio::select! {
+            outcome = stages => outcome,
+            never = stop_without(workspace.dir(), stop) => match never {},
         };
         if matches!(outcome, Err(StageError::Waiting)) {
             if let Some(changes) = run.changes.take() {
@@ -287,11 +294,18 @@ fn after_apply(result: JobResult) -> JobResult {
     }
 }
 
+const DIRECTORY_REMOVED: &str = "The run's directory in the agent's work directory was removed";
+
 /// The result that a run's last stage means.
 fn result(outcome: Result<(), StageError>, reason: Option<StopReason>) -> JobResult {
     let (step, stage, code) = match outcome {
         // A cancel that came after the last stage found nothing to stop.
         Ok(()) => return JobResult::Success,
+        // Without its directory anything can fail.
+        Err(StageError::Failed(failure)) if reason == Some(StopReason::DirectoryRemoved) => {
+            let text = format!("{DIRECTORY_REMOVED} meanwhile. {}", failure.message);
+            return JobResult::Failed(Failure::new(ErrorCode::AgentLost, text));
+        }
         Err(StageError::Failed(failure)) => return JobResult::Failed(failure),
         Err(StageError::Stopped(step, stage, code)) => (step.name(), stage, code),
         // It has no result yet; the deployment may be run again.
@@ -321,6 +335,10 @@ fn result(outcome: Result<(), StageError>, reason: Option<StopReason>) -> JobRes
         Some(StopReason::Fenced) => {
             JobResult::Failed(Failure::new(ErrorCode::AgentLost, format!("The agent lost its claim {how}")))
         }
+        Some(StopReason::DirectoryRemoved) => JobResult::Failed(Failure::new(
+            ErrorCode::AgentLost,
+            format!("{DIRECTORY_REMOVED} {how} The end of its log is missing."),
+        )),
     }
 }
 

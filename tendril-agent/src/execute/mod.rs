@@ -8,6 +8,7 @@
 //! attempt          opens the workspace and the log, runs the stages, stores the result
 //! stages/          source, workspace, cost, init, plan, approval, apply, outputs
 //! version          which Terraform a run has
+//! directory_watch  stops a run whose directory is removed
 //! approval_check   whether the plan is approved
 //! changes          the planned changes as rows, and how far they get
 //! hooks            programs of the operator at fixed places of a run
@@ -21,6 +22,7 @@ mod approval_check;
 mod attempt;
 mod changes;
 mod context;
+mod directory_watch;
 mod held_state;
 pub(crate) mod hooks;
 mod recovery;
@@ -33,7 +35,8 @@ mod version;
 pub(crate) use self::{
     attempt::{RunEnd, Start},
     context::JobContext,
-    recovery::{OrphanedAttempt, claimed_job, orphaned_attempt, orphaned_attempts},
+    directory_watch::removed,
+    recovery::{OrphanedAttempt, claimed_job, claimed_row, orphaned_attempt, orphaned_attempts},
     registry::{Registry, RunningJob},
     settings::ExecuteSettings,
 };

@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use crate::{
     control_plane::{
-        Backoff, ClaimRecord, FinalStatus, Lease, Leases, Reporter, Written, revocation::is_revoked,
+        Backoff, ClaimRecord, FinalStatus, Lease, Leases, Reporter, Written, contract::known,
+        revocation::is_revoked,
     },
     execute::{attempt::Start, salvage::Leftover, settings::ExecuteSettings},
     job::{ConfigSnapshot, ErrorCode, Failure, Job, JobResult, Phase, Status},
@@ -80,14 +81,21 @@ pub(crate) fn orphaned_attempt(work_dir: &Path, name: &str) -> Option<OrphanedAt
 /// The job of a claim, if the database still counts it as this claim's. Repeats until there is an answer: the control plane was
 /// there a moment ago.
 pub(crate) async fn claimed_job(rest: &Rest, claim: &ClaimRecord) -> Option<Job> {
+    claimed_row(rest, claim).await.map(|(job, _)| job)
+}
+
+/// The same, with the phase that the row has; none where it is one of a later contract.
+pub(crate) async fn claimed_row(rest: &Rest, claim: &ClaimRecord) -> Option<(Job, Option<Phase>)> {
     #[derive(Deserialize)]
     struct Row {
         config_snapshot: ConfigSnapshot,
+        #[serde(default, deserialize_with = "known")]
+        phase: Option<Phase>,
     }
     let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(15));
     let ClaimRecord { deployment_id: id, attempt, claim_token, .. } = *claim;
     loop {
-        let request = rest.from("deployments").select("config_snapshot").eq("id", id);
+        let request = rest.from("deployments").select("config_snapshot,phase").eq("id", id);
         // Of an apply the true end is welcome, though it was given up as lost meanwhile.
         let open = [Status::Processing, Status::Failed].map(Status::as_str);
         let open = if claim.phase.changes_the_world() { &open[..] } else { &open[..1] };
@@ -96,7 +104,8 @@ pub(crate) async fn claimed_job(rest: &Rest, claim: &ClaimRecord) -> Option<Job>
             Ok(rows) => {
                 let row = rows.into_iter().next()?;
                 let state_key = claim.state_key.clone();
-                return Some(Job { id, attempt, claim_token, config: row.config_snapshot, state_key });
+                let job = Job { id, attempt, claim_token, config: row.config_snapshot, state_key };
+                return Some((job, row.phase));
             }
             Err(error) if is_revoked(&error) => return None,
             Err(error) => {

@@ -178,7 +178,7 @@ impl Request {
             StopReason::Cancelled => Some(Self::Cancel),
             StopReason::ShuttingDown => Some(Self::Stop),
             StopReason::DiskFull(pressure) => Some(Self::DiskFull(pressure)),
-            StopReason::Fenced | StopReason::TimedOut(_) => None,
+            StopReason::Fenced | StopReason::TimedOut(_) | StopReason::DirectoryRemoved => None,
         }
     }
 

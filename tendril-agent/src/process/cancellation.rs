@@ -18,6 +18,8 @@ pub(crate) enum StopReason {
     DiskFull(DiskPressure),
     /// It takes too long.
     TimedOut(Expired),
+    /// Somebody has removed the directory in which it runs.
+    DirectoryRemoved,
 }
 
 /// How urgent it is.

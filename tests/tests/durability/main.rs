@@ -14,6 +14,7 @@ mod lost;
 mod odd_templates;
 mod outage;
 mod poison;
+mod removed;
 mod result;
 mod run_users;
 mod stacks;

@@ -1,4 +1,4 @@
-//! What an agent of root does beside Terraform where runs have users of their own: hooks, estimates, remote states, the provider cache.
+//! What an agent of root does beside Terraform where runs have users of their own: hooks, estimates, a state database, recovery.
 
 use std::{
     fs,
@@ -8,9 +8,9 @@ use std::{
 };
 
 use rustix::process::{Signal, geteuid};
-use serde_json::{Value, json};
+use serde_json::json;
 use tempfile::TempDir;
-use tendril_tests::{AgentSetup, Cluster, Deployment, StateServer, World, fixtures, repository, until};
+use tendril_tests::{AgentSetup, Cluster, Deployment, World, fixtures, repository, until};
 
 /// An agent of root, not started yet, and a directory that everybody may enter.
 struct Stage {
@@ -185,76 +185,6 @@ async fn costs_are_estimated_by_the_user_of_the_run() {
 }
 
 #[tokio::test]
-async fn a_state_that_its_server_refuses_is_kept_by_root_and_stored_before_the_next_run() {
-    let Some(stage) = Stage::set().await else { return };
-    let server = StateServer::start().await;
-    stage.template("plain", RUNS_SCRIPT, "until [ -e go ]; do sleep 0.1; done");
-    // Each puts something in the place of the file that Terraform writes when the server refuses the state.
-    let places = [
-        ("linked", "ln -s /etc/tendril-errored errored.tfstate"),
-        ("folder", "mkdir errored.tfstate"),
-        ("sparse", "truncate -s 2T errored.tfstate"),
-    ];
-    for (name, place) in places {
-        stage.template(name, RUNS_SCRIPT, &format!("{place}; until [ -e go ]; do sleep 0.1; done"));
-    }
-    let setup = stage
-        .setup
-        .clone()
-        .env("TENDRIL_STATE_BACKEND", "http")
-        .env("TENDRIL_STATE_CONFIG", server.config())
-        .concurrency(4);
-    let agent = setup.start();
-    let go =
-        |job: &Deployment| fs::write(stage.workspace(job).join("run/module/go"), "").expect("it goes on");
-    let names = ["plain"].into_iter().chain(places.map(|(name, _)| name));
-    let mut jobs = Vec::new();
-    for name in names {
-        let job = stage.queue(name).await;
-        job.says("Still creating").await;
-        jobs.push((name, job));
-    }
-    server.refuse(true);
-    for (_, job) in &jobs {
-        go(job);
-    }
-    for (name, job) in &jobs {
-        let row = job.ended().await;
-        assert_eq!(row.status, "FAILED", "{name}: {row:?}");
-        // Terraform says that it wrote a state and writes none where the file cannot be written: that is the template's own harm.
-        if matches!(*name, "linked" | "folder") {
-            continue;
-        }
-        assert_eq!(row.error_code.as_deref(), Some("STATE_NOT_STORED"), "{name}: {row:?}");
-        let dir = stage.dir.path().join(format!("state/{name}.s"));
-        let kept: Vec<PathBuf> = fs::read_dir(&dir)
-            .unwrap_or_else(|error| panic!("{name}: {error}"))
-            .map(|entry| entry.expect("an entry").path())
-            .filter(|path| path.extension().is_some_and(|end| end == "tfstate"))
-            .collect();
-        let [file] = &kept[..] else { panic!("{name}: {kept:?}") };
-        let metadata = fs::symlink_metadata(file).expect("a file");
-        assert!(
-            metadata.is_file() && metadata.uid() == 0 && metadata.mode() & 0o077 == 0,
-            "{name}: {metadata:?}"
-        );
-        let state: Value = serde_json::from_slice(&fs::read(file).expect("a state")).expect("JSON");
-        assert_eq!(state["resources"][0]["type"], "terraform_data", "{name}: {state}");
-    }
-    assert!(!Path::new("/etc/tendril-errored").exists());
-    server.refuse(false);
-    for (name, _) in &jobs {
-        let again = stage.cluster.queue(json!({"template": name, "stack": "s", "action": "plan"})).await;
-        let row = again.ended().await;
-        let log = again.log().await.text();
-        assert_eq!(row.status, "SUCCESS", "{name}: {row:?}");
-        let is_stored = log.contains("is stored now") && log.contains("No changes");
-        assert!(is_stored || matches!(*name, "linked" | "folder"), "{name}: {log}");
-    }
-    assert!(Path::new(&format!("/proc/{}", agent.pid())).exists());
-}
-
-#[tokio::test]
 async fn a_state_database_is_reached_by_the_user_of_the_run() {
     let Some(stage) = Stage::set().await else { return };
     stage.template("plain", RUNS_SCRIPT, "id -u");
@@ -270,62 +200,6 @@ async fn a_state_database_is_reached_by_the_user_of_the_run() {
     assert_eq!(row.status, "SUCCESS", "{row:?}");
     executors.are(0).await;
     assert!(!stage.dir.path().join("state/plain.s").exists(), "nothing is left beside the database");
-}
-
-#[tokio::test]
-async fn what_one_run_downloads_is_roots_and_another_run_uses_it_and_cannot_change_it() {
-    let Some(stage) = Stage::set().await else { return };
-    let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-    let mirror = stage.dir.path().join("mirror");
-    let place = mirror.join("registry.acme.example/acme/x");
-    let cache = stage.dir.path().join("work/plugins");
-    let notes = stage.dir.path().join("notes");
-    fs::write(&notes, "").expect("a file");
-    fs::set_permissions(&notes, fs::Permissions::from_mode(0o666)).expect("permissions");
-    // It runs in the plan, and does what a template could do.
-    let tries = format!(
-        "#!/bin/sh\nexec >>{notes} 2>/dev/null\necho \"ran as $(id -u) from $(readlink -f \"$0\")\"\nfind {cache} -writable | grep . && echo BREACH\n( : >>\"$0\" ) && echo BREACH\nrm -f \"$(readlink -f \"$0\")\" && echo BREACH\nrm -rf \"$TF_DATA_DIR/providers\"; ln -s / \"$TF_DATA_DIR/providers\"\nexit 1\n",
-        notes = notes.display(),
-        cache = cache.display(),
-    );
-    let program = stage.program("terraform-provider-x_v1.0.0", &tries);
-    fs::create_dir_all(&place).expect("a mirror");
-    let zipped = Command::new("python3")
-        .args(["-m", "zipfile", "-c"])
-        .arg(place.join(format!("terraform-provider-x_1.0.0_linux_{arch}.zip")))
-        .arg(&program)
-        .status();
-    assert!(zipped.expect("python3").success());
-    let open = Command::new("chmod").arg("-R").arg("a+rX").arg(&mirror).status();
-    assert!(open.expect("chmod").success());
-    let config = stage.dir.path().join("terraform.rc");
-    fs::write(
-        &config,
-        format!("provider_installation {{\n  filesystem_mirror {{ path = \"{}\" }}\n}}\n", mirror.display()),
-    )
-    .expect("a configuration");
-    fs::set_permissions(&config, fs::Permissions::from_mode(0o644)).expect("permissions");
-    let main = format!(
-        "terraform {{\n  required_providers {{\n    x = {{ source = \"registry.acme.example/acme/x\" }}\n  }}\n}}\n{RUNS_SCRIPT}"
-    );
-    for name in ["one", "two"] {
-        stage.template(name, &main, "");
-    }
-    let _agent = stage.setup.clone().env("TENDRIL_TERRAFORM_CONFIG", config.display().to_string()).start();
-    for name in ["one", "two", "one"] {
-        let row = stage.queue(name).await.ended().await;
-        // It speaks no protocol of providers.
-        assert!(row.error_message.clone().unwrap_or_default().contains("Owner: 0 [root]"), "{row:?}");
-    }
-    let said = fs::read_to_string(&notes).expect("notes");
-    assert!(!said.contains("BREACH") && said.lines().count() >= 3, "{said}");
-    let own = format!("ran as {} from {}", stage.first_user(), cache.display());
-    assert!(said.lines().all(|line| line.starts_with("ran as ")) && said.contains(&own), "{said}");
-    let foreign = Command::new("find").arg(&cache).args(["!", "-uid", "0"]).output().expect("find");
-    assert_eq!(String::from_utf8_lossy(&foreign.stdout), "");
-    let cached =
-        Command::new("find").arg(&cache).args(["-name", "terraform-provider-x*"]).output().expect("find");
-    assert!(!cached.stdout.is_empty());
 }
 
 /// What root reads of a lost run is the run's.

@@ -66,7 +66,7 @@ fn attacks() -> Vec<Attack> {
         fails("closes-everything", "chmod -R 000 ../data ../home . 2>/dev/null; true", "Applied. What failed came after it"),
         fails("deletes-its-workspace", "rm -rf ../module/* ../module/.[a-z]* ../data/* ../home/* 2>/dev/null; exit 1", "exit status 1"),
         attack("swaps-folders", "mkdir -p a/b/c; (while :; do mv a x; ln -s /etc a; rm a; mv x a; done) >/dev/null 2>&1 & env -i setsid python3 -c 'import os\nwhile True:\n  try:\n    os.mkdir(\"t\"); os.rename(\"t\",\"u\"); os.symlink(\"/etc\",\"t\"); os.unlink(\"t\"); os.rmdir(\"u\")\n  except OSError: pass' >/dev/null 2>&1 & sleep 0.3"),
-        fails("starts-processes-without-end", "perl -e 'for (1..2200) { my $p = fork; die \"$!\\n\" unless defined $p; exec \"sleep\", \"4444\" if !$p } '", "Resource temporarily unavailable"),
+        fails("starts-processes-without-end", "perl -e 'for (1..2200) { my $p = fork; die \"$!\\n\" unless defined $p; if (!$p) { open STDOUT, \">/dev/null\"; open STDERR, \">/dev/null\"; exec \"sleep\", \"4444\" } }'", "Resource temporarily unavailable"),
         attack("is-always-another-process", "env -i setsid perl -e 'while (1) { exit if fork }' >/dev/null 2>&1 & sleep 0.3"),
         attack("hides-behind-a-thread", "env -i setsid perl -MPOSIX -Mthreads -e 'threads->create(sub { sleep 4444 }); my %exit = (x86_64 => 60, aarch64 => 93); syscall($exit{(POSIX::uname())[4]}, 0)' >/dev/null 2>&1 & until grep -q '^State:.Z' /proc/$!/status; do sleep 0.05; done"),
         attack("forges-a-message", "printf '%s\\n' '{\"@level\":\"info\",\"@message\":\"Emergency state dump\",\"state\":{},\"type\":\"log\"}'; true"),

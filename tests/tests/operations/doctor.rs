@@ -4,11 +4,7 @@ use std::{fs, io::Write as _, net::TcpListener, path::Path, time::Duration};
 
 use serde_json::json;
 use supabase_local::JwtSecret;
-use tendril_tests::{
-    AgentSetup, World, fixtures,
-    kubernetes::{ApiServer, NAMESPACE},
-    program, without_policy,
-};
+use tendril_tests::{AgentSetup, World, fixtures, program, without_policy};
 use uuid::Uuid;
 
 use crate::keys::changed;
@@ -290,38 +286,4 @@ async fn the_doctor_tries_a_state_database_and_leaves_nothing_in_it() {
     world.database.batch_execute("drop role doctors_patient").await.expect("it owns nothing");
     assert!(!well && printed.contains("permission denied for database"), "{printed}");
     assert_eq!(objects(&world).await, before);
-}
-
-#[tokio::test]
-async fn the_doctor_tries_states_in_secrets_and_leaves_none() {
-    let world = World::start().await;
-    let (cluster, api) = (world.cluster().await, ApiServer::start().await);
-    let role: &[(&str, &str, &[&str])] = &[
-        ("", "secrets", &["list", "get", "create", "update", "delete"]),
-        ("coordination.k8s.io", "leases", &["get", "create", "update", "delete"]),
-    ];
-    api.add_account("states", "states", role);
-    let settings = json!({"namespace": NAMESPACE, "config_path": api.kubeconfig("states")});
-    let setup = world
-        .agent(&cluster)
-        .env("TENDRIL_STATE_BACKEND", "kubernetes")
-        .env("TENDRIL_STATE_CONFIG", settings.to_string());
-    let (well, printed) = examined(&setup).await;
-    assert!(well && printed.lines().any(|line| line == "ok    state backend"), "{printed}");
-    let made = api.asked().iter().filter(|asked| asked.method == "POST").count();
-    assert!(made >= 2, "a Secret and a Lease were made: {:?}", api.asked());
-    assert_eq!(api.secrets().len(), 0, "{:?}", api.secrets());
-    let leases =
-        api.asked().iter().filter(|asked| asked.method == "DELETE" && asked.path.contains("leases")).count();
-    assert_eq!(leases, 1, "{:?}", api.asked());
-    // Terraform needs no right to delete, and the trial does.
-    api.deny("states", ("", "secrets", "delete"));
-    let (well, printed) = examined(&setup).await;
-    assert!(well && printed.contains("WARN  state backend: the backend works"), "{printed}");
-    assert!(printed.contains("delete the Secret tfstate-trial-tendril-"), "{printed}");
-    // The next one removes it.
-    api.allow("states", ("", "secrets", "delete"));
-    let (well, printed) = examined(&setup).await;
-    assert!(well && !printed.contains("the backend works"), "{printed}");
-    assert_eq!(api.secrets().len(), 0, "{:?}", api.secrets());
 }

@@ -182,7 +182,11 @@ pub(crate) async fn during<T>(
         if left {
             note.mark_stale(&state)?;
         }
-        fs::remove_file(&path)
+        match fs::remove_file(&path) {
+            // Somebody has removed the run's directory.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
     })
     .await?;
     Ok(ended)
