@@ -171,7 +171,12 @@ impl Terraform {
         timing: &StepTiming,
     ) -> io::Result<Command> {
         let args = arguments(step, action, workspace, timing.lock_timeout);
-        let command = self.plain(args, workspace, grace_period(step, timing))?;
+        let mut command = self.plain(args, workspace, grace_period(step, timing))?;
+        // Without a lock file Terraform would write each cached provider again, to have what belongs into one: a file that another run
+        // may be using, and that belongs to root where runs have users of their own. No run keeps its lock file.
+        if step == Step::Init && self.plugin_cache.is_some() && !has_lock_file(workspace) {
+            command.env.insert("TF_PLUGIN_CACHE_MAY_BREAK_DEPENDENCY_LOCK_FILE".into(), "1".into());
+        }
         workspace.confine(command, step == Step::Init && self.plugin_cache.is_some())
     }
 
@@ -290,6 +295,10 @@ fn lock_timeout(time: Duration) -> OsString {
     format!("-lock-timeout={}s", time.as_secs()).into()
 }
 
+fn has_lock_file(workspace: &Workspace) -> bool {
+    fs::symlink_metadata(workspace.module_dir().join(".terraform.lock.hcl")).is_ok()
+}
+
 fn arguments(step: Step, action: Action, workspace: &Workspace, grace_period: Duration) -> Vec<OsString> {
     let plan = workspace.plan_file();
     let mut args: Vec<OsString> = vec![step.name().into()];
@@ -298,7 +307,7 @@ fn arguments(step: Step, action: Action, workspace: &Workspace, grace_period: Du
     match step {
         Step::Init => {
             push("-input=false");
-            if fs::symlink_metadata(workspace.module_dir().join(".terraform.lock.hcl")).is_ok() {
+            if has_lock_file(workspace) {
                 push("-lockfile=readonly");
             }
         }
@@ -336,6 +345,7 @@ pub(crate) fn grace_period(step: Step, timing: &StepTiming) -> GracePeriod {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::Timeouts;
 
     fn workspace() -> Workspace {
         Workspace::at(PathBuf::from("/w"))
@@ -358,6 +368,23 @@ mod tests {
             "apply -no-color -json -input=false -lock-timeout=120s /w/run/data/tfplan"
         );
         assert_eq!(line(Step::Output, Action::Apply), "output -no-color -json");
+    }
+
+    #[test]
+    fn a_cached_provider_is_used_as_it_is_where_there_is_no_lock_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let workspace = Workspace::at(dir.path().to_path_buf());
+        workspace.make_dirs().unwrap();
+        let terraform = Terraform::new("/terraform".into(), Product::Terraform, "1.11.4".to_owned(), None);
+        let terraform = terraform.caching(dir.path().join("plugins"));
+        let [lock_timeout, plan_cancel_grace, apply_cancel_grace, kill_grace] = [Duration::ZERO; 4];
+        let limits = Timeouts::default();
+        let timing = StepTiming { lock_timeout, plan_cancel_grace, apply_cancel_grace, kill_grace, limits };
+        let env = |step| terraform.command(step, Action::Apply, &workspace, &timing).unwrap().env;
+        let name = OsString::from("TF_PLUGIN_CACHE_MAY_BREAK_DEPENDENCY_LOCK_FILE");
+        assert!(env(Step::Init).contains_key(&name) && !env(Step::Plan).contains_key(&name));
+        fs::write(workspace.module_dir().join(".terraform.lock.hcl"), "").unwrap();
+        assert!(!env(Step::Init).contains_key(&name));
     }
 
     #[test]

@@ -57,10 +57,6 @@ impl Stage {
         self.cluster.queue(json!({"template": name, "stack": "s"})).await
     }
 
-    fn workspace(&self, of: &Deployment) -> PathBuf {
-        self.dir.path().join("work").join(format!("{}.1", of.id))
-    }
-
     /// Whose the first run's programs are.
     fn first_user(&self) -> u32 {
         let base = self.setup.cli.slot_uid_base.as_deref().expect("a range");
