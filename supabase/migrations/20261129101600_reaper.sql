@@ -44,8 +44,9 @@ begin
       and (l.last_heartbeat_at < now() - tendril.lease_length(d.phase) or tendril.apply_began(d.phase) and d.phase <> 'UNKNOWN')
     order by l.last_heartbeat_at
     limit 500
-    -- Several heartbeats reap at once; each takes what no other holds.
-    for update of d skip locked
+    -- Several heartbeats reap at once; each takes what no other holds. A lease that is being extended is none of a lost agent,
+    -- and from here on none can be: the state machine looks at it again.
+    for update of d, l skip locked
   loop
     -- Its agent may have sent a heartbeat since the list was made.
     continue when tendril.silence(lost) <= case when tendril.apply_began(lost.phase) then interval '60 seconds' else tendril.lease_length(lost.phase) end;
