@@ -17,8 +17,12 @@ const DEEPEST: usize = 64;
 /// more than any disk holds.
 const MOST_ENTRIES: usize = 20_000;
 pub(super) const MOST_BYTES: u64 = 1024 * 1024 * 1024;
-/// How a file begins that stands for one that Git LFS stores elsewhere, and how long it is at most.
-const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+/// How a file begins that stands for one that Git LFS stores elsewhere, also of its first versions; and how long it is at most.
+const LFS_POINTERS: [&[u8]; 3] = [
+    b"version https://git-lfs.github.com/spec/",
+    b"version https://hawser.github.com/spec/",
+    b"version http://git-media.io/v/",
+];
 const LFS_LONGEST: u64 = 1024;
 
 /// Copies a template into a module.
@@ -202,5 +206,8 @@ fn is_lfs_pointer(file: &Path) -> io::Result<bool> {
     if fs::metadata(file)?.len() > LFS_LONGEST {
         return Ok(false);
     }
-    Ok(fs::read(file)?.starts_with(LFS_POINTER))
+    let text = fs::read(file)?;
+    // An editor may have added a byte order mark or lines.
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text).trim_ascii_start();
+    Ok(LFS_POINTERS.iter().any(|pointer| text.starts_with(pointer)))
 }

@@ -10,11 +10,12 @@ use std::{
     path::Path,
 };
 
-use serde_json::Value;
-
 use crate::{
     os::untrusted::read_file,
-    template::hcl::{self, Token, is_of_word},
+    template::{
+        hcl::{self, Token, is_of_word},
+        tf_json::{entries, entries_of},
+    },
 };
 
 /// Largest file that is looked into.
@@ -99,18 +100,9 @@ impl Declared {
     }
 
     fn add_json(&mut self, text: &str) {
-        let Ok(Value::Object(root)) = serde_json::from_str(text) else {
-            self.all = true;
-            return;
-        };
-        // A block may be written as an object or as a list of objects, at each level.
-        for block in root.get("variable").into_iter().flat_map(one_or_more) {
-            for (name, bodies) in block.as_object().into_iter().flatten() {
-                let marked = |body: &Value| MARKS.iter().any(|mark| body.get(mark).is_some_and(is_set));
-                if one_or_more(bodies).iter().any(marked) {
-                    self.names.insert(name.clone());
-                }
-            }
+        match json_variables(text) {
+            Ok(names) => self.names.extend(names),
+            Err(_) => self.all = true,
         }
     }
 }
@@ -133,12 +125,17 @@ pub(super) fn read_used(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&read_file(path, None, FILE_LIMIT)?).into_owned())
 }
 
-pub(super) fn one_or_more(value: &Value) -> &[Value] {
-    value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice)
-}
-
-fn is_set(value: &Value) -> bool {
-    !matches!(value, Value::Null | Value::Bool(false)) && value != "false"
+/// The names of all variables with a mark that is not `false`, in the JSON form.
+fn json_variables(text: &str) -> serde_json::Result<Vec<String>> {
+    let mut found = Vec::new();
+    for (name, body) in entries_of(text, "variable")? {
+        let is_set = |value: &str| !matches!(value, "null" | "false" | "\"false\"");
+        let arguments = entries(body.get())?;
+        if arguments.iter().any(|(argument, value)| MARKS.contains(&&**argument) && is_set(value.get())) {
+            found.push(name);
+        }
+    }
+    Ok(found)
 }
 
 /// The names of all blocks `variable "name" { … }` with a mark that is not `false`.
@@ -221,9 +218,14 @@ mod tests {
         write("b_override.tofu", "variable \"b\" { sensitive = true }");
         write("c.tf.json", r#"{"variable": {"c": {"sensitive": true}, "x": {"sensitive": false}, "y": {}}}"#);
         write("d.tf.json", r#"{"variable": [{"d": [{"sensitive": "true"}]}]}"#);
+        // Terraform takes each of them.
+        write(
+            "e.tf.json",
+            r#"{"variable": {"e": {"sensitive": true}}, "//": 1e400, "variable": {"y": {}, "f": {"ephemeral": true}}}"#,
+        );
         write("notes.md", "variable \"x\" { sensitive = true }");
         let declared = Declared::in_folder(dir.path(), read);
-        assert_eq!(declared.names, ["a", "b", "c", "d"].map(str::to_owned).into());
+        assert_eq!(declared.names, ["a", "b", "c", "d", "e", "f"].map(str::to_owned).into());
         assert!(!declared.hides("x"));
         write("e.tf.json", "{");
         assert!(Declared::in_folder(dir.path(), read).hides("x"));

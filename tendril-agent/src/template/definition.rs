@@ -77,6 +77,11 @@ impl Template {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             bytes => {
                 let bytes = bytes?;
+                if [b"\xff\xfe", b"\xfe\xff"].iter().any(|mark| bytes.starts_with(*mark))
+                    || bytes.iter().take(2).any(|byte| *byte == 0)
+                {
+                    return Err(io::Error::other("it is in UTF-16: save it in UTF-8"));
+                }
                 // Some editors begin a file with a byte order mark.
                 Some(serde_json::from_slice(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes))?)
             }
@@ -234,6 +239,19 @@ mod tests {
         fs::write(dir.path().join("template.json"), "\u{feff}{\"variables\": {\"required\": [\"a\"]}}")
             .unwrap();
         Template::open(dir.path().to_path_buf()).unwrap().check(&Fields::new()).unwrap_err();
+    }
+
+    #[test]
+    fn another_encoding_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        for text in ["{\"variables\": {}}", "\u{feff}{}"] {
+            for bytes in [u16::to_le_bytes, u16::to_be_bytes] {
+                let content: Vec<u8> = text.encode_utf16().flat_map(bytes).collect();
+                fs::write(dir.path().join("template.json"), content).unwrap();
+                let error = Template::open(dir.path().to_path_buf()).unwrap_err().to_string();
+                assert_eq!(error, "it is in UTF-16: save it in UTF-8");
+            }
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! declared_variables   which variables the files themselves mark as sensitive
 //! root_module          which files the program reads, and which versions of it they require
 //! hcl                  the tokens of Terraform's language
+//! tf_json              its JSON form
 //! catalogue            the templates that this agent carries
 //! git/                 templates from a Git repository
 //! copy                 the copy of a template into a workspace
@@ -24,6 +25,7 @@ pub(crate) mod git;
 pub(crate) mod hcl;
 mod root_module;
 mod slots;
+mod tf_json;
 mod workspace;
 
 pub(crate) use self::{

@@ -7,14 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde_json::Value;
-
 use crate::{
     job::{Constraints, Product},
     template::{
-        declared_variables::{one_or_more, read},
+        declared_variables::read,
         generated::BACKEND_FILE,
         hcl::{self, Token},
+        tf_json::entries_of,
     },
 };
 
@@ -96,9 +95,9 @@ fn of_text(text: &str) -> Vec<String> {
 }
 
 fn of_json(text: &str) -> Vec<String> {
-    let Ok(Value::Object(root)) = serde_json::from_str(text) else { return Vec::new() };
-    let blocks = root.get("terraform").into_iter().flat_map(one_or_more);
-    blocks.filter_map(|block| block.get("required_version")?.as_str()).map(str::to_owned).collect()
+    let found = entries_of(text, "terraform").unwrap_or_default();
+    let versions = found.into_iter().filter(|(name, _)| name == "required_version");
+    versions.filter_map(|(_, version)| serde_json::from_str(version.get()).ok()).collect()
 }
 
 #[cfg(test)]

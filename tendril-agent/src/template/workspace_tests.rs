@@ -210,7 +210,16 @@ fn a_template_with_a_file_that_would_win_over_the_agents_own_is_refused() {
 #[test]
 fn a_pointer_of_git_lfs_is_refused_wherever_it_is() {
     let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n";
-    for place in ["big.bin", "modules/m/big.bin"] {
+    for (place, pointer) in [
+        ("big.bin", pointer.to_owned()),
+        ("modules/m/big.bin", pointer.to_owned()),
+        // As editors and old versions leave it.
+        ("a.bin", pointer.replace('\n', "\r\n")),
+        ("b.bin", format!("\u{feff}\n{pointer}")),
+        ("c.bin", "version https://git-lfs.github.com/spec/v1".to_owned()),
+        ("d.bin", "version https://hawser.github.com/spec/v1\noid sha256:4d7a\nsize 1\n".to_owned()),
+        ("e.bin", "version http://git-media.io/v/2\noid sha256:4d7a\nsize 1\n".to_owned()),
+    ] {
         let fixture = fixture();
         fs::write(fixture.template().join(place), pointer).unwrap();
         for failure in [fixture.lay_out().unwrap_err(), inspect(&fixture.template()).unwrap_err()] {
