@@ -1,5 +1,5 @@
 //! The forms in which a program may print a secret: as it is, line by line, as a literal of a language, in base64, in hexadecimal
-//! digits, in a URL.
+//! digits, in a URL, in HTML.
 //!
 //! Forms that differ in blanks, quotes and backslashes only are one (see [`super::normalize`]): the quoting of shells needs none of
 //! its own, nor do strings in strings.
@@ -19,6 +19,8 @@ const SHORTEST: usize = 4;
 const COMMON: [&str; 4] = ["true", "false", "null", "none"];
 /// Shorter stretches of base64 or hexadecimal digits would match by chance.
 const SHORTEST_ENCODED: usize = 8;
+/// Longest value that is looked for with each separator between its hexadecimal digits.
+const LONGEST_SEPARATED: usize = 4096;
 /// Of a value with more lines than this, a line by itself is looked for as it is written only.
 const MOST_LINES: usize = 256;
 /// Longest number that is written out.
@@ -55,6 +57,16 @@ fn forms_of_text(text: &str) -> Vec<String> {
         escaped(text, Escape::Octal),
         json,
     ];
+    if text.chars().any(is_control) {
+        let escapes = [Escape::Letters, Escape::ShellLetters, Escape::Numbers, Escape::Octal];
+        all.extend(escapes.map(|how| escaped_controls(text, how)));
+        all.extend(escapes.map(|how| escaped(&escaped_controls(text, how), Escape::Octal)));
+    }
+    if text.contains("${") || text.contains("%{") {
+        // As Terraform's language writes it.
+        all.push(text.replace("${", "$${").replace("%{", "%%{"));
+    }
+    all.extend(html_forms(text));
     all.extend(url_forms(text));
     all.extend(base64_forms(text.as_bytes()));
     all.extend(hex_forms(text.as_bytes()));
@@ -103,7 +115,7 @@ fn written_out(secret: &str) -> Vec<String> {
     forms
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Escape {
     /// Characters beyond ASCII as `\\u00e9`: JSON that is ASCII only.
     Unicode,
@@ -111,6 +123,62 @@ enum Escape {
     Bytes,
     /// Their bytes as `\\303\\251`, as shells do.
     Octal,
+    /// Controls as `\\a` where they have a letter, otherwise as `\\x01`: Go.
+    Letters,
+    /// Controls as `\\a` where they have a letter, otherwise as `\\001`: shells.
+    ShellLetters,
+    /// Controls as `\\x07`: Python.
+    Numbers,
+}
+
+/// A control that not every language writes alike.
+fn is_control(char: char) -> bool {
+    char.is_ascii_control() && !matches!(char, '\n' | '\r' | '\t')
+}
+
+/// The text as a literal has it that leaves everything but controls.
+fn escaped_controls(text: &str, how: Escape) -> String {
+    let mut out = String::with_capacity(text.len());
+    for char in text.chars() {
+        let letter = match char {
+            '\n' => Some('n'),
+            '\r' => Some('r'),
+            '\t' => Some('t'),
+            '\u{1B}' if how == Escape::ShellLetters => Some('E'),
+            _ if !matches!(how, Escape::Letters | Escape::ShellLetters) => None,
+            '\u{7}' => Some('a'),
+            '\u{8}' => Some('b'),
+            '\u{B}' => Some('v'),
+            '\u{C}' => Some('f'),
+            _ => None,
+        };
+        let byte = u32::from(char);
+        // Writing to a string cannot fail.
+        let _written = match letter {
+            Some(letter) => write!(out, "\\{letter}"),
+            None if !char.is_ascii_control() => write!(out, "{char}"),
+            None if matches!(how, Escape::ShellLetters | Escape::Octal) => write!(out, "\\{byte:03o}"),
+            None => write!(out, "\\x{byte:02x}"),
+        };
+    }
+    out
+}
+
+/// As HTML has it, whichever way quotes are written.
+fn html_forms(text: &str) -> Vec<String> {
+    if !text.contains(['&', '<', '>', '"', '\'']) {
+        return Vec::new();
+    }
+    let tags = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let quotes = [
+        ("\"", "'"),
+        ("&quot;", "'"),
+        ("&quot;", "&apos;"),
+        ("&quot;", "&#39;"),
+        ("&quot;", "&#x27;"),
+        ("&#34;", "&#39;"),
+    ];
+    quotes.map(|(double, single)| tags.replace('"', double).replace('\'', single)).into()
 }
 
 /// The text as a literal has it: controls by their letter, what is not ASCII by its number.
@@ -127,8 +195,12 @@ fn escaped(text: &str, how: Escape) -> String {
             (_, Escape::Unicode) => {
                 char.encode_utf16(&mut units).iter().try_for_each(|unit| write!(out, "\\u{unit:04x}"))
             }
-            (_, Escape::Bytes) => bytes_of(char).iter().try_for_each(|byte| write!(out, "\\x{byte:02x}")),
-            (_, Escape::Octal) => bytes_of(char).iter().try_for_each(|byte| write!(out, "\\{byte:03o}")),
+            (_, Escape::Bytes | Escape::Letters | Escape::Numbers) => {
+                bytes_of(char).iter().try_for_each(|byte| write!(out, "\\x{byte:02x}"))
+            }
+            (_, Escape::Octal | Escape::ShellLetters) => {
+                bytes_of(char).iter().try_for_each(|byte| write!(out, "\\{byte:03o}"))
+            }
         };
     }
     out
@@ -138,7 +210,7 @@ fn bytes_of(char: char) -> Vec<u8> {
     char.to_string().into_bytes()
 }
 
-/// Hexadecimal digits, small and large, and with `\\x` before each pair.
+/// Hexadecimal digits, small and large; with something before each pair, or between two.
 fn hex_forms(bytes: &[u8]) -> Vec<String> {
     let lower: String = bytes.iter().fold(String::new(), |mut text, byte| {
         let _written = write!(text, "{byte:02x}");
@@ -151,7 +223,14 @@ fn hex_forms(bytes: &[u8]) -> Vec<String> {
         let pairs = lower.as_bytes().chunks(2).map(|pair| String::from_utf8_lossy(pair).into_owned());
         pairs.collect::<Vec<_>>().join(between)
     };
-    vec![pairs("\\x"), pairs(":"), lower.to_ascii_uppercase(), lower]
+    let mut forms = vec![pairs("\\x"), pairs(":")];
+    if bytes.len() <= LONGEST_SEPARATED {
+        forms.extend([pairs("-"), pairs("%"), pairs(",0x"), pairs(",")]);
+    }
+    let large = forms.iter().map(|form| form.to_ascii_uppercase().replace('X', "x")).collect::<Vec<_>>();
+    forms.extend(large);
+    forms.extend([lower.to_ascii_uppercase(), lower]);
+    forms
 }
 
 /// As a JSON string, without its quotes.
@@ -185,6 +264,8 @@ fn url_forms(text: &str) -> Vec<String> {
             url,
         ]);
     }
+    // One URL inside another.
+    forms.extend(forms.iter().map(|url| url.replace('%', "%25")).collect::<Vec<_>>());
     forms.sort_unstable();
     forms.dedup();
     forms

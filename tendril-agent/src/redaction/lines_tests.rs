@@ -53,6 +53,23 @@ const PRINTERS: &[&str] = &[
     "python3 -c 'import os,urllib.parse; print(urllib.parse.quote(os.environ[\"PW\"], safe=\"\"))'",
     "python3 -c 'import os,urllib.parse; print(urllib.parse.quote_plus(os.environ[\"PW\"]))'",
     "python3 -c 'import os,binascii; print(binascii.hexlify(os.environ[\"PW\"].encode()).decode())'",
+    "printf %s \"$PW\" | xxd -p",
+    "printf %s \"$PW\" | xxd -i",
+    "printf %s \"$PW\" | xxd -p -u -c 256 | sed 's/../&:/g; s/:$//'",
+    "printf %s \"$PW\" | xxd -p -c 256 | sed 's/../&-/g; s/-$//'",
+    "printf %s \"$PW\" | xxd -p -u -c 256 | sed 's/../\\\\x&/g'",
+    "printf %s \"$PW\" | xxd -p -u -c 256 | sed 's/../%&/g'",
+    "printf 'use:%s;' \"$PW\" | base64 -w0",
+    "printf 'x%s' \"$PW\" | openssl base64",
+    "printf %s \"$PW\" | jq -Rsr @html",
+    "printf %s \"$PW\" | jq -Rsr @sh",
+    "printf %s \"$PW\" | jq -Rsr '[.] | @csv'",
+    "printf %s \"$PW\" | jq -Rsr @uri | jq -Rr @uri",
+    "python3 -c 'import os,html; print(html.escape(os.environ[\"PW\"]))'",
+    "printf %s \"$PW\" | perl -0pe 's/([$%])(?=\\{)/$1$1/g'",
+    "perl -e 'use Data::Dumper; $Data::Dumper::Useqq = 1; print Dumper($ENV{PW})'",
+    "LC_ALL=C.UTF-8; printf '%q\\n' \"$PW\"",
+    "LC_ALL=C.UTF-8; set -x; : \"$PW\"",
     "python3 -c 'import os,base64; print(base64.urlsafe_b64encode(os.environ[\"PW\"].encode()).decode())'",
 ];
 
@@ -80,6 +97,9 @@ fn each_printer_of_a_shell_is_seen_through() {
             "two\nlines of \"it\"",
             "p4ss w0rd & more",
             "tab\tand `tick`s!",
+            "pa${ss}-%{w}ord-77",
+            "bell\u{7}esc\u{1b}[0m\u{1}end-42",
+            "crlf\r\nand <a href='x'>",
         ] {
             let text = printed(script, secret);
             let shown =
