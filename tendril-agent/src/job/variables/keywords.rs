@@ -107,9 +107,12 @@ impl Format {
             Self::Ipv4 => text.parse::<Ipv4Addr>().is_ok(),
             Self::Ipv6 => text.parse::<Ipv6Addr>().is_ok(),
             Self::Uuid => text.len() == 36 && uuid::Uuid::try_parse(text).is_ok(),
-            Self::Uri => url::Url::parse(text).is_ok(),
+            // The parser takes more than the standard: it cuts off blanks, and leaves out line ends.
+            Self::Uri => {
+                !text.contains(|c: char| c.is_whitespace() || c.is_control()) && url::Url::parse(text).is_ok()
+            }
             Self::Date => text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok(),
-            Self::DateTime => text.parse::<jiff::Timestamp>().is_ok(),
+            Self::DateTime => is_rfc_3339(text) && text.parse::<jiff::Timestamp>().is_ok(),
             Self::Email => text.split_once('@').is_some_and(|(user, host)| {
                 !user.is_empty() && !user.contains(char::is_whitespace) && is_hostname(host)
             }),
@@ -131,14 +134,50 @@ impl Format {
     }
 }
 
+/// Whether a time has the form of RFC 3339, as Terraform's functions take it; whether it is one, is another question.
+fn is_rfc_3339(text: &str) -> bool {
+    const FORM: &[u8] = b"0000-00-00T00:00:00";
+    let Some((time, rest)) = text.as_bytes().split_at_checked(FORM.len()) else { return false };
+    let fits = |(byte, form): (&u8, &u8)| if *form == b'0' { byte.is_ascii_digit() } else { byte == form };
+    let digits = |rest: &[u8]| rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let zone = match rest.split_first() {
+        Some((b'.', fraction)) if digits(fraction) > 0 => &fraction[digits(fraction)..],
+        _ => rest,
+    };
+    let is_zone = match zone.split_first() {
+        Some((b'Z', [])) => true,
+        Some((b'+' | b'-', offset)) => offset.len() == 5 && offset.iter().zip(b"00:00").all(fits),
+        _ => false,
+    };
+    is_zone && time.iter().zip(FORM).all(fits)
+}
+
 /// The `type` keyword: a name or a list of names.
-#[derive(Debug, Default, Deserialize)]
-#[serde(untagged)]
+#[derive(Debug, Default)]
 pub(super) enum Kinds {
     #[default]
     Any,
     One(Kind),
     Several(Vec<Kind>),
+}
+
+impl<'de> Deserialize<'de> for Kinds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let kind = |value: Json| {
+            match &value {
+            Json::String(name) => serde_json::from_value(name.as_str().into())
+                .map_err(|_| D::Error::custom(format!("the type {name:?} is none: a type is one of \"string\", \"number\", \"integer\", \"boolean\", \"array\", \"object\", \"null\""))),
+            other => Err(D::Error::custom(format!("a type is a name or a list of names, and not {}", other.kind()))),
+        }
+        };
+        match Json::deserialize(deserializer)? {
+            Json::Array(names) if names.is_empty() => {
+                Err(D::Error::custom("the list of types is empty: no value would fit"))
+            }
+            Json::Array(names) => names.into_iter().map(kind).collect::<Result<_, _>>().map(Self::Several),
+            name => kind(name).map(Self::One),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

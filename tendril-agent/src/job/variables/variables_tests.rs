@@ -120,3 +120,49 @@ fn a_number_of_a_billion_digits_is_never_written_out() {
 fn a_bad_pattern_is_found_when_the_manifest_is_read() {
     assert!(serde_json::from_str::<Schema>(r#"{"pattern": "("}"#).is_err());
 }
+
+#[test]
+fn formats_are_those_of_the_standard_and_nothing_that_a_parser_takes_beside_them() {
+    for (format, fits, does_not) in [
+        (
+            "date-time",
+            vec!["2026-01-31T12:00:00Z", "2026-01-31T12:00:00.123+01:00"],
+            vec![
+                "2026-01-31 12:00:00Z",
+                "2026-01-31T12:00:00Z[Europe/Berlin]",
+                "2026-01-31T12Z",
+                "20260131T120000Z",
+                "2026-01-31T12:00:00",
+                "2026-02-30T12:00:00Z",
+                "2026-01-31T12:00:00.Z",
+                "2026-01-31T12:00:00+0100",
+            ],
+        ),
+        (
+            "uri",
+            vec!["https://x.example/a?b#c"],
+            vec![" https://x.example ", "https://x.example/a b", "https://x\n.example", "x"],
+        ),
+    ] {
+        let said = |text: &str| sentences(json!({"format": format}), &json!(text)).len();
+        for text in fits {
+            assert_eq!(said(text), 0, "{format}: {text}");
+        }
+        for text in does_not {
+            assert_eq!(said(text), 1, "{format}: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_type_that_is_none_is_named() {
+    for (schema, part) in [
+        (json!({"type": "int"}), "the type \"int\" is none"),
+        (json!({"type": ["string", "nil"]}), "the type \"nil\" is none"),
+        (json!({"type": []}), "is empty"),
+        (json!({"type": 3}), "not a number"),
+    ] {
+        let error = serde_json::from_str::<Schema>(&schema.to_string()).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+}
