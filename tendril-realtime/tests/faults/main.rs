@@ -19,6 +19,8 @@ mod networks;
 mod pauses;
 mod presence;
 mod sessions;
+#[cfg(feature = "socks")]
+mod socks;
 mod tokens;
 mod transports;
 
