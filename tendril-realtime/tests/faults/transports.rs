@@ -7,7 +7,10 @@ use rustls::{RootCertStore, ServerConfig, pki_types::PrivateKeyDer, server::WebP
 use serde_json::{Value, json};
 use tendril_realtime::{Client, ClientBuilder, Error, ErrorKind};
 use tendril_realtime_testkit::{FakeServer, HttpAnswer};
-use tokio::net::TcpListener;
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+};
 use tokio_rustls::TlsAcceptor;
 
 use crate::{in_time, server};
