@@ -171,7 +171,12 @@ pub(crate) async fn during<T>(
     left_lock: impl FnOnce(&T) -> bool,
 ) -> io::Result<T> {
     let (stored, at) = (note.clone(), path.clone());
-    blocking(move || stored.save(&at)).await?;
+    blocking(move || {
+        // A step that goes on has its note already; it must not be ended because the disk is full by now.
+        let is_there = || LockOwner::load(&at).is_ok_and(|known| known == stored);
+        stored.save(&at).or_else(|error| if is_there() { Ok(()) } else { Err(error) })
+    })
+    .await?;
     failpoint!("lock_owner.saved");
     let ended = tokio::select! {
         ended = step => ended,
@@ -408,5 +413,24 @@ mod tests {
                 dead.iter().all(|dead| dead.began_at == began_at && dead.locks_until <= Timestamp::now())
             );
         }
+    }
+
+    #[tokio::test]
+    async fn a_step_that_goes_on_is_not_ended_because_its_note_cannot_be_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateBackend::local().of(dir.path(), "k");
+        let (note, owner) = (dir.path().join("owner.json"), owner(&state));
+        owner.save(&note).unwrap();
+        // As on a full disk: there is no place for a new file.
+        fs::create_dir(dir.path().join("owner.json.new")).unwrap();
+        let adopted = LockOwner::of_adopted(&note).unwrap();
+        assert_eq!(during(adopted, note.clone(), &state, async { 7 }, |_| false).await.unwrap(), 7);
+        assert!(!note.exists());
+        during(owner.clone(), note.clone(), &state, async {}, |()| false)
+            .await
+            .expect_err("there is no note");
+        let other = LockOwner { operation: "OperationTypePlan".to_owned(), ..owner.clone() };
+        fs::write(&note, serde_json::to_vec(&other).unwrap()).unwrap();
+        during(owner, note, &state, async {}, |()| false).await.expect_err("the note is of another step");
     }
 }
