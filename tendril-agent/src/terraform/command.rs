@@ -17,7 +17,16 @@ use crate::{
     template::Workspace,
 };
 
-use super::{cli_config, environment::AllowList, registry_token::RegistryTokens, step_timing::StepTiming};
+use super::{
+    cli_config,
+    dependency_lock::{self, DependencyLock},
+    environment::AllowList,
+    registry_token::RegistryTokens,
+    step_timing::StepTiming,
+};
+
+/// The variable that names the directory of shared providers.
+pub(super) const PLUGIN_CACHE_DIR: &str = "TF_PLUGIN_CACHE_DIR";
 
 /// A program that was found, and its version, so that an executor on the same machine need not run it again for that.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -262,7 +271,7 @@ impl Terraform {
             ("TF_CLI_CONFIG_FILE", cli_config.into()),
         ];
         env.extend(set.map(|(name, value)| (name.into(), value)));
-        env.extend(self.plugin_cache.iter().map(|dir| ("TF_PLUGIN_CACHE_DIR".into(), dir.into())));
+        env.extend(self.plugin_cache.iter().map(|dir| (PLUGIN_CACHE_DIR.into(), dir.into())));
         Ok(env)
     }
 
@@ -296,7 +305,7 @@ fn lock_timeout(time: Duration) -> OsString {
 }
 
 fn has_lock_file(workspace: &Workspace) -> bool {
-    fs::symlink_metadata(workspace.module_dir().join(".terraform.lock.hcl")).is_ok()
+    fs::symlink_metadata(workspace.module_dir().join(dependency_lock::FILE)).is_ok()
 }
 
 fn arguments(step: Step, action: Action, workspace: &Workspace, grace_period: Duration) -> Vec<OsString> {
@@ -307,7 +316,8 @@ fn arguments(step: Step, action: Action, workspace: &Workspace, grace_period: Du
     match step {
         Step::Init => {
             push("-input=false");
-            if has_lock_file(workspace) {
+            // Where the run cannot be compared with it afterwards, it stays as it is.
+            if has_lock_file(workspace) && DependencyLock::read(workspace).is_none() {
                 push("-lockfile=readonly");
             }
         }

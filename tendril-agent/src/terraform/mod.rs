@@ -6,6 +6,7 @@
 //! ```text
 //! settings         what the room is configured with
 //! command          the commands, their arguments, and what their exit codes mean
+//! dependency_lock  the providers that a template's lock file names
 //! environment      the variables that Terraform gets
 //! executor/        runs the steps of one attempt
 //! installed        the directory of further versions
@@ -32,6 +33,7 @@ mod apply_progress;
 pub(crate) mod backend_trial;
 mod cli_config;
 mod command;
+mod dependency_lock;
 pub(crate) mod environment;
 mod executor;
 mod installed;

@@ -16,6 +16,7 @@ mod outage;
 mod poison;
 mod removed;
 mod result;
+mod run_providers;
 mod run_users;
 mod stacks;
 mod state;

@@ -13,16 +13,16 @@ use tempfile::TempDir;
 use tendril_tests::{AgentSetup, Cluster, Deployment, World, fixtures, repository, until};
 
 /// An agent of root, not started yet, and a directory that everybody may enter.
-struct Stage {
-    world: World,
-    cluster: Cluster,
-    dir: TempDir,
-    setup: AgentSetup,
+pub(crate) struct Stage {
+    pub(crate) world: World,
+    pub(crate) cluster: Cluster,
+    pub(crate) dir: TempDir,
+    pub(crate) setup: AgentSetup,
 }
 
 impl Stage {
     /// None where the tests are not root's.
-    async fn set() -> Option<Self> {
+    pub(crate) async fn set() -> Option<Self> {
         if !geteuid().is_root() {
             println!("skipped: only root can give runs users of their own");
             return None;
@@ -35,7 +35,7 @@ impl Stage {
     }
 
     /// A template with this file, and a script for its provisioner.
-    fn template(&self, name: &str, main: &str, script: &str) {
+    pub(crate) fn template(&self, name: &str, main: &str, script: &str) {
         let dir = self.world.path("templates").join(name);
         fs::create_dir_all(&dir).expect("a folder");
         fs::write(dir.join("main.tf"), main).expect("a template");
@@ -43,7 +43,7 @@ impl Stage {
     }
 
     /// A program in the directory.
-    fn program(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn program(&self, name: &str, text: &str) -> PathBuf {
         let path = self.dir.path().join(name);
         fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
         fs::write(&path, text).expect("a program");
@@ -53,19 +53,19 @@ impl Stage {
         path
     }
 
-    async fn queue(&self, name: &str) -> Deployment {
+    pub(crate) async fn queue(&self, name: &str) -> Deployment {
         self.cluster.queue(json!({"template": name, "stack": "s"})).await
     }
 
     /// Whose the first run's programs are.
-    fn first_user(&self) -> u32 {
+    pub(crate) fn first_user(&self) -> u32 {
         let base = self.setup.cli.slot_uid_base.as_deref().expect("a range");
         base.parse::<u32>().expect("a number") + 1
     }
 }
 
 /// Runs a script in its apply.
-const RUNS_SCRIPT: &str =
+pub(crate) const RUNS_SCRIPT: &str =
     "resource \"terraform_data\" \"a\" {\n  provisioner \"local-exec\" { command = \"bash script.sh\" }\n}\n";
 
 #[tokio::test]

@@ -24,7 +24,8 @@ use crate::{
     template::Workspace,
     terraform::{
         apply_progress::ApplyProgress,
-        command::Step,
+        command::{PLUGIN_CACHE_DIR, Step},
+        dependency_lock::{self, DependencyLock},
         outputs::Outputs,
         pending_push::StderrTail,
         provider_cache::Filling,
@@ -93,21 +94,56 @@ impl TerraformExecutor<'_> {
             },
             None => None,
         };
+        let locked = self.dependency_lock().await;
         let ran = self.initialise().await;
         if let Some(filling) = filling {
             filling.end(self.workspace.data_dir()).await.map_err(fault)?;
         }
         let (exit, findings) = ran?;
         self.check_exit(Step::Init, exit, &findings)?;
+        if let (Some(locked), Some(now)) = (locked, self.dependency_lock().await) {
+            let added: Vec<&str> = now.added_to(&locked).collect();
+            if !added.is_empty() {
+                let text = format!(
+                    "The template's dependency lock file names no version of {}: run {} init, and commit what it writes into {}",
+                    added.join(", "),
+                    self.settings.program.name(),
+                    dependency_lock::FILE
+                );
+                return Err(Failure::new(ErrorCode::TerraformFailed, text).into());
+            }
+        }
         self.push_pending().await
     }
 
-    /// Again, where another run created the same objects of a state database in the same moment.
+    async fn dependency_lock(&self) -> Option<DependencyLock> {
+        let workspace = self.workspace.clone();
+        blocking(move || Ok(DependencyLock::read(&workspace))).await.ok().flatten()
+    }
+
+    /// Again, where another run created the same objects of a state database in the same moment, and where the providers of others
+    /// are in the way.
     async fn initialise(&self) -> Result<(Exit, Findings), StageError> {
         let mut next_try = 2;
+        let mut cache = self.settings.program.plugin_cache();
         loop {
-            let (exit, findings) = self.carry_out(Step::Init, &self.log.writer, Duration::ZERO).await?;
+            let uncached: &[&str] = if cache.is_some() { &[] } else { &[PLUGIN_CACHE_DIR] };
+            let (exit, findings) =
+                self.carry_out_without(uncached, Step::Init, &self.log.writer, Duration::ZERO).await?;
             let failed = !Step::Init.succeeded(exit.code) && self.stop.requested().is_none();
+            // A lock file whose checksums are not those of a cached provider, such as one with checksums of archives only: Terraform
+            // writes the provider again, and the cached one is not the run's, or a program that runs.
+            let is_in_the_way =
+                |error: &str| cache.is_some_and(|dir| error.contains(&*dir.to_string_lossy()));
+            if failed && findings.error.as_deref().is_some_and(is_in_the_way) {
+                self.annotate(format!(
+                    "A provider in the shared cache is not one that the dependency lock file knows, and cannot be replaced: {} init is run again without the cache. To use it, add this platform's checksums to the lock file (terraform providers lock).",
+                    self.settings.program.name()
+                ))
+                .await;
+                cache = None;
+                continue;
+            }
             let error = findings.error.as_deref().filter(|_| failed && next_try <= creation_race::TRIES);
             let race = error.and_then(|error| CreationRace::read(error, self.state.kind()));
             let Some(race) = race else { return Ok((exit, findings)) };
@@ -229,12 +265,26 @@ impl TerraformExecutor<'_> {
         sink: &dyn Sink,
         grace_period: Duration,
     ) -> Result<(Exit, Findings), StageError> {
+        self.carry_out_without(&[], step, sink, grace_period).await
+    }
+
+    /// The same without these variables of the environment.
+    async fn carry_out_without(
+        &self,
+        variables: &[&str],
+        step: Step,
+        sink: &dyn Sink,
+        grace_period: Duration,
+    ) -> Result<(Exit, Findings), StageError> {
         self.go_on(step)?;
         let _timed = Timed { step, since: Instant::now() };
         let timing = StepTiming { lock_timeout: grace_period, ..self.settings.timing };
         let mut command = self.settings.program.command(step, self.spec.action, self.workspace, &timing);
         if let (Step::Init, Ok(command)) = (step, &mut command) {
             self.give_registry_tokens(command)?;
+        }
+        if let Ok(command) = &mut command {
+            command.env.retain(|name, _| !variables.iter().any(|variable| name == variable));
         }
         let command = command.map(|command| match &self.settings.keeper {
             Some(program) if step == Step::Apply => {
