@@ -58,7 +58,8 @@ fn forms_of_text(text: &str) -> Vec<String> {
         json,
     ];
     if text.chars().any(is_control) {
-        let escapes = [Escape::Letters, Escape::ShellLetters, Escape::Numbers, Escape::Octal];
+        let escapes =
+            [Escape::Letters, Escape::ShellLetters, Escape::ShortOctal, Escape::Numbers, Escape::Octal];
         all.extend(escapes.map(|how| escaped_controls(text, how)));
         all.extend(escapes.map(|how| escaped(&escaped_controls(text, how), Escape::Octal)));
     }
@@ -127,6 +128,8 @@ enum Escape {
     Letters,
     /// Controls as `\\a` where they have a letter, otherwise as `\\001`: shells.
     ShellLetters,
+    /// Controls as `\\a` where they have a letter, otherwise as `\\1`, with as few digits as it takes: Perl.
+    ShortOctal,
     /// Controls as `\\x07`: Python.
     Numbers,
 }
@@ -139,13 +142,17 @@ fn is_control(char: char) -> bool {
 /// The text as a literal has it that leaves everything but controls.
 fn escaped_controls(text: &str, how: Escape) -> String {
     let mut out = String::with_capacity(text.len());
-    for char in text.chars() {
+    let mut chars = text.chars().peekable();
+    while let Some(char) = chars.next() {
         let letter = match char {
             '\n' => Some('n'),
             '\r' => Some('r'),
             '\t' => Some('t'),
             '\u{1B}' if how == Escape::ShellLetters => Some('E'),
-            _ if !matches!(how, Escape::Letters | Escape::ShellLetters) => None,
+            '\u{1B}' if how == Escape::ShortOctal => Some('e'),
+            _ if !matches!(how, Escape::Letters | Escape::ShellLetters | Escape::ShortOctal) => None,
+            // It has no such letter.
+            '\u{B}' if how == Escape::ShortOctal => None,
             '\u{7}' => Some('a'),
             '\u{8}' => Some('b'),
             '\u{B}' => Some('v'),
@@ -157,7 +164,12 @@ fn escaped_controls(text: &str, how: Escape) -> String {
         let _written = match letter {
             Some(letter) => write!(out, "\\{letter}"),
             None if !char.is_ascii_control() => write!(out, "{char}"),
-            None if matches!(how, Escape::ShellLetters | Escape::Octal) => write!(out, "\\{byte:03o}"),
+            None if how == Escape::ShortOctal && !chars.peek().is_some_and(char::is_ascii_digit) => {
+                write!(out, "\\{byte:o}")
+            }
+            None if matches!(how, Escape::ShellLetters | Escape::ShortOctal | Escape::Octal) => {
+                write!(out, "\\{byte:03o}")
+            }
             None => write!(out, "\\x{byte:02x}"),
         };
     }
@@ -198,7 +210,7 @@ fn escaped(text: &str, how: Escape) -> String {
             (_, Escape::Bytes | Escape::Letters | Escape::Numbers) => {
                 bytes_of(char).iter().try_for_each(|byte| write!(out, "\\x{byte:02x}"))
             }
-            (_, Escape::Octal | Escape::ShellLetters) => {
+            (_, Escape::Octal | Escape::ShellLetters | Escape::ShortOctal) => {
                 bytes_of(char).iter().try_for_each(|byte| write!(out, "\\{byte:03o}"))
             }
         };
@@ -249,7 +261,8 @@ fn go_json_text(json: &str) -> String {
 const URL_SETS: [&AsciiSet; 5] = [UNRESERVED, PATH, BROWSER, FORM, NON_ALPHANUMERIC];
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const PATH: &AsciiSet = &UNRESERVED.remove(b'/');
-const BROWSER: &AsciiSet = &UNRESERVED.remove(b'!').remove(b'*').remove(b'(').remove(b')');
+/// What `encodeURIComponent` leaves.
+const BROWSER: &AsciiSet = &UNRESERVED.remove(b'!').remove(b'*').remove(b'(').remove(b')').remove(b'\'');
 const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'*');
 
 /// Percent-encoded, with a space as `%20` and as `+`, and with digits of both cases.

@@ -10,6 +10,7 @@ pub(crate) const LEDGER: &[Excused] = &[
     ("004", 1, ".message:", "the words of the server's JSON parser"),
     ("004", 2, ".message:", "the words of the decoder: the field of the wrong type is named otherwise"),
     ("022", 1, ": ", "a Job was deleted while it was watched, by a request that was not recorded"),
+    ("022", 2, ": ", "as above: the deleted Job is still there"),
     ("037", 7, "status 200 against 404", "the generated name of a pod"),
     ("038", 6, "status 429 against 403", "there are no disruption budgets, and the agent evicts nothing"),
     ("038", 7, "status 201 against 403", "as above"),
@@ -34,7 +35,7 @@ pub(crate) const LEDGER: &[Excused] = &[
 ];
 
 /// How many answers are the real server's.
-pub(crate) const ALIKE: usize = 189;
+pub(crate) const ALIKE: usize = 188;
 
 /// What an answer says depends on the moment in which it was asked.
 pub(crate) const MOMENTS: &[(&str, usize)] =

@@ -105,7 +105,8 @@ async fn what_ended_without_a_dispatcher_is_counted_and_named_once_by_the_next()
     assert_eq!(row.error_message.as_deref().unwrap_or_default().matches(said).count(), 1, "{row:?}");
     let row = killed.ended().await;
     assert!(row.error_message.as_deref().is_some_and(|how| how.contains("SIGKILL")), "{row:?}");
-    let ended = "tendril_agent_jobs_ended_total{status=\"FAILED\"} 2";
+    // The one that was killed: what the other had counted went with its pod.
+    let ended = "tendril_agent_jobs_ended_total{status=\"FAILED\"} 1";
     show(
         addr,
         &[

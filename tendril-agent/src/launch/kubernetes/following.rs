@@ -117,6 +117,23 @@ impl KubernetesLauncher {
         Executor { id, claim_token, state_key, version: None, ended: Box::pin(ended) }
     }
 
+    /// How a run ended, if it has; asks for a Job that is said to be gone.
+    async fn end_of(&self, view: &mut JobView, now: &Seen, was_ended: bool) -> Option<Ended> {
+        let pod = now.pod.as_ref();
+        let end = verdict::end(view, pod, was_ended);
+        if end.is_some() || !now.is_gone {
+            return end;
+        }
+        match self.look(view).await {
+            Looked::There(there) => {
+                *view = *there;
+                verdict::end(view, pod, was_ended)
+            }
+            Looked::Gone => Some(verdict::end_of_gone(view, pod, was_ended, now.went_unseen)),
+            Looked::Unknown => None,
+        }
+    }
+
     /// Waits for the end of a run, says in its row what keeps it from starting, and gives it up if it does not start in time.
     /// None: it was cancelled before it began, and its row says so.
     pub(super) async fn follow(
@@ -152,18 +169,7 @@ impl KubernetesLauncher {
                 has_left = true;
                 self.note_namespace(id).await;
             }
-            let mut end = verdict::end(&view, pod, was_ended);
-            if end.is_none() && now.is_gone {
-                match self.look(&view).await {
-                    Looked::There(there) => {
-                        view = *there;
-                        end = verdict::end(&view, pod, was_ended);
-                    }
-                    Looked::Gone => end = Some(verdict::end_of_gone(&view, pod, was_ended, now.went_unseen)),
-                    Looked::Unknown => {}
-                }
-            }
-            if let Some(end) = end {
+            if let Some(end) = self.end_of(&mut view, &now, was_ended).await {
                 // The watches of Jobs and of pods are not in step: the exit code may be on its way.
                 let since = *failed_since.get_or_insert_with(Instant::now);
                 let is_open = matches!(end, Ended::Died(_)) && pod.is_none_or(|pod| pod.terminated.is_none());
