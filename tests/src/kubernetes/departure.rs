@@ -101,10 +101,14 @@ impl Cluster {
             objects.iter().map(|object| name_of(object)).collect::<Vec<_>>()
         };
         for kind in [Kind::Job, Kind::Secret, Kind::Lease, Kind::Event] {
-            names(kind).iter().for_each(|name| self.let_go(kind, name));
+            for name in names(kind) {
+                self.let_go(kind, &name);
+            }
         }
         let pods = names(Kind::Pod);
-        pods.iter().for_each(|pod| self.delete_pod(pod));
+        for pod in &pods {
+            self.delete_pod(pod);
+        }
         if pods.is_empty() {
             self.faults.set_namespace(Namespace::Gone);
         }

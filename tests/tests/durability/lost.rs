@@ -143,7 +143,7 @@ async fn a_heartbeat_that_arrives_while_the_reaper_looks_keeps_its_job() {
         heartbeat.execute(extend, &[&deployment.id]).await.expect("the lease is extended");
         let (reaped, ()) =
             tokio::join!(world.database.execute("select public.reap_lost_agents()", &[]), async {
-                heartbeat.commit().await.expect("the heartbeat ends")
+                heartbeat.commit().await.expect("the heartbeat ends");
             });
         reaped.expect("the reaper");
         assert_eq!(deployment.row().await.phase.as_deref(), Some("APPLY"));

@@ -148,7 +148,7 @@ fn without_numbers(answer: &mut Value) {
             for (field, value) in fields {
                 match value {
                     Value::String(text) if field == "message" => {
-                        text.retain(|letter| !letter.is_ascii_digit())
+                        text.retain(|letter| !letter.is_ascii_digit());
                     }
                     value => without_numbers(value),
                 }
@@ -178,7 +178,9 @@ impl Replay {
         // What the recorder's administrator had made, which was not recorded: as the answers show it.
         let made = case.made_before();
         server.set_controller_down(made.iter().any(|job| job["spec"]["suspend"] != true));
-        made.iter().for_each(|object| server.seed(object));
+        for object in &made {
+            server.seed(object);
+        }
         match case.number.as_str() {
             "011" => server.set_quota(Some(0), None),
             "018" => server.set_policy(Some(("no-latest", "images must come from registry.example.com"))),
