@@ -337,16 +337,18 @@ async fn follow<K, S>(
         let mut complained = false;
         let watched = async {
             loop {
-                match events.try_next().await {
+                let event = events.try_next().await;
+                // A watch that goes on where it was lists nothing: its first event shows that the server is there.
+                if complained && matches!(event, Ok(Some(_))) && !matches!(event, Ok(Some(Event::Init))) {
+                    tracing::info!(what, "the Kubernetes API answers again");
+                    complained = false;
+                }
+                match event {
                     Ok(Some(Event::Init)) => listed.clear(),
                     Ok(Some(Event::InitApply(object))) => listed.extend(keep.apply(&object)),
                     Ok(Some(Event::InitDone)) => {
                         keep.only(&listed);
                         listed = HashSet::new();
-                        if complained {
-                            tracing::info!(what, "the Kubernetes API answers again");
-                            complained = false;
-                        }
                         synced.send_if_modified(|synced| match synced.get_mut(index) {
                             Some(done) => !std::mem::replace(done, true),
                             None => false,
