@@ -17,14 +17,14 @@ use std::{
         Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::{
     io::Errno,
     process::{
-        Pid, Signal, WaitId, WaitIdOptions, WaitOptions, geteuid, getpid, set_child_subreaper, waitid,
-        waitpid,
+        Pid, Signal, WaitId, WaitIdOptions, WaitOptions, geteuid, getpid, kill_process, set_child_subreaper,
+        waitid, waitpid,
     },
 };
 use tokio::{
@@ -46,6 +46,8 @@ const ROUND: Duration = Duration::from_secs(5);
 /// How often the remaining processes are killed until none is left, and the pause between two tries.
 const KILLS: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(20);
+/// How long children are killed as fast as it goes, before `/proc` is searched.
+const QUICK: Duration = Duration::from_millis(20);
 
 /// The children that somebody in this process waits for. A process has one set of children, so there is one list.
 static OWN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
@@ -133,6 +135,7 @@ pub(crate) async fn kill_strays() {
         if !own().is_empty() || is_childless() {
             return;
         }
+        kill_children();
         // What starts children as fast as it is killed is stopped first.
         for signal in [Signal::STOP, Signal::KILL] {
             send(&strays(), signal, |_| own().is_empty());
@@ -144,6 +147,26 @@ pub(crate) async fn kill_strays() {
         sleep(PAUSE).await;
     }
     tracing::error!("processes that remain of a program cannot be killed");
+}
+
+/// Kills the children of this process for a moment, as fast as it can; none while somebody waits for one. What starts the next one and
+/// ends at once is gone when a look through all of `/proc` has come to its end, but not when the kernel's list of children has. Nobody
+/// waits for a child meanwhile, so each ID is that child's.
+fn kill_children() {
+    let own = own();
+    let me = getpid().as_raw_nonzero();
+    let deadline = Instant::now() + QUICK;
+    // They become children of the first thread.
+    let list = format!("/proc/self/task/{me}/children");
+    while own.is_empty() && Instant::now() < deadline {
+        // A kernel without it leaves the slower way.
+        let Ok(children) = fs::read_to_string(&list) else { return };
+        // The last one is the newest, and the others have ended already.
+        for child in children.split_ascii_whitespace().rev().filter_map(|id| Pid::from_raw(id.parse().ok()?))
+        {
+            let _ended = kill_process(child, Signal::KILL);
+        }
+    }
 }
 
 /// Kills the orphans of executors that nobody goes on with. An empty look is followed by another one: what starts a process and ends
