@@ -48,6 +48,8 @@ const KILLS: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long children are killed as fast as it goes, before `/proc` is searched.
 const QUICK: Duration = Duration::from_millis(20);
+/// How many of them in one look.
+const NEWEST: usize = 64;
 
 /// The children that somebody in this process waits for. A process has one set of children, so there is one list.
 static OWN: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
@@ -135,7 +137,7 @@ pub(crate) async fn kill_strays() {
         if !own().is_empty() || is_childless() {
             return;
         }
-        kill_children();
+        kill_children(|own, _| own.is_empty());
         // What starts children as fast as it is killed is stopped first.
         for signal in [Signal::STOP, Signal::KILL] {
             send(&strays(), signal, |_| own().is_empty());
@@ -149,22 +151,24 @@ pub(crate) async fn kill_strays() {
     tracing::error!("processes that remain of a program cannot be killed");
 }
 
-/// Kills the children of this process for a moment, as fast as it can; none while somebody waits for one. What starts the next one and
-/// ends at once is gone when a look through all of `/proc` has come to its end, but not when the kernel's list of children has. Nobody
-/// waits for a child meanwhile, so each ID is that child's.
-fn kill_children() {
+/// Kills children of this process for a moment, as fast as it can, those of which `is_it` is true, given the children that somebody
+/// waits for. What starts the next one and ends at once is gone when a look through all of `/proc` has come to its end, but not when
+/// the kernel's list of children has. Nobody waits for a child meanwhile, so each ID is that child's.
+fn kill_children(is_it: impl Fn(&BTreeSet<i32>, Pid) -> bool) {
     let own = own();
     let me = getpid().as_raw_nonzero();
     let deadline = Instant::now() + QUICK;
     // They become children of the first thread.
     let list = format!("/proc/self/task/{me}/children");
-    while own.is_empty() && Instant::now() < deadline {
+    while Instant::now() < deadline {
         // A kernel without it leaves the slower way.
         let Ok(children) = fs::read_to_string(&list) else { return };
-        // The last one is the newest, and the others have ended already.
-        for child in children.split_ascii_whitespace().rev().filter_map(|id| Pid::from_raw(id.parse().ok()?))
-        {
-            let _ended = kill_process(child, Signal::KILL);
+        // The newest come last; those before them have mostly ended.
+        let children = children.split_ascii_whitespace().rev().take(NEWEST);
+        for child in children.filter_map(|id| Pid::from_raw(id.parse().ok()?)) {
+            if is_it(&own, child) {
+                let _ended = kill_process(child, Signal::KILL);
+            }
         }
     }
 }
@@ -187,6 +191,11 @@ async fn kill_unclaimed(attempts: &Attempts) {
             }
             // Below one that is unclaimed everything is.
             send(&found, signal, |now| now.parent != me || is_unclaimed(now));
+        }
+        if empty_looks == 0 {
+            kill_children(|own, child| {
+                !own.contains(&child.as_raw_nonzero().get()) && !is_of_attempt(child, attempts)
+            });
         }
         reap();
         if empty_looks == 0 {
@@ -318,7 +327,7 @@ fn zombies() -> Vec<Pid> {
 
 #[cfg(test)]
 mod tests {
-    use std::{process::Stdio, time::Instant};
+    use std::process::Stdio;
 
     use super::*;
 
