@@ -122,6 +122,13 @@ impl Pods {
         (self.queue(config).await, gate)
     }
 
+    /// The same, once its apply has come to the gate.
+    pub async fn at_the_gate(&self, stack: &str) -> (Deployment, PathBuf) {
+        let (job, gate) = self.queue_gated(stack).await;
+        job.says("at the gate").await;
+        (job, gate)
+    }
+
     /// Name of the Job of a deployment's attempt.
     pub fn job_name(deployment: &Deployment, attempt: i32) -> String {
         format!("tendril-{}-{attempt}", deployment.id)

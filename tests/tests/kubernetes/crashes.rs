@@ -63,8 +63,7 @@ async fn a_dispatcher_that_dies_while_it_writes_that_a_run_died_costs_nothing() 
     let pods = Pods::start().await;
     for place in ["run.ended", "run.concluded"] {
         let mut doomed = pods.setup().start_to_die_at(place, 1);
-        let (job, _gate) = pods.queue_gated(place).await;
-        job.says("at the gate").await;
+        let (job, _gate) = pods.at_the_gate(place).await;
         assert!(pods.api.fate(&Pods::job_name(&job, 1), Fate::OomKilled));
         assert_eq!(doomed.ended().await.code(), None, "{place}: {}", doomed.output());
         let next = pods.agent();
@@ -101,8 +100,7 @@ async fn of_two_dispatchers_the_one_at_work_is_killed_and_its_run_counts_for_the
     first.says("this dispatcher leads").await;
     let second = pods.setup().name("second").start();
     second.says("another dispatcher leads").await;
-    let (job, gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, gate) = pods.at_the_gate("a").await;
     first.signal(Signal::KILL);
     first.ended().await;
     until_within(LEASE_PASSES_ON, "the second one takes the run over", async || {

@@ -14,8 +14,7 @@ async fn out_of_memory_says_the_limit() {
     let mut pods = Pods::start().await;
     pods.rules = json!([{"stacks": ["*"], "serviceAccount": "tendril-run", "resources": {"limits": {"memory": "768Mi"}}}]);
     let _agent = pods.agent();
-    let (job, _gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, _gate) = pods.at_the_gate("a").await;
     assert!(pods.api.fate(&Pods::job_name(&job, 1), Fate::OomKilled));
     let row = job.ended().await;
     assert_eq!(row.status, "FAILED", "{row:?}");
@@ -30,8 +29,7 @@ async fn out_of_memory_says_the_limit() {
 async fn an_eviction_for_disk_says_so() {
     let pods = Pods::start().await;
     let _agent = pods.agent();
-    let (job, _gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, _gate) = pods.at_the_gate("a").await;
     assert!(pods.api.fate(&Pods::job_name(&job, 1), Fate::Evicted));
     let row = job.ended().await;
     assert_eq!((row.status.as_str(), row.error_code.as_deref()), ("FAILED", Some("DISK_FULL")), "{row:?}");
@@ -43,8 +41,7 @@ async fn an_eviction_for_disk_says_so() {
 async fn an_evicted_apply_stores_its_state_within_its_grace() {
     let pods = Pods::start().await;
     let _agent = pods.agent();
-    let (job, _gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, _gate) = pods.at_the_gate("a").await;
     assert!(pods.api.fate(&Pods::job_name(&job, 1), Fate::EvictedByApi));
     // It was asked to stop, interrupted its apply, and wrote so itself; why, its dispatcher knows.
     let row =
@@ -156,8 +153,7 @@ async fn a_pod_that_is_killed_before_the_apply_is_queued_again() {
 async fn a_node_that_is_gone_does_not_end_its_run() {
     let pods = Pods::start().await;
     let _agent = pods.agent();
-    let (job, gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, gate) = pods.at_the_gate("a").await;
     assert!(pods.api.fate(&Pods::job_name(&job, 1), Fate::NodeGone));
     fs::write(gate, "").expect("the gate opens");
     // It runs on where nobody sees it, and its result counts.
@@ -170,8 +166,7 @@ async fn a_node_that_is_gone_does_not_end_its_run() {
 async fn runs_go_on_while_the_api_server_is_away_and_when_their_watch_is_too_old() {
     let pods = Pods::start().await;
     let agent = pods.agent();
-    let (job, gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, gate) = pods.at_the_gate("a").await;
     pods.api.go_away();
     agent.says("the Kubernetes API does not answer").await;
     fs::write(gate, "").expect("the gate opens");
@@ -227,8 +222,7 @@ async fn each_right_that_is_missing_is_named() {
 async fn a_run_that_passes_its_deadline_says_so() {
     let pods = Pods::start().await;
     let _agent = pods.agent();
-    let (job, _gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, _gate) = pods.at_the_gate("a").await;
     assert!(
         pods.api.edit_job(&Pods::job_name(&job, 1), |job| job["spec"]["activeDeadlineSeconds"] = 1.into())
     );
@@ -242,8 +236,7 @@ async fn a_run_that_passes_its_deadline_says_so() {
 async fn a_pod_that_is_killed_in_the_apply_is_lost_and_its_stack_can_be_planned_again() {
     let pods = Pods::start().await;
     let _agent = pods.agent();
-    let (job, _gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, _gate) = pods.at_the_gate("a").await;
     assert!(pods.api.fate(&Pods::job_name(&job, 1), Fate::Killed));
     let row = job.ended().await;
     assert_eq!(
@@ -264,8 +257,7 @@ async fn a_pod_that_is_killed_in_the_apply_is_lost_and_its_stack_can_be_planned_
 async fn a_run_that_dies_with_its_node_in_the_apply_is_unknown_and_then_lost() {
     let pods = Pods::start().await;
     let agent = pods.agent();
-    let (job, _gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, _gate) = pods.at_the_gate("a").await;
     let name = Pods::job_name(&job, 1);
     assert!(pods.api.fate(&name, Fate::NodeGone));
     agent.says("the node of a run does not answer").await;
@@ -293,8 +285,7 @@ async fn a_quota_of_pods_is_said_while_it_is_used_up() {
     let pods = Pods::start().await;
     pods.api.set_quota(None, Some(1));
     let _agent = pods.agent();
-    let (first, gate) = pods.queue_gated("a").await;
-    first.says("at the gate").await;
+    let (first, gate) = pods.at_the_gate("a").await;
     let second = pods.queue(json!({"template": "count", "stack": "b", "variables": {"lines": 2}})).await;
     pods.says(&second, "The namespace's quota is used up, so the run waits: exceeded quota: pods").await;
     fs::write(gate, "").expect("the gate opens");

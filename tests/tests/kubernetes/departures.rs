@@ -37,8 +37,7 @@ fn times(row: &tendril_tests::Row, said: &str) -> usize {
 async fn a_namespace_that_is_deleted_in_mid_run_is_named() {
     let pods = Pods::start().await;
     let _agent = pods.agent();
-    let (job, _gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, _gate) = pods.at_the_gate("a").await;
     pods.api.delete_namespace();
     job.ended().await;
     let row = pods.says(&job, "The namespace tendril is being deleted, and everything in it").await;
@@ -63,8 +62,7 @@ async fn a_deleted_job_that_a_finalizer_keeps_ends_its_run_and_frees_its_stack()
     let pods = Pods::start().await;
     let _agent = pods.agent();
     for is_killed in [false, true] {
-        let (job, _gate) = pods.queue_gated(if is_killed { "killed" } else { "asked" }).await;
-        job.says("at the gate").await;
+        let (job, _gate) = pods.at_the_gate(if is_killed { "killed" } else { "asked" }).await;
         let name = Pods::job_name(&job, 1);
         assert!(pods.api.edit_job(&name, hold));
         delete(&pods.api, &path_of(&job), &json!({"propagationPolicy": "Foreground"})).await;
@@ -88,8 +86,7 @@ async fn a_deleted_job_that_a_finalizer_keeps_ends_its_run_and_frees_its_stack()
 async fn a_deleted_pod_that_a_finalizer_keeps_ends_its_run_and_frees_its_stack() {
     let pods = Pods::start().await;
     let _agent = pods.agent();
-    let (job, _gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, _gate) = pods.at_the_gate("a").await;
     let name = Pods::job_name(&job, 1);
     assert!(pods.api.edit_pod(&pods.api.pod_of(&name).expect("its pod"), hold));
     assert!(pods.api.fate(&name, Fate::Deleted));
@@ -164,8 +161,7 @@ async fn a_dispatcher_that_was_halted_beyond_its_lease_stops_and_runs_nothing_tw
     first.says("this dispatcher leads").await;
     let second = pods.setup().name("second").start();
     second.says("another dispatcher leads").await;
-    let (job, gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, gate) = pods.at_the_gate("a").await;
     first.signal(Signal::STOP);
     second.says("this dispatcher leads").await;
     second.says("is taken over").await;
@@ -238,8 +234,7 @@ async fn a_pod_that_is_evicted_before_it_starts_is_named_and_run_again() {
 async fn a_node_that_answers_again_has_not_ended_its_run() {
     let pods = Pods::start().await;
     let agent = pods.agent();
-    let (job, gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, gate) = pods.at_the_gate("a").await;
     let name = Pods::job_name(&job, 1);
     assert!(pods.api.fate(&name, Fate::NodeSilent));
     agent.says("the node of a run does not answer").await;
@@ -261,8 +256,7 @@ async fn a_node_that_answers_again_has_not_ended_its_run() {
 async fn a_pod_that_was_given_up_with_its_node_is_stopped_when_the_node_is_back() {
     let pods = Pods::start().await;
     let agent = pods.agent();
-    let (job, _gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, _gate) = pods.at_the_gate("a").await;
     let name = Pods::job_name(&job, 1);
     assert!(pods.api.fate(&name, Fate::NodeGone));
     agent.says("the node of a run does not answer").await;
@@ -283,8 +277,7 @@ async fn a_pod_that_was_given_up_with_its_node_is_stopped_when_the_node_is_back(
 async fn a_run_whose_pod_was_removed_with_its_node_counts_when_it_ends_there() {
     let pods = Pods::start().await;
     let agent = pods.agent();
-    let (job, gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, gate) = pods.at_the_gate("a").await;
     let name = Pods::job_name(&job, 1);
     let pod = pods.api.pod_of(&name).expect("its pod");
     assert!(pods.api.fate(&name, Fate::NodeGone));

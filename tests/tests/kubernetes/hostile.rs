@@ -47,8 +47,7 @@ async fn names_of_stacks_are_no_names_of_objects() {
 async fn a_job_whose_labels_are_changed_by_hand_ends_as_ever() {
     let pods = Pods::start().await;
     let _agent = pods.agent();
-    let (job, gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, gate) = pods.at_the_gate("a").await;
     let name = Pods::job_name(&job, 1);
     assert!(pods.api.edit_job(&name, |job| {
         job["metadata"]["labels"] = json!({"somebody": "else"});
@@ -68,8 +67,7 @@ async fn a_job_whose_labels_name_another_deployment_is_not_taken_for_it() {
     let agent = pods.agent();
     let other = pods.queue(count("b")).await;
     assert_eq!(other.ended().await.status, "SUCCESS");
-    let (job, gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, gate) = pods.at_the_gate("a").await;
     drop(agent);
     // The Job of the one says that it is the other's, which is over.
     let id = other.id.to_string();
@@ -90,8 +88,7 @@ async fn a_job_whose_labels_name_another_deployment_is_not_taken_for_it() {
 async fn a_job_that_a_stranger_deletes_is_interrupted_in_good_order() {
     let pods = Pods::start().await;
     let _agent = pods.agent();
-    let (job, _gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, _gate) = pods.at_the_gate("a").await;
     let path = format!("/apis/batch/v1/namespaces/{NAMESPACE}/jobs/{}", Pods::job_name(&job, 1));
     delete(&pods.api, &path, &json!({"propagationPolicy": "Background"})).await;
     // Its executor has its grace: the state is stored, and it ends the row itself. The dispatcher adds why it was asked to stop.
@@ -110,8 +107,7 @@ async fn a_job_that_a_stranger_deletes_is_interrupted_in_good_order() {
 async fn a_job_that_a_stranger_deletes_without_its_pod_goes_on_to_its_end() {
     let pods = Pods::start().await;
     let agent = pods.agent();
-    let (job, gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, gate) = pods.at_the_gate("a").await;
     let path = format!("/apis/batch/v1/namespaces/{NAMESPACE}/jobs/{}", Pods::job_name(&job, 1));
     delete(&pods.api, &path, &json!({"propagationPolicy": "Orphan"})).await;
     agent.says("deleted by somebody else").await;
@@ -206,8 +202,7 @@ async fn two_dispatchers_at_once_run_nothing_twice() {
 async fn a_second_pod_of_a_run_does_nothing() {
     let pods = Pods::start().await;
     let _agent = pods.agent();
-    let (job, gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, gate) = pods.at_the_gate("a").await;
     let name = Pods::job_name(&job, 1);
     let twin = pods.api.start_twin(&name).expect("a second pod");
     until("the second pod says why it does nothing", async || {
@@ -239,8 +234,7 @@ async fn clocks_that_differ_change_nothing() {
         if waits.output().contains("this dispatcher leads") { Ok(()) } else { Err(waits.output()) }
     })
     .await;
-    let (job, gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, gate) = pods.at_the_gate("a").await;
     let pod = pods.api.pod_of(&Pods::job_name(&job, 1)).expect("its pod");
     assert!(
         pods.api.edit_pod(&pod, |pod| pod["metadata"]["creationTimestamp"] = "2001-01-01T00:00:00Z".into())

@@ -31,8 +31,7 @@ async fn a_lock_that_a_killed_pod_left_is_removed_by_the_next_run_of_its_stack()
     let states = StateServer::start().await;
     let pods = with_states(&states).await;
     let agent = pods.agent();
-    let (job, _gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, _gate) = pods.at_the_gate("a").await;
     let pod = pods.api.pod_of(&Pods::job_name(&job, 1)).expect("its pod");
     let pod = pod["metadata"]["name"].as_str().expect("a name").to_owned();
     assert!(pods.api.fate(&Pods::job_name(&job, 1), Fate::Killed));

@@ -67,8 +67,7 @@ async fn runs_that_die_are_counted_by_cause() {
         (Fate::EvictedByApi, "eviction"),
         (Fate::Deleted, "deleted"),
     ] {
-        let (job, _gate) = pods.queue_gated(cause).await;
-        job.says("at the gate").await;
+        let (job, _gate) = pods.at_the_gate(cause).await;
         assert!(pods.api.fate(&Pods::job_name(&job, 1), fate));
         dying.push((job, cause));
     }
@@ -158,8 +157,7 @@ async fn a_plan_that_waits_is_counted_once_over_restarts() {
 async fn a_run_whose_job_was_deleted_without_a_dispatcher_is_named_by_the_next() {
     let pods = Pods::start().await;
     let (first, _) = at_work(&pods).await;
-    let (job, _gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, _gate) = pods.at_the_gate("a").await;
     stop(first).await;
     pods.api.expire_job(&Pods::job_name(&job, 1));
     let (_second, _) = at_work(&pods).await;

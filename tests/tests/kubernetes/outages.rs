@@ -58,8 +58,7 @@ async fn whatever_the_api_server_answers_runs_end_and_none_is_started_twice() {
 async fn runs_go_on_while_connections_to_the_api_server_are_silent() {
     let pods = Pods::start().await;
     let _agent = pods.agent();
-    let (job, gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, gate) = pods.at_the_gate("a").await;
     pods.api.go_silent();
     fs::write(gate, "").expect("the gate opens");
     let row = job.ended().await;
@@ -84,8 +83,7 @@ async fn outages_of_minutes_in_mid_run_cost_nothing() {
     }
     let pods = Pods::start().await;
     let agent = pods.agent();
-    let (job, gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, gate) = pods.at_the_gate("a").await;
     pods.api.go_away();
     agent.says("the Kubernetes API does not answer").await;
     sleep(Duration::from_secs(130)).await;
@@ -97,8 +95,7 @@ async fn outages_of_minutes_in_mid_run_cost_nothing() {
     pods.api.come_back().await;
     agent.says("the Kubernetes API answers again").await;
     assert_eq!(pods.queue(count("a")).await.ended().await.status, "SUCCESS");
-    let (job, gate) = pods.queue_gated("b").await;
-    job.says("at the gate").await;
+    let (job, gate) = pods.at_the_gate("b").await;
     pods.api.strand();
     fs::write(gate, "").expect("the gate opens");
     assert_eq!(job.ended().await.status, "SUCCESS");

@@ -64,8 +64,7 @@ async fn a_run_is_a_pod_with_the_account_of_its_stack_and_succeeds() {
 async fn a_cancel_reaches_a_run_through_the_control_plane() {
     let pods = Pods::start().await;
     let _agent = pods.agent();
-    let (job, _gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, _gate) = pods.at_the_gate("a").await;
     job.cancel().await;
     let row = job.ended().await;
     assert_eq!(row.status, "CANCELLED", "{row:?}");
@@ -78,8 +77,7 @@ async fn a_cancel_reaches_a_run_through_the_control_plane() {
 async fn a_new_dispatcher_takes_over_the_runs_of_the_one_before() {
     let pods = Pods::start().await;
     let mut first = pods.agent();
-    let (job, gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, gate) = pods.at_the_gate("a").await;
     first.signal(Signal::KILL);
     first.ended().await;
     let _second = pods.setup().name("the second").start();
@@ -95,8 +93,7 @@ async fn a_new_dispatcher_takes_over_the_runs_of_the_one_before() {
 async fn a_dispatcher_that_is_rolled_leaves_its_runs_alone() {
     let pods = Pods::start().await;
     let mut first = pods.agent();
-    let (job, gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, gate) = pods.at_the_gate("a").await;
     first.signal(Signal::TERM);
     assert_eq!(first.ended().await.code(), Some(0), "it does not wait for its runs");
     fs::write(gate, "").expect("the gate opens");
@@ -193,8 +190,7 @@ async fn of_two_dispatchers_one_leads_and_the_other_takes_over() {
     first.says("this dispatcher leads").await;
     let second = pods.setup().name("second").start();
     second.says("another dispatcher leads").await;
-    let (job, gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, gate) = pods.at_the_gate("a").await;
     assert_eq!(job.row().await.claimed_by.as_deref(), Some("first"));
     // A Lease that is given back is free at once.
     first.signal(Signal::TERM);

@@ -121,8 +121,7 @@ async fn a_pod_whose_state_nothing_takes_stays_until_its_backend_does() {
     let states = StateServer::start().await;
     let pods = with_states(&states).await;
     let _agent = pods.agent();
-    let (job, gate) = pods.queue_gated("a").await;
-    job.says("at the gate").await;
+    let (job, gate) = pods.at_the_gate("a").await;
     states.refuse(true);
     pods.api.go_away();
     std::fs::write(gate, "").expect("the gate opens");

@@ -57,31 +57,24 @@ impl Claims {
 
     /// The claims of these deployments that are not over.
     pub(crate) async fn of(&self, ids: &[Uuid]) -> Result<Vec<ClaimRow>, Error> {
-        let mut rows = Vec::new();
-        for ids in ids.chunks(AT_ONCE) {
-            let request = self
-                .rest
-                .from("deployments")
-                .select("id,attempt,claim_token,state_key,config_snapshot")
-                .eq("status", "PROCESSING")
-                .in_list("id", ids);
-            rows.extend(request.rows::<ClaimRow>().await?);
-        }
-        Ok(rows)
+        self.rows(ids, &[("status", "PROCESSING")]).await
     }
 
     /// The claims of those deployments that ended because their run was asked to stop, by whom they could not know.
     pub(crate) async fn stopped(&self, ids: &[Uuid]) -> Result<Vec<ClaimRow>, Error> {
+        self.rows(ids, &[("status", "FAILED"), ("error_code", "AGENT_STOPPED")]).await
+    }
+
+    /// The claims of those deployments whose columns have these values.
+    async fn rows(&self, ids: &[Uuid], values: &[(&str, &str)]) -> Result<Vec<ClaimRow>, Error> {
         let mut rows = Vec::new();
         for ids in ids.chunks(AT_ONCE) {
-            let request = self
-                .rest
-                .from("deployments")
-                .select("id,attempt,claim_token,state_key,config_snapshot")
-                .eq("status", "FAILED")
-                .eq("error_code", "AGENT_STOPPED")
-                .in_list("id", ids);
-            rows.extend(request.rows::<ClaimRow>().await?);
+            let mut request =
+                self.rest.from("deployments").select("id,attempt,claim_token,state_key,config_snapshot");
+            for (column, value) in values {
+                request = request.eq(*column, *value);
+            }
+            rows.extend(request.in_list("id", ids).rows::<ClaimRow>().await?);
         }
         Ok(rows)
     }
