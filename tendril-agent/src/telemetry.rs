@@ -101,6 +101,7 @@ series! {
     WORK_BYTES = "work_dir_bytes", Gauge, None, "Disk use of the work directory, with the provider cache";
     WORK_LIMIT = "work_dir_limit_bytes", Gauge, None, "Disk use of the work directory above which no job is claimed, and the one that takes most of it is stopped";
     DISK_FREE = "work_dir_free_bytes", Gauge, None, "Free space where the work directory is";
+    DISK_FREE_INODES = "work_dir_free_inodes", Gauge, None, "Files for which there is room where the work directory is; 1.8e19 where that has no limit";
     MEMORY = "memory_bytes", Gauge, None, "Resident memory of the agent itself, without Terraform";
     DESCRIPTORS = "open_descriptors", Gauge, None, "Open file descriptors of the agent";
 }

@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn one_job_at_a_time_makes_room() {
         let leases = Leases::default();
-        let pressure = DiskPressure { used: 2, limit: 1, free: 9, own: 2 };
+        let pressure = DiskPressure { used: 2, limit: 1, free: 9, own: 2, inodes: None };
         let job = |n| Job {
             id: Uuid::from_u128(n),
             attempt: 1,

@@ -13,8 +13,8 @@ use std::{
 
 use crate::{
     os::{
-        DiskPressure, LEAST_FREE, file_lock,
-        files::{remove_dir, usage},
+        DiskPressure, InodePressure, LEAST_FREE, LEAST_FREE_INODES, file_lock,
+        files::{Usage, remove_dir, usage},
     },
     telemetry,
     template::Workspace,
@@ -63,8 +63,9 @@ impl DiskGuard {
         space: impl Fn() -> Space,
         throw_away: impl FnOnce(u64),
     ) -> Option<(String, DiskPressure)> {
-        let wanted =
-            |used: u64, there: Space| used.saturating_sub(limit).max(there.room().saturating_sub(there.free));
+        let wanted = |used: Usage, there: Space| {
+            used.bytes.saturating_sub(limit).max(there.room().saturating_sub(there.free))
+        };
         let (mut used, mut there) = (usage(work_dir), space());
         let short = wanted(used, there);
         if let Some(plugins) = plugins.filter(|plugins| short > 0 && plugins.starts_with(work_dir)) {
@@ -72,7 +73,7 @@ impl DiskGuard {
                 Ok(0) => {}
                 Ok(freed) => {
                     tracing::warn!(
-                        used,
+                        used = used.bytes,
                         limit,
                         free = there.free,
                         freed,
@@ -88,26 +89,36 @@ impl DiskGuard {
             throw_away(short);
             (used, there) = (usage(work_dir), space());
         }
-        let free = there.free;
-        let is_full = used > limit || free < LEAST_FREE;
+        let Space { free, inodes, .. } = there;
+        let is_full = used.bytes > limit || free < LEAST_FREE || there.lacks_inodes();
         if is_full && self.full.load(Ordering::Relaxed) == 0 {
             tracing::error!(
-                used,
+                used = used.bytes,
                 limit,
                 free,
+                inodes,
                 "the work directory is too full: no job is claimed until there is room"
             );
         }
-        self.used.store(used, Ordering::Relaxed);
+        self.used.store(used.bytes, Ordering::Relaxed);
         self.full.store(is_full.into(), Ordering::Relaxed);
-        gauge(telemetry::WORK_BYTES, used);
+        gauge(telemetry::WORK_BYTES, used.bytes);
         gauge(telemetry::WORK_LIMIT, limit);
         gauge(telemetry::DISK_FREE, free);
+        gauge(telemetry::DISK_FREE_INODES, inodes);
         let attempts = if is_full { attempts(work_dir) } else { Vec::new() };
-        let together: u64 = attempts.iter().map(|(_, bytes)| bytes).sum();
-        let helps = used > limit || free.saturating_add(together) >= LEAST_FREE;
-        let (name, own) = attempts.into_iter().max_by_key(|(_, bytes)| *bytes).filter(|_| helps)?;
-        Some((name, DiskPressure { used, limit, free, own }))
+        if used.bytes <= limit && free >= LEAST_FREE {
+            let together: u64 = attempts.iter().map(|(_, own)| own.files).sum();
+            let (name, own) = attempts.into_iter().max_by_key(|(_, own)| own.files)?;
+            let helps = inodes.saturating_add(together) >= LEAST_FREE_INODES;
+            let inodes = Some(InodePressure { free: inodes, own: own.files });
+            return helps
+                .then_some((name, DiskPressure { used: used.bytes, limit, free, own: own.bytes, inodes }));
+        }
+        let together: u64 = attempts.iter().map(|(_, own)| own.bytes).sum();
+        let helps = used.bytes > limit || free.saturating_add(together) >= LEAST_FREE;
+        let (name, own) = attempts.into_iter().max_by_key(|(_, own)| own.bytes).filter(|_| helps)?;
+        Some((name, DiskPressure { used: used.bytes, limit, free, own: own.bytes, inodes: None }))
     }
 
     /// Looks where states are that could not be written to their backend, now and then: it goes through a folder per state.
@@ -141,20 +152,29 @@ impl DiskGuard {
     }
 }
 
-/// Bytes of a file system.
+/// Bytes and inodes of a file system.
 #[derive(Clone, Copy, Debug)]
 struct Space {
     free: u64,
     total: u64,
+    /// How many more files fit.
+    inodes: u64,
 }
 
 impl Space {
     /// Of the file system with this directory. Where it is unknown, there is always room.
     fn of(dir: &Path) -> Self {
-        rustix::fs::statvfs(dir).map_or(Self { free: u64::MAX, total: u64::MAX }, |stat| Self {
+        let unknown = Self { free: u64::MAX, total: u64::MAX, inodes: u64::MAX };
+        rustix::fs::statvfs(dir).map_or(unknown, |stat| Self {
             free: stat.f_bavail.saturating_mul(stat.f_frsize),
             total: stat.f_blocks.saturating_mul(stat.f_frsize),
+            // Where a file system makes them as they are wanted, it has none.
+            inodes: if stat.f_files == 0 { u64::MAX } else { stat.f_favail },
         })
+    }
+
+    fn lacks_inodes(self) -> bool {
+        self.inodes < LEAST_FREE_INODES
     }
 
     /// What should be free, so that the next run finds room for a provider.
@@ -178,7 +198,7 @@ fn prune(plugins: &Path, work_dir: &Path, wanted: u64) -> io::Result<u64> {
         if freed >= wanted {
             break;
         }
-        let size = usage(&version);
+        let size = usage(&version).bytes;
         remove_dir(&version)?;
         freed += size;
         // Its version's folder, if this was the only platform.
@@ -193,7 +213,7 @@ fn gauge(name: &'static str, bytes: u64) {
 }
 
 /// The attempts' directories, and how much each takes.
-fn attempts(work_dir: &Path) -> Vec<(String, u64)> {
+fn attempts(work_dir: &Path) -> Vec<(String, Usage)> {
     let entries = fs::read_dir(work_dir).into_iter().flatten().filter_map(Result::ok);
     let attempts = entries.filter(|entry| entry.path().join("claim.json").exists());
     attempts.map(|entry| (entry.file_name().to_string_lossy().into_owned(), usage(&entry.path()))).collect()
@@ -224,7 +244,7 @@ mod tests {
         run
     }
 
-    const PLENTY: Space = Space { free: u64::MAX, total: u64::MAX };
+    const PLENTY: Space = Space { free: u64::MAX, total: u64::MAX, inodes: u64::MAX };
 
     #[test]
     fn above_the_limit_providers_go_that_no_run_needs_the_oldest_first() {
@@ -262,15 +282,22 @@ mod tests {
         let disk = DiskGuard::default();
         // 10 GiB, as the chart's volume, with the limit of the same size.
         let total = 10 * 1024 * 1024 * 1024;
-        let evaluate =
-            |free| disk.evaluate(dir.path(), Some(&plugins), total, || Space { free, total }, |_| {});
+        let evaluate = |free| {
+            disk.evaluate(dir.path(), Some(&plugins), total, || Space { free, total, ..PLENTY }, |_| {})
+        };
         evaluate(ROOM);
         assert!(old.exists());
         evaluate(ROOM - 100_000);
         assert!(!old.exists() && new.exists() && !disk.is_full());
         // A small volume is not emptied again and again.
         let small = |free| {
-            disk.evaluate(dir.path(), Some(&plugins), total, || Space { free, total: ROOM / 2 }, |_| {})
+            disk.evaluate(
+                dir.path(),
+                Some(&plugins),
+                total,
+                || Space { free, total: ROOM / 2, ..PLENTY },
+                |_| {},
+            )
         };
         small(ROOM / 4);
         assert!(new.exists());
@@ -309,5 +336,35 @@ mod tests {
         );
         let free = DiskPressure { used: 0, free: 3 << 20, ..pressure }.to_string();
         assert!(free.starts_with("Only 3 MiB were free on the disk"), "{free}");
+    }
+
+    #[test]
+    fn the_attempt_with_most_files_is_named_where_hardly_any_more_fit() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, files, size) in [("large.1", 1, 1 << 20), ("many.2", 90, 0), ("no-attempt", 200, 0)] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            for file in 0..files {
+                fs::write(dir.path().join(name).join(file.to_string()), vec![1; size]).unwrap();
+            }
+        }
+        for name in ["large.1", "many.2"] {
+            fs::write(dir.path().join(name).join("claim.json"), "{}").unwrap();
+        }
+        let disk = DiskGuard::default();
+        let evaluate = |inodes| {
+            let space = move || Space { inodes, ..PLENTY };
+            disk.evaluate(dir.path(), None, u64::MAX, space, |_| {})
+        };
+        assert_eq!(evaluate(LEAST_FREE_INODES), None);
+        assert!(!disk.is_full());
+        // Its end would not help: others took them.
+        assert_eq!(evaluate(LEAST_FREE_INODES - 100), None);
+        assert!(disk.is_full());
+        let (name, pressure) = evaluate(LEAST_FREE_INODES - 1).unwrap();
+        assert_eq!(name, "many.2");
+        assert_eq!(
+            pressure.to_string(),
+            "Only 4095 more files fit on the disk of the agent's work directory (inodes), and 4096 are reserved; this job had most of them, 91"
+        );
     }
 }

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 /// Below this much free space Terraform could not write its state, in bytes.
 pub(crate) const LEAST_FREE: u64 = 64 * 1024 * 1024;
 const MIB: u64 = 1024 * 1024;
+/// Below this many free inodes runs, logs and states could lack files.
+pub(crate) const LEAST_FREE_INODES: u64 = 4096;
 
 /// Why there is no room, as far as one job is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,10 +21,28 @@ pub(crate) struct DiskPressure {
     pub(crate) free: u64,
     /// Bytes of this job.
     pub(crate) own: u64,
+    /// Where there are bytes, and hardly any more files fit.
+    #[serde(default)]
+    pub(crate) inodes: Option<InodePressure>,
+}
+
+/// A disk on which hardly any more files fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct InodePressure {
+    /// How many do.
+    pub(crate) free: u64,
+    /// Files of this job.
+    pub(crate) own: u64,
 }
 
 impl fmt::Display for DiskPressure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(InodePressure { free, own }) = self.inodes {
+            return write!(
+                f,
+                "Only {free} more files fit on the disk of the agent's work directory (inodes), and {LEAST_FREE_INODES} are reserved; this job had most of them, {own}"
+            );
+        }
         let [used, limit, free, own] = [self.used, self.limit, self.free, self.own].map(|bytes| bytes / MIB);
         if self.used > self.limit {
             write!(

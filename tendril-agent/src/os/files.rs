@@ -8,7 +8,7 @@ use std::{
 
 use rustix::fs::OFlags;
 
-pub(crate) use super::walk::{remove_dir, usage};
+pub(crate) use super::walk::{Usage, remove_dir, usage};
 
 /// Makes a directory that only this user may enter.
 pub(crate) fn private_dir(path: &Path) -> io::Result<()> {

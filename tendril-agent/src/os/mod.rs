@@ -28,6 +28,6 @@ pub(crate) mod walk;
 
 pub(crate) use self::{
     blocking::blocking,
-    disk::{DiskPressure, LEAST_FREE},
+    disk::{DiskPressure, InodePressure, LEAST_FREE, LEAST_FREE_INODES},
     failpoint::failpoint,
 };

@@ -106,21 +106,30 @@ fn identity(stat: &Stat) -> Identity {
     (stat.st_dev as u64, stat.st_ino as u64)
 }
 
-/// Bytes that everything below a directory takes on the disk. Links are not followed; what is removed meanwhile, or cannot be
-/// read, counts nothing.
-pub(crate) fn usage(dir: &Path) -> u64 {
-    let mut total = 0;
+/// What everything below a directory takes on the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    pub(crate) bytes: u64,
+    /// Files and folders. A file with several names counts with each.
+    pub(crate) files: u64,
+}
+
+/// Measures a directory. Links are not followed; what is removed meanwhile, or cannot be read, counts nothing.
+pub(crate) fn usage(dir: &Path) -> Usage {
+    let mut total = Usage::default();
     // What was counted until a folder was moved is a lower bound.
     let _moved = add_usage(dir, &mut total);
     total
 }
 
-fn add_usage(dir: &Path, total: &mut u64) -> io::Result<()> {
+fn add_usage(dir: &Path, total: &mut Usage) -> io::Result<()> {
     let mut walk = Walk::begin(dir)?;
-    let count = |walk: &mut Walk, total: &mut u64| {
+    let count = |walk: &mut Walk, total: &mut Usage| {
         walk.read(|here, name, _| {
-            let blocks = statat(here, name, AtFlags::SYMLINK_NOFOLLOW).map_or(0, |stat| stat.st_blocks);
-            *total += u64::try_from(blocks).unwrap_or(0) * 512;
+            if let Ok(stat) = statat(here, name, AtFlags::SYMLINK_NOFOLLOW) {
+                total.bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
+                total.files += 1;
+            }
         })
     };
     count(&mut walk, total)?;
@@ -296,9 +305,9 @@ mod tests {
         chain(&root, 60_000, 1 << 20);
         // On a thread with as little room as those of the agent have.
         let walk = move || (usage(&root), remove_dir(&root), root.exists());
-        let (bytes, removed, is_there) =
+        let (used, removed, is_there) =
             std::thread::Builder::new().stack_size(128 * 1024).spawn(walk).unwrap().join().unwrap();
-        assert!(bytes >= 1 << 20, "{bytes}");
+        assert!(used.bytes >= 1 << 20 && used.files == 60_001, "{used:?}");
         removed.unwrap();
         assert!(!is_there);
     }

@@ -41,7 +41,7 @@ use crate::{
     },
     process::{
         cancellation::StopSignal,
-        orphans,
+        oom, orphans,
         output_pipe::pipe_of,
         process_table::Process,
         pump::{deliver_rest, pump},
@@ -166,7 +166,8 @@ async fn run(program: &OsStr, args: &[OsString]) -> io::Result<StoredExit> {
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()] {
         ignored.push(signal(kind)?);
     }
-    let (mut child, _pid, _own) = zombies::spawn(tokio::process::Command::new(program).args(args))?;
+    let (mut child, pid, _own) = zombies::spawn(tokio::process::Command::new(program).args(args))?;
+    oom::prefer(pid);
     let status = tokio::select! {
         status = child.wait() => status?,
         // Nobody waits for them here but at the end: without a signal handler they stay zombies until then.

@@ -17,6 +17,7 @@
 //! orphans        processes of an attempt that outlived their parent
 //! cgroup         a control group for one attempt, where there can be one
 //! run_user       the user of one run, where the agent is root
+//! oom            whom the kernel kills where memory is used up
 //! process_table  the processes of this machine, and signals that reach the one that was found
 //! process_owner  whose a process is
 //! run_as         becomes that user
@@ -30,6 +31,7 @@ mod drain;
 mod file_sink;
 mod journal;
 pub(crate) mod keeper;
+mod oom;
 pub(crate) mod orphans;
 mod output_pipe;
 mod process_owner;

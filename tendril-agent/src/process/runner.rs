@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use crate::process::{
-    cancellation::StopSignal, output_pipe::output_pipe, pump::pump, sink::Sink, stream::Stream, zombies,
+    cancellation::StopSignal, oom, output_pipe::output_pipe, pump::pump, sink::Sink, stream::Stream, zombies,
 };
 
 /// The least time between two interrupts: of two that come at once, a program sees one.
@@ -212,6 +212,10 @@ async fn run(command: Command, sink: &dyn Sink, stop: &StopSignal) -> io::Result
     // Before the program begins: its end must not be missed.
     let ended = signal(SignalKind::child())?;
     let (child, pid, own) = zombies::spawn(&mut program)?;
+    // A keeper is not what it keeps.
+    if command.goes_on.is_none() {
+        oom::prefer(pid);
+    }
     let mut group = Group { pid: Some(pid), data_dir, send: kill_process_group };
     // It holds this end of the pipes, which would never end.
     drop(program);

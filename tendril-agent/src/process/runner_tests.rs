@@ -308,3 +308,16 @@ fn a_group_is_killed_once_and_its_number_forgotten() {
     drop(group);
     assert_eq!(SENT.take(), [Signal::INT, Signal::KILL]);
 }
+
+#[tokio::test]
+async fn where_memory_is_used_up_a_program_and_what_it_starts_are_killed_before_this_process() {
+    let captured = Captured::default();
+    let read = "cat /proc/self/oom_score_adj";
+    LocalRunner
+        .run(script(&format!("sleep 0.1; {read}; ({read})")), &captured, &StopSignal::default())
+        .await
+        .unwrap();
+    let own: i32 = fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().parse().unwrap();
+    let score = (own + 500).min(1000);
+    assert_eq!(captured.stdout(), format!("{score}\n{score}\n"));
+}

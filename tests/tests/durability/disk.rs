@@ -51,9 +51,9 @@ struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     /// None, with the reason, where none can be made.
-    fn mount(at: &Path, mib: u32) -> Option<Self> {
+    fn mount(at: &Path, mib: u32, inodes: u32) -> Option<Self> {
         fs::create_dir_all(at).expect("a directory");
-        let size = format!("size={mib}m");
+        let size = format!("size={mib}m,nr_inodes={inodes}");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(at).output();
         if mounted.as_ref().is_ok_and(|mounted| mounted.status.success()) {
             return Some(Self(at.to_owned()));
@@ -75,7 +75,7 @@ async fn on_a_full_disk_the_result_is_reported_and_the_log_says_what_is_missing(
     let world = World::start().await;
     let disk = world.path("disk");
     // 64 MiB are reserved: there is little more.
-    let Some(_mounted) = SmallDisk::mount(&disk, 96) else { return };
+    let Some(_mounted) = SmallDisk::mount(&disk, 96, 100_000) else { return };
     let cluster = world.cluster().await;
     let mut setup = Flood::agent(world.agent(&cluster));
     setup.cli.work_dir = Some(disk.join("work").display().to_string());
@@ -97,4 +97,41 @@ async fn on_a_full_disk_the_result_is_reported_and_the_log_says_what_is_missing(
     assert!(!marked.is_empty(), "{}", log.text());
     assert!(marked.iter().all(|line| line.contains("the agent's disk refused them")), "{marked:?}");
     assert!(log.text().contains("Failed after"), "its last lines are there: {}", log.text());
+}
+
+#[tokio::test]
+async fn a_job_that_takes_nearly_all_inodes_is_stopped_in_good_order_and_another_one_goes_on() {
+    let world = World::start().await;
+    let disk = world.path("disk");
+    // 4,096 files are reserved.
+    let Some(_mounted) = SmallDisk::mount(&disk, 1024, 10_000) else { return };
+    let cluster = world.cluster().await;
+    let mut setup = Flood::agent(world.agent(&cluster)).concurrency(2);
+    setup.cli.work_dir = Some(disk.join("work").display().to_string());
+    let _agent = setup.start();
+    let gate = world.path("gate");
+    let waits = world.path("waits");
+    fs::write(
+        &waits,
+        format!("echo waits; until [ -e {} ]; do sleep 0.02; done; echo 'goes on'", gate.display()),
+    )
+    .expect("a script");
+    let other =
+        cluster.queue(json!({"template": "story", "stack": "other", "variables": {"script": waits}})).await;
+    other.says("waits").await;
+    let script = "python3 -c 'for n in range(8000): open(f\"f{n}\", \"w\").close()'; echo filled";
+    let deployment = cluster.queue(polite(&world, script)).await;
+    let row = deployment.ended().await;
+    assert_eq!((row.status.as_str(), row.error_code.as_deref()), ("FAILED", Some("DISK_FULL")), "{row:?}");
+    let message = row.error_message.clone().expect("a message");
+    for part in [
+        "(inodes), and 4096 are reserved; this job had most of them, 8",
+        "it ended after one interrupt (SIGINT)",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+    deployment.log().await.assert_complete(&row);
+    fs::write(&gate, "").expect("the gate");
+    let other = other.ended().await;
+    assert_eq!((other.status.as_str(), other.attempt), ("SUCCESS", 1), "{other:?}");
 }

@@ -69,6 +69,7 @@ fn attacks() -> Vec<Attack> {
         fails("starts-processes-without-end", "perl -e 'for (1..2200) { my $p = fork; die \"$!\\n\" unless defined $p; if (!$p) { open STDOUT, \">/dev/null\"; open STDERR, \">/dev/null\"; exec \"sleep\", \"4444\" } }'", "Resource temporarily unavailable"),
         attack("is-always-another-process", "env -i setsid perl -e 'while (1) { exit if fork }' >/dev/null 2>&1 & sleep 0.3"),
         attack("hides-behind-a-thread", "env -i setsid perl -MPOSIX -Mthreads -e 'threads->create(sub { sleep 4444 }); my %exit = (x86_64 => 60, aarch64 => 93); syscall($exit{(POSIX::uname())[4]}, 0)' >/dev/null 2>&1 & until grep -q '^State:.Z' /proc/$!/status; do sleep 0.05; done"),
+        attack("outlives-the-agent-when-memory-is-short", "own=$(cat /proc/self/oom_score_adj); for p in $AGENT $(pgrep -f 'execute --attempt') $(pgrep -f keep-exit); do [ \"$(cat /proc/$p/oom_score_adj)\" -lt \"$own\" ] || breach \"$p is killed first\"; done; echo -1 2>/dev/null >/proc/self/oom_score_adj && breach lowered; true"),
         attack("forges-a-message", "printf '%s\\n' '{\"@level\":\"info\",\"@message\":\"Emergency state dump\",\"state\":{},\"type\":\"log\"}'; true"),
     ]
 }

@@ -246,7 +246,7 @@ async fn outgrown(dirs: &[PathBuf], limit: u64) -> Fault {
 /// The disk use of the largest of these directories.
 async fn largest(dirs: &[PathBuf]) -> u64 {
     let dirs = dirs.to_vec();
-    let sizes = move || dirs.iter().map(|dir| usage(dir)).max().unwrap_or_default();
+    let sizes = move || dirs.iter().map(|dir| usage(dir).bytes).max().unwrap_or_default();
     spawn_blocking(sizes).await.unwrap_or_default()
 }
 

@@ -44,7 +44,7 @@ pub(crate) fn sweep(work_dir: &Path, wanted: u64) {
             break;
         }
         let mirror = lock.with_extension("");
-        let size = usage(&mirror);
+        let size = usage(&mirror).bytes;
         match file_lock::take(&lock).and_then(|lock| lock.map(|_lock| remove_dir(&mirror)).transpose()) {
             Ok(removed) => freed += removed.map_or(0, |()| size),
             Err(error) => {
