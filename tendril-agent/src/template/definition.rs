@@ -8,6 +8,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::declared_variables::{Declared, ReadFile, read, read_used};
 use crate::{
@@ -30,11 +31,23 @@ pub(crate) struct Template {
 }
 
 /// `template.json`, as far as the agent reads it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 struct Manifest {
     /// The variables, as a JSON Schema of an object.
-    #[serde(default)]
     variables: Schema,
+}
+
+impl Manifest {
+    fn parse(bytes: &[u8]) -> serde_json::Result<Self> {
+        #[derive(Deserialize)]
+        struct Parts<'a> {
+            #[serde(borrow, default)]
+            variables: Option<&'a RawValue>,
+        }
+        let parts: Parts<'_> = serde_json::from_slice(bytes)?;
+        let variables = parts.variables.map(|variables| Schema::parse(variables.get())).transpose()?;
+        Ok(Self { variables: variables.unwrap_or_default() })
+    }
 }
 
 impl Template {
@@ -83,7 +96,7 @@ impl Template {
                     return Err(io::Error::other("it is in UTF-16: save it in UTF-8"));
                 }
                 // Some editors begin a file with a byte order mark.
-                Some(serde_json::from_slice(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes))?)
+                Some(Manifest::parse(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes))?)
             }
         };
         Ok(Self { dir, manifest, read })

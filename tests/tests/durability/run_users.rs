@@ -10,7 +10,7 @@ use std::{
 use rustix::process::{Signal, geteuid};
 use serde_json::json;
 use tempfile::TempDir;
-use tendril_tests::{AgentSetup, Cluster, Deployment, World, fixtures, repository, until};
+use tendril_tests::{AgentSetup, Cluster, Deployment, StateServer, World, fixtures, repository, until};
 
 /// An agent of root, not started yet, and a directory that everybody may enter.
 pub(crate) struct Stage {
@@ -196,6 +196,50 @@ async fn a_state_database_is_reached_by_the_user_of_the_run() {
     assert_eq!(row.status, "SUCCESS", "{row:?}");
     executors.are(0).await;
     assert!(!stage.dir.path().join("state/plain.s").exists(), "nothing is left beside the database");
+}
+
+#[tokio::test]
+async fn a_state_that_its_server_refused_is_kept_from_all_runs_and_stored_for_the_user_of_the_next_one() {
+    let Some(stage) = Stage::set().await else { return };
+    let states = StateServer::start().await;
+    let gate = stage.dir.path().join("gate");
+    stage.template(
+        "gated",
+        RUNS_SCRIPT,
+        &format!("echo at the gate\nuntil [ -e {} ]; do sleep 0.05; done", gate.display()),
+    );
+    let setup =
+        stage.setup.clone().env("TENDRIL_STATE_BACKEND", "http").env("TENDRIL_STATE_CONFIG", states.config());
+    let _agent = setup.start();
+    let job = stage.queue("gated").await;
+    job.says("at the gate").await;
+    states.refuse(true);
+    fs::write(&gate, "").expect("the gate opens");
+    let row = job.ended().await;
+    assert_eq!(
+        (row.status.as_str(), row.error_code.as_deref()),
+        ("FAILED", Some("STATE_NOT_STORED")),
+        "{row:?}"
+    );
+    let kept = fs::read_dir(stage.dir.path().join("state/gated.s")).expect("the state's folder");
+    let kept: Vec<PathBuf> = kept.map(|entry| entry.expect("an entry").path()).collect();
+    let kept = kept.iter().find(|path| path.extension().is_some_and(|e| e == "tfstate")).expect("a state");
+    let metadata = fs::metadata(kept).expect("the state");
+    assert_eq!((metadata.uid(), metadata.mode() & 0o777), (0, 0o600), "{}", kept.display());
+
+    // Nothing is planned before it is stored.
+    let row = stage.queue("gated").await.ended().await;
+    assert_eq!(row.status, "FAILED", "{row:?}");
+    let message = row.error_message.clone().expect("a message");
+    assert!(message.contains("Nothing was planned") && kept.exists(), "{row:?}");
+    states.refuse(false);
+    let row = stage.queue("gated").await.ended().await;
+    assert_eq!(row.status, "SUCCESS", "{row:?}");
+    assert_eq!(row.plan_summary.expect("a plan")["add"], 0, "nothing is created a second time");
+    let state = states.state("gated.s").expect("it is stored");
+    assert_eq!(state["resources"][0]["name"], "a");
+    assert!(states.lock("gated.s").is_none(), "no lock is left");
+    assert!(!kept.exists());
 }
 
 /// What root reads of a lost run is the run's.

@@ -1,62 +1,11 @@
 //! The values of a schema's keywords: types, formats, bounds and patterns, read and compiled once.
 
-use std::{
-    collections::BTreeMap,
-    net::{Ipv4Addr, Ipv6Addr},
-};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bigdecimal::BigDecimal;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::job::json::{Json, not_exact};
-
-/// Keywords of JSON Schema that constrain a value and are not enforced here.
-pub(super) const REFUSED: &[&str] = &[
-    "$dynamicRef",
-    "$recursiveRef",
-    "$ref",
-    "additionalItems",
-    "allOf",
-    "anyOf",
-    "contains",
-    "contentEncoding",
-    "contentMediaType",
-    "contentSchema",
-    "dependencies",
-    "dependentRequired",
-    "dependentSchemas",
-    "disallow",
-    "divisibleBy",
-    "else",
-    "extends",
-    "if",
-    "maxContains",
-    "minContains",
-    "not",
-    "oneOf",
-    "patternProperties",
-    "prefixItems",
-    "propertyNames",
-    "then",
-    "unevaluatedItems",
-    "unevaluatedProperties",
-];
-
-/// Keywords that are for forms and readers.
-#[derive(Debug, Default)]
-pub(super) struct Others;
-
-impl<'de> Deserialize<'de> for Others {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let others = BTreeMap::<String, serde::de::IgnoredAny>::deserialize(deserializer)?;
-        match others.keys().find(|name| REFUSED.contains(&name.as_str())) {
-            Some(name) => Err(D::Error::custom(format!(
-                "the keyword \"{name}\" is not enforced by the agent, and must not be relied on: take it out, and check it in the template with a validation block"
-            ))),
-            None => Ok(Self),
-        }
-    }
-}
 
 /// A number to compare with, as it was written and as it is.
 #[derive(Debug)]

@@ -1,6 +1,7 @@
 //! The part of JSON Schema that a `template.json` may use for its variables, with errors for people.
 
 mod keywords;
+mod names;
 
 use std::collections::BTreeMap;
 
@@ -8,11 +9,14 @@ use bigdecimal::{BigDecimal, Zero as _};
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
 
-use self::keywords::{Bound, Format, Kind, Kinds, Others, Pattern, decimal};
+use self::{
+    keywords::{Bound, Format, Kind, Kinds, Pattern, decimal},
+    names::wrong_name,
+};
 use crate::job::json::{Fields, Json};
 
-/// What a value may be. Of the keywords that are not listed here, those of JSON Schema that would constrain a value are refused when
-/// the file is read ([`keywords::REFUSED`]); all others are for forms and readers.
+/// What a value may be. Of the keywords that are not listed here, those that would constrain a value or look as if they did are
+/// refused when the file is read ([`names`]); all others are for forms and readers.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Schema {
@@ -44,9 +48,6 @@ pub(crate) struct Schema {
     /// The value must appear nowhere; `writeOnly` is JSON Schema's name for it.
     sensitive: bool,
     write_only: bool,
-    /// Everything else.
-    #[serde(flatten)]
-    _others: Others,
 }
 
 /// A value that is there, `null` too.
@@ -83,6 +84,15 @@ impl<'de> Deserialize<'de> for Additional {
 }
 
 impl Schema {
+    /// Reads a schema. Errors: it is none, or has a keyword that is not enforced.
+    pub(crate) fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        match Json::parse(text).map_err(serde_json::Error::custom).map(|json| wrong_name(&json))? {
+            Some(sentence) => Err(serde_json::Error::custom(sentence)),
+            // From the text: a number that no double can hold is one only where it is a bound, and read as it is written.
+            None => serde_json::from_str(text),
+        }
+    }
+
     /// The schema of one property.
     pub(crate) fn property(&self, name: &str) -> Option<&Self> {
         self.properties.get(name)

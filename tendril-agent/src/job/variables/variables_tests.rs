@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
-use super::{keywords::REFUSED, *};
+use super::{names::REFUSED, *};
 
 #[expect(clippy::needless_pass_by_value, reason = "the table has values")]
 fn sentences(schema: Value, value: &Value) -> Vec<String> {
-    let schema: Schema = serde_json::from_str(&schema.to_string()).unwrap();
+    let schema = Schema::parse(&schema.to_string()).unwrap();
     schema
         .problems("v", &value.clone().into())
         .into_iter()
@@ -86,19 +86,19 @@ fn what_fits_is_silent() {
 fn every_keyword_that_would_constrain_a_value_is_enforced_or_refused() {
     for keyword in REFUSED {
         for schema in [json!({*keyword: {}}), json!({"properties": {"a": {"items": {*keyword: {}}}}})] {
-            let error = serde_json::from_str::<Schema>(&schema.to_string()).unwrap_err().to_string();
+            let error = Schema::parse(&schema.to_string()).unwrap_err().to_string();
             assert!(error.contains(keyword) && error.contains("not enforced"), "{error}");
         }
     }
-    let error = serde_json::from_str::<Schema>(r#"{"format": "iri"}"#).unwrap_err().to_string();
+    let error = Schema::parse(r#"{"format": "iri"}"#).unwrap_err().to_string();
     assert!(error.contains("iri") && error.contains("ipv4"), "{error}");
 }
 
 #[test]
 fn numbers_are_compared_with_all_their_digits() {
-    let schema: Schema = serde_json::from_str(r#"{"maximum": 9007199254740992}"#).unwrap();
+    let schema = Schema::parse(r#"{"maximum": 9007199254740992}"#).unwrap();
     assert_eq!(schema.problems("v", &Json::Number("9007199254740993".to_owned())).len(), 1);
-    let schema: Schema = serde_json::from_str(r#"{"type": "integer"}"#).unwrap();
+    let schema = Schema::parse(r#"{"type": "integer"}"#).unwrap();
     assert_eq!(schema.problems("v", &Json::Number("12345678901234567890123".to_owned())), []);
 }
 
@@ -107,18 +107,51 @@ fn a_number_of_a_billion_digits_is_never_written_out() {
     for keyword in ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"] {
         for number in ["1e1000000000", "-1e-1000000000", "1e99999999999999999999"] {
             let text = format!(r#"{{"{keyword}": {number}}}"#);
-            let error = serde_json::from_str::<Schema>(&text).unwrap_err().to_string();
+            let error = Schema::parse(&text).unwrap_err().to_string();
             assert!(error.contains("beyond what Terraform can hold"), "{text}: {error}");
         }
     }
     let schema = r#"{"enum": [1e1000000000], "const": 1e-1000000000}"#;
-    let schema: Schema = serde_json::from_str(schema).unwrap();
+    let schema = Schema::parse(schema).unwrap();
     assert_eq!(schema.problems("v", &Json::Number("1".to_owned())).len(), 1);
 }
 
 #[test]
+fn a_number_that_is_no_bound_may_be_any() {
+    let schema = r#"{"default": 1e400, "examples": [-1e999, 1e-999], "x-order": 1e4000, "maximum": 12345678901234567890123}"#;
+    let schema = Schema::parse(schema).unwrap();
+    assert_eq!(schema.problems("v", &Json::Number("12345678901234567890124".to_owned())).len(), 1);
+    assert_eq!(schema.problems("v", &Json::Number("12345678901234567890122".to_owned())), []);
+}
+
+#[test]
+fn a_schema_of_any_depth_has_an_answer() {
+    let deep = |levels: usize| format!("{}{{}}{}", r#"{"items":"#.repeat(levels), "}".repeat(levels));
+    Schema::parse(&deep(100)).unwrap();
+    let error = Schema::parse(&deep(10_000)).unwrap_err().to_string();
+    assert!(error.contains("more than 120 levels deep"), "{error}");
+}
+
+#[test]
+fn a_misspelled_keyword_is_refused_at_any_depth() {
+    for schema in [
+        json!({"minimun": 1}),
+        json!({"properties": {"minimun": {"properties": {"a": {"items": {"minimun": 1}}}}}}),
+        json!({"additionalProperties": {"minimun": 1}}),
+    ] {
+        let error = Schema::parse(&schema.to_string()).unwrap_err().to_string();
+        assert!(
+            error.contains("\"minimun\" is none of JSON Schema") && error.contains("\"minimum\""),
+            "{error}"
+        );
+    }
+    // The name of a variable is no keyword.
+    Schema::parse(r#"{"properties": {"minimun": {}, "not": {}}, "default": {"minimun": 1}}"#).unwrap();
+}
+
+#[test]
 fn a_bad_pattern_is_found_when_the_manifest_is_read() {
-    assert!(serde_json::from_str::<Schema>(r#"{"pattern": "("}"#).is_err());
+    assert!(Schema::parse(r#"{"pattern": "("}"#).is_err());
 }
 
 #[test]
@@ -162,7 +195,7 @@ fn a_type_that_is_none_is_named() {
         (json!({"type": []}), "is empty"),
         (json!({"type": 3}), "not a number"),
     ] {
-        let error = serde_json::from_str::<Schema>(&schema.to_string()).unwrap_err().to_string();
+        let error = Schema::parse(&schema.to_string()).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     }
 }
