@@ -236,8 +236,8 @@ async fn a_state_that_its_server_refused_is_kept_from_all_runs_and_stored_for_th
     let row = stage.queue("gated").await.ended().await;
     assert_eq!(row.status, "SUCCESS", "{row:?}");
     assert_eq!(row.plan_summary.expect("a plan")["add"], 0, "nothing is created a second time");
-    let state = states.state("gated.s").expect("it is stored");
-    assert_eq!(state["resources"][0]["name"], "a");
+    let stored = states.state("gated.s").expect("it is stored");
+    assert_eq!(stored["resources"][0]["name"], "a");
     assert!(states.lock("gated.s").is_none(), "no lock is left");
     assert!(!kept.exists());
 }
