@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tendril_agent::{Agent, AgentError, Cli, Config, Shutdown};
 use tokio::{process::Command, task::JoinHandle};
 
@@ -64,6 +64,15 @@ impl Executors {
         for pid in self.running() {
             // Whoever is gone needs none.
             let _gone = kill_process(pid, signal);
+        }
+    }
+
+    /// Kills them, and the applies that would go on without them.
+    pub(crate) fn end(&self) {
+        self.signal(Signal::KILL);
+        for keeper in self.keepers() {
+            // Its group is the apply's too.
+            let _gone = kill_process_group(keeper, Signal::KILL);
         }
     }
 

@@ -7,7 +7,6 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use rustix::process::Signal;
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -114,7 +113,7 @@ impl Drop for World {
     fn drop(&mut self) {
         // They outlive their agents, and would try for ever to reach a stack that is gone.
         for dir in self.opened.lock().unwrap().iter().map(PathBuf::as_path).chain([self.scratch.path()]) {
-            Executors { work_dir: dir.to_owned() }.signal(Signal::KILL);
+            Executors { work_dir: dir.to_owned() }.end();
         }
         let users = std::mem::take(&mut *self.users.lock().unwrap());
         if self.project.is_external() && !users.is_empty() {

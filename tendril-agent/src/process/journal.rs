@@ -2,7 +2,8 @@
 //!
 //! Bytes go from a program's pipe into the journal inside the kernel (`splice`). A process that is killed leaves each byte in
 //! one of the two, and whoever goes on reads it there. Positions count all bytes of a stream since the attempt began. What
-//! nobody needs any more is given back to the disk from the front; positions stay what they are.
+//! nobody needs any more is given back to the disk from the front; positions stay what they are. At its end room is taken from the disk
+//! before it is needed: a disk that has become full takes that much more.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -31,6 +32,8 @@ use crate::{
 
 /// Most bytes of one step.
 const STEP: usize = 64 * 1024;
+/// Bytes of room at the end of each stream.
+const ROOM: u64 = 256 * 1024;
 /// The disk gets back at least so many bytes at once.
 const GIVEN_BACK: u64 = 1024 * 1024;
 
@@ -56,6 +59,10 @@ struct State {
     read: u64,
     /// What is in the file ends here.
     end: u64,
+    /// The room that the disk gave ends here.
+    room: u64,
+    /// The file system gives no room.
+    has_no_room: bool,
     /// What the disk got back ends here.
     freed: u64,
     /// It may become so large.
@@ -221,6 +228,7 @@ impl State {
         }
         let (mut end, copies) = (self.end, self.copies);
         let of = |error: &io::Error| Errno::from_io_error(error).unwrap_or(Errno::IO);
+        self.make_room(path).map_err(|error| of(&error))?;
         let file = self.file(path).map_err(|error| of(&error))?;
         let moved = loop {
             let moved = if copies {
@@ -234,6 +242,24 @@ impl State {
         };
         self.end += moved as u64;
         Ok(moved)
+    }
+
+    /// Takes room for what comes next, if half of it is used. Errors: there is no file to write to.
+    fn make_room(&mut self, path: &Path) -> io::Result<()> {
+        let (end, from) = (self.end, self.room.max(self.end));
+        if self.has_no_room || from >= end + ROOM / 2 {
+            return Ok(());
+        }
+        match fallocate(self.file(path)?, FallocateFlags::KEEP_SIZE, from, end + ROOM - from) {
+            Ok(()) => self.room = end + ROOM,
+            // What is left of it is used now.
+            Err(Errno::NOSPC | Errno::DQUOT) => {}
+            Err(error) => {
+                tracing::debug!(%error, "the file system gives no room for a program's output before it is needed");
+                self.has_no_room = true;
+            }
+        }
+        Ok(())
     }
 
     fn hand_out(&mut self, path: &Path, size: usize) -> io::Result<Portion> {
@@ -333,7 +359,7 @@ mod tests {
         let on_disk = || fs::metadata(dir.path().join("stdout")).unwrap().blocks() * 512;
         assert!(on_disk() >= 8 * 1024 * 1024, "{}", on_disk());
         journal.stdout.release(7 * 1024 * 1024);
-        assert!(on_disk() <= 1024 * 1024 + 8192, "{}", on_disk());
+        assert!(on_disk() <= 1024 * 1024 + ROOM + 8192, "{}", on_disk());
         assert_eq!(journal.stdout.end(), 8 * 1024 * 1024);
         writer.write_all(b"after").unwrap();
         assert_eq!(taken(&journal, &reader), Some(portion("after", 8 * 1024 * 1024 + 5)));
@@ -349,6 +375,45 @@ mod tests {
         assert_eq!(taken(&journal, &reader), Some(portion("copied", 6)));
         assert_eq!(taken(&journal, &reader), None);
         assert_eq!(fs::read(dir.path().join("stdout")).unwrap(), b"copied");
+    }
+
+    #[test]
+    fn a_disk_that_has_become_full_takes_as_much_as_there_is_room_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let mount =
+            |args: &[&str]| std::process::Command::new(args[0]).args(&args[1..]).arg(dir.path()).output();
+        let is_mounted = mount(&["mount", "-t", "tmpfs", "-o", "size=8m", "none"]);
+        if !is_mounted.is_ok_and(|output| output.status.success()) {
+            eprintln!("only root can mount: not tried");
+            return;
+        }
+        let (reader, mut writer) = pipe();
+        let journal = Journal::create(&dir.path().join("journal")).unwrap();
+        writer.write_all(b"before").unwrap();
+        assert_eq!(taken(&journal, &reader), Some(portion("before", 6)));
+        let mut fill = File::create(dir.path().join("fill")).unwrap();
+        while fill.write_all(&[1; 4096]).is_ok() {}
+        let (mut all, mut refused) = (b"before".to_vec(), None);
+        while refused.is_none() {
+            if rustix::io::ioctl_fionread(&reader).unwrap() == 0 {
+                writer.write_all(&vec![b'x'; STEP]).unwrap();
+            }
+            match journal.stdout.take_in(reader.as_fd()) {
+                Ok(Taken::Portion(portion)) => all.extend(portion.bytes),
+                other => refused = Some(other),
+            }
+        }
+        assert!(matches!(refused, Some(Err(Errno::NOSPC))), "{refused:?}");
+        assert!(all.len() as u64 >= ROOM - STEP as u64, "{}", all.len());
+        assert_eq!(fs::read(dir.path().join("journal/stdout")).unwrap(), all);
+        // There is room again, also for what comes later.
+        drop(fill);
+        fs::remove_file(dir.path().join("fill")).unwrap();
+        assert!(taken(&journal, &reader).is_some());
+        let end = journal.stdout.end();
+        assert!(journal.stdout.state().room >= end + ROOM / 2);
+        drop(journal);
+        assert!(mount(&["umount", "-l"]).unwrap().status.success());
     }
 
     /// The kernel moves bytes or leaves them: at no moment of a kill are they in neither of the two, or in both.

@@ -6,8 +6,9 @@ use std::{
     process::Command,
 };
 
+use rustix::process::Signal;
 use serde_json::json;
-use tendril_tests::{Flood, World};
+use tendril_tests::{Flood, World, until};
 
 /// An apply that does this, and ends as gracefully as terraform once it is interrupted.
 fn polite(world: &World, script: &str) -> serde_json::Value {
@@ -134,4 +135,54 @@ async fn a_job_that_takes_nearly_all_inodes_is_stopped_in_good_order_and_another
     fs::write(&gate, "").expect("the gate");
     let other = other.ended().await;
     assert_eq!((other.status.as_str(), other.attempt), ("SUCCESS", 1), "{other:?}");
+}
+
+#[tokio::test]
+async fn an_executor_that_is_killed_while_the_disk_is_full_costs_no_line() {
+    const LINES: usize = 1000;
+    let world = World::start().await;
+    let disk = world.path("disk");
+    let Some(_mounted) = SmallDisk::mount(&disk, 160, 100_000) else { return };
+    let cluster = world.cluster().await;
+    let mut setup = Flood::agent(world.agent(&cluster));
+    let work = disk.join("work");
+    setup.cli.work_dir = Some(work.display().to_string());
+    let executors = setup.executors();
+    let _agent = setup.start();
+    let gate = world.path("gate");
+    // Not one block is free when the lines are printed.
+    let script = format!(
+        "trap '' INT
+        echo first
+        until grep -q first '{work}'/*/journal/stdout; do sleep 0.02; done
+        head -c 1000000000 /dev/zero >'{disk}/fill' 2>/dev/null || true
+        {flood}
+        until [ -e '{gate}' ]; do sleep 0.02; done; exit 0",
+        work = work.display(),
+        disk = disk.display(),
+        flood = Flood::script(LINES as u64),
+        gate = gate.display(),
+    );
+    let path = world.path("script");
+    fs::write(&path, script).expect("a script");
+    let job = cluster.queue(json!({"template": "story", "variables": {"script": path}})).await;
+    let journal = work.join(format!("{}.1/journal/stdout", job.id));
+    until("the lines are in the journal", async || {
+        let journal = fs::read_to_string(&journal).map_err(|error| error.to_string())?;
+        if journal.ends_with(&format!(" line {LINES}\n")) { Ok(()) } else { Err(journal.len().to_string()) }
+    })
+    .await;
+    executors.signal(Signal::KILL);
+    fs::remove_file(disk.join("fill")).expect("there is room again");
+    fs::write(&gate, "").expect("the gate");
+    let row = job.ended().await;
+    let log = job.log().await;
+    log.assert_complete(&row);
+    let lines: Vec<usize> = log
+        .lines("stdout")
+        .iter()
+        .filter_map(|line| line.strip_prefix("...")?.trim().strip_prefix("line ")?.parse().ok())
+        .collect();
+    assert_eq!(lines.len(), LINES, "{row:?}\n{:?}", log.lines("agent"));
+    assert!(lines.iter().copied().eq(1..=LINES), "each once and in order");
 }
