@@ -11,6 +11,7 @@ mod executors;
 mod fencing;
 mod hostile;
 mod lost;
+mod memory;
 mod odd_templates;
 mod outage;
 mod poison;
