@@ -68,7 +68,13 @@ impl Template {
 
     /// Reads the `template.json` of a template in this folder. Errors: it cannot be read, or is none.
     pub(crate) fn open(dir: PathBuf) -> io::Result<Self> {
-        let manifest = fs::File::open(dir.join("template.json")).and_then(|file| {
+        let path = dir.join("template.json");
+        let manifest = fs::metadata(&path).and_then(|metadata| {
+            // Whoever opens a pipe waits for its other end.
+            if !metadata.is_file() {
+                return Err(io::Error::other("it is no file"));
+            }
+            let file = fs::File::open(&path)?;
             if file.metadata()?.len() > MANIFEST_LIMIT {
                 return Err(io::Error::other("it is larger than 1 MiB"));
             }
@@ -126,11 +132,14 @@ impl Template {
     /// log. The names in such a value are values too, but for those that the template itself writes: the attributes of an object.
     pub(crate) fn sensitive_values(&self, variables: &Fields) -> Vec<String> {
         let declared = Declared::in_folder(&self.dir, self.read);
-        let schema = |name: &str| self.manifest.as_ref()?.variables.property(name);
-        let is_sensitive =
-            |name: &str| declared.hides(name) || schema(name).is_some_and(Schema::is_sensitive);
-        let secret: Vec<&Json> =
-            variables.iter().filter(|(name, _)| is_sensitive(name)).map(|(_, value)| value).collect();
+        let mut secret: Vec<&Json> = Vec::new();
+        for (name, value) in variables {
+            match &self.manifest {
+                _ if declared.hides(name) => secret.push(value),
+                Some(manifest) => secret.extend(manifest.variables.secrets_of_property(name, value)),
+                None => {}
+            }
+        }
         let text = |leaf: &Json| match leaf {
             Json::String(text) | Json::Number(text) => Some(text.clone()),
             _ => None,
@@ -233,6 +242,41 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_inside_a_variables_schema_hides_what_it_describes() {
+        let text = |marks: &Value| json!({"type": "object", "properties": marks});
+        let secret = json!({"type": "string", "sensitive": true});
+        for (variables, value) in [
+            (
+                json!({"properties": {"db": text(&json!({"password": secret}))}}),
+                json!({"password": "s3cret"}),
+            ),
+            (
+                json!({"properties": {"db": text(&json!({"password": {"writeOnly": true}}))}}),
+                json!({"password": "s3cret"}),
+            ),
+            (json!({"properties": {"db": {"type": "array", "items": secret}}}), json!(["s3cret"])),
+            (
+                json!({"properties": {"db": {"type": "object", "additionalProperties": secret}}}),
+                json!({"a": "s3cret"}),
+            ),
+            (
+                json!({"properties": {"db": {"items": text(&json!({"key": secret}))}}}),
+                json!([{"key": "s3cret"}]),
+            ),
+            (json!({"additionalProperties": secret}), json!("s3cret")),
+            (json!({"sensitive": true, "additionalProperties": true}), json!("s3cret")),
+        ] {
+            let (_dir, template) = template(&json!({"variables": variables}));
+            assert_eq!(template.sensitive_values(&object(json!({"db": value}))), ["s3cret"], "{variables}");
+        }
+        let manifest =
+            json!({"variables": {"properties": {"db": text(&json!({"password": secret, "user": {}}))}}});
+        let (_dir, template) = template(&manifest);
+        let values = template.sensitive_values(&object(json!({"db": {"password": "s3cret", "user": "u1"}})));
+        assert_eq!(values, ["s3cret"], "what is beside it is no secret");
+    }
+
+    #[test]
     fn names_in_a_sensitive_map_are_hidden_but_for_those_that_the_template_writes() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("bare/modules/m")).unwrap();
@@ -252,6 +296,18 @@ mod tests {
         fs::write(dir.path().join("template.json"), "\u{feff}{\"variables\": {\"required\": [\"a\"]}}")
             .unwrap();
         Template::open(dir.path().to_path_buf()).unwrap().check(&Fields::new()).unwrap_err();
+    }
+
+    #[test]
+    fn a_pipe_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("template.json");
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let (opened, answer) = std::sync::mpsc::channel();
+        let folder = dir.path().to_path_buf();
+        std::thread::spawn(move || opened.send(Template::open(folder).unwrap_err().to_string()));
+        let error = answer.recv_timeout(std::time::Duration::from_secs(10)).unwrap();
+        assert_eq!(error, "it is no file");
     }
 
     #[test]

@@ -93,14 +93,37 @@ impl Schema {
         }
     }
 
-    /// The schema of one property.
-    pub(crate) fn property(&self, name: &str) -> Option<&Self> {
-        self.properties.get(name)
+    /// The parts of a value that must appear nowhere: all of it, or what is marked inside it.
+    pub(crate) fn secrets<'a>(&self, value: &'a Json) -> Vec<&'a Json> {
+        if self.sensitive || self.write_only {
+            return vec![value];
+        }
+        match value {
+            Json::Array(items) => {
+                let schema = self.items.as_deref();
+                items
+                    .iter()
+                    .flat_map(|item| schema.map_or_else(Vec::new, |schema| schema.secrets(item)))
+                    .collect()
+            }
+            Json::Object(fields) => {
+                fields.iter().flat_map(|(name, field)| self.secrets_of_property(name, field)).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
-    /// Whether the value must appear nowhere.
-    pub(crate) const fn is_sensitive(&self) -> bool {
-        self.sensitive || self.write_only
+    /// The same of one property of an object, which this schema describes.
+    pub(crate) fn secrets_of_property<'a>(&self, name: &str, value: &'a Json) -> Vec<&'a Json> {
+        if self.sensitive || self.write_only {
+            return vec![value];
+        }
+        let schema = match (self.properties.get(name), &self.additional_properties) {
+            (Some(schema), _) => schema,
+            (None, Additional::Schema(schema)) => schema,
+            (None, Additional::Unsaid | Additional::Allowed(_)) => return Vec::new(),
+        };
+        schema.secrets(value)
     }
 
     /// Whether it names a property, at any depth.
