@@ -1,8 +1,10 @@
 //! The names of a schema's keywords: one that constrains a value and is not enforced is refused, and so is one that looks like a
 //! misspelling of one that is. What is left are annotations, for forms and readers.
 
+use bigdecimal::{BigDecimal, Zero as _};
 use strsim::osa_distance;
 
+use super::keywords::decimal;
 use crate::job::json::Json;
 
 /// Keywords that are enforced.
@@ -102,9 +104,15 @@ const OTHER_NAMES: &[(&str, &str)] = &[
 pub(super) fn wrong_name(schema: &Json) -> Option<String> {
     let mut schemas = vec![schema];
     while let Some(schema) = schemas.pop() {
-        // What is no object is no schema; that is reported where it is read.
-        let Json::Object(keywords) = schema else { continue };
-        if let Some(sentence) = keywords.keys().find_map(|name| wrong(name)) {
+        let keywords = match schema {
+            Json::Object(keywords) => keywords,
+            // It would be read as its keywords in their order.
+            Json::Array(_) => return Some("a schema is an object, and not an array".to_owned()),
+            // What else is no schema is reported where it is read.
+            _ => continue,
+        };
+        let sentence = |(name, value): (&String, &Json)| wrong(name).or_else(|| unenforced(name, value));
+        if let Some(sentence) = keywords.iter().find_map(sentence) {
             return Some(sentence);
         }
         if let Some(Json::Object(properties)) = keywords.get("properties") {
@@ -128,6 +136,21 @@ fn wrong(name: &str) -> Option<String> {
     Some(format!(
         "the keyword \"{name}\" is none of JSON Schema, and not enforced: write \"{meant}\" if that is meant, or \"x-{name}\" if it is for readers"
     ))
+}
+
+/// What is wrong with the value of a keyword that would be read as if the keyword were not there.
+fn unenforced(name: &str, value: &Json) -> Option<String> {
+    match value {
+        Json::Null if name != "const" && ENFORCED.contains(&name) => {
+            Some(format!("the keyword \"{name}\" is null, and would not be enforced: take it out"))
+        }
+        Json::Number(number)
+            if name == "multipleOf" && decimal(number).is_some_and(|number| number <= BigDecimal::zero()) =>
+        {
+            Some("the keyword \"multipleOf\" must be more than 0".to_owned())
+        }
+        _ => None,
+    }
 }
 
 /// The keyword that constrains a value and that a name looks like.

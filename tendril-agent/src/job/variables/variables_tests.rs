@@ -199,3 +199,25 @@ fn a_type_that_is_none_is_named() {
         assert!(error.contains(part), "{error}");
     }
 }
+
+#[test]
+fn what_is_no_schema_or_no_value_of_a_keyword_is_refused_and_not_left_unenforced() {
+    for (schema, part) in [
+        ("[]", "a schema is an object, and not an array"),
+        (r#"{"items": [{"type": "string"}]}"#, "a schema is an object, and not an array"),
+        (r#"{"items": []}"#, "a schema is an object, and not an array"),
+        (r#"{"properties": {"a": ["string"]}}"#, "a schema is an object, and not an array"),
+        (r#"{"properties": {"a": {"minimum": null}}}"#, "the keyword \"minimum\" is null"),
+        (r#"{"properties": {"a": {"pattern": null}}}"#, "the keyword \"pattern\" is null"),
+        (r#"{"items": {"enum": null}}"#, "the keyword \"enum\" is null"),
+        (r#"{"items": null}"#, "the keyword \"items\" is null"),
+        (r#"{"multipleOf": 0}"#, "\"multipleOf\" must be more than 0"),
+        (r#"{"multipleOf": -0.5}"#, "\"multipleOf\" must be more than 0"),
+    ] {
+        let error = Schema::parse(schema).unwrap_err().to_string();
+        assert!(error.contains(part), "{schema}: {error}");
+    }
+    for schema in [r#"{"const": null}"#, r#"{"default": null, "title": null}"#, r#"{"x-note": [null]}"#] {
+        Schema::parse(schema).unwrap();
+    }
+}
