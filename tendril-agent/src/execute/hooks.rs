@@ -15,7 +15,7 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    fs,
+    fs, io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -80,9 +80,17 @@ pub(crate) struct HookSettings {
 }
 
 impl HookSettings {
-    fn program(&self, hook: Hook) -> Option<PathBuf> {
-        let path = self.dir.as_ref()?.join(hook.name());
-        path.exists().then_some(path)
+    /// The program of a hook, if there is one. Errors: nobody can say whether there is; one that may forbid is not passed over then.
+    fn program(&self, hook: Hook) -> Result<Option<PathBuf>, String> {
+        let Some(dir) = &self.dir else { return Ok(None) };
+        let path = dir.join(hook.name());
+        match fs::symlink_metadata(&path) {
+            Ok(_) => Ok(Some(path)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && dir.is_dir() => Ok(None),
+            Err(error) => {
+                Err(format!("--hook-dir / TENDRIL_HOOK_DIR {} cannot be read ({error})", dir.display()))
+            }
+        }
     }
 }
 
@@ -125,9 +133,9 @@ pub(crate) struct Hooks<'a> {
 }
 
 impl Hooks<'_> {
-    /// Whether there is such a hook.
+    /// Whether there is such a hook, or may be.
     pub(crate) fn has(&self, hook: Hook) -> bool {
-        self.settings.program(hook).is_some()
+        self.settings.program(hook) != Ok(None)
     }
 
     /// Runs a hook that may forbid to go on. Errors: it did; its output is the reason.
@@ -155,7 +163,7 @@ impl Hooks<'_> {
     }
 
     async fn run(&self, hook: Hook, spec: Option<&JobSpec>, more: &[(&str, OsString)]) -> Result<(), String> {
-        let Some(program) = self.settings.program(hook) else { return Ok(()) };
+        let Some(program) = self.settings.program(hook)? else { return Ok(()) };
         self.log.writer.annotate(format!("hook {}", hook.name())).await;
         let env = self.environment(hook, spec, more);
         let dir = self.workspace.hook_dir();
@@ -294,6 +302,19 @@ mod tests {
         assert!(text.len() <= REASON && text.starts_with("a line with s3cret-number-"), "{text}");
         tail.push("x".repeat(2 * REASON).as_bytes());
         assert_eq!(tail.text(), "its output is one long line, and in the log");
+    }
+
+    #[test]
+    fn a_hook_that_cannot_be_looked_for_is_not_taken_for_one_that_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = HookSettings { dir: Some(dir.path().join("hooks")), timeout: Duration::from_secs(1) };
+        assert!(settings.program(Hook::PostPlan).unwrap_err().contains("cannot be read"));
+        fs::create_dir(dir.path().join("hooks")).unwrap();
+        assert_eq!(settings.program(Hook::PostPlan), Ok(None));
+        let hook = dir.path().join("hooks/post-plan");
+        std::os::unix::fs::symlink("not-there", &hook).unwrap();
+        assert_eq!(settings.program(Hook::PostPlan), Ok(Some(hook)), "it is started, and that fails");
+        assert_eq!(HookSettings::default().program(Hook::PostPlan), Ok(None));
     }
 
     #[test]
