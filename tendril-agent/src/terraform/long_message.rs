@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use crate::os::text::{char_floor, whole_words};
+
 /// What precedes the message text, after its level.
 const MESSAGE_FIELD: &str = "\",\"@message\":\"";
 /// How each message begins.
@@ -12,6 +14,9 @@ const LEFT_OUT: &str = "… (a message of Terraform of more than 1 MiB was left 
 /// What follows the text of a message that contains more than the text.
 const CUT: &str = "… (what else this message of more than 1 MiB holds was left out)";
 
+/// How much of an error is the reason of a failure.
+const LONGEST_ERROR: usize = 4 * 1024;
+
 /// One message, in fragments.
 #[derive(Debug, Default)]
 pub(crate) struct LongMessage {
@@ -20,6 +25,8 @@ pub(crate) struct LongMessage {
     torn: String,
     /// Whether it explains an error.
     explains: bool,
+    /// The beginning of what such a one says.
+    error: String,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,7 +68,17 @@ impl LongMessage {
         } else {
             text[end..].clone_into(&mut self.torn);
         }
-        serde_json::from_str(&format!("\"{}\"", &text[..end])).ok()
+        let text: Option<String> = serde_json::from_str(&format!("\"{}\"", &text[..end])).ok();
+        if self.explains && self.error.len() < LONGEST_ERROR {
+            self.error.extend(text.as_deref().map(|text| &text[..char_floor(text, LONGEST_ERROR)]));
+        }
+        text
+    }
+
+    /// The error that it explains, as far as its text for people says.
+    pub(crate) fn error(&self) -> Option<String> {
+        let error = self.error.strip_prefix("Error: ")?;
+        Some(format!("{}\n{CUT}", whole_words(error, LONGEST_ERROR)))
     }
 
     /// The message has ended; the note that follows it.

@@ -194,6 +194,14 @@ impl OutputReader {
     pub(crate) fn collecting(progress: ApplyProgress) -> Self {
         Self { progress, ..Self::default() }
     }
+
+    fn add_error(&mut self, error: String) {
+        if self.errors.len() == MOST_ERRORS {
+            self.findings.further_errors += 1;
+        } else {
+            self.errors.push(error);
+        }
+    }
 }
 
 impl Interpreter for OutputReader {
@@ -210,10 +218,7 @@ impl Interpreter for OutputReader {
                 self.findings.changes = Some(changes);
                 self.findings.is_complete = true;
             }
-            Some(MessageEvent::Error(_)) if self.errors.len() == MOST_ERRORS => {
-                self.findings.further_errors += 1;
-            }
-            Some(MessageEvent::Error(error)) => self.errors.push(error),
+            Some(MessageEvent::Error(error)) => self.add_error(error),
             Some(MessageEvent::Applied) => self.findings.applied += 1,
             None => self.plain_errors.read(stream, &message.text),
         }
@@ -245,6 +250,9 @@ impl Interpreter for OutputReader {
                     *place = Some(LongLine::Message(message));
                     return output;
                 }
+                if let Some(error) = message.error() {
+                    self.add_error(error);
+                }
                 match (output, message.end()) {
                     (Some(output), Some(note)) => Some(Cow::Owned(format!("{output}\n{note}"))),
                     (output, note) => output.or(note.map(Cow::Borrowed)),
@@ -262,12 +270,13 @@ impl Interpreter for OutputReader {
     }
 
     fn take_findings(&mut self) -> Findings {
-        let plain = std::mem::take(&mut self.plain_errors).into_errors();
+        let plain = std::mem::take(&mut self.plain_errors);
         let mut errors = std::mem::take(&mut self.errors);
-        if errors.is_empty() {
-            errors = plain;
-        }
         let mut findings = std::mem::take(&mut self.findings);
+        if errors.is_empty() {
+            findings.further_errors += plain.further();
+            errors = plain.into_errors();
+        }
         findings.further_errors += errors.len().saturating_sub(QUOTED);
         errors.truncate(QUOTED);
         findings.error = (!errors.is_empty()).then(|| errors.join("\n\nError: "));
@@ -336,6 +345,21 @@ mod tests {
         let message = read(ERROR);
         assert_eq!(message.text, format!("Error: {expected}"));
         assert_eq!(message.event, Some(MessageEvent::Error(expected.to_owned())));
+    }
+
+    #[test]
+    fn an_error_that_is_too_long_for_one_line_is_the_reason_all_the_same() {
+        let message = format!("Error: Resource precondition failed: {} the end", "word ".repeat(20_000));
+        let line = format!(r#"{{"@level":"error","@message":"{message}","type":"diagnostic"}}"#);
+        let mut reader = OutputReader::default();
+        let pieces: Vec<&str> =
+            line.as_bytes().chunks(30_000).map(|piece| std::str::from_utf8(piece).unwrap()).collect();
+        for (at, piece) in pieces.iter().enumerate() {
+            let _text = reader.read_fragment(Stream::Stdout, piece, at + 1 < pieces.len());
+        }
+        let error = reader.take_findings().error.unwrap();
+        assert!(error.starts_with("Resource precondition failed: word word"), "{error:.80}");
+        assert!(error.len() < 10_000 && error.ends_with("was left out)"), "{}", error.len());
     }
 
     #[test]

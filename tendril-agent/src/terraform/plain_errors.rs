@@ -1,17 +1,57 @@
 //! The errors that Terraform writes as plain text.
 
+use std::collections::VecDeque;
+
 use crate::process::Stream;
 
 /// Collects the errors that are written as plain text (`init` and usage errors are), block by block.
 #[derive(Debug, Default)]
 pub(crate) struct PlainErrors {
     /// The blocks so far.
-    blocks: Vec<String>,
+    blocks: Vec<Block>,
+    /// How many more there were.
+    further: usize,
     /// The stream in which the last block goes on: what the other one has meanwhile is not part of it.
     open: Option<Stream>,
 }
 
-/// The longest plain error that is stored.
+/// One error. Of a long one the middle is left out: what happened is at its beginning, and the last output of a program at its end.
+#[derive(Debug, Default)]
+struct Block {
+    head: String,
+    /// The last lines, as soon as the head is full.
+    tail: VecDeque<String>,
+    /// Bytes of them.
+    tail_size: usize,
+    is_cut: bool,
+}
+
+impl Block {
+    fn push(&mut self, line: &str) {
+        let has_tail = self.is_cut || !self.tail.is_empty();
+        if !has_tail && self.head.len() + line.len() < BLOCK_LIMIT {
+            self.head.push('\n');
+            self.head.push_str(line);
+            return;
+        }
+        self.tail_size += line.len() + 1;
+        self.tail.push_back(line.to_owned());
+        while self.tail_size > BLOCK_LIMIT
+            && let Some(first) = self.tail.pop_front()
+        {
+            self.tail_size -= first.len() + 1;
+            self.is_cut = true;
+        }
+    }
+
+    fn text(&self) -> String {
+        let cut = if self.is_cut { Some("…") } else { None };
+        let lines = [self.head.as_str()].into_iter().chain(cut).chain(self.tail.iter().map(String::as_str));
+        lines.collect::<Vec<_>>().join("\n").trim().replace("\n\n\n", "\n\n")
+    }
+}
+
+/// The longest beginning of a plain error that is stored, and the longest end.
 const BLOCK_LIMIT: usize = 8 * 1024;
 /// The most errors that are stored.
 pub(super) const MOST_ERRORS: usize = 32;
@@ -31,26 +71,30 @@ impl PlainErrors {
         if let Some(summary) = line.strip_prefix("Error: ") {
             self.open = (self.blocks.len() < MOST_ERRORS).then_some(stream);
             if self.open.is_some() {
-                self.blocks.push(summary.to_owned());
+                self.blocks.push(Block { head: summary.to_owned(), ..Block::default() });
+            } else {
+                self.further += 1;
             }
         } else if self.open != Some(stream) {
             // Of another stream, or of no error.
         } else if line.starts_with('╵') || line.starts_with("Warning: ") {
             self.open = None;
-        } else if let Some(block) = self.blocks.last_mut()
-            && block.len() + line.len() < BLOCK_LIMIT
-        {
-            block.push('\n');
-            block.push_str(line);
+        } else if let Some(block) = self.blocks.last_mut() {
+            block.push(line);
         }
+    }
+
+    /// How many errors there were beside those that are stored.
+    pub(crate) const fn further(&self) -> usize {
+        self.further
     }
 
     /// The errors, without surrounding blank lines, and without what only announces them.
     pub(crate) fn into_errors(self) -> Vec<String> {
-        let announces = |block: &String| block.contains(PREAMBLE);
+        let announces = |block: &Block| block.head.contains(PREAMBLE);
         let only_announced = self.blocks.iter().all(announces);
-        let stored = self.blocks.into_iter().filter(|block| only_announced || !announces(block));
-        stored.map(|block| block.trim().replace("\n\n\n", "\n\n")).collect()
+        let stored = self.blocks.iter().filter(|block| only_announced || !announces(block));
+        stored.map(Block::text).collect()
     }
 }
 
@@ -91,6 +135,24 @@ mod tests {
         }
         assert!(errors.may_pass(Stream::Stdout, "Done.") && !errors.may_pass(Stream::Stderr, "More."));
         assert_eq!(errors.into_errors(), ["No such provider\nIt is not there.\nNowhere."]);
+    }
+
+    #[test]
+    fn of_a_long_error_the_end_is_kept_and_no_later_error_is_uncounted() {
+        let mut errors = PlainErrors::default();
+        errors.read(Stream::Stderr, "Error: Failed to download module");
+        for n in 0..5000 {
+            errors.read(Stream::Stderr, &format!("remote: a line of progress, {n} of 5000"));
+        }
+        errors.read(Stream::Stderr, "fatal: repository not found");
+        for n in 0..40 {
+            errors.read(Stream::Stderr, &format!("Error: number {n}"));
+        }
+        assert_eq!(errors.further(), 41 - MOST_ERRORS);
+        let block = errors.into_errors().swap_remove(0);
+        assert!(block.starts_with("Failed to download module\nremote: a line of progress, 0 of"), "{block}");
+        assert!(block.ends_with("4999 of 5000\nfatal: repository not found"), "{block}");
+        assert!(block.len() <= 2 * BLOCK_LIMIT && block.contains('…'), "{}", block.len());
     }
 
     #[test]
