@@ -149,7 +149,7 @@ impl<'a> Copy<'a> {
             let text = name.to_string_lossy();
             if matches!(&*text, ".terraform" | ".infracost" | ".git")
                 || text.starts_with("..")
-                || text.contains(".tfstate")
+                || is_state(&text)
             {
                 continue;
             }
@@ -200,6 +200,14 @@ impl<'a> Copy<'a> {
     fn below(&self, path: &Path) -> PathBuf {
         path.strip_prefix(self.template).unwrap_or(path).to_path_buf()
     }
+}
+
+/// Whether Terraform gives this name to a state, its lock, its backups or the states of workspaces. A file of the template may have the
+/// word in its name: Terraform would take its resources for removed.
+fn is_state(name: &str) -> bool {
+    name.rsplit_once(".tfstate").is_some_and(|(_, rest)| {
+        matches!(rest, "" | ".d" | ".lock.info") || rest.starts_with('.') && rest.ends_with(".backup")
+    })
 }
 
 fn is_lfs_pointer(file: &Path) -> io::Result<bool> {

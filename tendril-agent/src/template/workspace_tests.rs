@@ -72,6 +72,29 @@ fn a_workspace_is_private_and_complete() {
 }
 
 #[test]
+fn a_file_of_terraforms_language_is_copied_whatever_else_is_in_its_name() {
+    let fixture = fixture();
+    let names =
+        ["remote.tfstate.tf", "remote.tfstate.tf.json", "x.tfstate.tftpl", "modules/my.tfstates/a.tf"];
+    let left = [
+        "terraform.tfstate",
+        "terraform.tfstate.backup",
+        "terraform.tfstate.d/x",
+        "errored.tfstate",
+        "a.tfstate.1.backup",
+    ];
+    for name in names.iter().chain(&left) {
+        let path = fixture.template().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "{}").unwrap();
+    }
+    fixture.lay_out().unwrap();
+    let is_there = |name: &&str| fixture.workspace.module_dir().join(name).exists();
+    assert_eq!(names.iter().filter(|name| !is_there(name)).count(), 0);
+    assert_eq!(left.iter().filter(|name| is_there(name)).count(), 0);
+}
+
+#[test]
 fn a_link_out_of_the_template_is_refused() {
     for target in ["/etc/passwd", "../../secret", "../.."] {
         let fixture = fixture();
