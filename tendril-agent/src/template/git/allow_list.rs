@@ -32,7 +32,8 @@ impl Allowed {
                 (prefix.trim_end_matches('/'), true)
             }
             Some(_) => return None,
-            None => (path, path.is_empty()),
+            // As addresses are written, whose end is not compared either.
+            None => (path.strip_suffix(".git").unwrap_or(path), path.is_empty()),
         };
         let path: Vec<String> = path.split('/').filter(|_| !path.is_empty()).map(str::to_owned).collect();
         let is_segment = |segment: &String| {

@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn an_entry_may_name_an_owner_or_a_repository() {
-        let list = "github.com/acme/*, git.example.org:8443/Group/sub/one";
+        let list = "github.com/acme/*, git.example.org:8443/Group/sub/one, github.com/solo/Infra.git";
         for (address, allowed) in [
             ("https://github.com/acme/infra", true),
             ("https://github.com/Acme/infra.git", true),
@@ -298,6 +298,9 @@ mod tests {
             ("https://github.com/acme//infra", false),
             ("https://git.example.org:8443/group/sub/one.git/", true),
             ("https://git.example.org:8443/group/sub/two", false),
+            ("https://github.com/solo/infra", true),
+            ("https://github.com/solo/infra.git", true),
+            ("https://github.com/solo/infra.git.git", false),
             ("https://git.example.org:8443/group/sub/one/more", false),
         ] {
             assert_eq!(refusal(list, address).is_none(), allowed, "{address}");
