@@ -108,6 +108,11 @@ impl Json {
         }
     }
 
+    /// Whether a row can hold all of its numbers.
+    pub(crate) fn is_storable(&self) -> bool {
+        self.leaves().into_iter().all(|leaf| !matches!(leaf, Self::Number(number) if !is_numeric(number)))
+    }
+
     /// All names of fields in it.
     pub(crate) fn names(&self) -> Vec<&str> {
         match self {
@@ -159,6 +164,17 @@ impl Json {
             other => other,
         }
     }
+}
+
+/// Whether PostgreSQL can store a number: so many digits before the point, and so many after it.
+fn is_numeric(number: &str) -> bool {
+    const WHOLE: i64 = 131_072;
+    const FRACTION: i64 = 16_383;
+    let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let Ok(exponent) = exponent.parse::<i32>().map(i64::from) else { return false };
+    let length = |digits: &str| i64::try_from(digits.len()).unwrap_or(i64::MAX / 2);
+    length(whole.trim_start_matches('-')) + exponent <= WHOLE && length(fraction) - exponent <= FRACTION
 }
 
 /// Digits of a number in Terraform: it calculates with 512 bits.
@@ -275,6 +291,24 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_number_that_no_row_can_hold_is_known() {
+        for (number, is_storable) in [
+            ("0", true),
+            ("-1e400", true),
+            ("1e131071", true),
+            ("1e131072", false),
+            ("-1E+200000", false),
+            ("1e-16383", true),
+            ("1e-16384", false),
+            ("0.5e-16383", false),
+            ("1e99999999999", false),
+        ] {
+            let value = Json::Array(vec![Json::Null, Json::Number(number.to_owned())]);
+            assert_eq!(value.is_storable(), is_storable, "{number}");
+        }
+    }
 
     #[test]
     fn every_digit_is_kept() {

@@ -20,6 +20,9 @@ const MOST: usize = 4 * 1024 * 1024;
 /// What is shown in the place of an output that is nested too deeply for a row.
 const TOO_DEEP: &str = "(an output that is nested too deeply to be stored)";
 
+/// The same for one with a number of more digits than a row can hold.
+const TOO_LARGE_NUMBER: &str = "(an output with a number of too many digits to be stored)";
+
 /// The outputs of a state.
 #[derive(Debug, Default)]
 pub(crate) struct Outputs {
@@ -62,7 +65,10 @@ impl Outputs {
             Json::String(format!("(an output of {} KiB, too large to be stored)", text.len().div_ceil(1024)))
         } else {
             self.size += text.len();
-            Json::parse(text).unwrap_or_else(|_| Json::String(TOO_DEEP.to_owned()))
+            match Json::parse(text) {
+                Ok(value) if !value.is_storable() => Json::String(TOO_LARGE_NUMBER.to_owned()),
+                value => value.unwrap_or_else(|_| Json::String(TOO_DEEP.to_owned())),
+            }
         };
         self.public.insert(name, value);
     }
@@ -111,6 +117,16 @@ mod tests {
         );
         let expected =
             format!(r#"{{"big":12345678901234567890123,"deep":"{TOO_DEEP}","n":1e400,"ok":"fine"}}"#);
+        assert_eq!(Json::Object(read(&text).public).to_string(), expected);
+    }
+
+    #[test]
+    fn a_number_that_no_row_can_hold_does_not_lose_the_other_outputs() {
+        let digits = format!("1{}", "0".repeat(200_000));
+        let text = format!(
+            r#"{{"n":{{"sensitive":false,"value":[{digits}]}},"small":{{"sensitive":false,"value":1e-20000}},"ok":{{"sensitive":false,"value":"fine"}}}}"#
+        );
+        let expected = format!(r#"{{"n":"{TOO_LARGE_NUMBER}","ok":"fine","small":"{TOO_LARGE_NUMBER}"}}"#);
         assert_eq!(Json::Object(read(&text).public).to_string(), expected);
     }
 
