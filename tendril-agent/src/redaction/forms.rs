@@ -58,10 +58,20 @@ fn forms_of_text(text: &str) -> Vec<String> {
         json,
     ];
     if text.chars().any(is_control) {
-        let escapes =
-            [Escape::Letters, Escape::ShellLetters, Escape::ShortOctal, Escape::Numbers, Escape::Octal];
+        let escapes = [
+            Escape::Letters,
+            Escape::ShellLetters,
+            Escape::OctalLetters,
+            Escape::ShortOctal,
+            Escape::Numbers,
+            Escape::LargeNumbers,
+            Escape::Octal,
+        ];
         all.extend(escapes.map(|how| escaped_controls(text, how)));
         all.extend(escapes.map(|how| escaped(&escaped_controls(text, how), Escape::Octal)));
+    }
+    if text.chars().any(|char| is_control(char) || !char.is_ascii()) {
+        all.extend([code_points(text, false), code_points(text, true)]);
     }
     if text.contains("${") || text.contains("%{") {
         // As Terraform's language writes it.
@@ -110,8 +120,16 @@ fn written_out(secret: &str) -> Vec<String> {
     }
     let mut forms = vec![exact];
     if let Ok(double) = text.parse::<f64>() {
+        forms.push(format!("{double}"));
         let short = format!("{double:e}");
-        forms.extend([format!("{double}"), short.replace('e', "e+"), short]);
+        if let Some((mantissa, exponent)) = short.split_once('e') {
+            let (sign, digits) = exponent.strip_prefix('-').map_or(("+", exponent), |digits| ("-", digits));
+            // As JavaScript does, and as Go, C and Python do.
+            let long = [format!("{mantissa}e{sign}{digits}"), format!("{mantissa}e{sign}{digits:0>2}")];
+            forms.extend(long.iter().map(|form| form.to_uppercase()));
+            forms.extend(long);
+        }
+        forms.extend([short.to_uppercase(), short]);
     }
     forms
 }
@@ -128,10 +146,14 @@ enum Escape {
     Letters,
     /// Controls as `\\a` where they have a letter, otherwise as `\\001`: shells.
     ShellLetters,
+    /// The same without a letter for the escape character: `sed`, Perl's `B`.
+    OctalLetters,
     /// Controls as `\\a` where they have a letter, otherwise as `\\1`, with as few digits as it takes: Perl.
     ShortOctal,
     /// Controls as `\\x07`: Python.
     Numbers,
+    /// The same with large digits, and letters for two of them: Node.js.
+    LargeNumbers,
 }
 
 /// A control that not every language writes alike.
@@ -150,7 +172,9 @@ fn escaped_controls(text: &str, how: Escape) -> String {
             '\t' => Some('t'),
             '\u{1B}' if how == Escape::ShellLetters => Some('E'),
             '\u{1B}' if how == Escape::ShortOctal => Some('e'),
-            _ if !matches!(how, Escape::Letters | Escape::ShellLetters | Escape::ShortOctal) => None,
+            '\u{8}' if how == Escape::LargeNumbers => Some('b'),
+            '\u{C}' if how == Escape::LargeNumbers => Some('f'),
+            _ if matches!(how, Escape::Numbers | Escape::LargeNumbers | Escape::Octal) => None,
             // It has no such letter.
             '\u{B}' if how == Escape::ShortOctal => None,
             '\u{7}' => Some('a'),
@@ -167,10 +191,45 @@ fn escaped_controls(text: &str, how: Escape) -> String {
             None if how == Escape::ShortOctal && !chars.peek().is_some_and(char::is_ascii_digit) => {
                 write!(out, "\\{byte:o}")
             }
-            None if matches!(how, Escape::ShellLetters | Escape::ShortOctal | Escape::Octal) => {
+            None if how == Escape::LargeNumbers => write!(out, "\\x{byte:02X}"),
+            None if !matches!(how, Escape::Letters | Escape::Numbers) => {
                 write!(out, "\\{byte:03o}")
             }
             None => write!(out, "\\x{byte:02x}"),
+        };
+    }
+    out
+}
+
+/// Controls and what is not ASCII by their code points, in as many digits as it takes: `\\xe9`, `\\u20ac`, `\\U0001f600`, as
+/// Python's `ascii` has it; with large digits, and a letter for the controls that have one, YAML.
+fn code_points(text: &str, is_yaml: bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for char in text.chars() {
+        let letter = match char {
+            '\n' => Some('n'),
+            '\r' => Some('r'),
+            '\t' => Some('t'),
+            _ if !is_yaml => None,
+            '\0' => Some('0'),
+            '\u{7}' => Some('a'),
+            '\u{8}' => Some('b'),
+            '\u{B}' => Some('v'),
+            '\u{C}' => Some('f'),
+            '\u{1B}' => Some('e'),
+            _ => None,
+        };
+        let point = u32::from(char);
+        // Writing to a string cannot fail.
+        let _written = match (letter, point, is_yaml) {
+            (Some(letter), ..) => write!(out, "\\{letter}"),
+            (None, 0x20..=0x7E, _) => write!(out, "{char}"),
+            (None, ..=0xFF, false) => write!(out, "\\x{point:02x}"),
+            (None, ..=0xFF, true) => write!(out, "\\x{point:02X}"),
+            (None, ..=0xFFFF, false) => write!(out, "\\u{point:04x}"),
+            (None, ..=0xFFFF, true) => write!(out, "\\u{point:04X}"),
+            (None, _, false) => write!(out, "\\U{point:08x}"),
+            (None, _, true) => write!(out, "\\U{point:08X}"),
         };
     }
     out
@@ -207,10 +266,10 @@ fn escaped(text: &str, how: Escape) -> String {
             (_, Escape::Unicode) => {
                 char.encode_utf16(&mut units).iter().try_for_each(|unit| write!(out, "\\u{unit:04x}"))
             }
-            (_, Escape::Bytes | Escape::Letters | Escape::Numbers) => {
+            (_, Escape::Bytes | Escape::Letters | Escape::Numbers | Escape::LargeNumbers) => {
                 bytes_of(char).iter().try_for_each(|byte| write!(out, "\\x{byte:02x}"))
             }
-            (_, Escape::Octal | Escape::ShellLetters | Escape::ShortOctal) => {
+            (_, Escape::Octal | Escape::ShellLetters | Escape::OctalLetters | Escape::ShortOctal) => {
                 bytes_of(char).iter().try_for_each(|byte| write!(out, "\\{byte:03o}"))
             }
         };
@@ -256,13 +315,26 @@ fn go_json_text(json: &str) -> String {
     json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }
 
-/// What programs leave as it is in a URL, beside letters and digits: the standard's list, that of a path, that of browsers, that of
+/// What programs leave as it is in a URL, beside letters and digits: the standard's list, that of a path, those of browsers, that of
 /// forms, nothing.
-const URL_SETS: [&AsciiSet; 5] = [UNRESERVED, PATH, BROWSER, FORM, NON_ALPHANUMERIC];
+const URL_SETS: [&AsciiSet; 6] = [UNRESERVED, PATH, BROWSER, WHOLE, FORM, NON_ALPHANUMERIC];
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const PATH: &AsciiSet = &UNRESERVED.remove(b'/');
 /// What `encodeURIComponent` leaves.
 const BROWSER: &AsciiSet = &UNRESERVED.remove(b'!').remove(b'*').remove(b'(').remove(b')').remove(b'\'');
+/// What `encodeURI` leaves.
+const WHOLE: &AsciiSet = &BROWSER
+    .remove(b';')
+    .remove(b',')
+    .remove(b'/')
+    .remove(b'?')
+    .remove(b':')
+    .remove(b'@')
+    .remove(b'&')
+    .remove(b'=')
+    .remove(b'+')
+    .remove(b'$')
+    .remove(b'#');
 const FORM: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'*');
 
 /// Percent-encoded, with a space as `%20` and as `+`, and with digits of both cases.
@@ -372,6 +444,16 @@ mod tests {
             ("-1234.50", "-1234.5"),
             ("0.00012345e4", "1.2345"),
             ("123456e2", "12345600"),
+        ] {
+            assert!(written_out(number).contains(&printed.to_owned()), "{number}: {:?}", written_out(number));
+        }
+        for (number, printed) in [
+            ("12345678", "1.2345678e+07"),
+            ("0.00001234", "1.234e-05"),
+            ("1234e-9", "1.234e-06"),
+            ("1234e-12", "1.234e-09"),
+            ("1234567e100", "1.234567e+106"),
+            ("-1234567e3", "-1.234567E+09"),
         ] {
             assert!(written_out(number).contains(&printed.to_owned()), "{number}: {:?}", written_out(number));
         }

@@ -35,8 +35,9 @@ fn can_run(script: &str) -> bool {
         let found = Command::new("bash").args(["-c", &format!("command -v {program}")]).output();
         found.is_ok_and(|output| output.status.success())
     };
-    let missing =
-        ["jq", "openssl", "perl", "xxd"].into_iter().find(|one| script.contains(one) && !is_here(one));
+    let missing = ["jq", "node", "openssl", "perl", "xxd"]
+        .into_iter()
+        .find(|one| script.contains(one) && !is_here(one));
     if let Some(program) = missing {
         println!("skipped: {program} is not here: {script}");
     }
@@ -84,6 +85,11 @@ const PRINTERS: &[&str] = &[
     "perl -e 'use Data::Dumper; $Data::Dumper::Useqq = 1; print Dumper($ENV{PW})'",
     "LC_ALL=C.UTF-8; printf '%q\\n' \"$PW\"",
     "LC_ALL=C.UTF-8; set -x; : \"$PW\"",
+    "perl -MB -e 'print B::cstring($ENV{PW})'",
+    "printf %s \"$PW\" | sed -n l",
+    "python3 -c 'import os; print(ascii(os.environ[\"PW\"]))'",
+    "node -e 'console.log([process.env.PW])'",
+    "node -e 'console.log(encodeURI(process.env.PW))'",
     "python3 -c 'import os,base64; print(base64.urlsafe_b64encode(os.environ[\"PW\"].encode()).decode())'",
 ];
 
@@ -126,6 +132,20 @@ fn each_printer_of_a_shell_is_seen_through() {
             assert!(shown.iter().all(|out| *out == shown[0]), "{script} with {secret:?}: {shown:?}");
             assert!(left(&shown[0], script) <= 6, "{script} with {secret:?}: {shown:?}");
         }
+    }
+}
+
+/// Python's own YAML is not everywhere.
+#[test]
+fn a_secret_is_hidden_as_yaml_and_ascii_literals_have_it() {
+    for (secret, line) in [
+        ("gr\u{fc}\u{df}e-2024", r#"a: "gr\xFC\xDFe-2024""#),
+        ("bell\u{7}esc\u{1b}\u{1}-42", r#"a: "bell\aesc\e\x01-42""#),
+        ("k\u{5bc6}\u{7801}-\u{1f600}8", r#"a: "k\u5BC6\u7801-\U0001F6008""#),
+        ("k\u{5bc6}\u{7801}-\u{1f600}8", r"'k\u5bc6\u7801-\U0001f6008'"),
+    ] {
+        let out = shown(&redactor(&[secret]), &[line]);
+        assert!(out[0].contains(MASK) && !out[0].contains('8') && !out[0].contains('4'), "{line}: {out:?}");
     }
 }
 
