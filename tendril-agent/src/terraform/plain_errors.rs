@@ -58,26 +58,54 @@ pub(super) const MOST_ERRORS: usize = 32;
 /// What only announces the errors that follow.
 const PREAMBLE: &str = "encountered problems during initiali";
 
+/// What Terraform writes above the reason of its own crash.
+const CRASH: &str = "TERRAFORM CRASH";
+/// How it begins when a program in Go crashes.
+const CRASHES: [&str; 4] = [CRASH, "panic: ", "fatal error: ", "SIG"];
+
+/// What is said of a crash that this line begins.
+fn crash(line: &str) -> Option<String> {
+    if line.contains(CRASH) {
+        return Some("the program crashed".to_owned());
+    }
+    let signal = |rest: &str| {
+        rest.split_once(": ").is_some_and(|(name, _)| {
+            (1..=6).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_uppercase())
+        })
+    };
+    let begins = line.starts_with("panic: ")
+        || line.starts_with("fatal error: ")
+        || line.strip_prefix("SIG").is_some_and(signal);
+    begins.then(|| format!("the program crashed: {line}"))
+}
+
 impl PlainErrors {
     /// Whether this plain text can be passed over: nothing in it begins an error, or belongs to one.
     pub(crate) fn may_pass(&self, stream: Stream, text: &str) -> bool {
-        self.open != Some(stream) && !text.contains("Error: ")
+        let may_crash = || stream == Stream::Stderr && CRASHES.iter().any(|crash| text.contains(crash));
+        self.open != Some(stream) && !text.contains("Error: ") && !may_crash()
     }
 
     /// Reads one more line of plain text.
     pub(crate) fn read(&mut self, stream: Stream, line: &str) {
         // A box is drawn around the text where colours are on; `╷` and `╵` open and close it.
         let line = line.trim_start_matches(['│', '╷']).trim();
-        if let Some(summary) = line.strip_prefix("Error: ") {
+        let crash = (stream == Stream::Stderr).then(|| crash(line)).flatten();
+        let is_crash = crash.is_some();
+        if let Some(summary) = crash.as_deref().or_else(|| line.strip_prefix("Error: ")) {
             self.open = (self.blocks.len() < MOST_ERRORS).then_some(stream);
             if self.open.is_some() {
                 self.blocks.push(Block { head: summary.to_owned(), ..Block::default() });
             } else {
                 self.further += 1;
             }
+            if is_crash && !line.contains(CRASH) {
+                // What follows is the place in the program.
+                self.open = None;
+            }
         } else if self.open != Some(stream) {
             // Of another stream, or of no error.
-        } else if line.starts_with('╵') || line.starts_with("Warning: ") {
+        } else if line.starts_with('╵') || line.starts_with("Warning: ") || line.starts_with("goroutine ") {
             self.open = None;
         } else if let Some(block) = self.blocks.last_mut() {
             block.push(line);
@@ -153,6 +181,40 @@ mod tests {
         assert!(block.starts_with("Failed to download module\nremote: a line of progress, 0 of"), "{block}");
         assert!(block.ends_with("4999 of 5000\nfatal: repository not found"), "{block}");
         assert!(block.len() <= 2 * BLOCK_LIMIT && block.contains('…'), "{}", block.len());
+    }
+
+    #[test]
+    fn a_crash_is_the_reason_without_the_places_in_the_program() {
+        for (text, reason) in [
+            (
+                "SIGSEGV: segmentation violation\nPC=0x47a221 m=0 sigcode=0\n\ngoroutine 1 [running]:\nmain.main()",
+                "the program crashed: SIGSEGV: segmentation violation",
+            ),
+            ("SIGQUIT: quit\nPC=0x47a221 m=0", "the program crashed: SIGQUIT: quit"),
+            (
+                "fatal error: runtime: out of memory\n\nruntime stack:\nruntime.throw",
+                "the program crashed: fatal error: runtime: out of memory",
+            ),
+            (
+                "panic: assignment to entry in nil map\n\ngoroutine 1 [running]:",
+                "the program crashed: panic: assignment to entry in nil map",
+            ),
+            (
+                "!!!! TERRAFORM CRASH !!!!\n\nTerraform crashed!\n\nindex out of range\ngoroutine 1 [running]:\nx.go",
+                "the program crashed\n\nTerraform crashed!\n\nindex out of range",
+            ),
+        ] {
+            let mut errors = PlainErrors::default();
+            assert!(!errors.may_pass(Stream::Stderr, text) && errors.may_pass(Stream::Stdout, text));
+            text.lines().for_each(|line| errors.read(Stream::Stderr, line));
+            assert_eq!(errors.into_errors(), [reason]);
+        }
+        let mut errors = PlainErrors::default();
+        for (stream, line) in [(Stream::Stdout, "panic: it is only text"), (Stream::Stderr, "SIG nothing: x")]
+        {
+            errors.read(stream, line);
+        }
+        assert_eq!(errors.into_errors(), [""; 0]);
     }
 
     #[test]
