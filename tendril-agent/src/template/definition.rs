@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, de::Error as _};
 use serde_json::value::RawValue;
 
 use super::declared_variables::{Declared, ReadFile, read, read_used};
@@ -43,6 +43,10 @@ impl Manifest {
         struct Parts<'a> {
             #[serde(borrow, default)]
             variables: Option<&'a RawValue>,
+        }
+        if bytes.trim_ascii_start().first() == Some(&b'[') {
+            // It would be read as the fields in their order.
+            return Err(serde_json::Error::custom("it is an array, and not an object"));
         }
         let parts: Parts<'_> = serde_json::from_slice(bytes)?;
         let variables = parts.variables.map(|variables| Schema::parse(variables.get())).transpose()?;
@@ -308,6 +312,16 @@ mod tests {
         std::thread::spawn(move || opened.send(Template::open(folder).unwrap_err().to_string()));
         let error = answer.recv_timeout(std::time::Duration::from_secs(10)).unwrap();
         assert_eq!(error, "it is no file");
+    }
+
+    #[test]
+    fn a_list_is_not_read_as_the_fields_of_an_object() {
+        let dir = tempfile::tempdir().unwrap();
+        for text in ["[]", " [{\"properties\": {}}]"] {
+            fs::write(dir.path().join("template.json"), text).unwrap();
+            let error = Template::open(dir.path().to_path_buf()).unwrap_err().to_string();
+            assert_eq!(error, "it is an array, and not an object");
+        }
     }
 
     #[test]
