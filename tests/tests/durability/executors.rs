@@ -241,6 +241,39 @@ async fn detached_jobs_go_on_and_count_for_the_next_start() {
     assert!(in_turn, "two ran at once");
 }
 
+/// Whatever else is in the directory of executors: a folder or a file of another kind in the place of one of theirs.
+#[tokio::test]
+async fn an_executor_is_taken_over_whatever_is_beside_it() {
+    let world = World::start().await;
+    let cluster = world.cluster().await;
+    let story = Story::with_gate(&world, "apply");
+    let setup = world.agent(&cluster).narrator().env("TENDRIL_ON_STOP", "detach");
+    let executors = setup.executors();
+    let mut agent = setup.start();
+    let deployment = cluster.queue(story.config()).await;
+    deployment.says("at the gate").await;
+    executors.are(1).await;
+    agent.signal(Signal::TERM);
+    assert_eq!(agent.ended().await.code(), Some(0));
+
+    let dir = PathBuf::from(setup.cli.work_dir.clone().expect("a work directory")).join("executors");
+    let attempt = || dir.join(format!("{}.1", Uuid::new_v4()));
+    fs::write(attempt(), "no folder").expect("a file");
+    fs::create_dir(attempt()).expect("a folder");
+    for (file, content) in [("attempt.json", "{"), ("attempt.json", "null"), ("executor.lock", "{")] {
+        let (as_file, as_dir) = (attempt(), attempt());
+        fs::create_dir(&as_file).expect("a folder");
+        fs::write(as_file.join(file), content).expect("a file");
+        fs::create_dir_all(as_dir.join(file)).expect("a folder");
+        fs::create_dir_all(as_dir.join("attempt.json")).expect("a folder");
+    }
+    let again = setup.start();
+    again.says("is taken over").await;
+    story.go_on();
+    assert_untouched(&deployment, &story).await;
+    executors.are(0).await;
+}
+
 #[tokio::test]
 async fn a_stop_drains_executors_and_a_second_one_interrupts_them() {
     let world = World::start().await;

@@ -136,23 +136,35 @@ impl LocalLauncher {
             if dir.file_name().to_str().and_then(AttemptId::parse).is_none() {
                 continue;
             }
-            let entry = Entry::at(dir.path());
-            match AttemptFile::load(&entry.attempt_file()) {
-                Ok(attempt) => {
-                    let place = self.registry.enter_elsewhere(&attempt.job(), entry.phase_file());
-                    let holder = entry.holder()?;
-                    found.push(adopted(entry, &attempt, holder.as_ref(), place));
-                }
-                // It was about to be started, or removed.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => entry.remove()?,
-                // Of a later version, and all is done.
-                Err(_) if entry.holder()?.is_none() && entry.end() == Some(End::Stored) => entry.remove()?,
+            let dir = dir.path();
+            // One that cannot be read does not hide the others.
+            match self.found_in(&dir) {
+                Ok(executor) => found.extend(executor),
                 Err(error) => {
-                    tracing::error!(dir = %dir.path().display(), %error, "an executor's attempt file cannot be read: it is left alone");
+                    tracing::error!(dir = %dir.display(), %error, "what is kept of an executor cannot be read: it is left alone");
                 }
             }
         }
         Ok(found)
+    }
+
+    /// The executor of one directory. None: there is nothing to do for it.
+    fn found_in(&self, dir: &Path) -> io::Result<Option<Executor>> {
+        let entry = Entry::at(dir.to_path_buf());
+        match AttemptFile::load(&entry.attempt_file()) {
+            Ok(attempt) => {
+                let place = self.registry.enter_elsewhere(&attempt.job(), entry.phase_file());
+                let holder = entry.holder()?;
+                Ok(Some(adopted(entry, &attempt, holder.as_ref(), place)))
+            }
+            // It was about to be started, or removed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => entry.remove().map(|()| None),
+            // Of a later version, and all is done.
+            Err(_) if entry.holder()?.is_none() && entry.end() == Some(End::Stored) => {
+                entry.remove().map(|()| None)
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
