@@ -1,10 +1,11 @@
 //! The body of a write: JSON, CSV or a form, as one JSON text and the keys it has.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use serde_json::{Map, Value};
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value, value::RawValue};
 
 use super::error::RestError;
 
@@ -37,24 +38,34 @@ impl Payload {
     fn json(body: &[u8], given_columns: bool) -> Result<Self, RestError> {
         let invalid = || RestError::bad_body("Empty or invalid json");
         let text = std::str::from_utf8(body).map_err(|_| invalid())?;
-        match serde_json::from_str::<Value>(text).map_err(|_| invalid())? {
-            Value::Object(object) => Ok(Self {
-                json: text.into(),
-                keys: object.into_iter().map(|(key, _)| key).collect(),
-                is_object: true,
-            }),
-            Value::Array(items) => {
-                let keys = uniform_keys(&items);
-                match keys {
+        // No number becomes a double: PostgreSQL holds larger ones.
+        let keys_of = |object: &str| {
+            let fields =
+                serde_json::from_str::<BTreeMap<String, IgnoredAny>>(object).map_err(|_| invalid())?;
+            Ok::<BTreeSet<String>, RestError>(fields.into_keys().collect())
+        };
+        match text.trim_start().as_bytes().first() {
+            Some(b'{') => Ok(Self { json: text.into(), keys: keys_of(text)?, is_object: true }),
+            Some(b'[') => {
+                let items = serde_json::from_str::<Vec<&RawValue>>(text).map_err(|_| invalid())?;
+                let mut all = Vec::new();
+                for item in items {
+                    let item = item.get();
+                    all.push(item.starts_with('{').then(|| keys_of(item)).transpose()?);
+                }
+                match uniform_keys(&all) {
                     Some(keys) => Ok(Self { json: text.into(), keys, is_object: false }),
-                    None if given_columns && items.iter().all(Value::is_object) => {
+                    None if given_columns && all.iter().all(Option::is_some) => {
                         Ok(Self { json: text.into(), keys: BTreeSet::new(), is_object: false })
                     }
                     None => Err(RestError::bad_body("All object keys must match")),
                 }
             }
             // A lone number or text counts as an array without rows.
-            _ => Ok(Self { json: "[]".into(), keys: BTreeSet::new(), is_object: false }),
+            _ => {
+                serde_json::from_str::<IgnoredAny>(text).map_err(|_| invalid())?;
+                Ok(Self { json: "[]".into(), keys: BTreeSet::new(), is_object: false })
+            }
         }
     }
 
@@ -92,16 +103,10 @@ impl Payload {
     }
 }
 
-/// The keys that all objects have, if they have the same.
-fn uniform_keys(items: &[Value]) -> Option<BTreeSet<String>> {
+/// The keys that all items have, if all are objects with the same.
+fn uniform_keys(items: &[Option<BTreeSet<String>>]) -> Option<BTreeSet<String>> {
     let Some(first) = items.first() else { return Some(BTreeSet::new()) };
-    let first = first.as_object()?;
-    let same = |item: &Value| {
-        item.as_object().is_some_and(|object| {
-            object.len() == first.len() && object.keys().all(|key| first.contains_key(key))
-        })
-    };
-    items.iter().all(same).then(|| first.keys().cloned().collect())
+    items.iter().all(|item| item == first).then(|| first.clone()).flatten()
 }
 
 /// Splits CSV into lines of cells; quoted cells may hold commas, line ends and doubled quotes.
@@ -144,6 +149,14 @@ mod tests {
         assert!(Payload::read(&HeaderMap::new(), br#"[{"a":1},{"b":2}]"#, true).is_ok());
         assert!(json("[1,2]").is_err());
         assert_eq!(json("42").unwrap().json, "[]");
+        assert!(json("[{}, 1]").is_err() && json("{").is_err() && json("").is_err());
+    }
+
+    #[test]
+    fn a_number_that_no_double_can_hold_is_left_to_postgresql() {
+        for text in [r#"{"a":1e400}"#, r#"[{"a":-1e999},{"a":[1e-999]}]"#] {
+            assert_eq!(json(text).unwrap().json, text);
+        }
     }
 
     #[test]
