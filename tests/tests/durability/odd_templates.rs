@@ -79,6 +79,38 @@ output "secret" {
             })
         },
         Odd {
+            holds: |row, _| {
+                let outputs = outputs(row);
+                assert_eq!(outputs["ok"], "fine", "{row:?}");
+                assert!(
+                    outputs["huge"].as_str().is_some_and(|text| text.contains("too many digits")),
+                    "{outputs}"
+                );
+            },
+            ..runs("outputs-of-many-digits", |dir| {
+                write(
+                    dir,
+                    "main.tf",
+                    "output \"huge\" { value = [1e200000] }\noutput \"small\" { value = 1e-20000 }\noutput \"ok\" { value = \"fine\" }\n",
+                );
+            })
+        },
+        runs("a-file-about-states", |dir| write(dir, "remote.tfstate.tf", PLAIN)),
+        Odd {
+            config: json!({"variables": {"db": {"password": "canaryMarked4711", "user": "shown-user"}}}),
+            hides: "canaryMarked4711",
+            says: "shown-user",
+            ..runs("a-mark-inside-a-schema", |dir| {
+                write(
+                    dir,
+                    "main.tf",
+                    "variable \"db\" { type = any }\nresource \"terraform_data\" \"a\" {\n  provisioner \"local-exec\" { command = \"echo ${var.db.password} ${var.db.user}\" }\n}\n",
+                );
+                let schema = json!({"properties": {"db": {"properties": {"password": {"sensitive": true}, "user": {}}}}});
+                write(dir, "template.json", json!({"variables": schema}).to_string());
+            })
+        },
+        Odd {
             hides: "canaryNested777",
             ..fails(
                 "half-secret-output",
