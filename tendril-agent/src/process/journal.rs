@@ -112,7 +112,8 @@ impl Journal {
             let in_file = fs::metadata(&stream.path).map_or(0, |file| file.len());
             let read = from.unwrap_or(in_file);
             // A power cut may have taken what was read and not forced to the disk.
-            *stream.state() = State { read, end: in_file.max(read), ..State::default() };
+            let mut state = stream.state();
+            (state.read, state.end) = (read, in_file.max(read));
         }
         journal
     }
@@ -273,6 +274,18 @@ impl State {
     }
 }
 
+impl Drop for State {
+    /// The disk gets back the room that was not needed: plans that wait are many, and nothing is written while they do.
+    fn drop(&mut self) {
+        let Some(file) = self.file.as_ref().filter(|_| self.room > self.end) else { return };
+        // A file that another process made longer is left alone.
+        let is_whole = file.metadata().is_ok_and(|metadata| metadata.len() == self.end);
+        if is_whole && let Err(error) = file.set_len(self.end) {
+            tracing::debug!(%error, "the disk does not get back the room for a program's output");
+        }
+    }
+}
+
 /// Where the kernel cannot move bytes from a pipe into this file system. What is read must be written: a process that is killed
 /// between the two loses it.
 fn copy(pipe: BorrowedFd<'_>, file: &mut File, at: u64) -> Result<usize, Errno> {
@@ -363,6 +376,23 @@ mod tests {
         assert_eq!(journal.stdout.end(), 8 * 1024 * 1024);
         writer.write_all(b"after").unwrap();
         assert_eq!(taken(&journal, &reader), Some(portion("after", 8 * 1024 * 1024 + 5)));
+    }
+
+    #[test]
+    fn the_disk_gets_back_the_room_that_was_not_needed_when_nobody_writes_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let (reader, mut writer) = pipe();
+        let journal = Journal::create(dir.path()).unwrap();
+        writer.write_all(b"one ").unwrap();
+        assert_eq!(taken(&journal, &reader), Some(portion("one ", 4)));
+        let on_disk = || fs::metadata(dir.path().join("stdout")).unwrap().blocks() * 512;
+        assert!(on_disk() >= ROOM, "{}", on_disk());
+        drop(journal);
+        assert!(on_disk() <= 64 * 1024, "{}", on_disk());
+        let again = Journal::resume(dir.path(), [Some(0), None]);
+        assert_eq!(again.stdout.rest().unwrap(), Some(portion("one ", 4)));
+        writer.write_all(b"two").unwrap();
+        assert_eq!(taken(&again, &reader), Some(portion("two", 7)));
     }
 
     #[test]

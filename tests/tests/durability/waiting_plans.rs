@@ -1,5 +1,7 @@
 //! Plans that wait for approval: they have no process, and cost next to nothing.
 
+use std::{fs, os::unix::fs::MetadataExt as _};
+
 use serde_json::json;
 use tendril_tests::{Story, Usage, World, until};
 
@@ -18,6 +20,14 @@ async fn a_plan_waits_without_a_process_and_its_approval_is_kept_through_a_resta
     let jobs = cluster.queue_all(orders).await;
     let plans = [jobs[0].plan().await, jobs[1].plan().await];
     executors.are(0).await;
+    let work_dir = setup.cli.work_dir.clone().expect("a work directory");
+    for job in &jobs {
+        for stream in ["stdout", "stderr"] {
+            let file = fs::metadata(format!("{work_dir}/{}.1/journal/{stream}", job.id));
+            let kib = file.map_or(0, |file| file.blocks() / 2);
+            assert!(kib <= 64, "a plan that waits keeps {kib} KiB for {stream}");
+        }
+    }
     jobs[0].approve(&plans[0]).await;
     let row = jobs[0].ended().await;
     assert_eq!((row.status.as_str(), row.attempt), ("SUCCESS", 1), "{row:?}");
