@@ -85,19 +85,31 @@ const ANNOTATIONS: &[&str] = &[
 
 /// What other languages of schemas, and people who have not looked it up, call keywords that are enforced.
 const OTHER_NAMES: &[(&str, &str)] = &[
+    ("additionalproperty", "additionalProperties"),
+    ("allowed", "enum"),
     ("allowedpattern", "pattern"),
     ("allowedvalues", "enum"),
     ("choices", "enum"),
+    ("enumeration", "enum"),
+    ("exclusivemax", "exclusiveMaximum"),
+    ("exclusivemin", "exclusiveMinimum"),
+    ("mandatory", "required"),
     ("max", "maximum"),
+    ("maximumitems", "maxItems"),
+    ("maximumlength", "maxLength"),
     ("maxlen", "maxLength"),
     ("maxvalue", "maximum"),
     ("min", "minimum"),
+    ("minimumitems", "minItems"),
+    ("minimumlength", "minLength"),
     ("minlen", "minLength"),
     ("minvalue", "minimum"),
     ("noecho", "sensitive"),
+    ("property", "properties"),
     ("regex", "pattern"),
     ("regexp", "pattern"),
     ("secret", "sensitive"),
+    ("typ", "type"),
 ];
 
 /// The first thing that is wrong with the names in a schema and the schemas in it: a sentence.
@@ -207,6 +219,13 @@ mod tests {
             ("min", "minimum"),
             ("AllowedPattern", "pattern"),
             ("secret", "sensitive"),
+            ("typ", "type"),
+            ("exclusiveMin", "exclusiveMinimum"),
+            ("maximumLength", "maxLength"),
+            ("additionalProperty", "additionalProperties"),
+            ("property", "properties"),
+            ("uniqueItem", "uniqueItems"),
+            ("allowed", "enum"),
         ] {
             assert_eq!(meant(written), Some(keyword), "{written}");
         }
