@@ -144,7 +144,9 @@ fn sensitive_variables(text: &str) -> BTreeSet<String> {
     hcl::arguments(text, |block, argument, value| {
         let [Token::Word("variable"), Token::Word(name) | Token::Text(name)] = block else { return };
         if MARKS.contains(&argument) && !matches!(value, Some(Token::Word("false") | Token::Text("false"))) {
-            found.insert((*name).to_owned());
+            // Terraform reads escapes in names too.
+            let name = serde_json::from_str(&format!("\"{name}\"")).unwrap_or_else(|_| (*name).to_owned());
+            found.insert(name);
         }
     });
     found
@@ -180,10 +182,11 @@ mod tests {
               }
             }
             variable "computed" { sensitive = !false }
+            variable "\u0065scaped" { sensitive = true }
             output "key" { sensitive = true }
             resource "variable" "no" { sensitive = true }
         "#;
-        assert_eq!(sensitive(text), ["computed", "one", "session", "two"]);
+        assert_eq!(sensitive(text), ["computed", "escaped", "one", "session", "two"]);
     }
 
     #[test]
