@@ -41,7 +41,7 @@ impl Payload {
         // No number becomes a double: PostgreSQL holds larger ones.
         let keys_of = |object: &str| {
             let fields =
-                serde_json::from_str::<BTreeMap<String, IgnoredAny>>(object).map_err(|_| invalid())?;
+                serde_json::from_str::<BTreeMap<String, &RawValue>>(object).map_err(|_| invalid())?;
             Ok::<BTreeSet<String>, RestError>(fields.into_keys().collect())
         };
         match text.trim_start().as_bytes().first() {
