@@ -2,12 +2,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt,
     pin::Pin,
     task::{Context, Poll},
 };
 
 use futures_util::Stream;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer,
+    de::{DeserializeOwned, Error as _, MapAccess, Visitor},
+};
 use serde_json::{Map, Value};
 
 use super::Subscription;
@@ -106,11 +110,38 @@ pub(crate) struct WireEntry {
     metas: Vec<WireMeta>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct WireMeta {
     phx_ref: String,
-    #[serde(flatten)]
     state: Map<String, Value>,
+}
+
+impl<'de> Deserialize<'de> for WireMeta {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Meta;
+        impl<'de> Visitor<'de> for Meta {
+            type Value = WireMeta;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a presence")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<WireMeta, A::Error> {
+                let (mut phx_ref, mut state) = (None, Map::new());
+                while let Some((name, value)) = map.next_entry::<String, Value>()? {
+                    match (name.as_str(), value) {
+                        // Someone may track a field of this name. The object then has the name twice, the server's own first.
+                        ("phx_ref", Value::String(text)) if phx_ref.is_none() => phx_ref = Some(text),
+                        ("phx_ref", _) => {}
+                        (_, value) => drop(state.insert(name, value)),
+                    }
+                }
+                let phx_ref = phx_ref.ok_or_else(|| A::Error::missing_field("phx_ref"))?;
+                Ok(WireMeta { phx_ref, state })
+            }
+        }
+        deserializer.deserialize_map(Meta)
+    }
 }
 
 impl WireMeta {
@@ -400,5 +431,19 @@ mod tests {
         let me = &presences.state["me"];
         assert_eq!((me.len(), me[0].presence_ref.as_str()), (1, "2"));
         assert!(!me[0].state.contains_key("phx_ref_prev"));
+    }
+
+    #[test]
+    fn a_tracked_field_named_like_the_servers_own_hides_nobody() {
+        let (mut presences, mut out) = (Presences::<PresenceState>::default(), VecDeque::new());
+        let state = r#"{"mallory":{"metas":[{"phx_ref":"1","phx_ref":"x","n":1},{"phx_ref":"2","phx_ref":{"a":[]},"n":2}]},
+            "ada":{"metas":[{"phx_ref":"3"}]}}"#;
+        presences.on_state(serde_json::from_str(state).unwrap(), &mut out);
+        assert_eq!(presences.refs("mallory"), BTreeSet::from(["1".to_owned(), "2".to_owned()]));
+        assert_eq!(presences.refs("ada").len(), 1);
+        let diff = r#"{"joins":{},"leaves":{"mallory":{"metas":[{"phx_ref":"1","phx_ref":"x","n":1}]}}}"#;
+        presences.on_diff(serde_json::from_str(diff).unwrap(), &mut out);
+        assert_eq!(presences.refs("mallory"), BTreeSet::from(["2".to_owned()]));
+        assert!(serde_json::from_str::<WireMeta>(r#"{"phx_ref":5}"#).is_err());
     }
 }
