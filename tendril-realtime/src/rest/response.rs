@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use crate::error::{Error, ErrorKind, PostgrestError};
 
@@ -37,7 +38,7 @@ impl Response {
     pub fn affected(&self) -> Option<u64> {
         let range = self.content_range.as_deref()?.split_once('/')?.0;
         let (first, last) = range.split_once('-')?;
-        Some(last.parse::<u64>().ok()?.checked_sub(first.parse().ok()?)? + 1)
+        last.parse::<u64>().ok()?.checked_sub(first.parse().ok()?)?.checked_add(1)
     }
 
     /// Where a single inserted row is, such as `/jobs?id=eq.7`; if [`headers_only`](super::QueryBuilder::headers_only) asked for it.
@@ -68,44 +69,35 @@ impl Response {
 
 /// Reads an error answer; whatever a gateway in between may have sent instead of JSON is kept, shortened.
 pub(super) fn api_error(status: u16, headers: &HeaderMap, body: &[u8]) -> PostgrestError {
-    #[derive(serde::Deserialize, Default)]
-    #[serde(default)]
-    struct Body {
-        /// A gateway repeats the status here, as a number: that is no code.
-        code: Option<serde_json::Value>,
-        message: Option<String>,
-        /// Names that gateways and Supabase Auth have for the same things.
-        msg: Option<String>,
-        error: Option<String>,
-        error_description: Option<String>,
-        error_code: Option<String>,
-        details: Option<serde_json::Value>,
-        hint: Option<String>,
+    let mut parsed: Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
+    // Some gateways and functions put the same fields one level deeper.
+    if let Some(Value::Object(inner)) = parsed.get("error").cloned() {
+        parsed.remove("error");
+        for (name, value) in inner {
+            parsed.entry(name).or_insert(value);
+        }
     }
-    let parsed: Body = serde_json::from_slice(body).unwrap_or_default();
-    let details = parsed.details.and_then(|details| match details {
-        serde_json::Value::Null => None,
-        serde_json::Value::String(text) => Some(text),
+    let text = |name: &str| parsed.get(name).and_then(Value::as_str).map(str::to_owned);
+    // A field that is no text costs the others nothing.
+    let any = |name: &str| match parsed.get(name)? {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
         other => Some(other.to_string()),
+    };
+    // The first of the names that PostgREST, gateways and Supabase Auth have for it.
+    let names = ["message", "msg", "error_description", "error"];
+    let message = names.iter().find_map(|name| any(name)).unwrap_or_else(|| {
+        let text: String = String::from_utf8_lossy(body).chars().take(200).collect();
+        let text = text.trim();
+        if text.is_empty() { "no explanation was given".to_owned() } else { text.to_owned() }
     });
-    let message =
-        parsed.message.or(parsed.msg).or(parsed.error_description).or(parsed.error).unwrap_or_else(|| {
-            let text: String = String::from_utf8_lossy(body).chars().take(200).collect();
-            let text = text.trim();
-            if text.is_empty() { "no explanation was given".to_owned() } else { text.to_owned() }
-        });
     PostgrestError {
         status,
-        code: parsed
-            .code
-            .as_ref()
-            .and_then(|code| code.as_str())
-            .map(str::to_owned)
-            .or(parsed.error_code)
-            .unwrap_or_default(),
+        // A gateway repeats the status here, as a number: that is no code.
+        code: text("code").or_else(|| text("error_code")).unwrap_or_default(),
         message,
-        details,
-        hint: parsed.hint,
+        details: any("details"),
+        hint: any("hint"),
         retry_after: headers
             .get(RETRY_AFTER)
             .and_then(|value| retry_after(value.to_str().ok()?.trim(), SystemTime::now())),
@@ -135,6 +127,7 @@ mod tests {
         assert_eq!((with_range("*/0").affected(), with_range("*/0").count()), (None, Some(0)));
         assert_eq!((with_range("0-0/*").affected(), with_range("0-0/*").count()), (Some(1), None));
         assert_eq!((with_range("*/*").affected(), with_range("nonsense").count()), (None, None));
+        assert_eq!(with_range("0-18446744073709551615/*").affected(), None);
     }
 
     #[test]
@@ -154,5 +147,40 @@ mod tests {
         assert_eq!(error.message, "<html>Bad Gateway</html>");
         let error = api_error(401, &HeaderMap::new(), br#"{"code":401,"message":"Invalid JWT"}"#);
         assert_eq!((error.code.as_str(), error.message.as_str()), ("", "Invalid JWT"));
+    }
+
+    #[test]
+    fn an_error_of_an_odd_shape_keeps_what_can_be_read() {
+        for (body, code, message, details, hint) in [
+            (
+                r#"{"code":"42501","message":"no","hint":["a"],"details":{"b":1}}"#,
+                "42501",
+                "no",
+                r#"{"b":1}"#,
+                r#"["a"]"#,
+            ),
+            (r#"{"code":"P0001","message":{"reason":"no"}}"#, "P0001", r#"{"reason":"no"}"#, "", ""),
+            (r#"{"error":{"code":"x","message":"no","hint":"h"}}"#, "x", "no", "", "h"),
+            (r#"{"error":"invalid_grant","error_description":"no"}"#, "", "no", "", ""),
+            (r#"{"error":"no"}"#, "", "no", "", ""),
+            (r#"{"code":"x","message":null,"msg":"no"}"#, "x", "no", "", ""),
+            (r#"["a","b"]"#, "", r#"["a","b"]"#, "", ""),
+            (r#""no""#, "", r#""no""#, "", ""),
+            ("{}", "", "{}", "", ""),
+            ("", "", "no explanation was given", "", ""),
+        ] {
+            let error = api_error(400, &HeaderMap::new(), body.as_bytes());
+            let shown = |text: Option<String>| text.unwrap_or_default();
+            assert_eq!(
+                (
+                    error.code.as_str(),
+                    error.message.as_str(),
+                    shown(error.details).as_str(),
+                    shown(error.hint).as_str()
+                ),
+                (code, message, details, hint),
+                "{body}"
+            );
+        }
     }
 }
