@@ -334,3 +334,33 @@ async fn a_method_that_cannot_work_is_refused_when_the_request_is_sent() {
         assert!(matches!(error.kind(), ErrorKind::InvalidInput { .. }), "{what}: {error}");
     }
 }
+
+#[tokio::test]
+async fn maybe_single_of_a_function_reads_a_set_of_rows_and_a_row_alike() {
+    for (answer, expected) in [
+        (json!([{"id": 1}]), Ok(Some(1))),
+        (json!([]), Ok(None)),
+        (json!({"id": 1}), Ok(Some(1))),
+        (json!(null), Ok(None)),
+        (json!([{"id": 1}, {"id": 2}]), Err("PGRST116")),
+        (json!("text"), Err("Decode")),
+    ] {
+        let server = MockServer::start().await;
+        Mock::given(any())
+            .respond_with(ResponseTemplate::new(200).set_body_json(&answer))
+            .mount(&server)
+            .await;
+        for by_get in [false, true] {
+            let call = rest(&server).rpc("f", &json!({}));
+            let call = if by_get { call.get() } else { call };
+            let row = call.maybe_single::<Id>().await;
+            let row = row.as_ref().map(|row| row.as_ref().map(|row| row.id)).map_err(Error::code);
+            assert_eq!(row, expected, "{answer}");
+        }
+    }
+}
+
+#[derive(Debug, serde::Deserialize)]
+struct Id {
+    id: i64,
+}

@@ -51,6 +51,10 @@ impl Response {
         &self.body
     }
 
+    pub(super) fn is_list(&self) -> bool {
+        self.body.trim_ascii_start().starts_with(b"[")
+    }
+
     pub(super) fn into_text(self) -> Result<String, Error> {
         String::from_utf8(self.body.into()).map_err(|_| {
             Error::new(ErrorKind::Decode { what: "the answer", message: "it is not UTF-8".to_owned() })

@@ -59,7 +59,13 @@ impl QueryBuilder {
                 other => other.map(Some),
             };
         }
-        let mut rows: Vec<T> = self.rows().await?;
+        let is_call = matches!(self.operation, Operation::Call { .. });
+        let answer = self.read().await?;
+        if is_call && !answer.is_list() {
+            // A function that returns one row, and not a set of them.
+            return answer.json();
+        }
+        let mut rows: Vec<T> = answer.json()?;
         if rows.len() > 1 {
             let message = "more than one row where at most one was expected".to_owned();
             let api = PostgrestError {
