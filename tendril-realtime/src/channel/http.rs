@@ -12,7 +12,7 @@ use url::Url;
 use crate::{
     endpoint::Endpoint,
     error::{Error, ErrorKind},
-    rest::{Parts, Rest},
+    rest::{Parts, Rest, encoded_segment},
     wire::channel_name,
 };
 
@@ -132,10 +132,8 @@ impl BroadcastApi {
                 ));
             }
         }
-        let mut url = parse(&self.address)?;
-        url.path_segments_mut()
-            .map_err(|()| Error::invalid("url", "it has no path"))?
-            .extend([topic, "events", event]);
+        let (topic, event) = (encoded_segment(topic), encoded_segment(event));
+        let mut url = parse(&format!("{}/{topic}/events/{event}", self.address.trim_end_matches('/')))?;
         url.query_pairs_mut().append_pair("private", if private { "true" } else { "false" });
         self.post(url, body, content_type).await
     }

@@ -303,7 +303,12 @@ fn path_segment(what: &'static str, name: &str) -> Result<String, Error> {
     if matches!(name, "." | "..") {
         return Err(Error::invalid(what, format!("no URL can carry the name `{name}`")));
     }
-    Ok(url::form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>().replace('+', "%20"))
+    Ok(encoded_segment(name))
+}
+
+/// A name as one segment of a path, every character of it. The URL library's own methods drop tabs and line breaks.
+pub(crate) fn encoded_segment(name: &str) -> String {
+    url::form_urlencoded::byte_serialize(name.as_bytes()).collect::<String>().replace('+', "%20")
 }
 
 /// The URL may hold a key in its query, and the key is one.
