@@ -29,6 +29,8 @@ use crate::{
 
 /// The pause after a refusal of what had worked before.
 const AFTER_REFUSAL: Duration = Duration::from_secs(30);
+/// The longest pause that somebody else may request: a `Retry-After` can be a year, or more than a clock can count.
+const LONGEST_REQUESTED: Duration = Duration::from_secs(3600);
 
 /// The driver's ends of the handles' channels.
 pub(super) struct Inbox {
@@ -344,7 +346,10 @@ impl Driver {
                 self.record_error(error);
                 return None;
             }
-            Retry::After(least) => least + pause.min(least),
+            Retry::After(least) => {
+                let least = least.min(LONGEST_REQUESTED);
+                least + pause.min(least)
+            }
             _ => pause,
         };
         self.step(|session, _, out| session.interrupt_all(&error, out));

@@ -51,7 +51,8 @@ struct Until {
 
 impl Until {
     fn after(life: Duration) -> Option<Self> {
-        let early = (renewal_margin(life) + EARLIER).min(life * 3 / 4);
+        // Whatever a server sends as a life, it must not overflow.
+        let early = (renewal_margin(life) + EARLIER).min(life / 4 * 3);
         let rest = life.saturating_sub(early);
         let (monotonic, wall) = (Instant::now().checked_add(rest)?, SystemTime::now().checked_add(rest)?);
         Some(Self { monotonic, wall })

@@ -122,7 +122,8 @@ impl Transport {
                 Next::Pause(pause) => {
                     let drawn = backoff.next_pause();
                     // The pause that a server requests is respected to the second, and not by all clients at the same moment.
-                    let pause = pause.map(|requested| requested + drawn.min(Duration::from_secs(1)));
+                    let pause =
+                        pause.map(|requested| requested.saturating_add(drawn.min(Duration::from_secs(1))));
                     tokio::time::sleep(pause.unwrap_or(drawn)).await;
                 }
             }

@@ -290,3 +290,50 @@ async fn a_trace_goes_along_with_the_upgrade_rest_functions_and_broadcasts() {
     let _room = client.channel("room").join().await.unwrap();
     client.from("t").rows::<Value>().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_life_without_bounds_is_a_life() {
+    for life in
+        [i64::MAX as u64 - 1_000_000, 9_000_000_000_000_000_000, u64::MAX / 2, u64::MAX - 10_000_000_000]
+    {
+        let server = server().await;
+        let auth = Auth::on(&server, life);
+        let client = builder(&server).session(refresh_token("r0")).build().unwrap();
+        client.from("t").rows::<Value>().await.unwrap();
+        in_time("the join", client.channel("room").join()).await.unwrap();
+        assert_eq!(auth.exchanges(), 1, "{life}");
+        // As it was stored by an earlier run.
+        let stored = refresh_token("r1").with_access_token(AccessToken::new(jwt(1, life)).unwrap());
+        let client = builder(&server).session(stored).build().unwrap();
+        client.from("t").rows::<Value>().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_pause_that_no_clock_can_count_neither_ends_the_client_nor_a_request() {
+    for pause in [u64::MAX, u64::MAX / 2, 10_u64.pow(12)] {
+        let server = server().await;
+        server.on_http(move |_| HttpAnswer::new(503).header("retry-after", pause.to_string()));
+        let client = builder(&server).session(refresh_token("r0")).build().unwrap();
+        let (_rows, _ready) = client.channel("jobs").postgres_changes::<Value>(jobs()).start().unwrap();
+        let mut status = client.status();
+        let waits = status.wait_for(|status| matches!(status.phase, tendril_realtime::Phase::Backoff { .. }));
+        let left = match in_time("the pause", waits).await.unwrap().phase {
+            tendril_realtime::Phase::Backoff { retry_at, .. } => {
+                retry_at.duration_since(tokio::time::Instant::now())
+            }
+            _ => unreachable!(),
+        };
+        assert!(left <= Duration::from_secs(2 * 3600), "{left:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(matches!(client.status().borrow().phase, tendril_realtime::Phase::Backoff { .. }));
+        let rest = Rest::builder(server.url(), "anon-key").no_proxy();
+        let patient =
+            tendril_realtime::rest::RetryPolicy { longest_pause: Duration::MAX, ..Default::default() };
+        let request = rest.retries(patient).build().unwrap();
+        let asked = tokio::spawn(async move { request.from("t").rows::<Value>().await });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(!asked.is_finished(), "it waits as long as it was told to");
+        asked.abort();
+    }
+}
