@@ -126,9 +126,19 @@ impl State {
         self.backoff.reset();
         let first = self.listed_at.is_none();
         let mut is_news = first;
-        self.listed_at = Some(self.reading());
         let pause = if self.feed.flows() { self.query.resync_interval } else { self.query.poll_interval };
         self.list_due = Instant::now() + spread(pause);
+        if first {
+            // A list that breaks off is none: the next one is the first then, and says when it is complete.
+            let has_key = |row: &RawValue| {
+                Record::parse(row.get()).is_none_or(|row| row.key(&self.query.key).is_some())
+            };
+            if !rows.iter().all(|row| has_key(row)) {
+                self.emit(RawWatchEvent::Failed(self.row_without_key())).await?;
+                return Ok(None);
+            }
+        }
+        self.listed_at = Some(self.reading());
         if first {
             self.emit(RawWatchEvent::Init).await?;
         }
@@ -139,13 +149,7 @@ impl State {
         for row in rows {
             let Some(record) = Record::parse(row.get()) else { continue };
             let Some(key) = record.key(&self.query.key) else {
-                let reason = format!(
-                    "a row of `{}` has no value in a column of the key `{}`",
-                    self.query.table,
-                    self.query.key.join(",")
-                );
-                let error = Error::new(ErrorKind::InvalidInput { field: "key", reason });
-                self.emit(RawWatchEvent::Failed(error)).await?;
+                self.emit(RawWatchEvent::Failed(self.row_without_key())).await?;
                 return Ok(None);
             };
             self.learn_columns(&record);
@@ -163,6 +167,12 @@ impl State {
             self.emit(RawWatchEvent::InitDone).await?;
         }
         Ok(Some(is_news))
+    }
+
+    fn row_without_key(&self) -> Error {
+        let (table, key) = (&self.query.table, self.query.key.join(","));
+        let reason = format!("a row of `{table}` has no value in a column of the key `{key}`");
+        Error::new(ErrorKind::InvalidInput { field: "key", reason })
     }
 
     /// Reports those as deleted that are not among these rows. Answers whether there were any.

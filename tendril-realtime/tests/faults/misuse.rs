@@ -303,3 +303,19 @@ async fn a_crowd_of_refused_requests_of_which_half_are_dropped_costs_one_exchang
     }
     assert_eq!(exchanges.load(Ordering::SeqCst), 2);
 }
+
+#[tokio::test]
+async fn a_first_list_with_a_row_without_a_key_is_none_and_the_next_one_is_the_first() {
+    let server = server().await;
+    let reads = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&reads);
+    server.on_http(move |_| {
+        let second = if count.fetch_add(1, Ordering::SeqCst) < 2 { Value::Null } else { json!(2) };
+        HttpAnswer::new(200).header("content-range", "0-1/2").json(&json!([{"id": 1}, {"id": second}]))
+    });
+    let client = client(&server);
+    let query = || Query::table("jobs").poll_interval(Duration::from_millis(100));
+    let store = client.store::<Job>(query().resync_interval(Duration::from_millis(100))).unwrap();
+    in_time("the first whole list", store.ready()).await;
+    assert_eq!(store.state().len(), 2);
+}
