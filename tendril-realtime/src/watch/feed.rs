@@ -222,8 +222,11 @@ impl Feed {
                 FeedEvent::Row(new, before)
             }
             ChangeEvent::Incomplete { new, old, .. } | ChangeEvent::Undecodable { new, old, .. } => {
-                let key = self.key(&new).or_else(|| self.key(&old));
-                FeedEvent::Part(key.map_or(Target::Table, Target::Row))
+                FeedEvent::Part(match (self.key(&new), self.key(&old)) {
+                    // The row has another key now: two rows of the watch are not what they were.
+                    (Some(new), Some(old)) if new != old => Target::Table,
+                    (new, old) => new.or(old).map_or(Target::Table, Target::Row),
+                })
             }
             ChangeEvent::Delete { old } => {
                 self.key(&old).map_or(FeedEvent::Part(Target::Table), FeedEvent::Deleted)

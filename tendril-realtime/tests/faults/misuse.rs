@@ -319,3 +319,45 @@ async fn a_first_list_with_a_row_without_a_key_is_none_and_the_next_one_is_the_f
     in_time("the first whole list", store.ready()).await;
     assert_eq!(store.state().len(), 2);
 }
+
+#[tokio::test]
+async fn a_row_with_another_key_is_followed_where_its_event_is_too_large() {
+    let server = server().await;
+    let id = Arc::new(AtomicU32::new(1));
+    let current = Arc::clone(&id);
+    server.on_http(move |request| {
+        let id = current.load(Ordering::SeqCst);
+        let rows = match request.query("id") {
+            Some(filter) if filter != format!("eq.{id}") => json!([]),
+            _ => json!([{"id": id}]),
+        };
+        let total = rows.as_array().map_or(0, Vec::len);
+        HttpAnswer::new(200).header("content-range", format!("*/{total}")).json(&rows)
+    });
+    let client = client(&server);
+    let far = Duration::from_secs(3_000);
+    let query = Query::table("jobs").poll_interval(far).resync_interval(far);
+    let store = client.store::<Job>(query).unwrap();
+    in_time("the first list", store.ready()).await;
+    in_time("the subscription", async {
+        while server.journal().joins("watch:jobs:1") == 0 && server.journal().accepted() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    id.store(2, Ordering::SeqCst);
+    server.change(&json!({
+        "schema": "public", "table": "jobs", "type": "UPDATE", "commit_timestamp": "2026-01-01T00:00:00.000Z",
+        "columns": [{"name": "id", "type": "int8"}, {"name": "body", "type": "text"}],
+        "record": {"id": 2}, "old_record": {"id": 1}, "errors": ["Error 413: Payload Too Large"],
+    }));
+    in_time("the new row", async {
+        while store.get(2).is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(store.get(1).is_none(), "{:?}", store.state());
+}
