@@ -49,7 +49,8 @@ pub(crate) fn decode(frame: &Utf8Bytes) -> Result<Inbound, FrameError> {
         PayloadParts::Json(raw) => Body::Json(Slice::of(frame, raw.get())),
         PayloadParts::Change(payload) => {
             let parts = ChangeParts::of(payload.get());
-            if parts.kind().is_none() {
+            // One of an unknown type is for somebody all the same: its stream says that an event is missing.
+            if parts.kind().is_none() && parts.ids.is_empty() {
                 return Err(FrameError::Json("a row change without a known type".to_owned()));
             }
             Body::Change(parts.ids, Change::new(Slice::of(frame, payload.get())))
@@ -297,6 +298,19 @@ mod tests {
         ] {
             assert!(route(Utf8Bytes::from(other)).is_err(), "{other}");
         }
+    }
+
+    #[test]
+    fn a_change_of_an_unknown_type_is_routed_in_both_versions() {
+        for text in [
+            r#"[null, null, "t", "postgres_changes", {"data":{"type":"TRUNCATE"},"ids":[7]}]"#,
+            r#"{"topic":"t","event":"postgres_changes","payload":{"data":{"type":"TRUNCATE"},"ids":[7]},"ref":null}"#,
+        ] {
+            let Body::Change(ids, change) = read(text).body else { panic!("{text}") };
+            assert_eq!((&*ids, change.parts().kind()), ([7].as_slice(), None));
+        }
+        let nobodys = r#"[null, null, "t", "postgres_changes", {"data":{"type":"TRUNCATE"}}]"#;
+        assert!(decode(&Utf8Bytes::from(nobodys)).is_err());
     }
 
     #[test]
