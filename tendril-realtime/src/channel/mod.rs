@@ -102,15 +102,12 @@ impl Channel {
     /// [`Timeout`](crate::ErrorKind::Timeout) if no acknowledgement comes: without the right to write, none does.
     #[doc(alias = "send")]
     pub async fn broadcast<P: Serialize + ?Sized>(&self, event: &str, payload: &P) -> Result<(), Error> {
-        let payload =
-            serde_json::to_value(payload).map_err(|error| Error::unserializable("payload", &error))?;
-        if !payload.is_object() {
-            // The server fails to encode anything else on delivery, and crashes the sender's channel.
-            return Err(Error::invalid("payload", "a broadcast carries a JSON object"));
-        }
+        // The server fails to encode anything else on delivery, and crashes the sender's channel.
+        let payload = object("payload", payload, "a broadcast carries a JSON object")?;
         checked_event(event)?;
-        let message = serde_json::json!({ "type": "broadcast", "event": event, "payload": payload });
-        self.send(Payload::Json(message.to_string())).await
+        let event = serde_json::Value::from(event);
+        self.send(Payload::Json(format!(r#"{{"type":"broadcast","event":{event},"payload":{payload}}}"#)))
+            .await
     }
 
     /// Sends raw bytes. Only subscribers that use version 2 of the protocol receive them.
@@ -140,11 +137,8 @@ impl Channel {
     /// # Errors
     /// [`PushRejected`](crate::ErrorKind::PushRejected) if the server refuses it, [`Timeout`](crate::ErrorKind::Timeout) without an answer.
     pub async fn track<S: Serialize + ?Sized>(&self, state: &S) -> Result<(), Error> {
-        let state = serde_json::to_value(state).map_err(|error| Error::unserializable("state", &error))?;
-        if !state.is_object() {
-            return Err(Error::invalid("state", "presence carries a JSON object"));
-        }
-        self.handle.track(Some(state.to_string()), self.timeout).await
+        let state = object("state", state, "presence carries a JSON object")?;
+        self.handle.track(Some(state), self.timeout).await
     }
 
     /// Ends this client's presence.
@@ -161,4 +155,28 @@ fn checked_event(event: &str) -> Result<(), Error> {
         return Err(Error::invalid("event", "it is empty"));
     }
     name_length("event", event).map(drop)
+}
+
+/// The JSON text of an object. It is not read again: a number that a double cannot hold keeps its digits.
+fn object<T: Serialize + ?Sized>(field: &'static str, value: &T, otherwise: &str) -> Result<String, Error> {
+    let text = serde_json::to_string(value).map_err(|error| Error::unserializable(field, &error))?;
+    if text.starts_with('{') { Ok(text) } else { Err(Error::invalid(field, otherwise)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sent_has_every_digit_and_is_an_object() {
+        let huge = std::collections::BTreeMap::from([("n", u128::MAX)]);
+        assert_eq!(object("payload", &huge, "no").unwrap(), format!("{{\"n\":{}}}", u128::MAX));
+        let raw: &serde_json::value::RawValue = serde_json::from_str(r#" {"n":1.50} "#).unwrap();
+        assert_eq!(object("payload", raw, "no").unwrap(), r#"{"n":1.50}"#);
+        for other in
+            [serde_json::json!(null), serde_json::json!([1]), serde_json::json!("{}"), serde_json::json!(5)]
+        {
+            assert!(object("payload", &other, "no").is_err(), "{other}");
+        }
+    }
 }
