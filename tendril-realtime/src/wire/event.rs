@@ -59,7 +59,7 @@ impl Reply<'_> {
     pub(crate) fn reason(&self) -> String {
         #[derive(serde::Deserialize)]
         struct Reason {
-            reason: String,
+            reason: serde_json::Value,
         }
         let Some(response) = self.response.map(serde_json::value::RawValue::get) else {
             return String::new();
@@ -67,7 +67,7 @@ impl Reply<'_> {
         if let Ok(text) = serde_json::from_str::<String>(response) {
             return text;
         }
-        serde_json::from_str::<Reason>(response).map(|found| found.reason).unwrap_or_default()
+        serde_json::from_str::<Reason>(response).map(|found| words(&found.reason)).unwrap_or_default()
     }
 }
 
@@ -88,11 +88,16 @@ impl System {
     }
 
     pub(crate) fn text(&self) -> String {
-        match &self.message {
-            serde_json::Value::String(text) => text.clone(),
-            serde_json::Value::Null => String::new(),
-            other => other.to_string(),
-        }
+        words(&self.message)
+    }
+}
+
+/// What is nearly always a sentence, as text whatever it is.
+fn words(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Null => String::new(),
+        other => other.to_string(),
     }
 }
 
@@ -105,6 +110,8 @@ mod tests {
         for (json, reason) in [
             (r#"{"status":"error","response":{"reason":"Unauthorized: no"}}"#, "Unauthorized: no"),
             (r#"{"status":"error","response":"payload_size_exceeded"}"#, "payload_size_exceeded"),
+            (r#"{"status":"error","response":{"reason":{"filter":["no"]}}}"#, r#"{"filter":["no"]}"#),
+            (r#"{"status":"error","response":{"reason":null}}"#, ""),
             (r#"{"status":"error","response":{}}"#, ""),
             (r#"{"status":"error"}"#, ""),
         ] {
