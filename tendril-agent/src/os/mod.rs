@@ -8,6 +8,7 @@
 //! untrusted   files that others may have made
 //! file_lock   locks between processes
 //! disk        a disk that is too full
+//! room        room that is taken from a disk before it is needed
 //! blocking    work that waits for the disk, on a thread of its own
 //! program     programs on this machine
 //! text        where a text may be cut
@@ -21,6 +22,7 @@ pub(crate) mod file_lock;
 pub(crate) mod files;
 pub(crate) mod ownership;
 pub(crate) mod program;
+pub(crate) mod room;
 pub(crate) mod text;
 pub(crate) mod tree_digest;
 pub(crate) mod untrusted;

@@ -26,14 +26,13 @@ use crate::{
     os::{
         failpoint,
         files::{private_dir, remove_dir},
+        room::Room,
     },
     process::stream::Stream,
 };
 
 /// Most bytes of one step.
 const STEP: usize = 64 * 1024;
-/// Bytes of room at the end of each stream.
-const ROOM: u64 = 256 * 1024;
 /// The disk gets back at least so many bytes at once.
 const GIVEN_BACK: u64 = 1024 * 1024;
 
@@ -59,10 +58,8 @@ struct State {
     read: u64,
     /// What is in the file ends here.
     end: u64,
-    /// The room that the disk gave ends here.
-    room: u64,
-    /// The file system gives no room.
-    has_no_room: bool,
+    /// What the disk gave for what comes next.
+    room: Room,
     /// What the disk got back ends here.
     freed: u64,
     /// It may become so large.
@@ -229,8 +226,9 @@ impl State {
         }
         let (mut end, copies) = (self.end, self.copies);
         let of = |error: &io::Error| Errno::from_io_error(error).unwrap_or(Errno::IO);
-        self.make_room(path).map_err(|error| of(&error))?;
-        let file = self.file(path).map_err(|error| of(&error))?;
+        self.file(path).map_err(|error| of(&error))?;
+        let Some(file) = self.file.as_mut() else { return Err(Errno::BADF) };
+        self.room.take(file, end);
         let moved = loop {
             let moved = if copies {
                 copy(pipe, file, end)
@@ -243,24 +241,6 @@ impl State {
         };
         self.end += moved as u64;
         Ok(moved)
-    }
-
-    /// Takes room for what comes next, if half of it is used. Errors: there is no file to write to.
-    fn make_room(&mut self, path: &Path) -> io::Result<()> {
-        let (end, from) = (self.end, self.room.max(self.end));
-        if self.has_no_room || from >= end + ROOM / 2 {
-            return Ok(());
-        }
-        match fallocate(self.file(path)?, FallocateFlags::KEEP_SIZE, from, end + ROOM - from) {
-            Ok(()) => self.room = end + ROOM,
-            // What is left of it is used now.
-            Err(Errno::NOSPC | Errno::DQUOT) => {}
-            Err(error) => {
-                tracing::debug!(%error, "the file system gives no room for a program's output before it is needed");
-                self.has_no_room = true;
-            }
-        }
-        Ok(())
     }
 
     fn hand_out(&mut self, path: &Path, size: usize) -> io::Result<Portion> {
@@ -277,7 +257,7 @@ impl State {
 impl Drop for State {
     /// The disk gets back the room that was not needed: plans that wait are many, and nothing is written while they do.
     fn drop(&mut self) {
-        let Some(file) = self.file.as_ref().filter(|_| self.room > self.end) else { return };
+        let Some(file) = self.file.as_ref().filter(|_| self.room.reaches_beyond(self.end)) else { return };
         // A file that another process made longer is left alone.
         let is_whole = file.metadata().is_ok_and(|metadata| metadata.len() == self.end);
         if is_whole && let Err(error) = file.set_len(self.end) {
@@ -309,6 +289,7 @@ mod tests {
     use rustix::{io::ioctl_fionbio, pipe::fcntl_setpipe_size};
 
     use super::*;
+    use crate::os::room::ROOM;
 
     fn pipe() -> (OwnedFd, io::PipeWriter) {
         let (reader, writer) = io::pipe().unwrap();
@@ -441,7 +422,7 @@ mod tests {
         fs::remove_file(dir.path().join("fill")).unwrap();
         assert!(taken(&journal, &reader).is_some());
         let end = journal.stdout.end();
-        assert!(journal.stdout.state().room >= end + ROOM / 2);
+        assert!(journal.stdout.state().room.reaches_beyond(end + ROOM / 2 - 1));
         drop(journal);
         assert!(mount(&["umount", "-l"]).unwrap().status.success());
     }

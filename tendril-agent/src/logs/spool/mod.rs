@@ -33,7 +33,7 @@ use self::{
     segments::{Segment, SegmentStore},
 };
 use crate::{
-    os::{failpoint, text::char_floor},
+    os::{failpoint, room::Room, text::char_floor},
     process::Stream,
 };
 
@@ -85,6 +85,8 @@ pub(crate) struct LogSpool {
     file: File,
     /// What is in the file, up to its last whole record.
     written: Segment,
+    /// What the disk gave for what comes next in it.
+    room: Room,
     /// Records that are not in the file yet.
     buffer: Vec<u8>,
     /// Lines in `buffer`.
@@ -173,6 +175,7 @@ impl LogSpool {
             store,
             file,
             written,
+            room: Room::default(),
             // A file begins with one, and so is known to have them.
             buffer: record(positions),
             buffered: 0,
@@ -322,6 +325,7 @@ impl LogSpool {
         }
         self.buffer.extend(record(self.positions));
         failpoint!("spool.flushing");
+        self.room.take(&self.file, self.written.bytes + self.buffer.len() as u64);
         if let Err(error) = self.file.write_all(&self.buffer) {
             self.refused(&error);
             return;
@@ -350,6 +354,7 @@ impl LogSpool {
                 self.unsynced.push(std::mem::replace(&mut self.file, next));
                 self.unsynced.extend(self.store.directory());
                 self.written = Segment { bytes: first.len() as u64, ..Segment::default() };
+                self.room = Room::default();
                 self.stamp = None;
             }
             Err(error) => {
@@ -377,6 +382,8 @@ impl LogSpool {
         let whole = self.written.bytes;
         let _best_effort =
             self.file.set_len(whole).and_then(|()| self.file.seek(SeekFrom::Start(whole)).map(drop));
+        // It went back to the disk with what was written in part.
+        self.room = Room::default();
         let cuts: Vec<u8> = self
             .buffer
             .split_inclusive(|byte| *byte == b'\n')
@@ -401,6 +408,10 @@ impl LogSpool {
             self.buffer = record(self.positions);
         }
         self.flush();
+        if self.room.reaches_beyond(self.written.bytes) {
+            // Plans that wait for approval are many.
+            let _best_effort = self.file.set_len(self.written.bytes);
+        }
         let _best_effort = self.file.sync_data();
         self.progress.send_modify(|progress| progress.finished = true);
     }
