@@ -13,7 +13,7 @@ use tendril_tests::{Cluster, Deployment, Program, World, until};
 use crate::probe::{free_address, get, metric};
 
 /// A job arrives as an event, not by the next poll, which is a minute away.
-const SOON: Duration = Duration::from_secs(3);
+const SOON: Duration = Duration::from_secs(6);
 /// Jobs whose way from insert to claim is timed.
 const TIMED: usize = 20;
 
