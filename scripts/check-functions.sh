@@ -9,7 +9,9 @@ root=$PWD
 for function in supabase/functions/*/; do
   (
     cd "$function"
-    deno fmt --quiet --check && deno lint --quiet && deno check --quiet --no-remote ./*.ts
+    deno fmt --quiet --check
+    deno lint --quiet
+    deno check --quiet --no-remote ./*.ts
     NO_COLOR=1 "$root/scripts/with-stack.sh" \
       deno test --quiet --no-remote --no-prompt --allow-net=127.0.0.1 --allow-env --allow-read=. --allow-run
   )

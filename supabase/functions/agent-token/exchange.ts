@@ -1,7 +1,7 @@
 // One request: a key or a claim in, a token out.
 
 import { answer } from './answer.ts'
-import type { Clusters, ShownClaim, Decision } from './clusters.ts'
+import type { Clusters, Decision, ShownClaim } from './clusters.ts'
 import { readKey } from './key.ts'
 import type { Signer } from './token.ts'
 

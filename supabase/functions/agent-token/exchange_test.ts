@@ -121,7 +121,9 @@ Deno.test('an agent with a key gets a token and works with it', async () => {
   strictEqual(headers.get('cache-control'), 'no-store')
   strictEqual(body.refresh_after, 630)
 
-  const [accepted, heartbeat] = await rest(String(body.access_token), 'POST', 'rpc/agent_heartbeat', { version: '0.1.0' })
+  const [accepted, heartbeat] = await rest(String(body.access_token), 'POST', 'rpc/agent_heartbeat', {
+    version: '0.1.0',
+  })
   strictEqual(accepted, 200, JSON.stringify(heartbeat))
   deepStrictEqual((heartbeat as { cluster: unknown }).cluster, { id: cluster.id, status: 'ONLINE' })
   const [, rows] = await rest(cluster.token, 'GET', `clusters?id=eq.${cluster.id}&select=status`, undefined)
