@@ -110,8 +110,9 @@ impl DiskGuard {
         if used.bytes <= limit && free >= LEAST_FREE {
             let together: u64 = attempts.iter().map(|(_, own)| own.files).sum();
             let (name, own) = attempts.into_iter().max_by_key(|(_, own)| own.files)?;
-            let helps = inodes.saturating_add(together) >= LEAST_FREE_INODES;
-            let inodes = Some(InodePressure { free: inodes, own: own.files });
+            let reserved = there.reserved_inodes;
+            let helps = inodes.saturating_add(together) >= reserved;
+            let inodes = Some(InodePressure { free: inodes, reserved, own: own.files });
             return helps
                 .then_some((name, DiskPressure { used: used.bytes, limit, free, own: own.bytes, inodes }));
         }
@@ -159,22 +160,26 @@ struct Space {
     total: u64,
     /// How many more files fit.
     inodes: u64,
+    /// How many of them are reserved.
+    reserved_inodes: u64,
 }
 
 impl Space {
     /// Of the file system with this directory. Where it is unknown, there is always room.
     fn of(dir: &Path) -> Self {
-        let unknown = Self { free: u64::MAX, total: u64::MAX, inodes: u64::MAX };
+        let unknown = Self { free: u64::MAX, total: u64::MAX, inodes: u64::MAX, reserved_inodes: 0 };
         rustix::fs::statvfs(dir).map_or(unknown, |stat| Self {
             free: stat.f_bavail.saturating_mul(stat.f_frsize),
             total: stat.f_blocks.saturating_mul(stat.f_frsize),
             // Where a file system makes them as they are wanted, it has none.
             inodes: if stat.f_files == 0 { u64::MAX } else { stat.f_favail },
+            // One that was made for few large files must not be full from its beginning.
+            reserved_inodes: LEAST_FREE_INODES.min(stat.f_files / 10),
         })
     }
 
     fn lacks_inodes(self) -> bool {
-        self.inodes < LEAST_FREE_INODES
+        self.inodes < self.reserved_inodes
     }
 
     /// What should be free, so that the next run finds room for a provider.
@@ -244,7 +249,8 @@ mod tests {
         run
     }
 
-    const PLENTY: Space = Space { free: u64::MAX, total: u64::MAX, inodes: u64::MAX };
+    const PLENTY: Space =
+        Space { free: u64::MAX, total: u64::MAX, inodes: u64::MAX, reserved_inodes: LEAST_FREE_INODES };
 
     #[test]
     fn above_the_limit_providers_go_that_no_run_needs_the_oldest_first() {

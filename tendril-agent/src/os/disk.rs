@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Below this much free space Terraform could not write its state, in bytes.
 pub(crate) const LEAST_FREE: u64 = 64 * 1024 * 1024;
 const MIB: u64 = 1024 * 1024;
-/// Below this many free inodes runs, logs and states could lack files.
+/// Below this many free inodes, or a tenth of all, runs, logs and states could lack files.
 pub(crate) const LEAST_FREE_INODES: u64 = 4096;
 
 /// Why there is no room, as far as one job is concerned.
@@ -31,16 +31,18 @@ pub(crate) struct DiskPressure {
 pub(crate) struct InodePressure {
     /// How many do.
     pub(crate) free: u64,
+    /// How many of them are reserved.
+    pub(crate) reserved: u64,
     /// Files of this job.
     pub(crate) own: u64,
 }
 
 impl fmt::Display for DiskPressure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(InodePressure { free, own }) = self.inodes {
+        if let Some(InodePressure { free, reserved, own }) = self.inodes {
             return write!(
                 f,
-                "Only {free} more files fit on the disk of the agent's work directory (inodes), and {LEAST_FREE_INODES} are reserved; this job had most of them, {own}"
+                "Only {free} more files fit on the disk of the agent's work directory (inodes), and {reserved} are reserved; this job had most of them, {own}"
             );
         }
         let [used, limit, free, own] = [self.used, self.limit, self.free, self.own].map(|bytes| bytes / MIB);

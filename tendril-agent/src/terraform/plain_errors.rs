@@ -34,8 +34,13 @@ impl Block {
             self.head.push_str(line);
             return;
         }
-        self.tail_size += line.len() + 1;
-        self.tail.push_back(line.to_owned());
+        // Of a line that is too long for itself the end is kept too.
+        let from =
+            (line.len().saturating_sub(BLOCK_LIMIT - 1)..=line.len()).find(|at| line.is_char_boundary(*at));
+        let end = &line[from.unwrap_or_default()..];
+        self.is_cut |= end.len() < line.len();
+        self.tail_size += end.len() + 1;
+        self.tail.push_back(end.to_owned());
         while self.tail_size > BLOCK_LIMIT
             && let Some(first) = self.tail.pop_front()
         {
@@ -181,6 +186,16 @@ mod tests {
         assert!(block.starts_with("Failed to download module\nremote: a line of progress, 0 of"), "{block}");
         assert!(block.ends_with("4999 of 5000\nfatal: repository not found"), "{block}");
         assert!(block.len() <= 2 * BLOCK_LIMIT && block.contains('…'), "{}", block.len());
+    }
+
+    #[test]
+    fn of_a_line_that_is_too_long_the_end_is_kept() {
+        let mut errors = PlainErrors::default();
+        errors.read(Stream::Stderr, "Error: it failed");
+        errors.read(Stream::Stderr, &format!("{}é the reason", "é".repeat(BLOCK_LIMIT)));
+        let block = errors.into_errors().swap_remove(0);
+        assert!(block.starts_with("it failed\n…\né") && block.ends_with("é the reason"), "{block:.80}");
+        assert!(block.len() <= 2 * BLOCK_LIMIT, "{}", block.len());
     }
 
     #[test]

@@ -105,7 +105,7 @@ async fn a_job_that_takes_nearly_all_inodes_is_stopped_in_good_order_and_another
     let world = World::start().await;
     let disk = world.path("disk");
     // 4,096 files are reserved.
-    let Some(_mounted) = SmallDisk::mount(&disk, 1024, 10_000) else { return };
+    let Some(_mounted) = SmallDisk::mount(&disk, 1024, 50_000) else { return };
     let cluster = world.cluster().await;
     let mut setup = Flood::agent(world.agent(&cluster)).concurrency(2);
     setup.cli.work_dir = Some(disk.join("work").display().to_string());
@@ -120,13 +120,13 @@ async fn a_job_that_takes_nearly_all_inodes_is_stopped_in_good_order_and_another
     let other =
         cluster.queue(json!({"template": "story", "stack": "other", "variables": {"script": waits}})).await;
     other.says("waits").await;
-    let script = "python3 -c 'for n in range(8000): open(f\"f{n}\", \"w\").close()'; echo filled";
+    let script = "python3 -c 'for n in range(47000): open(f\"f{n}\", \"w\").close()'; echo filled";
     let deployment = cluster.queue(polite(&world, script)).await;
     let row = deployment.ended().await;
     assert_eq!((row.status.as_str(), row.error_code.as_deref()), ("FAILED", Some("DISK_FULL")), "{row:?}");
     let message = row.error_message.clone().expect("a message");
     for part in [
-        "(inodes), and 4096 are reserved; this job had most of them, 8",
+        "(inodes), and 4096 are reserved; this job had most of them, 4",
         "it ended after one interrupt (SIGINT)",
     ] {
         assert!(message.contains(part), "{message}");
